@@ -1,0 +1,254 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+)
+
+// Preamble is the line that `vsnode serve` writes before its first frame.
+const Preamble = "\x00vsnode-serve-1\n"
+
+// Methods of `vsnode serve`.
+const (
+	MethodState = "host.state" // nil -> State
+	MethodCheck = "host.check" // nil -> Check
+	MethodStat  = "host.stat"  // nil -> Stat
+	MethodApply = "host.apply" // Apply -> ApplyResult; Event notifications on the way
+	MethodEvent = "event"      // notification, node to controller: Event
+)
+
+// Bounds of a context id (XID); 0 is the host itself, 1 was Linux-VServer's
+// watch context. Automatic ids start at FirstAutoContext.
+const (
+	MinContext       = 2
+	MaxContext       = 49151
+	FirstAutoContext = 40000
+)
+
+// Mode is how a guest reaches the network.
+type Mode string
+
+const (
+	ModeShared Mode = "shared" // the host's address, owning ports on it
+	ModeOwn    Mode = "own"    // addresses of its own on the host's device
+	ModeNAT    Mode = "nat"    // a private network namespace behind the host
+)
+
+// Guest is how a guest is configured on its host. The zero value of an
+// optional field means "not set".
+type Guest struct {
+	Name     string  `json:"name"`               // [a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}
+	Context  int     `json:"context"`            // XID; 0 in a request: the host chooses
+	Image    string  `json:"image,omitempty"`    // an image's ID (its digest); empty: a private root
+	Hostname string  `json:"hostname,omitempty"` // default: the name
+	Network  Network `json:"network"`
+	Init     Init    `json:"init"`
+	Limits   Limits  `json:"limits"`
+	Mark     string  `json:"mark,omitempty"` // apps/init/mark: "default" starts at boot
+}
+
+// Network is what a guest may use of the network.
+type Network struct {
+	Mode Mode `json:"mode"`
+	// Addresses of the guest: one of the host's in shared mode, its own (with
+	// the prefix that goes onto the device) in own mode, empty in nat mode.
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	Dev       string         `json:"dev,omitempty"`      // own mode: device of the host, as "eth0"
+	Ports     []port.Range   `json:"ports,omitempty"`    // shared mode: what it may bind
+	Forwards  []port.Forward `json:"forwards,omitempty"` // nat mode
+}
+
+// Init is what runs as the guest's process 1.
+type Init struct {
+	Style   string   `json:"style,omitempty"`   // "plain": the guest's own /sbin/init; "command"
+	Command []string `json:"command,omitempty"` // style "command": argv
+}
+
+// Limits of a guest; zero is "no limit".
+type Limits struct {
+	MemoryBytes int64   `json:"memoryBytes,omitempty"`
+	CPUs        float64 `json:"cpus,omitempty"` // 1.5 is one and a half cores
+	Processes   int64   `json:"processes,omitempty"`
+}
+
+// Status of a guest, read from the kernel: running is a populated cgroup.
+type Status string
+
+const (
+	Running Status = "running"
+	Stopped Status = "stopped"
+)
+
+// GuestState is a configured guest and what it does at the moment.
+type GuestState struct {
+	Guest
+	Status    Status    `json:"status"`
+	InitPID   int       `json:"initPID,omitempty"` // as the host numbers it
+	Processes int       `json:"processes,omitempty"`
+	Started   time.Time `json:"started,omitzero"`
+	// Unknown are files of the configuration that vsnode does not know, as
+	// paths below it; they are left alone.
+	Unknown []string `json:"unknown,omitempty"`
+	Problem string   `json:"problem,omitempty"` // why the configuration cannot be used
+}
+
+// ImageSpec says how a reference installation is made.
+type ImageSpec struct {
+	Name     string   `json:"name"`
+	Method   string   `json:"method"`             // "debootstrap", "template"
+	Args     []string `json:"args,omitempty"`     // the method's, as after vserver's `--`
+	Packages []string `json:"packages,omitempty"` // to install besides the method's own
+}
+
+// Image is a reference installation that a host has.
+type Image struct {
+	ID      string    `json:"id"` // "sha256:…" of its content: equal trees have equal IDs
+	Spec    ImageSpec `json:"spec"`
+	Key     string    `json:"key"` // ImageSpec.Key of Spec: what it was built from
+	Bytes   int64     `json:"bytes"`
+	Files   int64     `json:"files"`
+	Created time.Time `json:"created"`
+}
+
+// State is all that a plan needs to know of a host.
+type State struct {
+	Host   Host         `json:"host"`
+	Guests []GuestState `json:"guests"` // by context
+	Images []Image      `json:"images"` // by name, newest first
+}
+
+// Host describes the machine.
+type Host struct {
+	Hostname    string   `json:"hostname"`
+	Kernel      string   `json:"kernel"` // uname -r
+	Arch        string   `json:"arch"`   // GOARCH
+	OS          string   `json:"os"`     // PRETTY_NAME of os-release
+	BootID      string   `json:"bootID"`
+	CPUs        int      `json:"cpus"`
+	MemoryBytes int64    `json:"memoryBytes"`
+	Controllers []string `json:"controllers"` // of cgroup v2
+	Version     string   `json:"version"`     // of vsnode
+	// DefaultAddress is the address of the host on the device of its default
+	// route, or of its first global one: what "address: host" means.
+	DefaultAddress netip.Prefix `json:"defaultAddress,omitzero"`
+	DefaultDev     string       `json:"defaultDev,omitempty"`
+}
+
+// StepKind is one thing that can be done on a host.
+type StepKind string
+
+const (
+	StepBuildImage StepKind = "image.build"     // Image
+	StepCreate     StepKind = "guest.create"    // Guest
+	StepConfigure  StepKind = "guest.configure" // Guest; a running guest takes it at its next start
+	StepStart      StepKind = "guest.start"     // Name
+	StepStop       StepKind = "guest.stop"      // Name
+	StepRestart    StepKind = "guest.restart"   // Name
+	StepDelete     StepKind = "guest.delete"    // Name; stops it first
+	StepPrune      StepKind = "image.remove"    // Name: an image's ID
+)
+
+// Step is one step of a plan.
+type Step struct {
+	Kind  StepKind   `json:"kind"`
+	Name  string     `json:"name,omitempty"`
+	Guest *Guest     `json:"guest,omitempty"`
+	Image *ImageSpec `json:"image,omitempty"`
+	Why   string     `json:"why"` // for people: "context 120 is not there", "image changed"
+}
+
+// Apply asks a host to take the steps in order. A step that fails ends the
+// steps of that guest (those after it are skipped); other guests go on.
+type Apply struct {
+	Run   string `json:"run"` // id of the run, echoed in events
+	Steps []Step `json:"steps"`
+}
+
+// Event tells how a step goes on.
+type Event struct {
+	Run     string `json:"run"`
+	Step    int    `json:"step"`    // index in Apply.Steps
+	Message string `json:"message"` // "unpacking libc6", "waiting for 3 processes"
+	Done    int64  `json:"done,omitempty"`
+	Total   int64  `json:"total,omitempty"`
+}
+
+// Outcome of a step.
+type Outcome string
+
+const (
+	Changed   Outcome = "changed"
+	Unchanged Outcome = "unchanged" // there was nothing to do
+	Failed    Outcome = "failed"    // and undone as far as Error says
+	Skipped   Outcome = "skipped"   // an earlier step of the guest failed, or the run was cancelled
+)
+
+// StepResult is what came of a step.
+type StepResult struct {
+	Outcome Outcome       `json:"outcome"`
+	Error   string        `json:"error,omitempty"`
+	Image   *Image        `json:"image,omitempty"` // of image.build
+	Took    time.Duration `json:"took"`
+}
+
+// ApplyResult has one result a step, in order.
+type ApplyResult struct {
+	Results []StepResult `json:"results"`
+}
+
+// Stat is what a host and its guests use.
+type Stat struct {
+	Time time.Time `json:"time"`
+	Rows []StatRow `json:"rows"` // by context, the host (0) first
+}
+
+// StatRow is one line of vserver-stat. Traffic is nil where nothing counts it.
+type StatRow struct {
+	Context   int           `json:"context"`
+	Name      string        `json:"name"`
+	Processes int           `json:"processes"`
+	VSZ       uint64        `json:"vsz"` // bytes
+	RSS       uint64        `json:"rss"` // bytes
+	User      time.Duration `json:"user"`
+	Sys       time.Duration `json:"sys"`
+	Uptime    time.Duration `json:"uptime"`
+	Traffic   *Traffic      `json:"traffic,omitempty"`
+}
+
+// Traffic counts packets and bytes since the guest's start.
+type Traffic struct {
+	V4In, V4Out, V6In, V6Out Count
+}
+
+// Count of packets and of their bytes (IP header and up).
+type Count struct {
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// Check is whether a host is able, one row a feature.
+type Check struct {
+	Rows []CheckRow `json:"rows"`
+}
+
+// Verdict of a probe: "could not tell" is not "no".
+type Verdict string
+
+const (
+	Yes     Verdict = "yes"
+	No      Verdict = "no"
+	Unknown Verdict = "unknown"
+)
+
+// CheckRow is one feature that vsnode asks the kernel or the host for.
+type CheckRow struct {
+	Name     string  `json:"name"`     // "cgroup v2", "idmapped mounts"
+	For      string  `json:"for"`      // what it is for
+	Required bool    `json:"required"` // no guest starts without it
+	Verdict  Verdict `json:"verdict"`
+	Detail   string  `json:"detail,omitempty"` // what was seen
+	Lost     string  `json:"lost,omitempty"`   // what is lost without it
+	Cure     string  `json:"cure,omitempty"`   // what to do about it
+}
