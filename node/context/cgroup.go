@@ -1,0 +1,238 @@
+package context
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoCgroup2 means that no cgroup v2 hierarchy is mounted.
+var ErrNoCgroup2 = errors.New("no cgroup v2 hierarchy is mounted (mount -t cgroup2 none /sys/fs/cgroup)")
+
+// CgroupMount finds the cgroup v2 hierarchy: /sys/fs/cgroup, on hybrid hosts
+// /sys/fs/cgroup/unified, or wherever it is mounted.
+func CgroupMount() (string, error) {
+	var st unix.Statfs_t
+	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if unix.Statfs(dir, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+			return dir, nil
+		}
+	}
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		// 36 35 98:0 /root /where options - type source superoptions (proc_pid_mountinfo(5))
+		before, after, _ := strings.Cut(sc.Text(), " - ")
+		if fields := strings.Fields(before); strings.HasPrefix(after, "cgroup2 ") && len(fields) > 4 {
+			return fields[4], nil
+		}
+	}
+	return "", ErrNoCgroup2
+}
+
+// Cgroup is the directory of one guest's cgroup.
+type Cgroup string
+
+// GuestCgroup names the cgroup of a guest; it need not exist.
+func GuestCgroup(mount, name string) Cgroup {
+	return Cgroup(filepath.Join(mount, "vservers", name))
+}
+
+// Make makes the cgroup afresh and gives the guest's root what it needs to
+// divide it further (cgroups(7), "delegation"): the limits stay the host's.
+// An old one is removed first: programs attached to it would run before ours.
+func (c Cgroup) Make(xid int) (*os.File, error) {
+	if err := c.Remove(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(string(c), 0o755); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"} {
+		if err := os.Chown(filepath.Join(string(c), name), BaseID(xid), BaseID(xid)); err != nil {
+			return nil, fmt.Errorf("delegate cgroup: %w", err)
+		}
+	}
+	return os.Open(string(c))
+}
+
+// Populated says whether any process is in the cgroup or below: what "running"
+// means. A cgroup that does not exist is not populated.
+func (c Cgroup) Populated() (bool, error) {
+	b, err := os.ReadFile(filepath.Join(string(c), "cgroup.events"))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return strings.Contains(string(b), "populated 1"), nil
+}
+
+// Kill ends every process in it at once (cgroup.kill, kernel 5.14) and waits
+// until the last is gone.
+func (c Cgroup) Kill(ctx context.Context) error {
+	err := os.WriteFile(filepath.Join(string(c), "cgroup.kill"), []byte("1"), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("kill cgroup: %w", err)
+	}
+	return c.WaitEmpty(ctx)
+}
+
+// WaitEmpty waits until no process is left. The kernel tells by a poll event
+// on cgroup.events.
+func (c Cgroup) WaitEmpty(ctx context.Context) error {
+	f, err := os.Open(filepath.Join(string(c), "cgroup.events"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	buf := make([]byte, 256)
+	for {
+		n, err := f.ReadAt(buf, 0)
+		if n == 0 {
+			if errors.Is(err, unix.ENODEV) { // removed meanwhile
+				return nil
+			}
+			return fmt.Errorf("read %s: %w", f.Name(), err)
+		}
+		if strings.Contains(string(buf[:n]), "populated 0") {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// A tenth of a second at most, so that ctx is looked at.
+		p := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}
+		if _, err := unix.Poll(p, 100); err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("poll %s: %w", f.Name(), err)
+		}
+	}
+}
+
+// Remove removes the empty cgroup and those below it, deepest first. The
+// kernel may hold a cgroup for a moment after its last process was reaped.
+func (c Cgroup) Remove() error {
+	for deadline := time.Now().Add(2 * time.Second); ; {
+		err := removeTree(string(c))
+		if err == nil || !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+		if full, perr := c.Populated(); perr != nil || full {
+			return fmt.Errorf("remove cgroup %s: processes are still in it", c)
+		}
+		unix.Poll(nil, 1)
+	}
+}
+
+func removeTree(dir string) error {
+	// Most are leaves: try before looking.
+	err := unix.Rmdir(dir)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	entries, rerr := os.ReadDir(dir)
+	if rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+		return rerr
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
+		return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// PIDs lists the processes in the cgroup and below, those of the guest's own
+// root cgroup first.
+func (c Cgroup) PIDs() ([]int, error) {
+	var pids []int
+	err := filepath.WalkDir(string(c), func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !d.IsDir() {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+			return err
+		}
+		for _, f := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
+				pids = append(pids, pid)
+			}
+		}
+		return nil
+	})
+	return pids, err
+}
+
+// Init finds process 1 of a running guest: the process in the cgroup whose
+// innermost pid is 1, one pid namespace below ours. 0: there is none.
+func (c Cgroup) Init() (int, error) {
+	pids, err := c.PIDs()
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range pids {
+		b, err := os.ReadFile(procFile(pid, "status"))
+		if err != nil {
+			continue // ended meanwhile
+		}
+		_, rest, _ := strings.Cut(string(b), "\nNSpid:")
+		line, _, _ := strings.Cut(rest, "\n")
+		if f := strings.Fields(line); len(f) == 2 && f[1] == "1" {
+			return pid, nil
+		}
+	}
+	return 0, nil
+}
+
+// Limit writes one file of the cgroup, as memory.max. The controller that the
+// file belongs to is switched on for guests first.
+func (c Cgroup) Limit(mount, file, value string) error {
+	controller, _, _ := strings.Cut(file, ".")
+	if controller == "cgroup" {
+		return fmt.Errorf("cgroup/%s is vsnode's own", file)
+	}
+	have, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(" "+strings.TrimSpace(string(have))+" ", " "+controller+" ") {
+		return fmt.Errorf("limit %s=%s: controller %q is not in cgroup v2 on this host (it may sit on cgroup v1: boot with systemd.unified_cgroup_hierarchy=1)", file, value, controller)
+	}
+	for _, dir := range []string{mount, filepath.Dir(string(c))} {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {
+			return fmt.Errorf("limit %s=%s: switch on controller %s: %w", file, value, controller, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(string(c), file), []byte(value), 0); err != nil {
+		return fmt.Errorf("limit %s=%s: %w", file, value, err)
+	}
+	return nil
+}

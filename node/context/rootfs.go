@@ -1,0 +1,176 @@
+package context
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Root is where a guest's root filesystem comes from: an image's tree, which
+// many guests read, and a directory of the guest's own for what it writes. All
+// are trusted paths of the host, never paths inside a guest. Ids on disk are
+// those that the guest sees: nothing is chowned.
+type Root struct {
+	Image string // an image's tree; empty: Upper is the whole root
+	Upper string
+	Work  string // overlayfs's work directory, beside Upper
+}
+
+// scratch is where layers are attached for the moment in which overlayfs takes
+// its private clones of them. The mounts are in a mount namespace of one
+// thread and vanish with it; the directories stay.
+const scratch = "/run/vservers/.layers"
+
+// mount gives the detached root mount of a guest whose ids are those of
+// userns: an overlay of idmapped layers (kernel 5.19), nodev, so that device
+// nodes that an image brought are dead.
+//
+// The overlay is mounted from the initial user namespace: its xattrs are then
+// trusted.*, out of the guest's reach. It acts with the credentials of its
+// mounter (ovl_override_creds): see actAsMounter.
+func (r Root) mount(userns *os.File, xid int) (*os.File, error) {
+	if r.Image == "" {
+		return idmapped(r.Upper, userns, unix.MOUNT_ATTR_NODEV)
+	}
+	return onOwnThread(func() (*os.File, error) { return r.overlay(userns, xid) })
+}
+
+// overlay needs a thread of its own.
+func (r Root) overlay(userns *os.File, xid int) (*os.File, error) {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return nil, fmt.Errorf("unshare mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return nil, fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("layers", scratch, "tmpfs", 0, "size=64k,mode=0700"); err != nil {
+		return nil, fmt.Errorf("mount tmpfs on %s: %w", scratch, err)
+	}
+	// Upper and work must be on one mount: the guest's directory holds both.
+	lower, own := scratch+"/lower", scratch+"/own"
+	dir, upper, work, err := siblings(r.Upper, r.Work)
+	if err != nil {
+		return nil, err
+	}
+	for path, from := range map[string]string{lower: r.Image, own: dir} {
+		if err := unix.Mkdir(path, 0o700); err != nil {
+			return nil, fmt.Errorf("mkdir %s: %w", path, err)
+		}
+		m, err := idmapped(from, userns, unix.MOUNT_ATTR_NODEV)
+		if err != nil {
+			return nil, err
+		}
+		err = unix.MoveMount(int(m.Fd()), "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+		m.Close()
+		if err != nil {
+			return nil, fmt.Errorf("attach layer %s: %w", from, err)
+		}
+	}
+	if err := actAsMounter(xid); err != nil {
+		return nil, err
+	}
+	return fsMount("overlay", unix.MOUNT_ATTR_NODEV,
+		"source", "overlay", "lowerdir", lower, "upperdir", own+"/"+upper, "workdir", own+"/"+work)
+}
+
+// siblings splits two paths of one directory.
+func siblings(a, b string) (dir, aName, bName string, err error) {
+	i, j := strings.LastIndexByte(a, '/'), strings.LastIndexByte(b, '/')
+	if i < 0 || j < 0 || a[:i] != b[:j] {
+		return "", "", "", fmt.Errorf("%s and %s are not in one directory", a, b)
+	}
+	return a[:i], a[i+1:], b[j+1:], nil
+}
+
+// idmapped gives a detached clone of the mount at path whose ids are shifted
+// into userns (mount_setattr(2), kernel 5.12). Not recursive: what the host has
+// mounted below is not for the guest.
+func idmapped(path string, userns *os.File, attrs uint64) (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open tree %s: %w", path, err)
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | attrs, Userns_fd: uint64(userns.Fd())}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(fd)
+		if errors.Is(err, unix.EINVAL) {
+			return nil, fmt.Errorf("idmap %s: %w: its filesystem takes no idmapped mounts (ext4, xfs, btrfs and tmpfs do; see vsnode check)", path, err)
+		}
+		return nil, fmt.Errorf("idmap %s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// fsMount makes a detached mount of a new filesystem with the given pairs of
+// options (fsopen(2), fsmount(2), kernel 5.2). What the filesystem logged
+// becomes part of the error.
+func fsMount(fstype string, attrs int, options ...string) (*os.File, error) {
+	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open filesystem %s: %w", fstype, err)
+	}
+	defer unix.Close(fs)
+	explain := func(err error) error {
+		buf := make([]byte, 1024)
+		var why []string
+		for {
+			n, rerr := unix.Read(fs, buf)
+			if rerr != nil || n <= 0 {
+				break
+			}
+			why = append(why, strings.TrimSpace(string(buf[:n])))
+		}
+		if len(why) == 0 {
+			return err
+		}
+		return fmt.Errorf("%w (%s)", err, strings.Join(why, "; "))
+	}
+	for i := 0; i+1 < len(options); i += 2 {
+		if err := unix.FsconfigSetString(fs, options[i], options[i+1]); err != nil {
+			return nil, fmt.Errorf("%s: set %s=%s: %w", fstype, options[i], options[i+1], explain(err))
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, fmt.Errorf("%s: %w", fstype, explain(err))
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs)
+	if err != nil {
+		return nil, fmt.Errorf("%s: fsmount: %w", fstype, err)
+	}
+	return os.NewFile(uintptr(fd), fstype), nil
+}
+
+const sysAttrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+
+// hostSys is the host's /sys, read-only and without what is mounted below it
+// (debugfs, tracefs, securityfs, bpf, cgroups). A guest in the host's network
+// namespace cannot mount a sysfs of its own (lxd#1259).
+func hostSys() (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, "/sys", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open tree /sys: %w", err)
+	}
+	attr := unix.MountAttr{Attr_set: sysAttrs}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("make /sys read-only: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "/sys"), nil
+}
+
+// netSys is a sysfs that shows the network devices of netns.
+func netSys(netns *os.File) (*os.File, error) {
+	return onOwnThread(func() (*os.File, error) {
+		if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return nil, fmt.Errorf("join network namespace: %w", err)
+		}
+		return fsMount("sysfs", sysAttrs)
+	})
+}
+
+// procFile names a file of a process.
+func procFile(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }

@@ -1,0 +1,232 @@
+package context
+
+import (
+	"fmt"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A script is the list of system calls that a process makes between its birth
+// and its execve. It is written down by the parent, where Go is whole, and run
+// in the forked child, where only raw system calls are safe: the child is one
+// thread of a Go program whose other threads did not come along.
+//
+// That one thread is the point. Joining a user namespace needs a process with
+// one thread (setns(2)), which a running Go program never is; and a child that
+// never execs vsnode again leaves no binary of the host for a guest to reach
+// through /proc/PID/exe (CVE-2019-5736).
+type script struct {
+	steps []step
+	cells [maxCells]int32 // what is known only when the script runs
+	used  int
+	said  report // what the child writes when nothing but execve is left
+	keep  []any  // what the addresses in steps point to
+}
+
+const (
+	maxCells = 64
+	status   = cell(0) // of the pipe to the parent
+)
+
+// cell is the index of a value in script.cells: a descriptor that some step
+// returns, or that the parent sends.
+type cell int
+
+// A step is one system call. What it returns may be kept in a cell and used as
+// an argument further down.
+type step struct {
+	what   string // "mount /proc", for the error
+	nr     uintptr
+	args   [6]uintptr
+	cells  uint8 // bit i: args[i] is a cell, whose value is meant
+	result cell  // where the result goes; 0: nowhere
+	min    int   // the least result that is success; below it: EPIPE
+	allow  [2]syscall.Errno
+	fork   bool // the child goes on with the script; the parent reports its pid and ends
+}
+
+// report is what the child writes to the status pipe: what failed; or with
+// Errno 0 the pid of a forked child, or that the program comes next (PID 0).
+type report struct {
+	Step  int32
+	Errno int32
+	PID   int32
+}
+
+const reportSize = int(unsafe.Sizeof(report{}))
+
+// call adds a system call. An argument is an int, a uintptr, a string (as C
+// has them), a cell (its value when the script runs), or a pointer.
+func (s *script) call(what string, nr uintptr, args ...any) *step {
+	st := step{what: what, nr: nr}
+	for i, a := range args {
+		switch a := a.(type) {
+		case int:
+			st.args[i] = uintptr(a)
+		case uintptr:
+			st.args[i] = a
+		case string:
+			st.args[i] = s.text(a)
+		case cell:
+			st.args[i] = uintptr(a)
+			st.cells |= 1 << i
+		case unsafe.Pointer:
+			st.args[i] = uintptr(a)
+			s.keep = append(s.keep, a)
+		default:
+			panic(fmt.Sprintf("step %s: argument %d is a %T", what, i, a))
+		}
+	}
+	s.steps = append(s.steps, st)
+	return &s.steps[len(s.steps)-1]
+}
+
+// text keeps a C string and gives its address.
+func (s *script) text(str string) uintptr {
+	b := append([]byte(str), 0)
+	s.keep = append(s.keep, b)
+	return uintptr(unsafe.Pointer(&b[0]))
+}
+
+// texts keeps a NULL-terminated array of C strings, as execve takes it.
+func (s *script) texts(list []string) unsafe.Pointer {
+	ptrs := make([]uintptr, len(list)+1)
+	for i, str := range list {
+		ptrs[i] = s.text(str)
+	}
+	s.keep = append(s.keep, ptrs)
+	return unsafe.Pointer(&ptrs[0])
+}
+
+// open adds a system call whose result is a descriptor, and gives its cell.
+func (s *script) open(what string, nr uintptr, args ...any) cell {
+	st := s.call(what, nr, args...)
+	st.result = s.cell()
+	return st.result
+}
+
+// cell takes the next free cell.
+func (s *script) cell() cell {
+	s.used++
+	if s.used == maxCells {
+		panic("script: out of cells")
+	}
+	return cell(s.used)
+}
+
+// or tolerates an error: the step then counts as done.
+func (st *step) or(errno syscall.Errno) *step {
+	if st.allow[0] == 0 {
+		st.allow[0] = errno
+	} else {
+		st.allow[1] = errno
+	}
+	return st
+}
+
+// cloneArgs is struct clone_args of clone3(2), up to the cgroup (kernel 5.7).
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls uint64
+	setTID, setTIDSize, cgroup                                           uint64
+}
+
+//go:linkname beforeFork syscall.runtime_BeforeFork
+func beforeFork()
+
+//go:linkname afterFork syscall.runtime_AfterFork
+func afterFork()
+
+//go:linkname afterForkInChild syscall.runtime_AfterForkInChild
+func afterForkInChild()
+
+// fork clones this process and runs the script in the child. It returns in the
+// parent only. The child ends with the script's execve, or writes a report to
+// the status pipe and exits with 127.
+//
+//go:noinline
+//go:norace
+func (s *script) fork(args *cloneArgs) (pid int, err error) {
+	var (
+		r     uintptr
+		errno syscall.Errno
+		rep   report
+		steps = s.steps
+		cells = &s.cells
+	)
+	syscall.ForkLock.Lock()
+	beforeFork()
+	r, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
+	if errno == 0 && r == 0 {
+		afterForkInChild()
+		run(steps, cells, &rep)
+	}
+	afterFork()
+	syscall.ForkLock.Unlock()
+	runtime.KeepAlive(s)
+	if errno != 0 {
+		return 0, fmt.Errorf("clone3: %w", errno)
+	}
+	return int(r), nil
+}
+
+// run makes the calls. No stack growth, no allocation, no write barrier: the
+// runtime of this process is frozen (see syscall.forkAndExecInChild).
+//
+//go:nosplit
+//go:norace
+func run(steps []step, cells *[maxCells]int32, rep *report) {
+	for i := range steps {
+		st := &steps[i]
+		a := st.args
+		for j := range a {
+			if st.cells&(1<<j) != 0 {
+				a[j] = uintptr(cells[a[j]])
+			}
+		}
+		r, _, errno := syscall.RawSyscall6(st.nr, a[0], a[1], a[2], a[3], a[4], a[5])
+		if errno == 0 && int(r) < st.min {
+			errno = syscall.EPIPE
+		}
+		if errno != 0 && errno != st.allow[0] && errno != st.allow[1] {
+			rep.Step, rep.Errno = int32(i), int32(errno)
+			syscall.RawSyscall(unix.SYS_WRITE, uintptr(cells[status]), uintptr(unsafe.Pointer(rep)), uintptr(reportSize))
+			for {
+				syscall.RawSyscall(unix.SYS_EXIT_GROUP, 127, 0, 0)
+			}
+		}
+		if errno == 0 && st.result != status {
+			cells[st.result] = int32(r)
+		}
+		if st.fork && r != 0 {
+			rep.Step, rep.PID = int32(i), int32(r)
+			syscall.RawSyscall(unix.SYS_WRITE, uintptr(cells[status]), uintptr(unsafe.Pointer(rep)), uintptr(reportSize))
+			for {
+				syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+			}
+		}
+	}
+	for {
+		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 127, 0, 0)
+	}
+}
+
+// explain turns a report of failure into an error.
+func (s *script) explain(r report) error {
+	errno := syscall.Errno(r.Errno)
+	if r.Step < 0 || int(r.Step) >= len(s.steps) {
+		return fmt.Errorf("unknown step %d: %w", r.Step, errno)
+	}
+	return &StepError{What: s.steps[r.Step].what, Errno: errno}
+}
+
+// StepError says which step between a process's birth and its program failed.
+type StepError struct {
+	What  string
+	Errno syscall.Errno
+}
+
+func (e *StepError) Error() string { return e.What + ": " + e.Errno.Error() }
+func (e *StepError) Unwrap() error { return e.Errno }

@@ -1,0 +1,410 @@
+package context
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Spec says what a guest's first process is born into.
+type Spec struct {
+	XID      int
+	Hostname string
+	Root     Root
+	Cgroup   *os.File // the guest's fresh cgroup: it is born in it (CLONE_INTO_CGROUP, kernel 5.7)
+	// PrivateNet gives the guest a network namespace of its own, and with it
+	// whatever Connect does to that before the guest's program runs.
+	PrivateNet bool
+	Connect    func(netns *os.File) error
+	Scope      bool // shut the host's abstract Unix sockets off with Landlock
+	Caps       CapSet
+	Argv       []string // Argv[0] is looked for in the guest, along Env's PATH if it has no slash
+	Env        []string
+	Console    *os.File // standard output and error
+}
+
+// Process is a process that was started in a guest.
+type Process struct {
+	PID int // as the host numbers it
+}
+
+// namespaces that every guest is born into. The network's comes on top where
+// it is private; the cgroup's is unshared in the child, as clone3 would root it
+// at the cgroup of the parent (copy_cgroup_ns), not at that of CLONE_INTO_CGROUP.
+const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+
+// Start makes a guest: it returns when the guest's program has taken over as
+// process 1, or with the reason and nothing left but the (empty) cgroup.
+func Start(ctx context.Context, sp Spec) (Process, error) {
+	if err := os.MkdirAll(scratch, 0o700); err != nil {
+		return Process{}, err
+	}
+	ours, theirs, err := socketpair()
+	if err != nil {
+		return Process{}, err
+	}
+	defer ours.Close()
+	defer theirs.Close()
+	s, err := startScript(sp, ours, theirs)
+	if err != nil {
+		return Process{}, err
+	}
+	flags := uint64(namespaces | unix.CLONE_INTO_CGROUP)
+	if sp.PrivateNet {
+		flags |= unix.CLONE_NEWNET
+	}
+	pid, pipe, err := s.launch(&cloneArgs{flags: flags, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(sp.Cgroup.Fd())})
+	if err != nil {
+		return Process{}, err
+	}
+	defer pipe.Close()
+	// The child's end of the socket must close with the child, so that neither
+	// side can wait for the other for ever.
+	theirs.Close()
+	err = func() error {
+		if err := mapIDs(pid, sp.XID); err != nil {
+			return err
+		}
+		fds, err := sp.mounts(pid)
+		if err != nil {
+			return err
+		}
+		defer closeAll(fds)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		rights := unix.UnixRights(int(fds[0].Fd()), int(fds[1].Fd()))
+		if err := unix.Sendmsg(int(ours.Fd()), []byte{1}, rights, nil, 0); err != nil && !errors.Is(err, unix.EPIPE) {
+			return fmt.Errorf("send mounts to process %d: %w", pid, err)
+		}
+		return nil
+	}()
+	ours.Close()
+	if err != nil {
+		unix.Kill(pid, unix.SIGKILL)
+	}
+	_, serr := s.outcome(pipe)
+	if err = errors.Join(err, serr); err != nil {
+		unix.Kill(pid, unix.SIGKILL)
+		wait(pid)
+		return Process{}, explain(err)
+	}
+	return Process{PID: pid}, nil
+}
+
+// mounts makes what only the host's root can: the idmapped root and /sys.
+func (sp Spec) mounts(pid int) (fds []*os.File, err error) {
+	userns, err := os.Open(procFile(pid, "ns/user"))
+	if err != nil {
+		return nil, err
+	}
+	defer userns.Close()
+	var sys *os.File
+	if sp.PrivateNet {
+		netns, err := os.Open(procFile(pid, "ns/net"))
+		if err != nil {
+			return nil, err
+		}
+		defer netns.Close()
+		if sp.Connect != nil {
+			if err := sp.Connect(netns); err != nil {
+				return nil, err
+			}
+		}
+		sys, err = netSys(netns)
+		if err != nil {
+			return nil, err
+		}
+	} else if sys, err = hostSys(); err != nil {
+		return nil, err
+	}
+	root, err := sp.Root.mount(userns, sp.XID)
+	if err != nil {
+		sys.Close()
+		return nil, fmt.Errorf("mount root: %w", err)
+	}
+	return []*os.File{root, sys}, nil
+}
+
+// explain adds to the commonest reasons why nothing runs.
+func explain(err error) error {
+	var st *StepError
+	if !errors.As(err, &st) {
+		return err
+	}
+	switch dir, isMount := strings.CutPrefix(st.What, "mount "); {
+	case st.Errno == unix.ENOENT && strings.HasPrefix(st.What, "run "):
+		return fmt.Errorf("%w: the guest has no such program (or not the interpreter or loader that it names)", err)
+	case isMount && (st.Errno == unix.EINVAL || st.Errno == unix.ENOTDIR):
+		return fmt.Errorf("%w: %s in the guest's root is no directory", err, dir)
+	}
+	return err
+}
+
+// startScript is the way of a guest's first process from clone3 to its init.
+// It already has its ids' namespace, where it is root and nobody elsewhere.
+func startScript(sp Spec, parents, sock *os.File) (*script, error) {
+	s := new(script)
+	// With its own copy of the parent's end the child would never see that
+	// the parent was killed.
+	s.call("close vsnode's socket", unix.SYS_CLOSE, int(parents.Fd()))
+	root, sys := s.receive(sock)
+	s.call("unshare cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
+	s.call("become session leader", unix.SYS_SETSID)
+	s.becomeRoot()
+	s.call("set host name", unix.SYS_SETHOSTNAME, sp.Hostname, len(sp.Hostname))
+
+	// Mounts that the host makes from now on are not the guest's.
+	s.call("make mounts private", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
+	attach := func(what string, from, dir cell, name string) {
+		s.call(what, unix.SYS_MOVE_MOUNT, from, "", dir, name, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	}
+	// The scratch directory serves as the place for the moment before pivot_root.
+	s.call("attach root", unix.SYS_MOVE_MOUNT, root, "", unix.AT_FDCWD, path.Dir(scratch), unix.MOVE_MOUNT_F_EMPTY_PATH)
+
+	// Names directly below the root: mkdirat and move_mount do not follow a
+	// link in the last component, and there is no other (CVE-2026-41579: an
+	// image whose /dev is a link). A link there fails with ENOTDIR.
+	below := func(from cell, name string) {
+		s.call("make /"+name, unix.SYS_MKDIRAT, root, name, 0o755).or(unix.EEXIST)
+		attach("mount /"+name, from, root, name)
+	}
+	nosuid := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	// A new proc is refused where no old one is fully in sight: before the host's goes.
+	below(s.filesystem("proc", nosuid), "proc")
+	below(sys, "sys")
+	cg := s.filesystem("cgroup2", nosuid)
+	attach("mount /sys/fs/cgroup", cg, sys, "fs/cgroup")
+	below(s.filesystem("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode", "0755", "size", "20%"), "run")
+	dev := s.filesystem("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "mode", "0755", "size", "1m")
+	below(dev, "dev")
+	s.devices(dev, attach)
+
+	s.call("enter root", unix.SYS_FCHDIR, root)
+	s.call("pivot root", unix.SYS_PIVOT_ROOT, ".", ".")
+	s.call("leave the host's root", unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
+	s.call("enter /", unix.SYS_CHDIR, "/")
+
+	null := s.open("open /dev/null", unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/null", unix.O_RDWR|unix.O_CLOEXEC)
+	s.call("set standard input", unix.SYS_DUP3, null, 0, 0)
+	for fd := 1; fd <= 2; fd++ {
+		s.call("set standard output", unix.SYS_DUP3, int(sp.Console.Fd()), fd, 0)
+	}
+	if err := s.confine(sp.Caps, sp.Scope, sp.PrivateNet); err != nil {
+		return nil, err
+	}
+	s.exec(sp.Argv, sp.Env)
+	return s, nil
+}
+
+// receive waits for the parent's mounts. Descriptors come in a control message
+// of 16 bytes and an int each: it is laid over the cells.
+func (s *script) receive(sock *os.File) (root, sys cell) {
+	first := s.cell()
+	for range 6 { // 4 of header, 2 of descriptors, and one to align to 8 bytes
+		s.cell()
+	}
+	if first%2 != 0 {
+		first++
+	}
+	buf := make([]byte, 1)
+	iov := &unix.Iovec{Base: &buf[0]}
+	iov.SetLen(len(buf))
+	msg := &unix.Msghdr{Iov: iov, Control: (*byte)(unsafe.Pointer(&s.cells[first]))}
+	msg.SetIovlen(1)
+	msg.SetControllen(unix.CmsgSpace(2 * 4))
+	s.keep = append(s.keep, buf, iov, msg)
+	st := s.call("wait for vsnode", unix.SYS_RECVMSG, int(sock.Fd()), unsafe.Pointer(msg), unix.MSG_CMSG_CLOEXEC)
+	st.min = 1 // 0: the parent is gone
+	return first + 4, first + 5
+}
+
+// filesystem makes a detached mount of a new filesystem, and gives its cell.
+func (s *script) filesystem(fstype string, attrs int, options ...string) cell {
+	fs := s.open("open "+fstype, unix.SYS_FSOPEN, fstype, unix.FSOPEN_CLOEXEC)
+	for i := 0; i+1 < len(options); i += 2 {
+		s.call("set "+fstype+" "+options[i], unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, options[i], options[i+1], 0)
+	}
+	s.call("make "+fstype, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
+	return s.open("mount "+fstype, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, attrs)
+}
+
+// devices fills the guest's /dev, a tmpfs of its own: nobody else could have
+// put a link there. The nodes are the host's, bound: a tmpfs of a user
+// namespace has no devices of its own.
+func (s *script) devices(dev cell, attach func(what string, from, dir cell, name string)) {
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+		node := s.open("open /dev/"+name, unix.SYS_OPEN_TREE, unix.AT_FDCWD, "/dev/"+name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		s.call("make /dev/"+name, unix.SYS_MKNODAT, dev, name, unix.S_IFREG|0o666, 0)
+		attach("mount /dev/"+name, node, dev, name)
+	}
+	for _, link := range [][2]string{
+		{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+		{"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
+	} {
+		s.call("link /dev/"+link[0], unix.SYS_SYMLINKAT, link[1], dev, link[0])
+	}
+	mount := func(name string, from cell) {
+		s.call("make /dev/"+name, unix.SYS_MKDIRAT, dev, name, 0o755)
+		attach("mount /dev/"+name, from, dev, name)
+	}
+	noexec := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
+	mount("pts", s.filesystem("devpts", noexec, "ptmxmode", "0666", "mode", "0620", "gid", "5"))
+	mount("shm", s.filesystem("tmpfs", noexec|unix.MOUNT_ATTR_NODEV, "mode", "1777"))
+	mount("mqueue", s.filesystem("mqueue", noexec|unix.MOUNT_ATTR_NODEV))
+}
+
+// becomeRoot takes the guest's root as the identity of the process, whose
+// ids of the host mean nothing inside.
+func (s *script) becomeRoot() { s.become(0, 0, nil) }
+
+func (s *script) become(uid, gid int, groups []uint32) {
+	if len(groups) == 0 {
+		s.call("set groups", unix.SYS_SETGROUPS, 0, 0)
+	} else {
+		s.keep = append(s.keep, groups)
+		s.call("set groups", unix.SYS_SETGROUPS, len(groups), unsafe.Pointer(&groups[0]))
+	}
+	s.call("set group", unix.SYS_SETRESGID, gid, gid, gid)
+	s.call("set user", unix.SYS_SETRESUID, uid, uid, uid)
+}
+
+// confine takes what a guest may not have: capabilities outside its set, other
+// contexts' abstract sockets, and the system calls of seccomp.go.
+func (s *script) confine(caps CapSet, scope, privateNet bool) error {
+	// Capabilities that execve would carry over (CVE-2022-24769).
+	s.call("clear ambient capabilities", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+	for bit := range 64 {
+		if AllCaps&^caps&(1<<bit) != 0 {
+			// EINVAL: an older kernel does not know this one.
+			s.call("drop capability", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, bit, 0, 0, 0).or(unix.EINVAL)
+		}
+	}
+	if scope {
+		rules, err := scopeRules()
+		if err != nil {
+			return err
+		}
+		s.keep = append(s.keep, rules)
+		s.call("scope abstract sockets", unix.SYS_LANDLOCK_RESTRICT_SELF, int(rules.Fd()), 0)
+	}
+	return s.addFilter(privateNet)
+}
+
+// exec ends the script with the guest's program.
+func (s *script) exec(argv, env []string) {
+	// Go's runtime blocked all signals for the fork; handlers go with execve.
+	none := new(uint64)
+	s.keep = append(s.keep, none)
+	s.call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, unsafe.Pointer(none), 0, 8)
+	// No descriptor of the host's gets in (CVE-2024-21626). Not closed at once:
+	// the status pipe lives until execve succeeds.
+	s.call("close descriptors", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
+	s.call("tell vsnode", unix.SYS_WRITE, status, unsafe.Pointer(&s.said), reportSize)
+	args, envs := s.texts(argv), s.texts(env)
+	paths := searchPath(argv[0], env)
+	for i, p := range paths {
+		st := s.call("run "+argv[0], unix.SYS_EXECVE, p, args, envs)
+		if i < len(paths)-1 {
+			st.or(unix.ENOENT).or(unix.ENOTDIR)
+		}
+	}
+}
+
+// searchPath is where a program may be, in order.
+func searchPath(name string, env []string) []string {
+	if strings.ContainsRune(name, '/') {
+		return []string{name}
+	}
+	var list []string
+	for _, v := range env {
+		if p, ok := strings.CutPrefix(v, "PATH="); ok {
+			for _, dir := range strings.Split(p, ":") {
+				if strings.HasPrefix(dir, "/") {
+					list = append(list, path.Join(dir, name))
+				}
+			}
+		}
+	}
+	if len(list) == 0 {
+		list = []string{"/bin/" + name}
+	}
+	return list
+}
+
+// launch forks with a status pipe.
+func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return 0, nil, err
+	}
+	defer w.Close()
+	s.cells[status] = int32(w.Fd())
+	pid, err = s.fork(args)
+	if err != nil {
+		r.Close()
+		return 0, nil, err
+	}
+	return pid, r, nil
+}
+
+// outcome reads the status pipe to its end: it closes when the program runs.
+// The pid is that of the forked child, where the script forks.
+func (s *script) outcome(pipe io.Reader) (pid int, err error) {
+	buf := make([]byte, reportSize)
+	for ran := false; ; {
+		_, rerr := io.ReadFull(pipe, buf)
+		switch {
+		case errors.Is(rerr, io.EOF) && err == nil && !ran:
+			return pid, errKilled
+		case errors.Is(rerr, io.EOF):
+			return pid, err
+		case rerr != nil:
+			return pid, fmt.Errorf("read status: %w", rerr)
+		}
+		rep := *(*report)(unsafe.Pointer(&buf[0]))
+		switch {
+		case rep.Errno != 0:
+			err = s.explain(rep)
+		case rep.PID != 0:
+			pid = int(rep.PID)
+		default:
+			ran = true
+		}
+	}
+}
+
+var errKilled = errors.New("the process was killed before its program could run")
+
+// wait reaps a child and gives its wait status.
+func wait(pid int) (unix.WaitStatus, error) {
+	var ws unix.WaitStatus
+	for {
+		_, err := unix.Wait4(pid, &ws, 0, nil)
+		if !errors.Is(err, syscall.EINTR) {
+			return ws, err
+		}
+	}
+}
+
+func socketpair() (a, b *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs"), nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
