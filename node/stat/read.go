@@ -1,0 +1,260 @@
+package stat
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// HostName is what vserver-stat calls context 0.
+const HostName = "root server"
+
+// Guest is a running guest to be counted.
+type Guest struct {
+	XID     int
+	Name    string
+	Cgroup  string    // path below the cgroup2 mount: "vservers/www"
+	Started time.Time // zero: the start of its oldest process is taken
+}
+
+// Read counts the host (row 0) and the guests, by context. A guest without
+// processes is not running and has no row. The calling process is left out,
+// as vserver-stat left itself out.
+func Read(ctx context.Context, cgroupRoot string, guests []Guest) ([]api.StatRow, error) {
+	// /proc is listed before the cgroups: a guest's process that is in the list
+	// is in its cgroup's list as well, or has ended. The other way round, what
+	// a guest forks in between would be booked to the host.
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("count processes: %w", err)
+	}
+	defer proc.Close()
+	names, err := proc.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("count processes: %w", err)
+	}
+
+	rows := make([]row, len(guests)+1)
+	rows[0].Name = HostName
+	ownerOf := make(map[int]*row, len(names))
+	r := reader{buf: make([]byte, 64<<10)}
+	for i, g := range guests {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		rows[i+1].Context, rows[i+1].Name = g.XID, g.Name
+		if err := r.guest(cgroupRoot, g, &rows[i+1], ownerOf); err != nil {
+			return nil, fmt.Errorf("count guest %s: %w", g.Name, err)
+		}
+	}
+
+	self := os.Getpid()
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil || pid == self {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		p, err := r.process(int(proc.Fd()), name)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("count process %d: %w", pid, err)
+		}
+		owner := ownerOf[pid]
+		if owner == nil {
+			owner = &rows[0]
+		}
+		owner.add(p)
+	}
+	return finish(rows, guests)
+}
+
+// finish computes the uptimes and leaves out what does not run.
+func finish(rows []row, guests []Guest) ([]api.StatRow, error) {
+	var boot unix.Timespec // start times in /proc count from boot, sleep included
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
+		return nil, fmt.Errorf("read the time since boot: %w", err)
+	}
+	now := time.Now()
+	out := make([]api.StatRow, 0, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		if i > 0 && r.Processes == 0 {
+			continue
+		}
+		if i > 0 && !guests[i-1].Started.IsZero() {
+			r.Uptime = now.Sub(guests[i-1].Started)
+		} else if r.Processes > 0 {
+			r.Uptime = time.Duration(boot.Nano()) - r.oldest
+		}
+		r.Uptime = max(r.Uptime, 0) // the clock was set back
+		out = append(out, r.StatRow)
+	}
+	slices.SortFunc(out, func(a, b api.StatRow) int { return a.Context - b.Context })
+	return out, nil
+}
+
+// row is a line in the making.
+type row struct {
+	api.StatRow
+	oldest  time.Duration // after boot
+	cpuStat bool          // the cgroup has counted User and Sys
+}
+
+func (r *row) add(p process) {
+	if r.Processes == 0 || p.start < r.oldest {
+		r.oldest = p.start
+	}
+	r.Processes++
+	r.VSZ += p.vsz
+	r.RSS += p.rss
+	if !r.cpuStat {
+		r.User += p.user
+		r.Sys += p.sys
+	}
+}
+
+// reader reads small files of the kernel with one buffer for all.
+type reader struct{ buf []byte }
+
+// guest notes whose the guest's processes are and reads its processor time.
+// The names below a cgroup are the guest's own, but cgroupfs has no links.
+func (r *reader) guest(root string, g Guest, to *row, ownerOf map[int]*row) error {
+	dir, err := unix.Open(root+"/"+g.Cgroup, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		return nil // it has just been stopped
+	}
+	if err != nil {
+		return fmt.Errorf("open cgroup %s: %w", g.Cgroup, err)
+	}
+	defer unix.Close(dir)
+
+	stat, err := r.file(dir, "cpu.stat")
+	if err == nil {
+		to.User, to.Sys, to.cpuStat = parseCPUStat(stat)
+	} else if !gone(err) {
+		return fmt.Errorf("read cpu.stat of cgroup %s: %w", g.Cgroup, err)
+	}
+	return r.members(dir, to, ownerOf)
+}
+
+// members walks a cgroup and those below it.
+func (r *reader) members(dir int, to *row, ownerOf map[int]*row) error {
+	procs, err := r.file(dir, "cgroup.procs")
+	switch {
+	case err == unix.EOPNOTSUPP: // a threaded cgroup: its domain lists the processes
+	case gone(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("read cgroup.procs: %w", err)
+	}
+	for line := range bytes.Lines(procs) {
+		if pid, ok := number(bytes.TrimSpace(line)); ok && pid > 0 { // 0: not in our pid namespace
+			ownerOf[int(pid)] = to
+		}
+	}
+
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return fmt.Errorf("stat cgroup: %w", err)
+	}
+	if st.Nlink <= 2 { // no cgroup below: spares reading a directory of forty files
+		return nil
+	}
+	names, err := directories(dir)
+	if err != nil {
+		return fmt.Errorf("list cgroup: %w", err)
+	}
+	for _, name := range names {
+		sub, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err == unix.ENOENT {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("open cgroup %s: %w", name, err)
+		}
+		err = r.members(sub, to, ownerOf)
+		unix.Close(sub)
+		if err != nil {
+			return fmt.Errorf("cgroup %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// directories lists the directories in an open one.
+func directories(dir int) ([]string, error) {
+	fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "cgroup")
+	defer f.Close()
+	entries, err := f.ReadDir(-1)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+func (r *reader) process(proc int, pid string) (process, error) {
+	b, err := r.file(proc, pid+"/stat")
+	if err != nil {
+		return process{}, err
+	}
+	p, err := parseStat(b)
+	if err == nil && p.zombie {
+		// It has no memory any more, its time is its parent's once it is reaped,
+		// and a guest's would be booked to the host, for cgroup.procs leaves it out.
+		return process{}, unix.ESRCH
+	}
+	return p, err
+}
+
+// file reads a whole file; the bytes hold until the next call.
+func (r *reader) file(dir int, name string) ([]byte, error) {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	n := 0
+	for {
+		if n == len(r.buf) {
+			r.buf = append(r.buf, make([]byte, len(r.buf))...)
+		}
+		m, err := unix.Read(fd, r.buf[n:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		n += m
+		if m == 0 { // a short read is no end: the kernel gives lists a page at a time
+			return r.buf[:n], nil
+		}
+	}
+}
+
+// gone says that a cgroup was removed while it was read.
+func gone(err error) bool { return err == unix.ENOENT || err == unix.ENODEV }
