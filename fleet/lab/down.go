@@ -1,0 +1,144 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Down ends the lab's hosts and removes everything that Up has made.
+func (l *Lab) Down(ctx context.Context) error {
+	return Down(ctx, Options{Dir: l.Dir, Name: l.Name})
+}
+
+// Down ends the hosts of the lab in o.Dir and removes everything that Up has
+// made, in whatever state it is. Where there is no lab it does nothing.
+func Down(ctx context.Context, o Options) error {
+	o, err := o.complete()
+	if err != nil {
+		return err
+	}
+	unlock, err := lockDir(ctx, o.Dir, o.Log)
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	defer unlock()
+	if err := down(ctx, o); err != nil {
+		return fmt.Errorf("take down the lab in %s: %w", o.Dir, err)
+	}
+	return nil
+}
+
+// down goes from the processes to the files, and drops what leads it to each,
+// the state in o.Dir and the claim in the registry, only once it is gone.
+func down(ctx context.Context, o Options) error {
+	s, err := readState(o.Dir)
+	if err != nil {
+		return err
+	}
+	if s == nil {
+		if s, err = claimant(ctx, o); err != nil {
+			return err
+		}
+	} else if o.Name != "" && o.Name != s.Name {
+		return fmt.Errorf("it is named %q and not %q", s.Name, o.Name)
+	}
+	if s != nil {
+		root, err := cgroupRoot()
+		if err != nil {
+			return err
+		}
+		if err := s.clearKernel(ctx, root); err != nil {
+			return err
+		}
+		if err := removeFiles(o.Dir); err != nil {
+			return err
+		}
+		reg, err := openRegistry(ctx, o.Log)
+		if err != nil {
+			return err
+		}
+		defer reg.unlock()
+		if err := reg.release(s.Name); err != nil {
+			return err
+		}
+	}
+	for _, file := range []string{stateFile, stateFile + newSuffix} {
+		if err := removeTree(filepath.Join(o.Dir, file)); err != nil {
+			return err
+		}
+	}
+	return removeDir(o)
+}
+
+// claimant finds the lab whose state was never written, or was lost. A claim
+// is made before anything else, so that without one there is nothing.
+func claimant(ctx context.Context, o Options) (*state, error) {
+	reg, err := openRegistry(ctx, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	defer reg.unlock()
+	labs, err := reg.labs()
+	if err != nil {
+		return nil, err
+	}
+	for name, dir := range labs {
+		if dir == o.Dir {
+			return &state{Name: name}, nil
+		}
+	}
+	if len(labs) == 0 {
+		return nil, reg.release("")
+	}
+	return nil, nil
+}
+
+// clearKernel ends every process of the lab and removes what is left of it in
+// the kernel. Mounts and namespaces go with the processes.
+func (s *state) clearKernel(ctx context.Context, root cgroup) error {
+	if err := s.cgroup(root).destroy(ctx); err != nil {
+		return err
+	}
+	if err := removeLinks(s.Name); err != nil {
+		return err
+	}
+	return removeTable(s.Name)
+}
+
+// removeFiles removes what is the lab's in dir, and its state not yet.
+func removeFiles(dir string) error {
+	if err := refuseMounts(dir); err != nil {
+		return err
+	}
+	for _, name := range labFiles() {
+		if err := removeTree(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeDir removes the lab's directory, unless somebody keeps files in it.
+func removeDir(o Options) error {
+	err := unix.Rmdir(o.Dir)
+	if err == unix.ENOTEMPTY {
+		o.Log(o.Dir + " stays: there are files in it which are not the lab's")
+		return nil
+	}
+	if err != nil {
+		return &os.PathError{Op: "rmdir", Path: o.Dir, Err: err}
+	}
+	if o.Dir == DefaultDir {
+		err = unix.Rmdir(filepath.Dir(DefaultDir))
+		if err != nil && !slices.Contains([]error{unix.ENOTEMPTY, unix.ENOENT}, err) {
+			return errors.Join(fmt.Errorf("rmdir %s", filepath.Dir(DefaultDir)), err)
+		}
+	}
+	return nil
+}

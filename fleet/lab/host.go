@@ -1,0 +1,243 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Host is a lab host as it is found.
+type Host struct {
+	Name    string
+	Address netip.Addr
+	PID     int  // of its process 1 on this machine; 0: the host is down
+	SSH     bool // its sshd answers
+	Guests  int  // that run in it
+}
+
+func hostName(n int) string { return "lab" + strconv.Itoa(n) }
+
+// look reads host n from the kernel.
+func (s *state) look(ctx context.Context, root cgroup, n int) (Host, error) {
+	h := Host{Name: hostName(n), Address: s.address(n)}
+	g := s.cgroup(root).child(h.Name)
+	var err error
+	if h.PID, err = initOf(g); err != nil || h.PID == 0 {
+		return h, err
+	}
+	h.SSH = answers(ctx, h.Address)
+	guests, err := os.ReadDir(g.file("vservers"))
+	if err != nil && !gone(err) {
+		return h, err
+	}
+	for _, guest := range guests {
+		if guest.IsDir() {
+			populated, err := g.child("vservers").child(guest.Name()).populated()
+			if err != nil {
+				return h, err
+			}
+			if populated {
+				h.Guests++
+			}
+		}
+	}
+	return h, nil
+}
+
+// initOf finds the process that is process 1 in its own pid namespace.
+func initOf(g cgroup) (int, error) {
+	pids, err := g.child(initScope).pids()
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range pids {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		for line := range strings.Lines(string(status)) {
+			// One id for each namespace from ours to its own: a guest's process
+			// 1 has three.
+			if f := strings.Fields(line); len(f) == 3 && f[0] == "NSpid:" && f[2] == "1" {
+				return pid, nil
+			}
+		}
+	}
+	return 0, nil
+}
+
+// answers tells whether an SSH server greets at address.
+func answers(ctx context.Context, address netip.Addr) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(address, 22).String())
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok && conn.SetReadDeadline(deadline) != nil {
+		return false
+	}
+	greeting, err := bufio.NewReader(conn).ReadString('\n')
+	return err == nil && strings.HasPrefix(greeting, "SSH-2.0-")
+}
+
+// launch is all that starting a host needs.
+type launch struct {
+	*state
+	dir        string // the lab's
+	cgroup     cgroup // the lab's
+	bridge     netlink.Link
+	authorized []byte
+	names      string
+	resolver   []byte
+}
+
+// start makes host n run, from whatever an earlier start or a killed one left.
+func (l *launch) start(ctx context.Context, n int) error {
+	name := hostName(n)
+	g := l.cgroup.child(name)
+	if err := g.destroy(ctx); err != nil {
+		return err
+	}
+	if err := removeLink(portName(l.Name, n)); err != nil {
+		return err
+	}
+	hostDir := filepath.Join(l.dir, "hosts", name)
+	if err := l.prepare(hostDir, n); err != nil {
+		return err
+	}
+	if err := g.make(); err != nil {
+		return err
+	}
+	if err := l.runInit(ctx, g, hostDir, n); err != nil {
+		return errors.Join(err, g.destroy(context.WithoutCancel(ctx)))
+	}
+	if !answers(ctx, l.address(n)) {
+		return fmt.Errorf("its sshd does not answer on %s (see %s)", l.address(n), consoleLog(hostDir))
+	}
+	return nil
+}
+
+func consoleLog(hostDir string) string { return filepath.Join(hostDir, "console.log") }
+
+func (l *launch) prepare(hostDir string, n int) error {
+	if err := os.Mkdir(hostDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	hostKey, hostPub, err := keyPair(hostKeyPath(hostDir), "root@"+hostName(n))
+	if err != nil {
+		return err
+	}
+	layer, err := openLayer(hostDir)
+	if err != nil {
+		return err
+	}
+	defer layer.root.Close()
+	return layer.write(identity{
+		name: hostName(n), address: l.address(n), hostKey: hostKey, hostPub: hostPub,
+		authorized: l.authorized, names: l.names, resolver: l.resolver, hidden: l.dir,
+	})
+}
+
+func hostKeyPath(hostDir string) string { return filepath.Join(hostDir, "ssh_host_ed25519_key") }
+
+// runInit starts host n's process 1 and returns when its sshd listens.
+func (l *launch) runInit(ctx context.Context, g cgroup, hostDir string, n int) error {
+	console, err := os.OpenFile(consoleLog(hostDir), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer console.Close()
+	into, err := os.Open(string(g))
+	if err != nil {
+		return err
+	}
+	defer into.Close()
+	control, theirs, err := socketPair()
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	defer theirs.Close()
+
+	cmd := exec.Command("/proc/self/exe", InitCommand)
+	cmd.Dir = hostDir
+	cmd.Env = []string{initEnv + "=1"}
+	cmd.Stdout, cmd.Stderr = console, console
+	cmd.ExtraFiles = []*os.File{theirs} // controlFD
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+		UseCgroupFD: true,
+		CgroupFD:    int(into.Fd()),
+		Setsid:      true, // the host outlives our terminal
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start init: %w", err)
+	}
+	theirs.Close()
+	// The host goes on when we end; while we are there, its body is ours.
+	go cmd.Wait()
+
+	if err := l.connect(l.bridge, n, cmd.Process.Pid); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { control.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	config := hostConfig{
+		Hostname: hostName(n),
+		Address:  netip.PrefixFrom(l.address(n), l.Subnet.Bits()),
+		Gateway:  l.gateway(),
+	}
+	if err := json.NewEncoder(control).Encode(config); err != nil {
+		return fmt.Errorf("configure init: %w", err)
+	}
+	answer, err := io.ReadAll(control)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("wait for init: %w", err)
+	case len(answer) == 0:
+		return fmt.Errorf("init ended without a word (see %s)", consoleLog(hostDir))
+	case string(answer) != ready:
+		return fmt.Errorf("%s (see %s)", answer, consoleLog(hostDir))
+	}
+	return nil
+}
+
+// socketPair returns our end, whose deadlines work, and the child's.
+func socketPair() (ours net.Conn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "control")
+	defer f.Close() // FileConn has a copy
+	theirs = os.NewFile(uintptr(fds[1]), "control of init")
+	if ours, err = net.FileConn(f); err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("control socket: %w", err)
+	}
+	return ours, theirs, nil
+}

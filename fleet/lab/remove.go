@@ -1,0 +1,111 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// removeTree removes path and all below it, if it is there. It follows no
+// symlink, since a guest's root may have made any of them, and it enters no
+// directory on which something is mounted: a bind mount of the machine's root
+// left below the lab would otherwise be emptied. The kernel checks both while
+// opening each directory, so nothing can come in between.
+func removeTree(path string) error {
+	parent, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return &os.PathError{Op: "open", Path: filepath.Dir(path), Err: err}
+	}
+	defer unix.Close(parent)
+	return removeAt(parent, filepath.Base(path), path)
+}
+
+func removeAt(parent int, name, path string) error {
+	err := unix.Unlinkat(parent, name, 0)
+	switch {
+	case err == nil || err == unix.ENOENT:
+		return nil
+	case err != unix.EISDIR && err != unix.EPERM: // unlink(2): EISDIR on Linux, EPERM in POSIX
+		return &os.PathError{Op: "remove", Path: path, Err: err}
+	}
+	fd, err := unix.Openat2(parent, name, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	if err == unix.EXDEV {
+		return fmt.Errorf("remove %s: something is mounted there: unmount it first", path)
+	}
+	if err != nil {
+		return &os.PathError{Op: "remove", Path: path, Err: err}
+	}
+	dir := os.NewFile(uintptr(fd), path)
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := removeAt(fd, n, filepath.Join(path, n)); err != nil {
+			return err
+		}
+	}
+	if err := unix.Unlinkat(parent, name, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT {
+		return &os.PathError{Op: "remove", Path: path, Err: err}
+	}
+	return nil
+}
+
+// refuseMounts is an error when anything is mounted at or below dir in this
+// mount namespace: the lab does no such thing, so somebody else did, and must
+// decide what becomes of it before files are removed.
+func refuseMounts(dir string) error {
+	mounts, err := readMounts()
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if m.point == dir || strings.HasPrefix(m.point, dir+"/") {
+			return fmt.Errorf("%s is mounted on %s, which is not the lab's doing: unmount it first", m.fstype, m.point)
+		}
+	}
+	return nil
+}
+
+type mountPoint struct{ point, fstype string }
+
+func readMounts() ([]mountPoint, error) {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	return parseMounts(string(data))
+}
+
+// parseMounts reads mountinfo (proc(5)): the fifth field is the mount point,
+// the one after "-" the type of the filesystem.
+func parseMounts(text string) ([]mountPoint, error) {
+	var mounts []mountPoint
+	for line := range strings.Lines(text) {
+		before, after, ok := strings.Cut(line, " - ")
+		fields := strings.Fields(before)
+		fstype, _, _ := strings.Cut(after, " ")
+		if !ok || len(fields) < 6 || fstype == "" {
+			return nil, fmt.Errorf("/proc/self/mountinfo: line not understood: %q", line)
+		}
+		mounts = append(mounts, mountPoint{point: unescapeMount.Replace(fields[4]), fstype: fstype})
+	}
+	if len(mounts) == 0 {
+		return nil, errors.New("/proc/self/mountinfo is empty")
+	}
+	return mounts, nil
+}
+
+// The kernel writes these four characters of a path as octal numbers.
+var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
