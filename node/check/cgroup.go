@@ -1,0 +1,239 @@
+package check
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// mount is a line of /proc/self/mountinfo.
+type mount struct {
+	dir     string
+	fstype  string
+	options []string // of the filesystem: for cgroup v1 its controllers
+}
+
+// parseMounts reads /proc/self/mountinfo (proc(5)); lines that are none are
+// left out.
+func parseMounts(text string) []mount {
+	var mounts []mount
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	for line := range strings.Lines(text) {
+		before, after, found := strings.Cut(line, " - ")
+		left, right := strings.Fields(before), strings.Fields(after)
+		if !found || len(left) < 6 || len(right) < 3 {
+			continue
+		}
+		mounts = append(mounts, mount{
+			dir:     unescape.Replace(left[4]),
+			fstype:  right[0],
+			options: strings.Split(right[2], ","),
+		})
+	}
+	return mounts
+}
+
+func (s *System) mounts() ([]mount, error) {
+	text, err := s.read("proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("read the mounts: %w", err)
+	}
+	return parseMounts(text), nil
+}
+
+var errNoCgroup2 = errors.New("cgroup v2 is not mounted")
+
+// cgroupRoot finds where cgroup v2 is mounted.
+func (s *System) cgroupRoot() (dir string, hybrid bool, err error) {
+	mounts, err := s.mounts()
+	if err != nil {
+		return "", false, err
+	}
+	for _, m := range mounts {
+		switch m.fstype {
+		case "cgroup2":
+			if dir == "" {
+				dir = m.dir
+			}
+		case "cgroup":
+			hybrid = true
+		}
+	}
+	if dir == "" {
+		return "", hybrid, errNoCgroup2
+	}
+	return dir, hybrid, nil
+}
+
+func cgroup2(s *System) finding {
+	dir, hybrid, err := s.cgroupRoot()
+	switch {
+	case errors.Is(err, errNoCgroup2) && hybrid:
+		return no("only cgroup v1 is mounted")
+	case errors.Is(err, errNoCgroup2):
+		return no("it is not mounted")
+	case err != nil:
+		return unknown("%v", err)
+	case hybrid:
+		return yes("%s, beside cgroup v1", dir)
+	}
+	return yes("%s", dir)
+}
+
+// controllers says where each controller is that a limit needs: one that lies
+// on cgroup v1 cannot be used from v2.
+func controllers(s *System) finding {
+	root, _, err := s.cgroupRoot()
+	if errors.Is(err, errNoCgroup2) {
+		return no("%v", err)
+	}
+	if err != nil {
+		return unknown("%v", err)
+	}
+	text, err := s.read(strings.TrimPrefix(root, "/") + "/cgroup.controllers")
+	if err != nil {
+		return unknown("%v", err)
+	}
+	mounts, err := s.mounts()
+	if err != nil {
+		return unknown("%v", err)
+	}
+	have := strings.Fields(text)
+	var missing []string
+	onV1 := false
+	for _, want := range []string{"cpu", "memory", "pids"} {
+		if slices.Contains(have, want) {
+			continue
+		}
+		where := want + " is not in the kernel"
+		for _, m := range mounts {
+			if m.fstype == "cgroup" && slices.Contains(m.options, want) {
+				where, onV1 = want+" lies on cgroup v1", true
+			}
+		}
+		missing = append(missing, where)
+	}
+	switch {
+	case missing == nil:
+		return yes("cpu, memory, pids")
+	case onV1:
+		return no("%s", strings.Join(missing, ", "))
+	}
+	return no("%s", strings.Join(missing, ", ")).withCure("boot without cgroup_disable=, with cgroup_enable=memory where that is needed")
+}
+
+const leftover = ".vsnode-check-"
+
+// scratch makes a directory that says whose it is.
+func scratch(dir string) (string, error) {
+	return os.MkdirTemp(dir, fmt.Sprintf("%s%d-", leftover, os.Getpid()))
+}
+
+// inCgroup calls f with a fresh cgroup, which is removed afterwards.
+func (s *System) inCgroup(f func(cgroup int) error) finding {
+	root, _, err := s.cgroupRoot()
+	if err != nil { // without cgroup v2 too: what it could do there, no one can tell
+		return unknown("%v", err)
+	}
+	dir, err := scratch(root)
+	if err != nil {
+		return tried(fmt.Errorf("make a cgroup: %w", err))
+	}
+	err = func() error {
+		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return f(fd)
+	}()
+	if rerr := unix.Rmdir(dir); err == nil && rerr != nil {
+		err = fmt.Errorf("remove cgroup %s: %w", dir, rerr)
+	}
+	return tried(err)
+}
+
+// removeLeftovers removes what checks left that were killed.
+func (s *System) removeLeftovers() {
+	dirs := []string{s.dataDir()}
+	if root, _, err := s.cgroupRoot(); err == nil {
+		dirs = append(dirs, root)
+	}
+	for _, dir := range dirs {
+		old, _ := filepath.Glob(dir + "/" + leftover + "*") // errs on bad patterns only
+		for _, path := range old {
+			pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), leftover), "-")
+			if _, err := os.Stat("/proc/" + pid); !errors.Is(err, fs.ErrNotExist) {
+				continue // that check still runs
+			}
+			// One that cannot be removed harms nobody, and the check must go on.
+			_ = os.RemoveAll(path)
+		}
+	}
+}
+
+func cgroupKill(s *System) finding {
+	return s.inCgroup(func(fd int) error {
+		err := unix.Faccessat(fd, "cgroup.kill", unix.W_OK, 0)
+		if err == unix.ENOENT {
+			return unix.ENOSYS
+		}
+		return err
+	})
+}
+
+func cgroupBPF(s *System) finding { return s.attach(ebpf.AttachCGroupInet4Bind) }
+
+// attach loads a program that allows everything and attaches it to a fresh
+// cgroup: loading alone does not need CONFIG_CGROUP_BPF.
+func (s *System) attach(where ebpf.AttachType) finding {
+	return s.inCgroup(func(fd int) error {
+		prog, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{
+			Type:       ebpf.CGroupSockAddr,
+			AttachType: where,
+			Instructions: asm.Instructions{
+				asm.Mov.Imm(asm.R0, 1),
+				asm.Return(),
+			},
+			License: "Apache-2.0",
+		}, ebpf.ProgramOptions{LogDisabled: true})
+		if err != nil {
+			return fmt.Errorf("load: %w", err)
+		}
+		defer prog.Close()
+		err = link.RawAttachProgram(link.RawAttachProgramOptions{Target: fd, Program: prog, Attach: where})
+		if err != nil {
+			return fmt.Errorf("attach: %w", err) // it goes with the cgroup
+		}
+		return nil
+	})
+}
+
+func bpffs(s *System) finding {
+	mounts, err := s.mounts()
+	if err != nil {
+		return unknown("%v", err)
+	}
+	for _, m := range mounts {
+		if m.fstype == "bpf" {
+			return yes("%s", m.dir)
+		}
+	}
+	known, err := s.read("proc/filesystems")
+	if err != nil {
+		return unknown("%v", err)
+	}
+	if slices.Contains(strings.Fields(known), "bpf") {
+		return yes("not mounted; vsnode mounts it")
+	}
+	return no("the kernel does not have it")
+}

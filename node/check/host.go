@@ -1,0 +1,123 @@
+package check
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// idsPerGuest: a guest has the host's ids from context × 65536 on.
+const idsPerGuest = 1 << 16
+
+// idRange is a line of /etc/subuid or subgid: ids that a user of the host may
+// use in user namespaces of their own.
+type idRange struct {
+	user        string
+	first, last uint64
+}
+
+// parseIDRanges reads subuid(5); lines that are none are left out.
+func parseIDRanges(text string) []idRange {
+	var ranges []idRange
+	for line := range strings.Lines(text) {
+		f := strings.Split(strings.TrimSpace(line), ":")
+		if len(f) != 3 {
+			continue
+		}
+		first, err1 := strconv.ParseUint(f[1], 10, 32)
+		count, err2 := strconv.ParseUint(f[2], 10, 32)
+		if err1 != nil || err2 != nil || count == 0 {
+			continue
+		}
+		ranges = append(ranges, idRange{f[0], first, first + count - 1})
+	}
+	return ranges
+}
+
+// contexts that the range has ids of; none if first > last.
+func (r idRange) contexts() (first, last int) {
+	return max(int(r.first/idsPerGuest), api.MinContext), min(int(r.last/idsPerGuest), api.MaxContext)
+}
+
+// idRanges looks for users of the host who may take a guest's ids. A range
+// that meets no guest is in order: Debian's first user meets context 2.
+func idRanges(s *System) finding {
+	guests, err := s.contexts()
+	if err != nil {
+		return unknown("%v", err)
+	}
+	var bad, taken []string
+	seen := map[string]bool{} // subuid and subgid mostly say the same
+	for _, file := range []string{"etc/subuid", "etc/subgid"} {
+		text, err := s.read(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return unknown("%v", err)
+		}
+		for _, r := range parseIDRanges(text) {
+			first, last := r.contexts()
+			where := fmt.Sprintf("%d to %d", first, last)
+			if first == last {
+				where = strconv.Itoa(first)
+			}
+			if first > last || seen[r.user+where] {
+				continue
+			}
+			seen[r.user+where] = true
+			taken = append(taken, fmt.Sprintf("%s's ids are those of context %s", r.user, where))
+			for name, xid := range guests {
+				if first <= xid && xid <= last {
+					bad = append(bad, fmt.Sprintf("%s has ids of guest %s (context %d)", r.user, name, xid))
+				}
+			}
+		}
+	}
+	if bad != nil {
+		return no("%s", strings.Join(bad, ", "))
+	}
+	return yes("%s", strings.Join(taken, ", "))
+}
+
+// contexts are those of the configured guests, by name.
+func (s *System) contexts() (map[string]int, error) {
+	const dir = "etc/vservers"
+	entries, err := fs.ReadDir(s.Files, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	guests := map[string]int{}
+	for _, e := range entries {
+		text, err := s.read(path.Join(dir, e.Name(), "context"))
+		if err != nil {
+			continue // .defaults, or a guest that has no context yet
+		}
+		if xid, err := strconv.Atoi(text); err == nil {
+			guests[e.Name()] = xid
+		}
+	}
+	return guests, nil
+}
+
+// tool probes for one of some programs.
+func tool(names ...string) func(*System) finding {
+	return func(s *System) finding {
+		for _, name := range names {
+			for _, dir := range []string{"usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"} {
+				if info, err := fs.Stat(s.Files, path.Join(dir, name)); err == nil && info.Mode()&0o111 != 0 {
+					return yes("/%s/%s", dir, name)
+				}
+			}
+		}
+		return no("%s is not installed", strings.Join(names, " or "))
+	}
+}

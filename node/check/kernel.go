@@ -1,0 +1,183 @@
+package check
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func kernel(s *System) finding {
+	major, minor, ok := parseRelease(s.Release)
+	switch {
+	case !ok:
+		return unknown("%q is no version of a kernel", s.Release)
+	case major < 6 || major == 6 && minor < 1:
+		return no("%s is older than 6.1", s.Release)
+	}
+	return yes("%s", s.Release)
+}
+
+// parseRelease reads the first two numbers of a kernel's release, as
+// "6.1.0-50-amd64" or "6.18-rc1".
+func parseRelease(release string) (major, minor int, ok bool) {
+	first, rest, _ := strings.Cut(release, ".")
+	end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
+	if end < 0 {
+		end = len(rest)
+	}
+	major, err1 := strconv.Atoi(first)
+	minor, err2 := strconv.Atoi(rest[:end])
+	return major, minor, err1 == nil && err2 == nil && major >= 0
+}
+
+func userNamespaces(s *System) finding {
+	if text, err := s.read("proc/sys/user/max_user_namespaces"); err == nil {
+		if n, err := strconv.Atoi(text); err == nil && n == 0 {
+			return no("user.max_user_namespaces is 0")
+		}
+	}
+	_, err := s.userns()
+	return tried(err)
+}
+
+// nestedUserNamespaces: these two settings do not stop the host's root, but
+// they stop a guest's, who has no capability against the first user namespace.
+func nestedUserNamespaces(s *System) finding {
+	for _, setting := range []struct{ file, blocks string }{
+		{"kernel/unprivileged_userns_clone", "0"},             // Debian's patch
+		{"kernel/apparmor_restrict_unprivileged_userns", "1"}, // Ubuntu 24.04
+	} {
+		value, err := s.read("proc/sys/" + setting.file)
+		if err == nil && value == setting.blocks {
+			name := strings.ReplaceAll(setting.file, "/", ".")
+			other := map[string]string{"0": "1", "1": "0"}[value]
+			return no("%s is %s", name, value).withCure("sysctl -w %s=%s", name, other)
+		}
+	}
+	return yes("")
+}
+
+// userNamespace makes a user namespace and a descriptor of it. The process
+// that a namespace has to be made with is traced and so stops before its first
+// instruction; then it is killed.
+func userNamespace() (*os.File, error) {
+	runtime.LockOSThread() // a process is traced by a thread, and dies with that
+	defer runtime.UnlockOSThread()
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1 << 16}}
+	child, err := os.StartProcess("/proc/self/exe", []string{"vsnode-check"}, &os.ProcAttr{
+		Env: []string{},
+		Sys: &syscall.SysProcAttr{
+			Cloneflags:  unix.CLONE_NEWUSER,
+			UidMappings: ids,
+			GidMappings: ids,
+			Ptrace:      true,
+			Pdeathsig:   unix.SIGKILL,
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make a user namespace: %w", err)
+	}
+	defer child.Release()
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", child.Pid))
+	if kerr := unix.Kill(child.Pid, unix.SIGKILL); err == nil {
+		err = kerr
+	}
+	// Process.Wait would be content with the news that the process has stopped.
+	for {
+		var status unix.WaitStatus
+		_, werr := unix.Wait4(child.Pid, &status, 0, nil)
+		if werr == unix.EINTR || werr == nil && status.Stopped() {
+			continue
+		}
+		if err == nil {
+			err = werr
+		}
+		break
+	}
+	if err != nil {
+		ns.Close()
+		return nil, fmt.Errorf("make a user namespace: %w", err)
+	}
+	return ns, nil
+}
+
+// setnsPidfd joins the UTS namespace that we are in.
+func setnsPidfd(*System) finding {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return tried(fmt.Errorf("pidfd_open: %w", err))
+	}
+	defer unix.Close(fd)
+	if err := unix.Setns(fd, unix.CLONE_NEWUTS); err != nil {
+		return tried(fmt.Errorf("setns: %w", err))
+	}
+	return yes("")
+}
+
+// cloneIntoCgroup asks for a process in a "cgroup" that is none. The kernel
+// that knows the flag (5.7) looks, and answers EBADF; so there is no process in
+// any case.
+func cloneIntoCgroup(*System) finding {
+	dir, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return tried(err)
+	}
+	defer unix.Close(dir)
+	args := struct { // struct clone_args as of kernel 5.7
+		flags, pidfd, childTID, parentTID, exitSignal    uint64
+		stack, stackSize, tls, setTID, setTIDLen, cgroup uint64
+	}{flags: unix.CLONE_INTO_CGROUP, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(dir)}
+	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args), 0)
+	if errno == unix.EBADF {
+		return yes("")
+	}
+	return tried(fmt.Errorf("clone3: %w", errno))
+}
+
+func seccomp(*System) finding {
+	action := uint32(unix.SECCOMP_RET_ERRNO)
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
+	if errno != 0 {
+		return tried(fmt.Errorf("seccomp: %w", errno))
+	}
+	return yes("")
+}
+
+// limits are settings of the kernel that all guests have in common, and that
+// distributions leave too small for many of them. Not among them: keyrings,
+// because seccomp keeps guests from using them.
+func kernelLimits(s *System) finding {
+	var low, cures []string
+	for _, l := range []struct {
+		name       string
+		min, value int
+	}{
+		// Counted for the maker of the guests' user namespaces: one sum for all.
+		{"fs.inotify.max_user_instances", 1024, 8192},
+		{"fs.inotify.max_user_watches", 65536, 1048576},
+		{"kernel.pid_max", 65536, 4194304},
+	} {
+		text, err := s.read("proc/sys/" + strings.ReplaceAll(l.name, ".", "/"))
+		if err != nil {
+			return unknown("%v", err)
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return unknown("%s is %q", l.name, text)
+		}
+		if n < l.min {
+			low = append(low, fmt.Sprintf("%s is %d", l.name, n))
+			cures = append(cures, fmt.Sprintf("%s=%d", l.name, l.value))
+		}
+	}
+	if low != nil {
+		return no("%s", strings.Join(low, ", ")).withCure("sysctl -w %s", strings.Join(cures, " "))
+	}
+	return yes("")
+}

@@ -1,0 +1,158 @@
+package check
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+func mountAPI(*System) finding {
+	fd, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return tried(fmt.Errorf("fsopen: %w", err))
+	}
+	unix.Close(fd)
+	return yes("")
+}
+
+// dataDir is where guests' data lies or will lie: the directory itself or the
+// nearest one above it that exists, which is on the same filesystem.
+func (s *System) dataDir() string {
+	dir := s.Data
+	for dir != "/" {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return dir
+}
+
+func idmappedMounts(s *System) finding {
+	dir := s.dataDir()
+	ns, err := s.userns()
+	if err != nil {
+		return unknown("%v", err)
+	}
+	m, err := idmapped(dir, ns)
+	if err != nil {
+		return tried(err)
+	}
+	unix.Close(m)
+	return yes("%s", dir)
+}
+
+// idmapped gives a detached mount of dir, idmapped if there is a namespace to
+// map by. It is gone once it is closed.
+func idmapped(dir string, ns *os.File) (fd int, err error) {
+	fd, err = unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("open_tree %s: %w", dir, err)
+	}
+	if ns == nil {
+		return fd, nil
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("idmap %s: %w", dir, err)
+	}
+	return fd, nil
+}
+
+func overlay(s *System) finding { return s.overlayOn(nil) }
+
+func idmappedOverlay(s *System) finding {
+	ns, err := s.userns()
+	if err != nil {
+		return unknown("%v", err)
+	}
+	return s.overlayOn(ns)
+}
+
+// overlayOn makes an overlay of three directories where guests' data lies, as
+// a guest's root is made: not each filesystem can be an upper layer (overlayfs
+// itself cannot, nor can NFS).
+func (s *System) overlayOn(ns *os.File) finding {
+	dir := s.dataDir()
+	tmp, err := scratch(dir)
+	if err != nil {
+		return unknown("%v", err)
+	}
+	defer os.RemoveAll(tmp) // what it cannot remove, removeLeftovers will
+	for _, sub := range []string{"layers", "layers/lower", "layers/upper", "layers/work", "at"} {
+		if err := os.Mkdir(tmp+"/"+sub, 0o700); err != nil {
+			return unknown("%v", err)
+		}
+	}
+	err = onOwnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("make mounts private: %w", err)
+		}
+		layers, err := idmapped(tmp+"/layers", ns)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(layers)
+		at := tmp + "/at" // overlayfs takes attached layers only
+		if err := unix.MoveMount(layers, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("move_mount: %w", err)
+		}
+		return overlayMount(at+"/lower", at+"/upper", at+"/work")
+	})
+	if err != nil {
+		return tried(fmt.Errorf("on %s: %w", dir, err))
+	}
+	return yes("on %s", dir)
+}
+
+func overlayMount(lower, upper, work string) error {
+	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("fsopen overlay: %w", err)
+	}
+	defer unix.Close(fd)
+	for _, option := range [][2]string{{"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}} {
+		if err := unix.FsconfigSetString(fd, option[0], option[1]); err != nil {
+			return fmt.Errorf("overlay's %s: %w", option[0], err)
+		}
+	}
+	if err := unix.FsconfigCreate(fd); err != nil {
+		return fmt.Errorf("overlay: %w", err)
+	}
+	m, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("fsmount overlay: %w", err)
+	}
+	return unix.Close(m)
+}
+
+func freeSpace(s *System) finding {
+	dir := s.dataDir()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return unknown("%s: %v", dir, err)
+	}
+	return roomFor(dir, st.Bavail*uint64(st.Bsize), st.Ffree, st.Files)
+}
+
+// roomFor judges free bytes and inodes; filesystems that make inodes as they
+// go have 0 of 0.
+func roomFor(dir string, bytes, inodes, allInodes uint64) finding {
+	const gib = 1 << 30
+	text := fmt.Sprintf("%.1f GiB in %s", float64(bytes)/gib, dir)
+	switch {
+	case bytes < 2*gib:
+		return no("only %s", text)
+	case allInodes > 0 && inodes < 100_000: // a Debian is some 20,000 files
+		return no("only %d more files in %s", inodes, dir)
+	}
+	return yes("%s", text)
+}

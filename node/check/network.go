@@ -1,0 +1,98 @@
+package check
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// abstractSockets looks for one of three ways, in the order of preference.
+func abstractSockets(s *System) finding {
+	const scopes = 6 // version of Landlock that knows them: kernel 6.12
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno == 0 && abi >= scopes {
+		return yes("Landlock scopes (version %d)", abi)
+	}
+	if s.attach(ebpf.AttachCgroupUnixConnect).verdict == api.Yes {
+		return yes("BPF on connect (kernel 6.7)")
+	}
+	active, err := s.read("sys/kernel/security/lsm")
+	if err != nil {
+		return unknown("no Landlock scopes, no BPF on connect; LSM BPF: %v", err).
+			withCure("mount -t securityfs securityfs /sys/kernel/security, and check again")
+	}
+	if !strings.Contains(","+active+",", ",bpf,") {
+		return no("no Landlock scopes, no BPF on connect, no bpf among the LSMs %s", active)
+	}
+	// Under lockdown=confidentiality BPF may not read the kernel's memory, which
+	// LSM programs do.
+	if lockdown, err := s.read("sys/kernel/security/lockdown"); err == nil && strings.Contains(lockdown, "[confidentiality]") {
+		return no("lockdown=confidentiality forbids LSM BPF").withCure("boot without lockdown=confidentiality")
+	}
+	return yes("LSM BPF")
+}
+
+func nfTables(*System) finding {
+	c, err := nftables.New()
+	if err != nil {
+		return tried(err)
+	}
+	tables, err := c.ListTables()
+	if err != nil {
+		return tried(fmt.Errorf("list tables: %w", err))
+	}
+	return yes("%d tables", len(tables))
+}
+
+const probeLink = "vsncheck"
+
+// vethAndBridge makes both in a network namespace of its own.
+func vethAndBridge(*System) finding {
+	return tried(onOwnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		h, err := netlink.NewHandle()
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		if err := h.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: probeLink + "0"}, PeerName: probeLink + "1"}); err != nil {
+			return fmt.Errorf("veth: %w", err)
+		}
+		if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: probeLink + "2"}}); err != nil {
+			return fmt.Errorf("bridge: %w", err)
+		}
+		return nil
+	}))
+}
+
+// pingRange: a ping socket is allowed to groups of this range. The kernel's
+// bound for its end is 2^31-1, which is in the middle of context 32767.
+func pingRange(s *System) finding {
+	const last = 1<<31 - 1
+	text, err := s.read("proc/sys/net/ipv4/ping_group_range")
+	if err != nil {
+		return unknown("%v", err)
+	}
+	fields := strings.Fields(text)
+	if len(fields) != 2 {
+		return unknown("net.ipv4.ping_group_range is %q", text)
+	}
+	from, err1 := strconv.ParseInt(fields[0], 10, 64)
+	to, err2 := strconv.ParseInt(fields[1], 10, 64)
+	if err1 != nil || err2 != nil {
+		return unknown("net.ipv4.ping_group_range is %q", text)
+	}
+	if from > api.MinContext*idsPerGuest || to < last {
+		return no("net.ipv4.ping_group_range is %d %d", from, to)
+	}
+	return yes("contexts up to %d; the kernel has no word for higher ones", last/idsPerGuest)
+}
