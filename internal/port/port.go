@@ -54,9 +54,10 @@ func Parse(s string) (Range, error) {
 }
 
 func number(s string) (uint16, error) {
-	// ParseUint would take "+80" no, but "0x50" neither: base 10 and digits only.
+	// In base 10 ParseUint takes digits only: no sign, no 0x, no underscore. A
+	// leading zero is refused, as some read an octal number there.
 	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n == 0 {
+	if err != nil || s[0] == '0' {
 		return 0, fmt.Errorf("%q is not a port number from 1 to 65535", s)
 	}
 	return uint16(n), nil
@@ -112,9 +113,8 @@ func ParseForward(s string) (Forward, error) {
 		return Forward{}, fmt.Errorf("forward %q: guest's port: %w", s, err)
 	}
 	if cut := strings.LastIndexByte(host, ':'); cut >= 0 {
-		text := strings.TrimSuffix(strings.TrimPrefix(host[:cut], "["), "]")
-		if f.Addr, err = netip.ParseAddr(text); err != nil {
-			return Forward{}, fmt.Errorf("forward %q: %q is not an address", s, text)
+		if f.Addr, err = address(host[:cut]); err != nil {
+			return Forward{}, fmt.Errorf("forward %q: %w", s, err)
 		}
 		host = host[cut+1:]
 	}
@@ -122,6 +122,28 @@ func ParseForward(s string) (Forward, error) {
 		return Forward{}, fmt.Errorf("forward %q: host's port: %w", s, err)
 	}
 	return f, nil
+}
+
+// address reads an IPv4 address or, in brackets, an IPv6 one. Without them
+// "2001:db8::1:2222:22" would be another address with another port to anybody
+// who forgets one of the two.
+func address(s string) (netip.Addr, error) {
+	inner, bracket := strings.CutPrefix(s, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
+	addr, err := netip.ParseAddr(inner)
+	switch {
+	case err != nil || bracket != closed:
+		return netip.Addr{}, fmt.Errorf("%q is not an address", s)
+	case addr.Is4() == bracket:
+		return netip.Addr{}, fmt.Errorf("%q: brackets belong around an IPv6 address, and only there", s)
+	case addr.IsUnspecified():
+		// As an address to compare with, it would match no packet.
+		return netip.Addr{}, fmt.Errorf("%q is no address of a host; leave it out to mean every address", s)
+	case addr.Is4In6() || addr.Zone() != "":
+		// Two ways to write one address would not be seen to collide.
+		return netip.Addr{}, fmt.Errorf("%q: write the address plainly, as %s", s, addr.Unmap().WithZone(""))
+	}
+	return addr, nil
 }
 
 func (f Forward) String() string {
