@@ -1,0 +1,373 @@
+package inventory
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// hostSpec is an entry of hosts as its file gives it: one host or a range.
+type hostSpec struct {
+	address, netdev text
+	ssh             sshSpec
+	labels          map[string]string
+	vars            map[string]string
+}
+
+// groupSpec is a group as its file gives it.
+type groupSpec struct {
+	name     string
+	pos      Position
+	hosts    []text
+	children []text
+	ssh      sshSpec
+	labels   map[string]string
+	vars     map[string]string
+
+	parents []*groupSpec
+	members []bool // by index in Inventory.Hosts
+	depth   int    // 1 plus the deepest parent's; 0 while it is not known
+	walking bool
+}
+
+// sshSpec is a block of ssh settings, or those of a host.
+type sshSpec struct {
+	user, identity, jump, knownHosts text
+	port                             given[int]
+	become                           given[bool]
+}
+
+// over sets what o gives. clash hears of what both give; nil if o should win
+// without a word.
+func (s *sshSpec) over(o *sshSpec, clash func(key string, first, second Position)) {
+	overlay(&s.user, o.user, "user", clash)
+	overlay(&s.identity, o.identity, "identity", clash)
+	overlay(&s.jump, o.jump, "jump", clash)
+	overlay(&s.knownHosts, o.knownHosts, "known_hosts", clash)
+	overlay(&s.port, o.port, "port", clash)
+	overlay(&s.become, o.become, "become", clash)
+}
+
+func overlay[T any](to *given[T], from given[T], key string, clash func(key string, first, second Position)) {
+	if !from.ok() {
+		return
+	}
+	if to.ok() && clash != nil {
+		clash(key, to.pos, from.pos)
+	}
+	*to = from
+}
+
+// sshKeys are the keys of an ssh block, which a host has beside its own.
+func (d *decoder) sshKeys(s *sshSpec) []key {
+	return []key{
+		{"user", d.word(&s.user, "a user's name")},
+		{"identity", d.path(&s.identity, "the file of a private key, as ~/.ssh/id_ed25519")},
+		{"jump", d.word(&s.jump, "a host to go through, as [user@]host[:port]")},
+		{"known_hosts", d.path(&s.knownHosts, "a file of known host keys, as ~/.ssh/known_hosts")},
+		{"port", d.number(&s.port, 1, 65535)},
+		{"become", d.flag(&s.become)},
+	}
+}
+
+func (d *decoder) sshBlock(s *sshSpec) func(string, *yaml.Node) {
+	return func(name string, v *yaml.Node) {
+		d.fields(name, v, "a mapping, as {user: root, identity: ~/.ssh/id_ed25519}", d.sshKeys(s))
+	}
+}
+
+// word reads a text without spaces and control characters. Beginning with "-"
+// it would be an option to whatever program gets to see it.
+func (d *decoder) word(to *text, want string) func(string, *yaml.Node) {
+	return func(name string, v *yaml.Node) {
+		var t text
+		d.text(&t, want)(name, v)
+		if t.value != "" && (t.value[0] == '-' || strings.ContainsFunc(t.value, func(c rune) bool { return c <= ' ' || c == 0x7f })) {
+			d.add(t.pos, "", "%s: want %s, have %q", name, want, t.value)
+			return
+		}
+		*to = t
+	}
+}
+
+// path reads a file's name, relative to the inventory file's directory.
+func (d *decoder) path(to *text, want string) func(string, *yaml.Node) {
+	return func(name string, v *yaml.Node) {
+		d.text(to, want)(name, v)
+		if p := to.value; p != "" && !filepath.IsAbs(p) && p != "~" && !strings.HasPrefix(p, "~/") {
+			to.value = filepath.Join(filepath.Dir(d.file), p)
+		}
+	}
+}
+
+// host reads one entry of hosts: one host, or as many as its ranges say.
+func (b *builder) host(d *decoder, k text, v *yaml.Node) {
+	spec := &hostSpec{}
+	var block sshSpec
+	d.fields("host "+k.value, v, "a mapping, as {address: 203.0.113.11}", append(d.sshKeys(&spec.ssh),
+		key{"address", d.text(&spec.address, "an IP address or a DNS name")},
+		key{"ssh", d.sshBlock(&block)},
+		key{"netdev", d.device(&spec.netdev)},
+		key{"labels", d.hostLabels(&spec.labels)},
+		key{"vars", d.hostVars(&spec.vars)},
+	))
+	spec.ssh.over(&block, b.clash(""))
+
+	names, err := expandRanges(k.value)
+	if err != nil {
+		d.add(k.pos, "", "host %v", err)
+		return
+	}
+	addresses := b.addresses(d, k, spec.address, len(names))
+	for i, name := range names {
+		if err := checkName(name, maxHostName); err != nil {
+			d.add(k.pos, "", "host %v", err)
+			return
+		}
+		if name == "all" {
+			d.add(k.pos, "name it otherwise", `"all" means every host`)
+			return
+		}
+		if first := b.inv.hosts.host(name); first != nil {
+			d.add(k.pos, "", "host %q is there twice, first at %s", name, first.Pos)
+			continue
+		}
+		// Until the groups are known, the host's own labels are all that a
+		// group's patterns can ask for.
+		b.inv.hosts.add(&Host{Name: name, Address: addresses[i], Netdev: spec.netdev.value, Labels: spec.labels, Pos: k.pos})
+		b.specs = append(b.specs, spec)
+	}
+}
+
+// addresses gives each of n hosts its address, or "" where there is none.
+func (b *builder) addresses(d *decoder, k, address text, n int) []string {
+	list := []string{address.value}
+	// "[2001:db8::1]" is an address in brackets and no range.
+	if _, err := netip.ParseAddr(strings.Trim(address.value, "[]")); err != nil {
+		if list, err = expandRanges(address.value); err != nil {
+			d.add(address.pos, "", "address: %v", err)
+			return make([]string, n)
+		}
+	}
+	switch {
+	case len(list) == n:
+		return list
+	case len(list) == 1 && (list[0] == "" || hasVariable(list[0])):
+		return slices.Repeat(list, n)
+	case len(list) == 1:
+		d.add(address.pos, fmt.Sprintf("give it a range of %d, as 203.0.113.[11:%d], or a variable, as ${host.name}.example.net", n, 10+n),
+			"address: %s is %d hosts, which cannot have the one address %s", k.value, n, list[0])
+	default:
+		d.add(address.pos, "", "address: %s is %d hosts, but %s is %d addresses", k.value, n, address.value, len(list))
+	}
+	return make([]string, n)
+}
+
+func (d *decoder) hostLabels(to *map[string]string) func(string, *yaml.Node) {
+	return d.labels(to, "a mapping of names to values, as {site: fra}", checkLabel)
+}
+
+// hostVars reads variables. They hold no variables themselves: what they would
+// mean depends on an order that nobody can see.
+func (d *decoder) hostVars(to *map[string]string) func(string, *yaml.Node) {
+	return d.labels(to, "a mapping of names to values, as {domain: example.net}", func(name, value string) error {
+		if hasVariable(value) {
+			return fmt.Errorf("%s holds ${, but a variable's value is not expanded", name)
+		}
+		return nil
+	})
+}
+
+func (d *decoder) device(to *text) func(string, *yaml.Node) {
+	return func(name string, v *yaml.Node) {
+		d.text(to, "a network device, as eth0")(name, v)
+		if err := checkDevice(to.value); to.value != "" && err != nil {
+			d.add(to.pos, "", "%s: %v", name, err)
+		}
+	}
+}
+
+// group reads one entry of groups.
+func (b *builder) group(d *decoder, k text, v *yaml.Node) {
+	g := &groupSpec{name: k.value, pos: k.pos}
+	d.fields("group "+k.value, v, `a mapping, as {hosts: ["web*"]}`, []key{
+		{"hosts", d.patterns(&g.hosts)},
+		{"children", d.texts(&g.children, "a list of groups, as [web, db]")},
+		{"ssh", d.sshBlock(&g.ssh)},
+		{"labels", d.hostLabels(&g.labels)},
+		{"vars", d.hostVars(&g.vars)},
+	})
+	if err := checkName(k.value, maxName); err != nil {
+		d.add(k.pos, "", "group %v", err)
+		return
+	}
+	if k.value == "all" {
+		d.add(k.pos, `name it otherwise and give it hosts: "*"`, `"all" means every host`)
+		return
+	}
+	if first := b.groupAt[k.value]; first != nil {
+		d.add(k.pos, "", "group %q is there twice, first at %s", k.value, first.pos)
+		return
+	}
+	if g.hosts == nil && g.children == nil {
+		d.add(k.pos, "give it hosts or children", "group %q has no hosts", k.value)
+	}
+	b.groups = append(b.groups, g)
+	b.groupAt[g.name] = g
+}
+
+// resolveHosts puts the hosts into their groups and gives them what they have
+// from there.
+func (b *builder) resolveHosts() {
+	u := &b.inv.hosts
+	b.inv.Hosts = u.hosts
+	for _, g := range b.groups {
+		u.groupNames = append(u.groupNames, g.name)
+		if h := u.host(g.name); h != nil {
+			b.add(g.pos, "a pattern could mean either", "group %q has the name of the host at %s", g.name, h.Pos)
+		}
+	}
+	for _, g := range b.groups {
+		g.members = make([]bool, len(u.hosts))
+		for _, pattern := range g.hosts {
+			set, err := u.match(pattern.value)
+			if err != nil {
+				b.failed(pattern.pos, err)
+			}
+			union(g.members, set)
+		}
+		for _, child := range g.children {
+			if c := b.groupAt[child.value]; c != nil {
+				c.parents = append(c.parents, g)
+			} else {
+				b.add(child.pos, b.didYouMean(child.value, u.groupNames), "children: there is no group %q", child.value)
+			}
+		}
+	}
+	for _, g := range b.groups {
+		b.findDepth(g)
+	}
+	// The deepest first, so that a child is whole before its parents take it.
+	ordered := slices.SortedFunc(slices.Values(b.groups), func(x, y *groupSpec) int {
+		return cmp.Or(cmp.Compare(x.depth, y.depth), cmp.Compare(x.name, y.name))
+	})
+	for _, g := range slices.Backward(ordered) {
+		for _, parent := range g.parents {
+			union(parent.members, g.members)
+		}
+	}
+	u.groups = make(map[string][]bool, len(b.groups))
+	for _, g := range b.groups {
+		u.groups[g.name] = g.members
+		group := &Group{Name: g.name, Pos: g.pos, Hosts: u.pick(g.members)}
+		for _, child := range g.children {
+			group.Children = append(group.Children, child.value)
+		}
+		b.inv.Groups = append(b.inv.Groups, group)
+	}
+	for i, h := range u.hosts {
+		b.inherit(h, b.specs[i], slices.DeleteFunc(slices.Clone(ordered), func(g *groupSpec) bool { return !g.members[i] }))
+	}
+	b.sameMachine()
+}
+
+// findDepth numbers a group and its parents, and reports a circle of children.
+func (b *builder) findDepth(g *groupSpec) {
+	if g.depth > 0 {
+		return
+	}
+	g.walking = true
+	depth := 1
+	for _, parent := range g.parents {
+		if parent.walking {
+			b.add(parent.pos, "", "group %q is among its own children", parent.name)
+			continue
+		}
+		b.findDepth(parent)
+		depth = max(depth, parent.depth+1)
+	}
+	g.walking, g.depth = false, depth
+}
+
+// inherit gives a host what the top of the files and its groups, parents
+// first, say, and then what it says itself.
+func (b *builder) inherit(h *Host, own *hostSpec, groups []*groupSpec) {
+	ssh, labels, vars := b.ssh, map[string]string{}, map[string]string{}
+	for _, g := range groups {
+		ssh.over(&g.ssh, nil)
+		maps.Copy(labels, g.labels)
+		maps.Copy(vars, g.vars)
+		h.Groups = append(h.Groups, g.name)
+	}
+	slices.Sort(h.Groups)
+	ssh.over(&own.ssh, nil)
+	maps.Copy(labels, own.labels)
+	maps.Copy(vars, own.vars)
+	h.Labels, h.Vars = labels, vars
+	h.SSH = SSH{User: ssh.user.value, Identity: ssh.identity.value, Jump: ssh.jump.value, KnownHosts: ssh.knownHosts.value}
+	h.Become = ssh.become.value
+	h.Port = cmp.Or(ssh.port.value, 22)
+
+	if h.Address == "" { // none, or found wrong before
+		h.Address = h.Name
+		return
+	}
+	address, err := scope{host: h, bare: true}.expand(h.Address)
+	if err == nil {
+		h.Address, err = parseAddress(address)
+	}
+	if err != nil {
+		b.failed(own.address.pos, err)
+		h.Address = ""
+	}
+}
+
+// parseAddress reads where a host is: an IP address or a DNS name.
+func parseAddress(s string) (string, *Error) {
+	bare := s
+	if inner, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(inner, "]") {
+		bare = strings.TrimSuffix(inner, "]")
+	}
+	if ip, err := netip.ParseAddr(bare); err == nil {
+		return ip.String(), nil
+	}
+	hint := ""
+	if host, number, ok := strings.Cut(s, ":"); ok && isDigits(number) {
+		hint = fmt.Sprintf("write address: %s, port: %s", host, number)
+	}
+	if len(s) > 253 || s == "" || s[0] == '-' || !isWord(s) || isDotted(s) {
+		return "", &Error{Msg: fmt.Sprintf("address: want an IP address or a DNS name, have %q", s), Hint: hint}
+	}
+	return s, nil
+}
+
+// isDotted finds "203.0.113.300" and "10.0.0": nothing but digits and dots was
+// meant to be an IP address.
+func isDotted(s string) bool { return strings.Trim(s, "0123456789.") == "" }
+
+// sameMachine reports two names for one sshd: two sessions would carry out two
+// plans on one machine, each against the other.
+func (b *builder) sameMachine() {
+	type door struct {
+		address, jump string
+		port          int
+	}
+	first := make(map[door]*Host, len(b.inv.Hosts))
+	for i, h := range b.inv.Hosts {
+		if h.Address == "" { // found wrong before
+			continue
+		}
+		at := door{strings.ToLower(h.Address), h.SSH.Jump, h.Port}
+		if other := first[at]; other != nil {
+			b.once(cmp.Or(b.specs[i].address.pos, h.Pos), "", "hosts %s and %s are both at %s port %d, first at %s", other.Name, h.Name, h.Address, h.Port, other.Pos)
+			continue
+		}
+		first[at] = h
+	}
+}

@@ -1,0 +1,227 @@
+package inventory
+
+import (
+	_ "embed"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+)
+
+// Inventory is what should exist, resolved: every host with the guests it
+// should have. It is not changed after Load.
+type Inventory struct {
+	Hosts  []*Host  // in the order of the files
+	Groups []*Group // in the order of the files
+	Images []*Image // in the order of the files
+
+	hosts  universe
+	images map[string]*Image
+}
+
+// Host is a machine reached over SSH.
+type Host struct {
+	Name    string
+	Address string // an IP address or a DNS name
+	Port    int    // of its sshd
+	SSH     SSH
+	Become  bool // become root by sudo
+	Labels  map[string]string
+	Vars    map[string]string
+	Groups  []string // all that it is in, by name
+	Netdev  string   // the device for guests' own addresses; "" is that of the default route
+	Guests  []*Guest // by name
+	Pos     Position
+}
+
+// SSH is how a host is reached; what is "" is left to the transport.
+type SSH struct {
+	User string
+	// Identity and KnownHosts are files: absolute, or relative to the working
+	// directory (in the inventory: to its file), or in the home directory as
+	// "~/.ssh/id_ed25519".
+	Identity, KnownHosts string
+	Jump                 string // "[user@]host[:port]", several separated by commas
+}
+
+// Group is a named set of hosts.
+type Group struct {
+	Name     string
+	Hosts    []*Host  // its own and its children's, in the order of Inventory.Hosts
+	Children []string // in the order of the file
+	Pos      Position
+}
+
+// Image is a reference installation to build guests from.
+type Image struct {
+	Name           string
+	Method         string // "debootstrap" or "template"
+	Args, Packages []string
+	Pos            Position
+}
+
+// The network modes and states of a guest.
+const (
+	Shared = "shared" // an address of the host, owning ports on it
+	Own    = "own"    // addresses of its own on the host's device
+	NAT    = "nat"    // a private network behind the host
+
+	Running = "running"
+	Stopped = "stopped"
+	Absent  = "absent" // it is deleted where it exists
+)
+
+// Guest is one guest on one host, with all variables expanded.
+type Guest struct {
+	Name        string
+	Context     int    // XID; 0: the host chooses
+	Image       string // an Image's name
+	Hostname    string
+	Mode        string         // Shared, Own or NAT
+	HostAddress bool           // Shared: the host's own address, known to the host only
+	Addresses   []netip.Prefix // Shared without HostAddress: addresses of the host; Own: with the prefix for the device
+	Dev         string         // Own: device of the host; "" is that of the default route
+	Ports       []port.Range   // Shared: what it may bind
+	Forwards    []port.Forward // NAT: host's ports that lead to it
+	Init        Init
+	Limits      Limits
+	State       string // Running, Stopped or Absent
+	Mark        string // "default" starts at boot
+	Pos         Position
+}
+
+// Init is what runs as a guest's process 1: the guest's own init ("plain") or
+// a command line ("command").
+type Init struct {
+	Style   string
+	Command []string
+}
+
+// Limits of a guest; 0 is none.
+type Limits struct {
+	MemoryBytes int64
+	CPUs        float64
+	Processes   int64
+}
+
+//go:embed schema.json
+var schema []byte
+
+// Schema is the JSON Schema (draft-07) of an inventory file, for editors.
+func Schema() []byte { return slices.Clone(schema) }
+
+// Load reads inventory files and merges them into one inventory. An error is
+// an *Errors with everything that is wrong in any of them.
+func Load(paths ...string) (*Inventory, error) {
+	b := newBuilder()
+	if len(paths) == 0 {
+		b.add(Position{}, "name one with -i fleet.yml, or make a practice fleet with: vsfleet lab up", "no inventory is given")
+	}
+	for _, path := range paths {
+		if path = filepath.Clean(path); slices.Contains(b.files, path) {
+			b.add(Position{File: path}, "name it once", "this inventory is given twice")
+			continue
+		}
+		b.files = append(b.files, path)
+		data, err := os.ReadFile(path)
+		if err != nil {
+			b.unreadable(path, err)
+			continue
+		}
+		b.read(path, data)
+	}
+	return b.build()
+}
+
+// unreadable says why a file could not be read, and what to do about it.
+func (b *builder) unreadable(path string, err error) {
+	pos := Position{File: path}
+	info, statErr := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		b.add(pos, "name another with -i, or make a practice fleet with: vsfleet lab up", "there is no such inventory")
+	case statErr == nil && info.IsDir():
+		b.add(pos, "name the files in it, each with -i", "this is a directory, an inventory is a file")
+	default:
+		b.add(pos, "", "read inventory: %v", err)
+	}
+}
+
+// builder holds what the files say until all of them are read.
+type builder struct {
+	report
+	inv Inventory
+	ssh sshSpec
+
+	specs   []*hostSpec // one for each of inv.Hosts
+	groups  []*groupSpec
+	groupAt map[string]*groupSpec
+	guests  []*guestSpec
+	guestAt map[string]*guestSpec
+	placed  [][]placed // for each of inv.Hosts, its guests
+}
+
+func newBuilder() *builder {
+	return &builder{
+		inv:     Inventory{images: map[string]*Image{}},
+		groupAt: map[string]*groupSpec{},
+		guestAt: map[string]*guestSpec{},
+	}
+}
+
+// read takes in one file.
+func (b *builder) read(path string, data []byte) {
+	d := &decoder{file: path, report: &b.report}
+	root := d.parse(data)
+	if root == nil {
+		return
+	}
+	if root.Kind == yaml.ScalarNode && isNull(root) {
+		d.add(d.at(root), "it wants at least hosts: {NAME: {address: …}}", "the file is empty")
+		return
+	}
+	var ssh sshSpec
+	d.fields("an inventory", root, "a mapping with hosts, groups, images and guests", []key{
+		{"ssh", func(name string, v *yaml.Node) { d.sshBlock(&ssh)(name, v) }},
+		{"hosts", func(name string, v *yaml.Node) {
+			d.entries(name, v, "a mapping of hosts, as {web01: {address: 203.0.113.11}}", func(k text, v *yaml.Node) { b.host(d, k, v) })
+		}},
+		{"groups", func(name string, v *yaml.Node) {
+			d.entries(name, v, `a mapping of groups, as {web: {hosts: ["web*"]}}`, func(k text, v *yaml.Node) { b.group(d, k, v) })
+		}},
+		{"images", func(name string, v *yaml.Node) {
+			d.entries(name, v, "a mapping of images, as {bookworm: {method: debootstrap, args: [-d, bookworm]}}", func(k text, v *yaml.Node) { b.image(d, k, v) })
+		}},
+		{"guests", func(name string, v *yaml.Node) {
+			d.entries(name, v, "a mapping of guests, as {www: {on: web, image: bookworm}}", func(k text, v *yaml.Node) { b.guest(d, k, v) })
+		}},
+	})
+	b.ssh.over(&ssh, b.clash("ssh."))
+}
+
+// clash reports a key that two places give at the same level.
+func (b *builder) clash(prefix string) func(key string, first, second Position) {
+	return func(key string, first, second Position) {
+		b.add(second, "", "%s%s is given twice, first at %s", prefix, key, first)
+	}
+}
+
+// build resolves what the files said.
+func (b *builder) build() (*Inventory, error) {
+	b.resolveHosts()
+	b.resolveGuests()
+	b.validate()
+	if err := b.err(); err != nil {
+		return nil, err
+	}
+	return &b.inv, nil
+}
+
+// Image is the image of that name, or nil. Every guest's image exists.
+func (inv *Inventory) Image(name string) *Image { return inv.images[name] }

@@ -1,0 +1,95 @@
+package inventory
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// requirement is one condition of a label selector: "site=fra", "site!=fra",
+// "role in (a,b)" or "role notin (a)". A host without the label is none of the
+// values, as in Kubernetes.
+type requirement struct {
+	label  string
+	values []string
+	not    bool
+}
+
+// isRequirement tells a condition on labels from a name, which has neither
+// "=" nor spaces.
+func isRequirement(s string) bool {
+	_, s = splitOp(s)
+	if s == "" || s[0] == '~' || s[0] == '@' {
+		return false
+	}
+	return strings.ContainsAny(s, "= (")
+}
+
+func parseRequirement(s string) (requirement, *Error) {
+	var r requirement
+	if label, value, ok := strings.Cut(s, "="); ok {
+		r.label, r.not = strings.CutSuffix(label, "!")
+		if !r.not {
+			value = strings.TrimPrefix(value, "=") // "==" is Kubernetes' other way to write it
+		}
+		r.values = []string{value}
+	} else {
+		open := strings.IndexByte(s, '(')
+		label, operator, _ := strings.Cut(strings.TrimSpace(s[:max(open, 0)]), " ")
+		operator = strings.TrimSpace(operator)
+		if operator != "in" && operator != "notin" || s[len(s)-1] != ')' {
+			return r, &Error{Msg: fmt.Sprintf("selector %q: want NAME=VALUE, NAME!=VALUE, NAME in (A,B) or NAME notin (A,B)", s)}
+		}
+		r.label, r.not = label, operator == "notin"
+		r.values = strings.Split(s[open+1:len(s)-1], ",")
+	}
+	r.label = strings.TrimSpace(r.label)
+	if err := checkName(r.label, maxName); err != nil {
+		return r, &Error{Msg: fmt.Sprintf("selector %q: %v", s, err)}
+	}
+	for i, value := range r.values {
+		r.values[i] = strings.TrimSpace(value)
+		if err := checkLabel(r.label, r.values[i]); err != nil {
+			return r, &Error{Msg: fmt.Sprintf("selector %q: %v", s, err)}
+		}
+	}
+	return r, nil
+}
+
+// matchSelector is the set of the hosts for which all requirements are true.
+// A label that no host has, and a value to have that no host has for it, are
+// errors of their own: "site!=fra" with a slip in it is true everywhere.
+func (u *universe) matchSelector(texts []string) ([]bool, *Error) {
+	set := slices.Repeat([]bool{true}, len(u.hosts))
+	for _, s := range texts {
+		r, err := parseRequirement(s)
+		if err != nil {
+			return nil, err
+		}
+		labels, values := map[string]bool{}, map[string]bool{}
+		for i, h := range u.hosts {
+			value, has := h.Labels[r.label]
+			if has {
+				values[value] = true
+			}
+			if (has && slices.Contains(r.values, value)) == r.not {
+				set[i] = false
+			}
+			for label := range h.Labels {
+				labels[label] = true
+			}
+		}
+		if len(values) == 0 {
+			return nil, &Error{Msg: fmt.Sprintf("selector %q: no host has a label %q", s, r.label), Hint: didYouMean(r.label, sortedKeys(labels))}
+		}
+		for _, want := range r.values {
+			if !values[want] {
+				return nil, &Error{Msg: fmt.Sprintf("selector %q: no host has %s=%s", s, r.label, want), Hint: didYouMean(want, sortedKeys(values))}
+			}
+		}
+	}
+	if !slices.Contains(set, true) {
+		return nil, &Error{Msg: fmt.Sprintf("no host matches %q", strings.Join(texts, ","))}
+	}
+	return set, nil
+}

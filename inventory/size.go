@@ -1,0 +1,48 @@
+package inventory
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// parseSize reads an amount of memory: bytes, or with K, M, G or T (also as
+// KiB, MiB, …) powers of 1024, as cgroup v2 and systemd read them. "1.5G" is
+// allowed where it comes to whole bytes.
+func parseSize(s string) (int64, error) {
+	num, unit := s, int64(1)
+	if cut := strings.TrimSuffix(s, "iB"); cut != "" {
+		if power := strings.IndexByte("KMGT", cut[len(cut)-1]); power >= 0 {
+			num, unit = cut[:len(cut)-1], int64(1)<<(10*(power+1))
+		}
+	}
+	whole, fraction, hasFraction := strings.Cut(num, ".")
+	if !isDigits(whole) || hasFraction && (!isDigits(fraction) || len(fraction) > 3) {
+		return 0, fmt.Errorf("%q is no size", s)
+	}
+	n, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil || n > math.MaxInt64/unit-1 {
+		return 0, fmt.Errorf("%q is more than can be counted", s)
+	}
+	n *= unit
+	if hasFraction {
+		thousandths, err := strconv.ParseInt((fraction + "00")[:3], 10, 64)
+		if err != nil || unit == 1 {
+			return 0, fmt.Errorf("%q is no whole number of bytes", s)
+		}
+		n += thousandths * unit / 1000
+	}
+	return n, nil
+}
+
+// isDigits says whether s is a number and nothing else: no sign, no exponent,
+// no underscore, no 0x.
+func isDigits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
