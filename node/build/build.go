@@ -1,0 +1,73 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/image/tree"
+)
+
+// Progress is told what is being done and how much of it; total is 0 as long
+// as nobody knows.
+type Progress func(message string, done, total int64)
+
+// Request is one root filesystem to be made.
+type Request struct {
+	Spec     api.ImageSpec
+	Dir      string    // an empty directory that only root can reach
+	Log      io.Writer // all that the host's tools say; may be nil
+	Progress Progress  // may be nil
+}
+
+// Run makes the root filesystem. After an error the directory holds a part of
+// one, to be removed.
+func Run(ctx context.Context, req Request) error {
+	if req.Log == nil {
+		req.Log = io.Discard
+	}
+	if req.Progress == nil {
+		req.Progress = func(string, int64, int64) {}
+	}
+	var err error
+	switch req.Spec.Method {
+	case "debootstrap":
+		err = debootstrap(ctx, req)
+	case "template":
+		err = template(ctx, req)
+	default:
+		err = fmt.Errorf("no such method; there are debootstrap and template")
+	}
+	if err == nil {
+		err = tree.Settle(ctx, req.Dir)
+	}
+	if err != nil {
+		return fmt.Errorf("build by %s: %w", req.Spec.Method, err)
+	}
+	return nil
+}
+
+// options reads a method's arguments as getopt does: the letters each take a
+// value, "--" ends them, and what follows is handed on.
+func options(args []string, letters string) (values map[byte][]string, rest []string, err error) {
+	values = make(map[byte][]string)
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		switch {
+		case arg == "--":
+			return values, args[i+1:], nil
+		case len(arg) < 2 || arg[0] != '-' || strings.IndexByte(letters, arg[1]) < 0:
+			return nil, nil, fmt.Errorf("argument %q: want one of -%s", arg, strings.Join(strings.Split(letters, ""), ", -"))
+		case len(arg) > 2:
+			values[arg[1]] = append(values[arg[1]], arg[2:])
+		case i+1 == len(args):
+			return nil, nil, fmt.Errorf("argument %s needs a value", arg)
+		default:
+			i++
+			values[arg[1]] = append(values[arg[1]], args[i])
+		}
+	}
+	return values, nil, nil
+}

@@ -1,0 +1,172 @@
+package tree
+
+import (
+	"archive/tar"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Sum is what a tree amounts to.
+type Sum struct {
+	ID    string // "sha256:…"
+	Bytes int64  // of all files, each hard-linked one once
+	Files int64  // entries: files, directories, links
+}
+
+type kind byte
+
+const (
+	file      kind = 'f'
+	directory kind = 'd'
+	symlink   kind = 'l'
+	hardlink  kind = 'h'
+	fifo      kind = 'p'
+)
+
+// An entry is one name of a tree.
+type entry struct {
+	kind     kind
+	path     string // "usr/bin/true"
+	mode     uint32 // permissions with setuid, setgid and sticky; 0 for links
+	uid, gid uint32
+	size     int64 // of a file
+	mtime    int64 // seconds
+	link     string
+	xattrs   []xattr // sorted by name; of files and directories
+}
+
+type xattr struct{ name, value string }
+
+// portable says whether an extended attribute is part of a tree.
+func portable(name string) bool {
+	switch name {
+	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
+		return true
+	}
+	// user.overlay.* redirects lookups on an overlay that is mounted with
+	// userxattr, as trusted.overlay.* does on others.
+	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
+}
+
+// A summer makes the manifest's digest.
+type summer struct {
+	hash hash.Hash
+	sum  Sum
+}
+
+func newSummer() *summer {
+	s := &summer{hash: sha256.New()}
+	fmt.Fprintln(s.hash, "vsfleet tree 1") // a hash takes every write
+	return s
+}
+
+// add takes the next entry in walk order and, of a file, its content's sha256.
+func (s *summer) add(e *entry, content []byte) {
+	fmt.Fprintf(s.hash, "%c %q %o %d %d %d %d %q %x", e.kind, e.path, e.mode, e.uid, e.gid, e.size, e.mtime, e.link, content)
+	for _, x := range e.xattrs {
+		fmt.Fprintf(s.hash, " %q %q", x.name, x.value)
+	}
+	fmt.Fprintln(s.hash)
+	s.sum.Files++
+	s.sum.Bytes += e.size
+}
+
+func (s *summer) done() Sum {
+	s.sum.ID = "sha256:" + hex.EncodeToString(s.hash.Sum(nil))
+	return s.sum
+}
+
+const paxXattr = "SCHILY.xattr."
+
+// header is the entry as Pack writes it.
+func (e *entry) header() *tar.Header {
+	h := &tar.Header{
+		Format: tar.FormatPAX, Name: e.path, Linkname: e.link, Size: e.size,
+		Mode: int64(e.mode), Uid: int(e.uid), Gid: int(e.gid), ModTime: time.Unix(e.mtime, 0),
+	}
+	switch e.kind {
+	case file:
+		h.Typeflag = tar.TypeReg
+	case directory:
+		h.Typeflag = tar.TypeDir
+		h.Name += "/"
+	case symlink:
+		h.Typeflag = tar.TypeSymlink
+	case hardlink:
+		h.Typeflag = tar.TypeLink
+	case fifo:
+		h.Typeflag = tar.TypeFifo
+	}
+	for _, x := range e.xattrs {
+		if h.PAXRecords == nil {
+			h.PAXRecords = make(map[string]string)
+		}
+		h.PAXRecords[paxXattr+x.name] = x.value
+	}
+	return h
+}
+
+// fromHeader reads any archive's header. The entry has kind 0 where it is
+// nothing that a tree can hold: a device node, a label, a global header.
+func fromHeader(h *tar.Header) (*entry, error) {
+	path, err := clean(h.Name)
+	if err != nil {
+		return nil, err
+	}
+	e := &entry{path: path, mode: uint32(h.Mode & 0o7777), uid: uint32(h.Uid), gid: uint32(h.Gid), mtime: h.ModTime.Unix()}
+	if int(e.uid) != h.Uid || int(e.gid) != h.Gid {
+		return nil, fmt.Errorf("%q: owner %d:%d is out of range", h.Name, h.Uid, h.Gid)
+	}
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
+		e.kind, e.size = file, h.Size
+	case tar.TypeDir:
+		e.kind = directory
+	case tar.TypeSymlink:
+		e.kind, e.link, e.mode = symlink, h.Linkname, 0
+	case tar.TypeLink:
+		link, err := clean(h.Linkname)
+		if err != nil {
+			return nil, fmt.Errorf("%q: hard link to %w", h.Name, err)
+		}
+		return &entry{kind: hardlink, path: path, link: link}, nil
+	case tar.TypeFifo:
+		e.kind = fifo
+	case tar.TypeChar, tar.TypeBlock, tar.TypeXGlobalHeader:
+		return e, nil
+	default:
+		return nil, fmt.Errorf("%q: entry of type %q, which no tree holds", h.Name, h.Typeflag)
+	}
+	if e.kind == file || e.kind == directory {
+		for key, value := range h.PAXRecords {
+			if name, ok := strings.CutPrefix(key, paxXattr); ok && portable(name) {
+				e.xattrs = append(e.xattrs, xattr{name, value})
+			}
+		}
+		slices.SortFunc(e.xattrs, func(a, b xattr) int { return strings.Compare(a.name, b.name) })
+	}
+	return e, nil
+}
+
+// clean gives an archive's name as a path below the root, "" for the root
+// itself. A leading slash means the root, as every tar has it; ".." is an
+// attack or a mistake (CVE-2022-23648 and many before it).
+func clean(name string) (string, error) {
+	parts := strings.Split(name, "/")
+	kept := parts[:0]
+	for _, p := range parts {
+		switch p {
+		case "", ".":
+		case "..":
+			return "", fmt.Errorf("%q, a path with \"..\" that would leave the tree", name)
+		default:
+			kept = append(kept, p)
+		}
+	}
+	return strings.Join(kept, "/"), nil
+}

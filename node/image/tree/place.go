@@ -1,0 +1,337 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+)
+
+// A placer makes entries below a root that it holds by descriptor.
+type placer struct {
+	ctx  context.Context
+	root *os.File
+	room room
+	buf  []byte
+
+	// resolve is how the directories of a path are looked up, beside
+	// RESOLVE_NO_MAGICLINKS: RESOLVE_NO_SYMLINKS refuses an entry that goes
+	// through a symbolic link, which no archiver writes and attackers do (an
+	// archive with "x -> /etc" and then "x/passwd"); RESOLVE_IN_ROOT follows
+	// such links, within the root.
+	resolve uint64
+	// makeParents: directories which the archive has no entry for.
+	makeParents bool
+	// replace: an entry takes the place of an earlier one of its name.
+	replace bool
+
+	parent     *os.File // the directory of the last entry,
+	parentPath string   // kept open since most entries follow a neighbour
+
+	// What would disturb directories while they are filled: a default ACL is
+	// inherited by new files, a time is changed by them.
+	directories []*entry
+}
+
+func newPlacer(ctx context.Context, dir string, resolve uint64) (*placer, error) {
+	root, err := os.OpenFile(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	p := &placer{ctx: ctx, root: root, resolve: resolve, buf: make([]byte, 1<<18)}
+	p.room = room{root: root, dir: dir}
+	return p, nil
+}
+
+func (p *placer) close() {
+	p.forget()
+	p.root.Close()
+}
+
+// forget closes the kept directory: it may not be the one of that path any more.
+func (p *placer) forget() {
+	if p.parent != nil {
+		p.parent.Close()
+	}
+	p.parent, p.parentPath = nil, ""
+}
+
+func (p *placer) open(path string, flags int) (*os.File, error) {
+	if path == "" {
+		path = "."
+	}
+	fd, err := unix.Openat2(int(p.root.Fd()), path, &unix.OpenHow{
+		Flags:   uint64(flags | unix.O_CLOEXEC),
+		Resolve: p.resolve | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	if err == unix.ELOOP {
+		return nil, fmt.Errorf("%s goes through a symbolic link", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open directory %s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// in opens the directory that name lies in, and gives its last component.
+// The descriptor is the placer's.
+func (p *placer) in(name string) (dirfd int, base string, err error) {
+	dir, base := path.Split(name)
+	dir = path.Clean("/" + dir)[1:]
+	if p.parent == nil || dir != p.parentPath {
+		p.forget()
+		f, err := p.open(dir, unix.O_PATH|unix.O_DIRECTORY)
+		if errors.Is(err, unix.ENOENT) && p.makeParents {
+			if err := p.makeParent(dir); err != nil {
+				return 0, "", err
+			}
+			p.forget()
+			f, err = p.open(dir, unix.O_PATH|unix.O_DIRECTORY)
+		}
+		if err != nil {
+			return 0, "", err
+		}
+		p.parent, p.parentPath = f, dir
+	}
+	return int(p.parent.Fd()), base, nil
+}
+
+func (p *placer) makeParent(dir string) error {
+	fd, base, err := p.in(dir)
+	if err != nil {
+		return err
+	}
+	if err := unix.Mkdirat(fd, base, 0o755); err != nil && err != unix.EEXIST {
+		return fmt.Errorf("make directory %s: %w", dir, err)
+	}
+	return nil
+}
+
+// place makes the entry; content is read for a file. What it read goes to seen.
+func (p *placer) place(e *entry, content io.Reader, seen func([]byte)) error {
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	if err := p.room.take(e.size); err != nil {
+		return err
+	}
+	var err error
+	switch e.kind {
+	case hardlink:
+		err = p.hardlink(e)
+	case directory:
+		err = p.directory(e)
+	default:
+		err = p.leaf(e, content, seen)
+	}
+	return p.room.explain(err)
+}
+
+func (p *placer) hardlink(e *entry) error {
+	dirfd, base, err := p.in(e.link)
+	if err != nil {
+		return err
+	}
+	// The kept directory changes below: hold this one.
+	from, err := unix.FcntlInt(uintptr(dirfd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	to, name, err := p.in(e.path)
+	if err != nil {
+		return err
+	}
+	if e.path == e.link {
+		return fmt.Errorf("a hard link to itself")
+	}
+	if err := p.clear(to, name); err != nil {
+		return err
+	}
+	if err := unix.Linkat(from, base, to, name, 0); err != nil {
+		return fmt.Errorf("link to %s: %w", e.link, err)
+	}
+	return nil
+}
+
+// clear makes way for an entry.
+func (p *placer) clear(dirfd int, name string) error {
+	if !p.replace {
+		return nil
+	}
+	err := unix.Unlinkat(dirfd, name, 0)
+	if err == unix.EISDIR {
+		err = unix.Unlinkat(dirfd, name, unix.AT_REMOVEDIR)
+	}
+	switch err {
+	case nil, unix.ENOENT:
+		return nil
+	case unix.ENOTEMPTY:
+		return fmt.Errorf("a directory with files in it stands in the way")
+	}
+	return fmt.Errorf("remove the earlier one: %w", err)
+}
+
+func (p *placer) directory(e *entry) error {
+	dirfd, base, err := p.in(e.path)
+	if err != nil {
+		return err
+	}
+	standing := mode(dirfd, base)
+	if standing == unix.S_IFLNK && p.resolve&unix.RESOLVE_IN_ROOT != 0 {
+		// A second archive with "bin/" must not cut off /bin -> usr/bin.
+		if there, err := p.open(e.path, unix.O_PATH|unix.O_DIRECTORY); err == nil {
+			return there.Close()
+		}
+	}
+	if standing != unix.S_IFDIR || !p.replace {
+		if err := p.clear(dirfd, base); err != nil {
+			return err
+		}
+		if err := unix.Mkdirat(dirfd, base, 0o700); err != nil {
+			return err
+		}
+	}
+	fd, err := unix.Openat(dirfd, base, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Fchown(fd, int(e.uid), int(e.gid)); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, e.mode); err != nil {
+		return err
+	}
+	p.directories = append(p.directories, e)
+	return nil
+}
+
+// mode gives the type bits of a name, 0 if there is none.
+func mode(dirfd int, base string) uint32 {
+	var st unix.Stat_t
+	if unix.Fstatat(dirfd, base, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return 0
+	}
+	return st.Mode & unix.S_IFMT
+}
+
+// leaf makes a file, a symbolic link or a fifo.
+func (p *placer) leaf(e *entry, content io.Reader, seen func([]byte)) error {
+	dirfd, base, err := p.in(e.path)
+	if err != nil {
+		return err
+	}
+	if err := p.clear(dirfd, base); err != nil {
+		return err
+	}
+	switch e.kind {
+	case file:
+		if err := p.file(dirfd, base, e, content, seen); err != nil {
+			return err
+		}
+	case symlink:
+		if err := unix.Symlinkat(e.link, dirfd, base); err != nil {
+			return err
+		}
+		if err := unix.Fchownat(dirfd, base, int(e.uid), int(e.gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+	case fifo:
+		if err := unix.Mknodat(dirfd, base, unix.S_IFIFO|0o600, 0); err != nil {
+			return err
+		}
+		if err := unix.Fchownat(dirfd, base, int(e.uid), int(e.gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if err := unix.Fchmodat(dirfd, base, e.mode, 0); err != nil {
+			return err
+		}
+	}
+	return setTime(dirfd, base, e.mtime)
+}
+
+func (p *placer) file(dirfd int, base string, e *entry, content io.Reader, seen func([]byte)) error {
+	// O_EXCL does not follow a link either.
+	fd, err := unix.Openat(dirfd, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), e.path)
+	defer f.Close()
+	n, err := copyBuffer(p.ctx, p.buf, content, func(b []byte) error {
+		if seen != nil {
+			seen(b)
+		}
+		_, err := f.Write(b)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if n != e.size {
+		return io.ErrUnexpectedEOF
+	}
+	// In this order: chown(2) clears setuid and capabilities, and the
+	// permissions of a group are the mask of an ACL.
+	if err := f.Chown(int(e.uid), int(e.gid)); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, e.mode); err != nil {
+		return err
+	}
+	if err := setXattrs(fd, e.xattrs); err != nil {
+		return err
+	}
+	return f.Close() // quota and network filesystems tell here that the disk is full
+}
+
+func setXattrs(fd int, xs []xattr) error {
+	for _, x := range xs {
+		if err := unix.Fsetxattr(fd, x.name, []byte(x.value), 0); err != nil {
+			return fmt.Errorf("set attribute %s: %w", x.name, err)
+		}
+	}
+	return nil
+}
+
+func setTime(dirfd int, base string, mtime int64) error {
+	t := unix.Timespec{Sec: mtime}
+	return unix.UtimesNanoAt(dirfd, base, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// finish gives the directories what waited until they are full.
+func (p *placer) finish() error {
+	p.forget()
+	for _, e := range p.directories {
+		err := p.finishDirectory(e)
+		// A later entry of a foreign archive may stand in a directory's place.
+		if err != nil && !(p.replace && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR))) {
+			return fmt.Errorf("finish %s: %w", e.path, p.room.explain(err))
+		}
+	}
+	return nil
+}
+
+func (p *placer) finishDirectory(e *entry) error {
+	dirfd, base, err := p.in(e.path)
+	if err != nil {
+		return err
+	}
+	if len(e.xattrs) > 0 {
+		fd, err := unix.Openat(dirfd, base, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		err = setXattrs(fd, e.xattrs)
+		unix.Close(fd)
+		if err != nil {
+			return err
+		}
+	}
+	return setTime(dirfd, base, e.mtime)
+}

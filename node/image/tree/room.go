@@ -1,0 +1,61 @@
+package tree
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// A room watches the free space of a filesystem, so that no archive, however
+// well a bomb is packed, fills the disk under the guests that run on it.
+type room struct {
+	root *os.File
+	dir  string
+	left int64 // may be taken before asking again
+}
+
+// Reserve is what unpacking leaves free: a twentieth of the filesystem, of
+// which a quarter GiB is enough.
+func reserve(st *unix.Statfs_t) int64 {
+	return min(int64(st.Blocks)*int64(st.Bsize)/20, 256<<20)
+}
+
+// take books the space of a file. A sparse one is booked in full: whoever
+// copies the tree may fill the holes.
+func (r *room) take(size int64) error {
+	const overhead = 4096 // of a name, its inode and the rest of its last block
+	if size > 1<<62 {
+		return fmt.Errorf("a file of %d bytes: %w", size, unix.EFBIG)
+	}
+	need := size + overhead
+	if r.left >= need {
+		r.left -= need
+		return nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(r.root.Fd()), &st); err != nil {
+		return fmt.Errorf("ask for the free space of %s: %w", r.dir, err)
+	}
+	free := int64(st.Bavail)*int64(st.Bsize) - reserve(&st)
+	if free < need {
+		return fmt.Errorf("%s needs %d MiB more and has %d MiB free, %d MiB of which stay so: %w",
+			r.dir, need>>20, int64(st.Bavail)*int64(st.Bsize)>>20, reserve(&st)>>20, unix.ENOSPC)
+	}
+	// Ask again soon: others write too.
+	r.left = min(free-need, 64<<20)
+	return nil
+}
+
+// explain names the filesystem in an error that says no more than "no space".
+func (r *room) explain(err error) error {
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	var st unix.Statfs_t
+	if unix.Fstatfs(int(r.root.Fd()), &st) != nil {
+		return err
+	}
+	return fmt.Errorf("%s has %d MiB and %d inodes free: %w", r.dir, int64(st.Bavail)*int64(st.Bsize)>>20, st.Ffree, err)
+}

@@ -1,0 +1,124 @@
+package tree
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Unpack takes back what [Pack] wrote, into an empty directory, and says what
+// it amounts to without reading it again. It refuses what Pack would not
+// write: an order other than the walk's, a name twice, a directory missing.
+func Unpack(ctx context.Context, dir string, r io.Reader) (Sum, error) {
+	p, err := newPlacer(ctx, dir, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		return Sum{}, err
+	}
+	defer p.close()
+	s := newSummer()
+	content := sha256.New()
+	last := ""
+	tr := tar.NewReader(r)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return Sum{}, fmt.Errorf("read the stream: %w", err)
+		}
+		e, err := fromHeader(h)
+		if err != nil {
+			return Sum{}, err
+		}
+		if e.kind == 0 || e.path == "" {
+			return Sum{}, fmt.Errorf("%q: not an entry of a tree", h.Name)
+		}
+		if !follows(last, e.path) {
+			return Sum{}, fmt.Errorf("%q: comes after %q, out of order", e.path, last)
+		}
+		last = e.path
+		content.Reset()
+		if err := p.place(e, tr, func(b []byte) { content.Write(b) }); err != nil {
+			return Sum{}, fmt.Errorf("unpack %s: %w", e.path, err)
+		}
+		if e.kind == file {
+			s.add(e, content.Sum(nil))
+		} else {
+			s.add(e, nil)
+		}
+	}
+	if err := p.finish(); err != nil {
+		return Sum{}, err
+	}
+	return s.done(), nil
+}
+
+// follows says whether a walk meets path b after path a.
+func follows(a, b string) bool {
+	for a != "" && b != "" {
+		var x, y string
+		x, a, _ = strings.Cut(a, "/")
+		y, b, _ = strings.Cut(b, "/")
+		if x != y {
+			return x < y
+		}
+	}
+	return b != ""
+}
+
+// Extracted says what an archive held.
+type Extracted struct {
+	Entries int64
+	Bytes   int64
+	Nodes   int64 // device nodes, which were left out
+}
+
+// Extract unpacks a tar archive of any origin. Of entries of one name the last
+// one wins. With over, the directory is what other archives left, and links in
+// it are followed, never out of it: "bin/tool" lands in usr/bin of a tree whose
+// /bin is a link. Without, nothing goes through a link.
+func Extract(ctx context.Context, dir string, r io.Reader, over bool) (Extracted, error) {
+	resolve := uint64(unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS)
+	if over {
+		resolve = unix.RESOLVE_IN_ROOT
+	}
+	p, err := newPlacer(ctx, dir, resolve)
+	if err != nil {
+		return Extracted{}, err
+	}
+	defer p.close()
+	p.makeParents, p.replace = true, true
+	var x Extracted
+	tr := tar.NewReader(r)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return x, p.finish()
+		}
+		if err != nil {
+			return x, fmt.Errorf("read the archive: %w", err)
+		}
+		e, err := fromHeader(h)
+		if err != nil {
+			return x, err
+		}
+		switch {
+		case e.kind == 0 && h.Typeflag != tar.TypeXGlobalHeader:
+			x.Nodes++
+			continue
+		case e.kind == 0 || e.path == "": // the root's own entry: a tree's root is always the same
+			continue
+		}
+		if err := p.place(e, tr, nil); err != nil {
+			return x, fmt.Errorf("unpack %s: %w", e.path, err)
+		}
+		x.Entries++
+		x.Bytes += e.size
+	}
+}

@@ -1,0 +1,132 @@
+package tree
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+type inode struct{ dev, ino uint64 }
+
+// A walker visits a tree in the manifest's order, by descriptors only.
+type walker struct {
+	ctx   context.Context
+	first map[inode]string // of files with several names: the one that comes first
+	visit func(e *entry, content io.Reader) error
+}
+
+// walk calls visit for each entry below dir; content is nil but for files.
+func walk(ctx context.Context, dir string, visit func(e *entry, content io.Reader) error) error {
+	root, err := os.OpenFile(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	w := &walker{ctx: ctx, first: make(map[inode]string), visit: visit}
+	return w.directory(root, "")
+}
+
+func (w *walker) directory(dir *os.File, path string) error {
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	if path != "" {
+		path += "/"
+	}
+	for _, name := range names {
+		if err := w.ctx.Err(); err != nil {
+			return err
+		}
+		if err := w.name(dir, name, path+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walker) name(dir *os.File, name, path string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("stat %s: %w", path, err)
+	}
+	e := &entry{path: path, mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid, mtime: st.Mtim.Sec}
+	if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		first, seen := w.first[inode{st.Dev, st.Ino}]
+		if seen {
+			return w.visit(&entry{kind: hardlink, path: path, link: first}, nil)
+		}
+		w.first[inode{st.Dev, st.Ino}] = path
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFDIR:
+	case unix.S_IFLNK:
+		e.kind, e.mode = symlink, 0
+		buf := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(int(dir.Fd()), name, buf)
+		if err != nil {
+			return fmt.Errorf("read link %s: %w", path, err)
+		}
+		e.link = string(buf[:n])
+		return w.visit(e, nil)
+	case unix.S_IFIFO:
+		e.kind = fifo
+		return w.visit(e, nil)
+	default:
+		return fmt.Errorf("%s is a device node or a socket, which no image holds", path)
+	}
+
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	if e.xattrs, err = xattrs(fd); err != nil {
+		return fmt.Errorf("read attributes of %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFREG {
+		e.kind, e.size = file, st.Size
+		return w.visit(e, f)
+	}
+	e.kind = directory
+	if err := w.visit(e, nil); err != nil {
+		return err
+	}
+	return w.directory(f, path)
+}
+
+// xattrs reads the portable attributes of an open file, sorted by name.
+func xattrs(fd int) ([]xattr, error) {
+	size, err := unix.Flistxattr(fd, nil)
+	if err == unix.ENOTSUP || err == nil && size == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	list := make([]byte, size)
+	if size, err = unix.Flistxattr(fd, list); err != nil {
+		return nil, err
+	}
+	var found []xattr
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(list[:size]), "\x00"), "\x00") {
+		if !portable(name) {
+			continue
+		}
+		value := make([]byte, 65536) // XATTR_SIZE_MAX
+		n, err := unix.Fgetxattr(fd, name, value)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		found = append(found, xattr{name, string(value[:n])})
+	}
+	slices.SortFunc(found, func(a, b xattr) int { return strings.Compare(a.name, b.name) })
+	return found, nil
+}
