@@ -1,0 +1,30 @@
+// Package rollout makes a fleet match its inventory: it compares what should
+// be with what each host has (a plan), and carries the plan out on many hosts
+// at once.
+//
+// # The road of one apply
+//
+// Every host is connected and asked for its state, and its plan is made by
+// [Make], which is pure. An image that a host lacks comes from any host of the
+// run that has it; if none has, the first that needs it builds it, once for
+// the fleet, and the others get it as a stream through the controller, where
+// it is kept in a file without a name until the run ends: each target reads at
+// its own pace and a slow or dead one is nobody else's matter. Then each host
+// gets its steps in one request, or in several where one guest takes over what
+// another gives up, and answers with one result a step.
+//
+// # Guarantees
+//
+// Nothing is remembered between runs: the state of the hosts is the state. A
+// second run after a complete one plans nothing; after an interrupted one, the
+// rest. What failed on one host or for one guest stops nothing elsewhere. The
+// result of a step that was sent and not answered is reported as failed, never
+// as done. When the context ends no host is begun any more; steps under way
+// are ended by vsnode, which finishes or undoes them and says which.
+//
+// # Edges
+//
+// Nothing here prints, reads flags or knows SSH: hosts are reached through
+// [Node], progress goes to a callback, all results to a [Report]. Guests that
+// the inventory does not know are named and left alone.
+package rollout

@@ -1,0 +1,257 @@
+package rollout
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// StepImport is a step that the controller takes itself: the image is streamed
+// to the host from another one. It is never sent to a host.
+const StepImport api.StepKind = "image.import"
+
+// Plan is what must change on a host.
+type Plan struct {
+	Steps   []api.Step
+	Refused []Refusal // guests that the host cannot have as the inventory wants them
+	Foreign []string  // guests of the host that the inventory does not know
+
+	// waits says which guests' steps lack the ID of an image, and its key:
+	// the host does not have it yet.
+	waits map[string]string
+	// images are the missing ones by key, in the order of the guests.
+	images []api.ImageSpec
+	// cuts are the indices of Steps before which all earlier ones must be
+	// done: a guest takes over what another one gives up.
+	cuts []int
+}
+
+// Refusal is why a guest is not planned.
+type Refusal struct {
+	Guest string
+	Err   error
+}
+
+// Empty says that there is nothing to do and nothing to complain about.
+func (p *Plan) Empty() bool { return len(p.Steps) == 0 && len(p.Refused) == 0 }
+
+// Make compares what a host should have with what it has. Where images come
+// from is not its matter: guests whose image is missing have steps without an
+// image's ID until it is there.
+func Make(host *inventory.Host, state api.State, images func(name string) *inventory.Image) Plan {
+	p := Plan{waits: map[string]string{}}
+	known := map[string]bool{}
+	var deletes, creates []change
+	var changes []change
+	for _, want := range host.Guests {
+		known[want.Name] = true
+		i := slices.IndexFunc(state.Guests, func(g api.GuestState) bool { return g.Name == want.Name })
+		if want.State == inventory.Absent {
+			if i >= 0 {
+				deletes = append(deletes, change{name: want.Name, old: state.Guests[i].Guest, steps: []api.Step{
+					{Kind: api.StepDelete, Name: want.Name, Why: "the inventory says absent"},
+				}})
+			}
+			continue
+		}
+		image := images(want.Image)
+		if image == nil { // inventory.Load refuses this; a caller's own inventory may not
+			p.refuse(want.Name, fmt.Errorf("there is no image %q", want.Image))
+			continue
+		}
+		g, err := resolve(want, state.Host)
+		if err != nil {
+			p.refuse(want.Name, err)
+			continue
+		}
+		spec := Spec(image)
+		var now *api.GuestState
+		if i >= 0 {
+			now = &state.Guests[i]
+		}
+		if g.Image = choose(state.Images, spec, now); g.Image == "" {
+			p.await(want.Name, spec)
+		}
+		switch {
+		case now == nil:
+			creates = append(creates, change{name: want.Name, new: g, steps: create(g, want.State)})
+		default:
+			if steps := alter(g, spec, *now, state.Images, want.State); len(steps) > 0 {
+				changes = append(changes, change{name: want.Name, old: now.Guest, new: g, steps: steps})
+			}
+		}
+	}
+	for _, g := range state.Guests {
+		if !known[g.Name] {
+			p.Foreign = append(p.Foreign, g.Name)
+		}
+	}
+	p.order(deletes, changes, creates)
+	return p
+}
+
+// Spec is what a host is told of an image.
+func Spec(image *inventory.Image) api.ImageSpec {
+	return api.ImageSpec{Name: image.Name, Method: image.Method, Args: image.Args, Packages: image.Packages}
+}
+
+func (p *Plan) refuse(guest string, err error) {
+	p.Refused = append(p.Refused, Refusal{guest, err})
+}
+
+func (p *Plan) await(guest string, spec api.ImageSpec) {
+	key := spec.Key()
+	p.waits[guest] = key
+	if !slices.ContainsFunc(p.images, func(s api.ImageSpec) bool { return s.Key() == key }) {
+		p.images = append(p.images, spec)
+	}
+}
+
+// choose is the ID of an image of that spec which the host has, or "". An
+// image that was built twice from one spec is as good as its twin, so a guest
+// keeps the one that it has.
+func choose(have []api.Image, spec api.ImageSpec, now *api.GuestState) string {
+	key, id := spec.Key(), ""
+	for _, image := range have { // newest first
+		switch {
+		case image.Key != key:
+		case now != nil && now.Image == image.ID:
+			return image.ID
+		case id == "":
+			id = image.ID
+		}
+	}
+	return id
+}
+
+// resolve is the configuration of a guest as this host is to have it.
+func resolve(want *inventory.Guest, host api.Host) (api.Guest, error) {
+	g := api.Guest{
+		Name:     want.Name,
+		Context:  want.Context,
+		Hostname: cmp.Or(want.Hostname, want.Name),
+		Network: api.Network{
+			Mode:      api.Mode(want.Mode),
+			Addresses: want.Addresses,
+			Ports:     want.Ports,
+			Forwards:  want.Forwards,
+		},
+		Init:   api.Init{Style: cmp.Or(want.Init.Style, "plain"), Command: want.Init.Command},
+		Limits: api.Limits(want.Limits),
+		Mark:   want.Mark,
+	}
+	if want.HostAddress {
+		if !host.DefaultAddress.IsValid() {
+			return g, errors.New("it shares the host's address, and the host has none that is not local: give the guest one with network: {address: …}")
+		}
+		g.Network.Addresses = []netip.Prefix{host.DefaultAddress}
+	}
+	if g.Network.Mode == api.ModeOwn {
+		if g.Network.Dev = cmp.Or(want.Dev, host.DefaultDev); g.Network.Dev == "" {
+			return g, errors.New("its addresses need a network device, and the host has no default route to tell which: give the host a netdev")
+		}
+	}
+	return g, limitable(want.Limits, host.Controllers)
+}
+
+// limitable refuses limits that the host could not hold: a guest that only
+// seems to be limited is worse than none.
+func limitable(want inventory.Limits, controllers []string) error {
+	var errs []string
+	for _, limit := range []struct {
+		name, controller string
+		given            bool
+	}{
+		{"memory", "memory", want.MemoryBytes > 0},
+		{"cpu", "cpu", want.CPUs > 0},
+		{"processes", "pids", want.Processes > 0},
+	} {
+		if limit.given && !slices.Contains(controllers, limit.controller) {
+			errs = append(errs, fmt.Sprintf("%s (controller %s)", limit.name, limit.controller))
+		}
+	}
+	if errs == nil {
+		return nil
+	}
+	return fmt.Errorf("the host's cgroup v2 cannot limit %s: boot it with systemd.unified_cgroup_hierarchy=1, or take the limit out", strings.Join(errs, ", "))
+}
+
+// create is the steps of a guest that the host does not have.
+func create(g api.Guest, state string) []api.Step {
+	steps := []api.Step{{Kind: api.StepCreate, Name: g.Name, Guest: &g, Why: "it is not on the host"}}
+	if state == inventory.Running {
+		steps = append(steps, api.Step{Kind: api.StepStart, Name: g.Name, Why: "the inventory says running"})
+	}
+	return steps
+}
+
+// alter is the steps from the guest that the host has to the wanted one.
+func alter(g api.Guest, spec api.ImageSpec, now api.GuestState, images []api.Image, state string) []api.Step {
+	if g.Context == 0 {
+		g.Context = now.Context
+	}
+	running := now.Status == api.Running
+	was, is := imageNames(now.Image, g.Image, spec, images)
+	diffs := differences(g, now.Guest, was, is)
+	if now.Problem != "" {
+		diffs = []difference{{text: "its configuration cannot be used: " + now.Problem, restart: true}}
+	}
+	var texts []string
+	restart, stop := false, running && state == inventory.Stopped
+	for _, d := range diffs {
+		texts = append(texts, d.text)
+		restart = restart || d.restart
+		stop = stop || running && d.stop
+	}
+	step := func(kind api.StepKind, why string) api.Step { return api.Step{Kind: kind, Name: g.Name, Why: why} }
+	var steps []api.Step
+	switch {
+	case stop && state == inventory.Stopped:
+		steps = append(steps, step(api.StepStop, "the inventory says stopped"))
+	case stop:
+		steps = append(steps, step(api.StepStop, "its context cannot change while it runs"))
+	}
+	if len(diffs) > 0 {
+		steps = append(steps, api.Step{Kind: api.StepConfigure, Name: g.Name, Guest: &g, Why: strings.Join(texts, "; ")})
+	}
+	switch {
+	case state != inventory.Running:
+	case stop:
+		steps = append(steps, step(api.StepStart, "the inventory says running"))
+	case !running:
+		steps = append(steps, step(api.StepStart, "it is stopped, the inventory says running"))
+	case restart:
+		steps = append(steps, step(api.StepRestart, "so that it takes its new configuration"))
+	}
+	return steps
+}
+
+// imageNames is what people call the image that a guest has and the wanted one:
+// their names, and where these are equal what makes them differ.
+func imageNames(has, wanted string, spec api.ImageSpec, images []api.Image) (was, is string) {
+	is = spec.Name
+	i := slices.IndexFunc(images, func(image api.Image) bool { return image.ID == has })
+	switch {
+	case has == "":
+		return "", is
+	case i < 0:
+		return short(has), is
+	case images[i].Spec.Name != is:
+		return images[i].Spec.Name, is
+	case wanted == "":
+		return is + " (" + short(has) + ")", is + " (to be built)"
+	}
+	return is + " (" + short(has) + ")", is + " (" + short(wanted) + ")"
+}
+
+// short is the start of an image's digest, as much as tells it from others.
+func short(id string) string {
+	id = strings.TrimPrefix(id, "sha256:")
+	return id[:min(12, len(id))]
+}

@@ -1,0 +1,383 @@
+package rollout
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+var (
+	bookworm = &inventory.Image{Name: "bookworm", Method: "debootstrap", Args: []string{"-d", "bookworm"}}
+	trixie   = &inventory.Image{Name: "trixie", Method: "debootstrap", Args: []string{"-d", "trixie"}}
+	older    = &inventory.Image{Name: "bookworm", Method: "debootstrap", Args: []string{"-d", "bookworm", "-s", "old"}}
+)
+
+func images(name string) *inventory.Image {
+	switch name {
+	case "bookworm":
+		return bookworm
+	case "trixie":
+		return trixie
+	}
+	return nil
+}
+
+func built(image *inventory.Image, id string) api.Image {
+	return api.Image{ID: "sha256:" + id, Spec: Spec(image), Key: Spec(image).Key()}
+}
+
+// www is a guest as the inventory gives it; each row changes what it is about.
+func www(change ...func(*inventory.Guest)) *inventory.Guest {
+	g := &inventory.Guest{
+		Name: "www", Context: 120, Image: "bookworm", Hostname: "www", Mode: inventory.Shared, HostAddress: true,
+		Ports: []port.Range{tcp(80)}, Init: inventory.Init{Style: "plain"}, State: inventory.Running,
+	}
+	for _, f := range change {
+		f(g)
+	}
+	return g
+}
+
+// there is www as a host tells of it when nothing is to be done.
+func there(change ...func(*api.GuestState)) api.GuestState {
+	g := api.GuestState{Status: api.Running, Guest: api.Guest{
+		Name: "www", Context: 120, Image: "sha256:b1", Hostname: "www",
+		Network: api.Network{Mode: api.ModeShared, Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.11/32")}, Ports: []port.Range{tcp(80)}},
+		Init:    api.Init{Style: "plain"},
+	}}
+	for _, f := range change {
+		f(&g)
+	}
+	return g
+}
+
+func tcp(n uint16) port.Range { return port.Range{Proto: port.TCP, First: n, Last: n} }
+
+func named(name string, context int, ports ...port.Range) func(*inventory.Guest) {
+	return func(g *inventory.Guest) { g.Name, g.Hostname, g.Context, g.Ports = name, name, context, ports }
+}
+
+func isNamed(name string, context int, ports ...port.Range) func(*api.GuestState) {
+	return func(g *api.GuestState) { g.Name, g.Hostname, g.Context, g.Network.Ports = name, name, context, ports }
+}
+
+func state(guests ...api.GuestState) api.State {
+	return api.State{
+		Host: api.Host{
+			DefaultAddress: netip.MustParsePrefix("203.0.113.11/24"), DefaultDev: "ens3",
+			Controllers: []string{"cpu", "memory", "pids"},
+		},
+		Images: []api.Image{built(bookworm, "b1")},
+		Guests: guests,
+	}
+}
+
+func TestMake(t *testing.T) {
+	tests := []struct {
+		name  string
+		want  []*inventory.Guest
+		state api.State
+		steps string // one a line; "--" where earlier steps must be done before
+	}{
+		{"nothing is wanted and nothing is there", nil, state(), ""},
+		{"what should be there is there", []*inventory.Guest{www()}, state(there()), ""},
+		{
+			"a guest that is not there is created and started", []*inventory.Guest{www()}, state(),
+			`guest.create www sha256:b1: it is not on the host
+			 guest.start www: the inventory says running`,
+		},
+		{
+			"a guest that should be stopped is created only",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.State = inventory.Stopped })}, state(),
+			`guest.create www sha256:b1: it is not on the host`,
+		},
+		{
+			"a stopped guest that should run is started", []*inventory.Guest{www()},
+			state(there(func(g *api.GuestState) { g.Status = api.Stopped })),
+			`guest.start www: it is stopped, the inventory says running`,
+		},
+		{
+			"a running guest that should not run is stopped",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.State = inventory.Stopped })}, state(there()),
+			`guest.stop www: the inventory says stopped`,
+		},
+		{
+			"a guest that should be absent is deleted",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.State = inventory.Absent })}, state(there()),
+			`guest.delete www: the inventory says absent`,
+		},
+		{
+			"a guest that should be absent and is stays so",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.State = inventory.Absent })}, state(), "",
+		},
+		{
+			"a new port is configured and taken by a restart",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Ports = []port.Range{tcp(80), tcp(443)} })}, state(there()),
+			`guest.configure www sha256:b1: ports 80/tcp → 443/tcp, 80/tcp
+			 guest.restart www: so that it takes its new configuration`,
+		},
+		{
+			"a stopped guest is configured and not restarted",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Ports, g.State = nil, inventory.Stopped })},
+			state(there(func(g *api.GuestState) { g.Status = api.Stopped })),
+			`guest.configure www sha256:b1: ports 80/tcp → none`,
+		},
+		{
+			"the order of ports is no difference",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Ports = []port.Range{tcp(443), tcp(80)} })},
+			state(there(func(g *api.GuestState) { g.Network.Ports = []port.Range{tcp(80), tcp(443)} })), "",
+		},
+		{
+			"a mark is for the next boot and restarts nothing",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Mark = "default" })}, state(there()),
+			`guest.configure www sha256:b1: mark none → default`,
+		},
+		{
+			"several differences are one step that names them all",
+			[]*inventory.Guest{www(func(g *inventory.Guest) {
+				g.Hostname = "web"
+				g.Limits = inventory.Limits{MemoryBytes: 512 << 20, CPUs: 1.5, Processes: 500}
+				g.Init = inventory.Init{Style: "command", Command: []string{"/bin/sh", "-c", "exec nginx"}}
+			})}, state(there()),
+			`guest.configure www sha256:b1: hostname www → web; init plain → /bin/sh -c "exec nginx"; memory none → 512M; cpu none → 1.5; processes none → 500
+			 guest.restart www: so that it takes its new configuration`,
+		},
+		{
+			"a share of a core that the kernel keeps in microseconds is no difference",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Limits.CPUs = 0.29 })},
+			state(there(func(g *api.GuestState) { g.Limits.CPUs = 0.28999 })), "",
+		},
+		{
+			"defaults that the host leaves out are no difference", []*inventory.Guest{www()},
+			state(there(func(g *api.GuestState) { g.Hostname, g.Init.Style = "", "" })), "",
+		},
+		{
+			"a context that the inventory leaves to the host is the host's",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Context = 0 })},
+			state(there(func(g *api.GuestState) { g.Context = 40000 })), "",
+		},
+		{
+			"a running guest whose context changes is stopped for it",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Context = 121 })}, state(there()),
+			`guest.stop www: its context cannot change while it runs
+			 guest.configure www sha256:b1: context 120 → 121
+			 guest.start www: the inventory says running`,
+		},
+		{
+			"a configuration that cannot be used is replaced", []*inventory.Guest{www()},
+			state(there(func(g *api.GuestState) { g.Problem, g.Network = "interfaces/0/ip: no address", api.Network{} })),
+			`guest.configure www sha256:b1: its configuration cannot be used: interfaces/0/ip: no address
+			 guest.restart www: so that it takes its new configuration`,
+		},
+		{
+			"address: host is the default address, whatever prefix the host gives it", []*inventory.Guest{www()},
+			state(there(func(g *api.GuestState) { g.Network.Addresses[0] = netip.MustParsePrefix("203.0.113.11/24") })), "",
+		},
+		{
+			"a guest follows its host to another address", []*inventory.Guest{www()},
+			state(there(func(g *api.GuestState) { g.Network.Addresses[0] = netip.MustParsePrefix("203.0.113.99/24") })),
+			`guest.configure www sha256:b1: addresses 203.0.113.99 → 203.0.113.11
+			 guest.restart www: so that it takes its new configuration`,
+		},
+		{
+			"an own address goes onto the device of the default route, with its prefix",
+			[]*inventory.Guest{www(own("192.0.2.10/24", ""))},
+			state(there(func(g *api.GuestState) {
+				g.Network = api.Network{Mode: api.ModeOwn, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.10/25")}, Dev: "eth0"}
+			})),
+			`guest.configure www sha256:b1: addresses 192.0.2.10/25 → 192.0.2.10/24; dev eth0 → ens3
+			 guest.restart www: so that it takes its new configuration`,
+		},
+		{
+			"an image that is not there leaves the guest waiting for it",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Image = "trixie" })}, state(),
+			`guest.create www (trixie): it is not on the host
+			 guest.start www: the inventory says running`,
+		},
+		{
+			"another image is configured and taken by a restart",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Image = "trixie" })},
+			with(state(there()), built(trixie, "t1")),
+			`guest.configure www sha256:t1: image bookworm → trixie
+			 guest.restart www: so that it takes its new configuration`,
+		},
+		{
+			"an image that is made otherwise now is another image", []*inventory.Guest{www()},
+			with(state(there(func(g *api.GuestState) { g.Image = "sha256:b0" })), built(older, "b0")),
+			`guest.configure www sha256:b1: image bookworm (b0) → bookworm (b1)
+			 guest.restart www: so that it takes its new configuration`,
+		},
+		{
+			"an image that is made otherwise and not there yet has no digest to show", []*inventory.Guest{www()},
+			api.State{
+				Host: state().Host, Images: []api.Image{built(older, "b0")},
+				Guests: []api.GuestState{there(func(g *api.GuestState) { g.Image = "sha256:b0" })},
+			},
+			`guest.configure www (bookworm): image bookworm (b0) → bookworm (to be built)
+			 guest.restart www: so that it takes its new configuration`,
+		},
+		{
+			"a guest with a root of its own gets the image though it is not there yet",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Image = "trixie" })},
+			state(there(func(g *api.GuestState) { g.Image = "" })),
+			`guest.configure www (trixie): image none → trixie
+			 guest.restart www: so that it takes its new configuration`,
+		},
+		{
+			"an image that was built twice alike is as good as its twin", []*inventory.Guest{www()},
+			with(state(there(func(g *api.GuestState) { g.Image = "sha256:b2" })), built(bookworm, "b2")), "",
+		},
+		{
+			"a port that moves to another guest is given up first",
+			[]*inventory.Guest{www(named("a", 121, tcp(80))), www(named("b", 122, tcp(81)))},
+			state(there(isNamed("a", 121, tcp(79))), there(isNamed("b", 122, tcp(80)))),
+			`guest.configure b sha256:b1: ports 80/tcp → 81/tcp
+			 guest.restart b: so that it takes its new configuration
+			 --
+			 guest.configure a sha256:b1: ports 79/tcp → 80/tcp
+			 guest.restart a: so that it takes its new configuration`,
+		},
+		{
+			"what a deleted guest had is free for a new one after it is gone",
+			[]*inventory.Guest{
+				www(named("new", 120, tcp(80))),
+				www(named("old", 120, tcp(80)), func(g *inventory.Guest) { g.State = inventory.Absent }),
+			},
+			state(there(isNamed("old", 120, tcp(80)))),
+			`guest.delete old: the inventory says absent
+			 --
+			 guest.create new sha256:b1: it is not on the host
+			 guest.start new: the inventory says running`,
+		},
+		{
+			"guests that take nothing from each other wait for nothing",
+			[]*inventory.Guest{www(named("a", 121, tcp(81))), www(named("b", 122, tcp(82)))}, state(),
+			`guest.create a sha256:b1: it is not on the host
+			 guest.start a: the inventory says running
+			 guest.create b sha256:b1: it is not on the host
+			 guest.start b: the inventory says running`,
+		},
+		{
+			"two guests that swap their ports are left to the host to refuse",
+			[]*inventory.Guest{www(named("a", 121, tcp(81))), www(named("b", 122, tcp(80)))},
+			state(there(isNamed("a", 121, tcp(80))), there(isNamed("b", 122, tcp(81)))),
+			`guest.configure a sha256:b1: ports 80/tcp → 81/tcp
+			 guest.restart a: so that it takes its new configuration
+			 --
+			 guest.configure b sha256:b1: ports 81/tcp → 80/tcp
+			 guest.restart b: so that it takes its new configuration`,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := Make(&inventory.Host{Name: "web01", Guests: tt.want}, tt.state, images)
+			if len(p.Refused) > 0 {
+				t.Fatalf("refused: %v", p.Refused)
+			}
+			if got, want := written(p), lines(tt.steps); !slices.Equal(got, want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+		})
+	}
+}
+
+func own(address, dev string) func(*inventory.Guest) {
+	return func(g *inventory.Guest) {
+		g.Mode, g.HostAddress, g.Ports, g.Dev = inventory.Own, false, nil, dev
+		g.Addresses = []netip.Prefix{netip.MustParsePrefix(address)}
+	}
+}
+
+func with(s api.State, more ...api.Image) api.State {
+	s.Images = append(s.Images, more...)
+	return s
+}
+
+// written gives a plan as lines.
+func written(p Plan) []string {
+	var list []string
+	for i, s := range p.Steps {
+		if slices.Contains(p.cuts, i) {
+			list = append(list, "--")
+		}
+		image := ""
+		if s.Guest != nil {
+			image = " " + s.Guest.Image
+			if key, waits := p.waits[s.Name]; waits {
+				j := slices.IndexFunc(p.images, func(spec api.ImageSpec) bool { return spec.Key() == key })
+				image = " (" + p.images[j].Name + ")"
+			}
+		}
+		list = append(list, fmt.Sprintf("%s %s%s: %s", s.Kind, s.Name, image, s.Why))
+	}
+	return list
+}
+
+func lines(s string) []string {
+	var list []string
+	for line := range strings.Lines(s) {
+		if line = strings.TrimSpace(line); line != "" {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+func TestMakeRefuses(t *testing.T) {
+	bare := state()
+	bare.Host = api.Host{}
+	tests := []struct {
+		name  string
+		guest *inventory.Guest
+		want  string
+	}{
+		{
+			"limits on a host whose controllers sit on cgroup v1",
+			www(own("192.0.2.10/24", "eth0"), func(g *inventory.Guest) { g.Limits = inventory.Limits{MemoryBytes: 1 << 20, Processes: 5} }),
+			"the host's cgroup v2 cannot limit memory (controller memory), processes (controller pids): boot it with systemd.unified_cgroup_hierarchy=1, or take the limit out",
+		},
+		{
+			"the address of a host that has none", www(),
+			"it shares the host's address, and the host has none that is not local: give the guest one with network: {address: …}",
+		},
+		{
+			"an own address on a host without a default device", www(own("192.0.2.10/24", "")),
+			"its addresses need a network device, and the host has no default route to tell which: give the host a netdev",
+		},
+		{"an image that nobody knows", www(func(g *inventory.Guest) { g.Image = "sid" }), `there is no image "sid"`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			fine := www(named("fine", 7, tcp(7)), func(g *inventory.Guest) { g.Mode, g.HostAddress, g.Ports = inventory.NAT, false, nil })
+			p := Make(&inventory.Host{Guests: []*inventory.Guest{fine, tt.guest}}, bare, images)
+			if len(p.Refused) != 1 || p.Refused[0].Guest != "www" || p.Refused[0].Err.Error() != tt.want {
+				t.Errorf("refused %v, want www: %s", p.Refused, tt.want)
+			}
+			if len(p.Steps) != 2 || p.Steps[0].Name != "fine" {
+				t.Errorf("the other guest has the steps %v, want create and start", p.Steps)
+			}
+		})
+	}
+}
+
+func TestMakeLeavesUnknownGuestsAlone(t *testing.T) {
+	p := Make(&inventory.Host{}, state(there()), images)
+	if len(p.Steps) != 0 || !reflect.DeepEqual(p.Foreign, []string{"www"}) {
+		t.Errorf("steps %v, foreign %v, want none and www", p.Steps, p.Foreign)
+	}
+}
+
+func TestBytes(t *testing.T) {
+	for n, want := range map[int64]string{0: "", 1: "1", 1024: "1K", 1536: "1536", 512 << 20: "512M", 3 << 30: "3G", 1 << 40: "1T"} {
+		if got := bytes(n); got != want {
+			t.Errorf("bytes(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
