@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -68,8 +70,8 @@ func (d *decoder) parse(data []byte) (root *yaml.Node) {
 	return doc.Content[0]
 }
 
-// syntax reports an error of the YAML parser, which gives its place, if at all,
-// as text.
+// syntax reports an error of the YAML parser, which gives its place as text,
+// and not always.
 func (d *decoder) syntax(data []byte, err error) {
 	pos := Position{File: d.file, Line: 1, Column: 1}
 	msg := strings.TrimPrefix(err.Error(), "yaml: ")
@@ -78,14 +80,24 @@ func (d *decoder) syntax(data []byte, err error) {
 			if line, err := strconv.Atoi(num); err == nil {
 				pos.Line, msg = line, what
 			}
+			// What its parser says counts lines from 0, what its scanner says from 1.
+			if strings.HasPrefix(msg, "did not find expected ") || msg == "found undefined tag handle" {
+				pos.Line++
+			}
 		}
 	}
+	at := -1
 	if name, ok := strings.CutPrefix(msg, "unknown anchor '"); ok {
 		name, _, _ = strings.Cut(name, "'")
-		if i := bytes.Index(data, []byte("*"+name)); i >= 0 {
-			pos.Line = 1 + bytes.Count(data[:i], []byte("\n"))
-			pos.Column = i - bytes.LastIndexByte(data[:i], '\n')
-		}
+		at = bytes.Index(data, []byte("*"+name))
+	} else if strings.Contains(msg, "UTF-8") || msg == "control characters are not allowed" {
+		at = bytes.IndexFunc(data, func(c rune) bool {
+			return c == utf8.RuneError || unicode.IsControl(c) && c != '\n' && c != '\r' && c != '\t'
+		})
+	}
+	if at >= 0 {
+		pos.Line = 1 + bytes.Count(data[:at], []byte("\n"))
+		pos.Column = at - bytes.LastIndexByte(data[:at], '\n')
 	}
 	d.add(pos, "", "not readable as YAML: %s", msg)
 }
@@ -129,19 +141,20 @@ func hasForeignTag(n *yaml.Node) bool {
 		!slices.Contains([]string{"!!str", "!!int", "!!float", "!!bool", "!!null", "!!map", "!!seq"}, n.Tag)
 }
 
-// entries reads a mapping of any keys. Nothing at all is an empty mapping, as
-// in Ansible's "hosts: {db1: }".
-func (d *decoder) entries(name string, n *yaml.Node, want string, each func(k text, v *yaml.Node)) {
+// entries reads a mapping of any keys and says where each is; nil if it is no
+// mapping. Nothing at all is an empty mapping, as in Ansible's "hosts: {db1: }".
+func (d *decoder) entries(name string, n *yaml.Node, want string, each func(k text, v *yaml.Node)) map[string]Position {
 	n = target(n)
-	if isNull(n) {
-		return
-	}
-	if n.Kind != yaml.MappingNode || hasForeignTag(n) {
-		d.wrong(name, n, want)
-		return
-	}
 	first := make(map[string]Position, len(n.Content)/2)
-	d.pairs(n, first, nil, each)
+	switch {
+	case isNull(n):
+	case n.Kind != yaml.MappingNode || hasForeignTag(n):
+		d.wrong(name, n, want)
+		return nil
+	default:
+		d.pairs(n, first, nil, each)
+	}
+	return first
 }
 
 // pairs gives the pairs of n, then those of the mappings that "<<" merges into
@@ -185,9 +198,9 @@ func (d *decoder) pairs(n *yaml.Node, first map[string]Position, merged map[*yam
 	}
 }
 
-// fields reads a mapping of known keys.
-func (d *decoder) fields(name string, n *yaml.Node, want string, keys []key) {
-	d.entries(name, n, want, func(k text, v *yaml.Node) {
+// fields is entries for a mapping of known keys.
+func (d *decoder) fields(name string, n *yaml.Node, want string, keys []key) map[string]Position {
+	return d.entries(name, n, want, func(k text, v *yaml.Node) {
 		i := slices.IndexFunc(keys, func(known key) bool { return known.name == k.value })
 		if i >= 0 {
 			keys[i].read(k.value, v)

@@ -148,11 +148,8 @@ func (sc scope) lookup(name string) (string, *Error) {
 	case isVar:
 		return lookupIn(host.Vars, sc.host, name, variable, "vars.")
 	case !slices.Contains(known, name):
-		if _, tail, ok := strings.Cut(name, "."); ok {
-			known = append(known, "vars."+tail)
-		}
-		if i := strings.LastIndexByte(name, '.'); i >= 0 {
-			known = append(known, "host.labels."+name[i+1:])
+		if i := strings.LastIndexByte(name, '.'); i >= 0 && !slices.Contains(known, "host"+name[i:]) && name != "host.address" {
+			known = append(known, "vars"+name[i:], "host.labels"+name[i:])
 		}
 		for variable := range host.Vars {
 			known = append(known, "vars."+variable)

@@ -31,8 +31,7 @@ type guestSpec struct {
 type networkSpec struct {
 	mode, address, dev         text
 	addresses, ports, forwards []text
-	given                      map[string]Position // its keys
-	hasAddresses, unusable     bool
+	unusable                   bool // something is wrong with it that was reported
 }
 
 var (
@@ -64,7 +63,7 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 	image := &Image{Name: k.value, Pos: k.pos}
 	var method text
 	var args, packages []text
-	d.fields("image "+k.value, v, "a mapping, as {method: debootstrap, args: [-d, bookworm]}", []key{
+	given := d.fields("image "+k.value, v, "a mapping, as {method: debootstrap, args: [-d, bookworm]}", []key{
 		{"method", d.text(&method, "how it is made: "+orList(methods))},
 		{"args", d.texts(&args, "a list of the method's arguments, as [-d, bookworm]")},
 		{"packages", d.texts(&packages, "a list of packages, as [openssh-server]")},
@@ -77,9 +76,9 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 		d.add(k.pos, "", "image %q is there twice, first at %s", k.value, first.Pos)
 		return
 	}
-	if !method.ok() {
+	if _, named := given["method"]; given != nil && !named {
 		d.add(k.pos, "give it method: "+orList(methods), "image %q has no method", k.value)
-	} else if err := oneOf("method", method.value, methods); err != nil {
+	} else if err := oneOf("method", method.value, methods); method.ok() && err != nil {
 		d.failed(method.pos, err)
 	}
 	image.Method = method.value
@@ -100,7 +99,7 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 // guest reads one entry of guests.
 func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 	g := &guestSpec{name: k.value, pos: k.pos}
-	d.fields("guest "+k.value, v, "a mapping, as {on: web, image: bookworm}", []key{
+	given := d.fields("guest "+k.value, v, "a mapping, as {on: web, image: bookworm}", []key{
 		{"on", d.patterns(&g.on)},
 		{"image", d.text(&g.image, "an image's name")},
 		{"context", d.text(&g.context, "a number from 2 to 49151")},
@@ -128,10 +127,13 @@ func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 		d.add(k.pos, "", "guest %q is there twice, first at %s", k.value, first.pos)
 		return
 	}
-	if g.on == nil {
+	if given == nil {
+		return
+	}
+	if _, named := given["on"]; !named {
 		d.add(k.pos, `say on which hosts it is, as on: "web*"`, "guest %q has no on", k.value)
 	}
-	if !g.image.ok() {
+	if _, named := given["image"]; !named {
 		d.add(k.pos, "", "guest %q has no image", k.value)
 	}
 	g.index = len(b.guests)
@@ -157,53 +159,53 @@ func (d *decoder) init(g *guestSpec, name string, v *yaml.Node) {
 
 // network reads a network block. Which keys make sense hangs on the mode.
 func (d *decoder) network(net *networkSpec, name string, v *yaml.Node) {
-	net.given = map[string]Position{}
-	noted := func(k key) key {
-		return key{k.name, func(name string, v *yaml.Node) {
-			net.given[name] = d.at(target(v))
-			k.read(name, v)
-		}}
-	}
-	d.fields(name, v, "a mapping, as {mode: shared, ports: [80/tcp]}", []key{
+	given := d.fields(name, v, "a mapping, as {mode: shared, ports: [80/tcp]}", []key{
 		{"mode", d.text(&net.mode, orList(modes))},
-		noted(key{"address", d.text(&net.address, "host or an address, as 203.0.113.11")}),
-		noted(key{"addresses", d.texts(&net.addresses, "a list of addresses, as [192.0.2.10/24]")}),
-		noted(key{"dev", d.text(&net.dev, "a network device, as eth0")}),
-		noted(key{"ports", d.texts(&net.ports, "a list of ports, as [80/tcp, 443/tcp]")}),
-		noted(key{"forward", d.texts(&net.forwards, `a list of forwards, as ["2222:22/tcp"]`)}),
+		{"address", d.text(&net.address, "host or an address, as 203.0.113.11")},
+		{"addresses", d.texts(&net.addresses, "a list of addresses, as [192.0.2.10/24]")},
+		{"dev", d.text(&net.dev, "a network device, as eth0")},
+		{"ports", d.texts(&net.ports, "a list of ports, as [80/tcp, 443/tcp]")},
+		{"forward", d.texts(&net.forwards, `a list of forwards, as ["2222:22/tcp"]`)},
 	})
+	if _, named := given["mode"]; given == nil || named && !net.mode.ok() {
+		return
+	}
 	mode := cmp.Or(net.mode.value, Shared)
 	if err := oneOf("mode", mode, modes); err != nil {
 		d.failed(net.mode.pos, err)
 		net.unusable = true
 		return
 	}
-	allowed := map[string][]string{
-		Shared: {"address", "addresses", "ports"},
-		Own:    {"address", "addresses", "dev"},
-		NAT:    {"forward"},
-	}
-	for _, k := range sortedKeys(net.given) {
-		if slices.Contains(allowed[mode], k) {
+	for _, k := range modeKeys {
+		pos, named := given[k.name]
+		if !named || slices.Contains(k.modes, mode) {
 			continue
 		}
-		hint := ""
-		for _, m := range modes {
-			if slices.Contains(allowed[m], k) {
-				hint = fmt.Sprintf("%s belongs to mode: %s", k, m)
-			}
-		}
-		d.add(net.given[k], hint, "network: %s makes no sense in mode %s, which takes %s", k, mode, orList(allowed[mode]))
+		d.add(pos, fmt.Sprintf("%s belongs to mode: %s", k.name, orList(k.modes)), "network: %s makes no sense in mode %s", k.name, mode)
 		net.unusable = true
 	}
-	if pos, both := net.given["addresses"]; both && net.address.ok() {
+	_, one := given["address"]
+	pos, several := given["addresses"]
+	if one && several {
 		d.add(pos, "", "network: address and addresses are both given, want one of them")
 		net.unusable = true
 	}
-	if mode == Own && net.given["address"].Line+net.given["addresses"].Line == 0 {
+	if mode == Own && !one && (!several || net.addresses != nil && len(net.addresses) == 0) {
 		d.add(d.at(target(v)), "give it addresses: [192.0.2.10/24]", "network: mode own has no address")
 		net.unusable = true
 	}
+}
+
+// modeKeys says in which modes the keys of a network make sense.
+var modeKeys = []struct {
+	name  string
+	modes []string
+}{
+	{"address", []string{Shared, Own}},
+	{"addresses", []string{Shared, Own}},
+	{"dev", []string{Own}},
+	{"ports", []string{Shared}},
+	{"forward", []string{NAT}},
 }
 
 // placed is a guest on a host with the spec it came from, for the places.
@@ -378,7 +380,7 @@ func (r *resolver) network(net *networkSpec, g *Guest) {
 			return err
 		})
 	}
-	g.HostAddress = g.HostAddress || g.Mode == Shared && net.allAddresses() == nil
+	g.HostAddress = g.HostAddress || g.Mode == Shared && len(net.allAddresses()) == 0
 	if g.Mode == Own && r.scope.host != nil {
 		g.Dev = r.scope.host.Netdev
 	}
