@@ -37,6 +37,12 @@ func cgroupRoot() (cgroup, error) {
 	return "", errors.New("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup")
 }
 
+// labCgroup holds all processes of a lab, a child for each host.
+func labCgroup(lab string) (cgroup, error) {
+	root, err := cgroupRoot()
+	return root.child("vsfleet-" + lab), err
+}
+
 func (g cgroup) child(name string) cgroup { return cgroup(filepath.Join(string(g), name)) }
 
 func (g cgroup) file(name string) string { return filepath.Join(string(g), name) }

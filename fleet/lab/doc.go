@@ -27,9 +27,9 @@
 // dpkg's database and everything else in /var/lib must go on describing the
 // /usr that the host sees, and is fine copied on write.
 //
-// The lab's own directory, root's ~/.ssh and the machine's SSH host keys are
-// hidden: a new host has no keys of yours, and a mistaken test must not be
-// able to use them.
+// The lab's own directory, /root, /home and the machine's SSH host keys are
+// hidden: a new host has no keys or tokens of yours, and a mistaken test must
+// not be able to use them.
 //
 // A tiny init, this program itself started again, is process 1. It starts
 // sshd, starts it again when it ends, and reaps. When it dies the kernel ends

@@ -2,11 +2,9 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,11 +47,7 @@ func down(ctx context.Context, o Options) error {
 		return fmt.Errorf("it is named %q and not %q", s.Name, o.Name)
 	}
 	if s != nil {
-		root, err := cgroupRoot()
-		if err != nil {
-			return err
-		}
-		if err := s.clearKernel(ctx, root); err != nil {
+		if err := s.clearKernel(ctx); err != nil {
 			return err
 		}
 		if err := removeFiles(o.Dir); err != nil {
@@ -73,7 +67,11 @@ func down(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	return removeDir(o)
+	removed, err := removeDir(o.Dir)
+	if err == nil && !removed {
+		o.Log(o.Dir + " stays: there are files in it which are not the lab's")
+	}
+	return err
 }
 
 // claimant finds the lab whose state was never written, or was lost. A claim
@@ -101,8 +99,12 @@ func claimant(ctx context.Context, o Options) (*state, error) {
 
 // clearKernel ends every process of the lab and removes what is left of it in
 // the kernel. Mounts and namespaces go with the processes.
-func (s *state) clearKernel(ctx context.Context, root cgroup) error {
-	if err := s.cgroup(root).destroy(ctx); err != nil {
+func (s *state) clearKernel(ctx context.Context) error {
+	g, err := labCgroup(s.Name)
+	if err != nil {
+		return err
+	}
+	if err := g.destroy(ctx); err != nil {
 		return err
 	}
 	if err := removeLinks(s.Name); err != nil {
@@ -124,21 +126,20 @@ func removeFiles(dir string) error {
 	return nil
 }
 
-// removeDir removes the lab's directory, unless somebody keeps files in it.
-func removeDir(o Options) error {
-	err := unix.Rmdir(o.Dir)
-	if err == unix.ENOTEMPTY {
-		o.Log(o.Dir + " stays: there are files in it which are not the lab's")
-		return nil
+// removeDir removes the lab's directory if it is empty.
+func removeDir(dir string) (removed bool, err error) {
+	dirs := []string{dir}
+	if dir == DefaultDir {
+		dirs = append(dirs, filepath.Dir(dir)) // made by complete
 	}
-	if err != nil {
-		return &os.PathError{Op: "rmdir", Path: o.Dir, Err: err}
-	}
-	if o.Dir == DefaultDir {
-		err = unix.Rmdir(filepath.Dir(DefaultDir))
-		if err != nil && !slices.Contains([]error{unix.ENOTEMPTY, unix.ENOENT}, err) {
-			return errors.Join(fmt.Errorf("rmdir %s", filepath.Dir(DefaultDir)), err)
+	for _, d := range dirs {
+		err := unix.Rmdir(d)
+		if err == unix.ENOTEMPTY {
+			return d != dir, nil
+		}
+		if err != nil {
+			return false, &os.PathError{Op: "rmdir", Path: d, Err: err}
 		}
 	}
-	return nil
+	return true, nil
 }

@@ -7,88 +7,107 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// Exec runs a program inside a host without its sshd, as a test wants to who
-// looks at what SSH can not be trusted to tell. argv[0] is a path in the host.
-func (l *Lab) Exec(ctx context.Context, host string, stdin io.Reader, stdout, stderr io.Writer, argv ...string) (exit int, err error) {
-	for _, h := range l.Hosts {
-		if h.Name == host {
-			exit, err := l.exec(ctx, host, stdin, stdout, stderr, argv)
-			if err != nil {
-				return exit, fmt.Errorf("run %s in %s: %w", argv[0], host, err)
-			}
-			return exit, nil
-		}
-	}
-	return -1, fmt.Errorf("the lab has no host %q", host)
-}
+const (
+	enterArgument = "enter" // second argument; a pidfd is controlFD, argv follows
+	notStarted    = 126     // exit status, as env(1) has it
+)
 
-func (l *Lab) exec(ctx context.Context, host string, stdin io.Reader, stdout, stderr io.Writer, argv []string) (int, error) {
-	root, err := cgroupRoot()
+// Exec runs a program inside a host without its sshd, for tests which look at
+// what SSH can not be trusted to tell. argv[0] is a path in the host. Exit
+// status 126 is also that of a program that could not be started; stderr says
+// why.
+//
+// The program that calls it is started again in between, as for Up: a process
+// must first be in the host's cgroup and then join its cgroup namespace,
+// because cgroup v2 mounted with nsdelegate, as systemd does, lets nobody in
+// from the outside.
+func (l *Lab) Exec(ctx context.Context, host string, stdin io.Reader, stdout, stderr io.Writer, argv ...string) (exit int, err error) {
+	lab, err := labCgroup(l.Name)
 	if err != nil {
 		return -1, err
 	}
-	g := (&state{Name: l.Name}).cgroup(root).child(host)
+	g := lab.child(host)
 	pid, err := initOf(g)
 	if err != nil {
 		return -1, err
 	}
 	if pid == 0 {
-		return -1, errors.New("the host is down")
+		return -1, fmt.Errorf("run %s in %s: the host is down", argv[0], host)
 	}
-	pidfd, err := unix.PidfdOpen(pid, 0)
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return -1, fmt.Errorf("pidfd_open: %w", err)
+		return -1, fmt.Errorf("run %s in %s: pidfd_open: %w", argv[0], host, err)
 	}
-	defer unix.Close(pidfd)
+	pidfd := os.NewFile(uintptr(fd), "pidfd")
+	defer pidfd.Close()
 	scope, err := os.Open(string(g.child(initScope)))
 	if err != nil {
 		return -1, err
 	}
 	defer scope.Close()
 
-	cmd := &exec.Cmd{
-		Path: argv[0], Args: argv, Dir: "/root",
-		Env:   []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"},
-		Stdin: stdin, Stdout: stdout, Stderr: stderr,
-		SysProcAttr: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(scope.Fd())},
-	}
-	started := make(chan error)
-	go func() {
-		// The thread takes on the host's namespaces and is thrown away after
-		// it has forked, because the goroutine ends without unlocking it.
-		runtime.LockOSThread()
-		started <- startWithin(pidfd, cmd)
-	}()
-	if err := <-started; err != nil {
-		return -1, err
-	}
-	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
-	defer stop()
-	err = cmd.Wait()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", append([]string{InitCommand, enterArgument}, argv...)...)
+	cmd.Env = []string{initEnv + "=1"}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
+	cmd.ExtraFiles = []*os.File{pidfd}
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(scope.Fd())}
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) } // enter passes it on
+	err = cmd.Run()
 	if ctx.Err() != nil {
 		return -1, ctx.Err()
 	}
-	if errors.As(err, new(*exec.ExitError)) {
-		return cmd.ProcessState.ExitCode(), nil
+	if err != nil && !errors.As(err, new(*exec.ExitError)) {
+		return -1, fmt.Errorf("run %s in %s: %w", argv[0], host, err)
 	}
-	return cmd.ProcessState.ExitCode(), err
+	return cmd.ProcessState.ExitCode(), nil
 }
 
-func startWithin(pidfd int, cmd *exec.Cmd) error {
+// enter is the program that Exec starts.
+func enter(argv []string) int {
+	unix.CloseOnExec(controlFD)
+	cancelled := make(chan os.Signal, 1)
+	signal.Notify(cancelled, unix.SIGTERM)
+	cmd, err := startWithin(controlFD, argv)
+	if err == nil {
+		// Pdeathsig would do, but os/exec takes a parent in another pid
+		// namespace for a dead one.
+		go func() {
+			<-cancelled
+			cmd.Process.Kill()
+		}()
+		err = cmd.Wait()
+	}
+	if err != nil && !errors.As(err, new(*exec.ExitError)) {
+		fmt.Fprintln(os.Stderr, "lab: enter host:", err)
+		return notStarted
+	}
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return cmd.ProcessState.ExitCode()
+}
+
+func startWithin(pidfd int, argv []string) (*exec.Cmd, error) {
+	runtime.LockOSThread() // for good: it is the thread that is in the host
 	// setns(2): a mount namespace can not be joined while the working
 	// directory is shared with other threads.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return fmt.Errorf("unshare: %w", err)
+		return nil, fmt.Errorf("unshare: %w", err)
 	}
 	const all = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP
 	if err := unix.Setns(pidfd, all); err != nil {
-		return fmt.Errorf("setns: %w", err)
+		return nil, fmt.Errorf("setns: %w", err)
 	}
-	return cmd.Start()
+	cmd := &exec.Cmd{
+		Path: argv[0], Args: argv, Dir: "/root", Env: hostEnv(),
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+	}
+	return cmd, cmd.Start()
 }

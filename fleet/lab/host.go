@@ -34,9 +34,9 @@ type Host struct {
 func hostName(n int) string { return "lab" + strconv.Itoa(n) }
 
 // look reads host n from the kernel.
-func (s *state) look(ctx context.Context, root cgroup, n int) (Host, error) {
+func (s *state) look(ctx context.Context, lab cgroup, n int) (Host, error) {
 	h := Host{Name: hostName(n), Address: s.address(n)}
-	g := s.cgroup(root).child(h.Name)
+	g := lab.child(h.Name)
 	var err error
 	if h.PID, err = initOf(g); err != nil || h.PID == 0 {
 		return h, err
@@ -109,7 +109,6 @@ type launch struct {
 	cgroup     cgroup // the lab's
 	bridge     netlink.Link
 	authorized []byte
-	names      string
 	resolver   []byte
 }
 
@@ -156,7 +155,7 @@ func (l *launch) prepare(hostDir string, n int) error {
 	defer layer.root.Close()
 	return layer.write(identity{
 		name: hostName(n), address: l.address(n), hostKey: hostKey, hostPub: hostPub,
-		authorized: l.authorized, names: l.names, resolver: l.resolver, hidden: l.dir,
+		authorized: l.authorized, resolver: l.resolver, labDir: l.dir,
 	})
 }
 
@@ -182,6 +181,7 @@ func (l *launch) runInit(ctx context.Context, g cgroup, hostDir string, n int) e
 	defer theirs.Close()
 
 	cmd := exec.Command("/proc/self/exe", InitCommand)
+	cmd.Args[0] = "vsfleet"
 	cmd.Dir = hostDir
 	cmd.Env = []string{initEnv + "=1"}
 	cmd.Stdout, cmd.Stderr = console, console
@@ -209,15 +209,16 @@ func (l *launch) runInit(ctx context.Context, g cgroup, hostDir string, n int) e
 		Address:  netip.PrefixFrom(l.address(n), l.Subnet.Bits()),
 		Gateway:  l.gateway(),
 	}
-	if err := json.NewEncoder(control).Encode(config); err != nil {
-		return fmt.Errorf("configure init: %w", err)
+	err = json.NewEncoder(control).Encode(config)
+	var answer []byte
+	if err == nil {
+		answer, err = io.ReadAll(control)
 	}
-	answer, err := io.ReadAll(control)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		return fmt.Errorf("wait for init: %w", err)
+		return fmt.Errorf("talk to init: %w", err)
 	case len(answer) == 0:
 		return fmt.Errorf("init ended without a word (see %s)", consoleLog(hostDir))
 	case string(answer) != ready:

@@ -48,11 +48,14 @@ type hostConfig struct {
 // entered it is in it with all its threads, which are then also rid of what
 // building has left in memory.
 func InitMain(args []string) int {
-	control := os.NewFile(controlFD, "control")
-	if control == nil || os.Getpid() != 1 {
+	if len(args) > 1 && args[0] == enterArgument {
+		return enter(args[1:])
+	}
+	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "lab-init is started by vsfleet lab up, as process 1 of a lab host")
 		return 1
 	}
+	control := os.NewFile(controlFD, "control")
 	var err error
 	if len(args) == 1 && args[0] == bootArgument {
 		unix.CloseOnExec(controlFD)
@@ -96,9 +99,13 @@ func build(control io.Reader) error {
 	if err := os.Mkdir("/run/sshd", 0o755); err != nil { // sshd's privilege separation
 		return err
 	}
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
-	err := unix.Exec("/proc/self/exe", []string{os.Args[0], InitCommand, bootArgument}, env)
+	err := unix.Exec("/proc/self/exe", []string{os.Args[0], InitCommand, bootArgument}, hostEnv())
 	return fmt.Errorf("execute init again: %w", err)
+}
+
+// hostEnv is what a host's processes start with: nothing of ours.
+func hostEnv() []string {
+	return []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
 }
 
 // enterInitScope moves us out of the host's root cgroup, so that controllers

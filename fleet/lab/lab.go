@@ -52,10 +52,6 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.Dir == "" {
 		o.Dir = DefaultDir
-		// The only directory above that is the lab's to make: see Down.
-		if err := os.Mkdir(filepath.Dir(o.Dir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return o, err
-		}
 	}
 	// One lab has one path: it is compared, and hidden in the hosts.
 	abs, err := filepath.Abs(o.Dir)
@@ -63,10 +59,12 @@ func (o Options) complete() (Options, error) {
 		return o, err
 	}
 	parent, err := filepath.EvalSymlinks(filepath.Dir(abs))
-	if err != nil {
+	switch {
+	case err == nil:
+		o.Dir = filepath.Join(parent, filepath.Base(abs))
+	case abs != DefaultDir: // whose parent lockDir makes
 		return o, fmt.Errorf("lab: %w", err)
 	}
-	o.Dir = filepath.Join(parent, filepath.Base(abs))
 	if o.Name != "" {
 		return o, checkName(o.Name)
 	}
@@ -82,8 +80,6 @@ func checkName(name string) error {
 	return nil
 }
 
-func (s *state) cgroup(root cgroup) cgroup { return root.child("vsfleet-" + s.Name) }
-
 // Up makes the lab, or makes it whole again: hosts that run are left alone.
 func Up(ctx context.Context, o Options) (*Lab, error) {
 	if os.Getenv(initEnv) != "" {
@@ -97,23 +93,29 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if _, err := os.Stat(sshdPath); err != nil {
 		return nil, fmt.Errorf("lab: %w: apt-get install openssh-server", err)
 	}
-	root, err := cgroupRoot()
-	if err != nil {
-		return nil, fmt.Errorf("lab: %w", err)
-	}
 	unlock, err := lockDir(ctx, o.Dir, o.Log)
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	defer unlock()
-	l, err := found(ctx, root, o)
+	lab, err := up(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("lab in %s: %w", o.Dir, err)
+		// A lab that was refused leaves no empty directory.
+		_, removeErr := removeDir(o.Dir)
+		return nil, errors.Join(fmt.Errorf("lab in %s: %w", o.Dir, err), removeErr)
 	}
-	if err := l.startMissing(ctx, root, o.Log); err != nil {
+	return lab, nil
+}
+
+func up(ctx context.Context, o Options) (*Lab, error) {
+	l, err := found(ctx, o)
+	if err != nil {
 		return nil, err
 	}
-	lab, err := l.lab(ctx, root)
+	if err := l.startMissing(ctx, o.Log); err != nil {
+		return nil, err
+	}
+	lab, err := l.describe(ctx, l.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +123,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 }
 
 // found brings up what the hosts share: the lab's name, files and network.
-func found(ctx context.Context, root cgroup, o Options) (*launch, error) {
+func found(ctx context.Context, o Options) (*launch, error) {
 	s, fresh, err := settle(o)
 	if err != nil {
 		return nil, err
@@ -136,7 +138,7 @@ func found(ctx context.Context, root cgroup, o Options) (*launch, error) {
 	}
 	if fresh {
 		// Whatever still runs under this name has lost its files.
-		if err := s.clearKernel(ctx, root); err != nil {
+		if err := s.clearKernel(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -154,7 +156,7 @@ func found(ctx context.Context, root cgroup, o Options) (*launch, error) {
 	if err := os.Mkdir(filepath.Join(o.Dir, hostsDir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
-	l := &launch{state: s, dir: o.Dir, cgroup: s.cgroup(root)}
+	l := &launch{state: s, dir: o.Dir}
 	if l.bridge, err = s.makeBridge(); err != nil {
 		return nil, err
 	}
@@ -162,6 +164,9 @@ func found(ctx context.Context, root cgroup, o Options) (*launch, error) {
 		return nil, err
 	}
 	if err := reg.forward(); err != nil {
+		return nil, err
+	}
+	if l.cgroup, err = labCgroup(s.Name); err != nil {
 		return nil, err
 	}
 	if err := l.cgroup.make(); err != nil {
@@ -175,9 +180,6 @@ func found(ctx context.Context, root cgroup, o Options) (*launch, error) {
 	}
 	if l.resolver, err = resolvConf(); err != nil {
 		return nil, err
-	}
-	for n := 1; n <= s.Hosts; n++ {
-		l.names += fmt.Sprintf("%s %s\n", s.address(n), hostName(n))
 	}
 	return l, nil
 }
@@ -237,12 +239,12 @@ func checkNewDir(dir string) error {
 }
 
 // startMissing starts the hosts that do not run or do not answer.
-func (l *launch) startMissing(ctx context.Context, root cgroup, log func(string)) error {
+func (l *launch) startMissing(ctx context.Context, log func(string)) error {
 	all, ctx := errgroup.WithContext(ctx)
 	all.SetLimit(16) // a hundred hosts at once only wait for each other
 	for n := 1; n <= l.Hosts; n++ {
 		all.Go(func() error {
-			err := l.startIfMissing(ctx, root, n, log)
+			err := l.startIfMissing(ctx, n, log)
 			if err != nil {
 				return fmt.Errorf("start %s: %w", hostName(n), err)
 			}
@@ -252,13 +254,13 @@ func (l *launch) startMissing(ctx context.Context, root cgroup, log func(string)
 	return all.Wait()
 }
 
-func (l *launch) startIfMissing(ctx context.Context, root cgroup, n int, log func(string)) error {
+func (l *launch) startIfMissing(ctx context.Context, n int, log func(string)) error {
 	connected, err := l.connected(l.bridge, n)
 	if err != nil {
 		return err
 	}
 	if connected {
-		h, err := l.look(ctx, root, n)
+		h, err := l.look(ctx, l.cgroup, n)
 		if err != nil || h.SSH {
 			return err
 		}
@@ -270,12 +272,12 @@ func (l *launch) startIfMissing(ctx context.Context, root cgroup, n int, log fun
 	return nil
 }
 
-// lab describes the lab with its hosts as they are now.
-func (l *launch) lab(ctx context.Context, root cgroup) (*Lab, error) {
-	return l.describe(ctx, root, l.dir)
-}
-
-func (s *state) describe(ctx context.Context, root cgroup, dir string) (*Lab, error) {
+// describe looks at each host as it is now.
+func (s *state) describe(ctx context.Context, dir string) (*Lab, error) {
+	g, err := labCgroup(s.Name)
+	if err != nil {
+		return nil, err
+	}
 	lab := &Lab{
 		Name: s.Name, Dir: dir, Subnet: s.Subnet,
 		Hosts:      make([]Host, s.Hosts),
@@ -287,7 +289,7 @@ func (s *state) describe(ctx context.Context, root cgroup, dir string) (*Lab, er
 	all.SetLimit(64)
 	for i := range lab.Hosts {
 		all.Go(func() (err error) {
-			lab.Hosts[i], err = s.look(ctx, root, i+1)
+			lab.Hosts[i], err = s.look(ctx, g, i+1)
 			return err
 		})
 	}
@@ -308,9 +310,5 @@ func Status(ctx context.Context, o Options) (*Lab, error) {
 	if s == nil {
 		return nil, fmt.Errorf("no lab in %s: %w: begin with vsfleet lab up", dir, fs.ErrNotExist)
 	}
-	root, err := cgroupRoot()
-	if err != nil {
-		return nil, fmt.Errorf("lab: %w", err)
-	}
-	return s.describe(ctx, root, dir)
+	return s.describe(ctx, dir)
 }

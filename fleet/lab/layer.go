@@ -46,7 +46,7 @@ func openLayer(hostDir string) (*layer, error) {
 
 // dir makes a directory and those above it, as they are on the machine.
 func (l *layer) dir(name string) error {
-	if name == "." {
+	if _, err := l.root.Lstat(name); err == nil {
 		return nil
 	}
 	if err := l.dir(path.Dir(name)); err != nil {
@@ -57,23 +57,23 @@ func (l *layer) dir(name string) error {
 	if err != nil && err != unix.ENOENT {
 		return &os.PathError{Op: "lstat", Path: "/" + name, Err: err}
 	}
-	if err == unix.ENOENT {
+	if err != nil {
 		st.Mode = unix.S_IFDIR | 0o755
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return fmt.Errorf("/%s is not a directory on this machine: the lab can not put anything below it", name)
 	}
-	err = l.root.Mkdir(name, 0o700)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
+	if err := l.root.Mkdir(name, 0o700); err != nil {
 		return err
 	}
 	if err := l.root.Chown(name, int(st.Uid), int(st.Gid)); err != nil {
 		return err
 	}
-	return l.root.Chmod(name, fs.FileMode(st.Mode&0o777))
+	mode := fs.FileMode(st.Mode & 0o777)
+	if st.Mode&unix.S_ISVTX != 0 {
+		mode |= fs.ModeSticky
+	}
+	return l.root.Chmod(name, mode)
 }
 
 // hideBelow makes a directory that shows nothing of the machine's.
@@ -115,6 +115,9 @@ func (l *layer) file(name string, data []byte, mode fs.FileMode) error {
 	if err := l.dir(path.Dir(name)); err != nil {
 		return err
 	}
+	if err := l.root.RemoveAll(name + newSuffix); err != nil {
+		return err
+	}
 	if err := l.root.WriteFile(name+newSuffix, data, mode); err != nil {
 		return err
 	}
@@ -131,21 +134,31 @@ type identity struct {
 	hostKey    []byte
 	hostPub    []byte
 	authorized []byte // public keys that may log in as root
-	names      string // lines of /etc/hosts: all hosts of the lab
 	resolver   []byte // resolv.conf
-	hidden     string // the lab's directory
+	labDir     string // of this machine
 }
 
 // write puts into the layer what makes it this host and no other.
 func (l *layer) write(id identity) error {
-	if err := l.hide(strings.TrimPrefix(id.hidden, "/")); err != nil {
-		return err
+	controller := path.Dir(DefaultDir)
+	hidden := []string{controller}
+	if !strings.HasPrefix(id.labDir, controller+"/") {
+		hidden = append(hidden, id.labDir)
 	}
-	// The machine's own host keys and root's own keys stay on the machine.
-	for _, dir := range []string{"etc/ssh", "root/.ssh"} {
+	for _, name := range hidden {
+		if err := l.hide(strings.TrimPrefix(name, "/")); err != nil {
+			return err
+		}
+	}
+	// People's keys, tokens and shell settings and the machine's host keys
+	// stay on the machine: a new host has none of them.
+	for _, dir := range []string{"etc/ssh", "root", "home"} {
 		if err := l.hideBelow(dir); err != nil {
 			return err
 		}
+	}
+	if err := l.root.Mkdir("root/.ssh", 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
 	}
 	for _, dir := range realDirs {
 		if err := l.dir(dir.path); err != nil {
@@ -160,7 +173,7 @@ func (l *layer) write(id identity) error {
 		mode fs.FileMode
 	}{
 		{"etc/hostname", []byte(id.name + "\n"), 0o644},
-		{"etc/hosts", []byte("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n" + id.names), 0o644},
+		{"etc/hosts", []byte(fmt.Sprintf(hostsFile, id.address, id.name)), 0o644},
 		{"etc/resolv.conf", id.resolver, 0o644},
 		{"etc/machine-id", []byte(hex.EncodeToString(machineID[:16]) + "\n"), 0o444},
 		{"etc/ssh/sshd_config", []byte(config), 0o644},
@@ -174,6 +187,11 @@ func (l *layer) write(id identity) error {
 	}
 	return l.passwordless()
 }
+
+const hostsFile = `127.0.0.1 localhost
+::1 localhost ip6-localhost ip6-loopback
+%s %s
+`
 
 // The host listens on its address and not on the wildcard, as a well-kept host
 // of guests does: else it would take port 22 from all of them. Without PAM,

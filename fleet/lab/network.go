@@ -115,11 +115,15 @@ func (s *state) connected(bridge netlink.Link, n int) (bool, error) {
 		return false, err
 	}
 	if link.Attrs().MasterIndex != bridge.Attrs().Index {
-		if err := netlink.LinkSetMaster(link, bridge); err != nil {
-			return false, err
-		}
+		err = netlink.LinkSetMaster(link, bridge)
 	}
-	return true, netlink.LinkSetUp(link)
+	if err == nil {
+		err = netlink.LinkSetUp(link)
+	}
+	if errors.Is(err, unix.ENODEV) {
+		return false, nil // it was just going, with a host that has died
+	}
+	return err == nil, err
 }
 
 // removeLink deletes a device of this machine, if it is there.

@@ -40,6 +40,9 @@ func readState(dir string) (*state, error) {
 	if err := checkName(s.Name); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, stateFile), err)
 	}
+	if !s.Subnet.Addr().Is4() || s.Hosts < 1 || s.Hosts > room(s.Subnet) {
+		return nil, fmt.Errorf("%s: no room for %d hosts in %s", filepath.Join(dir, stateFile), s.Hosts, s.Subnet)
+	}
 	return &s, nil
 }
 
@@ -84,9 +87,19 @@ func writeFile(path string, data []byte, mode fs.FileMode) error {
 // lockDir makes dir, if it is missing, and locks it. The directory itself is
 // the lock, so that nothing is left of the lock once the directory is
 // removed; it is root's alone, because whoever can open it can hold the lock.
+// Of what is above, only the default directory's parent is the lab's to make.
 func lockDir(ctx context.Context, dir string, log func(string)) (unlock func(), err error) {
 	for {
-		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if dir == DefaultDir {
+			if err := os.Mkdir(filepath.Dir(dir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+				return nil, err
+			}
+		}
+		err := os.Mkdir(dir, 0o700)
+		if errors.Is(err, fs.ErrNotExist) && dir == DefaultDir {
+			continue // its last user has just removed the parent
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
 		f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)

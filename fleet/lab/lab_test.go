@@ -1,0 +1,605 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// labDir is a directory for a lab on the machine's own filesystem: /tmp may be
+// a tmpfs.
+func labDir(t testing.TB) string {
+	t.Helper()
+	parent, err := os.MkdirTemp("/var/lib", "vsfleet-lab-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(parent); err != nil {
+			t.Errorf("the lab left something: %v", err)
+		}
+	})
+	return filepath.Join(parent, "lab")
+}
+
+func mustUp(t testing.TB, o Options) *Lab {
+	t.Helper()
+	o.Log = func(s string) { t.Log(s) }
+	// Registered first, so that it also cleans up after an Up that fails.
+	t.Cleanup(func() {
+		if err := Down(context.Background(), o); err != nil {
+			t.Error(err)
+		}
+	})
+	lab, err := Up(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lab
+}
+
+// login runs a command on a host as anybody would who follows Usage.
+func login(t *testing.T, l *Lab, h Host, command string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "ssh", "-F", "none", "-i", l.Identity,
+		"-o", "UserKnownHostsFile="+l.KnownHosts, "-o", "GlobalKnownHostsFile=/dev/null",
+		"-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes",
+		"root@"+h.Address.String(), command)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s: %s: %v\n%s", h.Name, command, err, errs.String())
+	}
+	return strings.TrimSpace(out.String())
+}
+
+func TestHostsAreWhatTheControllerExpects(t *testing.T) {
+	before := takeSnapshot(t)
+	l := mustUp(t, Options{Dir: labDir(t), Name: "hosts", Hosts: 2})
+	lab1, lab2 := l.Hosts[0], l.Hosts[1]
+
+	t.Run("each is itself and has a way out", func(t *testing.T) {
+		for _, h := range l.Hosts {
+			for command, want := range map[string]string{
+				"hostname":                          h.Name,
+				"cat /etc/hostname":                 h.Name,
+				"cat /sys/class/net/eth0/operstate": "up",
+				"cat /proc/1/comm":                  "exe",
+				"cat /proc/sys/net/ipv4/ip_forward": "0",
+				"id -u":                             "0",
+				"stat -f -c %T / /sys/fs/cgroup /sys/fs/bpf /run /tmp /proc":    "overlayfs\ncgroup2fs\nbpf_fs\ntmpfs\ntmpfs\nproc",
+				"cat /proc/self/cgroup | grep ^0:":                              "0::/init.scope",
+				"ls -A /home; ls -A /root; ls -A /var/lib/vsfleet 2>&1 || true": ".ssh\nls: cannot access '/var/lib/vsfleet': No such file or directory",
+				"test ! -e " + l.Dir + " && echo hidden":                        "hidden",
+				"test -s /etc/resolv.conf && echo yes":                          "yes",
+			} {
+				if got := login(t, l, h, command); got != want {
+					t.Errorf("%s: %s: got %q, want %q", h.Name, command, got, want)
+				}
+			}
+			if got := login(t, l, h, "ip -4 -o addr show eth0; ip route"); !strings.Contains(got, h.Address.String()+"/24") ||
+				!strings.Contains(got, "default via "+l.Subnet.Addr().Next().String()) {
+				t.Errorf("%s: addresses and routes: %s", h.Name, got)
+			}
+		}
+		if a, b := login(t, l, lab1, "cat /etc/machine-id"), login(t, l, lab2, "cat /etc/machine-id"); a == b || len(a) != 32 {
+			t.Errorf("machine ids %q and %q", a, b)
+		}
+	})
+
+	t.Run("guests find real directories, nodes and mounts", func(t *testing.T) {
+		for _, dir := range realDirs {
+			got := login(t, l, lab1, "stat -f -c %T /"+dir.path+"; stat -c %a /"+dir.path+"; touch /"+dir.path+"/x && rm /"+dir.path+"/x")
+			if want := "ext2/ext3\n" + strconv.FormatUint(uint64(dir.mode), 8); strings.HasPrefix(got, "overlay") || !strings.HasSuffix(got, want[len("ext2/ext3"):]) {
+				t.Errorf("/%s: got %q", dir.path, got)
+			}
+		}
+		login(t, l, lab1, `set -e
+			mknod /var/lib/vservers/null c 1 3; echo x > /var/lib/vservers/null; rm /var/lib/vservers/null
+			mkdir /mnt/t; mount -t tmpfs t /mnt/t; touch /mnt/t/x; umount /mnt/t; rmdir /mnt/t
+			cd /var/lib/vservers; mkdir l u w m; echo low > l/f
+			mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m; echo high > m/f; umount m; rm -r l u w m
+			mkdir /sys/fs/cgroup/vservers; rmdir /sys/fs/cgroup/vservers
+			mv /etc/apt /etc/apt2; mv /etc/apt2 /etc/apt
+			script -qec 'test -t 0' /dev/null`)
+	})
+
+	t.Run("hosts reach one another", func(t *testing.T) {
+		got := login(t, l, lab1, "exec 3<>/dev/tcp/"+lab2.Address.String()+"/22; head -c 8 <&3")
+		if got != "SSH-2.0-" {
+			t.Errorf("lab1 got %q from lab2", got)
+		}
+	})
+
+	t.Run("what a host writes is its own", func(t *testing.T) {
+		login(t, l, lab1, "echo lab1 > /etc/vsfleet-lab-test; rm /etc/debian_version; echo x > /var/lib/vservers/x; echo x > /run/x")
+		if got := login(t, l, lab2, "ls /etc/vsfleet-lab-test /var/lib/vservers/x /run/x 2>/dev/null; ls /etc/debian_version"); got != "/etc/debian_version" {
+			t.Errorf("lab2 sees %q", got)
+		}
+		if _, err := os.Stat("/etc/vsfleet-lab-test"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("this machine: %v", err)
+		}
+		if _, err := os.Stat("/etc/debian_version"); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("a stranger's key opens nothing", func(t *testing.T) {
+		key := filepath.Join(t.TempDir(), "key")
+		if _, _, err := keyPair(key, "stranger"); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.CommandContext(t.Context(), "ssh", "-F", "none", "-i", key, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+			"-o", "UserKnownHostsFile="+l.KnownHosts, "root@"+lab1.Address.String(), "true").CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "Permission denied") {
+			t.Errorf("got %v: %s", err, out)
+		}
+	})
+
+	t.Run("Exec works without ssh", func(t *testing.T) {
+		var out bytes.Buffer
+		exit, err := l.Exec(t.Context(), "lab2", strings.NewReader("in"), &out, nil,
+			"/bin/sh", "-c", "hostname; cat; readlink /proc/self/ns/cgroup /proc/1/ns/cgroup | uniq | wc -l; exit 7")
+		if err != nil || exit != 7 || out.String() != "lab2\nin1\n" {
+			t.Errorf("exit %d, %v, output %q", exit, err, out.String())
+		}
+	})
+
+	t.Run("Exec ends what it runs when it is cancelled", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		out, in, err := os.Pipe()
+		must(t, err)
+		go func() {
+			if _, err := out.Read(make([]byte, 1)); err == nil {
+				cancel()
+			}
+		}()
+		if _, err := l.Exec(ctx, "lab2", nil, in, nil, "/bin/sh", "-c", "echo; exec sleep 1000"); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		must(t, errors.Join(in.Close(), out.Close()))
+		if got := login(t, l, lab2, "pgrep -x sleep || echo none"); got != "none" {
+			t.Errorf("left in the host: %s", got)
+		}
+	})
+
+	t.Run("mounts stay in the hosts", func(t *testing.T) {
+		after, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(after) != before.mounts {
+			t.Errorf("mountinfo changed:\n%s", cmp.Diff(before.mounts, string(after)))
+		}
+	})
+}
+
+func TestUpAgainRepairsAndGrows(t *testing.T) {
+	o := Options{Dir: labDir(t), Name: "again", Hosts: 2}
+	before := takeSnapshot(t)
+	first := mustUp(t, o)
+	var logged []string
+	o.Log = func(s string) { logged = append(logged, s) }
+
+	again, err := Up(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(first, again, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" || len(logged) > 0 {
+		t.Errorf("Up again was not a no-op (%q):\n%s", logged, diff)
+	}
+
+	// What the first host has on its disk survives; a link of its own making
+	// where the lab writes at each start leads nowhere.
+	login(t, first, first.Hosts[0], "touch /var/lib/vservers/kept; touch /var/tmp/kept; ln -sf ../../../../../../../../etc/passwd /etc/hostname.new")
+	passwd, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kill(t, first.Hosts[0].PID)
+	down, err := Status(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h := down.Hosts[0]; h.PID != 0 || h.SSH {
+		t.Errorf("a killed host is seen as %+v", h)
+	}
+
+	o.Hosts = 3
+	o.Log = func(s string) { t.Log(s) }
+	repaired, err := Up(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(repaired.Hosts) != 3 {
+		t.Fatalf("hosts: %+v", repaired.Hosts)
+	}
+	for i, h := range repaired.Hosts {
+		if h.PID == 0 || !h.SSH {
+			t.Errorf("%+v", h)
+		}
+		if (i == 1) != (h.PID == again.Hosts[min(i, 1)].PID) {
+			t.Errorf("only lab2 should have been left alone: %+v", h)
+		}
+	}
+	login(t, repaired, repaired.Hosts[0], "ls /var/lib/vservers/kept /var/tmp/kept")
+	if now, err := os.ReadFile("/etc/passwd"); err != nil || !bytes.Equal(now, passwd) {
+		t.Errorf("/etc/passwd of this machine changed: %v", err)
+	}
+
+	if err := repaired.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before.compare(t, o.Name)
+	if err := repaired.Down(t.Context()); err != nil {
+		t.Errorf("Down where there is no lab: %v", err)
+	}
+	before.compare(t, o.Name)
+}
+
+func TestDownWhileGuestsRun(t *testing.T) {
+	o := Options{Dir: labDir(t), Name: "guests", Hosts: 1}
+	before := takeSnapshot(t)
+	l := mustUp(t, o)
+	// As a guest does: namespaces within namespaces, a cgroup below the
+	// host's, daemons that have left every session, files nobody can list.
+	login(t, l, l.Hosts[0], `set -e
+		mkdir -p /sys/fs/cgroup/vservers/www/deeper
+		sh -c 'echo 0 > /sys/fs/cgroup/vservers/www/deeper/cgroup.procs
+			exec setsid unshare -Urpmnf --mount-proc sh -c "trap : TERM; mount -t tmpfs x /mnt; while :; do sleep 100; done"' </dev/null >/dev/null 2>&1 &
+		until grep -q 'populated 1' /sys/fs/cgroup/vservers/www/cgroup.events; do :; done
+		cd /var/lib/vservers; mkdir -p a/b; touch a/b/c; ln -s / a/b/root; mkfifo a/pipe; chmod 0 a/b a`)
+	l, err := Status(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Hosts[0].Guests != 1 {
+		t.Errorf("guests: %+v", l.Hosts[0])
+	}
+	if err := l.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before.compare(t, o.Name)
+}
+
+func TestTwoLabsSideBySide(t *testing.T) {
+	before := takeSnapshot(t)
+	a := mustUp(t, Options{Dir: labDir(t), Name: "sidea", Hosts: 1})
+	b := mustUp(t, Options{Dir: labDir(t), Name: "sideb", Hosts: 1})
+	if a.Subnet.Overlaps(b.Subnet) {
+		t.Errorf("networks %s and %s", a.Subnet, b.Subnet)
+	}
+	if _, err := Up(t.Context(), Options{Dir: labDir(t), Name: "sidea"}); err == nil || !strings.Contains(err.Error(), a.Dir) {
+		t.Errorf("the name of another lab was taken: %v", err)
+	}
+	for _, o := range []Options{{Dir: a.Dir, Name: "sidec"}, {Dir: a.Dir, Subnet: b.Subnet}, {Dir: filepath.Dir(a.Dir)}, {Dir: a.Dir, Hosts: 1000}} {
+		if _, err := Up(t.Context(), o); err == nil {
+			t.Errorf("Up(%+v) worked", o)
+		}
+	}
+	if err := a.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := readForward(t); got != "1" {
+		t.Errorf("ip_forward is %s while a lab is up", got)
+	}
+	login(t, b, b.Hosts[0], "true")
+	if err := b.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before.compare(t, "sidea")
+	before.compare(t, "sideb")
+}
+
+// A mirror beyond the machine is reached, and sees the machine's address.
+func TestHostsAreMasqueraded(t *testing.T) {
+	l := mustUp(t, Options{Dir: labDir(t), Name: "masq", Hosts: 1})
+	thread := make(chan int)
+	served := make(chan net.Listener, 1)
+	fail := make(chan error, 1)
+	linked := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // never unlocked: the namespace goes with the thread
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			fail <- err
+			return
+		}
+		thread <- unix.Gettid()
+		<-linked
+		link, err := netlink.LinkByName("mirror0")
+		if err == nil {
+			err = errors.Join(netlink.AddrAdd(link, address("198.51.100.2/24")), netlink.LinkSetUp(link))
+		}
+		if err != nil {
+			fail <- err
+			return
+		}
+		listener, err := net.Listen("tcp", "198.51.100.2:80")
+		if err != nil {
+			fail <- err
+			return
+		}
+		served <- listener
+	}()
+	var tid int
+	select {
+	case tid = <-thread:
+	case err := <-fail:
+		t.Fatal(err)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "uplink0"
+	uplink := &netlink.Veth{LinkAttrs: attrs, PeerName: "mirror0", PeerNamespace: netlink.NsPid(tid)}
+	if err := netlink.LinkAdd(uplink); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := removeLink("uplink0"); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := errors.Join(netlink.AddrAdd(uplink, address("198.51.100.1/24")), netlink.LinkSetUp(uplink)); err != nil {
+		t.Fatal(err)
+	}
+	close(linked)
+	var listener net.Listener
+	select {
+	case listener = <-served:
+	case err := <-fail:
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	peer := make(chan string, 1)
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			peer <- err.Error()
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "mirror")
+		peer <- conn.RemoteAddr().(*net.TCPAddr).IP.String()
+	}()
+	if got := login(t, l, l.Hosts[0], "exec 3<>/dev/tcp/198.51.100.2/80; cat <&3"); got != "mirror" {
+		t.Errorf("the host read %q", got)
+	}
+	if got := <-peer; got != "198.51.100.1" {
+		t.Errorf("the mirror saw %s", got)
+	}
+}
+
+func address(s string) *netlink.Addr {
+	a, err := netlink.ParseAddr(s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// Wherever an Up or a Down is killed, Down leaves nothing, and Up works.
+func TestKilledAnywhere(t *testing.T) {
+	dir := labDir(t)
+	const name = "killed"
+	o := Options{Dir: dir, Name: name, Log: func(s string) { t.Log(s) }}
+	t.Cleanup(func() {
+		if err := Down(context.Background(), o); err != nil {
+			t.Error(err)
+		}
+	})
+	before := takeSnapshot(t)
+	const step = 8 * time.Millisecond
+	survived := 0
+	for after := step; survived < 2; after += step {
+		if after > 5*time.Second {
+			t.Fatal("Up never ends")
+		}
+		if killAfter(t, after, upCommand, dir, name, "2") {
+			survived++
+		}
+		if err := Down(t.Context(), o); err != nil {
+			t.Fatalf("Down after Up was killed after %s: %v", after, err)
+		}
+		before.compare(t, name)
+		if t.Failed() {
+			t.Fatalf("Up was killed after %s", after)
+		}
+	}
+	survived = 0
+	for after := step; survived < 2; after += step {
+		if after > 5*time.Second {
+			t.Fatal("Down never ends")
+		}
+		if _, err := Up(t.Context(), Options{Dir: dir, Name: name, Hosts: 2}); err != nil {
+			t.Fatalf("Up after Down was killed: %v", err)
+		}
+		if killAfter(t, after, downCmd, dir, name) {
+			survived++
+		}
+		// Every second time Up itself must cope with the remains.
+		if int(after/step)%2 == 0 {
+			if err := Down(t.Context(), o); err != nil {
+				t.Fatalf("Down after Down was killed after %s: %v", after, err)
+			}
+			before.compare(t, name)
+		}
+		if t.Failed() {
+			t.Fatalf("Down was killed after %s", after)
+		}
+	}
+}
+
+// killAfter tells whether the program ended before it was killed.
+func killAfter(t *testing.T, after time.Duration, args ...string) bool {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), after)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "/proc/self/exe", args...).CombinedOutput()
+	if err == nil {
+		return true
+	}
+	if ctx.Err() == nil {
+		t.Fatalf("%v: %v\n%s", args, err, out)
+	}
+	return false
+}
+
+func TestUpCanBeCancelled(t *testing.T) {
+	o := Options{Dir: labDir(t), Name: "cancel", Hosts: 2}
+	before := takeSnapshot(t)
+	for after := 10 * time.Millisecond; after < 150*time.Millisecond; after += 20 * time.Millisecond {
+		ctx, cancel := context.WithTimeout(t.Context(), after)
+		_, err := Up(ctx, o)
+		cancel()
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, context.DeadlineExceeded) && !strings.Contains(err.Error(), "does not answer") {
+			t.Errorf("after %s: %v", after, err)
+		}
+	}
+	if err := Down(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	before.compare(t, o.Name)
+}
+
+// kill ends a host by its process 1 and waits until it is gone.
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		if err == nil {
+			return
+		}
+		if err != unix.EINTR {
+			t.Fatal(err)
+		}
+	}
+}
+
+func readForward(t testing.TB) string {
+	t.Helper()
+	data, err := os.ReadFile(forwardSysctl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// snapshot is all that a lab could leave behind in the tests' namespaces.
+type snapshot struct {
+	mounts, links, tables, forward, run string
+}
+
+func takeSnapshot(t testing.TB) snapshot {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := snapshot{mounts: string(mounts), forward: readForward(t)}
+	for _, l := range links {
+		s.links += l.Attrs().Name + "\n"
+	}
+	nft, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := nft.ListTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range tables {
+		s.tables += table.Name + "\n"
+	}
+	s.run = listing(t, "/run")
+	return s
+}
+
+func listing(t testing.TB, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names strings.Builder
+	for _, e := range entries {
+		names.WriteString(e.Name() + "\n")
+	}
+	return names.String()
+}
+
+// compare reports whatever is left of the lab called name. Its directory is
+// checked by labDir.
+func (s snapshot) compare(t testing.TB, name string) {
+	t.Helper()
+	if diff := cmp.Diff(s, takeSnapshot(t), cmp.AllowUnexported(snapshot{})); diff != "" {
+		t.Errorf("the lab has left:\n%s", diff)
+	}
+	g, err := labCgroup(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(string(g)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s: %v", g, err)
+	}
+	// Every init of a host is this program; what it started, it took along.
+	self, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exes, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, exe := range exes {
+		pid, _ := strconv.Atoi(strings.Split(exe, "/")[2])
+		st, err := os.Stat(exe)
+		if err == nil && os.SameFile(st, self) && pid != os.Getpid() && pid != os.Getppid() {
+			t.Errorf("process %d is left", pid)
+		}
+	}
+}
+
+func BenchmarkUpThreeHosts(b *testing.B) {
+	o := Options{Dir: labDir(b), Name: "bench", Hosts: 3}
+	for b.Loop() {
+		if _, err := Up(b.Context(), o); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := Down(b.Context(), o); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}

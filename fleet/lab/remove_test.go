@@ -1,0 +1,103 @@
+package lab
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+// What lies outside, behind a link or a mount, must survive whatever happens.
+func TestRemoveTreeStaysInside(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		lay     func(t *testing.T, outside, tree string)
+		refused bool
+	}{
+		{"a symlink to a directory outside is unlinked", func(t *testing.T, outside, tree string) {
+			must(t, os.Symlink(outside, filepath.Join(tree, "link")))
+		}, false},
+		{"the tree itself is a symlink", func(t *testing.T, outside, tree string) {
+			must(t, os.Remove(tree))
+			must(t, os.Symlink(outside, tree))
+		}, false},
+		{"a directory mounted below is not entered", func(t *testing.T, outside, tree string) {
+			mountPoint := filepath.Join(tree, "a", "b")
+			must(t, os.MkdirAll(mountPoint, 0o755))
+			must(t, unix.Mount(outside, mountPoint, "", unix.MS_BIND, ""))
+			t.Cleanup(func() { must(t, unix.Unmount(mountPoint, 0)) })
+		}, true},
+		{"a directory of the same filesystem mounted on the tree itself is not entered", func(t *testing.T, outside, tree string) {
+			must(t, unix.Mount(outside, tree, "", unix.MS_BIND, ""))
+			t.Cleanup(func() { must(t, unix.Unmount(tree, 0)) })
+		}, true},
+		{"files, pipes and unreadable directories go", func(t *testing.T, _, tree string) {
+			must(t, os.MkdirAll(filepath.Join(tree, "a/b/c"), 0o755))
+			must(t, os.WriteFile(filepath.Join(tree, "a/b/file"), nil, 0))
+			must(t, unix.Mkfifo(filepath.Join(tree, "a/pipe"), 0))
+			must(t, os.Chmod(filepath.Join(tree, "a"), 0))
+		}, false},
+		{"a tree that is not there is no error", func(t *testing.T, _, tree string) { must(t, os.Remove(tree)) }, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir := t.TempDir()
+			outside, tree := filepath.Join(dir, "outside"), filepath.Join(dir, "tree")
+			must(t, os.MkdirAll(filepath.Join(outside, "dear"), 0o755))
+			must(t, os.WriteFile(filepath.Join(outside, "dear/file"), []byte("x"), 0o644))
+			must(t, os.Mkdir(tree, 0o755))
+			row.lay(t, outside, tree)
+			mountErr := refuseMounts(tree)
+			err := removeTree(tree)
+			if (err != nil) != row.refused || (mountErr != nil) != row.refused {
+				t.Errorf("removeTree: %v; refuseMounts: %v", err, mountErr)
+			}
+			if _, err := os.Stat(filepath.Join(outside, "dear/file")); err != nil {
+				t.Errorf("a file outside was lost: %v", err)
+			}
+			if _, err := os.Lstat(tree); !row.refused && !os.IsNotExist(err) {
+				t.Errorf("the tree is still there: %v", err)
+			}
+		})
+	}
+}
+
+func TestParseMounts(t *testing.T) {
+	const text = `27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 master:1 - cgroup2 cgroup2 rw
+50 27 0:40 / /mnt/with\040space\134and\011more rw - tmpfs x rw
+`
+	got, err := parseMounts(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []mountPoint{{"/", "ext4"}, {"/sys/fs/cgroup/unified", "cgroup2"}, {"/mnt/with space\\and\tmore", "tmpfs"}}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(mountPoint{})); diff != "" {
+		t.Error(diff)
+	}
+	for _, bad := range []string{"", "27 1 254:0 / /\n", "a - b\n"} {
+		if _, err := parseMounts(bad); err == nil {
+			t.Errorf("%q was understood", bad)
+		}
+	}
+}
+
+func FuzzParseMounts(f *testing.F) {
+	f.Add("27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n")
+	f.Add("50 27 0:40 / /a\\040b rw shared:1 - tmpfs x rw")
+	f.Fuzz(func(t *testing.T, text string) {
+		mounts, err := parseMounts(text)
+		if err == nil && len(mounts) != strings.Count(strings.TrimSuffix(text, "\n"), "\n")+1 {
+			t.Errorf("%d mounts in %q", len(mounts), text)
+		}
+	})
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
