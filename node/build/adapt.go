@@ -66,8 +66,8 @@ func scrub(root *os.Root) error {
 	}
 	for dir, pattern := range map[string]string{
 		"etc/ssh":                "ssh_host_*", // one key for all guests would let each pose as the others
-		"var/lib/apt/lists":      "*",
-		"var/cache/apt/archives": "*",
+		"var/lib/apt/lists":      "*_*",
+		"var/cache/apt/archives": "*.deb",
 		"var/log/apt":            "*",
 	} {
 		if err := empty(root, dir, pattern); err != nil {

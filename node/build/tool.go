@@ -88,7 +88,7 @@ type output struct {
 
 	configured  int64 // packages
 	total       int64 // to configure
-	transaction int   // apt's, of which mmdebstrap makes three
+	transaction int   // apt's, of which mmdebstrap makes two that install
 }
 
 const tailLines = 6
@@ -132,6 +132,7 @@ func (o *output) follow(line string) {
 		second = strings.TrimSuffix(words[1], "...")
 	}
 	switch {
+	case strings.HasPrefix(line, "I: skipping"), strings.HasPrefix(line, "I: running --"):
 	case strings.HasPrefix(line, "I: "):
 		o.report(strings.TrimSuffix(line[len("I: "):], "..."))
 	case words[0] == "Unpacking" && second != "":
@@ -153,9 +154,9 @@ func (o *output) follow(line string) {
 }
 
 func (o *output) report(message string) {
-	total := o.total
-	if o.transaction < 2 {
-		total = 0 // mmdebstrap has the most part still to come
+	if o.transaction < 2 { // mmdebstrap has the most part still to come
+		o.req.Progress(message, 0, 0)
+		return
 	}
-	o.req.Progress(message, o.configured, max(total, 0))
+	o.req.Progress(message, min(o.configured, o.total), o.total)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -119,8 +120,13 @@ func fromHeader(h *tar.Header) (*entry, error) {
 		return nil, err
 	}
 	e := &entry{path: path, mode: uint32(h.Mode & 0o7777), uid: uint32(h.Uid), gid: uint32(h.Gid), mtime: h.ModTime.Unix()}
-	if int(e.uid) != h.Uid || int(e.gid) != h.Gid {
+	// 4294967295 is no user: to chown(2) it means "leave it".
+	if h.Uid < 0 || h.Uid >= math.MaxUint32 || h.Gid < 0 || h.Gid >= math.MaxUint32 {
 		return nil, fmt.Errorf("%q: owner %d:%d is out of range", h.Name, h.Uid, h.Gid)
+	}
+	// What ext4 can hold; beyond it the time would be another one on the disk.
+	if e.mtime < math.MinInt32 || e.mtime >= 15032385536 {
+		return nil, fmt.Errorf("%q: time of modification %d is out of range", h.Name, e.mtime)
 	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
@@ -143,6 +149,9 @@ func fromHeader(h *tar.Header) (*entry, error) {
 		return nil, fmt.Errorf("%q: entry of type %q, which no tree holds", h.Name, h.Typeflag)
 	}
 	if e.kind == file || e.kind == directory {
+		if err := textACL(h); err != nil {
+			return nil, err
+		}
 		for key, value := range h.PAXRecords {
 			if name, ok := strings.CutPrefix(key, paxXattr); ok && portable(name) {
 				e.xattrs = append(e.xattrs, xattr{name, value})
@@ -151,6 +160,20 @@ func fromHeader(h *tar.Header) (*entry, error) {
 		slices.SortFunc(e.xattrs, func(a, b xattr) int { return strings.Compare(a.name, b.name) })
 	}
 	return e, nil
+}
+
+// textACL refuses an ACL that names users, as `tar --acls` writes it: who they
+// are only the system knows that wrote it. Left out, the owning group would get
+// the rights of the mask.
+func textACL(h *tar.Header) error {
+	for _, which := range []string{"access", "default"} {
+		text := h.PAXRecords["SCHILY.acl."+which]
+		_, binary := h.PAXRecords[paxXattr+"system.posix_acl_"+which]
+		if text != "" && !binary {
+			return fmt.Errorf("%q has an ACL with users' names in place of numbers; write the archive with tar --xattrs --xattrs-include='*'", h.Name)
+		}
+	}
+	return nil
 }
 
 // clean gives an archive's name as a path below the root, "" for the root

@@ -23,6 +23,7 @@ func Unpack(ctx context.Context, dir string, r io.Reader) (Sum, error) {
 	s := newSummer()
 	content := sha256.New()
 	last := ""
+	links := make(map[string]bool) // only the first name of a file is linked to
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()
@@ -43,6 +44,12 @@ func Unpack(ctx context.Context, dir string, r io.Reader) (Sum, error) {
 			return Sum{}, fmt.Errorf("%q: comes after %q, out of order", e.path, last)
 		}
 		last = e.path
+		if e.kind == hardlink {
+			if links[e.link] {
+				return Sum{}, fmt.Errorf("%q: a hard link to one, %q", e.path, e.link)
+			}
+			links[e.path] = true
+		}
 		content.Reset()
 		if err := p.place(e, tr, func(b []byte) { content.Write(b) }); err != nil {
 			return Sum{}, fmt.Errorf("unpack %s: %w", e.path, err)
