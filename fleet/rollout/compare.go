@@ -42,7 +42,7 @@ func differences(want, have api.Guest, was, is string) []difference {
 	add("ports", set(have.Network.Ports), set(want.Network.Ports), restart)
 	add("forwards", set(have.Network.Forwards), set(want.Network.Forwards), restart)
 	add("init", command(have.Init), command(want.Init), restart)
-	add("memory", bytes(have.Limits.MemoryBytes), bytes(want.Limits.MemoryBytes), restart)
+	add("memory", size(have.Limits.MemoryBytes), size(want.Limits.MemoryBytes), restart)
 	if !sameCPUs(have.Limits.CPUs, want.Limits.CPUs) {
 		add("cpu", cpus(have.Limits.CPUs), cpus(want.Limits.CPUs), restart)
 	}
@@ -106,11 +106,11 @@ func count(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// bytes as the inventory writes them, exactly.
-func bytes(n int64) string {
+// size as the inventory writes them, exactly.
+func size(n int64) string {
 	for i, unit := range []string{"T", "G", "M", "K"} {
-		if size := int64(1) << (10 * (4 - i)); n >= size && n%size == 0 {
-			return strconv.FormatInt(n/size, 10) + unit
+		if in := int64(1) << (10 * (4 - i)); n >= in && n%in == 0 {
+			return strconv.FormatInt(n/in, 10) + unit
 		}
 	}
 	return count(n)

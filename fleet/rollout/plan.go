@@ -245,7 +245,7 @@ func imageNames(has, wanted string, spec api.ImageSpec, images []api.Image) (was
 	case images[i].Spec.Name != is:
 		return images[i].Spec.Name, is
 	case wanted == "":
-		return is + " (" + short(has) + ")", is + " (to be built)"
+		return is + " (" + short(has) + ")", is + " (not there yet)"
 	}
 	return is + " (" + short(has) + ")", is + " (" + short(wanted) + ")"
 }

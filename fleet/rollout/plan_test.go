@@ -220,7 +220,7 @@ func TestMake(t *testing.T) {
 				Host: state().Host, Images: []api.Image{built(older, "b0")},
 				Guests: []api.GuestState{there(func(g *api.GuestState) { g.Image = "sha256:b0" })},
 			},
-			`guest.configure www (bookworm): image bookworm (b0) → bookworm (to be built)
+			`guest.configure www (bookworm): image bookworm (b0) → bookworm (not there yet)
 			 guest.restart www: so that it takes its new configuration`,
 		},
 		{
@@ -374,10 +374,10 @@ func TestMakeLeavesUnknownGuestsAlone(t *testing.T) {
 	}
 }
 
-func TestBytes(t *testing.T) {
+func TestSize(t *testing.T) {
 	for n, want := range map[int64]string{0: "", 1: "1", 1024: "1K", 1536: "1536", 512 << 20: "512M", 3 << 30: "3G", 1 << 40: "1T"} {
-		if got := bytes(n); got != want {
-			t.Errorf("bytes(%d) = %q, want %q", n, got, want)
+		if got := size(n); got != want {
+			t.Errorf("size(%d) = %q, want %q", n, got, want)
 		}
 	}
 }

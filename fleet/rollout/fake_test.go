@@ -1,0 +1,265 @@
+package rollout
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// fakeFleet is hosts in memory that do what vsnode promises. What a test sets
+// on a host makes it misbehave.
+type fakeFleet struct {
+	inv   *inventory.Inventory
+	hosts map[string]*fakeHost
+
+	mu   sync.Mutex
+	most int // connections at once
+	now  int
+}
+
+var errUnreachable = errors.New("no route to host")
+
+// content is what an image is, as a stream.
+var content = strings.Repeat("the root filesystem of a guest\n", 100_000)
+
+func newFleet(t *testing.T, names ...string) *fakeFleet {
+	f := &fakeFleet{inv: &inventory.Inventory{}, hosts: map[string]*fakeHost{}}
+	for _, name := range names {
+		h := &inventory.Host{Name: name, Guests: []*inventory.Guest{www()}}
+		f.inv.Hosts = append(f.inv.Hosts, h)
+		f.hosts[name] = &fakeHost{name: name, state: api.State{Host: state().Host}, images: map[string]string{}}
+	}
+	t.Cleanup(func() {
+		for name, h := range f.hosts {
+			if h.open != 0 {
+				t.Errorf("%s: %d connections are left open", name, h.open)
+			}
+		}
+	})
+	return f
+}
+
+// has gives a host an image.
+func (h *fakeHost) has(image *inventory.Image) *fakeHost {
+	sum := sha256.Sum256([]byte(image.Name + content))
+	id := "sha256:" + hex.EncodeToString(sum[:])
+	h.images[id] = image.Name + content
+	h.state.Images = append(h.state.Images, api.Image{ID: id, Spec: Spec(image), Key: Spec(image).Key()})
+	return h
+}
+
+func (f *fakeFleet) fleet() *Fleet {
+	return &Fleet{
+		Forks:       4,
+		Unreachable: func(err error) bool { return errors.Is(err, errUnreachable) },
+		Connect: func(ctx context.Context, h *inventory.Host) (Node, error) {
+			f.mu.Lock()
+			f.now++
+			f.most = max(f.most, f.now)
+			f.mu.Unlock()
+			defer func() { f.mu.Lock(); f.now--; f.mu.Unlock() }()
+			node := f.hosts[h.Name]
+			if node.unreachable {
+				return nil, errUnreachable
+			}
+			node.mu.Lock()
+			defer node.mu.Unlock()
+			node.open++
+			return node, nil
+		},
+	}
+}
+
+// apply is one run over all hosts; the inventory's images are those of the
+// plan's tests.
+func (f *fakeFleet) apply(ctx context.Context) *Report {
+	fleet := f.fleet()
+	r := fleet.start(f.inv.Hosts)
+	defer r.close()
+	r.carryOut(ctx, r.plan(ctx, images))
+	return r.report()
+}
+
+type fakeHost struct {
+	name string
+
+	unreachable bool
+	failStep    string            // "guest.start www"
+	dieAt       string            // the step at which the connection breaks
+	before      func(step string) // called before each step
+	importLimit int               // bytes that an import takes before it fails
+	stall       chan struct{}     // an import that reads nothing until this is closed
+	exportLimit int               // bytes that an export gives before it fails
+	log         []string          // the steps that were taken
+	requests    int               // of Apply
+	mu          sync.Mutex
+	open        int
+	state       api.State
+	images      map[string]string // content by ID
+}
+
+func (h *fakeHost) State(ctx context.Context) (api.State, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.state
+	s.Guests, s.Images = slices.Clone(s.Guests), slices.Clone(s.Images)
+	return s, ctx.Err()
+}
+
+func (h *fakeHost) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.open--
+	return nil
+}
+
+func (h *fakeHost) Apply(ctx context.Context, req api.Apply, event func(api.Event)) (api.ApplyResult, error) {
+	h.mu.Lock()
+	h.requests++
+	h.mu.Unlock()
+	var res api.ApplyResult
+	failed := map[string]bool{}
+	for i, s := range req.Steps {
+		if s.Kind == StepImport {
+			return res, errors.New("a host was asked to take a step of the controller's")
+		}
+		if s.Guest != nil && s.Guest.Image == "" {
+			return res, fmt.Errorf("guest %s is asked for without its image", s.Name)
+		}
+		what := string(s.Kind) + " " + s.Name
+		if h.before != nil {
+			h.before(what)
+		}
+		event(api.Event{Run: req.Run, Step: i, Message: what})
+		switch {
+		case ctx.Err() != nil:
+			res.Results = append(res.Results, api.StepResult{Outcome: api.Skipped, Error: "interrupted"})
+		case failed[s.Name]:
+			res.Results = append(res.Results, api.StepResult{Outcome: api.Skipped, Error: "an earlier step of the guest did not succeed"})
+		case h.dieAt == what:
+			return res, errors.New("connection lost")
+		case h.failStep == what:
+			failed[s.Name] = true
+			res.Results = append(res.Results, api.StepResult{Outcome: api.Failed, Error: what + ": it does not work"})
+		default:
+			res.Results = append(res.Results, h.take(s))
+		}
+	}
+	return res, nil
+}
+
+// take does what one step says.
+func (h *fakeHost) take(s api.Step) api.StepResult {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.log = append(h.log, string(s.Kind)+" "+s.Name)
+	i := slices.IndexFunc(h.state.Guests, func(g api.GuestState) bool { return g.Name == s.Name })
+	switch s.Kind {
+	case api.StepBuildImage:
+		h.has(&inventory.Image{Name: s.Image.Name, Method: s.Image.Method, Args: s.Image.Args, Packages: s.Image.Packages})
+		return api.StepResult{Outcome: api.Changed, Image: &h.state.Images[len(h.state.Images)-1]}
+	case api.StepCreate:
+		h.state.Guests = append(h.state.Guests, api.GuestState{Guest: *s.Guest, Status: api.Stopped})
+	case api.StepConfigure:
+		h.state.Guests[i].Guest = *s.Guest
+	case api.StepStart, api.StepRestart:
+		h.state.Guests[i].Status = api.Running
+	case api.StepStop:
+		h.state.Guests[i].Status = api.Stopped
+	case api.StepDelete:
+		h.state.Guests = slices.Delete(h.state.Guests, i, i+1)
+	}
+	return api.StepResult{Outcome: api.Changed}
+}
+
+func (h *fakeHost) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args ...string) (int, error) {
+	switch command := strings.Join(args[:2], " "); command {
+	case "image export":
+		h.mu.Lock()
+		text, ok := h.images[args[2]]
+		h.mu.Unlock()
+		if !ok {
+			fmt.Fprintln(stderr, "vsnode: no image", args[2])
+			return 1, nil
+		}
+		limit := len(text)
+		if h.exportLimit > 0 {
+			limit = h.exportLimit
+		}
+		for part := range slices.Chunk([]byte(text)[:limit], 32<<10) {
+			if _, err := stdout.Write(part); err != nil {
+				return 0, err
+			}
+		}
+		if limit < len(text) {
+			fmt.Fprintln(stderr, "vsnode: export: input/output error")
+			return 1, nil
+		}
+		return 0, nil
+	case "image import":
+		if h.stall != nil {
+			select {
+			case <-h.stall:
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			}
+		}
+		if h.importLimit > 0 {
+			io.CopyN(io.Discard, stdin, int64(h.importLimit))
+			return 0, errUnreachable
+		}
+		text, err := io.ReadAll(stdin)
+		sum := sha256.Sum256(text)
+		if id := "sha256:" + hex.EncodeToString(sum[:]); err != nil || id != args[3] {
+			fmt.Fprintf(stderr, "vsnode: import image: it is %s, want %s\n", id, args[3])
+			return 1, nil
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.log = append(h.log, command)
+		name, _, _ := strings.Cut(string(text), "the root")
+		h.has(images(name))
+		return 0, nil
+	}
+	return 2, fmt.Errorf("unknown command %q", args)
+}
+
+// classes is what came of the hosts, in order.
+func classes(r *Report) string {
+	var list []string
+	for _, h := range r.Hosts {
+		list = append(list, h.Host+" "+string(h.Class))
+	}
+	return strings.Join(list, ", ")
+}
+
+// results are the outcomes of a host's steps, one a line.
+func results(h HostReport) []string {
+	var list []string
+	for i, s := range h.Plan.Steps {
+		line := fmt.Sprintf("%s %s %s", s.Kind, s.Name, h.Results[i].Outcome)
+		if h.Results[i].Error != "" {
+			line += ": " + h.Results[i].Error
+		}
+		list = append(list, line)
+	}
+	return list
+}
+
+// within fails a test that waits for what does not happen.
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}

@@ -1,0 +1,216 @@
+package rollout
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// missing is an image that hosts of the run lack.
+type missing struct {
+	spec   api.ImageSpec
+	key    string
+	source *host // has it, or builds it
+	build  bool
+	lack   []*host // all that need it and do not have it, the source too if it builds
+
+	// ready is closed when the rest is set: the stream may still grow.
+	ready  chan struct{}
+	id     string
+	err    error
+	stream *spool // nil if only the source lacks it
+}
+
+// sources decides where missing images come from, and puts the steps for it
+// before the others of each host.
+func (r *run) sources() []*missing {
+	var images []*missing
+	hosts := r.reached()
+	for _, h := range hosts {
+		for _, spec := range h.Plan.images {
+			key := spec.Key()
+			i := slices.IndexFunc(images, func(m *missing) bool { return m.key == key })
+			if i < 0 {
+				i = len(images)
+				images = append(images, &missing{spec: spec, key: key, ready: make(chan struct{})})
+			}
+			images[i].lack = append(images[i].lack, h)
+		}
+	}
+	builds := map[*host]int{}
+	for _, m := range images {
+		for _, h := range hosts {
+			if id := choose(h.State.Images, m.spec, nil); id != "" {
+				m.source, m.id = h, id
+				break
+			}
+		}
+		if m.source == nil {
+			// Several missing images are built by several hosts at once.
+			m.build, m.source = true, slices.MinFunc(m.lack, func(a, b *host) int { return builds[a] - builds[b] })
+			builds[m.source]++
+		}
+		for _, h := range m.lack {
+			spec := m.spec
+			step := api.Step{Kind: StepImport, Name: spec.Name, Image: &spec, Why: m.source.Host + " has it"}
+			switch {
+			case h == m.source:
+				step.Kind, step.Why = api.StepBuildImage, "no host of this run has it"
+			case m.build:
+				step.Why = m.source.Host + " builds it"
+			}
+			h.Plan.prepend(step)
+		}
+	}
+	return images
+}
+
+func (p *Plan) prepend(s api.Step) {
+	p.Steps = slices.Insert(p.Steps, 0, s)
+	for i := range p.cuts {
+		p.cuts[i]++
+	}
+}
+
+// step is the index of the host's step that gets the image.
+func (m *missing) step(h *host) int {
+	return slices.IndexFunc(h.Plan.Steps, func(s api.Step) bool { return s.Image != nil && s.Image.Key() == m.key })
+}
+
+// provide builds an image, if nobody has it, and streams it to where the
+// other hosts read it.
+func (r *run) provide(ctx context.Context, m *missing) {
+	h := m.source
+	if m.build {
+		if m.id, m.err = r.build(ctx, h, m.step(h)); m.err != nil {
+			m.err = fmt.Errorf("image %s: build on %s: %w", m.spec.Name, h.Host, m.err)
+		}
+	}
+	if m.err == nil && slices.ContainsFunc(m.lack, func(l *host) bool { return l != h }) {
+		m.stream, m.err = newSpool()
+	}
+	close(m.ready)
+	if m.stream == nil {
+		return
+	}
+	err := vsnode(ctx, h, nil, m.stream, "image", "export", m.id)
+	if err != nil {
+		err = fmt.Errorf("export from %s: %w", h.Host, err)
+	}
+	m.stream.finish(err)
+}
+
+func (m *missing) close() {
+	if m.stream != nil {
+		m.stream.close()
+	}
+}
+
+// build has a host build an image by its step of that index, and gives the ID.
+func (r *run) build(ctx context.Context, h *host, step int) (string, error) {
+	r.send(ctx, h, []int{step})
+	result := h.Results[step]
+	switch {
+	case result.Outcome == api.Failed || result.Outcome == api.Skipped:
+		return "", errors.New(result.Error)
+	case result.Image == nil:
+		return "", errors.New("vsnode does not say which image it is")
+	}
+	return result.Image.ID, nil
+}
+
+// fetch gets the host the images that it lacks and puts their IDs into its
+// steps. It returns the guests that have to do without, and why.
+func (r *run) fetch(ctx context.Context, h *host, images []*missing) (lost map[string]error) {
+	lost = map[string]error{}
+	for _, m := range images {
+		if !slices.Contains(m.lack, h) {
+			continue
+		}
+		err := r.get(ctx, h, m)
+		for i, s := range h.Plan.Steps {
+			if h.Plan.waits[s.Name] != m.key || s.Kind == StepImport || s.Kind == api.StepBuildImage {
+				continue
+			}
+			if err != nil {
+				lost[s.Name] = err
+			} else if s.Guest != nil {
+				h.Plan.Steps[i].Guest.Image = m.id
+			}
+		}
+	}
+	return lost
+}
+
+// get waits for an image and imports it.
+func (r *run) get(ctx context.Context, h *host, m *missing) error {
+	step := m.step(h)
+	<-m.ready // soon, too, if ctx ends: the source hears of it
+	if h == m.source {
+		return m.err
+	}
+	if m.err != nil {
+		h.Results[step] = skipped("%v", m.err)
+		return m.err
+	}
+	if ctx.Err() != nil {
+		h.Results[step] = skipped("interrupted")
+		return errors.New("interrupted")
+	}
+	begun := time.Now()
+	progress := func(done int64) {
+		r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Message: "from " + m.source.Host, Done: done})
+	}
+	err := vsnode(ctx, h, m.stream.reader(ctx, progress), io.Discard, "image", "import", "--id", m.id)
+	if broken := m.stream.broken(); err != nil && broken != nil {
+		err = broken // what the importing end makes of half a stream says nothing
+	}
+	result := api.StepResult{Outcome: api.Changed, Took: time.Since(begun)}
+	if err != nil {
+		err = fmt.Errorf("image %s: %w", m.spec.Name, err)
+		result.Outcome, result.Error = api.Failed, err.Error()
+	}
+	h.Results[step] = result
+	return err
+}
+
+// vsnode runs vsnode on a host, and gives what it says if it fails.
+func vsnode(ctx context.Context, h *host, stdin io.Reader, stdout io.Writer, args ...string) error {
+	var stderr tail
+	exit, err := h.node.Run(ctx, stdin, stdout, &stderr, args...)
+	switch {
+	case err != nil:
+		return err
+	case exit != 0:
+		text := strings.TrimPrefix(stderr.last(), "vsnode: ")
+		if text == "" {
+			text = fmt.Sprintf("vsnode %s: exit status %d", strings.Join(args, " "), exit)
+		}
+		return errors.New(text)
+	}
+	return nil
+}
+
+// tail keeps the end of what a program says.
+type tail struct{ buf []byte }
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.buf = append(t.buf, b...)
+	if over := len(t.buf) - 4096; over > 0 {
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+	return len(b), nil
+}
+
+// last is the last line.
+func (t *tail) last() string {
+	text := bytes.TrimRight(t.buf, " \r\n")
+	return string(text[bytes.LastIndexByte(text, '\n')+1:])
+}

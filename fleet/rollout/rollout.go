@@ -1,0 +1,375 @@
+package rollout
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Node is the vsnode of one host, as a rollout needs it. Its methods may be
+// called by several goroutines. When ctx ends, Apply tells the host and waits
+// for what it says came of the steps.
+type Node interface {
+	State(ctx context.Context) (api.State, error)
+	Apply(ctx context.Context, req api.Apply, event func(api.Event)) (api.ApplyResult, error)
+	// Run runs vsnode with other arguments, beside the requests.
+	Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args ...string) (exit int, err error)
+	Close() error
+}
+
+// Fleet is how hosts are reached, and how many at once.
+type Fleet struct {
+	Connect     func(context.Context, *inventory.Host) (Node, error)
+	Unreachable func(error) bool // tells "the host cannot be reached" from "it failed"
+	Forks       int              // hosts that are worked on at once
+	Watch       func(Event)      // may be nil; called by many goroutines
+}
+
+// Event tells how a host goes on.
+type Event struct {
+	Host        string
+	Step        *api.Step // nil: the host as a whole
+	Message     string
+	Done, Total int64
+	Class       Class // of the host, when it is done; else ""
+}
+
+// Class is what came of a host.
+type Class string
+
+const (
+	OK          Class = "ok" // nothing had to change
+	Changed     Class = "changed"
+	Failed      Class = "failed"
+	Unreachable Class = "unreachable"
+	NotStarted  Class = "not started" // interrupted before anything was done
+)
+
+// Report is what came of a run.
+type Report struct {
+	Run   string // its id, which the hosts heard as well
+	Hosts []HostReport
+	Took  time.Duration
+	// Unmatched are patterns of guests that no reached host has a guest for.
+	Unmatched []string
+}
+
+// HostReport is what came of one host.
+type HostReport struct {
+	Host    string
+	Class   Class
+	Err     error // of the host as a whole
+	State   api.State
+	Plan    Plan
+	Results []api.StepResult // one for each of Plan.Steps; none if nothing was to be carried out
+	Took    time.Duration
+}
+
+// run is one run over a fleet.
+type run struct {
+	*Fleet
+	id    string
+	hosts []*host
+	begun time.Time
+}
+
+// host is one host of a run.
+type host struct {
+	HostReport
+	from  *inventory.Host
+	node  Node
+	begun time.Time
+	// one request that changes something at a time: the host works on the
+	// guests of one request side by side, but knows nothing of another's order
+	applying sync.Mutex
+}
+
+func (f *Fleet) start(hosts []*inventory.Host) *run {
+	r := &run{Fleet: f, begun: time.Now()}
+	var b [4]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	r.id = r.begun.UTC().Format("20060102T150405Z-") + hex.EncodeToString(b[:])
+	for _, h := range hosts {
+		r.hosts = append(r.hosts, &host{HostReport: HostReport{Host: h.Name}, from: h})
+	}
+	return r
+}
+
+// report ends the run.
+func (r *run) report() *Report {
+	rep := &Report{Run: r.id, Took: time.Since(r.begun)}
+	for _, h := range r.hosts {
+		rep.Hosts = append(rep.Hosts, h.HostReport)
+	}
+	return rep
+}
+
+// close ends all connections. What one of them has to say of it changes
+// nothing: the results are there.
+func (r *run) close() {
+	var group sync.WaitGroup
+	for _, h := range r.hosts {
+		if h.node != nil {
+			group.Go(func() { h.node.Close() })
+		}
+	}
+	group.Wait()
+}
+
+func (r *run) watch(e Event) {
+	if r.Watch != nil {
+		r.Watch(e)
+	}
+}
+
+// each works on hosts, so many at once; those that it does not come to before
+// ctx ends are left as they are.
+func (r *run) each(ctx context.Context, hosts []*host, do func(context.Context, *host)) {
+	slots := make(chan struct{}, max(1, r.Forks))
+	var group sync.WaitGroup
+	for _, h := range hosts {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		group.Go(func() {
+			defer func() { <-slots }()
+			do(ctx, h)
+		})
+	}
+	group.Wait()
+}
+
+// reach connects to the hosts and asks for their states.
+func (r *run) reach(ctx context.Context) {
+	r.each(ctx, r.hosts, func(ctx context.Context, h *host) {
+		h.begun = time.Now()
+		r.watch(Event{Host: h.Host, Message: "connect"})
+		var err error
+		if h.node, err = r.Connect(ctx, h.from); err == nil {
+			h.State, err = h.node.State(ctx)
+		}
+		if err != nil {
+			r.fail(ctx, h, err)
+		}
+	})
+	for _, h := range r.hosts {
+		if h.Class == "" && h.begun.IsZero() {
+			r.done(h, NotStarted)
+		}
+	}
+}
+
+// fail ends a host's part in the run before anything was changed on it.
+func (r *run) fail(ctx context.Context, h *host, err error) {
+	h.Err = err
+	switch {
+	case ctx.Err() != nil:
+		h.Err = context.Cause(ctx)
+		r.done(h, NotStarted)
+	case r.Unreachable(err):
+		r.done(h, Unreachable)
+	default:
+		r.done(h, Failed)
+	}
+}
+
+func (r *run) done(h *host, class Class) {
+	h.Class = class
+	if !h.begun.IsZero() {
+		h.Took = time.Since(h.begun)
+	}
+	r.watch(Event{Host: h.Host, Class: class})
+}
+
+// reached are the hosts that go on.
+func (r *run) reached() []*host {
+	return slices.DeleteFunc(slices.Clone(r.hosts), func(h *host) bool { return h.Class != "" })
+}
+
+// Plan says what Apply would do.
+func (f *Fleet) Plan(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) *Report {
+	r := f.start(hosts)
+	defer r.close()
+	r.planned(ctx, inv.Image)
+	return r.report()
+}
+
+func (r *run) planned(ctx context.Context, image func(string) *inventory.Image) {
+	r.plan(ctx, image)
+	for _, h := range r.reached() {
+		switch {
+		case len(h.Plan.Refused) > 0:
+			r.done(h, Failed)
+		case len(h.Plan.Steps) > 0:
+			r.done(h, Changed)
+		default:
+			r.done(h, OK)
+		}
+	}
+}
+
+// plan makes the plans of all hosts that can be reached.
+func (r *run) plan(ctx context.Context, image func(string) *inventory.Image) []*missing {
+	r.reach(ctx)
+	for _, h := range r.reached() {
+		h.Plan = Make(h.from, h.State, image)
+	}
+	return r.sources()
+}
+
+// Apply makes the hosts as the inventory says.
+func (f *Fleet) Apply(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) *Report {
+	r := f.start(hosts)
+	defer r.close()
+	r.carryOut(ctx, r.plan(ctx, inv.Image))
+	return r.report()
+}
+
+// carryOut takes the steps of all plans.
+func (r *run) carryOut(ctx context.Context, images []*missing) {
+	for _, h := range r.reached() {
+		h.Results = make([]api.StepResult, len(h.Plan.Steps))
+	}
+	var group sync.WaitGroup
+	for _, m := range images {
+		defer m.close()
+		group.Go(func() { r.provide(ctx, m) })
+	}
+	// Hosts that wait for images come last, so that they hold no place in
+	// which others could be done in the meantime.
+	hosts := r.reached()
+	slices.SortStableFunc(hosts, func(a, b *host) int { return len(a.Plan.images) - len(b.Plan.images) })
+	r.each(ctx, hosts, func(ctx context.Context, h *host) { r.apply(ctx, h, images) })
+	group.Wait()
+	for _, h := range r.reached() {
+		for i, result := range h.Results {
+			if result.Outcome == "" {
+				h.Results[i] = skipped("interrupted")
+			}
+		}
+		r.done(h, h.class(ctx))
+	}
+}
+
+// apply takes the steps of one host.
+func (r *run) apply(ctx context.Context, h *host, images []*missing) {
+	lost := r.fetch(ctx, h, images)
+	var wave []int
+	for i, s := range h.Plan.Steps {
+		if slices.Contains(h.Plan.cuts, i) {
+			r.send(ctx, h, wave)
+			wave = nil
+		}
+		switch {
+		case s.Kind == StepImport || s.Kind == api.StepBuildImage: // done by now
+		case lost[s.Name] != nil:
+			h.Results[i] = skipped("%v", lost[s.Name])
+		default:
+			wave = append(wave, i)
+		}
+	}
+	r.send(ctx, h, wave)
+	r.done(h, h.class(ctx))
+}
+
+func skipped(format string, args ...any) api.StepResult {
+	return api.StepResult{Outcome: api.Skipped, Error: fmt.Sprintf(format, args...)}
+}
+
+// send asks the host to take the steps of these indices and notes their
+// results.
+func (r *run) send(ctx context.Context, h *host, steps []int) {
+	if len(steps) == 0 {
+		return
+	}
+	skip := func(format string, args ...any) {
+		for _, i := range steps {
+			h.Results[i] = skipped(format, args...)
+		}
+	}
+	h.applying.Lock()
+	defer h.applying.Unlock()
+	switch {
+	case h.Err != nil:
+		skip("the host failed before")
+		return
+	case ctx.Err() != nil:
+		skip("interrupted")
+		return
+	}
+	req := api.Apply{Run: r.id}
+	for _, i := range steps {
+		req.Steps = append(req.Steps, h.Plan.Steps[i])
+	}
+	res, err := h.node.Apply(ctx, req, func(e api.Event) {
+		if e.Step >= 0 && e.Step < len(req.Steps) {
+			r.watch(Event{Host: h.Host, Step: &req.Steps[e.Step], Message: e.Message, Done: e.Done, Total: e.Total})
+		}
+	})
+	if err == nil && len(res.Results) != len(steps) {
+		err = fmt.Errorf("vsnode answered %d of %d steps", len(res.Results), len(steps))
+	}
+	if err != nil {
+		h.Err = err
+		for _, i := range steps {
+			h.Results[i] = api.StepResult{Outcome: api.Failed, Error: "the host gave no answer: what came of it is not known; run the same again to find out and finish"}
+		}
+		return
+	}
+	for n, i := range steps {
+		h.Results[i] = res.Results[n]
+	}
+}
+
+// class is what came of a host whose steps were carried out, as far as they
+// were.
+func (h *host) class(ctx context.Context) Class {
+	has := func(outcome api.Outcome) bool {
+		return slices.ContainsFunc(h.Results, func(r api.StepResult) bool { return r.Outcome == outcome })
+	}
+	if ctx.Err() != nil && h.Err == nil && has(api.Skipped) {
+		h.Err = context.Cause(ctx)
+		if !has(api.Changed) && !has(api.Failed) {
+			return NotStarted
+		}
+	}
+	switch {
+	case h.Err != nil || len(h.Plan.Refused) > 0 || has(api.Failed) || has(api.Skipped):
+		return Failed
+	case has(api.Changed):
+		return Changed
+	}
+	return OK
+}
+
+// Problems are the reasons why a host failed: the host's own, guests that it
+// cannot have, steps that failed. Steps that were skipped for the sake of
+// another are not reasons.
+func (h *HostReport) Problems() []error {
+	var list []error
+	if h.Err != nil {
+		list = append(list, h.Err)
+	}
+	for _, refused := range h.Plan.Refused {
+		list = append(list, fmt.Errorf("guest %s: %w", refused.Guest, refused.Err))
+	}
+	for _, result := range h.Results {
+		if result.Outcome == api.Failed {
+			list = append(list, errors.New(result.Error))
+		}
+	}
+	return list
+}

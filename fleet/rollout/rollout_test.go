@@ -1,0 +1,291 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+func TestApplyBuildsOnceAndCarriesTheImageToTheOthers(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2", "lab3")
+	r := f.apply(within(t))
+	if got, want := classes(r), "lab1 changed, lab2 changed, lab3 changed"; got != want {
+		t.Fatalf("got %s, want %s: %v", got, want, r.Hosts)
+	}
+	for name, want := range map[string][]string{
+		"lab1": {"image.build bookworm", "guest.create www", "guest.start www"},
+		"lab2": {"image import", "guest.create www", "guest.start www"},
+		"lab3": {"image import", "guest.create www", "guest.start www"},
+	} {
+		if got := f.hosts[name].log; !slices.Equal(got, want) {
+			t.Errorf("%s did %q, want %q", name, got, want)
+		}
+	}
+	if id := f.hosts["lab2"].state.Guests[0].Image; id == "" || id != f.hosts["lab1"].state.Images[0].ID {
+		t.Errorf("lab2's guest has the image %q", id)
+	}
+}
+
+func TestASecondApplyChangesNothingAndAsksNothing(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2")
+	f.apply(within(t))
+	before := f.hosts["lab1"].requests
+	r := f.apply(within(t))
+	if got, want := classes(r), "lab1 ok, lab2 ok"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if f.hosts["lab1"].requests != before {
+		t.Error("a host with nothing to do was asked to do something")
+	}
+}
+
+func TestAnImageThatAHostHasIsNotBuiltAgain(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2", "lab3")
+	f.hosts["lab3"].has(bookworm)
+	r := f.apply(within(t))
+	for name, h := range f.hosts {
+		if slices.Contains(h.log, "image.build bookworm") {
+			t.Errorf("%s built it", name)
+		}
+	}
+	if s := r.Hosts[0].Plan.Steps[0]; s.Kind != StepImport || s.Why != "lab3 has it" {
+		t.Errorf("lab1 begins with %s: %s", s.Kind, s.Why)
+	}
+}
+
+func TestTwoMissingImagesAreBuiltByTwoHosts(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2")
+	for _, h := range f.inv.Hosts {
+		h.Guests = append(h.Guests, www(named("x", 121), func(g *inventory.Guest) { g.Image = "trixie" }))
+	}
+	r := f.apply(within(t))
+	if got, want := classes(r), "lab1 changed, lab2 changed"; got != want {
+		t.Fatalf("got %s, want %s", got, want)
+	}
+	for name, h := range f.hosts {
+		if n := strings.Count(strings.Join(h.log, ","), "image.build"); n != 1 {
+			t.Errorf("%s built %d images, want 1", name, n)
+		}
+		if len(h.state.Guests) != 2 || len(h.state.Images) != 2 {
+			t.Errorf("%s has %d guests and %d images, want 2 and 2", name, len(h.state.Guests), len(h.state.Images))
+		}
+	}
+}
+
+func TestFaultsStayWhereTheyAre(t *testing.T) {
+	tests := []struct {
+		name    string
+		fault   func(*fakeFleet)
+		classes string
+		lab2    []string
+	}{
+		{
+			"an unreachable host stops no other",
+			func(f *fakeFleet) { f.hosts["lab2"].unreachable = true },
+			"lab1 changed, lab2 unreachable, lab3 changed", nil,
+		},
+		{
+			"an image that cannot be built is missed by its guests only",
+			func(f *fakeFleet) {
+				f.hosts["lab1"].failStep = "image.build bookworm"
+				f.inv.Hosts[1].Guests = append(f.inv.Hosts[1].Guests, www(named("x", 121), func(g *inventory.Guest) { g.Image = "trixie" }))
+			},
+			"lab1 failed, lab2 failed, lab3 failed",
+			[]string{
+				"image.build trixie changed",
+				"image.import bookworm skipped: image bookworm: build on lab1: image.build bookworm: it does not work",
+				"guest.create www skipped: image bookworm: build on lab1: image.build bookworm: it does not work",
+				"guest.start www skipped: image bookworm: build on lab1: image.build bookworm: it does not work",
+				"guest.create x changed",
+				"guest.start x changed",
+			},
+		},
+		{
+			"a guest that fails stops no other guest",
+			func(f *fakeFleet) {
+				f.hosts["lab2"].failStep = "guest.create www"
+				f.inv.Hosts[1].Guests = append(f.inv.Hosts[1].Guests, www(named("x", 121)))
+			},
+			"lab1 changed, lab2 failed, lab3 changed",
+			[]string{
+				"image.import bookworm changed",
+				"guest.create www failed: guest.create www: it does not work",
+				"guest.start www skipped: an earlier step of the guest did not succeed",
+				"guest.create x changed",
+				"guest.start x changed",
+			},
+		},
+		{
+			"a guest that is refused stops no other guest",
+			func(f *fakeFleet) {
+				f.hosts["lab2"].state.Host.Controllers = nil
+				f.inv.Hosts[1].Guests = append(f.inv.Hosts[1].Guests, www(named("x", 121), func(g *inventory.Guest) { g.Limits.CPUs = 1 }))
+			},
+			"lab1 changed, lab2 failed, lab3 changed",
+			[]string{"image.import bookworm changed", "guest.create www changed", "guest.start www changed"},
+		},
+		{
+			"a target that breaks off after so many bytes stops no other",
+			func(f *fakeFleet) { f.hosts["lab2"].importLimit = 100_000 },
+			"lab1 changed, lab2 failed, lab3 changed",
+			[]string{
+				"image.import bookworm failed: image bookworm: no route to host",
+				"guest.create www skipped: image bookworm: no route to host",
+				"guest.start www skipped: image bookworm: no route to host",
+			},
+		},
+		{
+			"a source that breaks off after so many bytes leaves no half image",
+			func(f *fakeFleet) { f.hosts["lab1"].exportLimit = 100_000 },
+			"lab1 changed, lab2 failed, lab3 failed",
+			[]string{
+				"image.import bookworm failed: image bookworm: export from lab1: export: input/output error",
+				"guest.create www skipped: image bookworm: export from lab1: export: input/output error",
+				"guest.start www skipped: image bookworm: export from lab1: export: input/output error",
+			},
+		},
+		{
+			"a host that dies in the middle is not said to have done it",
+			func(f *fakeFleet) { f.hosts["lab2"].dieAt = "guest.start www" },
+			"lab1 changed, lab2 failed, lab3 changed",
+			[]string{
+				"image.import bookworm changed",
+				"guest.create www failed: the host gave no answer: what came of it is not known; run the same again to find out and finish",
+				"guest.start www failed: the host gave no answer: what came of it is not known; run the same again to find out and finish",
+			},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFleet(t, "lab1", "lab2", "lab3")
+			tt.fault(f)
+			r := f.apply(within(t))
+			if got := classes(r); got != tt.classes {
+				t.Errorf("got %s, want %s", got, tt.classes)
+			}
+			if got := results(r.Hosts[1]); !slices.Equal(got, tt.lab2) {
+				t.Errorf("lab2:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.lab2, "\n"))
+			}
+			if failed := r.Hosts[1].Class == Failed || r.Hosts[1].Class == Unreachable; failed {
+				if problems := r.Hosts[1].Problems(); len(problems) == 0 && !strings.Contains(tt.lab2[1], "build on lab1") {
+					t.Error("lab2 failed without a reason")
+				}
+			}
+			for name, h := range f.hosts {
+				for _, image := range h.state.Images {
+					if h.images[image.ID] != image.Spec.Name+content {
+						t.Errorf("%s has half an image", name)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestASlowTargetStopsNoOther(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2", "lab3")
+	f.hosts["lab2"].stall = make(chan struct{})
+	f.hosts["lab3"].before = func(step string) {
+		if step == "guest.start www" {
+			close(f.hosts["lab2"].stall) // lab2 moves when lab3 is as good as done
+		}
+	}
+	if got, want := classes(f.apply(within(t))), "lab1 changed, lab2 changed, lab3 changed"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestAnInterruptedApplyBeginsNoMoreHosts(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2", "lab3")
+	for _, h := range f.hosts {
+		h.has(bookworm)
+	}
+	ctx, interrupt := context.WithCancelCause(within(t))
+	f.hosts["lab1"].before = func(step string) {
+		if step == "guest.start www" {
+			interrupt(errors.New("interrupted"))
+		}
+	}
+	fleet := f.fleet()
+	fleet.Forks = 1
+	r := fleet.start(f.inv.Hosts)
+	defer r.close()
+	r.carryOut(ctx, r.plan(ctx, images))
+	rep := r.report()
+	if got, want := classes(rep), "lab1 failed, lab2 not started, lab3 not started"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := results(rep.Hosts[0]), []string{"guest.create www changed", "guest.start www skipped: interrupted"}; !slices.Equal(got, want) {
+		t.Errorf("lab1: %q, want %q", got, want)
+	}
+	if f.hosts["lab2"].requests != 0 {
+		t.Error("lab2 was begun")
+	}
+}
+
+func TestWhatATakeoverWaitsForIsARequestOfItsOwn(t *testing.T) {
+	f := newFleet(t, "lab1")
+	f.hosts["lab1"].has(bookworm)
+	f.inv.Hosts[0].Guests = []*inventory.Guest{
+		www(named("new", 120, tcp(80))),
+		www(named("old", 120, tcp(80)), func(g *inventory.Guest) { g.State = inventory.Absent }),
+	}
+	f.hosts["lab1"].state.Guests = []api.GuestState{there(isNamed("old", 120, tcp(80)))}
+	if got, want := classes(f.apply(within(t))), "lab1 changed"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := f.hosts["lab1"].requests; got != 2 {
+		t.Errorf("%d requests, want 2", got)
+	}
+}
+
+func TestPlanChangesNothing(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2", "lab3")
+	f.hosts["lab3"].unreachable = true
+	fleet := f.fleet()
+	r := fleet.start(f.inv.Hosts)
+	defer r.close()
+	r.planned(within(t), images)
+	if got, want := classes(r.report()), "lab1 changed, lab2 changed, lab3 unreachable"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	for name, h := range f.hosts {
+		if h.requests != 0 || len(h.log) != 0 {
+			t.Errorf("%s did %q", name, h.log)
+		}
+	}
+}
+
+func TestHostsAreReachedSoManyAtOnce(t *testing.T) {
+	var names []string
+	for i := range 40 {
+		names = append(names, fmt.Sprintf("host%02d", i))
+	}
+	f := newFleet(t, names...)
+	fleet := f.fleet()
+	var mu sync.Mutex
+	told := map[string]Class{}
+	fleet.Watch = func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.Class != "" {
+			told[e.Host] = e.Class
+		}
+	}
+	r := fleet.start(f.inv.Hosts)
+	defer r.close()
+	r.planned(within(t), images)
+	if f.most > fleet.Forks {
+		t.Errorf("%d connections at once, want at most %d", f.most, fleet.Forks)
+	}
+	if len(told) != len(names) {
+		t.Errorf("the end of %d hosts was told of, want %d", len(told), len(names))
+	}
+}

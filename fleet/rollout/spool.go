@@ -1,0 +1,115 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+)
+
+// spool is a stream that many read, each at its own pace and from the
+// beginning, while it is still being written. It lies in a file that has no
+// name, so nothing is left of it whatever happens to this process.
+type spool struct {
+	file *os.File
+
+	mu     sync.Mutex
+	grown  *sync.Cond
+	size   int64
+	closed bool
+	err    error // why it is not whole
+}
+
+func newSpool() (*spool, error) {
+	file, err := os.CreateTemp("", "vsfleet-image-")
+	if err != nil {
+		return nil, fmt.Errorf("keep an image on its way: %w", err)
+	}
+	if err := os.Remove(file.Name()); err != nil {
+		file.Close()
+		return nil, err
+	}
+	s := &spool{file: file}
+	s.grown = sync.NewCond(&s.mu)
+	return s, nil
+}
+
+// Write appends for all readers.
+func (s *spool) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	size := s.size
+	s.mu.Unlock()
+	n, err := s.file.WriteAt(b, size)
+	s.mu.Lock()
+	s.size += int64(n)
+	s.mu.Unlock()
+	s.grown.Broadcast()
+	if err != nil {
+		err = fmt.Errorf("keep an image on its way (TMPDIR=… chooses where): %w", err)
+	}
+	return n, err
+}
+
+// finish tells the readers that no more will come, and why if it is not all.
+func (s *spool) finish(err error) {
+	s.mu.Lock()
+	s.closed, s.err = true, err
+	s.mu.Unlock()
+	s.grown.Broadcast()
+}
+
+// broken is why the stream is not whole, or nil as long as it may become so.
+func (s *spool) broken() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+func (s *spool) close() error { return s.file.Close() }
+
+// reader reads it from the beginning until it is finished, or ctx ends.
+func (s *spool) reader(ctx context.Context, progress func(done int64)) io.Reader {
+	return &spoolReader{spool: s, ctx: ctx, progress: progress}
+}
+
+type spoolReader struct {
+	*spool
+	ctx      context.Context
+	progress func(done int64)
+	off      int64
+	told     int64
+}
+
+// progressStep is how much is read between two words about it.
+const progressStep = 1 << 20
+
+func (r *spoolReader) Read(b []byte) (int, error) {
+	forget := context.AfterFunc(r.ctx, func() {
+		r.mu.Lock() // not between a reader's look at the context and its wait
+		defer r.mu.Unlock()
+		r.grown.Broadcast()
+	})
+	defer forget()
+	r.mu.Lock()
+	for r.off == r.size && !r.closed && r.ctx.Err() == nil {
+		r.grown.Wait()
+	}
+	size, closed, err := r.size, r.closed, r.err
+	r.mu.Unlock()
+	switch {
+	case r.ctx.Err() != nil:
+		return 0, context.Cause(r.ctx)
+	case closed && err != nil: // what came of it is of no use to anyone
+		return 0, err
+	case r.off == size:
+		return 0, io.EOF
+	}
+	n, err := r.file.ReadAt(b[:min(int64(len(b)), size-r.off)], r.off)
+	r.off += int64(n)
+	if r.progress != nil && r.off-r.told >= progressStep {
+		r.told = r.off
+		r.progress(r.off)
+	}
+	return n, err
+}
