@@ -1,0 +1,96 @@
+package nat
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// group is the device group of all our veths ("vs"): what the rules know them
+// by, where a pattern of names could mean somebody else's vswitch0.
+const group = 'v'<<8 | 's'
+
+// gatewayXID stands for the host in the pools: 1 was Linux-VServer's watch
+// context and is no guest's.
+const gatewayXID = 1
+
+// Addresses of the guest with this XID: one of each family, and no more.
+func Addresses(xid int) (v4, v6 netip.Prefix) {
+	return netip.PrefixFrom(address4(xid), 32), netip.PrefixFrom(address6(xid), 128)
+}
+
+// Gateways are the host as the guests see it: on every veth the same.
+func Gateways() (v4, v6 netip.Addr) { return address4(gatewayXID), address6(gatewayXID) }
+
+// address4 is in 100.64.0.0/16, of the block that RFC 6598 keeps from the
+// Internet and that private networks seldom use.
+func address4(xid int) netip.Addr {
+	return netip.AddrFrom4([4]byte{100, 64, byte(xid >> 8), byte(xid)})
+}
+
+// address6 is in fd76:7365:7276:1cad::/64: "vserv" in a unique local prefix
+// (RFC 4193), and the subnet for which the prefix is 0 in ones' complement.
+// See "Forwards on localhost" in the package's documentation.
+func address6(xid int) netip.Addr {
+	return netip.AddrFrom16([16]byte{
+		0xfd, 0x76, 0x73, 0x65, 0x72, 0x76, 0x1c, 0xad,
+		14: byte(xid >> 8), 15: byte(xid),
+	})
+}
+
+// hardwareAddr of eth0 is locally administered and, like the addresses, always
+// the same: nothing in a guest may take it for a new card.
+func hardwareAddr(xid int) net.HardwareAddr {
+	return net.HardwareAddr{0x02, 0x76, 0x73, 0x00, byte(xid >> 8), byte(xid)}
+}
+
+// deviceName of the host's end of a guest's veth.
+func deviceName(xid int) string { return fmt.Sprintf("vs%d", xid) }
+
+func checkXID(xid int) error {
+	if xid < api.MinContext || xid > api.MaxContext {
+		return fmt.Errorf("context %d is not in %d to %d", xid, api.MinContext, api.MaxContext)
+	}
+	return nil
+}
+
+// family is what differs between IPv4 and IPv6.
+type family struct {
+	name     string // suffix of sets and maps
+	number   byte   // NFPROTO_*, AF_*
+	size     uint32 // of an address
+	src, dst uint32 // offsets of the addresses in the header
+	kind     nftables.SetDatatype
+	pool     netip.Prefix
+	gateway  netip.Addr
+	loopback netip.Addr   // what localhost means
+	local    netip.Prefix // what is loopback's
+	address  func(xid int) netip.Addr
+}
+
+func families() [2]family {
+	return [2]family{{
+		name: "4", number: unix.NFPROTO_IPV4, size: 4, src: 12, dst: 16,
+		kind:     nftables.TypeIPAddr,
+		pool:     netip.PrefixFrom(address4(0), 16),
+		gateway:  address4(gatewayXID),
+		loopback: netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+		local:    netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8),
+		address:  address4,
+	}, {
+		name: "6", number: unix.NFPROTO_IPV6, size: 16, src: 8, dst: 24,
+		kind:     nftables.TypeIP6Addr,
+		pool:     netip.PrefixFrom(address6(0), 64),
+		gateway:  address6(gatewayXID),
+		loopback: netip.IPv6Loopback(),
+		local:    netip.PrefixFrom(netip.IPv6Loopback(), 128),
+		address:  address6,
+	}}
+}
+
+func (f family) has(a netip.Addr) bool { return a.Is4() == (f.size == 4) }

@@ -1,0 +1,160 @@
+package nat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+)
+
+// Guest is a guest in nat mode.
+type Guest struct {
+	XID      int
+	Name     string
+	Forwards []port.Forward
+}
+
+// Want is what Sync brings about.
+type Want struct {
+	// Guests in nat mode that have a process. All others lose their veth.
+	Guests []Guest
+	// Reserved are addresses on the host's devices which belong to guests in
+	// its network namespace (own addresses, stand-ins for their ::1): no
+	// forward takes a port of them.
+	Reserved []netip.Addr
+}
+
+// Attach puts eth0 into a guest's network namespace, with the guest's
+// addresses, default routes and lo up; the veth's other end is vs<XID> on the
+// host. The namespace is a file of /proc/PID/ns/net, or a pidfd. Nothing passes
+// before the next Sync that names the guest.
+//
+// A guest that is attached already stays so. An Attach that fails leaves
+// nothing behind.
+func Attach(ctx context.Context, netns *os.File, xid int) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("attach context %d to its private network: %w", xid, err)
+		}
+	}()
+	if err := checkXID(xid); err != nil {
+		return err
+	}
+	unlock, err := lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	guest, err := openNamespace(netns)
+	if err != nil {
+		return err
+	}
+	defer guest.Close()
+	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer host.Close()
+
+	veth, made, err := ensureVeth(host, guest, xid)
+	if err != nil {
+		return err
+	}
+	if made {
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, host.LinkDel(veth))
+			}
+		}()
+	}
+	if err := configureVeth(host, veth); err != nil {
+		return err
+	}
+	return guest.configure(xid)
+}
+
+// Detach removes what Attach made of one guest. It is for undoing a start: a
+// guest that ended takes its veth along, and Sync clears up after it.
+func Detach(ctx context.Context, xid int) error {
+	unlock, err := lock(ctx)
+	if err != nil {
+		return fmt.Errorf("detach context %d: %w", xid, err)
+	}
+	defer unlock()
+	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("detach context %d: open netlink: %w", xid, err)
+	}
+	defer host.Close()
+	veth, err := findLink(host, deviceName(xid))
+	if err == nil && veth != nil && ours(veth) {
+		err = deleteLink(host, veth)
+	}
+	if err != nil {
+		return fmt.Errorf("detach context %d: %w", xid, err)
+	}
+	return nil
+}
+
+// Sync makes the table and the host's forwarding what the running guests need.
+//
+// want is asked while Sync holds the lock: of two vsnode at once, the one that
+// comes second sees what the first has done, and an older list never
+// replaces a newer one. A guest has a process before Attach is called for it, so
+// that a port which want does not name is a dead guest's.
+func Sync(ctx context.Context, want func(context.Context) (Want, error)) error {
+	if err := sync(ctx, want); err != nil {
+		return fmt.Errorf("set up private networks: %w", err)
+	}
+	return nil
+}
+
+func sync(ctx context.Context, want func(context.Context) (Want, error)) error {
+	unlock, err := lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	w, err := want(ctx)
+	if err != nil {
+		return err
+	}
+	ws, err := inwards(w.Guests)
+	if err != nil {
+		return err
+	}
+	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer host.Close()
+
+	if len(w.Guests) == 0 {
+		if err := removeTable(); err != nil {
+			return err
+		}
+	} else {
+		t, err := newTable(w, ws)
+		if err != nil {
+			return err
+		}
+		if err := t.replace(); err != nil {
+			return err
+		}
+		if err := enableForwarding(host); err != nil {
+			return err
+		}
+	}
+	// Only now may a guest's veth pass: the guard knows who is who.
+	if err := reconcileVeths(host, w.Guests); err != nil {
+		return err
+	}
+	return endFlows(host, ws)
+}

@@ -1,0 +1,210 @@
+package nat
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Problems are what keeps private networks from working on this host and is
+// not ours to change: one line each, with the cure.
+func Problems(ctx context.Context) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	conn, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	defer conn.CloseLasting()
+	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	defer host.Close()
+
+	chains, err := conn.ListChains()
+	if err != nil {
+		return nil, fmt.Errorf("list nftables chains: %w", err)
+	}
+	problems, err := droppers(conn, chains)
+	if err != nil {
+		return nil, err
+	}
+	for family, names := range map[string]string{"iptables": "/proc/net/ip_tables_names", "ip6tables": "/proc/net/ip6_tables_names"} {
+		b, err := os.ReadFile(names)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("look for legacy iptables: %w", err)
+		}
+		if strings.Contains("\n"+string(b), "\nfilter\n") {
+			problems = append(problems, fmt.Sprintf("rules of %[1]s-legacy are loaded, whose policy cannot be told from here: if `%[1]s-legacy -S FORWARD` says DROP, accept vs+ there, in (-i) and out (-o)", family))
+		}
+	}
+	more, err := strangers(host)
+	if err != nil {
+		return nil, err
+	}
+	problems = append(problems, more...)
+	lost, err := tableLost(host, chains)
+	if err != nil {
+		return nil, err
+	}
+	if lost {
+		problems = append(problems, "table inet "+tableName+" is gone while guests run (`nft flush ruleset`?): the next start or stop of a guest brings it back")
+	}
+	return problems, nil
+}
+
+// droppers finds the base chains that drop what is forwarded, unless their
+// table has a rule about our devices: then somebody has seen to it.
+func droppers(conn *nftables.Conn, chains []*nftables.Chain) ([]string, error) {
+	var problems []string
+	for _, c := range chains {
+		family, layer3 := map[nftables.TableFamily]string{
+			nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet",
+		}[c.Table.Family]
+		if !layer3 || c.Hooknum == nil || *c.Hooknum != *nftables.ChainHookForward || c.Table.Name == tableName && family == "inet" {
+			continue
+		}
+		rules, err := conn.GetRules(c.Table, c)
+		if err != nil {
+			return nil, fmt.Errorf("read rules of table %s %s: %w", family, c.Table.Name, err)
+		}
+		if !(c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop) && !endsInDrop(rules) {
+			continue
+		}
+		in, out, err := mentions(conn, chains, c.Table)
+		if err != nil {
+			return nil, fmt.Errorf("read rules of table %s %s: %w", family, c.Table.Name, err)
+		}
+		if in && out {
+			continue
+		}
+		problems = append(problems, fmt.Sprintf(
+			"chain %[3]s of table %[1]s %[2]s drops what is forwarded, guests' packets too: accept them there, e.g. `nft insert rule %[1]s %[2]s %[3]s iifname \"vs*\" accept` and `… oifname \"vs*\" accept` (docker: both in DOCKER-USER; ufw: `ufw route allow in on vs+` and `… out on vs+`; firewalld: vs+ into zone trusted)",
+			family, c.Table.Name, c.Name))
+	}
+	return problems, nil
+}
+
+// endsInDrop says whether the last rule drops or rejects whatever comes.
+func endsInDrop(rules []*nftables.Rule) bool {
+	if len(rules) == 0 {
+		return false
+	}
+	for _, e := range rules[len(rules)-1].Exprs {
+		switch e := e.(type) {
+		case *expr.Counter, *expr.Log, *expr.Limit:
+		case *expr.Reject:
+			return true
+		case *expr.Verdict:
+			return e.Kind == expr.VerdictDrop
+		default:
+			return false
+		}
+	}
+	return false
+}
+
+// mentions says whether a table has rules, other than drops, about what comes
+// from our devices and about what goes to them.
+func mentions(conn *nftables.Conn, chains []*nftables.Chain, t *nftables.Table) (in, out bool, err error) {
+	for _, c := range chains {
+		if c.Table.Name != t.Name || c.Table.Family != t.Family {
+			continue
+		}
+		rules, err := conn.GetRules(c.Table, c)
+		if err != nil {
+			return false, false, err
+		}
+		for _, r := range rules {
+			i, o := about(r)
+			in, out = in || i, out || o
+		}
+	}
+	return in, out, nil
+}
+
+func about(r *nftables.Rule) (in, out bool) {
+	var key expr.MetaKey
+	for _, e := range r.Exprs {
+		switch e := e.(type) {
+		case *expr.Meta:
+			key = e.Key
+		case *expr.Cmp:
+			named := e.Op == expr.CmpOpEq && (bytes.HasPrefix(e.Data, []byte("vs")) || bytes.Equal(e.Data, ourGroup()))
+			in = in || named && (key == expr.MetaKeyIIFNAME || key == expr.MetaKeyIIFGROUP)
+			out = out || named && (key == expr.MetaKeyOIFNAME || key == expr.MetaKeyOIFGROUP)
+		case *expr.Verdict:
+			if e.Kind == expr.VerdictDrop {
+				return false, false
+			}
+		}
+	}
+	return in, out
+}
+
+// strangers finds routes of others into our pools, in any routing table:
+// Tailscale and providers' networks use 100.64.0.0/10, too.
+func strangers(host *netlink.Handle) ([]string, error) {
+	links, err := again(host.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list the host's devices: %w", err)
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		if !ours(l) {
+			names[l.Attrs().Index] = l.Attrs().Name
+		}
+	}
+	var problems []string
+	for _, f := range families() {
+		routes, err := again(func() ([]netlink.Route, error) {
+			return host.RouteListFiltered(int(f.number), &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list the host's routes: %w", err)
+		}
+		for _, r := range routes {
+			dev, others := names[r.LinkIndex]
+			if !others || r.Dst == nil || r.Type == unix.RTN_BROADCAST {
+				continue
+			}
+			bits, _ := r.Dst.Mask.Size()
+			addr, _ := netip.AddrFromSlice(r.Dst.IP)
+			p := netip.PrefixFrom(addr.Unmap(), bits)
+			if bits > 0 && p.Overlaps(f.pool) {
+				problems = append(problems, fmt.Sprintf("route %s on device %s meets the guests' private addresses %s: guests and whoever is there cannot reach each other; use another range there, or no guests in nat mode on this host", p, dev, f.pool))
+			}
+		}
+	}
+	return problems, nil
+}
+
+func tableLost(host *netlink.Handle, chains []*nftables.Chain) (bool, error) {
+	for _, c := range chains {
+		if c.Table.Name == tableName && c.Table.Family == nftables.TableFamilyINet {
+			return false, nil
+		}
+	}
+	links, err := again(host.LinkList)
+	if err != nil {
+		return false, fmt.Errorf("list the host's devices: %w", err)
+	}
+	for _, l := range links {
+		if ours(l) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
