@@ -1,0 +1,51 @@
+# make help lists what there is. demo, test and bench install what they need
+# from Debian's packages (scripts/install) and can be run again.
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+LDFLAGS := -s -w -buildid= -X main.version=$(VERSION)
+export CGO_ENABLED := 0
+
+NODES   := fleet/push/binaries/vsnode-linux-amd64.zst fleet/push/binaries/vsnode-linux-arm64.zst
+SOURCES := $(shell git ls-files -co --exclude-standard '*.go' 'node/netctx/*.o' 2>/dev/null) go.mod go.sum
+
+.PHONY: help build demo test bench lint clean
+.DEFAULT_GOAL := help
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+build: bin/vsfleet bin/vsnode ## bin/vsfleet and bin/vsnode, both static
+
+bin/vsfleet: $(NODES) $(SOURCES)
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/vsfleet
+
+bin/vsnode: $(SOURCES)
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/vsnode
+
+bin/vsnode-%: $(SOURCES)
+	GOARCH=$* $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/vsnode
+
+# Two vsnodes are carried inside vsfleet, compressed once.
+fleet/push/binaries/vsnode-linux-%.zst: bin/vsnode-%
+	$(GO) run ./fleet/push/pack -o $@ $<
+
+demo: ## three practice hosts, nine guests, one table: the main job (KEEP=1 keeps the lab)
+	scripts/install demo
+	$(MAKE) --no-print-directory build
+	scripts/demo
+
+test: ## all tests; needs root, takes some minutes
+	scripts/install test
+	$(MAKE) --no-print-directory build
+	scripts/test
+
+bench: ## measure beside crun, runc, nsenter, pdsh and ansible
+	scripts/install bench
+	$(MAKE) --no-print-directory build
+	scripts/bench
+
+lint: ## gofmt, vet and golangci-lint (if it is installed)
+	scripts/lint
+
+clean: ## remove what was built
+	rm -rf bin $(NODES)

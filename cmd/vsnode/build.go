@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+const buildUsage = `vserver NAME build -m METHOD [OPTIONS] [-- METHOD'S ARGUMENTS]
+
+  -m METHOD               debootstrap (-- -d SUITE [-m MIRROR] [-s SCRIPT] [-- TOOL'S OPTIONS])
+                          or template (-- -t ARCHIVE [-t ARCHIVE …])
+  --context N             2 to 49151; else the first free one from 40000
+  --hostname NAME
+  --interface [NAME=][DEV:]ADDRESS[/PREFIX|/MASK]   repeatable; DEV "nodev": an address of the host's
+  --netdev DEV --netmask MASK --netprefix PREFIX    for interfaces that do not say
+  --port PORT[/PROTO]     repeatable: ports that the guest owns on a shared address
+  --nat                   a private network behind the host instead of an interface
+  --forward HOST:GUEST[/PROTO]   repeatable, with --nat: a port of the host that leads inside
+  --initstyle plain       the guest's own /sbin/init
+  --initcommand ARG       repeatable: process 1 and its arguments instead
+  --force                 remove a guest of that name first
+`
+
+// list is a flag that may be given several times.
+type list []string
+
+func (l *list) String() string     { return strings.Join(*l, ",") }
+func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+// buildFlags are util-vserver's options of build that mean something here, and
+// ours.
+type buildFlags struct {
+	method, netdev, mask, prefix string
+	interfaces, ports, forwards  list
+	nat, force                   bool
+	g                            api.Guest
+	args                         []string
+}
+
+func parseBuild(name string, args []string) (buildFlags, error) {
+	b := buildFlags{g: api.Guest{Name: name}}
+	fs := flag.NewFlagSet("build", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.StringVar(&b.method, "m", "", "")
+	fs.IntVar(&b.g.Context, "context", 0, "")
+	fs.StringVar(&b.g.Hostname, "hostname", "", "")
+	fs.Var(&b.interfaces, "interface", "")
+	fs.StringVar(&b.netdev, "netdev", "", "")
+	fs.StringVar(&b.mask, "netmask", "", "")
+	fs.StringVar(&b.prefix, "netprefix", "", "")
+	fs.Var(&b.ports, "port", "")
+	fs.BoolVar(&b.nat, "nat", false, "")
+	fs.Var(&b.forwards, "forward", "")
+	fs.StringVar(&b.g.Init.Style, "initstyle", "", "")
+	fs.Var((*list)(&b.g.Init.Command), "initcommand", "")
+	fs.BoolVar(&b.force, "force", false, "")
+	if err := fs.Parse(args); err != nil {
+		return b, err
+	}
+	b.args = fs.Args()
+	if b.method == "" {
+		return b, errors.New("no build method given (-m debootstrap, -m template)")
+	}
+	if len(b.g.Init.Command) > 0 {
+		b.g.Init.Style = "command"
+	}
+	return b, b.network()
+}
+
+// network turns the options into what the guest may use.
+func (b *buildFlags) network() error {
+	n := &b.g.Network
+	for _, s := range b.ports {
+		r, err := port.Parse(s)
+		if err != nil {
+			return err
+		}
+		n.Ports = append(n.Ports, r)
+	}
+	for _, s := range b.forwards {
+		f, err := port.ParseForward(s)
+		if err != nil {
+			return err
+		}
+		n.Forwards = append(n.Forwards, f)
+	}
+	if b.nat {
+		if len(b.interfaces) > 0 {
+			return errors.New("--nat and --interface: a guest has a private network or addresses of the host's")
+		}
+		n.Mode = api.ModeNAT
+		return nil
+	}
+	if len(b.interfaces) == 0 {
+		return errors.New("no --interface ADDRESS given (or --nat)")
+	}
+	for i, text := range b.interfaces {
+		addr, dev, err := b.parseInterface(text)
+		if err != nil {
+			return err
+		}
+		mode := api.ModeOwn
+		if dev == "nodev" {
+			mode, dev = api.ModeShared, ""
+		}
+		if i > 0 && (mode != n.Mode || dev != n.Dev) {
+			return fmt.Errorf("interface %q: all addresses of a guest go onto one device, or all are shared (nodev)", text)
+		}
+		n.Mode, n.Dev = mode, dev
+		n.Addresses = append(n.Addresses, addr)
+	}
+	return nil
+}
+
+// parseInterface reads [NAME=][DEV:]ADDRESS[/PREFIX|/MASK]. The name was a
+// label of the device's alias, which no program needs any more.
+func (b *buildFlags) parseInterface(text string) (netip.Prefix, string, error) {
+	rest := text
+	if _, after, ok := strings.Cut(rest, "="); ok {
+		rest = after
+	}
+	dev := b.netdev
+	host, size, sized := strings.Cut(rest, "/")
+	if _, err := netip.ParseAddr(host); err != nil {
+		before, after, ok := strings.Cut(host, ":")
+		if !ok {
+			return netip.Prefix{}, "", fmt.Errorf("interface %q: %q is not an address", text, host)
+		}
+		dev, host = before, after
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.Prefix{}, "", fmt.Errorf("interface %q: %q is not an address", text, host)
+	}
+	if !sized {
+		size = b.prefix
+		if size == "" {
+			size = b.mask
+		}
+	}
+	bits, err := prefixLength(addr, size)
+	if err != nil {
+		return netip.Prefix{}, "", fmt.Errorf("interface %q: %w", text, err)
+	}
+	if dev == "" {
+		fmt.Fprintf(os.Stderr, "No device specified for interface '%s'; setting 'nodev'\n", host)
+		dev = "nodev"
+	}
+	return netip.PrefixFrom(addr, bits), dev, nil
+}
+
+// prefixLength reads "24" or "255.255.255.0"; nothing means the whole address.
+func prefixLength(addr netip.Addr, size string) (int, error) {
+	if size == "" {
+		return addr.BitLen(), nil
+	}
+	if mask, err := netip.ParseAddr(size); err == nil && mask.Is4() && addr.Is4() {
+		m := mask.As4()
+		v := uint32(m[0])<<24 | uint32(m[1])<<16 | uint32(m[2])<<8 | uint32(m[3])
+		for bits := 0; bits <= 32; bits++ {
+			if v == uint32(0xffffffff<<(32-bits)) {
+				return bits, nil
+			}
+		}
+		return 0, fmt.Errorf("mask %s has holes", size)
+	}
+	p, err := netip.ParsePrefix(addr.String() + "/" + size)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no prefix length and no mask", size)
+	}
+	return p.Bits(), nil
+}
+
+func (v verb) build(ctx context.Context, args []string) error {
+	b, err := parseBuild(v.name, args)
+	if errors.Is(err, flag.ErrHelp) {
+		_, err := io.WriteString(os.Stdout, buildUsage)
+		return err
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "vserver: build: %v\n", err)
+		return exitError(1)
+	}
+	// What is wrong with the guest is found before a minute of building.
+	if _, err := v.h.Guests.State(v.name); err == nil {
+		if !b.force {
+			return fmt.Errorf("build guest %s: it is there already (vserver %s delete, or --force)", v.name, v.name)
+		}
+		if err := v.h.Guests.Delete(ctx, v.name); err != nil {
+			return err
+		}
+	}
+	if err := v.h.Guests.Claim(b.g); err != nil {
+		return err
+	}
+	img, _, err := v.h.Images.Build(ctx, api.ImageSpec{Name: v.name, Method: b.method, Args: b.args}, v.progress())
+	if err != nil {
+		return err
+	}
+	b.g.Image = img.ID
+	return v.h.Guests.Create(ctx, b.g)
+}
+
+// progress tells what a build does, a line a stage.
+func (v verb) progress() func(msg string, done, total int64) {
+	if v.silent {
+		return func(string, int64, int64) {}
+	}
+	last := ""
+	return func(msg string, done, total int64) {
+		if total > 0 {
+			msg = fmt.Sprintf("%s (%d of %d)", msg, done, total)
+		}
+		if msg != last {
+			fmt.Fprintln(os.Stderr, msg)
+			last = msg
+		}
+	}
+}

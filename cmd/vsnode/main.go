@@ -1,0 +1,108 @@
+// Command vsnode builds and runs guests on the host that it is on. vsfleet
+// pushes it there and drives it; on the host it is also Linux-VServer's
+// vserver and vserver-stat, by the name it is called with (vsnode install
+// makes the links).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node"
+)
+
+// version is set by the linker.
+var version = "development"
+
+// exitError ends the program with a status; its text, if any, has been said.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// usageError is told with the way to the help.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+const usage = `vsnode runs Linux guests on this host.
+
+  vsnode serve                    answer a controller on standard input and output
+  vsnode check                    is this host able, and what is in the way
+  vsnode stat                     what the host and its guests use (vserver-stat)
+  vsnode vserver NAME COMMAND     a guest: build, start, stop, enter … (see vsnode vserver --help)
+  vsnode image list               reference installations on this host
+  vsnode image export ID          write one to standard output
+  vsnode image import [--id ID]   read one from standard input
+  vsnode image remove ID
+  vsnode install                  put vsnode, vserver and vserver-stat into /usr/local/sbin
+  vsnode version
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	err := run(ctx, filepath.Base(os.Args[0]), os.Args[1:])
+	stop()
+	var exit exitError
+	var use usageError
+	switch {
+	case err == nil:
+	case errors.As(err, &exit):
+		os.Exit(int(exit))
+	case errors.As(err, &use):
+		fmt.Fprintf(os.Stderr, "vsnode: %s\n", use)
+		os.Exit(2)
+	default:
+		fmt.Fprintf(os.Stderr, "vsnode: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// run does what the name that vsnode was called by says.
+func run(ctx context.Context, name string, args []string) error {
+	switch name {
+	case "vserver":
+		return vserver(ctx, args)
+	case "vserver-stat":
+		return vserverStat(ctx, args)
+	}
+	if len(args) == 0 {
+		io.WriteString(os.Stderr, usage)
+		return exitError(2)
+	}
+	switch cmd, rest := args[0], args[1:]; cmd {
+	case "serve":
+		return serveController(ctx, rest)
+	case "check":
+		return checkHost(ctx, rest)
+	case "stat":
+		return vserverStat(ctx, rest)
+	case "vserver":
+		return vserver(ctx, rest)
+	case "image":
+		return image(ctx, rest)
+	case "install":
+		return install(rest)
+	case "version":
+		fmt.Println("vsnode", version)
+		return nil
+	case "help", "--help", "-h":
+		_, err := io.WriteString(os.Stdout, usage)
+		return err
+	default:
+		return usageError(fmt.Sprintf("unknown command %q; vsnode help lists them", cmd))
+	}
+}
+
+func open() (*node.Host, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("only root can run guests (sudo vsnode …)")
+	}
+	return node.Open(version)
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/vsfleet/vsfleet/node"
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/guest"
+)
+
+const vserverUsage = `vserver [--silent] [--] NAME COMMAND [ARGUMENTS]
+
+  build -m METHOD OPTIONS [-- METHOD'S ARGUMENTS]   make a guest (vserver NAME build --help)
+  start | stop | restart | condrestart
+  enter                     a shell in the guest, on a terminal
+  exec COMMAND…             run a command in it as root
+  suexec USER COMMAND…      run a command in it as a user
+  status                    is it running (0), or stopped (3)
+  running                   the same without a word: 0 or 1
+  delete                    stop it and remove all of it
+`
+
+// Exit statuses of util-vserver's vserver.
+const (
+	exitUsage   = exitError(2)
+	exitStopped = exitError(3) // LSB: program is not running
+	exitNoGuest = exitError(5) // LSB: program is not installed
+)
+
+func vserver(ctx context.Context, args []string) error {
+	silent := false
+options:
+	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
+		switch args[0] {
+		case "--silent":
+			silent = true
+		case "-s", "--sync", "-v", "--verbose":
+			// A start and a stop always wait, and there is nothing more to say.
+		case "--help", "-h":
+			_, err := io.WriteString(os.Stdout, vserverUsage)
+			return err
+		case "--version":
+			fmt.Println("vserver (vsnode)", version)
+			return nil
+		case "--":
+			args = args[1:]
+			break options
+		default:
+			fmt.Fprintf(os.Stderr, "vserver: unknown option %q\n%s", args[0], vserverUsage)
+			return exitError(1)
+		}
+		args = args[1:]
+	}
+	if len(args) < 2 {
+		io.WriteString(os.Stderr, vserverUsage)
+		return exitUsage
+	}
+	h, err := open()
+	if err != nil {
+		return err
+	}
+	v := verb{h: h, name: args[0], silent: silent}
+	err = v.do(ctx, args[1], args[2:])
+	if errors.Is(err, guest.ErrNoGuest) {
+		fmt.Fprintf(os.Stderr, "vserver: %v; build it first (vserver %s build -m …)\n", err, v.name)
+		return exitNoGuest
+	}
+	return err
+}
+
+// verb is one call of vserver.
+type verb struct {
+	h      *node.Host
+	name   string
+	silent bool
+}
+
+func (v verb) do(ctx context.Context, command string, args []string) error {
+	takes := func(n int) error {
+		if len(args) > n {
+			fmt.Fprintf(os.Stderr, "vserver: %s takes no argument %q\n", command, args[n])
+			return exitUsage
+		}
+		return nil
+	}
+	switch command {
+	case "build":
+		return v.build(ctx, args)
+	case "exec", "suexec":
+		return v.exec(command, args)
+	}
+	if err := takes(0); err != nil {
+		return err
+	}
+	switch command {
+	case "start":
+		return v.start(ctx)
+	case "stop":
+		return v.stop(ctx)
+	case "restart":
+		if err := v.stop(ctx); err != nil {
+			return err
+		}
+		return v.start(ctx)
+	case "condrestart":
+		on, err := v.h.Guests.Running(v.name)
+		if err != nil || !on {
+			return err
+		}
+		if err := v.stop(ctx); err != nil {
+			return err
+		}
+		return v.start(ctx)
+	case "enter":
+		return v.run(guest.Program{})
+	case "status":
+		return v.status()
+	case "running":
+		on, err := v.h.Guests.Running(v.name)
+		if err == nil && !on {
+			return exitError(1)
+		}
+		return err
+	case "delete":
+		return v.delete(ctx)
+	}
+	fmt.Fprintf(os.Stderr, "vserver: unknown command %q\n%s", command, vserverUsage)
+	return exitUsage
+}
+
+func (v verb) start(ctx context.Context) error {
+	err := v.h.Guests.Start(ctx, v.name, guest.Options{})
+	if errors.Is(err, guest.ErrRunning) {
+		v.say("Vserver '%s' is already running", v.name)
+		return nil
+	}
+	return err
+}
+
+func (v verb) stop(ctx context.Context) error {
+	outcome, err := v.h.Guests.Stop(ctx, v.name)
+	if err == nil && outcome == api.Unchanged {
+		v.say("Vserver '%s' is not running", v.name)
+	}
+	return err
+}
+
+func (v verb) say(format string, args ...any) {
+	if !v.silent {
+		fmt.Fprintf(os.Stderr, format+"\n", args...)
+	}
+}
+
+func (v verb) exec(command string, args []string) error {
+	var p guest.Program
+	if command == "suexec" {
+		if len(args) < 2 {
+			fmt.Fprintln(os.Stderr, "vserver: suexec wants a user and a command")
+			return exitUsage
+		}
+		if on, err := v.h.Guests.Running(v.name); err != nil || !on {
+			return errors.Join(err, errors.New("'vserver ... suexec' is supported for running vservers only"))
+		}
+		var err error
+		if p.User, err = v.h.Guests.User(v.name, args[0]); err != nil {
+			return err
+		}
+		args = args[1:]
+	}
+	if len(args) == 0 {
+		fmt.Fprintf(os.Stderr, "vserver: %s wants a command\n", command)
+		return exitUsage
+	}
+	p.Argv = args
+	return v.run(p)
+}
+
+func (v verb) run(p guest.Program) error {
+	code, err := v.h.Guests.Run(v.name, p)
+	if err != nil {
+		return err
+	}
+	if code != 0 {
+		return exitError(code)
+	}
+	return nil
+}
+
+func (v verb) status() error {
+	st, err := v.h.Guests.State(v.name)
+	if err != nil {
+		return err
+	}
+	if st.Status != api.Running {
+		fmt.Printf("Vserver '%s' is stopped\n", v.name)
+		return exitStopped
+	}
+	fmt.Printf("Vserver '%s' is running at context '%d'\nNumber of processes: %d\n", v.name, st.Context, st.Processes)
+	if !st.Started.IsZero() {
+		up := time.Since(st.Started)
+		days := ""
+		if d := int(up.Hours()) / 24; d > 0 {
+			days = fmt.Sprintf("%d days, ", d)
+		}
+		fmt.Printf("Uptime: %s%02d:%02d\n", days, int(up.Hours())%24, int(up.Minutes())%60)
+	}
+	return nil
+}
+
+func (v verb) delete(ctx context.Context) error {
+	if !v.silent {
+		fmt.Printf("Are you sure you want to delete the vserver %s (y/N) ", v.name)
+		answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+			return exitUsage
+		}
+	}
+	return v.h.Guests.Delete(ctx, v.name)
+}

@@ -1,0 +1,132 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/guest"
+)
+
+// sideBySide is how many guests are worked on at once. More than the cores of
+// a small machine: most of a start waits for the kernel.
+const sideBySide = 8
+
+// Apply takes the steps of a plan: those of images first, one after the other,
+// then those of guests, several guests at once, each guest's in order. A step
+// that fails ends the steps of its guest; a failed image those of the guests
+// are the controller's to leave out. When ctx ends, steps under way finish or
+// undo, and what has not begun is skipped.
+func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
+	results := make([]api.StepResult, len(req.Steps))
+	var say sync.Mutex
+	do := func(i int) bool {
+		if err := ctx.Err(); err != nil {
+			results[i] = api.StepResult{Outcome: api.Skipped, Error: "interrupted"}
+			return false
+		}
+		start := time.Now()
+		r, err := h.step(ctx, req.Steps[i], func(msg string, done, total int64) {
+			say.Lock()
+			defer say.Unlock()
+			emit(api.Event{Run: req.Run, Step: i, Message: msg, Done: done, Total: total})
+		})
+		r.Took = time.Since(start)
+		if err != nil {
+			r.Outcome, r.Error = api.Failed, err.Error()
+		}
+		results[i] = r
+		return err == nil
+	}
+	var order []string
+	guests := map[string][]int{}
+	for i, s := range req.Steps {
+		if s.Kind == api.StepBuildImage {
+			do(i)
+			continue
+		}
+		name := s.Name
+		if s.Guest != nil {
+			name = s.Guest.Name
+		}
+		if !slices.Contains(order, name) {
+			order = append(order, name)
+		}
+		guests[name] = append(guests[name], i)
+	}
+	var group errgroup.Group
+	group.SetLimit(sideBySide)
+	for _, name := range order {
+		group.Go(func() error {
+			for n, i := range guests[name] {
+				if do(i) {
+					continue
+				}
+				for _, rest := range guests[name][n+1:] {
+					results[rest] = api.StepResult{Outcome: api.Skipped, Error: "an earlier step of the guest did not succeed"}
+				}
+				break
+			}
+			return nil
+		})
+	}
+	return api.ApplyResult{Results: results}, group.Wait()
+}
+
+// step takes one step.
+func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64, int64)) (api.StepResult, error) {
+	changed := api.StepResult{Outcome: api.Changed}
+	switch s.Kind {
+	case api.StepBuildImage:
+		if s.Image == nil {
+			return changed, errors.New("build image: the step has no image")
+		}
+		return h.buildImage(ctx, *s.Image, progress)
+	case api.StepCreate, api.StepConfigure:
+		if s.Guest == nil {
+			return changed, fmt.Errorf("%s: the step has no guest", s.Kind)
+		}
+		if s.Kind == api.StepCreate {
+			return changed, h.Guests.Create(ctx, *s.Guest)
+		}
+		outcome, err := h.Guests.Configure(ctx, *s.Guest)
+		return api.StepResult{Outcome: outcome}, err
+	case api.StepStart:
+		err := h.Guests.Start(ctx, s.Name, guest.Options{})
+		if errors.Is(err, guest.ErrRunning) {
+			return api.StepResult{Outcome: api.Unchanged}, nil
+		}
+		return changed, err
+	case api.StepStop:
+		outcome, err := h.Guests.Stop(ctx, s.Name)
+		return api.StepResult{Outcome: outcome}, err
+	case api.StepRestart:
+		if _, err := h.Guests.Stop(ctx, s.Name); err != nil {
+			return changed, err
+		}
+		return changed, h.Guests.Start(ctx, s.Name, guest.Options{})
+	case api.StepDelete:
+		return changed, h.Guests.Delete(ctx, s.Name)
+	case api.StepPrune:
+		return changed, h.RemoveImage(ctx, s.Name)
+	}
+	return changed, fmt.Errorf("unknown step %q", s.Kind)
+}
+
+func (h *Host) buildImage(ctx context.Context, spec api.ImageSpec, progress func(string, int64, int64)) (api.StepResult, error) {
+	img, changed, err := h.Images.Build(ctx, spec, progress)
+	if err != nil {
+		return api.StepResult{}, err
+	}
+	r := api.StepResult{Outcome: api.Unchanged, Image: &img}
+	if changed {
+		r.Outcome = api.Changed
+	}
+	return r, nil
+}

@@ -1,0 +1,310 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/nat"
+)
+
+// configured reads all guests. One that cannot be read is no reason to refuse
+// another; what it claims is then unknown.
+func (h *Host) configured() ([]api.Guest, error) {
+	names, err := h.Names()
+	if err != nil {
+		return nil, err
+	}
+	var all []api.Guest
+	for _, name := range names {
+		if c, err := h.Read(name); err == nil {
+			all = append(all, c.Guest)
+		}
+	}
+	return all, nil
+}
+
+// Create configures a guest and makes the directory for what it writes. An
+// existing guest of that name is an error: Configure changes it.
+func (h *Host) Create(ctx context.Context, g api.Guest) error {
+	return h.locked(g.Name, "create", func() error {
+		if _, err := os.Lstat(h.config(g.Name)); err == nil {
+			return fmt.Errorf("it is there already (%s)", h.config(g.Name))
+		}
+		return h.withClaims(&g, func() error {
+			if err := h.makeData(g); err != nil {
+				return err
+			}
+			if err := h.write(g, h.own(g.Name)); err != nil {
+				return err
+			}
+			return os.Remove(h.incomplete(g.Name))
+		})
+	})
+}
+
+// Configure changes what a guest is; a running one takes it at its next start.
+func (h *Host) Configure(ctx context.Context, g api.Guest) (api.Outcome, error) {
+	outcome := api.Unchanged
+	err := h.locked(g.Name, "configure", func() error {
+		old, err := h.Read(g.Name)
+		if err != nil {
+			return err
+		}
+		if g.Context == 0 {
+			g.Context = old.Context
+		}
+		if g.Context != old.Context {
+			// Ids on disk are the guest's own, so only a running guest minds.
+			if running, err := h.running(g.Name); err != nil || running {
+				return errors.Join(err, fmt.Errorf("its context changes from %d to %d: stop it first", old.Context, g.Context))
+			}
+		}
+		if reflect.DeepEqual(old.Guest, g) {
+			return nil
+		}
+		outcome = api.Changed
+		return h.withClaims(&g, func() error { return h.write(g, old.Root) })
+	})
+	return outcome, err
+}
+
+// withClaims runs f with all configurations locked, after g was found to claim
+// nothing that another has. It chooses a context where g has none.
+func (h *Host) withClaims(g *api.Guest, f func() error) error {
+	unlock, err := h.lock("")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	all, err := h.configured()
+	if err != nil {
+		return err
+	}
+	if g.Context == 0 {
+		if g.Context, err = freeContext(all); err != nil {
+			return err
+		}
+	}
+	if err := check(*g); err != nil {
+		return err
+	}
+	if err := conflict(*g, all); err != nil {
+		return err
+	}
+	return f()
+}
+
+// freeContext is the first unused one from 40000, where Linux-VServer's
+// automatic contexts began.
+func freeContext(all []api.Guest) (int, error) {
+	used := map[int]bool{}
+	for _, g := range all {
+		used[g.Context] = true
+	}
+	for xid := api.FirstAutoContext; xid <= api.MaxContext; xid++ {
+		if !used[xid] {
+			return xid, nil
+		}
+	}
+	return 0, fmt.Errorf("no context is free from %d to %d: give one", api.FirstAutoContext, api.MaxContext)
+}
+
+// check refuses what no configuration may say.
+func check(g api.Guest) error {
+	n := g.Network
+	switch {
+	case g.Context < api.MinContext || g.Context > api.MaxContext:
+		return fmt.Errorf("context %d: want %d to %d", g.Context, api.MinContext, api.MaxContext)
+	case strings.ContainsAny(g.Hostname+g.Image+g.Mark+n.Dev+strings.Join(g.Init.Command, ""), "\n\x00"):
+		return errors.New("a value has a line break: each is a line in a file")
+	case len(g.Hostname) > 64:
+		return fmt.Errorf("host name %q is longer than 64 characters", g.Hostname)
+	case n.Mode != api.ModeShared && n.Mode != api.ModeOwn && n.Mode != api.ModeNAT:
+		return fmt.Errorf("network mode %q: want shared, own or nat", n.Mode)
+	case n.Mode == api.ModeNAT && (len(n.Addresses) > 0 || len(n.Ports) > 0):
+		return errors.New("a nat guest has forwards, not addresses and ports")
+	case n.Mode != api.ModeNAT && len(n.Addresses) == 0:
+		return fmt.Errorf("a guest in mode %s needs an address", n.Mode)
+	case n.Mode != api.ModeNAT && len(n.Forwards) > 0:
+		return errors.New("only a nat guest has forwards")
+	case n.Mode == api.ModeOwn && n.Dev == "":
+		return errors.New("a guest with addresses of its own needs the device that they go onto")
+	case n.Mode == api.ModeOwn && len(n.Ports) > 0:
+		return errors.New("a guest with addresses of its own has all their ports")
+	case g.Init.Style != "" && g.Init.Style != "plain" && g.Init.Style != "command":
+		return fmt.Errorf("init style %q: want plain or command", g.Init.Style)
+	case g.Init.Style == "command" && len(g.Init.Command) == 0:
+		return errors.New("init style command needs a command")
+	}
+	return nil
+}
+
+func (h *Host) own(name string) string        { return filepath.Join(h.data(name), "root") }
+func (h *Host) work(name string) string       { return filepath.Join(h.data(name), "work") }
+func (h *Host) incomplete(name string) string { return filepath.Join(h.data(name), ".incomplete") }
+
+// makeData makes the directory of a new guest. Until its configuration is
+// written it is marked as incomplete, and may be removed by the next try.
+func (h *Host) makeData(g api.Guest) error {
+	dir := h.data(g.Name)
+	if _, err := os.Lstat(h.incomplete(g.Name)); err == nil {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("%s holds data of a guest without a configuration: move it away or delete it", dir)
+		}
+		return err
+	}
+	mark, err := os.OpenFile(h.incomplete(g.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	mark.Close()
+	etc := filepath.Join(h.own(g.Name), "etc")
+	for path, mode := range map[string]os.FileMode{h.own(g.Name): 0o755, h.work(g.Name): 0o700, etc: 0o755} {
+		if err := os.MkdirAll(path, mode); err != nil {
+			return err
+		}
+	}
+	hostname := g.Hostname
+	if hostname == "" {
+		hostname = g.Name
+	}
+	for name, content := range map[string]string{
+		"hostname":    hostname + "\n",
+		"hosts":       hosts(g, hostname),
+		"resolv.conf": resolvConf(),
+	} {
+		if content == "" {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(etc, name), []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
+	return syncFS(dir)
+}
+
+// hosts is /etc/hosts: a guest finds itself by name.
+func hosts(g api.Guest, hostname string) string {
+	short, _, _ := strings.Cut(hostname, ".")
+	names := hostname
+	if short != hostname {
+		names += " " + short
+	}
+	s := "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+	if g.Network.Mode == api.ModeNAT {
+		v4, v6 := nat.Addresses(g.Context)
+		return s + v4.Addr().String() + " " + names + "\n" + v6.Addr().String() + " " + names + "\n"
+	}
+	for _, a := range g.Network.Addresses {
+		s += a.Addr().String() + " " + names + "\n"
+	}
+	return s
+}
+
+// resolvConf is the host's, without what only the host can reach: behind a
+// stub on the host's loopback (systemd-resolved) are the real servers.
+func resolvConf() string {
+	for _, path := range []string{"/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"} {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		var keep []string
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			if len(f) == 0 || f[0] == "nameserver" && (len(f) < 2 || strings.HasPrefix(f[1], "127.") || f[1] == "::1") {
+				continue
+			}
+			keep = append(keep, strings.TrimSpace(line))
+		}
+		if strings.Contains(strings.Join(keep, " "), "nameserver") {
+			return strings.Join(keep, "\n") + "\n"
+		}
+	}
+	return ""
+}
+
+// Delete stops a guest and removes all of it. The data goes first: as long as
+// the configuration is there the same command can be given again.
+func (h *Host) Delete(ctx context.Context, name string) error {
+	return h.locked(name, "delete", func() error {
+		if _, err := os.Lstat(h.config(name)); err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%w: %s", ErrNoGuest, name)
+			}
+			return err
+		}
+		c, err := h.Read(name)
+		if err != nil {
+			c.Guest.Name = name // unreadable: it can still be killed and deleted
+		}
+		if err := h.stop(ctx, c); err != nil {
+			return err
+		}
+		if root := c.Root; root != "" && root != h.own(name) {
+			return fmt.Errorf("its files are at %s, outside %s: delete them and %s by hand", root, h.data(name), h.config(name))
+		}
+		// RemoveAll goes by descriptors and follows no link a guest left.
+		if err := os.RemoveAll(h.data(name)); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(h.config(name)); err != nil {
+			return err
+		}
+		return errors.Join(remove(h.console(name)), remove(h.console(name)+".1"))
+	})
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// locked runs f with the guest's lock held and says in an error what was done
+// to whom.
+func (h *Host) locked(name, verb string, f func() error) error {
+	err := CheckName(name)
+	if err == nil {
+		var unlock func()
+		if unlock, err = h.lock(name); err == nil {
+			defer unlock()
+			err = f()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s guest %s: %w", verb, name, err)
+	}
+	return nil
+}
+
+// loopback file of the run directory holds the context, as `run` linked it.
+func (h *Host) writeRunFile(c Config) error {
+	return os.WriteFile(h.runFile(c.Name), []byte(strconv.Itoa(c.Context)+"\n"), 0o644)
+}
+
+// Claim says whether a guest could be created: what is wrong with it is better
+// known before its image is built.
+func (h *Host) Claim(g api.Guest) error {
+	if err := CheckName(g.Name); err != nil {
+		return err
+	}
+	if err := h.withClaims(&g, func() error { return nil }); err != nil {
+		return fmt.Errorf("guest %s: %w", g.Name, err)
+	}
+	return nil
+}

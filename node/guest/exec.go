@@ -1,0 +1,157 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/netctx"
+)
+
+// Program is what to run inside a running guest.
+type Program struct {
+	Argv                  []string // empty: the guest's shell, as a login
+	User                  vctx.User
+	Stdin, Stdout, Stderr *os.File
+	Terminal              bool // the streams are a terminal of the guest's
+	Term                  string
+}
+
+// ErrNotRunning is given where a guest has to run and does not.
+var ErrNotRunning = errors.New("not running")
+
+// Exec runs a program in a running guest.
+func (h *Host) Exec(name string, p Program) (*vctx.Running, error) {
+	c, pid, err := h.init(name)
+	if err != nil {
+		return nil, fmt.Errorf("guest %s: %w", name, err)
+	}
+	_, cg, err := h.cgroup(name)
+	if err != nil {
+		return nil, err
+	}
+	cmd := vctx.Command{
+		InitPID: pid, Cgroup: cg, PrivateNet: c.Network.Mode == api.ModeNAT, Caps: c.Caps,
+		User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
+		Env: []string{
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+			"HOME=/root", "TERM=" + p.Term, "container=vserver",
+		},
+	}
+	if p.Term == "" {
+		cmd.Env[2] = "TERM=dumb"
+	}
+	if !cmd.PrivateNet {
+		guard, err := netctx.Guard()
+		if err != nil {
+			return nil, err
+		}
+		cmd.Scope = guard == netctx.GuardLandlock
+	}
+	if len(cmd.Argv) > 0 {
+		return vctx.Exec(cmd)
+	}
+	// Linux-VServer's order of shells.
+	shells := [][]string{{"/bin/bash", "-login"}, {"/bin/sh", "-l"}, {"/bin/csh"}}
+	if c.Shell != "" {
+		shells = [][]string{{c.Shell}}
+	}
+	for _, argv := range shells {
+		cmd.Argv = argv
+		var run *vctx.Running
+		run, err = vctx.Exec(cmd)
+		if !errors.Is(err, unix.ENOENT) {
+			return run, err
+		}
+	}
+	return nil, err
+}
+
+// init finds the process 1 of a running guest.
+func (h *Host) init(name string) (Config, int, error) {
+	if err := h.exists(name); err != nil {
+		return Config{}, 0, err
+	}
+	c, err := h.Read(name)
+	if err != nil {
+		return c, 0, err
+	}
+	_, cg, err := h.cgroup(name)
+	if err != nil {
+		return c, 0, err
+	}
+	pid, err := cg.Init()
+	if err != nil {
+		return c, 0, err
+	}
+	if pid == 0 {
+		return c, 0, ErrNotRunning
+	}
+	return c, pid, nil
+}
+
+// Terminal makes a terminal in a running guest: its own end, and the end that
+// a program inside gets. It is the guest's devpts, so that the program has a
+// name for it; the way there is by descriptors, and what is found is looked at
+// before it is used, as the guest could have put anything in its place.
+func (h *Host) Terminal(name string) (ours, theirs *os.File, err error) {
+	c, pid, err := h.init(name)
+	if err != nil {
+		return nil, nil, fmt.Errorf("guest %s: %w", name, err)
+	}
+	ours, theirs, err = terminal(pid, vctx.BaseID(c.Context))
+	if err != nil {
+		return nil, nil, fmt.Errorf("guest %s: make a terminal: %w", name, err)
+	}
+	return ours, theirs, nil
+}
+
+func terminal(initPID, owner int) (ours, theirs *os.File, err error) {
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", initPID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unix.Close(root)
+	ptmx, err := unix.Openat2(root, "dev/pts/ptmx", &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("open /dev/pts/ptmx: %w", err)
+	}
+	defer unix.Close(ptmx)
+	var st unix.Stat_t
+	var fsys unix.Statfs_t
+	if err := errors.Join(unix.Fstat(ptmx, &st), unix.Fstatfs(ptmx, &fsys)); err != nil {
+		return nil, nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(5, 2) || fsys.Type != unix.DEVPTS_SUPER_MAGIC {
+		return nil, nil, errors.New("/dev/pts/ptmx is no pseudo-terminal multiplexer")
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", ptmx), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	ours = os.NewFile(uintptr(fd), "ptmx")
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		ours.Close()
+		return nil, nil, fmt.Errorf("unlock: %w", err)
+	}
+	// The other end without a name to look up (TIOCGPTPEER, kernel 4.13).
+	peer, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if errno != 0 {
+		ours.Close()
+		return nil, nil, fmt.Errorf("open the other end: %w", errno)
+	}
+	theirs = os.NewFile(peer, "pts")
+	if err := unix.Fchown(int(peer), owner, -1); err != nil {
+		ours.Close()
+		theirs.Close()
+		return nil, nil, fmt.Errorf("give it to the guest's root: %w", err)
+	}
+	return ours, theirs, nil
+}

@@ -1,0 +1,82 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Paths are where a host keeps what belongs to its guests.
+type Paths struct {
+	ConfigDir string // /etc/vservers: a directory a guest
+	DataDir   string // /var/lib/vservers
+	RunDir    string // /run/vservers: locks and what is gone after a reboot
+	LogDir    string // /var/log/vservers: consoles
+}
+
+// DefaultPaths are those of design.md.
+func DefaultPaths() Paths {
+	return Paths{
+		ConfigDir: "/etc/vservers",
+		DataDir:   "/var/lib/vservers",
+		RunDir:    "/run/vservers",
+		LogDir:    "/var/log/vservers",
+	}
+}
+
+func (p Paths) make() error {
+	for dir, mode := range map[string]os.FileMode{p.ConfigDir: 0o755, p.RunDir: 0o755, p.LogDir: 0o750, p.DataDir: 0o700} {
+		if err := os.MkdirAll(dir, mode); err != nil {
+			return err
+		}
+	}
+	// Guests' trees hold setuid programs: no user of the host may get at them
+	// (CVE-2021-41091), whoever made the directory.
+	return os.Chmod(p.DataDir, 0o700)
+}
+
+func (p Paths) config(name string) string  { return filepath.Join(p.ConfigDir, name) }
+func (p Paths) data(name string) string    { return filepath.Join(p.DataDir, name) }
+func (p Paths) runFile(name string) string { return filepath.Join(p.RunDir, name) }
+func (p Paths) state(name string) string   { return filepath.Join(p.RunDir, "."+name+".state") }
+func (p Paths) console(name string) string { return filepath.Join(p.LogDir, name+".log") }
+
+// CheckName refuses what cannot be a guest's name. A name becomes a file, a
+// cgroup and a word on command lines: no slash, no leading dot or dash.
+func CheckName(name string) error {
+	ok := len(name) > 0 && len(name) <= 63
+	for i, r := range name {
+		alnum := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		ok = ok && (alnum || i > 0 && strings.ContainsRune("_.-", r))
+	}
+	if !ok {
+		return fmt.Errorf("guest name %q: want a letter or digit, then letters, digits, '_', '.' or '-', 63 at most", name)
+	}
+	return nil
+}
+
+// lock takes the lock of a guest, or of all configurations ("").
+func (p Paths) lock(name string) (unlock func(), err error) {
+	if err := p.make(); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(p.RunDir, "."+name+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return func() { f.Close() }, nil
+}

@@ -1,0 +1,91 @@
+package guest
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// Run runs a program in a running guest with this process's standard streams
+// and gives its exit status. From a terminal the program gets one of its own,
+// and what is typed and shown is carried between the two: a program of a guest
+// never holds the administrator's terminal (CVE-2016-10124).
+func (h *Host) Run(name string, p Program) (int, error) {
+	in := int(os.Stdin.Fd())
+	if !term.IsTerminal(in) || !term.IsTerminal(int(os.Stdout.Fd())) {
+		p.Stdin, p.Stdout, p.Stderr = os.Stdin, os.Stdout, os.Stderr
+		run, err := h.Exec(name, p)
+		if err != nil {
+			return 0, err
+		}
+		return run.Wait()
+	}
+	ours, theirs, err := h.Terminal(name)
+	if err != nil {
+		return 0, err
+	}
+	defer ours.Close()
+	resize := func() error {
+		size, err := unix.IoctlGetWinsize(in, unix.TIOCGWINSZ)
+		if err != nil {
+			return err
+		}
+		return unix.IoctlSetWinsize(int(ours.Fd()), unix.TIOCSWINSZ, size)
+	}
+	if err := resize(); err != nil {
+		theirs.Close()
+		return 0, err
+	}
+	p.Stdin, p.Stdout, p.Stderr, p.Terminal = theirs, theirs, theirs, true
+	p.Term = os.Getenv("TERM")
+	run, err := h.Exec(name, p)
+	theirs.Close()
+	if err != nil {
+		return 0, err
+	}
+	old, err := term.MakeRaw(in)
+	if err != nil {
+		return 0, errors.Join(err, run.Signal(unix.SIGHUP))
+	}
+	defer term.Restore(in, old)
+	winch := make(chan os.Signal, 1)
+	signal.Notify(winch, unix.SIGWINCH)
+	defer signal.Stop(winch)
+	go func() {
+		for range winch {
+			if resize() != nil {
+				return // the terminal is gone, the program will notice
+			}
+		}
+	}()
+	go io.Copy(ours, os.Stdin) // ends with the process: a read from a terminal cannot be taken back
+	shown := make(chan struct{})
+	go func() {
+		defer close(shown)
+		io.Copy(os.Stdout, ours) // EIO when the last holder of the other end is gone
+	}()
+	code, err := run.Wait()
+	drain(ours, shown)
+	return code, err
+}
+
+// drain waits until what the program wrote is shown. A process that the
+// program left behind may hold the terminal for ever: when nothing has been
+// waiting in it for a moment, there is nothing to wait for.
+func drain(ours *os.File, shown <-chan struct{}) {
+	for {
+		select {
+		case <-shown:
+			return
+		default:
+		}
+		fds := []unix.PollFd{{Fd: int32(ours.Fd()), Events: unix.POLLIN}}
+		if n, err := unix.Poll(fds, 20); n == 0 && err == nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,336 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/nat"
+	"github.com/vsfleet/vsfleet/node/netctx"
+)
+
+// Options of a start.
+type Options struct {
+	Command []string // instead of the configured init (Linux-VServer's rescue)
+}
+
+// ErrRunning says that a guest runs already.
+var ErrRunning = errors.New("already running")
+
+// Start starts a guest and returns when its init has taken over. When it
+// fails, all that it did is undone. A guest that runs is left alone: ErrRunning.
+func (h *Host) Start(ctx context.Context, name string, opt Options) error {
+	return h.locked(name, "start", func() error { return h.start(ctx, name, opt) })
+}
+
+func (h *Host) start(ctx context.Context, name string, opt Options) (err error) {
+	c, err := h.Read(name)
+	if err != nil {
+		return err
+	}
+	on, err := h.running(name)
+	if err != nil {
+		return err
+	}
+	if on {
+		return ErrRunning
+	}
+	if _, err := os.Lstat(h.incomplete(name)); err == nil {
+		return errors.New("its data is incomplete: vsnode was killed while it was made; delete it and create it again")
+	}
+	// What a killed start or a guest that died left.
+	if err := h.release(ctx, name); err != nil {
+		return err
+	}
+	spec, err := h.spec(c, opt)
+	if err != nil {
+		return err
+	}
+	mount, cg, err := h.cgroup(name)
+	if err != nil {
+		return err
+	}
+	st := state{Started: time.Now().Truncate(time.Millisecond), Context: c.Context, NAT: c.Network.Mode == api.ModeNAT}
+	// Written before anything is done that has to be taken back.
+	if err := h.writeState(name, st); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			uctx := context.WithoutCancel(ctx)
+			err = errors.Join(err, cg.Kill(uctx), h.release(uctx, name))
+		}
+	}()
+	if spec.Cgroup, err = cg.Make(c.Context); err != nil {
+		return err
+	}
+	defer spec.Cgroup.Close()
+	for file, value := range c.Cgroup {
+		if err := cg.Limit(mount, file, value); err != nil {
+			return err
+		}
+	}
+	if err := h.connect(ctx, c, &spec, &st); err != nil {
+		return err
+	}
+	if spec.Console, err = h.openConsole(name); err != nil {
+		return err
+	}
+	defer spec.Console.Close()
+	if _, err := vctx.Start(ctx, spec); err != nil {
+		return err
+	}
+	if spec.PrivateNet {
+		if err := nat.Sync(ctx, h.natWant); err != nil {
+			return err
+		}
+	}
+	return h.writeRunFile(c)
+}
+
+// spec is what the configuration means for the guest's first process.
+func (h *Host) spec(c Config, opt Options) (vctx.Spec, error) {
+	sp := vctx.Spec{
+		XID:        c.Context,
+		Hostname:   c.Hostname,
+		PrivateNet: c.Network.Mode == api.ModeNAT,
+		Caps:       c.Caps,
+		Env: []string{
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+			"container=vserver", "TERM=linux", "HOME=/root",
+		},
+		Root: vctx.Root{Upper: c.Root, Work: filepath.Join(filepath.Dir(c.Root), "work")},
+	}
+	if sp.Hostname == "" {
+		sp.Hostname = c.Name
+	}
+	if c.Image != "" {
+		var err error
+		if sp.Root.Image, err = h.Tree(c.Image); err != nil {
+			return sp, err
+		}
+	}
+	switch {
+	case len(opt.Command) > 0:
+		sp.Argv = opt.Command
+	case len(c.Init.Command) > 0:
+		sp.Argv = c.Init.Command
+	default:
+		sp.Argv = []string{"/sbin/init"}
+	}
+	return sp, nil
+}
+
+// connect gives a guest its network, and keeps it from the rest.
+func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state) error {
+	if sp.PrivateNet {
+		sp.Connect = func(netns *os.File) error { return nat.Attach(ctx, netns, c.Context) }
+		return nil
+	}
+	guard, err := netctx.Guard()
+	if err != nil {
+		return err
+	}
+	sp.Scope = guard == netctx.GuardLandlock
+	ns := c.netSpec()
+	taken, err := netctx.Listeners(ctx, ns)
+	if err != nil {
+		return err
+	}
+	if len(taken) > 0 {
+		return takenError(taken)
+	}
+	if err := netctx.Attach(sp.Cgroup, ns); err != nil {
+		return err
+	}
+	if c.Network.Mode == api.ModeOwn {
+		// Remembered before it is done: what vsnode may have added is removed,
+		// what the host had before is not.
+		missing, err := netctx.Missing(c.Network.Dev, c.Network.Addresses)
+		if err != nil {
+			return err
+		}
+		st.Dev, st.Added = c.Network.Dev, missing
+		if err := h.writeState(c.Name, *st); err != nil {
+			return err
+		}
+		if _, err := netctx.AddAddresses(ctx, c.Network.Dev, c.Network.Addresses); err != nil {
+			return err
+		}
+	}
+	return netctx.EnsureLoopback6(ctx, netctx.Loopback6(c.Context))
+}
+
+// netSpec is the network context of a guest.
+func (c Config) netSpec() netctx.Spec {
+	return netctx.Spec{
+		XID:       c.Context,
+		Addresses: c.Network.Addresses,
+		Ports:     c.Network.Ports,
+		AllPorts:  c.Network.Mode == api.ModeOwn,
+	}
+}
+
+// takenError names who holds a port that a guest owns. The host's sshd on
+// every address is the oldest pitfall of all: a login to the guest would land
+// on the host.
+func takenError(taken []netctx.Listener) error {
+	var who []string
+	for _, l := range taken {
+		who = append(who, l.String())
+	}
+	return fmt.Errorf("the host itself listens where the guest would: %s; bind these to the host's own address (sshd: ListenAddress) or give the guest other ports", strings.Join(who, ", "))
+}
+
+// openConsole opens the log of a guest's output. The last one is kept beside.
+func (h *Host) openConsole(name string) (*os.File, error) {
+	path := h.console(name)
+	if st, err := os.Lstat(path); err == nil && st.Size() > 0 {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return nil, err
+		}
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND|syscall.O_NOFOLLOW, 0o640)
+}
+
+// Stop ends a guest: it asks its init, waits, ends what is left, and takes
+// back addresses and forwards. A guest that does not run is only cleaned up.
+func (h *Host) Stop(ctx context.Context, name string) (api.Outcome, error) {
+	outcome := api.Unchanged
+	err := h.locked(name, "stop", func() error {
+		if err := h.exists(name); err != nil {
+			return err
+		}
+		on, err := h.running(name)
+		if err != nil {
+			return err
+		}
+		if on {
+			outcome = api.Changed
+		}
+		c, err := h.Read(name)
+		if err != nil {
+			c.Guest.Name = name // it can be stopped all the same
+		}
+		return h.stop(ctx, c)
+	})
+	return outcome, err
+}
+
+// patience is how long an init that was asked may take (Linux-VServer's
+// sync-timeout).
+const patience = 30 * time.Second
+
+func (h *Host) stop(ctx context.Context, c Config) error {
+	_, cg, err := h.cgroup(c.Name)
+	if errors.Is(err, vctx.ErrNoCgroup2) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if pid, err := cg.Init(); err == nil && pid != 0 {
+		sig := unix.SIGINT // sysvinit's ctrl-alt-del
+		if len(c.Init.Command) > 0 {
+			sig = unix.SIGTERM
+		}
+		asked, err := vctx.Shutdown(pid, sig)
+		if err != nil {
+			return err
+		}
+		if asked {
+			if _, err := cg.WaitEmptyFor(ctx, patience); err != nil {
+				return err
+			}
+		}
+	}
+	// From here on it ends, whoever gives up waiting for it.
+	ctx = context.WithoutCancel(ctx)
+	if err := cg.Kill(ctx); err != nil {
+		return err
+	}
+	return h.release(ctx, c.Name)
+}
+
+// release takes back what a start gave. The guest has no process any more.
+func (h *Host) release(ctx context.Context, name string) error {
+	_, cg, err := h.cgroup(name)
+	if err != nil {
+		return err
+	}
+	if err := cg.Remove(); err != nil {
+		return err
+	}
+	st, err := h.readState(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return remove(h.runFile(name))
+	}
+	if err != nil {
+		return err
+	}
+	if len(st.Added) > 0 {
+		unused, err := h.unused(name, st.Added)
+		if err != nil {
+			return err
+		}
+		if err := netctx.RemoveAddresses(ctx, st.Dev, unused); err != nil {
+			return err
+		}
+	}
+	if st.Context != 0 {
+		if st.NAT {
+			if err := errors.Join(nat.Detach(ctx, st.Context), nat.Sync(ctx, h.natWant)); err != nil {
+				return err
+			}
+		} else if err := netctx.DropLoopback6(ctx, netctx.Loopback6(st.Context)); err != nil {
+			return err
+		}
+	}
+	if err := remove(h.runFile(name)); err != nil {
+		return err
+	}
+	return remove(h.state(name)) // last: as long as it is there, there is something to take back
+}
+
+// unused are the addresses that no other running guest uses.
+func (h *Host) unused(name string, addrs []netip.Prefix) ([]netip.Prefix, error) {
+	names, err := h.Names()
+	if err != nil {
+		return nil, err
+	}
+	used := map[netip.Addr]bool{}
+	for _, other := range names {
+		if other == name {
+			continue
+		}
+		c, err := h.Read(other)
+		if err != nil {
+			continue
+		}
+		on, err := h.running(other)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range c.Network.Addresses {
+			used[a.Addr()] = used[a.Addr()] || on
+		}
+	}
+	var out []netip.Prefix
+	for _, a := range addrs {
+		if !used[a.Addr()] {
+			out = append(out, a)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,113 @@
+package guest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	vctx "github.com/vsfleet/vsfleet/node/context"
+)
+
+// maxUserFile bounds what is read of a guest's passwd and group.
+const maxUserFile = 4 << 20
+
+// User finds a user of a running guest: an id, or a name in its /etc/passwd.
+func (h *Host) User(name, user string) (vctx.User, error) {
+	uid, numeric := number(user)
+	_, pid, err := h.init(name)
+	if err != nil {
+		return vctx.User{}, fmt.Errorf("guest %s: %w", name, err)
+	}
+	u, err := findUser(func(path string) (io.ReadCloser, error) { return openInside(pid, path) }, user, uid, numeric)
+	if err != nil {
+		return u, fmt.Errorf("guest %s: %w", name, err)
+	}
+	return u, nil
+}
+
+// number is strict: "+1", "0x1" or a word are none (CVE-2026-30892).
+func number(s string) (int, bool) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return int(n), err == nil
+}
+
+func findUser(open func(string) (io.ReadCloser, error), user string, uid int, numeric bool) (vctx.User, error) {
+	u := vctx.User{UID: uid, GID: uid}
+	login, found := "", false
+	err := eachLine(open, "etc/passwd", func(f []string) {
+		if found || len(f) < 4 || numeric && f[2] != user || !numeric && f[0] != user {
+			return
+		}
+		id, ok1 := number(f[2])
+		gid, ok2 := number(f[3])
+		if ok1 && ok2 {
+			u.UID, u.GID, login, found = id, gid, f[0], true
+		}
+	})
+	if numeric && !found {
+		return u, nil // an id needs no entry
+	}
+	if err != nil {
+		return u, err
+	}
+	if !found {
+		return u, fmt.Errorf("no user %q in its /etc/passwd", user)
+	}
+	err = eachLine(open, "etc/group", func(f []string) {
+		if len(f) < 4 {
+			return
+		}
+		for _, member := range strings.Split(f[3], ",") {
+			if gid, ok := number(f[2]); ok && member == login {
+				u.Groups = append(u.Groups, uint32(gid))
+			}
+		}
+	})
+	return u, err
+}
+
+func eachLine(open func(string) (io.ReadCloser, error), path string, f func(fields []string)) error {
+	r, err := open(path)
+	if err != nil {
+		return fmt.Errorf("read /%s: %w", path, err)
+	}
+	defer r.Close()
+	sc := bufio.NewScanner(io.LimitReader(r, maxUserFile))
+	for sc.Scan() {
+		f(strings.Split(sc.Text(), ":"))
+	}
+	return sc.Err()
+}
+
+// openInside opens a regular file of a running guest. The guest may have put a
+// link or a device in its place: links are resolved inside its root, and
+// nothing but a file is opened for reading.
+func openInside(initPID int, path string) (*os.File, error) {
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", initPID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
+	fd, err := unix.Openat2(root, path, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, errors.New("it is no regular file")
+	}
+	return os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+}

@@ -1,0 +1,120 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/check"
+	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/guest"
+	"github.com/vsfleet/vsfleet/node/image"
+	"github.com/vsfleet/vsfleet/node/stat"
+)
+
+// Host is this machine.
+type Host struct {
+	Version string // of vsnode
+	Guests  *guest.Host
+	Images  *image.Store
+}
+
+// Open gives this machine with its guests and images at their usual places.
+func Open(version string) (*Host, error) {
+	paths := guest.DefaultPaths()
+	images, err := image.Open(filepath.Join(paths.DataDir, ".images"))
+	if err != nil {
+		return nil, err
+	}
+	return &Host{
+		Version: version,
+		Images:  images,
+		Guests:  &guest.Host{Paths: paths, Tree: func(id string) (string, error) { return tree(images, id) }},
+	}, nil
+}
+
+// tree is where an image lies that a guest is built from.
+func tree(images *image.Store, id string) (string, error) {
+	has, err := images.Has(id)
+	if err == nil && !has {
+		err = fmt.Errorf("image %s is not on this host: vsfleet apply brings it", id)
+	}
+	return images.Tree(id), err
+}
+
+// State is all that a plan needs to know. Guests that ended by themselves are
+// cleaned up first, so that what is told is what is there.
+func (h *Host) State(ctx context.Context) (api.State, error) {
+	info, err := describe(h.Version)
+	if err != nil {
+		return api.State{}, err
+	}
+	st := api.State{Host: info}
+	if err := h.Guests.Sweep(ctx); err != nil {
+		return st, err
+	}
+	if st.Guests, err = h.Guests.States(ctx); err != nil {
+		return st, err
+	}
+	st.Images, err = h.Images.List(ctx)
+	return st, err
+}
+
+// Check is whether this machine is able.
+func (h *Host) Check(ctx context.Context) (api.Check, error) { return check.Run(ctx) }
+
+// Stat is what the machine and its guests use.
+func (h *Host) Stat(ctx context.Context) (api.Stat, error) {
+	mount, err := vctx.CgroupMount()
+	if err != nil && !errors.Is(err, vctx.ErrNoCgroup2) {
+		return api.Stat{}, err
+	}
+	states, err := h.Guests.States(ctx)
+	if err != nil {
+		return api.Stat{}, err
+	}
+	var running []stat.Guest
+	for _, g := range states {
+		if g.Status == api.Running {
+			running = append(running, stat.Guest{
+				XID: g.Context, Name: g.Name, Started: g.Started,
+				Cgroup: filepath.Join("vservers", g.Name),
+			})
+		}
+	}
+	s := api.Stat{Time: time.Now()}
+	if s.Rows, err = stat.Read(ctx, mount, running); err != nil {
+		return s, err
+	}
+	for i, row := range s.Rows {
+		if row.Context == 0 {
+			continue
+		}
+		// A guest that ended since has no counters, one with a private
+		// network neither.
+		if t, err := h.Guests.Traffic(row.Name); err == nil {
+			s.Rows[i].Traffic = t
+		}
+	}
+	return s, nil
+}
+
+// RemoveImage removes an image that no guest is built from.
+func (h *Host) RemoveImage(ctx context.Context, id string) error {
+	return h.Images.Remove(ctx, id, func(id string) ([]string, error) {
+		states, err := h.Guests.States(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var users []string
+		for _, g := range states {
+			if g.Image == id {
+				users = append(users, g.Name)
+			}
+		}
+		return users, nil
+	})
+}
