@@ -68,7 +68,7 @@ func wildcardListeners(s *System) finding {
 	for _, owner := range order {
 		parts = append(parts, owner+" listens on "+strings.Join(ports[owner], " "))
 		cure := "give " + owner + " an address of the host to listen on"
-		switch name, _, _ := strings.Cut(owner, " ("); name {
+		switch owner {
 		case "sshd":
 			cure = "write ListenAddress with the host's own address into /etc/ssh/sshd_config"
 		case "systemd":
@@ -82,8 +82,9 @@ func wildcardListeners(s *System) finding {
 // nobody in sight holds the socket: its process is in another pid namespace.
 const nobody = "a process out of sight"
 
-// socketOwners names the processes that hold the sockets: "sshd (pid 812)". It
-// goes by age and ends when all are found, so mostly among the first daemons.
+// socketOwners names the programs that hold the sockets; without their pids, so
+// that many hosts say the same. It goes by age and ends when all are found, so
+// mostly among the first daemons.
 func (s *System) socketOwners(sockets []listener) map[string]string {
 	wanted := map[string]bool{}
 	for _, l := range sockets {
@@ -118,7 +119,7 @@ func (s *System) socketOwners(sockets []listener) map[string]string {
 				continue
 			}
 			inode := strings.TrimSuffix(strings.TrimPrefix(target, "socket:["), "]")
-			owners[inode] = fmt.Sprintf("%s (pid %d)", name, pid)
+			owners[inode] = name
 		}
 		if len(wanted) == 0 {
 			break

@@ -1,0 +1,79 @@
+package view
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// HostCheck is what one host answered.
+type HostCheck struct {
+	Host string
+	api.Check
+}
+
+// CheckRecord is one feature of one host in machine formats.
+type CheckRecord struct {
+	Host     string      `json:"host"`
+	Name     string      `json:"name"`
+	For      string      `json:"for"`
+	Required bool        `json:"required"`
+	Verdict  api.Verdict `json:"verdict"`
+	Detail   string      `json:"detail"`
+	Lost     string      `json:"lost"`
+	Cure     string      `json:"cure"`
+}
+
+// Check prints what hosts lack, hosts that lack the same together, and how
+// many lack nothing that every guest needs.
+func Check(o Output, f Format, hosts []HostCheck) error {
+	var records []CheckRecord
+	for _, h := range hosts {
+		for _, r := range h.Rows {
+			records = append(records, CheckRecord{h.Host, r.Name, r.For, r.Required, r.Verdict, r.Detail, r.Lost, r.Cure})
+		}
+	}
+	return Write(o, f, records, func(w io.Writer) error { return o.writeCheck(w, hosts) })
+}
+
+func (o Output) writeCheck(w io.Writer, hosts []HostCheck) error {
+	out := bufio.NewWriter(w)
+	var order []api.CheckRow // different ones; they are comparable
+	lacking := map[api.CheckRow][]string{}
+	able := 0
+	for _, h := range hosts {
+		missing := false
+		for _, r := range h.Rows {
+			if r.Verdict == api.Yes {
+				continue
+			}
+			missing = missing || r.Required
+			if lacking[r] == nil {
+				order = append(order, r)
+			}
+			lacking[r] = append(lacking[r], h.Host)
+		}
+		if !missing {
+			able++
+		}
+	}
+	for _, r := range order {
+		mark := o.paint(yellow, "no")
+		switch {
+		case r.Verdict == api.Unknown:
+			mark = o.paint(yellow, "?")
+		case r.Required:
+			mark = o.paint(red, "MISSING")
+		}
+		fmt.Fprintf(out, "%s: %s %s: %s\n", Clean(Fold(lacking[r])), mark, Clean(r.Name), Clean(r.Detail))
+		for _, line := range [][2]string{{"for", r.For}, {"lost", r.Lost}, {"cure", r.Cure}} {
+			if line[1] != "" {
+				fmt.Fprintf(out, "    %s: %s\n", line[0], Clean(line[1]))
+			}
+		}
+	}
+	fmt.Fprintf(out, "%d of %s can run guests\n", able, count(len(hosts), "host"))
+	return out.Flush()
+}

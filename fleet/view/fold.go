@@ -1,0 +1,142 @@
+package view
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Fold writes names of hosts as a node set: "db1,web[01-03,07].example.net".
+// Names that differ in one number share a bracket, with leading zeros kept, and
+// all are sorted as people count: web2 before web10.
+func Fold(names []string) string {
+	items := make([][]token, 0, len(names))
+	longest := 0
+	for _, name := range names {
+		t := tokens(name)
+		items = append(items, t)
+		longest = max(longest, len(t))
+	}
+	slices.SortFunc(items, compareTokens)
+	items = slices.CompactFunc(items, func(a, b []token) bool { return compareTokens(a, b) == 0 })
+	for at := 1; at < longest; at += 2 { // numbers stand between texts
+		items = foldAt(items, at)
+	}
+	texts := make([]string, len(items))
+	for i, item := range items {
+		var b strings.Builder
+		for _, t := range item {
+			b.WriteString(t.text)
+		}
+		texts[i] = b.String()
+	}
+	return strings.Join(texts, ",")
+}
+
+// token is a part of a name: texts at even places, numbers at odd ones.
+type token struct {
+	text string
+	n    uint64
+}
+
+// tokens takes a name apart. Strings of digits that fit no number stay text.
+func tokens(name string) []token {
+	var out []token
+	start := 0 // of the text that is not yet in out
+	for i := 0; i < len(name); {
+		end := i
+		for end < len(name) && name[end] >= '0' && name[end] <= '9' {
+			end++
+		}
+		if end == i {
+			i++
+			continue
+		}
+		if n, err := strconv.ParseUint(name[i:end], 10, 63); err == nil {
+			out = append(out, token{text: name[start:i]}, token{text: name[i:end], n: n})
+			start = end
+		}
+		i = end
+	}
+	return append(out, token{text: name[start:]})
+}
+
+func compareTokens(a, b []token) int {
+	for i := range min(len(a), len(b)) {
+		byNumber := 0
+		if i%2 == 1 {
+			byNumber = cmp.Compare(a[i].n, b[i].n)
+		}
+		if c := cmp.Or(byNumber, strings.Compare(a[i].text, b[i].text)); c != 0 {
+			return c
+		}
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+// foldAt joins the items that differ only in the number at a place. An item
+// keeps the place of the first of those that it stands for.
+func foldAt(items [][]token, at int) [][]token {
+	type group struct {
+		item    []token
+		numbers []token
+	}
+	var groups []*group
+	byRest := map[string]*group{}
+	for _, item := range items {
+		if at >= len(item) {
+			groups = append(groups, &group{item: item})
+			continue
+		}
+		var rest strings.Builder
+		for i, t := range item {
+			if i != at {
+				rest.WriteString(t.text)
+			}
+			rest.WriteByte(0) // is in no host's name
+		}
+		g := byRest[rest.String()]
+		if g == nil {
+			g = &group{item: item}
+			byRest[rest.String()] = g
+			groups = append(groups, g)
+		}
+		g.numbers = append(g.numbers, item[at])
+	}
+	out := make([][]token, len(groups))
+	for i, g := range groups {
+		out[i] = g.item
+		if len(g.numbers) > 1 {
+			out[i] = slices.Clone(g.item)
+			out[i][at] = token{text: "[" + ranges(g.numbers) + "]", n: g.numbers[0].n}
+		}
+	}
+	return out
+}
+
+// ranges writes sorted numbers as "1-3,7". A range runs on as long as counting
+// up from its first number, with its leading zeros, gives the next text.
+func ranges(numbers []token) string {
+	slices.SortFunc(numbers, func(a, b token) int {
+		return cmp.Or(cmp.Compare(a.n, b.n), strings.Compare(a.text, b.text))
+	})
+	var parts []string
+	for i := 0; i < len(numbers); {
+		first, last := numbers[i], numbers[i]
+		for i++; i < len(numbers); i++ {
+			next := numbers[i]
+			if next.n != last.n+1 || next.text != fmt.Sprintf("%0*d", len(first.text), next.n) {
+				break
+			}
+			last = next
+		}
+		part := first.text
+		if last != first {
+			part += "-" + last.text
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, ",")
+}

@@ -1,0 +1,178 @@
+package view
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Format is how data is written to standard output.
+type Format string
+
+const (
+	AsTable  Format = "table"  // for people; may change
+	AsJSON   Format = "json"   // one array
+	AsYAML   Format = "yaml"   // one list
+	AsNDJSON Format = "ndjson" // one object a line
+	AsCSV    Format = "csv"    // RFC 4180, with a line of names
+)
+
+// Formats are all, for help and completion.
+func Formats() []string {
+	return []string{string(AsTable), string(AsJSON), string(AsYAML), string(AsNDJSON), string(AsCSV)}
+}
+
+// ParseFormat reads the flag -o.
+func ParseFormat(s string) (Format, error) {
+	if !slices.Contains(Formats(), s) {
+		return "", fmt.Errorf("unknown output format %q: want %s", s, strings.Join(Formats(), ", "))
+	}
+	return Format(s), nil
+}
+
+// Write prints records, a slice of structs. The names of the fields are those
+// of their json tags in every machine format, and their order is the struct's;
+// the table is the caller's.
+func Write[T any](w io.Writer, f Format, records []T, table func(io.Writer) error) error {
+	if records == nil {
+		records = []T{} // an empty list is [] and not null
+	}
+	out := bufio.NewWriterSize(w, 64<<10)
+	var err error
+	switch f {
+	case AsTable:
+		err = table(out)
+	case AsJSON:
+		enc := encoder(out)
+		enc.SetIndent("", "  ")
+		err = enc.Encode(records)
+	case AsNDJSON:
+		enc := encoder(out)
+		for i := 0; i < len(records) && err == nil; i++ {
+			err = enc.Encode(records[i])
+		}
+	case AsYAML:
+		err = writeYAML(out, records)
+	case AsCSV:
+		err = writeCSV(out, records)
+	default:
+		err = fmt.Errorf("unknown output format %q", f)
+	}
+	if err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+func encoder(w io.Writer) *json.Encoder {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false) // "<" is nothing special to who reads a fleet's JSON
+	return enc
+}
+
+// writeYAML goes through JSON, of which YAML is a superset: so both have the
+// same names, the same order and the same values. It writes the list an element
+// at a time, as a tree of nodes for all would take a hundred times their size.
+func writeYAML[T any](w io.Writer, records []T) error {
+	if len(records) == 0 {
+		_, err := io.WriteString(w, "[]\n")
+		return err
+	}
+	for i := range records {
+		var text bytes.Buffer
+		if err := encoder(&text).Encode(records[i : i+1]); err != nil {
+			return err
+		}
+		var doc yaml.Node
+		if err := yaml.Unmarshal(text.Bytes(), &doc); err != nil {
+			return err
+		}
+		unquote(&doc)
+		enc := yaml.NewEncoder(w)
+		enc.SetIndent(2)
+		if err := enc.Encode(&doc); err != nil {
+			return err
+		}
+		if err := enc.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unquote takes JSON's brackets and quotes off; the encoder puts quotes where
+// a text would be read as something else.
+func unquote(n *yaml.Node) {
+	if len(n.Content) > 0 || n.Kind == yaml.ScalarNode {
+		n.Style = 0 // but an empty list stays []
+	}
+	for _, c := range n.Content {
+		unquote(c)
+	}
+}
+
+// writeCSV writes plain fields as text and anything deeper as JSON. Texts are
+// clean, as CSV is often read in a terminal and cannot write control characters
+// in another way; so a record is one line, too.
+func writeCSV[T any](w io.Writer, records []T) error {
+	out := csv.NewWriter(w)
+	var fields []reflect.StructField
+	var names []string
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[T]()) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if f.Anonymous || !f.IsExported() || name == "-" {
+			continue
+		}
+		if name == "" {
+			name = f.Name
+		}
+		fields, names = append(fields, f), append(names, name)
+	}
+	if err := out.Write(names); err != nil {
+		return err
+	}
+	row := make([]string, len(fields))
+	for _, record := range records {
+		v := reflect.ValueOf(record)
+		for i, f := range fields {
+			cell, err := csvCell(v.FieldByIndex(f.Index))
+			if err != nil {
+				return fmt.Errorf("csv column %s: %w", names[i], err)
+			}
+			row[i] = cell
+		}
+		if err := out.Write(row); err != nil {
+			return err
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+func csvCell(v reflect.Value) (string, error) {
+	switch v.Kind() {
+	case reflect.String:
+		return Clean(v.String()), nil
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		if v.IsNil() {
+			return "", nil
+		}
+	}
+	b, err := json.Marshal(v.Interface())
+	if err != nil {
+		return "", err
+	}
+	var text string
+	if json.Unmarshal(b, &text) == nil { // a type that writes itself as text: a time, an address
+		return Clean(text), nil
+	}
+	return string(b), nil
+}

@@ -1,0 +1,153 @@
+package view
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// HostPlan is what would be done on one host.
+type HostPlan struct {
+	Host  string
+	Steps []api.Step
+	Err   error // why there is no plan
+}
+
+// PlanRecord is a step in machine formats.
+type PlanRecord struct {
+	Host string       `json:"host"`
+	Step api.StepKind `json:"step"`
+	Name string       `json:"name"` // of the guest or the image
+	Why  string       `json:"why"`
+}
+
+// Plan prints what would change and why. Hosts that need the same are printed
+// once; those that need nothing are only counted.
+//
+//	web[01-02]
+//	  + build image bookworm: no host has it
+//	  ~ restart guest www: its image changed
+//	2 to add, 2 to change, 0 to remove on 2 hosts; 5 hosts are as they should be
+func Plan(o Output, f Format, plans []HostPlan) error {
+	return Write(o, f, planRecords(plans), func(w io.Writer) error { return o.writePlan(w, plans) })
+}
+
+func planRecords(plans []HostPlan) []PlanRecord {
+	var records []PlanRecord
+	for _, p := range plans {
+		for _, s := range p.Steps {
+			records = append(records, PlanRecord{Host: p.Host, Step: s.Kind, Name: subject(s), Why: s.Why})
+		}
+	}
+	return records
+}
+
+func (o Output) writePlan(w io.Writer, plans []HostPlan) error {
+	out := bufio.NewWriter(w)
+	var order []string // of different plans
+	hosts := map[string][]string{}
+	marks := map[string]int{}
+	changing, same, unknown := 0, 0, 0
+	for _, p := range plans {
+		switch {
+		case p.Err != nil:
+			unknown++
+			continue
+		case len(p.Steps) == 0:
+			same++
+			continue
+		}
+		changing++
+		var b strings.Builder
+		for _, s := range p.Steps {
+			mark, text := StepText(s)
+			marks[mark]++
+			line := mark + " " + text
+			if s.Why != "" {
+				line += ": " + Clean(s.Why)
+			}
+			fmt.Fprintf(&b, "  %s\n", o.paint(markInk(mark), line))
+		}
+		if hosts[b.String()] == nil {
+			order = append(order, b.String())
+		}
+		hosts[b.String()] = append(hosts[b.String()], p.Host)
+	}
+	for _, steps := range order {
+		fmt.Fprintf(out, "%s\n%s", o.paint(bold, Clean(Fold(hosts[steps]))), steps)
+	}
+	var parts []string
+	if changing > 0 {
+		parts = append(parts, fmt.Sprintf("%d to add, %d to change, %d to remove on %s",
+			marks["+"], marks["~"], marks["-"], count(changing, "host")))
+	}
+	switch {
+	case same == 1:
+		parts = append(parts, "1 host is as it should be")
+	case same > 1:
+		parts = append(parts, fmt.Sprintf("%d hosts are as they should be", same))
+	}
+	if unknown > 0 {
+		parts = append(parts, fmt.Sprintf("no plan for %s", count(unknown, "host")))
+	}
+	if parts == nil {
+		parts = []string{"no hosts"}
+	}
+	fmt.Fprintln(out, strings.Join(parts, "; "))
+	return out.Flush()
+}
+
+// StepText says in words what a step does, and marks whether it adds ("+"),
+// changes ("~") or removes ("-") something.
+func StepText(s api.Step) (mark, text string) {
+	name := Clean(subject(s))
+	switch s.Kind {
+	case api.StepBuildImage:
+		return "+", "build image " + name
+	case api.StepCreate:
+		text = "create guest " + name
+		if s.Guest != nil && s.Guest.Context != 0 {
+			text += fmt.Sprintf(" (context %d)", s.Guest.Context)
+		}
+		return "+", text
+	case api.StepConfigure:
+		return "~", "configure guest " + name
+	case api.StepStart:
+		return "~", "start guest " + name
+	case api.StepStop:
+		return "~", "stop guest " + name
+	case api.StepRestart:
+		return "~", "restart guest " + name
+	case api.StepDelete:
+		return "-", "delete guest " + name
+	case api.StepPrune:
+		return "-", "remove image " + name
+	}
+	return "~", Clean(string(s.Kind)) + " " + name
+}
+
+// subject is the guest or the image that a step is about.
+func subject(s api.Step) string {
+	switch {
+	case s.Name != "":
+		return s.Name
+	case s.Guest != nil:
+		return s.Guest.Name
+	case s.Image != nil:
+		return s.Image.Name
+	}
+	return ""
+}
+
+func markInk(mark string) ink {
+	switch mark {
+	case "+":
+		return green
+	case "-":
+		return red
+	}
+	return yellow
+}

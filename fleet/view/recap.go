@@ -1,0 +1,127 @@
+package view
+
+import (
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+)
+
+// Class is what came of a host in a run.
+type Class string
+
+const (
+	OK          Class = "ok"      // nothing was to be done
+	Changed     Class = "changed" // something was, and is
+	Failed      Class = "failed"
+	Unreachable Class = "unreachable"
+	Skipped     Class = "skipped" // the run was stopped before its turn
+)
+
+// classes in the order of a recap, and how it shows them.
+var classes = []struct {
+	class Class
+	ink   ink
+	named bool // with the hosts' names
+}{
+	{OK, green, false},
+	{Changed, yellow, false},
+	{Failed, red, true},
+	{Unreachable, red, true},
+	{Skipped, faint, true},
+}
+
+// Result is what came of one host.
+type Result struct {
+	Host  string
+	Class Class
+	Err   error // why, where there is a reason
+}
+
+// Recap ends a run: first the errors, hosts with the same one together, then
+// one line of how many hosts came to what:
+//
+//	ok 480, changed 12, failed 3 (web[07,09,33]), unreachable 1 (db1)
+func Recap(o Output, results []Result) error {
+	if err := Errors(o, results); err != nil {
+		return err
+	}
+	byClass := map[Class][]string{}
+	for _, r := range results {
+		byClass[r.Class] = append(byClass[r.Class], r.Host)
+	}
+	var parts []string
+	for _, c := range classes {
+		hosts := byClass[c.class]
+		if len(hosts) == 0 {
+			continue
+		}
+		part := o.paint(c.ink, fmt.Sprintf("%s %d", c.class, len(hosts)))
+		if c.named {
+			part += " (" + Clean(Fold(hosts)) + ")"
+		}
+		parts = append(parts, part)
+	}
+	if parts == nil {
+		parts = []string{"no hosts"}
+	}
+	_, err := io.WriteString(o, strings.Join(parts, ", ")+"\n")
+	return err
+}
+
+// Errors prints the errors among results, one line a different one:
+//
+//	web[01-03]: connect: connection refused
+//
+// An error in which a host names itself is the same as that of its neighbour.
+func Errors(o Output, results []Result) error {
+	type group struct {
+		text  string // of the first host
+		hosts []string
+	}
+	var groups []*group
+	byKey := map[string]*group{}
+	for _, r := range results {
+		if r.Err == nil {
+			continue
+		}
+		text := r.Err.Error()
+		key := string(r.Class) + "\x00" + withoutName(text, r.Host)
+		g := byKey[key]
+		if g == nil {
+			g = &group{text: text}
+			byKey[key] = g
+			groups = append(groups, g)
+		}
+		g.hosts = append(g.hosts, r.Host)
+	}
+	for _, g := range groups {
+		text := g.text
+		if len(g.hosts) > 1 {
+			text = withoutName(text, g.hosts[0])
+		}
+		if _, err := fmt.Fprintf(o, "%s: %s\n", o.paint(red, Clean(Fold(g.hosts))), indented(text)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withoutName puts "HOST" for a host's name where that stands as a word.
+func withoutName(text, host string) string {
+	if host == "" || !strings.Contains(text, host) {
+		return text
+	}
+	word := regexp.MustCompile(`(^|[^\w.-])` + regexp.QuoteMeta(host) + `($|[^\w.-]|\.(\s|$))`)
+	return word.ReplaceAllString(text, "${1}HOST${2}")
+}
+
+// indented keeps the lines of a joined error together, and nothing else that
+// could move the cursor.
+func indented(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	for i := range lines {
+		lines[i] = Clean(lines[i])
+	}
+	return strings.Join(lines, "\n    ")
+}

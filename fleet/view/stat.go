@@ -1,0 +1,258 @@
+package view
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// HostStat is what one host answered.
+type HostStat struct {
+	Host string
+	api.Stat
+}
+
+// StatOptions say how the fleet's counters are shown.
+type StatOptions struct {
+	By   *Grouping // nil: each guest of each host
+	Sort string    // a column; empty: as the hosts came, by context
+}
+
+// Grouping adds rows up.
+type Grouping struct {
+	Column string                                  // its heading: "HOST"
+	Key    func(host string, r api.StatRow) string // which group a row belongs to
+}
+
+// ByHost makes a row of each host, its guests and itself.
+func ByHost() *Grouping {
+	return &Grouping{"HOST", func(host string, _ api.StatRow) string { return host }}
+}
+
+// ByGuest makes a row of the guests of one name on all hosts; the hosts
+// themselves are one.
+func ByGuest() *Grouping {
+	return &Grouping{"GUEST", func(_ string, r api.StatRow) string { return r.Name }}
+}
+
+// StatRecord is a guest, or the host itself, in machine formats. The order and
+// the names of the fields are an interface: they are added to, never changed.
+type StatRecord struct {
+	Host          string  `json:"host"`
+	Context       int     `json:"context"` // 0: the host itself
+	Name          string  `json:"name"`
+	Processes     int     `json:"processes"`
+	VSZBytes      uint64  `json:"vszBytes"`
+	RSSBytes      uint64  `json:"rssBytes"`
+	UserSeconds   float64 `json:"userSeconds"`
+	SysSeconds    float64 `json:"sysSeconds"`
+	UptimeSeconds float64 `json:"uptimeSeconds"`
+	// Traffic since the guest's start; nil where nothing counts it.
+	InPackets  *uint64 `json:"inPackets,omitempty"`
+	InBytes    *uint64 `json:"inBytes,omitempty"`
+	OutPackets *uint64 `json:"outPackets,omitempty"`
+	OutBytes   *uint64 `json:"outBytes,omitempty"`
+}
+
+// StatSum is a group of them.
+type StatSum struct {
+	Group         string  `json:"group"`
+	Hosts         int     `json:"hosts"`
+	Guests        int     `json:"guests"`
+	Processes     int     `json:"processes"`
+	VSZBytes      uint64  `json:"vszBytes"`
+	RSSBytes      uint64  `json:"rssBytes"`
+	UserSeconds   float64 `json:"userSeconds"`
+	SysSeconds    float64 `json:"sysSeconds"`
+	UptimeSeconds float64 `json:"uptimeSeconds"` // of the oldest
+}
+
+// line is a row of the table: one guest, or a group.
+type line struct {
+	label string // host or group
+	api.StatRow
+	hosts  int // of a group
+	guests int
+	last   string // the host that was counted last
+}
+
+// Stat prints the counters of a fleet: vserver-stat's columns with HOST before
+// them and the sum below, or groups of them. 10,000 rows take milliseconds.
+func Stat(w io.Writer, f Format, hosts []HostStat, o StatOptions) error {
+	lines := statLines(hosts, o.By)
+	if o.Sort != "" {
+		if err := sortLines(lines, o.Sort, o.By); err != nil {
+			return err
+		}
+	}
+	if o.By != nil {
+		return Write(w, f, statSums(lines), func(w io.Writer) error { return writeSums(w, o.By.Column, lines) })
+	}
+	return Write(w, f, statRecords(lines), func(w io.Writer) error { return writeLines(w, lines, len(hosts)) })
+}
+
+func statLines(hosts []HostStat, by *Grouping) []line {
+	var lines []line
+	groups := map[string]int{}
+	for _, h := range hosts {
+		for _, r := range h.Rows {
+			if by == nil {
+				lines = append(lines, line{label: h.Host, StatRow: r})
+				continue
+			}
+			key := by.Key(h.Host, r)
+			i, known := groups[key]
+			if !known {
+				i = len(lines)
+				groups[key] = i
+				lines = append(lines, line{label: key})
+			}
+			lines[i].add(h.Host, r)
+		}
+	}
+	return lines
+}
+
+func (l *line) add(host string, r api.StatRow) {
+	if l.hosts == 0 || l.last != host { // rows of one host come together
+		l.hosts++
+		l.last = host
+	}
+	if r.Context != 0 {
+		l.guests++
+	}
+	l.Processes += r.Processes
+	l.VSZ += r.VSZ
+	l.RSS += r.RSS
+	l.User += r.User
+	l.Sys += r.Sys
+	l.Uptime = max(l.Uptime, r.Uptime) // as vserver-stat's is that of the oldest process
+}
+
+// sortLines sorts by a column of the table: texts up, numbers down, so that
+// the largest is on top. Equal ones stay as they were.
+func sortLines(lines []line, column string, by *Grouping) error {
+	text := func(f func(line) string) func(a, b line) int {
+		return func(a, b line) int { return strings.Compare(f(a), f(b)) }
+	}
+	columns := map[string]func(a, b line) int{
+		"proc":     func(a, b line) int { return cmp.Compare(b.Processes, a.Processes) },
+		"vsz":      func(a, b line) int { return cmp.Compare(b.VSZ, a.VSZ) },
+		"rss":      func(a, b line) int { return cmp.Compare(b.RSS, a.RSS) },
+		"usertime": func(a, b line) int { return cmp.Compare(b.User, a.User) },
+		"systime":  func(a, b line) int { return cmp.Compare(b.Sys, a.Sys) },
+		"uptime":   func(a, b line) int { return cmp.Compare(b.Uptime, a.Uptime) },
+	}
+	if by == nil {
+		columns["host"] = text(func(l line) string { return l.label })
+		columns["name"] = text(func(l line) string { return l.Name })
+		columns["ctx"] = func(a, b line) int { return cmp.Compare(a.Context, b.Context) }
+	} else {
+		columns[strings.ToLower(by.Column)] = text(func(l line) string { return l.label })
+		columns["hosts"] = func(a, b line) int { return cmp.Compare(b.hosts, a.hosts) }
+		columns["guests"] = func(a, b line) int { return cmp.Compare(b.guests, a.guests) }
+	}
+	compare := columns[strings.ToLower(column)]
+	if compare == nil {
+		var names []string
+		for name := range columns {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		return fmt.Errorf("cannot sort by %q: want %s", column, strings.Join(names, ", "))
+	}
+	slices.SortStableFunc(lines, compare)
+	return nil
+}
+
+// statHeader is vserver-stat's, to the letter.
+const statHeader = "CTX   PROC    VSZ    RSS  userTIME   sysTIME    UPTIME NAME"
+
+// write writes the columns that all tables have.
+func (l line) write(out *bufio.Writer, uptime string) {
+	fmt.Fprintf(out, " %4d%7s%7s%10s%10s%10s", l.Processes, Bytes(l.VSZ), Bytes(l.RSS), clock(l.User), clock(l.Sys), uptime)
+}
+
+func writeLines(w io.Writer, lines []line, hosts int) error {
+	out := bufio.NewWriter(w)
+	var sum line
+	width := len("HOST")
+	for _, l := range lines {
+		width = max(width, len(Clean(l.label)))
+		sum.add(l.label, l.StatRow)
+	}
+	fmt.Fprintf(out, "%-*s  %s\n", width, "HOST", statHeader)
+	for _, l := range lines {
+		fmt.Fprintf(out, "%-*s  %-5d", width, Clean(l.label), l.Context)
+		l.write(out, clock(l.Uptime))
+		fmt.Fprintf(out, " %s\n", Clean(l.Name))
+	}
+	fmt.Fprintf(out, "%-*s  %-5s", width, "SUM", "")
+	sum.write(out, "")
+	fmt.Fprintf(out, " %s on %s\n", count(sum.guests, "guest"), count(hosts, "host"))
+	return out.Flush()
+}
+
+func writeSums(w io.Writer, column string, lines []line) error {
+	out := bufio.NewWriter(w)
+	width := len(column)
+	for _, l := range lines {
+		width = max(width, len(Clean(l.label)))
+	}
+	header := strings.TrimSuffix(strings.TrimPrefix(statHeader, "CTX  "), " NAME")
+	fmt.Fprintf(out, "%-*s  HOSTS GUESTS %s\n", width, column, header)
+	for _, l := range lines {
+		fmt.Fprintf(out, "%-*s  %5d %6d ", width, Clean(l.label), l.hosts, l.guests)
+		l.write(out, clock(l.Uptime))
+		fmt.Fprintln(out)
+	}
+	return out.Flush()
+}
+
+// count writes "1 guest", "2 guests".
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return strconv.Itoa(n) + " " + what
+}
+
+func statRecords(lines []line) []StatRecord {
+	records := make([]StatRecord, 0, len(lines))
+	for _, l := range lines {
+		r := StatRecord{
+			Host: l.label, Context: l.Context, Name: l.Name, Processes: l.Processes,
+			VSZBytes: l.VSZ, RSSBytes: l.RSS,
+			UserSeconds: seconds(l.User), SysSeconds: seconds(l.Sys), UptimeSeconds: seconds(l.Uptime),
+		}
+		if t := l.Traffic; t != nil {
+			r.InPackets, r.InBytes = new(t.V4In.Packets+t.V6In.Packets), new(t.V4In.Bytes+t.V6In.Bytes)
+			r.OutPackets, r.OutBytes = new(t.V4Out.Packets+t.V6Out.Packets), new(t.V4Out.Bytes+t.V6Out.Bytes)
+		}
+		records = append(records, r)
+	}
+	return records
+}
+
+func statSums(lines []line) []StatSum {
+	sums := make([]StatSum, 0, len(lines))
+	for _, l := range lines {
+		sums = append(sums, StatSum{
+			Group: l.label, Hosts: l.hosts, Guests: l.guests, Processes: l.Processes,
+			VSZBytes: l.VSZ, RSSBytes: l.RSS,
+			UserSeconds: seconds(l.User), SysSeconds: seconds(l.Sys), UptimeSeconds: seconds(l.Uptime),
+		})
+	}
+	return sums
+}
+
+// seconds are cut to milliseconds: what is below is noise, and would make
+// records long.
+func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }

@@ -1,0 +1,87 @@
+package view
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+func fleet() []HostStat {
+	row := func(xid int, name string, procs int, mib uint64, user time.Duration) api.StatRow {
+		return api.StatRow{Context: xid, Name: name, Processes: procs, VSZ: mib << 20, RSS: mib << 18,
+			User: user, Sys: user / 10, Uptime: time.Duration(procs) * time.Hour}
+	}
+	traffic := row(120, "www", 3, 60, 5*time.Minute)
+	traffic.Traffic = &api.Traffic{V4In: api.Count{Packets: 10, Bytes: 1000}, V6In: api.Count{Packets: 1, Bytes: 80}, V4Out: api.Count{Packets: 7, Bytes: 90000}}
+	return []HostStat{
+		{"web01", api.Stat{Rows: []api.StatRow{row(0, "root server", 71, 1127, 2*time.Hour), traffic, row(125, "mail", 2, 8, time.Second)}}},
+		{"web02", api.Stat{Rows: []api.StatRow{row(0, "root server", 70, 1000, time.Hour), row(120, "www", 4, 80, 6*time.Minute)}}},
+		{"db-long-name.example.net", api.Stat{Rows: []api.StatRow{row(0, "root server", 69, 900, 48*time.Hour), row(49151, "sql\x1b[2J", 12, 4000, 100*time.Hour)}}},
+	}
+}
+
+func TestStat(t *testing.T) {
+	bySite := &Grouping{"SITE", func(host string, _ api.StatRow) string {
+		if strings.HasPrefix(host, "web") {
+			return "fra"
+		}
+		return "ber"
+	}}
+	for _, c := range []struct {
+		file    string
+		format  Format
+		options StatOptions
+	}{
+		{"stat", AsTable, StatOptions{}},
+		{"stat-sort-rss", AsTable, StatOptions{Sort: "RSS"}},
+		{"stat-sort-name", AsTable, StatOptions{Sort: "name"}},
+		{"stat-by-host", AsTable, StatOptions{By: ByHost()}},
+		{"stat-by-guest", AsTable, StatOptions{By: ByGuest(), Sort: "proc"}},
+		{"stat-by-site", AsTable, StatOptions{By: bySite, Sort: "site"}},
+		{"stat-json", AsJSON, StatOptions{}},
+		{"stat-csv", AsCSV, StatOptions{}},
+		{"stat-by-host-ndjson", AsNDJSON, StatOptions{By: ByHost()}},
+	} {
+		t.Run(c.file, func(t *testing.T) {
+			golden(t, c.file, func(w io.Writer) error { return Stat(w, c.format, fleet(), c.options) })
+		})
+	}
+}
+
+func TestStatSortsByKnownColumnsOnly(t *testing.T) {
+	err := Stat(io.Discard, AsTable, fleet(), StatOptions{Sort: "cpu"})
+	if want := `cannot sort by "cpu": want ctx, host, name, proc, rss, systime, uptime, usertime, vsz`; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	err = Stat(io.Discard, AsTable, fleet(), StatOptions{By: ByHost(), Sort: "ctx"})
+	if want := `cannot sort by "ctx": want guests, host, hosts, proc, rss, systime, uptime, usertime, vsz`; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// The target is 0.3 s for a table of 10,000 rows of 1,000 hosts.
+func BenchmarkStat(b *testing.B) {
+	var hosts []HostStat
+	for i := range 1000 {
+		h := HostStat{Host: fmt.Sprintf("host%04d.example.net", i)}
+		for g := range 10 {
+			h.Rows = append(h.Rows, api.StatRow{Context: g * 100, Name: fmt.Sprintf("guest%d", g), Processes: i, VSZ: uint64(i * g << 20),
+				RSS: uint64(i * g << 18), User: time.Duration(i*g) * time.Second, Sys: time.Second, Uptime: time.Hour})
+		}
+		hosts = append(hosts, h)
+	}
+	for _, f := range []Format{AsTable, AsJSON, AsYAML, AsNDJSON, AsCSV} {
+		b.Run(string(f), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := Stat(io.Discard, f, hosts, StatOptions{Sort: "rss"}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,108 @@
+package view
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+// The rules of the terminal:
+//
+//   - Standard output is data only: what was asked for, in the format that was
+//     asked for. Progress, recaps, warnings and errors go to standard error.
+//   - Machine formats (json, yaml, ndjson, csv) never change with the terminal,
+//     the locale or the time of day, and have no colour.
+//   - Colour and redrawn lines are for terminals only. NO_COLOR, TERM=dumb and
+//     --no-color turn colour off, CLICOLOR_FORCE turns it on. Nothing is said by
+//     colour alone.
+//   - The screen is never cleared and the cursor never leaves the last line.
+//   - Many hosts that say the same are one line: web[01-40].
+//   - What a host or a guest said is shown with its control characters made
+//     visible: a name or an error must not move the operator's cursor, retitle
+//     the window or hide a line.
+//   - No question is asked here.
+
+// Output is a stream that people may read.
+type Output struct {
+	io.Writer
+	Terminal bool // lines may be redrawn
+	Colour   bool
+	Width    func() int // columns of the terminal, asked anew as it may change
+}
+
+// Open looks at a standard stream. noColor is the flag of that name.
+func Open(f *os.File, noColor bool) Output {
+	fd := int(f.Fd())
+	return judge(f, term.IsTerminal(fd), noColor, os.Getenv, func() int {
+		width, _, err := term.GetSize(fd)
+		if err != nil {
+			return 80
+		}
+		return width
+	})
+}
+
+func judge(w io.Writer, terminal, noColor bool, getenv func(string) string, width func() int) Output {
+	dumb := getenv("TERM") == "dumb"
+	forced := getenv("CLICOLOR_FORCE")
+	colour := terminal && !dumb || forced != "" && forced != "0"
+	if noColor || getenv("NO_COLOR") != "" {
+		colour = false
+	}
+	return Output{Writer: w, Terminal: terminal && !dumb, Colour: colour, Width: width}
+}
+
+// Plain is an output that is no terminal.
+func Plain(w io.Writer) Output { return Output{Writer: w} }
+
+// ink is an ANSI colour.
+type ink string
+
+const (
+	red    ink = "31"
+	green  ink = "32"
+	yellow ink = "33"
+	faint  ink = "2"
+	bold   ink = "1"
+)
+
+// paint colours a text where there is colour.
+func (o Output) paint(c ink, text string) string {
+	if !o.Colour || c == "" || text == "" {
+		return text
+	}
+	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
+}
+
+// Clean makes control characters visible: "\x1b[2J" becomes `\x1b[2J`. Also
+// those that Unicode has for writing from right to left, which can make a line
+// read as another. Newlines and tabs become blanks.
+func Clean(s string) string {
+	if !strings.ContainsFunc(s, unprintable) {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == '\n' || r == '\t':
+			b.WriteByte(' ')
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case unprintable(r):
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+func unprintable(r rune) bool {
+	return !unicode.IsGraphic(r) || r == utf8.RuneError
+}

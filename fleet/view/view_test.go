@@ -1,0 +1,243 @@
+package view
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// golden compares what f writes with testdata/NAME.golden.
+func golden(t *testing.T, name string, f func(io.Writer) error) {
+	t.Helper()
+	var got bytes.Buffer
+	if err := f(&got); err != nil {
+		t.Fatal(err)
+	}
+	path := "testdata/" + name + ".golden"
+	if *update {
+		if err := os.WriteFile(path, got.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+// inColour is a terminal, in so far as colour goes.
+func inColour(w io.Writer) Output { return Output{Writer: w, Colour: true} }
+
+func TestTable(t *testing.T) {
+	golden(t, "table", func(w io.Writer) error {
+		return Table(w, []string{"NAME", ">GUESTS", "KERNEL", "NOTE"}, [][]string{
+			{"web01", "12", "6.1.0-50-amd64", ""},
+			{"db-with-a-long-name.example.net", "3", "", "  two leading blanks, and a long text that is neither wrapped nor cut off whatever its length"},
+			{"mün", "100", "6.18.0", "\x1b[2Jcleared\nnext"},
+		})
+	})
+	golden(t, "table-empty", func(w io.Writer) error { return Table(w, []string{"NAME", "KERNEL"}, nil) })
+}
+
+func TestWriteFormats(t *testing.T) {
+	type inner struct {
+		Shared string `json:"shared"`
+	}
+	type record struct {
+		inner
+		Name  string         `json:"name"`
+		Count int            `json:"count"`
+		Share float64        `json:"share"`
+		On    bool           `json:"on"`
+		At    time.Time      `json:"at"`
+		Tags  []string       `json:"tags"`
+		Vars  map[string]int `json:"vars,omitempty"`
+		Inner *inner         `json:"inner"`
+		Gone  string         `json:"-"`
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	records := []record{
+		{inner: inner{"s"}, Name: "web01", Count: 3, Share: 0.5, On: true, At: at, Tags: []string{"a", "b"}, Vars: map[string]int{"z": 1, "a": 2}, Inner: &inner{"x"}},
+		{Name: "yes", At: at, Tags: []string{}},
+		{Name: `quotes " , <tag> and` + "\nlines", Count: -1, At: at},
+		{Name: "0x10", At: at, Inner: &inner{"null"}},
+	}
+	for _, f := range []Format{AsJSON, AsNDJSON, AsYAML, AsCSV} {
+		golden(t, "format-"+string(f), func(w io.Writer) error { return Write(w, f, records, nil) })
+	}
+	for f, want := range map[Format]string{AsJSON: "[]\n", AsNDJSON: "", AsYAML: "[]\n", AsCSV: "shared\n"} {
+		var got bytes.Buffer
+		if err := Write(&got, f, []inner(nil), nil); err != nil || got.String() != want {
+			t.Errorf("nothing as %s: %q, %v, want %q", f, got.String(), err, want)
+		}
+	}
+}
+
+func TestParseFormat(t *testing.T) {
+	if f, err := ParseFormat("ndjson"); err != nil || f != AsNDJSON {
+		t.Errorf("got %q, %v", f, err)
+	}
+	if _, err := ParseFormat("xml"); err == nil || err.Error() != `unknown output format "xml": want table, json, yaml, ndjson, csv` {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestJudge(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		terminal, noFlag bool
+		env              map[string]string
+		colour, redraw   bool
+	}{
+		{"a terminal", true, false, nil, true, true},
+		{"a pipe", false, false, nil, false, false},
+		{"--no-color", true, true, nil, false, true},
+		{"NO_COLOR", true, false, map[string]string{"NO_COLOR": "1"}, false, true},
+		{"a dumb terminal", true, false, map[string]string{"TERM": "dumb"}, false, false},
+		{"colour forced into a pipe", false, false, map[string]string{"CLICOLOR_FORCE": "1"}, true, false},
+		{"CLICOLOR_FORCE=0 forces nothing", false, false, map[string]string{"CLICOLOR_FORCE": "0"}, false, false},
+		{"NO_COLOR outweighs CLICOLOR_FORCE", true, false, map[string]string{"NO_COLOR": "1", "CLICOLOR_FORCE": "1"}, false, true},
+	} {
+		o := judge(io.Discard, c.terminal, c.noFlag, func(k string) string { return c.env[k] }, nil)
+		if o.Colour != c.colour || o.Terminal != c.redraw {
+			t.Errorf("%s: colour %v, redrawn %v", c.name, o.Colour, o.Terminal)
+		}
+	}
+}
+
+func TestClean(t *testing.T) {
+	for _, c := range []struct{ name, in, want string }{
+		{"plain text", "unpacking libc6 (2.36-9)", "unpacking libc6 (2.36-9)"},
+		{"letters of any script", "mün 日本", "mün 日本"},
+		{"clear the screen", "\x1b[2J", `\x1b[2J`},
+		{"go back and overwrite", "ok\rno", `ok\rno`},
+		{"the C1 form of escape", "\u009b2J", `\u009b2J`},
+		{"right to left", "a\u202eb", `a\u202eb`},
+		{"what is no UTF-8", "a\xffb", `a\xffb`},
+		{"lines", "a\nb\tc", "a b c"},
+	} {
+		if got := Clean(c.in); got != c.want {
+			t.Errorf("%s: Clean(%q) = %q, want %q", c.name, c.in, got, c.want)
+		}
+	}
+}
+
+func FuzzClean(f *testing.F) {
+	f.Add("\x1b]0;title\x07")
+	f.Add("a\xff\u202e")
+	f.Fuzz(func(t *testing.T, s string) {
+		if got := Clean(s); strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 }) {
+			t.Errorf("Clean(%q) = %q", s, got)
+		}
+	})
+}
+
+func TestBytesAndDuration(t *testing.T) {
+	for n, want := range map[uint64]string{
+		0: "0", 999: "999", 1000: "0.9K", 1024: "1K", 34823008: "33.2M", 1e12: "931.3G", 1<<64 - 1: "15.9E",
+	} {
+		if got := Bytes(n); got != want {
+			t.Errorf("Bytes(%d) = %q, want %q", n, got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{
+		0: "0µs", 830 * time.Microsecond: "830µs", 42 * time.Millisecond: "42ms", 3490 * time.Millisecond: "3.4s",
+		125 * time.Second: "2m05s", 17304 * time.Second: "4h48m", 312780 * time.Second: "3d14h", -time.Minute: "-1m00s",
+	} {
+		if got := Duration(d); got != want {
+			t.Errorf("Duration(%v) = %q, want %q", d, got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{
+		1784270 * time.Millisecond: "29m44s27", 20 * time.Millisecond: "0m00s02", -1: "0m00s00",
+		17304 * time.Second: "4h48m24", 312780 * time.Second: "3d14h53", 24000 * time.Hour: "2y270d00",
+	} {
+		if got := clock(d); got != want {
+			t.Errorf("clock(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+func plans() []HostPlan {
+	www := &api.Guest{Name: "www", Context: 120}
+	web := []api.Step{
+		{Kind: api.StepBuildImage, Image: &api.ImageSpec{Name: "bookworm"}, Why: "no host has it"},
+		{Kind: api.StepCreate, Guest: www, Why: "context 120 is not there"},
+		{Kind: api.StepStart, Name: "www", Why: "it is stopped"},
+	}
+	return []HostPlan{
+		{Host: "web01", Steps: web},
+		{Host: "web02", Steps: web},
+		{Host: "db1", Steps: []api.Step{
+			{Kind: api.StepConfigure, Guest: &api.Guest{Name: "sql"}, Why: "its limits changed"},
+			{Kind: api.StepRestart, Name: "sql", Why: "so that it takes its new\x1b[31m configuration"},
+			{Kind: api.StepStop, Name: "old", Why: "the inventory says stopped"},
+			{Kind: api.StepDelete, Name: "older", Why: "the inventory says absent"},
+			{Kind: api.StepPrune, Name: "sha256:12ab", Why: "no guest uses it"},
+		}},
+		{Host: "db2"},
+		{Host: "db3"},
+		{Host: "db4", Err: errors.New("connection refused")},
+	}
+}
+
+func TestPlan(t *testing.T) {
+	golden(t, "plan", func(w io.Writer) error { return Plan(Plain(w), AsTable, plans()) })
+	golden(t, "plan-colour", func(w io.Writer) error { return Plan(inColour(w), AsTable, plans()) })
+	golden(t, "plan-csv", func(w io.Writer) error { return Plan(Plain(w), AsCSV, plans()) })
+	golden(t, "plan-nothing", func(w io.Writer) error {
+		return Plan(Plain(w), AsTable, []HostPlan{{Host: "a"}})
+	})
+}
+
+func TestRecap(t *testing.T) {
+	var results []Result
+	for i := range 480 {
+		results = append(results, Result{Host: fmt.Sprintf("app%03d", i), Class: OK})
+	}
+	for i := range 12 {
+		results = append(results, Result{Host: fmt.Sprintf("web%02d", 50+i), Class: Changed})
+	}
+	for _, host := range []string{"web07", "web09", "web33"} {
+		results = append(results, Result{host, Failed, fmt.Errorf("host %s: start guest www: %w", host, errors.New("no space left on device"))})
+	}
+	results = append(results,
+		Result{"db1", Unreachable, errors.New("dial tcp 192.0.2.9:22: connect: connection refused")},
+		Result{"db1x", Failed, errors.Join(errors.New("guest db1: one"), errors.New("guest two: \x1b[2J"))},
+		Result{"db3", Skipped, nil},
+	)
+	golden(t, "recap", func(w io.Writer) error { return Recap(Plain(w), results) })
+	golden(t, "recap-colour", func(w io.Writer) error { return Recap(inColour(w), results[480:]) })
+	golden(t, "recap-nothing", func(w io.Writer) error { return Recap(Plain(w), nil) })
+}
+
+func TestCheck(t *testing.T) {
+	ok := api.CheckRow{Name: "kernel", For: "everything", Required: true, Verdict: api.Yes, Detail: "6.1"}
+	userns := api.CheckRow{Name: "user namespaces", For: "a guest's root is nobody", Required: true, Verdict: api.No,
+		Detail: "user.max_user_namespaces is 0", Lost: "no guest starts", Cure: "sysctl -w user.max_user_namespaces=65536"}
+	ports := api.CheckRow{Name: "ports for guests", For: "no listener on all addresses", Verdict: api.No,
+		Detail: "sshd listens on 0.0.0.0:22", Lost: "who connects reaches the host", Cure: "ListenAddress"}
+	lsm := api.CheckRow{Name: "abstract socket guard", For: "shared guests", Verdict: api.Unknown, Detail: "no securityfs"}
+	hosts := []HostCheck{
+		{"web01", api.Check{Rows: []api.CheckRow{ok, ports}}},
+		{"web02", api.Check{Rows: []api.CheckRow{ok, ports, lsm}}},
+		{"db1", api.Check{Rows: []api.CheckRow{ok, userns}}},
+	}
+	golden(t, "check", func(w io.Writer) error { return Check(Plain(w), AsTable, hosts) })
+	golden(t, "check-ndjson", func(w io.Writer) error { return Check(Plain(w), AsNDJSON, hosts) })
+}
