@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,4 +65,19 @@ func (l *Lab) Usage() string {
 	}
 	fmt.Fprintf(&b, "  %s\n", down)
 	return b.String()
+}
+
+// newSuffix marks a file that is being written: it is renamed when complete,
+// and removed with the lab when it never was.
+const newSuffix = ".new"
+
+// writeFile writes beside and renames, and leaves an equal file untouched.
+func writeFile(path string, data []byte, mode fs.FileMode) error {
+	if old, err := os.ReadFile(path); err == nil && string(old) == string(data) {
+		return nil
+	}
+	if err := os.WriteFile(path+newSuffix, data, mode); err != nil {
+		return err
+	}
+	return os.Rename(path+newSuffix, path)
 }

@@ -15,10 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -393,93 +391,6 @@ func address(s string) *netlink.Addr {
 	return a
 }
 
-// Wherever an Up or a Down is killed, Down leaves nothing, and Up works.
-func TestKilledAnywhere(t *testing.T) {
-	dir := labDir(t)
-	const name = "killed"
-	o := Options{Dir: dir, Name: name, Log: func(s string) { t.Log(s) }}
-	t.Cleanup(func() {
-		if err := Down(context.Background(), o); err != nil {
-			t.Error(err)
-		}
-	})
-	before := takeSnapshot(t)
-	const step = 8 * time.Millisecond
-	survived := 0
-	for after := step; survived < 2; after += step {
-		if after > 5*time.Second {
-			t.Fatal("Up never ends")
-		}
-		if killAfter(t, after, upCommand, dir, name, "2") {
-			survived++
-		}
-		if err := Down(t.Context(), o); err != nil {
-			t.Fatalf("Down after Up was killed after %s: %v", after, err)
-		}
-		before.compare(t, name)
-		if t.Failed() {
-			t.Fatalf("Up was killed after %s", after)
-		}
-	}
-	survived = 0
-	for after := step; survived < 2; after += step {
-		if after > 5*time.Second {
-			t.Fatal("Down never ends")
-		}
-		if _, err := Up(t.Context(), Options{Dir: dir, Name: name, Hosts: 2}); err != nil {
-			t.Fatalf("Up after Down was killed: %v", err)
-		}
-		if killAfter(t, after, downCmd, dir, name) {
-			survived++
-		}
-		// Every second time Up itself must cope with the remains.
-		if int(after/step)%2 == 0 {
-			if err := Down(t.Context(), o); err != nil {
-				t.Fatalf("Down after Down was killed after %s: %v", after, err)
-			}
-			before.compare(t, name)
-		}
-		if t.Failed() {
-			t.Fatalf("Down was killed after %s", after)
-		}
-	}
-}
-
-// killAfter tells whether the program ended before it was killed.
-func killAfter(t *testing.T, after time.Duration, args ...string) bool {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), after)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "/proc/self/exe", args...).CombinedOutput()
-	if err == nil {
-		return true
-	}
-	if ctx.Err() == nil {
-		t.Fatalf("%v: %v\n%s", args, err, out)
-	}
-	return false
-}
-
-func TestUpCanBeCancelled(t *testing.T) {
-	o := Options{Dir: labDir(t), Name: "cancel", Hosts: 2}
-	before := takeSnapshot(t)
-	for after := 10 * time.Millisecond; after < 150*time.Millisecond; after += 20 * time.Millisecond {
-		ctx, cancel := context.WithTimeout(t.Context(), after)
-		_, err := Up(ctx, o)
-		cancel()
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, context.DeadlineExceeded) && !strings.Contains(err.Error(), "does not answer") {
-			t.Errorf("after %s: %v", after, err)
-		}
-	}
-	if err := Down(t.Context(), o); err != nil {
-		t.Fatal(err)
-	}
-	before.compare(t, o.Name)
-}
-
 // kill ends a host by its process 1 and waits until it is gone.
 func kill(t *testing.T, pid int) {
 	t.Helper()
@@ -498,94 +409,6 @@ func kill(t *testing.T, pid int) {
 		}
 		if err != unix.EINTR {
 			t.Fatal(err)
-		}
-	}
-}
-
-func readForward(t testing.TB) string {
-	t.Helper()
-	data, err := os.ReadFile(forwardSysctl)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(string(data))
-}
-
-// snapshot is all that a lab could leave behind in the tests' namespaces.
-type snapshot struct {
-	mounts, links, tables, forward, run string
-}
-
-func takeSnapshot(t testing.TB) snapshot {
-	t.Helper()
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	links, err := netlink.LinkList()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := snapshot{mounts: string(mounts), forward: readForward(t)}
-	for _, l := range links {
-		s.links += l.Attrs().Name + "\n"
-	}
-	nft, err := nftables.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tables, err := nft.ListTables()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, table := range tables {
-		s.tables += table.Name + "\n"
-	}
-	s.run = listing(t, "/run")
-	return s
-}
-
-func listing(t testing.TB, dir string) string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names strings.Builder
-	for _, e := range entries {
-		names.WriteString(e.Name() + "\n")
-	}
-	return names.String()
-}
-
-// compare reports whatever is left of the lab called name. Its directory is
-// checked by labDir.
-func (s snapshot) compare(t testing.TB, name string) {
-	t.Helper()
-	if diff := cmp.Diff(s, takeSnapshot(t), cmp.AllowUnexported(snapshot{})); diff != "" {
-		t.Errorf("the lab has left:\n%s", diff)
-	}
-	g, err := labCgroup(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(string(g)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("%s: %v", g, err)
-	}
-	// Every init of a host is this program; what it started, it took along.
-	self, err := os.Stat("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	exes, err := filepath.Glob("/proc/[0-9]*/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, exe := range exes {
-		pid, _ := strconv.Atoi(strings.Split(exe, "/")[2])
-		st, err := os.Stat(exe)
-		if err == nil && os.SameFile(st, self) && pid != os.Getpid() && pid != os.Getppid() {
-			t.Errorf("process %d is left", pid)
 		}
 	}
 }
