@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,10 +14,11 @@ import (
 
 // A placer makes entries below a root that it holds by descriptor.
 type placer struct {
-	ctx  context.Context
-	root *os.File
-	room room
-	buf  []byte
+	ctx   context.Context
+	root  *os.File
+	room  room
+	buf   []byte
+	zeros []byte // as long
 
 	// resolve is how the directories of a path are looked up, beside
 	// RESOLVE_NO_MAGICLINKS: RESOLVE_NO_SYMLINKS refuses an entry that goes
@@ -42,7 +44,7 @@ func newPlacer(ctx context.Context, dir string, resolve uint64) (*placer, error)
 	if err != nil {
 		return nil, err
 	}
-	p := &placer{ctx: ctx, root: root, resolve: resolve, buf: make([]byte, 1<<18)}
+	p := &placer{ctx: ctx, root: root, resolve: resolve, buf: make([]byte, 1<<18), zeros: make([]byte, 1<<18)}
 	p.room = room{root: root, dir: dir}
 	return p, nil
 }
@@ -267,6 +269,10 @@ func (p *placer) file(dirfd int, base string, e *entry, content io.Reader, seen 
 		if seen != nil {
 			seen(b)
 		}
+		if len(b) >= 4096 && bytes.Equal(b, p.zeros[:len(b)]) {
+			_, err := f.Seek(int64(len(b)), io.SeekCurrent) // a hole, as lastlog is full of
+			return err
+		}
 		_, err := f.Write(b)
 		return err
 	})
@@ -275,6 +281,9 @@ func (p *placer) file(dirfd int, base string, e *entry, content io.Reader, seen 
 	}
 	if n != e.size {
 		return io.ErrUnexpectedEOF
+	}
+	if err := f.Truncate(n); err != nil { // it may end with a hole
+		return err
 	}
 	// In this order: chown(2) clears setuid and capabilities, and the
 	// permissions of a group are the mask of an ACL.

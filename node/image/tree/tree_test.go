@@ -66,6 +66,7 @@ func plant(t testing.TB, dir string) {
 	write("odd/"+strings.Repeat(strings.Repeat("d", 100)+"/", 5)+"deep", "x", 0o644)
 	write("a-b", "sorts between a and a/x by bytes", 0o644)
 	write("a/x", "x", 0o644)
+	write("usr/hole", strings.Repeat("\x00", 1<<20)+"x"+strings.Repeat("\x00", 1<<20), 0o644)
 	write("big", strings.Repeat("0123456789abcdef", 1<<16), 0o644)
 	must(t, os.MkdirAll(at("empty/dir"), 0o755))
 	must(t, unix.Chmod(at("empty/dir"), 0o1777))
@@ -119,6 +120,11 @@ func TestRoundTripKeepsEverything(t *testing.T) {
 	must(t, unix.Stat(filepath.Join(b, "usr/bin/ping"), &ping))
 	if su.Ino != zzz.Ino || su.Nlink != 3 || su.Mode&unix.S_ISUID == 0 || su.Mtim.Sec != -86400 {
 		t.Errorf("usr/bin/su became %+v", su)
+	}
+	var hole unix.Stat_t
+	must(t, unix.Stat(filepath.Join(b, "usr/hole"), &hole))
+	if hole.Size != 2<<20+1 || hole.Blocks*512 > 1<<20 {
+		t.Errorf("a file of zeros has %d bytes in %d blocks, want it sparse", hole.Size, hole.Blocks)
 	}
 	value := make([]byte, 64)
 	n, err := unix.Getxattr(filepath.Join(b, "usr/bin/ping"), "security.capability", value)
