@@ -1,0 +1,272 @@
+package netctx
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// addedByUs marks an address as put there by vsnode (IFA_PROTO, kernel 5.18;
+// 1 to 3 are the kernel's own). The kernel keeps what a state file could lose.
+const addedByUs = 'v'
+
+// ifaProto is IFA_PROTO of linux/if_addr.h.
+const ifaProto = 11
+
+// onDevice is an address as it lies on a device.
+type onDevice struct {
+	prefix    netip.Prefix
+	secondary bool // goes with its primary, unless that is told to promote it
+	ours      bool
+}
+
+// AddAddresses puts addresses onto a device, sets it up and announces what is
+// new to its neighbours, so that they forget who had the address before. An
+// address that is there already is fine. It tells which ones are vsnode's, now
+// or from an earlier call: those that RemoveAddresses would take away.
+//
+// Called again after it was killed it does the rest; an announcement can be
+// missing then, which costs the neighbours' cache time.
+func AddAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) (added []netip.Prefix, err error) {
+	link, err := netlink.LinkByName(dev)
+	if err != nil {
+		return nil, fmt.Errorf("find device %s: %w", dev, err)
+	}
+	have, err := addresses(link.Attrs().Index)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s: %w", dev, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return nil, fmt.Errorf("set %s up: %w", dev, err)
+	}
+	for _, p := range prefixes {
+		if err := ctx.Err(); err != nil {
+			return added, err
+		}
+		old, there := have[p.Addr()]
+		if !there {
+			switch err := addAddress(link.Attrs().Index, p); {
+			case errors.Is(err, unix.EEXIST): // by somebody else, meanwhile
+				continue
+			case err != nil:
+				return added, fmt.Errorf("add %s to %s: %w", p, dev, err)
+			}
+		}
+		if there && !old.ours {
+			continue
+		}
+		added = append(added, p)
+		if there {
+			continue
+		}
+		if err := announce(link.Attrs(), p.Addr()); err != nil {
+			return added, fmt.Errorf("announce %s on %s: %w", p.Addr(), dev, err)
+		}
+	}
+	return added, nil
+}
+
+// RemoveAddresses takes addresses off a device that AddAddresses put there.
+// Those of the host, and those that are gone (with the device, maybe), are left
+// as they are. Whether another guest still uses one is for the caller to know.
+func RemoveAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) error {
+	link, err := netlink.LinkByName(dev)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find device %s: %w", dev, err)
+	}
+	for _, p := range prefixes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// Looked at each time: a removal may promote a secondary.
+		have, err := addresses(link.Attrs().Index)
+		if err != nil {
+			return fmt.Errorf("list addresses of %s: %w", dev, err)
+		}
+		old, there := have[p.Addr()]
+		if !there || !old.ours {
+			continue
+		}
+		if err := removeAddress(link.Attrs(), old, have); err != nil {
+			return fmt.Errorf("remove %s from %s: %w", old.prefix, dev, err)
+		}
+	}
+	return nil
+}
+
+// Missing are those of the addresses that the host itself does not have on the
+// device: they are vsnode's to add and to remove.
+func Missing(dev string, prefixes []netip.Prefix) ([]netip.Prefix, error) {
+	link, err := netlink.LinkByName(dev)
+	if err != nil {
+		return nil, fmt.Errorf("find device %s: %w", dev, err)
+	}
+	have, err := addresses(link.Attrs().Index)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s: %w", dev, err)
+	}
+	var missing []netip.Prefix
+	for _, p := range prefixes {
+		if old, there := have[p.Addr()]; !there || old.ours {
+			missing = append(missing, p)
+		}
+	}
+	return missing, nil
+}
+
+// EnsureLoopback6 puts a guest's ::1 onto lo. Where IPv6 is off there is
+// nothing that it would stand for, and nothing is done.
+func EnsureLoopback6(ctx context.Context, addr netip.Addr) error {
+	_, err := AddAddresses(ctx, "lo", []netip.Prefix{netip.PrefixFrom(addr, 128)})
+	// EACCES is the sysctl disable_ipv6, EOPNOTSUPP a kernel without.
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil
+	}
+	return err
+}
+
+// DropLoopback6 takes it away again.
+func DropLoopback6(ctx context.Context, addr netip.Addr) error {
+	return RemoveAddresses(ctx, "lo", []netip.Prefix{netip.PrefixFrom(addr, 128)})
+}
+
+func ifaddr(cmd, flags, index int, p netip.Prefix) *nl.NetlinkRequest {
+	family := unix.AF_INET6
+	if p.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	req := nl.NewNetlinkRequest(cmd, flags|unix.NLM_F_ACK)
+	msg := nl.NewIfAddrmsg(family)
+	msg.Prefixlen = uint8(p.Bits())
+	msg.Index = uint32(index)
+	if p.Addr().IsLinkLocalUnicast() {
+		msg.Scope = unix.RT_SCOPE_LINK
+	}
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, p.Addr().AsSlice()))
+	return req
+}
+
+func addAddress(index int, p netip.Prefix) error {
+	req := ifaddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, p)
+	req.AddData(nl.NewRtAttr(ifaProto, []byte{addedByUs}))
+	// The guest binds it at once: no waiting for duplicate address detection.
+	flags := binary.NativeEndian.AppendUint32(nil, unix.IFA_F_NODAD)
+	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, flags))
+	if p.Addr().Is4() && p.Bits() < 31 {
+		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
+	}
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+func broadcast(p netip.Prefix) []byte {
+	four := p.Addr().As4()
+	b := binary.BigEndian.Uint32(four[:]) | 1<<(32-p.Bits()) - 1
+	return binary.BigEndian.AppendUint32(nil, b)
+}
+
+// removeAddress removes one address alone. By default the kernel takes all
+// secondary addresses of a subnet away with the primary one: other guests'.
+func removeAddress(link *netlink.LinkAttrs, a onDevice, all map[netip.Addr]onDevice) (err error) {
+	if a.prefix.Addr().Is4() && !a.secondary {
+		for _, o := range all {
+			if o.secondary && o.prefix.Masked() == a.prefix.Masked() {
+				restore, err := promoteSecondaries(link.Name)
+				if err != nil {
+					return err
+				}
+				defer func() { err = errors.Join(err, restore()) }()
+				break
+			}
+		}
+	}
+	_, err = ifaddr(unix.RTM_DELADDR, 0, link.Index, a.prefix).Execute(unix.NETLINK_ROUTE, 0)
+	if errors.Is(err, unix.EADDRNOTAVAIL) { // gone meanwhile
+		return nil
+	}
+	return err
+}
+
+// promoteSecondaries makes the kernel keep them, and gives the way back.
+func promoteSecondaries(dev string) (restore func() error, err error) {
+	path := filepath.Join("/proc/sys/net/ipv4/conf", dev, "promote_secondaries")
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(path, []byte("1"), 0); err != nil {
+		return nil, err
+	}
+	return func() error { return os.WriteFile(path, old, 0) }, nil
+}
+
+// addresses lists what is on a device.
+func addresses(index int) (map[netip.Addr]onDevice, error) {
+	for {
+		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
+		req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
+		msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
+		if errors.Is(err, netlink.ErrDumpInterrupted) {
+			continue // it changed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		have := map[netip.Addr]onDevice{}
+		for _, m := range msgs {
+			a, on, err := parseAddress(m)
+			if err != nil {
+				return nil, err
+			}
+			if on == index && a.prefix.IsValid() {
+				have[a.prefix.Addr()] = a
+			}
+		}
+		return have, nil
+	}
+}
+
+// parseAddress reads an RTM_NEWADDR message (rtnetlink(7)).
+func parseAddress(m []byte) (a onDevice, index int, err error) {
+	if len(m) < unix.SizeofIfAddrmsg {
+		return a, 0, errors.New("short address message")
+	}
+	head := nl.DeserializeIfAddrmsg(m)
+	attrs, err := nl.ParseRouteAttr(m[unix.SizeofIfAddrmsg:])
+	if err != nil {
+		return a, 0, err
+	}
+	var addr, local netip.Addr
+	for _, at := range attrs {
+		switch at.Attr.Type {
+		case unix.IFA_ADDRESS: // IPv4: the peer's, where there is one
+			addr, _ = netip.AddrFromSlice(at.Value)
+		case unix.IFA_LOCAL:
+			local, _ = netip.AddrFromSlice(at.Value)
+		case unix.IFA_FLAGS:
+			if len(at.Value) == 4 {
+				a.secondary = binary.NativeEndian.Uint32(at.Value)&unix.IFA_F_SECONDARY != 0
+			}
+		case ifaProto:
+			a.ours = len(at.Value) == 1 && at.Value[0] == addedByUs
+		}
+	}
+	if local.IsValid() {
+		addr = local
+	}
+	a.prefix = netip.PrefixFrom(addr, int(head.Prefixlen))
+	return a, int(head.Index), nil
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+// Where a socket may be connected, and from which address.
+
+static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct ip *to, struct ip *from)
+{
+	const struct settings *s = settings();
+	bool local = is_any(to) || is_loopback(to), near = false;
+
+	// The host's localhost is out of reach: it is the guest's own.
+	if (local && !to_localhost(ctx, s, to, true, &near))
+		return refuse(ECONNREFUSED);
+	if (!source(s, to, local || is_own_loopback(s, to), from))
+		return refuse(ENETUNREACH);
+	return 1;
+}
+
+// Refuses a destination in the host's localhost, and sets the source.
+SEC("cgroup/connect4")
+int vs_connect4(struct bpf_sock_addr *ctx)
+{
+	struct ip to = v4(ctx->user_ip4), from = {};
+	struct sockaddr_in sa = {.sin_family = AF_INET};
+
+	if (ctx->user_family != AF_INET)
+		return refuse(EAFNOSUPPORT);
+	if (!connect_to(ctx, &to, &from))
+		return 0;
+	ctx->user_ip4 = to.w[3];
+	if (ctx->sk->src_port || ctx->sk->src_ip4)
+		return 1; // bound already
+	sa.sin_addr.s_addr = from.w[3];
+	if (bpf_bind(ctx, (struct sockaddr *)&sa, sizeof(sa)))
+		return refuse(EADDRNOTAVAIL);
+	return 1;
+}
+
+SEC("cgroup/connect6")
+int vs_connect6(struct bpf_sock_addr *ctx)
+{
+	struct ip to = {{ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}}, from = {};
+	struct sockaddr_in6 sa = {.sin6_family = AF_INET6};
+	struct bpf_sock *sk = ctx->sk;
+
+	if (ctx->user_family != AF_INET6)
+		return refuse(EAFNOSUPPORT);
+	if (!connect_to(ctx, &to, &from))
+		return 0;
+	ctx->user_ip6[0] = to.w[0];
+	ctx->user_ip6[1] = to.w[1];
+	ctx->user_ip6[2] = to.w[2];
+	ctx->user_ip6[3] = to.w[3];
+	if (sk->src_port || sk->src_ip6[0] || sk->src_ip6[1] || sk->src_ip6[2] || sk->src_ip6[3])
+		return 1;
+	__builtin_memcpy(&sa.sin6_addr, from.w, sizeof(from.w));
+	if (bpf_bind(ctx, (struct sockaddr *)&sa, sizeof(sa)))
+		return refuse(EADDRNOTAVAIL);
+	return 1;
+}

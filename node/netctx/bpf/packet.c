@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+// The backstop: every packet of a guest's sockets, in and out. It catches what
+// has no hook of its own (sockets that were never bound, ping sockets, sources
+// chosen by the route) and what the hooks above forgot.
+
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+
+// Deeper than any hierarchy that a person makes.
+#define MAX_DEPTH 32
+
+#define DROP 0
+#define PASS 1
+
+struct packet {
+	struct ip from, to;
+	bool four;
+	bool options; // IPv4 options, or an IPv6 header that routes
+	__u8 proto;
+	__u32 payload;
+};
+
+static __always_inline bool parse(struct __sk_buff *skb, struct packet *p)
+{
+	__u8 version;
+
+	if (bpf_skb_load_bytes(skb, 0, &version, 1))
+		return false;
+	if (version >> 4 == 4) {
+		struct iphdr h;
+
+		if (bpf_skb_load_bytes(skb, 0, &h, sizeof(h)))
+			return false;
+		p->four = true;
+		p->from = v4(h.saddr);
+		p->to = v4(h.daddr);
+		p->proto = h.protocol;
+		p->options = h.ihl != 5;
+		p->payload = sizeof(h);
+		return true;
+	}
+	if (version >> 4 == 6) {
+		struct ipv6hdr h;
+
+		if (bpf_skb_load_bytes(skb, 0, &h, sizeof(h)))
+			return false;
+		p->four = false;
+		__builtin_memcpy(&p->from, &h.saddr, sizeof(p->from));
+		__builtin_memcpy(&p->to, &h.daddr, sizeof(p->to));
+		p->proto = h.nexthdr;
+		p->options = h.nexthdr == IPPROTO_ROUTING || h.nexthdr == IPPROTO_HOPOPTS || h.nexthdr == IPPROTO_DSTOPTS;
+		p->payload = sizeof(h);
+		return true;
+	}
+	return false;
+}
+
+// The path of a packet is short; the layers of a segmented one are counted as
+// the device will send them.
+static __always_inline void count(struct __sk_buff *skb, struct traffic *t)
+{
+	t->packets += skb->gso_segs ?: 1;
+	t->bytes += skb->len;
+}
+
+static __always_inline bool in_cgroup(const struct settings *s, struct bpf_sock *sk)
+{
+	for (int level = 0; level < MAX_DEPTH; level++) {
+		__u64 id = bpf_sk_ancestor_cgroup_id(sk, level);
+
+		if (id == s->cgroup)
+			return true;
+		if (id == 0)
+			return false;
+	}
+	return false;
+}
+
+// Does the packet go to a socket of somebody else? Asked for packets to or from
+// the guest's loopback address only: a service of the host that listens on every
+// address trusts 127.0.0.0/8, and in shared mode it has the guest's addresses.
+// A TCP connection is judged by its first packet; nobody there is nobody's harm.
+static __always_inline bool strangers(struct __sk_buff *skb, const struct settings *s, const struct packet *p)
+{
+	struct bpf_sock_tuple t = {};
+	struct bpf_sock *sk;
+	__be16 ports[2];
+	bool mine;
+	__u32 size;
+
+	if (p->proto == IPPROTO_TCP) {
+		__u8 flags;
+
+		if (bpf_skb_load_bytes(skb, p->payload + 13, &flags, 1))
+			return true;
+		if ((flags & 0x12) != 0x02) // SYN without ACK
+			return false;
+	} else if (p->proto != IPPROTO_UDP) {
+		return false;
+	}
+	if (bpf_skb_load_bytes(skb, p->payload, ports, sizeof(ports)))
+		return true;
+	if (p->four) {
+		t.ipv4.saddr = p->from.w[3];
+		t.ipv4.daddr = p->to.w[3];
+		t.ipv4.sport = ports[0];
+		t.ipv4.dport = ports[1];
+		size = sizeof(t.ipv4);
+	} else {
+		__builtin_memcpy(t.ipv6.saddr, &p->from, sizeof(p->from));
+		__builtin_memcpy(t.ipv6.daddr, &p->to, sizeof(p->to));
+		t.ipv6.sport = ports[0];
+		t.ipv6.dport = ports[1];
+		size = sizeof(t.ipv6);
+	}
+	if (p->proto == IPPROTO_TCP)
+		sk = bpf_sk_lookup_tcp(skb, &t, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_sk_lookup_udp(skb, &t, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return false;
+	mine = in_cgroup(s, sk);
+	bpf_sk_release(sk);
+	return !mine;
+}
+
+// Drops what does not come from the guest's address, what goes to the localhost
+// of the host or of another guest, and source routes.
+SEC("cgroup_skb/egress")
+int vs_egress(struct __sk_buff *skb)
+{
+	const struct settings *s = settings();
+	struct counters *c = bpf_get_local_storage(&vs_traffic, 0);
+	struct packet p = {};
+	bool to_loop;
+
+	if (!parse(skb, &p) || p.options || !is_own(s, &p.from))
+		return DROP;
+	to_loop = is_own_loopback(s, &p.to);
+	if (!to_loop && (is_loopback(&p.to) || is_loop6(&p.to)))
+		return DROP;
+	if ((to_loop || is_own_loopback(s, &p.from)) && strangers(skb, s, &p))
+		return DROP;
+	count(skb, p.four ? &c->v4_out : &c->v6_out);
+	return PASS;
+}
+
+// Drops what does not go to the guest's address.
+SEC("cgroup_skb/ingress")
+int vs_ingress(struct __sk_buff *skb)
+{
+	const struct settings *s = settings();
+	struct counters *c = bpf_get_local_storage(&vs_traffic, 0);
+	struct packet p = {};
+
+	if (!parse(skb, &p) || !is_own(s, &p.to))
+		return DROP;
+	count(skb, p.four ? &c->v4_in : &c->v6_in);
+	return PASS;
+}

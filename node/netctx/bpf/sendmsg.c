@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+// Datagrams of sockets that are not connected.
+
+// Refuses a source that is not the guest's (IP_PKTINFO says any), and the
+// host's localhost as destination.
+static __always_inline int send_to(struct bpf_sock_addr *ctx, struct ip *to, struct ip *from)
+{
+	const struct settings *s = settings();
+	bool local = is_any(to) || is_loopback(to), near = false;
+
+	// A connected socket comes here when it sends with IP_PKTINFO, with family 0
+	// and address 0: that is no wildcard, and there is nothing to rewrite.
+	if (ctx->user_family == AF_UNSPEC)
+		return is_any(from) || is_own(s, from) ? 1 : refuse(EADDRNOTAVAIL);
+	if (local) {
+		if (!to_localhost(ctx, s, to, false, &near))
+			return refuse(ECONNREFUSED);
+		if (near) {
+			struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+
+			if (n)
+				n->near = ctx->user_port;
+		}
+	}
+	if (is_any(from))
+		return source(s, to, local || is_own_loopback(s, to), from) ? 1 : refuse(ENETUNREACH);
+	return is_own(s, from) ? 1 : refuse(EADDRNOTAVAIL);
+}
+
+SEC("cgroup/sendmsg4")
+int vs_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct ip to = v4(ctx->user_ip4), from = v4(ctx->msg_src_ip4);
+
+	if (!send_to(ctx, &to, &from))
+		return 0;
+	ctx->user_ip4 = to.w[3];
+	ctx->msg_src_ip4 = from.w[3];
+	return 1;
+}
+
+SEC("cgroup/sendmsg6")
+int vs_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct ip to = {{ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}};
+	struct ip from = {{ctx->msg_src_ip6[0], ctx->msg_src_ip6[1], ctx->msg_src_ip6[2], ctx->msg_src_ip6[3]}};
+
+	if (!send_to(ctx, &to, &from))
+		return 0;
+	ctx->user_ip6[0] = to.w[0];
+	ctx->user_ip6[1] = to.w[1];
+	ctx->user_ip6[2] = to.w[2];
+	ctx->user_ip6[3] = to.w[3];
+	ctx->msg_src_ip6[0] = from.w[0];
+	ctx->msg_src_ip6[1] = from.w[1];
+	ctx->msg_src_ip6[2] = from.w[2];
+	ctx->msg_src_ip6[3] = from.w[3];
+	return 1;
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+// What a guest owns, and the questions every hook asks about it.
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+// asm/errno.h and sys/socket.h are the machine's; these numbers are Linux's.
+#define EPERM 1
+#define EACCES 13
+#define EAFNOSUPPORT 97
+#define EPROTONOSUPPORT 93
+#define EADDRNOTAVAIL 99
+#define ENETUNREACH 101
+#define ECONNREFUSED 111
+#define AF_UNSPEC 0
+#define AF_INET 2
+#define AF_INET6 10
+#define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define SOCK_RAW 3
+
+#define MAX_ADDRESSES 16
+#define MAX_PORTS 128
+
+// An address of either family; IPv4 as ::ffff:a.b.c.d, as IPv6 sockets say it.
+struct ip {
+	__be32 w[4];
+};
+
+struct own_address {
+	struct ip addr;
+	struct ip mask; // of its subnet: which source goes with which destination
+};
+
+struct own_ports {
+	__u16 first;
+	__u16 last;
+	__u32 proto;
+};
+
+struct settings {
+	__u64 cgroup;     // id of the guest's cgroup
+	struct ip loop4;  // ::ffff:127.x.y.0; the guest has 127.x.y.0/24
+	struct ip loop6;  // what ::1 stands for
+	__u32 context;    // XID
+	__u32 all_ports;  // the addresses are the guest's alone
+	__u32 addresses_n;
+	__u32 ports_n;
+	struct own_address addresses[MAX_ADDRESSES]; // the first of a family is its primary
+	struct own_ports ports[MAX_PORTS];
+};
+
+struct traffic {
+	__u64 packets;
+	__u64 bytes;
+};
+
+struct counters {
+	struct traffic v4_in, v4_out, v6_in, v6_out;
+};
+
+// A key of one __u64 makes one storage a cgroup, whatever the hook (5.9).
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_STORAGE);
+	__type(key, __u64);
+	__type(value, struct settings);
+} vs_settings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE);
+	__type(key, __u64);
+	__type(value, struct counters);
+} vs_traffic SEC(".maps");
+
+// What is remembered of one socket.
+struct note {
+	__u8 v6only; // IPV6_V6ONLY was set
+	__u8 any;    // bound to the wildcard: the program is told that it is
+	__be16 near; // sent to this port of localhost, which is served on the primary address
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct note);
+} vs_notes SEC(".maps");
+
+// The verdict that makes the system call fail with this error (5.18).
+static __always_inline int refuse(int err)
+{
+	bpf_set_retval(-err);
+	return 0;
+}
+
+static __always_inline struct settings *settings(void)
+{
+	return bpf_get_local_storage(&vs_settings, 0);
+}
+
+static __always_inline struct ip v4(__be32 addr)
+{
+	return (struct ip){{0, 0, bpf_htonl(0xffff), addr}};
+}
+
+static __always_inline bool is_v4(const struct ip *a)
+{
+	return a->w[0] == 0 && a->w[1] == 0 && a->w[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline bool same(const struct ip *a, const struct ip *b)
+{
+	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];
+}
+
+// 0.0.0.0 or ::
+static __always_inline bool is_any(const struct ip *a)
+{
+	return a->w[3] == 0 && a->w[0] == 0 && a->w[1] == 0 && (a->w[2] == 0 || a->w[2] == bpf_htonl(0xffff));
+}
+
+// 127.0.0.0/8 or ::1
+static __always_inline bool is_loopback(const struct ip *a)
+{
+	if (is_v4(a))
+		return (a->w[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return a->w[0] == 0 && a->w[1] == 0 && a->w[2] == 0 && a->w[3] == bpf_htonl(1);
+}
+
+// fd76:7365:7276:6572::/64, where every guest's loop6 lies.
+static __always_inline bool is_loop6(const struct ip *a)
+{
+	return a->w[0] == bpf_htonl(0xfd767365) && a->w[1] == bpf_htonl(0x72766572);
+}
+
+// Is it the guest's own localhost, as the kernel sees it?
+static __always_inline bool is_own_loopback(const struct settings *s, const struct ip *a)
+{
+	if (is_v4(a))
+		return (a->w[3] & bpf_htonl(0xffffff00)) == s->loop4.w[3] && s->loop4.w[3];
+	return is_loop6(a) && same(a, &s->loop6);
+}
+
+static __always_inline bool is_own(const struct settings *s, const struct ip *a)
+{
+	if (is_own_loopback(s, a))
+		return true;
+	for (int i = 0; i < MAX_ADDRESSES && i < s->addresses_n; i++)
+		if (same(a, &s->addresses[i].addr))
+			return true;
+	return false;
+}
+
+// The guest's loopback address for one of 127.0.0.0/8, ::1, 0.0.0.0 or ::.
+// The last byte is kept: 127.0.0.53 and 127.0.0.54 stay two addresses.
+static __always_inline struct ip own_loopback(const struct settings *s, const struct ip *a)
+{
+	__be32 last = a->w[3] & bpf_htonl(0xff);
+
+	if (is_v4(a))
+		return v4(s->loop4.w[3] | (last ?: bpf_htonl(1)));
+	return s->loop6;
+}
+
+// The primary address of a family.
+static __always_inline bool primary(const struct settings *s, bool four, struct ip *a)
+{
+	for (int i = 0; i < MAX_ADDRESSES && i < s->addresses_n; i++) {
+		if (is_v4(&s->addresses[i].addr) == four) {
+			*a = s->addresses[i].addr;
+			return true;
+		}
+	}
+	return false;
+}
+
+// May the guest take this port of its addresses? Port 0 lets the kernel choose
+// an ephemeral one, which nobody owns.
+static __always_inline bool owns_port(const struct settings *s, __u32 proto, __u16 port)
+{
+	if (port == 0 || s->all_ports)
+		return true;
+	for (int i = 0; i < MAX_PORTS && i < s->ports_n; i++)
+		if (s->ports[i].proto == proto && s->ports[i].first <= port && port <= s->ports[i].last)
+			return true;
+	return false;
+}

@@ -1,0 +1,37 @@
+// Package netctx gives a guest its network context: what it may bind, connect
+// from and receive on while it shares the host's network stack. It is made of
+// BPF programs on the guest's cgroup (bpf/, one file a family) and of settings
+// in cgroup storage; no packet takes another way than a packet of the host.
+//
+// Attach comes before the first process of the guest: a socket is judged by
+// the cgroup that it was made in. The guest is meant to be in a user namespace
+// of its own, which has no say in the host's network namespace, and under a
+// seccomp filter that leaves it no sockets but UNIX, INET, INET6 and routing
+// netlink. Those two belong to node/context; so does Landlock, whose turn it is
+// to close abstract Unix sockets (Guard says whether it can).
+//
+// # What a guest sees
+//
+// 127.0.0.N is the guest's 127.x.y.N (Loopback), ::1 its address on lo
+// (Loopback6), 0.0.0.0 and :: its primary address of that family. A service on
+// the wildcard is found on localhost as well. A wildcard listener answers on
+// one address a family: the first of Spec.Addresses. [::] for both families is
+// bound to the IPv6 address if there is one, else to the IPv4 one.
+//
+// Seen and not hidden: the host's interfaces and addresses, and everybody's
+// sockets in /proc/net. Ping sockets take their source from the route: where
+// that is not the guest's, their packets are dropped (ping -I ADDRESS works).
+// A UDP socket that sent before it was connected has the same trouble.
+//
+// # Killed
+//
+// Programs are loaded once a boot, pinned beside and renamed to
+// /sys/fs/bpf/vservers/HASH, where HASH is that of the object: the directory is
+// there whole or not at all. A newer vsnode has another HASH; guests that run
+// keep the programs that they were started with. Nothing is pinned for a guest:
+// what Attach attached goes with the cgroup, so a start that was killed leaves
+// nothing once its cgroup is removed. Addresses that AddAddresses put on a
+// device carry a mark (IFA_PROTO), which is how RemoveAddresses knows them.
+//
+// Kernel: 6.1 (bpf_set_retval in all of these hooks), on little-endian machines.
+package netctx

@@ -1,0 +1,38 @@
+package netctx
+
+import "github.com/cilium/ebpf"
+
+// hook is a program of the object and where it is attached.
+type hook struct {
+	name string // in C, and of its pin
+	at   ebpf.AttachType
+}
+
+// hooks of every guest's cgroup. Until the settings are written they refuse
+// everything, so their order does not matter.
+var hooks = [...]hook{
+	{"vs_create", ebpf.AttachCGroupInetSockCreate},
+	{"vs_bind4", ebpf.AttachCGroupInet4Bind},
+	{"vs_bind6", ebpf.AttachCGroupInet6Bind},
+	{"vs_post_bind4", ebpf.AttachCGroupInet4PostBind},
+	{"vs_post_bind6", ebpf.AttachCGroupInet6PostBind},
+	{"vs_connect4", ebpf.AttachCGroupInet4Connect},
+	{"vs_connect6", ebpf.AttachCGroupInet6Connect},
+	{"vs_sendmsg4", ebpf.AttachCGroupUDP4Sendmsg},
+	{"vs_sendmsg6", ebpf.AttachCGroupUDP6Sendmsg},
+	{"vs_recvmsg4", ebpf.AttachCGroupUDP4Recvmsg},
+	{"vs_recvmsg6", ebpf.AttachCGroupUDP6Recvmsg},
+	{"vs_getsockname4", ebpf.AttachCgroupInet4GetSockname},
+	{"vs_getsockname6", ebpf.AttachCgroupInet6GetSockname},
+	{"vs_getpeername4", ebpf.AttachCgroupInet4GetPeername},
+	{"vs_getpeername6", ebpf.AttachCgroupInet6GetPeername},
+	{"vs_setsockopt", ebpf.AttachCGroupSetsockopt},
+	{"vs_egress", ebpf.AttachCGroupInetEgress},
+	{"vs_ingress", ebpf.AttachCGroupInetIngress},
+}
+
+// Maps, by their names in C. The kernel keeps 15 characters of a name.
+const (
+	settingsMap = "vs_settings"
+	trafficMap  = "vs_traffic"
+)

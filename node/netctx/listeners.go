@@ -1,0 +1,252 @@
+package netctx
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+)
+
+// Listener is a process that receives where a guest would.
+type Listener struct {
+	Proto   port.Proto
+	Addr    netip.AddrPort // as bound: 0.0.0.0:22
+	PID     int            // 0: the process is not to be found (of the kernel, or gone)
+	Process string
+}
+
+func (l Listener) String() string {
+	who := "a socket without a process"
+	if l.PID != 0 {
+		who = fmt.Sprintf("%s (pid %d)", l.Process, l.PID)
+	}
+	return fmt.Sprintf("%s on %s/%s", who, l.Addr, l.Proto)
+}
+
+// Listeners are the sockets outside the guest that have one of its ports, on
+// one of its addresses or on all: the guest could not bind them, and a client
+// of the guest would reach the host. The oldest of pitfalls is the host's sshd.
+//
+// Where the guest owns every port, UDP sockets on ephemeral ports are no
+// services but clients, and left out.
+func Listeners(ctx context.Context, s Spec) ([]Listener, error) {
+	var found []diagSocket
+	ephemeral := port.Range{Proto: port.UDP}
+	if s.AllPorts {
+		var err error
+		if ephemeral, err = ephemeralUDP(); err != nil {
+			return nil, err
+		}
+	}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		for _, proto := range []port.Proto{port.TCP, port.UDP} {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			socks, err := boundSockets(family, proto)
+			if err != nil {
+				return nil, fmt.Errorf("list %s sockets: %w", proto, err)
+			}
+			for _, k := range socks {
+				at := port.Range{Proto: proto, First: k.addr.Port(), Last: k.addr.Port()}
+				if k.takes(s) && !at.Overlaps(ephemeral) {
+					found = append(found, k)
+				}
+			}
+		}
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	owners, err := socketOwners(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []Listener
+	for _, k := range found {
+		l := Listener{Proto: k.proto, Addr: k.addr}
+		if pid := owners[k.inode]; pid != 0 {
+			l.PID, l.Process = pid, processName(pid)
+		}
+		list = append(list, l)
+	}
+	// Several sockets of one process, as of a server with SO_REUSEPORT, are one.
+	slices.SortFunc(list, func(a, b Listener) int {
+		return cmp.Or(cmp.Compare(a.Addr.Port(), b.Addr.Port()), cmp.Compare(a.Proto, b.Proto),
+			a.Addr.Compare(b.Addr), cmp.Compare(a.PID, b.PID))
+	})
+	return slices.Compact(list), nil
+}
+
+// diagSocket is a socket that receives from anybody.
+type diagSocket struct {
+	proto  port.Proto
+	addr   netip.AddrPort
+	v6only bool
+	uid    uint32
+	inode  uint32
+}
+
+// takes says whether the socket has a port of the guest's.
+func (k diagSocket) takes(s Spec) bool {
+	if k.uid>>16 == uint32(s.XID) || k.addr.Port() == 0 {
+		return false // the guest itself, from an earlier start
+	}
+	owned := s.AllPorts || slices.ContainsFunc(s.Ports, func(r port.Range) bool {
+		return r.Proto == k.proto && r.First <= k.addr.Port() && k.addr.Port() <= r.Last
+	})
+	if !owned {
+		return false
+	}
+	a := k.addr.Addr().Unmap()
+	return slices.ContainsFunc(s.Addresses, func(p netip.Prefix) bool {
+		if a.IsUnspecified() {
+			return a.Is4() == p.Addr().Is4() || a.Is6() && !k.v6only
+		}
+		return a == p.Addr()
+	})
+}
+
+// Of linux/inet_diag.h and tcp_states.h.
+const (
+	diagRequestSize = 56 // struct inet_diag_req_v2
+	diagMessageSize = 72 // struct inet_diag_msg
+	diagV6Only      = 11 // INET_DIAG_SKV6ONLY
+	tcpListen       = 10
+	tcpClose        = 7 // of UDP: bound, and not connected
+)
+
+// boundSockets lists the sockets of this network namespace that receive from
+// anybody. /proc/net does not tell [::] for one family from [::] for both.
+func boundSockets(family uint8, proto port.Proto) ([]diagSocket, error) {
+	ask := make([]byte, diagRequestSize)
+	ask[0], ask[1] = family, unix.IPPROTO_TCP
+	states := uint32(1 << tcpListen)
+	if proto == port.UDP {
+		ask[1], states = unix.IPPROTO_UDP, 1<<tcpClose
+	}
+	binary.NativeEndian.PutUint32(ask[4:], states)
+	for {
+		req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+		req.AddRawData(ask)
+		msgs, err := req.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
+		if errors.Is(err, netlink.ErrDumpInterrupted) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		var list []diagSocket
+		for _, m := range msgs {
+			k, err := parseSocket(m)
+			if err != nil {
+				return nil, err
+			}
+			k.proto = proto
+			list = append(list, k)
+		}
+		return list, nil
+	}
+}
+
+// parseSocket reads an inet_diag_msg (sock_diag(7)).
+func parseSocket(m []byte) (k diagSocket, err error) {
+	if len(m) < diagMessageSize {
+		return k, errors.New("short socket message")
+	}
+	addr := netip.AddrFrom4([4]byte(m[8:]))
+	if m[0] == unix.AF_INET6 {
+		addr = netip.AddrFrom16([16]byte(m[8:]))
+	}
+	k.addr = netip.AddrPortFrom(addr, binary.BigEndian.Uint16(m[4:]))
+	k.uid = binary.NativeEndian.Uint32(m[64:])
+	k.inode = binary.NativeEndian.Uint32(m[68:])
+	attrs, err := nl.ParseRouteAttr(m[diagMessageSize:])
+	if err != nil {
+		return k, err
+	}
+	for _, a := range attrs {
+		if a.Attr.Type == diagV6Only {
+			k.v6only = len(a.Value) == 1 && a.Value[0] != 0
+		}
+	}
+	return k, nil
+}
+
+// ephemeralUDP is the range of ports that the kernel hands out.
+func ephemeralUDP() (port.Range, error) {
+	const path = "/proc/sys/net/ipv4/ip_local_port_range"
+	r := port.Range{Proto: port.UDP}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return r, err
+	}
+	if _, err := fmt.Sscan(string(b), &r.First, &r.Last); err != nil {
+		return r, fmt.Errorf("read %s: %w", path, err)
+	}
+	return r, nil
+}
+
+// socketOwners maps the inode of every open socket to a process that has it.
+func socketOwners(ctx context.Context) (map[uint32]int, error) {
+	procs, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	owners := map[uint32]int{}
+	for _, p := range procs {
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		dir := filepath.Join("/proc", p.Name(), "fd")
+		fds, err := os.ReadDir(dir)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		for _, fd := range fds {
+			target, err := os.Readlink(filepath.Join(dir, fd.Name()))
+			if err != nil {
+				continue
+			}
+			if inode, ok := socketInode(target); ok && owners[inode] == 0 {
+				owners[inode] = pid
+			}
+		}
+	}
+	return owners, nil
+}
+
+// socketInode reads "socket:[12345]".
+func socketInode(link string) (uint32, bool) {
+	num, ok := strings.CutPrefix(link, "socket:[")
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(strings.TrimSuffix(num, "]"), 10, 32)
+	return uint32(n), err == nil
+}
+
+func processName(pid int) string {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm"))
+	if err != nil {
+		return "?"
+	}
+	return strings.TrimSpace(string(b))
+}

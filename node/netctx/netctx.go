@@ -1,0 +1,215 @@
+package netctx
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// ErrNotAttached means that the cgroup is not that of a network context.
+var ErrNotAttached = errors.New("cgroup has no network context")
+
+// Attach puts a network context onto the guest's fresh cgroup, before any
+// process is in it. A cgroup that was used before is refused: the programs on
+// it would have their say first.
+func Attach(cgroup *os.File, s Spec) error {
+	if err := attach(cgroup, s); err != nil {
+		return fmt.Errorf("attach network context to %s: %w", cgroup.Name(), err)
+	}
+	return nil
+}
+
+func attach(cgroup *os.File, s Spec) error {
+	id, err := cgroupID(cgroup)
+	if err != nil {
+		return err
+	}
+	set, err := s.settings(id)
+	if err != nil {
+		return err
+	}
+	dir, err := loaded(_NetctxBytes, loadNetctx)
+	if err != nil {
+		return err
+	}
+	old, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: ebpf.AttachCGroupInetSockCreate})
+	if err != nil {
+		return err
+	}
+	if len(old.Programs) > 0 {
+		return errors.New("it has programs already: make a fresh cgroup")
+	}
+	for _, h := range hooks {
+		if err := attachPinned(cgroup, dir, h); err != nil {
+			return err
+		}
+	}
+	// Storage is there from the first program on.
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, settingsMap), nil)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return put(m, id, &set)
+}
+
+func attachPinned(cgroup *os.File, dir string, h hook) error {
+	p, err := ebpf.LoadPinnedProgram(filepath.Join(dir, h.name), nil)
+	if err != nil {
+		return fmt.Errorf("open program %s: %w", h.name, err)
+	}
+	defer p.Close()
+	err = link.RawAttachProgram(link.RawAttachProgramOptions{
+		Target: int(cgroup.Fd()), Program: p, Attach: h.at,
+		// A program of the host's further up has its say as well.
+		Flags: unix.BPF_F_ALLOW_MULTI,
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", h.name, err)
+	}
+	return nil
+}
+
+// Update changes what a running guest owns, at once and as a whole. Sockets
+// that are bound to what it no longer owns send and receive nothing more.
+func Update(cgroup *os.File, s Spec) error {
+	err := withMap(cgroup, settingsMap, unsafe.Sizeof(netctxSettings{}), func(m *ebpf.Map, id uint64) error {
+		set, err := s.settings(id)
+		if err != nil {
+			return err
+		}
+		return put(m, id, &set)
+	})
+	if err != nil {
+		return fmt.Errorf("update network context of %s: %w", cgroup.Name(), err)
+	}
+	return nil
+}
+
+// put replaces the settings: a program sees the old ones or the new ones.
+func put(m *ebpf.Map, id uint64, set *netctxSettings) error {
+	if err := m.Update(id, set, ebpf.UpdateExist); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
+}
+
+// Shown is what the programs of a running guest go by.
+func Shown(cgroup *os.File) (Spec, error) {
+	var s Spec
+	err := withMap(cgroup, settingsMap, unsafe.Sizeof(netctxSettings{}), func(m *ebpf.Map, id uint64) error {
+		var set netctxSettings
+		if err := m.Lookup(id, &set); err != nil {
+			return err
+		}
+		s = set.spec()
+		return nil
+	})
+	if err != nil {
+		return s, fmt.Errorf("read network context of %s: %w", cgroup.Name(), err)
+	}
+	return s, nil
+}
+
+// Traffic is what the guest received and sent since Attach, dropped packets
+// not counted.
+func Traffic(cgroup *os.File) (api.Traffic, error) {
+	var t api.Traffic
+	err := withMap(cgroup, trafficMap, unsafe.Sizeof(netctxCounters{}), func(m *ebpf.Map, id uint64) error {
+		var percpu []netctxCounters
+		if err := m.Lookup(id, &percpu); err != nil {
+			return err
+		}
+		for _, c := range percpu {
+			add := func(to *api.Count, packets, bytes uint64) {
+				to.Packets += packets
+				to.Bytes += bytes
+			}
+			add(&t.V4In, c.V4In.Packets, c.V4In.Bytes)
+			add(&t.V4Out, c.V4Out.Packets, c.V4Out.Bytes)
+			add(&t.V6In, c.V6In.Packets, c.V6In.Bytes)
+			add(&t.V6Out, c.V6Out.Packets, c.V6Out.Bytes)
+		}
+		return nil
+	})
+	if err != nil {
+		return t, fmt.Errorf("read traffic of %s: %w", cgroup.Name(), err)
+	}
+	return t, nil
+}
+
+// withMap opens a map of the programs that are on the cgroup: those of the
+// vsnode that started the guest, which need not be ours.
+func withMap(cgroup *os.File, name string, size uintptr, do func(m *ebpf.Map, id uint64) error) error {
+	id, err := cgroupID(cgroup)
+	if err != nil {
+		return err
+	}
+	// The egress program uses both maps.
+	progs, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: ebpf.AttachCGroupInetEgress})
+	if err != nil {
+		return err
+	}
+	for _, attached := range progs.Programs {
+		m, err := mapOf(attached.ID, name, uint32(size))
+		if err != nil {
+			return err
+		}
+		if m != nil {
+			defer m.Close()
+			return do(m, id)
+		}
+	}
+	return ErrNotAttached
+}
+
+// mapOf opens the map of that name that a program uses; nil if it has none.
+// Another vsnode's may hold something else: its size tells.
+func mapOf(id ebpf.ProgramID, name string, size uint32) (*ebpf.Map, error) {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		return nil, err
+	}
+	ids, _ := info.MapIDs()
+	for _, id := range ids {
+		m, err := ebpf.NewMapFromID(id)
+		if err != nil {
+			return nil, err
+		}
+		info, err := m.Info()
+		if err != nil {
+			m.Close()
+			return nil, err
+		}
+		if info.Name == name && m.ValueSize() == size {
+			return m, nil
+		}
+		m.Close()
+		if info.Name == name {
+			return nil, errors.New("the guest was started by another version of vsnode: restart it")
+		}
+	}
+	return nil, nil
+}
+
+// cgroupID is what the kernel calls the cgroup: the inode of its directory.
+func cgroupID(cgroup *os.File) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(cgroup.Fd()), &st); err != nil {
+		return 0, fmt.Errorf("stat %s: %w", cgroup.Name(), err)
+	}
+	return st.Ino, nil
+}

@@ -1,0 +1,278 @@
+package netctx
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The tests run in network and mount namespaces of their own, made by starting
+// the test binary again, and in cgroups of their own. Guests are the same
+// binary once more: born in a cgroup and a user namespace, they do what they
+// are told by JSON over their standard input (machine_test.go).
+const (
+	roleVar = "NETCTX_TEST_ROLE"
+	sandbox = "sandbox"
+	guest   = "guest"
+	loader  = "loader"
+)
+
+var (
+	hostAddr  = netip.MustParsePrefix("10.77.0.1/24")
+	wwwAddr   = netip.MustParsePrefix("10.77.0.10/24")
+	mailAddr  = netip.MustParsePrefix("10.77.0.11/24")
+	hostAddr6 = netip.MustParsePrefix("fd77::1/64")
+	wwwAddr6  = netip.MustParsePrefix("fd77::10/64")
+	mailAddr6 = netip.MustParsePrefix("fd77::11/64")
+)
+
+func TestMain(m *testing.M) {
+	var code int
+	switch os.Getenv(roleVar) {
+	case guest:
+		code = guestMain()
+	case loader:
+		code = loaderMain()
+	case sandbox:
+		if err := enterSandbox(); err != nil {
+			fmt.Fprintln(os.Stderr, "make sandbox:", err)
+			os.Exit(1)
+		}
+		code = m.Run()
+	default:
+		code = runSandbox()
+	}
+	os.Exit(code)
+}
+
+func runSandbox() int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), roleVar+"="+sandbox)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "run tests in namespaces of their own (needs root):", err)
+		return 1
+	}
+	return 0
+}
+
+// enterSandbox gives the new namespaces a host's address and two guests'.
+func enterSandbox() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("mount /run: %w", err)
+	}
+	// A proc whose /proc/sys/net is that of the new network namespace is the
+	// one there is; sysfs is not looked at.
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return err
+	}
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer0"}
+	if err := netlink.LinkAdd(veth); err != nil {
+		return fmt.Errorf("add veth: %w", err)
+	}
+	for _, name := range []string{"eth0", "peer0"} {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(l); err != nil {
+			return err
+		}
+	}
+	eth0, err := netlink.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	for _, p := range []netip.Prefix{hostAddr, wwwAddr, mailAddr, hostAddr6, wwwAddr6, mailAddr6} {
+		a, err := netlink.ParseAddr(p.String())
+		if err != nil {
+			return err
+		}
+		a.Flags = unix.IFA_F_NODAD
+		if err := netlink.AddrAdd(eth0, a); err != nil {
+			return fmt.Errorf("add %s: %w", p, err)
+		}
+	}
+	return os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0)
+}
+
+// cgroupRoot is where cgroup v2 is mounted.
+func cgroupRoot(t testing.TB) string {
+	t.Helper()
+	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var st unix.Statfs_t
+		if unix.Statfs(dir, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+			return dir
+		}
+	}
+	t.Fatal("cgroup v2 is not mounted")
+	return ""
+}
+
+var cgroups atomic.Int64
+
+// newCgroup makes a fresh cgroup for the test.
+func newCgroup(t testing.TB) *os.File {
+	t.Helper()
+	dir := filepath.Join(cgroupRoot(t), fmt.Sprintf("vsnode-netctx-test-%d-%d", os.Getpid(), cgroups.Add(1)))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		f.Close()
+		// The last process may have been reaped and still be counted.
+		waitFor(t, "the cgroup to be empty", func() bool { return unix.Rmdir(dir) == nil })
+	})
+	return f
+}
+
+// guestProcess starts a process born in the cgroup, in a user namespace of its own.
+func guestProcess(t testing.TB, cgroup *os.File, xid int) *machine {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), roleVar+"="+guest)
+	cmd.Stderr = os.Stderr
+	base := xid << 16
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{HostID: base, Size: 1 << 16}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: base, Size: 1 << 16}},
+		Credential:  &syscall.Credential{},
+		UseCgroupFD: true,
+		CgroupFD:    int(cgroup.Fd()),
+		Pdeathsig:   syscall.SIGKILL,
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	stop := func() {
+		once.Do(func() {
+			in.Close()
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("guest %d: %v", xid, err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	enc, dec := json.NewEncoder(in), json.NewDecoder(out)
+	return &machine{t: t, name: fmt.Sprintf("guest %d", xid), pid: cmd.Process.Pid, do: func(c call) (r result) {
+		if err := enc.Encode(c); err != nil {
+			t.Fatalf("tell guest %d: %v", xid, err)
+		}
+		if err := dec.Decode(&r); err != nil {
+			t.Fatalf("hear of guest %d: %v", xid, err)
+		}
+		return r
+	}}
+}
+
+// newGuest starts a guest with a network context.
+func newGuest(t testing.TB, s Spec) (*machine, *os.File) {
+	t.Helper()
+	cg := newCgroup(t)
+	if err := Attach(cg, s); err != nil {
+		t.Fatal(err)
+	}
+	if err := EnsureLoopback6(t.Context(), Loopback6(s.XID)); err != nil {
+		t.Fatal(err)
+	}
+	return guestProcess(t, cg, s.XID), cg
+}
+
+// host is the test process itself, in the same network.
+func host(t testing.TB) *machine {
+	return &machine{t: t, name: "host", pid: os.Getpid(), do: perform}
+}
+
+func guestMain() int {
+	dec, enc := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
+	for {
+		var c call
+		switch err := dec.Decode(&c); {
+		case err == io.EOF:
+			return 0
+		case err != nil:
+			fmt.Fprintln(os.Stderr, "guest:", err)
+			return 1
+		}
+		if err := enc.Encode(perform(c)); err != nil {
+			fmt.Fprintln(os.Stderr, "guest:", err)
+			return 1
+		}
+	}
+}
+
+// waitFor polls a condition that nothing announces.
+func waitFor(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for range 2000 {
+		if cond() {
+			return
+		}
+		unix.Poll(nil, 1)
+	}
+	t.Errorf("waited two seconds for %s", what)
+}
+
+// TestTableAgreesWithObject keeps the table of hooks and the C source together.
+func TestTableAgreesWithObject(t *testing.T) {
+	spec, err := loadNetctx()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(hooks) != len(spec.Programs) {
+		t.Errorf("%d hooks in the table, %d programs in the object", len(hooks), len(spec.Programs))
+	}
+	for _, h := range hooks {
+		switch p := spec.Programs[h.name]; {
+		case p == nil:
+			t.Errorf("%s is not in the object", h.name)
+		case p.AttachType != h.at:
+			t.Errorf("%s is for %v in the object, for %v in the table", h.name, p.AttachType, h.at)
+		}
+	}
+	for _, name := range []string{settingsMap, trafficMap} {
+		if spec.Maps[name] == nil {
+			t.Errorf("map %s is not in the object", name)
+		}
+	}
+	if strings.Contains(string(_NetctxBytes), "/work/") {
+		t.Error("the object holds a path of the machine that it was made on")
+	}
+}

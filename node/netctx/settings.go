@@ -1,0 +1,162 @@
+package netctx
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+)
+
+// Spec is what a guest owns of the network.
+type Spec struct {
+	XID int
+	// Addresses of the guest with the prefixes of their subnets: a connection
+	// to a subnet comes from the address in it, any other from the first of
+	// its family, which is also what a wildcard bind stands for.
+	Addresses []netip.Prefix
+	Ports     []port.Range // what it may bind on them
+	AllPorts  bool         // the addresses are its own: any port
+}
+
+// Limits of bpf/settings.h.
+const (
+	maxAddresses = len(netctxSettings{}.Addresses)
+	maxPorts     = len(netctxSettings{}.Ports)
+)
+
+// Loopback is the address that a guest's 127.0.0.1 stands for: 127.x.y.1 with
+// its XID in the middle. The other addresses of that /24 are the guest's too.
+func Loopback(xid int) netip.Addr {
+	return netip.AddrFrom4([4]byte{127, byte(xid >> 8), byte(xid), 1})
+}
+
+// Loopback6 is the address that a guest's ::1 stands for. It has to be put
+// onto lo (EnsureLoopback6). fd is the prefix of unique local addresses, the
+// rest spells "vserver".
+func Loopback6(xid int) netip.Addr {
+	a := [16]byte{0xfd, 'v', 's', 'e', 'r', 'v', 'e', 'r'}
+	binary.BigEndian.PutUint16(a[14:], uint16(xid))
+	return netip.AddrFrom16(a)
+}
+
+// settings is the spec as the programs read it.
+func (s Spec) settings(cgroup uint64) (netctxSettings, error) {
+	set := netctxSettings{Cgroup: cgroup, Context: uint32(s.XID)}
+	if s.XID < 1 || s.XID > 0xffff {
+		return set, fmt.Errorf("network context %d: want 1 to 65535", s.XID)
+	}
+	loop4 := Loopback(s.XID).As4()
+	loop4[3] = 0
+	set.Loop4.W = words(netip.AddrFrom4(loop4))
+	set.Loop6.W = words(Loopback6(s.XID))
+	if s.AllPorts {
+		set.AllPorts = 1
+	}
+	if len(s.Addresses) == 0 {
+		return set, fmt.Errorf("network context %d has no address", s.XID)
+	}
+	if len(s.Addresses) > maxAddresses {
+		return set, fmt.Errorf("network context %d has %d addresses, more than %d", s.XID, len(s.Addresses), maxAddresses)
+	}
+	for i, p := range s.Addresses {
+		a := p.Addr().Unmap()
+		if !p.IsValid() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Zone() != "" || a != p.Addr() {
+			return set, fmt.Errorf("network context %d: %s is no address that a guest can own", s.XID, p)
+		}
+		set.Addresses[i].Addr.W = words(a)
+		set.Addresses[i].Mask.W = mask(p)
+	}
+	set.AddressesN = uint32(len(s.Addresses))
+	ranges, err := merge(s.Ports)
+	if err != nil {
+		return set, err
+	}
+	if len(ranges) > maxPorts {
+		return set, fmt.Errorf("network context %d has %d ranges of ports, more than %d", s.XID, len(ranges), maxPorts)
+	}
+	for i, r := range ranges {
+		set.Ports[i].First, set.Ports[i].Last = r.First, r.Last
+		set.Ports[i].Proto = unix.IPPROTO_TCP
+		if r.Proto == port.UDP {
+			set.Ports[i].Proto = unix.IPPROTO_UDP
+		}
+	}
+	set.PortsN = uint32(len(ranges))
+	return set, nil
+}
+
+// spec reads back what settings wrote.
+func (set *netctxSettings) spec() Spec {
+	s := Spec{XID: int(set.Context), AllPorts: set.AllPorts != 0}
+	for _, a := range set.Addresses[:min(set.AddressesN, uint32(maxAddresses))] {
+		addr, bits := address(a.Addr.W), 0
+		for _, w := range a.Mask.W {
+			for b := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, w)); b != 0; b <<= 1 {
+				bits++
+			}
+		}
+		s.Addresses = append(s.Addresses, netip.PrefixFrom(addr, bits-128+addr.BitLen()))
+	}
+	for _, p := range set.Ports[:min(set.PortsN, uint32(maxPorts))] {
+		r := port.Range{Proto: port.TCP, First: p.First, Last: p.Last}
+		if p.Proto == unix.IPPROTO_UDP {
+			r.Proto = port.UDP
+		}
+		s.Ports = append(s.Ports, r)
+	}
+	return s
+}
+
+// merge sorts ranges and joins those that overlap or touch.
+func merge(ranges []port.Range) ([]port.Range, error) {
+	sorted := slices.Clone(ranges)
+	slices.SortFunc(sorted, func(a, b port.Range) int {
+		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.First, b.First))
+	})
+	var out []port.Range
+	for _, r := range sorted {
+		if r.Proto != port.TCP && r.Proto != port.UDP || r.First == 0 || r.Last < r.First {
+			return nil, fmt.Errorf("%s is no range of ports", r)
+		}
+		if n := len(out); n > 0 && out[n-1].Proto == r.Proto && int(r.First) <= int(out[n-1].Last)+1 {
+			out[n-1].Last = max(out[n-1].Last, r.Last)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// words of an address in network order, IPv4 as ::ffff:a.b.c.d.
+func words(a netip.Addr) (w [4]uint32) {
+	b := a.As16()
+	for i := range w {
+		w[i] = binary.NativeEndian.Uint32(b[4*i:])
+	}
+	return w
+}
+
+func address(w [4]uint32) netip.Addr {
+	var b [16]byte
+	for i := range w {
+		binary.NativeEndian.PutUint32(b[4*i:], w[i])
+	}
+	return netip.AddrFrom16(b).Unmap()
+}
+
+func mask(p netip.Prefix) [4]uint32 {
+	var b [16]byte
+	for i := range p.Bits() + 128 - p.Addr().BitLen() {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	var w [4]uint32
+	for i := range w {
+		w[i] = binary.NativeEndian.Uint32(b[4*i:])
+	}
+	return w
+}
