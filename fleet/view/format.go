@@ -79,16 +79,16 @@ func encoder(w io.Writer) *json.Encoder {
 }
 
 // writeYAML goes through JSON, of which YAML is a superset: so both have the
-// same names, the same order and the same values. It writes the list an element
-// at a time, as a tree of nodes for all would take a hundred times their size.
+// same names, the same order and the same values. It writes the list in pieces,
+// as a tree of nodes for all would take a hundred times their size.
 func writeYAML[T any](w io.Writer, records []T) error {
 	if len(records) == 0 {
 		_, err := io.WriteString(w, "[]\n")
 		return err
 	}
-	for i := range records {
+	for piece := range slices.Chunk(records, 200) {
 		var text bytes.Buffer
-		if err := encoder(&text).Encode(records[i : i+1]); err != nil {
+		if err := encoder(&text).Encode(piece); err != nil {
 			return err
 		}
 		var doc yaml.Node

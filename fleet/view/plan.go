@@ -107,6 +107,8 @@ func StepText(s api.Step) (mark, text string) {
 	switch s.Kind {
 	case api.StepBuildImage:
 		return "+", "build image " + name
+	case api.StepImport:
+		return "+", "copy image " + name
 	case api.StepCreate:
 		text = "create guest " + name
 		if s.Guest != nil && s.Guest.Context != 0 {

@@ -177,6 +177,7 @@ func plans() []HostPlan {
 	www := &api.Guest{Name: "www", Context: 120}
 	web := []api.Step{
 		{Kind: api.StepBuildImage, Image: &api.ImageSpec{Name: "bookworm"}, Why: "no host has it"},
+		{Kind: api.StepImport, Image: &api.ImageSpec{Name: "trixie"}, Why: "it is on db1"},
 		{Kind: api.StepCreate, Guest: www, Why: "context 120 is not there"},
 		{Kind: api.StepStart, Name: "www", Why: "it is stopped"},
 	}

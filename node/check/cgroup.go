@@ -191,11 +191,10 @@ func cgroupKill(s *System) finding {
 	})
 }
 
-func cgroupBPF(s *System) finding { return s.attach(ebpf.AttachCGroupInet4Bind) }
-
-// attach loads a program that allows everything and attaches it to a fresh
+// cgroupBPF loads a program that allows everything and attaches it to a fresh
 // cgroup: loading alone does not need CONFIG_CGROUP_BPF.
-func (s *System) attach(where ebpf.AttachType) finding {
+func cgroupBPF(s *System) finding {
+	const where = ebpf.AttachCGroupInet4Bind
 	return s.inCgroup(func(fd int) error {
 		prog, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{
 			Type:       ebpf.CGroupSockAddr,

@@ -45,7 +45,7 @@ func features() []feature {
 		{"bpffs", "keeping loaded BPF programs between two calls", false, bpffs, noShared,
 			"run a kernel with CONFIG_BPF_SYSCALL"},
 		{"abstract socket guard", "keeping guests that share the host's network from its abstract Unix sockets", false, abstractSockets,
-			noShared + "; unless their configuration accepts it by name", "boot with lsm=…,bpf, or run kernel 6.12 with Landlock"},
+			noShared + "; unless their configuration accepts it by name", "run kernel 6.12 with Landlock, or 6.7 with cgroup BPF; or use network mode nat"},
 		{"nftables", "nat guests", false, nfTables, noNAT, "modprobe nf_tables"},
 		{"veth and bridge", "nat guests", false, vethAndBridge, noNAT, "modprobe -a veth bridge"},
 		{"ping", "ping in guests that share the host's network", false, pingRange, "ping says that it is not permitted there",

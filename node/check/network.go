@@ -1,42 +1,29 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
-	"github.com/cilium/ebpf"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
-// abstractSockets looks for one of three ways, in the order of preference.
-func abstractSockets(s *System) finding {
-	const scopes = 6 // version of Landlock that knows them: kernel 6.12
-	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno == 0 && abi >= scopes {
-		return yes("Landlock scopes (version %d)", abi)
+// abstractSockets asks who closes them.
+func abstractSockets(*System) finding {
+	guard, err := netctx.Guard()
+	if errors.Is(err, netctx.ErrNoGuard) {
+		return no("this kernel has none that vsnode can use")
 	}
-	if s.attach(ebpf.AttachCgroupUnixConnect).verdict == api.Yes {
-		return yes("BPF on connect (kernel 6.7)")
-	}
-	active, err := s.read("sys/kernel/security/lsm")
 	if err != nil {
-		return unknown("no Landlock scopes, no BPF on connect; LSM BPF: %v", err).
-			withCure("mount -t securityfs securityfs /sys/kernel/security, and check again")
+		return tried(err)
 	}
-	if !strings.Contains(","+active+",", ",bpf,") {
-		return no("no Landlock scopes, no BPF on connect, no bpf among the LSMs %s", active)
-	}
-	// Under lockdown=confidentiality BPF may not read the kernel's memory, which
-	// LSM programs do.
-	if lockdown, err := s.read("sys/kernel/security/lockdown"); err == nil && strings.Contains(lockdown, "[confidentiality]") {
-		return no("lockdown=confidentiality forbids LSM BPF").withCure("boot without lockdown=confidentiality")
-	}
-	return yes("LSM BPF")
+	return yes("%s", guard)
 }
 
 func nfTables(*System) finding {
