@@ -1,0 +1,174 @@
+package transport
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+)
+
+// maxKeys are offered at most: sshd hangs up after six (MaxAuthTries), and
+// since 9.8 it punishes addresses that fail (PerSourcePenalties).
+const maxKeys = 5
+
+// offer is what a host is shown to be let in.
+type offer struct {
+	signers []ssh.Signer
+	names   []string // one a signer: "~/.ssh/id_ed25519 (SHA256:…)"
+	left    []string // what is there and was not offered, and why
+	agent   io.Closer
+}
+
+// Close ends the connection to the agent.
+func (o *offer) Close() {
+	if o.agent != nil {
+		o.agent.Close()
+	}
+}
+
+func (o *offer) add(key ssh.Signer, from string) {
+	for _, have := range o.signers {
+		if bytes.Equal(have.PublicKey().Marshal(), key.PublicKey().Marshal()) {
+			return
+		}
+	}
+	name := fmt.Sprintf("%s (%s)", from, ssh.FingerprintSHA256(key.PublicKey()))
+	if len(o.signers) == maxKeys {
+		o.left = append(o.left, name+": five were offered before it")
+		return
+	}
+	o.signers = append(o.signers, key)
+	o.names = append(o.names, name)
+}
+
+// String is for the error of a host that accepted none.
+func (o *offer) String() string {
+	s := "keys offered: " + strings.Join(o.names, ", ")
+	if len(o.left) > 0 {
+		s += "; not offered: " + strings.Join(o.left, ", ")
+	}
+	return s
+}
+
+// offer gathers the keys for a host. The agent's come first: they are what one
+// has unlocked for today.
+func (d *Dialer) offer(identity string) (*offer, error) {
+	o := new(offer)
+	held, err := d.agentKeys(o)
+	if err != nil {
+		o.left = append(o.left, err.Error())
+	}
+	if identity != "" {
+		key, err := d.identity(identity, held)
+		if err != nil {
+			o.Close()
+			return nil, err
+		}
+		o.add(key, identity)
+		return o, nil
+	}
+	for _, key := range held {
+		o.add(key, "agent's "+key.PublicKey().Type())
+	}
+	for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} {
+		path := filepath.Join("~/.ssh", name)
+		key, err := d.identity(path, held)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+		case err != nil:
+			o.left = append(o.left, err.Error())
+		default:
+			o.add(key, path)
+		}
+	}
+	if len(o.signers) == 0 {
+		o.Close()
+		hint := "start an agent (ssh-add), make one (ssh-keygen -t ed25519), or name one with identity"
+		return nil, fmt.Errorf("there is no key to offer; %s%s", strings.Join(append(o.left, ""), "; "), hint)
+	}
+	return o, nil
+}
+
+// agentKeys asks the agent what it holds. No agent is no error.
+func (d *Dialer) agentKeys(o *offer) ([]ssh.Signer, error) {
+	socket := d.Agent
+	if socket == "" {
+		socket = os.Getenv("SSH_AUTH_SOCK")
+	}
+	if socket == "" {
+		return nil, nil
+	}
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	o.agent = conn
+	keys, err := agent.NewClient(conn).Signers()
+	if err != nil {
+		return nil, fmt.Errorf("agent %s: %w", socket, err)
+	}
+	return keys, nil
+}
+
+// identity is the key of a file, or the one of the agent that the file names.
+func (d *Dialer) identity(path string, held []ssh.Signer) (ssh.Signer, error) {
+	id, err := d.keys.get(path, readIdentity)
+	if err != nil || id.key != nil {
+		return id.key, err
+	}
+	for _, key := range held {
+		if id.public != nil && bytes.Equal(key.PublicKey().Marshal(), id.public.Marshal()) {
+			return key, nil
+		}
+	}
+	return nil, fmt.Errorf("%s is protected by a passphrase and no agent holds it: ssh-add %s", path, path)
+}
+
+// identity is what a key file holds: a private key, or which key is meant.
+type identity struct {
+	key    ssh.Signer
+	public ssh.PublicKey
+}
+
+// readIdentity reads a key file. A key that is protected by a passphrase gives
+// its public half alone, as does the file of a public key.
+func readIdentity(path string) (identity, error) {
+	file, err := home(path)
+	if err != nil {
+		return identity{}, err
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return identity{}, fmt.Errorf("read identity: %w", err)
+	}
+	if public, _, _, _, err := ssh.ParseAuthorizedKey(b); err == nil {
+		return identity{public: public}, nil
+	}
+	key, err := ssh.ParsePrivateKey(b)
+	var locked *ssh.PassphraseMissingError
+	switch {
+	case err == nil:
+		return identity{key: key}, nil
+	case !errors.As(err, &locked):
+		return identity{}, fmt.Errorf("read identity %s: %w", path, err)
+	case locked.PublicKey != nil:
+		return identity{public: locked.PublicKey}, nil
+	}
+	// The older PEM form keeps its public half elsewhere, if at all.
+	b, err = os.ReadFile(file + ".pub")
+	if err != nil {
+		return identity{}, nil
+	}
+	public, _, _, _, err := ssh.ParseAuthorizedKey(b)
+	if err != nil {
+		return identity{}, fmt.Errorf("read identity %s.pub: %w", path, err)
+	}
+	return identity{public: public}, nil
+}

@@ -1,0 +1,98 @@
+package transport
+
+import (
+	"context"
+	"sync"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// bastions are the connections to jump hosts. All hosts behind a bastion share
+// one: channels through it are not counted by MaxSessions (sshd_config(5)),
+// handshakes with it are counted by MaxStartups.
+type bastions struct {
+	mu   sync.Mutex
+	open map[Settings]*bastion
+}
+
+// bastion is a connection to a jump host, or the making of one.
+type bastion struct {
+	settings Settings
+	users    int
+	done     chan struct{} // closed when conn or err is there
+	cancel   context.CancelFunc
+	conn     *Conn
+	client   *ssh.Client
+	err      error
+}
+
+// take gives the connection to a jump host to one more user.
+func (p *bastions) take(ctx context.Context, d *Dialer, hop Settings) (*bastion, error) {
+	hop = hop.withDefaults()
+	p.mu.Lock()
+	b := p.open[hop]
+	if b == nil {
+		b = &bastion{settings: hop, done: make(chan struct{})}
+		if p.open == nil {
+			p.open = make(map[Settings]*bastion)
+		}
+		p.open[hop] = b
+		// The first who asks may give up while others still wait for it.
+		var dialing context.Context
+		dialing, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
+		go p.dial(dialing, d, b)
+	}
+	b.users++
+	p.mu.Unlock()
+	select {
+	case <-b.done:
+		if b.err == nil {
+			return b, nil
+		}
+		p.give(b)
+		return nil, b.err
+	case <-ctx.Done():
+		p.give(b)
+		return nil, ctx.Err()
+	}
+}
+
+func (p *bastions) dial(ctx context.Context, d *Dialer, b *bastion) {
+	b.conn, b.err = d.Dial(ctx, b.settings)
+	if b.err == nil {
+		b.client = b.conn.client
+		go func() {
+			<-b.conn.done
+			p.forget(b)
+		}()
+	}
+	close(b.done)
+}
+
+// give takes a user off; the last one closes the connection.
+func (p *bastions) give(b *bastion) {
+	p.mu.Lock()
+	b.users--
+	last := b.users == 0
+	if last && p.open[b.settings] == b {
+		delete(p.open, b.settings)
+	}
+	p.mu.Unlock()
+	if !last {
+		return
+	}
+	b.cancel()
+	<-b.done // soon: its context has ended
+	if b.conn != nil {
+		b.conn.Close()
+	}
+}
+
+// forget a connection that was lost: the next who asks gets a new one.
+func (p *bastions) forget(b *bastion) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open[b.settings] == b {
+		delete(p.open, b.settings)
+	}
+}

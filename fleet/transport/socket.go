@@ -1,0 +1,60 @@
+package transport
+
+import (
+	"bufio"
+	"bytes"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// socket is the stream below an SSH connection. It remembers what the other
+// side said before its version, as sshd tells there why it drops somebody.
+type socket struct {
+	net.Conn
+	raw  syscall.RawConn // nil: not TCP, but a channel through a bastion
+	in   *bufio.Reader
+	said []byte // the first bytes
+}
+
+func newSocket(c net.Conn) *socket {
+	s := &socket{Conn: c}
+	if tcp, ok := c.(*net.TCPConn); ok {
+		// A SyscallConn fails on a closed connection, as reads will.
+		s.raw, _ = tcp.SyscallConn()
+	}
+	// x/crypto reads the version byte by byte.
+	s.in = bufio.NewReader(source{s})
+	return s
+}
+
+func (s *socket) Read(p []byte) (int, error) {
+	n, err := s.in.Read(p)
+	if room := 256 - len(s.said); room > 0 {
+		s.said = append(s.said, p[:min(n, room)]...)
+	}
+	return n, err
+}
+
+// greeted says whether sshd said its version: it let us in so far.
+func (s *socket) greeted() bool {
+	return bytes.HasPrefix(s.said, []byte("SSH-")) || bytes.Contains(s.said, []byte("\nSSH-"))
+}
+
+type source struct{ s *socket }
+
+// Read answers what it read at once. sshd sends its answer in two writes with
+// Nagle's algorithm on: the second waits for the ACK of the first, which the
+// kernel delays by 40 ms. TCP_QUICKACK ends that, and lasts for one answer
+// only (tcp(7): "This flag is not permanent").
+func (r source) Read(p []byte) (int, error) {
+	n, err := r.s.Conn.Read(p)
+	if r.s.raw != nil && n > 0 {
+		// A connection that is closed meanwhile says so in the next read.
+		_ = r.s.raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
+		})
+	}
+	return n, err
+}

@@ -1,0 +1,195 @@
+package serve
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/wire"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Host does what a controller asks for.
+type Host interface {
+	State(ctx context.Context) (api.State, error)
+	Check(ctx context.Context) (api.Check, error)
+	Stat(ctx context.Context) (api.Stat, error)
+	// Apply takes the steps. It may emit from any goroutine until it returns.
+	Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error)
+}
+
+// Serve answers requests read from in, on out, until in ends or ctx does. It
+// returns when everything under way has finished or undone its work; an end
+// of in is no error.
+func Serve(ctx context.Context, in io.Reader, out io.Writer, h Host) error {
+	// A write to a standard output that nobody reads kills a Go program by
+	// SIGPIPE (os/signal, "SIGPIPE"): the controller that was killed would
+	// take vsnode with it in the middle of an undo. Caught, it is EPIPE.
+	// Caught and not ignored, for an ignored signal is inherited by children.
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, unix.SIGPIPE)
+	defer signal.Stop(pipe)
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if _, err := io.WriteString(out, api.Preamble); err != nil {
+		return fmt.Errorf("greet the controller: %w", err)
+	}
+	s := &server{
+		host:     h,
+		conn:     wire.NewConn(in, nopCloser{out}),
+		stop:     cancel,
+		requests: make(map[int64]context.CancelFunc),
+	}
+	// The reader is not waited for: where ctx ends first it sits in a read
+	// that nothing interrupts, and takes no new request.
+	go func() { cancel(s.read(ctx)) }()
+	<-ctx.Done()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.running.Wait()
+	if err := context.Cause(ctx); err != io.EOF {
+		return err
+	}
+	return nil
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+type server struct {
+	host    Host
+	conn    *wire.Conn
+	stop    context.CancelCauseFunc
+	running sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool
+	requests map[int64]context.CancelFunc
+}
+
+// read takes requests until the stream ends, and returns why it did.
+func (s *server) read(ctx context.Context) error {
+	for {
+		m, err := s.conn.Receive()
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return io.EOF // the controller was killed in the middle of a word
+		} else if err != nil {
+			return err
+		}
+		switch {
+		case m.Method == wire.MethodCancel:
+			var c wire.Cancel
+			if err := json.Unmarshal(m.Params, &c); err != nil {
+				return fmt.Errorf("%s: %w", wire.MethodCancel, err)
+			}
+			s.mu.Lock()
+			if cancel := s.requests[c.ID]; cancel != nil {
+				cancel()
+			}
+			s.mu.Unlock()
+		case m.ID == 0 || m.Method == "":
+			s.answer(m.ID, nil, &wire.Error{Code: wire.CodeInvalidRequest, Message: "not a request: id or method is missing"})
+		default:
+			s.start(ctx, m)
+		}
+	}
+}
+
+// start runs one request beside the others.
+func (s *server) start(ctx context.Context, m wire.Message) {
+	ctx, cancel := context.WithCancel(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.requests[m.ID] != nil {
+		cancel()
+		s.answer(m.ID, nil, &wire.Error{Code: wire.CodeInvalidRequest, Message: "request is late, or its id is in use"})
+		return
+	}
+	s.requests[m.ID] = cancel
+	s.running.Go(func() {
+		result, err := s.call(ctx, m)
+		s.mu.Lock()
+		delete(s.requests, m.ID)
+		s.mu.Unlock()
+		cancel()
+		s.answer(m.ID, result, err)
+	})
+}
+
+// call does what a request asks for. A panic is an error of this request.
+func (s *server) call(ctx context.Context, m wire.Message) (result any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintf(os.Stderr, "vsnode: %s: panic: %v\n%s", m.Method, p, debug.Stack())
+			err = &wire.Error{Code: wire.CodeInternal, Message: fmt.Sprintf("%s: panic: %v", m.Method, p)}
+		}
+	}()
+	switch m.Method {
+	case api.MethodState:
+		return s.host.State(ctx)
+	case api.MethodCheck:
+		return s.host.Check(ctx)
+	case api.MethodStat:
+		return s.host.Stat(ctx)
+	case api.MethodApply:
+		var req api.Apply
+		// Both ends are one version: a field that this one does not know is
+		// a mistake, and it must not be a plan that is half understood.
+		dec := json.NewDecoder(bytes.NewReader(m.Params))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&req); err != nil {
+			return nil, &wire.Error{Code: wire.CodeInvalidParams, Message: fmt.Sprintf("%s: %v", m.Method, err)}
+		}
+		return s.host.Apply(ctx, req, func(e api.Event) {
+			s.send(wire.Message{Method: api.MethodEvent}, e)
+		})
+	}
+	return nil, &wire.Error{Code: wire.CodeNoSuchMethod, Message: fmt.Sprintf("unknown request %q", m.Method)}
+}
+
+// answer writes the result of a request, or why there is none.
+func (s *server) answer(id int64, result any, err error) {
+	m := wire.Message{ID: id}
+	if err == nil {
+		s.send(m, result)
+		return
+	}
+	if !errors.As(err, &m.Error) {
+		m.Error = &wire.Error{Code: wire.CodeFailed, Message: err.Error()}
+	}
+	s.write(m)
+}
+
+// send writes an event or a result.
+func (s *server) send(m wire.Message, body any) {
+	b, err := json.Marshal(body)
+	switch {
+	case err != nil:
+		m.Error = &wire.Error{Code: wire.CodeInternal, Message: err.Error()}
+	case m.Method != "":
+		m.Params = b
+	default:
+		m.Result = b
+	}
+	s.write(m)
+}
+
+// write says one thing to the controller. One that cannot hear any more is one
+// that is gone: what it asked for is undone.
+func (s *server) write(m wire.Message) {
+	if err := s.conn.Send(m); err != nil {
+		s.stop(fmt.Errorf("answer the controller: %w", err))
+	}
+}
