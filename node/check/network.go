@@ -62,7 +62,7 @@ func vethAndBridge(*System) finding {
 }
 
 // pingRange: a ping socket is allowed to groups of this range. The kernel's
-// bound for its end is 2^31-1, which is in the middle of context 32767.
+// bound for its end is 2^31-1, the last id of context 32767.
 func pingRange(s *System) finding {
 	const last = 1<<31 - 1
 	text, err := s.read("proc/sys/net/ipv4/ping_group_range")
