@@ -161,7 +161,6 @@ func (d *decoder) entries(name string, n *yaml.Node, want string, each func(k te
 // it and that are not there yet. Each mapping is merged once (merged holds
 // them), so neither a loop nor a tower of merges takes longer than its text.
 func (d *decoder) pairs(n *yaml.Node, first map[string]Position, merged map[*yaml.Node]bool, each func(k text, v *yaml.Node)) {
-	own := make(map[string]bool, len(n.Content)/2)
 	var merge []*yaml.Node
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := target(n.Content[i]), n.Content[i+1]
@@ -175,12 +174,11 @@ func (d *decoder) pairs(n *yaml.Node, first map[string]Position, merged map[*yam
 			} else {
 				merge = append(merge, v)
 			}
-		case own[k.Value]:
-			d.add(pos, "", "duplicate key %q, first at %s", k.Value, first[k.Value])
-		case first[k.Value].Line > 0: // already set by the mapping that merges this one
-		default:
-			own[k.Value], first[k.Value] = true, pos
+		case first[k.Value].Line == 0:
+			first[k.Value] = pos
 			each(text{k.Value, pos}, v)
+		case merged == nil:
+			d.add(pos, "", "duplicate key %q, first at %s", k.Value, first[k.Value])
 		}
 	}
 	for _, m := range merge {

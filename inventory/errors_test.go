@@ -148,7 +148,7 @@ func TestErrors(t *testing.T) {
 		{"a group named all", "hosts: {h: {}}\ngroups:\n  all: {hosts: h}\n", []string{
 			`fleet.yml:3:3: "all" means every host (name it otherwise and give it hosts: "*")`}},
 		{"a file of hosts in an inventory", "hosts: {h: {}}\ngroups:\n  a: {hosts: \"@list\"}\n", []string{
-			`fleet.yml:3:14: pattern "@list": a file of hosts is for the command line, not for an inventory`}},
+			`fleet.yml:3:14: pattern "@list": a file of hosts is read from the command line only`}},
 
 		// Images.
 		{"an unknown method", "images:\n  deb: {method: deboostrap}\n", []string{

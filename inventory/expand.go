@@ -16,8 +16,8 @@ const maxExpanded = 1 << 16
 // range; numbers are as wide as the first one if that begins with a zero.
 func expandRanges(s string) ([]string, error) {
 	list := []string{""}
-	for {
-		before, rest, found := strings.Cut(s, "[")
+	for left := s; ; {
+		before, rest, found := strings.Cut(left, "[")
 		if strings.Contains(before, "]") {
 			return nil, fmt.Errorf("%q: a ] without a [", s)
 		}
@@ -44,7 +44,7 @@ func expandRanges(s string) ([]string, error) {
 				longer = append(longer, head+step)
 			}
 		}
-		list, s = longer, after
+		list, left = longer, after
 	}
 }
 

@@ -2,15 +2,13 @@ package inventory
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/vsfleet/vsfleet/internal/port"
 )
 
 // guestSpec is a guest as its file gives it, before it is resolved for a host.
@@ -28,73 +26,10 @@ type guestSpec struct {
 	network networkSpec
 }
 
-type networkSpec struct {
-	mode, address, dev         text
-	addresses, ports, forwards []text
-	unusable                   bool // something is wrong with it that was reported
-}
-
 var (
-	methods = []string{"debootstrap", "template"}
-	modes   = []string{Shared, Own, NAT}
-	states  = []string{Running, Stopped, Absent}
-	inits   = []string{"plain"}
+	states = []string{Running, Stopped, Absent}
+	inits  = []string{"plain"}
 )
-
-// oneOf reads a word of a short list.
-func oneOf(what, word string, known []string) *Error {
-	if slices.Contains(known, word) {
-		return nil
-	}
-	hint := didYouMean(word, known)
-	return &Error{Msg: fmt.Sprintf("%s: there is no %q, want %s", what, word, orList(known)), Hint: hint}
-}
-
-func orList(words []string) string {
-	if len(words) == 1 {
-		return words[0]
-	}
-	last := len(words) - 1
-	return strings.Join(words[:last], ", ") + " or " + words[last]
-}
-
-// image reads one entry of images.
-func (b *builder) image(d *decoder, k text, v *yaml.Node) {
-	image := &Image{Name: k.value, Pos: k.pos}
-	var method text
-	var args, packages []text
-	given := d.fields("image "+k.value, v, "a mapping, as {method: debootstrap, args: [-d, bookworm]}", []key{
-		{"method", d.text(&method, "how it is made: "+orList(methods))},
-		{"args", d.texts(&args, "a list of the method's arguments, as [-d, bookworm]")},
-		{"packages", d.texts(&packages, "a list of packages, as [openssh-server]")},
-	})
-	if err := checkName(k.value, maxName); err != nil {
-		d.add(k.pos, "", "image %v", err)
-		return
-	}
-	if first := b.inv.images[k.value]; first != nil {
-		d.add(k.pos, "", "image %q is there twice, first at %s", k.value, first.Pos)
-		return
-	}
-	if _, named := given["method"]; given != nil && !named {
-		d.add(k.pos, "give it method: "+orList(methods), "image %q has no method", k.value)
-	} else if err := oneOf("method", method.value, methods); method.ok() && err != nil {
-		d.failed(method.pos, err)
-	}
-	image.Method = method.value
-	for _, arg := range args {
-		image.Args = append(image.Args, arg.value)
-	}
-	for _, p := range packages {
-		// A package is an argument of apt-get: "-o…" would be an option.
-		if p.value == "" || p.value[0] == '-' || strings.ContainsAny(p.value, " \t\n") {
-			d.add(p.pos, "", "packages: %q is no package", p.value)
-		}
-		image.Packages = append(image.Packages, p.value)
-	}
-	b.inv.images[image.Name] = image
-	b.inv.Images = append(b.inv.Images, image)
-}
 
 // guest reads one entry of guests.
 func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
@@ -157,57 +92,6 @@ func (d *decoder) init(g *guestSpec, name string, v *yaml.Node) {
 	}
 }
 
-// network reads a network block. Which keys make sense hangs on the mode.
-func (d *decoder) network(net *networkSpec, name string, v *yaml.Node) {
-	given := d.fields(name, v, "a mapping, as {mode: shared, ports: [80/tcp]}", []key{
-		{"mode", d.text(&net.mode, orList(modes))},
-		{"address", d.text(&net.address, "host or an address, as 203.0.113.11")},
-		{"addresses", d.texts(&net.addresses, "a list of addresses, as [192.0.2.10/24]")},
-		{"dev", d.text(&net.dev, "a network device, as eth0")},
-		{"ports", d.texts(&net.ports, "a list of ports, as [80/tcp, 443/tcp]")},
-		{"forward", d.texts(&net.forwards, `a list of forwards, as ["2222:22/tcp"]`)},
-	})
-	if _, named := given["mode"]; given == nil || named && !net.mode.ok() {
-		return
-	}
-	mode := cmp.Or(net.mode.value, Shared)
-	if err := oneOf("mode", mode, modes); err != nil {
-		d.failed(net.mode.pos, err)
-		net.unusable = true
-		return
-	}
-	for _, k := range modeKeys {
-		pos, named := given[k.name]
-		if !named || slices.Contains(k.modes, mode) {
-			continue
-		}
-		d.add(pos, fmt.Sprintf("%s belongs to mode: %s", k.name, orList(k.modes)), "network: %s makes no sense in mode %s", k.name, mode)
-		net.unusable = true
-	}
-	_, one := given["address"]
-	pos, several := given["addresses"]
-	if one && several {
-		d.add(pos, "", "network: address and addresses are both given, want one of them")
-		net.unusable = true
-	}
-	if mode == Own && !one && (!several || net.addresses != nil && len(net.addresses) == 0) {
-		d.add(d.at(target(v)), "give it addresses: [192.0.2.10/24]", "network: mode own has no address")
-		net.unusable = true
-	}
-}
-
-// modeKeys says in which modes the keys of a network make sense.
-var modeKeys = []struct {
-	name  string
-	modes []string
-}{
-	{"address", []string{Shared, Own}},
-	{"addresses", []string{Shared, Own}},
-	{"dev", []string{Own}},
-	{"ports", []string{Shared}},
-	{"forward", []string{NAT}},
-}
-
 // placed is a guest on a host with the spec it came from, for the places.
 type placed struct {
 	guest *Guest
@@ -217,28 +101,20 @@ type placed struct {
 // resolveGuests makes an instance of each guest on each of its hosts.
 func (b *builder) resolveGuests() {
 	b.placed = make([][]placed, len(b.inv.Hosts))
-	found := map[string][]bool{} // pattern: often the same for many guests
+	found := map[string][]int{} // pattern: often the same for many guests
 	for _, spec := range b.guests {
 		b.resolve(spec, nil)
-		set := make([]bool, len(b.inv.Hosts))
 		for _, pattern := range spec.on {
-			hosts, known := found[pattern.value]
-			if !known {
-				var err *Error
-				if hosts, err = b.inv.hosts.match(pattern.value); err != nil {
+			if _, known := found[pattern.value]; !known {
+				set, err := b.inv.hosts.match(pattern.value)
+				if err != nil {
 					b.failed(pattern.pos, err)
 					continue
 				}
-				found[pattern.value] = hosts
+				found[pattern.value] = indices(set)
 			}
-			union(set, hosts)
-		}
-		for i, on := range set {
-			if !on {
-				continue
-			}
-			if guest := b.resolve(spec, b.inv.Hosts[i]); guest != nil {
-				b.placed[i] = append(b.placed[i], placed{guest, spec})
+			for _, i := range found[pattern.value] {
+				b.place(spec, i)
 			}
 		}
 	}
@@ -247,6 +123,17 @@ func (b *builder) resolveGuests() {
 		for _, p := range b.placed[i] {
 			h.Guests = append(h.Guests, p.guest)
 		}
+	}
+}
+
+// place puts a guest on the host of that index, once.
+func (b *builder) place(spec *guestSpec, i int) {
+	on := b.placed[i]
+	if len(on) > 0 && on[len(on)-1].spec == spec { // guests come one after the other
+		return
+	}
+	if guest := b.resolve(spec, b.inv.Hosts[i]); guest != nil {
+		b.placed[i] = append(on, placed{guest, spec})
 	}
 }
 
@@ -264,24 +151,25 @@ func (r *resolver) value(t text, name string, read func(string) error) {
 	if !t.ok() {
 		return
 	}
+	variable := hasVariable(t.value)
 	s, bad := r.scope.expand(t.value)
-	if bad == nil && r.scope.host == nil && hasVariable(t.value) {
-		return
-	}
 	if bad == nil {
-		if err := read(s); err != nil {
-			if bad, _ = err.(*Error); bad == nil {
-				bad = &Error{Msg: name + ": " + err.Error()}
-			}
+		if variable && r.scope.host == nil {
+			return
 		}
-	}
-	if bad != nil {
-		r.failed = true
-		if r.scope.host != nil && hasVariable(t.value) && !strings.Contains(bad.Msg, " on host ") {
+		err := read(s)
+		if err == nil {
+			return
+		}
+		if !errors.As(err, &bad) {
+			bad = &Error{Msg: name + ": " + err.Error()}
+		}
+		if variable {
 			bad.Msg += " on host " + r.scope.host.Name
 		}
-		r.builder.failed(t.pos, bad)
 	}
+	r.failed = true
+	r.builder.failed(t.pos, bad)
 }
 
 // resolve gives the guest on that host, or nil if something is wrong with it.
@@ -361,90 +249,4 @@ func (r *resolver) limits(spec *guestSpec, to *Limits) {
 		to.Processes, err = wholeNumber(s, 1, 1<<22) // PID_MAX_LIMIT
 		return err
 	})
-}
-
-func (r *resolver) network(net *networkSpec, g *Guest) {
-	if net.unusable {
-		r.failed = true
-		return
-	}
-	g.Mode = cmp.Or(net.mode.value, Shared)
-	for _, t := range net.allAddresses() {
-		r.value(t, "address", func(s string) error {
-			if s == "host" && g.Mode == Shared && t == net.address {
-				g.HostAddress = true
-				return nil
-			}
-			prefix, err := parsePrefix(s, g.Mode)
-			g.Addresses = append(g.Addresses, prefix)
-			return err
-		})
-	}
-	g.HostAddress = g.HostAddress || g.Mode == Shared && len(net.allAddresses()) == 0
-	if g.Mode == Own && r.scope.host != nil {
-		g.Dev = r.scope.host.Netdev
-	}
-	r.value(net.dev, "dev", func(s string) error {
-		g.Dev = s
-		return checkDevice(s)
-	})
-	for _, t := range net.ports {
-		r.value(t, "ports", func(s string) error {
-			p, err := port.Parse(s)
-			g.Ports = append(g.Ports, p)
-			return err
-		})
-	}
-	for _, t := range net.forwards {
-		r.value(t, "forward", func(s string) error {
-			f, err := port.ParseForward(s)
-			g.Forwards = append(g.Forwards, f)
-			return err
-		})
-	}
-}
-
-// allAddresses are the addresses as they were given, in either way.
-func (net *networkSpec) allAddresses() []text {
-	if net.address.ok() {
-		return []text{net.address}
-	}
-	return net.addresses
-}
-
-// parsePrefix reads an address of a guest, with the prefix that goes onto the
-// device in mode own.
-func parsePrefix(s, mode string) (netip.Prefix, error) {
-	prefix, err := netip.ParsePrefix(s)
-	if addr, bad := netip.ParseAddr(s); bad == nil && mode == Shared && addr.Zone() == "" {
-		prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
-	} else if bad == nil && mode == Own {
-		return netip.Prefix{}, &Error{
-			Msg:  fmt.Sprintf("address: %s has no prefix, which goes onto the device", s),
-			Hint: fmt.Sprintf("write %s/%d, or the length that your network has", s, min(addr.BitLen(), map[bool]int{true: 24, false: 64}[addr.Is4()])),
-		}
-	}
-	addr := prefix.Addr()
-	switch {
-	case err != nil && mode == Shared:
-		return netip.Prefix{}, fmt.Errorf("want host or an address, as 203.0.113.11, have %q", s)
-	case err != nil:
-		return netip.Prefix{}, fmt.Errorf("want an address with its prefix, as 192.0.2.10/24, have %q", s)
-	case addr.Is4In6():
-		return netip.Prefix{}, fmt.Errorf("%s is an IPv4 address in IPv6 form, write %s", s, addr.Unmap())
-	case addr.IsUnspecified() || addr.IsLoopback() || addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return netip.Prefix{}, fmt.Errorf("%s is no address that a machine can have", s)
-	case addr.Is4() && prefix.Bits() < 31 && (addr == prefix.Masked().Addr() || addr == broadcast(prefix)):
-		return netip.Prefix{}, fmt.Errorf("%s is the address of a whole network, not of a machine in it", s)
-	}
-	return prefix, nil
-}
-
-// broadcast is the last address of an IPv4 network.
-func broadcast(p netip.Prefix) netip.Addr {
-	a := p.Addr().As4()
-	for i := p.Bits(); i < 32; i++ {
-		a[i/8] |= 0x80 >> (i % 8)
-	}
-	return netip.AddrFrom4(a)
 }

@@ -168,11 +168,13 @@ type builder struct {
 }
 
 func newBuilder() *builder {
-	return &builder{
-		inv:     Inventory{images: map[string]*Image{}},
+	b := &builder{
+		inv:     Inventory{hosts: universe{index: map[string]int{}}, images: map[string]*Image{}},
 		groupAt: map[string]*groupSpec{},
 		guestAt: map[string]*guestSpec{},
 	}
+	b.inv.hosts.guess = b.didYouMean
+	return b
 }
 
 // read takes in one file.
@@ -220,6 +222,7 @@ func (b *builder) build() (*Inventory, error) {
 	if err := b.err(); err != nil {
 		return nil, err
 	}
+	b.inv.hosts.guess = didYouMean
 	return &b.inv, nil
 }
 

@@ -3,6 +3,7 @@ package inventory
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -46,4 +47,21 @@ func checkDevice(s string) error {
 		return errors.New("want a network device of at most 15 letters, as eth0")
 	}
 	return nil
+}
+
+// oneOf reads a word of a short list.
+func oneOf(what, word string, known []string) *Error {
+	if slices.Contains(known, word) {
+		return nil
+	}
+	hint := didYouMean(word, known)
+	return &Error{Msg: fmt.Sprintf("%s: there is no %q, want %s", what, word, orList(known)), Hint: hint}
+}
+
+func orList(words []string) string {
+	if len(words) == 1 {
+		return words[0]
+	}
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }

@@ -86,11 +86,13 @@ func (inv *Inventory) SelectGuests(pattern string) ([]Instance, error) {
 
 // chooseGuests adds those that a name or a glob names.
 func chooseGuests(hosts []*Host, name, item string, chosen map[*Guest]bool, u *universe) error {
+	if name == "" {
+		return &Error{Msg: fmt.Sprintf("pattern %q names no guest", item)}
+	}
 	matches, err := glob(name)
 	if err != nil {
 		return err
 	}
-	before := len(chosen)
 	known, found := map[string]bool{}, false
 	for _, h := range hosts {
 		for _, g := range h.Guests {
@@ -100,10 +102,16 @@ func chooseGuests(hosts []*Host, name, item string, chosen map[*Guest]bool, u *u
 			}
 		}
 	}
-	if found || len(chosen) > before {
+	if found {
 		return nil
 	}
 	hint := didYouMean(name, sortedKeys(known))
+	for _, h := range u.hosts {
+		if slices.ContainsFunc(h.Guests, func(g *Guest) bool { return g.Name == name }) {
+			hint = "it is on " + h.Name
+			break
+		}
+	}
 	if u.host(name) != nil || u.groups[name] != nil {
 		hint = fmt.Sprintf("for all guests there: %s/*", name)
 	}
@@ -113,18 +121,17 @@ func chooseGuests(hosts []*Host, name, item string, chosen map[*Guest]bool, u *u
 // universe is what patterns are matched against. Sets of hosts are by index.
 type universe struct {
 	hosts      []*Host
+	names      []string // of the hosts
 	index      map[string]int
 	groups     map[string][]bool // nil while they are being put together
 	groupNames []string
 	readFiles  bool // "@file" may be read
+	guess      func(word string, known []string) string
 }
 
 func (u *universe) add(h *Host) {
-	if u.index == nil {
-		u.index = map[string]int{}
-	}
 	u.index[h.Name] = len(u.hosts)
-	u.hosts = append(u.hosts, h)
+	u.hosts, u.names = append(u.hosts, h), append(u.names, h.Name)
 }
 
 func (u *universe) host(name string) *Host {
@@ -136,9 +143,17 @@ func (u *universe) host(name string) *Host {
 
 func (u *universe) pick(set []bool) []*Host {
 	var list []*Host
+	for _, i := range indices(set) {
+		list = append(list, u.hosts[i])
+	}
+	return list
+}
+
+func indices(set []bool) []int {
+	var list []int
 	for i, in := range set {
 		if in {
-			list = append(list, u.hosts[i])
+			list = append(list, i)
 		}
 	}
 	return list
@@ -336,11 +351,11 @@ func (u *universe) matchNames(name string, matches func(string) bool) ([]bool, *
 	if u.groups == nil && slices.Contains(u.groupNames, name) {
 		return nil, &Error{Msg: fmt.Sprintf("%q is a group, not a host", name), Hint: "groups in a group are its children: [" + name + "]"}
 	}
-	known := sortedKeys(u.index)
+	known := u.names
 	if u.groups != nil {
-		known = append(known, u.groupNames...)
+		known = slices.Concat(u.names, u.groupNames)
 	}
-	return nil, &Error{Msg: fmt.Sprintf("no host or group matches %q", name), Hint: didYouMean(name, known)}
+	return nil, &Error{Msg: fmt.Sprintf("no host or group matches %q", name), Hint: u.guess(name, known)}
 }
 
 // glob matches as a shell does: *, ?, [a-c], [!a-c].
@@ -362,7 +377,7 @@ func glob(pattern string) (func(string) bool, *Error) {
 // with a # in front are left out.
 func (u *universe) matchFile(name string) ([]bool, *Error) {
 	if !u.readFiles {
-		return nil, &Error{Msg: fmt.Sprintf("pattern %q: a file of hosts is for the command line, not for an inventory", "@"+name)}
+		return nil, &Error{Msg: fmt.Sprintf("pattern %q: a file of hosts is read from the command line only", "@"+name)}
 	}
 	data, err := os.ReadFile(name)
 	if err != nil {

@@ -66,30 +66,40 @@ func (u *universe) matchSelector(texts []string) ([]bool, *Error) {
 		if err != nil {
 			return nil, err
 		}
-		labels, values := map[string]bool{}, map[string]bool{}
+		there := make([]bool, len(r.values))
 		for i, h := range u.hosts {
 			value, has := h.Labels[r.label]
-			if has {
-				values[value] = true
+			at := slices.Index(r.values, value)
+			if has = has && at >= 0; has {
+				there[at] = true
 			}
-			if (has && slices.Contains(r.values, value)) == r.not {
+			if has == r.not {
 				set[i] = false
 			}
-			for label := range h.Labels {
-				labels[label] = true
-			}
 		}
-		if len(values) == 0 {
-			return nil, &Error{Msg: fmt.Sprintf("selector %q: no host has a label %q", s, r.label), Hint: didYouMean(r.label, sortedKeys(labels))}
-		}
-		for _, want := range r.values {
-			if !values[want] {
-				return nil, &Error{Msg: fmt.Sprintf("selector %q: no host has %s=%s", s, r.label, want), Hint: didYouMean(want, sortedKeys(values))}
-			}
+		if i := slices.Index(there, false); i >= 0 {
+			return nil, u.noLabel(s, r.label, r.values[i])
 		}
 	}
 	if !slices.Contains(set, true) {
 		return nil, &Error{Msg: fmt.Sprintf("no host matches %q", strings.Join(texts, ","))}
 	}
 	return set, nil
+}
+
+// noLabel says whether it is the label that no host has, or the value.
+func (u *universe) noLabel(selector, label, value string) *Error {
+	labels, values := map[string]bool{}, map[string]bool{}
+	for _, h := range u.hosts {
+		for l, v := range h.Labels {
+			labels[l] = true
+			if l == label {
+				values[v] = true
+			}
+		}
+	}
+	if len(values) == 0 {
+		return &Error{Msg: fmt.Sprintf("selector %q: no host has a label %q", selector, label), Hint: u.guess(label, sortedKeys(labels))}
+	}
+	return &Error{Msg: fmt.Sprintf("selector %q: no host has %s=%s", selector, label, value), Hint: u.guess(value, sortedKeys(values))}
 }
