@@ -119,7 +119,7 @@ func (o *output) flush() {
 	if len(o.tail) == tailLines {
 		o.tail = append(o.tail[:0], o.tail[1:]...)
 	}
-	o.tail = append(o.tail, line)
+	o.tail = append(o.tail, line[:min(len(line), 400)])
 	o.follow(line)
 }
 
@@ -143,10 +143,9 @@ func (o *output) follow(line string) {
 	case strings.HasPrefix(words[0], "Get:") && len(words) > 4:
 		// Get:12 http://deb.debian.org/debian bookworm/main amd64 libc6 amd64 2.36 [2757 kB]
 		o.report("downloading " + words[4])
-	case strings.Contains(line, " newly installed, "):
+	case len(words) > 4 && words[1] == "upgraded," && words[3] == "newly":
 		// 0 upgraded, 108 newly installed, 0 to remove and 0 not upgraded.
-		_, after, _ := strings.Cut(line, "upgraded, ")
-		if n, err := strconv.ParseInt(strings.Fields(after)[0], 10, 32); err == nil && n > 0 {
+		if n, err := strconv.ParseInt(words[2], 10, 32); err == nil && n > 0 {
 			o.transaction++
 			o.total += n
 		}

@@ -1,0 +1,244 @@
+package build
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func archive(t testing.TB, names ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
+	for _, name := range names {
+		must(t, tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(name))}))
+		_, err := io.WriteString(tw, name)
+		must(t, err)
+	}
+	must(t, tw.Close())
+	return b.Bytes()
+}
+
+func pack[W io.WriteCloser](t testing.TB, content []byte, open func(io.Writer) (W, error)) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := open(&b)
+	must(t, err)
+	_, err = w.Write(content)
+	must(t, err)
+	must(t, w.Close())
+	return b.Bytes()
+}
+
+func TestTemplateIsKnownByItsFirstBytes(t *testing.T) {
+	plain := archive(t, "etc/os-release")
+	gz := pack(t, plain, func(w io.Writer) (*gzip.Writer, error) { return gzip.NewWriter(w), nil })
+	xzd := pack(t, plain, func(w io.Writer) (*xz.Writer, error) { return xz.NewWriter(w) })
+	zst := pack(t, plain, func(w io.Writer) (*zstd.Encoder, error) { return zstd.NewWriter(w) })
+	for _, row := range []struct {
+		name    string
+		content []byte
+		fails   string
+	}{
+		{"plain tar", plain, ""},
+		{"gzip", gz, ""},
+		{"two gzip members", slices.Concat(gz, pack(t, nil, func(w io.Writer) (*gzip.Writer, error) { return gzip.NewWriter(w), nil })), ""},
+		{"xz", xzd, ""},
+		{"zstd", zst, ""},
+		{"a truncated tar", plain[:520], "unexpected EOF"},
+		{"a truncated gzip", gz[:len(gz)-6], "unexpected EOF"},
+		{"a gzip with a wrong check sum", append(slices.Clone(gz[:len(gz)-8]), 1, 2, 3, 4, gz[len(gz)-4], gz[len(gz)-3], 0, 0), "invalid checksum"},
+		{"a truncated xz", xzd[:len(xzd)-6], "EOF"},
+		{"a truncated zstd", zst[:len(zst)-3], "EOF"},
+		{"a text", []byte("#!/bin/sh\n"), "neither tar nor"},
+		{"nothing", nil, "neither tar nor"},
+		{"an empty tar", archive(t), "neither tar nor"},
+		{"an empty tar in gzip", pack(t, archive(t), func(w io.Writer) (*gzip.Writer, error) { return gzip.NewWriter(w), nil }), "empty"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "template.jpg")
+			must(t, os.WriteFile(file, row.content, 0o600))
+			dir := t.TempDir()
+			err := Run(context.Background(), Request{Spec: api.ImageSpec{Method: "template", Args: []string{"-t", file}}, Dir: dir})
+			if row.fails == "" {
+				must(t, err)
+				if b, err := os.ReadFile(filepath.Join(dir, "etc/os-release")); err != nil || string(b) != "etc/os-release" {
+					t.Errorf("unpacked %q, %v", b, err)
+				}
+			} else if err == nil || !strings.Contains(err.Error(), row.fails) || len(row.content) > 0 && !strings.Contains(err.Error(), file) {
+				t.Errorf("error is %v, want one with %q and the file's name", err, row.fails)
+			}
+		})
+	}
+}
+
+func TestTemplatesAreStacked(t *testing.T) {
+	tmp, dir := t.TempDir(), t.TempDir()
+	one, two := filepath.Join(tmp, "one"), filepath.Join(tmp, "two")
+	must(t, os.WriteFile(one, archive(t, "etc/base", "etc/both"), 0o600))
+	must(t, os.WriteFile(two, archive(t, "./etc/both", "etc/extra"), 0o600))
+	must(t, Run(context.Background(), Request{Spec: api.ImageSpec{Method: "template", Args: []string{"-t", one, "-t" + two}}, Dir: dir}))
+	for name, want := range map[string]string{"etc/base": "etc/base", "etc/both": "./etc/both", "etc/extra": "etc/extra"} {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != want {
+			t.Errorf("%s is %q (%v), want %q", name, b, err, want)
+		}
+	}
+}
+
+func TestRunRefuses(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		spec  api.ImageSpec
+		fails string
+	}{
+		{"an unknown method", api.ImageSpec{Method: "copy"}, "there are debootstrap and template"},
+		{"a template without a file", api.ImageSpec{Method: "template"}, "want -t FILE"},
+		{"a template of packages", api.ImageSpec{Method: "template", Args: []string{"-t", "/x"}, Packages: []string{"vim"}}, "takes no packages"},
+		{"a template that is not there", api.ImageSpec{Method: "template", Args: []string{"-t", "/nowhere/x.tar"}}, "no archive /nowhere/x.tar on this host"},
+		{"a template that is a directory", api.ImageSpec{Method: "template", Args: []string{"-t", "/"}}, "/ is not a file"},
+		{"an option that there is not", api.ImageSpec{Method: "template", Args: []string{"-x", "y"}}, `argument "-x": want one of -t`},
+		{"an option without its value", api.ImageSpec{Method: "template", Args: []string{"-t"}}, "-t needs a value"},
+		{"no distribution", api.ImageSpec{Method: "debootstrap"}, "want -d DIST"},
+		{"two distributions", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid", "-d", "trixie"}}, "-d is given 2 times"},
+		{"a distribution that is an option", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "--setup-hook=reboot"}}, "want a name, as bookworm"},
+		{"a distribution that is a path", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "../x"}}, "want a name, as bookworm"},
+		{"a mirror that is an option", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid", "-m", "--x=http:/"}}, "want a URL"},
+		{"a mirror that is a source line", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid", "-m", "deb [trusted=yes] http://x/ sid main"}}, "want a URL"},
+		{"a mirror without a scheme", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid", "-m", "mirror"}}, "want a URL"},
+		{"a script that is an option", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid", "-s", "--help"}}, "want a file's name"},
+		{"a package that is an option", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid"}, Packages: []string{"-x"}}, `package "-x"`},
+		{"two packages in one", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid"}, Packages: []string{"a,b"}}, `package "a,b"`},
+		{"an empty package among the options", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid", "--", "--include=a,"}}, `package ""`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			err := Run(context.Background(), Request{Spec: row.spec, Dir: t.TempDir()})
+			if err == nil || !strings.Contains(err.Error(), row.fails) {
+				t.Errorf("error is %v, want one with %q", err, row.fails)
+			}
+		})
+	}
+}
+
+func TestBootstrapChoosesItsTool(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		tools []string
+		args  []string
+		pkgs  []string
+		want  string // the command's end
+		fails string
+	}{
+		{"mmdebstrap where both are", []string{"mmdebstrap", "debootstrap"}, []string{"-d", "bookworm"}, nil, "mmdebstrap … bookworm DIR", ""},
+		{"mmdebstrap with a mirror", []string{"mmdebstrap"}, []string{"-d", "sid", "-m", "http://x/debian"}, nil, "mmdebstrap … sid DIR http://x/debian", ""},
+		{"packages of both kinds are one list", []string{"mmdebstrap"}, []string{"-d", "sid", "--", "--include=b,c", "--variant=minbase"}, []string{"a"},
+			"mmdebstrap … --include=a,b,c --variant=minbase sid DIR", ""},
+		{"debootstrap where nothing else is", []string{"debootstrap"}, []string{"-d", "bookworm"}, []string{"vim"},
+			"debootstrap --include=vim bookworm DIR http://deb.debian.org/debian", ""},
+		{"debootstrap for a script", []string{"mmdebstrap", "debootstrap"}, []string{"-d", "x", "-s", "/s"}, nil,
+			"debootstrap x DIR http://deb.debian.org/debian /s", ""},
+		{"debootstrap for its own options", []string{"mmdebstrap", "debootstrap"}, []string{"-d", "x", "--", "--no-check-gpg"}, nil,
+			"debootstrap --no-check-gpg x DIR http://deb.debian.org/debian", ""},
+		{"nothing for debootstrap's options", []string{"mmdebstrap"}, []string{"-d", "x", "--", "--no-check-gpg"}, nil, "", "apt-get install debootstrap"},
+		{"nothing at all", nil, []string{"-d", "x"}, nil, "", "neither mmdebstrap nor debootstrap is on this host; install one: apt-get install mmdebstrap"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			bin := t.TempDir()
+			for _, tool := range row.tools {
+				must(t, os.WriteFile(filepath.Join(bin, tool), nil, 0o755))
+			}
+			t.Setenv("PATH", bin)
+			b, err := parseBootstrap(row.args, row.pkgs)
+			must(t, err)
+			program, args, err := b.command("DIR")
+			if row.fails != "" {
+				if err == nil || !strings.Contains(err.Error(), row.fails) {
+					t.Errorf("error is %v, want one with %q", err, row.fails)
+				}
+				return
+			}
+			must(t, err)
+			command := strings.Join(append([]string{filepath.Base(program)}, args...), " ")
+			head, tail, _ := strings.Cut(row.want, "… ")
+			if !strings.HasPrefix(command, head) || !strings.HasSuffix(command, tail) {
+				t.Errorf("command is %q, want %q", command, row.want)
+			}
+		})
+	}
+}
+
+func TestProgressIsReadFromTheTools(t *testing.T) {
+	type step struct {
+		message     string
+		done, total int64
+	}
+	var got []step
+	o := &output{req: Request{Log: io.Discard, Progress: func(m string, d, n int64) { got = append(got, step{m, d, n}) }}}
+	for _, piece := range []string{
+		"I: skipping check/qemu as requested\nI: running apt-get upd", "ate...\n",
+		"Get:1 http://deb.debian.org/debian bookworm/main amd64 libc6 amd64 2.36 [2757 kB]\n",
+		"0 upgraded, 1 newly installed, 0 to remove and 0 not upgraded.\nUnpacking libc6 (2.36) ...\n",
+		"Setting up libc6:amd64 (2.36) ...\n\n",
+		"0 upgraded, 2 newly installed, 0 to remove and 0 not upgraded.\n",
+		"Setting up nginx (1.22) ...\nSetting up\n0 newly installed, upgraded,\nI: Configuring apt...",
+	} {
+		_, err := o.Write([]byte(piece))
+		must(t, err)
+	}
+	o.flush()
+	want := []step{
+		{"running apt-get update", 0, 0}, {"downloading libc6", 0, 0}, {"unpacking libc6", 0, 0},
+		{"configuring libc6:amd64", 0, 0}, {"configuring nginx", 2, 3}, {"Configuring apt", 2, 3},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("progress is\n%v, want\n%v", got, want)
+	}
+	if len(o.tail) != tailLines || o.tail[tailLines-1] != "I: Configuring apt..." {
+		t.Errorf("tail is %q", o.tail)
+	}
+}
+
+func FuzzOutput(f *testing.F) {
+	f.Add("Get:1 a b c d\nSetting up x\n", "0 upgraded, 1 newly installed, ")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		o := &output{req: Request{Log: io.Discard, Progress: func(string, int64, int64) {}}}
+		for _, piece := range []string{a, b} {
+			if n, err := o.Write([]byte(piece)); n != len(piece) || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		o.flush()
+	})
+}
+
+func FuzzArguments(f *testing.F) {
+	f.Add("-d bookworm -m http://deb.debian.org/debian -- --include=vim", "nginx")
+	f.Fuzz(func(t *testing.T, args, pkg string) {
+		b, err := parseBootstrap(strings.Split(args, " "), []string{pkg})
+		if err != nil {
+			return
+		}
+		if strings.HasPrefix(b.dist, "-") || strings.HasPrefix(b.mirror, "-") || strings.HasPrefix(b.script, "-") ||
+			strings.ContainsAny(strings.Join(b.include, ""), ", /\n") {
+			t.Errorf("%+v", b)
+		}
+	})
+}
