@@ -20,11 +20,12 @@ const (
 )
 
 // Bounds of a context id (XID); 0 is the host itself, 1 was Linux-VServer's
-// watch context. Automatic ids start at FirstAutoContext.
+// watch context. Automatic ids start at FirstAutoContext: below 32768, as the
+// kernel's ping_group_range ends at id 2147483647, the last of context 32767.
 const (
 	MinContext       = 2
 	MaxContext       = 49151
-	FirstAutoContext = 40000
+	FirstAutoContext = 20000
 )
 
 // Mode is how a guest reaches the network.
@@ -141,6 +142,7 @@ type StepKind string
 
 const (
 	StepBuildImage StepKind = "image.build"     // Image
+	StepImport     StepKind = "image.import"    // Image; the controller's own step, never sent to a host
 	StepCreate     StepKind = "guest.create"    // Guest
 	StepConfigure  StepKind = "guest.configure" // Guest; a running guest takes it at its next start
 	StepStart      StepKind = "guest.start"     // Name

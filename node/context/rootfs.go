@@ -94,7 +94,7 @@ func idmapped(path string, userns *os.File, attrs uint64) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open tree %s: %w", path, err)
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | attrs, Userns_fd: uint64(userns.Fd())}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | attrs, Userns_fd: uint64(userns.Fd()), Propagation: unix.MS_PRIVATE}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		unix.Close(fd)
 		if errors.Is(err, unix.EINVAL) {
@@ -154,7 +154,9 @@ func hostSys() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open tree /sys: %w", err)
 	}
-	attr := unix.MountAttr{Attr_set: sysAttrs}
+	// Private: the clone of a shared mount is its peer, and what the guest
+	// mounts on it (its cgroups) would appear on the host's /sys.
+	attr := unix.MountAttr{Attr_set: sysAttrs, Propagation: unix.MS_PRIVATE}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("make /sys read-only: %w", err)

@@ -172,6 +172,7 @@ func (c *Config) readCgroup(t *tree) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	err = nil
 	c.Cgroup = map[string]string{}
 	for _, e := range entries {
 		c.Cgroup[e.Name()] = t.scalar("cgroup/" + e.Name())

@@ -102,8 +102,7 @@ func (h *Host) withClaims(g *api.Guest, f func() error) error {
 	return f()
 }
 
-// freeContext is the first unused one from 40000, where Linux-VServer's
-// automatic contexts began.
+// freeContext is the first unused automatic one.
 func freeContext(all []api.Guest) (int, error) {
 	used := map[int]bool{}
 	for _, g := range all {
@@ -114,7 +113,7 @@ func freeContext(all []api.Guest) (int, error) {
 			return xid, nil
 		}
 	}
-	return 0, fmt.Errorf("no context is free from %d to %d: give one", api.FirstAutoContext, api.MaxContext)
+	return 0, fmt.Errorf("no automatic context is free from %d to %d: give one", api.FirstAutoContext, api.MaxContext)
 }
 
 // check refuses what no configuration may say.
