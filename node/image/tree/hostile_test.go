@@ -181,6 +181,22 @@ func TestUnpackRefusesWhatPackDoesNotWrite(t *testing.T) {
 	}
 }
 
+func TestEqualArchivesMakeEqualTrees(t *testing.T) {
+	var sums []Sum
+	for range 2 {
+		root := t.TempDir()
+		_, err := Extract(context.Background(), root, write(t, reg("usr/bin/one"), sym("bin", "usr/bin"), dir("gone"), reg("gone")), false)
+		must(t, err)
+		_, err = Extract(context.Background(), root, write(t, reg("bin/two"), reg("usr/bin/three"), dir("usr"), reg("usr/four")), true)
+		must(t, err)
+		sums = append(sums, digest(t, root))
+		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // times count in seconds
+	}
+	if sums[0] != sums[1] {
+		t.Errorf("the trees are %+v and %+v", sums[0], sums[1])
+	}
+}
+
 func TestAttributesOfTheHostStayOut(t *testing.T) {
 	root := t.TempDir()
 	h := tar.Header{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o755, PAXRecords: map[string]string{

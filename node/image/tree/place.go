@@ -34,9 +34,11 @@ type placer struct {
 	parent     *os.File // the directory of the last entry,
 	parentPath string   // kept open since most entries follow a neighbour
 
-	// What would disturb directories while they are filled: a default ACL is
-	// inherited by new files, a time is changed by them.
-	directories []*entry
+	// What directories get when they are full: a default ACL is inherited by new
+	// files, a time is changed by them. By inode, since a link to a directory is
+	// another path to it.
+	directories map[inode]*entry
+	mtime       int64 // of the entry that is placed: directories that it implies get it
 }
 
 func newPlacer(ctx context.Context, dir string, resolve uint64) (*placer, error) {
@@ -44,9 +46,10 @@ func newPlacer(ctx context.Context, dir string, resolve uint64) (*placer, error)
 	if err != nil {
 		return nil, err
 	}
-	p := &placer{ctx: ctx, root: root, resolve: resolve, buf: make([]byte, 1<<18), zeros: make([]byte, 1<<18)}
-	p.room = room{root: root, dir: dir}
-	return p, nil
+	return &placer{
+		ctx: ctx, root: root, room: room{root: root, dir: dir}, resolve: resolve,
+		buf: make([]byte, 1<<18), zeros: make([]byte, 1<<18), directories: make(map[inode]*entry),
+	}, nil
 }
 
 func (p *placer) close() {
@@ -71,7 +74,7 @@ func (p *placer) open(path string, flags int) (*os.File, error) {
 		Resolve: p.resolve | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
 	})
 	if err == unix.ELOOP {
-		return nil, fmt.Errorf("%s goes through a symbolic link", path)
+		return nil, fmt.Errorf("%s goes through a symbolic link: %w", path, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open directory %s: %w", path, err)
@@ -98,6 +101,13 @@ func (p *placer) in(name string) (dirfd int, base string, err error) {
 			return 0, "", err
 		}
 		p.parent, p.parentPath = f, dir
+		if dir != "" {
+			// One that was there before keeps its time, so that equal archives
+			// make equal trees.
+			if err := p.remember(int(f.Fd()), &entry{path: dir}, false); err != nil {
+				return 0, "", err
+			}
+		}
 	}
 	return int(p.parent.Fd()), base, nil
 }
@@ -107,9 +117,31 @@ func (p *placer) makeParent(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Mkdirat(fd, base, 0o755); err != nil && err != unix.EEXIST {
+	err = unix.Mkdirat(fd, base, 0o755)
+	if err == nil {
+		err = setTime(fd, base, p.mtime)
+	}
+	if err != nil && err != unix.EEXIST {
 		return fmt.Errorf("make directory %s: %w", dir, err)
 	}
+	return nil
+}
+
+// remember keeps what the open directory gets at the end: what e says, if that
+// comes from an entry of the archive, and else the time that it has now.
+func (p *placer) remember(fd int, e *entry, explicit bool) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	key := inode{st.Dev, st.Ino}
+	if !explicit {
+		if p.directories[key] != nil {
+			return nil
+		}
+		e.mtime = st.Mtim.Sec
+	}
+	p.directories[key] = e
 	return nil
 }
 
@@ -121,6 +153,7 @@ func (p *placer) place(e *entry, content io.Reader, seen func([]byte)) error {
 	if err := p.room.take(e.size); err != nil {
 		return err
 	}
+	p.mtime = e.mtime
 	var err error
 	switch e.kind {
 	case hardlink:
@@ -209,8 +242,7 @@ func (p *placer) directory(e *entry) error {
 	if err := unix.Fchmod(fd, e.mode); err != nil {
 		return err
 	}
-	p.directories = append(p.directories, e)
-	return nil
+	return p.remember(fd, e, true)
 }
 
 // mode gives the type bits of a name, 0 if there is none.
@@ -315,32 +347,32 @@ func setTime(dirfd int, base string, mtime int64) error {
 
 // finish gives the directories what waited until they are full.
 func (p *placer) finish() error {
-	p.forget()
-	for _, e := range p.directories {
-		err := p.finishDirectory(e)
-		// A later entry of a foreign archive may stand in a directory's place.
-		if err != nil && !(p.replace && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR))) {
+	for at, e := range p.directories {
+		if err := p.finishDirectory(at, e); err != nil {
 			return fmt.Errorf("finish %s: %w", e.path, p.room.explain(err))
 		}
 	}
 	return nil
 }
 
-func (p *placer) finishDirectory(e *entry) error {
-	dirfd, base, err := p.in(e.path)
+func (p *placer) finishDirectory(at inode, e *entry) error {
+	dir, err := p.open(e.path, unix.O_RDONLY|unix.O_DIRECTORY)
+	if p.replace && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)) {
+		return nil // a later entry of the archive took its place
+	}
 	if err != nil {
 		return err
 	}
-	if len(e.xattrs) > 0 {
-		fd, err := unix.Openat(dirfd, base, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		err = setXattrs(fd, e.xattrs)
-		unix.Close(fd)
-		if err != nil {
-			return err
-		}
+	defer dir.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return err
 	}
-	return setTime(dirfd, base, e.mtime)
+	if at != (inode{st.Dev, st.Ino}) {
+		return nil // likewise
+	}
+	if err := setXattrs(int(dir.Fd()), e.xattrs); err != nil {
+		return err
+	}
+	return setTime(int(dir.Fd()), ".", e.mtime)
 }
