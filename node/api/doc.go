@@ -1,9 +1,8 @@
 // Package api is what vsfleet and vsnode say to each other: the requests, the
 // answers and the events of one host. Types only; nothing here touches a host.
 //
-// The road is one `vsnode serve` a host, JSON-RPC 2.0 framed by
-// Content-Length headers (as in LSP) over its standard input and output. The
-// first bytes of vsnode are [Preamble]: whatever a login shell printed before
+// The road is one `vsnode serve` a host, JSON-RPC 2.0 messages of one line each
+// (internal/wire) over its standard input and output. The first bytes of vsnode are [Preamble]: whatever a login shell printed before
 // is skipped by the controller. Terminals and bulk data (images) take an SSH
 // session of their own and a command line instead of a request.
 //

@@ -1,0 +1,21 @@
+// Package push gets the right vsnode onto a host and speaks with it.
+//
+// vsfleet carries a vsnode for each architecture, compressed, known by the hash
+// of what it unpacks to. The first command on a host is a line of shell that
+// runs the vsnode of that hash in /var/lib/vsnode, if it is there and nobody
+// but root could have changed it: then nothing more is asked. Otherwise it
+// says what the host is, vsnode is sent in a second command, compressed as the
+// host can unpack it, and a third starts it.
+//
+// A vsnode on a host is complete or absent: it is unpacked beside its place,
+// compared with its hash, written to the disk and renamed. Two controllers at
+// once, or one that is killed halfway, leave a file that the next push after
+// an hour removes. Vsnodes of other versions go when they are 30 days old and
+// nothing runs them.
+//
+// A [Node] asks one `vsnode serve`, whose output begins with [api.Preamble];
+// what a login shell printed before is skipped. What a host says is not
+// trusted further than that host: it cannot make the controller allocate
+// without end, point outside of what was asked, or write control characters
+// to a terminal.
+package push

@@ -1,0 +1,119 @@
+package push
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/fleet/transport"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Our lines begin with a NUL, which no login shell prints.
+const (
+	execWord = "vsnode-exec-1" // HASH: it is there, and is started
+	needWord = "vsnode-need-1" // MACHINE UID FORM: it is not
+	runWord  = "vsnode-run-1"  // the output of a command follows
+)
+
+// maxChatter is what may come before our first line: a message of the day, not
+// the output of something that runs away.
+const maxChatter = 64 << 10
+
+// greeting is the answer to the first command on a host: vsnode serves, or the
+// host needs one.
+type greeting struct {
+	serves  bool
+	hash    string // of the vsnode that serves
+	machine string // as uname -m
+	uid     string
+	form    string // "zstd", "gzip" or "none": what it can unpack
+}
+
+// errNoGreeting is wrapped by what the host said instead.
+var errNoGreeting = errors.New("vsnode did not begin")
+
+// readGreeting reads up to and with the line that decides, one byte at a time:
+// what follows belongs to somebody else. r is buffered.
+func readGreeting(r io.ByteReader) (greeting, error) {
+	var g greeting
+	var said []byte
+	line := -1 // where the line that may be ours begins in said
+	for {
+		c, err := r.ReadByte()
+		if err != nil {
+			return greeting{}, fmt.Errorf("%w: %w%s", errNoGreeting, err, instead(said))
+		}
+		said = append(said, c)
+		switch {
+		case c == 0:
+			line = len(said) - 1
+		case c == '\n' && line >= 0:
+			if g.take(string(said[line:])) {
+				return g, nil
+			}
+			line = -1
+		}
+		if len(said) > maxChatter {
+			return greeting{}, fmt.Errorf("%w within its first %d bytes%s", errNoGreeting, maxChatter, instead(said))
+		}
+	}
+}
+
+// take reads one line of ours, and says whether it was the last.
+func (g *greeting) take(line string) (last bool) {
+	if line == api.Preamble {
+		g.serves = true
+		return true
+	}
+	f := strings.Split(strings.TrimSuffix(line, "\n"), " ")
+	switch {
+	case len(f) == 2 && f[0] == "\x00"+execWord:
+		g.hash = f[1]
+	case len(f) == 4 && f[0] == "\x00"+needWord:
+		g.machine, g.uid, g.form = f[1], f[2], f[3]
+		return true
+	}
+	return false
+}
+
+// instead is the end of what a host said, for an error.
+func instead(said []byte) string {
+	text := transport.Printable(string(said[max(0, len(said)-200):]))
+	if text == "" {
+		return ""
+	}
+	return fmt.Sprintf(", it said: %q", text)
+}
+
+// after is a writer that throws away what comes before a mark.
+type after struct {
+	w     io.Writer
+	mark  []byte
+	said  []byte
+	found bool
+}
+
+func (a *after) Write(p []byte) (int, error) {
+	if a.found {
+		return a.w.Write(p)
+	}
+	// The mark may begin in the last write and end in this one.
+	a.said = append(a.said, p...)
+	if i := bytes.Index(a.said, a.mark); i >= 0 {
+		rest := a.said[i+len(a.mark):]
+		a.found, a.said = true, nil
+		if len(rest) > 0 {
+			if _, err := a.w.Write(rest); err != nil {
+				return 0, err
+			}
+		}
+		return len(p), nil
+	}
+	if len(a.said) > maxChatter {
+		return 0, fmt.Errorf("%w within its first %d bytes%s", errNoGreeting, maxChatter, instead(a.said))
+	}
+	return len(p), nil
+}

@@ -1,0 +1,296 @@
+package push
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vsfleet/vsfleet/fleet/transport"
+	"github.com/vsfleet/vsfleet/internal/wire"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// undoGrace is how long a host may take to undo what was cancelled: the end of
+// a debootstrap and the removal of what it wrote.
+const undoGrace = time.Minute
+
+// closeGrace is how long vsnode may take to end when it is told to.
+const closeGrace = 10 * time.Second
+
+// Node is vsnode on a host. Its methods may be used side by side.
+type Node struct {
+	// Version of what runs there: the beginning of its hash.
+	Version string
+	// Pushed says whether vsnode had to be put there.
+	Pushed bool
+
+	conn    *transport.Conn
+	session *transport.Session
+	stderr  *lastLines
+	path    string // of vsnode on the host
+	wire    *wire.Conn
+	ended   chan struct{} // closed when nothing more will be answered; err says why
+	err     error
+
+	mu      sync.Mutex
+	last    int64
+	answers map[int64]chan wire.Message
+	applies map[string]apply // by Apply.Run
+}
+
+// apply is a plan under way, whose events are awaited.
+type apply struct {
+	steps int
+	emit  func(api.Event)
+}
+
+// RemoteError is what a host said of a request that it could not do.
+type RemoteError struct {
+	Host    string
+	Message string
+}
+
+func (e *RemoteError) Error() string { return e.Host + ": " + e.Message }
+
+func newNode(conn *transport.Conn, s *transport.Session, out *bufio.Reader, stderr *lastLines, dir string, b *binary) *Node {
+	n := &Node{
+		Version: b.hash[:12],
+		conn:    conn,
+		session: s,
+		stderr:  stderr,
+		path:    fmt.Sprintf("%s/%s/vsnode", dir, b.hash),
+		wire:    wire.NewConn(out, s.Stdin),
+		ended:   make(chan struct{}),
+		answers: make(map[int64]chan wire.Message),
+		applies: make(map[string]apply),
+	}
+	go func() {
+		n.err = n.read()
+		close(n.ended)
+	}()
+	return n
+}
+
+// State asks for all that a plan needs to know.
+func (n *Node) State(ctx context.Context) (api.State, error) {
+	return call[api.State](ctx, n, api.MethodState, nil)
+}
+
+// Check asks whether the host is able.
+func (n *Node) Check(ctx context.Context) (api.Check, error) {
+	return call[api.Check](ctx, n, api.MethodCheck, nil)
+}
+
+// Stat asks what the host and its guests use.
+func (n *Node) Stat(ctx context.Context) (api.Stat, error) {
+	return call[api.Stat](ctx, n, api.MethodStat, nil)
+}
+
+// Apply has a plan carried out. Events are emitted one at a time, in the order
+// in which the host sent them and before the result; an emit that takes long
+// holds up the host. When ctx ends the host is told, and given a minute to
+// undo what is under way and to say what came of each step.
+func (n *Node) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
+	n.mu.Lock()
+	if _, busy := n.applies[req.Run]; busy {
+		n.mu.Unlock()
+		return api.ApplyResult{}, fmt.Errorf("%s: run %q is under way already", n.conn.Name(), req.Run)
+	}
+	n.applies[req.Run] = apply{steps: len(req.Steps), emit: emit}
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		delete(n.applies, req.Run)
+		n.mu.Unlock()
+	}()
+	r, err := call[api.ApplyResult](ctx, n, api.MethodApply, req)
+	if err == nil && len(r.Results) != len(req.Steps) {
+		// Whoever reads the results goes by the steps.
+		return api.ApplyResult{}, fmt.Errorf("%s: %d results of %d steps", n.conn.Name(), len(r.Results), len(req.Steps))
+	}
+	return r, err
+}
+
+// call sends a request and waits for its answer.
+func call[R any](ctx context.Context, n *Node, method string, params any) (result R, err error) {
+	m := wire.Message{Method: method}
+	if params != nil {
+		if m.Params, err = json.Marshal(params); err != nil {
+			return result, err
+		}
+	}
+	m, err = n.ask(ctx, m)
+	switch {
+	case err != nil:
+		return result, err
+	case m.Error != nil && ctx.Err() != nil:
+		return result, fmt.Errorf("%s: %w", n.conn.Name(), context.Cause(ctx))
+	case m.Error != nil:
+		return result, &RemoteError{Host: n.conn.Name(), Message: transport.Printable(m.Error.Message)}
+	}
+	if err := json.Unmarshal(m.Result, &result); err != nil {
+		return result, fmt.Errorf("%s: answer to %s: %w", n.conn.Name(), method, err)
+	}
+	return result, nil
+}
+
+// ask sends a request and gives what the host answers.
+func (n *Node) ask(ctx context.Context, m wire.Message) (wire.Message, error) {
+	answer := make(chan wire.Message, 1)
+	n.mu.Lock()
+	n.last++
+	m.ID = n.last
+	n.answers[m.ID] = answer
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		delete(n.answers, m.ID)
+		n.mu.Unlock()
+	}()
+	// A host that does not read holds up the writer, and only that.
+	go n.send(m)
+	select {
+	case m := <-answer:
+		return m, nil
+	case <-n.ended:
+		return n.lastAnswer(answer)
+	case <-ctx.Done():
+	}
+	cancel, err := json.Marshal(wire.Cancel{ID: m.ID})
+	if err != nil {
+		return wire.Message{}, err
+	}
+	go n.send(wire.Message{Method: wire.MethodCancel, Params: cancel})
+	select {
+	case m := <-answer:
+		return m, nil
+	case <-n.ended:
+		return n.lastAnswer(answer)
+	case <-time.After(undoGrace):
+		return wire.Message{}, fmt.Errorf("%s: %w, and it was not undone within %s", n.conn.Name(), context.Cause(ctx), undoGrace)
+	}
+}
+
+// lastAnswer is one that came just before the end.
+func (n *Node) lastAnswer(answer chan wire.Message) (wire.Message, error) {
+	select {
+	case m := <-answer:
+		return m, nil
+	default:
+		return wire.Message{}, n.err
+	}
+}
+
+// send writes a message. Where it cannot, the session has ended or is ended
+// here, and whoever waits for an answer learns it by that.
+func (n *Node) send(m wire.Message) {
+	if err := n.wire.Send(m); err != nil {
+		n.session.Close()
+	}
+}
+
+// read takes answers and events until the session ends, and returns why.
+func (n *Node) read() error {
+	for {
+		m, err := n.wire.Receive()
+		if err == nil && m.Method == api.MethodEvent {
+			err = n.event(m.Params)
+		} else if err == nil {
+			n.mu.Lock()
+			answer := n.answers[m.ID]
+			delete(n.answers, m.ID) // a second one finds nobody
+			n.mu.Unlock()
+			if answer != nil {
+				answer <- m
+			}
+		}
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			n.session.Close()
+			return fmt.Errorf("%s: vsnode: %w", n.conn.Name(), err)
+		}
+		exit, err := n.session.Wait()
+		if err == nil {
+			err = fmt.Errorf("%s: vsnode ended with exit status %d", n.conn.Name(), exit)
+		}
+		if said := n.stderr.String(); said != "" {
+			err = fmt.Errorf("%w: %s", err, said)
+		}
+		return err
+	}
+}
+
+// event hands an event to who waits for it.
+func (n *Node) event(params json.RawMessage) error {
+	var e api.Event
+	if err := json.Unmarshal(params, &e); err != nil {
+		return fmt.Errorf("event: %w", err)
+	}
+	n.mu.Lock()
+	a, ok := n.applies[e.Run]
+	n.mu.Unlock()
+	if !ok {
+		return nil // of a run that was given up
+	}
+	if e.Step < 0 || e.Step >= a.steps {
+		return fmt.Errorf("event of step %d, of %d", e.Step, a.steps)
+	}
+	e.Message = transport.Printable(e.Message)
+	if a.emit != nil {
+		a.emit(e)
+	}
+	return nil
+}
+
+// RTT is how long the host takes to answer.
+func (n *Node) RTT(ctx context.Context) (time.Duration, error) { return n.conn.RTT(ctx) }
+
+// command is vsnode with arguments, in a session of its own.
+func (n *Node) command(script string, args []string) string {
+	words := []string{"exec sh -c", transport.Quote(script), "vsnode"}
+	for _, a := range args {
+		words = append(words, transport.Quote(a))
+	}
+	return strings.Join(words, " ")
+}
+
+// Run runs vsnode with args in a session of its own: what a login shell prints
+// before is no part of stdout. It is as [transport.Conn.Exec].
+func (n *Node) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args ...string) (exit int, err error) {
+	if stdout == nil {
+		stdout = io.Discard
+	}
+	out := &after{w: stdout, mark: []byte("\x00" + runWord + "\n")}
+	script := fmt.Sprintf(`printf "\000%s\n"; exec %s "$@"`, runWord, n.path)
+	return n.conn.Exec(ctx, n.command(script, args), stdin, out, stderr)
+}
+
+// Terminal runs vsnode with args and the controller's terminal. It is as
+// [transport.Conn.Terminal].
+func (n *Node) Terminal(ctx context.Context, args ...string) (exit int, err error) {
+	return n.conn.Terminal(ctx, n.command(fmt.Sprintf(`exec %s "$@"`, n.path), args))
+}
+
+// Close ends vsnode on the host, which undoes what is under way; requests
+// without an answer fail. The connection stays.
+func (n *Node) Close() error {
+	defer n.session.Close()
+	// Its input ends, and so does vsnode; one that ended before is no error.
+	if err := n.wire.Close(); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: end vsnode: %w", n.conn.Name(), err)
+	}
+	select {
+	case <-n.ended:
+		return nil
+	case <-time.After(closeGrace):
+		return fmt.Errorf("%s: vsnode did not end within %s", n.conn.Name(), closeGrace)
+	}
+}

@@ -1,0 +1,162 @@
+package push
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/vsfleet/vsfleet/fleet/transport"
+)
+
+// startTimeout is how long vsnode may take to begin: start-up files of a login
+// shell included, which some fill with much.
+const startTimeout = time.Minute
+
+// Options are for tests and for hosts that keep vsnode elsewhere.
+type Options struct {
+	Dir      string // on the host; default /var/lib/vsnode
+	Binaries fs.FS  // as fleet/push/binaries; default: those inside this program
+}
+
+// Start starts vsnode on a host, and puts it there first if it is missing. ctx
+// bounds the start.
+func Start(ctx context.Context, conn *transport.Conn) (*Node, error) {
+	return Options{}.Start(ctx, conn)
+}
+
+// plainPath is a path that needs no quotes in a shell.
+var plainPath = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+$`)
+
+// Start is [Start] with these options.
+func (o Options) Start(ctx context.Context, conn *transport.Conn) (*Node, error) {
+	n, err := o.start(ctx, conn)
+	if err != nil {
+		return nil, fmt.Errorf("start vsnode: %w", err)
+	}
+	return n, nil
+}
+
+func (o Options) start(ctx context.Context, conn *transport.Conn) (*Node, error) {
+	dir := cmp.Or(o.Dir, "/var/lib/vsnode")
+	if !plainPath.MatchString(dir) {
+		return nil, fmt.Errorf("%q is no place for vsnode: want an absolute path of letters, digits, - . and _", dir)
+	}
+	carry, err := carried()
+	if o.Binaries != nil {
+		carry, err = readBinaries(o.Binaries)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(carry) == 0 {
+		return nil, errors.New("this vsfleet carries no vsnode: build it with make build")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%s: nothing within %s", conn.Name(), startTimeout))
+	defer cancel()
+
+	n, g, err := begin(ctx, conn, dir, carry)
+	if err != nil || n != nil {
+		return n, err
+	}
+	b, err := g.choose(conn.Name(), carry)
+	if err != nil {
+		return nil, err
+	}
+	if err := upload(ctx, conn, dir, b, g.form); err != nil {
+		return nil, err
+	}
+	n, _, err = begin(ctx, conn, dir, []*binary{b})
+	if err != nil {
+		return nil, err
+	}
+	if n == nil {
+		return nil, fmt.Errorf("%s: vsnode was put into %s and is not root's alone there: what owns or changes %s?", conn.Name(), dir, dir)
+	}
+	n.Pushed = true
+	return n, nil
+}
+
+// begin runs the first command. It gives a node, or what the host needs.
+func begin(ctx context.Context, conn *transport.Conn, dir string, carry []*binary) (*Node, greeting, error) {
+	s, err := conn.Pipe(ctx, shell(startScript(dir, carry)))
+	if err != nil {
+		return nil, greeting{}, err
+	}
+	stderr := collect(s.Stderr)
+	// Until vsnode has begun, the session ends with ctx.
+	stop := context.AfterFunc(ctx, s.Close)
+	out := bufio.NewReader(s.Stdout)
+	g, err := readGreeting(out)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil && g.serves {
+		for _, b := range carry {
+			if b.hash == g.hash {
+				return newNode(conn, s, out, stderr, dir, b), g, nil
+			}
+		}
+		err = fmt.Errorf("it started a vsnode that it was not asked for: %q", transport.Printable(g.hash))
+	}
+	defer s.Close()
+	switch {
+	case err == nil:
+		return nil, g, nil
+	case g.serves:
+		return nil, g, fmt.Errorf("%s: %w", conn.Name(), err)
+	case ctx.Err() != nil:
+		return nil, g, fmt.Errorf("%w (%v)", context.Cause(ctx), err)
+	}
+	exit, end := s.Wait()
+	said := stderr.String()
+	switch {
+	case end != nil:
+		return nil, g, end // lost, or sudo
+	case exit == 126:
+		return nil, g, fmt.Errorf("%s: %s: is %s on a file system mounted noexec?", conn.Name(), said, dir)
+	}
+	return nil, g, fmt.Errorf("%s: %w (exit status %d): %s", conn.Name(), err, exit, said)
+}
+
+// choose the binary that a host can run.
+func (g greeting) choose(host string, carry []*binary) (*binary, error) {
+	if g.uid != "0" {
+		return nil, fmt.Errorf("%s: the user there is not root, who alone can run guests: log in as root, or set become to use sudo", host)
+	}
+	arch := map[string]string{"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}[g.machine]
+	if arch == "" {
+		return nil, fmt.Errorf("%s is a machine of type %s: vsnode is made for x86_64 and aarch64", host, transport.Printable(g.machine))
+	}
+	for _, b := range carry {
+		if b.arch == arch {
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: this vsfleet carries no vsnode for linux/%s: build it with make build", host, arch)
+}
+
+// upload puts a binary onto a host.
+func upload(ctx context.Context, conn *transport.Conn, dir string, b *binary, form string) error {
+	in, err := b.stream(form)
+	if err != nil {
+		return err
+	}
+	script := uploadScript(dir, ".upload-"+strings.ToLower(rand.Text()), b, form)
+	var stderr lastLines
+	exit, err := conn.Exec(ctx, shell(script), in, nil, &stderr)
+	if err != nil {
+		return fmt.Errorf("push it to %s: %w", path.Join(dir, b.hash), err)
+	}
+	if exit != 0 {
+		return fmt.Errorf("%s: push it to %s: %s (exit status %d)", conn.Name(), dir, stderr.String(), exit)
+	}
+	return nil
+}
