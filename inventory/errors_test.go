@@ -62,6 +62,9 @@ func TestErrors(t *testing.T) {
 		{"an anchor that is not there", "hosts:\n  a: *b\n", []string{
 			"fleet.yml:2:6: not readable as YAML: unknown anchor 'b' referenced"}},
 
+		{"a second document that is no YAML", "hosts: {a: {}}\n---\nb: [\n", []string{
+			"fleet.yml:4:1: not readable as YAML: did not find expected node content"}},
+
 		// Keys.
 		{"an unknown key", "hosts:\n  a: {adress: 192.0.2.1}\n", []string{
 			`fleet.yml:2:7: unknown key "adress" (did you mean "address"?)`}},
@@ -111,6 +114,12 @@ func TestErrors(t *testing.T) {
 			"fleet.yml:2:31: user is given twice, first at fleet.yml:2:13"}},
 		{"an option for a user", "ssh: {user: -oProxyCommand=x}\n", []string{
 			`fleet.yml:1:13: user: want a user's name, have "-oProxyCommand=x"`}},
+		{"a range in an address that is none", "hosts: {a: {address: \"192.0.2.[1-2]\"}}\n", []string{
+			"fleet.yml:1:22: address: [1-2] is no range, as [01:10] or [a:f]"}},
+		{"a list for a number", "hosts: {a: {port: [22]}}\n", []string{
+			"fleet.yml:1:19: port: want a number from 1 to 65535, have a list"}},
+		{"what is no mapping to merge", "hosts: {a: {<<: b}}\n", []string{
+			`fleet.yml:1:17: <<: want a mapping or a list of mappings to merge, have "b"`}},
 		{"yes for a truth value", "hosts: {a: {become: yes}}\n", []string{
 			`fleet.yml:1:21: become: want true or false, have "yes"`}},
 		{"a list for a text", "hosts: {a: {address: [192.0.2.1]}}\n", []string{
@@ -135,6 +144,10 @@ func TestErrors(t *testing.T) {
 		// Groups.
 		{"an unknown host in a group", "hosts: {web01: {}}\ngroups:\n  web: {hosts: [wbe01]}\n", []string{
 			`fleet.yml:3:17: no host or group matches "wbe01" (did you mean "web01"?)`}},
+		{"a group's name", "hosts: {h: {}}\ngroups:\n  a/b: {hosts: h}\n", []string{
+			`fleet.yml:3:3: group "a/b" is no name: want a letter or digit, then up to 62 letters, digits, _ . -`}},
+		{"a mapping of a group's hosts, as in Ansible", "hosts: {h: {}}\ngroups:\n  g: {hosts: {h: }}\n", []string{
+			`fleet.yml:3:14: hosts: want a pattern or a list of them, as "web*" or [web01, "db[1:3]"], have a mapping`}},
 		{"an unknown child", "hosts: {web01: {}}\ngroups:\n  web: {hosts: web01}\n  eu: {children: [wbe]}\n", []string{
 			`fleet.yml:4:19: children: there is no group "wbe" (did you mean "web"?)`}},
 		{"a group among a group's hosts", "hosts: {web01: {}}\ngroups:\n  web: {hosts: web01}\n  eu: {hosts: [web]}\n", []string{
@@ -143,6 +156,9 @@ func TestErrors(t *testing.T) {
 			`fleet.yml:3:3: group "a" is among its own children`}},
 		{"a group with the name of a host", "hosts: {web: {}}\ngroups:\n  web: {hosts: web}\n", []string{
 			`fleet.yml:3:3: group "web" has the name of the host at fleet.yml:1:9 (a pattern could mean either)`}},
+		{"a guest on a group that is wrong", base + "  www: {on: web, image: deb}\ngroups:\n  web: {hosts: h3}\n", []string{
+			`fleet.yml:4:13: group "web" has no hosts`,
+			`fleet.yml:6:16: no host or group matches "h3" (did you mean "h1"?)`}},
 		{"a group without hosts", "hosts: {h: {}}\ngroups:\n  web: {vars: {a: b}}\n", []string{
 			`fleet.yml:3:3: group "web" has no hosts (give it hosts or children)`}},
 		{"a group named all", "hosts: {h: {}}\ngroups:\n  all: {hosts: h}\n", []string{
@@ -153,6 +169,8 @@ func TestErrors(t *testing.T) {
 		// Images.
 		{"an unknown method", "images:\n  deb: {method: deboostrap}\n", []string{
 			`fleet.yml:2:17: method: there is no "deboostrap", want debootstrap or template (did you mean "debootstrap"?)`}},
+		{"an image's name", "images:\n  a/b: {method: template}\n", []string{
+			`fleet.yml:2:3: image "a/b" is no name: want a letter or digit, then up to 62 letters, digits, _ . -`}},
 		{"an image without a method", "images:\n  deb: {}\n", []string{
 			`fleet.yml:2:3: image "deb" has no method (give it method: debootstrap or template)`}},
 		{"a text for a list", "images:\n  deb: {method: template, args: -d}\n", []string{
@@ -181,6 +199,8 @@ func TestErrors(t *testing.T) {
 		{"a command as one text", base + "  www: {on: h1, image: deb, init: {command: sshd -D}}\n", []string{
 			"fleet.yml:4:35: init: the command is empty, want plain or {command: [/usr/sbin/sshd, -D]}",
 			`fleet.yml:4:45: command: want a list of words, as [/usr/sbin/sshd, -D], have "sshd -D"`}},
+		{"a zero byte in a command", base + "  www: {on: h1, image: deb, init: {command: [\"a\\0\"]}}\n", []string{
+			`fleet.yml:4:46: init: "a\x00" holds a zero byte, which no argument can`}},
 		{"a hostname", base + "  www: {on: h1, image: deb, hostname: a/b}\n", []string{
 			`fleet.yml:4:39: hostname: want at most 64 letters, digits, _ . -, have "a/b"`}},
 		{"a disk limit", base + "  www: {on: h1, image: deb, limits: {disk: 2G}}\n", []string{
@@ -207,6 +227,9 @@ func TestErrors(t *testing.T) {
 			`fleet.yml:4:38: context: want a number from 2 to 49151, have "0120"`}},
 		{"a context twice on several hosts", base + "  www: {on: all, image: deb, context: 120}\n  mail: {on: all, image: deb, context: 120}\n", []string{
 			"fleet.yml:5:40: context 120 is already guest www's, at fleet.yml:4:39, on h1 and 1 more host"}},
+
+		{"a context twice on many hosts", "hosts: {\"h[1:4]\": {}}\nimages: {deb: {method: template}}\nguests:\n  www: {on: all, image: deb, context: 120}\n  mail: {on: all, image: deb, context: 120}\n", []string{
+			"fleet.yml:5:40: context 120 is already guest www's, at fleet.yml:4:39, on h1 and 3 more hosts"}},
 
 		// Networks.
 		{"an unknown mode", base + "  www: {on: h1, image: deb, network: {mode: shard}}\n", []string{
@@ -236,6 +259,8 @@ func TestErrors(t *testing.T) {
 			"fleet.yml:4:59: address: 192.0.2.0/24 is the address of a whole network, not of a machine in it"}},
 		{"a broadcast address", base + "  www: {on: h1, image: deb, network: {mode: own, address: 192.0.2.127/25}}\n", []string{
 			"fleet.yml:4:59: address: 192.0.2.127/25 is the address of a whole network, not of a machine in it"}},
+		{"an IPv4 address in IPv6 form", base + "  www: {on: h1, image: deb, network: {mode: own, address: \"::ffff:192.0.2.2/128\"}}\n", []string{
+			"fleet.yml:4:59: address: ::ffff:192.0.2.2/128 is an IPv4 address in IPv6 form, write it as 192.0.2.2"}},
 		{"a loopback address", base + "  www: {on: h1, image: deb, network: {address: 127.0.0.1}}\n", []string{
 			"fleet.yml:4:48: address: 127.0.0.1 is no address that a machine can have"}},
 		{"a bad address", base + "  www: {on: h1, image: deb, network: {address: 192.0.2.256}}\n", []string{

@@ -196,7 +196,7 @@ func (d *decoder) device(to *text) func(string, *yaml.Node) {
 // group reads one entry of groups.
 func (b *builder) group(d *decoder, k text, v *yaml.Node) {
 	g := &groupSpec{name: k.value, pos: k.pos}
-	d.fields("group "+k.value, v, `a mapping, as {hosts: ["web*"]}`, []key{
+	given := d.fields("group "+k.value, v, `a mapping, as {hosts: ["web*"]}`, []key{
 		{"hosts", d.patterns(&g.hosts)},
 		{"children", d.texts(&g.children, "a list of groups, as [web, db]")},
 		{"ssh", d.sshBlock(&g.ssh)},
@@ -215,7 +215,9 @@ func (b *builder) group(d *decoder, k text, v *yaml.Node) {
 		d.add(k.pos, "", "group %q is there twice, first at %s", k.value, first.pos)
 		return
 	}
-	if g.hosts == nil && g.children == nil {
+	_, hosts := given["hosts"]
+	_, children := given["children"]
+	if given != nil && !hosts && !children {
 		d.add(k.pos, "give it hosts or children", "group %q has no hosts", k.value)
 	}
 	b.groups = append(b.groups, g)

@@ -138,7 +138,7 @@ func parsePrefix(s, mode string) (netip.Prefix, error) {
 	case err != nil:
 		return netip.Prefix{}, fmt.Errorf("want an address with its prefix, as 192.0.2.10/24, have %q", s)
 	case addr.Is4In6():
-		return netip.Prefix{}, fmt.Errorf("%s is an IPv4 address in IPv6 form, write %s", s, addr.Unmap())
+		return netip.Prefix{}, fmt.Errorf("%s is an IPv4 address in IPv6 form, write it as %s", s, addr.Unmap())
 	case addr.IsUnspecified() || addr.IsLoopback() || addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return netip.Prefix{}, fmt.Errorf("%s is no address that a machine can have", s)
 	case addr.Is4() && prefix.Bits() < 31 && (addr == prefix.Masked().Addr() || addr == broadcast(prefix)):

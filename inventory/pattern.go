@@ -318,7 +318,10 @@ func (u *universe) matchName(name string) ([]bool, *Error) {
 	if name == "all" {
 		return slices.Repeat([]bool{true}, len(u.hosts)), nil
 	}
-	if members := u.groups[name]; slices.Contains(members, true) {
+	if members, ok := u.groups[name]; ok {
+		if !slices.Contains(members, true) { // for a reason that is reported
+			return nil, &Error{Msg: fmt.Sprintf("group %q has no hosts", name)}
+		}
 		return members, nil
 	}
 	if i, ok := u.index[name]; ok {
