@@ -127,7 +127,7 @@ func TestKilledBuildLeavesNothingToTheNext(t *testing.T) {
 func TestBuildKilledAtAnyTime(t *testing.T) {
 	s := open(t)
 	spec := heavy(t, "base")
-	for after := time.Duration(0); ; after += 7 * time.Millisecond {
+	for after := time.Duration(0); ; after += 5*time.Millisecond + after/5 {
 		cmd := builder(s, spec, "")
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -337,6 +337,9 @@ func TestDamagedStreamIsRefused(t *testing.T) {
 		rows = append(rows, row{fmt.Sprintf("cut after %d bytes", cut), packed.Bytes()[:cut], img.ID})
 		flipped := bytes.Clone(packed.Bytes())
 		flipped[cut] ^= 0x10
+		if same, err := d.DecodeAll(flipped, nil); err == nil && bytes.Equal(same, plain) {
+			continue // a bit without a meaning, or a match elsewhere with the same bytes
+		}
 		rows = append(rows, row{fmt.Sprintf("byte %d flipped", cut), flipped, img.ID})
 	}
 	rows = append(rows, row{"cut before the last byte", packed.Bytes()[:packed.Len()-1], img.ID})
