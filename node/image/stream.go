@@ -153,8 +153,11 @@ const tarPadding = 1 << 16
 // readRecords reads the head of a stream: the magic line and the records.
 func readRecords(r io.Reader) ([]api.Image, error) {
 	line, err := readLine(r, len(magic))
-	if err != nil || !bytes.Equal(line, []byte(magic)) {
-		return nil, errors.Join(errors.New("this is no image stream of this version of vsnode"), err)
+	if err != nil {
+		return nil, fmt.Errorf("read the stream's head: %w", err)
+	}
+	if !bytes.Equal(line, []byte(magic)) {
+		return nil, errors.New("this is no image stream of this version of vsnode")
 	}
 	if line, err = readLine(r, maxRecords); err != nil {
 		return nil, fmt.Errorf("read the records: %w", err)

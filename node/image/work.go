@@ -74,30 +74,22 @@ func lock(ctx context.Context, path string) (*work, error) {
 		return nil, err
 	}
 	locked := make(chan error, 1)
-	fd := int(dir.Fd())
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err == unix.EWOULDBLOCK {
-		go func() {
-			for {
-				err := unix.Flock(fd, unix.LOCK_EX)
-				if err != unix.EINTR {
-					locked <- err
-					return
-				}
-			}
-		}()
-		select {
-		case err = <-locked:
-		case <-ctx.Done():
-			// flock(2) cannot be called off; the descriptor is closed when it
-			// returns, or with the process.
-			go func() { <-locked; dir.Close() }()
-			return nil, ctx.Err()
+	go func() {
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX)
+		for err == unix.EINTR {
+			err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
 		}
-		if err != nil {
-			dir.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-	} else if err != nil {
+		locked <- err
+	}()
+	select {
+	case err = <-locked:
+	case <-ctx.Done():
+		// flock(2) cannot be called off; the descriptor is closed when it
+		// returns, or with the process.
+		go func() { <-locked; dir.Close() }()
+		return nil, ctx.Err()
+	}
+	if err != nil {
 		dir.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -166,7 +158,11 @@ func (w *work) abandon(err *error) {
 	if same(w.dir, w.path) == nil {
 		// Not the call's context: cleaning up is what a cancelled call still does.
 		if e := w.discard(context.Background()); e != nil {
-			*err = errors.Join(*err, fmt.Errorf("clean up %s: %w", w.path, e))
+			e = fmt.Errorf("clean up %s: %w", w.path, e)
+			if *err != nil {
+				e = fmt.Errorf("%w; and then: %w", *err, e)
+			}
+			*err = e
 		}
 	}
 	w.close()
