@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/lab"
+	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/inventory"
+)
+
+// app is what all commands share: the flags of the root command and what they
+// were made into.
+type app struct {
+	inventories    []string
+	limit          string
+	forks          int
+	format         string
+	connectTimeout time.Duration
+	noColor        bool
+	quiet, verbose bool
+	access         fleet.Access
+
+	prepared       bool // flags are read: errors from here on are not cobra's
+	output         view.Format
+	stdout, stderr view.Output
+}
+
+// register adds the flags that all commands have.
+func (a *app) register(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.StringArrayVarP(&a.inventories, "inventory", "i", nil, "inventory `file`; may be given several times (default fleet.yml, else the lab's)")
+	f.StringVarP(&a.limit, "limit", "l", "", "only the hosts of this `pattern`: web*, web:!web02, site=fra, ~regex, @file")
+	f.IntVarP(&a.forks, "forks", "f", 32, "hosts to work on at once")
+	f.StringVarP(&a.format, "output", "o", string(view.AsTable), "`format` of standard output: "+strings.Join(view.Formats(), ", "))
+	f.StringVarP(&a.access.User, "user", "u", "", "log in as this user, whatever the inventory says")
+	f.StringVar(&a.access.Identity, "identity", "", "private key `file`, whatever the inventory says")
+	f.StringVar(&a.access.Identity, "private-key", "", "the same, as Ansible calls it")
+	f.StringVar(&a.access.KnownHosts, "known-hosts", "", "known_hosts `file`, whatever the inventory says")
+	f.StringVarP(&a.access.Jump, "jump", "J", "", "go through this `[user@]host[:port]`, whatever the inventory says")
+	f.BoolVarP(&a.access.Become, "become", "b", false, "become root by sudo, whatever the inventory says")
+	f.DurationVar(&a.connectTimeout, "connect-timeout", 10*time.Second, "how long to wait for a host's SSH server")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing but data and errors")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "say all that hosts tell while they work")
+	f.BoolVar(&a.noColor, "no-color", false, "no colours (also: NO_COLOR=1)")
+	f.Lookup("private-key").Hidden = true
+	cmd.MarkFlagsMutuallyExclusive("identity", "private-key")
+	cmd.MarkFlagsMutuallyExclusive("quiet", "verbose")
+	must(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(view.Formats(), cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("limit", a.completeHosts))
+	must(cmd.RegisterFlagCompletionFunc("user", cobra.NoFileCompletions))
+	must(cmd.RegisterFlagCompletionFunc("jump", cobra.NoFileCompletions))
+}
+
+// must is for what only a mistake in this program can make fail.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// prepare makes values of flags, environment and settings files.
+func (a *app) prepare(cmd *cobra.Command, _ []string) error {
+	a.prepared = true
+	a.stdout, a.stderr = view.Open(os.Stdout, a.noColor), view.Open(os.Stderr, a.noColor)
+	if err := a.settings(cmd.Root().PersistentFlags()); err != nil {
+		return err
+	}
+	var err error
+	if a.output, err = view.ParseFormat(a.format); err != nil {
+		return &usageError{err: err}
+	}
+	if a.forks < 1 {
+		return &usageError{err: fmt.Errorf("--forks %d: at least one host must be worked on at once", a.forks)}
+	}
+	if a.connectTimeout <= 0 {
+		return &usageError{err: fmt.Errorf("--connect-timeout %s: it must be more than nothing", a.connectTimeout)}
+	}
+	a.access.ConnectTimeout = a.connectTimeout
+	return nil
+}
+
+const defaultInventory = "fleet.yml"
+
+// inventory loads the inventories that were named, or the one that is near.
+func (a *app) inventory(ctx context.Context) (*inventory.Inventory, error) {
+	paths := a.inventories
+	if len(paths) == 0 {
+		path, err := nearInventory(ctx)
+		if err != nil {
+			return nil, err
+		}
+		paths = []string{path}
+	}
+	return inventory.Load(paths...)
+}
+
+// nearInventory is fleet.yml here, or that of the lab if one is there.
+func nearInventory(ctx context.Context) (string, error) {
+	switch _, err := os.Stat(defaultInventory); {
+	case err == nil:
+		return defaultInventory, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", err
+	}
+	l, err := lab.Status(ctx, lab.Options{})
+	switch {
+	case err == nil:
+		return l.Inventory, nil
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission):
+		return "", err
+	}
+	dir, err := filepath.Abs(".")
+	if err != nil {
+		return "", err
+	}
+	return "", usage("name an inventory with -i, or make a practice fleet: vsfleet lab up")(
+		fmt.Errorf("there is no %s in %s, and no lab on this machine", defaultInventory, dir))
+}
+
+// hosts are those of the inventory that -l leaves.
+func (a *app) hosts(ctx context.Context) (*inventory.Inventory, []*inventory.Host, error) {
+	inv, err := a.inventory(ctx)
+	if err != nil || a.limit == "" {
+		if err == nil && len(inv.Hosts) == 0 {
+			err = &usageError{err: errors.New("the inventory has no hosts")}
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		return inv, inv.Hosts, nil
+	}
+	hosts, err := inv.Select(a.limit)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--limit: %w", err)
+	}
+	return inv, hosts, nil
+}
+
+// guests are those that a pattern names and -l leaves.
+func (a *app) guests(ctx context.Context, pattern string) ([]inventory.Instance, error) {
+	inv, hosts, err := a.hosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	guests, err := inv.SelectGuests(pattern)
+	if err != nil {
+		return nil, err
+	}
+	guests = slices.DeleteFunc(guests, func(g inventory.Instance) bool { return !slices.Contains(hosts, g.Host) })
+	if len(guests) == 0 {
+		return nil, usage("vsfleet inventory list --guests shows where it is")(
+			fmt.Errorf("no guest of %q is on the hosts of --limit %s", pattern, a.limit))
+	}
+	return guests, nil
+}
+
+// guest is the one that a pattern names.
+func (a *app) guest(ctx context.Context, pattern string) (inventory.Instance, error) {
+	guests, err := a.guests(ctx, pattern)
+	switch {
+	case err != nil:
+		return inventory.Instance{}, err
+	case len(guests) > 1:
+		var names []string
+		for _, g := range guests[:min(3, len(guests))] {
+			names = append(names, g.Host.Name+"/"+g.Guest.Name)
+		}
+		return inventory.Instance{}, usage("name one: %s", strings.Join(names, ", "))(
+			fmt.Errorf("%q is %d guests, this is for one", pattern, len(guests)))
+	}
+	return guests[0], nil
+}
+
+// asTable refuses machine formats where there is no data to write in them.
+func (a *app) asTable(what string) error {
+	if a.output != view.AsTable {
+		return &usageError{err: fmt.Errorf("%s has no output in format %s", what, a.output)}
+	}
+	return nil
+}

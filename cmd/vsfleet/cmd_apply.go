@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsfleet/vsfleet/fleet/rollout"
+	"github.com/vsfleet/vsfleet/fleet/view"
+)
+
+// stepRecord is what came of a step, in machine formats.
+type stepRecord struct {
+	Host    string `json:"host"`
+	Step    string `json:"step"`
+	Name    string `json:"name"`
+	Why     string `json:"why"`
+	Outcome string `json:"outcome"`
+	Error   string `json:"error"`
+	TookNS  int64  `json:"tookNanoseconds"`
+}
+
+func (a *app) applyCommand() *cobra.Command {
+	var check, diff bool
+	cmd := &cobra.Command{
+		Use:   "apply",
+		Short: "Make the hosts as the inventory says",
+		Long: `Apply makes a plan, as vsfleet plan prints it, and carries it out: it builds
+images, creates, configures, starts, stops and deletes guests. An image is built
+on one host and copied to the others. What fails on one host, or for one guest,
+stops nothing else. When there is nothing to change it changes nothing.
+
+Ctrl-C once: no more hosts are begun, and what runs is finished or undone. The
+same command again does what is left.`,
+		Example: `  vsfleet apply
+  vsfleet apply -l web01              one host first
+  vsfleet apply -C                    only say what would change, as vsfleet plan
+  vsfleet apply -D                    also print what was changed, and why`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			if check {
+				return a.plan(ctx, false)
+			}
+			inv, hosts, err := a.hosts(ctx)
+			if err != nil {
+				return err
+			}
+			progress := a.progress(len(hosts))
+			report := a.access.Rollout(a.forks, progress.watch).Apply(ctx, inv, hosts)
+			progress.close()
+			return a.report(ctx, report, diff)
+		},
+	}
+	cmd.Flags().BoolVarP(&check, "check", "C", false, "change nothing, only say what would be changed")
+	cmd.Flags().BoolVar(&check, "dry-run", false, "the same as --check")
+	cmd.Flags().BoolVarP(&diff, "diff", "D", false, "print what was changed, and why")
+	must(cmd.Flags().MarkHidden("dry-run"))
+	return cmd
+}
+
+// report prints what came of a run: data where it was asked for, then the
+// recap.
+func (a *app) report(ctx context.Context, report *rollout.Report, diff bool) error {
+	var err error
+	switch {
+	case a.output != view.AsTable:
+		err = a.printSteps(report)
+	case diff:
+		err = a.printPlans(report)
+	}
+	if err != nil {
+		return err
+	}
+	a.sayForeign(report)
+	if !a.quiet {
+		if err := view.Recap(a.stderr, outcomes(report)); err != nil {
+			return err
+		}
+	} else if err := view.Errors(a.stderr, outcomes(report)); err != nil {
+		return err
+	}
+	return ended(ctx, statuses(report)...)
+}
+
+func (a *app) printSteps(report *rollout.Report) error {
+	var records []stepRecord
+	for _, h := range report.Hosts {
+		for i, s := range h.Plan.Steps {
+			r := stepRecord{Host: h.Host, Step: string(s.Kind), Name: s.Name, Why: s.Why}
+			if i < len(h.Results) {
+				r.Outcome, r.Error = string(h.Results[i].Outcome), h.Results[i].Error
+				r.TookNS = h.Results[i].Took.Nanoseconds()
+			}
+			records = append(records, r)
+		}
+	}
+	return view.Write(a.stdout, a.output, records, func(io.Writer) error { return nil })
+}

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/rollout"
+	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+func (a *app) guestCommand() *cobra.Command {
+	cmd := group(&cobra.Command{
+		Use:   "guest",
+		Short: "Do something with guests",
+		Long: `These commands do one thing to the guests that a pattern names, on all their hosts
+at once. A pattern is HOSTS/GUESTS, where HOSTS is as for --limit and GUESTS a
+name or a glob: lab1/www, web*/*, site=fra/mail. GUESTS alone is on all hosts.
+
+What a guest should be is said by the inventory: the next apply makes it so
+again.`,
+		Example: `  vsfleet guest status
+  vsfleet guest restart 'web*/www'
+  vsfleet guest enter lab1/www
+  vsfleet guest exec www -- nginx -s reload`,
+	})
+
+	short := map[rollout.Action]string{
+		rollout.Start:   "Start guests that are stopped",
+		rollout.Stop:    "Stop guests that run",
+		rollout.Restart: "Stop and start guests",
+		rollout.Delete:  "Stop guests and remove all that they hold",
+	}
+	for _, action := range rollout.Actions() {
+		cmd.AddCommand(a.actionCommand(action, short[action]))
+	}
+	cmd.AddCommand(a.guestStatusCommand(), a.enterCommand(), a.execCommand(), a.logCommand())
+	return cmd
+}
+
+func (a *app) actionCommand(action rollout.Action, short string) *cobra.Command {
+	verb := string(action)
+	return &cobra.Command{
+		Use:               verb + " PATTERN",
+		Short:             short,
+		Example:           fmt.Sprintf("  vsfleet guest %s lab1/www\n  vsfleet guest %s 'web*/*'", verb, verb),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeGuests,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			guests, err := a.guests(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			progress := a.progress(len(guests))
+			report := a.access.Rollout(a.forks, progress.watch).Guests(ctx, action, guests)
+			progress.close()
+			return a.report(ctx, report, false)
+		},
+	}
+}
+
+// guestRecord is a guest as its host has it, in machine formats.
+type guestRecord struct {
+	Host string `json:"host"`
+	api.GuestState
+	ImageName string `json:"imageName"`
+}
+
+func (a *app) guestStatusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status [PATTERN]",
+		Short: "Say how guests are, as their hosts tell it",
+		Long: `Status asks the hosts for their guests. Without a pattern these are all guests on
+the hosts, also those that the inventory does not know.`,
+		Example: `  vsfleet guest status
+  vsfleet guest status 'web*/www' -o json`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeGuests,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			_, hosts, err := a.hosts(ctx)
+			if err != nil {
+				return err
+			}
+			wanted := func(host, guest string) bool { return true }
+			if len(args) == 1 {
+				guests, err := a.guests(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				chosen := map[[2]string]bool{}
+				hosts = nil
+				for _, g := range guests {
+					if len(hosts) == 0 || hosts[len(hosts)-1] != g.Host {
+						hosts = append(hosts, g.Host)
+					}
+					chosen[[2]string{g.Host.Name, g.Guest.Name}] = true
+				}
+				wanted = func(host, guest string) bool { return chosen[[2]string{host, guest}] }
+			}
+			return a.guestStatus(ctx, hosts, wanted)
+		},
+	}
+}
+
+func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted func(host, guest string) bool) error {
+	report := a.access.Rollout(a.forks, nil).States(ctx, hosts)
+	var records []guestRecord
+	for _, h := range report.Hosts {
+		names := map[string]string{}
+		for _, image := range h.State.Images {
+			names[image.ID] = image.Spec.Name
+		}
+		for _, g := range h.State.Guests {
+			if wanted(h.Host, g.Name) {
+				records = append(records, guestRecord{Host: h.Host, GuestState: g, ImageName: names[g.Image]})
+			}
+		}
+	}
+	err := view.Write(a.stdout, a.output, records, func(w io.Writer) error {
+		if len(records) == 0 {
+			return nil
+		}
+		return guestTable(w, records)
+	})
+	if err != nil {
+		return err
+	}
+	return a.told(ctx, outcomes(report), statuses(report))
+}
+
+func guestTable(w io.Writer, records []guestRecord) error {
+	var rows [][]string
+	for _, r := range records {
+		status, up := string(r.Status), ""
+		if r.Problem != "" {
+			status += " (" + r.Problem + ")"
+		}
+		if r.Status == api.Running && !r.Started.IsZero() {
+			up = view.Duration(time.Since(r.Started))
+		}
+		rows = append(rows, []string{
+			r.Host, r.Name, strconv.Itoa(r.Context), status, strconv.Itoa(r.Processes), up,
+			r.ImageName, string(r.Network.Mode), networkText(r.Network),
+		})
+	}
+	return view.Table(w, []string{"HOST", "GUEST", ">CTX", "STATUS", ">PROC", ">UP", "IMAGE", "NETWORK", "ADDRESSES AND PORTS"}, rows)
+}
+
+func networkText(n api.Network) string {
+	var words []string
+	for _, a := range n.Addresses {
+		if n.Mode == api.ModeShared {
+			words = append(words, a.Addr().String())
+		} else {
+			words = append(words, a.String())
+		}
+	}
+	for _, p := range n.Ports {
+		words = append(words, p.String())
+	}
+	for _, f := range n.Forwards {
+		words = append(words, f.String())
+	}
+	return strings.Join(words, " ")
+}
+
+func (a *app) enterCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "enter GUEST",
+		Short: "Get a shell in a guest",
+		Long: `Enter gives this terminal to a shell in a guest, as root of the guest. The exit
+status is that of the shell.`,
+		Example:           `  vsfleet guest enter lab1/www`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeGuests,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			g, err := a.guest(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			c := fleet.Command{Host: g.Host, Guest: g.Guest.Name}
+			exit, err := a.access.Enter(ctx, c)
+			if err != nil {
+				return a.lost(ctx, c, err)
+			}
+			if exit != 0 {
+				return exitStatus(exit)
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) execCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exec PATTERN -- COMMAND",
+		Short: "Run a command in guests",
+		Long: `Exec runs a command as root inside each guest that the pattern names, and prints
+what it said: of one guest as it comes, of several with those that said the same
+together. There is no shell in between: sh -c '…' is one.`,
+		Example: `  vsfleet guest exec lab1/www -- cat /etc/hostname
+  vsfleet guest exec 'web*/www' -- nginx -t`,
+		Args:              cobra.MinimumNArgs(2),
+		ValidArgsFunction: a.completeGuests,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			guests, err := a.guests(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.run(cmd.Context(), commandsIn(guests, args[1:]), a.access.Run)
+		},
+	}
+}
+
+func (a *app) logCommand() *cobra.Command {
+	var lines int
+	var follow bool
+	cmd := &cobra.Command{
+		Use:   "log GUEST",
+		Short: "Show what a guest said on its console",
+		Example: `  vsfleet guest log lab1/www
+  vsfleet guest log -n 100 -F lab1/www`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeGuests,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.asTable("guest log"); err != nil {
+				return err
+			}
+			g, err := a.guest(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.stream(cmd.Context(), fleet.Command{Host: g.Host, Guest: g.Guest.Name},
+				func(ctx context.Context, c fleet.Command, _ io.Reader, stdout, stderr io.Writer) (int, error) {
+					return a.access.Log(ctx, c.Host, c.Guest, lines, follow, stdout, stderr)
+				})
+		},
+	}
+	cmd.Flags().IntVarP(&lines, "lines", "n", 20, "so many of the last lines")
+	cmd.Flags().BoolVarP(&follow, "follow", "F", false, "go on with what it says from now on")
+	return cmd
+}

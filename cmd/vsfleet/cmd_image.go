@@ -1,0 +1,77 @@
+package main
+
+import (
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// imageRecord is an image of a host, in machine formats.
+type imageRecord struct {
+	Host string `json:"host"`
+	api.Image
+	Guests int `json:"guests"` // that are made of it
+}
+
+func (a *app) imageCommand() *cobra.Command {
+	cmd := group(&cobra.Command{
+		Use:   "image",
+		Short: "Look at reference installations",
+		Long: `An image is a reference installation that guests are made of: built once, read
+only, shared by all guests on a host. vsfleet apply builds those that the
+inventory asks for.`,
+	})
+
+	cmd.AddCommand(&cobra.Command{
+		Use:   "list",
+		Short: "List the images that hosts have",
+		Example: `  vsfleet image list
+  vsfleet image list -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			_, hosts, err := a.hosts(ctx)
+			if err != nil {
+				return err
+			}
+			report := a.access.Rollout(a.forks, nil).States(ctx, hosts)
+			var records []imageRecord
+			for _, h := range report.Hosts {
+				uses := map[string]int{}
+				for _, g := range h.State.Guests {
+					uses[g.Image]++
+				}
+				for _, image := range h.State.Images {
+					records = append(records, imageRecord{Host: h.Host, Image: image, Guests: uses[image.ID]})
+				}
+			}
+			err = view.Write(a.stdout, a.output, records, func(w io.Writer) error { return imageTable(w, records) })
+			if err != nil {
+				return err
+			}
+			return a.told(ctx, outcomes(report), statuses(report))
+		},
+	})
+	return cmd
+}
+
+func imageTable(w io.Writer, records []imageRecord) error {
+	if len(records) == 0 {
+		return nil
+	}
+	var rows [][]string
+	for _, r := range records {
+		id := strings.TrimPrefix(r.ID, "sha256:")
+		rows = append(rows, []string{
+			r.Host, r.Spec.Name, id[:min(12, len(id))], r.Spec.Method + " " + strings.Join(r.Spec.Args, " "),
+			view.Bytes(uint64(max(0, r.Bytes))), strconv.FormatInt(r.Files, 10), view.Duration(time.Since(r.Created)), strconv.Itoa(r.Guests),
+		})
+	}
+	return view.Table(w, []string{"HOST", "IMAGE", "ID", "MADE BY", ">SIZE", ">FILES", ">AGE", ">GUESTS"}, rows)
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsfleet/vsfleet/fleet/lab"
+	"github.com/vsfleet/vsfleet/fleet/view"
+)
+
+func (a *app) labCommand() *cobra.Command {
+	o := lab.Options{Log: func(line string) {
+		if !a.quiet {
+			fmt.Fprintln(a.stderr, line)
+		}
+	}}
+	cmd := group(&cobra.Command{
+		Use:   "lab",
+		Short: "Make practice hosts on this machine",
+		Long: `A lab is a few practice hosts on this machine, each with its own network, processes
+and SSH server, on a copy-on-write view of this machine's files. vsfleet
+connects to them exactly as to any other hosts. It needs root.
+
+A lab host's root is as mighty as this machine's: give it to nobody else.`,
+		Example: `  vsfleet lab up --hosts 3
+  vsfleet ping
+  vsfleet lab down`,
+	})
+
+	cmd.PersistentFlags().StringVar(&o.Dir, "dir", lab.DefaultDir, "`directory` of the lab's files")
+	must(cmd.MarkPersistentFlagDirname("dir"))
+
+	up := &cobra.Command{
+		Use:   "up",
+		Short: "Make the lab, or make it whole again",
+		Long: `Up makes the hosts, an inventory and a key for them, and says how to use these.
+Hosts that are there and run are left alone. Killed in the middle, it finishes
+when it is called again.`,
+		Example: `  vsfleet lab up
+  vsfleet lab up --hosts 5 --subnet 10.99.0.0/24`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.asTable("lab up"); err != nil {
+				return err
+			}
+			l, err := lab.Up(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			_, err = io.WriteString(a.stdout, l.Usage())
+			return err
+		},
+	}
+	up.Flags().IntVar(&o.Hosts, "hosts", 0, "so many hosts at least (default as many as there are, or 3)")
+	up.Flags().StringVar(&o.Name, "name", "", "`name` that tells several labs apart (default lab)")
+	up.Flags().TextVar(&o.Subnet, "subnet", netip.Prefix{}, "IPv4 `network` of the hosts (default the first free 10.253.N.0/24)")
+
+	down := &cobra.Command{
+		Use:   "down",
+		Short: "End the lab and remove all of it",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return lab.Down(cmd.Context(), o) },
+	}
+	status := &cobra.Command{
+		Use:   "status",
+		Short: "Say how the lab is",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := lab.Status(cmd.Context(), o)
+			if errors.Is(err, fs.ErrNotExist) {
+				return usage("make one: vsfleet lab up")(fmt.Errorf("there is no lab in %s", o.Dir))
+			}
+			if err != nil {
+				return err
+			}
+			return a.labStatus(l)
+		},
+	}
+	cmd.AddCommand(up, down, status)
+	return cmd
+}
+
+// labRecord is a host of the lab, in machine formats.
+type labRecord struct {
+	Host    string     `json:"host"`
+	Address netip.Addr `json:"address"`
+	Up      bool       `json:"up"`
+	SSH     bool       `json:"ssh"`
+	PID     int        `json:"pid"`
+	Guests  int        `json:"guests"`
+}
+
+func (a *app) labStatus(l *lab.Lab) error {
+	var records []labRecord
+	for _, h := range l.Hosts {
+		records = append(records, labRecord{h.Name, h.Address, h.PID != 0, h.SSH, h.PID, h.Guests})
+	}
+	return view.Write(a.stdout, a.output, records, func(w io.Writer) error {
+		var rows [][]string
+		for _, r := range records {
+			state := "down"
+			switch {
+			case r.Up && r.SSH:
+				state = "up"
+			case r.Up:
+				state = "up, no sshd"
+			}
+			rows = append(rows, []string{r.Host, r.Address.String(), state, strconv.Itoa(r.PID), strconv.Itoa(r.Guests)})
+		}
+		return view.Table(w, []string{"HOST", "ADDRESS", "STATE", ">PID", ">GUESTS"}, rows)
+	})
+}

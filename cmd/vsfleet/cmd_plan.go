@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsfleet/vsfleet/fleet/rollout"
+	"github.com/vsfleet/vsfleet/fleet/view"
+)
+
+func (a *app) planCommand() *cobra.Command {
+	var detailed bool
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Say what apply would change, and why",
+		Long: `Plan compares the inventory with what the hosts have and prints the steps that
+would make them equal, each with its reason. It changes nothing.
+
+Guests on a host that the inventory does not know are named and left alone. To
+delete one, give it state: absent in the inventory.`,
+		Example: `  vsfleet plan
+  vsfleet plan -l web01 -o json
+  vsfleet plan --detailed-exitcode     exit status 3: there is something to change`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.plan(cmd.Context(), detailed) },
+	}
+	cmd.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 3 if there is something to change")
+	return cmd
+}
+
+func (a *app) plan(ctx context.Context, detailed bool) error {
+	inv, hosts, err := a.hosts(ctx)
+	if err != nil {
+		return err
+	}
+	report := a.access.Rollout(a.forks, nil).Plan(ctx, inv, hosts)
+	if err := a.printPlans(report); err != nil {
+		return err
+	}
+	a.sayForeign(report)
+	var problems []view.Result
+	for _, r := range outcomes(report) {
+		if r.Err != nil || r.Class == view.Skipped {
+			problems = append(problems, r)
+		}
+	}
+	if err := a.told(ctx, problems, statuses(report)); err != nil {
+		return err
+	}
+	for _, h := range report.Hosts {
+		if detailed && h.Class == rollout.Changed {
+			return exitStatus(exitDiffers)
+		}
+	}
+	return nil
+}
+
+func (a *app) printPlans(report *rollout.Report) error {
+	var plans []view.HostPlan
+	for _, h := range report.Hosts {
+		p := view.HostPlan{Host: h.Host, Steps: h.Plan.Steps, Err: h.Err}
+		if p.Err == nil && h.Class == rollout.NotStarted {
+			p.Err = errInterrupted
+		}
+		if len(h.Plan.Steps) == 0 && p.Err == nil {
+			// Not "as it should be" if its only changes were refused.
+			p.Err = errors.Join(h.Problems()...)
+		}
+		plans = append(plans, p)
+	}
+	return view.Plan(a.stdout, a.output, plans)
+}

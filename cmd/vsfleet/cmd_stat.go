@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+func (a *app) statCommand() *cobra.Command {
+	var by, sort string
+	cmd := &cobra.Command{
+		Use:   "stat",
+		Short: "Say what all hosts and guests use",
+		Long: `Stat prints vserver-stat's table for the whole fleet, the host of each guest in
+front and the totals below. Context 0 is a host itself.`,
+		Example: `  vsfleet stat
+  vsfleet stat --sort rss
+  vsfleet stat --by guest              one row for the guests of a name
+  vsfleet stat --by site -o csv        one row for each value of the label site`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			inv, hosts, err := a.hosts(ctx)
+			if err != nil {
+				return err
+			}
+			options := view.StatOptions{Sort: sort}
+			if by != "" {
+				if options.By, err = grouping(inv, by); err != nil {
+					return err
+				}
+			}
+			if err := view.Stat(view.Plain(discard{}), view.AsTable, nil, options); err != nil {
+				return &usageError{err: err} // a column that is not there: said before hosts are asked
+			}
+			results := a.access.Stat(ctx, hosts, a.forks)
+			var stats []view.HostStat
+			for _, r := range results {
+				if r.Status == fanout.OK {
+					stats = append(stats, view.HostStat{Host: r.Host.Name, Stat: r.Value})
+				}
+			}
+			if len(stats) > 0 || a.output != view.AsTable {
+				if err := view.Stat(a.stdout, a.output, stats, options); err != nil {
+					return err
+				}
+			}
+			return a.told(ctx, failures(results), fanout.Statuses(results))
+		},
+	}
+	cmd.Flags().StringVar(&by, "by", "", "one row for each `host|guest|LABEL`")
+	cmd.Flags().StringVar(&sort, "sort", "", "sort by this `column`: proc, vsz, rss, usertime, systime, uptime, …")
+	must(cmd.RegisterFlagCompletionFunc("by", func(cmd *cobra.Command, _ []string, text string) ([]string, cobra.ShellCompDirective) {
+		names := []string{"host", "guest"}
+		if inv, err := a.completing(cmd); err == nil {
+			for _, h := range inv.Hosts {
+				for label := range h.Labels {
+					names = append(names, label)
+				}
+			}
+		}
+		return startingWith("", names, text), cobra.ShellCompDirectiveNoFileComp
+	}))
+	must(cmd.RegisterFlagCompletionFunc("sort", cobra.NoFileCompletions))
+	return cmd
+}
+
+// grouping of rows by host, by guest, or by a label of the host.
+func grouping(inv *inventory.Inventory, by string) (*view.Grouping, error) {
+	switch by {
+	case "host":
+		return view.ByHost(), nil
+	case "guest":
+		return view.ByGuest(), nil
+	}
+	value := map[string]string{}
+	for _, h := range inv.Hosts {
+		if v, ok := h.Labels[by]; ok {
+			value[h.Name] = v
+		}
+	}
+	if len(value) == 0 {
+		return nil, usage("--by host, guest, or a label that hosts have")(fmt.Errorf("--by %s: no host has such a label", by))
+	}
+	return &view.Grouping{
+		Column: strings.ToUpper(by),
+		Key:    func(host string, _ api.StatRow) string { return value[host] },
+	}, nil
+}
+
+// discard is where a table goes that is made for its errors only.
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }

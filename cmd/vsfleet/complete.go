@@ -1,0 +1,77 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsfleet/vsfleet/inventory"
+)
+
+// completeHosts completes a pattern of hosts: names of hosts and groups, also
+// after the operators that join them.
+func (a *app) completeHosts(cmd *cobra.Command, _ []string, text string) ([]string, cobra.ShellCompDirective) {
+	inv, err := a.completing(cmd)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	names := []string{"all"}
+	for _, h := range inv.Hosts {
+		names = append(names, h.Name)
+	}
+	for _, g := range inv.Groups {
+		names = append(names, g.Name)
+	}
+	cut := strings.LastIndexAny(text, ":,&!") + 1
+	return startingWith(text[:cut], names, text), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completing is the inventory to complete names of: no command was prepared.
+func (a *app) completing(cmd *cobra.Command) (*inventory.Inventory, error) {
+	if err := a.settings(cmd.Root().PersistentFlags()); err != nil {
+		return nil, err
+	}
+	return a.inventory(cmd.Context())
+}
+
+// completeHost completes the name of a host.
+func (a *app) completeHost(cmd *cobra.Command, args []string, text string) ([]string, cobra.ShellCompDirective) {
+	inv, err := a.completing(cmd)
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, h := range inv.Hosts {
+		names = append(names, h.Name)
+	}
+	return startingWith("", names, text), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeGuests completes HOST/GUEST.
+func (a *app) completeGuests(cmd *cobra.Command, args []string, text string) ([]string, cobra.ShellCompDirective) {
+	inv, err := a.completing(cmd)
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, h := range inv.Hosts {
+		for _, g := range h.Guests {
+			names = append(names, g.Name, h.Name+"/"+g.Name)
+		}
+	}
+	return startingWith("", names, text), cobra.ShellCompDirectiveNoFileComp
+}
+
+// startingWith are the names that, behind what is typed before them, go on
+// from text.
+func startingWith(before string, names []string, text string) []string {
+	var list []string
+	for _, name := range names {
+		if strings.HasPrefix(before+name, text) {
+			list = append(list, before+name)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}

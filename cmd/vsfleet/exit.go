@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/rollout"
+	"github.com/vsfleet/vsfleet/fleet/transport"
+	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/inventory"
+)
+
+// Exit statuses. Those of hosts (2 some failed, 4 some were unreachable, 6
+// both) are fanout.ExitCode's.
+const (
+	exitInternal    = 1
+	exitDiffers     = 3 // plan --detailed-exitcode: there is something to change
+	exitUsage       = 5 // bad inventory, pattern or flag
+	exitInterrupted = 130
+)
+
+// exitStatus ends the program with a status; all has been said.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// usageError is a mistake of whoever typed the command.
+type usageError struct {
+	err  error
+	hint string
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// usage makes mistakes of errors, with a hint.
+func usage(hint string, args ...any) func(error) error {
+	return func(err error) error { return &usageError{err, fmt.Sprintf(hint, args...)} }
+}
+
+// status is the exit status for what a command returned. It says what nobody
+// has said yet: one line, and a hint where there is one.
+func (a *app) status(ctx context.Context, err error) int {
+	var exit exitStatus
+	var use *usageError
+	var files *inventory.Errors
+	var pattern *inventory.Error
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return int(exit)
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted)):
+		return exitInterrupted
+	case errors.As(err, &files):
+		for _, one := range files.All {
+			say(one.Error())
+		}
+		return exitUsage
+	case errors.As(err, &use):
+		say(err.Error())
+		if use.hint != "" {
+			fmt.Fprintln(os.Stderr, "hint:", use.hint)
+		}
+		return exitUsage
+	case errors.As(err, &pattern):
+		say(err.Error())
+		return exitUsage
+	case !a.prepared: // cobra's own: an unknown command or flag, a missing argument
+		say(err.Error())
+		fmt.Fprintln(os.Stderr, "hint: see vsfleet --help")
+		return exitUsage
+	}
+	say(err.Error())
+	return exitInternal
+}
+
+func say(text string) { fmt.Fprintln(os.Stderr, "vsfleet:", text) }
+
+// ended is the error for what came of the hosts of a command: nil if all is
+// well with all of them.
+func ended(ctx context.Context, statuses ...fanout.Status) error {
+	if code := fanout.ExitCode(ctx.Err() != nil, statuses...); code != 0 {
+		return exitStatus(code)
+	}
+	return nil
+}
+
+// statuses are the classes of a report as fanout knows them.
+func statuses(r *rollout.Report) []fanout.Status {
+	list := make([]fanout.Status, len(r.Hosts))
+	for i, h := range r.Hosts {
+		switch h.Class {
+		case rollout.Failed:
+			list[i] = fanout.Failed
+		case rollout.Unreachable:
+			list[i] = fanout.Unreachable
+		case rollout.NotStarted:
+			list[i] = fanout.NotStarted
+		default:
+			list[i] = fanout.OK
+		}
+	}
+	return list
+}
+
+// outcomes are the hosts of a report as a recap shows them.
+func outcomes(r *rollout.Report) []view.Result {
+	list := make([]view.Result, len(r.Hosts))
+	for i, h := range r.Hosts {
+		list[i] = view.Result{Host: h.Host, Class: class(h.Class), Err: errors.Join(h.Problems()...)}
+	}
+	return list
+}
+
+func class(c rollout.Class) view.Class {
+	switch c {
+	case rollout.OK:
+		return view.OK
+	case rollout.Changed:
+		return view.Changed
+	case rollout.Unreachable:
+		return view.Unreachable
+	case rollout.NotStarted:
+		return view.Skipped
+	}
+	return view.Failed
+}
+
+// failures are the hosts that gave no answer, as a recap shows them.
+func failures[V any](results []fanout.Result[*inventory.Host, V]) []view.Result {
+	var list []view.Result
+	for _, r := range results {
+		switch r.Status {
+		case fanout.OK:
+		case fanout.Unreachable:
+			list = append(list, view.Result{Host: r.Host.Name, Class: view.Unreachable, Err: r.Err})
+		case fanout.NotStarted:
+			list = append(list, view.Result{Host: r.Host.Name, Class: view.Skipped, Err: r.Err})
+		default:
+			list = append(list, view.Result{Host: r.Host.Name, Class: view.Failed, Err: r.Err})
+		}
+	}
+	return list
+}
+
+// statusOf is how one host ended.
+func statusOf(err error) fanout.Status {
+	switch {
+	case err == nil:
+		return fanout.OK
+	case transport.Unreachable(err):
+		return fanout.Unreachable
+	}
+	return fanout.Failed
+}

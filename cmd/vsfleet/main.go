@@ -1,0 +1,135 @@
+// Command vsfleet runs guests on a fleet of hosts, as an inventory says. It is
+// the controller: flags, help and exit statuses are here, the work is in
+// package fleet and below.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsfleet/vsfleet/fleet/lab"
+)
+
+// version is set by the linker.
+var version = ""
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == lab.InitCommand {
+		os.Exit(lab.InitMain(os.Args[2:]))
+	}
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	ctx, stop := interruptible()
+	defer stop()
+	cobra.EnableCommandSorting = false // they are in the order in which one needs them
+	a := &app{}
+	root := a.root()
+	root.SetArgs(args)
+	return a.status(ctx, root.ExecuteContext(ctx))
+}
+
+// errInterrupted is why a context ended after Ctrl-C.
+var errInterrupted = errors.New("interrupted")
+
+// interruptible ends its context at the first Ctrl-C (or TERM, or HUP), so that
+// no more hosts are begun and what runs is finished or undone. The second one
+// ends the program: hosts notice that the connection is gone.
+func interruptible() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		if _, ok := <-signals; !ok {
+			return
+		}
+		fmt.Fprintln(os.Stderr, "\nvsfleet: interrupted: what runs is being ended; once more to leave at once")
+		cancel(errInterrupted)
+		if _, ok := <-signals; ok {
+			os.Exit(exitInterrupted)
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(signals)
+		cancel(nil)
+	}
+}
+
+const rootLong = `vsfleet runs many small Linux systems (guests) on many hosts. A file, the
+inventory, says what should exist; vsfleet connects to the hosts over SSH and
+makes it so. The hosts need nothing but an SSH server.
+
+Whoever has no hosts yet makes some on this machine: vsfleet lab up`
+
+const rootExample = `  vsfleet lab up                          three practice hosts on this machine
+  vsfleet plan                            what would change, and why
+  vsfleet apply                           change it
+  vsfleet stat                            what all guests use
+  vsfleet guest enter lab1/www            a shell in a guest`
+
+// root is the command with all its commands.
+func (a *app) root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:               "vsfleet",
+		Short:             "Run guests on a fleet of hosts",
+		Long:              rootLong,
+		Example:           rootExample,
+		Version:           buildVersion(),
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: a.prepare,
+	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage("see %s --help", cmd.CommandPath())(err)
+	})
+	a.register(cmd)
+	cmd.AddCommand(
+		a.labCommand(), a.inventoryCommand(),
+		a.pingCommand(), a.checkCommand(), a.planCommand(), a.applyCommand(),
+		a.guestCommand(), a.runCommand(), a.imageCommand(), a.statCommand(),
+		a.versionCommand(), a.docsCommand(),
+	)
+	return cmd
+}
+
+// buildVersion is what the linker was told, or what go build knows.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "development"
+}
+
+// group is a command that has commands and does nothing itself: a word that is
+// none of them is a mistake, not a cry for help.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	return cmd
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Say which version this is",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintf(a.stdout, "vsfleet %s %s/%s %s\n", buildVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+			return err
+		},
+	}
+}

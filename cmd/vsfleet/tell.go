@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/rollout"
+	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// told says which hosts gave no answer, and makes the exit status of all.
+func (a *app) told(ctx context.Context, failures []view.Result, statuses []fanout.Status) error {
+	if err := view.Errors(a.stderr, failures); err != nil {
+		return err
+	}
+	return ended(ctx, statuses...)
+}
+
+// sayForeign names the guests that the inventory does not know.
+func (a *app) sayForeign(report *rollout.Report) {
+	if a.quiet {
+		return
+	}
+	hosts := map[string][]string{} // by guest
+	var order []string
+	for _, h := range report.Hosts {
+		for _, guest := range h.Plan.Foreign {
+			if hosts[guest] == nil {
+				order = append(order, guest)
+			}
+			hosts[guest] = append(hosts[guest], h.Host)
+		}
+	}
+	for _, guest := range order {
+		fmt.Fprintf(a.stderr, "%s: guest %s is not in the inventory: left alone\n", view.Clean(view.Fold(hosts[guest])), view.Clean(guest))
+	}
+}
+
+// progress tells of a run while it goes on.
+type progress struct {
+	view    *view.Progress // nil: quiet
+	verbose bool
+
+	mu    sync.Mutex
+	begun map[*api.Step]bool
+}
+
+func (a *app) progress(hosts int) *progress {
+	p := &progress{verbose: a.verbose, begun: map[*api.Step]bool{}}
+	if !a.quiet {
+		p.view = view.NewProgress(a.stderr, hosts)
+	}
+	return p
+}
+
+func (p *progress) close() {
+	if p.view != nil {
+		p.view.Close()
+	}
+}
+
+// watch hears of one host. Its errors come together with those of the others
+// in the recap.
+func (p *progress) watch(e rollout.Event) {
+	switch {
+	case p.view == nil:
+	case e.Class != "":
+		p.view.End(view.Result{Host: e.Host, Class: class(e.Class)})
+	case e.Step == nil:
+		p.view.Detail(e.Host, e.Message, 0, 0)
+	default:
+		p.step(e)
+	}
+}
+
+func (p *progress) step(e rollout.Event) {
+	_, what := view.StepText(*e.Step)
+	p.mu.Lock()
+	first := !p.begun[e.Step]
+	p.begun[e.Step] = true
+	p.mu.Unlock()
+	if first {
+		p.view.Begin(e.Host, what)
+	}
+	if e.Message == "" {
+		return
+	}
+	what += ": " + e.Message
+	p.view.Detail(e.Host, what, e.Done, e.Total)
+	if p.verbose {
+		p.view.Print(e.Host, what)
+	}
+}

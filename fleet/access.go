@@ -1,0 +1,214 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/push"
+	"github.com/vsfleet/vsfleet/fleet/rollout"
+	"github.com/vsfleet/vsfleet/fleet/transport"
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Access is how hosts are reached. What is not set is as the inventory says.
+type Access struct {
+	User, Identity, KnownHosts, Jump string
+
+	Become         bool
+	ConnectTimeout time.Duration
+
+	dialer transport.Dialer
+}
+
+// settings of the way to a host.
+func (a *Access) settings(h *inventory.Host) transport.Settings {
+	return transport.Settings{
+		Name:           h.Name,
+		Address:        h.Address,
+		Port:           h.Port,
+		User:           cmp.Or(a.User, h.SSH.User),
+		Identity:       cmp.Or(a.Identity, h.SSH.Identity),
+		KnownHosts:     cmp.Or(a.KnownHosts, h.SSH.KnownHosts),
+		Jump:           cmp.Or(a.Jump, h.SSH.Jump),
+		Become:         a.Become || h.Become,
+		ConnectTimeout: a.ConnectTimeout,
+	}
+}
+
+// Dial connects to a host.
+func (a *Access) Dial(ctx context.Context, h *inventory.Host) (*transport.Conn, error) {
+	return a.dialer.Dial(ctx, a.settings(h))
+}
+
+// Node is the vsnode of a host, with the connection to it.
+type Node struct {
+	*push.Node
+	conn *transport.Conn
+}
+
+// Close ends vsnode and the connection.
+func (n *Node) Close() error {
+	err := n.Node.Close()
+	if closing := n.conn.Close(); err == nil {
+		err = closing
+	}
+	return err
+}
+
+// Open connects to a host and starts vsnode there.
+func (a *Access) Open(ctx context.Context, h *inventory.Host) (*Node, error) {
+	conn, err := a.Dial(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	node, err := push.Start(ctx, conn)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &Node{node, conn}, nil
+}
+
+// Rollout is for plans and for what is carried out over hosts.
+func (a *Access) Rollout(forks int, watch func(rollout.Event)) *rollout.Fleet {
+	return &rollout.Fleet{
+		Forks:       forks,
+		Watch:       watch,
+		Unreachable: transport.Unreachable,
+		Connect: func(ctx context.Context, h *inventory.Host) (rollout.Node, error) {
+			return a.Open(ctx, h)
+		},
+	}
+}
+
+// Hosts that gave, or did not give, an answer.
+type Answers[V any] = []fanout.Result[*inventory.Host, V]
+
+// Ask asks the vsnode of each host the same.
+func Ask[V any](ctx context.Context, a *Access, hosts []*inventory.Host, forks int, ask func(context.Context, *Node) (V, error)) Answers[V] {
+	return fanout.Each(ctx, hosts, forks, func(ctx context.Context, h *inventory.Host) (V, error) {
+		node, err := a.Open(ctx, h)
+		if err != nil {
+			var none V
+			return none, err
+		}
+		defer node.Close()
+		return ask(ctx, node)
+	})
+}
+
+// Check asks what hosts are able to.
+func (a *Access) Check(ctx context.Context, hosts []*inventory.Host, forks int) Answers[api.Check] {
+	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Check, error) { return n.Check(ctx) })
+}
+
+// Stat asks what hosts and their guests use.
+func (a *Access) Stat(ctx context.Context, hosts []*inventory.Host, forks int) Answers[api.Stat] {
+	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Stat, error) { return n.Stat(ctx) })
+}
+
+// Ping is how a host answers.
+type Ping struct {
+	Host      api.Host
+	Connect   time.Duration // to the end of authentication
+	Start     time.Duration // of vsnode, with the push where it was missing
+	RoundTrip time.Duration // of sshd
+}
+
+// Ping reaches hosts and says how long it takes.
+func (a *Access) Ping(ctx context.Context, hosts []*inventory.Host, forks int) Answers[Ping] {
+	return fanout.Each(ctx, hosts, forks, func(ctx context.Context, h *inventory.Host) (p Ping, err error) {
+		begun := time.Now()
+		conn, err := a.Dial(ctx, h)
+		if err != nil {
+			return p, err
+		}
+		defer conn.Close()
+		p.Connect = time.Since(begun)
+		begun = time.Now()
+		node, err := push.Start(ctx, conn)
+		if err != nil {
+			return p, err
+		}
+		defer node.Close()
+		p.Start = time.Since(begun)
+		if p.RoundTrip, err = conn.RTT(ctx); err != nil {
+			return p, err
+		}
+		state, err := node.State(ctx)
+		p.Host = state.Host
+		return p, err
+	})
+}
+
+// Command is what to run on a host, or, with a guest, inside it.
+type Command struct {
+	Host  *inventory.Host
+	Guest string
+	Argv  []string
+}
+
+// Run runs a command to its end and gives its exit status. Several words are
+// one command with its arguments; one word on a host is a line for its shell.
+func (a *Access) Run(ctx context.Context, c Command, stdin io.Reader, stdout, stderr io.Writer) (exit int, err error) {
+	conn, err := a.Dial(ctx, c.Host)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	if c.Guest == "" {
+		return conn.Exec(ctx, shellLine(c.Argv), stdin, stdout, stderr)
+	}
+	node, err := push.Start(ctx, conn)
+	if err != nil {
+		return 0, err
+	}
+	defer node.Close()
+	return node.Run(ctx, stdin, stdout, stderr, c.vserver("exec")...)
+}
+
+// Enter gives the controller's terminal to a shell in a guest, or to a command
+// if there is one.
+func (a *Access) Enter(ctx context.Context, c Command) (exit int, err error) {
+	node, err := a.Open(ctx, c.Host)
+	if err != nil {
+		return 0, err
+	}
+	defer node.Close()
+	if len(c.Argv) == 0 {
+		return node.Terminal(ctx, c.vserver("enter")...)
+	}
+	return node.Terminal(ctx, c.vserver("exec")...)
+}
+
+func (c Command) vserver(verb string) []string {
+	return append([]string{"vserver", "--", c.Guest, verb}, c.Argv...)
+}
+
+// shellLine is a command as a host's shell takes it.
+func shellLine(argv []string) string {
+	if len(argv) == 1 {
+		return argv[0]
+	}
+	line := ""
+	for _, word := range argv {
+		line += transport.Quote(word) + " "
+	}
+	return line
+}
+
+// Log writes what a guest said on its console, the last so many lines of it,
+// and with follow what it says from now on.
+func (a *Access) Log(ctx context.Context, h *inventory.Host, guest string, lines int, follow bool, stdout, stderr io.Writer) (exit int, err error) {
+	argv := []string{"tail", "-n", fmt.Sprint(lines)}
+	if follow {
+		argv = append(argv, "-F")
+	}
+	argv = append(argv, "--", "/var/log/vservers/"+guest+".log")
+	return a.Run(ctx, Command{Host: h, Argv: argv}, nil, stdout, stderr)
+}
