@@ -1,7 +1,11 @@
 package netctx
 
 import (
+	"bytes"
+	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -9,13 +13,13 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-func loaderMain() int { return 0 }
+// www and mail are two guests with addresses of their own; without ports, all
+// ports are theirs.
+func www(ports ...string) Spec  { return spec(666, ports, wwwAddr, wwwAddr6) }
+func mail(ports ...string) Spec { return spec(125, ports, mailAddr, mailAddr6) }
 
-func www(ports ...string) Spec  { return spec(666, wwwAddr, wwwAddr6, ports) }
-func mail(ports ...string) Spec { return spec(125, mailAddr, mailAddr6, ports) }
-
-func spec(xid int, a, a6 netip.Prefix, ports []string) Spec {
-	s := Spec{XID: xid, Addresses: []netip.Prefix{a, a6}, AllPorts: len(ports) == 0}
+func spec(xid int, ports []string, addrs ...netip.Prefix) Spec {
+	s := Spec{XID: xid, Addresses: addrs, AllPorts: len(ports) == 0}
 	for _, text := range ports {
 		r, err := port.Parse(text)
 		if err != nil {
@@ -26,13 +30,417 @@ func spec(xid int, a, a6 netip.Prefix, ports []string) Spec {
 	return s
 }
 
+// exchange has a client connect to a server and gives what each side sees.
+func exchange(t *testing.T, server *machine, listener int, client *machine, family int, dial string) (seen, peer, local netip.AddrPort) {
+	t.Helper()
+	c := client.mustSocket(family, unix.SOCK_STREAM, 0)
+	defer client.close(c)
+	client.must("connect to "+dial, client.connect(c, dial))
+	r := server.do(call{Op: "accept", FD: listener})
+	server.must("accept", r.err())
+	defer server.close(r.N)
+	server.must("answer", server.do(call{Op: "send", FD: r.N, Data: []byte("hello")}).err())
+	if data, _, err := client.recv(c); err != nil || data != "hello" {
+		t.Errorf("client received %q, %v", data, err)
+	}
+	return r.Addr, client.peername(c), client.sockname(c)
+}
+
 func TestWildcardIsTheGuestsAddress(t *testing.T) {
 	g, _ := newGuest(t, www("80/tcp"))
 	h := host(t)
+	l := g.server(unix.AF_INET, "0.0.0.0:80") // below 1024, and no CAP_NET_BIND_SERVICE against the host
+	if got := g.sockname(l).String(); got != "0.0.0.0:80" {
+		t.Errorf("the guest's socket is said to be bound to %s", got)
+	}
+	seen, _, local := exchange(t, g, l, h, unix.AF_INET, "10.77.0.10:80")
+	if seen != local {
+		t.Errorf("the guest sees %s, the client is %s", seen, local)
+	}
+	l6 := g.server6("[::]:80") // beside it
+	exchange(t, g, l6, h, unix.AF_INET6, "[fd77::10]:80")
+}
+
+func TestTwoGuestsBindTheSamePortOnTheWildcard(t *testing.T) {
+	g, _ := newGuest(t, www())
+	m, _ := newGuest(t, mail())
+	h := host(t)
+	for _, on := range []*machine{g, m} {
+		on.server(unix.AF_INET, "0.0.0.0:22")
+		on.server6("[::]:22")
+	}
+	for _, dial := range []string{"10.77.0.10:22", "10.77.0.11:22"} {
+		h.must(dial, h.connect(h.tcp4(), dial))
+	}
+	for _, dial := range []string{"[fd77::10]:22", "[fd77::11]:22"} {
+		h.must(dial, h.connect(h.tcp6(), dial))
+	}
+}
+
+func TestLocalhostIsTheGuestsOwn(t *testing.T) {
+	g, _ := newGuest(t, www())
+	for _, c := range []struct {
+		name         string
+		family       int
+		listen, dial string
+		peer         string // as the client sees it
+		seen         string // the client's address as the server sees it
+	}{
+		{"a server on localhost", unix.AF_INET, "127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1"},
+		{"a server on another address of localhost", unix.AF_INET, "127.0.0.53:53", "127.0.0.53:53", "127.0.0.53:53", "127.0.0.1"},
+		{"a server on the wildcard", unix.AF_INET, "0.0.0.0:8080", "127.0.0.1:8080", "10.77.0.10:8080", "127.0.0.1"},
+		{"a server on the wildcard, by address zero", unix.AF_INET, "0.0.0.0:8080", "0.0.0.0:8080", "10.77.0.10:8080", "127.0.0.1"},
+		{"a server on ::1", unix.AF_INET6, "[::1]:8080", "[::1]:8080", "[::1]:8080", "::1"},
+		{"a server on the IPv6 wildcard", unix.AF_INET6, "[::]:8080", "[::1]:8080", "[fd77::10]:8080", "::1"},
+		{"a server on localhost, asked as IPv6", unix.AF_INET6, "[::ffff:127.0.0.1]:8080", "[::ffff:127.0.0.1]:8080", "[::ffff:127.0.0.1]:8080", "::ffff:127.0.0.1"},
+		{"a server on the guest's address", unix.AF_INET, "10.77.0.10:8080", "10.77.0.10:8080", "10.77.0.10:8080", "10.77.0.10"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g.t = t
+			l := g.server(c.family, c.listen)
+			defer g.close(l)
+			if got := g.sockname(l).String(); got != c.listen {
+				t.Errorf("the server is said to be bound to %s", got)
+			}
+			seen, peer, local := exchange(t, g, l, g, c.family, c.dial)
+			if seen.Addr().String() != c.seen || local.Addr().String() != c.seen {
+				t.Errorf("the client is %s to the server and %s to itself, want %s", seen, local, c.seen)
+			}
+			if peer.String() != c.peer {
+				t.Errorf("the server is %s to the client, want %s", peer, c.peer)
+			}
+		})
+	}
+}
+
+func TestLocalhostAddressesStayApart(t *testing.T) {
+	g, _ := newGuest(t, www())
+	for _, addr := range []string{"127.0.0.1:53", "127.0.0.53:53", "127.0.0.54:53"} {
+		g.server(unix.AF_INET, addr)
+		g.receiver(unix.AF_INET, addr)
+	}
+}
+
+func TestDatagramsToLocalhost(t *testing.T) {
+	g, _ := newGuest(t, www())
+	for _, c := range []struct {
+		name            string
+		family          int
+		receive, to     string
+		answers, sender string
+		bound           string // the client's, if any
+	}{
+		{"to a server on localhost", unix.AF_INET, "127.0.0.1:53", "127.0.0.1:53", "127.0.0.1:53", "127.0.0.1", ""},
+		{"to a server on the wildcard", unix.AF_INET, "0.0.0.0:53", "127.0.0.1:53", "127.0.0.1:53", "127.0.0.1", ""},
+		{"to a server on the wildcard, from the wildcard", unix.AF_INET, "0.0.0.0:53", "127.0.0.1:53", "127.0.0.1:53", "10.77.0.10", "0.0.0.0:0"},
+		{"to a server on ::1", unix.AF_INET6, "[::1]:53", "[::1]:53", "[::1]:53", "::1", ""},
+		{"to a server on the IPv6 wildcard", unix.AF_INET6, "[::]:53", "[::1]:53", "[::1]:53", "::1", ""},
+		{"to a server on the guest's address", unix.AF_INET, "10.77.0.10:53", "10.77.0.10:53", "10.77.0.10:53", "10.77.0.10", ""},
+	} {
+		for _, connected := range []bool{false, true} {
+			t.Run(c.name+map[bool]string{true: ", connected"}[connected], func(t *testing.T) {
+				g.t = t
+				r := g.receiver(c.family, c.receive)
+				defer g.close(r)
+				fd := g.mustSocket(c.family, unix.SOCK_DGRAM, 0)
+				defer g.close(fd)
+				if c.bound != "" {
+					g.must("bind", g.bind(fd, c.bound))
+				}
+				if connected {
+					g.must("connect", g.connect(fd, c.to))
+					g.must("send", g.do(call{Op: "send", FD: fd, Data: []byte("q")}).err())
+				} else {
+					g.must("send", g.sendto(fd, "q", c.to))
+				}
+				_, from, err := g.recv(r)
+				g.must("receive", err)
+				if from.Addr().String() != c.sender {
+					t.Errorf("the server sees %s, want %s", from, c.sender)
+				}
+				g.must("answer", g.sendto(r, "a", from.String()))
+				_, from, err = g.recv(fd)
+				g.must("receive the answer", err)
+				if want := c.answers; !connected && from.String() != want {
+					t.Errorf("the answer came from %s, want %s", from, want)
+				}
+			})
+		}
+	}
+}
+
+func TestConnectionsComeFromTheGuestsAddress(t *testing.T) {
+	g, _ := newGuest(t, spec(666, nil, netip.MustParsePrefix("10.77.0.10/24"), netip.MustParsePrefix("10.77.0.11/28"), wwwAddr6))
+	h := host(t)
+	for _, c := range []struct{ name, listen, want string }{
+		{"from the first address", "10.77.0.1:0", "10.77.0.10"},
+		{"from the IPv6 address", "[fd77::1]:0", "fd77::10"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g.t, h.t = t, t
+			family := unix.AF_INET
+			if netip.MustParseAddrPort(c.listen).Addr().Is6() {
+				family = unix.AF_INET6
+			}
+			l := h.server(family, c.listen)
+			defer h.close(l)
+			seen, _, _ := exchange(t, h, l, g, family, h.sockname(l).String())
+			if seen.Addr().String() != c.want {
+				t.Errorf("TCP came from %s, want %s", seen, c.want)
+			}
+			r := h.receiver(family, c.listen)
+			defer h.close(r)
+			for _, bound := range []bool{false, true} {
+				fd := g.mustSocket(family, unix.SOCK_DGRAM, 0)
+				if bound {
+					g.must("bind the wildcard", g.bind(fd, map[int]string{unix.AF_INET: "0.0.0.0:0", unix.AF_INET6: "[::]:0"}[family]))
+				}
+				g.must("send", g.sendto(fd, "x", h.sockname(r).String()))
+				if _, from, err := h.recv(r); err != nil || from.Addr().String() != c.want {
+					t.Errorf("UDP came from %s, %v, want %s", from, err, c.want)
+				}
+				g.close(fd)
+			}
+		})
+	}
+}
+
+func TestSourceIsInTheSubnetOfTheDestination(t *testing.T) {
+	// 10.77.0.11/30 has 10.77.0.8 to .11 in its subnet, and nobody else of them does.
+	g, _ := newGuest(t, spec(666, nil, wwwAddr, netip.MustParsePrefix("10.77.0.11/32")))
+	l := g.server(unix.AF_INET, "10.77.0.11:80")
+	if seen, _, _ := exchange(t, g, l, g, unix.AF_INET, "10.77.0.11:80"); seen.Addr() != wwwAddr.Addr() {
+		t.Errorf("came from %s: the first address has it in its subnet too", seen)
+	}
+	g2, _ := newGuest(t, spec(667, nil, netip.MustParsePrefix("10.77.0.10/32"), mailAddr))
+	h := host(t)
+	hl := h.server(unix.AF_INET, "10.77.0.1:0")
+	defer h.close(hl)
+	if seen, _, _ := exchange(t, h, hl, g2, unix.AF_INET, h.sockname(hl).String()); seen.Addr() != mailAddr.Addr() {
+		t.Errorf("came from %s, want the address whose subnet has 10.77.0.1", seen)
+	}
+}
+
+func TestOneSocketForBothFamilies(t *testing.T) {
+	h := host(t)
+	t.Run("of a guest without IPv6", func(t *testing.T) {
+		g, _ := newGuest(t, spec(666, []string{"80/tcp", "8080/tcp", "53/udp"}, wwwAddr))
+		l := g.server(unix.AF_INET6, "[::]:80")
+		exchange(t, g, l, h, unix.AF_INET, "10.77.0.10:80")
+		exchange(t, g, l, g, unix.AF_INET, "127.0.0.1:80")
+		exchange(t, g, l, g, unix.AF_INET6, "[::1]:80")
+		r := g.receiver(unix.AF_INET6, "[::]:53")
+		h.must("send", h.sendto(h.udp4(), "x", "10.77.0.10:53"))
+		_, _, err := g.recv(r)
+		g.must("receive", err)
+
+		only6 := g.server6("[::]:8080") // nginx of Debian does not start without
+		exchange(t, g, only6, g, unix.AF_INET6, "[::1]:8080")
+		if err := g.connect(g.tcp6(), "[fd77::1]:80"); !errors.Is(err, unix.ENETUNREACH) {
+			t.Errorf("connecting by IPv6: %v, want ENETUNREACH so that programs take IPv4", err)
+		}
+	})
+	t.Run("of UDP clients", func(t *testing.T) {
+		g, _ := newGuest(t, www())
+		fd := g.receiver(unix.AF_INET6, "[::]:0")
+		r4, r6 := h.receiver(unix.AF_INET, "10.77.0.1:0"), h.receiver(unix.AF_INET6, "[fd77::1]:0")
+		port4 := netip.AddrPortFrom(netip.MustParseAddr("::ffff:10.77.0.1"), h.sockname(r4).Port())
+		g.must("send to IPv4", g.sendto(fd, "x", port4.String()))
+		g.must("send to IPv6", g.sendto(fd, "x", h.sockname(r6).String()))
+		if _, from, err := h.recv(r4); err != nil || from.Addr() != wwwAddr.Addr() {
+			t.Errorf("IPv4 came from %s, %v", from, err)
+		}
+		if _, from, err := h.recv(r6); err != nil || from.Addr() != wwwAddr6.Addr() {
+			t.Errorf("IPv6 came from %s, %v", from, err)
+		}
+	})
+}
+
+func TestTwoGuestsShareAnAddress(t *testing.T) {
+	web, _ := newGuest(t, spec(120, []string{"80/tcp", "443/tcp"}, hostAddr))
+	smtp, _ := newGuest(t, spec(125, []string{"25/tcp"}, hostAddr))
+	h := host(t)
+	wl, sl := web.server(unix.AF_INET, "0.0.0.0:80"), smtp.server(unix.AF_INET, "0.0.0.0:25")
+	exchange(t, web, wl, h, unix.AF_INET, "10.77.0.1:80")
+	exchange(t, smtp, sl, h, unix.AF_INET, "10.77.0.1:25")
+	exchange(t, web, wl, smtp, unix.AF_INET, "10.77.0.1:80") // from one to the other
+
+	for _, c := range []struct {
+		who  *machine
+		addr string
+	}{{smtp, "0.0.0.0:443"}, {smtp, "10.77.0.1:443"}, {web, "0.0.0.0:25"}, {web, "0.0.0.0:26"}} {
+		if err := c.who.bind(c.who.tcp4(), c.addr); !errors.Is(err, unix.EACCES) {
+			t.Errorf("%s binds %s: %v, want EACCES", c.who.name, c.addr, err)
+		}
+	}
+	// localhost is one's own, though the address is shared.
+	if err := smtp.connect(smtp.tcp4(), "127.0.0.1:80"); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("smtp reaches port 80 on its localhost: %v", err)
+	}
+	smtp.server(unix.AF_INET, "127.0.0.1:80")
+	smtp.must("connect", smtp.connect(smtp.tcp4(), "127.0.0.1:80"))
+
+	// A service of the host on every address trusts 127.0.0.0/8.
+	trusting := h.server(unix.AF_INET, "0.0.0.0:0")
+	defer h.close(trusting)
+	fd := smtp.tcp4()
+	smtp.must("bind", smtp.bind(fd, "127.0.0.1:0"))
+	if err := smtp.connect(fd, netip.AddrPortFrom(hostAddr.Addr(), h.sockname(trusting).Port()).String()); err == nil {
+		t.Error("reached a wildcard service of the host from 127.0.0.1")
+	}
+	seen, _, _ := exchange(t, h, trusting, smtp, unix.AF_INET, netip.AddrPortFrom(hostAddr.Addr(), h.sockname(trusting).Port()).String())
+	if seen.Addr() != hostAddr.Addr() {
+		t.Errorf("the host's service sees %s", seen)
+	}
+	udp := h.receiver(unix.AF_INET, "0.0.0.0:0")
+	defer h.close(udp)
+	fd = smtp.udp4()
+	smtp.must("bind", smtp.bind(fd, "127.0.0.1:0"))
+	if err := smtp.sendto(fd, "x", netip.AddrPortFrom(hostAddr.Addr(), h.sockname(udp).Port()).String()); err == nil {
+		t.Error("sent to a wildcard service of the host from 127.0.0.1")
+	}
+}
+
+func TestUpdateChangesALiveGuest(t *testing.T) {
+	s := spec(120, []string{"80/tcp"}, hostAddr)
+	g, cg := newGuest(t, s)
 	l := g.server(unix.AF_INET, "0.0.0.0:80")
-	c := h.tcp4()
-	h.must("connect to the guest", h.connect(c, "10.77.0.10:80"))
-	_, peer, err := g.accept(l)
-	g.must("accept", err)
-	t.Log(peer, g.sockname(l))
+	if err := g.bind(g.tcp4(), "0.0.0.0:8080"); !errors.Is(err, unix.EACCES) {
+		t.Fatalf("before: %v", err)
+	}
+	s.Ports = []port.Range{{Proto: port.TCP, First: 8000, Last: 8100}}
+	if err := Update(cg, s); err != nil {
+		t.Fatal(err)
+	}
+	g.server(unix.AF_INET, "0.0.0.0:8080")
+	if err := g.bind(g.tcp4(), "0.0.0.0:80"); !errors.Is(err, unix.EACCES) {
+		t.Errorf("port 80 is not its own any more: %v", err)
+	}
+	// The address moves: what was bound before is silent.
+	s.Addresses = []netip.Prefix{wwwAddr}
+	if err := Update(cg, s); err != nil {
+		t.Fatal(err)
+	}
+	if err := host(t).connect(host(t).tcp4(), "10.77.0.1:80"); err == nil {
+		t.Error("the old address still answers")
+	}
+	g.close(l)
+	got, err := Shown(cg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.XID != 120 || got.AllPorts || len(got.Addresses) != 1 || got.Addresses[0] != wwwAddr || got.Ports[0].String() != "8000-8100/tcp" {
+		t.Errorf("shown: %+v", got)
+	}
+}
+
+func TestTrafficIsCounted(t *testing.T) {
+	g, cg := newGuest(t, www())
+	h := host(t)
+	r4, r6 := h.receiver(unix.AF_INET, "10.77.0.1:0"), h.receiver(unix.AF_INET6, "[fd77::1]:0")
+	u4, u6 := g.udp4(), g.udp6()
+	for range 3 {
+		g.must("send", g.sendto(u4, "12345678", h.sockname(r4).String()))
+	}
+	g.must("send", g.sendto(u6, "12345678", h.sockname(r6).String()))
+	_, from, err := h.recv(r4)
+	h.must("receive", err)
+	h.must("answer", h.sendto(r4, "1234", from.String()))
+	_, _, err = g.recv(u4)
+	g.must("receive", err)
+	h.must("send to a foreign address, which is not counted", h.sendto(r4, "1234", netip.AddrPortFrom(mailAddr.Addr(), from.Port()).String()))
+
+	got, err := Traffic(cg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.V4Out.Packets != 3 || got.V4Out.Bytes != 3*(20+8+8) || got.V6Out.Packets != 1 || got.V6Out.Bytes != 40+8+8 ||
+		got.V4In.Packets != 1 || got.V4In.Bytes != 20+8+4 || got.V6In.Packets != 0 {
+		t.Errorf("%+v", got)
+	}
+	if _, err := Traffic(newCgroup(t)); !errors.Is(err, ErrNotAttached) {
+		t.Errorf("traffic of a cgroup without a network context: %v", err)
+	}
+}
+
+func TestCgroupsInsideTheGuestAreTheGuests(t *testing.T) {
+	cg := newCgroup(t)
+	if err := Attach(cg, www("80/tcp")); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(cg.Name(), "system.slice")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	below, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		below.Close()
+		waitFor(t, "the inner cgroup to be empty", func() bool { return unix.Rmdir(dir) == nil })
+	})
+	inner, outer := guestProcess(t, below, 666), guestProcess(t, cg, 666)
+	if err := inner.bind(inner.tcp4(), "0.0.0.0:81"); !errors.Is(err, unix.EACCES) {
+		t.Errorf("port 81 in the inner cgroup: %v", err)
+	}
+	l := inner.server(unix.AF_INET, "0.0.0.0:80")
+	exchange(t, inner, l, outer, unix.AF_INET, "127.0.0.1:80")
+	r := outer.receiver(unix.AF_INET, "127.0.0.1:53")
+	inner.must("send", inner.sendto(inner.udp4(), "x", "127.0.0.1:53"))
+	_, _, err = outer.recv(r)
+	outer.must("receive", err)
+}
+
+func TestLargeOptionsPass(t *testing.T) {
+	g, _ := newGuest(t, www())
+	// struct group_filter with sources up to more than a page: what the kernel
+	// makes of it is its own matter, but it must see it.
+	if err := g.setsockopt(g.udp4(), unix.IPPROTO_IP, unix.MCAST_MSFILTER, bytes.Repeat([]byte{0}, 8192)); errors.Is(err, unix.EFAULT) || errors.Is(err, unix.EPERM) {
+		t.Errorf("an option of two pages: %v", err)
+	}
+	if err := g.setsockopt(g.tcp4(), unix.IPPROTO_TCP, unix.TCP_ULP, []byte("smc")); !errors.Is(err, unix.EPERM) {
+		t.Errorf("TCP_ULP smc: %v", err)
+	}
+	if err := g.setsockopt(g.tcp4(), unix.IPPROTO_TCP, unix.TCP_ULP, []byte("tls")); errors.Is(err, unix.EPERM) {
+		t.Errorf("TCP_ULP tls: %v", err)
+	}
+}
+
+func TestAttachWantsAFreshCgroup(t *testing.T) {
+	cg := newCgroup(t)
+	if err := Attach(cg, www()); err != nil {
+		t.Fatal(err)
+	}
+	if err := Attach(cg, www()); err == nil {
+		t.Error("attached twice")
+	}
+	if err := Update(newCgroup(t), www()); !errors.Is(err, ErrNotAttached) {
+		t.Errorf("update of a cgroup without a network context: %v", err)
+	}
+}
+
+// TestWithoutSettingsNothingIsAllowed is the moment between attach and settings.
+func TestWithoutSettingsNothingIsAllowed(t *testing.T) {
+	cg := newCgroup(t)
+	dir, err := loaded(_NetctxBytes, loadNetctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range hooks {
+		if err := attachPinned(cg, dir, h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := guestProcess(t, cg, 666)
+	for _, addr := range []string{"0.0.0.0:0", "127.0.0.1:0", "10.77.0.10:0", "0.0.0.0:8080"} {
+		if err := g.bind(g.tcp4(), addr); err == nil {
+			t.Errorf("bound %s", addr)
+		}
+	}
+	l := host(t).server(unix.AF_INET, "10.77.0.1:0")
+	defer host(t).close(l)
+	if err := g.connect(g.tcp4(), host(t).sockname(l).String()); err == nil {
+		t.Error("connected")
+	}
 }

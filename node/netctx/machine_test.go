@@ -24,6 +24,7 @@ type call struct {
 	Args    [3]int         `json:",omitempty"`
 	Addr    netip.AddrPort `json:",omitzero"`
 	Family  int            `json:",omitempty"` // of the sockaddr, where it is not Addr's
+	Flags   int            `json:",omitempty"` // of sendto
 	Source  netip.Addr     `json:",omitzero"`  // sendto: by IP_PKTINFO
 	Options []byte         `json:",omitempty"` // sendto: by IP_RETOPTS
 	Data    []byte         `json:",omitempty"`
@@ -171,7 +172,7 @@ func sendto(c call) (int, error) {
 			to = &unix.SockaddrInet6{Addr: c.Addr.Addr().As16(), Port: int(c.Addr.Port())}
 		}
 	}
-	return unix.SendmsgN(c.FD, c.Data, oob, to, unix.MSG_NOSIGNAL)
+	return unix.SendmsgN(c.FD, c.Data, oob, to, unix.MSG_NOSIGNAL|c.Flags)
 }
 
 func (r result) err() error {
@@ -257,6 +258,19 @@ func word(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
 func (m *machine) server(family int, addr string) int {
 	m.t.Helper()
 	fd := m.mustSocket(family, unix.SOCK_STREAM, 0)
+	// Connections of the test before may be in TIME_WAIT.
+	m.must("set REUSEADDR", m.setsockopt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, word(1)))
+	m.must("bind "+addr, m.bind(fd, addr))
+	m.must("listen", m.listen(fd))
+	return fd
+}
+
+// server6 listens for IPv6 alone, as nginx, sshd and Postfix do.
+func (m *machine) server6(addr string) int {
+	m.t.Helper()
+	fd := m.tcp6()
+	m.must("set REUSEADDR", m.setsockopt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, word(1)))
+	m.must("set V6ONLY", m.setsockopt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, word(1)))
 	m.must("bind "+addr, m.bind(fd, addr))
 	m.must("listen", m.listen(fd))
 	return fd

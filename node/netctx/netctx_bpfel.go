@@ -55,6 +55,14 @@ type netctxSettings struct {
 		_ structs.HostLayout
 		W [4]uint32
 	}
+	First4 struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	First6 struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
 	Context    uint32
 	AllPorts   uint32
 	AddressesN uint32
@@ -70,11 +78,10 @@ type netctxSettings struct {
 			W [4]uint32
 		}
 	}
-	Ports [128]struct {
+	Ports [64]struct {
 		_     structs.HostLayout
-		First uint16
-		Last  uint16
-		Proto uint32
+		First uint32
+		Last  uint32
 	}
 }
 

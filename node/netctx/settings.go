@@ -70,6 +70,12 @@ func (s Spec) settings(cgroup uint64) (netctxSettings, error) {
 		}
 		set.Addresses[i].Addr.W = words(a)
 		set.Addresses[i].Mask.W = mask(p)
+		if first := &set.First6; a.Is6() && first.W == [4]uint32{} {
+			first.W = words(a)
+		}
+		if first := &set.First4; a.Is4() && first.W == [4]uint32{} {
+			first.W = words(a)
+		}
 	}
 	set.AddressesN = uint32(len(s.Addresses))
 	ranges, err := merge(s.Ports)
@@ -80,11 +86,11 @@ func (s Spec) settings(cgroup uint64) (netctxSettings, error) {
 		return set, fmt.Errorf("network context %d has %d ranges of ports, more than %d", s.XID, len(ranges), maxPorts)
 	}
 	for i, r := range ranges {
-		set.Ports[i].First, set.Ports[i].Last = r.First, r.Last
-		set.Ports[i].Proto = unix.IPPROTO_TCP
+		proto := uint32(unix.IPPROTO_TCP)
 		if r.Proto == port.UDP {
-			set.Ports[i].Proto = unix.IPPROTO_UDP
+			proto = unix.IPPROTO_UDP
 		}
+		set.Ports[i].First, set.Ports[i].Last = proto<<16|uint32(r.First), proto<<16|uint32(r.Last)
 	}
 	set.PortsN = uint32(len(ranges))
 	return set, nil
@@ -103,8 +109,8 @@ func (set *netctxSettings) spec() Spec {
 		s.Addresses = append(s.Addresses, netip.PrefixFrom(addr, bits-128+addr.BitLen()))
 	}
 	for _, p := range set.Ports[:min(set.PortsN, uint32(maxPorts))] {
-		r := port.Range{Proto: port.TCP, First: p.First, Last: p.Last}
-		if p.Proto == unix.IPPROTO_UDP {
+		r := port.Range{Proto: port.TCP, First: uint16(p.First), Last: uint16(p.Last)}
+		if p.First>>16 == unix.IPPROTO_UDP {
 			r.Proto = port.UDP
 		}
 		s.Ports = append(s.Ports, r)

@@ -45,9 +45,9 @@ static __always_inline int bind_to(struct bpf_sock_addr *ctx, struct ip *a)
 		*a = (struct ip){};
 		return 1;
 	}
-	if (!is_own(s, a))
+	if (!vs_is_own(a))
 		return refuse(EADDRNOTAVAIL);
-	if (!is_own_loopback(s, a) && !owns_port(s, ctx->protocol, bpf_ntohs(ctx->user_port)))
+	if (!is_own_loopback(s, a) && !vs_owns_port(ctx->protocol, bpf_ntohs(ctx->user_port)))
 		return refuse(EACCES);
 	return ALLOW_LOW_PORT;
 }

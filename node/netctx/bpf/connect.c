@@ -4,12 +4,14 @@
 static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct ip *to, struct ip *from)
 {
 	const struct settings *s = settings();
-	bool local = is_any(to) || is_loopback(to), near = false;
+	bool local = is_any(to) || is_loopback(to);
 
 	// The host's localhost is out of reach: it is the guest's own.
-	if (local && !to_localhost(ctx, s, to, true, &near))
+	if (local && vs_localhost(ctx, to, true) == NOWHERE)
 		return refuse(ECONNREFUSED);
-	if (!source(s, to, local || is_own_loopback(s, to), from))
+	if (is_loop6(to) && !is_own_loopback(s, to)) // another guest's
+		return refuse(ECONNREFUSED);
+	if (!source(s, to, local, from))
 		return refuse(ENETUNREACH);
 	return 1;
 }

@@ -135,7 +135,7 @@ int vs_egress(struct __sk_buff *skb)
 	struct packet p = {};
 	bool to_loop;
 
-	if (!parse(skb, &p) || p.options || !is_own(s, &p.from))
+	if (!parse(skb, &p) || p.options || !vs_is_own(&p.from))
 		return DROP;
 	to_loop = is_own_loopback(s, &p.to);
 	if (!to_loop && (is_loopback(&p.to) || is_loop6(&p.to)))
@@ -150,11 +150,10 @@ int vs_egress(struct __sk_buff *skb)
 SEC("cgroup_skb/ingress")
 int vs_ingress(struct __sk_buff *skb)
 {
-	const struct settings *s = settings();
 	struct counters *c = bpf_get_local_storage(&vs_traffic, 0);
 	struct packet p = {};
 
-	if (!parse(skb, &p) || !is_own(s, &p.to))
+	if (!parse(skb, &p) || !vs_is_own(&p.to))
 		return DROP;
 	count(skb, p.four ? &c->v4_in : &c->v6_in);
 	return PASS;

@@ -6,16 +6,18 @@
 static __always_inline int send_to(struct bpf_sock_addr *ctx, struct ip *to, struct ip *from)
 {
 	const struct settings *s = settings();
-	bool local = is_any(to) || is_loopback(to), near = false;
+	bool local = is_any(to) || is_loopback(to);
 
 	// A connected socket comes here when it sends with IP_PKTINFO, with family 0
 	// and address 0: that is no wildcard, and there is nothing to rewrite.
 	if (ctx->user_family == AF_UNSPEC)
-		return is_any(from) || is_own(s, from) ? 1 : refuse(EADDRNOTAVAIL);
+		return is_any(from) || vs_is_own(from) ? 1 : refuse(EADDRNOTAVAIL);
 	if (local) {
-		if (!to_localhost(ctx, s, to, false, &near))
+		int found = vs_localhost(ctx, to, false);
+
+		if (found == NOWHERE)
 			return refuse(ECONNREFUSED);
-		if (near) {
+		if (found == NEAR) {
 			struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 
 			if (n)
@@ -23,8 +25,8 @@ static __always_inline int send_to(struct bpf_sock_addr *ctx, struct ip *to, str
 		}
 	}
 	if (is_any(from))
-		return source(s, to, local || is_own_loopback(s, to), from) ? 1 : refuse(ENETUNREACH);
-	return is_own(s, from) ? 1 : refuse(EADDRNOTAVAIL);
+		return source(s, to, local, from) ? 1 : refuse(ENETUNREACH);
+	return vs_is_own(from) ? 1 : refuse(EADDRNOTAVAIL);
 }
 
 SEC("cgroup/sendmsg4")

@@ -24,7 +24,7 @@
 #define SOCK_RAW 3
 
 #define MAX_ADDRESSES 16
-#define MAX_PORTS 128
+#define MAX_PORTS 64
 
 // An address of either family; IPv4 as ::ffff:a.b.c.d, as IPv6 sockets say it.
 struct ip {
@@ -36,21 +36,23 @@ struct own_address {
 	struct ip mask; // of its subnet: which source goes with which destination
 };
 
+// Each is protocol << 16 | port.
 struct own_ports {
-	__u16 first;
-	__u16 last;
-	__u32 proto;
+	__u32 first;
+	__u32 last;
 };
 
 struct settings {
 	__u64 cgroup;     // id of the guest's cgroup
 	struct ip loop4;  // ::ffff:127.x.y.0; the guest has 127.x.y.0/24
 	struct ip loop6;  // what ::1 stands for
+	struct ip first4; // what 0.0.0.0 stands for; all zero: no IPv4
+	struct ip first6; // what :: stands for; all zero: no IPv6
 	__u32 context;    // XID
 	__u32 all_ports;  // the addresses are the guest's alone
 	__u32 addresses_n;
 	__u32 ports_n;
-	struct own_address addresses[MAX_ADDRESSES]; // the first of a family is its primary
+	struct own_address addresses[MAX_ADDRESSES];
 	struct own_ports ports[MAX_PORTS];
 };
 
@@ -145,16 +147,6 @@ static __always_inline bool is_own_loopback(const struct settings *s, const stru
 	return is_loop6(a) && same(a, &s->loop6);
 }
 
-static __always_inline bool is_own(const struct settings *s, const struct ip *a)
-{
-	if (is_own_loopback(s, a))
-		return true;
-	for (int i = 0; i < MAX_ADDRESSES && i < s->addresses_n; i++)
-		if (same(a, &s->addresses[i].addr))
-			return true;
-	return false;
-}
-
 // The guest's loopback address for one of 127.0.0.0/8, ::1, 0.0.0.0 or ::.
 // The last byte is kept: 127.0.0.53 and 127.0.0.54 stay two addresses.
 static __always_inline struct ip own_loopback(const struct settings *s, const struct ip *a)
@@ -166,26 +158,61 @@ static __always_inline struct ip own_loopback(const struct settings *s, const st
 	return s->loop6;
 }
 
-// The primary address of a family.
+// The primary address of a family; false: the guest has none.
 static __always_inline bool primary(const struct settings *s, bool four, struct ip *a)
 {
-	for (int i = 0; i < MAX_ADDRESSES && i < s->addresses_n; i++) {
-		if (is_v4(&s->addresses[i].addr) == four) {
-			*a = s->addresses[i].addr;
-			return true;
-		}
-	}
-	return false;
+	*a = four ? s->first4 : s->first6;
+	return !is_any(a);
+}
+
+// The functions with loops are global: the verifier looks at each of these once
+// a program, not at every call and in every state (2 s a boot, else).
+
+// Is it one of the guest's addresses?
+__noinline int vs_is_own(const struct ip *a)
+{
+	const struct settings *s = settings();
+
+	if (!a)
+		return 0;
+	if (is_own_loopback(s, a))
+		return 1;
+	for (int i = 0; i < MAX_ADDRESSES && i < s->addresses_n; i++)
+		if (same(a, &s->addresses[i].addr))
+			return 1;
+	return 0;
 }
 
 // May the guest take this port of its addresses? Port 0 lets the kernel choose
 // an ephemeral one, which nobody owns.
-static __always_inline bool owns_port(const struct settings *s, __u32 proto, __u16 port)
+__noinline int vs_owns_port(__u32 proto, __u32 port)
 {
+	const struct settings *s = settings();
+
 	if (port == 0 || s->all_ports)
-		return true;
+		return 1;
+	port |= proto << 16;
 	for (int i = 0; i < MAX_PORTS && i < s->ports_n; i++)
-		if (s->ports[i].proto == proto && s->ports[i].first <= port && port <= s->ports[i].last)
-			return true;
-	return false;
+		if (s->ports[i].first <= port && port <= s->ports[i].last)
+			return 1;
+	return 0;
+}
+
+// The address whose subnet a destination is in.
+__noinline int vs_subnet(const struct ip *to, struct ip *from)
+{
+	const struct settings *s = settings();
+
+	if (!to || !from)
+		return 0;
+	for (int i = 0; i < MAX_ADDRESSES && i < s->addresses_n; i++) {
+		const struct own_address *o = &s->addresses[i];
+
+		if (((o->addr.w[0] ^ to->w[0]) & o->mask.w[0]) | ((o->addr.w[1] ^ to->w[1]) & o->mask.w[1]) |
+		    ((o->addr.w[2] ^ to->w[2]) & o->mask.w[2]) | ((o->addr.w[3] ^ to->w[3]) & o->mask.w[3]))
+			continue;
+		*from = o->addr;
+		return 1;
+	}
+	return 0;
 }

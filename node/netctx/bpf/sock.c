@@ -20,7 +20,7 @@ int vs_create(struct bpf_sock *sk)
 // that was never bound: the packet hooks give it the guest's packets only.
 static __always_inline int bound(const struct bpf_sock *sk, const struct ip *a)
 {
-	if (is_own(settings(), a) || (is_any(a) && sk->protocol == IPPROTO_UDP))
+	if (vs_is_own(a) || (is_any(a) && sk->protocol == IPPROTO_UDP))
 		return 1;
 	return refuse(EADDRNOTAVAIL);
 }
