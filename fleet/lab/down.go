@@ -57,7 +57,7 @@ func down(ctx context.Context, o Options) error {
 		if err != nil {
 			return err
 		}
-		defer reg.unlock()
+		defer reg.close()
 		if err := reg.release(s.Name); err != nil {
 			return err
 		}
@@ -81,7 +81,7 @@ func claimant(ctx context.Context, o Options) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer reg.unlock()
+	defer reg.close()
 	labs, err := reg.labs()
 	if err != nil {
 		return nil, err

@@ -132,7 +132,15 @@ func found(ctx context.Context, o Options) (*launch, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer reg.unlock()
+	defer reg.close()
+	if !s.Subnet.IsValid() {
+		if s.Subnet, err = freeSubnet(); err != nil {
+			return nil, err
+		}
+	}
+	if s.Hosts > room(s.Subnet) {
+		return nil, fmt.Errorf("%d hosts do not fit into %s: choose a wider network with --subnet", s.Hosts, s.Subnet)
+	}
 	if err := reg.claim(s.Name, o.Dir); err != nil {
 		return nil, err
 	}
@@ -141,14 +149,6 @@ func found(ctx context.Context, o Options) (*launch, error) {
 		if err := s.clearKernel(ctx); err != nil {
 			return nil, err
 		}
-	}
-	if !s.Subnet.IsValid() {
-		if s.Subnet, err = freeSubnet(); err != nil {
-			return nil, err
-		}
-	}
-	if s.Hosts > room(s.Subnet) {
-		return nil, fmt.Errorf("%d hosts do not fit into %s: choose a wider network with --subnet", s.Hosts, s.Subnet)
 	}
 	if err := s.write(o.Dir); err != nil {
 		return nil, err

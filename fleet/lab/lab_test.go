@@ -292,6 +292,12 @@ func TestTwoLabsSideBySide(t *testing.T) {
 			t.Errorf("Up(%+v) worked", o)
 		}
 	}
+	if _, err := Up(t.Context(), Options{Dir: labDir(t), Name: "sidec", Hosts: 1000}); err == nil {
+		t.Error("1000 hosts fit into a /24")
+	}
+	if got := listing(t, registryDir); strings.Contains(got, "sidec") {
+		t.Errorf("a lab that was refused keeps its name: %s", got)
+	}
 	if err := a.Down(t.Context()); err != nil {
 		t.Fatal(err)
 	}

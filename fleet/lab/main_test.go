@@ -85,6 +85,10 @@ func isolate() error {
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"); err != nil {
 		return err
 	}
+	// A new namespace starts with what the machine has just now.
+	if err := os.WriteFile(forwardSysctl, []byte("0"), 0o644); err != nil {
+		return err
+	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err

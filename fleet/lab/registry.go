@@ -45,6 +45,13 @@ func openRegistry(ctx context.Context, log func(string)) (*registry, error) {
 	return &registry{dir: registryDir, boot: strings.TrimSpace(string(boot)), unlock: unlock}, nil
 }
 
+// close unlocks the registry. One in which nothing was written goes; that it
+// can not, because there are records, is the usual case.
+func (r *registry) close() {
+	os.Remove(r.dir)
+	r.unlock()
+}
+
 // read decodes one record; ok is false when it is missing, of an earlier boot
 // or torn.
 func (r *registry) read(name string) (rec record, ok bool, err error) {
