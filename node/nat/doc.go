@@ -37,7 +37,8 @@
 //
 // Guests reach one another through forwards and not by private address. They
 // reach the host's own addresses as anybody outside does, and never its
-// loopback. Before Sync has named a guest, its veth is down.
+// loopback. Before Sync has named a guest, the guard drops all that it
+// sends.
 //
 // # Forwards on localhost
 //
@@ -59,9 +60,9 @@
 // the veth along. Without guests, Sync removes the table. IP forwarding stays
 // on, because somebody else may rely on it by then.
 //
-// When forwards change, Sync ends the connections that the new ones would have
-// led elsewhere (a removed forward's, TCP and UDP) by deleting them from
-// conntrack; all others go on.
+// Forwards that are gone translate nothing new, and their connections end:
+// Sync deletes them from conntrack, and UDP conversations that a new forward
+// would have led elsewhere. All others go on.
 //
 // Kernel: nftables with NAT in family inet (5.2), the incoming device known in
 // postrouting (5.7), veth.

@@ -3,9 +3,10 @@ package nat
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -18,57 +19,67 @@ import (
 // to a port that was the host's own until now (a resolver asks from one port
 // for ever, and would never meet the guest).
 //
-// Reading conntrack takes long on a busy host, so this is only done when the
-// forwards are not those of the last time. That is remembered after it was
-// done: killed in between, the next Sync does it again.
-func endFlows(host *netlink.Handle, ws []inward) error {
-	f, err := os.OpenFile(lockPath, os.O_RDWR, 0)
-	if err != nil {
-		return fmt.Errorf("open the list of last forwards: %w", err)
-	}
-	defer f.Close()
-	last, err := io.ReadAll(f)
+// Reading conntrack takes tens of milliseconds even where it is empty, so it is
+// only done when the forwards of last time leave no other way. They are written
+// down after it was done: killed in between, the next Sync does it again.
+func endFlows(host *netlink.Handle, w Want, ws []inward) error {
+	b, err := os.ReadFile(lockPath)
 	if err != nil {
 		return fmt.Errorf("read the list of last forwards: %w", err)
 	}
-	now := text(ws)
-	if now == string(last) {
+	last, now := string(b), text(ws)
+	if last == now {
 		return nil
 	}
-	filter, err := newFlowFilter(host, ws)
-	if err != nil {
-		return err
-	}
-	for _, fam := range families() {
-		if err := deleteFlows(netlink.InetFamily(fam.number), filter); err != nil {
+	if stale(last, now, w) {
+		ff, err := newFlowFilter(host, ws)
+		if err == nil {
+			err = ff.end()
+		}
+		if err != nil {
 			return fmt.Errorf("end the connections of former forwards: %w", err)
 		}
 	}
-	// The text is written over itself, shortest first: what a kill leaves is
-	// either list, or one that equals neither.
-	if err := f.Truncate(0); err != nil {
-		return fmt.Errorf("write the list of last forwards: %w", err)
-	}
-	if _, err := f.WriteAt([]byte(now), 0); err != nil {
+	// Not beside and renamed, for this is the file that is locked. What a kill
+	// leaves of the list differs from it, and the next Sync looks once too often.
+	if err := os.WriteFile(lockPath, []byte(now), 0o600); err != nil {
 		return fmt.Errorf("write the list of last forwards: %w", err)
 	}
 	return nil
 }
 
-// deleteFlows asks again when the table has changed while it was read, and
-// then takes what it got: a busy table never holds still.
-func deleteFlows(fam netlink.InetFamily, filter *flowFilter) error {
-	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	for range 3 {
-		if _, err = h.ConntrackDeleteFilters(netlink.ConntrackTable, fam, filter); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return err
+// stale says whether conntrack may know connections to forget, when the
+// forwards were last and are now.
+func stale(last, now string, w Want) bool {
+	alive := map[netip.Addr]bool{}
+	for _, g := range w.Guests {
+		for _, f := range families() {
+			alive[f.address(g.XID)] = true
 		}
 	}
-	return nil
+	before, after := lines(last), lines(now)
+	for line := range before {
+		_, to, _ := strings.Cut(line, " to ")
+		guest, err := netip.ParseAddrPort(to)
+		// A dead guest's connections are dead; the port's next owner sees to its UDP.
+		if !after[line] && (err != nil || alive[guest.Addr()]) {
+			return true
+		}
+	}
+	for line := range after {
+		if !before[line] && strings.HasPrefix(line, string(port.UDP)) {
+			return true
+		}
+	}
+	return false
+}
+
+func lines(text string) map[string]bool {
+	set := map[string]bool{}
+	for line := range strings.Lines(text) {
+		set[strings.TrimSuffix(line, "\n")] = true
+	}
+	return set
 }
 
 type flowKey struct {
@@ -103,6 +114,46 @@ func newFlowFilter(host *netlink.Handle, ws []inward) (*flowFilter, error) {
 		}
 	}
 	return ff, nil
+}
+
+// end makes conntrack forget the connections that match.
+func (ff *flowFilter) end() error {
+	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	all, err := whole(func() ([]*netlink.ConntrackFlow, error) {
+		return h.ConntrackTableList(netlink.ConntrackTable, netlink.InetFamily(unix.AF_UNSPEC))
+	})
+	if err != nil {
+		return err
+	}
+	for _, f := range families() {
+		if !slices.ContainsFunc(all, func(flow *netlink.ConntrackFlow) bool {
+			return flow.FamilyType == f.number && ff.MatchConntrackFlow(flow)
+		}) {
+			continue
+		}
+		if _, err := whole(func() (uint, error) {
+			return h.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(f.number), ff)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// whole asks again when the kernel's table changed while it was read. A busy
+// conntrack never holds still: the third answer is taken as it is, and lacks no
+// more than connections of that moment.
+func whole[T any](ask func() (T, error)) (answer T, err error) {
+	for range 3 {
+		if answer, err = ask(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return answer, err
+		}
+	}
+	return answer, nil
 }
 
 // MatchConntrackFlow says whether a connection is one to forget.

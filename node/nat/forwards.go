@@ -85,29 +85,25 @@ func check(fw port.Forward) error {
 		return fmt.Errorf("protocol is %q, want tcp or udp", fw.Proto)
 	case fw.Host == 0 || fw.Guest == 0:
 		return errors.New("port 0 cannot be forwarded")
+	case fw.Addr.IsUnspecified() || fw.Addr.Is4In6():
+		return fmt.Errorf("%s is not an address that packets carry: leave it out to mean every address", fw.Addr)
 	case fw.Addr.Is6() && fw.Addr.IsLinkLocalUnicast():
 		return fmt.Errorf("%s is link-local: name a global address of the host, or none", fw.Addr)
-	case fw.Addr.IsLoopback() && fw.Addr.Unmap() != families()[0].loopback && fw.Addr != families()[1].loopback:
+	case fw.Addr.IsLoopback() && fw.Addr != families()[0].loopback && fw.Addr != families()[1].loopback:
 		return fmt.Errorf("%s is not the host's: on loopback only 127.0.0.1 and ::1 are", fw.Addr)
 	}
 	return nil
 }
 
-// resolve makes of a forward one for each family that it is for: 0.0.0.0 and
-// :: mean every address of their family, none means every address of both.
+// resolve makes of a forward one for each family that it is for: no address
+// means every address of both.
 func resolve(g Guest, fw port.Forward) []inward {
 	var ws []inward
-	addr := fw.Addr.Unmap()
 	for _, f := range families() {
-		if addr.IsValid() && !f.has(addr) {
-			continue
+		if !fw.Addr.IsValid() || f.has(fw.Addr) {
+			to := netip.AddrPortFrom(f.address(g.XID), fw.Guest)
+			ws = append(ws, inward{addr: fw.Addr, proto: fw.Proto, port: fw.Host, to: to, owner: g.Name})
 		}
-		w := inward{proto: fw.Proto, port: fw.Host, owner: g.Name}
-		w.to = netip.AddrPortFrom(f.address(g.XID), fw.Guest)
-		if !addr.IsUnspecified() {
-			w.addr = addr
-		}
-		ws = append(ws, w)
 	}
 	return ws
 }

@@ -63,6 +63,16 @@ func Attach(ctx context.Context, netns *os.File, xid int) (err error) {
 	}
 	defer host.Close()
 
+	// The guard first: it drops what comes from a guest that it does not know.
+	undo, err := ensureTable()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo())
+		}
+	}()
 	veth, made, err := ensureVeth(host, guest, xid)
 	if err != nil {
 		return err
@@ -74,10 +84,19 @@ func Attach(ctx context.Context, netns *os.File, xid int) (err error) {
 			}
 		}()
 	}
-	if err := configureVeth(host, veth); err != nil {
+	if err := configureVeth(host, veth, xid); err != nil {
 		return err
 	}
-	return guest.configure(xid)
+	if err := guest.configure(xid); err != nil {
+		return err
+	}
+	// A veth sends when the kernel has taken notice of its carrier, which it does
+	// some time later, or when it is asked for the device (kernel 6.8): the first
+	// packet to the guest shall not be lost.
+	if _, err := host.LinkByIndex(veth.Attrs().Index); err != nil {
+		return fmt.Errorf("find device %s: %w", veth.Attrs().Name, err)
+	}
+	return nil
 }
 
 // Detach removes what Attach made of one guest. It is for undoing a start: a
@@ -110,13 +129,13 @@ func Detach(ctx context.Context, xid int) error {
 // replaces a newer one. A guest has a process before Attach is called for it, so
 // that a port which want does not name is a dead guest's.
 func Sync(ctx context.Context, want func(context.Context) (Want, error)) error {
-	if err := sync(ctx, want); err != nil {
+	if err := apply(ctx, want); err != nil {
 		return fmt.Errorf("set up private networks: %w", err)
 	}
 	return nil
 }
 
-func sync(ctx context.Context, want func(context.Context) (Want, error)) error {
+func apply(ctx context.Context, want func(context.Context) (Want, error)) error {
 	unlock, err := lock(ctx)
 	if err != nil {
 		return err
@@ -136,25 +155,25 @@ func sync(ctx context.Context, want func(context.Context) (Want, error)) error {
 	}
 	defer host.Close()
 
+	// Veths go before the guard goes, which is with the last guest.
+	if err := removeOthers(host, w.Guests); err != nil {
+		return err
+	}
 	if len(w.Guests) == 0 {
 		if err := removeTable(); err != nil {
 			return err
 		}
-	} else {
-		t, err := newTable(w, ws)
-		if err != nil {
-			return err
-		}
-		if err := t.replace(); err != nil {
-			return err
-		}
-		if err := enableForwarding(host); err != nil {
-			return err
-		}
+		return endFlows(host, w, ws)
 	}
-	// Only now may a guest's veth pass: the guard knows who is who.
-	if err := reconcileVeths(host, w.Guests); err != nil {
+	t, err := newTable(w, ws)
+	if err != nil {
 		return err
 	}
-	return endFlows(host, ws)
+	if err := t.commit(); err != nil {
+		return err
+	}
+	if err := enableForwarding(host); err != nil {
+		return err
+	}
+	return endFlows(host, w, ws)
 }

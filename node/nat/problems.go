@@ -41,13 +41,13 @@ func Problems(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	for family, names := range map[string]string{"iptables": "/proc/net/ip_tables_names", "ip6tables": "/proc/net/ip6_tables_names"} {
-		b, err := os.ReadFile(names)
+	for _, family := range []string{"ip", "ip6"} {
+		b, err := os.ReadFile("/proc/net/" + family + "_tables_names")
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("look for legacy iptables: %w", err)
 		}
 		if strings.Contains("\n"+string(b), "\nfilter\n") {
-			problems = append(problems, fmt.Sprintf("rules of %[1]s-legacy are loaded, whose policy cannot be told from here: if `%[1]s-legacy -S FORWARD` says DROP, accept vs+ there, in (-i) and out (-o)", family))
+			problems = append(problems, fmt.Sprintf("rules of %[1]stables-legacy are loaded, whose policy cannot be told from here: if `%[1]stables-legacy -S FORWARD` says DROP, accept vs+ there, in (-i) and out (-o)", family))
 		}
 	}
 	more, err := strangers(host)

@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"slices"
 
@@ -31,15 +29,15 @@ func Show(ctx context.Context) ([]Guest, error) {
 }
 
 func show() ([]Guest, error) {
+	if there, err := hasTable(); err != nil || !there {
+		return nil, err
+	}
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return nil, err
 	}
 	defer conn.CloseLasting()
 	sets, err := conn.GetSets(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/port"
@@ -36,16 +37,11 @@ func newTable(w Want, ws []inward) (*table, error) {
 				w.owner, w.port, ports.first, ports.last)
 		}
 	}
-	conn, err := nftables.New(nftables.AsLasting())
+	t, err := noTable()
 	if err != nil {
-		return nil, fmt.Errorf("open nftables: %w", err)
+		return nil, err
 	}
-	t := &table{conn: conn, table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
-	// Adding before deleting makes the deletion succeed whether or not the
-	// table was there.
-	conn.AddTable(t.table)
-	conn.DelTable(t.table)
-	conn.AddTable(t.table)
+	t.conn.AddTable(t.table)
 	var fs []familySets
 	for _, f := range families() {
 		s, err := t.addSets(f, w, ws, ports)
@@ -58,8 +54,8 @@ func newTable(w Want, ws []inward) (*table, error) {
 	return t, nil
 }
 
-// replace carries the transaction out: all of it or nothing.
-func (t *table) replace() error {
+// commit carries the transaction out: all of it or nothing.
+func (t *table) commit() error {
 	err := t.conn.Flush()
 	if err != nil {
 		err = fmt.Errorf("replace nftables table inet %s: %w", tableName, err)
@@ -67,15 +63,57 @@ func (t *table) replace() error {
 	return errors.Join(err, t.conn.CloseLasting())
 }
 
-func removeTable() error {
-	conn, err := nftables.New(nftables.AsLasting())
+// noTable writes the transaction that removes the table.
+func noTable() (*table, error) {
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(roomForAll))
 	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+		return nil, fmt.Errorf("open nftables: %w", err)
 	}
 	t := &table{conn: conn, table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
+	// Adding before deleting makes the deletion succeed whether or not the
+	// table was there.
 	conn.AddTable(t.table)
 	conn.DelTable(t.table)
-	return t.replace()
+	return t, nil
+}
+
+// ensureTable puts a table without guests where there is none.
+func ensureTable() (undo func() error, err error) {
+	if there, err := hasTable(); err != nil || there {
+		return func() error { return nil }, err
+	}
+	t, err := newTable(Want{}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return removeTable, t.commit()
+}
+
+func removeTable() error {
+	t, err := noTable()
+	if err != nil {
+		return err
+	}
+	return t.commit()
+}
+
+func hasTable() (bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return false, fmt.Errorf("open nftables: %w", err)
+	}
+	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("list nftables tables: %w", err)
+	}
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName }), nil
+}
+
+// roomForAll lets a transaction be as large as some ten thousand guests make it: it is
+// one message to the kernel, and an acknowledgement for each of its parts.
+func roomForAll(c *netlink.Conn) error {
+	const most = 64 << 20 // a bound, not an allocation
+	return errors.Join(c.SetWriteBuffer(most), c.SetReadBuffer(most))
 }
 
 // familySets are the sets and maps of one family, which the rules ask.

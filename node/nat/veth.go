@@ -53,8 +53,9 @@ func ensureVeth(host *netlink.Handle, guest *namespace, xid int) (veth netlink.L
 	return v, true, nil
 }
 
-// configureVeth gives the host's end the gateway's addresses.
-func configureVeth(host *netlink.Handle, veth netlink.Link) error {
+// configureVeth gives the host's end the gateway's addresses, and routes the
+// guest's there.
+func configureVeth(host *netlink.Handle, veth netlink.Link, xid int) error {
 	name := veth.Attrs().Name
 	for _, key := range []string{
 		"accept_ra",  // the guard drops a guest's router advertisements; this holds without it
@@ -71,6 +72,16 @@ func configureVeth(host *netlink.Handle, veth netlink.Link) error {
 	for _, f := range fs {
 		if err := host.AddrReplace(veth, address(single(f.gateway))); err != nil {
 			return fmt.Errorf("put %s on %s: %w", f.gateway, name, err)
+		}
+	}
+	if err := host.LinkSetUp(veth); err != nil {
+		return fmt.Errorf("set %s up: %w", name, err)
+	}
+	for _, f := range fs {
+		if err := host.RouteReplace(&netlink.Route{
+			LinkIndex: veth.Attrs().Index, Dst: ipNet(single(f.address(xid))), Scope: netlink.SCOPE_LINK,
+		}); err != nil {
+			return fmt.Errorf("route %s to %s: %w", f.address(xid), name, err)
 		}
 	}
 	return nil
@@ -94,50 +105,21 @@ func uplinkMTU(host *netlink.Handle) (int, error) {
 	return mtu, nil
 }
 
-// reconcileVeths lets the guests' veths pass, and removes those of others.
-func reconcileVeths(host *netlink.Handle, guests []Guest) error {
-	wanted := map[string]int{}
+// removeOthers removes the veths of all but these guests.
+func removeOthers(host *netlink.Handle, guests []Guest) error {
+	wanted := map[string]bool{}
 	for _, g := range guests {
-		wanted[deviceName(g.XID)] = g.XID
+		wanted[deviceName(g.XID)] = true
 	}
 	links, err := again(host.LinkList)
 	if err != nil {
 		return fmt.Errorf("list the host's devices: %w", err)
 	}
 	for _, l := range links {
-		if !ours(l) {
-			continue
-		}
-		if xid, ok := wanted[l.Attrs().Name]; ok {
-			err = letPass(host, l, xid)
-		} else {
-			err = deleteLink(host, l)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// letPass sets a veth up, with the routes to its guest: the kernel takes no
-// route for a device that is down.
-func letPass(host *netlink.Handle, veth netlink.Link, xid int) error {
-	name := veth.Attrs().Name
-	if veth.Attrs().Flags&net.FlagUp == 0 {
-		if err := host.LinkSetUp(veth); err != nil {
-			return fmt.Errorf("set %s up: %w", name, err)
-		}
-	}
-	fs, err := familiesOf(name)
-	if err != nil {
-		return err
-	}
-	for _, f := range fs {
-		if err := host.RouteReplace(&netlink.Route{
-			LinkIndex: veth.Attrs().Index, Dst: ipNet(single(f.address(xid))), Scope: netlink.SCOPE_LINK,
-		}); err != nil {
-			return fmt.Errorf("route %s to %s: %w", f.address(xid), name, err)
+		if ours(l) && !wanted[l.Attrs().Name] {
+			if err := deleteLink(host, l); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
