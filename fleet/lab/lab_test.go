@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"github.com/vsfleet/vsfleet/inventory"
 	"golang.org/x/sys/unix"
 )
 
@@ -99,6 +100,22 @@ func TestHostsAreWhatTheControllerExpects(t *testing.T) {
 		}
 		if a, b := login(t, l, lab1, "cat /etc/machine-id"), login(t, l, lab2, "cat /etc/machine-id"); a == b || len(a) != 32 {
 			t.Errorf("machine ids %q and %q", a, b)
+		}
+	})
+
+	t.Run("the inventory names them", func(t *testing.T) {
+		inv, err := inventory.Load(l.Inventory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, h := range inv.Hosts {
+			if h.Name != l.Hosts[i].Name || h.Address != l.Hosts[i].Address.String() || h.Netdev != hostDevice ||
+				h.SSH.User != "root" || h.SSH.Identity != l.Identity || h.SSH.KnownHosts != l.KnownHosts {
+				t.Errorf("%+v", h)
+			}
+		}
+		if len(inv.Hosts) != 2 {
+			t.Errorf("%d hosts", len(inv.Hosts))
 		}
 	})
 
