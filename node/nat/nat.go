@@ -32,8 +32,8 @@ type Want struct {
 
 // Attach puts eth0 into a guest's network namespace, with the guest's
 // addresses, default routes and lo up; the veth's other end is vs<XID> on the
-// host. The namespace is a file of /proc/PID/ns/net, or a pidfd. Nothing passes
-// before the next Sync that names the guest.
+// host. The namespace is a file of /proc/PID/ns/net, or a pidfd. The guest's
+// packets pass from the next Sync on that names it.
 //
 // A guest that is attached already stays so. An Attach that fails leaves
 // nothing behind.
@@ -127,7 +127,7 @@ func Detach(ctx context.Context, xid int) error {
 // want is asked while Sync holds the lock: of two vsnode at once, the one that
 // comes second sees what the first has done, and an older list never
 // replaces a newer one. A guest has a process before Attach is called for it, so
-// that a port which want does not name is a dead guest's.
+// that a veth which want does not name is a dead guest's.
 func Sync(ctx context.Context, want func(context.Context) (Want, error)) error {
 	if err := apply(ctx, want); err != nil {
 		return fmt.Errorf("set up private networks: %w", err)
