@@ -13,9 +13,9 @@ import (
 // maxMisses of keepalives are the end of a connection.
 const maxMisses = 3
 
-// endGrace is how long a host has to end a session that was given up, before
-// the whole connection counts as lost.
-const endGrace = 10 * time.Second
+// endGrace is how long the last words of a session that was given up are
+// waited for.
+const endGrace = time.Second
 
 // Conn is a connection to a host. Its methods may be used side by side; sshd
 // bounds the sessions of one connection (MaxSessions 10).

@@ -74,7 +74,7 @@ func (c *Conn) Pipe(ctx context.Context, command string) (*Session, error) {
 	}
 	s := &Session{conn: c, ssh: raw, close: sync.OnceFunc(func() { raw.Close() })}
 	if err := s.start(ctx, command); err != nil {
-		s.Close()
+		go s.Close() // on a link that stalls it would wait
 		return nil, c.explain(err)
 	}
 	return s, nil
@@ -95,16 +95,24 @@ func (s *Session) start(ctx context.Context, command string) (err error) {
 		s.said = new(tail)
 		s.Stderr = io.TeeReader(s.Stderr, s.said)
 	}
-	stop := s.endWith(ctx)
-	err = s.ssh.Start(s.conn.command(command))
-	if !stop() {
-		return context.Cause(ctx)
-	}
-	return err
+	return try(ctx, func() error { return s.ssh.Start(s.conn.command(command)) })
 }
 
-// Close ends the session. The command sees its input end and its output
-// closed; sshd sends it no signal.
+// try does something that knows no context, and waits for it while ctx lasts.
+func try(ctx context.Context, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Close ends the session: the command sees the end of its input, and nobody
+// takes its output. sshd does not end it, and does not end Stdout and Stderr
+// here before it has ended by itself.
 func (s *Session) Close() { s.close() }
 
 // Wait waits for the command to end, after Stdout and Stderr have. A status
@@ -148,19 +156,16 @@ func (c *Conn) status(err error, said *tail) (exit int, _ error) {
 
 // Exec runs a command to its end. A nil stdin is empty, a nil stdout or stderr
 // thrown away. When ctx ends, or one of the streams of this side fails, the
-// command is sent SIGTERM and given up; with sudo the signal does not arrive,
-// and the command sees its streams closed. exit is as of [Session.Wait].
+// session is closed and the command sent SIGTERM, which sshd passes on unless
+// the user is root: a command that then neither reads nor writes goes on
+// alone. exit is as of [Session.Wait].
 func (c *Conn) Exec(ctx context.Context, command string, stdin io.Reader, stdout, stderr io.Writer) (exit int, err error) {
 	s, err := c.Pipe(ctx, command)
 	if err != nil {
 		return -1, err
 	}
-	defer s.Close()
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	stop := s.endWith(ctx)
-	defer stop()
-
 	// The reader may outlast the command (a terminal): it is not waited for.
 	go func() {
 		in := &failing{r: stdin}
@@ -174,51 +179,78 @@ func (c *Conn) Exec(ctx context.Context, command string, stdin io.Reader, stdout
 		}
 		s.Stdin.Close()
 	}()
-	var out errgroup.Group
-	take := func(w io.Writer, r io.Reader) {
-		out.Go(func() error {
-			if w == nil {
-				w = io.Discard
-			}
-			_, err := io.Copy(w, r)
-			if err != nil {
-				giveUp(err)
-			}
-			return err
-		})
-	}
-	take(stdout, s.Stdout)
-	take(stderr, s.Stderr)
-	_ = out.Wait() // its error is the cause of ctx
-	exit, err = s.Wait()
-	if ctx.Err() != nil {
-		return exit, c.explain(context.Cause(ctx))
-	}
-	return exit, err
+	out, errs := &gate{w: stdout}, &gate{w: stderr}
+	return s.finish(ctx, func() error {
+		var copies errgroup.Group
+		copies.Go(func() error { return out.take(s.Stdout, giveUp) })
+		copies.Go(func() error { return errs.take(s.Stderr, giveUp) })
+		_ = copies.Wait() // its error is the cause of ctx
+		return s.ssh.Wait()
+	}, out, errs)
 }
 
-// endWith gives the session up when ctx ends. What it returns takes that back,
-// and says whether it was in time.
-func (s *Session) endWith(ctx context.Context) (stop func() bool) {
+// finish waits for the end of a session. When ctx ends it gives the session
+// up, and closes the gates: what a host says later is written nowhere.
+func (s *Session) finish(ctx context.Context, wait func() error, gates ...*gate) (int, error) {
+	var exit int
+	var err error
 	ended := make(chan struct{})
-	undo := context.AfterFunc(ctx, func() {
-		go func() {
-			// Whether or not sshd passes it on, the session is closed next.
-			_ = s.ssh.Signal(ssh.SIGTERM)
+	go func() {
+		exit, err = s.conn.status(wait(), s.said)
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		s.Close()
+		if ctx.Err() == nil {
+			return exit, err
+		}
+	case <-ctx.Done():
+		go func() { // on a link that stalls these wait
+			_ = s.ssh.Signal(ssh.SIGTERM) // or not, and then the session ends without
 			s.Close()
 		}()
 		select {
-		case <-ended:
+		case <-ended: // with the last of its output
 		case <-time.After(endGrace):
-			s.conn.lose(fmt.Errorf("connection lost: a session was not ended within %s", endGrace))
-			s.conn.client.Close()
 		}
-	})
-	return func() bool {
-		inTime := undo()
-		close(ended)
-		return inTime
 	}
+	for _, g := range gates {
+		g.close()
+	}
+	return -1, s.conn.explain(context.Cause(ctx))
+}
+
+// gate writes until it is closed.
+type gate struct {
+	mu     sync.Mutex
+	w      io.Writer // nil: nowhere
+	closed bool
+}
+
+// take writes what r gives. An error of the writer is why the session is given
+// up.
+func (g *gate) take(r io.Reader, giveUp context.CancelCauseFunc) error {
+	_, err := io.Copy(g, r)
+	if err != nil {
+		giveUp(err)
+	}
+	return err
+}
+
+func (g *gate) Write(p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.w == nil || g.closed {
+		return len(p), nil
+	}
+	return g.w.Write(p)
+}
+
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
 }
 
 // failing remembers the error of a reader, to tell it from the writer's.

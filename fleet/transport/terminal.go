@@ -28,6 +28,9 @@ func (c *Conn) terminal(ctx context.Context, command string, in, out, errs *os.F
 	if !term.IsTerminal(fd) {
 		return c.Exec(ctx, command, in, out, errs)
 	}
+	changes := make(chan os.Signal, 1)
+	signal.Notify(changes, unix.SIGWINCH)
+	defer signal.Stop(changes)
 	width, height, err := term.GetSize(fd)
 	if err != nil {
 		return -1, fmt.Errorf("size of the terminal: %w", err)
@@ -38,17 +41,19 @@ func (c *Conn) terminal(ctx context.Context, command string, in, out, errs *os.F
 	}
 	s := &Session{conn: c, ssh: raw, close: sync.OnceFunc(func() { raw.Close() })}
 	defer s.Close()
-	stop := s.endWith(ctx)
-	defer stop()
 	modes := ssh.TerminalModes{ssh.ECHO: 1}
-	if err := raw.RequestPty(cmp.Or(os.Getenv("TERM"), "xterm"), height, width, modes); err != nil {
+	err = try(ctx, func() error {
+		return raw.RequestPty(cmp.Or(os.Getenv("TERM"), "xterm"), height, width, modes)
+	})
+	if err != nil {
 		return -1, c.explain(fmt.Errorf("ask for a terminal: %w", err))
 	}
 	stdin, err := raw.StdinPipe()
 	if err != nil {
 		return -1, c.explain(err)
 	}
-	raw.Stdout, raw.Stderr = out, errs
+	shown := &gate{w: out} // a terminal has one output
+	raw.Stdout, raw.Stderr = shown, shown
 
 	was, err := term.MakeRaw(fd)
 	if err != nil {
@@ -59,12 +64,12 @@ func (c *Conn) terminal(ctx context.Context, command string, in, out, errs *os.F
 			err = errors.Join(err, fmt.Errorf("restore the terminal (type reset): %w", e))
 		}
 	}()
-	if err := raw.Start(c.command(command)); err != nil {
+	if err := try(ctx, func() error { return raw.Start(c.command(command)) }); err != nil {
 		return -1, c.explain(err)
 	}
 	ended := make(chan struct{})
 	defer close(ended)
-	go resize(raw, fd, ended)
+	go resize(raw, fd, changes, ended)
 	keys, err := readKeys(in)
 	if err != nil {
 		return -1, err
@@ -75,19 +80,11 @@ func (c *Conn) terminal(ctx context.Context, command string, in, out, errs *os.F
 		stdin.Close()
 		keys.woke.Close()
 	}()
-
-	exit, err = c.status(raw.Wait(), nil)
-	if ctx.Err() != nil {
-		return exit, c.explain(context.Cause(ctx))
-	}
-	return exit, err
+	return s.finish(ctx, raw.Wait, shown)
 }
 
 // resize tells the host of each change of the window's size.
-func resize(s *ssh.Session, fd int, ended <-chan struct{}) {
-	changes := make(chan os.Signal, 1)
-	signal.Notify(changes, unix.SIGWINCH)
-	defer signal.Stop(changes)
+func resize(s *ssh.Session, fd int, changes <-chan os.Signal, ended <-chan struct{}) {
 	for {
 		select {
 		case <-ended:
