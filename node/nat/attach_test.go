@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/port"
 )
 
 func TestAddresses(t *testing.T) {
@@ -297,10 +299,23 @@ func TestProblems(t *testing.T) {
 }
 
 func BenchmarkAttachDetach(b *testing.B) {
+	threadOnHost(b)
 	m := newMachine(b, "a", 666)
 	ctx := context.Background()
+	syncGuests(b, Guest{XID: 667, Name: "another"})
 	for b.Loop() {
 		must(b, Attach(ctx, m.netns, 666))
 		must(b, Detach(ctx, 666))
+	}
+}
+
+func BenchmarkSync(b *testing.B) {
+	threadOnHost(b)
+	var guests []Guest
+	for i := range 20 {
+		guests = append(guests, Guest{XID: 100 + i, Name: "x", Forwards: []port.Forward{{Host: uint16(1000 + i), Guest: 22, Proto: port.TCP}}})
+	}
+	for b.Loop() {
+		syncGuests(b, guests...)
 	}
 }

@@ -59,6 +59,16 @@ func onHost(t *testing.T, body func(t *testing.T)) {
 	t.Logf("%s", out)
 }
 
+// threadOnHost puts the benchmark's thread, and no other, on a fresh host: enough
+// for what keeps to its goroutine. The thread ends with it.
+func threadOnHost(b *testing.B) {
+	b.Helper()
+	runtime.LockOSThread()
+	must(b, unix.Unshare(unix.CLONE_NEWNET|unix.CLONE_NEWNS))
+	must(b, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	must(b, unix.Mount("run", "/run", "tmpfs", 0, ""))
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
