@@ -32,12 +32,12 @@ func adapt(ctx context.Context, dir string) error {
 		if err := root.Remove(name); err != nil && !missing(err) {
 			return err
 		}
-		if err := root.WriteFile(name, nil, 0o644); err != nil {
+		if err := write(root, name, "", 0o644); err != nil {
 			return err
 		}
 	}
 	if _, err := root.Lstat("etc/hosts"); missing(err) {
-		if err := root.WriteFile("etc/hosts", []byte("127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\n"), 0o644); err != nil {
+		if err := write(root, "etc/hosts", "127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\n", 0o644); err != nil {
 			return err
 		}
 	}
@@ -45,6 +45,14 @@ func adapt(ctx context.Context, dir string) error {
 		return systemd(root)
 	}
 	return nil
+}
+
+// write makes a file with these permissions, whatever vsnode's umask is.
+func write(root *os.Root, name, content string, mode os.FileMode) error {
+	if err := root.WriteFile(name, []byte(content), mode); err != nil {
+		return err
+	}
+	return root.Chmod(name, mode)
 }
 
 // scrub removes what is the building host's, what must not be the same in two
@@ -146,7 +154,11 @@ WantedBy=multi-user.target
 
 func systemd(root *os.Root) error {
 	const units = "etc/systemd/system/"
-	if err := root.MkdirAll(units+"multi-user.target.wants", 0o755); err != nil {
+	const wants = units + "multi-user.target.wants"
+	if err := root.MkdirAll(wants, 0o755); err != nil {
+		return err
+	}
+	if err := root.Chmod(wants, 0o755); err != nil {
 		return err
 	}
 	links := map[string]string{"default.target": "/lib/systemd/system/multi-user.target"}
@@ -154,7 +166,7 @@ func systemd(root *os.Root) error {
 		links[unit] = "/dev/null"
 	}
 	if _, err := root.Stat("usr/sbin/sshd"); err == nil {
-		if err := root.WriteFile(units+"ssh-host-keys.service", []byte(hostKeys), 0o644); err != nil {
+		if err := write(root, units+"ssh-host-keys.service", hostKeys, 0o644); err != nil {
 			return err
 		}
 		links["multi-user.target.wants/ssh-host-keys.service"] = "/etc/systemd/system/ssh-host-keys.service"

@@ -184,7 +184,12 @@ func forbidDaemons(dir string) error {
 	if err := root.MkdirAll("usr/sbin", 0o755); err != nil {
 		return err
 	}
-	return root.WriteFile(policy, []byte("#!/bin/sh\nexit 101\n"), 0o755)
+	for _, name := range []string{"usr", "usr/sbin"} { // whatever vsnode's umask is
+		if err := root.Chmod(name, 0o755); err != nil {
+			return err
+		}
+	}
+	return write(root, policy, "#!/bin/sh\nexit 101\n", 0o755)
 }
 
 const policy = "usr/sbin/policy-rc.d"

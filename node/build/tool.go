@@ -25,7 +25,7 @@ func tool(ctx context.Context, req Request, program string, args ...string) erro
 	out := &output{req: req}
 	// The shell gives the namespace its /proc: with the host's one, the tool
 	// would take other processes for its own. Nothing is put into the script.
-	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-ec", `mount -t proc proc /proc; exec "$@"`, "sh", program}, args...)...)
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-ec", `umask 022; mount -t proc proc /proc; exec "$@"`, "sh", program}, args...)...)
 	cmd.Env = environment()
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = out, out

@@ -179,6 +179,7 @@ func TestInstallationIsFitForGuests(t *testing.T) {
 		ln -s /usr/lib/systemd/system/graphical.target etc/systemd/system/default.target
 		mknod dev/null c 1 3; mkdir srv; mknod srv/sda b 8 0; chmod 700 .`)
 	dir := t.TempDir()
+	defer unix.Umask(unix.Umask(0o077)) // of an administrator who is careful
 	must(t, Run(context.Background(), Request{Spec: bookworm, Dir: dir}))
 	for name, want := range map[string]string{ // content, or where a link leads
 		"etc/hostname": "", "etc/machine-id": "", "etc/fstab": "",
@@ -202,6 +203,9 @@ func TestInstallationIsFitForGuests(t *testing.T) {
 	var left []string
 	must(t, filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
 		name, _ := filepath.Rel(dir, path)
+		if err == nil && info.Mode()&0o044 != 0o044 {
+			t.Errorf("%s is %v", name, info.Mode())
+		}
 		if err == nil && !info.IsDir() && !strings.HasPrefix(name, "etc/systemd/") {
 			left = append(left, name)
 		}

@@ -129,7 +129,9 @@ func TestExtractStaysInside(t *testing.T) {
 			} else {
 				archive = write(t, headers...)
 			}
+			umask := unix.Umask(0o077) // must not be seen in the tree
 			_, err := Extract(context.Background(), root, archive, row.over)
+			unix.Umask(umask)
 			if row.fails != "" && (err == nil || !strings.Contains(err.Error(), row.fails)) {
 				t.Errorf("error is %v, want one with %q", err, row.fails)
 			}
@@ -147,6 +149,9 @@ func TestExtractStaysInside(t *testing.T) {
 			must(t, err)
 			if len(names) != 1 || after.Ctim != before.Ctim || after.Nlink != 1 {
 				t.Errorf("outside was touched: %v, %+v", names, after)
+			}
+			if info, err := os.Stat(filepath.Join(root, "etc")); err == nil && info.Mode().Perm() != 0o755 {
+				t.Errorf("a directory that is implied is %v", info.Mode())
 			}
 			must(t, Settle(context.Background(), root))
 			digest(t, root) // what is there is a tree

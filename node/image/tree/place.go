@@ -117,7 +117,10 @@ func (p *placer) makeParent(dir string) error {
 	if err != nil {
 		return err
 	}
-	err = unix.Mkdirat(fd, base, 0o755)
+	err = unix.Mkdirat(fd, base, 0o700)
+	if err == nil {
+		err = unix.Fchmodat(fd, base, 0o755, 0) // whatever the umask is
+	}
 	if err == nil {
 		err = setTime(fd, base, p.mtime)
 	}
