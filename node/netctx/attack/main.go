@@ -1,0 +1,147 @@
+// Command attack tries to get out of a guest. It runs inside one, as root, and
+// is told what there is outside; every row of its list says whether it was
+// refused or reached something:
+//
+//	attack connect-host-127.0.0.1: refused (connection refused)
+//	attack raw-socket: REACHED (socket made)
+//
+// It is static (CGO_ENABLED=0), so that it runs in any guest. Exit status: 0
+// all refused, 1 something was reached, 2 wrong usage. A row that was not told
+// what it needs says "left out", and is no success: -complete makes it one
+// failure more. Run without a guest around it, it does no harm.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+)
+
+// outside is what the caller tells of the world outside the guest.
+type outside struct {
+	mode      string       // "shared", "own" or "nat"
+	own       []netip.Addr // the guest's
+	other     netip.Addr   // another guest's address
+	otherPort int          // a port that another guest owns on the shared address
+	host      netip.Addr   // the host's
+	loop      int          // TCP port of a service on the host's 127.0.0.1, 127.9.9.9 and ::1
+	loopUDP   int          // UDP port of one that echoes, on the same
+	wildcard  int          // TCP port of a service on the host's 0.0.0.0, and ::
+	otherLoop netip.AddrPort
+	abstract  string // name of an abstract Unix socket of the host, without the first 0
+	pid       int    // of a process of the host, as the host numbers it
+	file      string // on the host
+	secret    string // what is in it
+}
+
+// shares says whether the guest is in the host's network namespace.
+func (o *outside) shares() bool { return o.mode != "nat" }
+
+// row is one attack. try gives how it was refused, or what it reached.
+type row struct {
+	name string
+	// needs names the flag without which the row cannot be tried; empty: none.
+	needs string
+	try   func(o *outside) (reached bool, detail string)
+}
+
+func main() {
+	args := os.Args[1:]
+	switch {
+	case len(args) == 1 && args[0] == "--raw-inside":
+		os.Exit(rawInside())
+	case len(args) == 2 && args[0] == "--type-inside":
+		os.Exit(typeInside(args[1]))
+	}
+	os.Exit(run(args))
+}
+
+func run(args []string) int {
+	var o outside
+	var own, other, host, otherLoop string
+	fs := flag.NewFlagSet("attack", flag.ContinueOnError)
+	fs.StringVar(&o.mode, "mode", "", "network mode of the guest: shared, own or nat")
+	fs.StringVar(&own, "own", "", "the guest's addresses, with commas between")
+	fs.StringVar(&other, "other", "", "address of another guest, or any that is not this one's")
+	fs.IntVar(&o.otherPort, "other-port", 0, "port that another guest owns on the shared address")
+	fs.StringVar(&host, "host", "", "address of the host (left out where it is the guest's too)")
+	fs.IntVar(&o.loop, "loop", 0, "TCP port of a service on the host's 127.0.0.1, 127.9.9.9 and ::1")
+	fs.IntVar(&o.loopUDP, "loop-udp", 0, "UDP port of a service there that echoes")
+	fs.IntVar(&o.wildcard, "wildcard", 0, "TCP port of a service on all addresses of the host")
+	fs.StringVar(&otherLoop, "other-loop", "", "ADDRESS:PORT of a service on another guest's localhost, as the host sees it")
+	fs.StringVar(&o.abstract, "abstract", "", "name of an abstract Unix socket of the host")
+	fs.IntVar(&o.pid, "pid", 0, "process of the host, of a number that no process of the guest has")
+	fs.StringVar(&o.file, "file", "", "absolute path of a file of the host")
+	fs.StringVar(&o.secret, "secret", "", "what is in that file")
+	complete := fs.Bool("complete", false, "fail if a row is left out")
+	list := fs.Bool("list", false, "name the rows")
+	if err := fs.Parse(args); err != nil {
+		return 2
+	}
+	fail := func(err error) int {
+		fmt.Fprintln(os.Stderr, "attack:", err)
+		return 2
+	}
+	var err error
+	for _, text := range strings.FieldsFunc(own, func(r rune) bool { return r == ',' }) {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return fail(err)
+		}
+		o.own = append(o.own, a)
+	}
+	for text, to := range map[string]*netip.Addr{other: &o.other, host: &o.host} {
+		if text != "" {
+			if *to, err = netip.ParseAddr(text); err != nil {
+				return fail(err)
+			}
+		}
+	}
+	if otherLoop != "" {
+		if o.otherLoop, err = netip.ParseAddrPort(otherLoop); err != nil {
+			return fail(err)
+		}
+	}
+	if o.mode != "shared" && o.mode != "own" && o.mode != "nat" {
+		return fail(fmt.Errorf("mode %q: want shared, own or nat", o.mode))
+	}
+	given := map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	return o.report(given, *complete, *list)
+}
+
+func (o *outside) report(given map[string]bool, complete, list bool) int {
+	code := 0
+	for _, rows := range [][]row{networkRows(o), socketRows(o), processRows(o), fileRows(o), kernelRows(o)} {
+		for _, r := range rows {
+			switch {
+			case list:
+				fmt.Println(r.name)
+				continue
+			case r.needs != "" && !given[r.needs]:
+				fmt.Printf("attack %s: left out (needs --%s)\n", r.name, r.needs)
+				if complete {
+					code = 1
+				}
+				continue
+			}
+			reached, detail := r.try(o)
+			word := "refused"
+			if reached {
+				word, code = "REACHED", 1
+			}
+			fmt.Printf("attack %s: %s (%s)\n", r.name, word, detail)
+		}
+	}
+	return code
+}
+
+// unless says that an error is a refusal, and success is not.
+func unless(err error, done string) (bool, string) {
+	if err != nil {
+		return false, err.Error()
+	}
+	return true, done
+}
