@@ -81,7 +81,11 @@ func (a *Access) Rollout(forks int, watch func(rollout.Event)) *rollout.Fleet {
 		Watch:       watch,
 		Unreachable: transport.Unreachable,
 		Connect: func(ctx context.Context, h *inventory.Host) (rollout.Node, error) {
-			return a.Open(ctx, h)
+			node, err := a.Open(ctx, h)
+			if err != nil {
+				return nil, err // not a nil *Node, which would be a Node
+			}
+			return node, nil
 		},
 	}
 }

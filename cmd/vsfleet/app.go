@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,8 +55,6 @@ func (a *app) register(cmd *cobra.Command) {
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say all that hosts tell while they work")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours (also: NO_COLOR=1)")
 	f.Lookup("private-key").Hidden = true
-	cmd.MarkFlagsMutuallyExclusive("identity", "private-key")
-	cmd.MarkFlagsMutuallyExclusive("quiet", "verbose")
 	must(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(view.Formats(), cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("limit", a.completeHosts))
 	must(cmd.RegisterFlagCompletionFunc("user", cobra.NoFileCompletions))
@@ -80,10 +79,12 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	if a.output, err = view.ParseFormat(a.format); err != nil {
 		return &usageError{err: err}
 	}
-	if a.forks < 1 {
+	switch {
+	case a.quiet && a.verbose:
+		return &usageError{err: errors.New("--quiet and --verbose: it is one or the other")}
+	case a.forks < 1:
 		return &usageError{err: fmt.Errorf("--forks %d: at least one host must be worked on at once", a.forks)}
-	}
-	if a.connectTimeout <= 0 {
+	case a.connectTimeout <= 0:
 		return &usageError{err: fmt.Errorf("--connect-timeout %s: it must be more than nothing", a.connectTimeout)}
 	}
 	a.access.ConnectTimeout = a.connectTimeout
@@ -113,7 +114,7 @@ func nearInventory(ctx context.Context) (string, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", err
 	}
-	l, err := lab.Status(ctx, lab.Options{})
+	l, err := lab.Status(ctx, lab.Options{Dir: labDir()})
 	switch {
 	case err == nil:
 		return l.Inventory, nil
@@ -127,6 +128,9 @@ func nearInventory(ctx context.Context) (string, error) {
 	return "", usage("name an inventory with -i, or make a practice fleet: vsfleet lab up")(
 		fmt.Errorf("there is no %s in %s, and no lab on this machine", defaultInventory, dir))
 }
+
+// labDir is where the lab of this machine is: VSFLEET_LAB, for who has several.
+func labDir() string { return cmp.Or(os.Getenv("VSFLEET_LAB"), lab.DefaultDir) }
 
 // hosts are those of the inventory that -l leaves.
 func (a *app) hosts(ctx context.Context) (*inventory.Inventory, []*inventory.Host, error) {

@@ -33,7 +33,7 @@ A lab host's root is as mighty as this machine's: give it to nobody else.`,
   vsfleet lab down`,
 	})
 
-	cmd.PersistentFlags().StringVar(&o.Dir, "dir", lab.DefaultDir, "`directory` of the lab's files")
+	cmd.PersistentFlags().StringVar(&o.Dir, "dir", labDir(), "`directory` of the lab's files (also: VSFLEET_LAB)")
 	must(cmd.MarkPersistentFlagDirname("dir"))
 
 	up := &cobra.Command{

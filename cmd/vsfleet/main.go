@@ -96,7 +96,7 @@ func (a *app) root() *cobra.Command {
 	cmd.AddCommand(
 		a.labCommand(), a.inventoryCommand(),
 		a.pingCommand(), a.checkCommand(), a.planCommand(), a.applyCommand(),
-		a.guestCommand(), a.runCommand(), a.imageCommand(), a.statCommand(),
+		a.guestCommand(), a.runCommand(), a.imageCommand(), a.statCommand(), a.installCommand(),
 		a.versionCommand(), a.docsCommand(),
 	)
 	return cmd

@@ -131,7 +131,7 @@ func (h *fakeHost) Apply(ctx context.Context, req api.Apply, event func(api.Even
 	var res api.ApplyResult
 	failed := map[string]bool{}
 	for i, s := range req.Steps {
-		if s.Kind == StepImport {
+		if s.Kind == api.StepImport {
 			return res, errors.New("a host was asked to take a step of the controller's")
 		}
 		if s.Guest != nil && s.Guest.Image == "" {

@@ -59,7 +59,7 @@ func (r *run) sources() []*missing {
 		}
 		for _, h := range m.lack {
 			spec := m.spec
-			step := api.Step{Kind: StepImport, Name: spec.Name, Image: &spec, Why: m.source.Host + " has it"}
+			step := api.Step{Kind: api.StepImport, Name: spec.Name, Image: &spec, Why: m.source.Host + " has it"}
 			switch {
 			case h == m.source:
 				step.Kind, step.Why = api.StepBuildImage, "no host of this run has it"
@@ -136,7 +136,7 @@ func (r *run) fetch(ctx context.Context, h *host, images []*missing) (lost map[s
 		}
 		err := r.get(ctx, h, m)
 		for i, s := range h.Plan.Steps {
-			if h.Plan.waits[s.Name] != m.key || s.Kind == StepImport || s.Kind == api.StepBuildImage {
+			if h.Plan.waits[s.Name] != m.key || s.Kind == api.StepImport || s.Kind == api.StepBuildImage {
 				continue
 			}
 			if err != nil {

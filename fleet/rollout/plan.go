@@ -12,10 +12,6 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// StepImport is a step that the controller takes itself: the image is streamed
-// to the host from another one. It is never sent to a host.
-const StepImport api.StepKind = "image.import"
-
 // Plan is what must change on a host.
 type Plan struct {
 	Steps   []api.Step

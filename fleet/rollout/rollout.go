@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -59,8 +60,6 @@ type Report struct {
 	Run   string // its id, which the hosts heard as well
 	Hosts []HostReport
 	Took  time.Duration
-	// Unmatched are patterns of guests that no reached host has a guest for.
-	Unmatched []string
 }
 
 // HostReport is what came of one host.
@@ -134,22 +133,10 @@ func (r *run) watch(e Event) {
 // each works on hosts, so many at once; those that it does not come to before
 // ctx ends are left as they are.
 func (r *run) each(ctx context.Context, hosts []*host, do func(context.Context, *host)) {
-	slots := make(chan struct{}, max(1, r.Forks))
-	var group sync.WaitGroup
-	for _, h := range hosts {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		group.Go(func() {
-			defer func() { <-slots }()
-			do(ctx, h)
-		})
-	}
-	group.Wait()
+	fanout.Each(ctx, hosts, r.Forks, func(ctx context.Context, h *host) (struct{}, error) {
+		do(ctx, h)
+		return struct{}{}, nil
+	})
 }
 
 // reach connects to the hosts and asks for their states.
@@ -157,9 +144,10 @@ func (r *run) reach(ctx context.Context) {
 	r.each(ctx, r.hosts, func(ctx context.Context, h *host) {
 		h.begun = time.Now()
 		r.watch(Event{Host: h.Host, Message: "connect"})
-		var err error
-		if h.node, err = r.Connect(ctx, h.from); err == nil {
-			h.State, err = h.node.State(ctx)
+		node, err := r.Connect(ctx, h.from)
+		if err == nil {
+			h.node = node
+			h.State, err = node.State(ctx)
 		}
 		if err != nil {
 			r.fail(ctx, h, err)
@@ -274,7 +262,7 @@ func (r *run) apply(ctx context.Context, h *host, images []*missing) {
 			wave = nil
 		}
 		switch {
-		case s.Kind == StepImport || s.Kind == api.StepBuildImage: // done by now
+		case s.Kind == api.StepImport || s.Kind == api.StepBuildImage: // done by now
 		case lost[s.Name] != nil:
 			h.Results[i] = skipped("%v", lost[s.Name])
 		default:

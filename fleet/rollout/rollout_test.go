@@ -55,7 +55,7 @@ func TestAnImageThatAHostHasIsNotBuiltAgain(t *testing.T) {
 			t.Errorf("%s built it", name)
 		}
 	}
-	if s := r.Hosts[0].Plan.Steps[0]; s.Kind != StepImport || s.Why != "lab3 has it" {
+	if s := r.Hosts[0].Plan.Steps[0]; s.Kind != api.StepImport || s.Why != "lab3 has it" {
 		t.Errorf("lab1 begins with %s: %s", s.Kind, s.Why)
 	}
 }

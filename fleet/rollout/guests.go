@@ -1,0 +1,87 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Action is what can be done to guests beside what their inventory says.
+type Action string
+
+const (
+	Start   Action = "start"
+	Stop    Action = "stop"
+	Restart Action = "restart"
+	Delete  Action = "delete"
+)
+
+// Actions are all.
+func Actions() []Action { return []Action{Start, Stop, Restart, Delete} }
+
+// Guests does one thing to guests, on all their hosts at once.
+func (f *Fleet) Guests(ctx context.Context, action Action, guests []inventory.Instance) *Report {
+	r := f.start(hostsOf(guests))
+	defer r.close()
+	r.reach(ctx)
+	for _, h := range r.reached() {
+		for _, g := range guests {
+			if g.Host == h.from {
+				h.Plan.act(action, g.Guest.Name, h.State.Guests)
+			}
+		}
+	}
+	r.carryOut(ctx, nil)
+	return r.report()
+}
+
+// States asks hosts for what they have.
+func (f *Fleet) States(ctx context.Context, hosts []*inventory.Host) *Report {
+	r := f.start(hosts)
+	defer r.close()
+	r.reach(ctx)
+	for _, h := range r.reached() {
+		r.done(h, OK)
+	}
+	return r.report()
+}
+
+// hostsOf are the hosts of the guests, each once, in their order.
+func hostsOf(guests []inventory.Instance) []*inventory.Host {
+	var hosts []*inventory.Host
+	for _, g := range guests {
+		if !slices.Contains(hosts, g.Host) {
+			hosts = append(hosts, g.Host)
+		}
+	}
+	return hosts
+}
+
+// act plans one action on one guest.
+func (p *Plan) act(action Action, name string, have []api.GuestState) {
+	i := slices.IndexFunc(have, func(g api.GuestState) bool { return g.Name == name })
+	if i < 0 {
+		if action != Delete {
+			p.refuse(name, errors.New("it is not on the host: vsfleet apply creates it"))
+		}
+		return
+	}
+	running := have[i].Status == api.Running
+	step := api.Step{Name: name, Why: "you say so"}
+	switch {
+	case action == Start && !running:
+		step.Kind = api.StepStart
+	case action == Stop && running:
+		step.Kind = api.StepStop
+	case action == Restart:
+		step.Kind = api.StepRestart
+	case action == Delete:
+		step.Kind = api.StepDelete
+	default:
+		return
+	}
+	p.Steps = append(p.Steps, step)
+}

@@ -1,0 +1,60 @@
+package rollout
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+func TestGuests(t *testing.T) {
+	stopped := func(g *api.GuestState) { g.Status = api.Stopped }
+	tests := []struct {
+		name   string
+		action Action
+		have   []api.GuestState
+		class  Class
+		log    []string
+	}{
+		{"a stopped guest is started", Start, []api.GuestState{there(stopped)}, Changed, []string{"guest.start www"}},
+		{"a running guest stays started", Start, []api.GuestState{there()}, OK, nil},
+		{"a running guest is stopped", Stop, []api.GuestState{there()}, Changed, []string{"guest.stop www"}},
+		{"a stopped guest stays stopped", Stop, []api.GuestState{there(stopped)}, OK, nil},
+		{"a stopped guest is started by restart, too", Restart, []api.GuestState{there(stopped)}, Changed, []string{"guest.restart www"}},
+		{"a running guest is deleted", Delete, []api.GuestState{there()}, Changed, []string{"guest.delete www"}},
+		{"a guest that is not there is as good as deleted", Delete, nil, OK, nil},
+		{"a guest that is not there cannot be started", Start, nil, Failed, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFleet(t, "lab1", "lab2")
+			for _, h := range f.hosts {
+				h.state.Guests = slices.Clone(tt.have)
+			}
+			var guests []inventory.Instance
+			for _, h := range f.inv.Hosts {
+				guests = append(guests, inventory.Instance{Host: h, Guest: h.Guests[0]})
+			}
+			r := f.fleet().Guests(within(t), tt.action, guests)
+			for _, h := range r.Hosts {
+				if h.Class != tt.class || !slices.Equal(f.hosts[h.Host].log, tt.log) {
+					t.Errorf("%s: %s, did %q, want %s and %q (%v)", h.Host, h.Class, f.hosts[h.Host].log, tt.class, tt.log, h.Problems())
+				}
+			}
+		})
+	}
+}
+
+func TestStatesAsksForAllAndChangesNothing(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2")
+	f.hosts["lab2"].unreachable = true
+	f.hosts["lab1"].state.Guests = []api.GuestState{there()}
+	r := f.fleet().States(within(t), f.inv.Hosts)
+	if got, want := classes(r), "lab1 ok, lab2 unreachable"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if len(r.Hosts[0].State.Guests) != 1 || f.hosts["lab1"].requests != 0 {
+		t.Errorf("lab1 has %d guests and was asked %d times", len(r.Hosts[0].State.Guests), f.hosts["lab1"].requests)
+	}
+}
