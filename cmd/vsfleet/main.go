@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet/lab"
+	"github.com/vsfleet/vsfleet/fleet/view"
 )
 
 // version is set by the linker.
@@ -52,7 +53,10 @@ func interruptible() (context.Context, func()) {
 		if _, ok := <-signals; !ok {
 			return
 		}
-		fmt.Fprintln(os.Stderr, "\nvsfleet: interrupted: what runs is being ended; once more to leave at once")
+		if view.Open(os.Stderr, true).Terminal {
+			fmt.Fprintln(os.Stderr) // behind ^C, or the status line
+		}
+		say("interrupted: what runs is being ended; once more to leave at once")
 		cancel(errInterrupted)
 		if _, ok := <-signals; ok {
 			os.Exit(exitInterrupted)

@@ -78,6 +78,12 @@ func (p *progress) watch(e rollout.Event) {
 
 func (p *progress) step(e rollout.Event) {
 	_, what := view.StepText(*e.Step)
+	if e.Result != nil {
+		if p.verbose {
+			p.view.Print(e.Host, fmt.Sprintf("%s: %s in %s", what, e.Result.Outcome, view.Duration(e.Result.Took)))
+		}
+		return
+	}
 	p.mu.Lock()
 	first := !p.begun[e.Step]
 	p.begun[e.Step] = true
@@ -88,9 +94,8 @@ func (p *progress) step(e rollout.Event) {
 	if e.Message == "" {
 		return
 	}
-	what += ": " + e.Message
-	p.view.Detail(e.Host, what, e.Done, e.Total)
+	p.view.Detail(e.Host, what+": "+e.Message, e.Done, e.Total)
 	if p.verbose {
-		p.view.Print(e.Host, what)
+		p.view.Print(e.Host, what+": "+e.Message)
 	}
 }

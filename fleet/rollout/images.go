@@ -166,7 +166,7 @@ func (r *run) get(ctx context.Context, h *host, m *missing) error {
 	}
 	begun := time.Now()
 	progress := func(done int64) {
-		r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Message: "from " + m.source.Host, Done: done})
+		r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Message: fmt.Sprintf("%d MiB from %s", done>>20, m.source.Host)})
 	}
 	err := vsnode(ctx, h, m.stream.reader(ctx, progress), io.Discard, "image", "import", "--id", m.id)
 	if broken := m.stream.broken(); err != nil && broken != nil {
@@ -178,6 +178,7 @@ func (r *run) get(ctx context.Context, h *host, m *missing) error {
 		result.Outcome, result.Error = api.Failed, err.Error()
 	}
 	h.Results[step] = result
+	r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Result: &result})
 	return err
 }
 

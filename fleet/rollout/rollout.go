@@ -41,7 +41,8 @@ type Event struct {
 	Step        *api.Step // nil: the host as a whole
 	Message     string
 	Done, Total int64
-	Class       Class // of the host, when it is done; else ""
+	Result      *api.StepResult // of Step, when the host has answered
+	Class       Class           // of the host, when it is done; else ""
 }
 
 // Class is what came of a host.
@@ -319,6 +320,7 @@ func (r *run) send(ctx context.Context, h *host, steps []int) {
 	}
 	for n, i := range steps {
 		h.Results[i] = res.Results[n]
+		r.watch(Event{Host: h.Host, Step: &req.Steps[n], Result: &res.Results[n]})
 	}
 }
 
