@@ -111,7 +111,7 @@ func statuses(r *rollout.Report) []fanout.Status {
 func outcomes(r *rollout.Report) []view.Result {
 	list := make([]view.Result, len(r.Hosts))
 	for i, h := range r.Hosts {
-		list[i] = view.Result{Host: h.Host, Class: class(h.Class), Err: errors.Join(h.Problems()...)}
+		list[i] = view.Result{Host: h.Host, Address: h.Address, Class: class(h.Class), Err: errors.Join(h.Problems()...)}
 	}
 	return list
 }
@@ -132,16 +132,13 @@ func class(c rollout.Class) view.Class {
 
 // failures are the hosts that gave no answer, as a recap shows them.
 func failures[V any](results []fanout.Result[*inventory.Host, V]) []view.Result {
+	classes := map[fanout.Status]view.Class{
+		fanout.Failed: view.Failed, fanout.Unreachable: view.Unreachable, fanout.NotStarted: view.Skipped,
+	}
 	var list []view.Result
 	for _, r := range results {
-		switch r.Status {
-		case fanout.OK:
-		case fanout.Unreachable:
-			list = append(list, view.Result{Host: r.Host.Name, Class: view.Unreachable, Err: r.Err})
-		case fanout.NotStarted:
-			list = append(list, view.Result{Host: r.Host.Name, Class: view.Skipped, Err: r.Err})
-		default:
-			list = append(list, view.Result{Host: r.Host.Name, Class: view.Failed, Err: r.Err})
+		if r.Status != fanout.OK {
+			list = append(list, view.Result{Host: r.Host.Name, Address: r.Host.Address, Class: classes[r.Status], Err: r.Err})
 		}
 	}
 	return list

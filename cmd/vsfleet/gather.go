@@ -9,12 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/view"
-	"github.com/vsfleet/vsfleet/inventory"
 )
 
 // said is what a command said on one host or in one guest.
@@ -82,7 +79,7 @@ func (a *app) run(ctx context.Context, commands []fleet.Command, do func(context
 				statuses[i] = fanout.Failed
 			}
 		case r.Status == fanout.Unreachable:
-			problems = append(problems, view.Result{Host: r.Host.Host.Name, Class: view.Unreachable, Err: r.Err})
+			problems = append(problems, view.Result{Host: r.Host.Host.Name, Address: r.Host.Host.Address, Class: view.Unreachable, Err: r.Err})
 		default:
 			problems = append(problems, view.Result{Host: where(r.Host), Class: view.Failed, Err: r.Err})
 		}
@@ -200,57 +197,4 @@ func (l *lines) end() {
 		fmt.Fprintln(l.out, clean(string(l.rest)))
 		l.rest = nil
 	}
-}
-
-// commandsOn is one command on many hosts.
-func commandsOn(hosts []*inventory.Host, argv []string) []fleet.Command {
-	list := make([]fleet.Command, len(hosts))
-	for i, h := range hosts {
-		list[i] = fleet.Command{Host: h, Argv: argv}
-	}
-	return list
-}
-
-// commandsIn is one command in many guests.
-func commandsIn(guests []inventory.Instance, argv []string) []fleet.Command {
-	list := make([]fleet.Command, len(guests))
-	for i, g := range guests {
-		list[i] = fleet.Command{Host: g.Host, Guest: g.Guest.Name, Argv: argv}
-	}
-	return list
-}
-
-func (a *app) runCommand() *cobra.Command {
-	var guests string
-	cmd := &cobra.Command{
-		Use:   "run -- COMMAND",
-		Short: "Run a command on all hosts, or in guests",
-		Long: `Run runs a command on every host, or with --guests inside guests, and prints what
-it said: of one as it comes, of several with those that said the same together.
-
-One word is a line for the host's shell, as with ssh: pipes and variables work.
-Several words are one program with its arguments, just as given.`,
-		Example: `  vsfleet run -- uptime
-  vsfleet run -l 'site=fra' -- 'df -h / | tail -1'
-  vsfleet run --guests 'web*/www' -- nginx -t`,
-		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			if guests != "" {
-				chosen, err := a.guests(ctx, guests)
-				if err != nil {
-					return err
-				}
-				return a.run(ctx, commandsIn(chosen, args), a.access.Run)
-			}
-			_, hosts, err := a.hosts(ctx)
-			if err != nil {
-				return err
-			}
-			return a.run(ctx, commandsOn(hosts, args), a.access.Run)
-		},
-	}
-	cmd.Flags().StringVar(&guests, "guests", "", "inside the guests of this `pattern`: www, lab1/*, web*/www")
-	must(cmd.RegisterFlagCompletionFunc("guests", a.completeGuests))
-	return cmd
 }

@@ -66,6 +66,7 @@ type Report struct {
 // HostReport is what came of one host.
 type HostReport struct {
 	Host    string
+	Address string
 	Class   Class
 	Err     error // of the host as a whole
 	State   api.State
@@ -99,7 +100,7 @@ func (f *Fleet) start(hosts []*inventory.Host) *run {
 	rand.Read(b[:]) // never fails (crypto/rand)
 	r.id = r.begun.UTC().Format("20060102T150405Z-") + hex.EncodeToString(b[:])
 	for _, h := range hosts {
-		r.hosts = append(r.hosts, &host{HostReport: HostReport{Host: h.Name}, from: h})
+		r.hosts = append(r.hosts, &host{HostReport: HostReport{Host: h.Name, Address: h.Address}, from: h})
 	}
 	return r
 }

@@ -33,9 +33,10 @@ var classes = []struct {
 
 // Result is what came of one host.
 type Result struct {
-	Host  string
-	Class Class
-	Err   error // why, where there is a reason
+	Host    string
+	Address string // where errors may name it by that; else ""
+	Class   Class
+	Err     error // why, where there is a reason
 }
 
 // Recap ends a run: first the errors, hosts with the same one together, then
@@ -73,11 +74,13 @@ func Recap(o Output, results []Result) error {
 //
 //	web[01-03]: connect: connection refused
 //
-// An error in which a host names itself is the same as that of its neighbour.
+// An error in which a host is named, or its address, is the same as that of its
+// neighbour.
 func Errors(o Output, results []Result) error {
 	type group struct {
-		text  string // of the first host
-		hosts []string
+		text   string // of the first host
+		common string // of all
+		hosts  []string
 	}
 	var groups []*group
 	byKey := map[string]*group{}
@@ -86,10 +89,11 @@ func Errors(o Output, results []Result) error {
 			continue
 		}
 		text := r.Err.Error()
-		key := string(r.Class) + "\x00" + withoutName(text, r.Host)
+		common := withoutName(withoutName(text, r.Host, "HOST"), r.Address, "ADDRESS")
+		key := string(r.Class) + "\x00" + common
 		g := byKey[key]
 		if g == nil {
-			g = &group{text: text}
+			g = &group{text: text, common: common}
 			byKey[key] = g
 			groups = append(groups, g)
 		}
@@ -98,7 +102,7 @@ func Errors(o Output, results []Result) error {
 	for _, g := range groups {
 		text := g.text
 		if len(g.hosts) > 1 {
-			text = withoutName(text, g.hosts[0])
+			text = g.common
 		}
 		if _, err := fmt.Fprintf(o, "%s: %s\n", o.paint(red, Clean(Fold(g.hosts))), indented(text)); err != nil {
 			return err
@@ -107,13 +111,13 @@ func Errors(o Output, results []Result) error {
 	return nil
 }
 
-// withoutName puts "HOST" for a host's name where that stands as a word.
-func withoutName(text, host string) string {
-	if host == "" || !strings.Contains(text, host) {
+// withoutName puts another word for a name where that stands as a word.
+func withoutName(text, name, word string) string {
+	if name == "" || !strings.Contains(text, name) {
 		return text
 	}
-	word := regexp.MustCompile(`(^|[^\w.-])` + regexp.QuoteMeta(host) + `($|[^\w.-]|\.(\s|$))`)
-	return word.ReplaceAllString(text, "${1}HOST${2}")
+	whole := regexp.MustCompile(`(^|[^\w.-])` + regexp.QuoteMeta(name) + `($|[^\w.-]|\.(\s|$))`)
+	return whole.ReplaceAllString(text, "${1}"+word+"${2}")
 }
 
 // indented keeps the lines of a joined error together, and nothing else that

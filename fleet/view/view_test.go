@@ -215,12 +215,13 @@ func TestRecap(t *testing.T) {
 		results = append(results, Result{Host: fmt.Sprintf("web%02d", 50+i), Class: Changed})
 	}
 	for _, host := range []string{"web07", "web09", "web33"} {
-		results = append(results, Result{host, Failed, fmt.Errorf("host %s: start guest www: %w", host, errors.New("no space left on device"))})
+		results = append(results, Result{Host: host, Class: Failed, Err: fmt.Errorf("host %s: start guest www: %w", host, errors.New("no space left on device"))})
 	}
 	results = append(results,
-		Result{"db1", Unreachable, errors.New("dial tcp 192.0.2.9:22: connect: connection refused")},
-		Result{"db1x", Failed, errors.Join(errors.New("guest db1: one"), errors.New("guest two: \x1b[2J"))},
-		Result{"db3", Skipped, nil},
+		Result{Host: "db1", Address: "192.0.2.9", Class: Unreachable, Err: errors.New("connect to db1 (192.0.2.9:22): connection refused")},
+		Result{Host: "db2", Address: "192.0.2.10", Class: Unreachable, Err: errors.New("connect to db2 (192.0.2.10:22): connection refused")},
+		Result{Host: "db1x", Class: Failed, Err: errors.Join(errors.New("guest db1: one"), errors.New("guest two: \x1b[2J"))},
+		Result{Host: "db3", Class: Skipped},
 	)
 	golden(t, "recap", func(w io.Writer) error { return Recap(Plain(w), results) })
 	golden(t, "recap-colour", func(w io.Writer) error { return Recap(inColour(w), results[480:]) })
