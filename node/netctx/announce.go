@@ -16,9 +16,16 @@ func announce(link *netlink.LinkAttrs, addr netip.Addr) error {
 	if link.EncapType != "ether" || len(link.HardwareAddr) != 6 || link.RawFlags&(unix.IFF_NOARP|unix.IFF_LOOPBACK) != 0 {
 		return nil
 	}
-	frame, to, proto := arp(link.HardwareAddr, addr), net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, uint16(unix.ETH_P_ARP)
-	if addr.Is6() {
-		frame, to, proto = advertisement(link.HardwareAddr, addr), net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, unix.ETH_P_IPV6
+	var (
+		packet []byte
+		to     = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+		proto  = uint16(unix.ETH_P_ARP)
+	)
+	if addr.Is4() {
+		packet = arp(link.HardwareAddr, addr)
+	} else {
+		packet = advertisement(link.HardwareAddr, addr)
+		to, proto = [6]byte{0x33, 0x33, 0, 0, 0, 1}, unix.ETH_P_IPV6 // all nodes
 	}
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -26,8 +33,8 @@ func announce(link *netlink.LinkAttrs, addr netip.Addr) error {
 	}
 	defer unix.Close(fd)
 	sa := &unix.SockaddrLinklayer{Ifindex: link.Index, Protocol: proto>>8 | proto<<8, Halen: 6}
-	copy(sa.Addr[:], to)
-	return unix.Sendto(fd, frame, 0, sa)
+	copy(sa.Addr[:], to[:])
+	return unix.Sendto(fd, packet, 0, sa)
 }
 
 // arp is an announcement: a request for one's own address.
