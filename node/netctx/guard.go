@@ -2,7 +2,11 @@ package netctx
 
 import (
 	"errors"
+	"fmt"
+	"os"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
 
@@ -14,7 +18,8 @@ type UnixGuard string
 const (
 	// GuardLandlock: node/context scopes the guest's processes (kernel 6.12).
 	GuardLandlock UnixGuard = "landlock"
-	// GuardHooks: Attach puts programs on the cgroup (kernel 6.7).
+	// GuardHooks: Attach puts programs on the cgroup (kernel 6.7). They refuse
+	// the guest its own abstract sockets, too.
 	GuardHooks UnixGuard = "connect_unix"
 )
 
@@ -41,4 +46,31 @@ func Guard() (UnixGuard, error) {
 	return "", ErrNoGuard
 }
 
-func haveUnixHooks() (bool, error) { return false, nil }
+// haveUnixHooks tries the smallest program of that kind.
+func haveUnixHooks() (bool, error) {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCgroupUnixConnect, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
+	})
+	if errors.Is(err, unix.EINVAL) { // bpf(2): an attach type that it does not know
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("try a connect_unix program: %w", err)
+	}
+	return true, p.Close()
+}
+
+// closeUnix refuses abstract Unix sockets to the cgroup, by hooks.
+func closeUnix(cgroup *os.File) error {
+	dir, err := loaded(_UnixsockBytes, loadUnixsock)
+	if err != nil {
+		return err
+	}
+	for _, h := range unixHooks {
+		if err := attachPinned(cgroup, dir, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -31,6 +31,13 @@ var hooks = [...]hook{
 	{"vs_ingress", ebpf.AttachCGroupInetIngress},
 }
 
+// unixHooks are for the cgroups of guests that Landlock cannot keep from the
+// host's abstract Unix sockets.
+var unixHooks = [...]hook{
+	{"vs_connect_unix", ebpf.AttachCgroupUnixConnect},
+	{"vs_sendmsg_unix", ebpf.AttachCgroupUnixSendmsg},
+}
+
 // Maps, by their names in C. The kernel keeps 15 characters of a name.
 const (
 	settingsMap = "vs_settings"

@@ -28,6 +28,7 @@ type call struct {
 	Source  netip.Addr     `json:",omitzero"`  // sendto: by IP_PKTINFO
 	Options []byte         `json:",omitempty"` // sendto: by IP_RETOPTS
 	Data    []byte         `json:",omitempty"`
+	Path    string         `json:",omitempty"` // of a Unix socket
 }
 
 type result struct {
@@ -99,6 +100,16 @@ func perform1(c call) (n int, addr netip.AddrPort, data []byte, err error) {
 		err = unix.SetsockoptString(c.FD, c.Args[0], c.Args[1], string(c.Data))
 	case "close":
 		err = unix.Close(c.FD)
+	case "unix connect", "unix sendto":
+		if n, err = unix.Socket(unix.AF_UNIX, c.Args[0]|unix.SOCK_CLOEXEC, 0); err != nil {
+			return
+		}
+		defer unix.Close(n)
+		if c.Op == "unix connect" {
+			err = unix.Connect(n, &unix.SockaddrUnix{Name: c.Path})
+		} else {
+			err = unix.Sendto(n, []byte("x"), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: c.Path})
+		}
 	case "uring":
 		n, err = uringCall(c)
 	default:

@@ -52,6 +52,15 @@ func attach(cgroup *os.File, s Spec) error {
 			return err
 		}
 	}
+	// Where nothing closes the host's abstract sockets, whether a guest starts
+	// all the same is for the caller: Guard told.
+	if guard, err := Guard(); err != nil && !errors.Is(err, ErrNoGuard) {
+		return err
+	} else if guard == GuardHooks {
+		if err := closeUnix(cgroup); err != nil {
+			return err
+		}
+	}
 	// Storage is there from the first program on.
 	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, settingsMap), nil)
 	if err != nil {
