@@ -1,0 +1,84 @@
+package rollout
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"testing"
+	"testing/iotest"
+)
+
+func TestSpoolIsReadByManyWhileItIsWritten(t *testing.T) {
+	s, err := newSpool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	want := bytes.Repeat([]byte("0123456789abcdef"), 50_000)
+	var readers sync.WaitGroup
+	for i := range 5 {
+		readers.Go(func() {
+			r := s.reader(within(t), nil)
+			if i == 0 {
+				r = iotest.HalfReader(r) // the slow one
+			}
+			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("reader %d has %d bytes (%v), want %d", i, len(got), err, len(want))
+			}
+		})
+	}
+	for part := want; len(part) > 0; {
+		n := min(len(part), 1000)
+		if _, err := s.Write(part[:n]); err != nil {
+			t.Fatal(err)
+		}
+		part = part[n:]
+	}
+	s.finish(nil)
+	readers.Wait()
+	if got, err := io.ReadAll(s.reader(within(t), nil)); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("who comes late has %d bytes (%v), want %d", len(got), err, len(want))
+	}
+}
+
+func TestSpoolTellsItsReadersThatItBroke(t *testing.T) {
+	s, err := newSpool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	broken := errors.New("the source is gone")
+	done := make(chan error)
+	go func() {
+		_, err := io.ReadAll(s.reader(within(t), nil))
+		done <- err
+	}()
+	if _, err := io.WriteString(s, "half of it"); err != nil {
+		t.Fatal(err)
+	}
+	s.finish(broken)
+	if err := <-done; !errors.Is(err, broken) {
+		t.Errorf("the reader heard %v, want %v", err, broken)
+	}
+}
+
+func TestSpoolLetsAReaderGoWhoseContextEnds(t *testing.T) {
+	s, err := newSpool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	ctx, cancel := context.WithCancelCause(within(t))
+	why := errors.New("interrupted")
+	done := make(chan error)
+	go func() {
+		_, err := io.ReadAll(s.reader(ctx, nil))
+		done <- err
+	}()
+	cancel(why)
+	if err := <-done; !errors.Is(err, why) {
+		t.Errorf("the reader heard %v, want %v", err, why)
+	}
+}
