@@ -86,7 +86,6 @@ type wantedRecord struct {
 	CPUs      float64  `json:"cpus"`
 	Processes int64    `json:"processes"`
 	State     string   `json:"state"`
-	Mark      string   `json:"mark"`
 }
 
 func (a *app) inventoryList() *cobra.Command {
@@ -167,7 +166,7 @@ func wanted(h *inventory.Host, g *inventory.Guest) wantedRecord {
 		Host: h.Name, Guest: g.Name, Context: g.Context, Image: g.Image, Hostname: g.Hostname,
 		Mode: g.Mode, Addresses: texts(g.Addresses), Dev: g.Dev, Ports: texts(g.Ports), Forwards: texts(g.Forwards),
 		Init: g.Init.Command, Memory: g.Limits.MemoryBytes, CPUs: g.Limits.CPUs, Processes: g.Limits.Processes,
-		State: g.State, Mark: g.Mark,
+		State: g.State,
 	}
 	if g.HostAddress {
 		r.Addresses = []string{"host"}

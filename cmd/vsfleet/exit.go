@@ -130,11 +130,13 @@ func class(c rollout.Class) view.Class {
 	return view.Failed
 }
 
+// classes are those of hosts that gave no answer.
+var classes = map[fanout.Status]view.Class{
+	fanout.Failed: view.Failed, fanout.Unreachable: view.Unreachable, fanout.NotStarted: view.Skipped,
+}
+
 // failures are the hosts that gave no answer, as a recap shows them.
 func failures[V any](results []fanout.Result[*inventory.Host, V]) []view.Result {
-	classes := map[fanout.Status]view.Class{
-		fanout.Failed: view.Failed, fanout.Unreachable: view.Unreachable, fanout.NotStarted: view.Skipped,
-	}
 	var list []view.Result
 	for _, r := range results {
 		if r.Status != fanout.OK {

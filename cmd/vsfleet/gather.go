@@ -52,9 +52,12 @@ func (k *keep) Write(b []byte) (int, error) {
 	return k.Buffer.Write(b)
 }
 
+// runner runs a command in one place: fleet.Access.Run.
+type runner func(ctx context.Context, c fleet.Command, stdin io.Reader, stdout, stderr io.Writer) (exit int, err error)
+
 // run runs a command in all these places, and shows what it said: of one place
 // as it comes, of several when each is done, those that say the same together.
-func (a *app) run(ctx context.Context, commands []fleet.Command, do func(context.Context, fleet.Command, io.Reader, io.Writer, io.Writer) (int, error)) error {
+func (a *app) run(ctx context.Context, commands []fleet.Command, do runner) error {
 	if len(commands) == 1 && a.output == view.AsTable {
 		return a.stream(ctx, commands[0], do)
 	}
@@ -72,16 +75,13 @@ func (a *app) run(ctx context.Context, commands []fleet.Command, do func(context
 	var problems []view.Result
 	statuses := fanout.Statuses(results)
 	for i, r := range results {
-		switch {
-		case r.Status == fanout.OK:
-			records = append(records, r.Value)
-			if r.Value.Exit != 0 {
-				statuses[i] = fanout.Failed
-			}
-		case r.Status == fanout.Unreachable:
-			problems = append(problems, view.Result{Host: r.Host.Host.Name, Address: r.Host.Host.Address, Class: view.Unreachable, Err: r.Err})
-		default:
-			problems = append(problems, view.Result{Host: where(r.Host), Class: view.Failed, Err: r.Err})
+		if r.Status != fanout.OK {
+			problems = append(problems, view.Result{Host: where(r.Host), Address: r.Host.Host.Address, Class: classes[r.Status], Err: r.Err})
+			continue
+		}
+		records = append(records, r.Value)
+		if r.Value.Exit != 0 {
+			statuses[i] = fanout.Failed
 		}
 	}
 	if err := view.Write(a.stdout, a.output, records, func(w io.Writer) error { return writeSaid(w, records) }); err != nil {
@@ -93,7 +93,7 @@ func (a *app) run(ctx context.Context, commands []fleet.Command, do func(context
 func where(c fleet.Command) string { return said{Host: c.Host.Name, Guest: c.Guest}.where() }
 
 // stream is run for one place.
-func (a *app) stream(ctx context.Context, c fleet.Command, do func(context.Context, fleet.Command, io.Reader, io.Writer, io.Writer) (int, error)) error {
+func (a *app) stream(ctx context.Context, c fleet.Command, do runner) error {
 	stdout := visible(a.stdout)
 	stderr := visible(a.stderr)
 	exit, err := do(ctx, c, os.Stdin, stdout, stderr)

@@ -47,7 +47,6 @@ func differences(want, have api.Guest, was, is string) []difference {
 		add("cpu", cpus(have.Limits.CPUs), cpus(want.Limits.CPUs), restart)
 	}
 	add("processes", count(have.Limits.Processes), count(want.Limits.Processes), restart)
-	add("mark", have.Mark, want.Mark, difference{}) // it is for the next boot of the host
 	return list
 }
 

@@ -140,7 +140,6 @@ func resolve(want *inventory.Guest, host api.Host) (api.Guest, error) {
 		},
 		Init:   api.Init{Style: cmp.Or(want.Init.Style, "plain"), Command: want.Init.Command},
 		Limits: api.Limits(want.Limits),
-		Mark:   want.Mark,
 	}
 	if want.HostAddress {
 		if !host.DefaultAddress.IsValid() {

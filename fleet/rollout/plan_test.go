@@ -135,11 +135,6 @@ func TestMake(t *testing.T) {
 			state(there(func(g *api.GuestState) { g.Network.Ports = []port.Range{tcp(80), tcp(443)} })), "",
 		},
 		{
-			"a mark is for the next boot and restarts nothing",
-			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Mark = "default" })}, state(there()),
-			`guest.configure www sha256:b1: mark none → default`,
-		},
-		{
 			"several differences are one step that names them all",
 			[]*inventory.Guest{www(func(g *inventory.Guest) {
 				g.Hostname = "web"

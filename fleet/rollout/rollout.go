@@ -347,8 +347,8 @@ func (h *host) class(ctx context.Context) Class {
 }
 
 // Problems are the reasons why a host failed: the host's own, guests that it
-// cannot have, steps that failed. Steps that were skipped for the sake of
-// another are not reasons.
+// cannot have, steps that failed, images that it did not get because they
+// failed elsewhere. Other steps were skipped for the sake of one of these.
 func (h *HostReport) Problems() []error {
 	var list []error
 	if h.Err != nil {
@@ -357,8 +357,9 @@ func (h *HostReport) Problems() []error {
 	for _, refused := range h.Plan.Refused {
 		list = append(list, fmt.Errorf("guest %s: %w", refused.Guest, refused.Err))
 	}
-	for _, result := range h.Results {
-		if result.Outcome == api.Failed {
+	for i, result := range h.Results {
+		missed := result.Outcome == api.Skipped && h.Plan.Steps[i].Kind == api.StepImport && h.Err == nil
+		if result.Outcome == api.Failed || missed {
 			list = append(list, errors.New(result.Error))
 		}
 	}

@@ -173,10 +173,8 @@ func TestFaultsStayWhereTheyAre(t *testing.T) {
 			if got := results(r.Hosts[1]); !slices.Equal(got, tt.lab2) {
 				t.Errorf("lab2:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.lab2, "\n"))
 			}
-			if failed := r.Hosts[1].Class == Failed || r.Hosts[1].Class == Unreachable; failed {
-				if problems := r.Hosts[1].Problems(); len(problems) == 0 && !strings.Contains(tt.lab2[1], "build on lab1") {
-					t.Error("lab2 failed without a reason")
-				}
+			if len(r.Hosts[1].Problems()) == 0 {
+				t.Error("lab2 failed without a reason")
 			}
 			for name, h := range f.hosts {
 				for _, image := range h.state.Images {
