@@ -18,8 +18,8 @@ type guestSpec struct {
 	index int // in builder.guests
 	on    []text
 
-	image, context, hostname, state, mark text
-	memory, cpu, processes                text
+	image, context, hostname, state text
+	memory, cpu, processes          text
 
 	init    text
 	command []text
@@ -40,7 +40,6 @@ func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 		{"context", d.text(&g.context, "a number from 2 to 49151")},
 		{"hostname", d.text(&g.hostname, "a hostname")},
 		{"state", d.text(&g.state, orList(states))},
-		{"mark", d.text(&g.mark, "a mark, as default")},
 		{"network", func(name string, v *yaml.Node) { d.network(&g.network, name, v) }},
 		{"init", func(name string, v *yaml.Node) { d.init(g, name, v) }},
 		{"limits", func(name string, v *yaml.Node) {
@@ -205,10 +204,6 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 			return err
 		}
 		return nil
-	})
-	r.value(spec.mark, "mark", func(s string) error {
-		g.Mark = s
-		return checkName(s, maxName)
 	})
 	r.limits(spec, &g.Limits)
 	for _, word := range spec.command {

@@ -92,7 +92,6 @@ type Guest struct {
 	Init        Init
 	Limits      Limits
 	State       string // Running, Stopped or Absent
-	Mark        string // "default" starts at boot
 	Pos         Position
 }
 

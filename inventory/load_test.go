@@ -213,7 +213,7 @@ guests:
     state: stopped
   b: {<<: *a, on: h1, state: running}
   c: {on: *both, image: deb, limits: {<<: *limits, cpu: 2}}
-  d: {<<: [{mark: first}, *a, {mark: second, hostname: x}], image: deb}
+  d: {<<: [{hostname: first}, *a, {hostname: second, context: 300}], image: deb}
 `)
 	h1 := inv.mustHost(t, "h1")
 	if b := h1.mustGuest(t, "b"); b.State != Running || b.Limits.MemoryBytes != 512<<20 {
@@ -222,7 +222,7 @@ guests:
 	if c := h1.mustGuest(t, "c"); c.Limits != (Limits{MemoryBytes: 512 << 20, CPUs: 2}) {
 		t.Errorf("c is %+v", c)
 	}
-	if d := h1.mustGuest(t, "d"); d.Mark != "first" || d.Hostname != "x" || d.State != Stopped {
+	if d := h1.mustGuest(t, "d"); d.Hostname != "first" || d.Context != 300 || d.State != Stopped {
 		t.Errorf("d is %+v", d)
 	}
 	if got := len(inv.mustHost(t, "h2").Guests); got != 3 {
@@ -270,8 +270,8 @@ guests:
 			Guest{Mode: NAT, Forwards: []port.Forward{{Host: 2222, Guest: 22, Proto: "tcp"}, {Addr: netip.MustParseAddr("192.0.2.1"), Host: 53, Guest: 5353, Proto: "udp"}}}},
 		{"nat without any", "{on: h1, image: deb, network: {mode: nat}}",
 			Guest{Mode: NAT}},
-		{"absent and marked", "{on: [h1, all], image: deb, state: absent, mark: default, init: plain}",
-			Guest{State: Absent, Mark: "default"}},
+		{"absent", "{on: [h1, all], image: deb, state: absent, init: plain}",
+			Guest{State: Absent}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			inv := mustLoad(t, hosts+"  g: "+row.guest+"\n")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/guest"
 )
 
 const buildUsage = `vserver NAME build -m METHOD [OPTIONS] [-- METHOD'S ARGUMENTS]
@@ -27,7 +28,7 @@ const buildUsage = `vserver NAME build -m METHOD [OPTIONS] [-- METHOD'S ARGUMENT
   --forward HOST:GUEST[/PROTO]   repeatable, with --nat: a port of the host that leads inside
   --initstyle plain       the guest's own /sbin/init
   --initcommand ARG       repeatable: process 1 and its arguments instead
-  --force                 remove a guest of that name first
+  --force                 replace a guest of that name: its files are lost
 `
 
 // list is a flag that may be given several times.
@@ -191,13 +192,10 @@ func (v verb) build(ctx context.Context, args []string) error {
 		return exitError(1)
 	}
 	// What is wrong with the guest is found before a minute of building.
-	if _, err := v.h.Guests.State(v.name); err == nil {
-		if !b.force {
-			return fmt.Errorf("build guest %s: it is there already (vserver %s delete, or --force)", v.name, v.name)
-		}
-		if err := v.h.Guests.Delete(ctx, v.name); err != nil {
-			return err
-		}
+	_, err = v.h.Guests.State(v.name)
+	old := !errors.Is(err, guest.ErrNoGuest)
+	if old && !b.force {
+		return fmt.Errorf("build guest %s: it is there already (vserver %s delete, or --force)", v.name, v.name)
 	}
 	if err := v.h.Guests.Claim(b.g); err != nil {
 		return err
@@ -207,6 +205,11 @@ func (v verb) build(ctx context.Context, args []string) error {
 		return err
 	}
 	b.g.Image = img.ID
+	if old { // not before the new one's image is there
+		if err := v.h.Guests.Delete(ctx, v.name); err != nil {
+			return err
+		}
+	}
 	return v.h.Guests.Create(ctx, b.g)
 }
 

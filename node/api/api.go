@@ -47,7 +47,6 @@ type Guest struct {
 	Network  Network `json:"network"`
 	Init     Init    `json:"init"`
 	Limits   Limits  `json:"limits"`
-	Mark     string  `json:"mark,omitempty"` // apps/init/mark: "default" starts at boot
 }
 
 // Network is what a guest may use of the network.

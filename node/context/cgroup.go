@@ -236,3 +236,42 @@ func (c Cgroup) Limit(mount, file, value string) error {
 	}
 	return nil
 }
+
+// Settle waits until a guest whose vsnode was killed while starting it either
+// runs its own program or is gone: its first process notices by itself. It
+// says which.
+func (c Cgroup) Settle(ctx context.Context) (runs bool, err error) {
+	for {
+		if full, err := c.Populated(); err != nil || !full {
+			return false, err
+		}
+		pid, err := c.Init()
+		if err != nil {
+			return false, err
+		}
+		if pid != 0 && !unborn(pid) {
+			return true, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		unix.Poll(nil, 1)
+	}
+}
+
+// unborn says whether a process has not called execve since it was forked:
+// PF_FORKNOEXEC among the flags of /proc/PID/stat (proc_pid_stat(5)).
+func unborn(pid int) bool {
+	b, err := os.ReadFile(procFile(pid, "stat"))
+	if err != nil {
+		return true // gone; Populated tells
+	}
+	// The name in parentheses may hold anything.
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(f) < 7 {
+		return true
+	}
+	flags, err := strconv.ParseUint(f[6], 10, 64)
+	const forkNoExec = 0x40
+	return err == nil && flags&forkNoExec != 0
+}

@@ -69,7 +69,6 @@ func (p Paths) Read(name string) (Config, error) {
 	}
 	c.Image = t.scalar("image")
 	c.Hostname = t.scalar("uts/nodename")
-	c.Mark = t.scalar("apps/init/mark")
 	c.Shell = t.scalar("shell")
 	c.Init = api.Init{Style: t.scalar("apps/init/style"), Command: t.list("apps/init/cmd.start")}
 	at := func(file string, err error) error {
@@ -208,7 +207,6 @@ func (p Paths) write(g api.Guest, root string) error {
 		"uts/nodename":         scalar(g.Hostname),
 		"apps/init/style":      scalar(g.Init.Style),
 		"apps/init/cmd.start":  list(g.Init.Command),
-		"apps/init/mark":       scalar(g.Mark),
 		"interfaces/ports":     list(texts(g.Network.Ports)),
 		"netns/forward":        list(texts(g.Network.Forwards)),
 		"cgroup/" + memoryFile: count(g.Limits.MemoryBytes),

@@ -60,7 +60,7 @@ func TestConfigurationIsReadAsItWasWritten(t *testing.T) {
 			Network: api.Network{Mode: api.ModeOwn, Addresses: prefixes("192.168.123.123/24", "2001:db8::1/64"), Dev: "eth0"}}},
 		{"a guest behind the host", api.Guest{Name: "build", Context: 49151,
 			Network: api.Network{Mode: api.ModeNAT, Forwards: forwards(t, "2222:22/tcp", "192.0.2.1:53:53/udp")}}},
-		{"limits, a mark and an init of its own", api.Guest{Name: "x", Context: 2, Mark: "default",
+		{"limits and an init of its own", api.Guest{Name: "x", Context: 2,
 			Init:    api.Init{Style: "command", Command: []string{"/bin/sh", "-c", "exec sleep 1000"}},
 			Limits:  api.Limits{MemoryBytes: 512 << 20, CPUs: 1.5, Processes: 500},
 			Network: api.Network{Mode: api.ModeNAT}}},
@@ -142,13 +142,13 @@ func TestOldTreesAreTakenOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Context != 42 || c.Root != "/vservers/old" || c.Network.Mode != api.ModeOwn || c.Network.Dev != "eth0" || c.Mark != "default" {
+	if c.Context != 42 || c.Root != "/vservers/old" || c.Network.Mode != api.ModeOwn || c.Network.Dev != "eth0" {
 		t.Errorf("read %+v", c)
 	}
 	if d := cmp.Diff(prefixes("192.0.2.10/24", "192.0.2.11/24"), c.Network.Addresses, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff([]string{"flags", "interfaces/0/name", "interfaces/2/ip", "rlimits/rss"}, c.Unknown); d != "" {
+	if d := cmp.Diff([]string{"apps/init/mark", "flags", "interfaces/0/name", "interfaces/2/ip", "rlimits/rss"}, c.Unknown); d != "" {
 		t.Errorf("unknown files: %s", d)
 	}
 }

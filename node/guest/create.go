@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"strconv"
 	"strings"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -122,7 +121,7 @@ func check(g api.Guest) error {
 	switch {
 	case g.Context < api.MinContext || g.Context > api.MaxContext:
 		return fmt.Errorf("context %d: want %d to %d", g.Context, api.MinContext, api.MaxContext)
-	case strings.ContainsAny(g.Hostname+g.Image+g.Mark+n.Dev+strings.Join(g.Init.Command, ""), "\n\x00"):
+	case strings.ContainsAny(g.Hostname+g.Image+n.Dev+strings.Join(g.Init.Command, ""), "\n\x00"):
 		return errors.New("a value has a line break: each is a line in a file")
 	case len(g.Hostname) > 64:
 		return fmt.Errorf("host name %q is longer than 64 characters", g.Hostname)
@@ -289,11 +288,6 @@ func (h *Host) locked(name, verb string, f func() error) error {
 		return fmt.Errorf("%s guest %s: %w", verb, name, err)
 	}
 	return nil
-}
-
-// loopback file of the run directory holds the context, as `run` linked it.
-func (h *Host) writeRunFile(c Config) error {
-	return os.WriteFile(h.runFile(c.Name), []byte(strconv.Itoa(c.Context)+"\n"), 0o644)
 }
 
 // Claim says whether a guest could be created: what is wrong with it is better

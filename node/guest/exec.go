@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vsfleet/vsfleet/node/api"
 	vctx "github.com/vsfleet/vsfleet/node/context"
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
@@ -34,8 +33,12 @@ func (h *Host) Exec(name string, p Program) (*vctx.Running, error) {
 	if err != nil {
 		return nil, err
 	}
+	private, err := hasOwnNet(pid)
+	if err != nil {
+		return nil, fmt.Errorf("guest %s: %w", name, err)
+	}
 	cmd := vctx.Command{
-		InitPID: pid, Cgroup: cg, PrivateNet: c.Network.Mode == api.ModeNAT, Caps: c.Caps,
+		InitPID: pid, Cgroup: cg, PrivateNet: private, Caps: c.Caps,
 		User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -69,6 +72,20 @@ func (h *Host) Exec(name string, p Program) (*vctx.Running, error) {
 		}
 	}
 	return nil, err
+}
+
+// hasOwnNet says whether a process is in another network namespace than we
+// are. The configuration may have changed since the guest was started, and a
+// program that was left in the host's network by mistake would be unfenced.
+func hasOwnNet(pid int) (bool, error) {
+	var ours, theirs unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &ours); err != nil {
+		return false, fmt.Errorf("look at network namespace: %w", err)
+	}
+	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &theirs); err != nil {
+		return false, fmt.Errorf("look at network namespace of process %d: %w", pid, err)
+	}
+	return ours.Dev != theirs.Dev || ours.Ino != theirs.Ino, nil
 }
 
 // init finds the process 1 of a running guest.

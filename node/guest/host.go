@@ -34,6 +34,7 @@ type state struct {
 	Added   []netip.Prefix `json:"added,omitempty"` // addresses that vsnode put onto Dev
 	Context int            `json:"context"`
 	NAT     bool           `json:"nat,omitempty"`
+	Done    bool           `json:"done,omitempty"` // the start came to its end
 }
 
 func (h *Host) readState(name string) (state, error) {
@@ -202,8 +203,9 @@ func (h *Host) natWant(ctx context.Context) (nat.Want, error) {
 	return want, nil
 }
 
-// Sweep cleans up after guests that ended by themselves: their addresses,
-// forwards and cgroups. What a start in progress holds is left to it.
+// Sweep cleans up after guests that ended by themselves (their addresses,
+// forwards and cgroups) and finishes starts whose vsnode was killed after the
+// guest had begun to run. What holds its lock is left alone until it lets go.
 func (h *Host) Sweep(ctx context.Context) error {
 	entries, err := filepath.Glob(filepath.Join(h.RunDir, ".*.state"))
 	if err != nil {
@@ -214,13 +216,21 @@ func (h *Host) Sweep(ctx context.Context) error {
 		name := filepath.Base(path)
 		name = name[1 : len(name)-len(".state")]
 		on, err := h.running(name)
-		if err != nil || on {
+		st, serr := h.readState(name)
+		if err != nil || on && serr == nil && st.Done {
 			errs = append(errs, err)
 			continue
 		}
 		errs = append(errs, h.locked(name, "clean up after", func() error {
-			if on, err := h.running(name); err != nil || on {
+			on, err := h.running(name)
+			if err == nil && on {
+				on, err = h.settled(ctx, name)
+			}
+			switch {
+			case err != nil:
 				return err
+			case on:
+				return h.finish(ctx, name)
 			}
 			return h.release(ctx, name)
 		}))

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -44,7 +45,12 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 		return err
 	}
 	if on {
-		return ErrRunning
+		if on, err = h.settled(ctx, name); err != nil {
+			return err
+		}
+	}
+	if on {
+		return errors.Join(h.finish(ctx, name), ErrRunning)
 	}
 	if _, err := os.Lstat(h.incomplete(name)); err == nil {
 		return errors.New("its data is incomplete: vsnode was killed while it was made; delete it and create it again")
@@ -91,12 +97,42 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	if _, err := vctx.Start(ctx, spec); err != nil {
 		return err
 	}
-	if spec.PrivateNet {
+	return h.finish(ctx, name)
+}
+
+// settled says whether a guest with processes runs, or only has the process of
+// a start that was killed.
+func (h *Host) settled(ctx context.Context, name string) (bool, error) {
+	if st, err := h.readState(name); err == nil && st.Done {
+		return true, nil
+	}
+	_, cg, err := h.cgroup(name)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return cg.Settle(ctx)
+}
+
+// finish does what is left of a start when the guest runs. A vsnode that was
+// killed before it is made up for by the next call.
+func (h *Host) finish(ctx context.Context, name string) error {
+	st, err := h.readState(name)
+	if err != nil || st.Done {
+		return err
+	}
+	if st.NAT {
 		if err := nat.Sync(ctx, h.natWant); err != nil {
 			return err
 		}
 	}
-	return h.writeRunFile(c)
+	// The file that `run` links to, with Linux-VServer's content.
+	if err := os.WriteFile(h.runFile(name), []byte(strconv.Itoa(st.Context)+"\n"), 0o644); err != nil {
+		return err
+	}
+	st.Done = true
+	return h.writeState(name, st)
 }
 
 // spec is what the configuration means for the guest's first process.
