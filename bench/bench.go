@@ -1,0 +1,159 @@
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/node"
+	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
+)
+
+// bench is what all rows use.
+type bench struct {
+	host            *node.Host // in this process, as `vsnode serve` has it
+	vserver         string     // the vsnode binary under its name of an administrator's tool
+	vsnode, vsfleet string
+	image           api.Image // a busybox
+	cgroups         string    // where cgroup v2 is mounted
+	factor          float64
+	guests          int // made until now
+}
+
+func (b *bench) rounds(n int) int { return max(1, int(float64(n)*b.factor)) }
+
+func newBench(ctx context.Context, vsnode, vsfleet string, factor float64) (*bench, error) {
+	b := &bench{factor: factor, vserver: "/run/vserver"}
+	var err error
+	for to, path := range map[*string]string{&b.vsnode: vsnode, &b.vsfleet: vsfleet} {
+		if *to, err = filepath.Abs(path); err != nil {
+			return nil, err
+		}
+		if _, err := os.Stat(*to); err != nil {
+			return nil, fmt.Errorf("%w; make build makes it", err)
+		}
+	}
+	if err := os.Symlink(b.vsnode, b.vserver); err != nil {
+		return nil, err
+	}
+	if b.host, err = node.Open("bench"); err != nil {
+		return nil, err
+	}
+	if b.cgroups, err = vctx.CgroupMount(); err != nil {
+		return nil, err
+	}
+	const archive = "/run/busybox.tar"
+	if err := writeTree(archive); err != nil {
+		return nil, err
+	}
+	spec := api.ImageSpec{Name: "busybox", Method: "template", Args: []string{"-t", archive}}
+	b.image, _, err = b.host.Images.Build(ctx, spec, nil)
+	return b, err
+}
+
+// writeTree writes a root filesystem with one static program that is all of
+// its userland.
+func writeTree(archive string) error {
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		return fmt.Errorf("%w; scripts/install bench installs it", err)
+	}
+	program, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(archive)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w := tar.NewWriter(f)
+	for _, dir := range []string{"bin", "dev", "etc", "proc", "root", "run", "sys", "tmp"} {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755}); err != nil {
+			return err
+		}
+	}
+	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755, Size: int64(len(program))}); err != nil {
+		return err
+	}
+	if _, err := w.Write(program); err != nil {
+		return err
+	}
+	for _, name := range []string{"sh", "sleep", "true"} {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name, Linkname: "busybox", Mode: 0o777}); err != nil {
+			return err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// tree is where the image lies: the peers' root filesystem too.
+func (b *bench) tree() string { return b.host.Images.Tree(b.image.ID) }
+
+// guest makes a guest on the machine's address whose init is the command.
+func (b *bench) guest(ctx context.Context, name string, command ...string) error {
+	b.guests++
+	ports := port.Range{Proto: port.TCP, First: uint16(1024 + b.guests), Last: uint16(1024 + b.guests)}
+	return b.host.Guests.Create(ctx, api.Guest{
+		Name: name, Image: b.image.ID,
+		Network: api.Network{
+			Mode:      api.ModeShared,
+			Addresses: []netip.Prefix{netip.MustParsePrefix(address)},
+			Ports:     []port.Range{ports},
+		},
+		Init: api.Init{Style: "command", Command: command},
+	})
+}
+
+func (b *bench) cgroup(name string) vctx.Cgroup { return vctx.GuestCgroup(b.cgroups, name) }
+
+// bundle makes a plain OCI bundle of the same root filesystem: what the
+// runtime's own spec command writes, with another program. The devices'
+// resources are left out: with them crun 1.8 wants to lock more memory for its
+// BPF program than a virtual machine may let it.
+func (b *bench) bundle(ctx context.Context, runtime, dir string, hostNet bool, args ...string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	spec := exec.CommandContext(ctx, runtime, "spec")
+	spec.Dir = dir
+	if out, err := spec.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s spec: %w: %s", runtime, err, out)
+	}
+	file := filepath.Join(dir, "config.json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var c map[string]any
+	if err := json.Unmarshal(text, &c); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	process, linux := c["process"].(map[string]any), c["linux"].(map[string]any)
+	process["args"], process["terminal"] = args, false
+	c["root"] = map[string]any{"path": b.tree(), "readonly": true}
+	delete(linux, "resources")
+	if hostNet {
+		var keep []any
+		for _, ns := range linux["namespaces"].([]any) {
+			if ns.(map[string]any)["type"] != "network" {
+				keep = append(keep, ns)
+			}
+		}
+		linux["namespaces"] = keep
+	}
+	if text, err = json.Marshal(c); err != nil {
+		return err
+	}
+	return os.WriteFile(file, text, 0o644)
+}

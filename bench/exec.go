@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strconv"
+
+	"github.com/vsfleet/vsfleet/node/guest"
+)
+
+// execRow runs /bin/true in a guest that runs.
+func execRow(ctx context.Context, b *bench) (err error) {
+	const name = "exec"
+	if err := b.guest(ctx, name, "/bin/sleep", "1000000"); err != nil {
+		return err
+	}
+	if err := b.host.Guests.Start(ctx, name, guest.Options{}); err != nil {
+		return err
+	}
+	defer func() {
+		_, serr := b.host.Guests.Stop(ctx, name)
+		err = errors.Join(err, serr)
+	}()
+	pid, err := b.cgroup(name).Init()
+	if err != nil {
+		return err
+	}
+	subjects := []subject{
+		command("vserver NAME exec", b.vserver, name, "exec", "/bin/true"),
+		command("nsenter -a", "nsenter", "-a", "-t", strconv.Itoa(pid), "/bin/true"),
+	}
+	for _, runtime := range []string{"crun", "runc"} {
+		dir := "/run/bundle-exec-" + runtime
+		if err := b.bundle(ctx, runtime, dir, false, "/bin/sleep", "1000000"); err != nil {
+			return err
+		}
+		if err := quietly(ctx, runtime, "run", "--detach", "--bundle", dir, name); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, quietly(ctx, runtime, "delete", "--force", name)) }()
+		subjects = append(subjects, command(runtime+" exec", runtime, "exec", name, "/bin/true"))
+	}
+	return row(ctx, "Run /bin/true in a running guest", b.rounds(50), subjects, []pair{{0, 1, 1.2}, {0, 2, 0}, {0, 3, 0}})
+}

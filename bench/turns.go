@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"time"
+)
+
+// A subject is one way to do what a row is about.
+type subject struct {
+	name string
+	// once does it, and says how long that took without what had to be
+	// prepared or cleared away.
+	once func(ctx context.Context) (time.Duration, error)
+}
+
+// times of a subject, sorted.
+type times []time.Duration
+
+func (t times) median() time.Duration { return t[len(t)/2] }
+
+func (t times) String() string {
+	return fmt.Sprintf("%10s   %s … %s", short(t.median()), short(t[0]), short(t[len(t)-1]))
+}
+
+// short is a duration with three digits.
+func short(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return fmt.Sprintf("%.3g µs", float64(d)/1e3)
+	case d < time.Second:
+		return fmt.Sprintf("%.3g ms", float64(d)/1e6)
+	}
+	return fmt.Sprintf("%.3g s", d.Seconds())
+}
+
+// warm is how often a subject goes before it counts.
+const warm = 2
+
+// turns lets the subjects take turns, each round beginning with another one,
+// so that what else the machine does meets all of them.
+func turns(ctx context.Context, rounds int, subjects []subject) ([]times, error) {
+	all := make([]times, len(subjects))
+	for round := -warm; round < rounds; round++ {
+		for i := range subjects {
+			k := (i + round + warm) % len(subjects)
+			d, err := subjects[k].once(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", subjects[k].name, err)
+			}
+			if round >= 0 {
+				all[k] = append(all[k], d)
+			}
+		}
+	}
+	for _, t := range all {
+		slices.Sort(t)
+	}
+	return all, nil
+}
+
+// A pair is compared: ours and a peer's, by their places among the subjects.
+type pair struct {
+	ours, peer int
+	target     float64 // the ratio aimed at; 0: none
+}
+
+// row measures and prints one row.
+func row(ctx context.Context, title string, rounds int, subjects []subject, pairs []pair) error {
+	all, err := turns(ctx, rounds, subjects)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\n%s\n  %-44s %10s   range of %d\n", title, "", "median", rounds)
+	for i, s := range subjects {
+		fmt.Printf("  %-44s %s\n", s.name, all[i])
+	}
+	for _, p := range pairs {
+		ratio := float64(all[p.ours].median()) / float64(all[p.peer].median())
+		fmt.Printf("  %s : %s = %.2f%s\n", subjects[p.ours].name, subjects[p.peer].name, ratio, verdict(ratio, p.target))
+	}
+	return nil
+}
+
+func verdict(ratio, target float64) string {
+	switch {
+	case target == 0:
+		return ""
+	case ratio <= target:
+		return fmt.Sprintf("   (target %g: met)", target)
+	case ratio <= 2*target:
+		return fmt.Sprintf("   (target %g: within twice)", target)
+	}
+	return fmt.Sprintf("   (target %g: missed)", target)
+}
+
+// command is a subject that runs a program.
+func command(name, path string, args ...string) subject {
+	return subject{name, func(ctx context.Context) (time.Duration, error) {
+		return timed(func() error { return quietly(ctx, path, args...) })
+	}}
+}
+
+// quietly runs a program; what it says becomes the error if it fails.
+func quietly(ctx context.Context, path string, args ...string) error {
+	err := exec.CommandContext(ctx, path, args...).Run()
+	if err == nil {
+		return nil
+	}
+	// Once more for the reason: a pipe for it would have been measured too.
+	out, again := exec.CommandContext(ctx, path, args...).CombinedOutput()
+	return fmt.Errorf("%s %q: %w; run again: %w: %s", path, args, err, errors.Join(again), out)
+}
+
+func timed(f func() error) (time.Duration, error) {
+	start := time.Now()
+	err := f()
+	return time.Since(start), err
+}
