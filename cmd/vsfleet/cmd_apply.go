@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -75,6 +76,9 @@ func (a *app) report(ctx context.Context, report *rollout.Report, diff bool) err
 	}
 	a.sayForeign(report)
 	if !a.quiet {
+		if nothing(report) {
+			fmt.Fprintln(a.stderr, "nothing to change")
+		}
 		if err := view.Recap(a.stderr, outcomes(report)); err != nil {
 			return err
 		}
@@ -82,6 +86,16 @@ func (a *app) report(ctx context.Context, report *rollout.Report, diff bool) err
 		return err
 	}
 	return ended(ctx, statuses(report)...)
+}
+
+// nothing says whether all hosts were found as they should be.
+func nothing(report *rollout.Report) bool {
+	for _, h := range report.Hosts {
+		if h.Class != rollout.OK {
+			return false
+		}
+	}
+	return true
 }
 
 func (a *app) printSteps(report *rollout.Report) error {

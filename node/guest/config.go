@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -216,7 +217,7 @@ func (p Paths) write(g api.Guest, root string) error {
 		f.text["netns/nat"] = present
 	}
 	if g.Limits.CPUs > 0 {
-		f.text["cgroup/"+cpuFile] = fmt.Sprintf("%d %d\n", int64(g.Limits.CPUs*cpuPeriod), cpuPeriod)
+		f.text["cgroup/"+cpuFile] = fmt.Sprintf("%d %d\n", int64(math.Round(g.Limits.CPUs*cpuPeriod)), cpuPeriod)
 	}
 	for i, a := range g.Network.Addresses {
 		dir := "interfaces/" + strconv.Itoa(i) + "/"
