@@ -4,6 +4,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/transport"
 )
@@ -35,10 +36,14 @@ func (l *lastLines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String is the last lines on one.
+// String is the last lines on one, of a session that has ended. What that
+// left behind may hold the stream open.
 func (l *lastLines) String() string {
 	if l.done != nil {
-		<-l.done
+		select {
+		case <-l.done:
+		case <-time.After(time.Second):
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

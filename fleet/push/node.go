@@ -217,7 +217,9 @@ func (n *Node) read() error {
 			n.session.Close()
 			return fmt.Errorf("%s: vsnode: %w", n.conn.Name(), err)
 		}
-		exit, err := n.session.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+		exit, err := n.session.Wait(ctx)
+		cancel()
 		if err == nil {
 			err = fmt.Errorf("%s: vsnode ended with exit status %d", n.conn.Name(), exit)
 		}

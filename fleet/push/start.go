@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"regexp"
@@ -110,12 +111,12 @@ func begin(ctx context.Context, conn *transport.Conn, dir string, carry []*binar
 	switch {
 	case err == nil:
 		return nil, g, nil
-	case g.serves:
-		return nil, g, fmt.Errorf("%s: %w", conn.Name(), err)
 	case ctx.Err() != nil:
 		return nil, g, fmt.Errorf("%w (%v)", context.Cause(ctx), err)
+	case !errors.Is(err, io.EOF):
+		return nil, g, fmt.Errorf("%s: %w", conn.Name(), err)
 	}
-	exit, end := s.Wait()
+	exit, end := s.Wait(ctx)
 	said := stderr.String()
 	switch {
 	case end != nil:

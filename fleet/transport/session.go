@@ -115,11 +115,14 @@ func try(ctx context.Context, do func() error) error {
 // here before it has ended by itself.
 func (s *Session) Close() { s.close() }
 
-// Wait waits for the command to end, after Stdout and Stderr have. A status
-// other than 0 is no error; a signal is a [SignalError] beside 128 and its
-// number, as in a shell.
-func (s *Session) Wait() (exit int, err error) {
-	return s.conn.status(s.ssh.Wait(), s.said)
+// Wait waits for the command to end; read Stdout and Stderr to their ends
+// first. A status other than 0 is no error; a signal is a [SignalError] beside
+// 128 and its number, as in a shell.
+func (s *Session) Wait(ctx context.Context) (exit int, err error) {
+	if err = try(ctx, s.ssh.Wait); err != nil && ctx.Err() != nil {
+		return -1, s.conn.explain(err)
+	}
+	return s.conn.status(err, s.said)
 }
 
 // status of a session that ended with err.

@@ -159,7 +159,7 @@ func TestLostHostIsUnreachable(t *testing.T) {
 func TestManyHandshakesAtAThrottledDoor(t *testing.T) {
 	server := sshtest.Start(t, sshtest.Options{Config: []string{"MaxStartups 10:30:100"}})
 	d := dialer(t)
-	const n = 40
+	const n = 30
 	errs := make(chan error, n)
 	for range n {
 		go func() {

@@ -123,8 +123,9 @@ func (s *Server) run() bool {
 		s.t.Fatal(err)
 	}
 	defer log.Close()
-	// sshd wants /run/sshd, which is not this test's to make.
-	script := `mount -t tmpfs tmpfs /run && mount -t proc proc /proc && mkdir /run/sshd &&
+	// sshd wants /run/sshd, which is not this test's to make; what root has in
+	// .bashrc is not its matter.
+	script := `mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /root && mount -t proc proc /proc && mkdir /run/sshd &&
 		exec /usr/sbin/sshd -D -e -f "$0" -o "ListenAddress=127.0.0.1:$1"`
 	s.daemon = exec.Command("/bin/sh", "-c", script, filepath.Join(s.Dir, "sshd_config"), fmt.Sprint(s.Port))
 	s.daemon.Stderr = log

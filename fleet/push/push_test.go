@@ -1,0 +1,564 @@
+package push
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/vsfleet/vsfleet/fleet/transport"
+	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// built are the vsnodes of testdata by flavour: the tests share them.
+var built sync.Map
+
+// vsnode of testdata, as vsfleet carries it.
+func vsnode(t testing.TB, flavour string) fstest.MapFS {
+	t.Helper()
+	build, _ := built.LoadOrStore(flavour, sync.OnceValues(func() (fstest.MapFS, error) {
+		dir, err := os.MkdirTemp("", "vsnode-test-")
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(dir)
+		file := filepath.Join(dir, "vsnode")
+		cmd := exec.Command("go", "build", "-ldflags", "-s -w -X main.flavour="+flavour, "-o", file, "./testdata/vsnode")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("%w\n%s", err, out)
+		}
+		b, err := os.ReadFile(file)
+		return carry(b), err
+	}))
+	files, err := build.(func() (fstest.MapFS, error))()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// carry packs a program for both architectures.
+func carry(program []byte) fstest.MapFS {
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		panic(err)
+	}
+	files := fstest.MapFS{}
+	sum := fmt.Sprintf("%x %d\n", sha256.Sum256(program), len(program))
+	for _, arch := range []string{"amd64", "arm64"} {
+		files["vsnode-linux-"+arch+".zst"] = &fstest.MapFile{Data: enc.EncodeAll(program, nil)}
+		files["vsnode-linux-"+arch+".sha256"] = &fstest.MapFile{Data: []byte(sum)}
+	}
+	return files
+}
+
+// host is a real sshd that counts the commands it is given.
+type host struct {
+	*sshtest.Server
+	t    *testing.T
+	opts Options
+}
+
+// newHost starts one; login may hold lines of shell that run before a command.
+func newHost(t *testing.T, login string) *host {
+	t.Helper()
+	t.Setenv("SSH_AUTH_SOCK", "")
+	commands := filepath.Join(t.TempDir(), "commands")
+	h := &host{t: t, opts: Options{Dir: filepath.Join(t.TempDir(), "vsnode"), Binaries: vsnode(t, "one")}}
+	h.Server = sshtest.Start(t, sshtest.Options{
+		Login: "echo >>" + commands + "\n" + login + "\n" + `exec sh -c "$SSH_ORIGINAL_COMMAND"`,
+	})
+	h.Dir = commands
+	return h
+}
+
+// commands that the host was given.
+func (h *host) commands() int {
+	b, err := os.ReadFile(h.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		h.t.Fatal(err)
+	}
+	return len(b)
+}
+
+func (h *host) dial() *transport.Conn {
+	h.t.Helper()
+	c, err := new(transport.Dialer).Dial(h.t.Context(), transport.Settings{
+		Name: "web1", Address: "127.0.0.1", Port: h.Port, Identity: h.Identity, KnownHosts: h.KnownHosts,
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func (h *host) start() *Node {
+	h.t.Helper()
+	n, err := h.opts.Start(h.t.Context(), h.dial())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return n
+}
+
+// refuses wants Start to fail with a text.
+func (h *host) refuses(want ...string) {
+	h.t.Helper()
+	_, err := h.opts.Start(h.t.Context(), h.dial())
+	if err == nil {
+		h.t.Fatal("vsnode started")
+	}
+	for _, w := range want {
+		if !strings.Contains(err.Error(), w) {
+			h.t.Errorf("error %q\ndoes not say %q", err, w)
+		}
+	}
+	if transport.Unreachable(err) {
+		h.t.Errorf("%v: the host was reached", err)
+	}
+}
+
+// files of the host's directory, without those that are being uploaded.
+func (h *host) files(pattern string) []string {
+	h.t.Helper()
+	names, err := filepath.Glob(filepath.Join(h.opts.Dir, pattern))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return names
+}
+
+func TestStart(t *testing.T) {
+	h := newHost(t, "")
+	n := h.start()
+	if !n.Pushed || h.commands() != 3 {
+		t.Errorf("cold: pushed %t by %d commands, want it pushed by 3", n.Pushed, h.commands())
+	}
+	st, err := n.State(t.Context())
+	if err != nil || st.Host.Version != "one" {
+		t.Errorf("state %+v, error %v", st, err)
+	}
+	files := h.files("*/vsnode")
+	if len(files) != 1 {
+		t.Fatalf("files %v, want one", files)
+	}
+	if info, err := os.Lstat(files[0]); err != nil || info.Mode() != 0o700 {
+		t.Errorf("%s: %v, error %v", files[0], info.Mode(), err)
+	}
+	if left := h.files(".upload-*"); left != nil {
+		t.Errorf("left over: %v", left)
+	}
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := n.State(t.Context()); err == nil {
+		t.Error("a closed node answers")
+	}
+
+	before := h.commands()
+	n = h.start()
+	if n.Pushed || h.commands() != before+1 {
+		t.Errorf("warm: pushed %t by %d commands, want 1", n.Pushed, h.commands()-before)
+	}
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+
+	h.opts.Binaries = vsnode(t, "two")
+	n = h.start()
+	if st, err := n.State(t.Context()); !n.Pushed || err != nil || st.Host.Version != "two" {
+		t.Errorf("another version: pushed %t, state %+v, error %v", n.Pushed, st, err)
+	}
+}
+
+// tools a host needs besides one that unpacks.
+var tools = []string{"sh", "find", "uname", "id", "mkdir", "chmod", "sha256sum", "sync", "mv", "rm", "ls", "grep", "cat", "printf"}
+
+func TestStartByWhatAHostHas(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		tools []string
+	}{
+		{"a host with zstd and gzip", []string{"zstd", "gzip"}},
+		{"a host with gzip alone", []string{"gzip"}},
+		{"a host with neither", nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			bin := t.TempDir()
+			for _, name := range append(row.tools, tools...) {
+				path, err := exec.LookPath(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h := newHost(t, "PATH="+bin)
+			if n := h.start(); !n.Pushed {
+				t.Error("not pushed")
+			}
+		})
+	}
+}
+
+func TestStartRefusals(t *testing.T) {
+	broken := func(change func(zst []byte) []byte) fstest.MapFS {
+		files := fstest.MapFS{}
+		for name, f := range vsnode(t, "one") {
+			data := bytes.Clone(f.Data)
+			if strings.HasSuffix(name, ".zst") {
+				data = change(data)
+			}
+			files[name] = &fstest.MapFile{Data: data}
+		}
+		return files
+	}
+	other := carry([]byte("another program"))
+	for _, row := range []struct {
+		name, login string
+		files       fs.FS
+		before      string // on the host, with DIR
+		want        []string
+	}{
+		{name: "a vsfleet without vsnodes says how to build one", files: fstest.MapFS{},
+			want: []string{"make build"}},
+		{name: "a machine that vsnode is not made for is named", login: "PATH=FAKE:$PATH",
+			before: `printf "#!/bin/sh\necho riscv64\n" >FAKE/uname; chmod 755 FAKE/uname`, want: []string{"web1", "riscv64"}},
+		{name: "a user who is not root is told what to do", login: "PATH=FAKE:$PATH",
+			before: `printf "#!/bin/sh\necho 1000\n" >FAKE/id; chmod 755 FAKE/id`, want: []string{"web1", "not root", "become"}},
+		{name: "a stream that ends too early leaves nothing",
+			files: broken(func(b []byte) []byte { return b[:len(b)/2] }), want: []string{"web1", "push"}},
+		{name: "what is not what was meant leaves nothing",
+			files: broken(func([]byte) []byte { return other["vsnode-linux-amd64.zst"].Data }),
+			want:  []string{"web1", "what arrived is not what was sent"}},
+		{name: "a full file system is told",
+			before: "mkdir -p DIR; mount -t tmpfs -o size=64k,mode=700 none DIR", want: []string{"web1", "No space left"}},
+		{name: "a read-only file system is told",
+			before: "mkdir -p DIR; mount -t tmpfs -o ro,mode=700 none DIR", want: []string{"web1", "Read-only"}},
+		{name: "a file system without programs is told",
+			before: "mkdir -p DIR; mount -t tmpfs -o noexec,mode=700 none DIR", want: []string{"web1", "noexec"}},
+		{name: "a directory of somebody else is told",
+			before: "mkdir -p DIR; chown nobody DIR", want: []string{"web1", "does not belong to root"}},
+		{name: "a login that ends is shown with its last words",
+			login: "echo this account is closed; exit 1", want: []string{"web1", "this account is closed"}},
+		{name: "chatter without end is cut off",
+			login: "while :; do echo chatter; done", want: []string{"web1", "65536 bytes", "chatter"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			fake := t.TempDir()
+			h := newHost(t, strings.ReplaceAll(row.login, "FAKE", fake))
+			if row.files != nil {
+				h.opts.Binaries = row.files
+			}
+			if row.before != "" {
+				script := strings.NewReplacer("DIR", h.opts.Dir, "FAKE", fake).Replace(row.before)
+				if exit, err := h.dial().Exec(t.Context(), script, nil, nil, nil); exit != 0 || err != nil {
+					t.Fatalf("exit %d, error %v", exit, err)
+				}
+			}
+			h.refuses(row.want...)
+			if left := append(h.files(".upload-*"), h.files("*/vsnode")...); left != nil {
+				t.Errorf("left over: %v", left)
+			}
+		})
+	}
+}
+
+func TestPushOfOneArchitecture(t *testing.T) {
+	h := newHost(t, "")
+	files := fstest.MapFS{}
+	for name, f := range vsnode(t, "one") {
+		if strings.Contains(name, "arm64") {
+			files[name] = f
+		}
+	}
+	h.opts.Binaries = files
+	h.refuses("web1", "no vsnode for linux/amd64", "make build")
+}
+
+func TestVsnodeThatAnotherCouldHaveWrittenIsReplaced(t *testing.T) {
+	h := newHost(t, "")
+	h.start()
+	file := h.files("*/vsnode")[0]
+	for _, row := range []struct{ name, change string }{
+		{"another owner", "chown nobody FILE"},
+		{"open to others", "chmod 755 FILE"},
+		{"another size", "cp -p FILE FILE.new; echo >>FILE.new; mv FILE.new FILE"},
+		{"a link", "mv FILE /tmp/elsewhere.$$; ln -s /tmp/elsewhere.$$ FILE"},
+		{"a directory open to others", "chmod 777 DIR"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			script := strings.NewReplacer("FILE", file, "DIR", h.opts.Dir, "/tmp/", filepath.Dir(h.Dir)+"/").Replace(row.change)
+			if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			if n := h.start(); !n.Pushed {
+				t.Error("it was started as it is")
+			}
+			if n := h.start(); n.Pushed {
+				t.Error("it was not put right")
+			}
+		})
+	}
+}
+
+func TestPushesAtOnce(t *testing.T) {
+	h := newHost(t, "")
+	var all sync.WaitGroup
+	for range 6 {
+		conn := h.dial()
+		all.Go(func() {
+			n, err := h.opts.Start(t.Context(), conn)
+			if err == nil {
+				_, err = n.State(t.Context())
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if left := h.files(".upload-*"); left != nil || len(h.files("*/vsnode")) != 1 {
+		t.Errorf("left over: %v, files %v", left, h.files("*/vsnode"))
+	}
+}
+
+// half begins an upload and leaves it in the middle.
+func half(t *testing.T, h *host) *transport.Session {
+	t.Helper()
+	list, err := readBinaries(h.opts.Binaries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := h.dial().Pipe(t.Context(), shell(uploadScript(h.opts.Dir, ".upload-half", list[0], "zstd")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stdin.Write(list[0].zst[:len(list[0].zst)/2]); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the upload to begin", func() bool { return h.files(".upload-half") != nil })
+	return s
+}
+
+func TestUploadsThatWereKilled(t *testing.T) {
+	t.Run("a controller that goes leaves nothing", func(t *testing.T) {
+		h := newHost(t, "")
+		half(t, h).Close()
+		waitFor(t, "the half upload to go", func() bool { return h.files(".upload-*") == nil })
+		h.start()
+	})
+	t.Run("a host that goes leaves what a later push removes", func(t *testing.T) {
+		h := newHost(t, "")
+		half(t, h)
+		h.Kill()
+		again := newHost(t, "")
+		again.opts = h.opts
+		again.start()
+		if h.files(".upload-half") == nil {
+			t.Fatal("an upload of this hour was removed: it may be another controller's")
+		}
+		old := time.Now().Add(-2 * time.Hour)
+		if err := os.Chtimes(h.files(".upload-half")[0], old, old); err != nil {
+			t.Fatal(err)
+		}
+		again.opts.Binaries = vsnode(t, "two")
+		again.start()
+		if left := h.files(".upload-*"); left != nil {
+			t.Errorf("left over: %v", left)
+		}
+	})
+}
+
+func TestOldVersionsGo(t *testing.T) {
+	h := newHost(t, "")
+	h.start()
+	one := filepath.Base(filepath.Dir(h.files("*/vsnode")[0]))
+	sleep, err := os.ReadFile("/bin/sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := func(char string, age time.Duration) string {
+		dir := filepath.Join(h.opts.Dir, strings.Repeat(char, 64))
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "vsnode"), sleep, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		then := time.Now().Add(-age)
+		if err := os.Chtimes(dir, then, then); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Base(dir)
+	}
+	const month = 32 * 24 * time.Hour
+	version("a", month)
+	used := version("b", month)
+	young := version("c", time.Hour)
+	s, err := h.dial().Pipe(t.Context(), filepath.Join(h.opts.Dir, used, "vsnode")+" 1000 & pid=$!; cat; kill $pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stdin.Close()
+
+	h.opts.Binaries = vsnode(t, "two")
+	n := h.start()
+	got := map[string]bool{}
+	for _, f := range h.files("*/vsnode") {
+		got[filepath.Base(filepath.Dir(f))] = true
+	}
+	list, err := readBinaries(h.opts.Binaries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 4 || !got[one] || !got[used] || !got[young] || !got[list[0].hash] || n.Version != list[0].hash[:12] {
+		t.Errorf("there are %v", got)
+	}
+}
+
+func TestChatterOfALoginShell(t *testing.T) {
+	h := newHost(t, `echo "Welcome to web1!"; printf "\000vsnode-serve-2\n\000\000vsnode\n"; echo "bash: cannot set terminal" >&2`)
+	n := h.start()
+	if _, err := n.State(t.Context()); err != nil {
+		t.Error(err)
+	}
+	var out bytes.Buffer
+	args := []string{"a b", "it's", `"$HOME"`, "!x", ""}
+	exit, err := n.Run(t.Context(), nil, &out, nil, append([]string{"echo"}, args...)...)
+	if exit != 0 || err != nil || out.String() != strings.Join(args, "|") {
+		t.Errorf("exit %d, error %v, stdout %q", exit, err, &out)
+	}
+	out.Reset()
+	data := strings.Repeat("\x00vsnode-run-1\n", 100_000)
+	exit, err = n.Run(t.Context(), strings.NewReader(data), &out, nil, "cat")
+	if exit != 7 || err != nil || out.String() != data {
+		t.Errorf("exit %d, error %v, %d bytes of %d", exit, err, out.Len(), len(data))
+	}
+}
+
+func waitFor(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// plan of steps with these names.
+func plan(run string, names ...string) api.Apply {
+	req := api.Apply{Run: run}
+	for _, n := range names {
+		req.Steps = append(req.Steps, api.Step{Kind: api.StepStart, Name: n})
+	}
+	return req
+}
+
+func TestApply(t *testing.T) {
+	n := newHost(t, "").start()
+	t.Run("events come in order and before the result", func(t *testing.T) {
+		var events []api.Event
+		r, err := n.Apply(t.Context(), plan("1", "count", "nothing"), func(e api.Event) { events = append(events, e) })
+		if err != nil || len(r.Results) != 2 || len(events) != 500 {
+			t.Fatalf("%d events, results %v, error %v", len(events), r, err)
+		}
+		for i, e := range events {
+			if e.Done != int64(i) {
+				t.Fatalf("event %d is number %d", i, e.Done)
+			}
+		}
+	})
+	t.Run("a cancelled plan is undone, and told", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		req := plan("2", "wait")
+		req.Steps[0].Why = filepath.Join(t.TempDir(), "undone")
+		r, err := n.Apply(ctx, req, func(api.Event) { cancel() })
+		if err != nil || len(r.Results) != 1 || r.Results[0].Outcome != api.Skipped {
+			t.Errorf("results %v, error %v", r, err)
+		}
+		if _, err := os.Stat(req.Steps[0].Why); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("requests run side by side, and each is cancelled alone", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() {
+			_, err := n.Stat(ctx)
+			ended <- err
+		}()
+		if _, err := n.State(t.Context()); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("an error is the host's, fit for a terminal", func(t *testing.T) {
+		_, err := n.Check(t.Context())
+		var remote *RemoteError
+		if !errors.As(err, &remote) || err.Error() != "web1: check[2J fails here" {
+			t.Errorf("error %q", err)
+		}
+	})
+	t.Run("a panic is an error, and the next request is answered", func(t *testing.T) {
+		if _, err := n.Apply(t.Context(), plan("3", "panic"), nil); err == nil || !strings.Contains(err.Error(), "as asked") {
+			t.Errorf("error %v", err)
+		}
+		if _, err := n.State(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("results that are missing are no results", func(t *testing.T) {
+		if _, err := n.Apply(t.Context(), plan("4", "forget", "nothing"), nil); err == nil {
+			t.Error("no error")
+		}
+	})
+	t.Run("an event of a step that is none ends the session", func(t *testing.T) {
+		if _, err := n.Apply(t.Context(), plan("5", "lie"), nil); err == nil || !strings.Contains(err.Error(), "step") {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestVsnodeThatDiesIsTold(t *testing.T) {
+	n := newHost(t, "").start()
+	_, err := n.Apply(t.Context(), plan("1", "die"), nil)
+	if err == nil || !strings.Contains(err.Error(), "web1") || !strings.Contains(err.Error(), "exit status 3") || transport.Unreachable(err) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestControllerThatIsKilledIsUndone(t *testing.T) {
+	h := newHost(t, "")
+	conn := h.dial()
+	n, err := h.opts.Start(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := plan("1", "wait")
+	req.Steps[0].Why = filepath.Join(t.TempDir(), "undone")
+	_, err = n.Apply(t.Context(), req, func(api.Event) { go conn.Close() })
+	if !transport.Unreachable(err) {
+		t.Errorf("error %v", err)
+	}
+	waitFor(t, "the host to undo", func() bool {
+		_, err := os.Stat(req.Steps[0].Why)
+		return err == nil
+	})
+}

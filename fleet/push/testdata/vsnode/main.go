@@ -1,0 +1,82 @@
+// Command vsnode is for the tests of fleet/push: it serves a host that is not
+// there, and does what the steps' names say.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/serve"
+)
+
+// flavour makes builds differ.
+var flavour string
+
+func main() {
+	switch os.Args[1] {
+	case "serve":
+		if err := serve.Serve(context.Background(), os.Stdin, os.Stdout, host{}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	case "echo":
+		fmt.Print(strings.Join(os.Args[2:], "|"))
+	case "cat":
+		io.Copy(os.Stdout, os.Stdin)
+		os.Exit(7)
+	}
+}
+
+type host struct{}
+
+func (host) State(context.Context) (api.State, error) {
+	return api.State{Host: api.Host{Hostname: "fake", Version: flavour}}, nil
+}
+
+func (host) Check(context.Context) (api.Check, error) {
+	return api.Check{}, errors.New("check\x1b[2J fails\nhere")
+}
+
+func (host) Stat(ctx context.Context) (api.Stat, error) {
+	<-ctx.Done()
+	return api.Stat{}, ctx.Err()
+}
+
+// Apply does each step by its name; Why is a file.
+func (host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
+	var r api.ApplyResult
+	for i, s := range req.Steps {
+		result := api.StepResult{Outcome: api.Changed}
+		switch s.Name {
+		case "count":
+			for n := range 500 {
+				emit(api.Event{Run: req.Run, Step: i, Message: "counting", Done: int64(n), Total: 500})
+			}
+		case "wait":
+			emit(api.Event{Run: req.Run, Step: i, Message: "waiting"})
+			<-ctx.Done()
+			for range 100 { // to nobody, where the controller is gone
+				emit(api.Event{Run: req.Run, Step: i, Message: "undoing"})
+			}
+			if err := os.WriteFile(s.Why, []byte("undone"), 0o600); err != nil {
+				return r, err
+			}
+			result.Outcome = api.Skipped
+		case "panic":
+			panic("as asked")
+		case "die":
+			os.Exit(3)
+		case "lie":
+			emit(api.Event{Run: req.Run, Step: 1 << 40})
+		case "forget":
+			continue
+		}
+		r.Results = append(r.Results, result)
+	}
+	return r, nil
+}
