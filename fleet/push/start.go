@@ -117,7 +117,7 @@ func begin(ctx context.Context, conn *transport.Conn, dir string, carry []*binar
 		return nil, g, fmt.Errorf("%s: %w", conn.Name(), err)
 	}
 	exit, end := s.Wait(ctx)
-	said := stderr.String()
+	said := cmp.Or(stderr.String(), "nothing on standard error")
 	switch {
 	case end != nil:
 		return nil, g, end // lost, or sudo

@@ -1,0 +1,292 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
+)
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDialRefusals(t *testing.T) {
+	server := sshtest.Start(t, sshtest.Options{})
+	shown := ssh.FingerprintSHA256(server.HostKey.PublicKey())
+	dir := t.TempDir()
+	other, otherFile := sshtest.NewKey(t, dir, "other")
+	otherPrint := ssh.FingerprintSHA256(other.PublicKey())
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecdsaKey, err := ssh.NewPublicKey(private.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked, err := ssh.MarshalPrivateKeyWithPassphrase(private, "", []byte("secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "locked"), string(pem.EncodeToMemory(locked)))
+	known := func(lines string) func(*Settings) {
+		return func(s *Settings) {
+			s.KnownHosts = filepath.Join(t.TempDir(), "known_hosts")
+			write(t, s.KnownHosts, lines)
+		}
+	}
+	for _, row := range []struct {
+		name   string
+		change func(*Settings)
+		want   []string
+	}{
+		{"an unknown host key is shown, with the line that would make it known", known("# empty\n"),
+			[]string{"is not known", shown, "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", strings.TrimSpace(server.KnownHostsLine(server.HostKey.PublicKey()))}},
+		{"a changed host key is refused, both are shown, and where the old one is", known("# first\n" + server.KnownHostsLine(other.PublicKey())),
+			[]string{"CHANGED", shown, otherPrint, "known_hosts:2", "ssh-keygen -f", "-R '[127.0.0.1]:"}},
+		{"a revoked host key is refused", known("@revoked * " + string(ssh.MarshalAuthorizedKey(server.HostKey.PublicKey()))),
+			[]string{"revoked", shown, "known_hosts:1"}},
+		{"a host without a key of the known type is refused", known(server.KnownHostsLine(ecdsaKey)),
+			[]string{"no host key of a type that known_hosts holds"}},
+		{"a broken known_hosts is named with its line", known("\nweb1 ssh-ed25519 nonsense\n"),
+			[]string{"known_hosts:2"}},
+		{"a wrong key is told with its fingerprint", func(s *Settings) { s.Identity = otherFile },
+			[]string{"permission denied", "root", otherFile, otherPrint, "authorized_keys"}},
+		{"a user whom nobody knows is told", func(s *Settings) { s.User = "no-such-user" },
+			[]string{"permission denied", "no-such-user"}},
+		{"an identity that is not there is named", func(s *Settings) { s.Identity = "/no/such/key" },
+			[]string{"read identity", "/no/such/key"}},
+		{"an identity with a passphrase wants the agent", func(s *Settings) { s.Identity = filepath.Join(dir, "locked") },
+			[]string{"passphrase", "ssh-add"}},
+		{"a port where nothing listens", func(s *Settings) { s.Port = 1 }, []string{"connection refused", "is its sshd running"}},
+		{"a name that is not there", func(s *Settings) { s.Address = "web1.invalid" }, []string{"web1.invalid"}},
+		{"a jump host that cannot be", func(s *Settings) { s.Jump = "user@" }, []string{"jump host", "want [user@]host[:port]"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := settings(server)
+			row.change(&s)
+			refused(t, s, row.want...)
+		})
+	}
+}
+
+// refused wants that a host cannot be reached, for a reason.
+func refused(t *testing.T, s Settings, want ...string) {
+	t.Helper()
+	c, err := dialer(t).Dial(t.Context(), s)
+	if err == nil {
+		c.Close()
+		t.Fatal("it was reached")
+	}
+	for _, w := range append(want, "connect to web1 ") {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q\ndoes not say %q", err, w)
+		}
+	}
+	if !Unreachable(err) {
+		t.Errorf("%v: Unreachable says no", err)
+	}
+}
+
+func TestServersThatDoNotAnswer(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		serve func(*fake, int, net.Conn)
+		want  []string
+		tries int
+	}{
+		{"one that says nothing", mute, []string{"SSH handshake: no answer within 200ms"}, 1},
+		{"one that does not end the authentication", func(f *fake, _ int, c net.Conn) {
+			f.config.PublicKeyCallback = func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { select {} }
+			f.greet(c)
+		}, []string{"authenticate as root: no answer within 200ms"}, 1},
+		{"one that hangs up after the host key", func(f *fake, _ int, c net.Conn) {
+			f.config.PublicKeyCallback = func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) {
+				c.Close()
+				return nil, errors.New("closed")
+			}
+			f.greet(c)
+		}, []string{"closed the connection while root authenticated"}, 1},
+		{"one that is no sshd", drops(1, "HTTP/1.1 400 Bad Request\r\n\r\n"), nil, 2},
+		{"one that punishes is not tried again", drops(100, "Not allowed at this time\r\n"),
+			[]string{"Not allowed at this time"}, 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			f := newFake(t, row.serve)
+			f.settings.ConnectTimeout = 200 * time.Millisecond
+			if row.want == nil { // the second try gets through
+				f.settings.ConnectTimeout = 0
+				dial(t, f.settings)
+			} else {
+				refused(t, f.settings, row.want...)
+			}
+			if n := int(f.accepted.Load()); n != row.tries {
+				t.Errorf("%d connections, want %d", n, row.tries)
+			}
+		})
+	}
+}
+
+func TestDroppedConnectionsAreTriedAgain(t *testing.T) {
+	f := newFake(t, drops(3, "Exceeded MaxStartups\r\n"))
+	c := dial(t, f.settings)
+	var out bytes.Buffer
+	if exit, err := c.Exec(t.Context(), "hello", nil, &out, nil); exit != 0 || err != nil || out.String() != "hello" {
+		t.Errorf("exit %d, error %v, stdout %q", exit, err, &out)
+	}
+	t.Run("but not for ever", func(t *testing.T) {
+		f := newFake(t, drops(100, ""))
+		refused(t, f.settings, "closed the connection at once, 8 times", "MaxStartups")
+	})
+}
+
+func TestDialThatIsCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	f := newFake(t, func(*fake, int, net.Conn) { cancel() })
+	_, err := dialer(t).Dial(ctx, f.settings)
+	if !errors.Is(err, context.Canceled) || Unreachable(err) {
+		t.Errorf("error %v, want that it was cancelled", err)
+	}
+}
+
+func TestHostThatFallsSilentIsLost(t *testing.T) {
+	f := newFake(t, silent)
+	f.settings.KeepAlive = 20 * time.Millisecond
+	c := dial(t, f.settings)
+	exit, err := c.Exec(t.Context(), "anything", nil, nil, nil)
+	if exit != -1 || !Unreachable(err) || !strings.Contains(err.Error(), "no answer for 60ms") {
+		t.Errorf("exit %d, error %v", exit, err)
+	}
+}
+
+func TestIdleHostThatAnswersIsKept(t *testing.T) {
+	asked := make(chan string, 10)
+	f := newFake(t, func(f *fake, _ int, c net.Conn) {
+		_, reqs := f.greet(c)
+		for r := range reqs {
+			asked <- r.Type
+			_ = r.Reply(false, nil) // as sshd answers what it does not know
+		}
+	})
+	f.settings.KeepAlive = 5 * time.Millisecond
+	c := dial(t, f.settings)
+	for range 2 * maxMisses {
+		if r := <-asked; r != "keepalive@openssh.com" {
+			t.Fatalf("asked for %q", r)
+		}
+	}
+	if _, err := c.RTT(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// serveAgent serves an agent with these keys, and gives its socket.
+func serveAgent(t *testing.T, keys ...string) string {
+	t.Helper()
+	ring := agent.NewKeyring()
+	for _, file := range keys {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := ssh.ParseRawPrivateKey(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ring.Add(agent.AddedKey{PrivateKey: key}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	socket := filepath.Join(t.TempDir(), "agent")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return // the test has ended
+			}
+			go func() {
+				_ = agent.ServeAgent(ring, c) // until the client hangs up
+				c.Close()
+			}()
+		}
+	}()
+	return socket
+}
+
+func TestAgent(t *testing.T) {
+	server := sshtest.Start(t, sshtest.Options{})
+	dir := t.TempDir()
+	t.Setenv("HOME", dir) // whose ~/.ssh holds nothing
+	var many []string
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		_, file := sshtest.NewKey(t, dir, name)
+		many = append(many, file)
+	}
+	for _, row := range []struct {
+		name     string
+		keys     []string
+		identity string
+		want     []string // of an error
+	}{
+		{name: "the agent's key lets in", keys: []string{server.Identity}},
+		{name: "an identity that is a public key chooses the agent's", keys: append(many, server.Identity), identity: server.Identity + ".pub"},
+		{name: "an identity is offered alone", keys: []string{server.Identity}, identity: many[0], want: []string{"permission denied", many[0]}},
+		{name: "no more than five keys are offered, and the rest is told", keys: append(many, server.Identity),
+			want: []string{"permission denied", "not offered: agent's ssh-ed25519", "five were offered before it", "identity"}},
+		{name: "an agent that holds nothing is no key", want: []string{"no key to offer", "ssh-keygen"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			d := Dialer{Agent: serveAgent(t, row.keys...)}
+			s := settings(server)
+			s.Identity = row.identity
+			c, err := d.Dial(t.Context(), s)
+			if err == nil {
+				defer c.Close()
+			}
+			if (err == nil) != (row.want == nil) {
+				t.Fatalf("error %v", err)
+			}
+			for _, w := range row.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("error %q\ndoes not say %q", err, w)
+				}
+			}
+		})
+	}
+	t.Run("the key of ~/.ssh is found", func(t *testing.T) {
+		if err := os.Mkdir(filepath.Join(dir, ".ssh"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for from, to := range map[string]string{server.Identity: "id_ed25519", server.KnownHosts: "known_hosts"} {
+			if err := os.Link(from, filepath.Join(dir, ".ssh", to)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := settings(server)
+		s.Identity, s.KnownHosts = "", ""
+		dial(t, s)
+	})
+}

@@ -1,0 +1,168 @@
+package transport
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
+)
+
+// logins that sshd let in.
+func logins(s *sshtest.Server) int { return strings.Count(s.Log(), "Accepted publickey") }
+
+// way to the last of some servers through the others, which all let in the
+// key of the last.
+func way(t *testing.T, servers ...*sshtest.Server) Settings {
+	t.Helper()
+	last := servers[len(servers)-1]
+	s := settings(last)
+	s.KnownHosts = filepath.Join(t.TempDir(), "known_hosts")
+	keys, err := os.ReadFile(last.Identity + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var known, jump []string
+	for _, server := range servers {
+		known = append(known, server.KnownHostsLine(server.HostKey.PublicKey()))
+		if server != last {
+			jump = append(jump, fmt.Sprintf("root@127.0.0.1:%d", server.Port))
+			write(t, filepath.Join(server.Dir, "authorized_keys"), string(keys)+"\n")
+		}
+	}
+	write(t, s.KnownHosts, strings.Join(known, ""))
+	s.Jump = strings.Join(jump, ", ")
+	return s
+}
+
+func TestJump(t *testing.T) {
+	outer, inner := sshtest.Start(t, sshtest.Options{}), sshtest.Start(t, sshtest.Options{})
+	target := sshtest.Start(t, sshtest.Options{})
+	t.Run("hosts share their bastions, and the last one closes them", func(t *testing.T) {
+		s := way(t, outer, inner, target)
+		d := dialer(t)
+		const n = 12
+		conns := make(chan *Conn, n)
+		var all sync.WaitGroup
+		for range n {
+			all.Go(func() {
+				c, err := d.Dial(t.Context(), s)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				conns <- c
+				var out bytes.Buffer
+				if _, err := c.Exec(t.Context(), "echo $SSH_CONNECTION", nil, &out, nil); err != nil || out.Len() == 0 {
+					t.Errorf("error %v, stdout %q", err, &out)
+				}
+			})
+		}
+		all.Wait()
+		close(conns)
+		if logins(outer) != 1 || logins(inner) != 1 || logins(target) != n {
+			t.Errorf("logins: %d at the outer, %d at the inner bastion, %d at the host", logins(outer), logins(inner), logins(target))
+		}
+		for c := range conns {
+			c.Close()
+		}
+		waitFor(t, "the bastions to be left", func() bool {
+			return strings.Contains(outer.Log(), "Connection closed by") && strings.Contains(inner.Log(), "Connection closed by")
+		})
+		if len(d.bastions.open) != 0 {
+			t.Errorf("%d bastions are kept", len(d.bastions.open))
+		}
+		c, err := d.Dial(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	})
+	t.Run("a port where nothing listens behind a bastion", func(t *testing.T) {
+		s := way(t, outer, target)
+		s.Port = 1
+		refused(t, s, "the jump host cannot reach it")
+	})
+	t.Run("a bastion that is not known", func(t *testing.T) {
+		s := way(t, outer, target)
+		s.KnownHosts = target.KnownHosts
+		refused(t, s, "connect to jump host 127.0.0.1", "is not known")
+	})
+	t.Run("a bastion that is lost takes its hosts along, and is made anew", func(t *testing.T) {
+		bastion := sshtest.Start(t, sshtest.Options{})
+		s := way(t, bastion, target)
+		d := dialer(t)
+		c, err := d.Dial(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		bastion.Kill()
+		if _, err := c.Exec(t.Context(), "cat", nil, nil, nil); !Unreachable(err) {
+			t.Errorf("error %v", err)
+		}
+		if _, err := d.Dial(t.Context(), s); err == nil || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("a bastion that is gone: %v", err)
+		}
+	})
+}
+
+func TestLastHop(t *testing.T) {
+	for _, row := range []struct{ jump, want string }{
+		{"bastion", "admin@bastion:22 by "},
+		{"root@bastion:2222", "root@bastion:2222 by "},
+		{"a, root@b:23 ,c", "admin@c:22 by a, root@b:23"},
+		{"[2001:db8::1]", "admin@2001:db8::1:22 by "},
+		{"[2001:db8::1]:23", "admin@2001:db8::1:23 by "},
+		{"a:ssh", "error"}, {"a:0", "error"}, {"@a", "error"}, {",", "error"}, {"root@", "error"},
+	} {
+		got := "error"
+		if h, err := (Settings{User: "admin", Jump: row.jump}).lastHop(); err == nil {
+			got = fmt.Sprintf("%s@%s:%d by %s", h.User, h.Address, h.Port, h.Jump)
+		}
+		if got != row.want {
+			t.Errorf("%q: %s, want %s", row.jump, got, row.want)
+		}
+	}
+}
+
+func FuzzLastHop(f *testing.F) {
+	for _, jump := range []string{"bastion", "root@b:22,c", "[::1]:22", "@:,", "[:"} {
+		f.Add(jump)
+	}
+	f.Fuzz(func(t *testing.T, jump string) {
+		s := Settings{User: "root", Jump: jump}
+		for s.Jump != "" {
+			h, err := s.lastHop()
+			if err != nil {
+				return
+			}
+			if h.Address == "" || h.User == "" || h.Port < 1 || h.Port > 65535 || len(h.Jump) >= len(s.Jump) {
+				t.Fatalf("%q: %+v", s.Jump, h)
+			}
+			s = h
+		}
+	})
+}
+
+func FuzzHostText(f *testing.F) {
+	for _, text := range []string{"sudo: a password is required", "\x1b[2J\x9b", "bash: sudo: command not found", "\xff\n"} {
+		f.Add(1, text)
+		f.Add(127, text)
+	}
+	f.Fuzz(func(t *testing.T, exit int, text string) {
+		shown := Printable(text)
+		if err := becomeError(exit, text); err != nil {
+			shown += err.Error()
+		}
+		for _, r := range shown {
+			if r < ' ' || r >= 0x7f && r < 0xa0 {
+				t.Fatalf("%q has control character %q", shown, r)
+			}
+		}
+	})
+}
