@@ -120,6 +120,10 @@ func controllers(s *System) finding {
 				where, onV1 = want+" lies on cgroup v1", true
 			}
 		}
+		// A container or a practice host does not see the v1 mounts of its machine.
+		if table, err := s.read("proc/cgroups"); err == nil && onHierarchy(table, want) {
+			where, onV1 = want+" lies on cgroup v1", true
+		}
 		missing = append(missing, where)
 	}
 	switch {
@@ -129,6 +133,17 @@ func controllers(s *System) finding {
 		return no("%s", strings.Join(missing, ", "))
 	}
 	return no("%s", strings.Join(missing, ", ")).withCure("boot without cgroup_disable=, with cgroup_enable=memory where that is needed")
+}
+
+// onHierarchy reads /proc/cgroups (cgroups(7)): a controller on a hierarchy of
+// version 1 has its number there, one of version 2 or of none has 0.
+func onHierarchy(table, controller string) bool {
+	for line := range strings.Lines(table) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == controller {
+			return f[1] != "0"
+		}
+	}
+	return false
 }
 
 const leftover = ".vsnode-check-"

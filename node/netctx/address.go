@@ -168,8 +168,24 @@ func addAddress(index int, p netip.Prefix) error {
 	if p.Addr().Is4() && p.Bits() < 31 {
 		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
 	}
+	if p.Addr().Is6() {
+		// Deprecated from the start: whoever binds it uses it, but the kernel
+		// does not choose it as the source of the host's or a nat guest's packets.
+		req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, cacheInfo(0, forever)))
+	}
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
+}
+
+// forever is INFINITY_LIFE_TIME of net/addrconf.h.
+const forever = ^uint32(0)
+
+// cacheInfo is struct ifa_cacheinfo: lifetimes in seconds, and when the address
+// was made and changed, which the kernel fills in.
+func cacheInfo(preferred, valid uint32) []byte {
+	b := binary.NativeEndian.AppendUint32(nil, preferred)
+	b = binary.NativeEndian.AppendUint32(b, valid)
+	return append(b, make([]byte, 8)...)
 }
 
 func broadcast(p netip.Prefix) []byte {
