@@ -423,7 +423,7 @@ func TestAttachWantsAFreshCgroup(t *testing.T) {
 // TestWithoutSettingsNothingIsAllowed is the moment between attach and settings.
 func TestWithoutSettingsNothingIsAllowed(t *testing.T) {
 	cg := newCgroup(t)
-	dir, err := loaded(_NetctxBytes, loadNetctx)
+	dir, err := loaded(_NetctxBytes, pinNetctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,10 +3,15 @@ package netctx
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,11 +26,14 @@ const (
 	// GuardHooks: Attach puts programs on the cgroup (kernel 6.7). They refuse
 	// the guest its own abstract sockets, too.
 	GuardHooks UnixGuard = "connect_unix"
+	// GuardLSM: Attach tells a pair of programs, which it loads once a boot
+	// (kernel 6.1 with bpf among its security modules, as of Debian 12).
+	GuardLSM UnixGuard = "bpf-lsm"
 )
 
 // ErrNoGuard means that a guest in the host's network could reach the host's
 // abstract Unix sockets.
-var ErrNoGuard = errors.New("abstract Unix sockets of the host cannot be closed to guests in its network: boot kernel 6.12 with Landlock or 6.7 with cgroup BPF, or use network mode nat")
+var ErrNoGuard = errors.New("abstract Unix sockets of the host cannot be closed to guests in its network: boot kernel 6.12 with Landlock, or with bpf among the security modules (lsm=…,bpf), or use network mode nat")
 
 // landlockScopeABI is the version of Landlock that knows scopes.
 const landlockScopeABI = 6
@@ -42,6 +50,12 @@ func Guard() (UnixGuard, error) {
 	}
 	if ok {
 		return GuardHooks, nil
+	}
+	if ok, err = haveLSM(); err != nil {
+		return "", err
+	}
+	if ok {
+		return GuardLSM, nil
 	}
 	return "", ErrNoGuard
 }
@@ -61,9 +75,25 @@ func haveUnixHooks() (bool, error) {
 	return true, p.Close()
 }
 
+// haveLSM says whether the kernel asks BPF programs as a security module. Nobody
+// knows where securityfs is not mounted; systemd mounts it. That they can be
+// loaded (arm64: kernel 6.4; lockdown) shows when they are.
+func haveLSM() (bool, error) {
+	b, err := os.ReadFile("/sys/kernel/security/lsm")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return slices.Contains(strings.Split(strings.TrimSpace(string(b)), ","), "bpf"), nil
+}
+
 // closeUnix refuses abstract Unix sockets to the cgroup, by hooks.
 func closeUnix(cgroup *os.File) error {
-	dir, err := loaded(_UnixsockBytes, loadUnixsock)
+	dir, err := loaded(_UnixsockBytes, func(dir string) error {
+		return pinCollection(dir, loadUnixsock)
+	})
 	if err != nil {
 		return err
 	}
@@ -73,4 +103,46 @@ func closeUnix(cgroup *os.File) error {
 		}
 	}
 	return nil
+}
+
+// closeUnixLSM makes the host's programs refuse abstract Unix sockets that are
+// not the guest's own to the guest.
+func closeUnixLSM(xid int, cgroup uint64) error {
+	dir, err := loaded(_LsmBytes, pinLSM)
+	if err != nil {
+		return err
+	}
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, guestsMap), nil)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if err := m.Put(uint32(xid), cgroup); err != nil {
+		return fmt.Errorf("name the guest to the security module: %w", err)
+	}
+	return nil
+}
+
+// pinLSM loads the programs and pins what keeps them attached.
+func pinLSM(dir string) error {
+	spec, err := loadLsm()
+	if err != nil {
+		return err
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return err
+	}
+	defer coll.Close()
+	for name, p := range coll.Programs {
+		l, err := link.AttachLSM(link.LSMOptions{Program: p})
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		if err := l.Pin(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return coll.Maps[guestsMap].Pin(filepath.Join(dir, guestsMap))
 }

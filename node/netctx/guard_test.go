@@ -21,65 +21,97 @@ func TestGuardNamesAWay(t *testing.T) {
 	}
 }
 
-// TestHooksCloseAbstractSockets is the way where Landlock has no scopes; on a
-// newer kernel both are there.
-func TestHooksCloseAbstractSockets(t *testing.T) {
+// TestAbstractSocketsAreClosed tries every way that this kernel has, also those
+// that Guard would not choose. One there must be.
+func TestAbstractSocketsAreClosed(t *testing.T) {
+	ways := map[string]func(cgroup *os.File, xid int) error{}
 	have, err := haveUnixHooks()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !have {
-		t.Fatal("this kernel has no connect_unix (6.7)")
+	if have {
+		ways["hooks"] = func(cgroup *os.File, _ int) error { return closeUnix(cgroup) }
+	}
+	if have, err = haveLSM(); err != nil {
+		t.Fatal(err)
+	}
+	if have {
+		ways["security module"] = func(cgroup *os.File, xid int) error {
+			id, err := cgroupID(cgroup)
+			if err != nil {
+				return err
+			}
+			return closeUnixLSM(xid, id)
+		}
+	}
+	if len(ways) == 0 {
+		t.Fatal("needs kernel 6.7, or bpf among the security modules")
 	}
 	name := fmt.Sprintf("netctx-test-%d", os.Getpid())
 	path := filepath.Join(t.TempDir(), "socket")
 	for _, addr := range []string{"@" + name, path} {
-		l, err := net.Listen("unix", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		d, err := net.ListenPacket("unixgram", addr+"-dgram")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer d.Close()
+		listenUnix(t, addr)
 	}
 	for _, p := range []string{path, path + "-dgram", filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
 		if err := os.Chmod(p, 0o777); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cg := newCgroup(t)
-	if err := closeUnix(cg); err != nil {
-		t.Fatal(err)
-	}
-	closed, open := guestProcess(t, cg, 666), guestProcess(t, newCgroup(t), 667)
-	for _, c := range []struct {
-		name    string
-		m       *machine
-		addr    string
-		refused bool
-	}{
-		{"an abstract socket", closed, "@" + name, true},
-		{"a socket in the file system", closed, path, false},
-		{"an abstract socket without the programs", open, "@" + name, false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			for _, kind := range []string{"stream", "dgram", "dgram connected"} {
-				call := call{Op: "unix connect", Path: c.addr, Args: [3]int{unix.SOCK_STREAM}}
-				switch kind {
-				case "dgram":
-					call.Op = "unix sendto"
-					fallthrough
-				case "dgram connected":
-					call.Args[0], call.Path = unix.SOCK_DGRAM, c.addr+"-dgram"
+	for way, shut := range ways {
+		cg := newCgroup(t)
+		if err := shut(cg, 666); err != nil {
+			t.Fatal(err)
+		}
+		// The same ids in another cgroup are a user of the host.
+		guest, user := guestProcess(t, cg, 666), guestProcess(t, newCgroup(t), 666)
+		for _, c := range []struct {
+			name    string
+			m       *machine
+			addr    string
+			refused bool
+		}{
+			{"an abstract socket", guest, "@" + name, true},
+			{"a socket in the file system", guest, path, false},
+			{"an abstract socket, by somebody else", user, "@" + name, false},
+		} {
+			t.Run(way+": "+c.name, func(t *testing.T) {
+				for _, call := range []call{
+					{Op: "unix connect", Path: c.addr, Args: [3]int{unix.SOCK_STREAM}},
+					{Op: "unix connect", Path: c.addr + "-dgram", Args: [3]int{unix.SOCK_DGRAM}},
+					{Op: "unix sendto", Path: c.addr + "-dgram", Args: [3]int{unix.SOCK_DGRAM}},
+				} {
+					err := c.m.do(call).err()
+					if c.refused && !errors.Is(err, unix.EPERM) || !c.refused && err != nil {
+						t.Errorf("%s %s: %v", call.Op, call.Path, err)
+					}
 				}
-				err := c.m.do(call).err()
-				if c.refused && !errors.Is(err, unix.EPERM) || !c.refused && err != nil {
-					t.Errorf("%s: %v", kind, err)
-				}
-			}
+			})
+		}
+		if way == "hooks" {
+			continue // they cannot tell
+		}
+		t.Run(way+": the guest's own abstract socket", func(t *testing.T) {
+			own := guest.do(call{Op: "unix listen", Path: "@" + name + "-own"})
+			guest.must("listen", own.err())
+			guest.must("connect", guest.do(call{Op: "unix connect", Path: "@" + name + "-own", Args: [3]int{unix.SOCK_STREAM}}).err())
 		})
 	}
+}
+
+// listenUnix receives streams at a name, and datagrams at name-dgram.
+func listenUnix(t *testing.T, addr string) {
+	t.Helper()
+	l, err := net.Listen("unix", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := net.ListenPacket("unixgram", addr+"-dgram")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(l.Close(), d.Close()); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -42,4 +42,5 @@ var unixHooks = [...]hook{
 const (
 	settingsMap = "vs_settings"
 	trafficMap  = "vs_traffic"
+	guestsMap   = "vs_guests"
 )

@@ -100,6 +100,10 @@ func perform1(c call) (n int, addr netip.AddrPort, data []byte, err error) {
 		err = unix.SetsockoptString(c.FD, c.Args[0], c.Args[1], string(c.Data))
 	case "close":
 		err = unix.Close(c.FD)
+	case "unix listen":
+		if n, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err == nil {
+			err = errors.Join(unix.Bind(n, &unix.SockaddrUnix{Name: c.Path}), unix.Listen(n, 8))
+		}
 	case "unix connect", "unix sendto":
 		if n, err = unix.Socket(unix.AF_UNIX, c.Args[0]|unix.SOCK_CLOEXEC, 0); err != nil {
 			return

@@ -36,7 +36,7 @@ func attach(cgroup *os.File, s Spec) error {
 	if err != nil {
 		return err
 	}
-	dir, err := loaded(_NetctxBytes, loadNetctx)
+	dir, err := loaded(_NetctxBytes, pinNetctx)
 	if err != nil {
 		return err
 	}
@@ -54,12 +54,17 @@ func attach(cgroup *os.File, s Spec) error {
 	}
 	// Where nothing closes the host's abstract sockets, whether a guest starts
 	// all the same is for the caller: Guard told.
-	if guard, err := Guard(); err != nil && !errors.Is(err, ErrNoGuard) {
+	guard, err := Guard()
+	switch {
+	case guard == GuardHooks:
+		err = closeUnix(cgroup)
+	case guard == GuardLSM:
+		err = closeUnixLSM(s.XID, id)
+	case errors.Is(err, ErrNoGuard):
+		err = nil
+	}
+	if err != nil {
 		return err
-	} else if guard == GuardHooks {
-		if err := closeUnix(cgroup); err != nil {
-			return err
-		}
 	}
 	// Storage is there from the first program on.
 	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, settingsMap), nil)

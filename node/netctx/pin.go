@@ -28,7 +28,7 @@ func pinned(object []byte) string {
 
 // loaded makes sure that the object's programs and maps are pinned, and says
 // where. The directory exists only once it is complete.
-func loaded(object []byte, load func() (*ebpf.CollectionSpec, error)) (dir string, err error) {
+func loaded(object []byte, pin func(dir string) error) (dir string, err error) {
 	dir = pinned(object)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
@@ -46,56 +46,56 @@ func loaded(object []byte, load func() (*ebpf.CollectionSpec, error)) (dir strin
 	if _, err := os.Stat(dir); err == nil { // by somebody else, meanwhile
 		return dir, nil
 	}
-	spec, err := load()
-	if err != nil {
+	// Whoever holds the lock is alone: what is there is of one that was killed.
+	// No dots: bpffs keeps such names for itself.
+	half := dir + "_half"
+	if err := os.RemoveAll(half); err != nil {
 		return "", err
 	}
-	if err := pin(dir, spec); err != nil {
-		return "", fmt.Errorf("load network programs: %w", err)
+	if err := os.MkdirAll(half, 0o700); err != nil {
+		return "", err
 	}
+	if err := pin(half); err != nil {
+		return "", fmt.Errorf("load network programs: %w", errors.Join(err, os.RemoveAll(half)))
+	}
+	if err := os.Rename(half, dir); err != nil {
+		return "", err
+	}
+	pinning()
 	return dir, nil
 }
 
-// pin loads the programs and pins all of them under dir, or leaves no dir.
-func pin(dir string, spec *ebpf.CollectionSpec) error {
+// pinNetctx loads the programs that every guest's cgroup gets.
+func pinNetctx(dir string) error { return pinCollection(dir, loadNetctx, settingsMap, trafficMap) }
+
+// pinCollection loads an object and pins its programs and the maps named.
+func pinCollection(dir string, load func() (*ebpf.CollectionSpec, error), maps ...string) error {
+	spec, err := load()
+	if err != nil {
+		return err
+	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
 		return err
 	}
 	defer coll.Close()
-	// Whoever holds the lock is alone: what is there is of one that was killed.
-	// No dots: bpffs keeps such names for itself.
-	half := dir + "_half"
-	if err := os.RemoveAll(half); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(half, 0o700); err != nil {
-		return err
-	}
 	for name, p := range coll.Programs {
-		if err := p.Pin(filepath.Join(half, name)); err != nil {
+		if err := p.Pin(filepath.Join(dir, name)); err != nil {
 			return err
 		}
-		pinning(name)
+		pinning()
 	}
-	for name, m := range coll.Maps {
-		if name != settingsMap && name != trafficMap {
-			continue // .rodata
-		}
-		if err := m.Pin(filepath.Join(half, name)); err != nil {
+	for _, name := range maps {
+		if err := coll.Maps[name].Pin(filepath.Join(dir, name)); err != nil {
 			return err
 		}
-		pinning(name)
+		pinning()
 	}
-	if err := os.Rename(half, dir); err != nil {
-		return err
-	}
-	pinning("")
 	return nil
 }
 
-// pinning is told of every step, for the test that is killed at each.
-var pinning = func(string) {}
+// pinning is called at every step, for the test that is killed at each.
+var pinning = func() {}
 
 // mountBPF mounts bpffs where systemd would have, unless it is there.
 func mountBPF() error {

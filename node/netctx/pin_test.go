@@ -22,14 +22,14 @@ func loaderMain() int {
 		if err != nil {
 			panic(err)
 		}
-		pinning = func(string) {
+		pinning = func() {
 			if left--; left < 0 {
 				unix.Kill(os.Getpid(), unix.SIGKILL)
 				select {}
 			}
 		}
 	}
-	if _, err := loaded(_NetctxBytes, loadNetctx); err != nil {
+	if _, err := loaded(_NetctxBytes, pinNetctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -105,7 +105,7 @@ func TestBpffsIsMountedWhereItIsNot(t *testing.T) {
 	for unix.Unmount(bpffs, unix.MNT_DETACH) == nil {
 	}
 	for range 2 {
-		if _, err := loaded(_NetctxBytes, loadNetctx); err != nil {
+		if _, err := loaded(_NetctxBytes, pinNetctx); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -81,8 +81,6 @@ func enterSandbox() error {
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
 	}
-	// A proc whose /proc/sys/net is that of the new network namespace is the
-	// one there is; sysfs is not looked at.
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
@@ -280,4 +278,7 @@ func TestTablesAgreeWithObjects(t *testing.T) {
 	}
 	agree(loadNetctx, hooks[:], _NetctxBytes, settingsMap, trafficMap)
 	agree(loadUnixsock, unixHooks[:], _UnixsockBytes)
+	if bytes.Contains(_LsmBytes, []byte("/work/")) {
+		t.Error("the object of the security module holds a path")
+	}
 }
