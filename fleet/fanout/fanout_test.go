@@ -1,0 +1,99 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"github.com/vsfleet/vsfleet/fleet/transport"
+)
+
+func TestEach(t *testing.T) {
+	t.Run("results are in the order of the hosts, and of their class", func(t *testing.T) {
+		unreachable := func() error {
+			_, err := transport.Dial(t.Context(), transport.Settings{Address: "127.0.0.1", Port: 1, Identity: "/no/such/key"})
+			return fmt.Errorf("ping: %w", err)
+		}()
+		errs := []error{nil, errors.New("disk is full"), unreachable, nil}
+		results := Each(t.Context(), []int{0, 1, 2, 3}, 2, func(_ context.Context, i int) (string, error) {
+			return fmt.Sprint("host", i), errs[i]
+		})
+		want := []Status{OK, Failed, Unreachable, OK}
+		for i, r := range results {
+			if r.Host != i || r.Value != fmt.Sprint("host", i) || r.Err != errs[i] || r.Status != want[i] {
+				t.Errorf("%+v, want %s", r, want[i])
+			}
+		}
+	})
+	t.Run("no more run at once than forks, and no fewer", func(t *testing.T) {
+		const forks = 3
+		var running, most atomic.Int32
+		full := make(chan struct{})
+		Each(t.Context(), make([]int, 12), forks, func(context.Context, int) (int, error) {
+			n := running.Add(1)
+			defer running.Add(-1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			if n == forks && most.Load() == forks {
+				select {
+				case <-full:
+				default:
+					close(full)
+				}
+			}
+			<-full
+			return 0, nil
+		})
+		if most.Load() != forks {
+			t.Errorf("%d ran at once", most.Load())
+		}
+	})
+	t.Run("after an interrupt what runs is waited for, and nothing is begun", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		results := Each(ctx, []int{0, 1, 2}, 1, func(ctx context.Context, i int) (string, error) {
+			if i == 1 {
+				cancel()
+				return "half", ctx.Err()
+			}
+			return "whole", nil
+		})
+		for i, want := range []Status{OK, Failed, NotStarted} {
+			if results[i].Status != want {
+				t.Errorf("host %d: %+v, want %s", i, results[i], want)
+			}
+		}
+		if results[1].Value != "half" || !errors.Is(results[2].Err, context.Canceled) {
+			t.Errorf("%+v", results)
+		}
+	})
+	t.Run("no hosts are no results", func(t *testing.T) {
+		if r := Each(t.Context(), nil, 5, func(context.Context, int) (int, error) { return 0, nil }); len(r) != 0 {
+			t.Errorf("%v", r)
+		}
+	})
+}
+
+func TestExitCode(t *testing.T) {
+	for _, row := range []struct {
+		name        string
+		interrupted bool
+		statuses    []Status
+		want        int
+	}{
+		{"no hosts", false, nil, 0},
+		{"all well", false, []Status{OK, OK}, 0},
+		{"some host failed", false, []Status{OK, Failed, Failed}, 2},
+		{"some host unreachable", false, []Status{Unreachable, OK}, 4},
+		{"failed and unreachable add up", false, []Status{Unreachable, OK, Failed}, 6},
+		{"a host that was not begun is not done", false, []Status{OK, NotStarted}, 2},
+		{"interrupted is interrupted, whatever the hosts say", true, []Status{OK, Failed}, 130},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if got := ExitCode(row.interrupted, row.statuses...); got != row.want {
+				t.Errorf("%d, want %d", got, row.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,205 @@
+package serve
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/vsfleet/vsfleet/internal/wire"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// host does what a test says.
+type host struct {
+	state func(ctx context.Context) (api.State, error)
+	apply func(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error)
+}
+
+func (h host) State(ctx context.Context) (api.State, error) { return h.state(ctx) }
+func (h host) Check(context.Context) (api.Check, error)     { return api.Check{}, nil }
+func (h host) Stat(context.Context) (api.Stat, error)       { return api.Stat{}, nil }
+func (h host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
+	return h.apply(ctx, req, emit)
+}
+
+// controller is the other side of Serve.
+type controller struct {
+	*wire.Conn
+	t     *testing.T
+	ended chan error
+}
+
+func serve(t *testing.T, ctx context.Context, h Host) *controller {
+	t.Helper()
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	t.Cleanup(func() { inW.Close(); outR.Close() })
+	c := &controller{t: t, ended: make(chan error, 1)}
+	go func() {
+		err := Serve(ctx, inR, outW, h)
+		outW.Close()
+		c.ended <- err
+	}()
+	out := bufio.NewReader(outR)
+	preamble, err := out.ReadString('\n')
+	if err != nil || preamble != api.Preamble {
+		t.Fatalf("it begins with %q, error %v", preamble, err)
+	}
+	c.Conn = wire.NewConn(out, inW)
+	return c
+}
+
+func (c *controller) send(id int64, method, params string) {
+	c.t.Helper()
+	m := wire.Message{ID: id, Method: method}
+	if params != "" {
+		m.Params = json.RawMessage(params)
+	}
+	if err := c.Send(m); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *controller) receive() wire.Message {
+	c.t.Helper()
+	m, err := c.Receive()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return m
+}
+
+func TestRefusedRequests(t *testing.T) {
+	c := serve(t, t.Context(), host{
+		state: func(context.Context) (api.State, error) { return api.State{}, errors.New("disk is full") },
+	})
+	for _, row := range []struct {
+		name, method, params string
+		code                 int
+		message              string
+	}{
+		{"a method that is none", "host.fly", "", wire.CodeNoSuchMethod, "host.fly"},
+		{"what the host cannot do", api.MethodState, "", wire.CodeFailed, "disk is full"},
+		{"a plan that is none", api.MethodApply, `[]`, wire.CodeInvalidParams, "host.apply"},
+		{"a plan with a field that this vsnode does not know", api.MethodApply, `{"colour": "red"}`, wire.CodeInvalidParams, "colour"},
+		{"a panic", api.MethodApply, `{}`, wire.CodeInternal, "nil pointer"},
+		{"no method", "", "", wire.CodeInvalidRequest, "not a request"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c.t = t
+			c.send(7, row.method, row.params)
+			m := c.receive()
+			if m.ID != 7 || m.Error == nil || m.Error.Code != row.code || !strings.Contains(m.Error.Message, row.message) {
+				t.Errorf("%+v, error %v", m, m.Error)
+			}
+		})
+	}
+}
+
+// waits until its context ends, and then undoes something when it is let.
+func waits(begun, undo chan struct{}) host {
+	return host{apply: func(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
+		close(begun)
+		<-ctx.Done()
+		<-undo
+		return api.ApplyResult{}, ctx.Err()
+	}}
+}
+
+func TestEndOfInputIsWaitedFor(t *testing.T) {
+	begun, undo := make(chan struct{}), make(chan struct{})
+	c := serve(t, t.Context(), waits(begun, undo))
+	c.send(1, api.MethodApply, "{}")
+	<-begun
+	c.Close()
+	select {
+	case err := <-c.ended:
+		t.Fatalf("Serve returned before all was undone: %v", err)
+	case undo <- struct{}{}:
+	}
+	if m := c.receive(); m.ID != 1 || m.Error == nil {
+		t.Errorf("%+v", m)
+	}
+	if err := <-c.ended; err != nil {
+		t.Errorf("the end of input: %v", err)
+	}
+}
+
+func TestEndOfContextIsWaitedFor(t *testing.T) {
+	begun, undo := make(chan struct{}), make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	c := serve(t, ctx, waits(begun, undo))
+	c.send(1, api.MethodApply, "{}")
+	<-begun
+	cancel()
+	undo <- struct{}{}
+	c.receive()
+	if err := <-c.ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestCancelEndsOneRequest(t *testing.T) {
+	begun, undo := make(chan struct{}), make(chan struct{})
+	h := waits(begun, undo)
+	h.state = func(ctx context.Context) (api.State, error) { return api.State{}, ctx.Err() }
+	c := serve(t, t.Context(), h)
+	c.send(1, api.MethodApply, "{}")
+	<-begun
+	c.send(0, wire.MethodCancel, `{"id": 1}`)
+	c.send(0, wire.MethodCancel, `{"id": 99}`) // of one that has ended
+	undo <- struct{}{}
+	if m := c.receive(); m.ID != 1 || m.Error == nil {
+		t.Errorf("%+v", m)
+	}
+	c.send(1, api.MethodState, "") // its id is free again
+	if m := c.receive(); m.ID != 1 || m.Error != nil {
+		t.Errorf("the next request: %+v", m)
+	}
+}
+
+func TestIdsInUseAreRefused(t *testing.T) {
+	begun, undo := make(chan struct{}), make(chan struct{})
+	c := serve(t, t.Context(), waits(begun, undo))
+	c.send(1, api.MethodApply, "{}")
+	<-begun
+	c.send(1, api.MethodCheck, "")
+	if m := c.receive(); m.Error == nil || m.Error.Code != wire.CodeInvalidRequest {
+		t.Errorf("%+v", m)
+	}
+	c.Close()
+	undo <- struct{}{}
+	c.receive()
+	<-c.ended
+}
+
+func TestControllerThatDoesNotReadAnyMoreIsGone(t *testing.T) {
+	begun, undo := make(chan struct{}), make(chan struct{})
+	h := waits(begun, undo)
+	h.state = func(context.Context) (api.State, error) { return api.State{}, nil }
+	inR, inW := io.Pipe()
+	defer inW.Close()
+	outR, outW := io.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(t.Context(), inR, outW, h) }()
+	if _, err := bufio.NewReaderSize(outR, 16).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	c := wire.NewConn(nil, inW)
+	if err := c.Send(wire.Message{ID: 1, Method: api.MethodApply, Params: json.RawMessage("{}")}); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	outR.Close()
+	if err := c.Send(wire.Message{ID: 2, Method: api.MethodState}); err != nil {
+		t.Fatal(err)
+	}
+	undo <- struct{}{} // the apply was cancelled by what could not be said
+	if err := <-ended; !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("error %v", err)
+	}
+}
