@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -261,23 +262,19 @@ func parseAddress(m []byte) (a onDevice, index int, err error) {
 		return a, 0, errors.New("short address message")
 	}
 	head := nl.DeserializeIfAddrmsg(m)
-	attrs, err := nl.ParseRouteAttr(m[unix.SizeofIfAddrmsg:])
-	if err != nil {
-		return a, 0, err
-	}
 	var addr, local netip.Addr
-	for _, at := range attrs {
-		switch at.Attr.Type {
+	for kind, value := range attributes(m[unix.SizeofIfAddrmsg:]) {
+		switch kind {
 		case unix.IFA_ADDRESS: // IPv4: the peer's, where there is one
-			addr, _ = netip.AddrFromSlice(at.Value)
+			addr, _ = netip.AddrFromSlice(value)
 		case unix.IFA_LOCAL:
-			local, _ = netip.AddrFromSlice(at.Value)
+			local, _ = netip.AddrFromSlice(value)
 		case unix.IFA_FLAGS:
-			if len(at.Value) == 4 {
-				a.secondary = binary.NativeEndian.Uint32(at.Value)&unix.IFA_F_SECONDARY != 0
+			if len(value) == 4 {
+				a.secondary = binary.NativeEndian.Uint32(value)&unix.IFA_F_SECONDARY != 0
 			}
 		case ifaProto:
-			a.ours = len(at.Value) == 1 && at.Value[0] == addedByUs
+			a.ours = len(value) == 1 && value[0] == addedByUs
 		}
 	}
 	if local.IsValid() {
@@ -285,4 +282,21 @@ func parseAddress(m []byte) (a onDevice, index int, err error) {
 	}
 	a.prefix = netip.PrefixFrom(addr, int(head.Prefixlen))
 	return a, int(head.Index), nil
+}
+
+// attributes of a netlink message (netlink(7)), up to the first that does not
+// fit. The library's own parser panics on a last one that is not padded.
+func attributes(b []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= unix.SizeofRtAttr {
+			size := int(binary.NativeEndian.Uint16(b))
+			if size < unix.SizeofRtAttr || size > len(b) {
+				return
+			}
+			if !yield(binary.NativeEndian.Uint16(b[2:]), b[unix.SizeofRtAttr:size]) {
+				return
+			}
+			b = b[min((size+3)&^3, len(b)):]
+		}
+	}
 }

@@ -244,8 +244,9 @@ func FuzzParseAddress(f *testing.F) {
 	f.Add(req.Serialize()[unix.SizeofNlMsghdr:])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, m []byte) {
-		if _, _, err := parseAddress(m); err != nil {
-			return
+		a, _, err := parseAddress(m)
+		if err == nil && a.prefix.IsValid() && a.prefix.Bits() > a.prefix.Addr().BitLen() {
+			t.Errorf("%+v", a)
 		}
 	})
 }

@@ -7,8 +7,8 @@
 // the cgroup that it was made in. The guest is meant to be in a user namespace
 // of its own, which has no say in the host's network namespace, and under a
 // seccomp filter that leaves it no sockets but UNIX, INET, INET6 and routing
-// netlink. Those two belong to node/context; so does Landlock, whose turn it is
-// to close abstract Unix sockets (Guard says whether it can).
+// netlink. Those two belong to node/context; so does Landlock, which closes
+// abstract Unix sockets best. Where it cannot, Attach does (Guard says how).
 //
 // # What a guest sees
 //
@@ -17,6 +17,13 @@
 // the wildcard is found on localhost as well. A wildcard listener answers on
 // one address a family: the first of Spec.Addresses. [::] for both families is
 // bound to the IPv6 address if there is one, else to the IPv4 one.
+//
+// Not there yet: a wildcard listener on several addresses, and [::] on both
+// families where the guest has both (sk_lookup could, for TCP).
+//
+// Owned ports hold for TCP and UDP. An ephemeral port is anybody's for the time
+// of a connection: a service above 32767 (ip_local_port_range) is safe from that
+// once it is in net.ipv4.ip_local_reserved_ports.
 //
 // Seen and not hidden: the host's interfaces and addresses, and everybody's
 // sockets in /proc/net. Ping sockets take their source from the route: where
@@ -29,7 +36,7 @@
 // /sys/fs/bpf/vservers/HASH, where HASH is that of the object: the directory is
 // there whole or not at all. A newer vsnode has another HASH; guests that run
 // keep the programs that they were started with. Nothing is pinned for a guest:
-// what Attach attached goes with the cgroup, so a start that was killed leaves
+// what Attach attached goes with the cgroup (GuardLSM keeps one number a XID), so a start that was killed leaves
 // nothing once its cgroup is removed. Addresses that AddAddresses put on a
 // device carry a mark (IFA_PROTO), which is how RemoveAddresses knows them.
 //

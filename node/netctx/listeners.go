@@ -174,13 +174,9 @@ func parseSocket(m []byte) (k diagSocket, err error) {
 	k.addr = netip.AddrPortFrom(addr, binary.BigEndian.Uint16(m[4:]))
 	k.uid = binary.NativeEndian.Uint32(m[64:])
 	k.inode = binary.NativeEndian.Uint32(m[68:])
-	attrs, err := nl.ParseRouteAttr(m[diagMessageSize:])
-	if err != nil {
-		return k, err
-	}
-	for _, a := range attrs {
-		if a.Attr.Type == diagV6Only {
-			k.v6only = len(a.Value) == 1 && a.Value[0] != 0
+	for kind, value := range attributes(m[diagMessageSize:]) {
+		if kind == diagV6Only {
+			k.v6only = len(value) == 1 && value[0] != 0
 		}
 	}
 	return k, nil
@@ -239,7 +235,11 @@ func socketInode(link string) (uint32, bool) {
 	if !ok {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(strings.TrimSuffix(num, "]"), 10, 32)
+	num, ok = strings.CutSuffix(num, "]")
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(num, 10, 32)
 	return uint32(n), err == nil
 }
 
