@@ -307,16 +307,25 @@ func TestKilledAnywhereAndCalledAgain(t *testing.T) {
 				before := traces(t)
 				must(t, h.Create(ctx, g))
 				must(t, h.Start(ctx, g.Name, Options{})) // programs are loaded now
-				for i := range 40 {
+				begun := time.Now()
+				_, err := h.Stop(ctx, g.Name)
+				must(t, err)
+				must(t, h.Start(ctx, g.Name, Options{}))
+				// Points all over what takes about half of that, on a slow machine too.
+				tries := 40
+				if testing.Short() {
+					tries = 6
+				}
+				step := time.Since(begun) / time.Duration(tries)
+				for i := range tries {
 					if verb == "start" {
 						_, err := h.Stop(ctx, g.Name)
 						must(t, err)
 					} else if err := h.Start(ctx, g.Name, Options{}); err != nil && !errors.Is(err, ErrRunning) {
 						t.Fatal(err)
 					}
-					delay := time.Duration(i)*300*time.Microsecond + rand.N(300*time.Microsecond)
+					delay := time.Duration(i)*step + rand.N(step)
 					killAfter(t, delay, verb, g.Name, filepath.Dir(h.DataDir))
-					var err error
 					if verb == "start" {
 						err = h.Start(ctx, g.Name, Options{})
 					} else {
