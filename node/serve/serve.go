@@ -110,22 +110,32 @@ func (s *server) read(ctx context.Context) error {
 // start runs one request beside the others.
 func (s *server) start(ctx context.Context, m wire.Message) {
 	ctx, cancel := context.WithCancel(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || s.requests[m.ID] != nil {
+	if !s.enter(m.ID, cancel) {
 		cancel()
 		s.answer(m.ID, nil, &wire.Error{Code: wire.CodeInvalidRequest, Message: "request is late, or its id is in use"})
 		return
 	}
-	s.requests[m.ID] = cancel
-	s.running.Go(func() {
+	go func() {
+		defer s.running.Done()
 		result, err := s.call(ctx, m)
 		s.mu.Lock()
 		delete(s.requests, m.ID)
 		s.mu.Unlock()
 		cancel()
 		s.answer(m.ID, result, err)
-	})
+	}()
+}
+
+// enter counts a request in, unless Serve is about to return.
+func (s *server) enter(id int64, cancel context.CancelFunc) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.requests[id] != nil {
+		return false
+	}
+	s.requests[id] = cancel
+	s.running.Add(1)
+	return true
 }
 
 // call does what a request asks for. A panic is an error of this request.

@@ -1,0 +1,117 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vsfleet/vsfleet/fleet/transport"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// plan of steps with these names.
+func plan(run string, names ...string) api.Apply {
+	req := api.Apply{Run: run}
+	for _, n := range names {
+		req.Steps = append(req.Steps, api.Step{Kind: api.StepStart, Name: n})
+	}
+	return req
+}
+
+func TestApply(t *testing.T) {
+	n := newHost(t, "").start()
+	t.Run("events come in order and before the result", func(t *testing.T) {
+		var events []api.Event
+		r, err := n.Apply(t.Context(), plan("1", "count", "nothing"), func(e api.Event) { events = append(events, e) })
+		if err != nil || len(r.Results) != 2 || len(events) != 500 {
+			t.Fatalf("%d events, results %v, error %v", len(events), r, err)
+		}
+		for i, e := range events {
+			if e.Done != int64(i) {
+				t.Fatalf("event %d is number %d", i, e.Done)
+			}
+		}
+	})
+	t.Run("a cancelled plan is undone, and told", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		req := plan("2", "wait")
+		req.Steps[0].Why = filepath.Join(t.TempDir(), "undone")
+		r, err := n.Apply(ctx, req, func(api.Event) { cancel() })
+		if err != nil || len(r.Results) != 1 || r.Results[0].Outcome != api.Skipped {
+			t.Errorf("results %v, error %v", r, err)
+		}
+		if _, err := os.Stat(req.Steps[0].Why); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("requests run side by side, and each is cancelled alone", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() {
+			_, err := n.Stat(ctx)
+			ended <- err
+		}()
+		if _, err := n.State(t.Context()); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("an error is the host's, fit for a terminal", func(t *testing.T) {
+		_, err := n.Check(t.Context())
+		var remote *RemoteError
+		if !errors.As(err, &remote) || err.Error() != "web1: check[2J fails here" {
+			t.Errorf("error %q", err)
+		}
+	})
+	t.Run("a panic is an error, and the next request is answered", func(t *testing.T) {
+		if _, err := n.Apply(t.Context(), plan("3", "panic"), nil); err == nil || !strings.Contains(err.Error(), "as asked") {
+			t.Errorf("error %v", err)
+		}
+		if _, err := n.State(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("results that are missing are no results", func(t *testing.T) {
+		if _, err := n.Apply(t.Context(), plan("4", "forget", "nothing"), nil); err == nil {
+			t.Error("no error")
+		}
+	})
+	t.Run("an event of a step that is none ends the session", func(t *testing.T) {
+		if _, err := n.Apply(t.Context(), plan("5", "lie"), nil); err == nil || !strings.Contains(err.Error(), "step") {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestVsnodeThatDiesIsTold(t *testing.T) {
+	n := newHost(t, "").start()
+	_, err := n.Apply(t.Context(), plan("1", "die"), nil)
+	if err == nil || !strings.Contains(err.Error(), "web1") || !strings.Contains(err.Error(), "exit status 3") || transport.Unreachable(err) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestControllerThatIsKilledIsUndone(t *testing.T) {
+	h := newHost(t, "")
+	conn := h.dial()
+	n, err := h.opts.Start(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := plan("1", "wait")
+	req.Steps[0].Why = filepath.Join(t.TempDir(), "undone")
+	_, err = n.Apply(t.Context(), req, func(api.Event) { go conn.Close() })
+	if !transport.Unreachable(err) {
+		t.Errorf("error %v", err)
+	}
+	waitFor(t, "the host to undo", func() bool {
+		_, err := os.Stat(req.Steps[0].Why)
+		return err == nil
+	})
+}
