@@ -148,4 +148,3 @@ func waitFor(t *testing.T, what string, is func() bool) {
 		}
 	}
 }
-
