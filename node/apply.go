@@ -82,6 +82,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 // step takes one step.
 func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64, int64)) (api.StepResult, error) {
 	changed := api.StepResult{Outcome: api.Changed}
+	options := guest.Options{Warn: func(text string) { progress(api.Warning+text, 0, 0) }}
 	switch s.Kind {
 	case api.StepBuildImage:
 		if s.Image == nil {
@@ -98,7 +99,7 @@ func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64
 		outcome, err := h.Guests.Configure(ctx, *s.Guest)
 		return api.StepResult{Outcome: outcome}, err
 	case api.StepStart:
-		err := h.Guests.Start(ctx, s.Name, guest.Options{})
+		err := h.Guests.Start(ctx, s.Name, options)
 		if errors.Is(err, guest.ErrRunning) {
 			return api.StepResult{Outcome: api.Unchanged}, nil
 		}
@@ -110,7 +111,7 @@ func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64
 		if _, err := h.Guests.Stop(ctx, s.Name); err != nil {
 			return changed, err
 		}
-		return changed, h.Guests.Start(ctx, s.Name, guest.Options{})
+		return changed, h.Guests.Start(ctx, s.Name, options)
 	case api.StepDelete:
 		return changed, h.Guests.Delete(ctx, s.Name)
 	case api.StepPrune:

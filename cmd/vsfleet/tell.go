@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
@@ -95,7 +96,7 @@ func (p *progress) step(e rollout.Event) {
 		return
 	}
 	p.view.Detail(e.Host, what+": "+e.Message, e.Done, e.Total)
-	if p.verbose {
+	if p.verbose || strings.HasPrefix(e.Message, api.Warning) {
 		p.view.Print(e.Host, what+": "+e.Message)
 	}
 }

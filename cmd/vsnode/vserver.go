@@ -136,7 +136,7 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 }
 
 func (v verb) start(ctx context.Context) error {
-	err := v.h.Guests.Start(ctx, v.name, guest.Options{})
+	err := v.h.Guests.Start(ctx, v.name, guest.Options{Warn: func(text string) { v.say("Warning: %s", text) }})
 	if errors.Is(err, guest.ErrRunning) {
 		v.say("Vserver '%s' is already running", v.name)
 		return nil

@@ -176,6 +176,9 @@ type Event struct {
 	Total   int64  `json:"total,omitempty"`
 }
 
+// Warning begins the Message of an Event that a person has to see.
+const Warning = "warning: "
+
 // Outcome of a step.
 type Outcome string
 

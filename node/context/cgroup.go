@@ -231,7 +231,13 @@ func (c Cgroup) Limit(mount, file, value string) error {
 			return fmt.Errorf("limit %s=%s: switch on controller %s: %w", file, value, controller, err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(string(c), file), []byte(value), 0); err != nil {
+	// Not created: a misspelt name would be "permission denied".
+	f, err := os.OpenFile(filepath.Join(string(c), file), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("limit %s=%s: %w", file, value, err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(value); err != nil {
 		return fmt.Errorf("limit %s=%s: %w", file, value, err)
 	}
 	return nil

@@ -281,6 +281,23 @@ func TestHostsOwnAddressStays(t *testing.T) {
 	}
 }
 
+// With an address of its own the guest starts all the same: what it wants of
+// the ports is not known.
+func TestHostsListenerIsAWarningForOwnAddresses(t *testing.T) {
+	ctx := context.Background()
+	l, err := net.Listen("tcp4", "0.0.0.0:8081")
+	must(t, err)
+	defer l.Close()
+	h := host(t)
+	g := inMode(api.ModeOwn, "warned", 107, "sleep", "1000")
+	must(t, h.Create(ctx, g))
+	var warnings []string
+	must(t, h.Start(ctx, g.Name, Options{Warn: func(s string) { warnings = append(warnings, s) }}))
+	if all := strings.Join(warnings, "\n"); !strings.Contains(all, "8081") {
+		t.Errorf("warnings %q", all)
+	}
+}
+
 func TestHostsListenerOnEveryAddressIsNamed(t *testing.T) {
 	ctx := context.Background()
 	l, err := net.Listen("tcp4", "0.0.0.0:8080")

@@ -23,7 +23,7 @@ import (
 
 // Options of a start.
 type Options struct {
-	Command []string // instead of the configured init (Linux-VServer's rescue)
+	Warn func(string) // told of what will not work as expected; may be nil
 }
 
 // ErrRunning says that a guest runs already.
@@ -59,7 +59,7 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	if err := h.release(ctx, name); err != nil {
 		return err
 	}
-	spec, err := h.spec(c, opt)
+	spec, err := h.spec(c)
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 			return err
 		}
 	}
-	if err := h.connect(ctx, c, &spec, &st); err != nil {
+	if err := h.connect(ctx, c, &spec, &st, opt.Warn); err != nil {
 		return err
 	}
 	if spec.Console, err = h.openConsole(name); err != nil {
@@ -136,7 +136,7 @@ func (h *Host) finish(ctx context.Context, name string) error {
 }
 
 // spec is what the configuration means for the guest's first process.
-func (h *Host) spec(c Config, opt Options) (vctx.Spec, error) {
+func (h *Host) spec(c Config) (vctx.Spec, error) {
 	sp := vctx.Spec{
 		XID:        c.Context,
 		Hostname:   c.Hostname,
@@ -157,19 +157,15 @@ func (h *Host) spec(c Config, opt Options) (vctx.Spec, error) {
 			return sp, err
 		}
 	}
-	switch {
-	case len(opt.Command) > 0:
-		sp.Argv = opt.Command
-	case len(c.Init.Command) > 0:
+	sp.Argv = []string{"/sbin/init"}
+	if len(c.Init.Command) > 0 {
 		sp.Argv = c.Init.Command
-	default:
-		sp.Argv = []string{"/sbin/init"}
 	}
 	return sp, nil
 }
 
 // connect gives a guest its network, and keeps it from the rest.
-func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state) error {
+func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, warn func(string)) error {
 	if sp.PrivateNet {
 		sp.Connect = func(netns *os.File) error { return nat.Attach(ctx, netns, c.Context) }
 		return nil
@@ -185,7 +181,15 @@ func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state) 
 		return err
 	}
 	if len(taken) > 0 {
-		return takenError(taken)
+		err := takenError(taken)
+		// A port that a guest was given by name has to be its own. Of an address
+		// of its own it may never want the one that the host has.
+		if c.Network.Mode == api.ModeShared {
+			return err
+		}
+		if warn != nil {
+			warn(err.Error())
+		}
 	}
 	if err := netctx.Attach(sp.Cgroup, ns); err != nil {
 		return err
