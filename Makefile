@@ -48,4 +48,4 @@ lint: ## gofmt, vet and golangci-lint (if it is installed)
 	scripts/lint
 
 clean: ## remove what was built
-	rm -rf bin $(NODES)
+	rm -rf bin $(NODES) $(NODES:.zst=.sha256)
