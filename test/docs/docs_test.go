@@ -1,0 +1,460 @@
+package docs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/check"
+)
+
+const root = "../.."
+
+// page is a Markdown file, without the fences.
+type page struct {
+	name   string // below root
+	prose  []line
+	fences []fence
+}
+
+type line struct {
+	number int
+	text   string
+}
+
+type fence struct {
+	number   int // of its first line
+	language string
+	lines    []line
+}
+
+func (f fence) text() string {
+	var b strings.Builder
+	for _, l := range f.lines {
+		b.WriteString(l.text + "\n")
+	}
+	return b.String()
+}
+
+// pages are README.md and all that is in docs.
+func pages(t *testing.T) []page {
+	t.Helper()
+	names := []string{"README.md", "CHANGELOG.md"}
+	for _, pattern := range []string{"docs/*.md", "docs/*/*.md"} {
+		found, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range found {
+			names = append(names, strings.TrimPrefix(path, root+"/"))
+		}
+	}
+	var list []page
+	for _, name := range names {
+		list = append(list, parse(name, read(t, name)))
+	}
+	return list
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func parse(name, text string) page {
+	p := page{name: name}
+	inside := false
+	for i, s := range strings.Split(text, "\n") {
+		l := line{i + 1, s}
+		language, mark := strings.CutPrefix(strings.TrimSpace(s), "```")
+		switch {
+		case mark && !inside:
+			p.fences = append(p.fences, fence{number: l.number, language: language})
+			inside = true
+		case mark:
+			inside = false
+		case inside:
+			f := &p.fences[len(p.fences)-1]
+			f.lines = append(f.lines, l)
+		default:
+			p.prose = append(p.prose, l)
+		}
+	}
+	return p
+}
+
+// TestCommandsExist takes every line of a fence and every `…` that begins with
+// vsfleet, and asks vsfleet's help for its command and flags.
+func TestCommandsExist(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "vsfleet")
+	build := exec.Command("go", "build", "-o", binary, "./cmd/vsfleet")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	h := &helper{binary: binary, known: map[string]help{}}
+	seen := 0
+	for _, p := range pages(t) {
+		var lines []line
+		for _, f := range p.fences {
+			lines = append(lines, f.lines...)
+		}
+		for _, l := range p.prose {
+			for _, span := range codeSpan.FindAllStringSubmatch(l.text, -1) {
+				lines = append(lines, line{l.number, span[1]})
+			}
+		}
+		for _, l := range lines {
+			m := commandLine.FindStringSubmatch(l.text)
+			if m == nil {
+				continue
+			}
+			seen++
+			if err := h.check(words(m[1])); err != nil {
+				t.Errorf("%s:%d: %s: %v", p.name, l.number, strings.TrimSpace(l.text), err)
+			}
+		}
+	}
+	if seen < 50 {
+		t.Errorf("only %d command lines were found", seen)
+	}
+}
+
+var (
+	codeSpan    = regexp.MustCompile("`([^`]+)`")
+	commandLine = regexp.MustCompile(`^\s*(?:\$ )?(?:source <\()?(?:bin/)?vsfleet (.*)$`)
+)
+
+// words splits a line as a shell does, as far as the documentation needs it: up
+// to a comment, a pipe or a redirection.
+func words(s string) []string {
+	var list []string
+	var word strings.Builder
+	quote, begun := rune(0), false
+	end := func() {
+		if begun {
+			list = append(list, word.String())
+		}
+		word.Reset()
+		begun = false
+	}
+	for _, c := range s {
+		switch {
+		case quote != 0 && c == quote:
+			quote = 0
+		case quote != 0:
+			word.WriteRune(c)
+		case c == '\'' || c == '"':
+			quote, begun = c, true
+		case c == ' ':
+			end()
+		case c == '#' && !begun, strings.ContainsRune("|<>;)", c), c == '…':
+			end()
+			return list
+		default:
+			word.WriteRune(c)
+			begun = true
+		}
+	}
+	end()
+	return list
+}
+
+func TestWords(t *testing.T) {
+	for in, want := range map[string][]string{
+		`stat --sort rss   # largest`:      {"stat", "--sort", "rss"},
+		`run -- 'df -h / | tail -1'`:       {"run", "--", "df -h / | tail -1"},
+		`inventory schema > fleet.json`:    {"inventory", "schema"},
+		`-i "a b".yml -o json`:             {"-i", "a b.yml", "-o", "json"},
+		`completion bash)`:                 {"completion", "bash"},
+		`guest start 'lab*/www' | grep ''`: {"guest", "start", "lab*/www"},
+	} {
+		if got := words(in); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", in, got, want)
+		}
+	}
+}
+
+// help is what vsfleet says of one of its commands.
+type help struct {
+	commands []string
+	flags    map[string]bool // "--name" and "-n": does it take a value?
+}
+
+type helper struct {
+	binary string
+	known  map[string]help // by path: "", "guest", "guest exec"
+}
+
+var flagLine = regexp.MustCompile(`^ {2,6}(?:(-\w), )?(--[\w-]+)( \S+)? {2,}`)
+
+func (h *helper) of(path []string) (help, error) {
+	key := strings.Join(path, " ")
+	if known, ok := h.known[key]; ok {
+		return known, nil
+	}
+	out, err := exec.Command(h.binary, append(slices.Clone(path), "--help")...).Output()
+	if err != nil {
+		return help{}, fmt.Errorf("vsfleet %s --help: %w", key, err)
+	}
+	found := help{flags: map[string]bool{}}
+	section := ""
+	for text := range strings.Lines(string(out)) {
+		text = strings.TrimRight(text, "\n")
+		switch {
+		case strings.HasSuffix(text, ":") && !strings.HasPrefix(text, " "):
+			section = text
+		case section == "Available Commands:" && strings.HasPrefix(text, "  "):
+			found.commands = append(found.commands, strings.Fields(text)[0])
+		default:
+			if m := flagLine.FindStringSubmatch(text); m != nil {
+				found.flags[m[2]] = m[3] != ""
+				if m[1] != "" {
+					found.flags[m[1]] = m[3] != ""
+				}
+			}
+		}
+	}
+	if len(path) == 0 {
+		found.commands = append(found.commands, "docs") // hidden
+	}
+	h.known[key] = found
+	return found, nil
+}
+
+// check walks down to the command and looks at every flag on the way.
+func (h *helper) check(words []string) error {
+	var path []string
+	now, err := h.of(nil)
+	if err != nil {
+		return err
+	}
+	walking := true
+	for i := 0; i < len(words); i++ {
+		w := words[i]
+		switch {
+		case w == "--":
+			return nil
+		case strings.HasPrefix(w, "-") && w != "-":
+			name, _, joined := strings.Cut(w, "=")
+			value, known := now.flags[name]
+			if !known {
+				return fmt.Errorf("vsfleet %s has no flag %s", strings.Join(path, " "), name)
+			}
+			if value && !joined {
+				i++
+			}
+		case !walking || w == strings.ToUpper(w): // an argument, or a word like COMMAND
+			walking = false
+		case slices.Contains(now.commands, w):
+			path = append(path, w)
+			if now, err = h.of(path); err != nil {
+				return err
+			}
+		case len(now.commands) > 0:
+			return fmt.Errorf("vsfleet %s has no command %q", strings.Join(path, " "), w)
+		default:
+			walking = false
+		}
+	}
+	return nil
+}
+
+// TestInventoriesLoad reads every fence of YAML, and the examples, as
+// inventories. Where there are no hosts the lab's are added; a line that is a
+// network alone becomes a guest's.
+func TestInventoriesLoad(t *testing.T) {
+	texts := map[string]string{}
+	for _, p := range pages(t) {
+		for _, f := range p.fences {
+			if f.language != "yaml" {
+				continue
+			}
+			if networks := strings.TrimSpace(f.text()); strings.HasPrefix(networks, "network:") {
+				for i, text := range strings.Split(networks, "\n") {
+					texts[fmt.Sprintf("%s:%d", p.name, f.number+1+i)] = "images: {deb: {method: debootstrap}}\n" +
+						"guests:\n  g:\n    on: lab1\n    image: deb\n    " + text + "\n"
+				}
+				continue
+			}
+			texts[fmt.Sprintf("%s:%d", p.name, f.number)] = f.text()
+		}
+	}
+	examples, err := filepath.Glob(filepath.Join(root, "examples/*.yml"))
+	if err != nil || len(examples) == 0 {
+		t.Fatalf("examples: %v, %v", examples, err)
+	}
+	for _, path := range examples {
+		name := strings.TrimPrefix(path, root+"/")
+		texts[name] = read(t, name)
+	}
+	for name, text := range texts {
+		paths := []string{write(t, "fleet.yml", text)}
+		if !regexp.MustCompile(`(?m)^hosts:`).MatchString(text) {
+			paths = append(paths, write(t, "lab.yml", "hosts: {lab1: {address: 192.0.2.1}, lab2: {address: 192.0.2.2}}\n"))
+		}
+		if _, err := inventory.Load(paths...); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestKeysAreDocumented finds every key of the inventory's schema in its page.
+func TestKeysAreDocumented(t *testing.T) {
+	page := read(t, "docs/inventory.md")
+	var schema any
+	if err := json.Unmarshal(inventory.Schema(), &schema); err != nil {
+		t.Fatal(err)
+	}
+	keys := map[string]bool{}
+	var collect func(node any)
+	collect = func(node any) {
+		switch node := node.(type) {
+		case []any:
+			for _, n := range node {
+				collect(n)
+			}
+		case map[string]any:
+			if properties, ok := node["properties"].(map[string]any); ok {
+				for name := range properties {
+					keys[name] = true
+				}
+			}
+			for _, n := range node {
+				collect(n)
+			}
+		}
+	}
+	collect(schema)
+	if len(keys) < 20 {
+		t.Fatalf("only %d keys in the schema", len(keys))
+	}
+	for name := range keys {
+		if !strings.Contains(page, "`"+name+"`") && !strings.Contains(page, "`{"+name+":") {
+			t.Errorf("docs/inventory.md does not say what `%s` is", name)
+		}
+	}
+}
+
+// TestRowsAreDocumented finds every row of check in its page.
+func TestRowsAreDocumented(t *testing.T) {
+	page := read(t, "docs/check.md")
+	c, err := check.Run(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range c.Rows {
+		if !strings.Contains(page, r.Name) {
+			t.Errorf("docs/check.md has no row %q", r.Name)
+		}
+	}
+}
+
+// TestPackagesAreNamed compares the table of docs/architecture.md with the
+// packages that there are.
+func TestPackagesAreNamed(t *testing.T) {
+	list := exec.Command("go", "list", "./...")
+	list.Dir = root
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]bool{}
+	for _, l := range parse("", read(t, "docs/architecture.md")).prose {
+		if m := regexp.MustCompile("^\\| `([a-z0-9/]+)` \\|").FindStringSubmatch(l.text); m != nil {
+			named[m[1]] = true
+		}
+	}
+	for _, path := range strings.Fields(string(out)) {
+		name := strings.TrimPrefix(path, "github.com/vsfleet/vsfleet/")
+		if !named[name] {
+			t.Errorf("docs/architecture.md does not name %s", name)
+		}
+		delete(named, name)
+	}
+	for name := range named {
+		t.Errorf("docs/architecture.md names %s, which is no package", name)
+	}
+}
+
+// TestNamedFilesExist looks for the Go files that docs/architecture.md and
+// docs/security.md name, by their last part.
+func TestNamedFilesExist(t *testing.T) {
+	out, err := exec.Command("find", root, "-name", "*.go", "-printf", "%f\n").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := strings.Fields(string(out))
+	for _, name := range []string{"docs/architecture.md", "docs/security.md"} {
+		for _, file := range regexp.MustCompile(`[\w/]+\.go\b`).FindAllString(read(t, name), -1) {
+			if !slices.Contains(files, filepath.Base(file)) {
+				t.Errorf("%s names %s, which is not there", name, file)
+			}
+		}
+	}
+}
+
+// TestLinksLead follows every link between pages, to the heading.
+func TestLinksLead(t *testing.T) {
+	for _, p := range pages(t) {
+		for _, l := range p.prose {
+			for _, m := range regexp.MustCompile(`\]\(([^)]*)\)`).FindAllStringSubmatch(l.text, -1) {
+				target, anchor, _ := strings.Cut(m[1], "#")
+				if strings.Contains(target, "://") {
+					continue
+				}
+				name := p.name
+				if target != "" {
+					name = filepath.Join(filepath.Dir(p.name), target)
+				}
+				if _, err := os.Stat(filepath.Join(root, name)); err != nil {
+					t.Errorf("%s:%d: %s: %v", p.name, l.number, m[1], err)
+				} else if anchor != "" && !slices.Contains(anchors(read(t, name)), anchor) {
+					t.Errorf("%s:%d: %s: there is no such heading", p.name, l.number, m[1])
+				}
+			}
+		}
+	}
+}
+
+// anchors of a page's headings: lower case, letters, digits and dashes.
+func anchors(text string) []string {
+	var list []string
+	for _, l := range parse("", text).prose {
+		heading, ok := strings.CutPrefix(strings.TrimLeft(l.text, "#"), " ")
+		if !ok || !strings.HasPrefix(l.text, "#") {
+			continue
+		}
+		list = append(list, strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case 'a' <= r && r <= 'z', '0' <= r && r <= '9', r == '-', r == '_':
+				return r
+			}
+			return -1
+		}, strings.ToLower(heading)))
+	}
+	return list
+}
