@@ -33,6 +33,10 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	// What vsnode keeps in /run is not to stay behind on this machine.
+	if err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("run", "/run", "tmpfs", 0, "")); err != nil {
+		panic(err)
+	}
 	for _, propagation := range []uintptr{unix.MS_PRIVATE, unix.MS_SHARED} {
 		if err := unix.Mount("", "/", "", unix.MS_REC|propagation, ""); err != nil {
 			panic(err)
