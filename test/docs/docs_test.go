@@ -251,7 +251,7 @@ func (h *helper) check(words []string) error {
 			name, _, joined := strings.Cut(w, "=")
 			value, known := now.flags[name]
 			if !known {
-				return fmt.Errorf("vsfleet %s has no flag %s", strings.Join(path, " "), name)
+				return fmt.Errorf("%s has no flag %s", strings.Join(append([]string{"vsfleet"}, path...), " "), name)
 			}
 			if value && !joined {
 				i++
@@ -264,7 +264,7 @@ func (h *helper) check(words []string) error {
 				return err
 			}
 		case len(now.commands) > 0:
-			return fmt.Errorf("vsfleet %s has no command %q", strings.Join(path, " "), w)
+			return fmt.Errorf("%s has no command %q", strings.Join(append([]string{"vsfleet"}, path...), " "), w)
 		default:
 			walking = false
 		}
