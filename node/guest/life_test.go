@@ -417,11 +417,11 @@ func traces(t *testing.T) string {
 	}
 	mount, err := vctx.CgroupMount()
 	must(t, err)
-	cgroups, err := filepath.Glob(mount + "/vservers/*")
+	cgroups, err := filepath.Glob(mount + "/vservers/*/cgroup.procs")
 	must(t, err)
 	for _, c := range cgroups {
 		// Other packages' tests may run beside.
-		if name := filepath.Base(c); !strings.HasPrefix(name, "test-") {
+		if name := filepath.Base(filepath.Dir(c)); !strings.HasPrefix(name, "test-") {
 			fmt.Fprintf(&b, "cgroup %s;", name)
 		}
 	}

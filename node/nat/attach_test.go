@@ -56,7 +56,7 @@ func TestAttach(t *testing.T) {
 			t.Error("eth0 is on the host")
 		}
 		a.wantsNothing(t, "before Sync, the guest to the host", "100.64.0.1:22")
-		if got := (*machine)(nil).ask("tcp", "100.64.2.154:22"); !strings.HasPrefix(got, "nothing") {
+		if got := (*machine)(nil).askFor(quiet, "tcp", "100.64.2.154:22"); !strings.HasPrefix(got, "nothing") {
 			t.Errorf("before Sync, the host to the guest: %s", got)
 		}
 

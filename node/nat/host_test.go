@@ -49,7 +49,7 @@ func onHost(t *testing.T, body func(t *testing.T)) {
 		body(t)
 		return
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprintf("-test.short=%t", testing.Short()))
 	cmd.Env = append(os.Environ(), roleVar+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
 	out, err := cmd.CombinedOutput()
@@ -89,7 +89,8 @@ func newMachine(t testing.TB, name string, xid int) *machine {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), roleVar+"="+waiting)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
+	// It ends with its input: Pdeathsig would kill it when the thread ends that started it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 	if xid != 0 {
 		ids := []syscall.SysProcIDMap{{HostID: xid << 16, Size: 1 << 16}}
 		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
@@ -179,14 +180,18 @@ func answer(name string, from net.Addr) string {
 
 // ask says what answers there, or why nothing does.
 func (m *machine) ask(network, addr string) (got string) {
+	return m.askFor(10*time.Second, network, addr) // it may be slow, but has to answer
+}
+
+func (m *machine) askFor(patience time.Duration, network, addr string) (got string) {
 	err := m.try(func() error {
-		d := net.Dialer{Timeout: 700 * time.Millisecond}
+		d := net.Dialer{Timeout: patience}
 		c, err := d.Dial(network, addr)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(700 * time.Millisecond))
+		c.SetDeadline(time.Now().Add(patience))
 		if network == "udp" {
 			if _, err := c.Write([]byte("?")); err != nil {
 				return err
@@ -213,10 +218,13 @@ func (m *machine) wants(t testing.TB, what, addr, want string) {
 	}
 }
 
+// quiet is how long nothing has to come.
+const quiet = 700 * time.Millisecond
+
 func (m *machine) wantsNothing(t testing.TB, what, addr string) {
 	t.Helper()
 	for _, network := range []string{"tcp", "udp"} {
-		if got := m.ask(network, addr); !strings.HasPrefix(got, "nothing") {
+		if got := m.askFor(quiet, network, addr); !strings.HasPrefix(got, "nothing") {
 			t.Errorf("%s (%s %s): %s, want nothing", what, network, addr, got)
 		}
 	}

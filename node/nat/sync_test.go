@@ -300,7 +300,11 @@ func TestKilledAtAnyPoint(t *testing.T) {
 		a.serve(t, "a", ":22")
 		b.serve(t, "b", ":22")
 		empty, nothing := ruleset(t), devices(t)
-		for round := range 25 {
+		rounds := 25
+		if testing.Short() {
+			rounds = 5
+		}
+		for round := range rounds {
 			cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$")
 			cmd.Env = append(os.Environ(), fmt.Sprintf("NAT_TEST_CHURN=%d %d", a.pid, b.pid))
 			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
