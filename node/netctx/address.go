@@ -191,7 +191,7 @@ func cacheInfo(preferred, valid uint32) []byte {
 
 func broadcast(p netip.Prefix) []byte {
 	four := p.Addr().As4()
-	b := binary.BigEndian.Uint32(four[:]) | 1<<(32-p.Bits()) - 1
+	b := binary.BigEndian.Uint32(four[:]) | (1<<(32-p.Bits()) - 1)
 	return binary.BigEndian.AppendUint32(nil, b)
 }
 

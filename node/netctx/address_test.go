@@ -69,6 +69,18 @@ func on(t *testing.T, dev string) (list []string) {
 	return list
 }
 
+func TestBroadcastIsTheLastAddressOfTheNetwork(t *testing.T) {
+	for prefix, want := range map[string]string{
+		"192.168.123.123/24": "192.168.123.255",
+		"192.0.2.10/30":      "192.0.2.11",
+		"10.1.2.3/8":         "10.255.255.255",
+	} {
+		if got := net.IP(broadcast(netip.MustParsePrefix(prefix))); got.String() != want {
+			t.Errorf("%s: %s, want %s", prefix, got, want)
+		}
+	}
+}
+
 func TestAddressesComeAndGo(t *testing.T) {
 	ctx := t.Context()
 	pair(t, "own0", "own1")
