@@ -1,0 +1,16 @@
+// Package e2e tests the whole road, from vsfleet's command line over real
+// OpenSSH to guests that run, on the practice hosts of package fleet/lab. It
+// has tests only:
+//
+//	go test ./test/e2e                   all of it, as root; builds bin/vsfleet first
+//	go test ./test/e2e -run Scripts/road one script
+//
+// testdata/*.txtar are scripts that read as a manual: what to type, and what
+// then is to be seen. What no script can say (kills at any moment, a full
+// disk, the attack from inside guests) is Go.
+//
+// Each test has a lab of its own, called e2eSOMETHING, below /var/lib/vsfleet-e2e.
+// Guests are made of a busybox, so that a test takes seconds; one script takes
+// debootstrap, word for word as Linux-VServer's manual has it. When all is done
+// the machine is compared with what it was before.
+package e2e

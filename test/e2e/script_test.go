@@ -1,0 +1,228 @@
+package e2e
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScripts runs testdata/*.txtar. $HOST1… are the addresses of the lab's
+// hosts and $NET their first three numbers; commands beside testscript's own:
+//
+//	lab NAME HOSTS          make a lab and go on with its environment
+//	archive HOST…           put the archive of the busybox image there
+//	fill FILE…              write environment variables' values into files: @NET@
+//	exits STATUS COMMAND…   run a command that must end with this exit status
+//	on HOST COMMAND…        run it on a host, but not over SSH (! on: it fails)
+//	fetch ADDRESS TEXT      a page must come from there and be TEXT (! fetch: no connection)
+//	records FORMAT COUNT    standard output must be so many records of json, ndjson or csv
+//	totals                  standard output must be vsfleet stat's table, and its sum right
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Deadline:            time.Now().Add(4 * time.Minute),
+		Setup: func(env *testscript.Env) error {
+			env.Values[labKey{}] = new(*practice)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"lab": makeLab, "archive": archive, "fill": fill, "exits": exits, "on": on,
+			"fetch": fetch, "records": records, "totals": totals,
+		},
+	})
+}
+
+type labKey struct{}
+
+// labOf is the lab that a script made.
+func labOf(ts *testscript.TestScript) *practice {
+	p := ts.Value(labKey{}).(**practice)
+	if *p == nil {
+		ts.Fatalf("no lab: begin with lab NAME HOSTS")
+	}
+	return *p
+}
+
+func makeLab(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: lab NAME HOSTS")
+	}
+	hosts, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	p, err := labUp(args[0], hosts, ts.Getenv("WORK"))
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(p.down()) })
+	*ts.Value(labKey{}).(**practice) = p
+	for k, v := range p.environment() {
+		ts.Setenv(k, v)
+	}
+	ts.Check(os.MkdirAll(ts.Getenv("HOME"), 0o700))
+}
+
+func archive(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: archive HOST…")
+	}
+	tar, err := busyboxArchive(nil)
+	ts.Check(err)
+	for _, host := range args {
+		ts.Check(labOf(ts).put(host, "/srv/busybox.tar", tar))
+	}
+}
+
+func fill(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: fill FILE…")
+	}
+	variable := regexp.MustCompile(`@[A-Z0-9]+@`)
+	for _, name := range args {
+		text := variable.ReplaceAllStringFunc(ts.ReadFile(name), func(v string) string { return ts.Getenv(strings.Trim(v, "@")) })
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
+	}
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS COMMAND…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+func on(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: on HOST COMMAND…")
+	}
+	stdout, stderr, exit, err := labOf(ts).on(args[0], nil, args[1:]...)
+	ts.Check(err)
+	_, err = io.WriteString(ts.Stdout(), stdout)
+	ts.Check(err)
+	_, err = io.WriteString(ts.Stderr(), stderr)
+	ts.Check(err)
+	if (exit != 0) != neg {
+		ts.Fatalf("exit status %d", exit)
+	}
+}
+
+// soon is how long a program in a guest may take until it listens.
+const soon = 15 * time.Second
+
+func fetch(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 1 || len(args) > 2 || neg != (len(args) == 1) {
+		ts.Fatalf("usage: fetch ADDRESS TEXT, ! fetch ADDRESS")
+	}
+	if neg {
+		address := args[0]
+		if !strings.Contains(address, ":") {
+			address += ":80"
+		}
+		if c, err := net.DialTimeout("tcp", address, time.Second); err == nil {
+			c.Close()
+			ts.Fatalf("%s answers", address)
+		}
+		return
+	}
+	ts.Check(fetched(args[0], args[1]))
+}
+
+// fetched waits for a page that is as it should be.
+func fetched(address, want string) error {
+	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	for deadline := time.Now().Add(soon); ; time.Sleep(50 * time.Millisecond) {
+		got, err := page(&client, "http://"+address+"/")
+		if err == nil && got == want {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("from %s came %q, want %q: %w", address, got, want, err)
+		}
+	}
+}
+
+func page(client *http.Client, url string) (string, error) {
+	r, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		return "", errors.New(r.Status)
+	}
+	body, err := io.ReadAll(r.Body)
+	return strings.TrimSpace(string(body)), err
+}
+
+func records(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: records FORMAT COUNT")
+	}
+	text := ts.ReadFile("stdout")
+	n := 0
+	switch args[0] {
+	case "json":
+		var list []map[string]any
+		ts.Check(json.Unmarshal([]byte(text), &list))
+		n = len(list)
+	case "ndjson":
+		for line := range strings.Lines(text) {
+			ts.Check(json.Unmarshal([]byte(line), new(map[string]any)))
+			n++
+		}
+	case "csv":
+		list, err := csv.NewReader(strings.NewReader(text)).ReadAll()
+		ts.Check(err)
+		n = len(list) - 1 // the header
+	default:
+		ts.Fatalf("format %q", args[0])
+	}
+	if strconv.Itoa(n) != args[1] {
+		ts.Fatalf("%d records, want %s", n, args[1])
+	}
+}
+
+func totals(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: totals")
+	}
+	sum := 0
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		f := strings.Fields(line)
+		switch {
+		case f[0] == "HOST":
+		case f[0] == "SUM":
+			if f[1] != strconv.Itoa(sum) {
+				ts.Fatalf("sum of processes %s, want %d", f[1], sum)
+			}
+			return
+		default:
+			n, err := strconv.Atoi(f[2])
+			ts.Check(err)
+			sum += n
+		}
+	}
+	ts.Fatalf("no line SUM")
+}
