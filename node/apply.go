@@ -40,6 +40,9 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		r.Took = time.Since(start)
 		if err != nil {
 			r.Outcome, r.Error = api.Failed, err.Error()
+			if ctx.Err() != nil {
+				r.Error = "interrupted: " + r.Error
+			}
 		}
 		results[i] = r
 		return err == nil

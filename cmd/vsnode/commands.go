@@ -57,8 +57,11 @@ func checkHost(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := check.Missing(c); err != nil {
-		return err
+	if status := check.Status(c); status != 0 {
+		if err := check.Missing(c); err != nil {
+			fmt.Fprintf(os.Stderr, "vsnode: %v\n", err)
+		}
+		return exitError(status)
 	}
 	return nil
 }

@@ -10,8 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vsfleet/vsfleet/node"
 	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
 	"github.com/vsfleet/vsfleet/node/guest"
 )
 
@@ -185,12 +188,25 @@ func (v verb) exec(command string, args []string) error {
 func (v verb) run(p guest.Program) error {
 	code, err := v.h.Guests.Run(v.name, p)
 	if err != nil {
-		return err
+		fmt.Fprintf(os.Stderr, "vserver: %v\n", err)
+		return exitError(notRun(err))
 	}
 	if code != 0 {
 		return exitError(code)
 	}
 	return nil
+}
+
+// notRun is the exit status for a program that was not run, as shells have it.
+func notRun(err error) int {
+	var step *vctx.StepError
+	switch {
+	case !errors.As(err, &step) || !strings.HasPrefix(step.What, "run "):
+		return 1
+	case errors.Is(err, unix.ENOENT):
+		return 127
+	}
+	return 126
 }
 
 func (v verb) status() error {

@@ -62,6 +62,9 @@ func Make(host *inventory.Host, state api.State, images func(name string) *inven
 			continue
 		}
 		g, err := resolve(want, state.Host)
+		if err == nil {
+			err = stranger(g, host, state.Guests)
+		}
 		if err != nil {
 			p.refuse(want.Name, err)
 			continue
@@ -90,6 +93,19 @@ func Make(host *inventory.Host, state api.State, images func(name string) *inven
 	}
 	p.order(deletes, changes, creates)
 	return p
+}
+
+// stranger refuses a context that a guest has which is not in the inventory: the
+// host would, but only after the guest was stopped to take it. What else two
+// guests can clash in is refused there before anything is stopped.
+func stranger(g api.Guest, host *inventory.Host, have []api.GuestState) error {
+	for _, other := range have {
+		ours := slices.ContainsFunc(host.Guests, func(want *inventory.Guest) bool { return want.Name == other.Name })
+		if !ours && other.Context == g.Context {
+			return fmt.Errorf("context %d is guest %s's, which is on the host and not in the inventory", g.Context, other.Name)
+		}
+	}
+	return nil
 }
 
 // Spec is what a host is told of an image.

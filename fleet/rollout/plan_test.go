@@ -326,7 +326,7 @@ func lines(s string) []string {
 }
 
 func TestMakeRefuses(t *testing.T) {
-	bare := state()
+	bare := state(there(func(g *api.GuestState) { g.Name, g.Context = "foreign", 99 }))
 	bare.Host = api.Host{}
 	tests := []struct {
 		name  string
@@ -345,6 +345,11 @@ func TestMakeRefuses(t *testing.T) {
 		{
 			"an own address on a host without a default device", www(own("192.0.2.10/24", "")),
 			"its addresses need a network device, and the host has no default route to tell which: give the host a netdev",
+		},
+		{
+			"the context of a guest that is not in the inventory",
+			www(own("192.0.2.10/24", "eth0"), func(g *inventory.Guest) { g.Context = 99 }),
+			"context 99 is guest foreign's, which is on the host and not in the inventory",
 		},
 		{"an image that nobody knows", www(func(g *inventory.Guest) { g.Image = "sid" }), `there is no image "sid"`},
 	}

@@ -84,7 +84,8 @@ func full(dir string) string {
 type output struct {
 	req  Request
 	line []byte   // begun
-	tail []string // the last lines that say something
+	tail []string // the last lines, of errors if there are any
+	errs bool     // tail is of errors
 
 	configured  int64 // packages
 	total       int64 // to configure
@@ -116,6 +117,14 @@ func (o *output) flush() {
 	if line == "" {
 		return
 	}
+	// apt and mmdebstrap mark what is wrong, and then say much more.
+	if wrong := strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "W: Failed"); wrong != o.errs {
+		if o.errs {
+			o.follow(line)
+			return
+		}
+		o.errs, o.tail = true, nil
+	}
 	if len(o.tail) == tailLines {
 		o.tail = append(o.tail[:0], o.tail[1:]...)
 	}
@@ -140,7 +149,7 @@ func (o *output) follow(line string) {
 	case words[0] == "Setting" && second == "up" && len(words) > 2:
 		o.configured++
 		o.report("configuring " + words[2])
-	case strings.HasPrefix(words[0], "Get:") && len(words) > 4:
+	case strings.HasPrefix(words[0], "Get:") && len(words) > 5: // one less: an index
 		// Get:12 http://deb.debian.org/debian bookworm/main amd64 libc6 amd64 2.36 [2757 kB]
 		o.report("downloading " + words[4])
 	case len(words) > 4 && words[1] == "upgraded," && words[3] == "newly":

@@ -104,7 +104,7 @@ func TestOtherHosts(t *testing.T) {
 			"proc/sys/fs/inotify/max_user_instances": file("128\n"),
 			"proc/sys/fs/inotify/max_user_watches":   file("192536\n"),
 			"proc/sys/kernel/pid_max":                file("4194304\n")},
-			"kernel limits", want{api.No, "fs.inotify.max_user_instances is 128", "sysctl -w fs.inotify.max_user_instances=8192"}},
+			"room for many guests", want{api.No, "fs.inotify.max_user_instances is 128", "sysctl -w fs.inotify.max_user_instances=8192"}},
 
 		{"no users with ids of their own", "", fstest.MapFS{}, "ids of guests", want{api.Yes, "", ""}},
 		{"Debian's first user meets no guest", "", fstest.MapFS{"etc/subuid": file("alice:100000:65536\n"), "etc/subgid": file("alice:100000:65536\n")},
@@ -248,7 +248,7 @@ func TestThisHost(t *testing.T) {
 			t.Errorf("%s: a no without what was seen, what is lost, and a cure: %+v", r.Name, r)
 		}
 	}
-	for _, name := range []string{"cgroup BPF", "nftables", "veth and bridge", "idmapped layers"} {
+	for _, name := range []string{"cgroup BPF", "nftables", "veth", "idmapped layers"} {
 		if r := row(t, c, name); r.Verdict != api.Yes {
 			t.Errorf("%s: %s: %s", name, r.Verdict, r.Detail)
 		}

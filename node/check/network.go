@@ -1,6 +1,7 @@
 package check
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/nat"
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
@@ -40,8 +42,8 @@ func nfTables(*System) finding {
 
 const probeLink = "vsncheck"
 
-// vethAndBridge makes both in a network namespace of its own.
-func vethAndBridge(*System) finding {
+// vethPair makes one in a network namespace of its own.
+func vethPair(*System) finding {
 	return tried(onOwnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("unshare: %w", err)
@@ -54,11 +56,20 @@ func vethAndBridge(*System) finding {
 		if err := h.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: probeLink + "0"}, PeerName: probeLink + "1"}); err != nil {
 			return fmt.Errorf("veth: %w", err)
 		}
-		if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: probeLink + "2"}}); err != nil {
-			return fmt.Errorf("bridge: %w", err)
-		}
 		return nil
 	}))
+}
+
+// forwarding asks for what others on the host do to packets that it forwards.
+func forwarding(*System) finding {
+	problems, err := nat.Problems(context.Background())
+	switch {
+	case err != nil:
+		return unknown("%v", err)
+	case len(problems) > 0:
+		return no("%s", strings.Join(problems, "; "))
+	}
+	return yes("nobody drops them")
 }
 
 // pingRange: a ping socket is allowed to groups of this range. The kernel's

@@ -114,6 +114,16 @@ func scalar(value string) string {
 // that keep wants. The whole directory changes in one rename: it is made anew
 // beside, synced, and exchanged.
 func (f files) replace(dir string, keep func(rel string) bool) error {
+	// What a killed one left; the guest's lock is held.
+	old, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".new-*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range old {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
 	beside, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".new-")
 	if err != nil {
 		return err
