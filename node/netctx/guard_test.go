@@ -87,6 +87,20 @@ func TestAbstractSocketsAreClosed(t *testing.T) {
 				}
 			})
 		}
+		t.Run(way+": an abstract socket of another guest", func(t *testing.T) {
+			otherCgroup := newCgroup(t)
+			if err := shut(otherCgroup, 667); err != nil {
+				t.Fatal(err)
+			}
+			other := guestProcess(t, otherCgroup, 667)
+			other.must("listen", other.do(call{Op: "unix listen", Path: "@" + name + "-other"}).err())
+			for _, m := range []*machine{guest, guestProcess(t, below(t, cg), 666)} {
+				err := m.do(call{Op: "unix connect", Path: "@" + name + "-other", Args: [3]int{unix.SOCK_STREAM}}).err()
+				if !errors.Is(err, unix.EPERM) {
+					t.Errorf("connected: %v", err)
+				}
+			}
+		})
 		if way == "hooks" {
 			continue // they cannot tell
 		}
@@ -114,4 +128,22 @@ func listenUnix(t *testing.T, addr string) {
 			t.Error(err)
 		}
 	})
+}
+
+// below makes a cgroup as systemd does in a guest.
+func below(t *testing.T, cgroup *os.File) *os.File {
+	t.Helper()
+	dir := filepath.Join(cgroup.Name(), "below")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		f.Close()
+		waitFor(t, "the cgroup to be empty", func() bool { return unix.Rmdir(dir) == nil })
+	})
+	return f
 }
