@@ -8,11 +8,11 @@ export CGO_ENABLED := 0
 NODES   := fleet/push/binaries/vsnode-linux-amd64.zst fleet/push/binaries/vsnode-linux-arm64.zst
 SOURCES := $(shell git ls-files -co --exclude-standard '*.go' 'node/netctx/*.o' 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test bench lint clean
+.PHONY: help build demo test test-kernel bench lint clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: bin/vsfleet bin/vsnode ## bin/vsfleet and bin/vsnode, both static
 
@@ -38,6 +38,10 @@ test: ## all tests; needs root, takes some minutes
 	scripts/install test
 	$(MAKE) --no-print-directory build
 	scripts/test
+
+test-kernel: ## tests of node on Debian 12's own kernel, in a virtual machine
+	scripts/install kernel
+	test/kernel/run
 
 bench: ## measure beside crun, runc, nsenter, pdsh and ansible
 	scripts/install bench
