@@ -117,8 +117,6 @@ func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64
 		return changed, h.Guests.Start(ctx, s.Name, options)
 	case api.StepDelete:
 		return changed, h.Guests.Delete(ctx, s.Name)
-	case api.StepPrune:
-		return changed, h.RemoveImage(ctx, s.Name)
 	}
 	return changed, fmt.Errorf("unknown step %q", s.Kind)
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -8,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -56,6 +60,31 @@ inventory asks for.`,
 				return err
 			}
 			return a.told(ctx, outcomes(report), statuses(report))
+		},
+	})
+	cmd.AddCommand(&cobra.Command{
+		Use:   "remove ID",
+		Short: "Remove an image from hosts",
+		Long: `Remove removes an image, by its ID or the beginning of it, from every host that
+has it. A host where a guest is made of it keeps it and says so.`,
+		Example: `  vsfleet image remove 3f0c2a91d7be
+  vsfleet image remove -l db1 3f0c2a91d7be`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			_, hosts, err := a.hosts(ctx)
+			if err != nil {
+				return err
+			}
+			results := fleet.Ask(ctx, &a.access, hosts, a.forks, func(ctx context.Context, n *fleet.Node) (string, error) {
+				return hear(ctx, n, "image", "remove", args[0])
+			})
+			for _, r := range results {
+				if r.Status == fanout.OK && !a.quiet {
+					fmt.Fprintf(a.stderr, "%s: %s\n", view.Clean(r.Host.Name), view.Clean(r.Value))
+				}
+			}
+			return a.told(ctx, failures(results), fanout.Statuses(results))
 		},
 	})
 	return cmd

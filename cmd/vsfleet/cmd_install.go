@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -29,7 +30,9 @@ does not need it: it keeps its own vsnode in /var/lib/vsnode.`,
 			if err != nil {
 				return err
 			}
-			results := fleet.Ask(ctx, &a.access, hosts, a.forks, install)
+			results := fleet.Ask(ctx, &a.access, hosts, a.forks, func(ctx context.Context, n *fleet.Node) (string, error) {
+				return hear(ctx, n, "install")
+			})
 			for _, r := range results {
 				if r.Status == fanout.OK && !a.quiet {
 					fmt.Fprintf(a.stderr, "%s: %s\n", view.Clean(r.Host.Name), view.Clean(r.Value))
@@ -40,11 +43,12 @@ does not need it: it keeps its own vsnode in /var/lib/vsnode.`,
 	}
 }
 
-func install(ctx context.Context, n *fleet.Node) (string, error) {
+// hear runs vsnode with arguments on a host, and gives what it says.
+func hear(ctx context.Context, n *fleet.Node, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
-	exit, err := n.Run(ctx, nil, &stdout, &stderr, "install")
+	exit, err := n.Run(ctx, nil, &stdout, &stderr, args...)
 	if err == nil && exit != 0 {
-		err = fmt.Errorf("install vsnode: %s", strings.TrimSpace(stderr.String()))
+		err = errors.New(strings.TrimPrefix(strings.TrimSpace(stderr.String()), "vsnode: "))
 	}
 	return strings.TrimSpace(stdout.String()), err
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/vsfleet/vsfleet/node/check"
+	nodeimage "github.com/vsfleet/vsfleet/node/image"
 	"github.com/vsfleet/vsfleet/node/serve"
 	"github.com/vsfleet/vsfleet/node/stat"
 )
@@ -129,7 +130,18 @@ func image(ctx context.Context, args []string) error {
 		if err := flags(fs, args[1:], 1, 1); err != nil {
 			return err
 		}
-		return h.RemoveImage(ctx, fs.Arg(0))
+		img, err := h.Images.Get(ctx, fs.Arg(0))
+		if errors.Is(err, nodeimage.ErrNotFound) {
+			fmt.Println("it is not here")
+			return nil
+		}
+		if err == nil {
+			err = h.RemoveImage(ctx, img.ID)
+		}
+		if err == nil {
+			fmt.Println("removed", img.ID)
+		}
+		return err
 	}
 	return usageError(fmt.Sprintf("image: unknown command %q: list, export, import or remove?", args[0]))
 }

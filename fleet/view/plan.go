@@ -125,8 +125,6 @@ func StepText(s api.Step) (mark, text string) {
 		return "~", "restart guest " + name
 	case api.StepDelete:
 		return "-", "delete guest " + name
-	case api.StepPrune:
-		return "-", "remove image " + name
 	}
 	return "~", Clean(string(s.Kind)) + " " + name
 }

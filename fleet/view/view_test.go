@@ -189,7 +189,7 @@ func plans() []HostPlan {
 			{Kind: api.StepRestart, Name: "sql", Why: "so that it takes its new\x1b[31m configuration"},
 			{Kind: api.StepStop, Name: "old", Why: "the inventory says stopped"},
 			{Kind: api.StepDelete, Name: "older", Why: "the inventory says absent"},
-			{Kind: api.StepPrune, Name: "sha256:12ab", Why: "no guest uses it"},
+			{Kind: api.StepDelete, Name: "oldest", Why: "the inventory says absent"},
 		}},
 		{Host: "db2"},
 		{Host: "db3"},

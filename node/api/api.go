@@ -148,7 +148,6 @@ const (
 	StepStop       StepKind = "guest.stop"      // Name
 	StepRestart    StepKind = "guest.restart"   // Name
 	StepDelete     StepKind = "guest.delete"    // Name; stops it first
-	StepPrune      StepKind = "image.remove"    // Name: an image's ID
 )
 
 // Step is one step of a plan.
