@@ -30,6 +30,7 @@ const (
 	stageVar = "VSFLEET_BENCH_STAGE"
 	dirVar   = "VSFLEET_BENCH_DIR" // on the disk, for what must not be in memory
 	address  = "198.51.100.1/24"   // of the machine's eth0
+	home     = "/run/home"         // of its root
 )
 
 // enterMachine says whether this process is inside; the one that is not has
@@ -100,9 +101,8 @@ func furnish(dir string) error {
 		{"tmpfs", "/run", "tmpfs", "mode=0755"},
 		{"cgroup", "/sys/fs/cgroup", "cgroup2", ""},
 		{"bpf", "/sys/fs/bpf", "bpf", "mode=0700"},
-		// What is written below is the machine's own.
-		{"overlay", "/etc", "overlay", "lowerdir=/etc,upperdir=/run/over/etc,workdir=/run/over/etc.work"},
-		{"overlay", "/root", "overlay", "lowerdir=/root,upperdir=/run/over/root,workdir=/run/over/root.work"},
+		// What is written there is the machine's own.
+		{"overlay", "/etc", "overlay", "lowerdir=/etc,upperdir=/run/etc,workdir=/run/etc.work"},
 		{dir + "/log", "/var/log", "", ""},
 		{dir + "/etc", "/etc/vservers", "", ""},
 		{dir + "/lib", "/var/lib", "", ""}, // the last: dir is below it
@@ -112,8 +112,7 @@ func furnish(dir string) error {
 		var flags uintptr
 		switch m.fstype {
 		case "overlay":
-			name := filepath.Base(m.at)
-			made = []string{"/run/over/" + name, "/run/over/" + name + ".work"}
+			made = []string{"/run/etc", "/run/etc.work"}
 		case "":
 			made, flags = append(made, m.source), unix.MS_BIND
 		}
@@ -127,6 +126,13 @@ func furnish(dir string) error {
 		}
 	}
 	if err := makeNetwork(); err != nil {
+		return err
+	}
+	// Who logs in here shall not run what the real root has in .bashrc.
+	if err := os.Mkdir(home, 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/etc/passwd", []byte("root:x:0:0::"+home+":/bin/sh\nsshd:x:33:33::/:/bin/false\n"), 0o644); err != nil {
 		return err
 	}
 	if err := os.Setenv(stageVar, "inside"); err != nil {

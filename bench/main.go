@@ -22,6 +22,7 @@ var rows = []struct {
 	{"stop", stopRow},
 	{"many", manyRow},
 	{"vsnode", vsnodeRow},
+	{"fleet", fleetRow},
 }
 
 func main() {
