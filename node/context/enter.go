@@ -69,40 +69,41 @@ func Exec(cmd Command) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	first, pipe, err := s.launch(&cloneArgs{flags: unix.CLONE_INTO_CGROUP, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(cg.Fd())})
+	args := &cloneArgs{flags: unix.CLONE_INTO_CGROUP, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(cg.Fd())}
+	type child struct {
+		pid  int
+		pipe *os.File
+	}
+	c, err := onOwnThread(func() (c child, err error) {
+		// A process is born into a pid namespace, and cannot join one.
+		if err := unix.Setns(pidfd, unix.CLONE_NEWPID); err != nil {
+			return c, fmt.Errorf("join pid namespace: %w", err)
+		}
+		c.pid, c.pipe, err = s.launch(args)
+		return c, err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("enter guest: %w", err)
 	}
-	defer pipe.Close()
-	pid, err := s.outcome(pipe)
-	if _, werr := wait(first); werr != nil {
-		err = errors.Join(err, werr)
+	defer c.pipe.Close()
+	if err := s.outcome(c.pipe); err != nil {
+		_, werr := wait(c.pid)
+		return nil, errors.Join(err, werr)
 	}
-	if err != nil {
-		if pid != 0 {
-			_, werr := wait(pid)
-			err = errors.Join(err, werr)
-		}
-		return nil, err
-	}
-	return &Running{pid: pid}, nil
+	return &Running{pid: c.pid}, nil
 }
 
 // enterScript is the way into a guest. Its process cannot be looked into by
 // the guest's root before execve (CVE-2016-9962): not dumpable, and of a
-// memory that belongs to the host's user namespace.
+// memory that belongs to the host's user namespace; a copy of ours.
 func enterScript(cmd Command, pidfd int) (*script, error) {
-	s := new(script)
+	s := newScript()
 	s.call("become undumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-	flags := namespaces | unix.CLONE_NEWCGROUP
+	flags := namespaces&^unix.CLONE_NEWPID | unix.CLONE_NEWCGROUP
 	if cmd.PrivateNet {
 		flags |= unix.CLONE_NEWNET
 	}
 	s.call("join namespaces", unix.SYS_SETNS, pidfd, flags)
-	// The pid namespace holds for children only. CLONE_PARENT: vsnode waits
-	// for the program itself.
-	st := s.call("fork", unix.SYS_CLONE, unix.CLONE_PARENT|int(unix.SIGCHLD), 0, 0, 0, 0)
-	st.fork = true
 	// Out of the way first: one may be where another has to go.
 	var streams [3]cell
 	for fd, f := range []*os.File{cmd.Stdin, cmd.Stdout, cmd.Stderr} {

@@ -2,7 +2,6 @@ package context
 
 import (
 	"fmt"
-	"runtime"
 	"syscall"
 	"unsafe"
 
@@ -11,8 +10,8 @@ import (
 
 // A script is the list of system calls that a process makes between its birth
 // and its execve. It is written down by the parent, where Go is whole, and run
-// in the forked child, where only raw system calls are safe: the child is one
-// thread of a Go program whose other threads did not come along.
+// in the child, where only raw system calls are safe: the child is one thread
+// that Go's runtime does not know of, on a stack of its own.
 //
 // That one thread is the point. Joining a user namespace needs a process with
 // one thread (setns(2)), which a running Go program never is; and a child that
@@ -22,9 +21,16 @@ type script struct {
 	steps []step
 	cells [maxCells]int32 // what is known only when the script runs
 	used  int
-	said  report // what the child writes when nothing but execve is left
-	keep  []any  // what the addresses in steps point to
+	said  report        // what the child writes: that the program comes next, or what failed
+	keep  []any         // what the addresses in steps point to
+	stack [8 << 10]byte // the child's
 }
+
+// newScript makes a script on the heap, always, where it stays in its place:
+// the child uses it while the stack of the goroutine that made it may move.
+//
+//go:noinline
+func newScript() *script { return new(script) }
 
 const (
 	maxCells = 64
@@ -45,15 +51,13 @@ type step struct {
 	result cell  // where the result goes; 0: nowhere
 	min    int   // the least result that is success; below it: EPIPE
 	allow  [2]syscall.Errno
-	fork   bool // the child goes on with the script; the parent reports its pid and ends
 }
 
-// report is what the child writes to the status pipe: what failed; or with
-// Errno 0 the pid of a forked child, or that the program comes next (PID 0).
+// report is what the child writes to the status pipe: what failed, or with
+// Errno 0 that the program comes next.
 type report struct {
 	Step  int32
 	Errno int32
-	PID   int32
 }
 
 const reportSize = int(unsafe.Sizeof(report{}))
@@ -133,57 +137,51 @@ type cloneArgs struct {
 	setTID, setTIDSize, cgroup                                           uint64
 }
 
-//go:linkname beforeFork syscall.runtime_BeforeFork
-func beforeFork()
+var _ [88]byte = [unsafe.Sizeof(cloneArgs{})]byte{} // as spawn_*.s has it
 
-//go:linkname afterFork syscall.runtime_AfterFork
-func afterFork()
+// spawn calls clone3 and run in the child.
+func spawn(args *cloneArgs, s *script) (pid int, errno uintptr)
 
-//go:linkname afterForkInChild syscall.runtime_AfterForkInChild
-func afterForkInChild()
-
-// fork clones this process and runs the script in the child. It returns in the
-// parent only. The child ends with the script's execve, or writes a report to
-// the status pipe and exits with 127.
-//
-//go:noinline
-//go:norace
+// fork makes a process that runs the script, in a copy of this one's memory or,
+// with CLONE_VM, in the same, which saves the copying. The script has to be
+// kept until the process has ended or called execve: until outcome returns.
 func (s *script) fork(args *cloneArgs) (pid int, err error) {
-	var (
-		r     uintptr
-		errno syscall.Errno
-		rep   report
-		steps = s.steps
-		cells = &s.cells
-	)
-	syscall.ForkLock.Lock()
-	beforeFork()
-	r, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
-	if errno == 0 && r == 0 {
-		afterForkInChild()
-		run(steps, cells, &rep)
-	}
-	afterFork()
-	syscall.ForkLock.Unlock()
-	runtime.KeepAlive(s)
+	// No handler of Go's may run in a process that Go does not know.
+	args.flags |= unix.CLONE_CLEAR_SIGHAND // kernel 5.5
+	base := uintptr(unsafe.Pointer(&s.stack))
+	top := (base + unsafe.Sizeof(s.stack)) &^ 15
+	args.stack, args.stackSize = uint64(base), uint64(top-base)
+	pid, errno := s.unsignalled(args)
 	if errno != 0 {
-		return 0, fmt.Errorf("clone3: %w", errno)
+		return 0, fmt.Errorf("clone3: %w", syscall.Errno(errno))
 	}
-	return int(r), nil
+	return pid, nil
 }
 
-// run makes the calls. No stack growth, no allocation, no write barrier: the
-// runtime of this process is frozen (see syscall.forkAndExecInChild).
+// unsignalled spawns with all signals blocked, which the child inherits: until
+// the script lets them in they wait. Nothing here yields to the scheduler.
+//
+//go:nosplit
+func (s *script) unsignalled(args *cloneArgs) (pid int, errno uintptr) {
+	all, old := ^uint64(0), uint64(0)
+	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	pid, errno = spawn(args, s)
+	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
+	return pid, errno
+}
+
+// run makes the calls. No stack growth, no allocation, no write barrier: where
+// it runs there is no Go runtime.
 //
 //go:nosplit
 //go:norace
-func run(steps []step, cells *[maxCells]int32, rep *report) {
-	for i := range steps {
-		st := &steps[i]
+func run(s *script) {
+	for i := range s.steps {
+		st := &s.steps[i]
 		a := st.args
 		for j := range a {
 			if st.cells&(1<<j) != 0 {
-				a[j] = uintptr(cells[a[j]])
+				a[j] = uintptr(s.cells[a[j]])
 			}
 		}
 		r, _, errno := syscall.RawSyscall6(st.nr, a[0], a[1], a[2], a[3], a[4], a[5])
@@ -191,21 +189,12 @@ func run(steps []step, cells *[maxCells]int32, rep *report) {
 			errno = syscall.EPIPE
 		}
 		if errno != 0 && errno != st.allow[0] && errno != st.allow[1] {
-			rep.Step, rep.Errno = int32(i), int32(errno)
-			syscall.RawSyscall(unix.SYS_WRITE, uintptr(cells[status]), uintptr(unsafe.Pointer(rep)), uintptr(reportSize))
-			for {
-				syscall.RawSyscall(unix.SYS_EXIT_GROUP, 127, 0, 0)
-			}
+			s.said.Step, s.said.Errno = int32(i), int32(errno)
+			syscall.RawSyscall(unix.SYS_WRITE, uintptr(s.cells[status]), uintptr(unsafe.Pointer(&s.said)), uintptr(reportSize))
+			break
 		}
 		if errno == 0 && st.result != status {
-			cells[st.result] = int32(r)
-		}
-		if st.fork && r != 0 {
-			rep.Step, rep.PID = int32(i), int32(r)
-			syscall.RawSyscall(unix.SYS_WRITE, uintptr(cells[status]), uintptr(unsafe.Pointer(rep)), uintptr(reportSize))
-			for {
-				syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
-			}
+			s.cells[st.result] = int32(r)
 		}
 	}
 	for {

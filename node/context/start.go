@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"runtime"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -57,7 +58,9 @@ func Start(ctx context.Context, sp Spec) (Process, error) {
 	if err != nil {
 		return Process{}, err
 	}
-	flags := uint64(namespaces | unix.CLONE_INTO_CGROUP)
+	// CLONE_VM: until it is the guest's program, the only process of the guest
+	// may share this one's memory.
+	flags := uint64(namespaces | unix.CLONE_INTO_CGROUP | unix.CLONE_VM)
 	if sp.PrivateNet {
 		flags |= unix.CLONE_NEWNET
 	}
@@ -91,8 +94,7 @@ func Start(ctx context.Context, sp Spec) (Process, error) {
 	if err != nil {
 		unix.Kill(pid, unix.SIGKILL)
 	}
-	_, serr := s.outcome(pipe)
-	if err = errors.Join(err, serr); err != nil {
+	if err = errors.Join(err, s.outcome(pipe)); err != nil {
 		unix.Kill(pid, unix.SIGKILL)
 		wait(pid)
 		return Process{}, explain(err)
@@ -152,7 +154,7 @@ func explain(err error) error {
 // startScript is the way of a guest's first process from clone3 to its init.
 // It already has its ids' namespace, where it is root and nobody elsewhere.
 func startScript(sp Spec, parents, sock *os.File) (*script, error) {
-	s := new(script)
+	s := newScript()
 	// With its own copy of the parent's end the child would never see that
 	// the parent was killed.
 	s.call("close vsnode's socket", unix.SYS_CLOSE, int(parents.Fd()))
@@ -301,7 +303,7 @@ func (s *script) confine(caps CapSet, scope, privateNet bool) error {
 
 // exec ends the script with the guest's program.
 func (s *script) exec(argv, env []string) {
-	// Go's runtime blocked all signals for the fork; handlers go with execve.
+	// All were blocked for the fork.
 	none := new(uint64)
 	s.keep = append(s.keep, none)
 	s.call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, unsafe.Pointer(none), 0, 8)
@@ -357,26 +359,22 @@ func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
 }
 
 // outcome reads the status pipe to its end: it closes when the program runs.
-// The pid is that of the forked child, where the script forks.
-func (s *script) outcome(pipe io.Reader) (pid int, err error) {
+func (s *script) outcome(pipe io.Reader) (err error) {
+	defer runtime.KeepAlive(s)
 	buf := make([]byte, reportSize)
 	for ran := false; ; {
 		_, rerr := io.ReadFull(pipe, buf)
 		switch {
 		case errors.Is(rerr, io.EOF) && err == nil && !ran:
-			return pid, errKilled
+			return errKilled
 		case errors.Is(rerr, io.EOF):
-			return pid, err
+			return err
 		case rerr != nil:
-			return pid, fmt.Errorf("read status: %w", rerr)
+			return fmt.Errorf("read status: %w", rerr)
 		}
-		rep := *(*report)(unsafe.Pointer(&buf[0]))
-		switch {
-		case rep.Errno != 0:
+		if rep := *(*report)(unsafe.Pointer(&buf[0])); rep.Errno != 0 {
 			err = s.explain(rep)
-		case rep.PID != 0:
-			pid = int(rep.PID)
-		default:
+		} else {
 			ran = true
 		}
 	}

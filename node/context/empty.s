@@ -1,1 +1,0 @@
-// Lets the compiler accept the functions of script.go that have no body: they are the runtime's.
