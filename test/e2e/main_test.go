@@ -43,14 +43,14 @@ func run(m *testing.M) (code int, err error) {
 	}
 	defer os.Remove(labsDir) // fails if a lab is left, which has been said
 	// Labs have fixed names, so that the next run clears what a killed one
-	// left; two runs at once would clear each other.
+	// left; two runs at once would clear each other, so they wait.
 	lock, err := os.Open(labsDir)
 	if err != nil {
 		return 1, err
 	}
 	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return 1, fmt.Errorf("%s is locked: they run already", labsDir)
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return 1, err
 	}
 
 	if binDir, err = os.MkdirTemp("", "vsfleet-e2e-"); err != nil {
