@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node"
@@ -117,42 +118,45 @@ func (b *bench) guest(ctx context.Context, name string, command ...string) error
 
 func (b *bench) cgroup(name string) vctx.Cgroup { return vctx.GuestCgroup(b.cgroups, name) }
 
-// bundle makes a plain OCI bundle of the same root filesystem: what the
-// runtime's own spec command writes, with another program. The devices'
-// resources are left out: with them crun 1.8 wants to lock more memory for its
-// BPF program than a virtual machine may let it.
-func (b *bench) bundle(ctx context.Context, runtime, dir string, hostNet bool, args ...string) error {
+// bundle is a plain OCI bundle: what the runtime's own spec command writes, with
+// another root filesystem and program. The devices' resources are left out:
+// with them crun 1.8 wants to lock more memory for its BPF program than a
+// virtual machine may let it.
+type bundle struct {
+	runtime  string
+	root     string
+	writable bool
+	hostNet  bool
+}
+
+func (c bundle) write(ctx context.Context, dir string, args ...string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	spec := exec.CommandContext(ctx, runtime, "spec")
-	spec.Dir = dir
-	if out, err := spec.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s spec: %w: %s", runtime, err, out)
+	cmd := exec.CommandContext(ctx, c.runtime, "spec")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s spec: %w: %s", c.runtime, err, out)
 	}
 	file := filepath.Join(dir, "config.json")
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	var c map[string]any
-	if err := json.Unmarshal(text, &c); err != nil {
+	var spec map[string]any
+	if err := json.Unmarshal(text, &spec); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	process, linux := c["process"].(map[string]any), c["linux"].(map[string]any)
+	process, linux := spec["process"].(map[string]any), spec["linux"].(map[string]any)
 	process["args"], process["terminal"] = args, false
-	c["root"] = map[string]any{"path": b.tree(), "readonly": true}
+	spec["root"] = map[string]any{"path": c.root, "readonly": !c.writable}
 	delete(linux, "resources")
-	if hostNet {
-		var keep []any
-		for _, ns := range linux["namespaces"].([]any) {
-			if ns.(map[string]any)["type"] != "network" {
-				keep = append(keep, ns)
-			}
-		}
-		linux["namespaces"] = keep
+	if c.hostNet {
+		linux["namespaces"] = slices.DeleteFunc(linux["namespaces"].([]any), func(ns any) bool {
+			return ns.(map[string]any)["type"] == "network"
+		})
 	}
-	if text, err = json.Marshal(c); err != nil {
+	if text, err = json.Marshal(spec); err != nil {
 		return err
 	}
 	return os.WriteFile(file, text, 0o644)

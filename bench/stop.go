@@ -56,15 +56,20 @@ func stopRow(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// full starts a guest and waits until it has so many processes.
+// full starts a guest and waits until it has so many processes, and until the
+// kernel would tell of the next change of its cgroup at once (see ended).
 func (b *bench) full(ctx context.Context, name string, n int) error {
 	if err := b.host.Guests.Start(ctx, name, guest.Options{}); err != nil {
 		return err
 	}
 	for {
 		pids, err := b.cgroup(name).PIDs()
-		if err != nil || len(pids) >= n {
+		if err != nil {
 			return err
+		}
+		if len(pids) >= n {
+			time.Sleep(20 * time.Millisecond)
+			return nil
 		}
 		if err := ctx.Err(); err != nil {
 			return err

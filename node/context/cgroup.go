@@ -106,7 +106,10 @@ func (c Cgroup) WaitEmpty(ctx context.Context) error {
 	}
 	defer f.Close()
 	buf := make([]byte, 256)
-	for {
+	// The kernel tells of one change in 10 ms (CGROUP_FILE_NOTIFY_MIN_INTV), so
+	// that the end of a guest which just started is told late: look before. A
+	// tenth of a second at most, so that ctx is looked at.
+	for pause := 1; ; pause = min(2*pause, 100) {
 		n, err := f.ReadAt(buf, 0)
 		if n == 0 {
 			if errors.Is(err, unix.ENODEV) { // removed meanwhile
@@ -120,9 +123,8 @@ func (c Cgroup) WaitEmpty(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		// A tenth of a second at most, so that ctx is looked at.
 		p := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}
-		if _, err := unix.Poll(p, 100); err != nil && !errors.Is(err, unix.EINTR) {
+		if _, err := unix.Poll(p, pause); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("poll %s: %w", f.Name(), err)
 		}
 	}
