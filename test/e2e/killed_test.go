@@ -74,8 +74,8 @@ func TestKilled(t *testing.T) {
 					}
 					l.finishes(command)
 				}
-				if ended < moments/2 {
-					t.Errorf("vsfleet %s was killed too late %d times of %d: it shows little", strings.Join(command, " "), moments-ended, moments)
+				if ended == 0 {
+					t.Errorf("vsfleet %s was always done before it was killed: this shows nothing", strings.Join(command, " "))
 				}
 			}
 		})

@@ -85,9 +85,9 @@ func run(m *testing.M) (code int, err error) {
 // build makes bin/vsfleet, if it is not up to date, and takes a copy.
 func build() error {
 	vsfleet = filepath.Join(binDir, "vsfleet")
-	make := exec.Command("make", "--silent", "--no-print-directory", "build")
-	make.Dir = "../.."
-	if out, err := make.CombinedOutput(); err != nil {
+	cmd := exec.Command("make", "--silent", "--no-print-directory", "build")
+	cmd.Dir = "../.."
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("make build: %w\n%s", err, out)
 	}
 	program, err := os.ReadFile("../../bin/vsfleet")

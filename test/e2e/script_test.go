@@ -31,11 +31,16 @@ import (
 //	records FORMAT COUNT    standard output must be so many records of json, ndjson or csv
 //	totals                  standard output must be vsfleet stat's table, and its sum right
 func TestScripts(t *testing.T) {
+	// Before go test ends all: what hangs is then named, and labs are taken down.
+	deadline, limited := t.Deadline()
+	if limited {
+		deadline = deadline.Add(-time.Minute)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		ContinueOnError:     true, // all that is wrong, at once
-		Deadline:            time.Now().Add(4 * time.Minute),
+		Deadline:            deadline,
 		Setup: func(env *testscript.Env) error {
 			env.Values[labKey{}] = new(*practice)
 			return nil
