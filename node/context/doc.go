@@ -3,8 +3,8 @@
 // process is born into (Start), and the way into them for another (Exec). It
 // knows nothing of configuration, images or addresses: its caller says.
 //
-// A process is started by forking this one and letting the child make a list
-// of raw system calls (script.go). There is no second vsnode in between, no
+// A process is started by clone3, and the child makes a list of raw system
+// calls that was written down before (script.go). There is no second vsnode in between, no
 // process of ours that stays, and no binary of ours in the guest.
 //
 // Killed: before the parent has handed over the mounts, the child ends with
