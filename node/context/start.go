@@ -76,6 +76,9 @@ func Start(ctx context.Context, sp Spec) (Process, error) {
 		if err := mapIDs(pid, sp.XID); err != nil {
 			return err
 		}
+		if _, err := ours.Write([]byte{1}); err != nil && !errors.Is(err, unix.EPIPE) {
+			return fmt.Errorf("write to process %d: %w", pid, err)
+		}
 		fds, err := sp.mounts(pid)
 		if err != nil {
 			return err
@@ -158,14 +161,24 @@ func startScript(sp Spec, parents, sock *os.File) (*script, error) {
 	// With its own copy of the parent's end the child would never see that
 	// the parent was killed.
 	s.call("close vsnode's socket", unix.SYS_CLOSE, int(parents.Fd()))
-	root, sys := s.receive(sock)
+	s.await(sock) // the ids
 	s.call("unshare cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
 	s.call("become session leader", unix.SYS_SETSID)
 	s.becomeRoot()
 	s.call("set host name", unix.SYS_SETHOSTNAME, sp.Hostname, len(sp.Hostname))
-
 	// Mounts that the host makes from now on are not the guest's.
 	s.call("make mounts private", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
+
+	// What needs no root is made while the parent mounts that.
+	nosuid := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	// A new proc is refused where no old one is fully in sight: before the host's goes.
+	proc := s.filesystem("proc", nosuid)
+	cg := s.filesystem("cgroup2", nosuid)
+	run := s.filesystem("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode", "0755", "size", "20%")
+	dev := s.filesystem("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "mode", "0755", "size", "1m")
+	devices := s.devices(dev)
+
+	root, sys := s.receive(sock)
 	attach := func(what string, from, dir cell, name string) {
 		s.call(what, unix.SYS_MOVE_MOUNT, from, "", dir, name, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	}
@@ -179,16 +192,15 @@ func startScript(sp Spec, parents, sock *os.File) (*script, error) {
 		s.call("make /"+name, unix.SYS_MKDIRAT, root, name, 0o755).or(unix.EEXIST)
 		attach("mount /"+name, from, root, name)
 	}
-	nosuid := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-	// A new proc is refused where no old one is fully in sight: before the host's goes.
-	below(s.filesystem("proc", nosuid), "proc")
+	below(proc, "proc")
 	below(sys, "sys")
-	cg := s.filesystem("cgroup2", nosuid)
 	attach("mount /sys/fs/cgroup", cg, sys, "fs/cgroup")
-	below(s.filesystem("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode", "0755", "size", "20%"), "run")
-	dev := s.filesystem("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "mode", "0755", "size", "1m")
+	below(run, "run")
 	below(dev, "dev")
-	s.devices(dev, attach)
+	// Below kernel 6.15 not before it has its place itself.
+	for _, d := range devices {
+		attach("mount /dev/"+d.name, d.from, dev, d.name)
+	}
 
 	s.call("enter root", unix.SYS_FCHDIR, root)
 	s.call("pivot root", unix.SYS_PIVOT_ROOT, ".", ".")
@@ -205,6 +217,14 @@ func startScript(sp Spec, parents, sock *os.File) (*script, error) {
 	}
 	s.exec(sp.Argv, sp.Env)
 	return s, nil
+}
+
+// await waits until the parent says a word.
+func (s *script) await(sock *os.File) {
+	buf := make([]byte, 1)
+	s.keep = append(s.keep, buf)
+	st := s.call("wait for vsnode", unix.SYS_READ, int(sock.Fd()), unsafe.Pointer(&buf[0]), 1)
+	st.min = 1 // 0: the parent is gone
 }
 
 // receive waits for the parent's mounts. Descriptors come in a control message
@@ -239,14 +259,20 @@ func (s *script) filesystem(fstype string, attrs int, options ...string) cell {
 	return s.open("mount "+fstype, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, attrs)
 }
 
+// device is a mount to come below /dev.
+type device struct {
+	name string
+	from cell
+}
+
 // devices fills the guest's /dev, a tmpfs of its own: nobody else could have
 // put a link there. The nodes are the host's, bound: a tmpfs of a user
 // namespace has no devices of its own.
-func (s *script) devices(dev cell, attach func(what string, from, dir cell, name string)) {
+func (s *script) devices(dev cell) (list []device) {
 	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
 		node := s.open("open /dev/"+name, unix.SYS_OPEN_TREE, unix.AT_FDCWD, "/dev/"+name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 		s.call("make /dev/"+name, unix.SYS_MKNODAT, dev, name, unix.S_IFREG|0o666, 0)
-		attach("mount /dev/"+name, node, dev, name)
+		list = append(list, device{name, node})
 	}
 	for _, link := range [][2]string{
 		{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
@@ -256,12 +282,13 @@ func (s *script) devices(dev cell, attach func(what string, from, dir cell, name
 	}
 	mount := func(name string, from cell) {
 		s.call("make /dev/"+name, unix.SYS_MKDIRAT, dev, name, 0o755)
-		attach("mount /dev/"+name, from, dev, name)
+		list = append(list, device{name, from})
 	}
 	noexec := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 	mount("pts", s.filesystem("devpts", noexec, "ptmxmode", "0666", "mode", "0620", "gid", "5"))
 	mount("shm", s.filesystem("tmpfs", noexec|unix.MOUNT_ATTR_NODEV, "mode", "1777"))
 	mount("mqueue", s.filesystem("mqueue", noexec|unix.MOUNT_ATTR_NODEV))
+	return list
 }
 
 // becomeRoot takes the guest's root as the identity of the process, whose
