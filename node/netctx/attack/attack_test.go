@@ -32,6 +32,13 @@ func TestNothingIsRefusedWithoutAGuest(t *testing.T) {
 	if err := os.WriteFile(file, []byte("secret of the host"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// A directory that a process in sight holds open: what the row about
+	// descriptors needs, and no machine is sure to have.
+	dir, err := os.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
 	name := "attack-test-" + strconv.Itoa(os.Getpid())
 	cmd := exec.Command("/proc/self/exe", "--mode=own", "--other=127.7.7.7", "--own=127.0.0.1", "--host=127.8.8.8",
 		"--loop=1", "--loop-udp=1", "--wildcard=1", "--other-loop=127.0.125.1:1",
