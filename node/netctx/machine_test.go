@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -38,8 +39,20 @@ type result struct {
 	Errno int
 }
 
-// perform does one call. Sockets wait half a second at most.
+// perform does one call. Sockets wait half a second at most, and a call on a
+// socket with such a limit is not taken up again after a signal (signal(7)):
+// Go's own, and those of children that end, have to wait.
 func perform(c call) result {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, old unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^uint64(0)
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
+		return result{Errno: -1}
+	}
+	defer unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
 	n, addr, data, err := perform1(c)
 	r := result{N: n, Addr: addr, Data: data}
 	var errno unix.Errno

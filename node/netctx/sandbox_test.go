@@ -65,8 +65,7 @@ func TestMain(m *testing.M) {
 
 func runSandbox() int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	// Go's signals to itself interrupt a connect on a socket that has timeouts.
-	cmd.Env = append(os.Environ(), roleVar+"="+sandbox, "GODEBUG=asyncpreemptoff=1")
+	cmd.Env = append(os.Environ(), roleVar+"="+sandbox)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
