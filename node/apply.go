@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/build"
 	"github.com/vsfleet/vsfleet/node/guest"
 )
 
@@ -40,6 +41,8 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		r.Took = time.Since(start)
 		if err != nil {
 			r.Outcome, r.Error = api.Failed, err.Error()
+			var lack *build.LackError
+			r.Elsewhere = errors.As(err, &lack)
 			if ctx.Err() != nil {
 				r.Error = "interrupted: " + r.Error
 			}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/build"
 	vctx "github.com/vsfleet/vsfleet/node/context"
 )
 
@@ -44,6 +45,7 @@ func describe(version string) (api.Host, error) {
 	} else if !errors.Is(err, vctx.ErrNoCgroup2) {
 		return h, err
 	}
+	h.Methods = build.Methods()
 	h.DefaultAddress, h.DefaultDev, err = defaultAddress()
 	return h, err
 }

@@ -96,6 +96,7 @@ type fakeHost struct {
 
 	unreachable bool
 	failStep    string            // "guest.start www"
+	elsewhere   bool              // failStep fails for want of something
 	dieAt       string            // the step at which the connection breaks
 	before      func(step string) // called before each step
 	importLimit int               // bytes that an import takes before it fails
@@ -151,7 +152,7 @@ func (h *fakeHost) Apply(ctx context.Context, req api.Apply, event func(api.Even
 			return res, errors.New("connection lost")
 		case h.failStep == what:
 			failed[s.Name] = true
-			res.Results = append(res.Results, api.StepResult{Outcome: api.Failed, Error: what + ": it does not work"})
+			res.Results = append(res.Results, api.StepResult{Outcome: api.Failed, Error: what + ": it does not work", Elsewhere: h.elsewhere})
 		default:
 			res.Results = append(res.Results, h.take(s))
 		}

@@ -13,16 +13,19 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// missing is an image that hosts of the run lack.
+// missing is an image that hosts of the run lack. What was built on one
+// architecture is none for another.
 type missing struct {
-	spec   api.ImageSpec
-	key    string
-	source *host // has it, or builds it
-	build  bool
-	lack   []*host // all that need it and do not have it, the source too if it builds
+	spec  api.ImageSpec
+	key   string
+	arch  string
+	first *host   // has it, or builds it if it can
+	build bool    // nobody has it
+	lack  []*host // all that need it and do not have it, the first too if it builds
 
 	// ready is closed when the rest is set: the stream may still grow.
 	ready  chan struct{}
+	source *host // has it now
 	id     string
 	err    error
 	stream *spool // nil if only the source lacks it
@@ -36,10 +39,11 @@ func (r *run) sources() []*missing {
 	for _, h := range hosts {
 		for _, spec := range h.Plan.images {
 			key := spec.Key()
-			i := slices.IndexFunc(images, func(m *missing) bool { return m.key == key })
+			arch := h.State.Host.Arch
+			i := slices.IndexFunc(images, func(m *missing) bool { return m.key == key && m.arch == arch })
 			if i < 0 {
 				i = len(images)
-				images = append(images, &missing{spec: spec, key: key, ready: make(chan struct{})})
+				images = append(images, &missing{spec: spec, key: key, arch: arch, ready: make(chan struct{})})
 			}
 			images[i].lack = append(images[i].lack, h)
 		}
@@ -47,29 +51,44 @@ func (r *run) sources() []*missing {
 	builds := map[*host]int{}
 	for _, m := range images {
 		for _, h := range hosts {
-			if id := choose(h.State.Images, m.spec, nil); id != "" {
-				m.source, m.id = h, id
+			if id := choose(h.State.Images, m.spec, nil); id != "" && h.State.Host.Arch == m.arch {
+				m.first, m.id = h, id
 				break
 			}
 		}
-		if m.source == nil {
+		if m.first == nil {
 			// Several missing images are built by several hosts at once.
-			m.build, m.source = true, slices.MinFunc(m.lack, func(a, b *host) int { return builds[a] - builds[b] })
-			builds[m.source]++
+			m.build, m.first = true, slices.MinFunc(m.builders(), func(a, b *host) int { return builds[a] - builds[b] })
+			builds[m.first]++
 		}
 		for _, h := range m.lack {
 			spec := m.spec
-			step := api.Step{Kind: api.StepImport, Name: spec.Name, Image: &spec, Why: m.source.Host + " has it"}
+			step := api.Step{Kind: api.StepImport, Name: spec.Name, Image: &spec, Why: m.first.Host + " has it"}
 			switch {
-			case h == m.source:
+			case h == m.first:
 				step.Kind, step.Why = api.StepBuildImage, "no host of this run has it"
 			case m.build:
-				step.Why = m.source.Host + " builds it"
+				step.Why = m.first.Host + " builds it"
 			}
 			h.Plan.prepend(step)
 		}
 	}
 	return images
+}
+
+// builders are the hosts that can build the image as far as is known. If none
+// can, all: the host that tries says what it lacks.
+func (m *missing) builders() []*host {
+	var able []*host
+	for _, h := range m.lack {
+		if slices.Contains(h.State.Host.Methods, m.spec.Method) {
+			able = append(able, h)
+		}
+	}
+	if able == nil {
+		return m.lack
+	}
+	return able
 }
 
 func (p *Plan) prepend(s api.Step) {
@@ -87,12 +106,11 @@ func (m *missing) step(h *host) int {
 // provide builds an image, if nobody has it, and streams it to where the
 // other hosts read it.
 func (r *run) provide(ctx context.Context, m *missing) {
-	h := m.source
+	m.source = m.first
 	if m.build {
-		if m.id, m.err = r.build(ctx, h, m.step(h)); m.err != nil {
-			m.err = fmt.Errorf("image %s: build on %s: %w", m.spec.Name, h.Host, m.err)
-		}
+		m.err = r.buildSomewhere(ctx, m)
 	}
+	h := m.source
 	if m.err == nil && slices.ContainsFunc(m.lack, func(l *host) bool { return l != h }) {
 		m.stream, m.err = newSpool()
 	}
@@ -113,17 +131,36 @@ func (m *missing) close() {
 	}
 }
 
-// build has a host build an image by its step of that index, and gives the ID.
-func (r *run) build(ctx context.Context, h *host, step int) (string, error) {
-	r.send(ctx, h, []int{step})
-	result := h.Results[step]
-	switch {
-	case result.Outcome == api.Failed || result.Outcome == api.Skipped:
-		return "", errors.New(result.Error)
-	case result.Image == nil:
-		return "", errors.New("vsnode does not say which image it is")
+// buildSomewhere has the first host build an image. Where that is lost, or lacks
+// what another may have (the tool, the archive), the next one takes over.
+func (r *run) buildSomewhere(ctx context.Context, m *missing) (err error) {
+	hosts := slices.DeleteFunc(slices.Clone(m.builders()), func(h *host) bool { return h == m.first })
+	for _, h := range append([]*host{m.first}, hosts...) {
+		result := r.build(ctx, h, m)
+		if result.Image != nil {
+			m.source, m.id = h, result.Image.ID
+			return nil
+		}
+		if err == nil || !result.Elsewhere {
+			err = fmt.Errorf("image %s: build on %s: %s", m.spec.Name, h.Host, result.Error)
+		}
+		if ctx.Err() != nil || !result.Elsewhere && h.lost() == nil {
+			return err
+		}
 	}
-	return result.Image.ID, nil
+	return err
+}
+
+// build has a host build an image, which is what comes of its step for it.
+func (r *run) build(ctx context.Context, h *host, m *missing) api.StepResult {
+	i := m.step(h)
+	step := api.Step{Kind: api.StepBuildImage, Name: m.spec.Name, Image: &m.spec, Why: h.Plan.Steps[i].Why}
+	result := r.ask(ctx, h, []api.Step{step})[0]
+	if result.Image == nil && (result.Outcome == api.Changed || result.Outcome == api.Unchanged) {
+		result = api.StepResult{Outcome: api.Failed, Error: "vsnode does not say which image it is"}
+	}
+	h.Results[i] = result
+	return result
 }
 
 // fetch gets the host the images that it lacks and puts their IDs into its
@@ -153,22 +190,26 @@ func (r *run) fetch(ctx context.Context, h *host, images []*missing) (lost map[s
 func (r *run) get(ctx context.Context, h *host, m *missing) error {
 	step := m.step(h)
 	<-m.ready // soon, too, if ctx ends: the source hears of it
-	if h == m.source {
-		return m.err
+	err := m.err
+	switch {
+	case h == m.source && err == nil:
+		return nil
+	case err == nil && ctx.Err() != nil:
+		err = errors.New("interrupted")
+	case err == nil:
+		err = h.lost()
 	}
-	if m.err != nil {
-		h.Results[step] = skipped("%v", m.err)
-		return m.err
-	}
-	if ctx.Err() != nil {
-		h.Results[step] = skipped("interrupted")
-		return errors.New("interrupted")
+	if err != nil {
+		if h.Results[step].Outcome == "" { // else it tried to build it
+			h.Results[step] = skipped("%v", err)
+		}
+		return err
 	}
 	begun := time.Now()
 	progress := func(done int64) {
 		r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Message: fmt.Sprintf("%d MiB from %s", done>>20, m.source.Host)})
 	}
-	err := vsnode(ctx, h, m.stream.reader(ctx, progress), io.Discard, "image", "import", "--id", m.id)
+	err = vsnode(ctx, h, m.stream.reader(ctx, progress), io.Discard, "image", "import", "--id", m.id)
 	if broken := m.stream.broken(); err != nil && broken != nil {
 		err = broken // what the importing end makes of half a stream says nothing
 	}

@@ -73,6 +73,7 @@ func state(guests ...api.GuestState) api.State {
 		Host: api.Host{
 			DefaultAddress: netip.MustParsePrefix("203.0.113.11/24"), DefaultDev: "ens3",
 			Controllers: []string{"cpu", "memory", "pids"},
+			Methods:     []string{"template", "debootstrap"},
 		},
 		Images: []api.Image{built(bookworm, "b1")},
 		Guests: guests,

@@ -285,25 +285,29 @@ func (r *run) send(ctx context.Context, h *host, steps []int) {
 	if len(steps) == 0 {
 		return
 	}
-	skip := func(format string, args ...any) {
-		for _, i := range steps {
-			h.Results[i] = skipped(format, args...)
-		}
+	var list []api.Step
+	for _, i := range steps {
+		list = append(list, h.Plan.Steps[i])
+	}
+	for n, result := range r.ask(ctx, h, list) {
+		h.Results[steps[n]] = result
+	}
+}
+
+// ask has the host take steps, and gives a result for each.
+func (r *run) ask(ctx context.Context, h *host, steps []api.Step) []api.StepResult {
+	all := func(result api.StepResult) []api.StepResult {
+		return slices.Repeat([]api.StepResult{result}, len(steps))
 	}
 	h.applying.Lock()
 	defer h.applying.Unlock()
 	switch {
 	case h.Err != nil:
-		skip("the host failed before")
-		return
+		return all(skipped("the host failed before"))
 	case ctx.Err() != nil:
-		skip("interrupted")
-		return
+		return all(skipped("interrupted"))
 	}
-	req := api.Apply{Run: r.id}
-	for _, i := range steps {
-		req.Steps = append(req.Steps, h.Plan.Steps[i])
-	}
+	req := api.Apply{Run: r.id, Steps: steps}
 	res, err := h.node.Apply(ctx, req, func(e api.Event) {
 		if e.Step >= 0 && e.Step < len(req.Steps) {
 			r.watch(Event{Host: h.Host, Step: &req.Steps[e.Step], Message: e.Message, Done: e.Done, Total: e.Total})
@@ -314,15 +318,19 @@ func (r *run) send(ctx context.Context, h *host, steps []int) {
 	}
 	if err != nil {
 		h.Err = err
-		for _, i := range steps {
-			h.Results[i] = api.StepResult{Outcome: api.Failed, Error: "the host gave no answer: what came of it is not known; run the same again to find out and finish"}
-		}
-		return
+		return all(api.StepResult{Outcome: api.Failed, Error: "the host gave no answer: what came of it is not known; run the same again to find out and finish"})
 	}
-	for n, i := range steps {
-		h.Results[i] = res.Results[n]
+	for n := range steps {
 		r.watch(Event{Host: h.Host, Step: &req.Steps[n], Result: &res.Results[n]})
 	}
+	return res.Results
+}
+
+// lost is why nothing more can be asked of the host.
+func (h *host) lost() error {
+	h.applying.Lock()
+	defer h.applying.Unlock()
+	return h.Err
 }
 
 // class is what came of a host whose steps were carried out, as far as they

@@ -79,6 +79,69 @@ func TestTwoMissingImagesAreBuiltByTwoHosts(t *testing.T) {
 	}
 }
 
+func TestAnImageIsBuiltWhereItCanBe(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		set    func(*fakeFleet)
+		builds map[string]bool // who is asked to build
+		want   string
+	}{
+		{
+			"by a host that has the tool", func(f *fakeFleet) {
+				f.hosts["lab1"].state.Host.Methods = []string{"template"}
+			},
+			map[string]bool{"lab2": true}, "lab1 changed, lab2 changed, lab3 changed",
+		},
+		{
+			"by the next one, if the first lacks something", func(f *fakeFleet) {
+				f.hosts["lab1"].failStep, f.hosts["lab1"].elsewhere = "image.build bookworm", true
+			},
+			map[string]bool{"lab2": true}, "lab1 changed, lab2 changed, lab3 changed",
+		},
+		{
+			"by the next one, if the first is lost", func(f *fakeFleet) { f.hosts["lab1"].dieAt = "image.build bookworm" },
+			map[string]bool{"lab2": true}, "lab1 failed, lab2 changed, lab3 changed",
+		},
+		{
+			"by nobody, if all lack something", func(f *fakeFleet) {
+				for _, h := range f.hosts {
+					h.failStep, h.elsewhere = "image.build bookworm", true
+				}
+			},
+			nil, "lab1 failed, lab2 failed, lab3 failed",
+		},
+		{
+			"once for each architecture", func(f *fakeFleet) { f.hosts["lab3"].state.Host.Arch = "arm64" },
+			map[string]bool{"lab1": true, "lab3": true}, "lab1 changed, lab2 changed, lab3 changed",
+		},
+		{
+			"once more, if only a host of another architecture has it", func(f *fakeFleet) {
+				f.hosts["lab3"].has(bookworm).state.Host.Arch = "arm64"
+			},
+			map[string]bool{"lab1": true}, "lab1 changed, lab2 changed, lab3 changed",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFleet(t, "lab1", "lab2", "lab3")
+			tt.set(f)
+			r := f.apply(within(t))
+			if got := classes(r); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+			for name, h := range f.hosts {
+				if got := slices.Contains(h.log, "image.build bookworm"); got != tt.builds[name] {
+					t.Errorf("%s built it: %v, want %v", name, got, tt.builds[name])
+				}
+			}
+			for _, h := range r.Hosts {
+				if h.Class == Failed && len(h.Problems()) == 0 {
+					t.Errorf("%s failed without a reason", h.Host)
+				}
+			}
+		})
+	}
+}
+
 func TestFaultsStayWhereTheyAre(t *testing.T) {
 	tests := []struct {
 		name    string

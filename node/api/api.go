@@ -129,6 +129,7 @@ type Host struct {
 	CPUs        int      `json:"cpus"`
 	MemoryBytes int64    `json:"memoryBytes"`
 	Controllers []string `json:"controllers"` // of cgroup v2
+	Methods     []string `json:"methods"`     // of ImageSpec that it has the tools for
 	Version     string   `json:"version"`     // of vsnode
 	// DefaultAddress is the address of the host on the device of its default
 	// route, or of its first global one: what "address: host" means.
@@ -190,10 +191,12 @@ const (
 
 // StepResult is what came of a step.
 type StepResult struct {
-	Outcome Outcome       `json:"outcome"`
-	Error   string        `json:"error,omitempty"`
-	Image   *Image        `json:"image,omitempty"` // of image.build
-	Took    time.Duration `json:"took"`
+	Outcome Outcome `json:"outcome"`
+	Error   string  `json:"error,omitempty"`
+	Image   *Image  `json:"image,omitempty"` // of image.build
+	// Elsewhere says that the host lacks what another may have: a tool, an archive.
+	Elsewhere bool          `json:"elsewhere,omitempty"`
+	Took      time.Duration `json:"took"`
 }
 
 // ApplyResult has one result a step, in order.

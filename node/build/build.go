@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os/exec"
 	"strings"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -20,6 +21,25 @@ type Request struct {
 	Dir      string    // an empty directory that only root can reach
 	Log      io.Writer // all that the host's tools say; may be nil
 	Progress Progress  // may be nil
+}
+
+// LackError is a failure for want of something that another host may have: a
+// tool, an archive.
+type LackError struct{ what string }
+
+func (e *LackError) Error() string { return e.what }
+
+func lack(format string, args ...any) error { return &LackError{fmt.Sprintf(format, args...)} }
+
+// Methods are those that this host has the tools for.
+func Methods() []string {
+	list := []string{"template"}
+	for _, tool := range []string{"mmdebstrap", "debootstrap"} {
+		if _, err := exec.LookPath(tool); err == nil {
+			return append(list, "debootstrap")
+		}
+	}
+	return list
 }
 
 // Run makes the root filesystem. After an error the directory holds a part of

@@ -122,9 +122,9 @@ func (b *bootstrap) command(dir string) (program string, args []string, err erro
 		return program, b.debootstrap(dir), nil
 	}
 	if b.original {
-		return "", nil, fmt.Errorf("only debootstrap knows these arguments, and it is not on this host; install it: apt-get install debootstrap")
+		return "", nil, lack("only debootstrap knows these arguments, and it is not on this host; install it: apt-get install debootstrap")
 	}
-	return "", nil, fmt.Errorf("neither mmdebstrap nor debootstrap is on this host; install one: apt-get install mmdebstrap")
+	return "", nil, lack("neither mmdebstrap nor debootstrap is on this host; install one: apt-get install mmdebstrap")
 }
 
 func (b *bootstrap) mmdebstrap(dir string) []string {

@@ -41,7 +41,7 @@ func template(ctx context.Context, req Request) error {
 func extract(ctx context.Context, req Request, name string, over bool) error {
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("no archive %s on this host; copy it there first", name)
+		return lack("no archive %s on this host; copy it there first", name)
 	}
 	if err != nil {
 		return err
