@@ -90,7 +90,7 @@ func (a *Access) Rollout(forks int, watch func(rollout.Event)) *rollout.Fleet {
 	}
 }
 
-// Hosts that gave, or did not give, an answer.
+// Answers are what hosts said, or why they said nothing.
 type Answers[V any] = []fanout.Result[*inventory.Host, V]
 
 // Ask asks the vsnode of each host the same.

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,8 +46,8 @@ func FuzzLoad(f *testing.F) {
 			}
 			return
 		}
-		all, ok := err.(*Errors)
-		if !ok || len(all.All) == 0 {
+		var all *Errors
+		if !errors.As(err, &all) || len(all.All) == 0 {
 			t.Fatalf("%#v", err)
 		}
 		for _, e := range all.All {

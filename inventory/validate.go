@@ -176,7 +176,7 @@ func (cs *collisions) ports(h *Host, guests []placed, owner map[netip.Addr]claim
 		}
 	}
 	slices.SortFunc(holds, func(x, y hold) int {
-		return cmp.Or(cmp.Compare(x.port.Proto, y.port.Proto), cmp.Compare(x.port.First, y.port.First), x.claim.compare(y.claim))
+		return cmp.Or(cmp.Compare(x.port.Proto, y.port.Proto), cmp.Compare(x.port.First, y.port.First), x.compare(y.claim))
 	})
 	// Going up the ports, only the hold that reaches furthest in a place can
 	// still be in the way of the next one: n log n, whatever overlaps what.

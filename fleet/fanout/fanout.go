@@ -12,6 +12,7 @@ import (
 // Status is the class of a host's result.
 type Status string
 
+// What came of a host.
 const (
 	OK          Status = "ok"
 	Failed      Status = "failed"

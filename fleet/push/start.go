@@ -112,7 +112,7 @@ func begin(ctx context.Context, conn *transport.Conn, dir string, carry []*binar
 	case err == nil:
 		return nil, g, nil
 	case ctx.Err() != nil:
-		return nil, g, fmt.Errorf("%w (%v)", context.Cause(ctx), err)
+		return nil, g, fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	case !errors.Is(err, io.EOF):
 		return nil, g, fmt.Errorf("%s: %w", conn.Name(), err)
 	}

@@ -12,6 +12,7 @@ import (
 // Action is what can be done to guests beside what their inventory says.
 type Action string
 
+// What can be done to a guest.
 const (
 	Start   Action = "start"
 	Stop    Action = "stop"

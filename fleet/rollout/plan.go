@@ -77,13 +77,10 @@ func Make(host *inventory.Host, state api.State, images func(name string) *inven
 		if g.Image = choose(state.Images, spec, now); g.Image == "" {
 			p.await(want.Name, spec)
 		}
-		switch {
-		case now == nil:
+		if now == nil {
 			creates = append(creates, change{name: want.Name, new: g, steps: create(g, want.State)})
-		default:
-			if steps := alter(g, spec, *now, state.Images, want.State); len(steps) > 0 {
-				changes = append(changes, change{name: want.Name, old: now.Guest, new: g, steps: steps})
-			}
+		} else if steps := alter(g, spec, *now, state.Images, want.State); len(steps) > 0 {
+			changes = append(changes, change{name: want.Name, old: now.Guest, new: g, steps: steps})
 		}
 	}
 	for _, g := range state.Guests {

@@ -48,6 +48,7 @@ type Event struct {
 // Class is what came of a host.
 type Class string
 
+// Classes of hosts.
 const (
 	OK          Class = "ok" // nothing had to change
 	Changed     Class = "changed"

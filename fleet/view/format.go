@@ -17,6 +17,7 @@ import (
 // Format is how data is written to standard output.
 type Format string
 
+// Formats of standard output.
 const (
 	AsTable  Format = "table"  // for people; may change
 	AsJSON   Format = "json"   // one array

@@ -10,6 +10,7 @@ import (
 // Class is what came of a host in a run.
 type Class string
 
+// Classes of hosts in a recap.
 const (
 	OK          Class = "ok"      // nothing was to be done
 	Changed     Class = "changed" // something was, and is

@@ -13,6 +13,7 @@ import (
 // Proto is a transport protocol that has ports: "tcp" or "udp".
 type Proto string
 
+// Protocols that have ports.
 const (
 	TCP Proto = "tcp"
 	UDP Proto = "udp"
@@ -78,6 +79,7 @@ func (r Range) Overlaps(o Range) bool {
 // MarshalText and UnmarshalText give the written form to JSON and YAML.
 func (r Range) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
+// UnmarshalText reads what Parse reads.
 func (r *Range) UnmarshalText(b []byte) (err error) {
 	*r, err = Parse(string(b))
 	return err
@@ -163,6 +165,7 @@ func (f Forward) Range() Range { return Range{Proto: f.Proto, First: f.Host, Las
 // MarshalText and UnmarshalText give the written form to JSON and YAML.
 func (f Forward) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
 
+// UnmarshalText reads what ParseForward reads.
 func (f *Forward) UnmarshalText(b []byte) (err error) {
 	*f, err = ParseForward(string(b))
 	return err

@@ -31,6 +31,7 @@ const (
 // Mode is how a guest reaches the network.
 type Mode string
 
+// Modes.
 const (
 	ModeShared Mode = "shared" // the host's address, owning ports on it
 	ModeOwn    Mode = "own"    // addresses of its own on the host's device
@@ -76,6 +77,7 @@ type Limits struct {
 // Status of a guest, read from the kernel: running is a populated cgroup.
 type Status string
 
+// Statuses.
 const (
 	Running Status = "running"
 	Stopped Status = "stopped"
@@ -140,6 +142,7 @@ type Host struct {
 // StepKind is one thing that can be done on a host.
 type StepKind string
 
+// Kinds of steps, and the field of Step that each is about.
 const (
 	StepBuildImage StepKind = "image.build"     // Image
 	StepImport     StepKind = "image.import"    // Image; the controller's own step, never sent to a host
@@ -182,6 +185,7 @@ const Warning = "warning: "
 // Outcome of a step.
 type Outcome string
 
+// Outcomes.
 const (
 	Changed   Outcome = "changed"
 	Unchanged Outcome = "unchanged" // there was nothing to do
@@ -242,6 +246,7 @@ type Check struct {
 // Verdict of a probe: "could not tell" is not "no".
 type Verdict string
 
+// Verdicts.
 const (
 	Yes     Verdict = "yes"
 	No      Verdict = "no"

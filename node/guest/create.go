@@ -247,7 +247,7 @@ func (h *Host) Delete(ctx context.Context, name string) error {
 		}
 		c, err := h.Read(name)
 		if err != nil {
-			c.Guest.Name = name // unreadable: it can still be killed and deleted
+			c.Name = name // unreadable: it can still be killed and deleted
 		}
 		if err := h.stop(ctx, c); err != nil {
 			return err

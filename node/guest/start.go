@@ -261,7 +261,7 @@ func (h *Host) Stop(ctx context.Context, name string) (api.Outcome, error) {
 		}
 		c, err := h.Read(name)
 		if err != nil {
-			c.Guest.Name = name // it can be stopped all the same
+			c.Name = name // it can be stopped all the same
 		}
 		return h.stop(ctx, c)
 	})

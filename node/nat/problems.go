@@ -80,7 +80,7 @@ func droppers(conn *nftables.Conn, chains []*nftables.Chain) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read rules of table %s %s: %w", family, c.Table.Name, err)
 		}
-		if !(c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop) && !endsInDrop(rules) {
+		if (c.Policy == nil || *c.Policy != nftables.ChainPolicyDrop) && !endsInDrop(rules) {
 			continue
 		}
 		in, out, err := mentions(conn, chains, c.Table)

@@ -158,7 +158,7 @@ func again[T any](list func() ([]T, error)) ([]T, error) {
 // findLink returns nil for a device that is not there.
 func findLink(h *netlink.Handle, name string) (netlink.Link, error) {
 	l, err := h.LinkByName(name)
-	if _, missing := err.(netlink.LinkNotFoundError); missing {
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		return nil, nil
 	}
 	if err != nil {

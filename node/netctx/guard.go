@@ -21,12 +21,12 @@ import (
 type UnixGuard string
 
 const (
-	// GuardLandlock: node/context scopes the guest's processes (kernel 6.12).
+	// GuardLandlock is for node/context: it scopes the guest's processes (kernel 6.12).
 	GuardLandlock UnixGuard = "landlock"
-	// GuardHooks: Attach puts programs on the cgroup (kernel 6.7). They refuse
+	// GuardHooks has Attach put programs on the cgroup (kernel 6.7). They refuse
 	// the guest its own abstract sockets, too.
 	GuardHooks UnixGuard = "connect_unix"
-	// GuardLSM: Attach tells a pair of programs, which it loads once a boot
+	// GuardLSM has Attach tell a pair of programs, which it loads once a boot
 	// (kernel 6.1 with bpf among its security modules, as of Debian 12).
 	GuardLSM UnixGuard = "bpf-lsm"
 )

@@ -248,11 +248,6 @@ func (m *machine) connect(fd int, addr string) error {
 func (m *machine) listen(fd int) error { return m.do(call{Op: "listen", FD: fd}).err() }
 func (m *machine) close(fd int)        { m.t.Helper(); m.must("close", m.do(call{Op: "close", FD: fd}).err()) }
 
-func (m *machine) accept(fd int) (int, string, error) {
-	r := m.do(call{Op: "accept", FD: fd})
-	return r.N, r.Addr.String(), r.err()
-}
-
 func (m *machine) sockname(fd int) netip.AddrPort {
 	m.t.Helper()
 	r := m.do(call{Op: "sockname", FD: fd})

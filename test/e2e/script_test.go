@@ -217,9 +217,9 @@ func totals(ts *testscript.TestScript, neg bool, args []string) {
 	sum := 0
 	for line := range strings.Lines(ts.ReadFile("stdout")) {
 		f := strings.Fields(line)
-		switch {
-		case f[0] == "HOST":
-		case f[0] == "SUM":
+		switch f[0] {
+		case "HOST":
+		case "SUM":
 			if f[1] != strconv.Itoa(sum) {
 				ts.Fatalf("sum of processes %s, want %d", f[1], sum)
 			}
