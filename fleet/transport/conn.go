@@ -107,11 +107,23 @@ func (c *Conn) keepAlive(every time.Duration) {
 // lose notes why the connection ended; the first reason counts.
 func (c *Conn) lose(err error) { c.lost.CompareAndSwap(nil, &err) }
 
+// settle waits a moment: what has just ended may be the whole connection, whose
+// reason is the better one.
+func (c *Conn) settle() {
+	select {
+	case <-c.done:
+	case <-time.After(100 * time.Millisecond):
+	}
+}
+
 // explain puts the reason in place of what the end of a connection looks like
 // from above, and the host's name before it.
 func (c *Conn) explain(err error) error {
 	if err == nil {
 		return nil
+	}
+	if closed(err) {
+		c.settle()
 	}
 	if lost := c.lost.Load(); lost != nil {
 		return &unreachable{fmt.Errorf("%s: %w", c.settings, *lost)}

@@ -145,11 +145,7 @@ func (c *Conn) status(err error, said *tail) (exit int, _ error) {
 		}
 		return exit, nil
 	case errors.As(err, &missing):
-		// The connection may be ending: its reason is the better one.
-		select {
-		case <-c.done:
-		case <-time.After(100 * time.Millisecond):
-		}
+		c.settle()
 		return -1, c.explain(errors.New("the session ended without saying how"))
 	case err != nil:
 		return -1, c.explain(err)
