@@ -177,6 +177,22 @@ func TestHostThatFallsSilentIsLost(t *testing.T) {
 	}
 }
 
+// The session and the connection end at once: whichever is noticed first, it is
+// the connection that is lost.
+func TestHostThatHangsUpAtASessionIsLost(t *testing.T) {
+	f := newFake(t, hangsUp)
+	for range 50 {
+		c, err := Dial(t.Context(), f.settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Exec(t.Context(), "true", nil, nil, nil); !Unreachable(err) {
+			t.Fatalf("error %v, which is not that of a lost host", err)
+		}
+		c.Close()
+	}
+}
+
 func TestIdleHostThatAnswersIsKept(t *testing.T) {
 	asked := make(chan string, 10)
 	f := newFake(t, func(f *fake, _ int, c net.Conn) {

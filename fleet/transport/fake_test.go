@@ -136,5 +136,14 @@ func silent(f *fake, _ int, c net.Conn) {
 	sessions(chans, func(ssh.Channel, string) {})
 }
 
+// hangsUp when it is asked for a session.
+func hangsUp(f *fake, _ int, c net.Conn) {
+	chans, _ := f.greet(c)
+	if chans != nil {
+		<-chans
+		c.Close()
+	}
+}
+
 // mute accepts and says nothing.
 func mute(*fake, int, net.Conn) {}
