@@ -54,6 +54,9 @@ func (c *Conn) open(ctx context.Context) (*ssh.Session, error) {
 		if errors.As(r.err, &refused) {
 			return nil, c.explain(fmt.Errorf("sshd refuses a session: %s (MaxSessions bounds those of one connection)", Printable(refused.Message)))
 		}
+		if r.err != nil {
+			c.settle() // x/crypto says "unexpected packet: <nil>" of a connection that ended
+		}
 		return r.s, c.explain(r.err)
 	case <-ctx.Done():
 		go func() {
