@@ -9,13 +9,14 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
 // difference is one setting that a guest has otherwise than it should.
 type difference struct {
 	text    string // "ports 80/tcp → 80/tcp, 443/tcp"
-	restart bool   // a running guest has it only after a restart
+	restart bool   // a running guest has it only after a restart; else at once
 	stop    bool   // it cannot be changed while the guest runs
 }
 
@@ -30,7 +31,7 @@ func differences(want, have api.Guest, was, is string) []difference {
 			list = append(list, d)
 		}
 	}
-	restart := difference{restart: true}
+	restart, live := difference{restart: true}, difference{}
 	if want.Image != have.Image || want.Image == "" {
 		add("image", was, is, restart)
 	}
@@ -39,14 +40,14 @@ func differences(want, have api.Guest, was, is string) []difference {
 	add("network", string(have.Network.Mode), string(want.Network.Mode), restart)
 	add("addresses", addresses(have.Network), addresses(want.Network), restart)
 	add("dev", have.Network.Dev, want.Network.Dev, restart)
-	add("ports", set(have.Network.Ports), set(want.Network.Ports), restart)
-	add("forwards", set(have.Network.Forwards), set(want.Network.Forwards), restart)
+	add("ports", set(have.Network.Ports), set(want.Network.Ports), difference{restart: !kept(have.Network.Ports, want.Network.Ports)})
+	add("forwards", set(have.Network.Forwards), set(want.Network.Forwards), live)
 	add("init", command(have.Init), command(want.Init), restart)
-	add("memory", size(have.Limits.MemoryBytes), size(want.Limits.MemoryBytes), restart)
+	add("memory", size(have.Limits.MemoryBytes), size(want.Limits.MemoryBytes), live)
 	if !sameCPUs(have.Limits.CPUs, want.Limits.CPUs) {
-		add("cpu", cpus(have.Limits.CPUs), cpus(want.Limits.CPUs), restart)
+		add("cpu", cpus(have.Limits.CPUs), cpus(want.Limits.CPUs), live)
 	}
-	add("processes", count(have.Limits.Processes), count(want.Limits.Processes), restart)
+	add("processes", count(have.Limits.Processes), count(want.Limits.Processes), live)
 	return list
 }
 
@@ -61,6 +62,16 @@ func addresses(n api.Network) string {
 		list = append(list, a.Addr())
 	}
 	return set(list)
+}
+
+// kept says whether all ports stay. One that a guest gives up may still have its
+// listener, which nobody can take but by ending it.
+func kept(have, want []port.Range) bool {
+	return !slices.ContainsFunc(have, func(h port.Range) bool {
+		return !slices.ContainsFunc(want, func(w port.Range) bool {
+			return w.Proto == h.Proto && w.First <= h.First && h.Last <= w.Last
+		})
+	})
 }
 
 // set writes a list for which the order says nothing: a host reads it back

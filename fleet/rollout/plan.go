@@ -205,17 +205,31 @@ func alter(g api.Guest, spec api.ImageSpec, now api.GuestState, images []api.Ima
 		g.Context = now.Context
 	}
 	running := now.Status == api.Running
-	was, is := imageNames(now.Image, g.Image, spec, images)
-	diffs := differences(g, now.Guest, was, is)
+	compare := func(have api.Guest) []difference {
+		was, is := imageNames(have.Image, g.Image, spec, images)
+		return differences(g, have, was, is)
+	}
+	diffs := compare(now.Guest)
 	if now.Problem != "" {
 		diffs = []difference{{text: "its configuration cannot be used: " + now.Problem, restart: true}}
 	}
 	var texts []string
-	restart, stop := false, running && state == inventory.Stopped
 	for _, d := range diffs {
 		texts = append(texts, d.text)
+	}
+	// A guest may run with other settings than are configured: an earlier run
+	// was killed in between, or somebody edited files.
+	behind := diffs
+	if running && now.Runs != nil {
+		behind = compare(*now.Runs)
+	}
+	restart, stop := false, running && state == inventory.Stopped
+	for _, d := range behind {
 		restart = restart || d.restart
 		stop = stop || running && d.stop
+		if len(diffs) == 0 && !d.restart {
+			texts = append(texts, "it still runs with "+d.text)
+		}
 	}
 	step := func(kind api.StepKind, why string) api.Step { return api.Step{Kind: kind, Name: g.Name, Why: why} }
 	var steps []api.Step
@@ -225,7 +239,7 @@ func alter(g api.Guest, spec api.ImageSpec, now api.GuestState, images []api.Ima
 	case stop:
 		steps = append(steps, step(api.StepStop, "its context cannot change while it runs"))
 	}
-	if len(diffs) > 0 {
+	if len(texts) > 0 {
 		steps = append(steps, api.Step{Kind: api.StepConfigure, Name: g.Name, Guest: &g, Why: strings.Join(texts, "; ")})
 	}
 	switch {

@@ -119,10 +119,32 @@ func TestMake(t *testing.T) {
 			[]*inventory.Guest{www(func(g *inventory.Guest) { g.State = inventory.Absent })}, state(), "",
 		},
 		{
-			"a new port is configured and taken by a restart",
+			"a new port is taken at once",
 			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Ports = []port.Range{tcp(80), tcp(443)} })}, state(there()),
-			`guest.configure www sha256:b1: ports 80/tcp → 443/tcp, 80/tcp
+			`guest.configure www sha256:b1: ports 80/tcp → 443/tcp, 80/tcp`,
+		},
+		{
+			"a port is given up by a restart, as its listener has to go",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Ports = []port.Range{tcp(443)} })}, state(there()),
+			`guest.configure www sha256:b1: ports 80/tcp → 443/tcp
 			 guest.restart www: so that it takes its new configuration`,
+		},
+		{
+			"limits are taken at once",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Limits.MemoryBytes = 1 << 30 })}, state(there()),
+			`guest.configure www sha256:b1: memory none → 1G`,
+		},
+		{
+			"a guest that runs without what it is configured to have is restarted",
+			[]*inventory.Guest{www()},
+			state(there(func(g *api.GuestState) { runs := g.Guest; runs.Hostname = "old"; g.Runs = &runs })),
+			`guest.restart www: so that it takes its new configuration`,
+		},
+		{
+			"a guest that runs without a port that it is configured to have is given it",
+			[]*inventory.Guest{www()},
+			state(there(func(g *api.GuestState) { runs := g.Guest; runs.Network.Ports = nil; g.Runs = &runs })),
+			`guest.configure www sha256:b1: it still runs with ports none → 80/tcp`,
 		},
 		{
 			"a stopped guest is configured and not restarted",

@@ -90,6 +90,9 @@ type GuestState struct {
 	InitPID   int       `json:"initPID,omitempty"` // as the host numbers it
 	Processes int       `json:"processes,omitempty"`
 	Started   time.Time `json:"started,omitzero"`
+	// Runs is what a running guest goes by, where that is not what is
+	// configured: the rest comes with a restart.
+	Runs *Guest `json:"runs,omitempty"`
 	// Unknown are files of the configuration that vsnode does not know, as
 	// paths below it; they are left alone.
 	Unknown []string `json:"unknown,omitempty"`
@@ -147,7 +150,7 @@ const (
 	StepBuildImage StepKind = "image.build"     // Image
 	StepImport     StepKind = "image.import"    // Image; the controller's own step, never sent to a host
 	StepCreate     StepKind = "guest.create"    // Guest
-	StepConfigure  StepKind = "guest.configure" // Guest; a running guest takes it at its next start
+	StepConfigure  StepKind = "guest.configure" // Guest; a running one takes limits, ports and forwards at once, the rest at its next start
 	StepStart      StepKind = "guest.start"     // Name
 	StepStop       StepKind = "guest.stop"      // Name
 	StepRestart    StepKind = "guest.restart"   // Name

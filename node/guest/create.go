@@ -49,7 +49,8 @@ func (h *Host) Create(ctx context.Context, g api.Guest) error {
 	})
 }
 
-// Configure changes what a guest is; a running one takes it at its next start.
+// Configure changes what a guest is. A running one takes its limits, ports and
+// forwards at once, and the rest at its next start.
 func (h *Host) Configure(ctx context.Context, g api.Guest) (api.Outcome, error) {
 	outcome := api.Unchanged
 	err := h.locked(g.Name, "configure", func() error {
@@ -60,17 +61,35 @@ func (h *Host) Configure(ctx context.Context, g api.Guest) (api.Outcome, error) 
 		if g.Context == 0 {
 			g.Context = old.Context
 		}
-		if g.Context != old.Context {
+		running, err := h.running(g.Name)
+		if err != nil {
+			return err
+		}
+		if running && g.Context != old.Context {
 			// Ids on disk are the guest's own, so only a running guest minds.
-			if running, err := h.running(g.Name); err != nil || running {
-				return errors.Join(err, fmt.Errorf("its context changes from %d to %d: stop it first", old.Context, g.Context))
+			return fmt.Errorf("its context changes from %d to %d: stop it first", old.Context, g.Context)
+		}
+		if !reflect.DeepEqual(old.Guest, g) {
+			outcome = api.Changed
+			if err := h.withClaims(&g, func() error { return h.write(g, old.Root) }); err != nil {
+				return err
 			}
 		}
-		if reflect.DeepEqual(old.Guest, g) {
+		if !running {
 			return nil
 		}
-		outcome = api.Changed
-		return h.withClaims(&g, func() error { return h.write(g, old.Root) })
+		c, err := h.Read(g.Name)
+		if err != nil {
+			return err
+		}
+		changed, err := h.live(ctx, c)
+		if changed {
+			outcome = api.Changed
+		}
+		if err != nil {
+			return fmt.Errorf("it is configured, and goes on running as it was: %w", err)
+		}
+		return nil
 	})
 	return outcome, err
 }

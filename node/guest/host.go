@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sort"
 	"time"
 
@@ -35,6 +36,8 @@ type state struct {
 	Context int            `json:"context"`
 	NAT     bool           `json:"nat,omitempty"`
 	Done    bool           `json:"done,omitempty"` // the start came to its end
+	// Runs is what the guest was started with, and has been given since.
+	Runs *api.Guest `json:"runs,omitempty"`
 }
 
 func (h *Host) readState(name string) (state, error) {
@@ -124,6 +127,9 @@ func (h *Host) State(name string) (api.GuestState, error) {
 	}
 	if s, err := h.readState(name); err == nil {
 		st.Started = s.Started
+		if s.Runs != nil && !reflect.DeepEqual(*s.Runs, c.Guest) {
+			st.Runs = s.Runs
+		}
 	}
 	return st, nil
 }
@@ -187,16 +193,18 @@ func (h *Host) natWant(ctx context.Context) (nat.Want, error) {
 		if err != nil {
 			return want, err
 		}
-		switch {
-		case !on:
-		case c.Network.Mode == api.ModeNAT:
-			want.Guests = append(want.Guests, nat.Guest{XID: c.Context, Name: name, Forwards: c.Network.Forwards})
-		default:
-			want.Reserved = append(want.Reserved, netctx.Loopback6(c.Context))
-			if c.Network.Mode == api.ModeOwn {
-				for _, a := range c.Network.Addresses {
-					want.Reserved = append(want.Reserved, a.Addr())
-				}
+		if !on {
+			continue
+		}
+		g := h.runs(c.Guest)
+		if g.Network.Mode == api.ModeNAT {
+			want.Guests = append(want.Guests, nat.Guest{XID: g.Context, Name: name, Forwards: g.Network.Forwards})
+			continue
+		}
+		want.Reserved = append(want.Reserved, netctx.Loopback6(g.Context))
+		if g.Network.Mode == api.ModeOwn {
+			for _, a := range g.Network.Addresses {
+				want.Reserved = append(want.Reserved, a.Addr())
 			}
 		}
 	}

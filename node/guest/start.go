@@ -67,7 +67,10 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	if err != nil {
 		return err
 	}
-	st := state{Started: time.Now().Truncate(time.Millisecond), Context: c.Context, NAT: c.Network.Mode == api.ModeNAT}
+	st := state{
+		Started: time.Now().Truncate(time.Millisecond), Context: c.Context, NAT: c.Network.Mode == api.ModeNAT,
+		Runs: &c.Guest,
+	}
 	// Written before anything is done that has to be taken back.
 	if err := h.writeState(name, st); err != nil {
 		return err
@@ -362,8 +365,11 @@ func (h *Host) unused(name string, addrs []netip.Prefix) ([]netip.Prefix, error)
 		if err != nil {
 			return nil, err
 		}
-		for _, a := range c.Network.Addresses {
-			used[a.Addr()] = used[a.Addr()] || on
+		if !on {
+			continue
+		}
+		for _, a := range h.runs(c.Guest).Network.Addresses {
+			used[a.Addr()] = true
 		}
 	}
 	var out []netip.Prefix

@@ -1,0 +1,110 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/netctx"
+)
+
+// runs is what a running guest goes by: what it was started with, and what it
+// was given since. A guest that an older vsnode started goes by what is
+// configured, as far as anybody knows.
+func (h *Host) runs(c api.Guest) api.Guest {
+	if st, err := h.readState(c.Name); err == nil && st.Runs != nil {
+		return *st.Runs
+	}
+	return c
+}
+
+// live brings a running guest as near to its configuration as can be without a
+// restart: its limits, and its ports and forwards. Other addresses, another mode
+// or device need one: programs are bound to what was there when they began. It
+// says whether there was anything to do. Killed in between it is called again:
+// what the guest runs with still differs from what is configured.
+func (h *Host) live(ctx context.Context, c Config) (changed bool, err error) {
+	st, err := h.readState(c.Name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Runs == nil {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	to := *st.Runs
+	if c.Limits != to.Limits {
+		if err := h.limit(c); err != nil {
+			return false, err
+		}
+		to.Limits = c.Limits
+	}
+	samePlace := to.Network
+	samePlace.Ports, samePlace.Forwards = c.Network.Ports, c.Network.Forwards
+	if reflect.DeepEqual(samePlace, c.Network) && !reflect.DeepEqual(to.Network, c.Network) {
+		if c.Network.Mode == api.ModeShared {
+			if err := h.reown(ctx, c); err != nil {
+				return false, err
+			}
+		}
+		to.Network = c.Network
+	}
+	if reflect.DeepEqual(to, *st.Runs) {
+		return false, nil
+	}
+	st.Runs = &to
+	// Forwards are in the packet filter, which is made from what is written
+	// down; a vsnode that comes after a killed one finishes it.
+	st.Done = !st.NAT
+	if err := h.writeState(c.Name, st); err != nil {
+		return true, err
+	}
+	return true, h.finish(ctx, c.Name)
+}
+
+// limit writes the limits of a running guest. One that is gone is "max".
+func (h *Host) limit(c Config) error {
+	mount, cg, err := h.cgroup(c.Name)
+	if err != nil {
+		return err
+	}
+	for _, file := range []string{memoryFile, cpuFile, pidsFile} {
+		value, given := c.Cgroup[file]
+		if !given {
+			// Where the controller was never needed there is nothing to lift.
+			if _, err := os.Stat(filepath.Join(string(cg), file)); err != nil {
+				continue
+			}
+			value = "max"
+		}
+		if err := cg.Limit(mount, file, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reown changes the ports of a guest in the host's network. Connections to
+// those that it keeps stay.
+func (h *Host) reown(ctx context.Context, c Config) error {
+	taken, err := netctx.Listeners(ctx, c.netSpec())
+	if err != nil {
+		return err
+	}
+	if len(taken) > 0 {
+		return takenError(taken)
+	}
+	_, cg, err := h.cgroup(c.Name)
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(string(cg))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return netctx.Update(dir, c.netSpec())
+}

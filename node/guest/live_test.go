@@ -1,0 +1,174 @@
+package guest
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
+)
+
+// The guest's program goes on through all of it: its process is the same one.
+func TestRunningGuestIsChanged(t *testing.T) {
+	ctx := context.Background()
+	ports := func(words ...string) []port.Range {
+		list, err := parseAll(words, port.Parse)
+		must(t, err)
+		return list
+	}
+	forwards := func(words ...string) []port.Forward {
+		list, err := parseAll(words, port.ParseForward)
+		must(t, err)
+		return list
+	}
+	for _, row := range []struct {
+		mode   api.Mode
+		change func(*api.Network)
+		after  string // where the new port is reached
+		gone   string // what is not reached any more
+	}{
+		{api.ModeShared, func(n *api.Network) { n.Ports = ports("8080", "8082") }, "198.51.100.1:8082", ""},
+		{api.ModeNAT, func(n *api.Network) { n.Forwards = forwards("9091:8082") }, "198.51.100.1:9091", "198.51.100.1:9090"},
+	} {
+		t.Run(string(row.mode), func(t *testing.T) {
+			h := host(t)
+			g := inMode(row.mode, "live-"+string(row.mode), 108, "httpd", "-f", "-p", "8080", "-h", "/etc")
+			must(t, h.Create(ctx, g))
+			must(t, h.Start(ctx, g.Name, Options{}))
+			before, err := h.State(g.Name)
+			must(t, err)
+			if before.Runs != nil {
+				t.Errorf("just started, it runs with %+v", before.Runs)
+			}
+			if out, code := run(t, h, g.Name, "httpd", "-p", "8082", "-h", "/etc"); row.mode == api.ModeShared && code == 0 {
+				t.Errorf("it has port 8082 before it is given: %s", out)
+			}
+			row.change(&g.Network)
+			outcome, err := h.Configure(ctx, g)
+			if err != nil || outcome != api.Changed {
+				t.Fatalf("%v, %v", outcome, err)
+			}
+			if row.mode == api.ModeShared {
+				if out, code := run(t, h, g.Name, "httpd", "-p", "8082", "-h", "/etc"); code != 0 {
+					t.Fatalf("httpd on the new port: %s", out)
+				}
+			}
+			if got := fetch(t, row.after); !strings.Contains(got, "root:x:0:0") {
+				t.Errorf("from %s came %q", row.after, got)
+			}
+			if row.gone != "" {
+				if c, err := net.Dial("tcp", row.gone); err == nil {
+					c.Close()
+					t.Errorf("%s still leads inside", row.gone)
+				}
+			}
+			after, err := h.State(g.Name)
+			must(t, err)
+			if after.InitPID != before.InitPID || after.Runs != nil {
+				t.Errorf("init was %d and is %d; it runs with %+v", before.InitPID, after.InitPID, after.Runs)
+			}
+			if outcome, err := h.Configure(ctx, g); err != nil || outcome != api.Unchanged {
+				t.Errorf("once more: %v, %v", outcome, err)
+			}
+		})
+	}
+}
+
+// What a vsnode that was killed between configuring and changing leaves.
+func TestConfiguredAndNotYetChangedIsFinished(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeShared, "behind", 109, "sleep", "1000")
+	must(t, h.Create(ctx, g))
+	must(t, h.Start(ctx, g.Name, Options{}))
+	old := g
+	g.Network.Ports = append(slices.Clone(g.Network.Ports), port.Range{Proto: port.TCP, First: 8082, Last: 8082})
+	must(t, h.write(g, h.own(g.Name)))
+	st, err := h.State(g.Name)
+	must(t, err)
+	if st.Runs == nil || len(st.Runs.Network.Ports) != len(old.Network.Ports) {
+		t.Fatalf("it runs with %+v", st.Runs)
+	}
+	if outcome, err := h.Configure(ctx, g); err != nil || outcome != api.Changed {
+		t.Errorf("%v, %v", outcome, err)
+	}
+	if st, err = h.State(g.Name); err != nil || st.Runs != nil {
+		t.Errorf("it runs with %+v, %v", st.Runs, err)
+	}
+}
+
+func TestWhatNeedsARestartWaitsForIt(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeShared, "waits", 110, "sleep", "1000")
+	must(t, h.Create(ctx, g))
+	must(t, h.Start(ctx, g.Name, Options{}))
+	g.Hostname = "another"
+	_, err := h.Configure(ctx, g)
+	must(t, err)
+	st, err := h.State(g.Name)
+	if err != nil || st.Runs == nil || st.Runs.Hostname == "another" {
+		t.Errorf("it runs with %+v, %v", st.Runs, err)
+	}
+	_, err = h.Stop(ctx, g.Name)
+	must(t, err)
+	must(t, h.Start(ctx, g.Name, Options{}))
+	if st, err = h.State(g.Name); err != nil || st.Runs != nil {
+		t.Errorf("after a restart it runs with %+v, %v", st.Runs, err)
+	}
+}
+
+func TestPortOfTheHostIsNotGivenToARunningGuest(t *testing.T) {
+	ctx := context.Background()
+	l, err := net.Listen("tcp4", "0.0.0.0:8082")
+	must(t, err)
+	defer l.Close()
+	h := host(t)
+	g := inMode(api.ModeShared, "refused", 111, "sleep", "1000")
+	must(t, h.Create(ctx, g))
+	must(t, h.Start(ctx, g.Name, Options{}))
+	g.Network.Ports = append(slices.Clone(g.Network.Ports), port.Range{Proto: port.TCP, First: 8082, Last: 8082})
+	if _, err := h.Configure(ctx, g); err == nil || !strings.Contains(err.Error(), "8082") || !strings.Contains(err.Error(), "goes on running as it was") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Limits need cgroup v2 with controllers, as test/kernel has it. Elsewhere they
+// are refused.
+func TestLimitsOfARunningGuestAreChanged(t *testing.T) {
+	ctx := context.Background()
+	mount, err := vctx.CgroupMount()
+	must(t, err)
+	have, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
+	must(t, err)
+	h := host(t)
+	g := inMode(api.ModeShared, "limited", 112, "sleep", "1000")
+	must(t, h.Create(ctx, g))
+	must(t, h.Start(ctx, g.Name, Options{}))
+	g.Limits.Processes = 7
+	_, err = h.Configure(ctx, g)
+	if !strings.Contains(string(have), "pids") {
+		if err == nil || !strings.Contains(err.Error(), "systemd.unified_cgroup_hierarchy=1") {
+			t.Errorf("error %v", err)
+		}
+		return
+	}
+	must(t, err)
+	_, cg, err := h.cgroup(g.Name)
+	must(t, err)
+	for _, want := range []string{"7", "max"} {
+		b, err := os.ReadFile(filepath.Join(string(cg), pidsFile))
+		if err != nil || strings.TrimSpace(string(b)) != want {
+			t.Errorf("%s is %q, %v, want %s", pidsFile, b, err, want)
+		}
+		g.Limits.Processes = 0
+		_, err = h.Configure(ctx, g)
+		must(t, err)
+	}
+}
