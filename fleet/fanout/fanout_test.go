@@ -13,7 +13,7 @@ import (
 func TestEach(t *testing.T) {
 	t.Run("results are in the order of the hosts, and of their class", func(t *testing.T) {
 		unreachable := func() error {
-			_, err := transport.Dial(t.Context(), transport.Settings{Address: "127.0.0.1", Port: 1, Identity: "/no/such/key"})
+			_, err := new(transport.Dialer).Dial(t.Context(), transport.Settings{Address: "127.0.0.1", Port: 1, Identity: "/no/such/key"})
 			return fmt.Errorf("ping: %w", err)
 		}()
 		errs := []error{nil, errors.New("disk is full"), unreachable, nil}

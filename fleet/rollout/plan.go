@@ -34,9 +34,6 @@ type Refusal struct {
 	Err   error
 }
 
-// Empty says that there is nothing to do and nothing to complain about.
-func (p *Plan) Empty() bool { return len(p.Steps) == 0 && len(p.Refused) == 0 }
-
 // Make compares what a host should have with what it has. Where images come
 // from is not its matter: guests whose image is missing have steps without an
 // image's ID until it is there.

@@ -25,15 +25,9 @@ type Dialer struct {
 	bastions bastions
 }
 
-// everybody's dialer: hosts of one process share their bastions.
-var everybody Dialer
-
 // Dial connects to a host and authenticates there. ctx bounds this and not the
 // connection, which lives until it is closed or lost. All errors are
 // [Unreachable], but for the end of ctx.
-func Dial(ctx context.Context, s Settings) (*Conn, error) { return everybody.Dial(ctx, s) }
-
-// Dial is [Dial] with what this Dialer shares.
 func (d *Dialer) Dial(ctx context.Context, s Settings) (*Conn, error) {
 	s = s.withDefaults()
 	c, err := d.dial(ctx, s)

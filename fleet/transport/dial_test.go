@@ -181,8 +181,9 @@ func TestHostThatFallsSilentIsLost(t *testing.T) {
 // the connection that is lost.
 func TestHostThatHangsUpAtASessionIsLost(t *testing.T) {
 	f := newFake(t, hangsUp)
+	d := dialer(t)
 	for range 50 {
-		c, err := Dial(t.Context(), f.settings)
+		c, err := d.Dial(t.Context(), f.settings)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -213,13 +213,15 @@ func (h *Host) natWant(ctx context.Context) (nat.Want, error) {
 
 // Sweep cleans up after guests that ended by themselves (their addresses,
 // forwards and cgroups) and finishes starts whose vsnode was killed after the
-// guest had begun to run. What holds its lock is left alone until it lets go.
+// guest had begun to run. What holds its lock is left alone until it lets go. A
+// packet filter that somebody flushed is made anew.
 func (h *Host) Sweep(ctx context.Context) error {
 	entries, err := filepath.Glob(filepath.Join(h.RunDir, ".*.state"))
 	if err != nil {
 		return err
 	}
 	var errs []error
+	var filtered []nat.Guest
 	for _, path := range entries {
 		name := filepath.Base(path)
 		name = name[1 : len(name)-len(".state")]
@@ -227,6 +229,9 @@ func (h *Host) Sweep(ctx context.Context) error {
 		st, serr := h.readState(name)
 		if err != nil || on && serr == nil && st.Done {
 			errs = append(errs, err)
+			if st.NAT && st.Runs != nil {
+				filtered = append(filtered, nat.Guest{XID: st.Context, Name: name, Forwards: st.Runs.Network.Forwards})
+			}
 			continue
 		}
 		errs = append(errs, h.locked(name, "clean up after", func() error {
@@ -242,6 +247,14 @@ func (h *Host) Sweep(ctx context.Context) error {
 			}
 			return h.release(ctx, name)
 		}))
+	}
+	if len(filtered) > 0 {
+		// "nft flush ruleset", which Debian's nftables.service begins with.
+		whole, err := nat.Holds(ctx, filtered)
+		if err == nil && !whole {
+			err = nat.Sync(ctx, h.natWant)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

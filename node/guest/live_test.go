@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/nftables"
+
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
 	vctx "github.com/vsfleet/vsfleet/node/context"
@@ -170,5 +172,26 @@ func TestLimitsOfARunningGuestAreChanged(t *testing.T) {
 		g.Limits.Processes = 0
 		_, err = h.Configure(ctx, g)
 		must(t, err)
+	}
+}
+
+func TestFlushedPacketFilterIsMadeAnew(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeNAT, "flushed", 113, "httpd", "-f", "-p", "8080", "-h", "/etc")
+	must(t, h.Create(ctx, g))
+	must(t, h.Start(ctx, g.Name, Options{}))
+	fetch(t, "198.51.100.1:9090")
+	conn, err := nftables.New()
+	must(t, err)
+	conn.FlushRuleset()
+	must(t, conn.Flush())
+	if c, err := net.Dial("tcp", "198.51.100.1:9090"); err == nil {
+		c.Close()
+		t.Fatal("without the packet filter the forward still leads inside")
+	}
+	must(t, h.Sweep(ctx))
+	if got := fetch(t, "198.51.100.1:9090"); !strings.Contains(got, "root:x:0:0") {
+		t.Errorf("afterwards came %q", got)
 	}
 }

@@ -24,9 +24,6 @@ func Addresses(xid int) (v4, v6 netip.Prefix) {
 	return netip.PrefixFrom(address4(xid), 32), netip.PrefixFrom(address6(xid), 128)
 }
 
-// Gateways are the host as the guests see it: on every veth the same.
-func Gateways() (v4, v6 netip.Addr) { return address4(gatewayXID), address6(gatewayXID) }
-
 // address4 is in 100.64.0.0/16, of the block that RFC 6598 keeps from the
 // Internet and that private networks seldom use.
 func address4(xid int) netip.Addr {

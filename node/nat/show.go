@@ -28,6 +28,26 @@ func Show(ctx context.Context) ([]Guest, error) {
 	return guests, nil
 }
 
+// Holds says whether the table does for these guests what Sync would have it do.
+func Holds(ctx context.Context, guests []Guest) (bool, error) {
+	shown, err := Show(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, g := range guests {
+		i := slices.IndexFunc(shown, func(s Guest) bool { return s.XID == g.XID })
+		if i < 0 || len(shown[i].Forwards) != len(g.Forwards) {
+			return false, nil
+		}
+		for _, f := range g.Forwards {
+			if !slices.Contains(shown[i].Forwards, f) {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
+
 func show() ([]Guest, error) {
 	if there, err := hasTable(); err != nil || !there {
 		return nil, err

@@ -325,7 +325,7 @@ func TestUpdateChangesALiveGuest(t *testing.T) {
 		t.Error("the old address still answers")
 	}
 	g.close(l)
-	got, err := Shown(cg)
+	got, err := shown(cg)
 	if err != nil {
 		t.Fatal(err)
 	}

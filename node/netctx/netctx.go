@@ -116,23 +116,6 @@ func put(m *ebpf.Map, id uint64, set *netctxSettings) error {
 	return nil
 }
 
-// Shown is what the programs of a running guest go by.
-func Shown(cgroup *os.File) (Spec, error) {
-	var s Spec
-	err := withMap(cgroup, settingsMap, unsafe.Sizeof(netctxSettings{}), func(m *ebpf.Map, id uint64) error {
-		var set netctxSettings
-		if err := m.Lookup(id, &set); err != nil {
-			return err
-		}
-		s = set.spec()
-		return nil
-	})
-	if err != nil {
-		return s, fmt.Errorf("read network context of %s: %w", cgroup.Name(), err)
-	}
-	return s, nil
-}
-
 // Traffic is what the guest received and sent since Attach, dropped packets
 // not counted.
 func Traffic(cgroup *os.File) (api.Traffic, error) {

@@ -96,28 +96,6 @@ func (s Spec) settings(cgroup uint64) (netctxSettings, error) {
 	return set, nil
 }
 
-// spec reads back what settings wrote.
-func (set *netctxSettings) spec() Spec {
-	s := Spec{XID: int(set.Context), AllPorts: set.AllPorts != 0}
-	for _, a := range set.Addresses[:min(set.AddressesN, uint32(maxAddresses))] {
-		addr, bits := address(a.Addr.W), 0
-		for _, w := range a.Mask.W {
-			for b := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, w)); b != 0; b <<= 1 {
-				bits++
-			}
-		}
-		s.Addresses = append(s.Addresses, netip.PrefixFrom(addr, bits-128+addr.BitLen()))
-	}
-	for _, p := range set.Ports[:min(set.PortsN, uint32(maxPorts))] {
-		r := port.Range{Proto: port.TCP, First: uint16(p.First), Last: uint16(p.Last)}
-		if p.First>>16 == unix.IPPROTO_UDP {
-			r.Proto = port.UDP
-		}
-		s.Ports = append(s.Ports, r)
-	}
-	return s
-}
-
 // merge sorts ranges and joins those that overlap or touch.
 func merge(ranges []port.Range) ([]port.Range, error) {
 	sorted := slices.Clone(ranges)
@@ -145,14 +123,6 @@ func words(a netip.Addr) (w [4]uint32) {
 		w[i] = binary.NativeEndian.Uint32(b[4*i:])
 	}
 	return w
-}
-
-func address(w [4]uint32) netip.Addr {
-	var b [16]byte
-	for i := range w {
-		binary.NativeEndian.PutUint32(b[4*i:], w[i])
-	}
-	return netip.AddrFrom16(b).Unmap()
 }
 
 func mask(p netip.Prefix) [4]uint32 {
