@@ -103,12 +103,12 @@ func enterScript(cmd Command, pidfd int) (*script, error) {
 	if cmd.PrivateNet {
 		flags |= unix.CLONE_NEWNET
 	}
+	s.fds = append(s.fds, pidfd)
 	s.call("join namespaces", unix.SYS_SETNS, pidfd, flags)
 	// Out of the way first: one may be where another has to go.
 	var streams [3]cell
 	for fd, f := range []*os.File{cmd.Stdin, cmd.Stdout, cmd.Stderr} {
-		s.keep = append(s.keep, f)
-		streams[fd] = s.open("keep standard stream", unix.SYS_FCNTL, int(f.Fd()), unix.F_DUPFD_CLOEXEC, 3)
+		streams[fd] = s.open("keep standard stream", unix.SYS_FCNTL, s.fd(f), unix.F_DUPFD_CLOEXEC, 3)
 	}
 	for fd, stream := range streams {
 		s.call("set standard stream", unix.SYS_DUP3, stream, fd, 0)

@@ -2,6 +2,8 @@ package context
 
 import (
 	"fmt"
+	"os"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -23,6 +25,7 @@ type script struct {
 	used  int
 	said  report        // what the child writes: that the program comes next, or what failed
 	keep  []any         // what the addresses in steps point to
+	fds   []int         // descriptors of ours that the child uses
 	stack [8 << 10]byte // the child's
 }
 
@@ -103,6 +106,31 @@ func (s *script) texts(list []string) unsafe.Pointer {
 	}
 	s.keep = append(s.keep, ptrs)
 	return unsafe.Pointer(&ptrs[0])
+}
+
+// fd is a descriptor of ours that the child uses: all others are closed there
+// before anything else.
+func (s *script) fd(f *os.File) int {
+	s.keep = append(s.keep, f)
+	s.fds = append(s.fds, int(f.Fd()))
+	return int(f.Fd())
+}
+
+// closeOthers comes first. The child has copies of all that this process has
+// open at its birth: locks, and ends of the pipes and sockets of other starts,
+// which must not live on in a process that waits.
+func (s *script) closeOthers() {
+	used := slices.Compact(slices.Sorted(slices.Values(s.fds)))
+	ours, next := s.steps, 3
+	s.steps = nil
+	for _, fd := range used {
+		if fd > next {
+			s.call("close descriptors", unix.SYS_CLOSE_RANGE, next, fd-1, 0)
+		}
+		next = max(next, fd+1)
+	}
+	s.call("close descriptors", unix.SYS_CLOSE_RANGE, next, uintptr(^uint32(0)), 0)
+	s.steps = append(s.steps, ours...)
 }
 
 // open adds a system call whose result is a descriptor, and gives its cell.

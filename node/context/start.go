@@ -54,7 +54,7 @@ func Start(ctx context.Context, sp Spec) (Process, error) {
 	}
 	defer ours.Close()
 	defer theirs.Close()
-	s, err := startScript(sp, ours, theirs)
+	s, err := startScript(sp, theirs)
 	if err != nil {
 		return Process{}, err
 	}
@@ -156,11 +156,8 @@ func explain(err error) error {
 
 // startScript is the way of a guest's first process from clone3 to its init.
 // It already has its ids' namespace, where it is root and nobody elsewhere.
-func startScript(sp Spec, parents, sock *os.File) (*script, error) {
+func startScript(sp Spec, sock *os.File) (*script, error) {
 	s := newScript()
-	// With its own copy of the parent's end the child would never see that
-	// the parent was killed.
-	s.call("close vsnode's socket", unix.SYS_CLOSE, int(parents.Fd()))
 	s.await(sock) // the ids
 	s.call("unshare cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
 	s.call("become session leader", unix.SYS_SETSID)
@@ -210,7 +207,7 @@ func startScript(sp Spec, parents, sock *os.File) (*script, error) {
 	null := s.open("open /dev/null", unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/null", unix.O_RDWR|unix.O_CLOEXEC)
 	s.call("set standard input", unix.SYS_DUP3, null, 0, 0)
 	for fd := 1; fd <= 2; fd++ {
-		s.call("set standard output", unix.SYS_DUP3, int(sp.Console.Fd()), fd, 0)
+		s.call("set standard output", unix.SYS_DUP3, s.fd(sp.Console), fd, 0)
 	}
 	if err := s.confine(sp.Caps, sp.Scope, sp.PrivateNet); err != nil {
 		return nil, err
@@ -223,7 +220,7 @@ func startScript(sp Spec, parents, sock *os.File) (*script, error) {
 func (s *script) await(sock *os.File) {
 	buf := make([]byte, 1)
 	s.keep = append(s.keep, buf)
-	st := s.call("wait for vsnode", unix.SYS_READ, int(sock.Fd()), unsafe.Pointer(&buf[0]), 1)
+	st := s.call("wait for vsnode", unix.SYS_READ, s.fd(sock), unsafe.Pointer(&buf[0]), 1)
 	st.min = 1 // 0: the parent is gone
 }
 
@@ -244,7 +241,7 @@ func (s *script) receive(sock *os.File) (root, sys cell) {
 	msg.SetIovlen(1)
 	msg.SetControllen(unix.CmsgSpace(2 * 4))
 	s.keep = append(s.keep, buf, iov, msg)
-	st := s.call("wait for vsnode", unix.SYS_RECVMSG, int(sock.Fd()), unsafe.Pointer(msg), unix.MSG_CMSG_CLOEXEC)
+	st := s.call("wait for vsnode", unix.SYS_RECVMSG, s.fd(sock), unsafe.Pointer(msg), unix.MSG_CMSG_CLOEXEC)
 	st.min = 1 // 0: the parent is gone
 	return first + 4, first + 5
 }
@@ -322,8 +319,7 @@ func (s *script) confine(caps CapSet, scope, privateNet bool) error {
 		if err != nil {
 			return err
 		}
-		s.keep = append(s.keep, rules)
-		s.call("scope abstract sockets", unix.SYS_LANDLOCK_RESTRICT_SELF, int(rules.Fd()), 0)
+		s.call("scope abstract sockets", unix.SYS_LANDLOCK_RESTRICT_SELF, s.fd(rules), 0)
 	}
 	return s.addFilter(privateNet)
 }
@@ -376,7 +372,8 @@ func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
 		return 0, nil, err
 	}
 	defer w.Close()
-	s.cells[status] = int32(w.Fd())
+	s.cells[status] = int32(s.fd(w))
+	s.closeOthers()
 	pid, err = s.fork(args)
 	if err != nil {
 		r.Close()

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/port"
@@ -484,4 +485,34 @@ func runAs(t *testing.T, h *Host, name string, u vctx.User, argv ...string) (str
 	code, err := p.Wait()
 	must(t, err)
 	return strings.TrimSpace(string(b)), code
+}
+
+// The first process of each is forked while the others hold locks and ends of
+// pipes: what it has of these may not outlast its vsnode's.
+func TestManyStartAtOnce(t *testing.T) {
+	for _, mode := range []api.Mode{api.ModeShared, api.ModeNAT} {
+		t.Run(string(mode), func(t *testing.T) {
+			h := host(t)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			var group errgroup.Group
+			for i := range 8 {
+				g := inMode(mode, fmt.Sprintf("many-%s-%d", mode, i), 120+i, "sleep", "1000")
+				g.Network.Ports, g.Network.Forwards = nil, nil
+				must(t, h.Create(ctx, g))
+				group.Go(func() error {
+					for range 3 {
+						if err := h.Start(ctx, g.Name, Options{}); err != nil {
+							return err
+						}
+						if _, err := h.Stop(ctx, g.Name); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}
+			must(t, group.Wait())
+		})
+	}
 }

@@ -78,5 +78,8 @@ func (p Paths) lock(name string) (unlock func(), err error) {
 		f.Close()
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
-	return func() { f.Close() }, nil
+	return func() {
+		unix.Flock(int(f.Fd()), unix.LOCK_UN) // not by closing alone: see nat's
+		f.Close()
+	}, nil
 }

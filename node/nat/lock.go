@@ -31,14 +31,22 @@ func lock(ctx context.Context) (unlock func(), err error) {
 	case err = <-got:
 	case <-ctx.Done():
 		// The goroutine keeps its place in the queue and gives it up at once.
-		go func() { <-got; f.Close() }()
+		go func() { <-got; release(f) }()
 		return nil, fmt.Errorf("wait for the lock %s: %w", lockPath, ctx.Err())
 	}
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock %s: %w", lockPath, err)
 	}
-	return func() { f.Close() }, nil
+	return func() { release(f) }, nil
+}
+
+// release lets go at once. Closing alone does not: a guest's first process that
+// another start has just forked has a copy of the descriptor, and may itself
+// wait for who waits for this lock.
+func release(f *os.File) {
+	unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	f.Close()
 }
 
 func flock(f *os.File) error {

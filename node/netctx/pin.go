@@ -124,7 +124,10 @@ func lock() (unlock func(), err error) {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
 		if err == nil {
-			return func() { f.Close() }, nil
+			return func() {
+				unix.Flock(int(f.Fd()), unix.LOCK_UN) // not by closing alone: see nat's
+				f.Close()
+			}, nil
 		}
 		if !errors.Is(err, unix.EINTR) {
 			f.Close()
