@@ -2,6 +2,7 @@ package push
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -320,5 +321,25 @@ func TestChatterOfALoginShell(t *testing.T) {
 	exit, err = n.Run(t.Context(), strings.NewReader(data), &out, nil, "cat")
 	if exit != 7 || err != nil || out.String() != data {
 		t.Errorf("exit %d, error %v, %d bytes of %d", exit, err, out.Len(), len(data))
+	}
+}
+
+// sshd ends the output of a command no sooner than the command ends.
+func TestALoginThatHangsIsGivenUp(t *testing.T) {
+	h := newHost(t, "sleep 20")
+	ctx, interrupt := context.WithCancelCause(t.Context())
+	time.AfterFunc(300*time.Millisecond, func() { interrupt(errors.New("interrupted")) })
+	done := make(chan error, 1)
+	go func() {
+		_, err := h.opts.Start(ctx, h.dial())
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil || !strings.Contains(err.Error(), "interrupted") {
+			t.Errorf("error %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("Start waits for the login")
 	}
 }

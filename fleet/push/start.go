@@ -12,14 +12,19 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/transport"
 )
 
 // startTimeout is how long vsnode may take to begin: start-up files of a login
-// shell included, which some fill with much.
-const startTimeout = time.Minute
+// shell included, which some fill with much. stallTimeout is how long an upload
+// may stand still; how long it takes is the link's matter.
+const (
+	startTimeout = time.Minute
+	stallTimeout = time.Minute
+)
 
 // Options are for tests and for hosts that keep vsnode elsewhere.
 type Options struct {
@@ -60,9 +65,6 @@ func (o Options) start(ctx context.Context, conn *transport.Conn) (*Node, error)
 	if len(carry) == 0 {
 		return nil, errors.New("this vsfleet carries no vsnode: build it with make build")
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%s: nothing within %s", conn.Name(), startTimeout))
-	defer cancel()
-
 	n, g, err := begin(ctx, conn, dir, carry)
 	if err != nil || n != nil {
 		return n, err
@@ -87,18 +89,15 @@ func (o Options) start(ctx context.Context, conn *transport.Conn) (*Node, error)
 
 // begin runs the first command. It gives a node, or what the host needs.
 func begin(ctx context.Context, conn *transport.Conn, dir string, carry []*binary) (*Node, greeting, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%s: nothing within %s: does something in the login hang there?", conn.Name(), startTimeout))
+	defer cancel()
 	s, err := conn.Pipe(ctx, shell(startScript(dir, carry)))
 	if err != nil {
 		return nil, greeting{}, err
 	}
 	stderr := collect(s.Stderr)
-	// Until vsnode has begun, the session ends with ctx.
-	stop := context.AfterFunc(ctx, s.Close)
 	out := bufio.NewReader(s.Stdout)
-	g, err := readGreeting(out)
-	if !stop() && err == nil {
-		err = context.Cause(ctx)
-	}
+	g, err := greeted(ctx, out)
 	if err == nil && g.serves {
 		for _, b := range carry {
 			if b.hash == g.hash {
@@ -112,7 +111,7 @@ func begin(ctx context.Context, conn *transport.Conn, dir string, carry []*binar
 	case err == nil:
 		return nil, g, nil
 	case ctx.Err() != nil:
-		return nil, g, fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+		return nil, g, context.Cause(ctx)
 	case !errors.Is(err, io.EOF):
 		return nil, g, fmt.Errorf("%s: %w", conn.Name(), err)
 	}
@@ -125,6 +124,27 @@ func begin(ctx context.Context, conn *transport.Conn, dir string, carry []*binar
 		return nil, g, fmt.Errorf("%s: %s: is %s on a file system mounted noexec?", conn.Name(), said, dir)
 	}
 	return nil, g, fmt.Errorf("%s: %w (exit status %d): %s", conn.Name(), err, exit, said)
+}
+
+// greeted waits for the greeting while ctx lasts. sshd ends the output of a login
+// that hangs no sooner than the login: its reader is left behind, and ends with
+// the connection.
+func greeted(ctx context.Context, out *bufio.Reader) (greeting, error) {
+	type result struct {
+		g   greeting
+		err error
+	}
+	read := make(chan result, 1)
+	go func() {
+		g, err := readGreeting(out)
+		read <- result{g, err}
+	}()
+	select {
+	case r := <-read:
+		return r.g, r.err
+	case <-ctx.Done():
+		return greeting{}, context.Cause(ctx)
+	}
 }
 
 // choose the binary that a host can run.
@@ -151,8 +171,15 @@ func upload(ctx context.Context, conn *transport.Conn, dir string, b *binary, fo
 		return err
 	}
 	script := uploadScript(dir, ".upload-"+strings.ToLower(rand.Text()), b, form)
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	sent := &moving{r: in}
+	sent.stalled = time.AfterFunc(stallTimeout, func() {
+		giveUp(fmt.Errorf("the host has taken nothing for %s, after %d KiB", stallTimeout, sent.bytes.Load()>>10))
+	})
+	defer sent.stalled.Stop()
 	var stderr lastLines
-	exit, err := conn.Exec(ctx, shell(script), in, nil, &stderr)
+	exit, err := conn.Exec(ctx, shell(script), sent, nil, &stderr)
 	if err != nil {
 		return fmt.Errorf("push it to %s: %w", path.Join(dir, b.hash), err)
 	}
@@ -160,4 +187,18 @@ func upload(ctx context.Context, conn *transport.Conn, dir string, b *binary, fo
 		return fmt.Errorf("%s: push it to %s: %s (exit status %d)", conn.Name(), dir, stderr.String(), exit)
 	}
 	return nil
+}
+
+// moving puts off the end of its patience as long as something is read.
+type moving struct {
+	r       io.Reader
+	bytes   atomic.Int64
+	stalled *time.Timer
+}
+
+func (m *moving) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.bytes.Add(int64(n))
+	m.stalled.Reset(stallTimeout)
+	return n, err
 }

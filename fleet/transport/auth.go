@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -58,10 +60,17 @@ func (o *offer) String() string {
 }
 
 // offer gathers the keys for a host. The agent's come first: they are what one
-// has unlocked for today.
-func (d *Dialer) offer(identity string) (*offer, error) {
+// has unlocked for today. An agent that is not needed is not asked: some hang.
+// The connection to it ends with ctx, and with it a signature that is waited for.
+func (d *Dialer) offer(ctx context.Context, identity string) (*offer, error) {
 	o := new(offer)
-	held, err := d.agentKeys(o)
+	if identity != "" {
+		if id, err := d.keys.get(identity, readIdentity); err == nil && id.key != nil {
+			o.add(id.key, identity)
+			return o, nil
+		}
+	}
+	held, err := d.agentKeys(ctx, o)
 	if err != nil {
 		o.left = append(o.left, err.Error())
 	}
@@ -96,8 +105,12 @@ func (d *Dialer) offer(identity string) (*offer, error) {
 	return o, nil
 }
 
+// agentPatience is how long an agent may take to say what it holds: it asks
+// nobody for that.
+const agentPatience = 3 * time.Second
+
 // agentKeys asks the agent what it holds. No agent is no error.
-func (d *Dialer) agentKeys(o *offer) ([]ssh.Signer, error) {
+func (d *Dialer) agentKeys(ctx context.Context, o *offer) ([]ssh.Signer, error) {
 	socket := d.Agent
 	if socket == "" {
 		socket = os.Getenv("SSH_AUTH_SOCK")
@@ -105,12 +118,23 @@ func (d *Dialer) agentKeys(o *offer) ([]ssh.Signer, error) {
 	if socket == "" {
 		return nil, nil
 	}
-	conn, err := net.Dial("unix", socket)
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	o.agent = conn
+	context.AfterFunc(ctx, func() { conn.Close() })
+	until := time.Now().Add(agentPatience)
+	if err := conn.SetDeadline(until); err != nil {
+		return nil, fmt.Errorf("agent %s: %w", socket, err)
+	}
 	keys, err := agent.NewClient(conn).Signers()
+	if err == nil {
+		err = conn.SetDeadline(time.Time{}) // a signature may wait for a person
+	}
+	if err != nil && !time.Now().Before(until) { // the library's error hides which it was
+		return nil, fmt.Errorf("agent %s does not answer", socket)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("agent %s: %w", socket, err)
 	}

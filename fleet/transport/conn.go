@@ -27,8 +27,9 @@ type Conn struct {
 	close    func()
 }
 
-// newConn watches over a connection; release is called when it has ended.
-func newConn(s Settings, client *ssh.Client, release func()) *Conn {
+// newConn watches over a connection; heard counts what comes from the host, and
+// release is called when it has ended.
+func newConn(s Settings, client *ssh.Client, heard *atomic.Int64, release func()) *Conn {
 	c := &Conn{settings: s, client: client, done: make(chan struct{})}
 	c.close = sync.OnceFunc(func() {
 		client.Close() // of a connection that is lost already: no news
@@ -40,7 +41,7 @@ func newConn(s Settings, client *ssh.Client, release func()) *Conn {
 		c.lose(fmt.Errorf("connection lost: %w", err))
 		close(c.done)
 	}()
-	go c.keepAlive(s.KeepAlive)
+	go c.keepAlive(s.KeepAlive, heard)
 	return c
 }
 
@@ -74,12 +75,13 @@ func (c *Conn) ask() error {
 
 // keepAlive asks the host now and then, and closes a connection that is dead:
 // without it, a session whose host lost power waits for TCP, which may be for
-// hours.
-func (c *Conn) keepAlive(every time.Duration) {
+// hours. Whatever the host sends is an answer: behind a slow upload the question
+// itself may wait for minutes, and room for more of the upload is granted.
+func (c *Conn) keepAlive(every time.Duration, heard *atomic.Int64) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	answers := make(chan error, 1)
-	asked, misses := false, 0
+	asked, misses, last := false, 0, heard.Load()
 	for {
 		select {
 		case <-c.done:
@@ -90,6 +92,9 @@ func (c *Conn) keepAlive(every time.Duration) {
 			}
 			asked, misses = false, 0
 		case <-tick.C:
+			if now := heard.Load(); now != last {
+				misses, last = 0, now
+			}
 			if asked {
 				if misses++; misses == maxMisses {
 					c.lose(fmt.Errorf("connection lost: no answer for %s", every*maxMisses))

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/crypto/ssh"
@@ -59,9 +60,9 @@ func (d *Dialer) dial(ctx context.Context, s Settings) (*Conn, error) {
 		dial, release = b.client.DialContext, func() { d.bastions.give(b) }
 	}
 	for try := 0; ; try++ {
-		client, err := d.attempt(ctx, s, known, dial)
+		client, heard, err := d.attempt(ctx, s, known, dial)
 		if err == nil {
-			return newConn(s, client, release), nil
+			return newConn(s, client, heard, release), nil
 		}
 		var drop *dropped
 		if !errors.As(err, &drop) || drop.penalty() {
@@ -81,25 +82,25 @@ func (d *Dialer) dial(ctx context.Context, s Settings) (*Conn, error) {
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// attempt connects once, to the end of authentication.
-func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dial dialFunc) (*ssh.Client, error) {
+// attempt connects once, to the end of authentication. It gives the count of
+// what is read from the host, too.
+func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dial dialFunc) (*ssh.Client, *atomic.Int64, error) {
 	leave, err := d.doors.enter(ctx, s.Jump+"|"+s.endpoint(), cmp.Or(d.Starts, 8))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer leave()
-	keys, err := d.offer(s.Identity)
-	if err != nil {
-		return nil, err
-	}
-	defer keys.Close()
-
 	timeout := fmt.Errorf("no answer within %s", s.ConnectTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, s.ConnectTimeout, timeout)
 	defer cancel()
+	keys, err := d.offer(ctx, s.Identity)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer keys.Close()
 	conn, err := dial(ctx, "tcp", s.endpoint())
 	if err != nil {
-		return nil, dialError(ctx, err)
+		return nil, nil, dialError(ctx, err)
 	}
 	sock := newSocket(conn)
 	// Not a deadline: a channel through a bastion has none.
@@ -119,29 +120,31 @@ func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dia
 	})
 	if !stop() && err == nil {
 		c.Close()
-		return nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	}
 	if err == nil {
-		return ssh.NewClient(c, chans, reqs), nil
+		return ssh.NewClient(c, chans, reqs), &sock.heard, nil
 	}
 	var none *ssh.AlgorithmNegotiationError
 	switch {
 	case ctx.Err() != nil && proven:
-		return nil, fmt.Errorf("authenticate as %s: %w", s.User, context.Cause(ctx))
+		return nil, nil, fmt.Errorf("authenticate as %s: %w", s.User, context.Cause(ctx))
 	case ctx.Err() != nil:
-		return nil, fmt.Errorf("SSH handshake: %w", context.Cause(ctx))
+		return nil, nil, fmt.Errorf("SSH handshake: %w", context.Cause(ctx))
 	case hostKey != nil:
-		return nil, hostKey
+		return nil, nil, hostKey
 	case proven && closed(err):
-		return nil, fmt.Errorf("sshd closed the connection while %s authenticated (%s): %w", s.User, keys, err)
+		return nil, nil, fmt.Errorf("sshd closed the connection while %s authenticated (%s): %w", s.User, keys, err)
+	case proven && !strings.Contains(err.Error(), "unable to authenticate"): // an agent that would not sign
+		return nil, nil, fmt.Errorf("authenticate as %s (%s): %w", s.User, keys, err)
 	case proven:
-		return nil, fmt.Errorf("permission denied: %s is not let in (%s): add a key to authorized_keys there, or name the right one with identity", s.User, keys)
+		return nil, nil, fmt.Errorf("permission denied: %s is not let in (%s): add a key to authorized_keys there, or name the right one with identity", s.User, keys)
 	case !sock.greeted() && closed(err):
-		return nil, &dropped{said: Printable(string(sock.said))}
+		return nil, nil, &dropped{said: Printable(string(sock.said))}
 	case errors.As(err, &none) && len(known.db.HostKeys(s.endpoint())) > 0:
-		return nil, fmt.Errorf("it has no host key of a type that known_hosts holds for it: %w", err)
+		return nil, nil, fmt.Errorf("it has no host key of a type that known_hosts holds for it: %w", err)
 	}
-	return nil, err
+	return nil, nil, err
 }
 
 // keyExchanges in order: safe against quantum computers first, then cheap

@@ -253,6 +253,34 @@ func serveAgent(t *testing.T, keys ...string) string {
 	return socket
 }
 
+// A forwarded agent whose other end is gone accepts and says nothing.
+func TestAgentThatDoesNotAnswer(t *testing.T) {
+	server := sshtest.Start(t, sshtest.Options{})
+	t.Setenv("HOME", t.TempDir())
+	socket := filepath.Join(t.TempDir(), "agent")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	d := Dialer{Agent: socket}
+	s := settings(server)
+	c, err := d.Dial(t.Context(), s)
+	if err != nil {
+		t.Fatalf("with a key file that needs no agent: %v", err)
+	}
+	c.Close()
+	s.Identity = ""
+	if _, err := d.Dial(t.Context(), s); err == nil || !strings.Contains(err.Error(), socket+" does not answer") {
+		t.Errorf("error %v", err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(50*time.Millisecond, func() { cancel(errors.New("interrupted")) })
+	if _, err := d.Dial(ctx, s); err == nil || !strings.Contains(err.Error(), "interrupted") {
+		t.Errorf("interrupted: error %v", err)
+	}
+}
+
 func TestAgent(t *testing.T) {
 	server := sshtest.Start(t, sshtest.Options{})
 	dir := t.TempDir()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"net"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,8 @@ type socket struct {
 	raw  syscall.RawConn // nil: not TCP, but a channel through a bastion
 	in   *bufio.Reader
 	said []byte // the first bytes
+
+	heard atomic.Int64 // bytes from the other side
 }
 
 func newSocket(c net.Conn) *socket {
@@ -50,6 +53,7 @@ type source struct{ s *socket }
 // only (tcp(7): "This flag is not permanent").
 func (r source) Read(p []byte) (int, error) {
 	n, err := r.s.Conn.Read(p)
+	r.s.heard.Add(int64(n))
 	if r.s.raw != nil && n > 0 {
 		// A connection that is closed meanwhile says so in the next read.
 		_ = r.s.raw.Control(func(fd uintptr) {
