@@ -39,27 +39,40 @@ func down(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if s == nil {
-		if s, err = claimant(ctx, o); err != nil {
-			return err
-		}
-	} else if o.Name != "" && o.Name != s.Name {
+	if s != nil && o.Name != "" && o.Name != s.Name {
 		return fmt.Errorf("it is named %q and not %q", s.Name, o.Name)
 	}
-	if s != nil {
-		if err := s.clearKernel(ctx); err != nil {
+	// Held to the end: nobody takes the name while it is cleared.
+	reg, err := openRegistry(ctx, o.Log)
+	if err != nil {
+		return err
+	}
+	defer reg.close()
+	if s == nil {
+		if s, err = reg.claimant(o.Dir); err != nil {
 			return err
+		}
+	}
+	if s != nil {
+		// After a reboot another lab may have taken the name: what is in the
+		// kernel is that one's.
+		rec, taken, err := reg.read(s.Name)
+		if err != nil {
+			return err
+		}
+		ours := !taken || rec.Dir == o.Dir
+		if ours {
+			if err := s.clearKernel(ctx); err != nil {
+				return err
+			}
 		}
 		if err := removeFiles(o.Dir); err != nil {
 			return err
 		}
-		reg, err := openRegistry(ctx, o.Log)
-		if err != nil {
-			return err
-		}
-		defer reg.close()
-		if err := reg.release(s.Name); err != nil {
-			return err
+		if ours {
+			if err := reg.release(s.Name); err != nil {
+				return err
+			}
 		}
 	}
 	for _, file := range []string{stateFile, stateFile + newSuffix} {
@@ -76,18 +89,13 @@ func down(ctx context.Context, o Options) error {
 
 // claimant finds the lab whose state was never written, or was lost. A claim
 // is made before anything else, so that without one there is nothing.
-func claimant(ctx context.Context, o Options) (*state, error) {
-	reg, err := openRegistry(ctx, o.Log)
-	if err != nil {
-		return nil, err
-	}
-	defer reg.close()
+func (reg *registry) claimant(dir string) (*state, error) {
 	labs, err := reg.labs()
 	if err != nil {
 		return nil, err
 	}
-	for name, dir := range labs {
-		if dir == o.Dir {
+	for name, at := range labs {
+		if at == dir {
 			return &state{Name: name}, nil
 		}
 	}

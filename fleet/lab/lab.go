@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -259,10 +260,19 @@ func (l *launch) startIfMissing(ctx context.Context, n int, log func(string)) er
 	if err != nil {
 		return err
 	}
-	if connected {
+	// One that runs and is too busy to greet at once is not one to be ended.
+	for until := time.Now().Add(10 * time.Second); connected; {
 		h, err := l.look(ctx, l.cgroup, n)
 		if err != nil || h.SSH {
 			return err
+		}
+		if h.PID == 0 || time.Now().After(until) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(200 * time.Millisecond):
 		}
 	}
 	if err := l.start(ctx, n); err != nil {

@@ -116,21 +116,26 @@ func TestDownRefusesMounts(t *testing.T) {
 	must(t, unix.Unmount(point, 0))
 }
 
-func TestAfterAReboot(t *testing.T) {
-	o := Options{Dir: labDir(t), Name: "reboot", Hosts: 1}
-	before := takeSnapshot(t)
-	l := mustUp(t, o)
-	key := login(t, l, l.Hosts[0], "cat /etc/ssh/ssh_host_ed25519_key.pub; touch /var/lib/vservers/kept")
-	// A reboot ends processes and network, forgets sysctls, and leaves files;
-	// on this machine /run too, with records of another boot.
-	must(t, (&state{Name: o.Name}).clearKernel(t.Context()))
+// reboot is one for a lab: it ends processes and network, forgets sysctls, and
+// leaves files; on this machine /run too, with records of another boot.
+func reboot(t *testing.T, name string, before snapshot) {
+	t.Helper()
+	must(t, (&state{Name: name}).clearKernel(t.Context()))
 	must(t, os.WriteFile(forwardSysctl, []byte(before.forward), 0o644))
-	for _, file := range []string{o.Name, forwardRecord} {
+	for _, file := range []string{name, forwardRecord} {
 		path := filepath.Join(registryDir, file)
 		data, err := os.ReadFile(path)
 		must(t, err)
 		must(t, os.WriteFile(path, []byte(strings.Replace(string(data), `"boot":"`, `"boot":"before-`, 1)), 0o600))
 	}
+}
+
+func TestAfterAReboot(t *testing.T) {
+	o := Options{Dir: labDir(t), Name: "reboot", Hosts: 1}
+	before := takeSnapshot(t)
+	l := mustUp(t, o)
+	key := login(t, l, l.Hosts[0], "cat /etc/ssh/ssh_host_ed25519_key.pub; touch /var/lib/vservers/kept")
+	reboot(t, o.Name, before)
 	l, err := Up(t.Context(), Options{Dir: o.Dir})
 	if err != nil {
 		t.Fatal(err)
@@ -140,6 +145,23 @@ func TestAfterAReboot(t *testing.T) {
 	}
 	must(t, l.Down(t.Context()))
 	before.compare(t, o.Name)
+}
+
+func TestALabThatTookTheNameAfterARebootStays(t *testing.T) {
+	old := Options{Dir: labDir(t), Name: "taken", Hosts: 1}
+	before := takeSnapshot(t)
+	mustUp(t, old)
+	reboot(t, old.Name, before)
+	now := mustUp(t, Options{Dir: labDir(t), Name: "taken", Hosts: 1})
+	must(t, Down(t.Context(), Options{Dir: old.Dir}))
+	if got := login(t, now, now.Hosts[0], "echo alive"); got != "alive" {
+		t.Errorf("the lab in the other directory says %q", got)
+	}
+	if _, err := os.Stat(old.Dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the old lab's files stay: %v", err)
+	}
+	must(t, now.Down(t.Context()))
+	before.compare(t, old.Name)
 }
 
 func TestLockIsHandedOver(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -74,9 +75,38 @@ func Write[T any](w io.Writer, f Format, records []T, table func(io.Writer) erro
 }
 
 func encoder(w io.Writer) *json.Encoder {
-	enc := json.NewEncoder(w)
+	enc := json.NewEncoder(escaping{w})
 	enc.SetEscapeHTML(false) // "<" is nothing special to who reads a fleet's JSON
 	return enc
+}
+
+// escaping writes JSON in which no terminal finds a command: what encoding/json
+// leaves as it is and YAML forbids (DEL, the C1 controls, two that are no
+// characters), and what turns the direction of text. They occur inside strings
+// only. A Write is one whole value.
+type escaping struct{ w io.Writer }
+
+func (e escaping) Write(b []byte) (int, error) {
+	if !bytes.ContainsFunc(b, hidden) {
+		return e.w.Write(b)
+	}
+	var out []byte
+	for _, r := range string(b) {
+		if hidden(r) {
+			out = fmt.Appendf(out, `\u%04x`, r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	if _, err := e.w.Write(out); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+func hidden(r rune) bool {
+	return r >= 0x7f && r < 0xa0 || r == 0xfffe || r == 0xffff ||
+		r == 0x61c || r == 0x200e || r == 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 }
 
 // writeYAML goes through JSON, of which YAML is a superset: so both have the
