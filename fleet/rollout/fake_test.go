@@ -106,6 +106,9 @@ type fakeHost struct {
 	requests    int               // of Apply
 	mu          sync.Mutex
 	open        int
+	exports     int // that run
+	mostExports int
+	exportTakes time.Duration
 	state       api.State
 	images      map[string]string // content by ID
 }
@@ -189,7 +192,11 @@ func (h *fakeHost) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.W
 	case "image export":
 		h.mu.Lock()
 		text, ok := h.images[args[2]]
+		h.exports++
+		h.mostExports = max(h.mostExports, h.exports)
 		h.mu.Unlock()
+		defer func() { h.mu.Lock(); h.exports--; h.mu.Unlock() }()
+		time.Sleep(h.exportTakes)
 		if !ok {
 			fmt.Fprintln(stderr, "vsnode: no image", args[2])
 			return 1, nil

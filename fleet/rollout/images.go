@@ -118,7 +118,9 @@ func (r *run) provide(ctx context.Context, m *missing) {
 	if m.stream == nil {
 		return
 	}
+	h.exports <- struct{}{}
 	err := vsnode(ctx, h, nil, m.stream, "image", "export", m.id)
+	<-h.exports
 	if err != nil {
 		err = fmt.Errorf("export from %s: %w", h.Host, err)
 	}

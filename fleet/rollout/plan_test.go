@@ -26,6 +26,9 @@ func images(name string) *inventory.Image {
 	case "trixie":
 		return trixie
 	}
+	if strings.HasPrefix(name, "box") {
+		return &inventory.Image{Name: name, Method: "template", Args: []string{"-t", "/root/" + name + ".tar"}}
+	}
 	return nil
 }
 

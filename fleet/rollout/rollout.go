@@ -93,7 +93,13 @@ type host struct {
 	// one request that changes something at a time: the host works on the
 	// guests of one request side by side, but knows nothing of another's order
 	applying sync.Mutex
+	// exports that run on it: each takes a session of its connection, of which
+	// sshd gives ten (MaxSessions)
+	exports chan struct{}
 }
+
+// exportsAtOnce of one host.
+const exportsAtOnce = 3
 
 func (f *Fleet) start(hosts []*inventory.Host) *run {
 	r := &run{Fleet: f, begun: time.Now()}
@@ -101,7 +107,10 @@ func (f *Fleet) start(hosts []*inventory.Host) *run {
 	rand.Read(b[:]) // never fails (crypto/rand)
 	r.id = r.begun.UTC().Format("20060102T150405Z-") + hex.EncodeToString(b[:])
 	for _, h := range hosts {
-		r.hosts = append(r.hosts, &host{HostReport: HostReport{Host: h.Name, Address: h.Address}, from: h})
+		r.hosts = append(r.hosts, &host{
+			HostReport: HostReport{Host: h.Name, Address: h.Address}, from: h,
+			exports: make(chan struct{}, exportsAtOnce),
+		})
 	}
 	return r
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -139,6 +140,28 @@ func TestAnImageIsBuiltWhereItCanBe(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Each export is a session of the source's one connection, of which sshd gives ten.
+func TestManyImagesAreNotExportedAtOnce(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2")
+	f.inv.Hosts[1].Guests = nil
+	f.hosts["lab1"].exportTakes = 20 * time.Millisecond // so that they would meet
+	for i := range 12 {
+		name := fmt.Sprint("box", i)
+		f.hosts["lab1"].has(images(name))
+		f.inv.Hosts[1].Guests = append(f.inv.Hosts[1].Guests,
+			www(named(name, 200+i), func(g *inventory.Guest) { g.Image = name }))
+	}
+	if got, want := classes(f.apply(within(t))), "lab1 changed, lab2 changed"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := len(f.hosts["lab2"].state.Images); got != 12 {
+		t.Errorf("lab2 has %d images", got)
+	}
+	if most := f.hosts["lab1"].mostExports; most > exportsAtOnce {
+		t.Errorf("%d exports at once", most)
 	}
 }
 

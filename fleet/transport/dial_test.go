@@ -66,7 +66,11 @@ func TestDialRefusals(t *testing.T) {
 			[]string{"revoked", shown, "known_hosts:1"}},
 		{"a host without a key of the known type is refused", known(server.KnownHostsLine(ecdsaKey)),
 			[]string{"no host key of a type that known_hosts holds"}},
-		{"a broken known_hosts is named with its line", known("\nweb1 ssh-ed25519 nonsense\n"),
+		{"a broken line of known_hosts is named where the host is not known", known("\nweb1 ssh-ed25519 nonsense\n"),
+			[]string{"is not known (not to be read, and left out: ", "known_hosts:2)"}},
+		{"a changed host key behind an odd line is told with its place", known("web1 1024 35 1234567\n" + server.KnownHostsLine(other.PublicKey())),
+			[]string{"CHANGED", "/known_hosts:2 has", "ssh-keygen -f"}},
+		{"a revoked key that cannot be read is an error", known("\n@revoked * ssh-ed25519 nonsense\n" + server.KnownHostsLine(server.HostKey.PublicKey())),
 			[]string{"known_hosts:2"}},
 		{"a wrong key is told with its fingerprint", func(s *Settings) { s.Identity = otherFile },
 			[]string{"permission denied", "root", otherFile, otherPrint, "authorized_keys"}},
@@ -86,6 +90,19 @@ func TestDialRefusals(t *testing.T) {
 			refused(t, s, row.want...)
 		})
 	}
+}
+
+// Keys of SSH 1 and of types to come stand in many a file of today.
+func TestOddLinesOfKnownHostsHinderNobody(t *testing.T) {
+	server := sshtest.Start(t, sshtest.Options{})
+	s := settings(server)
+	s.KnownHosts = filepath.Join(t.TempDir(), "known_hosts")
+	write(t, s.KnownHosts, "old 1024 35 1234567\nnew ssh-mldsa44 AAAA\n@later * ssh-ed25519 AAAA\n"+server.KnownHostsLine(server.HostKey.PublicKey()))
+	c, err := dialer(t).Dial(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }
 
 // refused wants that a host cannot be reached, for a reason.

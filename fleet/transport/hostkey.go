@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -16,7 +17,9 @@ import (
 // knownHosts are the host keys that one says are right.
 type knownHosts struct {
 	db   *knownhosts.HostKeyDB
-	file string // where a new one belongs
+	file string            // where a new one belongs
+	odd  []string          // lines that are left out, as OpenSSH leaves them out: FILE:LINE
+	real map[string]string // of a file that was read without its odd lines: its name by that of the copy
 }
 
 // readKnownHosts parses a known_hosts file, or the usual ones for "".
@@ -36,11 +39,63 @@ func readKnownHosts(path string) (*knownHosts, error) {
 			return errors.Is(err, os.ErrNotExist)
 		})
 	}
-	db, err := knownhosts.NewDB(files...)
-	if err != nil {
+	k := &knownHosts{file: file, real: map[string]string{}}
+	for i, f := range files {
+		if files[i], err = k.readable(f); err != nil {
+			return nil, fmt.Errorf("read known hosts: %w", err)
+		}
+		if files[i] != f {
+			defer os.Remove(files[i])
+		}
+	}
+	if k.db, err = knownhosts.NewDB(files...); err != nil {
 		return nil, fmt.Errorf("read known hosts: %w", err)
 	}
-	return &knownHosts{db: db, file: file}, nil
+	return k, nil
+}
+
+// readable gives the file, or a copy in which the lines are blank that nobody
+// here can read: keys of SSH 1, of types to come, mistakes. The library would
+// take none of the others, either. What is revoked has to be read.
+func (k *knownHosts) readable(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	lines := strings.Split(string(b), "\n")
+	odd := false
+	for i, line := range lines {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		marker, _, _ := strings.Cut(line, " ")
+		_, _, _, _, _, err := ssh.ParseKnownHosts([]byte(line))
+		switch {
+		case err == nil && (line[0] != '@' || marker == "@revoked" || marker == "@cert-authority"):
+			continue
+		case marker == "@revoked":
+			return "", fmt.Errorf("%s:%d: %w", file, i+1, err)
+		}
+		k.odd = append(k.odd, fmt.Sprintf("%s:%d", file, i+1))
+		lines[i], odd = "", true
+	}
+	if !odd {
+		return file, nil
+	}
+	f, err := os.CreateTemp("", "vsfleet-known-hosts-")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	k.real[f.Name()] = file
+	_, err = f.WriteString(strings.Join(lines, "\n"))
+	return f.Name(), err
+}
+
+// place of a key, FILE:LINE.
+func (k *knownHosts) place(key xknownhosts.KnownKey) string {
+	return fmt.Sprintf("%s:%d", cmp.Or(k.real[key.Filename], key.Filename), key.Line)
 }
 
 // check is an ssh.HostKeyCallback that says what to do.
@@ -53,19 +108,24 @@ func (k *knownHosts) check(endpoint string, remote net.Addr, key ssh.PublicKey) 
 	case err == nil:
 		return nil
 	case errors.As(err, &revoked):
-		return fmt.Errorf("its host key %s is revoked by %s:%d: do not connect", shown, revoked.Revoked.Filename, revoked.Revoked.Line)
+		return fmt.Errorf("its host key %s is revoked by %s: do not connect", shown, k.place(revoked.Revoked))
 	case !errors.As(err, &mismatch):
 		return fmt.Errorf("host key %s: %w", shown, err)
 	case len(mismatch.Want) == 0:
-		return fmt.Errorf("its host key %s is not known: compare it with the host's own (there: ssh-keygen -lf %s), then add to %s: %s",
-			shown, keyFile(key), k.file, knownhosts.Line([]string{endpoint}, key))
+		aside := ""
+		if len(k.odd) > 0 {
+			aside = " (not to be read, and left out: " + strings.Join(k.odd, ", ") + ")"
+		}
+		return fmt.Errorf("its host key %s is not known%s: compare it with the host's own (there: ssh-keygen -lf %s), then add to %s: %s",
+			shown, aside, keyFile(key), k.file, knownhosts.Line([]string{endpoint}, key))
 	}
+	file := cmp.Or(k.real[mismatch.Want[0].Filename], mismatch.Want[0].Filename)
 	var old []string
 	for _, w := range mismatch.Want {
-		old = append(old, fmt.Sprintf("%s:%d has %s %s", w.Filename, w.Line, w.Key.Type(), ssh.FingerprintSHA256(w.Key)))
+		old = append(old, fmt.Sprintf("%s has %s %s", k.place(w), w.Key.Type(), ssh.FingerprintSHA256(w.Key)))
 	}
 	return fmt.Errorf("its host key has CHANGED: it shows %s, but %s; somebody may be between you and the host. If it was installed anew, compare the key there (ssh-keygen -lf %s) and remove the old one: ssh-keygen -f %s -R '%s'",
-		shown, strings.Join(old, ", "), keyFile(key), mismatch.Want[0].Filename, knownhosts.Normalize(endpoint))
+		shown, strings.Join(old, ", "), keyFile(key), file, knownhosts.Normalize(endpoint))
 }
 
 // keyFile is where sshd usually keeps a key of this type.
