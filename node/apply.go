@@ -70,6 +70,13 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 	group.SetLimit(sideBySide)
 	for _, name := range order {
 		group.Go(func() error {
+			if i, err := h.refused(req.Steps, guests[name]); err != nil {
+				for _, k := range guests[name] {
+					results[k] = api.StepResult{Outcome: api.Skipped, Error: "its new configuration is refused"}
+				}
+				results[i] = api.StepResult{Outcome: api.Failed, Error: err.Error()}
+				return nil
+			}
 			for n, i := range guests[name] {
 				if do(i) {
 					continue
@@ -83,6 +90,17 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		})
 	}
 	return api.ApplyResult{Results: results}, group.Wait()
+}
+
+// refused says which of a guest's steps would be refused after earlier ones had
+// been taken: a guest that is stopped to be configured would stay stopped.
+func (h *Host) refused(steps []api.Step, order []int) (int, error) {
+	for n, i := range order {
+		if s := steps[i]; n > 0 && s.Kind == api.StepConfigure && s.Guest != nil {
+			return i, h.Guests.Claim(*s.Guest)
+		}
+	}
+	return 0, nil
 }
 
 // step takes one step.

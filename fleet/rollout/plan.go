@@ -89,9 +89,9 @@ func Make(host *inventory.Host, state api.State, images func(name string) *inven
 	return p
 }
 
-// stranger refuses a context that a guest has which is not in the inventory: the
-// host would, but only after the guest was stopped to take it. What else two
-// guests can clash in is refused there before anything is stopped.
+// stranger refuses a context that a guest has which is not in the inventory, in
+// the plan already. What else two guests can clash in the host refuses, before it
+// stops anything.
 func stranger(g api.Guest, host *inventory.Host, have []api.GuestState) error {
 	for _, other := range have {
 		ours := slices.ContainsFunc(host.Guests, func(want *inventory.Guest) bool { return want.Name == other.Name })

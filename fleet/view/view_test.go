@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -84,6 +85,29 @@ func TestWriteFormats(t *testing.T) {
 		var got bytes.Buffer
 		if err := Write(&got, f, []inner(nil), nil); err != nil || got.String() != want {
 			t.Errorf("nothing as %s: %q, %v, want %q", f, got.String(), err, want)
+		}
+	}
+}
+
+// What a host prints must neither end the report nor command a terminal.
+func TestControlCharactersAreEscaped(t *testing.T) {
+	type record struct {
+		Text string `json:"text"`
+	}
+	text := "a\x7fb\u009bc\ufffed\u202ee\x1b[2J\x00"
+	for _, f := range []Format{AsJSON, AsNDJSON, AsYAML} {
+		var got bytes.Buffer
+		if err := Write(&got, f, []record{{text}}, nil); err != nil {
+			t.Errorf("%s: %v", f, err)
+		}
+		for _, r := range got.String() {
+			if r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 {
+				t.Errorf("%s: %q has %q", f, got.String(), r)
+			}
+		}
+		var back []map[string]string
+		if err := yaml.Unmarshal(got.Bytes(), &back); f != AsNDJSON && (err != nil || back[0]["text"] != text) {
+			t.Errorf("%s: read back as %q, %v", f, back, err)
 		}
 	}
 }
