@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -176,27 +179,58 @@ func (h *Host) Traffic(name string) (*api.Traffic, error) {
 	return &t, nil
 }
 
-// natWant is what the host's packet filter has to hold: the running guests
-// with private networks, and the addresses that belong to the others.
-func (h *Host) natWant(ctx context.Context) (nat.Want, error) {
-	var want nat.Want
-	names, err := h.Names()
+// started are the running guests by name, as they were started. It goes by what
+// was noted then, and reads the configuration, which somebody may be editing,
+// only of a guest that an older vsnode started.
+func (h *Host) started() (map[string]api.Guest, error) {
+	paths, err := filepath.Glob(filepath.Join(h.RunDir, ".*.state"))
 	if err != nil {
-		return want, err
+		return nil, err
 	}
-	for _, name := range names {
-		c, err := h.Read(name)
-		if err != nil {
-			continue // it cannot have been started as it is now
-		}
+	guests := map[string]api.Guest{}
+	for _, path := range paths {
+		name := ofState(path)
 		on, err := h.running(name)
 		if err != nil {
-			return want, err
+			return nil, err
 		}
 		if !on {
 			continue
 		}
-		g := h.runs(c.Guest)
+		st, err := h.readState(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // it has just been stopped
+		case err != nil:
+			return nil, err
+		case st.Runs != nil:
+			guests[name] = *st.Runs
+			continue
+		}
+		c, err := h.Read(name)
+		if err != nil {
+			return nil, fmt.Errorf("guest %s, which runs: %w", name, err)
+		}
+		guests[name] = c.Guest
+	}
+	return guests, nil
+}
+
+// ofState is the guest whose state lies at path.
+func ofState(path string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "."), ".state")
+}
+
+// natWant is what the host's packet filter has to hold: the running guests
+// with private networks, and the addresses that belong to the others.
+func (h *Host) natWant(context.Context) (nat.Want, error) {
+	var want nat.Want
+	guests, err := h.started()
+	if err != nil {
+		return want, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(guests)) {
+		g := guests[name]
 		if g.Network.Mode == api.ModeNAT {
 			want.Guests = append(want.Guests, nat.Guest{XID: g.Context, Name: name, Forwards: g.Network.Forwards})
 			continue
@@ -223,8 +257,7 @@ func (h *Host) Sweep(ctx context.Context) error {
 	var errs []error
 	var filtered []nat.Guest
 	for _, path := range entries {
-		name := filepath.Base(path)
-		name = name[1 : len(name)-len(".state")]
+		name := ofState(path)
 		on, err := h.running(name)
 		st, serr := h.readState(name)
 		if err != nil || on && serr == nil && st.Done {

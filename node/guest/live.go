@@ -12,16 +12,6 @@ import (
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
-// runs is what a running guest goes by: what it was started with, and what it
-// was given since. A guest that an older vsnode started goes by what is
-// configured, as far as anybody knows.
-func (h *Host) runs(c api.Guest) api.Guest {
-	if st, err := h.readState(c.Name); err == nil && st.Runs != nil {
-		return *st.Runs
-	}
-	return c
-}
-
 // live brings a running guest as near to its configuration as can be without a
 // restart: its limits, and its ports and forwards. Other addresses, another mode
 // or device need one: programs are bound to what was there when they began. It

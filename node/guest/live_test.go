@@ -195,3 +195,39 @@ func TestFlushedPacketFilterIsMadeAnew(t *testing.T) {
 		t.Errorf("afterwards came %q", got)
 	}
 }
+
+// Somebody who edits the configuration of a running guest, and errs, must not
+// cut it off when another one starts or stops.
+func TestMistakeInTheConfigurationCutsNobodyOff(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeNAT, "edited", 114, "httpd", "-f", "-p", "8080", "-h", "/etc")
+	must(t, h.Create(ctx, g))
+	must(t, h.Start(ctx, g.Name, Options{}))
+	must(t, os.WriteFile(filepath.Join(h.config(g.Name), "netns/forward"), []byte("nonsense\n"), 0o644))
+	other := inMode(api.ModeNAT, "other", 115, "sleep", "1000")
+	other.Network.Forwards = nil
+	must(t, h.Create(ctx, other))
+	must(t, h.Start(ctx, other.Name, Options{}))
+	if got := fetch(t, "198.51.100.1:9090"); !strings.Contains(got, "root:x:0:0") {
+		t.Errorf("came %q", got)
+	}
+	_, err := h.Stop(ctx, other.Name)
+	must(t, err)
+	must(t, h.Sweep(ctx))
+	fetch(t, "198.51.100.1:9090")
+}
+
+func TestAddressOfARunningGuestStaysWhileItsConfigurationIsBroken(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	a := inMode(api.ModeOwn, "first", 116, "httpd", "-f", "-p", "8080", "-h", "/etc")
+	must(t, h.Create(ctx, a))
+	must(t, h.Start(ctx, a.Name, Options{}))
+	must(t, os.WriteFile(filepath.Join(h.config(a.Name), "interfaces/0/ip"), []byte("nonsense\n"), 0o644))
+	b := inMode(api.ModeOwn, "second", 117, "sleep", "1000")
+	must(t, h.Create(ctx, b)) // nobody can tell that the address is taken
+	must(t, h.Start(ctx, b.Name, Options{}))
+	must(t, h.Delete(ctx, b.Name))
+	fetch(t, "198.51.100.77:8080")
+}

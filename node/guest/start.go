@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -348,35 +349,17 @@ func (h *Host) release(ctx context.Context, name string) error {
 
 // unused are the addresses that no other running guest uses.
 func (h *Host) unused(name string, addrs []netip.Prefix) ([]netip.Prefix, error) {
-	names, err := h.Names()
+	guests, err := h.started()
 	if err != nil {
 		return nil, err
 	}
-	used := map[netip.Addr]bool{}
-	for _, other := range names {
-		if other == name {
-			continue
+	delete(guests, name)
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Prefix) bool {
+		for _, g := range guests {
+			if slices.ContainsFunc(g.Network.Addresses, func(b netip.Prefix) bool { return a.Addr() == b.Addr() }) {
+				return true
+			}
 		}
-		c, err := h.Read(other)
-		if err != nil {
-			continue
-		}
-		on, err := h.running(other)
-		if err != nil {
-			return nil, err
-		}
-		if !on {
-			continue
-		}
-		for _, a := range h.runs(c.Guest).Network.Addresses {
-			used[a.Addr()] = true
-		}
-	}
-	var out []netip.Prefix
-	for _, a := range addrs {
-		if !used[a.Addr()] {
-			out = append(out, a)
-		}
-	}
-	return out, nil
+		return false
+	}), nil
 }
