@@ -23,12 +23,16 @@
 //
 // Owned ports hold for TCP and UDP. An ephemeral port is anybody's for the time
 // of a connection: a service above 32767 (ip_local_port_range) is safe from that
-// once it is in net.ipv4.ip_local_reserved_ports.
+// once it is in net.ipv4.ip_local_reserved_ports. Nobody is given a port on which
+// a service runs: UDP's SO_REUSEADDR, which would allow that, takes effect only
+// with an owned port.
 //
 // Seen and not hidden: the host's interfaces and addresses, and everybody's
 // sockets in /proc/net. Ping sockets take their source from the route: where
 // that is not the guest's, their packets are dropped (ping -I ADDRESS works).
-// A UDP socket that sent before it was connected has the same trouble.
+// A UDP socket that sent before it was connected has the same trouble, and so
+// has one that is connected elsewhere without a disconnect; an IPv6 one that was
+// connected to IPv6 takes no IPv4 destination any more.
 //
 // # Killed
 //

@@ -93,7 +93,8 @@ func attachPinned(cgroup *os.File, dir string, h hook) error {
 }
 
 // Update changes what a running guest owns, at once and as a whole. Sockets
-// that are bound to what it no longer owns send and receive nothing more.
+// that are bound to an address which it no longer has send and receive nothing
+// more; a listener on a port that it no longer owns stays.
 func Update(cgroup *os.File, s Spec) error {
 	err := withMap(cgroup, settingsMap, unsafe.Sizeof(netctxSettings{}), func(m *ebpf.Map, id uint64) error {
 		set, err := s.settings(id)

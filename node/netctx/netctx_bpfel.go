@@ -38,10 +38,13 @@ type netctxCounters struct {
 }
 
 type netctxNote struct {
-	_      structs.HostLayout
-	V6only uint8
-	Any    uint8
-	Near   uint16
+	_       structs.HostLayout
+	V6only  uint8
+	Any     uint8
+	Chosen  uint8
+	Reuse   uint8
+	Near    uint16
+	Context uint16
 }
 
 type netctxSettings struct {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/node/nat"
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
@@ -24,6 +25,7 @@ const (
 	hostEcho     = 7002 // UDP, on the same
 	hostWildcard = 7003 // TCP, on all addresses of the host
 	guestLoop    = 7004 // TCP, on the localhost of another guest
+	guestPrivate = 7005 // TCP, on the private address of another guest
 	guestPort    = 8025 // of another guest, on the shared address
 	abstractName = "e2e-secret-door"
 	hostFile     = "/srv/secret-of-the-host"
@@ -39,13 +41,19 @@ guests:
     image: busybox
     context: 125
     network: {mode: shared, address: host, ports: [8025/tcp]}
-    init: {command: [sh, -c, "busybox httpd -p 127.0.0.1:7004; exec /sbin/web 8025"]}
+    init: {command: [sh, -c, "busybox httpd -p 127.0.0.1:7004; busybox httpd -p '[::1]:7004'; exec /sbin/web 8025"]}
   bystander:
     on: lab1
     image: busybox
     context: 126
     network: {mode: own, addresses: [@NET@.202/24], dev: eth0}
     init: {command: [/sbin/web, "80"]}
+  hidden:
+    on: lab1
+    image: busybox
+    context: 127
+    network: {mode: nat}
+    init: {command: [/sbin/web, "7005"]}
   shared:
     on: lab1
     image: busybox
@@ -95,12 +103,16 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 	}
 	// It listens on its localhost, and itself gets there.
 	l.must("guest", "exec", "lab1/victim", "--", "sh", "-c", "nc 127.0.0.1 7004 </dev/null")
+	l.must("guest", "exec", "lab1/victim", "--", "sh", "-c", "nc ::1 7004 </dev/null")
+	hidden, _ := nat.Addresses(127)
 	attack := func(mode string, own ...string) []string {
 		return []string{
 			"--mode=" + mode, "--complete", "--own=" + strings.Join(own, ","), "--other=" + l.network() + ".202",
 			fmt.Sprint("--other-port=", guestPort), fmt.Sprint("--loop=", hostLoop), fmt.Sprint("--loop-udp=", hostEcho),
 			fmt.Sprint("--wildcard=", hostWildcard), "--host=" + host,
 			"--other-loop=" + netip.AddrPortFrom(netctx.Loopback(125), guestLoop).String(),
+			"--other-loop6=" + netip.AddrPortFrom(netctx.Loopback6(125), guestLoop).String(),
+			"--private=" + netip.AddrPortFrom(hidden.Addr(), guestPrivate).String(),
 			"--abstract=" + abstractName, "--pid=" + pid, "--file=" + hostFile, "--secret=" + hostSecret,
 		}
 	}
@@ -134,7 +146,7 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 		for _, name := range []string{
 			"bind-other", "send-from-other", "bind-unowned-port-own",
 			"connect-host-127.0.0.1", "connect-host-127.9.9.9", "connect-host-::1", "echo-host-127.0.0.1", "echo-host-::1",
-			"connect-host-wildcard-127.0.0.1", "connect-host-wildcard-from-localhost",
+			"connect-private", "connect-other-localhost-ipv6", "connect-host-wildcard-127.0.0.1", "connect-host-wildcard-from-localhost",
 			"raw-socket", "packet-socket", "sock-diag", "abstract-stream", "change-addresses",
 			"signal-host-process", "see-host-process", "open-host-process", "read-host-file",
 		} {

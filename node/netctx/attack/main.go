@@ -24,19 +24,20 @@ import (
 
 // outside is what the caller tells of the world outside the guest.
 type outside struct {
-	mode      string       // "shared", "own" or "nat"
-	own       []netip.Addr // the guest's
-	other     netip.Addr   // another guest's address
-	otherPort int          // a port that another guest owns on the shared address
-	host      netip.Addr   // the host's
-	loop      int          // TCP port of a service on the host's 127.0.0.1, 127.9.9.9 and ::1
-	loopUDP   int          // UDP port of one that echoes, on the same
-	wildcard  int          // TCP port of a service on the host's 0.0.0.0, and ::
-	otherLoop netip.AddrPort
-	abstract  string // name of an abstract Unix socket of the host, without the first 0
-	pid       int    // of a process of the host, as the host numbers it
-	file      string // on the host
-	secret    string // what is in it
+	mode                string         // "shared", "own" or "nat"
+	own                 []netip.Addr   // the guest's
+	other               netip.Addr     // another guest's address
+	otherPort           int            // a port that another guest owns on the shared address
+	host                netip.Addr     // the host's
+	loop                int            // TCP port of a service on the host's 127.0.0.1, 127.9.9.9 and ::1
+	loopUDP             int            // UDP port of one that echoes, on the same
+	wildcard            int            // TCP port of a service on the host's 0.0.0.0, and ::
+	otherLoop           netip.AddrPort // of a service on another guest's localhost
+	otherLoop6, private netip.AddrPort
+	abstract            string // name of an abstract Unix socket of the host, without the first 0
+	pid                 int    // of a process of the host, as the host numbers it
+	file                string // on the host
+	secret              string // what is in it
 }
 
 // shares says whether the guest is in the host's network namespace.
@@ -63,7 +64,7 @@ func main() {
 
 func run(args []string) int {
 	var o outside
-	var own, other, host, otherLoop string
+	var own, other, host string
 	fs := flag.NewFlagSet("attack", flag.ContinueOnError)
 	fs.StringVar(&o.mode, "mode", "", "network mode of the guest: shared, own or nat")
 	fs.StringVar(&own, "own", "", "the guest's addresses, with commas between")
@@ -73,7 +74,15 @@ func run(args []string) int {
 	fs.IntVar(&o.loop, "loop", 0, "TCP port of a service on the host's 127.0.0.1, 127.9.9.9 and ::1")
 	fs.IntVar(&o.loopUDP, "loop-udp", 0, "UDP port of a service there that echoes")
 	fs.IntVar(&o.wildcard, "wildcard", 0, "TCP port of a service on all addresses of the host")
-	fs.StringVar(&otherLoop, "other-loop", "", "ADDRESS:PORT of a service on another guest's localhost, as the host sees it")
+	service := func(to *netip.AddrPort, name, usage string) {
+		fs.Func(name, "ADDRESS:PORT of a service on "+usage, func(text string) (err error) {
+			*to, err = netip.ParseAddrPort(text)
+			return err
+		})
+	}
+	service(&o.otherLoop, "other-loop", "another guest's localhost, as the host sees it")
+	service(&o.otherLoop6, "other-loop6", "another guest's ::1, as the host sees it")
+	service(&o.private, "private", "the private address of a guest in mode nat, which is not forwarded")
 	fs.StringVar(&o.abstract, "abstract", "", "name of an abstract Unix socket of the host")
 	fs.IntVar(&o.pid, "pid", 0, "process of the host, of a number that no process of the guest has")
 	fs.StringVar(&o.file, "file", "", "absolute path of a file of the host")
@@ -100,11 +109,6 @@ func run(args []string) int {
 			if *to, err = netip.ParseAddr(text); err != nil {
 				return fail(err)
 			}
-		}
-	}
-	if otherLoop != "" {
-		if o.otherLoop, err = netip.ParseAddrPort(otherLoop); err != nil {
-			return fail(err)
 		}
 	}
 	if o.mode != "shared" && o.mode != "own" && o.mode != "nat" {

@@ -106,10 +106,14 @@ func networkRows(o *outside) []row {
 	add("connect-other-localhost", "other-loop", func(o *outside) (bool, string) {
 		return tryConnect(o.otherLoop, netip.Addr{})
 	})
+	add("connect-other-localhost-ipv6", "other-loop6", func(o *outside) (bool, string) {
+		return tryConnect(o.otherLoop6, netip.Addr{})
+	})
+	add("connect-private", "private", func(o *outside) (bool, string) { return tryConnect(o.private, netip.Addr{}) })
 	// 127.x.y.z is a name for one's own localhost everywhere: no harm in binding it.
-	if o.shares() && o.otherLoop.Addr().Is6() {
-		bind("bind-other-localhost", "other-loop", unix.SOCK_STREAM, func(o *outside) netip.AddrPort {
-			return netip.AddrPortFrom(o.otherLoop.Addr(), anyHigh)
+	if o.shares() {
+		bind("bind-other-localhost-ipv6", "other-loop6", unix.SOCK_STREAM, func(o *outside) netip.AddrPort {
+			return netip.AddrPortFrom(o.otherLoop6.Addr(), anyHigh)
 		})
 	}
 	return rows

@@ -30,6 +30,21 @@ static __always_inline void bind_any(struct bpf_sock_addr *ctx, const struct set
 	}
 }
 
+// Takes note of whose socket it is, and gives it the SO_REUSEADDR that it asked
+// for (sockopt.c), now that it gets a port which is the guest's.
+static __always_inline void bound_by(struct bpf_sock_addr *ctx, const struct settings *s)
+{
+	struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	int on = 1;
+
+	if (!n)
+		return;
+	n->context = s->context;
+	n->chosen = 0;
+	if (n->reuse && ctx->user_port && ctx->protocol == IPPROTO_UDP)
+		bpf_setsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+}
+
 // Refuses what is not the guest's own address (another guest's, the host's,
 // multicast, whatever IP_FREEBIND would allow), and ports that it does not own.
 static __always_inline int bind_to(struct bpf_sock_addr *ctx, struct ip *a)
@@ -49,6 +64,7 @@ static __always_inline int bind_to(struct bpf_sock_addr *ctx, struct ip *a)
 		return refuse(EADDRNOTAVAIL);
 	if (!is_own_loopback(s, a) && !vs_owns_port(ctx->protocol, bpf_ntohs(ctx->user_port)))
 		return refuse(EACCES);
+	bound_by(ctx, s);
 	return ALLOW_LOW_PORT;
 }
 

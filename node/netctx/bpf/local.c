@@ -7,6 +7,7 @@ enum {
 	EXACTLY,  // a socket bound to just this address, so one of its owner
 	SOMEBODY, // a socket bound to every address; of the host, most likely
 	BOTH = 4, // it is one for both families
+	MINE = 8, // it was bound by this guest
 };
 
 __noinline int vs_listens(struct bpf_sock_addr *ctx, const struct ip *a)
@@ -14,7 +15,8 @@ __noinline int vs_listens(struct bpf_sock_addr *ctx, const struct ip *a)
 	struct bpf_sock_tuple t = {};
 	struct bpf_sock *sk;
 	struct ip at4, at6;
-	int both;
+	struct note *n;
+	int more;
 	__u32 size;
 
 	if (!a)
@@ -34,14 +36,17 @@ __noinline int vs_listens(struct bpf_sock_addr *ctx, const struct ip *a)
 		sk = bpf_sk_lookup_tcp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return NOBODY;
-	both = sk->family == AF_INET6 ? BOTH : 0;
+	more = sk->family == AF_INET6 ? BOTH : 0;
+	n = bpf_sk_storage_get(&vs_notes, sk, NULL, 0);
+	if (n && n->context == settings()->context)
+		more |= MINE;
 	// Both are read, as the compiler would else compute with the pointer, which
 	// the verifier does not have.
 	at4 = v4(sk->src_ip4);
 	for (int i = 0; i < 4; i++)
 		at6.w[i] = *(volatile __u32 *)&sk->src_ip6[i];
 	bpf_sk_release(sk);
-	return (same(is_v4(a) ? &at4 : &at6, a) ? EXACTLY : SOMEBODY) | both;
+	return (same(is_v4(a) ? &at4 : &at6, a) ? EXACTLY : SOMEBODY) | more;
 }
 
 // Where localhost leads.
@@ -59,7 +64,8 @@ __noinline int vs_localhost(struct bpf_sock_addr *ctx, struct ip *a, int cross)
 	const struct settings *s = settings();
 	__u32 proto = ctx->protocol;
 	struct ip at;
-	int who;
+	bool owns;
+	int who, there;
 
 	if (!a)
 		return NOWHERE;
@@ -69,13 +75,19 @@ __noinline int vs_localhost(struct bpf_sock_addr *ctx, struct ip *a, int cross)
 	who = vs_listens(ctx, a);
 	if (who & EXACTLY)
 		return HERE;
-	if (vs_owns_port(proto, bpf_ntohs(ctx->user_port))) {
-		if (primary(s, is_v4(a), &at) && vs_listens(ctx, &at) & EXACTLY) {
+	// An ephemeral port of a shared address may be anybody's.
+	owns = vs_owns_port(proto, bpf_ntohs(ctx->user_port));
+	if (primary(s, is_v4(a), &at)) {
+		there = vs_listens(ctx, &at);
+		if (there & EXACTLY && (owns || there & MINE)) {
 			*a = at;
 			return NEAR;
 		}
-		// [::] for both families may be bound to the IPv4 address.
-		if (cross && !is_v4(a) && primary(s, true, &at) && vs_listens(ctx, &at) == (EXACTLY | BOTH)) {
+	}
+	// [::] for both families may be bound to the IPv4 address.
+	if (cross && !is_v4(a) && primary(s, true, &at)) {
+		there = vs_listens(ctx, &at);
+		if (there & EXACTLY && there & BOTH && (owns || there & MINE)) {
 			*a = at;
 			return NEAR;
 		}

@@ -10,6 +10,9 @@
 // Deeper than any hierarchy that a person makes.
 #define MAX_DEPTH 32
 
+// lo is the first device of every network namespace (net/core/dev.c).
+#define LOOPBACK_IFINDEX 1
+
 #define DROP 0
 #define PASS 1
 
@@ -126,7 +129,9 @@ static __always_inline bool strangers(struct __sk_buff *skb, const struct settin
 }
 
 // Drops what does not come from the guest's address, what goes to the localhost
-// of the host or of another guest, and source routes.
+// of the host or of another guest, and source routes. The guest's own localhost
+// is an address of lo, which the kernel takes packets for on every device (IPv6
+// always, 127.0.0.0/8 with route_localnet): none comes in or goes out by another.
 SEC("cgroup_skb/egress")
 int vs_egress(struct __sk_buff *skb)
 {
@@ -140,8 +145,9 @@ int vs_egress(struct __sk_buff *skb)
 	to_loop = is_own_loopback(s, &p.to);
 	if (!to_loop && (is_loopback(&p.to) || is_loop6(&p.to)))
 		return DROP;
-	if ((to_loop || is_own_loopback(s, &p.from)) && strangers(skb, s, &p))
-		return DROP;
+	if (to_loop || is_own_loopback(s, &p.from))
+		if (skb->ifindex != LOOPBACK_IFINDEX || strangers(skb, s, &p))
+			return DROP;
 	count(skb, p.four ? &c->v4_out : &c->v6_out);
 	return PASS;
 }
@@ -154,6 +160,8 @@ int vs_ingress(struct __sk_buff *skb)
 	struct packet p = {};
 
 	if (!parse(skb, &p) || !vs_is_own(&p.to))
+		return DROP;
+	if (is_own_loopback(settings(), &p.to) && skb->ifindex != LOOPBACK_IFINDEX)
 		return DROP;
 	count(skb, p.four ? &c->v4_in : &c->v6_in);
 	return PASS;

@@ -24,6 +24,8 @@ static __always_inline int send_to(struct bpf_sock_addr *ctx, struct ip *to, str
 				n->near = ctx->user_port;
 		}
 	}
+	if (is_private(to))
+		return refuse(ENETUNREACH);
 	if (is_any(from))
 		return source(s, to, local, from) ? 1 : refuse(ENETUNREACH);
 	return vs_is_own(from) ? 1 : refuse(EADDRNOTAVAIL);

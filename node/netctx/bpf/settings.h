@@ -82,7 +82,10 @@ struct {
 struct note {
 	__u8 v6only; // IPV6_V6ONLY was set
 	__u8 any;    // bound to the wildcard: the program is told that it is
+	__u8 chosen; // its source is what a connect hook chose, and not the program
+	__u8 reuse;  // SO_REUSEADDR was set, and waits for a port that the guest owns
 	__be16 near; // sent to this port of localhost, which is served on the primary address
+	__u16 context; // XID of the guest that bound it
 };
 
 struct {
@@ -137,6 +140,15 @@ static __always_inline bool is_loopback(const struct ip *a)
 static __always_inline bool is_loop6(const struct ip *a)
 {
 	return a->w[0] == bpf_htonl(0xfd767365) && a->w[1] == bpf_htonl(0x72766572);
+}
+
+// The pools of guests with private networks (node/nat), of which the others
+// reach what is forwarded: 100.64.0.0/16 and fd76:7365:7276:1cad::/64.
+static __always_inline bool is_private(const struct ip *a)
+{
+	if (is_v4(a))
+		return (a->w[3] & bpf_htonl(0xffff0000)) == bpf_htonl(0x64400000);
+	return a->w[0] == bpf_htonl(0xfd767365) && a->w[1] == bpf_htonl(0x72761cad);
 }
 
 // Is it the guest's own localhost, as the kernel sees it?
