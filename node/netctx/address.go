@@ -24,9 +24,8 @@ const ifaProto = 11
 
 // onDevice is an address as it lies on a device.
 type onDevice struct {
-	prefix    netip.Prefix
-	secondary bool // goes with its primary, unless that is told to promote it
-	ours      bool
+	prefix netip.Prefix
+	ours   bool
 }
 
 // AddAddresses puts addresses onto a device, sets it up and announces what is
@@ -86,6 +85,13 @@ func RemoveAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) e
 	if err != nil {
 		return fmt.Errorf("find device %s: %w", dev, err)
 	}
+	// One at a time: two that each take their turn with promote_secondaries would
+	// switch it off under the other, and take others' addresses along.
+	unlock, err := lock(addressesLock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	for _, p := range prefixes {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -196,11 +202,12 @@ func broadcast(p netip.Prefix) []byte {
 }
 
 // removeAddress removes one address alone. By default the kernel takes all
-// secondary addresses of a subnet away with the primary one: other guests'.
+// secondary addresses of a subnet away with the primary one: other guests', or
+// the host's. Which one is primary may change until it is removed.
 func removeAddress(link *netlink.LinkAttrs, a onDevice, all map[netip.Addr]onDevice) (err error) {
-	if a.prefix.Addr().Is4() && !a.secondary {
+	if a.prefix.Addr().Is4() {
 		for _, o := range all {
-			if o.secondary && o.prefix.Masked() == a.prefix.Masked() {
+			if o.prefix != a.prefix && o.prefix.Masked() == a.prefix.Masked() {
 				restore, err := promoteSecondaries(link.Name)
 				if err != nil {
 					return err
@@ -269,10 +276,6 @@ func parseAddress(m []byte) (a onDevice, index int, err error) {
 			addr, _ = netip.AddrFromSlice(value)
 		case unix.IFA_LOCAL:
 			local, _ = netip.AddrFromSlice(value)
-		case unix.IFA_FLAGS:
-			if len(value) == 4 {
-				a.secondary = binary.NativeEndian.Uint32(value)&unix.IFA_F_SECONDARY != 0
-			}
 		case ifaProto:
 			a.ours = len(value) == 1 && value[0] == addedByUs
 		}

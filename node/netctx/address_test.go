@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,6 +46,21 @@ func hostAdds(t *testing.T, dev, prefix string) {
 		t.Fatal(err)
 	}
 	if err := netlink.AddrAdd(l, a); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hostRemoves(t *testing.T, dev, prefix string) {
+	t.Helper()
+	l, err := netlink.LinkByName(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := netlink.ParseAddr(prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.AddrDel(l, a); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -261,4 +277,35 @@ func FuzzParseAddress(f *testing.F) {
 			t.Errorf("%+v", a)
 		}
 	})
+}
+
+// By default a primary address takes the secondary ones of its subnet along, and
+// guests are stopped side by side.
+func TestAddressesRemovedAtOnceTakeNoOtherAlong(t *testing.T) {
+	pair(t, "vsat0", "vsat1")
+	const promote = "/proc/sys/net/ipv4/conf/vsat0/promote_secondaries"
+	if err := os.WriteFile(promote, []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	ours := prefixes("10.99.0.1/24", "10.99.0.2/24", "10.99.0.3/24", "10.99.0.4/24")
+	for round := range 50 {
+		if _, err := AddAddresses(t.Context(), "vsat0", ours); err != nil {
+			t.Fatal(err)
+		}
+		hostAdds(t, "vsat0", "10.99.0.200/24") // behind ours, so that it is a secondary one
+		var group errgroup.Group
+		for _, p := range ours {
+			group.Go(func() error { return RemoveAddresses(t.Context(), "vsat0", []netip.Prefix{p}) })
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if got := on(t, "vsat0"); !slices.Equal(got, []string{"10.99.0.200/24"}) {
+			t.Fatalf("round %d: left are %v", round, got)
+		}
+		if b, err := os.ReadFile(promote); err != nil || string(b) != "0\n" {
+			t.Fatalf("round %d: promote_secondaries is %q, %v", round, b, err)
+		}
+		hostRemoves(t, "vsat0", "10.99.0.200/24")
+	}
 }

@@ -14,10 +14,12 @@ import (
 )
 
 const (
-	bpffs    = "/sys/fs/bpf"
-	pins     = bpffs + "/vservers"
-	runDir   = "/run/vservers"
-	lockFile = runDir + "/netctx.lock"
+	bpffs  = "/sys/fs/bpf"
+	pins   = bpffs + "/vservers"
+	runDir = "/run/vservers"
+
+	programsLock  = "netctx.lock"
+	addressesLock = "addresses.lock"
 )
 
 // pinned is the directory of an object's programs.
@@ -35,7 +37,7 @@ func loaded(object []byte, pin func(dir string) error) (dir string, err error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	unlock, err := lock()
+	unlock, err := lock(programsLock)
 	if err != nil {
 		return "", err
 	}
@@ -112,12 +114,12 @@ func mountBPF() error {
 	return nil
 }
 
-// lock keeps other vsnodes from loading at the same time.
-func lock() (unlock func(), err error) {
+// lock keeps other vsnodes from doing the same at the same time.
+func lock(name string) (unlock func(), err error) {
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(runDir, name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +133,7 @@ func lock() (unlock func(), err error) {
 		}
 		if !errors.Is(err, unix.EINTR) {
 			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", lockFile, err)
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
 	}
 }
