@@ -41,6 +41,12 @@ func addressConflict(g, o api.Guest) error {
 }
 
 func portConflict(g, o api.Guest) error {
+	if f, on := forwardOn(g, o); on {
+		return fmt.Errorf("forward %s: address %s is guest %s's own: forward from one of the host's", f, f.Addr, o.Name)
+	}
+	if f, on := forwardOn(o, g); on {
+		return fmt.Errorf("address %s is forwarded to guest %s (%s): a guest's own address cannot be", f.Addr, o.Name, f)
+	}
 	for _, mine := range g.Network.Ports {
 		if o.Network.Mode == api.ModeShared && shareAddress(g, o) {
 			for _, theirs := range o.Network.Ports {
@@ -68,6 +74,17 @@ func portConflict(g, o api.Guest) error {
 		}
 	}
 	return nil
+}
+
+// forwardOn is a forward of g's from an address of o's own, where it would never
+// be reached.
+func forwardOn(g, o api.Guest) (port.Forward, bool) {
+	for _, f := range g.Network.Forwards {
+		if o.Network.Mode == api.ModeOwn && f.Addr.IsValid() && reaches(f, o) {
+			return f, true
+		}
+	}
+	return port.Forward{}, false
 }
 
 func shareAddress(g, o api.Guest) bool {

@@ -207,6 +207,8 @@ func TestWhatTwoGuestsMayNotShare(t *testing.T) {
 		{"one forward", behind("a", 2, "2222:22"), behind("b", 3, "2222:22"), "port 2222/tcp of the host"},
 		{"one forward on addresses apart", behind("a", 2, "192.0.2.1:2222:22"), behind("b", 3, "192.0.2.2:2222:22"), ""},
 		{"a forward of a port that another owns", behind("a", 2, "80:80"), shared("b", 3, "192.0.2.1/32", "80"), "port 80/tcp"},
+		{"a forward from another's own address", behind("a", 2, "192.0.2.1:80:80"), own("b", 3, "192.0.2.1/24"), "address 192.0.2.1 is guest b's own"},
+		{"an own address that is forwarded to another", own("a", 2, "192.0.2.1/24"), behind("b", 3, "192.0.2.1:80:80"), "address 192.0.2.1 is forwarded"},
 		{"a port that is forwarded to another", shared("a", 2, "192.0.2.1/32", "80"), behind("b", 3, "80:80"), "port 80/tcp is forwarded"},
 	} {
 		t.Run(row.what, func(t *testing.T) {

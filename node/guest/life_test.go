@@ -261,58 +261,6 @@ func TestFailedStartIsUndone(t *testing.T) {
 	}
 }
 
-// An address that the host had before is the host's after the stop.
-func TestHostsOwnAddressStays(t *testing.T) {
-	ctx := context.Background()
-	h := host(t)
-	g := inMode(api.ModeOwn, "keeps", 103, "sleep", "1000")
-	g.Network.Addresses = []netip.Prefix{netip.MustParsePrefix("198.51.100.78/24")}
-	link, err := netlink.LinkByName("eth0")
-	must(t, err)
-	addr, err := netlink.ParseAddr("198.51.100.78/24")
-	must(t, err)
-	must(t, netlink.AddrAdd(link, addr))
-	t.Cleanup(func() { must(t, netlink.AddrDel(link, addr)) })
-	before := traces(t)
-	must(t, h.Create(ctx, g))
-	must(t, h.Start(ctx, g.Name, Options{}))
-	must(t, h.Delete(ctx, g.Name))
-	if after := traces(t); after != before {
-		t.Errorf("changed:\nbefore %s\nafter  %s", before, after)
-	}
-}
-
-// With an address of its own the guest starts all the same: what it wants of
-// the ports is not known.
-func TestHostsListenerIsAWarningForOwnAddresses(t *testing.T) {
-	ctx := context.Background()
-	l, err := net.Listen("tcp4", "0.0.0.0:8081")
-	must(t, err)
-	defer l.Close()
-	h := host(t)
-	g := inMode(api.ModeOwn, "warned", 107, "sleep", "1000")
-	must(t, h.Create(ctx, g))
-	var warnings []string
-	must(t, h.Start(ctx, g.Name, Options{Warn: func(s string) { warnings = append(warnings, s) }}))
-	if all := strings.Join(warnings, "\n"); !strings.Contains(all, "8081") {
-		t.Errorf("warnings %q", all)
-	}
-}
-
-func TestHostsListenerOnEveryAddressIsNamed(t *testing.T) {
-	ctx := context.Background()
-	l, err := net.Listen("tcp4", "0.0.0.0:8080")
-	must(t, err)
-	defer l.Close()
-	h := host(t)
-	g := inMode(api.ModeShared, "taken", 104, "sleep", "1000")
-	must(t, h.Create(ctx, g))
-	err = h.Start(ctx, g.Name, Options{})
-	if err == nil || !strings.Contains(err.Error(), "8080") || !strings.Contains(err.Error(), fmt.Sprint("pid ", os.Getpid())) {
-		t.Errorf("error %v does not name the port and the program", err)
-	}
-}
-
 // A vsnode is killed at many points of a start and of a stop; the same command
 // again finishes, and a delete leaves nothing.
 func TestKilledAnywhereAndCalledAgain(t *testing.T) {

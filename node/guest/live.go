@@ -85,7 +85,7 @@ func (h *Host) reown(ctx context.Context, c Config) error {
 		return err
 	}
 	if len(taken) > 0 {
-		return takenError(taken)
+		return h.takenError(taken)
 	}
 	_, cg, err := h.cgroup(c.Name)
 	if err != nil {

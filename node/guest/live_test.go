@@ -184,15 +184,20 @@ func TestFlushedPacketFilterIsMadeAnew(t *testing.T) {
 	fetch(t, "198.51.100.1:9090")
 	conn, err := nftables.New()
 	must(t, err)
-	conn.FlushRuleset()
-	must(t, conn.Flush())
-	if c, err := net.Dial("tcp", "198.51.100.1:9090"); err == nil {
-		c.Close()
-		t.Fatal("without the packet filter the forward still leads inside")
-	}
-	must(t, h.Sweep(ctx))
-	if got := fetch(t, "198.51.100.1:9090"); !strings.Contains(got, "root:x:0:0") {
-		t.Errorf("afterwards came %q", got)
+	for _, flush := range []func(){
+		conn.FlushRuleset,
+		func() { conn.FlushTable(&nftables.Table{Name: "vservers", Family: nftables.TableFamilyINet}) },
+	} {
+		flush()
+		must(t, conn.Flush())
+		if c, err := net.Dial("tcp", "198.51.100.1:9090"); err == nil {
+			c.Close()
+			t.Fatal("without the packet filter the forward still leads inside")
+		}
+		must(t, h.Sweep(ctx))
+		if got := fetch(t, "198.51.100.1:9090"); !strings.Contains(got, "root:x:0:0") {
+			t.Errorf("afterwards came %q", got)
+		}
 	}
 }
 

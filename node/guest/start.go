@@ -3,14 +3,10 @@ package guest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -168,75 +164,6 @@ func (h *Host) spec(c Config) (vctx.Spec, error) {
 	return sp, nil
 }
 
-// connect gives a guest its network, and keeps it from the rest.
-func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, warn func(string)) error {
-	if sp.PrivateNet {
-		sp.Connect = func(netns *os.File) error { return nat.Attach(ctx, netns, c.Context) }
-		return nil
-	}
-	guard, err := netctx.Guard()
-	if err != nil {
-		return err
-	}
-	sp.Scope = guard == netctx.GuardLandlock
-	ns := c.netSpec()
-	taken, err := netctx.Listeners(ctx, ns)
-	if err != nil {
-		return err
-	}
-	if len(taken) > 0 {
-		err := takenError(taken)
-		// A port that a guest was given by name has to be its own. Of an address
-		// of its own it may never want the one that the host has.
-		if c.Network.Mode == api.ModeShared {
-			return err
-		}
-		if warn != nil {
-			warn(err.Error())
-		}
-	}
-	if err := netctx.Attach(sp.Cgroup, ns); err != nil {
-		return err
-	}
-	if c.Network.Mode == api.ModeOwn {
-		// Remembered before it is done: what vsnode may have added is removed,
-		// what the host had before is not.
-		missing, err := netctx.Missing(c.Network.Dev, c.Network.Addresses)
-		if err != nil {
-			return err
-		}
-		st.Dev, st.Added = c.Network.Dev, missing
-		if err := h.writeState(c.Name, *st); err != nil {
-			return err
-		}
-		if _, err := netctx.AddAddresses(ctx, c.Network.Dev, c.Network.Addresses); err != nil {
-			return err
-		}
-	}
-	return netctx.EnsureLoopback6(ctx, netctx.Loopback6(c.Context))
-}
-
-// netSpec is the network context of a guest.
-func (c Config) netSpec() netctx.Spec {
-	return netctx.Spec{
-		XID:       c.Context,
-		Addresses: c.Network.Addresses,
-		Ports:     c.Network.Ports,
-		AllPorts:  c.Network.Mode == api.ModeOwn,
-	}
-}
-
-// takenError names who holds a port that a guest owns. The host's sshd on
-// every address is the oldest pitfall of all: a login to the guest would land
-// on the host.
-func takenError(taken []netctx.Listener) error {
-	var who []string
-	for _, l := range taken {
-		who = append(who, l.String())
-	}
-	return fmt.Errorf("the host itself listens where the guest would: %s; bind these to the host's own address (sshd: ListenAddress) or give the guest other ports", strings.Join(who, ", "))
-}
-
 // openConsole opens the log of a guest's output. The last one is kept beside.
 func (h *Host) openConsole(name string) (*os.File, error) {
 	path := h.console(name)
@@ -345,21 +272,4 @@ func (h *Host) release(ctx context.Context, name string) error {
 		return err
 	}
 	return remove(h.state(name)) // last: as long as it is there, there is something to take back
-}
-
-// unused are the addresses that no other running guest uses.
-func (h *Host) unused(name string, addrs []netip.Prefix) ([]netip.Prefix, error) {
-	guests, err := h.started()
-	if err != nil {
-		return nil, err
-	}
-	delete(guests, name)
-	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Prefix) bool {
-		for _, g := range guests {
-			if slices.ContainsFunc(g.Network.Addresses, func(b netip.Prefix) bool { return a.Addr() == b.Addr() }) {
-				return true
-			}
-		}
-		return false
-	}), nil
 }

@@ -28,8 +28,12 @@ func Show(ctx context.Context) ([]Guest, error) {
 	return guests, nil
 }
 
-// Holds says whether the table does for these guests what Sync would have it do.
+// Holds says whether the table does for these guests what Sync would have it do:
+// its rules are there, and so are the guests.
 func Holds(ctx context.Context, guests []Guest) (bool, error) {
+	if whole, err := rulesThere(); err != nil || !whole {
+		return false, err
+	}
 	shown, err := Show(ctx)
 	if err != nil {
 		return false, err
@@ -46,6 +50,34 @@ func Holds(ctx context.Context, guests []Guest) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// rulesThere looks for a chain of ours that was emptied: each has rules.
+func rulesThere() (bool, error) {
+	conn, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return false, err
+	}
+	defer conn.CloseLasting()
+	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("list nftables chains: %w", err)
+	}
+	ours := 0
+	for _, c := range chains {
+		if c.Table.Name != tableName {
+			continue
+		}
+		ours++
+		rules, err := conn.GetRules(c.Table, c)
+		if err != nil {
+			return false, fmt.Errorf("read nftables chain %s: %w", c.Name, err)
+		}
+		if len(rules) == 0 {
+			return false, nil
+		}
+	}
+	return ours > 0, nil
 }
 
 func show() ([]Guest, error) {

@@ -237,29 +237,56 @@ func promoteSecondaries(dev string) (restore func() error, err error) {
 	return func() error { return os.WriteFile(path, old, 0) }, nil
 }
 
+// Place is where an address of the host lies.
+type Place struct {
+	Index int  // of the device
+	Ours  bool // AddAddresses put it there
+}
+
+// Places are those of all addresses of the host.
+func Places() (map[netip.Addr]Place, error) {
+	on := map[netip.Addr]Place{}
+	err := eachAddress(func(a onDevice, index int) { on[a.prefix.Addr()] = Place{index, a.ours} })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	return on, nil
+}
+
 // addresses lists what is on a device.
 func addresses(index int) (map[netip.Addr]onDevice, error) {
+	have := map[netip.Addr]onDevice{}
+	err := eachAddress(func(a onDevice, on int) {
+		if on == index {
+			have[a.prefix.Addr()] = a
+		}
+	})
+	return have, err
+}
+
+// eachAddress tells of all addresses of the host; of some again, if they changed
+// meanwhile.
+func eachAddress(tell func(a onDevice, index int)) error {
 	for {
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
 		req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
 		msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
 		if errors.Is(err, netlink.ErrDumpInterrupted) {
-			continue // it changed meanwhile
+			continue
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		have := map[netip.Addr]onDevice{}
 		for _, m := range msgs {
 			a, on, err := parseAddress(m)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			if on == index && a.prefix.IsValid() {
-				have[a.prefix.Addr()] = a
+			if a.prefix.IsValid() {
+				tell(a, on)
 			}
 		}
-		return have, nil
+		return nil
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 type Listener struct {
 	Proto   port.Proto
 	Addr    netip.AddrPort // as bound: 0.0.0.0:22
+	Context int            // XID of the guest whose socket it is; 0: the host's
 	PID     int            // 0: the process is not to be found (of the kernel, or gone)
 	Process string
 }
@@ -77,7 +78,7 @@ func Listeners(ctx context.Context, s Spec) ([]Listener, error) {
 	}
 	var list []Listener
 	for _, k := range found {
-		l := Listener{Proto: k.proto, Addr: k.addr}
+		l := Listener{Proto: k.proto, Addr: k.addr, Context: int(k.uid >> 16)} // see context.BaseID
 		if pid := owners[k.inode]; pid != 0 {
 			l.PID, l.Process = pid, processName(pid)
 		}

@@ -1,0 +1,167 @@
+package guest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/nat"
+	"github.com/vsfleet/vsfleet/node/netctx"
+)
+
+// connect gives a guest its network, and keeps it from the rest.
+func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, warn func(string)) error {
+	if sp.PrivateNet {
+		sp.Connect = func(netns *os.File) error { return nat.Attach(ctx, netns, c.Context) }
+		if warn == nil {
+			return nil
+		}
+		problems, err := nat.Problems(ctx)
+		for _, p := range problems {
+			warn(p)
+		}
+		return err
+	}
+	guard, err := netctx.Guard()
+	if err != nil {
+		return err
+	}
+	sp.Scope = guard == netctx.GuardLandlock
+	if err := place(c.Network, warn); err != nil {
+		return err
+	}
+	ns := c.netSpec()
+	taken, err := netctx.Listeners(ctx, ns)
+	if err != nil {
+		return err
+	}
+	if len(taken) > 0 {
+		err := h.takenError(taken)
+		// A port that a guest was given by name has to be its own. Of an address
+		// of its own it may never want the one that the host has.
+		if c.Network.Mode == api.ModeShared {
+			return err
+		}
+		if warn != nil {
+			warn(err.Error())
+		}
+	}
+	if err := netctx.Attach(sp.Cgroup, ns); err != nil {
+		return err
+	}
+	if c.Network.Mode == api.ModeOwn {
+		// Remembered before it is done: what vsnode may have added is removed,
+		// what the host had before is not.
+		missing, err := netctx.Missing(c.Network.Dev, c.Network.Addresses)
+		if err != nil {
+			return err
+		}
+		st.Dev, st.Added = c.Network.Dev, missing
+		if err := h.writeState(c.Name, *st); err != nil {
+			return err
+		}
+		if _, err := netctx.AddAddresses(ctx, c.Network.Dev, c.Network.Addresses); err != nil {
+			return err
+		}
+	}
+	return netctx.EnsureLoopback6(ctx, netctx.Loopback6(c.Context))
+}
+
+// netSpec is the network context of a guest.
+func (c Config) netSpec() netctx.Spec {
+	return netctx.Spec{
+		XID:       c.Context,
+		Addresses: c.Network.Addresses,
+		Ports:     c.Network.Ports,
+		AllPorts:  c.Network.Mode == api.ModeOwn,
+	}
+}
+
+// takenError names who holds a port that a guest owns. The host's sshd on
+// every address is the oldest pitfall of all: a login to the guest would land
+// on the host.
+func (h *Host) takenError(taken []netctx.Listener) error {
+	names := map[int]string{}
+	if guests, err := h.configured(); err == nil {
+		for _, g := range guests {
+			names[g.Context] = g.Name
+		}
+	}
+	var host, guests []string
+	for _, l := range taken {
+		if name := names[l.Context]; name != "" {
+			guests = append(guests, fmt.Sprintf("guest %s, %s", name, l))
+		} else {
+			host = append(host, l.String())
+		}
+	}
+	if len(host) == 0 {
+		return fmt.Errorf("another guest still listens where this one would: %s; restart that guest, or give one of them other ports", strings.Join(guests, "; "))
+	}
+	return fmt.Errorf("the host itself listens where the guest would: %s; bind these to the host's own address (sshd: ListenAddress) or give the guest other ports", strings.Join(append(host, guests...), ", "))
+}
+
+// place makes sure that a guest's addresses are where its mode has them: those
+// that it shares on a device of the host's, its own on the device that they are
+// to go onto, or nowhere yet.
+func place(n api.Network, warn func(string)) error {
+	on, err := netctx.Places()
+	if err != nil {
+		return err
+	}
+	dev := 0
+	if n.Mode == api.ModeOwn {
+		device, err := net.InterfaceByName(n.Dev)
+		if err != nil {
+			return fmt.Errorf("device %s: %w", n.Dev, err)
+		}
+		dev = device.Index
+	}
+	for _, p := range n.Addresses {
+		a := p.Addr()
+		at, there := on[a]
+		switch {
+		case n.Mode == api.ModeShared && !there:
+			var have []string
+			for b, at := range on {
+				if b.IsGlobalUnicast() && !at.Ours {
+					have = append(have, b.String())
+				}
+			}
+			slices.Sort(have)
+			return fmt.Errorf("it shares address %s, which the host does not have (it has %s): use one of these, or mode own", a, strings.Join(have, ", "))
+		case n.Mode == api.ModeOwn && there && at.Index != dev:
+			name := fmt.Sprint("number ", at.Index)
+			if other, err := net.InterfaceByIndex(at.Index); err == nil {
+				name = other.Name
+			}
+			return fmt.Errorf("address %s is on device %s of the host, and is to go onto %s", a, name, n.Dev)
+		case n.Mode == api.ModeOwn && there && !at.Ours && warn != nil:
+			warn(fmt.Sprintf("address %s is the host's own: the guest has all ports of it", a))
+		}
+	}
+	return nil
+}
+
+// unused are the addresses that no other running guest uses.
+func (h *Host) unused(name string, addrs []netip.Prefix) ([]netip.Prefix, error) {
+	guests, err := h.started()
+	if err != nil {
+		return nil, err
+	}
+	delete(guests, name)
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Prefix) bool {
+		for _, g := range guests {
+			if slices.ContainsFunc(g.Network.Addresses, func(b netip.Prefix) bool { return a.Addr() == b.Addr() }) {
+				return true
+			}
+		}
+		return false
+	}), nil
+}

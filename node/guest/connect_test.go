@@ -1,0 +1,120 @@
+package guest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// An address that the host had before is the host's after the stop.
+func TestHostsOwnAddressStays(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeOwn, "keeps", 103, "sleep", "1000")
+	g.Network.Addresses = []netip.Prefix{netip.MustParsePrefix("198.51.100.78/24")}
+	link, err := netlink.LinkByName("eth0")
+	must(t, err)
+	addr, err := netlink.ParseAddr("198.51.100.78/24")
+	must(t, err)
+	must(t, netlink.AddrAdd(link, addr))
+	t.Cleanup(func() { must(t, netlink.AddrDel(link, addr)) })
+	before := traces(t)
+	must(t, h.Create(ctx, g))
+	var warnings []string
+	must(t, h.Start(ctx, g.Name, Options{Warn: func(s string) { warnings = append(warnings, s) }}))
+	if all := strings.Join(warnings, "\n"); !strings.Contains(all, "198.51.100.78 is the host's own") {
+		t.Errorf("warnings %q", all)
+	}
+	must(t, h.Delete(ctx, g.Name))
+	if after := traces(t); after != before {
+		t.Errorf("changed:\nbefore %s\nafter  %s", before, after)
+	}
+}
+
+func TestAddressesThatTheHostHasElsewhere(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	for _, row := range []struct {
+		name   string
+		mode   api.Mode
+		change func(*api.Network)
+		want   []string
+	}{
+		{"a shared address that the host does not have", api.ModeShared,
+			func(n *api.Network) { n.Addresses = []netip.Prefix{netip.MustParsePrefix("198.51.100.99/24")} },
+			[]string{"198.51.100.99", "does not have", "it has 198.51.100.1"}},
+		{"an address of its own that is on another device", api.ModeOwn,
+			func(n *api.Network) { n.Addresses, n.Dev = []netip.Prefix{hostAddress}, "peer0" },
+			[]string{"198.51.100.1 is on device eth0", "peer0"}},
+		{"a device that is not there", api.ModeOwn, func(n *api.Network) { n.Dev = "eth7" }, []string{"eth7"}},
+	} {
+		g := inMode(row.mode, "elsewhere", 118, "sleep", "1000")
+		row.change(&g.Network)
+		must(t, h.Create(ctx, g))
+		err := h.Start(ctx, g.Name, Options{})
+		for _, want := range row.want {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v does not say %q", row.name, err, want)
+			}
+		}
+		must(t, h.Delete(ctx, g.Name))
+	}
+}
+
+func TestAGuestThatHoldsThePortIsNamed(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	a := inMode(api.ModeShared, "holder", 140, "httpd", "-f", "-p", "8080", "-h", "/etc")
+	must(t, h.Create(ctx, a))
+	must(t, h.Start(ctx, a.Name, Options{}))
+	fetch(t, "198.51.100.1:8080")
+	a.Network.Ports, _ = parseAll([]string{"8085"}, port.Parse)
+	_, err := h.Configure(ctx, a) // its listener stays until a restart
+	must(t, err)
+	b := inMode(api.ModeShared, "heir", 141, "sleep", "1000")
+	must(t, h.Create(ctx, b))
+	err = h.Start(ctx, b.Name, Options{})
+	if err == nil || !strings.Contains(err.Error(), "guest holder, httpd (pid ") || !strings.Contains(err.Error(), "restart that guest") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// With an address of its own the guest starts all the same: what it wants of
+// the ports is not known.
+func TestHostsListenerIsAWarningForOwnAddresses(t *testing.T) {
+	ctx := context.Background()
+	l, err := net.Listen("tcp4", "0.0.0.0:8081")
+	must(t, err)
+	defer l.Close()
+	h := host(t)
+	g := inMode(api.ModeOwn, "warned", 107, "sleep", "1000")
+	must(t, h.Create(ctx, g))
+	var warnings []string
+	must(t, h.Start(ctx, g.Name, Options{Warn: func(s string) { warnings = append(warnings, s) }}))
+	if all := strings.Join(warnings, "\n"); !strings.Contains(all, "8081") {
+		t.Errorf("warnings %q", all)
+	}
+}
+
+func TestHostsListenerOnEveryAddressIsNamed(t *testing.T) {
+	ctx := context.Background()
+	l, err := net.Listen("tcp4", "0.0.0.0:8080")
+	must(t, err)
+	defer l.Close()
+	h := host(t)
+	g := inMode(api.ModeShared, "taken", 104, "sleep", "1000")
+	must(t, h.Create(ctx, g))
+	err = h.Start(ctx, g.Name, Options{})
+	if err == nil || !strings.Contains(err.Error(), "8080") || !strings.Contains(err.Error(), fmt.Sprint("pid ", os.Getpid())) {
+		t.Errorf("error %v does not name the port and the program", err)
+	}
+}
