@@ -111,8 +111,13 @@ func (h *Host) RemoveImage(ctx context.Context, id string) error {
 		}
 		var users []string
 		for _, g := range states {
-			if g.Image == id {
+			switch {
+			case g.Problem != "":
+				return nil, fmt.Errorf("nobody can tell what guest %s uses: %s", g.Name, g.Problem)
+			case g.Image == id:
 				users = append(users, g.Name)
+			case g.Runs != nil && g.Runs.Image == id:
+				users = append(users, g.Name+" (until its restart)")
 			}
 		}
 		return users, nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -37,7 +38,11 @@ func debootstrap(ctx context.Context, req Request) error {
 			return err
 		}
 	}
-	if err := tool(ctx, req, program, args...); err != nil {
+	err = tool(ctx, req, program, args...)
+	if err != nil && strings.Contains(err.Error(), "Keyring-based check was requested") {
+		return fmt.Errorf("%w: this host has no keys to check the distribution with: install its keyring (apt-get install debian-archive-keyring), or name it in args: --, --keyring=FILE", err)
+	}
+	if err != nil {
 		return err
 	}
 	req.Progress("making it fit for guests", 0, 0)
@@ -159,7 +164,12 @@ func (b *bootstrap) mmdebstrap(dir string) []string {
 }
 
 func (b *bootstrap) debootstrap(dir string) []string {
-	var args []string
+	// Without it, and given a mirror, debootstrap installs what nobody has signed
+	// where the keyring is missing, and warns in its log.
+	args := []string{"--force-check-gpg"}
+	if slices.Contains(b.options, "--no-check-gpg") {
+		args = nil // somebody's own word
+	}
 	if len(b.include) > 0 {
 		args = append(args, "--include="+strings.Join(b.include, ","))
 	}

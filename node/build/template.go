@@ -54,7 +54,7 @@ func extract(ctx context.Context, req Request, name string, over bool) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a file", name)
 	}
-	counted := &counter{r: f, report: func(done int64) { req.Progress("unpacking "+name, done, info.Size()) }}
+	counted := &counter{r: reading{ctx, f}, report: func(done int64) { req.Progress("unpacking "+name, done, info.Size()) }}
 	r, closeArchive, err := decompress(counted)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -67,13 +67,33 @@ func extract(ctx context.Context, req Request, name string, over bool) error {
 	if err == nil {
 		// What follows the archive's end is read as well: the check sum of the
 		// compressed stream is at its very end.
-		_, err = io.Copy(io.Discard, r)
+		var n int64
+		if n, err = io.Copy(io.Discard, io.LimitReader(r, mostPadding)); err == nil && n == mostPadding {
+			err = errors.New("the archive goes on after its end")
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	fmt.Fprintf(req.Log, "%s: %d entries, %d bytes; %d device nodes left out, a guest gets its /dev at start\n", name, x.Entries, x.Bytes, x.Nodes)
 	return nil
+}
+
+// mostPadding is what may follow the end of an archive: tar fills its last block,
+// of 10 KiB by default.
+const mostPadding = 64 << 20
+
+// reading ends with ctx.
+type reading struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r reading) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
 }
 
 // decompress tells the kind of an archive by its first bytes, as file(1) does.

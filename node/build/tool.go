@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,12 +56,27 @@ func environment() []string {
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb",
 		"LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "DEBCONF_NONINTERACTIVE_SEEN=true",
 	}
-	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy"} {
-		if v, ok := os.LookupEnv(name); ok {
+	for name, key := range map[string]string{
+		"http_proxy": "Acquire::http::Proxy", "https_proxy": "Acquire::https::Proxy", "no_proxy": "",
+	} {
+		if v := cmp.Or(os.Getenv(name), os.Getenv(strings.ToUpper(name)), aptSetting(key)); v != "" {
 			env = append(env, name+"="+v)
 		}
 	}
 	return env
+}
+
+// aptSetting is what the host's apt is told: where a Debian host keeps its proxy.
+// The tools have an apt of their own, which does not look there.
+func aptSetting(key string) string {
+	if key == "" {
+		return ""
+	}
+	out, err := exec.Command("apt-config", "dump", "--format", "%v%n", key).Output()
+	if v := strings.TrimSpace(string(out)); err == nil && !strings.Contains(v, "\n") && v != "DIRECT" {
+		return v
+	}
+	return "" // no Debian, or none set
 }
 
 // full adds to an error that the disk is full, the most frequent reason and

@@ -58,8 +58,6 @@ func features() []feature {
 		{"room for many guests", "inotify instances and process ids for all guests together", false, kernelLimits, "with many guests programs run into them", ""},
 		{"debootstrap", "building Debian and Ubuntu images here", false, tool("mmdebstrap", "debootstrap"),
 			"images of this kind are built on another host", "apt-get install mmdebstrap"},
-		{"dnf", "building Fedora and RHEL images here", false, tool("dnf"),
-			"images of this kind are built on another host", "install dnf"},
 		{"free space", "images and what guests write", false, freeSpace, "builds fail half-way, and are undone",
 			"make room below /var/lib/vservers"},
 	}

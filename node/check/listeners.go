@@ -25,7 +25,8 @@ func parseListeners(text string) []listener {
 		}
 		addr, hexPort, ok := strings.Cut(f[1], ":")
 		port, err := strconv.ParseUint(hexPort, 16, 16)
-		if !ok || err != nil || strings.Trim(addr, "0") != "" {
+		// ::ffff:0.0.0.0, in words of the machine's order, is all addresses, too.
+		if !ok || err != nil || strings.Trim(addr, "0") != "" && addr != "0000000000000000FFFF000000000000" && addr != "00000000000000000000FFFF00000000" {
 			continue
 		}
 		any := "0.0.0.0"

@@ -136,10 +136,10 @@ func (s *Store) unpack(ctx context.Context, z io.Reader, images []api.Image) (ch
 		return false, err
 	}
 	// To the end of the frame, where zstd compares its check sum.
-	if n, err := io.Copy(io.Discard, z); err != nil {
+	if n, err := io.Copy(io.Discard, io.LimitReader(z, tarPadding+1)); err != nil {
 		return false, fmt.Errorf("read the stream: %w", err)
 	} else if n > tarPadding {
-		return false, fmt.Errorf("the stream has %d bytes after its end", n)
+		return false, errors.New("the stream goes on after its end")
 	}
 	if sum.ID != want.ID || sum.Bytes != want.Bytes || sum.Files != want.Files {
 		return false, fmt.Errorf("what came is not that image but %s (%d files, %d bytes)", sum.ID, sum.Files, sum.Bytes)

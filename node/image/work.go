@@ -218,10 +218,12 @@ func (s *Store) sweep(ctx context.Context) error {
 
 func sweepOne(ctx context.Context, path string) error {
 	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP): // not ours, and in the way
+		return os.Remove(path)
+	case err != nil:
 		return err
 	}
 	defer dir.Close()

@@ -68,9 +68,10 @@ func newSummer() *summer {
 
 // add takes the next entry in walk order and, of a file, its content's sha256.
 func (s *summer) add(e *entry, content []byte) {
-	fmt.Fprintf(s.hash, "%c %q %o %d %d %d %d %q %x", e.kind, e.path, e.mode, e.uid, e.gid, e.size, e.mtime, e.link, content)
+	// %+q: what %q leaves as it is follows the Unicode tables of the Go release.
+	fmt.Fprintf(s.hash, "%c %+q %o %d %d %d %d %+q %x", e.kind, e.path, e.mode, e.uid, e.gid, e.size, e.mtime, e.link, content)
 	for _, x := range e.xattrs {
-		fmt.Fprintf(s.hash, " %q %q", x.name, x.value)
+		fmt.Fprintf(s.hash, " %+q %+q", x.name, x.value)
 	}
 	fmt.Fprintln(s.hash)
 	s.sum.Files++

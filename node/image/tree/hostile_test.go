@@ -96,7 +96,8 @@ func TestExtractStaysInside(t *testing.T) {
 			return []tar.Header{{Typeflag: tar.TypeReg, Name: "bomb", Size: 1 << 50}}
 		}, false, "MiB free", nil},
 		{"a device node is left out", func() []tar.Header {
-			return []tar.Header{{Typeflag: tar.TypeBlock, Name: "dev/sda", Devmajor: 8}, {Typeflag: tar.TypeChar, Name: "whiteout"}, reg("x")}
+			return []tar.Header{{Typeflag: tar.TypeBlock, Name: "dev/sda", Devmajor: 8}, {Typeflag: tar.TypeChar, Name: "whiteout"}, reg("x"),
+				{Typeflag: tar.TypeLink, Name: "dev/disk", Linkname: "dev/sda"}, {Typeflag: tar.TypeLink, Name: "dev/root", Linkname: "dev/disk"}}
 		}, false, "", files{"x": "x"}},
 		{"an ACL by names", func() []tar.Header {
 			return []tar.Header{{Typeflag: tar.TypeDir, Name: "d/", PAXRecords: map[string]string{"SCHILY.acl.access": "user::rwx\nuser:alice:rwx\n"}}}

@@ -2,8 +2,10 @@ package tree
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -26,6 +28,9 @@ func Unpack(ctx context.Context, dir string, r io.Reader) (Sum, error) {
 	links := make(map[string]bool) // only the first name of a file is linked to
 	tr := tar.NewReader(r)
 	for {
+		if err := ctx.Err(); err != nil {
+			return Sum{}, err
+		}
 		h, err := tr.Next()
 		if err == io.EOF {
 			break
@@ -102,9 +107,17 @@ func Extract(ctx context.Context, dir string, r io.Reader, over bool) (Extracted
 	defer p.close()
 	p.makeParents, p.replace = true, true
 	var x Extracted
-	tr := tar.NewReader(r)
+	nodes := map[string]bool{} // names of what was left out: tar links to the first of a node's names
+	end := &lastBlock{r: r}
+	tr := tar.NewReader(end)
 	for {
+		if err := ctx.Err(); err != nil {
+			return x, err
+		}
 		h, err := tr.Next()
+		if err == io.EOF && !end.zero() {
+			return x, errors.New("the archive has no end: it was cut off; copy it again")
+		}
 		if err == io.EOF {
 			return x, p.finish()
 		}
@@ -116,7 +129,8 @@ func Extract(ctx context.Context, dir string, r io.Reader, over bool) (Extracted
 			return x, err
 		}
 		switch {
-		case e.kind == 0 && h.Typeflag != tar.TypeXGlobalHeader:
+		case e.kind == 0 && h.Typeflag != tar.TypeXGlobalHeader, e.kind == hardlink && nodes[e.link]:
+			nodes[e.path] = true
 			x.Nodes++
 			continue
 		case e.kind == 0 || e.path == "": // the root's own entry: a tree's root is always the same
@@ -125,7 +139,28 @@ func Extract(ctx context.Context, dir string, r io.Reader, over bool) (Extracted
 		if err := p.place(e, tr, nil); err != nil {
 			return x, fmt.Errorf("unpack %s: %w", e.path, err)
 		}
+		delete(nodes, e.path)
 		x.Entries++
 		x.Bytes += e.size
 	}
+}
+
+// lastBlock remembers the end of what was read. An archive ends with blocks of
+// zeros; one that was cut off between two files looks whole to package tar.
+type lastBlock struct {
+	r    io.Reader
+	tail []byte
+}
+
+const blockSize = 512
+
+func (l *lastBlock) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	l.tail = append(l.tail, p[max(0, n-blockSize):n]...)
+	l.tail = append(l.tail[:0], l.tail[max(0, len(l.tail)-blockSize):]...)
+	return n, err
+}
+
+func (l *lastBlock) zero() bool {
+	return len(l.tail) == blockSize && len(bytes.Trim(l.tail, "\x00")) == 0
 }
