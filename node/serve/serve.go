@@ -10,7 +10,10 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,7 +32,8 @@ type Host interface {
 
 // Serve answers requests read from in, on out, until in ends or ctx does. It
 // returns when everything under way has finished or undone its work; an end
-// of in is no error.
+// of in is no error. A controller that has stopped to read holds up nothing: it
+// misses progress, and in the end what it did not take.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, h Host) error {
 	// A write to a standard output that nobody reads kills a Go program by
 	// SIGPIPE (os/signal, "SIGPIPE"): the controller that was killed would
@@ -49,7 +53,15 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, h Host) error {
 		conn:     wire.NewConn(in, nopCloser{out}),
 		stop:     cancel,
 		requests: make(map[int64]context.CancelFunc),
+		queue:    make(chan wire.Message, 256),
+		gone:     make(chan struct{}),
 	}
+	s.leave = sync.OnceFunc(func() { close(s.gone) })
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		s.writeOut()
+	}()
 	// The reader is not waited for: where ctx ends first it sits in a read
 	// that nothing interrupts, and takes no new request.
 	go func() { cancel(s.read(ctx)) }()
@@ -57,7 +69,18 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, h Host) error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	giveUp := time.AfterFunc(lastWords, s.leave)
+	defer giveUp.Stop()
 	s.running.Wait()
+	late := time.After(lastWords)
+	select {
+	case s.queue <- wire.Message{}: // the last
+		select {
+		case <-written:
+		case <-late:
+		}
+	case <-late:
+	}
 	if err := context.Cause(ctx); err != io.EOF {
 		return err
 	}
@@ -74,10 +97,20 @@ type server struct {
 	stop    context.CancelCauseFunc
 	running sync.WaitGroup
 
+	queue chan wire.Message // to be written; an empty one is the last
+	gone  chan struct{}     // closed when nobody is expected to take more
+	leave func()            // closes it
+
+	stalled atomic.Bool // nobody takes what is in line: no more progress is told
+
 	mu       sync.Mutex
 	closed   bool
 	requests map[int64]context.CancelFunc
 }
+
+// lastWords is how long the controller may take to read what is left, once it
+// has ended the session.
+const lastWords = 2 * time.Second
 
 // read takes requests until the stream ends, and returns why it did.
 func (s *server) read(ctx context.Context) error {
@@ -162,9 +195,7 @@ func (s *server) call(ctx context.Context, m wire.Message) (result any, err erro
 		if err := dec.Decode(&req); err != nil {
 			return nil, &wire.Error{Code: wire.CodeInvalidParams, Message: fmt.Sprintf("%s: %v", m.Method, err)}
 		}
-		return s.host.Apply(ctx, req, func(e api.Event) {
-			s.send(wire.Message{Method: api.MethodEvent}, e)
-		})
+		return s.host.Apply(ctx, req, s.say)
 	}
 	return nil, &wire.Error{Code: wire.CodeNoSuchMethod, Message: fmt.Sprintf("unknown request %q", m.Method)}
 }
@@ -173,33 +204,74 @@ func (s *server) call(ctx context.Context, m wire.Message) (result any, err erro
 func (s *server) answer(id int64, result any, err error) {
 	m := wire.Message{ID: id}
 	if err == nil {
-		s.send(m, result)
-		return
+		if m.Result, err = json.Marshal(result); err != nil {
+			err = &wire.Error{Code: wire.CodeInternal, Message: err.Error()}
+		}
 	}
-	if !errors.As(err, &m.Error) {
+	if err != nil && !errors.As(err, &m.Error) {
 		m.Error = &wire.Error{Code: wire.CodeFailed, Message: err.Error()}
 	}
 	s.write(m)
 }
 
-// send writes an event or a result.
-func (s *server) send(m wire.Message, body any) {
-	b, err := json.Marshal(body)
-	switch {
-	case err != nil:
-		m.Error = &wire.Error{Code: wire.CodeInternal, Message: err.Error()}
-	case m.Method != "":
-		m.Params = b
-	default:
-		m.Result = b
+// say puts an event in line, unless nobody takes what is in it: the work must not
+// wait for who watches it.
+func (s *server) say(e api.Event) {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return
 	}
-	s.write(m)
+	m := wire.Message{Method: api.MethodEvent, Params: b}
+	if strings.HasPrefix(e.Message, api.Warning) {
+		s.write(m)
+		return
+	}
+	select {
+	case s.queue <- m:
+		s.stalled.Store(false)
+		return
+	default:
+	}
+	if s.stalled.Load() {
+		return
+	}
+	select {
+	case s.queue <- m:
+	case <-s.gone:
+	case <-time.After(time.Second):
+		s.stalled.Store(true)
+	}
 }
 
-// write says one thing to the controller. One that cannot hear any more is one
-// that is gone: what it asked for is undone.
+// write puts an answer in line; without room it waits, as long as there is
+// anybody to take it.
 func (s *server) write(m wire.Message) {
-	if err := s.conn.Send(m); err != nil {
-		s.stop(fmt.Errorf("answer the controller: %w", err))
+	select {
+	case s.queue <- m:
+		return
+	default:
+	}
+	select {
+	case s.queue <- m:
+	case <-s.gone:
+	}
+}
+
+// writeOut says one thing after the other to the controller. One that cannot
+// hear any more is one that is gone: what it asked for is undone.
+func (s *server) writeOut() {
+	for m := range s.queue {
+		if m.ID == 0 && m.Method == "" && m.Error == nil {
+			return
+		}
+		if err := s.conn.Send(m); err != nil {
+			s.stop(fmt.Errorf("answer the controller: %w", err))
+			s.leave()
+			for m = range s.queue { // whoever waits for room
+				if m.ID == 0 && m.Method == "" && m.Error == nil {
+					return
+				}
+			}
+		}
 	}
 }

@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vsfleet/vsfleet/internal/wire"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -201,5 +203,53 @@ func TestControllerThatDoesNotReadAnyMoreIsGone(t *testing.T) {
 	undo <- struct{}{} // the apply was cancelled by what could not be said
 	if err := <-ended; !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A vsfleet that was stopped (Ctrl-Z), or a link that swallows everything: what
+// runs goes on, and is undone when the session ends.
+func TestControllerThatDoesNotReadHoldsUpNothing(t *testing.T) {
+	inR, inW := io.Pipe()
+	outR, outW, err := os.Pipe() // 64 KiB that nobody takes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer outR.Close()
+	defer outW.Close()
+	done, undone := make(chan struct{}), make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Serve(t.Context(), inR, outW, host{apply: func(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
+			for range 5000 {
+				emit(api.Event{Message: strings.Repeat("x", 100)})
+			}
+			close(done)
+			<-ctx.Done()
+			close(undone)
+			return api.ApplyResult{}, nil
+		}})
+	}()
+	c := wire.NewConn(strings.NewReader(""), inW)
+	if err := c.Send(wire.Message{ID: 1, Method: api.MethodApply, Params: json.RawMessage(`{"run":"r"}`)}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("waited in vain for the work to be done")
+	}
+	inW.Close()
+	select {
+	case <-undone:
+	case <-time.After(20 * time.Second):
+		t.Fatal("waited in vain for it to be undone")
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("Serve does not return")
 	}
 }
