@@ -27,7 +27,7 @@ func load(t testing.TB, text string) (*Inventory, error) {
 
 // two hosts, an image, and guests from line 4 on.
 const base = `hosts: {h1: {address: 192.0.2.1, labels: {site: fra}, vars: {domain: example.net}}, h2: {}}
-images: {deb: {method: debootstrap}}
+images: {deb: {method: debootstrap, args: [-d, bookworm]}}
 guests:
 `
 
@@ -68,8 +68,8 @@ func TestErrors(t *testing.T) {
 		// Keys.
 		{"an unknown key", "hosts:\n  a: {adress: 192.0.2.1}\n", []string{
 			`fleet.yml:2:7: unknown key "adress" (did you mean "address"?)`}},
-		{"an unknown key like no other", "images: {deb: {method: template, zzz: 1}}\n", []string{
-			`fleet.yml:1:34: unknown key "zzz" (known here: args, method, packages)`}},
+		{"an unknown key like no other", "images: {deb: {method: template, args: [-t, x], zzz: 1}}\n", []string{
+			`fleet.yml:1:49: unknown key "zzz" (known here: args, method, packages)`}},
 		{"an unknown key at the top", "host: {}\n", []string{
 			`fleet.yml:1:1: unknown key "host" (did you mean "hosts"?)`}},
 		{"a key in capitals", "Hosts: {}\n", []string{
@@ -169,14 +169,20 @@ func TestErrors(t *testing.T) {
 		// Images.
 		{"an unknown method", "images:\n  deb: {method: deboostrap}\n", []string{
 			`fleet.yml:2:17: method: there is no "deboostrap", want debootstrap or template (did you mean "debootstrap"?)`}},
-		{"an image's name", "images:\n  a/b: {method: template}\n", []string{
+		{"an image's name", "images:\n  a/b: {method: template, args: [-t, /srv/box.tar]}\n", []string{
 			`fleet.yml:2:3: image "a/b" is no name: want a letter or digit, then up to 62 letters, digits, _ . -`}},
 		{"an image without a method", "images:\n  deb: {}\n", []string{
 			`fleet.yml:2:3: image "deb" has no method (give it method: debootstrap or template)`}},
 		{"a text for a list", "images:\n  deb: {method: template, args: -d}\n", []string{
 			`fleet.yml:2:33: args: want a list of the method's arguments, as [-d, bookworm], have "-d"`}},
-		{"an option for a package", "images:\n  deb: {method: template, packages: [-y]}\n", []string{
-			`fleet.yml:2:38: packages: "-y" is no package`}},
+		{"an option for a package", "images:\n  deb: {method: debootstrap, args: [-d, x], packages: [-y]}\n", []string{
+			`fleet.yml:2:56: packages: "-y" is no package`}},
+		{"a distribution without its option", "images:\n  deb: {method: debootstrap, args: [bookworm]}\n", []string{
+			`fleet.yml:2:3: image "deb" does not say which distribution (as in args: [-d, bookworm])`}},
+		{"a template without an archive", "images:\n  deb: {method: template}\n", []string{
+			`fleet.yml:2:3: image "deb" does not say which archive (as in args: [-t, /srv/box.tar.zst])`}},
+		{"packages for a template", "images:\n  deb: {method: template, args: [-t, x], packages: [nginx]}\n", []string{
+			`fleet.yml:2:53: image "deb" is a template, which takes no packages (put them into the archive, or use debootstrap)`}},
 
 		// Guests.
 		{"a guest's name", base + "  _www: {on: h1, image: deb}\n", []string{
@@ -228,7 +234,7 @@ func TestErrors(t *testing.T) {
 		{"a context twice on several hosts", base + "  www: {on: all, image: deb, context: 120}\n  mail: {on: all, image: deb, context: 120}\n", []string{
 			"fleet.yml:5:40: context 120 is already guest www's, at fleet.yml:4:39, on h1 and 1 more host"}},
 
-		{"a context twice on many hosts", "hosts: {\"h[1:4]\": {}}\nimages: {deb: {method: template}}\nguests:\n  www: {on: all, image: deb, context: 120}\n  mail: {on: all, image: deb, context: 120}\n", []string{
+		{"a context twice on many hosts", "hosts: {\"h[1:4]\": {}}\nimages: {deb: {method: template, args: [-t, /srv/box.tar]}}\nguests:\n  www: {on: all, image: deb, context: 120}\n  mail: {on: all, image: deb, context: 120}\n", []string{
 			"fleet.yml:5:40: context 120 is already guest www's, at fleet.yml:4:39, on h1 and 3 more hosts"}},
 
 		// Networks.
@@ -273,6 +279,10 @@ func TestErrors(t *testing.T) {
 			"fleet.yml:5:57: address 192.0.2.10 is already guest b's, at fleet.yml:4:46, on h1"}},
 		{"the host's address owned by a guest", base + "  a: {on: h1, image: deb, network: {mode: own, address: 192.0.2.1/24}}\n", []string{
 			"fleet.yml:4:57: address 192.0.2.1 is the host's own on h1 (to share it: network: {mode: shared, address: host})"}},
+		{"another host's address owned by a guest", "hosts: {h1: {address: 192.0.2.1}, h2: {address: 192.0.2.2}}\nimages: {deb: {method: debootstrap, args: [-d, bookworm]}}\nguests:\n  a: {on: h1, image: deb, network: {mode: own, address: 192.0.2.2/24}}\n", []string{
+			"fleet.yml:4:57: address 192.0.2.2 is host h2's own, on h1"}},
+		{"one own address on two hosts", base + "  a: {on: all, image: deb, network: {mode: own, address: 192.0.2.10/24}}\n", []string{
+			"fleet.yml:4:58: address 192.0.2.10 is a guest's on h1 already: it can be on one host of a network, on h2 (give each host its own by a variable: ${vars.address})"}},
 		{"a port owned twice", base + "  a: {on: all, image: deb, network: {ports: [80/tcp]}}\n  b: {on: h1, image: deb, network: {address: 192.0.2.1, ports: [70-90/tcp]}}\n", []string{
 			"fleet.yml:5:65: port 80/tcp is already guest a's, at fleet.yml:4:46, on h1"}},
 		{"a port listed twice", base + "  a: {on: h1, image: deb, network: {ports: [80/tcp, 80/udp, 80]}}\n", []string{
@@ -362,7 +372,7 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 func TestSeveralFilesAreOneInventory(t *testing.T) {
 	t.Chdir(t.TempDir())
 	write(t, ".", "hosts.yml", "ssh: {user: root}\nhosts: {web01: {address: 192.0.2.1}}\n")
-	write(t, ".", "guests.yml", "images: {deb: {method: template}}\nguests: {www: {on: web01, image: deb}}\n")
+	write(t, ".", "guests.yml", "images: {deb: {method: template, args: [-t, /srv/box.tar]}}\nguests: {www: {on: web01, image: deb}}\n")
 	inv, err := Load("guests.yml", "hosts.yml")
 	if err != nil {
 		t.Fatal(err)
@@ -371,7 +381,7 @@ func TestSeveralFilesAreOneInventory(t *testing.T) {
 		t.Errorf("got %+v", inv)
 	}
 
-	write(t, ".", "more.yml", "ssh: {user: admin}\nhosts: {\"web[01:02]\": {}}\ngroups: {g: {hosts: web01}}\nimages: {deb: {method: template}}\nguests: {www: {on: web01, image: deb}}\n")
+	write(t, ".", "more.yml", "ssh: {user: admin}\nhosts: {\"web[01:02]\": {}}\ngroups: {g: {hosts: web01}}\nimages: {deb: {method: template, args: [-t, /srv/box.tar]}}\nguests: {www: {on: web01, image: deb}}\n")
 	write(t, ".", "last.yml", "groups: {g: {hosts: web01}}\n")
 	_, err = Load("hosts.yml", "guests.yml", "more.yml", "last.yml")
 	const want = `more.yml:1:13: ssh.user is given twice, first at hosts.yml:1:13

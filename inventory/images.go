@@ -42,6 +42,34 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 		}
 		image.Packages = append(image.Packages, p.value)
 	}
+	// What could not be read is wrong already.
+	if _, named := given["args"]; given != nil && named == (len(args) > 0) {
+		d.imageArgs(k, image, packages)
+	}
 	b.inv.images[image.Name] = image
 	b.inv.Images = append(b.inv.Images, image)
+}
+
+// imageArgs looks for what the method cannot do without, and what it cannot do.
+// The rest is the building host's to judge.
+func (d *decoder) imageArgs(k text, image *Image, packages []text) {
+	has := func(letter string) bool {
+		for _, arg := range image.Args {
+			if arg == "--" {
+				return false
+			}
+			if strings.HasPrefix(arg, letter) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case image.Method == "debootstrap" && !has("-d"):
+		d.add(k.pos, "as in args: [-d, bookworm]", "image %q does not say which distribution", image.Name)
+	case image.Method == "template" && !has("-t"):
+		d.add(k.pos, "as in args: [-t, /srv/box.tar.zst]", "image %q does not say which archive", image.Name)
+	case image.Method == "template" && len(packages) > 0:
+		d.add(packages[0].pos, "put them into the archive, or use debootstrap", "image %q is a template, which takes no packages", image.Name)
+	}
 }

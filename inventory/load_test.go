@@ -204,7 +204,7 @@ func TestScalarsAreTakenAsTheyAreWritten(t *testing.T) {
 func TestAnchorsAliasesAndMerges(t *testing.T) {
 	inv := mustLoad(t, `
 hosts: {h1: {}, h2: {}}
-images: {deb: {method: template}}
+images: {deb: {method: template, args: [-t, /srv/box.tar]}}
 guests:
   a: &a
     on: &both [h1, h2]
@@ -241,7 +241,7 @@ func TestGuests(t *testing.T) {
 	const hosts = `
 hosts:
   h1: {address: 192.0.2.1, netdev: bond0, labels: {site: fra, octet: 11}, vars: {domain: example.net, st: stopped, image: deb}}
-images: {deb: {method: template}}
+images: {deb: {method: template, args: [-t, /srv/box.tar]}}
 guests:
 `
 	for _, row := range []struct {

@@ -18,7 +18,7 @@ groups:
   db: {hosts: "role=db"}
   fra: {hosts: "site=fra"}
   eu-west: {children: [fra]}
-images: {deb: {method: template}}
+images: {deb: {method: template, args: [-t, /srv/box.tar]}}
 guests:
   www: {on: web, image: deb}
   www-cache: {on: web01, image: deb}

@@ -33,10 +33,12 @@ func (cs *collisions) add(c collision, host string) {
 // are absent have nothing; stopped ones have what they would have when started.
 func (b *builder) validate() {
 	cs := &collisions{on: map[collision][]string{}}
+	fleet := newNeighbours(b.inv.Hosts)
 	for i, h := range b.inv.Hosts {
 		present := slices.DeleteFunc(slices.Clone(b.placed[i]), func(p placed) bool { return p.guest.State == Absent })
 		cs.contexts(h, present)
 		owner := cs.addresses(h, present)
+		cs.neighbours(h, present, fleet)
 		cs.ports(h, present, owner)
 	}
 	for _, c := range cs.order {
@@ -113,6 +115,54 @@ func (cs *collisions) addresses(h *Host, guests []placed) map[netip.Addr]claim {
 		}
 	}
 	return owner
+}
+
+// neighbours are the hosts that may be on one network: those that are reached by
+// the same way, as far as an inventory tells.
+type neighbours struct {
+	hosts  map[seen]*Host // by their addresses
+	guests map[seen]*Host // where a guest has an address of its own
+}
+
+// seen is an address as it is seen from a bastion, or from here.
+type seen struct {
+	jump string
+	addr netip.Addr
+}
+
+func newNeighbours(hosts []*Host) *neighbours {
+	n := &neighbours{hosts: map[seen]*Host{}, guests: map[seen]*Host{}}
+	for _, h := range hosts {
+		if ip := h.ip(); ip.IsValid() {
+			n.hosts[seen{h.SSH.Jump, ip}] = h
+		}
+	}
+	return n
+}
+
+// neighbours refuses an own address that another host has, or a guest on another
+// host: it is announced on the network, and the other one is gone from there.
+func (cs *collisions) neighbours(h *Host, guests []placed, fleet *neighbours) {
+	for _, p := range guests {
+		if p.guest.Mode != Own {
+			continue
+		}
+		for i, prefix := range p.guest.Addresses {
+			at := seen{h.SSH.Jump, prefix.Addr()}
+			pos := p.spec.network.allAddresses()[i].pos
+			if other := fleet.hosts[at]; other != nil && other != h {
+				cs.add(collision{pos: pos, msg: fmt.Sprintf("address %s is host %s's own,", prefix.Addr(), other.Name)}, h.Name)
+			}
+			if other := fleet.guests[at]; other != nil && other != h {
+				cs.add(collision{
+					pos: pos, msg: fmt.Sprintf("address %s is a guest's on %s already: it can be on one host of a network,", prefix.Addr(), other.Name),
+					hint: "give each host its own by a variable: ${vars.address}",
+				}, h.Name)
+			} else {
+				fleet.guests[at] = h
+			}
+		}
+	}
 }
 
 // place is where a port is held: on one address of the host, on the one by

@@ -118,9 +118,13 @@ func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64
 			return changed, fmt.Errorf("%s: the step has no guest", s.Kind)
 		}
 		if s.Kind == api.StepCreate {
-			return changed, h.Guests.Create(ctx, *s.Guest)
+			err := h.Guests.Create(ctx, *s.Guest)
+			if !errors.Is(err, guest.ErrExists) {
+				return changed, err
+			}
+			// Two applies at once: the other one was first.
 		}
-		outcome, err := h.Guests.Configure(ctx, *s.Guest)
+		outcome, err := h.Guests.Configure(ctx, *s.Guest) // of one that is as wanted: unchanged
 		return api.StepResult{Outcome: outcome}, err
 	case api.StepStart:
 		err := h.Guests.Start(ctx, s.Name, options)
@@ -135,9 +139,15 @@ func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64
 		if _, err := h.Guests.Stop(ctx, s.Name); err != nil {
 			return changed, err
 		}
-		return changed, h.Guests.Start(ctx, s.Name, options)
+		if err := h.Guests.Start(ctx, s.Name, options); !errors.Is(err, guest.ErrRunning) { // by another apply, as it is configured
+			return changed, err
+		}
+		return changed, nil
 	case api.StepDelete:
-		return changed, h.Guests.Delete(ctx, s.Name)
+		if err := h.Guests.Delete(ctx, s.Name); !errors.Is(err, guest.ErrNoGuest) {
+			return changed, err
+		}
+		return api.StepResult{Outcome: api.Unchanged}, nil
 	}
 	return changed, fmt.Errorf("unknown step %q", s.Kind)
 }

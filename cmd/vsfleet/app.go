@@ -32,7 +32,8 @@ type app struct {
 	quiet, verbose bool
 	access         fleet.Access
 
-	prepared       bool // flags are read: errors from here on are not cobra's
+	typed          string // the command, as far as it was understood
+	prepared       bool   // flags are read: errors from here on are not cobra's
 	output         view.Format
 	stdout, stderr view.Output
 }
@@ -82,6 +83,10 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	switch {
 	case a.quiet && a.verbose:
 		return &usageError{err: errors.New("--quiet and --verbose: it is one or the other")}
+	case cmd.Flags().Changed("limit") && a.limit == "":
+		return &usageError{err: errors.New("--limit is empty: name hosts, or leave it out for all")}
+	case slices.Contains(a.inventories, ""):
+		return &usageError{err: errors.New("--inventory is empty: name a file")}
 	case a.forks < 1:
 		return &usageError{err: fmt.Errorf("--forks %d: at least one host must be worked on at once", a.forks)}
 	case a.connectTimeout <= 0:
@@ -159,7 +164,7 @@ func (a *app) guests(ctx context.Context, pattern string) ([]inventory.Instance,
 	}
 	guests, err := inv.SelectGuests(pattern)
 	if err != nil {
-		return nil, err
+		return nil, usage("vsfleet guest status shows all guests; one that the inventory lacks is the host's: vsfleet run -l HOST -- vserver NAME stop")(err)
 	}
 	guests = slices.DeleteFunc(guests, func(g inventory.Instance) bool { return !slices.Contains(hosts, g.Host) })
 	if len(guests) == 0 {

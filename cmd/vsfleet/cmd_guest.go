@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
@@ -48,7 +52,8 @@ again.`,
 
 func (a *app) actionCommand(action rollout.Action, short string) *cobra.Command {
 	verb := string(action)
-	return &cobra.Command{
+	var yes bool
+	cmd := &cobra.Command{
 		Use:               verb + " PATTERN",
 		Short:             short,
 		Example:           fmt.Sprintf("  vsfleet guest %s lab1/www\n  vsfleet guest %s 'web*/*'", verb, verb),
@@ -60,11 +65,47 @@ func (a *app) actionCommand(action rollout.Action, short string) *cobra.Command 
 			if err != nil {
 				return err
 			}
+			if action == rollout.Delete && !yes {
+				if err := a.confirm(ctx, guests); err != nil {
+					return err
+				}
+			}
 			progress := a.progress(len(guests))
 			report := a.access.Rollout(a.forks, progress.watch).Guests(ctx, action, guests)
 			progress.close()
 			return a.report(ctx, report, false)
 		},
+	}
+	if action == rollout.Delete {
+		cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	}
+	return cmd
+}
+
+// confirm asks before data is lost. Without a terminal nobody can be asked.
+func (a *app) confirm(ctx context.Context, guests []inventory.Instance) error {
+	var names []string
+	for _, g := range guests {
+		names = append(names, g.Host.Name+"/"+g.Guest.Name)
+	}
+	all := view.Clean(view.Fold(names))
+	if !term.IsTerminal(int(os.Stdin.Fd())) || !a.stderr.Terminal {
+		return usage("to delete them: --yes")(fmt.Errorf("%s would be deleted with all that they hold, and there is no terminal to ask", all))
+	}
+	fmt.Fprintf(a.stderr, "Delete %s with all that they hold? [y/N] ", all)
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(os.Stdin).ReadString('\n') // its end is a no
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case line := <-answer:
+		if line == "y" || line == "yes" {
+			return nil
+		}
+		return &usageError{err: errors.New("nothing was deleted")}
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -203,8 +244,8 @@ status is that of the shell.`,
 }
 
 func (a *app) execCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "exec PATTERN -- COMMAND",
+	cmd := &cobra.Command{
+		Use:   "exec [flags] PATTERN [--] COMMAND…",
 		Short: "Run a command in guests",
 		Long: `Exec runs a command as root inside each guest that the pattern names, and prints
 what it said: of one guest as it comes, of several with those that said the same
@@ -218,9 +259,18 @@ together. There is no shell in between: sh -c '…' is one.`,
 			if err != nil {
 				return err
 			}
-			return a.run(cmd.Context(), commandsIn(guests, args[1:]), a.access.Run)
+			command := args[1:]
+			if command[0] == "--" { // behind PATTERN it is a word like any other
+				command = command[1:]
+			}
+			if len(command) == 0 {
+				return usage("vsfleet guest enter gives a shell")(errors.New("which command?"))
+			}
+			return a.run(cmd.Context(), commandsIn(guests, command), a.access.Run)
 		},
 	}
+	ownFlags(cmd)
+	return cmd
 }
 
 func (a *app) logCommand() *cobra.Command {

@@ -49,6 +49,9 @@ when it is called again.`,
 			if err := a.asTable("lab up"); err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("hosts") && o.Hosts < 1 {
+				return &usageError{err: fmt.Errorf("--hosts %d: a lab has at least one", o.Hosts)}
+			}
 			l, err := lab.Up(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -65,7 +68,19 @@ when it is called again.`,
 		Use:   "down",
 		Short: "End the lab and remove all of it",
 		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return lab.Down(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := lab.Status(cmd.Context(), o)
+			missing := errors.Is(err, fs.ErrNotExist)
+			if err := lab.Down(cmd.Context(), o); err != nil { // whatever a killed one left, too
+				return err
+			}
+			if missing {
+				o.Log("there is no lab in " + o.Dir)
+			} else {
+				o.Log("the lab in " + o.Dir + " is down")
+			}
+			return nil
+		},
 	}
 	status := &cobra.Command{
 		Use:   "status",

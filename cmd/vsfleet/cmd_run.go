@@ -28,7 +28,7 @@ func commandsIn(guests []inventory.Instance, argv []string) []fleet.Command {
 func (a *app) runCommand() *cobra.Command {
 	var guests string
 	cmd := &cobra.Command{
-		Use:   "run -- COMMAND",
+		Use:   "run [flags] [--] COMMAND…",
 		Short: "Run a command on all hosts, or in guests",
 		Long: `Run runs a command on every host, or with --guests inside guests, and prints what
 it said: of one as it comes, of several with those that said the same together.
@@ -41,7 +41,7 @@ Several words are one program with its arguments, just as given.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			if guests != "" {
+			if cmd.Flags().Changed("guests") {
 				chosen, err := a.guests(ctx, guests)
 				if err != nil {
 					return err
@@ -57,5 +57,13 @@ Several words are one program with its arguments, just as given.`,
 	}
 	cmd.Flags().StringVar(&guests, "guests", "", "inside the guests of this `pattern`: www, lab1/*, web*/www")
 	must(cmd.RegisterFlagCompletionFunc("guests", a.completeGuests))
+	ownFlags(cmd)
 	return cmd
+}
+
+// ownFlags leaves flags behind the command's words to the command: the -l of
+// "run ls -l" is ls's.
+func ownFlags(cmd *cobra.Command) {
+	cmd.Flags().SetInterspersed(false)
+	cmd.DisableFlagsInUseLine = true
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,7 +72,7 @@ func (a *app) status(ctx context.Context, err error) int {
 		return exitUsage
 	case !a.prepared: // cobra's own: an unknown command or flag, a missing argument
 		say(err.Error())
-		fmt.Fprintln(os.Stderr, "hint: see vsfleet --help")
+		fmt.Fprintf(os.Stderr, "hint: see %s --help\n", cmp.Or(a.typed, "vsfleet"))
 		return exitUsage
 	}
 	say(err.Error())

@@ -36,6 +36,9 @@ func run(args []string) int {
 	a := &app{}
 	root := a.root()
 	root.SetArgs(args)
+	if cmd, _, err := root.Find(args); err == nil {
+		a.typed = cmd.CommandPath()
+	}
 	return a.status(ctx, root.ExecuteContext(ctx))
 }
 

@@ -96,7 +96,7 @@ func stranger(g api.Guest, host *inventory.Host, have []api.GuestState) error {
 	for _, other := range have {
 		ours := slices.ContainsFunc(host.Guests, func(want *inventory.Guest) bool { return want.Name == other.Name })
 		if !ours && other.Context == g.Context {
-			return fmt.Errorf("context %d is guest %s's, which is on the host and not in the inventory", g.Context, other.Name)
+			return fmt.Errorf("context %d is guest %s's, which is on the host and not in the inventory: give that one state: absent there, or another context", g.Context, other.Name)
 		}
 	}
 	return nil

@@ -375,7 +375,7 @@ func TestMakeRefuses(t *testing.T) {
 		{
 			"the context of a guest that is not in the inventory",
 			www(own("192.0.2.10/24", "eth0"), func(g *inventory.Guest) { g.Context = 99 }),
-			"context 99 is guest foreign's, which is on the host and not in the inventory",
+			"context 99 is guest foreign's, which is on the host and not in the inventory: give that one state: absent there, or another context",
 		},
 		{"an image that nobody knows", www(func(g *inventory.Guest) { g.Image = "sid" }), `there is no image "sid"`},
 	}

@@ -30,12 +30,15 @@ func (h *Host) configured() ([]api.Guest, error) {
 	return all, nil
 }
 
+// ErrExists says that there is a guest of that name.
+var ErrExists = errors.New("it is there already")
+
 // Create configures a guest and makes the directory for what it writes. An
 // existing guest of that name is an error: Configure changes it.
 func (h *Host) Create(ctx context.Context, g api.Guest) error {
 	return h.locked(g.Name, "create", func() error {
 		if _, err := os.Lstat(h.config(g.Name)); err == nil {
-			return fmt.Errorf("it is there already (%s)", h.config(g.Name))
+			return fmt.Errorf("%w (%s)", ErrExists, h.config(g.Name))
 		}
 		return h.withClaims(&g, func() error {
 			if err := h.makeData(g); err != nil {

@@ -284,7 +284,7 @@ func TestInventoriesLoad(t *testing.T) {
 			}
 			if networks := strings.TrimSpace(f.text()); strings.HasPrefix(networks, "network:") {
 				for i, text := range strings.Split(networks, "\n") {
-					texts[fmt.Sprintf("%s:%d", p.name, f.number+1+i)] = "images: {deb: {method: debootstrap}}\n" +
+					texts[fmt.Sprintf("%s:%d", p.name, f.number+1+i)] = "images: {deb: {method: debootstrap, args: [-d, bookworm]}}\n" +
 						"guests:\n  g:\n    on: lab1\n    image: deb\n    " + text + "\n"
 				}
 				continue

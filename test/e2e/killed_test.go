@@ -113,7 +113,7 @@ func (l *killedLab) undo(command []string) {
 		l.must("guest", "stop", "lab*/*")
 		return
 	}
-	l.must("guest", "delete", "lab*/*")
+	l.must("guest", "delete", "--yes", "lab*/*")
 	for _, h := range l.Hosts {
 		l.mustOn(h.Name, "sh", "-c", `for id in $(vsnode image list | grep -o 'sha256:[0-9a-f]\{64\}' | sort -u); do vsnode image remove $id; done`)
 		// No guest, no image, and nothing of those that were killed.
