@@ -97,7 +97,7 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 	case "build":
 		return v.build(ctx, args)
 	case "exec", "suexec":
-		return v.exec(command, args)
+		return v.exec(ctx, command, args)
 	}
 	if err := takes(0); err != nil {
 		return err
@@ -122,7 +122,7 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 		}
 		return v.start(ctx)
 	case "enter":
-		return v.run(guest.Program{})
+		return v.run(ctx, guest.Program{})
 	case "status":
 		return v.status()
 	case "running":
@@ -161,7 +161,7 @@ func (v verb) say(format string, args ...any) {
 	}
 }
 
-func (v verb) exec(command string, args []string) error {
+func (v verb) exec(ctx context.Context, command string, args []string) error {
 	var p guest.Program
 	if command == "suexec" {
 		if len(args) < 2 {
@@ -182,11 +182,14 @@ func (v verb) exec(command string, args []string) error {
 		return exitUsage
 	}
 	p.Argv = args
-	return v.run(p)
+	return v.run(ctx, p)
 }
 
-func (v verb) run(p guest.Program) error {
-	code, err := v.h.Guests.Run(v.name, p)
+func (v verb) run(ctx context.Context, p guest.Program) error {
+	code, err := v.h.Guests.Run(ctx, v.name, p)
+	if errors.Is(err, guest.ErrNoGuest) {
+		return err
+	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "vserver: %v\n", err)
 		return exitError(notRun(err))
@@ -231,6 +234,9 @@ func (v verb) status() error {
 }
 
 func (v verb) delete(ctx context.Context) error {
+	if _, err := v.h.Guests.Running(v.name); errors.Is(err, guest.ErrNoGuest) {
+		return err // nobody is asked about what is not there
+	}
 	if !v.silent {
 		fmt.Printf("Are you sure you want to delete the vserver %s (y/N) ", v.name)
 		answer, err := bufio.NewReader(os.Stdin).ReadString('\n')

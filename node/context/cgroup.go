@@ -60,6 +60,13 @@ func (c Cgroup) Make(xid int) (*os.File, error) {
 	if err := os.MkdirAll(string(c), 0o755); err != nil {
 		return nil, err
 	}
+	// What a guest makes below has to be walked: 12 levels are more than systemd
+	// and containers in it make, and 12 names of 255 characters are a path that fits.
+	for name, most := range map[string]string{"cgroup.max.depth": "12", "cgroup.max.descendants": "10000"} {
+		if err := os.WriteFile(filepath.Join(string(c), name), []byte(most), 0); err != nil {
+			return nil, fmt.Errorf("bound the guest's cgroups: %w", err)
+		}
+	}
 	for _, name := range []string{"", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"} {
 		if err := os.Chown(filepath.Join(string(c), name), BaseID(xid), BaseID(xid)); err != nil {
 			return nil, fmt.Errorf("delegate cgroup: %w", err)
@@ -180,7 +187,8 @@ func (c Cgroup) PIDs() ([]int, error) {
 			return err
 		}
 		b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+		// EOPNOTSUPP: a threaded cgroup, whose domain lists the processes.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EOPNOTSUPP) {
 			return err
 		}
 		for _, f := range strings.Fields(string(b)) {

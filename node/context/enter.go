@@ -56,6 +56,10 @@ func Exec(cmd Command) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Before its program runs it may still be on the host's root.
+	if unborn(cmd.InitPID) {
+		return nil, fmt.Errorf("%w: it is being started", ErrNotRunning)
+	}
 	if err := unix.PidfdSendSignal(pidfd, 0, nil, 0); err != nil {
 		return nil, fmt.Errorf("%w: process %d: %w", ErrNotRunning, cmd.InitPID, err)
 	}
@@ -113,14 +117,16 @@ func enterScript(cmd Command, pidfd int) (*script, error) {
 	for fd, stream := range streams {
 		s.call("set standard stream", unix.SYS_DUP3, stream, fd, 0)
 	}
+	// Always: /dev/tty of the session that vsnode is in is the administrator's.
+	s.call("become session leader", unix.SYS_SETSID)
 	if cmd.Terminal {
-		s.call("become session leader", unix.SYS_SETSID)
 		s.call("take terminal", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	}
 	if err := s.confine(cmd.Caps, cmd.Scope, cmd.PrivateNet); err != nil {
 		return nil, err
 	}
 	s.become(cmd.User.UID, cmd.User.GID, cmd.User.Groups)
+	s.ordinary()
 	dir := cmd.Dir
 	if dir == "" {
 		dir = "/"
@@ -193,6 +199,23 @@ func Shutdown(initPID int, sig unix.Signal) (bool, error) {
 		return false, fmt.Errorf("signal init (process %d): %w", initPID, err)
 	}
 	return true, nil
+}
+
+// Signal signals a process of this cgroup, and no other that has its number by
+// now.
+func (c Cgroup) Signal(pid int, sig unix.Signal) error {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil // gone
+	}
+	defer unix.Close(pidfd)
+	if _, err := c.of(pid); err != nil {
+		return nil // gone, and the number is another's
+	}
+	if err := unix.PidfdSendSignal(pidfd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("signal process %d: %w", pid, err)
+	}
+	return nil
 }
 
 // sigRTMin is SIGRTMIN as glibc counts, which keeps the kernel's first two.

@@ -212,8 +212,23 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	if err := s.confine(sp.Caps, sp.Scope, sp.PrivateNet); err != nil {
 		return nil, err
 	}
+	s.ordinary()
 	s.exec(sp.Argv, sp.Env)
 	return s, nil
+}
+
+// ordinary gives a program what it would have on a machine of its own, and not
+// what whoever called vsnode has: the mask for new files, the priority, and a
+// soft limit of open files, which Go raises for itself.
+func (s *script) ordinary() {
+	s.call("set umask", unix.SYS_UMASK, 0o022)
+	s.call("set priority", unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, 0).or(unix.EACCES).or(unix.EPERM)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur > 1024 {
+		limit.Cur = 1024 // the kernel's own (INR_OPEN_CUR), which select(2) can hold
+		s.keep = append(s.keep, &limit)
+		s.call("limit open files", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, unsafe.Pointer(&limit), 0)
+	}
 }
 
 // await waits until the parent says a word.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -161,6 +162,10 @@ func check(g api.Guest) error {
 		return errors.New("a guest with addresses of its own has all their ports")
 	case g.Init.Style != "" && g.Init.Style != "plain" && g.Init.Style != "command":
 		return fmt.Errorf("init style %q: want plain or command", g.Init.Style)
+	case slices.ContainsFunc(g.Init.Command, func(arg string) bool { return arg == "" || arg[0] == '#' || strings.TrimSpace(arg) != arg }):
+		return fmt.Errorf("init command %q: no argument can be empty, begin with # or have blanks around it, as each is a line in a file: put it into a script", g.Init.Command)
+	case g.Limits.MemoryBytes < 0 || g.Limits.Processes < 0 || g.Limits.CPUs < 0:
+		return errors.New("a limit is less than nothing")
 	case g.Init.Style == "command" && len(g.Init.Command) == 0:
 		return errors.New("init style command needs a command")
 	}
@@ -181,10 +186,13 @@ func (h *Host) makeData(g api.Guest) error {
 		}
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		if errors.Is(err, fs.ErrExist) {
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		// Empty it is what a create left that was killed at once.
+		if entries, rerr := os.ReadDir(dir); rerr != nil || len(entries) > 0 {
 			return fmt.Errorf("%s holds data of a guest without a configuration: move it away or delete it", dir)
 		}
-		return err
 	}
 	mark, err := os.OpenFile(h.incomplete(g.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {

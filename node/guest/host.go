@@ -152,8 +152,8 @@ func (h *Host) States(ctx context.Context) ([]api.GuestState, error) {
 		if errors.Is(err, ErrNoGuest) {
 			continue // deleted meanwhile
 		}
-		if err != nil {
-			return nil, err
+		if err != nil { // of this guest alone: the others are to be told of
+			st.Name, st.Problem = name, err.Error()
 		}
 		list = append(list, st)
 	}

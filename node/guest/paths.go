@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +56,11 @@ func CheckName(name string) error {
 	}
 	if !ok {
 		return fmt.Errorf("guest name %q: want a letter or digit, then letters, digits, '_', '.' or '-', 63 at most", name)
+	}
+	// Beside a guest's cgroup are the kernel's files, beside its run file our locks.
+	own := []string{"cgroup.", "cpu.", "cpuset.", "memory.", "io.", "pids.", "misc.", "rdma.", "hugetlb.", "irq.", "dmem."}
+	if strings.HasSuffix(name, ".lock") || slices.ContainsFunc(own, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+		return fmt.Errorf("guest name %q: names of this kind are the kernel's or vsnode's own", name)
 	}
 	return nil
 }

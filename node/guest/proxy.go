@@ -1,20 +1,27 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
 	"os/signal"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	vctx "github.com/vsfleet/vsfleet/node/context"
 )
 
 // Run runs a program in a running guest with this process's standard streams
 // and gives its exit status. From a terminal the program gets one of its own,
 // and what is typed and shown is carried between the two: a program of a guest
 // never holds the administrator's terminal (CVE-2016-10124).
-func (h *Host) Run(name string, p Program) (int, error) {
+//
+// When ctx ends, or whoever had the streams is gone, the program is hung up and,
+// if it does not take that for its end, killed: nothing of ours stays for it.
+func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
 	in := int(os.Stdin.Fd())
 	if !term.IsTerminal(in) || !term.IsTerminal(int(os.Stdout.Fd())) {
 		p.Stdin, p.Stdout, p.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -22,6 +29,9 @@ func (h *Host) Run(name string, p Program) (int, error) {
 		if err != nil {
 			return 0, err
 		}
+		ended := make(chan struct{})
+		defer close(ended)
+		go hangUp(ctx, run, ended, abandoned)
 		return run.Wait()
 	}
 	ours, theirs, err := h.Terminal(name)
@@ -68,9 +78,45 @@ func (h *Host) Run(name string, p Program) (int, error) {
 		defer close(shown)
 		io.Copy(os.Stdout, ours) // EIO when the last holder of the other end is gone
 	}()
+	ended := make(chan struct{})
+	go hangUp(ctx, run, ended, func() bool { return false })
 	code, err := run.Wait()
+	close(ended)
 	drain(ours, shown)
 	return code, err
+}
+
+// hangUp ends a program that nobody waits for any more.
+func hangUp(ctx context.Context, run *vctx.Running, ended <-chan struct{}, gone func() bool) {
+	wait := func(d time.Duration) (over bool) {
+		select {
+		case <-ended:
+			return true
+		case <-time.After(d):
+			return false
+		}
+	}
+	for ctx.Err() == nil && !gone() {
+		if wait(200 * time.Millisecond) {
+			return
+		}
+	}
+	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGTERM, unix.SIGKILL} {
+		if err := run.Signal(sig); err != nil || wait(time.Second) {
+			return
+		}
+	}
+}
+
+// abandoned says whether nobody reads standard output and standard error any
+// more: that is how a session of sshd looks that was closed, or whose controller
+// was killed. One of them alone is a pipeline that has seen enough.
+func abandoned() bool {
+	fds := []unix.PollFd{{Fd: 1}, {Fd: 2}}
+	if _, err := unix.Poll(fds, 0); err != nil {
+		return false
+	}
+	return fds[0].Revents&unix.POLLERR != 0 && fds[1].Revents&unix.POLLERR != 0
 }
 
 // drain waits until what the program wrote is shown. A process that the

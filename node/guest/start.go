@@ -47,10 +47,15 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 		}
 	}
 	if on {
-		return errors.Join(h.finish(ctx, name), ErrRunning)
+		if err := h.finish(ctx, name); err != nil {
+			return err
+		}
+		return ErrRunning
 	}
-	if _, err := os.Lstat(h.incomplete(name)); err == nil {
-		return errors.New("its data is incomplete: vsnode was killed while it was made; delete it and create it again")
+	// A create that was killed behind its last step: the configuration, which is
+	// there, comes after the data.
+	if err := remove(h.incomplete(name)); err != nil {
+		return err
 	}
 	// What a killed start or a guest that died left.
 	if err := h.release(ctx, name); err != nil {
@@ -203,6 +208,9 @@ func (h *Host) Stop(ctx context.Context, name string) (api.Outcome, error) {
 // sync-timeout).
 const patience = 30 * time.Second
 
+// lastPatience is for what init left.
+const lastPatience = 5 * time.Second
+
 func (h *Host) stop(ctx context.Context, c Config) error {
 	_, cg, err := h.cgroup(c.Name)
 	if errors.Is(err, vctx.ErrNoCgroup2) {
@@ -226,12 +234,52 @@ func (h *Host) stop(ctx context.Context, c Config) error {
 			}
 		}
 	}
+	if err := h.askTheRest(ctx, cg); err != nil {
+		return err
+	}
 	// From here on it ends, whoever gives up waiting for it.
 	ctx = context.WithoutCancel(ctx)
 	if err := cg.Kill(ctx); err != nil {
 		return err
 	}
 	return h.release(ctx, c.Name)
+}
+
+// askTheRest sends SIGTERM to what an init did not end, or did not start to end,
+// and waits a moment: a database wants to write.
+func (h *Host) askTheRest(ctx context.Context, cg vctx.Cgroup) error {
+	init, err := cg.Init()
+	if err != nil {
+		return err
+	}
+	for until, asked := time.Now().Add(lastPatience), map[int]bool{}; time.Now().Before(until); {
+		pids, err := cg.PIDs()
+		if err != nil {
+			return err
+		}
+		rest := 0
+		for _, pid := range pids {
+			if pid == init {
+				continue
+			}
+			rest++
+			if !asked[pid] {
+				asked[pid] = true
+				if err := cg.Signal(pid, unix.SIGTERM); err != nil {
+					return err
+				}
+			}
+		}
+		if rest == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil // it ends now, whether it has written or not
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // release takes back what a start gave. The guest has no process any more.
