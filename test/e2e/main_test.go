@@ -34,24 +34,42 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// lockLabs makes the directory of the labs and locks it. Labs have fixed names,
+// so that the next run clears what a killed one left; two runs at once would
+// clear each other, so they wait.
+func lockLabs() (*os.File, error) {
+	for {
+		if err := os.MkdirAll(labsDir, 0o700); err != nil {
+			return nil, err
+		}
+		lock, err := os.Open(labsDir)
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+			return nil, err
+		}
+		ours, err := lock.Stat()
+		if err != nil {
+			return nil, err
+		}
+		if there, err := os.Stat(labsDir); err == nil && os.SameFile(ours, there) {
+			return lock, nil
+		}
+		lock.Close() // the run before removed it
+	}
+}
+
 func run(m *testing.M) (code int, err error) {
 	if os.Geteuid() != 0 {
 		return 1, errors.New("they make hosts and guests: run them as root")
 	}
-	if err := os.MkdirAll(labsDir, 0o700); err != nil {
-		return 1, err
-	}
-	defer os.Remove(labsDir) // fails if a lab is left, which has been said
-	// Labs have fixed names, so that the next run clears what a killed one
-	// left; two runs at once would clear each other, so they wait.
-	lock, err := os.Open(labsDir)
+	lock, err := lockLabs()
 	if err != nil {
 		return 1, err
 	}
 	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return 1, err
-	}
+	defer os.Remove(labsDir) // fails if a lab is left, which has been said
 
 	if binDir, err = os.MkdirTemp("", "vsfleet-e2e-"); err != nil {
 		return 1, err
