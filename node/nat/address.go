@@ -40,6 +40,10 @@ func address6(xid int) netip.Addr {
 	})
 }
 
+// localhosts6 is where the host's lo has the addresses that stand for ::1 in
+// guests of the host's network (netctx.Loopback6; a test compares).
+var localhosts6 = netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0x76, 0x73, 0x65, 0x72, 0x76, 0x65, 0x72}), 64)
+
 // hardwareAddr of eth0 is locally administered and, like the addresses, always
 // the same: nothing in a guest may take it for a new card.
 func hardwareAddr(xid int) net.HardwareAddr {

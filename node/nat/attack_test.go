@@ -14,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
 // datagram is a UDP packet as a guest may make it up: any source, any
@@ -164,6 +166,28 @@ func TestHostLoopbackIsOutOfReach(t *testing.T) {
 		if len(heard) != 1 {
 			t.Errorf("with route_localnet and without the guard, the host's loopback hears %q", heard)
 		}
+	})
+}
+
+// The localhost of a guest in the host's network is an address on the host's lo.
+func TestLocalhostsOfOtherGuestsAreOutOfReach(t *testing.T) {
+	onHost(t, func(t *testing.T) {
+		lo, err := netlink.LinkByName("lo")
+		must(t, err)
+		for _, xid := range []int{2, 667, 49151} {
+			must(t, netlink.AddrAdd(lo, address(netip.PrefixFrom(netctx.Loopback6(xid), 128))))
+			(*machine)(nil).serve(t, "localhost", netip.AddrPortFrom(netctx.Loopback6(xid), 5432).String())
+		}
+		a := guest(t, "a", 666)
+		syncGuests(t, Guest{XID: 666, Name: "a"})
+		(*machine)(nil).serve(t, "host", "[fd76:7365:7276:1cad::1]:5432")
+		for _, xid := range []int{2, 667, 49151} {
+			a.wantsNothing(t, "a guest to another's localhost", netip.AddrPortFrom(netctx.Loopback6(xid), 5432).String())
+		}
+		a.wants(t, "while it reaches the host", "[fd76:7365:7276:1cad::1]:5432", "host for fd76:7365:7276:1cad::29a")
+		// The same without the guard, or this test would prove nothing.
+		nft(t, "flush chain inet vservers source; add rule inet vservers source accept")
+		a.wants(t, "without the guard", netip.AddrPortFrom(netctx.Loopback6(667), 5432).String(), "localhost for fd76:7365:7276:1cad::29a")
 	})
 }
 

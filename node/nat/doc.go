@@ -12,7 +12,8 @@
 // whole in one transaction, from the list of running guests. In nft's words:
 //
 //	chain guard       what comes from a guest must carry its address, and not
-//	                  be for 127.0.0.0/8
+//	                  be for 127.0.0.0/8, nor for what stands for ::1 in guests
+//	                  of the host's network
 //	chain forwards    from prerouting and output: ports of the host's addresses
 //	                  lead to guests (maps any4, any6, at4, at6)
 //	chain forward     to a guest: answers and forwarded ports only

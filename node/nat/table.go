@@ -201,6 +201,11 @@ func (t *table) addRules(fs []familySets) {
 		// A guest is root of its namespace and may route 127.0.0.0/8 to the host,
 		// where others (kube-proxy, docker) may have turned route_localnet on.
 		t.add(source, f.matches(), f.addrIn(f.dst, f.local), verdict(expr.VerdictDrop))
+		if f.size == 16 {
+			// Linux takes a packet for an address of lo on any device; only ::1
+			// itself is out of reach.
+			t.add(source, f.matches(), f.addrIn(f.dst, localhosts6), verdict(expr.VerdictDrop))
+		}
 		t.add(source, f.matches(), f.deviceAndSource(expr.MetaKeyIIFNAME), in(f.guests), verdict(expr.VerdictAccept))
 		if f.size == 16 {
 			// Neighbour discovery may come from eth0's link-local address; router
