@@ -45,12 +45,13 @@ func (l Listener) String() string {
 // services but clients, and left out.
 func Listeners(ctx context.Context, s Spec) ([]Listener, error) {
 	var found []diagSocket
-	ephemeral := port.Range{Proto: port.UDP}
+	var ephemeral port.Range
 	if s.AllPorts {
 		var err error
-		if ephemeral, err = ephemeralUDP(); err != nil {
+		if ephemeral, err = localPorts(); err != nil {
 			return nil, err
 		}
+		ephemeral.Proto = port.UDP
 	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		for _, proto := range []port.Proto{port.TCP, port.UDP} {
@@ -181,20 +182,6 @@ func parseSocket(m []byte) (k diagSocket, err error) {
 		}
 	}
 	return k, nil
-}
-
-// ephemeralUDP is the range of ports that the kernel hands out.
-func ephemeralUDP() (port.Range, error) {
-	const path = "/proc/sys/net/ipv4/ip_local_port_range"
-	r := port.Range{Proto: port.UDP}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return r, err
-	}
-	if _, err := fmt.Sscan(string(b), &r.First, &r.Last); err != nil {
-		return r, fmt.Errorf("read %s: %w", path, err)
-	}
-	return r, nil
 }
 
 // socketOwners maps the inode of every open socket to a process that has it.

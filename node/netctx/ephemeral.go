@@ -1,0 +1,105 @@
+package netctx
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+)
+
+// Ephemeral are those of a guest's ports that any connection of the host or of
+// another guest may have for a while, so that the guest cannot bind them: they
+// are in net.ipv4.ip_local_port_range and not in net.ipv4.ip_local_reserved_ports.
+// Both settings are those of this network namespace; the answer is sorted, and
+// nil where all is well.
+func Ephemeral(ports []port.Range) ([]port.Range, error) {
+	chosen, err := localPorts()
+	if err != nil {
+		return nil, err
+	}
+	reserved, err := reservedPorts()
+	if err != nil {
+		return nil, err
+	}
+	merged, err := merge(ports)
+	if err != nil {
+		return nil, err
+	}
+	var out []port.Range
+	for _, r := range merged {
+		// Wider than a port: one behind the last.
+		first, last := max(int(r.First), int(chosen.First)), min(int(r.Last), int(chosen.Last))
+		for _, k := range reserved { // sorted
+			if int(k.First) > last {
+				break
+			}
+			if int(k.Last) < first {
+				continue
+			}
+			if first < int(k.First) {
+				out = append(out, port.Range{Proto: r.Proto, First: uint16(first), Last: k.First - 1})
+			}
+			first = int(k.Last) + 1
+		}
+		if first <= last {
+			out = append(out, port.Range{Proto: r.Proto, First: uint16(first), Last: uint16(last)})
+		}
+	}
+	return out, nil
+}
+
+// localPorts is the range of ports that the kernel hands out.
+func localPorts() (r port.Range, err error) {
+	const path = "/proc/sys/net/ipv4/ip_local_port_range"
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return r, err
+	}
+	if _, err := fmt.Sscan(string(b), &r.First, &r.Last); err != nil {
+		return r, fmt.Errorf("read %s: %w", path, err)
+	}
+	return r, nil
+}
+
+// reservedPorts are those that it does not, whatever their range.
+func reservedPorts() ([]port.Range, error) {
+	const path = "/proc/sys/net/ipv4/ip_local_reserved_ports"
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	list, err := parseReserved(strings.TrimSpace(string(b)))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return list, nil
+}
+
+// parseReserved reads "8080,9148-9150" (proc_do_large_bitmap), sorted by the
+// kernel. Of no protocol in truth, they are said to be of TCP.
+func parseReserved(text string) (list []port.Range, err error) {
+	for part := range strings.SplitSeq(text, ",") {
+		if part == "" {
+			continue
+		}
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		a, err := strconv.ParseUint(first, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		b, err := strconv.ParseUint(last, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		// Port 0 can be reserved, too, which says nothing.
+		if r := (port.Range{Proto: port.TCP, First: uint16(max(a, 1)), Last: uint16(b)}); r.Last >= r.First {
+			list = append(list, r)
+		}
+	}
+	return merge(list)
+}
