@@ -25,14 +25,19 @@
 // of a connection: a service above 32767 (ip_local_port_range) is safe from that
 // once it is in net.ipv4.ip_local_reserved_ports. Nobody is given a port on which
 // a service runs: UDP's SO_REUSEADDR, which would allow that, takes effect only
-// with an owned port.
+// with a port that bind was told. Ephemeral tells which of a guest's ports need
+// to be reserved.
+//
+// Private addresses of guests in mode nat (node/nat) are out of reach; forwards
+// to them are not.
 //
 // Seen and not hidden: the host's interfaces and addresses, and everybody's
 // sockets in /proc/net. Ping sockets take their source from the route: where
 // that is not the guest's, their packets are dropped (ping -I ADDRESS works).
 // A UDP socket that sent before it was connected has the same trouble, and so
 // has one that is connected elsewhere without a disconnect; an IPv6 one that was
-// connected to IPv6 takes no IPv4 destination any more.
+// connected to IPv6 takes no IPv4 destination any more (getaddrinfo makes a new
+// one then). Disconnected and not connected again, a UDP socket keeps the source.
 //
 // # Killed
 //

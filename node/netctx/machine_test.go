@@ -299,6 +299,12 @@ func (m *machine) server6(addr string) int {
 	return fd
 }
 
+// disconnect is connect with AF_UNSPEC.
+func (m *machine) disconnect(fd int) {
+	m.t.Helper()
+	m.must("disconnect", m.do(call{Op: "connect", FD: fd}).err())
+}
+
 // receiver binds a datagram socket.
 func (m *machine) receiver(family int, addr string) int {
 	m.t.Helper()

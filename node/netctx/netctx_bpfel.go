@@ -39,12 +39,13 @@ type netctxCounters struct {
 
 type netctxNote struct {
 	_       structs.HostLayout
+	Context uint32
 	V6only  uint8
 	Any     uint8
 	Chosen  uint8
 	Reuse   uint8
 	Near    uint16
-	Context uint16
+	Sharing uint16
 }
 
 type netctxSettings struct {

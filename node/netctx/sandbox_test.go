@@ -38,7 +38,6 @@ var (
 	hostAddr6 = netip.MustParsePrefix("fd77::1/64")
 	wwwAddr6  = netip.MustParsePrefix("fd77::10/64")
 	mailAddr6 = netip.MustParsePrefix("fd77::11/64")
-	private   = []netip.Addr{netip.MustParseAddr("100.64.0.130"), netip.MustParseAddr("fd76:7365:7276:1cad::82")}
 )
 
 func TestMain(m *testing.M) {

@@ -8,15 +8,13 @@
 // The address that a wildcard bind stands for: the family's primary one, and
 // the guest's localhost where it has no address of that family (a machine
 // without an IPv6 address can bind [::]:80 too).
-static __always_inline void bind_any(struct bpf_sock_addr *ctx, const struct settings *s, struct ip *a, bool *keep)
+static __always_inline void bind_any(struct bpf_sock_addr *ctx, const struct settings *s, const struct note *n,
+				     struct ip *a, bool *keep)
 {
-	struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	bool four = is_v4(a), v6only = n && n->v6only;
+	bool four = is_v4(a);
 	struct ip six;
 
-	if (n)
-		n->any = 1;
-	if (!four && !v6only) {
+	if (!four && !n->v6only) {
 		// [::] of a socket for both families.
 		if (!primary(s, false, &six))
 			four = true;
@@ -30,19 +28,36 @@ static __always_inline void bind_any(struct bpf_sock_addr *ctx, const struct set
 	}
 }
 
-// Takes note of whose socket it is, and gives it the SO_REUSEADDR that it asked
-// for (sockopt.c), now that it gets a port which is the guest's.
-static __always_inline void bound_by(struct bpf_sock_addr *ctx, const struct settings *s)
+// Switches a UDP socket's SO_REUSEADDR on for a port that the program named, and
+// off while the kernel chooses one: it would choose a port that somebody else
+// with the option has, and the later socket gets the datagrams. SO_REUSEPORT
+// needs no such care: it is for sockets of one user, and no two guests have one
+// in common. A bind that fails leaves the option on, and the first datagram of
+// the socket may then take such a port without passing any hook (borrowed). For
+// sockets without a port.
+static __always_inline void share(struct bpf_sock_addr *ctx, struct note *n, __be16 port)
 {
-	struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	int on = 1;
+	int on = port != 0;
 
-	if (!n)
+	if (ctx->protocol != IPPROTO_UDP || n->sharing == port)
 		return;
-	n->context = s->context;
+	bpf_setsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	n->sharing = port;
+}
+
+// Does the socket have a port by an SO_REUSEADDR that was meant for another one?
+// Then somebody else has it as well.
+static __always_inline bool borrowed(const struct note *n, struct bpf_sock *sk)
+{
+	return n->sharing && sk->src_port && n->sharing != bpf_htons(sk->src_port);
+}
+
+static __always_inline void by_program(struct bpf_sock_addr *ctx, struct note *n, __be16 port)
+{
+	if (ctx->sk->src_port)
+		return; // bound already: EINVAL
 	n->chosen = 0;
-	if (n->reuse && ctx->user_port && ctx->protocol == IPPROTO_UDP)
-		bpf_setsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	share(ctx, n, n->reuse ? port : 0);
 }
 
 // Refuses what is not the guest's own address (another guest's, the host's,
@@ -50,21 +65,26 @@ static __always_inline void bound_by(struct bpf_sock_addr *ctx, const struct set
 static __always_inline int bind_to(struct bpf_sock_addr *ctx, struct ip *a)
 {
 	const struct settings *s = settings();
+	struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, 0);
 	bool keep = false;
 
-	if (is_any(a))
-		bind_any(ctx, s, a, &keep);
+	if (!n)
+		return refuse(EACCES);
+	n->any = is_any(a);
+	if (n->any)
+		bind_any(ctx, s, n, a, &keep);
 	else if (is_loopback(a))
 		*a = own_loopback(s, a);
 	if (keep) {
 		*a = (struct ip){};
+		by_program(ctx, n, 0);
 		return 1;
 	}
 	if (!vs_is_own(a))
 		return refuse(EADDRNOTAVAIL);
 	if (!is_own_loopback(s, a) && !vs_owns_port(ctx->protocol, bpf_ntohs(ctx->user_port)))
 		return refuse(EACCES);
-	bound_by(ctx, s);
+	by_program(ctx, n, ctx->user_port);
 	return ALLOW_LOW_PORT;
 }
 

@@ -7,15 +7,15 @@ enum {
 	EXACTLY,  // a socket bound to just this address, so one of its owner
 	SOMEBODY, // a socket bound to every address; of the host, most likely
 	BOTH = 4, // it is one for both families
-	MINE = 8, // it was bound by this guest
+	MINE = 8, // a socket that the guest made
 };
 
 __noinline int vs_listens(struct bpf_sock_addr *ctx, const struct ip *a)
 {
 	struct bpf_sock_tuple t = {};
 	struct bpf_sock *sk;
-	struct ip at4, at6;
 	struct note *n;
+	struct ip at4, at6;
 	int more;
 	__u32 size;
 
@@ -53,7 +53,7 @@ __noinline int vs_listens(struct bpf_sock_addr *ctx, const struct ip *a)
 enum {
 	NOWHERE, // to a stranger
 	HERE,    // to the guest's loopback address
-	NEAR,    // to its primary address: only a wildcard listener, bound there, has the port
+	NEAR,    // to its primary address: a wildcard listener of its own, bound there, has the port
 };
 
 // Turns one of 127.0.0.0/8, ::1, 0.0.0.0 or :: into what it means in the guest.
@@ -64,8 +64,7 @@ __noinline int vs_localhost(struct bpf_sock_addr *ctx, struct ip *a, int cross)
 	const struct settings *s = settings();
 	__u32 proto = ctx->protocol;
 	struct ip at;
-	bool owns;
-	int who, there;
+	int who;
 
 	if (!a)
 		return NOWHERE;
@@ -75,26 +74,27 @@ __noinline int vs_localhost(struct bpf_sock_addr *ctx, struct ip *a, int cross)
 	who = vs_listens(ctx, a);
 	if (who & EXACTLY)
 		return HERE;
-	// An ephemeral port of a shared address may be anybody's.
-	owns = vs_owns_port(proto, bpf_ntohs(ctx->user_port));
-	if (primary(s, is_v4(a), &at)) {
-		there = vs_listens(ctx, &at);
-		if (there & EXACTLY && (owns || there & MINE)) {
-			*a = at;
-			return NEAR;
-		}
+	// In shared mode others have that address too.
+	if (primary(s, is_v4(a), &at) && (vs_listens(ctx, &at) & (EXACTLY | MINE)) == (EXACTLY | MINE)) {
+		*a = at;
+		return NEAR;
 	}
 	// [::] for both families may be bound to the IPv4 address.
-	if (cross && !is_v4(a) && primary(s, true, &at)) {
-		there = vs_listens(ctx, &at);
-		if (there & EXACTLY && there & BOTH && (owns || there & MINE)) {
-			*a = at;
-			return NEAR;
-		}
+	if (cross && !is_v4(a) && primary(s, true, &at) && vs_listens(ctx, &at) == (EXACTLY | BOTH | MINE)) {
+		*a = at;
+		return NEAR;
 	}
-	// A UDP socket that was never bound is found so too, and may be the guest's:
-	// the packet hook looks whose it is.
-	return proto == IPPROTO_TCP && who & SOMEBODY ? NOWHERE : HERE;
+	// A listener that was never bound is on every address, the guest's own too.
+	// For UDP the packet hook looks whose it is.
+	return proto == IPPROTO_TCP && who & SOMEBODY && !(who & MINE) ? NOWHERE : HERE;
+}
+
+// Is it a private address of a guest in mode nat? The host routes to them, and
+// only what it forwards is filtered (node/nat). A forward is no such address
+// yet: it is translated after this.
+static __always_inline bool closed(const struct ip *to)
+{
+	return is_private(to) && !vs_is_own(to);
 }
 
 // The source for a destination: the loopback address for localhost, the address

@@ -57,11 +57,14 @@ int vs_recvmsg6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
-// Was it bound to the wildcard, and is it not connected yet?
+// Was it bound to the wildcard, and is it not connected yet? Or is it no more
+// connected, and has only the source left that connect chose?
 static __always_inline bool shows_any(struct bpf_sock_addr *ctx)
 {
 	struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, 0);
 
+	if (n && n->chosen)
+		return ctx->sk->state == TCP_CLOSE && !ctx->sk->src_port;
 	return n && n->any && (ctx->sk->state == TCP_LISTEN || ctx->sk->state == TCP_CLOSE);
 }
 

@@ -7,13 +7,13 @@
 #include "settings.h"
 
 #include "sock.c"
-#include "sockopt.c"
 #include "bind.c"
 #include "local.c"
 #include "connect.c"
 #include "sendmsg.c"
 #include "names.c"
 #include "packet.c"
+#include "sockopt.c"
 
 // bpf_set_retval and the socket lookups are for GPL-compatible programs only.
 char __license[] SEC("license") = "GPL";

@@ -10,7 +10,7 @@
 // Deeper than any hierarchy that a person makes.
 #define MAX_DEPTH 32
 
-// lo is the first device of every network namespace (net/core/dev.c).
+// The first device of every network namespace.
 #define LOOPBACK_IFINDEX 1
 
 #define DROP 0
@@ -128,10 +128,21 @@ static __always_inline bool strangers(struct __sk_buff *skb, const struct settin
 	return !mine;
 }
 
+// Is it for a socket that has another's port?
+static __always_inline bool misled(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct note *n;
+
+	if (!sk)
+		return false;
+	n = bpf_sk_storage_get(&vs_notes, sk, NULL, 0);
+	return n && borrowed(n, sk);
+}
+
 // Drops what does not come from the guest's address, what goes to the localhost
-// of the host or of another guest, and source routes. The guest's own localhost
-// is an address of lo, which the kernel takes packets for on every device (IPv6
-// always, 127.0.0.0/8 with route_localnet): none comes in or goes out by another.
+// of the host or of another guest, what would carry the guest's own localhost
+// onto a wire, and source routes.
 SEC("cgroup_skb/egress")
 int vs_egress(struct __sk_buff *skb)
 {
@@ -148,20 +159,29 @@ int vs_egress(struct __sk_buff *skb)
 	if (to_loop || is_own_loopback(s, &p.from))
 		if (skb->ifindex != LOOPBACK_IFINDEX || strangers(skb, s, &p))
 			return DROP;
+	// Ping passes no hook but this. TCP and UDP may be here by a forward.
+	if (p.proto != IPPROTO_TCP && p.proto != IPPROTO_UDP && closed(&p.to))
+		return DROP;
 	count(skb, p.four ? &c->v4_out : &c->v6_out);
 	return PASS;
 }
 
-// Drops what does not go to the guest's address.
+// Drops what does not go to the guest's address, and what comes to its localhost
+// from elsewhere: Linux takes a packet for an address of lo on every device, and
+// of IPv6 knows no more than ::1 that is out of reach. Who is on the wire, or is
+// a guest in mode nat, can send to the address that stands for ::1.
 SEC("cgroup_skb/ingress")
 int vs_ingress(struct __sk_buff *skb)
 {
+	const struct settings *s = settings();
 	struct counters *c = bpf_get_local_storage(&vs_traffic, 0);
 	struct packet p = {};
 
 	if (!parse(skb, &p) || !vs_is_own(&p.to))
 		return DROP;
-	if (is_own_loopback(settings(), &p.to) && skb->ifindex != LOOPBACK_IFINDEX)
+	if (skb->ifindex != LOOPBACK_IFINDEX && is_own_loopback(s, &p.to))
+		return DROP;
+	if (p.proto != IPPROTO_TCP && misled(skb))
 		return DROP;
 	count(skb, p.four ? &c->v4_in : &c->v6_in);
 	return PASS;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 // Datagrams of sockets that are not connected.
 
-// Refuses a source that is not the guest's (IP_PKTINFO says any), and the
-// host's localhost as destination.
+// Refuses a source that is not the guest's (IP_PKTINFO says any), and as
+// destination the host's localhost and private addresses of guests.
 static __always_inline int send_to(struct bpf_sock_addr *ctx, struct ip *to, struct ip *from)
 {
 	const struct settings *s = settings();
@@ -18,14 +18,14 @@ static __always_inline int send_to(struct bpf_sock_addr *ctx, struct ip *to, str
 		if (found == NOWHERE)
 			return refuse(ECONNREFUSED);
 		if (found == NEAR) {
-			struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+			struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, 0);
 
 			if (n)
 				n->near = ctx->user_port;
 		}
 	}
-	if (is_private(to))
-		return refuse(ENETUNREACH);
+	if (closed(to))
+		return refuse(EHOSTUNREACH);
 	if (is_any(from))
 		return source(s, to, local, from) ? 1 : refuse(ENETUNREACH);
 	return vs_is_own(from) ? 1 : refuse(EADDRNOTAVAIL);

@@ -10,18 +10,23 @@
 
 // asm/errno.h and sys/socket.h are the machine's; these numbers are Linux's.
 #define EPERM 1
+#define ENOMEM 12
 #define EACCES 13
 #define EAFNOSUPPORT 97
 #define EPROTONOSUPPORT 93
+#define EADDRINUSE 98
 #define EADDRNOTAVAIL 99
 #define ENETUNREACH 101
 #define ECONNREFUSED 111
+#define EHOSTUNREACH 113
 #define AF_UNSPEC 0
 #define AF_INET 2
 #define AF_INET6 10
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3
+#define SOL_SOCKET 1
+#define SO_REUSEADDR 2
 
 #define MAX_ADDRESSES 16
 #define MAX_PORTS 64
@@ -78,14 +83,15 @@ struct {
 	__type(value, struct counters);
 } vs_traffic SEC(".maps");
 
-// What is remembered of one socket.
+// What is remembered of one socket, from its making on. Accepted ones have none.
 struct note {
-	__u8 v6only; // IPV6_V6ONLY was set
-	__u8 any;    // bound to the wildcard: the program is told that it is
-	__u8 chosen; // its source is what a connect hook chose, and not the program
-	__u8 reuse;  // SO_REUSEADDR was set, and waits for a port that the guest owns
-	__be16 near; // sent to this port of localhost, which is served on the primary address
-	__u16 context; // XID of the guest that bound it
+	__u32 context;  // XID of the guest that made it
+	__u8 v6only;    // IPV6_V6ONLY was set
+	__u8 any;       // bound to the wildcard: the program is told that it is
+	__u8 chosen;    // its source was chosen in connect, not bound by the program
+	__u8 reuse;     // UDP: the program asked for SO_REUSEADDR
+	__be16 near;    // sent to this port of localhost, which is served on the primary address
+	__be16 sharing; // UDP: the port for which SO_REUSEADDR is on
 };
 
 struct {
@@ -142,8 +148,8 @@ static __always_inline bool is_loop6(const struct ip *a)
 	return a->w[0] == bpf_htonl(0xfd767365) && a->w[1] == bpf_htonl(0x72766572);
 }
 
-// The pools of guests with private networks (node/nat), of which the others
-// reach what is forwarded: 100.64.0.0/16 and fd76:7365:7276:1cad::/64.
+// 100.64.0.0/16 or fd76:7365:7276:1cad::/64: the private addresses of guests in
+// mode nat (node/nat/address.go).
 static __always_inline bool is_private(const struct ip *a)
 {
 	if (is_v4(a))

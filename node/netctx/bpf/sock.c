@@ -5,15 +5,28 @@
 // raw sockets have binds and connects that pass no hook; MPTCP and SMC have the
 // kernel open connections of its own. EPROTONOSUPPORT is what a kernel without
 // MPTCP answers: Go then falls back to TCP for good.
+static __always_inline bool allowed(const struct bpf_sock *sk)
+{
+	if (sk->type == SOCK_STREAM)
+		return sk->protocol == IPPROTO_TCP;
+	return sk->type == SOCK_DGRAM && (sk->protocol == IPPROTO_UDP || sk->protocol == IPPROTO_ICMP ||
+					  sk->protocol == IPPROTO_ICMPV6);
+}
+
+// Begins the socket's note, while nothing else has used up the memory that the
+// kernel grants a socket (net.core.optmem_max).
 SEC("cgroup/sock_create")
 int vs_create(struct bpf_sock *sk)
 {
-	if (sk->type == SOCK_STREAM && sk->protocol == IPPROTO_TCP)
-		return 1;
-	if (sk->type == SOCK_DGRAM && (sk->protocol == IPPROTO_UDP || sk->protocol == IPPROTO_ICMP ||
-				       sk->protocol == IPPROTO_ICMPV6))
-		return 1;
-	return refuse(sk->type == SOCK_RAW ? EPERM : EPROTONOSUPPORT);
+	struct note *n;
+
+	if (!allowed(sk))
+		return refuse(sk->type == SOCK_RAW ? EPERM : EPROTONOSUPPORT);
+	n = bpf_sk_storage_get(&vs_notes, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!n)
+		return refuse(ENOMEM);
+	n->context = settings()->context;
+	return 1;
 }
 
 // A UDP socket bound to any address and an ephemeral port is no more than one
