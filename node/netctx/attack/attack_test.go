@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,9 +107,12 @@ func TestServicesOfTheHostAreReachedWithoutAGuest(t *testing.T) {
 	defer a.Close()
 	o := &outside{mode: "own", loop: l.Addr().(*net.TCPAddr).Port, loopUDP: u.LocalAddr().(*net.UDPAddr).Port, abstract: name}
 	o.wildcard = o.loop
+	o.otherLoop6 = netip.AddrPortFrom(netip.MustParseAddr("::ffff:127.0.0.1"), uint16(o.loop))
+	o.private = netip.AddrPortFrom(localhost, uint16(o.loop))
 	want := map[string]bool{
 		"connect-host-127.0.0.1": true, "connect-host-0.0.0.0": true, "connect-host-::ffff:127.0.0.1": true, "connect-host-fastopen": true,
 		"echo-host-127.0.0.1": true, "echo-host-::ffff:127.0.0.1": true, "connect-host-wildcard-127.0.0.1": true, "abstract-stream": true,
+		"connect-other-localhost-ipv6": true, "connect-private": true, "connect-private-as-ipv6": true, "send-private": true,
 	}
 	for _, r := range append(networkRows(o), socketRows(o)...) {
 		if !want[r.name] {
@@ -125,7 +129,7 @@ func TestServicesOfTheHostAreReachedWithoutAGuest(t *testing.T) {
 }
 
 func TestWrongUsageIsSaid(t *testing.T) {
-	for _, args := range [][]string{{}, {"--mode=bridge"}, {"--mode=own", "--own=x"}, {"--mode=nat", "--other-loop=x"}, {"--nothing"}} {
+	for _, args := range [][]string{{}, {"--mode=bridge"}, {"--mode=own", "--own=x"}, {"--mode=nat", "--other-loop=x"}, {"--mode=nat", "--private=x"}, {"--nothing"}} {
 		if code := run(args); code != 2 {
 			t.Errorf("%q: exit status %d", args, code)
 		}

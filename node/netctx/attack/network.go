@@ -72,6 +72,15 @@ func networkRows(o *outside) []row {
 		add("connect-other-port-localhost", "other-port", func(o *outside) (bool, string) {
 			return tryConnect(netip.AddrPortFrom(localhost, uint16(o.otherPort)), netip.Addr{})
 		})
+		add("name-ephemeral-port", "", func(*outside) (bool, string) {
+			fd, err := open(unix.AF_INET, unix.SOCK_DGRAM)
+			if err != nil {
+				return false, err.Error()
+			}
+			defer unix.Close(fd)
+			const localPortRange = 51 // IP_LOCAL_PORT_RANGE of linux/in.h (kernel 6.3)
+			return unless(unix.SetsockoptInt(fd, unix.IPPROTO_IP, localPortRange, anyHigh<<16|anyHigh), "named")
+		})
 	}
 	for _, text := range []string{"127.0.0.1", "127.9.9.9", "0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0", "::1", "::"} {
 		a := netip.MustParseAddr(text)
@@ -110,6 +119,12 @@ func networkRows(o *outside) []row {
 		return tryConnect(o.otherLoop6, netip.Addr{})
 	})
 	add("connect-private", "private", func(o *outside) (bool, string) { return tryConnect(o.private, netip.Addr{}) })
+	add("connect-private-as-ipv6", "private", func(o *outside) (bool, string) {
+		return tryConnect(netip.AddrPortFrom(netip.AddrFrom16(o.private.Addr().As16()), o.private.Port()), netip.Addr{})
+	})
+	if o.shares() { // else it leaves the guest, and the host drops it
+		add("send-private", "private", func(o *outside) (bool, string) { return send(o.private) })
+	}
 	// 127.x.y.z is a name for one's own localhost everywhere: no harm in binding it.
 	if o.shares() {
 		bind("bind-other-localhost-ipv6", "other-loop6", unix.SOCK_STREAM, func(o *outside) netip.AddrPort {
@@ -214,6 +229,15 @@ func echo(to netip.AddrPort) (bool, string) {
 		return true, "answered by " + to.String()
 	}
 	return false, detail
+}
+
+func send(to netip.AddrPort) (bool, string) {
+	fd, err := open(family(to.Addr()), unix.SOCK_DGRAM)
+	if err != nil {
+		return false, err.Error()
+	}
+	defer unix.Close(fd)
+	return unless(unix.Sendto(fd, []byte("x"), unix.MSG_NOSIGNAL, sockaddr(to)), "sent to "+to.String())
 }
 
 // sendFrom sends a datagram with a source of one's choice (IP_PKTINFO).
