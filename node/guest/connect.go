@@ -52,6 +52,10 @@ func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, 
 			warn(err.Error())
 		}
 	}
+	if loose, err := netctx.Ephemeral(c.Network.Ports); err == nil && len(loose) > 0 && warn != nil {
+		list := strings.Join(texts(loose), ", ")
+		warn(fmt.Sprintf("ports %s are in net.ipv4.ip_local_port_range: any connection may have one just when the guest wants it; keep them with sysctl -w net.ipv4.ip_local_reserved_ports=…", list))
+	}
 	if err := netctx.Attach(sp.Cgroup, ns); err != nil {
 		return err
 	}

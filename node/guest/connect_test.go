@@ -105,6 +105,19 @@ func TestHostsListenerIsAWarningForOwnAddresses(t *testing.T) {
 	}
 }
 
+func TestPortsThatConnectionsMayTakeAreAWarning(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeShared, "loose", 142, "sleep", "1000")
+	g.Network.Ports, _ = parseAll([]string{"8080", "51820/udp"}, port.Parse)
+	must(t, h.Create(ctx, g))
+	var warnings []string
+	must(t, h.Start(ctx, g.Name, Options{Warn: func(s string) { warnings = append(warnings, s) }}))
+	if all := strings.Join(warnings, "\n"); !strings.Contains(all, "ports 51820/udp are in") {
+		t.Errorf("warnings %q", all)
+	}
+}
+
 func TestHostsListenerOnEveryAddressIsNamed(t *testing.T) {
 	ctx := context.Background()
 	l, err := net.Listen("tcp4", "0.0.0.0:8080")
