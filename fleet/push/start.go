@@ -115,8 +115,9 @@ func begin(ctx context.Context, conn *transport.Conn, dir string, carry []*binar
 	case !errors.Is(err, io.EOF):
 		return nil, g, fmt.Errorf("%s: %w", conn.Name(), err)
 	}
-	exit, end := s.Wait(ctx)
+	// To its end before Wait, which looks there for what sudo had to say.
 	said := cmp.Or(stderr.String(), "nothing on standard error")
+	exit, end := s.Wait(ctx)
 	switch {
 	case end != nil:
 		return nil, g, end // lost, or sudo
