@@ -95,11 +95,13 @@ func TestErrors(t *testing.T) {
 		{"ranges of different lengths", "hosts:\n  web[01:03]: {address: \"192.0.2.[1:4]\"}\n", []string{
 			"fleet.yml:2:25: address: web[01:03] is 3 hosts, but 192.0.2.[1:4] is 4 addresses"}},
 		{"a range of hosts at one address", "hosts:\n  web[1:3]: {address: 192.0.2.1}\n", []string{
-			"fleet.yml:2:23: address: web[1:3] is 3 hosts, which cannot have the one address 192.0.2.1 (give it a range of 3, as 203.0.113.[11:13], or a variable, as ${host.name}.example.net)"}},
-		{"a range that is none", "hosts:\n  web[1-3]: {}\n", []string{
-			"fleet.yml:2:3: host [1-3] is no range, as [01:10] or [a:f]"}},
+			"fleet.yml:2:23: address: web[1:3] is 3 hosts, which cannot have the one address 192.0.2.1 (give it a range of 3, as 203.0.113.[11-13], or a variable, as ${host.name}.example.net)"}},
+		{"a range that is none", "hosts:\n  web[1-x]: {}\n", []string{
+			"fleet.yml:2:3: host [1-x]: want numbers and ranges, as 01-10,17 or 0-20/5, or letters, as a:f"}},
+		{"digits that could be one number or several", "hosts:\n  web[12]: {}\n", []string{
+			"fleet.yml:2:3: host [12] could be the number 12 or any of its digits: write the number without brackets, or [1,2]"}},
 		{"a range backwards", "hosts:\n  web[3:1]: {}\n", []string{
-			"fleet.yml:2:3: host range [3:1]: it ends before it begins"}},
+			"fleet.yml:2:3: host [3:1]: it ends before it begins"}},
 		{"a host's name", "hosts:\n  a/b: {}\n", []string{
 			`fleet.yml:2:3: host "a/b" is no name: want a letter or digit, then up to 252 letters, digits, _ . -`}},
 		{"a host named all", "hosts:\n  all: {}\n", []string{
@@ -114,8 +116,8 @@ func TestErrors(t *testing.T) {
 			"fleet.yml:2:31: user is given twice, first at fleet.yml:2:13"}},
 		{"an option for a user", "ssh: {user: -oProxyCommand=x}\n", []string{
 			`fleet.yml:1:13: user: want a user's name, have "-oProxyCommand=x"`}},
-		{"a range in an address that is none", "hosts: {a: {address: \"192.0.2.[1-2]\"}}\n", []string{
-			"fleet.yml:1:22: address: [1-2] is no range, as [01:10] or [a:f]"}},
+		{"a range in an address that is none", "hosts: {a: {address: \"192.0.2.[1-]\"}}\n", []string{
+			"fleet.yml:1:22: address: [1-]: want numbers and ranges, as 01-10,17 or 0-20/5, or letters, as a:f"}},
 		{"a list for a number", "hosts: {a: {port: [22]}}\n", []string{
 			"fleet.yml:1:19: port: want a number from 1 to 65535, have a list"}},
 		{"what is no mapping to merge", "hosts: {a: {<<: b}}\n", []string{

@@ -3,88 +3,8 @@ package inventory
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
-
-// maxExpanded bounds the names that one range stands for: a slip in "[1:300]"
-// should be an error and not all of the memory.
-const maxExpanded = 1 << 16
-
-// expandRanges gives what a text with ranges stands for: "web[08:10]" is web08,
-// web09, web10 and "r[1:2][a:b]" is r1a, r1b, r2a, r2b. Both ends belong to a
-// range; numbers are as wide as the first one if that begins with a zero.
-func expandRanges(s string) ([]string, error) {
-	list := []string{""}
-	for left := s; ; {
-		before, rest, found := strings.Cut(left, "[")
-		if strings.Contains(before, "]") {
-			return nil, fmt.Errorf("%q: a ] without a [", s)
-		}
-		for i := range list {
-			list[i] += before
-		}
-		if !found {
-			return list, nil
-		}
-		inner, after, closed := strings.Cut(rest, "]")
-		if !closed {
-			return nil, fmt.Errorf("%q: a [ without a ]", s)
-		}
-		steps, err := expandRange(inner)
-		if err != nil {
-			return nil, err
-		}
-		if len(list)*len(steps) > maxExpanded {
-			return nil, fmt.Errorf("range [%s]: it makes more than %d names", inner, maxExpanded)
-		}
-		longer := make([]string, 0, len(list)*len(steps))
-		for _, head := range list {
-			for _, step := range steps {
-				longer = append(longer, head+step)
-			}
-		}
-		list, left = longer, after
-	}
-}
-
-// expandRange counts from "01" to "10" or from "a" to "f".
-func expandRange(s string) ([]string, error) {
-	first, last, found := strings.Cut(s, ":")
-	switch {
-	case found && isLetter(first) && isLetter(last) && first <= last:
-		var list []string
-		for c := first[0]; c <= last[0]; c++ {
-			list = append(list, string(rune(c)))
-		}
-		return list, nil
-	case found && isDigits(first) && isDigits(last):
-		width := 0
-		if len(first) > 1 && first[0] == '0' || len(last) > 1 && last[0] == '0' {
-			if width = len(first); width != len(last) {
-				return nil, fmt.Errorf("range [%s]: both ends must have as many digits if one is padded with zeros", s)
-			}
-		}
-		from, err1 := strconv.Atoi(first)
-		to, err2 := strconv.Atoi(last)
-		switch {
-		case err1 != nil || err2 != nil || to-from >= maxExpanded:
-			return nil, fmt.Errorf("range [%s]: it makes more than %d names", s, maxExpanded)
-		case to < from:
-			return nil, fmt.Errorf("range [%s]: it ends before it begins", s)
-		}
-		list := make([]string, 0, to-from+1)
-		for n := from; n <= to; n++ {
-			list = append(list, fmt.Sprintf("%0*d", width, n))
-		}
-		return list, nil
-	}
-	return nil, fmt.Errorf("[%s] is no range, as [01:10] or [a:f]", s)
-}
-
-func isLetter(s string) bool {
-	return len(s) == 1 && ('a' <= s[0] && s[0] <= 'z' || 'A' <= s[0] && s[0] <= 'Z')
-}
 
 // scope is what the variables of a text mean. Without a host they are only
 // checked as far as they are the same on every host.

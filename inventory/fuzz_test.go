@@ -81,25 +81,3 @@ func FuzzSelect(f *testing.F) {
 		}
 	})
 }
-
-func FuzzRange(f *testing.F) {
-	for _, s := range []string{"web[01:03]", "[a:c][1:2]", "[1:65536]", "[1:", "]", "[]", "[09:10]", "[9:08]", "[1:2]]"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		list, err := expandRanges(s)
-		if err != nil {
-			if list != nil {
-				t.Errorf("expandRanges(%q) = %d names beside an error", s, len(list))
-			}
-			return
-		}
-		if len(list) == 0 || len(list) > maxExpanded {
-			t.Errorf("expandRanges(%q) = %d names", s, len(list))
-		}
-		// Two ranges side by side can give a name twice: "[1:11][1:11]".
-		if slices.Sort(list); strings.Count(s, "[") < 2 && len(slices.Compact(list)) < len(list) {
-			t.Errorf("expandRanges(%q) gives a name twice", s)
-		}
-	})
-}

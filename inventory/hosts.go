@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/vsfleet/vsfleet/internal/nodeset"
 )
 
 // hostSpec is an entry of hosts as its file gives it: one host or a range.
@@ -119,7 +121,7 @@ func (b *builder) host(d *decoder, k text, v *yaml.Node) {
 	))
 	spec.ssh.over(&block, b.clash(""))
 
-	names, err := expandRanges(k.value)
+	names, err := nodeset.Expand(k.value)
 	if err != nil {
 		d.add(k.pos, "", "host %v", err)
 		return
@@ -150,7 +152,7 @@ func (b *builder) addresses(d *decoder, k, address text, n int) []string {
 	list := []string{address.value}
 	// "[2001:db8::1]" is an address in brackets and no range.
 	if _, err := netip.ParseAddr(strings.Trim(address.value, "[]")); err != nil {
-		if list, err = expandRanges(address.value); err != nil {
+		if list, err = nodeset.Expand(address.value); err != nil {
 			d.add(address.pos, "", "address: %v", err)
 			return make([]string, n)
 		}
@@ -161,7 +163,7 @@ func (b *builder) addresses(d *decoder, k, address text, n int) []string {
 	case len(list) == 1 && (list[0] == "" || hasVariable(list[0])):
 		return slices.Repeat(list, n)
 	case len(list) == 1:
-		d.add(address.pos, fmt.Sprintf("give it a range of %d, as 203.0.113.[11:%d], or a variable, as ${host.name}.example.net", n, 10+n),
+		d.add(address.pos, fmt.Sprintf("give it a range of %d, as 203.0.113.[11-%d], or a variable, as ${host.name}.example.net", n, 10+n),
 			"address: %s is %d hosts, which cannot have the one address %s", k.value, n, list[0])
 	default:
 		d.add(address.pos, "", "address: %s is %d hosts, but %s is %d addresses", k.value, n, address.value, len(list))

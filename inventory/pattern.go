@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/nodeset"
 )
 
 // Instance is one guest on one host.
@@ -19,9 +21,10 @@ type Instance struct {
 //
 //	all, *             every host
 //	web                a host, or the hosts of a group
-//	web*, db?, db[12]  those whose name, or whose group's name, matches
+//	web*, db?, db[!a]  those whose name, or whose group's name, matches
 //	~web\d+\.eu        the same by regular expression, from the name's start
-//	web[01:03]         web01, web02 and web03, all of which must exist
+//	web[01-03,07]      web01, web02, web03 and web07, all of which must exist
+//	web[0-20/5]        a set with a step; see package nodeset for all forms
 //	@file              what the lines of a file name
 //	site=fra,role!=db,rack in (a,b),rack notin (c)
 //	                   hosts with labels for which all of it is true
@@ -41,7 +44,7 @@ func (inv *Inventory) Select(pattern string) ([]*Host, error) {
 }
 
 // SelectGuests gives the guests that "HOSTS/GUESTS" names, by host and name:
-// HOSTS is a pattern as for Select, GUESTS a name or a glob. "GUESTS" alone
+// HOSTS is a pattern as for Select, GUESTS a name, a set or a glob. "GUESTS" alone
 // means on all hosts. Several are separated by commas.
 func (inv *Inventory) SelectGuests(pattern string) ([]Instance, error) {
 	u := inv.hosts
@@ -84,11 +87,29 @@ func (inv *Inventory) SelectGuests(pattern string) ([]Instance, error) {
 	return list, nil
 }
 
-// chooseGuests adds those that a name or a glob names.
+// chooseGuests adds those that a name, a set or a glob names.
 func chooseGuests(hosts []*Host, name, item string, chosen map[*Guest]bool, u *universe) error {
 	if name == "" {
 		return &Error{Msg: fmt.Sprintf("pattern %q names no guest", item)}
 	}
+	names, err := nodeset.ExpandGlob(name)
+	if err != nil {
+		return &Error{Msg: fmt.Sprintf("pattern %q: %v", item, err)}
+	}
+	for _, one := range names {
+		what := fmt.Sprintf("%q", item)
+		if one != name {
+			what = fmt.Sprintf("%s of %q", one, item)
+		}
+		if err := chooseGuest(hosts, one, what, chosen, u); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chooseGuest adds those that a name or a glob without sets names.
+func chooseGuest(hosts []*Host, name, what string, chosen map[*Guest]bool, u *universe) error {
 	matches, err := glob(name)
 	if err != nil {
 		return err
@@ -115,7 +136,7 @@ func chooseGuests(hosts []*Host, name, item string, chosen map[*Guest]bool, u *u
 	if u.host(name) != nil || u.groups[name] != nil {
 		hint = fmt.Sprintf("for all guests there: %s/*", name)
 	}
-	return &Error{Msg: fmt.Sprintf("no guest matches %q", item), Hint: hint}
+	return &Error{Msg: "no guest matches " + what, Hint: hint}
 }
 
 // universe is what patterns are matched against. Sets of hosts are by index.
@@ -287,30 +308,23 @@ func (u *universe) matchTerm(t term) ([]bool, *Error) {
 			return nil, &Error{Msg: fmt.Sprintf("pattern %q: %v", t.name, err)}
 		}
 		return u.matchNames(t.name, re.MatchString)
-	case hasRange(t.name):
-		names, err := expandRanges(t.name)
-		if err != nil {
-			return nil, &Error{Msg: "pattern " + err.Error()}
-		}
-		set := make([]bool, len(u.hosts))
-		for _, name := range names {
-			one, err := u.matchName(name)
-			if err != nil {
-				err.Msg += " of " + t.name
-				return nil, err
-			}
-			union(set, one)
-		}
-		return set, nil
 	}
-	return u.matchName(t.name)
-}
-
-// hasRange tells "web[01:03]" from the glob "web[12]".
-func hasRange(s string) bool {
-	_, rest, _ := strings.Cut(s, "[")
-	inner, _, _ := strings.Cut(rest, "]")
-	return strings.Contains(inner, ":")
+	names, err := nodeset.ExpandGlob(t.name)
+	if err != nil {
+		return nil, &Error{Msg: fmt.Sprintf("pattern %q: %v", t.name, err)}
+	}
+	set := make([]bool, len(u.hosts))
+	for _, name := range names {
+		one, err := u.matchName(name)
+		if err != nil {
+			if name != t.name {
+				err.Msg += " of " + t.name
+			}
+			return nil, err
+		}
+		union(set, one)
+	}
+	return set, nil
 }
 
 // matchName is the set of a host's, a group's or a glob's name.

@@ -17,6 +17,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -88,7 +89,7 @@ func (a *app) confirm(ctx context.Context, guests []inventory.Instance) error {
 	for _, g := range guests {
 		names = append(names, g.Host.Name+"/"+g.Guest.Name)
 	}
-	all := view.Clean(view.Fold(names))
+	all := view.Clean(nodeset.Fold(names))
 	if !term.IsTerminal(int(os.Stdin.Fd())) || !a.stderr.Terminal {
 		return usage("to delete them: --yes")(fmt.Errorf("%s would be deleted with all that they hold, and there is no terminal to ask", all))
 	}

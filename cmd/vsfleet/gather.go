@@ -12,6 +12,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/internal/nodeset"
 )
 
 // said is what a command said on one host or in one guest.
@@ -132,7 +133,7 @@ func writeSaid(w io.Writer, records []said) error {
 		places[key] = append(places[key], r.where())
 	}
 	for _, key := range order {
-		heading := view.Clean(view.Fold(places[key]))
+		heading := view.Clean(nodeset.Fold(places[key]))
 		if key.exit != 0 {
 			heading += fmt.Sprintf(" (exit status %d)", key.exit)
 		}

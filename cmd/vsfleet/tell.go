@@ -9,6 +9,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -36,7 +37,7 @@ func (a *app) sayForeign(report *rollout.Report) {
 		}
 	}
 	for _, guest := range order {
-		fmt.Fprintf(a.stderr, "%s: guest %s is not in the inventory: left alone\n", view.Clean(view.Fold(hosts[guest])), view.Clean(guest))
+		fmt.Fprintf(a.stderr, "%s: guest %s is not in the inventory: left alone\n", view.Clean(nodeset.Fold(hosts[guest])), view.Clean(guest))
 	}
 }
 

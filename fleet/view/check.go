@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -67,7 +68,7 @@ func (o Output) writeCheck(w io.Writer, hosts []HostCheck) error {
 		case r.Required:
 			mark = o.paint(red, "MISSING")
 		}
-		fmt.Fprintf(out, "%s: %s %s: %s\n", Clean(Fold(lacking[r])), mark, Clean(r.Name), Clean(r.Detail))
+		fmt.Fprintf(out, "%s: %s %s: %s\n", Clean(nodeset.Fold(lacking[r])), mark, Clean(r.Name), Clean(r.Detail))
 		for _, line := range [][2]string{{"for", r.For}, {"lost", r.Lost}, {"cure", r.Cure}} {
 			if line[1] != "" {
 				fmt.Fprintf(out, "    %s: %s\n", line[0], Clean(line[1]))

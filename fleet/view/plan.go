@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -77,7 +78,7 @@ func (o Output) writePlan(w io.Writer, plans []HostPlan) error {
 		hosts[b.String()] = append(hosts[b.String()], p.Host)
 	}
 	for _, steps := range order {
-		fmt.Fprintf(out, "%s\n%s", o.paint(bold, Clean(Fold(hosts[steps]))), steps)
+		fmt.Fprintf(out, "%s\n%s", o.paint(bold, Clean(nodeset.Fold(hosts[steps]))), steps)
 	}
 	var parts []string
 	if changing > 0 {

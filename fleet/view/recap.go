@@ -5,6 +5,8 @@ import (
 	"io"
 	"regexp"
 	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/nodeset"
 )
 
 // Class is what came of a host in a run.
@@ -60,7 +62,7 @@ func Recap(o Output, results []Result) error {
 		}
 		part := o.paint(c.ink, fmt.Sprintf("%s %d", c.class, len(hosts)))
 		if c.named {
-			part += " (" + Clean(Fold(hosts)) + ")"
+			part += " (" + Clean(nodeset.Fold(hosts)) + ")"
 		}
 		parts = append(parts, part)
 	}
@@ -105,7 +107,7 @@ func Errors(o Output, results []Result) error {
 		if len(g.hosts) > 1 {
 			text = g.common
 		}
-		if _, err := fmt.Fprintf(o, "%s: %s\n", o.paint(red, Clean(Fold(g.hosts))), indented(text)); err != nil {
+		if _, err := fmt.Fprintf(o, "%s: %s\n", o.paint(red, Clean(nodeset.Fold(g.hosts))), indented(text)); err != nil {
 			return err
 		}
 	}

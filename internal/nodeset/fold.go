@@ -1,4 +1,4 @@
-package view
+package nodeset
 
 import (
 	"cmp"
@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Fold writes names of hosts as a node set: "db1,web[01-03,07].example.net".
+// Fold returns the names of hosts as a node set, "db1,web[01-03,07].example.net".
 // Names that differ in one number share a bracket, with leading zeros kept, and
 // all are sorted as people count: web2 before web10.
 func Fold(names []string) string {
@@ -41,7 +41,7 @@ type token struct {
 	n    uint64
 }
 
-// tokens takes a name apart. Strings of digits that fit no number stay text.
+// tokens takes a name apart. A number of more digits than Expand reads stays text.
 func tokens(name string) []token {
 	var out []token
 	start := 0 // of the text that is not yet in out
@@ -54,7 +54,7 @@ func tokens(name string) []token {
 			i++
 			continue
 		}
-		if n, err := strconv.ParseUint(name[i:end], 10, 63); err == nil {
+		if n, err := strconv.ParseUint(name[i:end], 10, 63); err == nil && end-i <= 18 {
 			out = append(out, token{text: name[start:i]}, token{text: name[i:end], n: n})
 			start = end
 		}
@@ -117,7 +117,9 @@ func foldAt(items [][]token, at int) [][]token {
 }
 
 // ranges writes sorted numbers as "1-3,7". A range runs on as long as counting
-// up from its first number, with its leading zeros, gives the next text.
+// up from its first number, with its leading zeros, gives the next text; where
+// these run out, at 99 and 100, another one begins, as both ends of a padded
+// range must have one width.
 func ranges(numbers []token) string {
 	slices.SortFunc(numbers, func(a, b token) int {
 		return cmp.Or(cmp.Compare(a.n, b.n), strings.Compare(a.text, b.text))
@@ -127,7 +129,8 @@ func ranges(numbers []token) string {
 		first, last := numbers[i], numbers[i]
 		for i++; i < len(numbers); i++ {
 			next := numbers[i]
-			if next.n != last.n+1 || next.text != fmt.Sprintf("%0*d", len(first.text), next.n) {
+			if next.n != last.n+1 || next.text != fmt.Sprintf("%0*d", len(first.text), next.n) ||
+				isPadded(first.text) && len(next.text) > len(first.text) {
 				break
 			}
 			last = next
