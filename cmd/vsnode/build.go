@@ -19,7 +19,7 @@ const buildUsage = `vserver NAME build -m METHOD [OPTIONS] [-- METHOD'S ARGUMENT
 
   -m METHOD               debootstrap (-- -d SUITE [-m MIRROR] [-s SCRIPT] [-- TOOL'S OPTIONS])
                           or template (-- -t ARCHIVE [-t ARCHIVE …])
-  --context N             2 to 49151; else the first free one from 20000
+  --context N             2 to 49151; else the first free one from 28672
   --hostname NAME
   --interface [NAME=][DEV:]ADDRESS[/PREFIX|/MASK]   repeatable; DEV "nodev": an address of the host's
   --netdev DEV --netmask MASK --netprefix PREFIX    for interfaces that do not say

@@ -20,12 +20,15 @@ const (
 )
 
 // Bounds of a context id (XID); 0 is the host itself, 1 was Linux-VServer's
-// watch context. Automatic ids start at FirstAutoContext: below 32768, as the
-// kernel's ping_group_range ends at id 2147483647, the last of context 32767.
+// watch context. Automatic ids are those from FirstAutoContext to
+// LastAutoContext: above the ids that systemd-nspawn -U and systemd-nsresourced
+// take (0x80000 to 0x6fffffff, contexts 8 to 28671), and below systemd's foreign
+// ids (context 32766) and the end of the kernel's ping_group_range (context 32767).
 const (
 	MinContext       = 2
 	MaxContext       = 49151
-	FirstAutoContext = 20000
+	FirstAutoContext = 28672
+	LastAutoContext  = 32765
 )
 
 // Mode is how a guest reaches the network.

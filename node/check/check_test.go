@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -113,6 +114,14 @@ func TestOtherHosts(t *testing.T) {
 			"ids of guests", want{api.No, "alice has ids of guest www (context 2)", "choose other contexts"}},
 		{"a directory service's range", "", fstest.MapFS{"etc/subuid": file("bob:3000000000:200000000\n"), "etc/vservers/.defaults/x": file("")},
 			"ids of guests", want{api.Yes, "context 45776 to 48828", ""}},
+		{"a machine of systemd-nspawn -U that runs", "", fstest.MapFS{"run/systemd/nspawn-uid/20054016": file(""), "etc/vservers/www/context": file("306\n")},
+			"ids of guests", want{api.No, "a machine of systemd-nspawn has ids of guest www (context 306)", "28672 to 32765"}},
+		{"a machine's tree that was shifted", "", fstest.MapFS{
+			"var/lib/machines/build":   {Mode: 0o755 | os.ModeDir, Sys: &syscall.Stat_t{Uid: 306 << 16}},
+			"etc/vservers/www/context": file("306\n")},
+			"ids of guests", want{api.No, "machine build of systemd-nspawn has ids of guest www (context 306)", ""}},
+		{"machines that meet no guest", "", fstest.MapFS{"run/systemd/nspawn-uid/20054016": file(""), "etc/vservers/www/context": file("28672\n")},
+			"ids of guests", want{api.Yes, "", ""}},
 
 		{"no listener", "", fstest.MapFS{"proc/net/tcp": file(tcpHeader)}, "ports for guests", want{api.Yes, "", ""}},
 		{"the sshd pitfall", "", fstest.MapFS{

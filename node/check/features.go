@@ -54,7 +54,7 @@ func features() []feature {
 		{"ports for guests", "no listener of the host on all addresses", false, wildcardListeners,
 			"guests on an address of this host cannot have these ports: who connects reaches the host", ""},
 		{"ids of guests", "ids of the host from context × 65536 on", false, idRanges,
-			"host users may become these guests' users", "choose other contexts, or change /etc/subuid and /etc/subgid"},
+			"these users and machines of the host may become the guests' users", "choose other contexts (those from 28672 to 32765 are free of systemd's), or change /etc/subuid and /etc/subgid"},
 		{"room for many guests", "inotify instances and process ids for all guests together", false, kernelLimits, "with many guests programs run into them", ""},
 		{"debootstrap", "building Debian and Ubuntu images here", false, tool("mmdebstrap", "debootstrap"),
 			"images of this kind are built on another host", "apt-get install mmdebstrap"},

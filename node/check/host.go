@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -79,10 +81,48 @@ func idRanges(s *System) finding {
 			}
 		}
 	}
+	for machine, xid := range s.machines() {
+		for name, guest := range guests {
+			if guest == xid {
+				bad = append(bad, fmt.Sprintf("%s of systemd-nspawn has ids of guest %s (context %d)", machine, name, xid))
+			}
+		}
+	}
 	if bad != nil {
+		slices.Sort(bad)
 		return no("%s", strings.Join(bad, ", "))
 	}
 	return yes("%s", strings.Join(taken, ", "))
+}
+
+// machines are the contexts whose ids systemd-nspawn -U gave to a machine: it
+// locks the first id of one that runs, and owns by it the tree of another.
+func (s *System) machines() map[string]int {
+	found := map[string]int{}
+	add := func(machine string, uid uint64) {
+		if xid := int(uid / idsPerGuest); xid >= api.MinContext && xid <= api.MaxContext {
+			found[machine] = xid
+		}
+	}
+	if locks, err := fs.ReadDir(s.Files, "run/systemd/nspawn-uid"); err == nil {
+		for _, e := range locks {
+			if uid, err := strconv.ParseUint(e.Name(), 10, 32); err == nil {
+				add("a machine", uid)
+			}
+		}
+	}
+	if trees, err := fs.ReadDir(s.Files, "var/lib/machines"); err == nil {
+		for _, e := range trees {
+			info, err := e.Info()
+			if err != nil {
+				continue // gone meanwhile
+			}
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				add("machine "+e.Name(), uint64(st.Uid))
+			}
+		}
+	}
+	return found
 }
 
 // contexts are those of the configured guests, by name.

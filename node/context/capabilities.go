@@ -2,6 +2,8 @@ package context
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -19,12 +21,20 @@ const capNames = "chown dac_override dac_read_search fowner fsetid kill setgid s
 	"sys_tty_config mknod lease audit_write audit_control setfcap mac_override mac_admin syslog " +
 	"wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore"
 
-// ParseCaps reads the lines of a bcapabilities file: names with or without
-// CAP_, in either case, several in a line by commas. Names narrow the set to
-// those named; names with ! or ~ before them are taken from it; without any
-// name the set is AllCaps.
+// DefaultCaps is what a guest has whose configuration does not say otherwise.
+const DefaultCaps = AllCaps
+
+// InitCaps is what a distribution's init does not boot without: systemd drops
+// privileges of services and mounts, every login sets ids.
+const InitCaps CapSet = 1<<0 | 1<<1 | 1<<3 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<21 // chown to setpcap, sys_admin
+
+// ParseCaps reads a bcapabilities file as util-vserver does: names add to the
+// default set, names with ! or ~ before them are taken from the set. A name may
+// have CAP_ before it, in either case; ^N is the capability of that number. A
+// line may hold several names, separated by commas or blanks. Later words
+// override earlier ones.
 func ParseCaps(lines []string) (CapSet, error) {
-	var named, taken CapSet
+	set := DefaultCaps
 	for _, line := range lines {
 		for _, word := range strings.FieldsFunc(line, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' }) {
 			name := strings.TrimLeft(word, "!~")
@@ -33,24 +43,35 @@ func ParseCaps(lines []string) (CapSet, error) {
 				return 0, err
 			}
 			if name != word {
-				taken |= bit
+				set &^= bit
 			} else {
-				named |= bit
+				set |= bit
 			}
 		}
 	}
-	if named == 0 {
-		named = AllCaps
-	}
-	return named &^ taken, nil
+	return set, nil
 }
 
 func capBit(name string) (CapSet, error) {
-	low := strings.TrimPrefix(strings.ToLower(name), "cap_")
-	for i, known := range strings.Fields(capNames) {
-		if known == low {
-			return 1 << i, nil
+	names := strings.Fields(capNames)
+	if number, ok := strings.CutPrefix(name, "^"); ok {
+		if n, err := strconv.Atoi(number); err == nil && n >= 0 && n < len(names) {
+			return 1 << n, nil
 		}
 	}
+	if i := slices.Index(names, strings.TrimPrefix(strings.ToLower(name), "cap_")); i >= 0 {
+		return 1 << i, nil
+	}
 	return 0, fmt.Errorf("unknown capability %q (see capabilities(7))", name)
+}
+
+// String names the capabilities of a set.
+func (c CapSet) String() string {
+	var in []string
+	for i, name := range strings.Fields(capNames) {
+		if c&(1<<i) != 0 {
+			in = append(in, strings.ToUpper(name))
+		}
+	}
+	return strings.Join(in, ", ")
 }

@@ -90,7 +90,7 @@ func TestAdministratorsFilesSurviveAChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{
-		"bcapabilities": "~SYS_TIME\n", "cgroup/io.weight": "50\n", "scripts/pre-start": "#!/bin/sh\n", "fstab": "none /tmp tmpfs size=16m 0 0\n",
+		"bcapabilities": "~MKNOD\n", "cgroup/io.weight": "50\n", "scripts/pre-start": "#!/bin/sh\n", "fstab": "none /tmp tmpfs size=16m 0 0\n",
 	} {
 		path := filepath.Join(p.config("www"), name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
@@ -111,7 +111,7 @@ func TestAdministratorsFilesSurviveAChange(t *testing.T) {
 	if d := cmp.Diff([]string{"fstab", "scripts/pre-start"}, c.Unknown); d != "" {
 		t.Errorf("unknown files: %s", d)
 	}
-	if c.Cgroup["io.weight"] != "50" || c.Caps&(1<<25) != 0 {
+	if c.Cgroup["io.weight"] != "50" || c.Caps&(1<<27) != 0 {
 		t.Errorf("cgroup %v, capabilities %x", c.Cgroup, c.Caps)
 	}
 	left, err := filepath.Glob(p.ConfigDir + "/.*")

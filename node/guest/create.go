@@ -130,12 +130,12 @@ func freeContext(all []api.Guest) (int, error) {
 	for _, g := range all {
 		used[g.Context] = true
 	}
-	for xid := api.FirstAutoContext; xid <= api.MaxContext; xid++ {
+	for xid := api.FirstAutoContext; xid <= api.LastAutoContext; xid++ {
 		if !used[xid] {
 			return xid, nil
 		}
 	}
-	return 0, fmt.Errorf("no automatic context is free from %d to %d: give one", api.FirstAutoContext, api.MaxContext)
+	return 0, fmt.Errorf("no automatic context is free from %d to %d: give one", api.FirstAutoContext, api.LastAutoContext)
 }
 
 // check refuses what no configuration may say.
