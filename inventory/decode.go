@@ -1,15 +1,12 @@
 package inventory
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -39,67 +36,25 @@ type key struct {
 }
 
 // parse reads the one document of a file, or reports why it cannot.
-func (d *decoder) parse(data []byte) (root *yaml.Node) {
-	top := Position{File: d.file, Line: 1, Column: 1}
-	// yaml.v3 panics with "internal error" on some malformed comments instead
-	// of returning an error; to whoever wrote the file it is the same thing.
-	defer func() {
-		if p := recover(); p != nil {
-			d.add(top, "", "not readable as YAML: %v", p)
-			root = nil
-		}
-	}()
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	var doc, next yaml.Node
-	switch err := dec.Decode(&doc); {
+func (d *decoder) parse(data []byte) *yaml.Node {
+	doc, err := parseYAML(data)
+	switch {
 	case errors.Is(err, io.EOF):
-		d.add(top, "it wants at least hosts: {NAME: {address: …}}", "the file is empty")
+		d.add(Position{File: d.file, Line: 1, Column: 1}, "it wants at least hosts: {NAME: {address: …}}", "the file is empty")
+		return nil
+	case errors.Is(err, errSecondDocument):
+		d.add(d.at(doc), "give each document a file of its own and name each with -i", "%v", err)
 		return nil
 	case err != nil:
 		d.syntax(data, err)
 		return nil
 	}
-	switch err := dec.Decode(&next); {
-	case err == nil:
-		d.add(d.at(&next), "give each document a file of its own and name each with -i", "a second document begins here; an inventory file is one document")
-		return nil
-	case !errors.Is(err, io.EOF):
-		d.syntax(data, err)
+	root := doc.Content[0]
+	if what := foreign(root); what != "" {
+		d.add(d.at(root), "an inventory of vsfleet has hosts, groups, images and guests at its top, as in docs/inventory.md", "this looks like %s", what)
 		return nil
 	}
-	return doc.Content[0]
-}
-
-// syntax reports an error of the YAML parser, which gives its place as text,
-// and not always.
-func (d *decoder) syntax(data []byte, err error) {
-	pos := Position{File: d.file, Line: 1, Column: 1}
-	msg := strings.TrimPrefix(err.Error(), "yaml: ")
-	if rest, ok := strings.CutPrefix(msg, "line "); ok {
-		if num, what, ok := strings.Cut(rest, ": "); ok {
-			if line, err := strconv.Atoi(num); err == nil {
-				pos.Line, msg = line, what
-			}
-			// What its parser says counts lines from 0, what its scanner says from 1.
-			if strings.HasPrefix(msg, "did not find expected ") || msg == "found undefined tag handle" {
-				pos.Line++
-			}
-		}
-	}
-	at := -1
-	if name, ok := strings.CutPrefix(msg, "unknown anchor '"); ok {
-		name, _, _ = strings.Cut(name, "'")
-		at = bytes.Index(data, []byte("*"+name))
-	} else if strings.Contains(msg, "UTF-8") || msg == "control characters are not allowed" {
-		at = bytes.IndexFunc(data, func(c rune) bool {
-			return c == utf8.RuneError || unicode.IsControl(c) && c != '\n' && c != '\r' && c != '\t'
-		})
-	}
-	if at >= 0 {
-		pos.Line = 1 + bytes.Count(data[:at], []byte("\n"))
-		pos.Column = at - bytes.LastIndexByte(data[:at], '\n')
-	}
-	d.add(pos, "", "not readable as YAML: %s", msg)
+	return root
 }
 
 func (d *decoder) at(n *yaml.Node) Position {
@@ -127,9 +82,13 @@ func (d *decoder) wrong(name string, n *yaml.Node, want string) {
 	case isNull(n):
 		have = "nothing"
 	default:
-		have = strconv.Quote(n.Value)
+		have = strconv.Quote(short(n.Value))
 	}
-	d.add(d.at(n), "", "%s: want %s, have %s", name, want, have)
+	hint := ""
+	if m := noSpaceValue.FindStringSubmatch(n.Value); m != nil && n.Style == 0 && strings.HasPrefix(want, "a mapping") {
+		hint = fmt.Sprintf("a space is missing behind the colon: %s: %s", m[1], short(m[2]))
+	}
+	d.add(d.at(n), hint, "%s: want %s, have %s", name, want, have)
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
@@ -204,16 +163,23 @@ func (d *decoder) fields(name string, n *yaml.Node, want string, keys []key) map
 			keys[i].read(k.value, v)
 			return
 		}
+		// Kept for the anchors that others refer to, as in Compose files.
+		if strings.HasPrefix(k.value, "x-") {
+			return
+		}
 		names := make([]string, len(keys))
 		for i, known := range keys {
 			names[i] = known.name
 		}
 		hint := d.didYouMean(k.value, names)
+		if m := noSpaceValue.FindStringSubmatch(k.value); m != nil && slices.Contains(names, m[1]) {
+			hint = fmt.Sprintf("a space is missing behind the colon: %s: %s", m[1], short(m[2]))
+		}
 		if hint == "" {
 			slices.Sort(names)
 			hint = "known here: " + strings.Join(names, ", ")
 		}
-		d.add(k.pos, hint, "unknown key %q", k.value)
+		d.add(k.pos, hint, "unknown key %q", short(k.value))
 	})
 }
 

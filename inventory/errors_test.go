@@ -50,20 +50,52 @@ func TestErrors(t *testing.T) {
 		{"a text at the top", "hosts\n", []string{
 			`fleet.yml:1:1: an inventory: want a mapping with hosts, groups, images and guests, have "hosts"`}},
 		{"no YAML", "hosts: {a: {}\nimages: {}\n", []string{
-			"fleet.yml:2:1: not readable as YAML: did not find expected ',' or '}'"}},
+			"fleet.yml:1:1: not readable as YAML: did not find expected ',' or '}' (is a { or a [ not closed, or a text with a colon or a comma not in quotes?)"}},
 		{"no YAML further down", "ssh: {}\nimages: {}\nhosts: {a: {}\n", []string{
-			"fleet.yml:3:1: not readable as YAML: did not find expected ',' or '}'"}},
+			"fleet.yml:3:1: not readable as YAML: did not find expected ',' or '}' (is a { or a [ not closed, or a text with a colon or a comma not in quotes?)"}},
 		{"bytes that are no text", "hosts:\n  a: \xff\n", []string{
 			"fleet.yml:2:6: not readable as YAML: invalid leading UTF-8 octet"}},
 		{"a guest that is a text", base + "  www: here\n", []string{
 			`fleet.yml:4:8: guest www: want a mapping, as {on: web, image: bookworm}, have "here"`}},
 		{"a tab", "hosts:\n\ta: {}\n", []string{
-			"fleet.yml:2:1: not readable as YAML: found character that cannot start any token"}},
+			"fleet.yml:2:1: a tab: YAML indents with spaces alone"}},
+		{"a tab among spaces", "hosts:\n  a:\n  \tport: 22\n", []string{
+			"fleet.yml:3:3: a tab: YAML indents with spaces alone"}},
+		{"a key indented as none above it", "hosts:\n  a:\n    port: 22\n   user: root\n  b: {}\n", []string{
+			"fleet.yml:4:4: the indentation of this line fits none of the lines above (indent it as its neighbours)"}},
+		{"a key indented below a value", "hosts:\n  a:\n    port: 22\n      user: root\n", []string{
+			"fleet.yml:4:7: this line is indented below a value, which can have nothing below it (indent it as the line above)"}},
+		{"a key at the end of a long file indented as none above it", "hosts:\n" + strings.Repeat("  a: &a {port: 22}\n  b:\n    user: root\n", 300) + " c: {}\n", []string{
+			"fleet.yml:902:2: the indentation of this line fits none of the lines above (indent it as its neighbours)"}},
+		{"two colons in a line", "hosts:\n  a:\n    labels: x: y\n", []string{
+			"fleet.yml:3:5: not readable as YAML: mapping values are not allowed in this context (put a text with a colon and a space in it in quotes)"}},
+		{"no space behind a colon", "hosts:\n  a:\n    address:192.0.2.1\n    port: 22\n", []string{
+			"fleet.yml:3:5: no space behind the colon of address (write address: …)"}},
+		{"no space behind the only colon", "hosts:\n  a:\n    address:192.0.2.1\n", []string{
+			`fleet.yml:3:5: host a: want a mapping, as {address: 203.0.113.11}, have "address:192.0.2.1" (a space is missing behind the colon: address: 192.0.2.1)`}},
+		{"no space behind a colon in braces", "hosts:\n  a: {address:192.0.2.1}\n", []string{
+			`fleet.yml:2:7: unknown key "address:192.0.2.1" (a space is missing behind the colon: address: 192.0.2.1)`}},
+		{"an address that begins with a colon in braces", "hosts:\n  a: {address: ::ffff:192.0.2.1}\n", []string{
+			`fleet.yml:2:16: ::ffff:192.0.2.1: a text that begins with a colon must be in quotes (write "::ffff:192.0.2.1")`}},
+		{"a text that begins with what YAML keeps", "hosts:\n  a: {user: @root}\n", []string{
+			"fleet.yml:2:13: a text cannot begin with @ (put it in quotes)"}},
+		{"a quote that is not closed", "hosts:\n  a: {user: \"root}\n", []string{
+			"fleet.yml:2:3: not readable as YAML: found unexpected end of stream (is a quote not closed?)"}},
+		{"Ansible's inventory as INI", "[web]\nweb1 ansible_host=192.0.2.1\n", []string{
+			"fleet.yml:1:1: this looks like an INI file, as Ansible's inventories (an inventory is YAML, as in docs/inventory.md)"}},
+		{"Ansible's inventory of hosts alone", "web1 ansible_host=192.0.2.1\nweb2 ansible_password=secret\n", []string{
+			"fleet.yml:1:1: this looks like an Ansible inventory (INI) (an inventory of vsfleet has hosts, groups, images and guests at its top, as in docs/inventory.md)"}},
+		{"Ansible's inventory as YAML", "all:\n  hosts: {a: }\n", []string{
+			"fleet.yml:1:1: this looks like an Ansible inventory (YAML) (an inventory of vsfleet has hosts, groups, images and guests at its top, as in docs/inventory.md)"}},
+		{"a playbook", "- hosts: all\n  tasks: []\n", []string{
+			"fleet.yml:1:1: this looks like an Ansible playbook (an inventory of vsfleet has hosts, groups, images and guests at its top, as in docs/inventory.md)"}},
+		{"a text of several lines", "BEGIN PRIVATE KEY\n  " + strings.Repeat("secret", 40) + "\n", []string{
+			"fleet.yml:1:1: an inventory: want a mapping with hosts, groups, images and guests, have \"BEGIN PRIVATE KEY " + strings.Repeat("secret", 7) + "…\""}},
 		{"an anchor that is not there", "hosts:\n  a: *b\n", []string{
 			"fleet.yml:2:6: not readable as YAML: unknown anchor 'b' referenced"}},
 
 		{"a second document that is no YAML", "hosts: {a: {}}\n---\nb: [\n", []string{
-			"fleet.yml:4:1: not readable as YAML: did not find expected node content"}},
+			"fleet.yml:3:1: not readable as YAML: did not find expected node content"}},
 
 		// Keys.
 		{"an unknown key", "hosts:\n  a: {adress: 192.0.2.1}\n", []string{

@@ -303,6 +303,15 @@ func prefixes(list ...string) []netip.Prefix {
 	return out
 }
 
+func TestKeysForAnchors(t *testing.T) {
+	inv := mustLoad(t, "x-web: &web\n  labels: {site: fra}\n  x-note: of the block itself\nhosts:\n  a: {<<: *web, port: 23}\n  x-1: *web\n")
+	for i, want := range []string{"a", "x-1"} { // where names are free, x- is a name
+		if h := inv.Hosts[i]; h.Name != want || h.Labels["site"] != "fra" {
+			t.Errorf("host %s with labels %v", h.Name, h.Labels)
+		}
+	}
+}
+
 func TestWhatGuestsOfOneHostMayShare(t *testing.T) {
 	for _, row := range []struct{ name, text string }{
 		{"one context on two hosts", "  a: {on: h1, image: deb, context: 5}\n  b: {on: h2, image: deb, context: 5}\n"},

@@ -75,7 +75,21 @@ type report struct {
 }
 
 func (r *report) add(pos Position, hint, format string, args ...any) {
-	r.list = append(r.list, &Error{Pos: pos, Msg: fmt.Sprintf(format, args...), Hint: hint})
+	r.list = append(r.list, &Error{Pos: pos, Msg: bounded(fmt.Sprintf(format, args...)), Hint: bounded(hint)})
+}
+
+// longestMessage is more than any message of ours that shows one short value.
+const longestMessage = 300
+
+// bounded cuts a message that shows a long value: a file that was named by
+// mistake may hold anything, and should not be printed for it.
+func bounded(msg string) string {
+	for i := range msg {
+		if i >= longestMessage {
+			return msg[:i] + "…"
+		}
+	}
+	return msg
 }
 
 // once is add for values that are looked at again for every host: what is

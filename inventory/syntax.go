@@ -1,0 +1,251 @@
+package inventory
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// syntax reports an error of the YAML parser. It gives its place as text, not
+// always, and often that of the block in which the mistake is; and its words
+// are for those who know YAML's grammar.
+func (d *decoder) syntax(data []byte, err error) {
+	msg, line := splitSyntax(err)
+	if at := badByte(data, msg); at >= 0 {
+		pos := Position{File: d.file, Line: 1 + bytes.Count(data[:at], []byte("\n"))}
+		pos.Column = at - bytes.LastIndexByte(data[:at], '\n')
+		d.add(pos, "", "not readable as YAML: %s", msg)
+		return
+	}
+	if i := firstMatch(data, iniSection); i > 0 {
+		d.add(Position{File: d.file, Line: i, Column: 1}, "an inventory is YAML, as in docs/inventory.md",
+			"this looks like an INI file, as Ansible's inventories")
+		return
+	}
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	line = failingLine(lines, msg, line)
+	c := explainSyntax(lines, line, msg)
+	d.add(Position{File: d.file, Line: c.line, Column: c.column}, c.hint, "%s", c.msg)
+}
+
+// splitSyntax takes "yaml: line 3: …" apart.
+func splitSyntax(err error) (msg string, line int) {
+	msg, line = strings.TrimPrefix(err.Error(), "yaml: "), 1
+	rest, found := strings.CutPrefix(msg, "line ")
+	num, what, ok := strings.Cut(rest, ": ")
+	if n, err := strconv.Atoi(num); found && ok && err == nil {
+		return what, max(n, 1)
+	}
+	return msg, line
+}
+
+// badByte is the offset of what is not text or no anchor, or -1.
+func badByte(data []byte, msg string) int {
+	if name, ok := strings.CutPrefix(msg, "unknown anchor '"); ok {
+		name, _, _ = strings.Cut(name, "'")
+		return bytes.Index(data, []byte("*"+name))
+	}
+	if !strings.Contains(msg, "UTF-8") && msg != "control characters are not allowed" {
+		return -1
+	}
+	return bytes.IndexFunc(data, func(c rune) bool {
+		return c == utf8.RuneError || unicode.IsControl(c) && c != '\n' && c != '\r' && c != '\t'
+	})
+}
+
+// failingLine is the first line with which the text up to it fails as the
+// whole does: the parser names the line where the block began, not before
+// which the mistake cannot be.
+func failingLine(lines [][]byte, msg string, from int) int {
+	from = min(max(from-1, 1), len(lines)) // its scanner counts from 1, its parser from 0
+	n := sort.Search(len(lines)-from, func(i int) bool {
+		got, err := parseYAML(bytes.Join(lines[:from+i], nil))
+		if got != nil || err == nil {
+			return false
+		}
+		what, _ := splitSyntax(err)
+		return what == msg
+	})
+	return from + n
+}
+
+// parseYAML gives the first document of a file, or why there is none.
+func parseYAML(data []byte) (doc *yaml.Node, err error) {
+	// yaml.v3 panics with "internal error" on some malformed comments instead
+	// of returning an error; to whoever wrote the file it is the same thing.
+	defer func() {
+		if p := recover(); p != nil {
+			doc, err = nil, fmt.Errorf("%v", p)
+		}
+	}()
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	var first, next yaml.Node
+	if err := dec.Decode(&first); err != nil {
+		return nil, err
+	}
+	switch err := dec.Decode(&next); {
+	case err == nil:
+		return &next, errSecondDocument
+	case !errors.Is(err, io.EOF):
+		return nil, err
+	}
+	return &first, nil
+}
+
+var errSecondDocument = errors.New("a second document begins here; an inventory file is one document")
+
+// complaint is a syntax error as a person who is no parser would put it.
+type complaint struct {
+	line, column int
+	msg, hint    string
+}
+
+var (
+	iniSection   = regexp.MustCompile(`^\[[A-Za-z0-9_.:-]+\]\s*$`)
+	noSpace      = regexp.MustCompile(`^\s*(?:- )?([A-Za-z_]+):[^\s:/]`)
+	noSpaceValue = regexp.MustCompile(`^([A-Za-z_]+):(\S+)$`)
+	badStart     = regexp.MustCompile("(?:^|[:,\\[{-]) *([@`%])")
+	colonStart   = regexp.MustCompile(`[:,\[{-]\s+(::?[^\s,}\]]*)`)
+)
+
+// explainSyntax looks at the line at fault for what people get wrong.
+func explainSyntax(lines [][]byte, number int, msg string) complaint {
+	text := func(i int) string {
+		if i < 1 || i > len(lines) {
+			return ""
+		}
+		return strings.TrimRight(string(lines[i-1]), "\r\n")
+	}
+	line := text(number)
+	indent := len(line) - len(strings.TrimLeft(line, " \t"))
+	c := complaint{line: number, column: indent + 1, msg: "not readable as YAML: " + msg}
+	if tab := strings.IndexByte(line[:indent], '\t'); tab >= 0 {
+		c.column, c.msg = tab+1, "a tab: YAML indents with spaces alone"
+		return c
+	}
+	switch {
+	case strings.HasPrefix(msg, "found character that cannot start"):
+		if at := badStart.FindStringSubmatchIndex(line); at != nil {
+			c.column, c.msg = at[2]+1, fmt.Sprintf("a text cannot begin with %s", line[at[2]:at[3]])
+			c.hint = "put it in quotes"
+		}
+	case strings.HasPrefix(msg, "mapping values are not allowed"):
+		above := number - 1
+		for above > 0 && strings.TrimSpace(text(above)) == "" {
+			above--
+		}
+		switch m := noSpace.FindStringSubmatch(text(above)); {
+		case m != nil:
+			up := text(above)
+			c = complaint{above, indentation(up) + 1, "no space behind the colon of " + m[1], fmt.Sprintf("write %s: …", m[1])}
+		case strings.Count(line, ": ") > 1:
+			c.hint = "put a text with a colon and a space in it in quotes"
+		case above > 0 && indent > indentation(text(above)):
+			c.msg, c.hint = "this line is indented below a value, which can have nothing below it", "indent it as the line above"
+		default:
+			c.hint = "put a text with a colon and a space in it in quotes"
+		}
+	case msg == "did not find expected key" && fitsNone(lines[:number-1], indent):
+		c.msg, c.hint = "the indentation of this line fits none of the lines above", "indent it as its neighbours"
+	case colonStart.MatchString(line):
+		at := colonStart.FindStringSubmatchIndex(line)
+		c.column, c.msg = at[2]+1, fmt.Sprintf("%s: a text that begins with a colon must be in quotes", short(line[at[2]:at[3]]))
+		c.hint = fmt.Sprintf("write %q", short(line[at[2]:at[3]]))
+	case strings.HasPrefix(msg, "did not find expected ','"):
+		c.hint = "is a { or a [ not closed, or a text with a colon or a comma not in quotes?"
+	case msg == "found unexpected end of stream":
+		c.hint = "is a quote not closed?"
+	}
+	return c
+}
+
+func indentation(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }
+
+// fitsNone reports whether a line that ends a block is indented as no block
+// above it.
+func fitsNone(above [][]byte, indent int) bool {
+	last, fits := 0, false
+	for _, line := range above {
+		if text := strings.TrimSpace(string(line)); text != "" && text[0] != '#' {
+			last = indentation(string(line))
+			fits = fits || last == indent
+		}
+	}
+	return indent < last && !fits
+}
+
+// firstMatch is the number of the first line that re matches, or 0.
+func firstMatch(data []byte, re *regexp.Regexp) int {
+	for i, line := range bytes.Split(data, []byte("\n")) {
+		if re.Match(line) {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// longestShown bounds how much of a file an error shows: what somebody took
+// for an inventory may hold secrets.
+const longestShown = 60
+
+// short is the beginning of the first line of s.
+func short(s string) string {
+	line, _, more := strings.Cut(s, "\n")
+	for i := range line {
+		if i >= longestShown {
+			line, more = line[:i], true
+			break
+		}
+	}
+	if more {
+		line += "…"
+	}
+	return line
+}
+
+// foreign recognises a file of Ansible's, and says what it is.
+func foreign(root *yaml.Node) string {
+	switch root.Kind {
+	case yaml.ScalarNode:
+		if strings.Contains(root.Value, "ansible_") {
+			return "an Ansible inventory (INI)"
+		}
+	case yaml.SequenceNode:
+		for _, play := range root.Content {
+			if hasKey(play, "hosts") || hasKey(play, "import_playbook") {
+				return "an Ansible playbook"
+			}
+		}
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(root.Content); i += 2 {
+			group := root.Content[i+1]
+			known := slices.Contains([]string{"ssh", "hosts", "groups", "images", "guests"}, root.Content[i].Value)
+			if !known && (hasKey(group, "hosts") || hasKey(group, "children")) {
+				return "an Ansible inventory (YAML)"
+			}
+		}
+	}
+	return ""
+}
+
+func hasKey(n *yaml.Node, name string) bool {
+	if n.Kind != yaml.MappingNode {
+		return false
+	}
+	for i := 0; i < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return true
+		}
+	}
+	return false
+}
