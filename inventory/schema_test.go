@@ -19,6 +19,7 @@ type schemaNode struct {
 	Types                any                    `json:"type"`
 	Properties           map[string]*schemaNode `json:"properties"`
 	AdditionalProperties json.RawMessage        `json:"additionalProperties"`
+	PatternProperties    map[string]*schemaNode `json:"patternProperties"`
 	PropertyNames        *schemaNode            `json:"propertyNames"`
 	Required             []string               `json:"required"`
 	Items                *schemaNode            `json:"items"`
@@ -111,6 +112,9 @@ func TestSchemaAllowsWhatTheLoaderReads(t *testing.T) {
 			t.Errorf("%s: %v", file, err)
 		}
 	}
+	if err := root.check(t, "x-a: [1]\nhosts: {a: {x-b: c}}"); err != nil {
+		t.Errorf("keys for anchors: %v", err)
+	}
 }
 
 func TestSchemaAndLoaderRefuseTheSame(t *testing.T) {
@@ -197,6 +201,11 @@ func (root *schemaNode) validObject(n *schemaNode, v map[string]any, at string) 
 			}
 		}
 		property := n.Properties[key]
+		for pattern, other := range n.PatternProperties {
+			if property == nil && regexp.MustCompile(pattern).MatchString(key) {
+				property = other
+			}
+		}
 		switch {
 		case property != nil:
 		case string(n.AdditionalProperties) == "false":
