@@ -50,7 +50,7 @@ func (a *app) register(cmd *cobra.Command) {
 	f.StringVar(&a.access.Identity, "private-key", "", "the same, as Ansible calls it")
 	f.StringVar(&a.access.KnownHosts, "known-hosts", "", "known_hosts `file`, whatever the inventory says")
 	f.StringVarP(&a.access.Jump, "jump", "J", "", "go through this `[user@]host[:port]`, whatever the inventory says")
-	f.BoolVarP(&a.access.Become, "become", "b", false, "become root by sudo, whatever the inventory says")
+	f.BoolVarP(&a.access.Become, "become", "b", false, "become root by sudo or doas, whatever the inventory says")
 	f.DurationVar(&a.connectTimeout, "connect-timeout", 10*time.Second, "how long to wait for a host's SSH server")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing but data and errors")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say all that hosts tell while they work")
@@ -137,8 +137,29 @@ func nearInventory(ctx context.Context) (string, error) {
 // labDir is where the lab of this machine is: VSFLEET_LAB, for who has several.
 func labDir() string { return cmp.Or(os.Getenv("VSFLEET_LAB"), lab.DefaultDir) }
 
-// hosts are those of the inventory that -l leaves.
+// hosts are those of the inventory that -l leaves, to be reached: what is wrong
+// on this machine is said before any of them is asked.
 func (a *app) hosts(ctx context.Context) (*inventory.Inventory, []*inventory.Host, error) {
+	inv, hosts, err := a.chosen(ctx)
+	if err == nil {
+		err = a.verify(ctx, hosts)
+	}
+	return inv, hosts, err
+}
+
+func (a *app) verify(ctx context.Context, hosts []*inventory.Host) error {
+	err := a.access.Verify(ctx, hosts)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return &usageError{err: err}
+	}
+	return nil
+}
+
+// chosen are the hosts of the inventory that -l leaves.
+func (a *app) chosen(ctx context.Context) (*inventory.Inventory, []*inventory.Host, error) {
 	inv, err := a.inventory(ctx)
 	if err != nil || a.limit == "" {
 		if err == nil && len(inv.Hosts) == 0 {
@@ -156,9 +177,21 @@ func (a *app) hosts(ctx context.Context) (*inventory.Inventory, []*inventory.Hos
 	return inv, hosts, nil
 }
 
-// guests are those that a pattern names and -l leaves.
+// guests are those that a pattern names and -l leaves, on hosts to be reached.
 func (a *app) guests(ctx context.Context, pattern string) ([]inventory.Instance, error) {
-	inv, hosts, err := a.hosts(ctx)
+	guests, err := a.chosenGuests(ctx, pattern)
+	if err != nil {
+		return nil, err
+	}
+	var hosts []*inventory.Host
+	for _, g := range guests {
+		hosts = append(hosts, g.Host)
+	}
+	return guests, a.verify(ctx, hosts)
+}
+
+func (a *app) chosenGuests(ctx context.Context, pattern string) ([]inventory.Instance, error) {
+	inv, hosts, err := a.chosen(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +209,7 @@ func (a *app) guests(ctx context.Context, pattern string) ([]inventory.Instance,
 
 // guest is the one that a pattern names.
 func (a *app) guest(ctx context.Context, pattern string) (inventory.Instance, error) {
-	guests, err := a.guests(ctx, pattern)
+	guests, err := a.chosenGuests(ctx, pattern)
 	switch {
 	case err != nil:
 		return inventory.Instance{}, err
@@ -188,7 +221,7 @@ func (a *app) guest(ctx context.Context, pattern string) (inventory.Instance, er
 		return inventory.Instance{}, usage("name one: %s", strings.Join(names, ", "))(
 			fmt.Errorf("%q is %d guests, this is for one", pattern, len(guests)))
 	}
-	return guests[0], nil
+	return guests[0], a.verify(ctx, []*inventory.Host{guests[0].Host})
 }
 
 // asTable refuses machine formats where there is no data to write in them.

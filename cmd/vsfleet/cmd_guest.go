@@ -129,13 +129,13 @@ the hosts, also those that the inventory does not know.`,
 		ValidArgsFunction: a.completeGuests,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			_, hosts, err := a.hosts(ctx)
+			_, hosts, err := a.chosen(ctx)
 			if err != nil {
 				return err
 			}
 			wanted := func(host, guest string) bool { return true }
 			if len(args) == 1 {
-				guests, err := a.guests(ctx, args[0])
+				guests, err := a.chosenGuests(ctx, args[0])
 				if err != nil {
 					return err
 				}
@@ -148,6 +148,9 @@ the hosts, also those that the inventory does not know.`,
 					chosen[[2]string{g.Host.Name, g.Guest.Name}] = true
 				}
 				wanted = func(host, guest string) bool { return chosen[[2]string{host, guest}] }
+			}
+			if err := a.verify(ctx, hosts); err != nil {
+				return err
 			}
 			return a.guestStatus(ctx, hosts, wanted)
 		},

@@ -97,7 +97,7 @@ func (a *app) inventoryList() *cobra.Command {
   vsfleet inventory list -l 'site=fra' --guests`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, hosts, err := a.hosts(cmd.Context())
+			_, hosts, err := a.chosen(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -26,7 +26,7 @@ front and the totals below. Context 0 is a host itself.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			inv, hosts, err := a.hosts(ctx)
+			inv, hosts, err := a.chosen(ctx)
 			if err != nil {
 				return err
 			}
@@ -38,6 +38,9 @@ front and the totals below. Context 0 is a host itself.`,
 			}
 			if err := view.Stat(view.Plain(discard{}), view.AsTable, nil, options); err != nil {
 				return &usageError{err: err} // a column that is not there: said before hosts are asked
+			}
+			if err := a.verify(ctx, hosts); err != nil {
+				return err
 			}
 			results := a.access.Stat(ctx, hosts, a.forks)
 			var stats []view.HostStat

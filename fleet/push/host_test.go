@@ -70,14 +70,16 @@ type host struct {
 	opts Options
 }
 
-// newHost starts one; login may hold lines of shell that run before a command.
-func newHost(t *testing.T, login string) *host {
+// newHost starts one; login may hold lines of shell that run before a command,
+// config lines of sshd_config.
+func newHost(t *testing.T, login string, config ...string) *host {
 	t.Helper()
 	t.Setenv("SSH_AUTH_SOCK", "")
 	commands := filepath.Join(t.TempDir(), "commands")
 	h := &host{t: t, opts: Options{Dir: filepath.Join(t.TempDir(), "vsnode"), Binaries: vsnode(t, "one")}}
 	h.Server = sshtest.Start(t, sshtest.Options{
-		Login: "echo >>" + commands + "\n" + login + "\n" + `exec sh -c "$SSH_ORIGINAL_COMMAND"`,
+		Config: config,
+		Login:  "echo >>" + commands + "\n" + login + "\n" + `exec sh -c "$SSH_ORIGINAL_COMMAND"`,
 	})
 	h.Dir = commands
 	return h

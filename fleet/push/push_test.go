@@ -60,6 +60,21 @@ func TestStart(t *testing.T) {
 	}
 }
 
+// vsnode serves in one session; everything else needs another.
+func TestAHostThatGivesOneSession(t *testing.T) {
+	h := newHost(t, "", "MaxSessions 1")
+	n := h.start()
+	for range 2 {
+		var out bytes.Buffer
+		if exit, err := n.Run(t.Context(), nil, &out, nil, "echo", "a", "b"); exit != 0 || err != nil || out.String() != "a|b" {
+			t.Errorf("exit %d, error %v, stdout %q", exit, err, &out)
+		}
+	}
+	if _, err := n.State(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // tools a host needs besides one that unpacks.
 var tools = []string{"sh", "find", "uname", "id", "mkdir", "chmod", "sha256sum", "sync", "mv", "rm", "ls", "grep", "cat", "printf"}
 

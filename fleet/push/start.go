@@ -109,7 +109,9 @@ func begin(ctx context.Context, conn *transport.Conn, dir string, carry []*binar
 	defer s.Close()
 	switch {
 	case err == nil:
-		return nil, g, nil
+		// To its end: where sshd gives one session (MaxSessions 1) the next is free then.
+		_, end := s.Wait(ctx)
+		return nil, g, end
 	case ctx.Err() != nil:
 		return nil, g, context.Cause(ctx)
 	case !errors.Is(err, io.EOF):

@@ -17,24 +17,36 @@ const maxMisses = 3
 // waited for.
 const endGrace = time.Second
 
-// Conn is a connection to a host. Its methods may be used side by side; sshd
-// bounds the sessions of one connection (MaxSessions 10).
+// Conn is a connection to a host. Its methods may be used side by side. Where
+// sshd bounds the sessions of one connection (MaxSessions), further ones take
+// connections of their own.
 type Conn struct {
 	settings Settings
+	dialer   *Dialer
 	client   *ssh.Client
 	done     chan struct{} // closed when the connection has ended
 	lost     atomic.Pointer[error]
 	close    func()
+
+	mu     sync.Mutex // one more connection is made at a time
+	closed bool
+	more   []*Conn
 }
 
 // newConn watches over a connection; heard counts what comes from the host, and
 // release is called when it has ended.
-func newConn(s Settings, client *ssh.Client, heard *atomic.Int64, release func()) *Conn {
-	c := &Conn{settings: s, client: client, done: make(chan struct{})}
+func newConn(d *Dialer, s Settings, client *ssh.Client, heard *atomic.Int64, release func()) *Conn {
+	c := &Conn{settings: s, dialer: d, client: client, done: make(chan struct{})}
 	c.close = sync.OnceFunc(func() {
 		client.Close() // of a connection that is lost already: no news
 		<-c.done
 		release()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.closed = true
+		for _, other := range c.more {
+			other.close()
+		}
 	})
 	go func() {
 		err := client.Wait()

@@ -3,7 +3,9 @@ package transport
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -22,6 +24,33 @@ func (e *unreachable) Unwrap() error { return e.err }
 func Unreachable(err error) bool {
 	var u *unreachable
 	return errors.As(err, &u)
+}
+
+// local is an error of this machine, which no host can help.
+type local struct {
+	err error
+}
+
+func (e *local) Error() string { return e.err.Error() }
+func (e *local) Unwrap() error { return e.err }
+
+// Local reports whether err is of this machine, and not of a host or of the way
+// to it: a key file or known_hosts that cannot be read, no more files to open.
+func Local(err error) bool {
+	var l *local
+	return errors.As(err, &l)
+}
+
+// outOfFiles is the error for a connection that this machine has no room for, or
+// nil. A name that is looked up meanwhile hides the cause in its text.
+func outOfFiles(err error) error {
+	switch {
+	case errors.Is(err, syscall.EMFILE), strings.Contains(err.Error(), syscall.EMFILE.Error()):
+		return &local{fmt.Errorf("%w on this machine: work on fewer hosts at once (--forks), or allow more (ulimit -n)", syscall.EMFILE)}
+	case errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.EADDRNOTAVAIL):
+		return &local{fmt.Errorf("this machine has no room for another connection: work on fewer hosts at once (--forks): %w", err)}
+	}
+	return nil
 }
 
 // SignalError is that a command was ended by a signal.
@@ -64,25 +93,46 @@ func (e *SignalError) number() int {
 	return 0
 }
 
-// becomeError is what is wrong with sudo on a host, seen in what it wrote. sudo
-// has no exit status of its own: it ends with 1, as the command may. It is
-// empty where the command itself failed.
+// becomeScript runs the command that it is given as root, by what the host has.
+// It is one word for any login shell: no single quote, newline or "!".
+const becomeScript = `if command -v sudo >/dev/null 2>&1; then exec sudo -n -- sh -c "$0"; fi; ` +
+	`if command -v doas >/dev/null 2>&1; then exec doas -n sh -c "$0"; fi; ` +
+	`echo "` + becomeMissing + `" >&2; exit 127`
+
+const becomeMissing = "vsfleet: there is neither sudo nor doas"
+
+// becomeError is what is wrong with sudo or doas on a host, seen in what it
+// wrote. They have no exit status of their own: they end with 1, as the command
+// may. It is nil where the command itself failed.
 func becomeError(exit int, stderr string) error {
-	if exit != 1 && exit != 127 {
-		return nil
-	}
 	lines := strings.Split(strings.TrimSpace(stderr), "\n")
 	last := strings.TrimSpace(lines[len(lines)-1])
-	switch {
-	case exit == 127 && strings.Contains(last, "sudo") && strings.Contains(last, "not found"):
-		return errors.New("become root: sudo is not installed: install it, or log in as root")
-	case exit != 1:
-		return nil
-	case strings.HasPrefix(last, "sudo: "), strings.HasPrefix(last, "sudo-rs: "),
-		strings.HasPrefix(last, "Sorry, user "), strings.Contains(last, "is not in the sudoers file"):
-		return fmt.Errorf("become root: %s (sudoers must let this user run anything without a password: USER ALL=(ALL) NOPASSWD: ALL)", Printable(last))
+	if exit == 127 && last == becomeMissing {
+		return errors.New("become root: the host has neither sudo nor doas: install one, or log in as root")
 	}
-	return nil
+	if exit != 1 {
+		return nil
+	}
+	has := func(words ...string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(last, w) })
+	}
+	sudo := strings.HasPrefix(last, "sudo: ") || strings.HasPrefix(last, "sudo-rs: ")
+	cure := ""
+	switch {
+	case strings.HasPrefix(last, "doas: "):
+		cure = "doas.conf must let this user run anything without a password: permit nopass USER"
+	case sudo && has("tty"):
+		cure = "sudoers must not want a terminal of this user: Defaults:USER !requiretty"
+	case strings.HasPrefix(last, "Sorry, user "), has("is not in the sudoers file", "not allowed to"),
+		sudo && has("password", "askpass", "authenticat", "terminal"):
+		cure = "sudoers must let this user run anything without a password: USER ALL=(ALL) NOPASSWD: ALL"
+	case !sudo:
+		return nil
+	}
+	if cure == "" {
+		return fmt.Errorf("become root: %s", Printable(last))
+	}
+	return fmt.Errorf("become root: %s (%s)", Printable(last), cure)
 }
 
 // Printable is text of a host made fit for a terminal and one line: control

@@ -93,6 +93,42 @@ func (k *knownHosts) readable(file string) (string, error) {
 	return f.Name(), err
 }
 
+// hostKeys that are known for an endpoint.
+func (k *knownHosts) hostKeys(endpoint string) []knownhosts.PublicKey { return k.db.HostKeys(endpoint) }
+
+// algorithms to ask a host for, by the keys that are known for it; nil is any.
+// What an authority signs may be of any type, whatever its own key is. Plain
+// keys come behind, so that a host without a certificate is told as that.
+func (k *knownHosts) algorithms(endpoint string) []string {
+	var certs, plain []string
+	for _, key := range k.hostKeys(endpoint) {
+		switch kind := key.Type(); {
+		case key.Cert:
+			certs = certAlgorithms
+		case slices.Contains(plain, kind):
+		case kind == ssh.KeyAlgoRSA:
+			plain = append(plain, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256, kind)
+		default:
+			plain = append(plain, kind)
+		}
+	}
+	if certs != nil && plain == nil {
+		plain = plainAlgorithms
+	}
+	return append(slices.Clone(certs), plain...)
+}
+
+var (
+	certAlgorithms = []string{
+		ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01, ssh.CertAlgoECDSA521v01,
+		ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01,
+	}
+	plainAlgorithms = []string{
+		ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521,
+		ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256,
+	}
+)
+
 // place of a key, FILE:LINE.
 func (k *knownHosts) place(key xknownhosts.KnownKey) string {
 	return fmt.Sprintf("%s:%d", cmp.Or(k.real[key.Filename], key.Filename), key.Line)

@@ -85,7 +85,7 @@ func TestJump(t *testing.T) {
 	t.Run("a port where nothing listens behind a bastion", func(t *testing.T) {
 		s := way(t, outer, target)
 		s.Port = 1
-		refused(t, s, "the jump host cannot reach it")
+		refused(t, s, "the jump host 127.0.0.1 cannot reach it: Connection refused")
 	})
 	t.Run("a bastion that is not known", func(t *testing.T) {
 		s := way(t, outer, target)

@@ -34,11 +34,64 @@ func (c *Conn) command(command string) string {
 	if !c.settings.Become {
 		return command
 	}
-	return "exec sudo -n -- sh -c " + Quote(command)
+	return "exec sh -c " + Quote(becomeScript) + " " + Quote(command)
 }
 
-// open a session. sshd may not answer; x/crypto knows no context.
-func (c *Conn) open(ctx context.Context) (*ssh.Session, error) {
+// errSession is that sshd gives no session.
+type errSession struct{ said string }
+
+func (e *errSession) Error() string {
+	return fmt.Sprintf("sshd refuses a session: %s (MaxSessions bounds those of one connection)", e.said)
+}
+
+// sessionPause is how long a session that has just ended may count for sshd.
+const sessionPause = 50 * time.Millisecond
+
+// open a session, on this connection or, where sshd gives no more of them
+// there, on another one to the same host. The session belongs to the
+// connection that is returned.
+func (c *Conn) open(ctx context.Context) (*ssh.Session, *Conn, error) {
+	s, err := c.session(ctx)
+	for try := 1; try <= 2 && isRefused(err); try++ {
+		select {
+		case <-time.After(sessionPause):
+			s, err = c.session(ctx)
+		case <-ctx.Done():
+			return nil, nil, c.explain(context.Cause(ctx))
+		}
+	}
+	if !isRefused(err) {
+		return s, c, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, other := range c.more {
+		if s, err := other.session(ctx); err == nil {
+			return s, other, nil
+		}
+	}
+	if c.closed {
+		return nil, nil, err
+	}
+	other, dialing := c.dialer.Dial(ctx, c.settings)
+	if dialing != nil {
+		return nil, nil, fmt.Errorf("%w, and no other connection could be made: %w", err, dialing)
+	}
+	if s, err = other.session(ctx); err != nil {
+		other.close()
+		return nil, nil, err
+	}
+	c.more = append(c.more, other)
+	return s, other, nil
+}
+
+func isRefused(err error) bool {
+	var refused *errSession
+	return errors.As(err, &refused)
+}
+
+// session of this connection. sshd may not answer; x/crypto knows no context.
+func (c *Conn) session(ctx context.Context) (*ssh.Session, error) {
 	type result struct {
 		s   *ssh.Session
 		err error
@@ -52,7 +105,7 @@ func (c *Conn) open(ctx context.Context) (*ssh.Session, error) {
 	case r := <-opened:
 		var refused *ssh.OpenChannelError
 		if errors.As(r.err, &refused) {
-			return nil, c.explain(fmt.Errorf("sshd refuses a session: %s (MaxSessions bounds those of one connection)", Printable(refused.Message)))
+			return nil, c.explain(&errSession{Printable(refused.Message)})
 		}
 		if r.err != nil {
 			c.settle() // x/crypto says "unexpected packet: <nil>" of a connection that ended
@@ -71,7 +124,7 @@ func (c *Conn) open(ctx context.Context) (*ssh.Session, error) {
 // Pipe starts a command and gives the ends of its streams. ctx bounds the
 // start; the session lives until it ends or is closed.
 func (c *Conn) Pipe(ctx context.Context, command string) (*Session, error) {
-	raw, err := c.open(ctx)
+	raw, c, err := c.open(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ type Settings struct {
 	// controller's side on with commas between. They take Identity and
 	// KnownHosts from here, and User where they name none.
 	Jump           string
-	Become         bool          // commands run as root by sudo
+	Become         bool          // commands run as root by sudo or doas
 	ConnectTimeout time.Duration // of one attempt, to the end of authentication; default 10s
 	KeepAlive      time.Duration // between questions to an idle host; default 15s, three misses are the end
 }
@@ -80,6 +80,15 @@ func (s Settings) lastHop() (Settings, error) {
 	}
 	b.Name = "jump host " + b.Address
 	return b, nil
+}
+
+// jumpName names the bastion next to the host, for errors.
+func (s Settings) jumpName() string {
+	hop, err := s.lastHop()
+	if err != nil {
+		return s.Jump
+	}
+	return hop.Address
 }
 
 // home expands a leading ~.

@@ -181,47 +181,49 @@ func TestManyHandshakesAtAThrottledDoor(t *testing.T) {
 	}
 }
 
-func TestSessionsBeyondMaxSessionsSaySo(t *testing.T) {
-	c := dial(t, settings(sshtest.Start(t, sshtest.Options{Config: []string{"MaxSessions 1"}})))
-	s, err := c.Pipe(t.Context(), "cat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	if _, err := c.Pipe(t.Context(), "cat"); err == nil || !strings.Contains(err.Error(), "MaxSessions") {
-		t.Errorf("a second session: error %v", err)
-	}
-}
-
 func TestBecome(t *testing.T) {
+	const passes = `shift 2; exec "$@"`
 	for _, row := range []struct {
-		name, sudo string
+		name       string
+		sudo, doas string // a script; none: it is not there
 		command    string
 		exit       int
 		out, err   string
 	}{
 		{name: "commands run through sudo", sudo: `[ "$1 $2" = "-n --" ] || exit 9; shift 2; BY=sudo exec "$@"`,
 			command: `echo "by $BY, it's"`, out: "by sudo, it's\n"},
-		{name: "an exit status passes through", sudo: `shift 2; exec "$@"`, command: "exit 1", exit: 1},
-		{name: "a password that sudo wants is told", sudo: `echo "sudo: a password is required" >&2; exit 1`,
+		{name: "or through doas, where that is what the host has", doas: `[ "$1" = "-n" ] || exit 9; shift; BY=doas exec "$@"`,
+			command: `echo "by $BY, it's"`, out: "by doas, it's\n"},
+		{name: "sudo is taken where both are", sudo: passes, doas: "exit 9", command: "echo ok", out: "ok\n"},
+		{name: "an exit status passes through", sudo: passes, command: "exit 1", exit: 1},
+		{name: "so does what a command says of itself", sudo: passes, command: "echo cannot read password >&2; exit 1", exit: 1},
+		{name: "a password that sudo wants", sudo: `echo "sudo: a password is required" >&2; exit 1`,
+			command: "true", exit: 1, err: "a password is required (sudoers must let this user run anything without a password"},
+		{name: "a terminal that sudo wants", sudo: `echo "sudo: sorry, you must have a tty to run sudo" >&2; exit 1`,
+			command: "true", exit: 1, err: "!requiretty"},
+		{name: "a user who may not", sudo: `echo "admin is not in the sudoers file." >&2; exit 1`,
 			command: "true", exit: 1, err: "NOPASSWD"},
-		{name: "a user who may not is told", sudo: `echo "admin is not in the sudoers file." >&2; exit 1`,
-			command: "true", exit: 1, err: "not in the sudoers file"},
-		{name: "no sudo is told", command: "true", exit: 127, err: "sudo is not installed"},
+		{name: "a sudo that is broken", sudo: `echo "sudo: /etc/sudo.conf is owned by uid 1000, should be 0" >&2; exit 1`,
+			command: "true", exit: 1, err: "become root: sudo: /etc/sudo.conf is owned by uid 1000, should be 0"},
+		{name: "a doas that refuses is not told about sudo", doas: `echo "doas: Operation not permitted" >&2; exit 1`,
+			command: "true", exit: 1, err: "doas.conf must let this user run anything without a password: permit nopass USER"},
+		{name: "neither", command: "true", exit: 127, err: "neither sudo nor doas: install one, or log in as root"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			bin := t.TempDir()
-			path := bin // nothing else: where there is no sudo, there is none
+			bin := t.TempDir() // nothing else is on the PATH
 			if err := os.Symlink("/bin/sh", filepath.Join(bin, "sh")); err != nil {
 				t.Fatal(err)
 			}
-			if row.sudo != "" {
-				if err := os.WriteFile(filepath.Join(bin, "sudo"), []byte("#!/bin/sh\n"+row.sudo+"\n"), 0o700); err != nil {
+			for name, script := range map[string]string{"sudo": row.sudo, "doas": row.doas} {
+				if script == "" {
+					continue
+				}
+				if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
 					t.Fatal(err)
 				}
 			}
 			s := settings(sshtest.Start(t, sshtest.Options{
-				Login: `PATH=` + path + `; export PATH; exec sh -c "$SSH_ORIGINAL_COMMAND"`,
+				Login: `PATH=` + bin + `; export PATH; exec sh -c "$SSH_ORIGINAL_COMMAND"`,
 			}))
 			s.Become = true
 			var out bytes.Buffer

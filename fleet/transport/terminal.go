@@ -35,7 +35,7 @@ func (c *Conn) terminal(ctx context.Context, command string, in, out, errs *os.F
 	if err != nil {
 		return -1, fmt.Errorf("size of the terminal: %w", err)
 	}
-	raw, err := c.open(ctx)
+	raw, c, err := c.open(ctx)
 	if err != nil {
 		return -1, err
 	}
