@@ -1,10 +1,16 @@
 package fleet
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
@@ -21,6 +27,7 @@ type Access struct {
 
 	Become         bool
 	ConnectTimeout time.Duration
+	LockWait       time.Duration // for others who change a host
 
 	dialer transport.Dialer
 }
@@ -97,6 +104,8 @@ func (a *Access) Rollout(forks int, watch func(rollout.Event)) *rollout.Fleet {
 	return &rollout.Fleet{
 		Forks:       forks,
 		Watch:       watch,
+		Owner:       owner(),
+		LockWait:    a.LockWait,
 		Unreachable: transport.Unreachable,
 		Connect: func(ctx context.Context, h *inventory.Host) (rollout.Node, error) {
 			node, err := a.Open(ctx, h)
@@ -106,6 +115,19 @@ func (a *Access) Rollout(forks int, watch func(rollout.Event)) *rollout.Fleet {
 			return node, nil
 		},
 	}
+}
+
+// owner is who runs vsfleet, and where.
+func owner() string {
+	name := "uid " + strconv.Itoa(os.Getuid())
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	machine, err := os.Hostname()
+	if err != nil {
+		machine = "unknown"
+	}
+	return name + "@" + machine
 }
 
 // Answers are what hosts said, or why they said nothing.
@@ -222,6 +244,16 @@ func shellLine(argv []string) string {
 		line += transport.Quote(word) + " "
 	}
 	return line
+}
+
+// Hear runs vsnode with arguments on a host, and returns what it said.
+func Hear(ctx context.Context, n rollout.Node, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	exit, err := n.Run(ctx, nil, &stdout, &stderr, args...)
+	if err == nil && exit != 0 {
+		err = errors.New(strings.TrimPrefix(strings.TrimSpace(stderr.String()), "vsnode: "))
+	}
+	return strings.TrimSpace(stdout.String()), err
 }
 
 // Log writes what a guest said on its console, the last so many lines of it,

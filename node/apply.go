@@ -23,8 +23,12 @@ const sideBySide = 8
 // then those of guests, several guests at once, each guest's in order. A step
 // that fails ends the steps of its guest; a failed image those of the guests
 // are the controller's to leave out. When ctx ends, steps under way finish or
-// undo, and what has not begun is skipped.
+// undo, and what has not begun is skipped. The session must have the host's
+// lease: else two controllers would mix what they make of the host.
 func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
+	if !h.leased() {
+		return api.ApplyResult{}, errors.New("the session does not have the host's lease")
+	}
 	results := make([]api.StepResult, len(req.Steps))
 	var say sync.Mutex
 	do := func(i int) bool {

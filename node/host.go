@@ -20,6 +20,8 @@ type Host struct {
 	Version string // of vsnode
 	Guests  *guest.Host
 	Images  *image.Store
+
+	lease lease
 }
 
 // Open gives this machine with its guests and images at their usual places.

@@ -62,6 +62,11 @@ func (a *app) register(cmd *cobra.Command) {
 	must(cmd.RegisterFlagCompletionFunc("jump", cobra.NoFileCompletions))
 }
 
+// lockWait adds the flag of commands that change hosts.
+func (a *app) lockWait(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&a.access.LockWait, "lock-wait", time.Minute, "how long to wait for whoever else is changing a host; 0: do not")
+}
+
 // must is for what only a mistake in this program can make fail.
 func must(err error) {
 	if err != nil {
@@ -91,6 +96,9 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 		return &usageError{err: fmt.Errorf("--forks %d: at least one host must be worked on at once", a.forks)}
 	case a.connectTimeout <= 0:
 		return &usageError{err: fmt.Errorf("--connect-timeout %s: it must be more than nothing", a.connectTimeout)}
+	}
+	if a.access.LockWait < 0 {
+		return &usageError{err: fmt.Errorf("--lock-wait %s: it cannot be less than nothing", a.access.LockWait)}
 	}
 	a.access.ConnectTimeout = a.connectTimeout
 	return nil

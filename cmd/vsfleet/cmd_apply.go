@@ -58,6 +58,7 @@ same command again does what is left.`,
 	cmd.Flags().BoolVar(&check, "dry-run", false, "the same as --check")
 	cmd.Flags().BoolVarP(&diff, "diff", "D", false, "print what was changed, and why")
 	must(cmd.Flags().MarkHidden("dry-run"))
+	a.lockWait(cmd)
 	return cmd
 }
 

@@ -71,12 +71,13 @@ func (a *app) actionCommand(action rollout.Action, short string) *cobra.Command 
 					return err
 				}
 			}
-			progress := a.progress(len(guests))
+			progress := a.progress(len(rollout.Hosts(guests)))
 			report := a.access.Rollout(a.forks, progress.watch).Guests(ctx, action, guests)
 			progress.close()
 			return a.report(ctx, report, false)
 		},
 	}
+	a.lockWait(cmd)
 	if action == rollout.Delete {
 		cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	}

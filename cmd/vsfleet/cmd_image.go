@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
-	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -62,7 +62,12 @@ inventory asks for.`,
 			return a.told(ctx, outcomes(report), statuses(report))
 		},
 	})
-	cmd.AddCommand(&cobra.Command{
+	cmd.AddCommand(a.imageRemoveCommand())
+	return cmd
+}
+
+func (a *app) imageRemoveCommand() *cobra.Command {
+	cmd := &cobra.Command{
 		Use:   "remove ID",
 		Short: "Remove an image from hosts",
 		Long: `Remove removes an image, by its ID or the beginning of it, from every host that
@@ -76,17 +81,20 @@ has it. A host where a guest is made of it keeps it and says so.`,
 			if err != nil {
 				return err
 			}
-			results := fleet.Ask(ctx, &a.access, hosts, a.forks, func(ctx context.Context, n *fleet.Node) (string, error) {
-				return hear(ctx, n, "image", "remove", args[0])
+			progress := a.progress(len(hosts))
+			report := a.access.Rollout(a.forks, progress.watch).Each(ctx, "image remove", hosts, func(ctx context.Context, n rollout.Node) (string, error) {
+				return fleet.Hear(ctx, n, "image", "remove", args[0])
 			})
-			for _, r := range results {
-				if r.Status == fanout.OK && !a.quiet {
-					fmt.Fprintf(a.stderr, "%s: %s\n", view.Clean(r.Host.Name), view.Clean(r.Value))
+			progress.close()
+			for _, h := range report.Hosts {
+				if h.Class == rollout.OK && !a.quiet {
+					fmt.Fprintf(a.stderr, "%s: %s\n", view.Clean(h.Host), view.Clean(h.Said))
 				}
 			}
-			return a.told(ctx, failures(results), fanout.Statuses(results))
+			return a.told(ctx, outcomes(report), statuses(report))
 		},
-	})
+	}
+	a.lockWait(cmd)
 	return cmd
 }
 

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +28,7 @@ does not need it: it keeps its own vsnode in /var/lib/vsnode.`,
 				return err
 			}
 			results := fleet.Ask(ctx, &a.access, hosts, a.forks, func(ctx context.Context, n *fleet.Node) (string, error) {
-				return hear(ctx, n, "install")
+				return fleet.Hear(ctx, n, "install")
 			})
 			for _, r := range results {
 				if r.Status == fanout.OK && !a.quiet {
@@ -41,14 +38,4 @@ does not need it: it keeps its own vsnode in /var/lib/vsnode.`,
 			return a.told(ctx, failures(results), fanout.Statuses(results))
 		},
 	}
-}
-
-// hear runs vsnode with arguments on a host, and gives what it says.
-func hear(ctx context.Context, n *fleet.Node, args ...string) (string, error) {
-	var stdout, stderr bytes.Buffer
-	exit, err := n.Run(ctx, nil, &stdout, &stderr, args...)
-	if err == nil && exit != 0 {
-		err = errors.New(strings.TrimPrefix(strings.TrimSpace(stderr.String()), "vsnode: "))
-	}
-	return strings.TrimSpace(stdout.String()), err
 }

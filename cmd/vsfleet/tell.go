@@ -69,6 +69,8 @@ func (p *progress) close() {
 func (p *progress) watch(e rollout.Event) {
 	switch {
 	case p.view == nil:
+	case e.Host == "":
+		p.view.Print("vsfleet", e.Message)
 	case e.Class != "":
 		p.view.End(view.Result{Host: e.Host, Class: class(e.Class)})
 	case e.Step == nil:

@@ -74,7 +74,23 @@ func newNode(conn *transport.Conn, s *transport.Session, out *bufio.Reader, stde
 		n.err = n.read()
 		close(n.ended)
 	}()
+	go n.alive()
 	return n
+}
+
+// alive says from time to time that the controller is there, for the host tells
+// one that was cut off from one that has nothing to say by that alone.
+func (n *Node) alive() {
+	tick := time.NewTicker(api.AliveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.ended:
+			return
+		case <-tick.C:
+			n.send(wire.Message{Method: api.MethodAlive})
+		}
+	}
 }
 
 // State asks for all that a plan needs to know.
@@ -90,6 +106,19 @@ func (n *Node) Check(ctx context.Context) (api.Check, error) {
 // Stat asks what the host and its guests use.
 func (n *Node) Stat(ctx context.Context) (api.Stat, error) {
 	return call[api.Stat](ctx, n, api.MethodStat, nil)
+}
+
+// Lease asks for the right to change the host, for as long as the session lasts.
+func (n *Node) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error) {
+	a, err := call[api.LeaseAnswer](ctx, n, api.MethodLease, req)
+	a.By.Owner, a.By.Reason = transport.Printable(a.By.Owner), transport.Printable(a.By.Reason)
+	return a, err
+}
+
+// Release gives the lease back before the session ends.
+func (n *Node) Release(ctx context.Context) error {
+	_, err := call[struct{}](ctx, n, api.MethodRelease, nil)
+	return err
 }
 
 // Apply has a plan carried out. Events are emitted one at a time, in the order

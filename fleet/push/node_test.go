@@ -21,6 +21,17 @@ func plan(run string, names ...string) api.Apply {
 	return req
 }
 
+func TestWhatAHostSaysOfItsLeaseIsFitToBeShown(t *testing.T) {
+	n := newHost(t, "").start()
+	a, err := n.Lease(t.Context(), api.Lease{Holder: api.Holder{Reason: "apply"}})
+	if err != nil || a.Held || a.By.Owner != "root@[2Jctl" || a.By.Reason != "apply" {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if err := n.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestApply(t *testing.T) {
 	n := newHost(t, "").start()
 	t.Run("events come in order and before the result", func(t *testing.T) {

@@ -76,7 +76,7 @@ func (f *fakeFleet) fleet() *Fleet {
 			node.mu.Lock()
 			defer node.mu.Unlock()
 			node.open++
-			return node, nil
+			return &session{fakeHost: node}, nil
 		},
 	}
 }
@@ -85,7 +85,7 @@ func (f *fakeFleet) fleet() *Fleet {
 // plan's tests.
 func (f *fakeFleet) apply(ctx context.Context) *Report {
 	fleet := f.fleet()
-	r := fleet.start(f.inv.Hosts)
+	r := fleet.start("apply", f.inv.Hosts)
 	defer r.close()
 	r.carryOut(ctx, r.plan(ctx, images))
 	return r.report()
@@ -106,6 +106,7 @@ type fakeHost struct {
 	requests    int               // of Apply
 	mu          sync.Mutex
 	open        int
+	lease       api.Holder
 	exports     int // that run
 	mostExports int
 	exportTakes time.Duration
@@ -121,10 +122,56 @@ func (h *fakeHost) State(ctx context.Context) (api.State, error) {
 	return s, ctx.Err()
 }
 
-func (h *fakeHost) Close() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.open--
+// session is a controller's vsnode on a host.
+type session struct {
+	*fakeHost
+	run string // whose lease it has
+}
+
+func (s *session) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error) {
+	begun, first := time.Now(), ""
+	for {
+		s.mu.Lock()
+		if s.lease.Run == "" {
+			s.lease, s.run = req.Holder, req.Holder.Run
+		}
+		held, by := s.run != "", s.lease
+		s.mu.Unlock()
+		if first == "" {
+			first = by.Run
+		}
+		if held || by.Run != first || time.Since(begun) >= req.Wait {
+			return api.LeaseAnswer{Held: held, By: by}, nil
+		}
+		select {
+		case <-ctx.Done():
+			return api.LeaseAnswer{}, context.Cause(ctx)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func (s *session) Release(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.run != "" {
+		s.run, s.lease = "", api.Holder{}
+	}
+	return nil
+}
+
+func (s *session) Apply(ctx context.Context, req api.Apply, event func(api.Event)) (api.ApplyResult, error) {
+	if s.run == "" {
+		return api.ApplyResult{}, errors.New("a host was asked to change without its lease")
+	}
+	return s.fakeHost.Apply(ctx, req, event)
+}
+
+func (s *session) Close() error {
+	s.Release(context.Background())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open--
 	return nil
 }
 

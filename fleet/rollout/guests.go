@@ -25,7 +25,7 @@ func Actions() []Action { return []Action{Start, Stop, Restart, Delete} }
 
 // Guests does one thing to guests, on all their hosts at once.
 func (f *Fleet) Guests(ctx context.Context, action Action, guests []inventory.Instance) *Report {
-	r := f.start(hostsOf(guests))
+	r := f.start("guest "+string(action), Hosts(guests))
 	defer r.close()
 	r.reach(ctx)
 	for _, h := range r.reached() {
@@ -41,7 +41,7 @@ func (f *Fleet) Guests(ctx context.Context, action Action, guests []inventory.In
 
 // States asks hosts for what they have.
 func (f *Fleet) States(ctx context.Context, hosts []*inventory.Host) *Report {
-	r := f.start(hosts)
+	r := f.start("", hosts)
 	defer r.close()
 	r.reach(ctx)
 	for _, h := range r.reached() {
@@ -50,8 +50,27 @@ func (f *Fleet) States(ctx context.Context, hosts []*inventory.Host) *Report {
 	return r.report()
 }
 
-// hostsOf are the hosts of the guests, each once, in their order.
-func hostsOf(guests []inventory.Instance) []*inventory.Host {
+// Each has every host do something that changes it and is not a step: do
+// returns what the host said of it.
+func (f *Fleet) Each(ctx context.Context, reason string, hosts []*inventory.Host, do func(context.Context, Node) (string, error)) *Report {
+	r := f.start(reason, hosts)
+	defer r.close()
+	r.reach(ctx)
+	r.each(ctx, r.reached(), func(ctx context.Context, h *host) {
+		if h.Said, h.Err = do(ctx, h.node); h.Err != nil {
+			r.fail(ctx, h, h.Err)
+			return
+		}
+		r.done(h, OK)
+	})
+	for _, h := range r.reached() { // interrupted before their turn
+		r.done(h, NotStarted)
+	}
+	return r.report()
+}
+
+// Hosts returns the hosts of the guests, each once, in their order.
+func Hosts(guests []inventory.Instance) []*inventory.Host {
 	var hosts []*inventory.Host
 	for _, g := range guests {
 		if !slices.Contains(hosts, g.Host) {

@@ -22,6 +22,10 @@ import (
 type Node interface {
 	State(ctx context.Context) (api.State, error)
 	Apply(ctx context.Context, req api.Apply, event func(api.Event)) (api.ApplyResult, error)
+	// Lease asks for the right to change the host, Release gives it back; so does
+	// Close.
+	Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error)
+	Release(ctx context.Context) error
 	// Run runs vsnode with other arguments, beside the requests.
 	Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args ...string) (exit int, err error)
 	Close() error
@@ -33,11 +37,14 @@ type Fleet struct {
 	Unreachable func(error) bool // tells "the host cannot be reached" from "it failed"
 	Forks       int              // hosts that are worked on at once
 	Watch       func(Event)      // may be nil; called by many goroutines
+
+	Owner    string        // who changes hosts: user@machine
+	LockWait time.Duration // for others who change them
 }
 
 // Event tells how a host goes on.
 type Event struct {
-	Host        string
+	Host        string    // empty: the run as a whole
 	Step        *api.Step // nil: the host as a whole
 	Message     string
 	Done, Total int64
@@ -73,15 +80,17 @@ type HostReport struct {
 	State   api.State
 	Plan    Plan
 	Results []api.StepResult // one for each of Plan.Steps; none if nothing was to be carried out
+	Said    string           // by what Each had it do
 	Took    time.Duration
 }
 
 // run is one run over a fleet.
 type run struct {
 	*Fleet
-	id    string
-	hosts []*host
-	begun time.Time
+	id     string
+	reason string // "apply"; empty: nothing is changed
+	hosts  []*host
+	begun  time.Time
 }
 
 // host is one host of a run.
@@ -90,6 +99,9 @@ type host struct {
 	from  *inventory.Host
 	node  Node
 	begun time.Time
+
+	leased bool        // by this run
+	busy   *api.Holder // else: who has the lease
 	// one request that changes something at a time: the host works on the
 	// guests of one request side by side, but knows nothing of another's order
 	applying sync.Mutex
@@ -101,8 +113,10 @@ type host struct {
 // exportsAtOnce of one host.
 const exportsAtOnce = 3
 
-func (f *Fleet) start(hosts []*inventory.Host) *run {
-	r := &run{Fleet: f, begun: time.Now()}
+// start begins a run. The reason says what it changes hosts for; one without
+// only asks.
+func (f *Fleet) start(reason string, hosts []*inventory.Host) *run {
+	r := &run{Fleet: f, reason: reason, begun: time.Now()}
 	var b [4]byte
 	rand.Read(b[:]) // never fails (crypto/rand)
 	r.id = r.begun.UTC().Format("20060102T150405Z-") + hex.EncodeToString(b[:])
@@ -151,25 +165,26 @@ func (r *run) each(ctx context.Context, hosts []*host, do func(context.Context, 
 	})
 }
 
-// reach connects to the hosts and asks for their states.
+// reach connects to the hosts and asks for their states; where they are to be
+// changed, with their leases.
 func (r *run) reach(ctx context.Context) {
 	r.each(ctx, r.hosts, func(ctx context.Context, h *host) {
 		h.begun = time.Now()
 		r.watch(Event{Host: h.Host, Message: "connect"})
 		node, err := r.Connect(ctx, h.from)
-		if err == nil {
-			h.node = node
-			h.State, err = node.State(ctx)
-		}
 		if err != nil {
 			r.fail(ctx, h, err)
+			return
 		}
+		h.node = node
+		r.question(ctx, h, 0)
 	})
 	for _, h := range r.hosts {
 		if h.Class == "" && h.begun.IsZero() {
 			r.done(h, NotStarted)
 		}
 	}
+	r.waitForLeases(ctx)
 }
 
 // fail ends a host's part in the run before anything was changed on it.
@@ -201,7 +216,7 @@ func (r *run) reached() []*host {
 
 // Plan says what Apply would do.
 func (f *Fleet) Plan(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) *Report {
-	r := f.start(hosts)
+	r := f.start("", hosts)
 	defer r.close()
 	r.planned(ctx, inv.Image)
 	return r.report()
@@ -232,7 +247,7 @@ func (r *run) plan(ctx context.Context, image func(string) *inventory.Image) []*
 
 // Apply makes the hosts as the inventory says.
 func (f *Fleet) Apply(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) *Report {
-	r := f.start(hosts)
+	r := f.start("apply", hosts)
 	defer r.close()
 	r.carryOut(ctx, r.plan(ctx, inv.Image))
 	return r.report()

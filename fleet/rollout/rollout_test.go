@@ -299,7 +299,7 @@ func TestAnInterruptedApplyBeginsNoMoreHosts(t *testing.T) {
 	}
 	fleet := f.fleet()
 	fleet.Forks = 1
-	r := fleet.start(f.inv.Hosts)
+	r := fleet.start("apply", f.inv.Hosts)
 	defer r.close()
 	r.carryOut(ctx, r.plan(ctx, images))
 	rep := r.report()
@@ -334,7 +334,7 @@ func TestPlanChangesNothing(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2", "lab3")
 	f.hosts["lab3"].unreachable = true
 	fleet := f.fleet()
-	r := fleet.start(f.inv.Hosts)
+	r := fleet.start("apply", f.inv.Hosts)
 	defer r.close()
 	r.planned(within(t), images)
 	if got, want := classes(r.report()), "lab1 changed, lab2 changed, lab3 unreachable"; got != want {
@@ -363,7 +363,7 @@ func TestHostsAreReachedSoManyAtOnce(t *testing.T) {
 			told[e.Host] = e.Class
 		}
 	}
-	r := fleet.start(f.inv.Hosts)
+	r := fleet.start("apply", f.inv.Hosts)
 	defer r.close()
 	r.planned(within(t), images)
 	if f.most > fleet.Forks {

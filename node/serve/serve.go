@@ -26,6 +26,8 @@ type Host interface {
 	State(ctx context.Context) (api.State, error)
 	Check(ctx context.Context) (api.Check, error)
 	Stat(ctx context.Context) (api.Stat, error)
+	Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error)
+	Release(ctx context.Context) error
 	// Apply takes the steps. It may emit from any goroutine until it returns.
 	Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error)
 }
@@ -108,20 +110,29 @@ type server struct {
 	requests map[int64]context.CancelFunc
 }
 
+// silence is how long a controller may say nothing.
+var silence = api.Silence
+
 // lastWords is how long the controller may take to read what is left, once it
 // has ended the session.
 const lastWords = 2 * time.Second
 
 // read takes requests until the stream ends, and returns why it did.
 func (s *server) read(ctx context.Context) error {
+	silent := time.AfterFunc(silence, func() {
+		s.stop(fmt.Errorf("the controller has been silent for %s", silence))
+	})
+	defer silent.Stop()
 	for {
 		m, err := s.conn.Receive()
+		silent.Reset(silence)
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return io.EOF // the controller was killed in the middle of a word
 		} else if err != nil {
 			return err
 		}
 		switch {
+		case m.Method == api.MethodAlive:
 		case m.Method == wire.MethodCancel:
 			var c wire.Cancel
 			if err := json.Unmarshal(m.Params, &c); err != nil {
@@ -186,18 +197,34 @@ func (s *server) call(ctx context.Context, m wire.Message) (result any, err erro
 		return s.host.Check(ctx)
 	case api.MethodStat:
 		return s.host.Stat(ctx)
+	case api.MethodLease:
+		var req api.Lease
+		if err := decode(m, &req); err != nil {
+			return nil, err
+		}
+		return s.host.Lease(ctx, req)
+	case api.MethodRelease:
+		return nil, s.host.Release(ctx)
 	case api.MethodApply:
 		var req api.Apply
-		// Both ends are one version: a field that this one does not know is
-		// a mistake, and it must not be a plan that is half understood.
-		dec := json.NewDecoder(bytes.NewReader(m.Params))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&req); err != nil {
-			return nil, &wire.Error{Code: wire.CodeInvalidParams, Message: fmt.Sprintf("%s: %v", m.Method, err)}
+		if err := decode(m, &req); err != nil {
+			return nil, err
 		}
 		return s.host.Apply(ctx, req, s.say)
 	}
 	return nil, &wire.Error{Code: wire.CodeNoSuchMethod, Message: fmt.Sprintf("unknown request %q", m.Method)}
+}
+
+// decode reads what a request asks for. Both ends are one version: a field that
+// this one does not know is a mistake, and it must not be a plan that is half
+// understood.
+func decode(m wire.Message, into any) error {
+	dec := json.NewDecoder(bytes.NewReader(m.Params))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return &wire.Error{Code: wire.CodeInvalidParams, Message: fmt.Sprintf("%s: %v", m.Method, err)}
+	}
+	return nil
 }
 
 // answer writes the result of a request, or why there is none.

@@ -24,6 +24,10 @@ type host struct {
 func (h host) State(ctx context.Context) (api.State, error) { return h.state(ctx) }
 func (h host) Check(context.Context) (api.Check, error)     { return api.Check{}, nil }
 func (h host) Stat(context.Context) (api.Stat, error)       { return api.Stat{}, nil }
+func (h host) Release(context.Context) error                { return nil }
+func (h host) Lease(context.Context, api.Lease) (api.LeaseAnswer, error) {
+	return api.LeaseAnswer{Held: true}, nil
+}
 func (h host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
 	return h.apply(ctx, req, emit)
 }
@@ -251,5 +255,31 @@ func TestControllerThatDoesNotReadHoldsUpNothing(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("Serve does not return")
+	}
+}
+
+// Not the end of the input, but a machine that is gone without a word: sshd
+// learns of it after hours.
+func TestASilentControllerIsGone(t *testing.T) {
+	defer func(d time.Duration) { silence = d }(silence)
+	silence = 200 * time.Millisecond
+	begun, undo := make(chan struct{}), make(chan struct{})
+	close(undo)
+	c := serve(t, t.Context(), waits(begun, undo))
+	c.send(1, api.MethodApply, `{"steps":[{"kind":"guest.start","name":"www"}]}`)
+	<-begun
+	for range 10 { // for twice as long
+		c.send(0, api.MethodAlive, "")
+		select {
+		case err := <-c.ended:
+			t.Fatalf("ended while the controller was there: %v", err)
+		case <-time.After(silence / 5):
+		}
+	}
+	if m := c.receive(); m.ID != 1 {
+		t.Errorf("%+v", m)
+	}
+	if err := <-c.ended; err == nil || !strings.Contains(err.Error(), "silent") {
+		t.Errorf("ended by %v", err)
 	}
 }

@@ -1,0 +1,135 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// lease is a host's lease as this process has it. The lock is the kernel's and
+// ends with the process, and so with the controller's session: nothing is left
+// of a controller that was killed.
+type lease struct {
+	mu   sync.Mutex
+	file *os.File // locked; nil: not ours
+}
+
+// leaseName cannot be a file of a guest's: their names have no leading dot.
+const leaseName = "..lease"
+
+// leasePoll is how often a lease is asked for that somebody else holds.
+const leasePoll = 50 * time.Millisecond
+
+// maxHolder bounds what is read of a lease's file.
+const maxHolder = 4096
+
+// Lease takes the host's lease for this session. If another session holds it,
+// Lease waits as long as the request says, or until yet another one holds it:
+// the controller decides anew then.
+func (h *Host) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error) {
+	deadline := time.Now().Add(req.Wait)
+	var first api.Holder
+	for {
+		held, by, err := h.tryLease(req.Holder)
+		if err != nil {
+			return api.LeaseAnswer{}, fmt.Errorf("take the lease of the host: %w", err)
+		}
+		if first.Run == "" {
+			first = by
+		}
+		if held || by.Run != first.Run || !time.Now().Before(deadline) {
+			return api.LeaseAnswer{Held: held, By: by}, nil
+		}
+		select {
+		case <-ctx.Done():
+			return api.LeaseAnswer{}, context.Cause(ctx)
+		case <-time.After(leasePoll):
+		}
+	}
+}
+
+// tryLease takes the lease, or says who holds it.
+func (h *Host) tryLease(who api.Holder) (held bool, by api.Holder, err error) {
+	h.lease.mu.Lock()
+	defer h.lease.mu.Unlock()
+	if h.lease.file != nil {
+		return true, who, nil
+	}
+	if err := os.MkdirAll(h.Guests.RunDir, 0o755); err != nil {
+		return false, by, err
+	}
+	path := filepath.Join(h.Guests.RunDir, leaseName)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return false, by, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		by, err = readHolder(f)
+		return false, by, errors.Join(err, f.Close())
+	}
+	if err == nil {
+		who.Since, who.Node = time.Now().Truncate(time.Second), os.Getpid()
+		err = writeHolder(f, who)
+	}
+	if err != nil {
+		f.Close()
+		return false, by, fmt.Errorf("%s: %w", path, err)
+	}
+	h.lease.file = f
+	return true, who, nil
+}
+
+// Release gives the lease back before the session ends.
+func (h *Host) Release(context.Context) error {
+	h.lease.mu.Lock()
+	defer h.lease.mu.Unlock()
+	if h.lease.file == nil {
+		return nil
+	}
+	err := h.lease.file.Close()
+	h.lease.file = nil
+	return err
+}
+
+// leased reports whether this session has the lease.
+func (h *Host) leased() bool {
+	h.lease.mu.Lock()
+	defer h.lease.mu.Unlock()
+	return h.lease.file != nil
+}
+
+// readHolder reads who holds a lease. Whoever took it a moment ago may not have
+// written that yet: then nobody is named.
+func readHolder(f *os.File) (by api.Holder, err error) {
+	b, err := io.ReadAll(io.LimitReader(f, maxHolder))
+	if err == nil && json.Unmarshal(b, &by) != nil {
+		by = api.Holder{}
+	}
+	return by, err
+}
+
+func writeHolder(f *os.File, who api.Holder) error {
+	b, err := json.Marshal(who)
+	if err != nil {
+		return err
+	}
+	// In place: a file that was renamed over would be another lock. The new text
+	// goes in with one write before the old one's end is cut off, so that a
+	// reader never finds nothing.
+	b = append(b, '\n')
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return err
+	}
+	return f.Truncate(int64(len(b)))
+}
