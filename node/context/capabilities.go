@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // CapSet is a set of capabilities, a bit a capability. A guest's capabilities
@@ -21,8 +23,17 @@ const capNames = "chown dac_override dac_read_search fowner fsetid kill setgid s
 	"sys_tty_config mknod lease audit_write audit_control setfcap mac_override mac_admin syslog " +
 	"wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore"
 
-// DefaultCaps is what a guest has whose configuration does not say otherwise.
-const DefaultCaps = AllCaps
+// DefaultCaps is what a guest has whose configuration does not say otherwise:
+// all but those that the kernel asks of the host's root alone and whose absence
+// programs and units look for first. With a name that means nothing chrony
+// fails; without it its unit is skipped (ConditionCapability= in systemd.unit(5)). A
+// name in bcapabilities gives one back, for a program that only wants to hold it.
+//
+// The rest that means nothing inside stays, since no unit is skipped by it and
+// programs that set a fixed list of capabilities fail if one is missing:
+// AUDIT_WRITE, AUDIT_CONTROL, SYSLOG, WAKE_ALARM, BLOCK_SUSPEND, SYS_PACCT, PERFMON, BPF.
+const DefaultCaps = AllCaps &^ (1<<unix.CAP_SYS_MODULE | 1<<unix.CAP_SYS_RAWIO | 1<<unix.CAP_SYS_TIME |
+	1<<unix.CAP_AUDIT_READ | 1<<unix.CAP_MAC_ADMIN | 1<<unix.CAP_MAC_OVERRIDE)
 
 // InitCaps is what a distribution's init does not boot without: systemd drops
 // privileges of services and mounts, every login sets ids.

@@ -122,7 +122,7 @@ func enterScript(cmd Command, pidfd int) (*script, error) {
 	if cmd.Terminal {
 		s.call("take terminal", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	}
-	if err := s.confine(cmd.Caps, cmd.Scope, cmd.PrivateNet); err != nil {
+	if err := s.confine(cmd.Caps, cmd.Scope, cmd.PrivateNet, true); err != nil {
 		return nil, err
 	}
 	s.become(cmd.User.UID, cmd.User.GID, cmd.User.Groups)

@@ -209,7 +209,7 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	for fd := 1; fd <= 2; fd++ {
 		s.call("set standard output", unix.SYS_DUP3, s.fd(sp.Console), fd, 0)
 	}
-	if err := s.confine(sp.Caps, sp.Scope, sp.PrivateNet); err != nil {
+	if err := s.confine(sp.Caps, sp.Scope, sp.PrivateNet, true); err != nil {
 		return nil, err
 	}
 	s.ordinary()
@@ -320,7 +320,7 @@ func (s *script) become(uid, gid int, groups []uint32) {
 
 // confine takes what a guest may not have: capabilities outside its set, other
 // contexts' abstract sockets, and the system calls of seccomp.go.
-func (s *script) confine(caps CapSet, scope, privateNet bool) error {
+func (s *script) confine(caps CapSet, scope, privateNet, nesting bool) error {
 	// Capabilities that execve would carry over (CVE-2022-24769).
 	s.call("clear ambient capabilities", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	for bit := range 64 {
@@ -336,7 +336,7 @@ func (s *script) confine(caps CapSet, scope, privateNet bool) error {
 		}
 		s.call("scope abstract sockets", unix.SYS_LANDLOCK_RESTRICT_SELF, s.fd(rules), 0)
 	}
-	return s.addFilter(privateNet)
+	return s.addFilter(privateNet, nesting)
 }
 
 // exec ends the script with the guest's program.

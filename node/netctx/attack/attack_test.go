@@ -61,7 +61,7 @@ func TestNothingIsRefusedWithoutAGuest(t *testing.T) {
 		got[rowName], _, _ = strings.Cut(verdict, " ")
 	}
 	for _, want := range []string{
-		"bind-freebind", "bind-multicast", "raw-socket", "raw-socket-ipv6", "packet-socket", "sock-diag", "uevents", "udp-lite", "mptcp",
+		"bind-freebind", "bind-multicast", "raw-socket", "raw-socket-ipv6", "packet-socket", "sock-diag", "forge-uevent", "forge-uevent-to-one", "udp-lite", "mptcp",
 		"raw-socket-in-new-namespaces", "io-uring", "change-addresses",
 		"signal-host-process", "see-host-process", "open-host-process", "trace-host-process", "read-host-process", "ask-host-process-priority",
 		"type-into-terminal", "type-into-terminal-high-bits",

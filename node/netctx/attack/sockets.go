@@ -30,7 +30,6 @@ func socketRows(o *outside) []row {
 		{"xdp-socket", unix.AF_XDP, unix.SOCK_RAW, 0, false},
 		{"vsock", unix.AF_VSOCK, unix.SOCK_STREAM, 0, false},
 		{"sock-diag", unix.AF_NETLINK, unix.SOCK_DGRAM, unix.NETLINK_SOCK_DIAG, false},
-		{"uevents", unix.AF_NETLINK, unix.SOCK_DGRAM, unix.NETLINK_KOBJECT_UEVENT, false},
 		{"audit", unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_AUDIT, false},
 		{"netlink-xfrm", unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_XFRM, false},
 		{"netlink-generic", unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_GENERIC, false},
@@ -87,6 +86,14 @@ func socketRows(o *outside) []row {
 	})
 	if o.shares() {
 		add("change-addresses", "", changeAddresses)
+		// The host's udevd and systemd listen to these (CVE-2009-1185). To hear
+		// them is allowed to every user.
+		add("forge-uevent", "", func(*outside) (bool, string) {
+			return forgeUevent(&unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 2})
+		})
+		add("forge-uevent-to-one", "", func(*outside) (bool, string) {
+			return forgeUevent(&unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: 1})
+		})
 	}
 	for _, k := range []struct {
 		name string
@@ -138,6 +145,20 @@ func again(cmd *exec.Cmd) (bool, string) {
 		return false, detail
 	}
 	return false, err.Error()
+}
+
+// forgeUevent sends what looks like an event of udev's, about a device that is not there.
+func forgeUevent(to unix.Sockaddr) (bool, string) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return true, "no socket, which libudev needs: " + err.Error()
+	}
+	defer unix.Close(fd)
+	// ECONNREFUSED: it was allowed, and nobody was there.
+	if err := unix.Sendto(fd, []byte("change@/devices/attack\x00ACTION=change\x00"), 0, to); err != nil && !errors.Is(err, unix.ECONNREFUSED) {
+		return false, err.Error()
+	}
+	return true, "sent"
 }
 
 // changeAddresses asks for an address on lo that is harmless, by RTM_NEWADDR.

@@ -1,0 +1,88 @@
+package context
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// TestFilterAnswersWhatProgramsGoOnAt runs the filter on system calls. The
+// errno counts: podman fails at a keyring that is EPERM and goes on without one
+// at ENOSYS.
+func TestFilterAnswersWhatProgramsGoOnAt(t *testing.T) {
+	const allowed = unix.Errno(0)
+	type args = []uint64
+	for _, row := range []struct {
+		what          string
+		private, nest bool
+		nr            uint32
+		args          args
+		want          unix.Errno
+	}{
+		{"containers without a session keyring", false, false, unix.SYS_KEYCTL, nil, unix.ENOSYS},
+		{"pam_keyinit", false, false, unix.SYS_REQUEST_KEY, nil, unix.ENOSYS},
+		{"databases without io_uring", false, false, unix.SYS_IO_URING_SETUP, nil, unix.ENOSYS},
+		{"systemd without BPF", false, false, unix.SYS_BPF, nil, unix.EPERM},
+		{"modprobe", false, false, unix.SYS_FINIT_MODULE, nil, unix.EPERM},
+		{"repquota", false, false, unix.SYS_QUOTACTL, nil, unix.ENOSYS},
+		{"dmesg", false, false, unix.SYS_SYSLOG, nil, unix.EPERM},
+		{"libudev", false, false, unix.SYS_SOCKET, args{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_KOBJECT_UEVENT}, allowed},
+		{"libudev in nat", true, false, unix.SYS_SOCKET, args{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_KOBJECT_UEVENT}, allowed},
+		{"libaudit", false, false, unix.SYS_SOCKET, args{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_AUDIT}, unix.EPROTONOSUPPORT},
+		{"ip address", false, false, unix.SYS_SOCKET, args{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE}, allowed},
+		{"nft in the host's network", false, true, unix.SYS_SOCKET, args{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER}, unix.EPROTONOSUPPORT},
+		{"nft in nat", true, false, unix.SYS_SOCKET, args{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER}, allowed},
+		{"cryptsetup", false, false, unix.SYS_SOCKET, args{unix.AF_ALG, unix.SOCK_SEQPACKET, 0}, unix.EAFNOSUPPORT},
+		{"raw socket", false, false, unix.SYS_SOCKET, args{unix.AF_INET, unix.SOCK_RAW | unix.SOCK_CLOEXEC, 1}, unix.EPERM},
+		{"TCP", false, false, unix.SYS_SOCKET, args{unix.AF_INET6, unix.SOCK_STREAM | unix.SOCK_NONBLOCK, 0}, allowed},
+		{"typing, with high bits", false, false, unix.SYS_IOCTL, args{0, unix.TIOCSTI | 1<<32}, unix.EPERM},
+		{"x32", false, false, unix.SYS_GETPID | 1<<30, nil, unix.ENOSYS},
+
+		{"threads", false, false, unix.SYS_CLONE, args{unix.CLONE_VM | unix.CLONE_THREAD | unix.CLONE_SIGHAND}, allowed},
+		{"threads, newer libc: clone3 gives way to clone", false, false, unix.SYS_CLONE3, nil, unix.ENOSYS},
+		{"unshare -U", false, false, unix.SYS_UNSHARE, args{unix.CLONE_NEWUSER | unix.CLONE_NEWNS}, unix.EPERM},
+		{"clone with a user namespace", false, false, unix.SYS_CLONE, args{unix.CLONE_NEWUSER | uint64(unix.SIGCHLD)}, unix.EPERM},
+		{"unshare -n: systemd's PrivateNetwork= is ignored at EPERM", false, false, unix.SYS_UNSHARE, args{unix.CLONE_NEWNET}, unix.EPERM},
+		{"ProtectSystem= and its like", false, false, unix.SYS_UNSHARE, args{unix.CLONE_NEWNS}, allowed},
+		{"nesting: user namespaces", false, true, unix.SYS_UNSHARE, args{unix.CLONE_NEWUSER}, allowed},
+		{"nesting: networks", false, true, unix.SYS_CLONE, args{unix.CLONE_NEWNET}, allowed},
+		{"nesting: clone3", false, true, unix.SYS_CLONE3, nil, allowed},
+	} {
+		vm, err := bpf.NewVM(filterRules(row.private, row.nest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// struct seccomp_data. The machine that runs it here is big-endian, and the
+		// lower half of an argument comes first in the kernel's.
+		data := make([]byte, 64)
+		binary.BigEndian.PutUint32(data[offNr:], row.nr)
+		binary.BigEndian.PutUint32(data[offArch:], auditArch)
+		for i, a := range row.args {
+			binary.BigEndian.PutUint32(data[offArg(i):], uint32(a))
+			binary.BigEndian.PutUint32(data[offArg(i)+4:], uint32(a>>32))
+		}
+		got, err := vm.Run(data)
+		if err != nil {
+			t.Fatalf("%s: %v", row.what, err)
+		}
+		want := seccompErrno | int(row.want)
+		if row.want == allowed {
+			want = seccompAllow
+		}
+		if got != want {
+			t.Errorf("%s: %#x, want %#x", row.what, got, want)
+		}
+	}
+}
+
+func TestEveryRefusalHasAReason(t *testing.T) {
+	seen := map[uint32]bool{}
+	for _, r := range refused {
+		if seen[r.nr] || r.name == "" || r.why == "" || r.errno != unix.EPERM && r.errno != unix.ENOSYS {
+			t.Errorf("%+v", r)
+		}
+		seen[r.nr] = true
+	}
+}
