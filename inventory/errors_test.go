@@ -281,6 +281,8 @@ func TestErrors(t *testing.T) {
 		{"a port that is none", base + "  www: {on: h1, image: deb, network: {ports: [80/tpc, 0]}}\n", []string{
 			`fleet.yml:4:47: ports: port "80/tpc": protocol is "tpc", want tcp or udp`,
 			`fleet.yml:4:55: ports: port "0": "0" is not a port number from 1 to 65535`}},
+		{"metadata that is half allowed", base + "  www: {on: h1, image: deb, network: {metadata: alow}}\n", []string{
+			`fleet.yml:4:49: metadata: there is no "alow", want allow or refuse (did you mean "allow"?)`}},
 		{"a forward in mode shared", base + "  www: {on: h1, image: deb, network: {mode: shared, forward: [\"1:2\"]}}\n", []string{
 			"fleet.yml:4:53: network: forward makes no sense in mode shared (forward belongs to mode: nat)"}},
 		{"ports in mode nat", base + "  www: {on: h1, image: deb, network: {mode: nat, ports: [80]}}\n", []string{

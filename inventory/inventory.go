@@ -89,6 +89,7 @@ type Guest struct {
 	Dev         string         // Own: device of the host; "" is that of the default route
 	Ports       []port.Range   // Shared: what it may bind
 	Forwards    []port.Forward // NAT: host's ports that lead to it
+	Metadata    bool           // it may reach the metadata service of the host's cloud
 	Init        Init
 	Limits      Limits
 	State       string // Running, Stopped or Absent

@@ -13,6 +13,7 @@ import (
 
 type networkSpec struct {
 	mode, address, dev         text
+	metadata                   text
 	addresses, ports, forwards []text
 	unusable                   bool // something is wrong with it that was reported
 }
@@ -27,6 +28,7 @@ func (d *decoder) network(net *networkSpec, name string, v *yaml.Node) {
 		{"addresses", d.texts(&net.addresses, "a list of addresses, as [192.0.2.10/24]")},
 		{"dev", d.text(&net.dev, "a network device, as eth0")},
 		{"ports", d.texts(&net.ports, "a list of ports, as [80/tcp, 443/tcp]")},
+		{"metadata", d.text(&net.metadata, "allow or refuse")},
 		{"forward", d.texts(&net.forwards, `a list of forwards, as ["2222:22/tcp"]`)},
 	})
 	if _, named := given["mode"]; given == nil || named && !net.mode.ok() {
@@ -94,6 +96,13 @@ func (r *resolver) network(net *networkSpec, g *Guest) {
 	r.value(net.dev, "dev", func(s string) error {
 		g.Dev = s
 		return checkDevice(s)
+	})
+	r.value(net.metadata, "metadata", func(s string) error {
+		g.Metadata = s == "allow"
+		if err := oneOf("metadata", s, []string{"allow", "refuse"}); err != nil {
+			return err
+		}
+		return nil
 	})
 	for _, t := range net.ports {
 		r.value(t, "ports", func(s string) error {

@@ -81,6 +81,7 @@ type wantedRecord struct {
 	Dev       string   `json:"dev"`
 	Ports     []string `json:"ports"`
 	Forwards  []string `json:"forwards"`
+	Metadata  bool     `json:"metadata"`
 	Init      []string `json:"init"`
 	Memory    int64    `json:"memoryBytes"`
 	CPUs      float64  `json:"cpus"`
@@ -164,7 +165,7 @@ func (a *app) listGuests(hosts []*inventory.Host) error {
 func wanted(h *inventory.Host, g *inventory.Guest) wantedRecord {
 	r := wantedRecord{
 		Host: h.Name, Guest: g.Name, Context: g.Context, Image: g.Image, Hostname: g.Hostname,
-		Mode: g.Mode, Addresses: texts(g.Addresses), Dev: g.Dev, Ports: texts(g.Ports), Forwards: texts(g.Forwards),
+		Mode: g.Mode, Addresses: texts(g.Addresses), Dev: g.Dev, Ports: texts(g.Ports), Forwards: texts(g.Forwards), Metadata: g.Metadata,
 		Init: g.Init.Command, Memory: g.Limits.MemoryBytes, CPUs: g.Limits.CPUs, Processes: g.Limits.Processes,
 		State: g.State,
 	}

@@ -42,6 +42,7 @@ func differences(want, have api.Guest, was, is string) []difference {
 	add("dev", have.Network.Dev, want.Network.Dev, restart)
 	add("ports", set(have.Network.Ports), set(want.Network.Ports), difference{restart: !kept(have.Network.Ports, want.Network.Ports)})
 	add("forwards", set(have.Network.Forwards), set(want.Network.Forwards), live)
+	add("metadata", allowed(have.Network.Metadata), allowed(want.Network.Metadata), live)
 	add("init", command(have.Init), command(want.Init), restart)
 	add("memory", size(have.Limits.MemoryBytes), size(want.Limits.MemoryBytes), live)
 	if !sameCPUs(have.Limits.CPUs, want.Limits.CPUs) {
@@ -83,6 +84,13 @@ func set[T fmt.Stringer](list []T) string {
 	}
 	slices.Sort(words)
 	return strings.Join(slices.Compact(words), ", ")
+}
+
+func allowed(yes bool) string {
+	if yes {
+		return "allow"
+	}
+	return "refuse"
 }
 
 func command(i api.Init) string {

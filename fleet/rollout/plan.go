@@ -147,6 +147,7 @@ func resolve(want *inventory.Guest, host api.Host) (api.Guest, error) {
 			Addresses: want.Addresses,
 			Ports:     want.Ports,
 			Forwards:  want.Forwards,
+			Metadata:  want.Metadata,
 		},
 		Init:   api.Init{Style: cmp.Or(want.Init.Style, "plain"), Command: want.Init.Command},
 		Limits: api.Limits(want.Limits),

@@ -138,6 +138,11 @@ func TestMake(t *testing.T) {
 			`guest.configure www sha256:b1: memory none → 1G`,
 		},
 		{
+			"metadata is allowed at once",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Metadata = true })}, state(there()),
+			`guest.configure www sha256:b1: metadata refuse → allow`,
+		},
+		{
 			"a guest that runs without what it is configured to have is restarted",
 			[]*inventory.Guest{www()},
 			state(there(func(g *api.GuestState) { runs := g.Guest; runs.Hostname = "old"; g.Runs = &runs })),

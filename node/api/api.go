@@ -96,6 +96,9 @@ type Network struct {
 	Dev       string         `json:"dev,omitempty"`      // own mode: device of the host, as "eth0"
 	Ports     []port.Range   `json:"ports,omitempty"`    // shared mode: what it may bind
 	Forwards  []port.Forward `json:"forwards,omitempty"` // nat mode
+	// Metadata lets it reach the metadata service of the host's cloud, which
+	// answers with the host's credentials.
+	Metadata bool `json:"metadata,omitempty"`
 }
 
 // Init is what runs as the guest's process 1.

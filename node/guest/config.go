@@ -20,6 +20,7 @@ import (
 // their names and formats ("flower page"); where it had none, ours are:
 //
 //	image              the ID of the image below the guest's own files
+//	interfaces/metadata (boolean) the guest may reach the metadata service of the host's cloud
 //	interfaces/ports   shared mode: ports that the guest owns, one a line ("80/tcp")
 //	netns/nat          (boolean) the guest has a private network behind the host
 //	netns/forward      nat mode: ports of the host that lead inside ("2222:22/tcp")
@@ -140,6 +141,7 @@ func (c *Config) readNetwork(t *tree) error {
 	if n.Forwards, err = parseAll(t.list("netns/forward"), port.ParseForward); err != nil {
 		return fmt.Errorf("netns/forward: %w", err)
 	}
+	n.Metadata = t.has("interfaces/metadata")
 	switch nat := t.has("netns/nat"); {
 	case nat && len(n.Addresses) > 0:
 		return errors.New("netns/nat and interfaces: a guest has a private network or addresses of the host's, not both")
@@ -216,6 +218,9 @@ func (p Paths) write(g api.Guest, root string) error {
 	if g.Network.Mode == api.ModeNAT {
 		f.text["netns/nat"] = present
 	}
+	if g.Network.Metadata {
+		f.text["interfaces/metadata"] = present
+	}
 	if g.Limits.CPUs > 0 {
 		f.text["cgroup/"+cpuFile] = fmt.Sprintf("%d %d\n", int64(math.Round(g.Limits.CPUs*cpuPeriod)), cpuPeriod)
 	}
@@ -233,7 +238,7 @@ func (p Paths) write(g api.Guest, root string) error {
 		switch {
 		case strings.HasPrefix(rel, "interfaces/"):
 			// Numbered interfaces are rewritten whole; defaults for all would speak against them.
-			return strings.Count(rel, "/") == 1 && rel != "interfaces/ports" && rel != "interfaces/dev" && rel != "interfaces/prefix"
+			return strings.Count(rel, "/") == 1 && rel != "interfaces/ports" && rel != "interfaces/metadata" && rel != "interfaces/dev" && rel != "interfaces/prefix"
 		case rel == "netns/nat" || rel == "cgroup/"+cpuFile:
 			return false
 		}

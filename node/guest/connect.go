@@ -84,6 +84,7 @@ func (c Config) netSpec() netctx.Spec {
 		Addresses: c.Network.Addresses,
 		Ports:     c.Network.Ports,
 		AllPorts:  c.Network.Mode == api.ModeOwn,
+		Metadata:  c.Network.Metadata,
 	}
 }
 

@@ -232,7 +232,7 @@ func (h *Host) natWant(context.Context) (nat.Want, error) {
 	for _, name := range slices.Sorted(maps.Keys(guests)) {
 		g := guests[name]
 		if g.Network.Mode == api.ModeNAT {
-			want.Guests = append(want.Guests, nat.Guest{XID: g.Context, Name: name, Forwards: g.Network.Forwards})
+			want.Guests = append(want.Guests, nat.Guest{XID: g.Context, Name: name, Forwards: g.Network.Forwards, Metadata: g.Network.Metadata})
 			continue
 		}
 		want.Reserved = append(want.Reserved, netctx.Loopback6(g.Context))
@@ -263,7 +263,7 @@ func (h *Host) Sweep(ctx context.Context) error {
 		if err != nil || on && serr == nil && st.Done {
 			errs = append(errs, err)
 			if st.NAT && st.Runs != nil {
-				filtered = append(filtered, nat.Guest{XID: st.Context, Name: name, Forwards: st.Runs.Network.Forwards})
+				filtered = append(filtered, nat.Guest{XID: st.Context, Name: name, Forwards: st.Runs.Network.Forwards, Metadata: st.Runs.Network.Metadata})
 			}
 			continue
 		}

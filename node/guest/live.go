@@ -13,7 +13,7 @@ import (
 )
 
 // live brings a running guest as near to its configuration as can be without a
-// restart: its limits, and its ports and forwards. Other addresses, another mode
+// restart: its limits, its ports and forwards, and whether it may ask for metadata. Other addresses, another mode
 // or device need one: programs are bound to what was there when they began. It
 // says whether there was anything to do. Killed in between it is called again:
 // what the guest runs with still differs from what is configured.
@@ -33,9 +33,9 @@ func (h *Host) live(ctx context.Context, c Config) (changed bool, err error) {
 		to.Limits = c.Limits
 	}
 	samePlace := to.Network
-	samePlace.Ports, samePlace.Forwards = c.Network.Ports, c.Network.Forwards
+	samePlace.Ports, samePlace.Forwards, samePlace.Metadata = c.Network.Ports, c.Network.Forwards, c.Network.Metadata
 	if reflect.DeepEqual(samePlace, c.Network) && !reflect.DeepEqual(to.Network, c.Network) {
-		if c.Network.Mode == api.ModeShared {
+		if c.Network.Mode != api.ModeNAT {
 			if err := h.reown(ctx, c); err != nil {
 				return false, err
 			}
@@ -77,15 +77,17 @@ func (h *Host) limit(c Config) error {
 	return nil
 }
 
-// reown changes the ports of a guest in the host's network. Connections to
-// those that it keeps stay.
+// reown changes what a guest in the host's network may do there. Connections to
+// ports that it keeps stay.
 func (h *Host) reown(ctx context.Context, c Config) error {
-	taken, err := netctx.Listeners(ctx, c.netSpec())
-	if err != nil {
-		return err
-	}
-	if len(taken) > 0 {
-		return h.takenError(taken)
+	if c.Network.Mode == api.ModeShared {
+		taken, err := netctx.Listeners(ctx, c.netSpec())
+		if err != nil {
+			return err
+		}
+		if len(taken) > 0 {
+			return h.takenError(taken)
+		}
 	}
 	_, cg, err := h.cgroup(c.Name)
 	if err != nil {

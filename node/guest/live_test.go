@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -77,6 +79,49 @@ func TestRunningGuestIsChanged(t *testing.T) {
 			}
 			if outcome, err := h.Configure(ctx, g); err != nil || outcome != api.Unchanged {
 				t.Errorf("once more: %v, %v", outcome, err)
+			}
+		})
+	}
+}
+
+// TestMetadataIsRefusedUntilItIsAllowed has a cloud's metadata service on the host.
+func TestMetadataIsRefusedUntilItIsAllowed(t *testing.T) {
+	ctx := context.Background()
+	lo, err := netlink.LinkByName("lo")
+	must(t, err)
+	cloud, err := netlink.ParseAddr("169.254.169.254/32")
+	must(t, err)
+	must(t, netlink.AddrAdd(lo, cloud))
+	defer netlink.AddrDel(lo, cloud)
+	l, err := net.Listen("tcp", "169.254.169.254:80")
+	must(t, err)
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, "credentials")
+			c.Close()
+		}
+	}()
+	for _, mode := range []api.Mode{api.ModeShared, api.ModeOwn, api.ModeNAT} {
+		t.Run(string(mode), func(t *testing.T) {
+			h := host(t)
+			g := inMode(mode, "cloud-"+string(mode), 110, "sleep", "1000")
+			must(t, h.Create(ctx, g))
+			must(t, h.Start(ctx, g.Name, Options{}))
+			for _, allowed := range []bool{false, true, false} {
+				g.Network.Metadata = allowed
+				_, err := h.Configure(ctx, g)
+				must(t, err)
+				if got, _ := run(t, h, g.Name, "nc", "-w", "5", "169.254.169.254", "80"); (got == "credentials") != allowed {
+					t.Errorf("allowed %v: it hears %q", allowed, got)
+				}
+				if st, err := h.State(g.Name); err != nil || st.Runs != nil {
+					t.Errorf("it runs with %+v, %v", st.Runs, err)
+				}
 			}
 		})
 	}

@@ -127,6 +127,25 @@ func (f family) dnat(m *nftables.Set) exprs {
 	}
 }
 
+// service is "meta l4proto … th dport …".
+func service(proto byte, port uint16) exprs {
+	return exprs{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(0)}, is([]byte{proto}),
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: reg(0)}, is(bigEndian(port)),
+	}
+}
+
+// opensNoTCP is "tcp flags & (syn | ack) != syn".
+func opensNoTCP() exprs {
+	const syn, ack = 0x02, 0x10
+	return exprs{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(0)}, is([]byte{unix.IPPROTO_TCP}),
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1, DestRegister: reg(0)},
+		&expr.Bitwise{SourceRegister: reg(0), DestRegister: reg(0), Len: 1, Mask: []byte{syn | ack}, Xor: []byte{0}},
+		not([]byte{syn}),
+	}
+}
+
 func icmp(proto, first, last byte) exprs {
 	return exprs{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(0)}, is([]byte{proto}),

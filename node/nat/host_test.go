@@ -282,6 +282,20 @@ func outside(t testing.TB) *machine {
 	}
 }
 
+// address gives a device of this network namespace addresses, and sets it up.
+func (*machine) address(dev string, addrs ...string) error {
+	l, err := netlink.LinkByName(dev)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		if err := netlink.AddrAdd(l, address(single(netip.MustParseAddr(a)))); err != nil {
+			return err
+		}
+	}
+	return netlink.LinkSetUp(l)
+}
+
 // guest is attached and serves on port 22.
 func guest(t testing.TB, name string, xid int) *machine {
 	t.Helper()

@@ -18,6 +18,7 @@ type Guest struct {
 	XID      int
 	Name     string
 	Forwards []port.Forward
+	Metadata bool // it may reach the metadata service of the host's cloud
 }
 
 // Want is what Sync brings about.

@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -40,7 +41,7 @@ func Holds(ctx context.Context, guests []Guest) (bool, error) {
 	}
 	for _, g := range guests {
 		i := slices.IndexFunc(shown, func(s Guest) bool { return s.XID == g.XID })
-		if i < 0 || len(shown[i].Forwards) != len(g.Forwards) {
+		if i < 0 || len(shown[i].Forwards) != len(g.Forwards) || shown[i].Metadata != g.Metadata {
 			return false, nil
 		}
 		for _, f := range g.Forwards {
@@ -107,6 +108,9 @@ func show() ([]Guest, error) {
 			}
 			xid := xidOf(e.Key[unix.IFNAMSIZ:][:f.size])
 			guests[xid] = cmp.Or(guests[xid], &Guest{XID: xid, Name: e.Comment})
+			guests[xid].Metadata = slices.ContainsFunc(elements["metadata"], func(m nftables.SetElement) bool {
+				return bytes.Equal(m.Key, e.Key[:unix.IFNAMSIZ])
+			})
 		}
 		for name, keyed := range map[string]uint32{"any": 0, "at": f.size} {
 			for _, e := range elements[name+f.name] {

@@ -23,6 +23,8 @@ const tableName = "vservers"
 type table struct {
 	conn  *nftables.Conn
 	table *nftables.Table
+	// metadata holds the devices of guests that may ask the cloud for metadata.
+	metadata *nftables.Set
 }
 
 // newTable writes the transaction that replaces the table.
@@ -43,6 +45,15 @@ func newTable(w Want, ws []inward) (*table, error) {
 	}
 	t.conn.AddTable(t.table)
 	var fs []familySets
+	var ask []nftables.SetElement
+	for _, g := range w.Guests {
+		if g.Metadata {
+			ask = append(ask, nftables.SetElement{Key: ifname(deviceName(g.XID))})
+		}
+	}
+	if t.metadata, err = t.addSet("metadata", ask, nil, nftables.TypeIFName); err != nil {
+		return nil, fmt.Errorf("write table %s: %w", tableName, err)
+	}
 	for _, f := range families() {
 		s, err := t.addSets(f, w, ws, ports)
 		if err != nil {
@@ -196,6 +207,7 @@ func (t *table) addRules(fs []familySets) {
 	// Before conntrack (-200), so that nothing of a forger's is remembered.
 	const raw, afterNAT = -300, 110
 
+	t.withholdMetadata(fs)
 	source := t.chain("source")
 	for _, f := range fs {
 		// A guest is root of its namespace and may route 127.0.0.0/8 to the host,
@@ -206,7 +218,7 @@ func (t *table) addRules(fs []familySets) {
 			// itself is out of reach.
 			t.add(source, f.matches(), f.addrIn(f.dst, localhosts6), verdict(expr.VerdictDrop))
 		}
-		t.add(source, f.matches(), f.deviceAndSource(expr.MetaKeyIIFNAME), in(f.guests), verdict(expr.VerdictAccept))
+		t.add(source, f.matches(), f.deviceAndSource(expr.MetaKeyIIFNAME), in(f.guests), exprs{&expr.Verdict{Kind: expr.VerdictGoto, Chain: "honest"}})
 		if f.size == 16 {
 			// Neighbour discovery may come from eth0's link-local address; router
 			// advertisements and redirects may not come at all.

@@ -71,6 +71,7 @@ type netctxSettings struct {
 	AllPorts   uint32
 	AddressesN uint32
 	PortsN     uint32
+	Metadata   uint32
 	Addresses  [16]struct {
 		_    structs.HostLayout
 		Addr struct {
@@ -87,6 +88,7 @@ type netctxSettings struct {
 		First uint32
 		Last  uint32
 	}
+	_ [4]byte
 }
 
 // Names of all BPF objects in the ELF.

@@ -21,6 +21,7 @@ type Spec struct {
 	Addresses []netip.Prefix
 	Ports     []port.Range // what it may bind on them
 	AllPorts  bool         // the addresses are its own: any port
+	Metadata  bool         // it may reach the metadata service of the host's cloud
 }
 
 // Limits of bpf/settings.h.
@@ -56,6 +57,9 @@ func (s Spec) settings(cgroup uint64) (netctxSettings, error) {
 	set.Loop6.W = words(Loopback6(s.XID))
 	if s.AllPorts {
 		set.AllPorts = 1
+	}
+	if s.Metadata {
+		set.Metadata = 1
 	}
 	if len(s.Addresses) == 0 {
 		return set, fmt.Errorf("network context %d has no address", s.XID)

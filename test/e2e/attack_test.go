@@ -24,6 +24,7 @@ const (
 	hostLoop     = 7001 // TCP, on the host's 127.0.0.1, 127.9.9.9 and ::1
 	hostEcho     = 7002 // UDP, on the same
 	hostWildcard = 7003 // TCP, on all addresses of the host
+	hostMetadata = 7006 // TCP and UDP, where clouds serve metadata
 	guestLoop    = 7004 // TCP, on the localhost of another guest
 	guestPrivate = 7005 // TCP, on the private address of another guest
 	guestPort    = 8025 // of another guest, on the shared address
@@ -31,6 +32,8 @@ const (
 	hostFile     = "/srv/secret-of-the-host"
 	hostSecret   = "nobody in a guest may read this"
 )
+
+var metadata = []string{"169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"}
 
 const attackFleet = `
 images:
@@ -84,6 +87,9 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 	program := buildAttack(t)
 	l.fleet(attackFleet)
 	l.image("lab1", map[string][]byte{"bin/attack": program})
+	for _, a := range metadata {
+		l.mustOn("lab1", "ip", "address", "add", netip.PrefixFrom(netip.MustParseAddr(a), netip.MustParseAddr(a).BitLen()).String(), "dev", "lo")
+	}
 	listenOnHost(t, l.Hosts[0].PID)
 	for path, content := range map[string][]byte{hostFile: []byte(hostSecret), "/srv/attack": program} {
 		if err := l.put("lab1", path, content); err != nil {
@@ -109,7 +115,7 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 		return []string{
 			"--mode=" + mode, "--complete", "--own=" + strings.Join(own, ","), "--other=" + l.network() + ".202",
 			fmt.Sprint("--other-port=", guestPort), fmt.Sprint("--loop=", hostLoop), fmt.Sprint("--loop-udp=", hostEcho),
-			fmt.Sprint("--wildcard=", hostWildcard), "--host=" + host,
+			fmt.Sprint("--wildcard=", hostWildcard), fmt.Sprint("--metadata=", hostMetadata), "--host=" + host,
 			"--other-loop=" + netip.AddrPortFrom(netctx.Loopback(125), guestLoop).String(),
 			"--other-loop6=" + netip.AddrPortFrom(netctx.Loopback6(125), guestLoop).String(),
 			"--private=" + netip.AddrPortFrom(hidden.Addr(), guestPrivate).String(),
@@ -147,6 +153,7 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 			"bind-other", "send-from-other", "bind-unowned-port-own",
 			"connect-host-127.0.0.1", "connect-host-127.9.9.9", "connect-host-::1", "echo-host-127.0.0.1", "echo-host-::1",
 			"connect-private", "connect-private-as-ipv6", "send-private", "connect-other-localhost-ipv6", "connect-host-wildcard-127.0.0.1", "connect-host-wildcard-from-localhost",
+			"connect-metadata-169.254.169.254", "echo-metadata-168.63.129.16", "connect-metadata-fd00:ec2::254", "connect-metadata-as-ipv6",
 			"raw-socket", "packet-socket", "sock-diag", "abstract-stream", "change-addresses",
 			"signal-host-process", "see-host-process", "open-host-process", "read-host-file",
 		} {
@@ -186,6 +193,19 @@ func listenOnHost(t *testing.T, pid int) {
 		}
 	})
 	if err := inNetworkOf(pid, func() error {
+		for _, address := range metadata {
+			l, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(hostMetadata)))
+			if err != nil {
+				return err
+			}
+			u, err := net.ListenPacket("udp", net.JoinHostPort(address, strconv.Itoa(hostMetadata)))
+			if err != nil {
+				return err
+			}
+			closers = append(closers, l, u)
+			go accept(l)
+			go echo(u)
+		}
 		for _, address := range []string{"127.0.0.1", "127.9.9.9", "::1", "abstract", ""} {
 			var l net.Listener
 			var err error

@@ -42,7 +42,7 @@ func TestNothingIsRefusedWithoutAGuest(t *testing.T) {
 	defer dir.Close()
 	name := "attack-test-" + strconv.Itoa(os.Getpid())
 	cmd := exec.Command("/proc/self/exe", "--mode=own", "--other=127.7.7.7", "--own=127.0.0.1", "--host=127.8.8.8",
-		"--loop=1", "--loop-udp=1", "--wildcard=1", "--other-loop=127.0.125.1:1", "--other-loop6=[fd76:7365:7276:6572::7d]:1", "--private=100.64.0.127:1",
+		"--loop=1", "--loop-udp=1", "--wildcard=1", "--metadata=1", "--other-loop=127.0.125.1:1", "--other-loop6=[fd76:7365:7276:6572::7d]:1", "--private=100.64.0.127:1",
 		"--abstract="+name, "--pid="+strconv.Itoa(os.Getpid()), "--file="+file, "--secret=secret of the host")
 	cmd.Env = append(os.Environ(), asProgram+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}

@@ -30,6 +30,7 @@ type outside struct {
 	otherPort           int            // a port that another guest owns on the shared address
 	host                netip.Addr     // the host's
 	loop                int            // TCP port of a service on the host's 127.0.0.1, 127.9.9.9 and ::1
+	metadata            int            // port of a service on the host that is where clouds serve metadata
 	loopUDP             int            // UDP port of one that echoes, on the same
 	wildcard            int            // TCP port of a service on the host's 0.0.0.0, and ::
 	otherLoop           netip.AddrPort // of a service on another guest's localhost
@@ -73,6 +74,7 @@ func run(args []string) int {
 	fs.StringVar(&host, "host", "", "address of the host (left out where it is the guest's too)")
 	fs.IntVar(&o.loop, "loop", 0, "TCP port of a service on the host's 127.0.0.1, 127.9.9.9 and ::1")
 	fs.IntVar(&o.loopUDP, "loop-udp", 0, "UDP port of a service there that echoes")
+	fs.IntVar(&o.metadata, "metadata", 0, "TCP and UDP port of a service that the host has at the addresses of clouds' metadata services")
 	fs.IntVar(&o.wildcard, "wildcard", 0, "TCP port of a service on all addresses of the host")
 	service := func(to *netip.AddrPort, name, usage string) {
 		fs.Func(name, "ADDRESS:PORT of a service on "+usage, func(text string) (err error) {

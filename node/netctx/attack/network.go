@@ -112,6 +112,17 @@ func networkRows(o *outside) []row {
 		to := &unix.SockaddrInet4{Addr: localhost.As4(), Port: o.loop}
 		return unless(unix.Sendto(fd, []byte("x"), unix.MSG_FASTOPEN|unix.MSG_NOSIGNAL, to), "sent")
 	})
+	for _, text := range []string{"169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"} {
+		at := func(o *outside) netip.AddrPort {
+			return netip.AddrPortFrom(netip.MustParseAddr(text), uint16(o.metadata))
+		}
+		add("connect-metadata-"+text, "metadata", func(o *outside) (bool, string) { return tryConnect(at(o), netip.Addr{}) })
+		add("echo-metadata-"+text, "metadata", func(o *outside) (bool, string) { return echo(at(o)) })
+	}
+	add("connect-metadata-as-ipv6", "metadata", func(o *outside) (bool, string) {
+		a := netip.MustParseAddr("::ffff:169.254.169.254")
+		return tryConnect(netip.AddrPortFrom(a, uint16(o.metadata)), netip.Addr{})
+	})
 	add("connect-other-localhost", "other-loop", func(o *outside) (bool, string) {
 		return tryConnect(o.otherLoop, netip.Addr{})
 	})

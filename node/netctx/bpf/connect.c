@@ -48,7 +48,7 @@ static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct ip *to, 
 		return refuse(ECONNREFUSED);
 	if (is_loop6(to) && !is_own_loopback(s, to)) // another guest's
 		return refuse(ECONNREFUSED);
-	if (closed(to))
+	if (closed(to) || withheld(ctx, s, to))
 		return refuse(EHOSTUNREACH);
 	if (!source(s, to, local, from))
 		return refuse(ENETUNREACH);

@@ -97,6 +97,12 @@ static __always_inline bool closed(const struct ip *to)
 	return is_private(to) && !vs_is_own(to);
 }
 
+// Is it the metadata service of a cloud, and the guest may not reach it?
+static __always_inline bool withheld(struct bpf_sock_addr *ctx, const struct settings *s, const struct ip *to)
+{
+	return !s->metadata && is_metadata(to) && !is_harmless(ctx->protocol, ctx->user_port) && !vs_is_own(to);
+}
+
 // The source for a destination: the loopback address for localhost, the address
 // whose subnet it is in, the primary one. false: there is no way for the family.
 static __always_inline bool source(const struct settings *s, const struct ip *to, bool local, struct ip *from)

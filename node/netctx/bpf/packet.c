@@ -128,6 +128,24 @@ static __always_inline bool strangers(struct __sk_buff *skb, const struct settin
 	return !mine;
 }
 
+// Does the packet begin something? Answers of a service pass: Azure probes the
+// health of what it balances from the address of its metadata service.
+static __always_inline bool begins(struct __sk_buff *skb, const struct packet *p)
+{
+	__be16 port;
+	__u8 flags;
+
+	if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP)
+		return true;
+	if (bpf_skb_load_bytes(skb, p->payload + 2, &port, sizeof(port)))
+		return true;
+	if (is_harmless(p->proto, port))
+		return false;
+	if (p->proto == IPPROTO_UDP)
+		return true;
+	return bpf_skb_load_bytes(skb, p->payload + 13, &flags, 1) || (flags & 0x12) == 0x02; // SYN without ACK
+}
+
 // Is it for a socket that has another's port?
 static __always_inline bool misled(struct __sk_buff *skb)
 {
@@ -142,7 +160,7 @@ static __always_inline bool misled(struct __sk_buff *skb)
 
 // Drops what does not come from the guest's address, what goes to the localhost
 // of the host or of another guest, what would carry the guest's own localhost
-// onto a wire, and source routes.
+// onto a wire, source routes, and questions to the cloud's metadata service.
 SEC("cgroup_skb/egress")
 int vs_egress(struct __sk_buff *skb)
 {
@@ -161,6 +179,8 @@ int vs_egress(struct __sk_buff *skb)
 			return DROP;
 	// Ping passes no hook but this. TCP and UDP may be here by a forward.
 	if (p.proto != IPPROTO_TCP && p.proto != IPPROTO_UDP && closed(&p.to))
+		return DROP;
+	if (!s->metadata && is_metadata(&p.to) && !vs_is_own(&p.to) && begins(skb, &p))
 		return DROP;
 	count(skb, p.four ? &c->v4_out : &c->v6_out);
 	return PASS;

@@ -24,7 +24,7 @@ static __always_inline int send_to(struct bpf_sock_addr *ctx, struct ip *to, str
 				n->near = ctx->user_port;
 		}
 	}
-	if (closed(to))
+	if (closed(to) || withheld(ctx, s, to))
 		return refuse(EHOSTUNREACH);
 	if (is_any(from))
 		return source(s, to, local, from) ? 1 : refuse(ENETUNREACH);

@@ -57,6 +57,7 @@ struct settings {
 	__u32 all_ports;  // the addresses are the guest's alone
 	__u32 addresses_n;
 	__u32 ports_n;
+	__u32 metadata; // it may reach the cloud's metadata service
 	struct own_address addresses[MAX_ADDRESSES];
 	struct own_ports ports[MAX_PORTS];
 };
@@ -155,6 +156,31 @@ static __always_inline bool is_private(const struct ip *a)
 	if (is_v4(a))
 		return (a->w[3] & bpf_htonl(0xffff0000)) == bpf_htonl(0x64400000);
 	return a->w[0] == bpf_htonl(0xfd767365) && a->w[1] == bpf_htonl(0x72761cad);
+}
+
+// The metadata services of clouds, which answer with the host's credentials
+// whoever asks from its address: all of 169.254.0.0/16 (every cloud but those
+// that follow), Alibaba's, Azure's and Oracle's older one; fd00:ec2::/32 of AWS,
+// Google's, Scaleway's and OpenStack's. node/nat/metadata.go has the same list.
+static __always_inline bool is_metadata(const struct ip *a)
+{
+	if (is_v4(a))
+		return (a->w[3] & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000) || a->w[3] == bpf_htonl(0x646464c8) ||
+		       a->w[3] == bpf_htonl(0xa83f8110) || a->w[3] == bpf_htonl(0xc00000c0);
+	if (a->w[0] == bpf_htonl(0xfd000ec2))
+		return true;
+	if (a->w[1] || a->w[2])
+		return false;
+	return (a->w[0] == bpf_htonl(0xfd2000ce) && a->w[3] == bpf_htonl(0x254)) ||
+	       (a->w[0] == bpf_htonl(0xfd000042) && a->w[3] == bpf_htonl(0x42)) ||
+	       (a->w[0] == bpf_htonl(0xfe800000) && a->w[3] == bpf_htonl(0xa9fea9fe));
+}
+
+// What is served at the same addresses and tells nothing of the host: the
+// resolvers of Azure, Google and AWS, and AWS's time.
+static __always_inline bool is_harmless(__u32 proto, __be16 port)
+{
+	return port == bpf_htons(53) || (port == bpf_htons(123) && proto == IPPROTO_UDP);
 }
 
 // Is it the guest's own localhost, as the kernel sees it?
