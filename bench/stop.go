@@ -57,7 +57,8 @@ func stopRow(ctx context.Context, b *bench) error {
 }
 
 // full starts a guest and waits until it has so many processes, and until the
-// kernel would tell of the next change of its cgroup at once (see ended).
+// kernel would tell of the next change of its cgroup at once: it does so once
+// in 10 ms (CGROUP_FILE_NOTIFY_MIN_INTV).
 func (b *bench) full(ctx context.Context, name string, n int) error {
 	if err := b.host.Guests.Start(ctx, name, guest.Options{}); err != nil {
 		return err

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/build"
 	"github.com/vsfleet/vsfleet/node/guest"
@@ -31,7 +29,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 	}
 	results := make([]api.StepResult, len(req.Steps))
 	var say sync.Mutex
-	do := func(i int) bool {
+	do := func(i int, settling func()) bool {
 		if err := ctx.Err(); err != nil {
 			results[i] = api.StepResult{Outcome: api.Skipped, Error: "interrupted"}
 			return false
@@ -41,7 +39,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 			say.Lock()
 			defer say.Unlock()
 			emit(api.Event{Run: req.Run, Step: i, Message: msg, Done: done, Total: total})
-		})
+		}, settling)
 		r.Took = time.Since(start)
 		if err != nil {
 			r.Outcome, r.Error = api.Failed, err.Error()
@@ -58,7 +56,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 	guests := map[string][]int{}
 	for i, s := range req.Steps {
 		if s.Kind == api.StepBuildImage {
-			do(i)
+			do(i, nil)
 			continue
 		}
 		name := s.Name
@@ -70,19 +68,33 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		}
 		guests[name] = append(guests[name], i)
 	}
-	var group errgroup.Group
-	group.SetLimit(sideBySide)
+	var group sync.WaitGroup
+	busy := make(chan struct{}, sideBySide)
 	for _, name := range order {
-		group.Go(func() error {
+		busy <- struct{}{}
+		group.Go(func() {
+			working := true
+			// A guest that is only watched for a moment keeps no other waiting.
+			settling := func() {
+				if working {
+					working = false
+					<-busy
+				}
+			}
+			defer settling()
 			if i, err := h.refused(req.Steps, guests[name]); err != nil {
 				for _, k := range guests[name] {
 					results[k] = api.StepResult{Outcome: api.Skipped, Error: "its new configuration is refused"}
 				}
 				results[i] = api.StepResult{Outcome: api.Failed, Error: err.Error()}
-				return nil
+				return
 			}
 			for n, i := range guests[name] {
-				if do(i) {
+				if !working {
+					busy <- struct{}{}
+					working = true
+				}
+				if do(i, settling) {
 					continue
 				}
 				for _, rest := range guests[name][n+1:] {
@@ -90,10 +102,10 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 				}
 				break
 			}
-			return nil
 		})
 	}
-	return api.ApplyResult{Results: results}, group.Wait()
+	group.Wait()
+	return api.ApplyResult{Results: results}, nil
 }
 
 // refused says which of a guest's steps would be refused after earlier ones had
@@ -107,10 +119,11 @@ func (h *Host) refused(steps []api.Step, order []int) (int, error) {
 	return 0, nil
 }
 
-// step takes one step.
-func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64, int64)) (api.StepResult, error) {
+// step takes one step. A start calls settling when the guest is only watched
+// any more.
+func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64, int64), settling func()) (api.StepResult, error) {
 	changed := api.StepResult{Outcome: api.Changed}
-	options := guest.Options{Warn: func(text string) { progress(api.Warning+text, 0, 0) }}
+	options := guest.Options{Warn: func(text string) { progress(api.Warning+text, 0, 0) }, Settling: settling}
 	switch s.Kind {
 	case api.StepBuildImage:
 		if s.Image == nil {

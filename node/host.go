@@ -34,7 +34,7 @@ func Open(version string) (*Host, error) {
 	return &Host{
 		Version: version,
 		Images:  images,
-		Guests:  &guest.Host{Paths: paths, Tree: func(id string) (string, error) { return tree(images, id) }},
+		Guests:  &guest.Host{Paths: paths, Settle: true, Tree: func(id string) (string, error) { return tree(images, id) }},
 	}, nil
 }
 

@@ -188,6 +188,9 @@ func guestTable(w io.Writer, records []guestRecord) error {
 	var rows [][]string
 	for _, r := range records {
 		status, up := string(r.Status), ""
+		if r.Ended != nil {
+			status += " (" + r.Ended.String() + ")"
+		}
 		if r.Problem != "" {
 			status += " (" + r.Problem + ")"
 		}

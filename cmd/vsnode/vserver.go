@@ -144,6 +144,11 @@ func (v verb) start(ctx context.Context) error {
 		v.say("Vserver '%s' is already running", v.name)
 		return nil
 	}
+	// A command that has done what it was to do.
+	if ended := (*guest.EndedError)(nil); errors.As(err, &ended) && ended.End.Signal == "" && ended.End.Status == 0 {
+		v.say("Vserver '%s' has ended: %s", v.name, ended.End)
+		return nil
+	}
 	return err
 }
 
@@ -219,6 +224,16 @@ func (v verb) status() error {
 	}
 	if st.Status != api.Running {
 		fmt.Printf("Vserver '%s' is stopped\n", v.name)
+		if e := st.Ended; e != nil {
+			if e.Seen {
+				fmt.Printf("Ended: %s, %s\n", e.Time.Format(time.DateTime), e)
+			} else {
+				fmt.Printf("Ended: before %s, %s; this is also what reboot inside does\n", e.Time.Format(time.DateTime), e)
+			}
+			if e.LastOutput != "" {
+				fmt.Printf("Last output: %s\n", e.LastOutput)
+			}
+		}
 		return exitStopped
 	}
 	fmt.Printf("Vserver '%s' is running at context '%d'\nNumber of processes: %d\n", v.name, st.Context, st.Processes)

@@ -245,7 +245,11 @@ func alter(g api.Guest, spec api.ImageSpec, now api.GuestState, images []api.Ima
 	case stop:
 		steps = append(steps, step(api.StepStart, "the inventory says running"))
 	case !running:
-		steps = append(steps, step(api.StepStart, "it is stopped, the inventory says running"))
+		is := "stopped"
+		if now.Ended != nil {
+			is += " (" + now.Ended.String() + ")"
+		}
+		steps = append(steps, step(api.StepStart, "it is "+is+", the inventory says running"))
 	case restart:
 		steps = append(steps, step(api.StepRestart, "so that it takes its new configuration"))
 	}

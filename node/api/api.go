@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -130,6 +131,7 @@ type GuestState struct {
 	InitPID   int       `json:"initPID,omitempty"` // as the host numbers it
 	Processes int       `json:"processes,omitempty"`
 	Started   time.Time `json:"started,omitzero"`
+	Ended     *End      `json:"ended,omitempty"` // of a stopped guest that nobody stopped
 	// Runs is what a running guest goes by, where that is not what is
 	// configured: the rest comes with a restart.
 	Runs *Guest `json:"runs,omitempty"`
@@ -137,6 +139,38 @@ type GuestState struct {
 	// paths below it; they are left alone.
 	Unknown []string `json:"unknown,omitempty"`
 	Problem string   `json:"problem,omitempty"` // why the configuration cannot be used
+}
+
+// End is how a guest ended that nobody stopped.
+type End struct {
+	// Time of the end if vsnode saw it, else of when it was found.
+	Time time.Time `json:"time"`
+	Seen bool      `json:"seen"` // Status and Signal are known
+	// Status and Signal are those of process 1.
+	Status     int    `json:"status"`
+	Signal     string `json:"signal,omitempty"`     // "SIGSEGV"
+	OOMKills   int    `json:"oomKills,omitempty"`   // processes that the kernel killed for want of memory
+	LastOutput string `json:"lastOutput,omitempty"` // its last line on the console
+}
+
+// String says in a word how process 1 ended, as far as that was seen.
+func (e End) String() string {
+	how := "ended by itself"
+	switch {
+	case !e.Seen:
+	case e.Signal == "SIGHUP": // reboot(2), "Behavior inside PID namespaces"
+		how = "rebooted from inside"
+	case e.Signal == "SIGINT":
+		how = "powered off from inside"
+	case e.Signal != "":
+		how = "killed by " + e.Signal
+	default:
+		how = fmt.Sprintf("exit status %d", e.Status)
+	}
+	if e.OOMKills > 0 {
+		how += fmt.Sprintf(", out of memory: %d processes killed", e.OOMKills)
+	}
+	return how
 }
 
 // ImageSpec says how a reference installation is made.

@@ -292,7 +292,7 @@ func (h *Host) Delete(ctx context.Context, name string) error {
 		if err := os.RemoveAll(h.config(name)); err != nil {
 			return err
 		}
-		return errors.Join(remove(h.console(name)), remove(h.console(name)+".1"))
+		return errors.Join(remove(h.console(name)), remove(h.console(name)+".1"), remove(h.endFile(name)))
 	})
 }
 

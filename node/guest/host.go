@@ -27,6 +27,8 @@ type Host struct {
 	Paths
 	// Tree finds the tree of an image by its ID.
 	Tree func(id string) (string, error)
+	// Settle makes Start watch a guest for a moment, and fail if it ends.
+	Settle bool
 }
 
 // state is what is remembered of a start until the stop: nothing that decides
@@ -113,8 +115,12 @@ func (h *Host) State(name string) (api.GuestState, error) {
 		st.Problem = err.Error()
 	}
 	on, err := h.running(name)
-	if err != nil || !on {
+	if err != nil {
 		return st, err
+	}
+	if !on {
+		st.Ended = h.lastEnd(name)
+		return st, nil
 	}
 	_, cg, err := h.cgroup(name)
 	if err != nil {
@@ -278,7 +284,7 @@ func (h *Host) Sweep(ctx context.Context) error {
 			case on:
 				return h.finish(ctx, name)
 			}
-			return h.release(ctx, name)
+			return errors.Join(h.noteEnd(name), h.release(ctx, name))
 		}))
 	}
 	if len(filtered) > 0 {

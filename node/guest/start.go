@@ -21,12 +21,16 @@ import (
 // Options of a start.
 type Options struct {
 	Warn func(string) // told of what will not work as expected; may be nil
+	// Settling is called when the guest runs, and Start only waits to see whether
+	// it goes on; may be nil.
+	Settling func()
 }
 
 // ErrRunning says that a guest runs already.
 var ErrRunning = errors.New("already running")
 
-// Start starts a guest and returns when its init has taken over. When it
+// Start starts a guest and returns when its init has taken over and, if the
+// host's Settle is set, gone on for a moment: else it is an EndedError. When it
 // fails, all that it did is undone. A guest that runs is left alone: ErrRunning.
 func (h *Host) Start(ctx context.Context, name string, opt Options) error {
 	return h.locked(name, "start", func() error { return h.start(ctx, name, opt) })
@@ -58,7 +62,7 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 		return err
 	}
 	// What a killed start or a guest that died left.
-	if err := h.release(ctx, name); err != nil {
+	if err := errors.Join(h.noteEnd(name), h.release(ctx, name)); err != nil {
 		return err
 	}
 	spec, err := h.spec(c)
@@ -99,10 +103,17 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 		return err
 	}
 	defer spec.Console.Close()
-	if _, err := vctx.Start(ctx, spec); err != nil {
+	p, err := vctx.Start(ctx, spec)
+	if err != nil {
 		return err
 	}
-	return h.finish(ctx, name)
+	if err := errors.Join(h.finish(ctx, name), remove(h.endFile(name))); err != nil {
+		return err
+	}
+	if opt.Settling != nil {
+		opt.Settling()
+	}
+	return h.settle(ctx, c, p)
 }
 
 // settled says whether a guest with processes runs, or only has the process of
@@ -194,6 +205,12 @@ func (h *Host) Stop(ctx context.Context, name string) (api.Outcome, error) {
 		}
 		if on {
 			outcome = api.Changed
+			err = remove(h.endFile(name))
+		} else {
+			err = h.noteEnd(name)
+		}
+		if err != nil {
+			return err
 		}
 		c, err := h.Read(name)
 		if err != nil {
