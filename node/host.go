@@ -81,8 +81,12 @@ func (h *Host) Stat(ctx context.Context) (api.Stat, error) {
 	var running []stat.Guest
 	for _, g := range states {
 		if g.Status == api.Running {
+			xid := g.Context
+			if g.Runs != nil {
+				xid = g.Runs.Context
+			}
 			running = append(running, stat.Guest{
-				XID: g.Context, Name: g.Name, Started: g.Started,
+				XID: xid, Name: g.Name, Started: g.Started,
 				Cgroup: filepath.Join("vservers", g.Name),
 			})
 		}

@@ -40,14 +40,25 @@ type Refusal struct {
 func Make(host *inventory.Host, state api.State, images func(name string) *inventory.Image) Plan {
 	p := Plan{waits: map[string]string{}}
 	known := map[string]bool{}
+	for _, want := range host.Guests {
+		known[want.Name] = true
+	}
+	index := map[string]int{}
+	strangers := map[int]string{}
+	for i, g := range state.Guests {
+		index[g.Name] = i
+		if !known[g.Name] {
+			p.Foreign = append(p.Foreign, g.Name)
+			strangers[g.Context] = g.Name
+		}
+	}
 	var deletes, creates []change
 	var changes []change
 	for _, want := range host.Guests {
-		known[want.Name] = true
-		i := slices.IndexFunc(state.Guests, func(g api.GuestState) bool { return g.Name == want.Name })
+		i, there := index[want.Name]
 		if want.State == inventory.Absent {
-			if i >= 0 {
-				deletes = append(deletes, change{name: want.Name, old: state.Guests[i].Guest, steps: []api.Step{
+			if there {
+				deletes = append(deletes, change{name: want.Name, old: state.Guests[i].Guest, runs: state.Guests[i].Runs, steps: []api.Step{
 					{Kind: api.StepDelete, Name: want.Name, Why: "the inventory says absent"},
 				}})
 			}
@@ -60,7 +71,7 @@ func Make(host *inventory.Host, state api.State, images func(name string) *inven
 		}
 		g, err := resolve(want, state.Host)
 		if err == nil {
-			err = stranger(g, host, state.Guests)
+			err = stranger(g, strangers)
 		}
 		if err != nil {
 			p.refuse(want.Name, err)
@@ -68,7 +79,7 @@ func Make(host *inventory.Host, state api.State, images func(name string) *inven
 		}
 		spec := Spec(image)
 		var now *api.GuestState
-		if i >= 0 {
+		if there {
 			now = &state.Guests[i]
 		}
 		if g.Image = choose(state.Images, spec, now); g.Image == "" {
@@ -77,12 +88,7 @@ func Make(host *inventory.Host, state api.State, images func(name string) *inven
 		if now == nil {
 			creates = append(creates, change{name: want.Name, new: g, steps: create(g, want.State)})
 		} else if steps := alter(g, spec, *now, state.Images, want.State); len(steps) > 0 {
-			changes = append(changes, change{name: want.Name, old: now.Guest, new: g, steps: steps})
-		}
-	}
-	for _, g := range state.Guests {
-		if !known[g.Name] {
-			p.Foreign = append(p.Foreign, g.Name)
+			changes = append(changes, change{name: want.Name, old: now.Guest, runs: now.Runs, new: g, steps: steps})
 		}
 	}
 	p.order(deletes, changes, creates)
@@ -92,12 +98,9 @@ func Make(host *inventory.Host, state api.State, images func(name string) *inven
 // stranger refuses a context that a guest has which is not in the inventory, in
 // the plan already. What else two guests can clash in the host refuses, before it
 // stops anything.
-func stranger(g api.Guest, host *inventory.Host, have []api.GuestState) error {
-	for _, other := range have {
-		ours := slices.ContainsFunc(host.Guests, func(want *inventory.Guest) bool { return want.Name == other.Name })
-		if !ours && other.Context == g.Context {
-			return fmt.Errorf("context %d is guest %s's, which is on the host and not in the inventory: give that one state: absent there, or another context", g.Context, other.Name)
-		}
+func stranger(g api.Guest, strangers map[int]string) error {
+	if name := strangers[g.Context]; name != "" {
+		return fmt.Errorf("context %d is guest %s's, which is on the host and not in the inventory: give that one state: absent there, or another context", g.Context, name)
 	}
 	return nil
 }

@@ -91,6 +91,22 @@ func TestMake(t *testing.T) {
 		steps string // one a line; "--" where earlier steps must be done before
 	}{
 		{"nothing is wanted and nothing is there", nil, state(), ""},
+		{
+			"what a guest still runs with is waited for, whatever is configured",
+			[]*inventory.Guest{www(named("a", 121, tcp(80))), www(named("b", 122, tcp(81)))},
+			state(
+				there(isNamed("a", 121, tcp(82))),
+				there(isNamed("b", 122, tcp(81)), func(g *api.GuestState) {
+					runs := g.Guest
+					runs.Network.Ports = []port.Range{tcp(80)}
+					g.Runs = &runs
+				}),
+			),
+			`guest.restart b: so that it takes its new configuration
+			 --
+			 guest.configure a sha256:b1: ports 82/tcp → 80/tcp
+			 guest.restart a: so that it takes its new configuration`,
+		},
 		{"what should be there is there", []*inventory.Guest{www()}, state(there()), ""},
 		{
 			"a guest that is not there is created and started", []*inventory.Guest{www()}, state(),

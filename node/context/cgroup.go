@@ -88,6 +88,31 @@ func (c Cgroup) Populated() (bool, error) {
 	return strings.Contains(string(b), "populated 1"), nil
 }
 
+// Context is the context of a guest by its cgroup, which belongs to the guest's
+// root, or to another of its ids if it gave it away. fs.ErrNotExist: there is none.
+func (c Cgroup) Context() (int, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(string(c), &st); err != nil {
+		return 0, &fs.PathError{Op: "stat", Path: string(c), Err: err}
+	}
+	return int(st.Uid) / IDs, nil
+}
+
+// GuestCgroups names the cgroups of guests that are there, running or not.
+func GuestCgroups(mount string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(mount, "vservers"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
 // Kill ends every process in it at once (cgroup.kill, kernel 5.14) and waits
 // until the last is gone.
 func (c Cgroup) Kill(ctx context.Context) error {
@@ -273,6 +298,29 @@ func (c Cgroup) Settle(ctx context.Context) (runs bool, err error) {
 		}
 		unix.Poll(nil, 1)
 	}
+}
+
+// SinceBoot is the time since the host's boot, sleep included. No setting of the
+// clock changes it.
+func SinceBoot() time.Duration {
+	var boot unix.Timespec
+	unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) // never fails for a clock that the kernel has (2.6.39)
+	return time.Duration(boot.Nano())
+}
+
+// Born is when a process was forked, in time since the host's boot.
+func Born(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(procFile(pid, "stat"))
+	if err != nil {
+		return 0, err
+	}
+	// starttime, the 22nd field, in hundredths of a second; the third comes after the name.
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(f) < 20 {
+		return 0, fmt.Errorf("%s is not as proc_pid_stat(5) says", procFile(pid, "stat"))
+	}
+	ticks, err := strconv.ParseInt(f[19], 10, 64)
+	return time.Duration(ticks) * time.Second / 100, err
 }
 
 // unborn says whether a process has not called execve since it was forked:

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,9 @@ func (h *Host) Create(ctx context.Context, g api.Guest) error {
 		if _, err := os.Lstat(h.config(g.Name)); err == nil {
 			return fmt.Errorf("%w (%s)", ErrExists, h.config(g.Name))
 		}
+		if on, err := h.running(g.Name); err != nil || on {
+			return errors.Join(err, fmt.Errorf("a guest of that name runs without a configuration: end it first (vserver %s delete)", g.Name))
+		}
 		return h.withClaims(&g, func() error {
 			if err := h.makeData(g); err != nil {
 				return err
@@ -58,22 +62,28 @@ func (h *Host) Create(ctx context.Context, g api.Guest) error {
 func (h *Host) Configure(ctx context.Context, g api.Guest) (api.Outcome, error) {
 	outcome := api.Unchanged
 	err := h.locked(g.Name, "configure", func() error {
-		old, err := h.Read(g.Name)
-		if err != nil {
-			return err
-		}
-		if g.Context == 0 {
-			g.Context = old.Context
-		}
 		running, err := h.running(g.Name)
 		if err != nil {
 			return err
+		}
+		old, err := h.Read(g.Name)
+		if errors.Is(err, ErrNoGuest) && !running {
+			return err
+		}
+		damaged := err != nil
+		if damaged {
+			// Or gone while the guest runs: it is written anew.
+			old = h.bare(g.Name, old)
+			old.Root = cmp.Or(old.Root, h.own(g.Name))
+		}
+		if g.Context == 0 {
+			g.Context = old.Context
 		}
 		if running && g.Context != old.Context {
 			// Ids on disk are the guest's own, so only a running guest minds.
 			return fmt.Errorf("its context changes from %d to %d: stop it first", old.Context, g.Context)
 		}
-		if !reflect.DeepEqual(old.Guest, g) {
+		if damaged || !reflect.DeepEqual(old.Guest, g) {
 			outcome = api.Changed
 			if err := h.withClaims(&g, func() error { return h.write(g, old.Root) }); err != nil {
 				return err
@@ -110,8 +120,12 @@ func (h *Host) withClaims(g *api.Guest, f func() error) error {
 	if err != nil {
 		return err
 	}
+	running, err := h.contexts()
+	if err != nil {
+		return err
+	}
 	if g.Context == 0 {
-		if g.Context, err = freeContext(all); err != nil {
+		if g.Context, err = freeContext(all, running); err != nil {
 			return err
 		}
 	}
@@ -121,17 +135,20 @@ func (h *Host) withClaims(g *api.Guest, f func() error) error {
 	if err := conflict(*g, all); err != nil {
 		return err
 	}
+	if name, taken := running[g.Context]; taken && name != g.Name {
+		return fmt.Errorf("context %d is guest %s's, which runs with it whatever its configuration says: stop that one first (vserver %s stop)", g.Context, name, name)
+	}
 	return f()
 }
 
 // freeContext is the first unused automatic one.
-func freeContext(all []api.Guest) (int, error) {
+func freeContext(all []api.Guest, running map[int]string) (int, error) {
 	used := map[int]bool{}
 	for _, g := range all {
 		used[g.Context] = true
 	}
 	for xid := api.FirstAutoContext; xid <= api.LastAutoContext; xid++ {
-		if !used[xid] {
+		if !used[xid] && running[xid] == "" {
 			return xid, nil
 		}
 	}
@@ -269,15 +286,21 @@ func resolvConf() string {
 // the configuration is there the same command can be given again.
 func (h *Host) Delete(ctx context.Context, name string) error {
 	return h.locked(name, "delete", func() error {
-		if _, err := os.Lstat(h.config(name)); err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("%w: %s", ErrNoGuest, name)
-			}
+		if err := h.exists(name); err != nil {
 			return err
 		}
 		c, err := h.Read(name)
 		if err != nil {
-			c.Name = name // unreadable: it can still be killed and deleted
+			c = h.bare(name, c)
+		}
+		for _, dir := range []string{h.data(name), c.Root} {
+			users, err := h.users(dir, name)
+			if err != nil {
+				return err
+			}
+			if len(users) > 0 {
+				return fmt.Errorf("its files (%s) are those of guest %s as well: nothing was deleted; to keep them, vserver %s stop and rm -r %s", dir, strings.Join(users, ", "), name, h.config(name))
+			}
 		}
 		if err := h.stop(ctx, c); err != nil {
 			return err
@@ -312,6 +335,10 @@ func (h *Host) locked(name, verb string, f func() error) error {
 		if unlock, err = h.lock(name); err == nil {
 			defer unlock()
 			err = f()
+			// The lock of a guest that is not there, or not any more, goes as well.
+			if errors.Is(h.exists(name), ErrNoGuest) {
+				err = errors.Join(err, remove(h.lockFile(name)))
+			}
 		}
 	}
 	if err != nil {

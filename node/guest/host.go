@@ -2,19 +2,16 @@ package guest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"sort"
 	"strings"
-	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
 	vctx "github.com/vsfleet/vsfleet/node/context"
@@ -29,44 +26,6 @@ type Host struct {
 	Tree func(id string) (string, error)
 	// Settle makes Start watch a guest for a moment, and fail if it ends.
 	Settle bool
-}
-
-// state is what is remembered of a start until the stop: nothing that decides
-// whether the guest runs, only what has to be taken back. It is gone after a
-// reboot, like all that it speaks of.
-type state struct {
-	Started time.Time      `json:"started"`
-	Dev     string         `json:"dev,omitempty"`
-	Added   []netip.Prefix `json:"added,omitempty"` // addresses that vsnode put onto Dev
-	Context int            `json:"context"`
-	NAT     bool           `json:"nat,omitempty"`
-	Done    bool           `json:"done,omitempty"` // the start came to its end
-	// Runs is what the guest was started with, and has been given since.
-	Runs *api.Guest `json:"runs,omitempty"`
-}
-
-func (h *Host) readState(name string) (state, error) {
-	var s state
-	b, err := os.ReadFile(h.state(name))
-	if err != nil {
-		return s, err
-	}
-	if err := json.Unmarshal(b, &s); err != nil {
-		return s, fmt.Errorf("%s: %w", h.state(name), err)
-	}
-	return s, nil
-}
-
-func (h *Host) writeState(name string, s state) error {
-	b, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	beside := h.state(name) + ".new"
-	if err := os.WriteFile(beside, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(beside, h.state(name))
 }
 
 func (h *Host) cgroup(name string) (mount string, cg vctx.Cgroup, err error) {
@@ -93,14 +52,19 @@ func (h *Host) Running(name string) (bool, error) {
 	return h.running(name)
 }
 
+// exists refuses the name of a guest that is neither configured nor was started.
 func (h *Host) exists(name string) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	if _, err := os.Lstat(h.config(name)); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(h.config(name)); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	_, err := h.readState(name)
+	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s", ErrNoGuest, name)
 	}
-	return nil
+	return err
 }
 
 // State is a guest's configuration and what it does. A configuration that
@@ -109,10 +73,10 @@ func (h *Host) State(name string) (api.GuestState, error) {
 	if err := h.exists(name); err != nil {
 		return api.GuestState{}, err
 	}
-	c, err := h.Read(name)
+	c, cerr := h.Read(name)
 	st := api.GuestState{Guest: c.Guest, Status: api.Stopped, Unknown: c.Unknown}
-	if err != nil {
-		st.Problem = err.Error()
+	if cerr != nil {
+		st.Problem = cerr.Error()
 	}
 	on, err := h.running(name)
 	if err != nil {
@@ -121,6 +85,9 @@ func (h *Host) State(name string) (api.GuestState, error) {
 	if !on {
 		st.Ended = h.lastEnd(name)
 		return st, nil
+	}
+	if errors.Is(cerr, ErrNoGuest) {
+		st.Problem = fmt.Sprintf("it runs without a configuration: %s was removed or renamed (put it back, or end the guest with vserver %s delete)", h.config(name), name)
 	}
 	_, cg, err := h.cgroup(name)
 	if err != nil {
@@ -134,18 +101,23 @@ func (h *Host) State(name string) (api.GuestState, error) {
 	if st.InitPID, err = cg.Init(); err != nil {
 		return st, err
 	}
-	if s, err := h.readState(name); err == nil {
-		st.Started = s.Started
-		if s.Runs != nil && !reflect.DeepEqual(*s.Runs, c.Guest) {
-			st.Runs = s.Runs
-		}
+	s, err := h.readState(name)
+	if err != nil {
+		return st, nil // it has just been stopped
+	}
+	st.Started = s.started()
+	if cerr != nil {
+		st.Guest = s.runs(name) // what can be said of it
+	} else if s.Runs != nil && !reflect.DeepEqual(*s.Runs, c.Guest) {
+		st.Runs = s.Runs
 	}
 	return st, nil
 }
 
-// States is every guest of the host, by context.
+// States is every guest of the host, by context: those that are configured, and
+// those that run without.
 func (h *Host) States(ctx context.Context) ([]api.GuestState, error) {
-	names, err := h.Names()
+	names, err := h.allNames()
 	if err != nil {
 		return nil, err
 	}
@@ -185,43 +157,6 @@ func (h *Host) Traffic(name string) (*api.Traffic, error) {
 	return &t, nil
 }
 
-// started are the running guests by name, as they were started. It goes by what
-// was noted then, and reads the configuration, which somebody may be editing,
-// only of a guest that an older vsnode started.
-func (h *Host) started() (map[string]api.Guest, error) {
-	paths, err := filepath.Glob(filepath.Join(h.RunDir, ".*.state"))
-	if err != nil {
-		return nil, err
-	}
-	guests := map[string]api.Guest{}
-	for _, path := range paths {
-		name := ofState(path)
-		on, err := h.running(name)
-		if err != nil {
-			return nil, err
-		}
-		if !on {
-			continue
-		}
-		st, err := h.readState(name)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue // it has just been stopped
-		case err != nil:
-			return nil, err
-		case st.Runs != nil:
-			guests[name] = *st.Runs
-			continue
-		}
-		c, err := h.Read(name)
-		if err != nil {
-			return nil, fmt.Errorf("guest %s, which runs: %w", name, err)
-		}
-		guests[name] = c.Guest
-	}
-	return guests, nil
-}
-
 // ofState is the guest whose state lies at path.
 func ofState(path string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "."), ".state")
@@ -256,14 +191,19 @@ func (h *Host) natWant(context.Context) (nat.Want, error) {
 // guest had begun to run. What holds its lock is left alone until it lets go. A
 // packet filter that somebody flushed is made anew.
 func (h *Host) Sweep(ctx context.Context) error {
-	entries, err := filepath.Glob(filepath.Join(h.RunDir, ".*.state"))
+	names, err := h.cgroups()
 	if err != nil {
 		return err
 	}
+	noted, err := h.stateNames()
+	if err != nil {
+		return err
+	}
+	names = append(names, noted...)
+	slices.Sort(names)
 	var errs []error
 	var filtered []nat.Guest
-	for _, path := range entries {
-		name := ofState(path)
+	for _, name := range slices.Compact(names) {
 		on, err := h.running(name)
 		st, serr := h.readState(name)
 		if err != nil || on && serr == nil && st.Done {

@@ -27,7 +27,7 @@ import (
 )
 
 // The tests of life run on a host of their own: the test binary again, in new
-// network and mount namespaces, with an eth0 that has 198.51.100.1/24.
+// network, mount and cgroup namespaces, with an eth0 that has 198.51.100.1/24.
 const (
 	onHost = "VSFLEET_TEST_HOST"
 	asNode = "VSFLEET_TEST_NODE" // "start NAME DIR": be a vsnode that can be killed
@@ -47,8 +47,8 @@ func TestMain(m *testing.M) {
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 		cmd.Env = append(os.Environ(), onHost+"=1")
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET}
-		err := cmd.Run()
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}
+		err := inOwnCgroup(cmd.Run)
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
 			os.Exit(exit.ExitCode())
@@ -64,8 +64,61 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// inOwnCgroup runs f in a cgroup of its own, which becomes the root of a cgroup
+// namespace: the guests of other tests are none of this host's.
+func inOwnCgroup(f func() error) (err error) {
+	mount, err := vctx.CgroupMount()
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return err
+	}
+	_, old, _ := strings.Cut(string(b), "0::")
+	old, _, _ = strings.Cut(old, "\n")
+	dir := fmt.Sprintf("%s/vsfleet-test-guest-%d", mount, os.Getpid())
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	have, err := os.ReadFile(mount + "/cgroup.controllers")
+	if err != nil {
+		return err
+	}
+	for _, c := range strings.Fields(string(have)) {
+		os.WriteFile(mount+"/cgroup.subtree_control", []byte("+"+c), 0) // what cannot be had is not there to be limited
+	}
+	move := func(to string) error {
+		return os.WriteFile(to+"/cgroup.procs", []byte(fmt.Sprint(os.Getpid())), 0)
+	}
+	if err := move(dir); err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, move(mount+old), vctx.Cgroup(dir).Remove())
+	}()
+	return f()
+}
+
 func makeHost() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	mount, err := vctx.CgroupMount()
+	if err != nil {
+		return err
+	}
+	if err := unix.Unmount(mount, unix.MNT_DETACH); err != nil { // one filesystem is not mounted twice on one place
+		return err
+	}
+	if err := unix.Mount("cgroup2", mount, "cgroup2", 0, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", mount, err)
+	}
+	// Out of the root: with processes in it, it could not divide its controllers.
+	if err := os.Mkdir(mount+"/tests", 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(mount+"/tests/cgroup.procs", []byte(fmt.Sprint(os.Getpid())), 0); err != nil {
 		return err
 	}
 	for dir, fstype := range map[string]string{"/run": "tmpfs", "/sys/fs/bpf": "bpf"} {
@@ -141,7 +194,7 @@ func hostAt(dir string) *Host {
 }
 
 func shutDown(h *Host) error {
-	names, err := h.Names()
+	names, err := h.allNames()
 	for _, name := range names {
 		err = errors.Join(err, h.Delete(context.Background(), name))
 	}

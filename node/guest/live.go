@@ -35,6 +35,14 @@ func (h *Host) live(ctx context.Context, c Config) (changed bool, err error) {
 	samePlace := to.Network
 	samePlace.Ports, samePlace.Forwards, samePlace.Metadata = c.Network.Ports, c.Network.Forwards, c.Network.Metadata
 	if reflect.DeepEqual(samePlace, c.Network) && !reflect.DeepEqual(to.Network, c.Network) {
+		unlock, err := h.lock("")
+		if err != nil {
+			return false, err
+		}
+		defer unlock() // when the change is noted
+		if err := h.free(ctx, c.Guest, ""); err != nil {
+			return false, err
+		}
 		if c.Network.Mode != api.ModeNAT {
 			if err := h.reown(ctx, c); err != nil {
 				return false, err

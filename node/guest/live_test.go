@@ -276,8 +276,10 @@ func TestAddressOfARunningGuestStaysWhileItsConfigurationIsBroken(t *testing.T) 
 	must(t, h.Start(ctx, a.Name, Options{}))
 	must(t, os.WriteFile(filepath.Join(h.config(a.Name), "interfaces/0/ip"), []byte("nonsense\n"), 0o644))
 	b := inMode(api.ModeOwn, "second", 117, "sleep", "1000")
-	must(t, h.Create(ctx, b)) // nobody can tell that the address is taken
-	must(t, h.Start(ctx, b.Name, Options{}))
+	must(t, h.Create(ctx, b)) // its configuration does not tell that the address is taken
+	if err := h.Start(ctx, b.Name, Options{}); err == nil || !strings.Contains(err.Error(), "vserver first stop") {
+		t.Errorf("a second guest with the address: %v", err)
+	}
 	must(t, h.Delete(ctx, b.Name))
 	fetch(t, "198.51.100.77:8080")
 }

@@ -40,11 +40,12 @@ func (p Paths) make() error {
 	return os.Chmod(p.DataDir, 0o700)
 }
 
-func (p Paths) config(name string) string  { return filepath.Join(p.ConfigDir, name) }
-func (p Paths) data(name string) string    { return filepath.Join(p.DataDir, name) }
-func (p Paths) runFile(name string) string { return filepath.Join(p.RunDir, name) }
-func (p Paths) state(name string) string   { return filepath.Join(p.RunDir, "."+name+".state") }
-func (p Paths) console(name string) string { return filepath.Join(p.LogDir, name+".log") }
+func (p Paths) config(name string) string   { return filepath.Join(p.ConfigDir, name) }
+func (p Paths) data(name string) string     { return filepath.Join(p.DataDir, name) }
+func (p Paths) runFile(name string) string  { return filepath.Join(p.RunDir, name) }
+func (p Paths) state(name string) string    { return filepath.Join(p.RunDir, "."+name+".state") }
+func (p Paths) lockFile(name string) string { return filepath.Join(p.RunDir, "."+name+".lock") }
+func (p Paths) console(name string) string  { return filepath.Join(p.LogDir, name+".log") }
 
 // CheckName refuses what cannot be a guest's name. A name becomes a file, a
 // cgroup and a word on command lines: no slash, no leading dot or dash.
@@ -66,26 +67,49 @@ func CheckName(name string) error {
 }
 
 // lock takes the lock of a guest, or of all configurations ("").
-func (p Paths) lock(name string) (unlock func(), err error) {
+func (p Paths) lock(name string) (unlock func(), err error) { return p.flock(name, unix.LOCK_EX) }
+
+// tryLock takes it if nobody has it, and else gives nil.
+func (p Paths) tryLock(name string) (unlock func(), err error) {
+	unlock, err = p.flock(name, unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, nil
+	}
+	return unlock, err
+}
+
+func (p Paths) flock(name string, how int) (unlock func(), err error) {
 	if err := p.make(); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(p.RunDir, "."+name+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
 	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
+		f, err := os.OpenFile(p.lockFile(name), os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, err
 		}
+		for {
+			err = unix.Flock(int(f.Fd()), how)
+			if !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		unlock := func() {
+			unix.Flock(int(f.Fd()), unix.LOCK_UN) // not by closing alone: see nat's
+			f.Close()
+		}
+		held, err := f.Stat()
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+		// Who had it before may have removed the file: see locked.
+		if now, err := os.Lstat(f.Name()); err == nil && os.SameFile(held, now) {
+			return unlock, nil
+		}
+		unlock()
 	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-	}
-	return func() {
-		unix.Flock(int(f.Fd()), unix.LOCK_UN) // not by closing alone: see nat's
-		f.Close()
-	}, nil
 }

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -74,11 +75,11 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 		return err
 	}
 	st := state{
-		Started: time.Now().Truncate(time.Millisecond), Context: c.Context, NAT: c.Network.Mode == api.ModeNAT,
-		Runs: &c.Guest,
+		Started: time.Now().Truncate(time.Millisecond), Boot: vctx.SinceBoot(),
+		Context: c.Context, NAT: c.Network.Mode == api.ModeNAT, Root: resolved(c.Root), Runs: &c.Guest,
 	}
 	// Written before anything is done that has to be taken back.
-	if err := h.writeState(name, st); err != nil {
+	if err := h.claim(ctx, c, st); err != nil {
 		return err
 	}
 	defer func() {
@@ -91,6 +92,9 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 		return err
 	}
 	defer spec.Cgroup.Close()
+	if err := h.writeState(name, st); err != nil { // onto the cgroup as well
+		return err
+	}
 	for file, value := range c.Cgroup {
 		if err := cg.Limit(mount, file, value); err != nil {
 			return err
@@ -214,11 +218,21 @@ func (h *Host) Stop(ctx context.Context, name string) (api.Outcome, error) {
 		}
 		c, err := h.Read(name)
 		if err != nil {
-			c.Name = name // it can be stopped all the same
+			c = h.bare(name, c)
 		}
 		return h.stop(ctx, c)
 	})
 	return outcome, err
+}
+
+// bare is what there is of a guest without a configuration that can be read: it
+// can be stopped and deleted all the same.
+func (h *Host) bare(name string, read Config) Config {
+	c := Config{Guest: api.Guest{Name: name}, Root: read.Root}
+	if st, err := h.readState(name); err == nil {
+		c.Guest, c.Root = st.runs(name), cmp.Or(c.Root, st.Root)
+	}
+	return c
 }
 
 // patience is how long an init that was asked may take (Linux-VServer's
@@ -305,15 +319,22 @@ func (h *Host) release(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	st, err := h.readState(name)
+	noted := err == nil
+	switch {
+	case noted && st.recovered:
+		// Into the file: the cgroup goes, and with it what is noted there.
+		if err := h.writeState(name, st); err != nil {
+			return err
+		}
+	case !noted && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
 	if err := cg.Remove(); err != nil {
 		return err
 	}
-	st, err := h.readState(name)
-	if errors.Is(err, fs.ErrNotExist) {
+	if !noted {
 		return remove(h.runFile(name))
-	}
-	if err != nil {
-		return err
 	}
 	if len(st.Added) > 0 {
 		unused, err := h.unused(name, st.Added)

@@ -1,0 +1,265 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
+)
+
+// cgroups names the guests that have a cgroup: those that run, and those of
+// which a start, a stop or their own end left one.
+func (h *Host) cgroups() ([]string, error) {
+	mount, err := vctx.CgroupMount()
+	if errors.Is(err, vctx.ErrNoCgroup2) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	names, err := vctx.GuestCgroups(mount)
+	return slices.DeleteFunc(names, func(name string) bool { return CheckName(name) != nil }), err
+}
+
+// runningNames goes by the kernel alone: a guest runs, whatever became of its
+// configuration and of the notes of its start.
+func (h *Host) runningNames() ([]string, error) {
+	names, err := h.cgroups()
+	if err != nil {
+		return nil, err
+	}
+	var on []string
+	for _, name := range names {
+		runs, err := h.running(name)
+		if err != nil {
+			return nil, err
+		}
+		if runs {
+			on = append(on, name)
+		}
+	}
+	return on, nil
+}
+
+// allNames are the guests that are configured, and those that only run.
+func (h *Host) allNames() ([]string, error) {
+	names, err := h.Names()
+	if err != nil {
+		return nil, err
+	}
+	on, err := h.runningNames()
+	if err != nil {
+		return nil, err
+	}
+	names = append(names, on...)
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// contexts names the guest that runs in each context.
+func (h *Host) contexts() (map[int]string, error) {
+	names, err := h.runningNames()
+	if err != nil {
+		return nil, err
+	}
+	of := map[int]string{}
+	for _, name := range names {
+		_, cg, err := h.cgroup(name)
+		if err != nil {
+			return nil, err
+		}
+		xid, err := cg.Context()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has just been stopped
+		}
+		if err != nil {
+			return nil, err
+		}
+		of[xid] = name
+	}
+	return of, nil
+}
+
+// started are the running guests by name, as they were started.
+func (h *Host) started() (map[string]api.Guest, error) {
+	names, err := h.runningNames()
+	if err != nil {
+		return nil, err
+	}
+	guests := map[string]api.Guest{}
+	for _, name := range names {
+		st, err := h.readState(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has just been stopped
+		}
+		if err != nil {
+			return nil, fmt.Errorf("guest %s, which runs: %w", name, err)
+		}
+		guests[name] = st.runs(name)
+	}
+	return guests, nil
+}
+
+// runs is what the guest goes by. A vsnode that noted less than this one does
+// noted the context at least.
+func (s state) runs(name string) api.Guest {
+	if s.Runs != nil {
+		return *s.Runs
+	}
+	g := api.Guest{Name: name, Context: s.Context}
+	if s.NAT {
+		g.Network.Mode = api.ModeNAT
+	}
+	return g
+}
+
+// claim notes a start, after it was made sure that no guest which runs, or is
+// being started or stopped, has something of it. What is configured does not
+// count here: two configurations may well say the same as long as one of them
+// runs, and one that somebody edited says nothing of the guest that runs.
+func (h *Host) claim(ctx context.Context, c Config, st state) error {
+	unlock, err := h.lock("")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := h.free(ctx, c.Guest, st.Root); err != nil {
+		return err
+	}
+	return h.writeState(c.Name, st)
+}
+
+// free refuses what another guest that was started has. All claims are locked.
+func (h *Host) free(ctx context.Context, g api.Guest, root string) error {
+	holders, err := h.holders()
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(holders)) {
+		if name == g.Name {
+			continue
+		}
+		held := clash(g, root, name, holders[name])
+		if held == nil {
+			continue
+		}
+		gone, err := h.released(ctx, name)
+		if err != nil {
+			return errors.Join(held, err)
+		}
+		if !gone {
+			return fmt.Errorf("%w, which runs: stop that one first (vserver %s stop); of two that swap, stop both before you start one", held, name)
+		}
+	}
+	return nil
+}
+
+// holders are the guests that may have something of the host, by what is noted
+// of them.
+func (h *Host) holders() (map[string]state, error) {
+	names, err := h.cgroups()
+	if err != nil {
+		return nil, err
+	}
+	noted, err := h.stateNames()
+	if err != nil {
+		return nil, err
+	}
+	holders := map[string]state{}
+	for _, name := range append(names, noted...) {
+		if _, there := holders[name]; there {
+			continue
+		}
+		st, err := h.readState(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("guest %s, which may run: %w", name, err)
+		}
+		holders[name] = st
+	}
+	return holders, nil
+}
+
+// clash says what the guest would have that another one has: its ids, its
+// files, and what conflict looks for.
+func clash(g api.Guest, root, name string, held state) error {
+	if g.Context == held.Context {
+		return fmt.Errorf("context %d, and with it the ids of its files, is guest %s's", g.Context, name)
+	}
+	if within(root, held.Root) || within(held.Root, root) {
+		return fmt.Errorf("its files (%s) are guest %s's", root, name)
+	}
+	runs := held.runs(name)
+	runs.Name = name
+	return conflict(g, []api.Guest{runs})
+}
+
+// within says whether a directory is another one or below it. Both are resolved.
+func within(path, dir string) bool {
+	return path != "" && dir != "" && (path == dir || strings.HasPrefix(path, dir+"/"))
+}
+
+// resolved is a path without links, so that two names of one directory are one.
+func resolved(path string) string {
+	if to, err := filepath.EvalSymlinks(path); err == nil {
+		return to
+	}
+	return filepath.Clean(path)
+}
+
+// released cleans up after a guest that ended by itself. One that runs, or that
+// somebody is at work on, it leaves.
+func (h *Host) released(ctx context.Context, name string) (bool, error) {
+	on, err := h.running(name)
+	if err != nil || on {
+		return false, err
+	}
+	unlock, err := h.tryLock(name)
+	if err != nil || unlock == nil {
+		return false, err
+	}
+	defer unlock()
+	if on, err = h.running(name); err != nil || on {
+		return false, err
+	}
+	return true, errors.Join(h.noteEnd(name), h.release(ctx, name))
+}
+
+// users names the configurations whose files are in a directory.
+func (h *Host) users(dir, except string) ([]string, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	names, err := h.Names()
+	if err != nil {
+		return nil, err
+	}
+	dir = resolved(dir)
+	var users []string
+	for _, name := range names {
+		if name == except {
+			continue
+		}
+		root, err := os.Readlink(filepath.Join(h.config(name), "vdir"))
+		if err != nil {
+			continue // it uses none
+		}
+		if !filepath.IsAbs(root) {
+			root = filepath.Join(h.config(name), root)
+		}
+		if within(resolved(root), dir) {
+			users = append(users, name)
+		}
+	}
+	return users, nil
+}

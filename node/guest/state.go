@@ -1,0 +1,175 @@
+package guest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
+)
+
+// state is what is remembered of a start until the stop: nothing that decides
+// whether the guest runs, only what has to be taken back. It is gone after a
+// reboot, like all that it speaks of.
+//
+// It is kept twice: in a file, which is there before anything is done, and as
+// an extended attribute of the guest's cgroup, which lives exactly as long as
+// the cgroup. So a guest stays known when somebody deletes or damages the file.
+type state struct {
+	Started time.Time      `json:"started"`
+	Boot    time.Duration  `json:"boot,omitempty"` // the start, in time since the host's boot
+	Dev     string         `json:"dev,omitempty"`
+	Added   []netip.Prefix `json:"added,omitempty"` // addresses that vsnode put onto Dev
+	Context int            `json:"context"`
+	NAT     bool           `json:"nat,omitempty"`
+	Done    bool           `json:"done,omitempty"` // the start came to its end
+	// Root is the directory of the guest's own files, without links.
+	Root string `json:"root,omitempty"`
+	// Runs is what the guest was started with, and has been given since.
+	Runs *api.Guest `json:"runs,omitempty"`
+
+	recovered bool // not from the file
+}
+
+// stateAttr needs CAP_SYS_ADMIN of the initial user namespace to be read or
+// written (xattr(7), "Trusted extended attributes"): no guest can.
+const stateAttr = "trusted.vservers"
+
+// readState gives what was noted of a guest's start: from the file, from the
+// cgroup where that is lost or damaged, or put together from what is to be seen.
+// fs.ErrNotExist: there is nothing of a start.
+func (h *Host) readState(name string) (state, error) {
+	b, err := os.ReadFile(h.state(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return state{}, err
+	}
+	lost := err != nil
+	if s, err := parseState(b); err == nil {
+		return s, nil
+	}
+	_, cg, err := h.cgroup(name)
+	if err != nil && !errors.Is(err, vctx.ErrNoCgroup2) {
+		return state{}, err
+	}
+	if err == nil {
+		if s, err := parseState(attribute(string(cg), stateAttr)); err == nil {
+			s.recovered = true
+			return s, nil
+		}
+	}
+	xid, err := cg.Context()
+	if lost && errors.Is(err, fs.ErrNotExist) {
+		return state{}, fmt.Errorf("no guest %s was started: %w", name, fs.ErrNotExist)
+	}
+	return h.rebuiltState(name, cg, xid)
+}
+
+func parseState(b []byte) (state, error) {
+	var s state
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, err
+	}
+	if s.Context == 0 {
+		return s, errors.New("no context")
+	}
+	return s, nil
+}
+
+func attribute(path, name string) []byte {
+	b := make([]byte, 64<<10) // XATTR_SIZE_MAX
+	n, err := unix.Getxattr(path, name, b)
+	if err != nil {
+		return nil // as good as damaged
+	}
+	return b[:n]
+}
+
+// rebuiltState is what can be told without notes: the context by the owner of
+// the cgroup (0: there is none), the network by the namespace of process 1,
+// and the rest by the configuration, where it is of that context.
+func (h *Host) rebuiltState(name string, cg vctx.Cgroup, xid int) (state, error) {
+	s := state{Context: xid, Done: true, recovered: true}
+	c, cerr := h.Read(name)
+	if xid == 0 {
+		s.Context = c.Context
+	}
+	if cerr == nil && c.Context == s.Context {
+		s.Runs, s.Root, s.NAT = &c.Guest, resolved(c.Root), c.Network.Mode == api.ModeNAT
+		if c.Network.Mode == api.ModeOwn {
+			s.Dev, s.Added = c.Network.Dev, c.Network.Addresses // taken back is only what is marked as vsnode's
+		}
+	}
+	pid, err := cg.Init()
+	if err != nil || pid == 0 {
+		return s, err
+	}
+	if s.NAT, err = hasOwnNet(pid); err != nil {
+		return s, err
+	}
+	if s.Boot, err = vctx.Born(pid); err != nil {
+		return s, err
+	}
+	if s.Runs != nil && s.NAT != (s.Runs.Network.Mode == api.ModeNAT) {
+		s.Runs, s.Dev, s.Added = nil, "", nil // edited since
+	}
+	if s.Runs == nil {
+		s.Runs = &api.Guest{Name: name, Context: s.Context}
+	}
+	return s, nil
+}
+
+func (h *Host) writeState(name string, s state) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	beside := h.state(name) + ".new"
+	if err := os.WriteFile(beside, b, 0o600); err != nil {
+		return errors.Join(fmt.Errorf("note what is started: %w", err), remove(beside))
+	}
+	if err := os.Rename(beside, h.state(name)); err != nil {
+		return err
+	}
+	_, cg, err := h.cgroup(name)
+	if errors.Is(err, vctx.ErrNoCgroup2) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = unix.Setxattr(string(cg), stateAttr, b, 0)
+	if err != nil && !errors.Is(err, unix.ENOENT) { // the cgroup comes after the first note
+		return fmt.Errorf("note what is started on cgroup %s: %w", cg, err)
+	}
+	return nil
+}
+
+// started is when a guest was started, by today's clock: of the clock that it
+// was started by nobody knows how often it was set since.
+func (s state) started() time.Time {
+	if s.Boot == 0 {
+		return s.Started
+	}
+	return time.Now().Add(s.Boot - vctx.SinceBoot()).Truncate(time.Millisecond)
+}
+
+// stateNames are the guests of which notes are in RunDir.
+func (h *Host) stateNames() ([]string, error) {
+	paths, err := filepath.Glob(filepath.Join(h.RunDir, ".*.state"))
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(paths))
+	for i, path := range paths {
+		names[i] = ofState(path)
+	}
+	return names, nil
+}
