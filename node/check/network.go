@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strconv"
 	"strings"
 
@@ -12,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
 	"github.com/vsfleet/vsfleet/node/nat"
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
@@ -70,6 +73,38 @@ func forwarding(*System) finding {
 		return no("%s", strings.Join(problems, "; "))
 	}
 	return yes("nobody drops them")
+}
+
+// refusedPorts asks which guests had a bind refused, of a port that they do not
+// own. Inside a guest only a program's own log says so.
+func refusedPorts(*System) finding {
+	mount, err := vctx.CgroupMount()
+	if errors.Is(err, vctx.ErrNoCgroup2) {
+		return yes("")
+	}
+	if err != nil {
+		return tried(err)
+	}
+	guests, err := os.ReadDir(string(vctx.GuestCgroup(mount, "")))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return tried(err)
+	}
+	var refused []string
+	for _, g := range guests {
+		dir, err := os.Open(string(vctx.GuestCgroup(mount, g.Name())))
+		if err != nil {
+			continue // a file of the kernel's, or a guest that has just stopped
+		}
+		times, last, err := netctx.Refused(dir)
+		dir.Close()
+		if err == nil && times > 0 { // one in mode nat has no network context
+			refused = append(refused, fmt.Sprintf("guest %s was refused port %s (of %d refusals the last)", g.Name(), last, times))
+		}
+	}
+	if refused != nil {
+		return no("%s", strings.Join(refused, "; "))
+	}
+	return yes("")
 }
 
 // pingRange: a ping socket is allowed to groups of this range. The kernel's

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
+	checks "github.com/vsfleet/vsfleet/node/check"
 )
 
 // An address that the host had before is the host's after the stop.
@@ -115,6 +116,35 @@ func TestPortsThatConnectionsMayTakeAreAWarning(t *testing.T) {
 	must(t, h.Start(ctx, g.Name, Options{Warn: func(s string) { warnings = append(warnings, s) }}))
 	if all := strings.Join(warnings, "\n"); !strings.Contains(all, "ports 51820/udp are in") {
 		t.Errorf("warnings %q", all)
+	}
+}
+
+// TestPortThatAGuestLacksIsNamed: a passive ftpd's, for example.
+func TestPortThatAGuestLacksIsNamed(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeShared, "ftp", 111, "sleep", "1000")
+	must(t, h.Create(ctx, g))
+	must(t, h.Start(ctx, g.Name, Options{}))
+	row := func() api.CheckRow {
+		c, err := checks.Run(ctx)
+		must(t, err)
+		for _, r := range c.Rows {
+			if r.Name == "ports of guests" {
+				return r
+			}
+		}
+		t.Fatal("no such row")
+		return api.CheckRow{}
+	}
+	if r := row(); r.Verdict != api.Yes {
+		t.Errorf("before: %+v", r)
+	}
+	if out, code := run(t, h, g.Name, "httpd", "-p", "50000", "-h", "/etc"); code == 0 {
+		t.Fatalf("it has the port: %s", out)
+	}
+	if r := row(); r.Verdict != api.No || !strings.Contains(r.Detail, "guest ftp was refused port 50000/tcp") || !strings.Contains(r.Cure, "`ports`") {
+		t.Errorf("after: %+v", r)
 	}
 }
 

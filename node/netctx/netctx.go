@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -142,6 +143,33 @@ func Traffic(cgroup *os.File) (api.Traffic, error) {
 		return t, fmt.Errorf("read traffic of %s: %w", cgroup.Name(), err)
 	}
 	return t, nil
+}
+
+// Refused is how often the guest asked for a port of its addresses that it does
+// not own, and which was the last one. Nothing in the guest says so but the
+// errors of its programs.
+func Refused(cgroup *os.File) (times uint64, last port.Range, err error) {
+	err = withMap(cgroup, trafficMap, unsafe.Sizeof(netctxCounters{}), func(m *ebpf.Map, id uint64) error {
+		var percpu []netctxCounters
+		if err := m.Lookup(id, &percpu); err != nil {
+			return err
+		}
+		for _, c := range percpu {
+			times += c.Refused
+			if c.Refused == 0 {
+				continue
+			}
+			last = port.Range{Proto: port.TCP, First: uint16(c.RefusedPort), Last: uint16(c.RefusedPort)}
+			if c.RefusedPort>>16 == unix.IPPROTO_UDP {
+				last.Proto = port.UDP
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, last, fmt.Errorf("read refused ports of %s: %w", cgroup.Name(), err)
+	}
+	return times, last, nil
 }
 
 // withMap opens a map of the programs that are on the cgroup: those of the

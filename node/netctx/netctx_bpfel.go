@@ -35,6 +35,8 @@ type netctxCounters struct {
 		Packets uint64
 		Bytes   uint64
 	}
+	Refused     uint64
+	RefusedPort uint64
 }
 
 type netctxNote struct {

@@ -66,7 +66,10 @@ func networkRows(o *outside) []row {
 				return tryBind(unix.SOCK_STREAM, netip.AddrPortFrom(o.at(at), anyHigh))
 			})
 			add("bind-unowned-udp-port-"+at, "", func(o *outside) (bool, string) {
-				return tryBind(unix.SOCK_DGRAM, netip.AddrPortFrom(o.at(at), anyHigh))
+				return tryPort(netip.AddrPortFrom(o.at(at), anyHigh))
+			})
+			add("bind-unowned-low-udp-port-"+at, "", func(o *outside) (bool, string) {
+				return tryPort(netip.AddrPortFrom(o.at(at), 53))
 			})
 		}
 		add("connect-other-port-localhost", "other-port", func(o *outside) (bool, string) {
@@ -196,6 +199,30 @@ func tryBind(kind int, at netip.AddrPort, options ...int) (bool, string) {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, o, 1)
 	}
 	return unless(unix.Bind(fd, sockaddr(at)), "bound to "+at.String())
+}
+
+// tryPort names a UDP port. To be given another one is no success.
+func tryPort(at netip.AddrPort) (bool, string) {
+	fd, err := open(family(at.Addr()), unix.SOCK_DGRAM)
+	if err != nil {
+		return false, err.Error()
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, sockaddr(at)); err != nil {
+		return false, err.Error()
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return true, err.Error()
+	}
+	port := 0
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		port = sa.Port
+	case *unix.SockaddrInet6:
+		port = sa.Port
+	}
+	return port == int(at.Port()), fmt.Sprintf("port %d", port)
 }
 
 func tryConnect(to netip.AddrPort, from netip.Addr) (bool, string) {

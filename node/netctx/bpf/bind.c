@@ -52,6 +52,27 @@ static __always_inline bool borrowed(const struct note *n, struct bpf_sock *sk)
 	return n->sharing && sk->src_port && n->sharing != bpf_htons(sk->src_port);
 }
 
+// A resolver names the UDP port that it asks from, at random (bind9, dig -b). One
+// that the guest does not own becomes one that the kernel chooses: the guest
+// gets no more than any of its sockets does, and the resolver works. Below 1024 a
+// number is a service's, which had better fail than be somewhere else.
+static __always_inline bool is_client(struct bpf_sock_addr *ctx, const struct settings *s, const struct ip *a)
+{
+	__u32 port = bpf_ntohs(ctx->user_port);
+
+	return ctx->protocol == IPPROTO_UDP && port >= 1024 && !is_loopback(a) && !is_own_loopback(s, a) &&
+	       !vs_owns_port(IPPROTO_UDP, port);
+}
+
+static __always_inline int refuse_port(struct bpf_sock_addr *ctx)
+{
+	struct counters *c = bpf_get_local_storage(&vs_traffic, 0);
+
+	c->refused++;
+	c->refused_port = ctx->protocol << 16 | bpf_ntohs(ctx->user_port);
+	return refuse(EACCES);
+}
+
 static __always_inline void by_program(struct bpf_sock_addr *ctx, struct note *n, __be16 port)
 {
 	if (ctx->sk->src_port)
@@ -71,6 +92,8 @@ static __always_inline int bind_to(struct bpf_sock_addr *ctx, struct ip *a)
 	if (!n)
 		return refuse(EACCES);
 	n->any = is_any(a);
+	if (is_client(ctx, s, a))
+		ctx->user_port = 0;
 	if (n->any)
 		bind_any(ctx, s, n, a, &keep);
 	else if (is_loopback(a))
@@ -83,7 +106,7 @@ static __always_inline int bind_to(struct bpf_sock_addr *ctx, struct ip *a)
 	if (!vs_is_own(a))
 		return refuse(EADDRNOTAVAIL);
 	if (!is_own_loopback(s, a) && !vs_owns_port(ctx->protocol, bpf_ntohs(ctx->user_port)))
-		return refuse(EACCES);
+		return refuse_port(ctx);
 	by_program(ctx, n, ctx->user_port);
 	return ALLOW_LOW_PORT;
 }

@@ -69,6 +69,8 @@ struct traffic {
 
 struct counters {
 	struct traffic v4_in, v4_out, v6_in, v6_out;
+	__u64 refused;      // binds to ports of its addresses that it does not own
+	__u64 refused_port; // the last of them, as in own_ports
 };
 
 // A key of one __u64 makes one storage a cgroup, whatever the hook (5.9).
