@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -88,10 +89,10 @@ func TestLocalhostIsTheGuestsOwn(t *testing.T) {
 	}{
 		{"a server on localhost", unix.AF_INET, "127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1"},
 		{"a server on another address of localhost", unix.AF_INET, "127.0.0.53:53", "127.0.0.53:53", "127.0.0.53:53", "127.0.0.1"},
-		{"a server on the wildcard", unix.AF_INET, "0.0.0.0:8080", "127.0.0.1:8080", "10.77.0.10:8080", "127.0.0.1"},
-		{"a server on the wildcard, by address zero", unix.AF_INET, "0.0.0.0:8080", "0.0.0.0:8080", "10.77.0.10:8080", "127.0.0.1"},
+		{"a server on the wildcard", unix.AF_INET, "0.0.0.0:8080", "127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1"},
+		{"a server on the wildcard, by address zero", unix.AF_INET, "0.0.0.0:8080", "0.0.0.0:8080", "127.0.0.1:8080", "127.0.0.1"},
 		{"a server on ::1", unix.AF_INET6, "[::1]:8080", "[::1]:8080", "[::1]:8080", "::1"},
-		{"a server on the IPv6 wildcard", unix.AF_INET6, "[::]:8080", "[::1]:8080", "[fd77::10]:8080", "::1"},
+		{"a server on the IPv6 wildcard", unix.AF_INET6, "[::]:8080", "[::1]:8080", "[::1]:8080", "::1"},
 		{"a server on localhost, asked as IPv6", unix.AF_INET6, "[::ffff:127.0.0.1]:8080", "[::ffff:127.0.0.1]:8080", "[::ffff:127.0.0.1]:8080", "::ffff:127.0.0.1"},
 		{"a server on the guest's address", unix.AF_INET, "10.77.0.10:8080", "10.77.0.10:8080", "10.77.0.10:8080", "10.77.0.10"},
 	} {
@@ -122,7 +123,8 @@ func TestLocalhostAddressesStayApart(t *testing.T) {
 }
 
 func TestDatagramsToLocalhost(t *testing.T) {
-	g, _ := newGuest(t, www())
+	www, _ := newGuest(t, www())
+	six, _ := newGuest(t, spec(125, nil, mailAddr6, mailAddr)) // IPv6 comes first
 	for _, c := range []struct {
 		name            string
 		family          int
@@ -134,11 +136,15 @@ func TestDatagramsToLocalhost(t *testing.T) {
 		{"to a server on the wildcard", unix.AF_INET, "0.0.0.0:53", "127.0.0.1:53", "127.0.0.1:53", "127.0.0.1", ""},
 		{"to a server on the wildcard, from the wildcard", unix.AF_INET, "0.0.0.0:53", "127.0.0.1:53", "127.0.0.1:53", "10.77.0.10", "0.0.0.0:0"},
 		{"to a server on ::1", unix.AF_INET6, "[::1]:53", "[::1]:53", "[::1]:53", "::1", ""},
-		{"to a server on the IPv6 wildcard", unix.AF_INET6, "[::]:53", "[::1]:53", "[::1]:53", "::1", ""},
+		{"to a server on the wildcard of both families, where IPv6 comes first", unix.AF_INET6, "[::]:53", "[::1]:53", "[::1]:53", "::1", ""},
 		{"to a server on the guest's address", unix.AF_INET, "10.77.0.10:53", "10.77.0.10:53", "10.77.0.10:53", "10.77.0.10", ""},
 	} {
 		for _, connected := range []bool{false, true} {
 			t.Run(c.name+map[bool]string{true: ", connected"}[connected], func(t *testing.T) {
+				g := www
+				if strings.Contains(c.name, "IPv6 comes first") {
+					g = six
+				}
 				g.t = t
 				r := g.receiver(c.family, c.receive)
 				defer g.close(r)
@@ -238,6 +244,26 @@ func TestOneSocketForBothFamilies(t *testing.T) {
 		exchange(t, g, only6, g, unix.AF_INET6, "[::1]:8080")
 		if err := g.connect(g.tcp6(), "[fd77::1]:80"); !errors.Is(err, unix.ENETUNREACH) {
 			t.Errorf("connecting by IPv6: %v, want ENETUNREACH so that programs take IPv4", err)
+		}
+	})
+	t.Run("of a UDP server, which has one address: of the family that comes first", func(t *testing.T) {
+		four, _ := newGuest(t, www())
+		six, _ := newGuest(t, spec(125, nil, mailAddr6, mailAddr))
+		r4, r6 := four.receiver(unix.AF_INET6, "[::]:53"), six.receiver(unix.AF_INET6, "[::]:53")
+		h.must("send", h.sendto(h.udp4(), "x", "10.77.0.10:53"))
+		h.must("send", h.sendto(h.udp6(), "x", "[fd77::11]:53"))
+		_, from, err := four.recv(r4)
+		four.must("receive", err)
+		four.must("answer", four.sendto(r4, "a", from.String()))
+		_, from, err = six.recv(r6)
+		six.must("receive", err)
+		six.must("answer", six.sendto(r6, "a", from.String()))
+		// Programs take the other family then.
+		if err := four.sendto(r4, "x", "[fd77::1]:53"); !errors.Is(err, unix.ENETUNREACH) {
+			t.Errorf("from IPv4 to IPv6: %v", err)
+		}
+		if err := four.connect(r4, "[fd77::1]:53"); !errors.Is(err, unix.ENETUNREACH) {
+			t.Errorf("connect from IPv4 to IPv6: %v", err)
 		}
 	})
 	t.Run("of UDP clients", func(t *testing.T) {
@@ -423,7 +449,7 @@ func TestAttachWantsAFreshCgroup(t *testing.T) {
 // TestWithoutSettingsNothingIsAllowed is the moment between attach and settings.
 func TestWithoutSettingsNothingIsAllowed(t *testing.T) {
 	cg := newCgroup(t)
-	dir, err := loaded(_NetctxBytes, pinNetctx)
+	dir, err := loadedNetctx()
 	if err != nil {
 		t.Fatal(err)
 	}

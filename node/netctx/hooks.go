@@ -27,9 +27,17 @@ var hooks = [...]hook{
 	{"vs_getpeername4", ebpf.AttachCgroupInet4GetPeername},
 	{"vs_getpeername6", ebpf.AttachCgroupInet6GetPeername},
 	{"vs_setsockopt", ebpf.AttachCGroupSetsockopt},
+	{"vs_sockops", ebpf.AttachCGroupSockOps},
 	{"vs_egress", ebpf.AttachCGroupInetEgress},
 	{"vs_ingress", ebpf.AttachCGroupInetIngress},
 }
+
+// steer is the program of the network namespace: it finds listeners by all
+// addresses of their guest.
+var steer = hook{"vs_steer", ebpf.AttachSkLookup}
+
+// steering is the pin of what attaches it.
+const steering = "vs_steering"
 
 // unixHooks are for the cgroups of guests that Landlock cannot keep from the
 // host's abstract Unix sockets.

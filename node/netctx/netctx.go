@@ -37,7 +37,7 @@ func attach(cgroup *os.File, s Spec) error {
 	if err != nil {
 		return err
 	}
-	dir, err := loaded(_NetctxBytes, pinNetctx)
+	dir, err := loadedNetctx()
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,16 @@ type netctxCounters struct {
 	RefusedPort uint64
 }
 
+type netctxListener struct {
+	_    structs.HostLayout
+	Addr struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	Port  uint32
+	Place uint32
+}
+
 type netctxNote struct {
 	_       structs.HostLayout
 	Context uint32
@@ -46,8 +56,11 @@ type netctxNote struct {
 	Any     uint8
 	Chosen  uint8
 	Reuse   uint8
+	Lo      uint8
+	Local   uint8
 	Near    uint16
 	Sharing uint16
+	_       [2]byte
 }
 
 type netctxSettings struct {
@@ -71,6 +84,7 @@ type netctxSettings struct {
 	}
 	Context    uint32
 	AllPorts   uint32
+	FourFirst  uint32
 	AddressesN uint32
 	PortsN     uint32
 	Metadata   uint32
@@ -90,13 +104,14 @@ type netctxSettings struct {
 		First uint32
 		Last  uint32
 	}
-	_ [4]byte
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	netctxMapVsListeners     = "vs_listeners"
+	netctxMapVsListening     = "vs_listening"
 	netctxMapVsNotes         = "vs_notes"
 	netctxMapVsSettings      = "vs_settings"
 	netctxMapVsTraffic       = "vs_traffic"
@@ -118,6 +133,8 @@ const (
 	netctxProgVsSendmsg4     = "vs_sendmsg4"
 	netctxProgVsSendmsg6     = "vs_sendmsg6"
 	netctxProgVsSetsockopt   = "vs_setsockopt"
+	netctxProgVsSockops      = "vs_sockops"
+	netctxProgVsSteer        = "vs_steer"
 )
 
 // loadNetctx returns the embedded CollectionSpec for netctx.
@@ -180,15 +197,19 @@ type netctxProgramSpecs struct {
 	VsSendmsg4     *ebpf.ProgramSpec `ebpf:"vs_sendmsg4"`
 	VsSendmsg6     *ebpf.ProgramSpec `ebpf:"vs_sendmsg6"`
 	VsSetsockopt   *ebpf.ProgramSpec `ebpf:"vs_setsockopt"`
+	VsSockops      *ebpf.ProgramSpec `ebpf:"vs_sockops"`
+	VsSteer        *ebpf.ProgramSpec `ebpf:"vs_steer"`
 }
 
 // netctxMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type netctxMapSpecs struct {
-	VsNotes    *ebpf.MapSpec `ebpf:"vs_notes"`
-	VsSettings *ebpf.MapSpec `ebpf:"vs_settings"`
-	VsTraffic  *ebpf.MapSpec `ebpf:"vs_traffic"`
+	VsListeners *ebpf.MapSpec `ebpf:"vs_listeners"`
+	VsListening *ebpf.MapSpec `ebpf:"vs_listening"`
+	VsNotes     *ebpf.MapSpec `ebpf:"vs_notes"`
+	VsSettings  *ebpf.MapSpec `ebpf:"vs_settings"`
+	VsTraffic   *ebpf.MapSpec `ebpf:"vs_traffic"`
 }
 
 // netctxVariableSpecs contains global variables before they are loaded into the kernel.
@@ -217,13 +238,17 @@ func (o *netctxObjects) Close() error {
 //
 // It can be passed to loadNetctxObjects or ebpf.CollectionSpec.LoadAndAssign.
 type netctxMaps struct {
-	VsNotes    *ebpf.Map `ebpf:"vs_notes"`
-	VsSettings *ebpf.Map `ebpf:"vs_settings"`
-	VsTraffic  *ebpf.Map `ebpf:"vs_traffic"`
+	VsListeners *ebpf.Map `ebpf:"vs_listeners"`
+	VsListening *ebpf.Map `ebpf:"vs_listening"`
+	VsNotes     *ebpf.Map `ebpf:"vs_notes"`
+	VsSettings  *ebpf.Map `ebpf:"vs_settings"`
+	VsTraffic   *ebpf.Map `ebpf:"vs_traffic"`
 }
 
 func (m *netctxMaps) Close() error {
 	return _NetctxClose(
+		m.VsListeners,
+		m.VsListening,
 		m.VsNotes,
 		m.VsSettings,
 		m.VsTraffic,
@@ -258,6 +283,8 @@ type netctxPrograms struct {
 	VsSendmsg4     *ebpf.Program `ebpf:"vs_sendmsg4"`
 	VsSendmsg6     *ebpf.Program `ebpf:"vs_sendmsg6"`
 	VsSetsockopt   *ebpf.Program `ebpf:"vs_setsockopt"`
+	VsSockops      *ebpf.Program `ebpf:"vs_sockops"`
+	VsSteer        *ebpf.Program `ebpf:"vs_steer"`
 }
 
 func (p *netctxPrograms) Close() error {
@@ -280,6 +307,8 @@ func (p *netctxPrograms) Close() error {
 		p.VsSendmsg4,
 		p.VsSendmsg6,
 		p.VsSetsockopt,
+		p.VsSockops,
+		p.VsSteer,
 	)
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,46 +30,148 @@ func pinned(object []byte) string {
 }
 
 // loaded makes sure that the object's programs and maps are pinned, and says
-// where. The directory exists only once it is complete.
+// where.
 func loaded(object []byte, pin func(dir string) error) (dir string, err error) {
 	dir = pinned(object)
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
+	return dir, load(dir, pin, func() (bool, error) { return exists(dir) })
+}
+
+// loadedNetctx does so for the programs of network contexts. One of them belongs
+// to the network namespace, and finds guests' listeners by their addresses:
+// where two namespaces share a bpffs, each has a set of its own.
+func loadedNetctx() (dir string, err error) {
+	var ns unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
+		return "", fmt.Errorf("look for the network namespace: %w", err)
+	}
+	dir = fmt.Sprintf("%s_%x", pinned(_NetctxBytes), ns.Ino)
+	return dir, load(dir, pinNetctx, func() (bool, error) { return steers(dir, ns.Ino) })
+}
+
+// load pins an object's programs and maps unless they are there already. The
+// directory exists only once it is complete.
+func load(dir string, pin func(dir string) error, there func() (bool, error)) error {
+	if ok, err := there(); err != nil || ok {
+		return err
 	}
 	unlock, err := lock(programsLock)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer unlock()
 	if err := mountBPF(); err != nil {
-		return "", err
+		return err
 	}
-	if _, err := os.Stat(dir); err == nil { // by somebody else, meanwhile
-		return dir, nil
+	if ok, err := there(); err != nil || ok { // by somebody else, meanwhile
+		return err
 	}
-	// Whoever holds the lock is alone: what is there is of one that was killed.
+	// Whoever holds the lock is alone: what is there is of one that was killed,
+	// or of a network namespace that is gone.
 	// No dots: bpffs keeps such names for itself.
 	half := dir + "_half"
-	if err := os.RemoveAll(half); err != nil {
-		return "", err
+	for _, old := range []string{half, dir} {
+		if err := os.RemoveAll(old); err != nil {
+			return err
+		}
 	}
 	if err := os.MkdirAll(half, 0o700); err != nil {
-		return "", err
+		return err
 	}
 	if err := pin(half); err != nil {
-		return "", fmt.Errorf("load network programs: %w", errors.Join(err, os.RemoveAll(half)))
+		return fmt.Errorf("load network programs: %w", errors.Join(err, os.RemoveAll(half)))
 	}
 	if err := os.Rename(half, dir); err != nil {
-		return "", err
+		return err
 	}
 	pinning()
-	return dir, nil
+	return nil
 }
 
-// pinNetctx loads the programs that every guest's cgroup gets.
-func pinNetctx(dir string) error { return pinCollection(dir, loadNetctx, settingsMap, trafficMap) }
+func exists(path string) (bool, error) {
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// steers says whether the programs in dir are there and attached to the network
+// namespace with that inode. Inodes are used again, attachments end with the
+// namespace.
+func steers(dir string, ns uint64) (bool, error) {
+	l, err := link.LoadPinnedLink(filepath.Join(dir, steering), nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return false, err
+	}
+	return info.NetNs() != nil && uint64(info.NetNs().NetnsInode) == ns, nil
+}
+
+// pinNetctx loads the programs that every guest's cgroup gets, and attaches the
+// one that the network namespace gets.
+func pinNetctx(dir string) error {
+	if err := dropUnused(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := pinCollection(dir, loadNetctx, settingsMap, trafficMap); err != nil {
+		return err
+	}
+	p, err := ebpf.LoadPinnedProgram(filepath.Join(dir, steer.name), nil)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	ns, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	l, err := link.AttachNetNs(int(ns.Fd()), p)
+	if err != nil {
+		return fmt.Errorf("%s: %w", steer.name, err)
+	}
+	defer l.Close()
+	if err := l.Pin(filepath.Join(dir, steering)); err != nil {
+		return err
+	}
+	pinning()
+	return nil
+}
+
+// dropUnused removes the programs of other versions that no guest has any more: a
+// network namespace asks them all, and takes 64.
+func dropUnused(pins string) error {
+	dirs, err := os.ReadDir(pins)
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		dir := filepath.Join(pins, d.Name())
+		if ok, err := exists(filepath.Join(dir, steering)); err != nil || !ok {
+			continue
+		}
+		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, settingsMap), nil)
+		if err != nil {
+			continue // removed meanwhile
+		}
+		var cgroup uint64
+		err = m.NextKey(nil, &cgroup)
+		m.Close()
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 // pinCollection loads an object and pins its programs and the maps named.
 func pinCollection(dir string, load func() (*ebpf.CollectionSpec, error), maps ...string) error {

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -29,7 +32,7 @@ func loaderMain() int {
 			}
 		}
 	}
-	if _, err := loaded(_NetctxBytes, pinNetctx); err != nil {
+	if _, err := loadedNetctx(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -44,18 +47,27 @@ func loaderCommand(env ...string) *exec.Cmd {
 	return cmd
 }
 
+// allPins are the programs of cgroups, the one of the network namespace with its
+// link, and two maps.
+const allPins = len(hooks) + 4
+
 // complete says whether the directory of pins is there, and fails if it is not whole.
 func complete(t *testing.T) bool {
 	t.Helper()
-	entries, err := os.ReadDir(pinned(_NetctxBytes))
-	if os.IsNotExist(err) {
-		return false
-	}
+	dirs, err := filepath.Glob(pinned(_NetctxBytes) + "_*[0-9a-f]")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(entries) != len(hooks)+2 {
-		t.Errorf("%d pins of %d", len(entries), len(hooks)+2)
+	dirs = slices.DeleteFunc(dirs, func(dir string) bool { return strings.HasSuffix(dir, "_half") })
+	if len(dirs) == 0 {
+		return false
+	}
+	entries, err := os.ReadDir(dirs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != allPins {
+		t.Errorf("%d pins of %d", len(entries), allPins)
 	}
 	return true
 }
@@ -65,12 +77,12 @@ func TestLoadingKilledAtAnyStepIsDoneAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Every pin, the rename, and one that is not killed.
-	for step := range len(hooks) + 4 {
+	for step := range allPins + 2 {
 		err := loaderCommand(killStep + "=" + strconv.Itoa(step)).Run()
-		if last := step == len(hooks)+3; (err == nil) != last && !complete(t) {
+		if last := step == allPins+1; (err == nil) != last && !complete(t) {
 			t.Fatalf("step %d: %v", step, err)
 		}
-		if done := complete(t); done != (step >= len(hooks)+2) {
+		if done := complete(t); done != (step >= allPins) {
 			t.Errorf("killed after step %d: complete is %v", step, done)
 		}
 	}
@@ -105,13 +117,45 @@ func TestBpffsIsMountedWhereItIsNot(t *testing.T) {
 	for unix.Unmount(bpffs, unix.MNT_DETACH) == nil {
 	}
 	for range 2 {
-		if _, err := loaded(_NetctxBytes, pinNetctx); err != nil {
+		if _, err := loadedNetctx(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(bpffs, &st); err != nil || st.Type != unix.BPF_FS_MAGIC {
 		t.Errorf("filesystem %x, %v", st.Type, err)
+	}
+}
+
+// Programs of an older version stay as long as a guest has them: a network
+// namespace has room for 64.
+func TestUnusedProgramsAreRemoved(t *testing.T) {
+	if err := os.RemoveAll(pins); err != nil {
+		t.Fatal(err)
+	}
+	missing := func() (bool, error) { return false, nil }
+	used, unused := filepath.Join(pins, "01_1"), filepath.Join(pins, "02_1")
+	for _, dir := range []string{unused, used} {
+		if err := load(dir, pinNetctx, missing); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ok, err := exists(unused); ok || err != nil {
+		t.Errorf("%s is there: %v, %v", unused, ok, err)
+	}
+	for _, h := range hooks {
+		if err := attachPinned(newCgroup(t), used, h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := loadedNetctx(); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := exists(used); !ok || err != nil {
+		t.Errorf("%s, which a guest has, is there: %v, %v", used, ok, err)
+	}
+	if err := os.RemoveAll(used); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -86,6 +86,9 @@ func enterSandbox() error {
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
 	}
+	if err := unix.Mount("bpf", bpffs, "bpf", 0, "mode=0700"); err != nil {
+		return fmt.Errorf("mount bpffs: %w", err)
+	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
@@ -281,7 +284,7 @@ func TestTablesAgreeWithObjects(t *testing.T) {
 			t.Error("the object holds a path of the machine that it was made on")
 		}
 	}
-	agree(loadNetctx, hooks[:], _NetctxBytes, settingsMap, trafficMap)
+	agree(loadNetctx, append(hooks[:], steer), _NetctxBytes, settingsMap, trafficMap)
 	agree(loadUnixsock, unixHooks[:], _UnixsockBytes)
 	if bytes.Contains(_LsmBytes, []byte("/work/")) {
 		t.Error("the object of the security module holds a path")

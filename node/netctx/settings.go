@@ -81,6 +81,9 @@ func (s Spec) settings(cgroup uint64) (netctxSettings, error) {
 			first.W = words(a)
 		}
 	}
+	if s.Addresses[0].Addr().Is4() {
+		set.FourFirst = 1
+	}
 	set.AddressesN = uint32(len(s.Addresses))
 	ranges, err := merge(s.Ports)
 	if err != nil {

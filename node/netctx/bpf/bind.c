@@ -7,25 +7,36 @@
 
 // The address that a wildcard bind stands for: the family's primary one, and
 // the guest's localhost where it has no address of that family (a machine
-// without an IPv6 address can bind [::]:80 too).
-static __always_inline void bind_any(struct bpf_sock_addr *ctx, const struct settings *s, const struct note *n,
+// without an IPv6 address can bind [::]:80 too). Says whether it is for more
+// than localhost, so that the port has to be owned.
+static __always_inline bool bind_any(struct bpf_sock_addr *ctx, const struct settings *s, const struct note *n,
 				     struct ip *a, bool *keep)
 {
-	bool four = is_v4(a);
-	struct ip six;
+	bool four = is_v4(a), both = !four && !n->v6only, wide = true;
+	struct ip other;
 
-	if (!four && !n->v6only) {
-		// [::] of a socket for both families.
-		if (!primary(s, false, &six))
-			four = true;
-		else if (ctx->protocol == IPPROTO_UDP && ctx->user_port == 0)
-			*keep = true; // it may send to either: sendmsg chooses its source
+	if (n->lo) {
+		*a = both ? v4(0) : *a;
+		*a = own_loopback(s, a);
+		return false;
 	}
+	if (both && !primary(s, false, &other))
+		four = true;
+	else if (both && ctx->protocol == IPPROTO_TCP)
+		// A listener is found by the other addresses too (steer.c), which takes
+		// a socket that is not for IPv6 alone. Without a port it is a client more
+		// often, and connects to IPv6.
+		four = ctx->user_port != 0;
+	else if (both && ctx->user_port == 0)
+		*keep = true; // it may send to either: sendmsg chooses its source
+	else if (both)
+		four = s->four_first; // UDP has one address
 	if (!primary(s, four, a)) {
-		if (four)
-			*a = v4(0);
+		wide = both;
+		*a = four ? v4(0) : (struct ip){};
 		*a = own_loopback(s, a);
 	}
+	return wide;
 }
 
 // Switches a UDP socket's SO_REUSEADDR on for a port that the program named, and
@@ -87,25 +98,28 @@ static __always_inline int bind_to(struct bpf_sock_addr *ctx, struct ip *a)
 {
 	const struct settings *s = settings();
 	struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, 0);
-	bool keep = false;
+	bool keep = false, wide;
 
 	if (!n)
 		return refuse(EACCES);
 	n->any = is_any(a);
-	if (is_client(ctx, s, a))
+	if (!n->lo && is_client(ctx, s, a))
 		ctx->user_port = 0;
-	if (n->any)
-		bind_any(ctx, s, n, a, &keep);
-	else if (is_loopback(a))
-		*a = own_loopback(s, a);
+	if (n->any) {
+		wide = bind_any(ctx, s, n, a, &keep);
+	} else {
+		if (is_loopback(a))
+			*a = own_loopback(s, a);
+		wide = !is_own_loopback(s, a);
+	}
 	if (keep) {
 		*a = (struct ip){};
 		by_program(ctx, n, 0);
 		return 1;
 	}
-	if (!vs_is_own(a))
+	if (!vs_is_own(a) || (n->lo && !is_own_loopback(s, a)))
 		return refuse(EADDRNOTAVAIL);
-	if (!is_own_loopback(s, a) && !vs_owns_port(ctx->protocol, bpf_ntohs(ctx->user_port)))
+	if (wide && !vs_owns_port(ctx->protocol, bpf_ntohs(ctx->user_port)))
 		return refuse_port(ctx);
 	by_program(ctx, n, ctx->user_port);
 	return ALLOW_LOW_PORT;

@@ -84,5 +84,8 @@ int vs_connect6(struct bpf_sock_addr *ctx)
 	ctx->user_ip6[1] = to.w[1];
 	ctx->user_ip6[2] = to.w[2];
 	ctx->user_ip6[3] = to.w[3];
+	// Bound to an IPv4 address ([::] with a port is), it has none to come from.
+	if (sk->src_port && !is_v4(&to) && sk->src_ip6[2] == bpf_htonl(0xffff) && !sk->src_ip6[0] && !sk->src_ip6[1])
+		return refuse(ENETUNREACH);
 	return set_source(ctx, &from, sk->src_ip6[0] || sk->src_ip6[1] || sk->src_ip6[2] || sk->src_ip6[3]);
 }

@@ -72,7 +72,7 @@ __noinline int vs_localhost(struct bpf_sock_addr *ctx, struct ip *a, int cross)
 	if (proto != IPPROTO_TCP && proto != IPPROTO_UDP) // ping
 		return HERE;
 	who = vs_listens(ctx, a);
-	if (who & EXACTLY)
+	if (who & EXACTLY || (proto == IPPROTO_TCP && who & MINE))
 		return HERE;
 	// In shared mode others have that address too.
 	if (primary(s, is_v4(a), &at) && (vs_listens(ctx, &at) & (EXACTLY | MINE)) == (EXACTLY | MINE)) {

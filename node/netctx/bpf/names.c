@@ -2,9 +2,6 @@
 // What a program is told of addresses: what it would be told on a machine of
 // its own. These hooks refuse nothing.
 
-#define TCP_LISTEN 10
-#define TCP_CLOSE 7
-
 // The localhost that stands for one of the guest's loopback addresses.
 static __always_inline bool show_loopback(const struct settings *s, struct ip *a)
 {

@@ -14,6 +14,7 @@
 #include "names.c"
 #include "packet.c"
 #include "sockopt.c"
+#include "steer.c"
 
 // bpf_set_retval and the socket lookups are for GPL-compatible programs only.
 char __license[] SEC("license") = "GPL";

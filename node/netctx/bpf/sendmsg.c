@@ -26,6 +26,8 @@ static __always_inline int send_to(struct bpf_sock_addr *ctx, struct ip *to, str
 	}
 	if (closed(to) || withheld(ctx, s, to))
 		return refuse(EHOSTUNREACH);
+	if (!is_any(from) && is_v4(from) != is_v4(to)) // the socket is bound to the other family
+		return refuse(ENETUNREACH);
 	if (is_any(from))
 		return source(s, to, local, from) ? 1 : refuse(ENETUNREACH);
 	return vs_is_own(from) ? 1 : refuse(EADDRNOTAVAIL);

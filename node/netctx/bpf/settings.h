@@ -22,6 +22,8 @@
 #define AF_UNSPEC 0
 #define AF_INET 2
 #define AF_INET6 10
+#define TCP_CLOSE 7
+#define TCP_LISTEN 10
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3
@@ -55,6 +57,7 @@ struct settings {
 	struct ip first6; // what :: stands for; all zero: no IPv6
 	__u32 context;    // XID
 	__u32 all_ports;  // the addresses are the guest's alone
+	__u32 four_first; // the first of all addresses is one of IPv4
 	__u32 addresses_n;
 	__u32 ports_n;
 	__u32 metadata; // it may reach the cloud's metadata service
@@ -93,6 +96,8 @@ struct note {
 	__u8 any;       // bound to the wildcard: the program is told that it is
 	__u8 chosen;    // its source was chosen in connect, not bound by the program
 	__u8 reuse;     // UDP: the program asked for SO_REUSEADDR
+	__u8 lo;        // the program asked to be bound to lo
+	__u8 local;     // connected to localhost
 	__be16 near;    // sent to this port of localhost, which is served on the primary address
 	__be16 sharing; // UDP: the port for which SO_REUSEADDR is on
 };
