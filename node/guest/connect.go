@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
 	vctx "github.com/vsfleet/vsfleet/node/context"
 	"github.com/vsfleet/vsfleet/node/nat"
@@ -56,6 +57,10 @@ func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, 
 		list := strings.Join(texts(loose), ", ")
 		warn(fmt.Sprintf("ports %s are in net.ipv4.ip_local_port_range: any connection may have one just when the guest wants it; keep them with sysctl -w net.ipv4.ip_local_reserved_ports=…", list))
 	}
+	if names := udpPorts(c.Network); len(names) > 0 && len(c.Network.Addresses) > 1 && warn != nil {
+		warn(fmt.Sprintf("a service on %s that listens on the wildcard receives on %s alone: bind each address, or put the one that matters first",
+			strings.Join(names, ", "), c.Network.Addresses[0].Addr()))
+	}
 	if err := netctx.Attach(sp.Cgroup, ns); err != nil {
 		return err
 	}
@@ -75,6 +80,16 @@ func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, 
 		}
 	}
 	return netctx.EnsureLoopback6(ctx, netctx.Loopback6(c.Context))
+}
+
+// udpPorts are those that a guest was given by name.
+func udpPorts(n api.Network) (names []string) {
+	for _, r := range n.Ports {
+		if r.Proto == port.UDP {
+			names = append(names, r.String())
+		}
+	}
+	return names
 }
 
 // netSpec is the network context of a guest.

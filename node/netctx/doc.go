@@ -14,12 +14,16 @@
 //
 // 127.0.0.N is the guest's 127.x.y.N (Loopback), ::1 its address on lo
 // (Loopback6), 0.0.0.0 and :: its primary address of that family. A service on
-// the wildcard is found on localhost as well. A wildcard listener answers on
-// one address a family: the first of Spec.Addresses. [::] for both families is
-// bound to the IPv6 address if there is one, else to the IPv4 one.
+// the wildcard is found on localhost as well. A TCP listener on the wildcard
+// answers on all addresses of the guest, and [::] for both families on those of
+// both (bpf/steer.c): it is bound to one of them, and a program of the network
+// namespace leads the connections to the others to it. A port that the kernel
+// chose and that the guest does not own is left out, as it can be somebody
+// else's there.
 //
-// Not there yet: a wildcard listener on several addresses, and [::] on both
-// families where the guest has both (sk_lookup could, for TCP).
+// A UDP socket on the wildcard has one address: the first of its family, and of
+// [::] for both, of the family of the first of Spec.Addresses. The kernel tells no
+// program that could enter such a socket into a map of when it is bound.
 //
 // Owned ports hold for TCP and UDP. An ephemeral port is anybody's for the time
 // of a connection: a service above 32767 (ip_local_port_range) is safe from that
@@ -42,8 +46,8 @@
 // # Killed
 //
 // Programs are loaded once a boot, pinned beside and renamed to
-// /sys/fs/bpf/vservers/HASH, where HASH is that of the object: the directory is
-// there whole or not at all. A newer vsnode has another HASH; guests that run
+// /sys/fs/bpf/vservers/HASH_NETNS, where HASH is that of the object: the directory
+// is there whole or not at all. A newer vsnode has another HASH; guests that run
 // keep the programs that they were started with. Nothing is pinned for a guest:
 // what Attach attached goes with the cgroup (GuardLSM keeps one number a XID), so a start that was killed leaves
 // nothing once its cgroup is removed. Addresses that AddAddresses put on a
