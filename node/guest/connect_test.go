@@ -114,7 +114,27 @@ func TestPortsThatConnectionsMayTakeAreAWarning(t *testing.T) {
 	must(t, h.Create(ctx, g))
 	var warnings []string
 	must(t, h.Start(ctx, g.Name, Options{Warn: func(s string) { warnings = append(warnings, s) }}))
-	if all := strings.Join(warnings, "\n"); !strings.Contains(all, "ports 51820/udp are in") {
+	if all := strings.Join(warnings, "\n"); !strings.Contains(all, "ports 51820/udp are in") || strings.Contains(all, "wildcard") {
+		t.Errorf("warnings %q", all)
+	}
+}
+
+func TestUDPOnOneOfSeveralAddressesIsAWarning(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeShared, "dns", 143, "sleep", "1000")
+	g.Network.Ports, _ = parseAll([]string{"53/tcp", "53/udp"}, port.Parse)
+	link, err := netlink.LinkByName("eth0")
+	must(t, err)
+	addr, err := netlink.ParseAddr("198.51.100.79/24")
+	must(t, err)
+	must(t, netlink.AddrAdd(link, addr))
+	t.Cleanup(func() { must(t, netlink.AddrDel(link, addr)) })
+	g.Network.Addresses = append(g.Network.Addresses, netip.MustParsePrefix("198.51.100.79/24"))
+	must(t, h.Create(ctx, g))
+	var warnings []string
+	must(t, h.Start(ctx, g.Name, Options{Warn: func(s string) { warnings = append(warnings, s) }}))
+	if all := strings.Join(warnings, "\n"); !strings.Contains(all, "a service on 53/udp that listens on the wildcard receives on 198.51.100.1 alone") {
 		t.Errorf("warnings %q", all)
 	}
 }
