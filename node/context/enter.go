@@ -79,6 +79,9 @@ func Exec(cmd Command) (*Running, error) {
 		pipe *os.File
 	}
 	c, err := onOwnThread(func() (c child, err error) {
+		if err := ordinaryThread(); err != nil {
+			return c, err
+		}
 		// A process is born into a pid namespace, and cannot join one.
 		if err := unix.Setns(pidfd, unix.CLONE_NEWPID); err != nil {
 			return c, fmt.Errorf("join pid namespace: %w", err)
@@ -103,6 +106,7 @@ func Exec(cmd Command) (*Running, error) {
 func enterScript(cmd Command, pidfd int) (*script, error) {
 	s := newScript()
 	s.call("become undumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	s.ordinaryLimits()
 	flags := namespaces&^unix.CLONE_NEWPID | unix.CLONE_NEWCGROUP
 	if cmd.PrivateNet {
 		flags |= unix.CLONE_NEWNET

@@ -28,6 +28,37 @@ func mapIDs(pid, xid int) error {
 	return nil
 }
 
+// actAsCreator makes the calling thread the guest's root as far as the kernel
+// asks who makes something, with all its capabilities: the saved id stays the host's root.
+func actAsCreator(xid int) error {
+	id := uintptr(BaseID(xid))
+	for _, nr := range []uintptr{unix.SYS_SETRESGID, unix.SYS_SETRESUID} {
+		// Raw: package syscall would change every thread.
+		if _, _, errno := unix.RawSyscall(nr, id, id, 0); errno != 0 {
+			return fmt.Errorf("act as the guest's root: %w", errno)
+		}
+	}
+	return raiseCaps(0)
+}
+
+// raiseCaps makes all permitted capabilities of the calling thread effective,
+// those that changing its ids took, without those in drop.
+func raiseCaps(drop uint32) error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	data[0].Permitted &^= drop
+	for i := range data {
+		data[i].Effective = data[i].Permitted
+	}
+	if err := unix.Capset(&hdr, &data[0]); err != nil {
+		return fmt.Errorf("set capabilities: %w", err)
+	}
+	return nil
+}
+
 // actAsMounter gives the calling thread the credentials with which overlayfs
 // shall work in the guest's layers: the guest's root as the owner of what it
 // makes (an idmapped layer can hold no other), all capabilities but one. With
@@ -38,17 +69,5 @@ func actAsMounter(xid int) error {
 		// Raw: package syscall would change every thread. Returns the old id, never an error.
 		unix.RawSyscall(nr, uintptr(BaseID(xid)), 0, 0)
 	}
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&hdr, &data[0]); err != nil {
-		return fmt.Errorf("read capabilities: %w", err)
-	}
-	data[0].Permitted &^= 1 << unix.CAP_SYS_RESOURCE
-	for i := range data {
-		data[i].Effective = data[i].Permitted // setfsuid took those of files
-	}
-	if err := unix.Capset(&hdr, &data[0]); err != nil {
-		return fmt.Errorf("drop CAP_SYS_RESOURCE: %w", err)
-	}
-	return nil
+	return raiseCaps(1 << unix.CAP_SYS_RESOURCE)
 }

@@ -174,5 +174,54 @@ func netSys(netns *os.File) (*os.File, error) {
 	})
 }
 
+// devices is a guest's /dev: a tmpfs with device nodes that are the guest's own.
+// A tmpfs of a user namespace has none that work, and the host's, bound, would
+// be one file for all: what is locked, watched or touched in one guest would
+// show in the others.
+func devices(xid int) (*os.File, error) {
+	const noexec = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
+	id := strconv.Itoa(BaseID(xid))
+	dev, err := fsMount("tmpfs", noexec, "mode", "0755", "size", "1m", "uid", id, "gid", id)
+	if err != nil {
+		return nil, err
+	}
+	fd := int(dev.Fd())
+	node := func(name string, make func() error) {
+		if err == nil {
+			if err = make(); err == nil {
+				err = unix.Fchownat(fd, name, BaseID(xid), BaseID(xid), unix.AT_SYMLINK_NOFOLLOW)
+			}
+			if err != nil {
+				err = fmt.Errorf("/dev/%s: %w", name, err)
+			}
+		}
+	}
+	for _, d := range []struct {
+		name         string
+		major, minor uint32
+	}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}} {
+		node(d.name, func() error {
+			if err := unix.Mknodat(fd, d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
+				return err
+			}
+			return unix.Fchmodat(fd, d.name, 0o666, 0) // whatever the umask
+		})
+	}
+	for _, link := range [][2]string{
+		{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+		{"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
+	} {
+		node(link[0], func() error { return unix.Symlinkat(link[1], fd, link[0]) })
+	}
+	for _, dir := range []string{"pts", "shm", "mqueue"} {
+		node(dir, func() error { return unix.Mkdirat(fd, dir, 0o755) })
+	}
+	if err != nil {
+		dev.Close()
+		return nil, err
+	}
+	return dev, nil
+}
+
 // procFile names a file of a process.
 func procFile(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }

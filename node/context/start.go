@@ -27,9 +27,12 @@ type Spec struct {
 	Connect    func(netns *os.File) error
 	Scope      bool // shut the host's abstract Unix sockets off with Landlock
 	Caps       CapSet
-	Argv       []string // Argv[0] is looked for in the guest, along Env's PATH if it has no slash
-	Env        []string
-	Console    *os.File // standard output and error
+	// Processes bounds the processes of all users of the guest together, where
+	// no controller of cgroups does; 0: half of what the machine can have.
+	Processes int64
+	Argv      []string // Argv[0] is looked for in the guest, along Env's PATH if it has no slash
+	Env       []string
+	Console   *os.File // standard output and error
 }
 
 // Process is a process that was started in a guest.
@@ -64,7 +67,7 @@ func Start(ctx context.Context, sp Spec) (Process, error) {
 	if sp.PrivateNet {
 		flags |= unix.CLONE_NEWNET
 	}
-	pid, pipe, err := s.launch(&cloneArgs{flags: flags, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(sp.Cgroup.Fd())})
+	pid, pipe, err := s.launchAs(sp, &cloneArgs{flags: flags, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(sp.Cgroup.Fd())})
 	if err != nil {
 		return Process{}, err
 	}
@@ -87,7 +90,7 @@ func Start(ctx context.Context, sp Spec) (Process, error) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		rights := unix.UnixRights(int(fds[0].Fd()), int(fds[1].Fd()))
+		rights := unix.UnixRights(int(fds[0].Fd()), int(fds[1].Fd()), int(fds[2].Fd()))
 		if err := unix.Sendmsg(int(ours.Fd()), []byte{1}, rights, nil, 0); err != nil && !errors.Is(err, unix.EPIPE) {
 			return fmt.Errorf("send mounts to process %d: %w", pid, err)
 		}
@@ -105,7 +108,7 @@ func Start(ctx context.Context, sp Spec) (Process, error) {
 	return Process{PID: pid}, nil
 }
 
-// mounts makes what only the host's root can: the idmapped root and /sys.
+// mounts makes what only the host's root can: the idmapped root, /sys and /dev.
 func (sp Spec) mounts(pid int) (fds []*os.File, err error) {
 	userns, err := os.Open(procFile(pid, "ns/user"))
 	if err != nil {
@@ -136,7 +139,12 @@ func (sp Spec) mounts(pid int) (fds []*os.File, err error) {
 		sys.Close()
 		return nil, fmt.Errorf("mount root: %w", err)
 	}
-	return []*os.File{root, sys}, nil
+	dev, err := devices(sp.XID)
+	if err != nil {
+		closeAll([]*os.File{root, sys})
+		return nil, fmt.Errorf("make /dev: %w", err)
+	}
+	return []*os.File{root, sys, dev}, nil
 }
 
 // explain adds to the commonest reasons why nothing runs.
@@ -172,10 +180,14 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	proc := s.filesystem("proc", nosuid)
 	cg := s.filesystem("cgroup2", nosuid)
 	run := s.filesystem("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode", "0755", "size", "20%")
-	dev := s.filesystem("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "mode", "0755", "size", "1m")
-	devices := s.devices(dev)
+	noexec := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
+	// max: the kernel has 4096 terminals for all, less the 1024 that it keeps for
+	// the host (kernel.pty.reserve).
+	pts := s.filesystem("devpts", noexec, "ptmxmode", "0666", "mode", "0620", "gid", "5", "max", "256")
+	shm := s.filesystem("tmpfs", noexec|unix.MOUNT_ATTR_NODEV, "mode", "1777")
+	mqueue := s.filesystem("mqueue", noexec|unix.MOUNT_ATTR_NODEV)
 
-	root, sys := s.receive(sock)
+	root, sys, dev := s.receive(sock)
 	attach := func(what string, from, dir cell, name string) {
 		s.call(what, unix.SYS_MOVE_MOUNT, from, "", dir, name, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	}
@@ -195,9 +207,9 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	below(run, "run")
 	below(dev, "dev")
 	// Below kernel 6.15 not before it has its place itself.
-	for _, d := range devices {
-		attach("mount /dev/"+d.name, d.from, dev, d.name)
-	}
+	attach("mount /dev/pts", pts, dev, "pts")
+	attach("mount /dev/shm", shm, dev, "shm")
+	attach("mount /dev/mqueue", mqueue, dev, "mqueue")
 
 	s.call("enter root", unix.SYS_FCHDIR, root)
 	s.call("pivot root", unix.SYS_PIVOT_ROOT, ".", ".")
@@ -217,20 +229,6 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	return s, nil
 }
 
-// ordinary gives a program what it would have on a machine of its own, and not
-// what whoever called vsnode has: the mask for new files, the priority, and a
-// soft limit of open files, which Go raises for itself.
-func (s *script) ordinary() {
-	s.call("set umask", unix.SYS_UMASK, 0o022)
-	s.call("set priority", unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, 0).or(unix.EACCES).or(unix.EPERM)
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur > 1024 {
-		limit.Cur = 1024 // the kernel's own (INR_OPEN_CUR), which select(2) can hold
-		s.keep = append(s.keep, &limit)
-		s.call("limit open files", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, unsafe.Pointer(&limit), 0)
-	}
-}
-
 // await waits until the parent says a word.
 func (s *script) await(sock *os.File) {
 	buf := make([]byte, 1)
@@ -241,9 +239,9 @@ func (s *script) await(sock *os.File) {
 
 // receive waits for the parent's mounts. Descriptors come in a control message
 // of 16 bytes and an int each: it is laid over the cells.
-func (s *script) receive(sock *os.File) (root, sys cell) {
+func (s *script) receive(sock *os.File) (root, sys, dev cell) {
 	first := s.cell()
-	for range 6 { // 4 of header, 2 of descriptors, and one to align to 8 bytes
+	for range 8 { // 4 of header, 3 of descriptors, one of padding, and one to align to 8 bytes
 		s.cell()
 	}
 	if first%2 != 0 {
@@ -254,11 +252,11 @@ func (s *script) receive(sock *os.File) (root, sys cell) {
 	iov.SetLen(len(buf))
 	msg := &unix.Msghdr{Iov: iov, Control: (*byte)(unsafe.Pointer(&s.cells[first]))}
 	msg.SetIovlen(1)
-	msg.SetControllen(unix.CmsgSpace(2 * 4))
+	msg.SetControllen(unix.CmsgSpace(3 * 4))
 	s.keep = append(s.keep, buf, iov, msg)
 	st := s.call("wait for vsnode", unix.SYS_RECVMSG, s.fd(sock), unsafe.Pointer(msg), unix.MSG_CMSG_CLOEXEC)
 	st.min = 1 // 0: the parent is gone
-	return first + 4, first + 5
+	return first + 4, first + 5, first + 6
 }
 
 // filesystem makes a detached mount of a new filesystem, and gives its cell.
@@ -269,38 +267,6 @@ func (s *script) filesystem(fstype string, attrs int, options ...string) cell {
 	}
 	s.call("make "+fstype, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
 	return s.open("mount "+fstype, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, attrs)
-}
-
-// device is a mount to come below /dev.
-type device struct {
-	name string
-	from cell
-}
-
-// devices fills the guest's /dev, a tmpfs of its own: nobody else could have
-// put a link there. The nodes are the host's, bound: a tmpfs of a user
-// namespace has no devices of its own.
-func (s *script) devices(dev cell) (list []device) {
-	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
-		node := s.open("open /dev/"+name, unix.SYS_OPEN_TREE, unix.AT_FDCWD, "/dev/"+name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-		s.call("make /dev/"+name, unix.SYS_MKNODAT, dev, name, unix.S_IFREG|0o666, 0)
-		list = append(list, device{name, node})
-	}
-	for _, link := range [][2]string{
-		{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
-		{"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
-	} {
-		s.call("link /dev/"+link[0], unix.SYS_SYMLINKAT, link[1], dev, link[0])
-	}
-	mount := func(name string, from cell) {
-		s.call("make /dev/"+name, unix.SYS_MKDIRAT, dev, name, 0o755)
-		list = append(list, device{name, from})
-	}
-	noexec := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
-	mount("pts", s.filesystem("devpts", noexec, "ptmxmode", "0666", "mode", "0620", "gid", "5"))
-	mount("shm", s.filesystem("tmpfs", noexec|unix.MOUNT_ATTR_NODEV, "mode", "1777"))
-	mount("mqueue", s.filesystem("mqueue", noexec|unix.MOUNT_ATTR_NODEV))
-	return list
 }
 
 // becomeRoot takes the guest's root as the identity of the process, whose
@@ -395,6 +361,36 @@ func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
 		return 0, nil, err
 	}
 	return pid, r, nil
+}
+
+// launchAs forks as the guest's root, so that the guest's user namespace is that
+// user's: what the kernel counts for a user and all user namespaces of that user
+// (inotify instances, message queues, pending signals, timers, nested
+// namespaces, processes; ucounts in the kernel) is then counted for each guest
+// apart. Made by the host's root, one guest could take them all, from the host too.
+func (s *script) launchAs(sp Spec, args *cloneArgs) (pid int, pipe *os.File, err error) {
+	_, err = onOwnThread(func() (none struct{}, err error) {
+		if err := ordinaryThread(); err != nil {
+			return none, err
+		}
+		if err := actAsCreator(sp.XID); err != nil {
+			return none, err
+		}
+		if err := withUserLimits(sp.Processes, func() (err error) {
+			pid, pipe, err = s.launch(args)
+			return err
+		}); err != nil {
+			return none, err
+		}
+		// Here, where we are the owner of its namespace.
+		if err = limitProcess(pid, sp.Processes); err != nil {
+			unix.Kill(pid, unix.SIGKILL)
+			wait(pid)
+			pipe.Close()
+		}
+		return none, err
+	})
+	return pid, pipe, err
 }
 
 // outcome reads the status pipe to its end: it closes when the program runs.

@@ -3,6 +3,7 @@ package context
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -18,6 +19,10 @@ import (
 // TestMain runs the tests in a mount namespace whose mounts are shared, as
 // systemd makes them: what a guest mounts must not come back through them.
 func TestMain(m *testing.M) {
+	if what := os.Getenv(inside); what != "" {
+		insides[what]()
+		return
+	}
 	if os.Getenv("VSFLEET_TEST_SHARED") == "" {
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 		cmd.Env = append(os.Environ(), "VSFLEET_TEST_SHARED=1")
@@ -65,7 +70,7 @@ func busybox(t testing.TB) string {
 	if err := os.WriteFile(filepath.Join(tree, "bin/busybox"), b, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "true", "sleep", "cat", "id", "hostname", "ls", "mount", "ps", "touch", "kill", "stat", "chown", "mknod", "readlink", "cut", "grep"} {
+	for _, name := range []string{"sh", "true", "sleep", "cat", "id", "hostname", "ls", "mount", "ps", "touch", "kill", "stat", "chown", "mknod", "readlink", "cut", "grep", "head", "wc"} {
 		if err := os.Symlink("busybox", filepath.Join(tree, "bin", name)); err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +99,7 @@ func guest(t testing.TB, xid int, argv ...string) (Spec, Cgroup) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cg := GuestCgroup(mount, "test-"+strings.ReplaceAll(t.Name(), "/", "-"))
+	cg := GuestCgroup(mount, fmt.Sprint("test-", strings.ReplaceAll(t.Name(), "/", "-"), "-", xid))
 	dir := dataDir(t)
 	sp := Spec{
 		XID:      xid,
