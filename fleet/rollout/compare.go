@@ -22,8 +22,8 @@ type difference struct {
 
 // differences compares a guest as it should be with what its host has. Both
 // are brought to one form first: a host may leave out what is the default. was
-// and is are what people call their images.
-func differences(want, have api.Guest, was, is string) []difference {
+// and is are what people call their images; controllers are the host's.
+func differences(want, have api.Guest, was, is string, controllers []string) []difference {
 	var list []difference
 	add := func(name, from, to string, d difference) {
 		if from != to {
@@ -48,7 +48,7 @@ func differences(want, have api.Guest, was, is string) []difference {
 	if !sameCPUs(have.Limits.CPUs, want.Limits.CPUs) {
 		add("cpu", cpus(have.Limits.CPUs), cpus(want.Limits.CPUs), live)
 	}
-	add("processes", count(have.Limits.Processes), count(want.Limits.Processes), live)
+	add("processes", count(have.Limits.Processes), count(want.Limits.Processes), difference{restart: !slices.Contains(controllers, "pids")})
 	return list
 }
 

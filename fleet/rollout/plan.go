@@ -87,7 +87,7 @@ func Make(host *inventory.Host, state api.State, images func(name string) *inven
 		}
 		if now == nil {
 			creates = append(creates, change{name: want.Name, new: g, steps: create(g, want.State)})
-		} else if steps := alter(g, spec, *now, state.Images, want.State); len(steps) > 0 {
+		} else if steps := alter(g, spec, *now, state, want.State); len(steps) > 0 {
 			changes = append(changes, change{name: want.Name, old: now.Guest, runs: now.Runs, new: g, steps: steps})
 		}
 	}
@@ -170,7 +170,8 @@ func resolve(want *inventory.Guest, host api.Host) (api.Guest, error) {
 }
 
 // limitable refuses limits that the host could not hold: a guest that only
-// seems to be limited is worse than none.
+// seems to be limited is worse than none. Processes are bounded without a
+// controller, too.
 func limitable(want inventory.Limits, controllers []string) error {
 	var errs []string
 	for _, limit := range []struct {
@@ -179,7 +180,6 @@ func limitable(want inventory.Limits, controllers []string) error {
 	}{
 		{"memory", "memory", want.MemoryBytes > 0},
 		{"cpu", "cpu", want.CPUs > 0},
-		{"processes", "pids", want.Processes > 0},
 	} {
 		if limit.given && !slices.Contains(controllers, limit.controller) {
 			errs = append(errs, fmt.Sprintf("%s (controller %s)", limit.name, limit.controller))
@@ -201,14 +201,14 @@ func create(g api.Guest, state string) []api.Step {
 }
 
 // alter is the steps from the guest that the host has to the wanted one.
-func alter(g api.Guest, spec api.ImageSpec, now api.GuestState, images []api.Image, state string) []api.Step {
+func alter(g api.Guest, spec api.ImageSpec, now api.GuestState, host api.State, state string) []api.Step {
 	if g.Context == 0 {
 		g.Context = now.Context
 	}
 	running := now.Status == api.Running
 	compare := func(have api.Guest) []difference {
-		was, is := imageNames(have.Image, g.Image, spec, images)
-		return differences(g, have, was, is)
+		was, is := imageNames(have.Image, g.Image, spec, host.Images)
+		return differences(g, have, was, is, host.Host.Controllers)
 	}
 	diffs := compare(now.Guest)
 	if now.Problem != "" {

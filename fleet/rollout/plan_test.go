@@ -382,8 +382,8 @@ func TestMakeRefuses(t *testing.T) {
 	}{
 		{
 			"limits on a host whose controllers sit on cgroup v1",
-			www(own("192.0.2.10/24", "eth0"), func(g *inventory.Guest) { g.Limits = inventory.Limits{MemoryBytes: 1 << 20, Processes: 5} }),
-			"the host's cgroup v2 cannot limit memory (controller memory), processes (controller pids): boot it with systemd.unified_cgroup_hierarchy=1, or take the limit out",
+			www(own("192.0.2.10/24", "eth0"), func(g *inventory.Guest) { g.Limits = inventory.Limits{MemoryBytes: 1 << 20, CPUs: 1, Processes: 5} }),
+			"the host's cgroup v2 cannot limit memory (controller memory), cpu (controller cpu): boot it with systemd.unified_cgroup_hierarchy=1, or take the limit out",
 		},
 		{
 			"the address of a host that has none", www(),

@@ -101,11 +101,20 @@ func TestOtherHosts(t *testing.T) {
 		{"ping, unreadable", "", fstest.MapFS{"proc/sys/net/ipv4/ping_group_range": file("all\n")},
 			"ping", want{api.Unknown, "all", ""}},
 
-		{"inotify as the kernel has it", "", fstest.MapFS{
+		{"a stock Debian has room for many guests", "", fstest.MapFS{
 			"proc/sys/fs/inotify/max_user_instances": file("128\n"),
+			"proc/sys/fs/inotify/max_user_watches":   file("29000\n"),
+			"proc/sys/kernel/pid_max":                file("4194304\n"),
+			"proc/sys/kernel/threads-max":            file("63000\n"),
+			"proc/sys/kernel/pty/max":                file("4096\n")},
+			"room for many guests", want{api.Yes, "63000 processes and 4096 terminals for all, 128 inotify instances for each guest", ""}},
+		{"few process ids and inotify instances", "", fstest.MapFS{
+			"proc/sys/fs/inotify/max_user_instances": file("64\n"),
 			"proc/sys/fs/inotify/max_user_watches":   file("192536\n"),
-			"proc/sys/kernel/pid_max":                file("4194304\n")},
-			"room for many guests", want{api.No, "fs.inotify.max_user_instances is 128", "sysctl -w fs.inotify.max_user_instances=8192"}},
+			"proc/sys/kernel/pid_max":                file("32768\n"),
+			"proc/sys/kernel/threads-max":            file("63000\n"),
+			"proc/sys/kernel/pty/max":                file("4096\n")},
+			"room for many guests", want{api.No, "kernel.pid_max is 32768, fs.inotify.max_user_instances is 64", "sysctl -w kernel.pid_max=4194304 fs.inotify.max_user_instances=1024"}},
 
 		{"no users with ids of their own", "", fstest.MapFS{}, "ids of guests", want{api.Yes, "", ""}},
 		{"Debian's first user meets no guest", "", fstest.MapFS{"etc/subuid": file("alice:100000:65536\n"), "etc/subgid": file("alice:100000:65536\n")},

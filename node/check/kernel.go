@@ -149,19 +149,24 @@ func seccomp(*System) finding {
 	return yes("")
 }
 
-// limits are settings of the kernel that all guests have in common, and that
-// distributions leave too small for many of them. Not among them: keyrings,
-// because seccomp keeps guests from using them.
+// kernelLimits looks at what all guests and the host take from one store, and
+// at what each guest may have for itself: its user namespace belongs to its own
+// root, for whom the kernel counts apart (user_namespaces(7)). Not among them:
+// keyrings, which seccomp keeps guests from.
 func kernelLimits(s *System) finding {
 	var low, cures []string
+	values := map[string]int{}
 	for _, l := range []struct {
 		name       string
 		min, value int
 	}{
-		// Counted for the maker of the guests' user namespaces: one sum for all.
-		{"fs.inotify.max_user_instances", 1024, 8192},
-		{"fs.inotify.max_user_watches", 65536, 1048576},
+		// For all: some 40 processes a guest with systemd, and a few terminals.
 		{"kernel.pid_max", 65536, 4194304},
+		{"kernel.threads-max", 32768, 262144},
+		{"kernel.pty.max", 2048, 16384},
+		// For each: some 10 instances a guest with systemd, and 3 for each of its users.
+		{"fs.inotify.max_user_instances", 128, 1024},
+		{"fs.inotify.max_user_watches", 8192, 1048576},
 	} {
 		text, err := s.read("proc/sys/" + strings.ReplaceAll(l.name, ".", "/"))
 		if err != nil {
@@ -171,6 +176,7 @@ func kernelLimits(s *System) finding {
 		if err != nil {
 			return unknown("%s is %q", l.name, text)
 		}
+		values[l.name] = n
 		if n < l.min {
 			low = append(low, fmt.Sprintf("%s is %d", l.name, n))
 			cures = append(cures, fmt.Sprintf("%s=%d", l.name, l.value))
@@ -179,5 +185,6 @@ func kernelLimits(s *System) finding {
 	if low != nil {
 		return no("%s", strings.Join(low, ", ")).withCure("sysctl -w %s", strings.Join(cures, " "))
 	}
-	return yes("")
+	return yes("%d processes and %d terminals for all, %d inotify instances for each guest",
+		min(values["kernel.pid_max"], values["kernel.threads-max"]), values["kernel.pty.max"], values["fs.inotify.max_user_instances"])
 }

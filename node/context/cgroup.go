@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -247,6 +248,13 @@ func (c Cgroup) Init() (int, error) {
 	return 0, nil
 }
 
+// HasController reports whether a controller can be used below a cgroup v2 mount:
+// whether it is neither left out of the kernel nor on cgroup v1.
+func HasController(mount, name string) (bool, error) {
+	have, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
+	return slices.Contains(strings.Fields(string(have)), name), err
+}
+
 // Limit writes one file of the cgroup, as memory.max. The controller that the
 // file belongs to is switched on for guests first.
 func (c Cgroup) Limit(mount, file, value string) error {
@@ -254,11 +262,11 @@ func (c Cgroup) Limit(mount, file, value string) error {
 	if controller == "cgroup" {
 		return fmt.Errorf("cgroup/%s is vsnode's own", file)
 	}
-	have, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
+	have, err := HasController(mount, controller)
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(" "+strings.TrimSpace(string(have))+" ", " "+controller+" ") {
+	if !have {
 		return fmt.Errorf("limit %s=%s: controller %q is not in cgroup v2 on this host (it may sit on cgroup v1: boot with systemd.unified_cgroup_hierarchy=1)", file, value, controller)
 	}
 	for _, dir := range []string{mount, filepath.Dir(string(c))} {

@@ -9,6 +9,7 @@ import (
 	"reflect"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
@@ -30,7 +31,13 @@ func (h *Host) live(ctx context.Context, c Config) (changed bool, err error) {
 		if err := h.limit(c); err != nil {
 			return false, err
 		}
+		was := to.Limits.Processes
 		to.Limits = c.Limits
+		if counted, err := h.countsProcesses(); err != nil {
+			return false, err
+		} else if !counted {
+			to.Limits.Processes = was // until the next start
+		}
 	}
 	samePlace := to.Network
 	samePlace.Ports, samePlace.Forwards, samePlace.Metadata = c.Network.Ports, c.Network.Forwards, c.Network.Metadata
@@ -69,7 +76,14 @@ func (h *Host) limit(c Config) error {
 	if err != nil {
 		return err
 	}
+	counted, err := h.countsProcesses()
+	if err != nil {
+		return err
+	}
 	for _, file := range []string{memoryFile, cpuFile, pidsFile} {
+		if file == pidsFile && !counted {
+			continue
+		}
 		value, given := c.Cgroup[file]
 		if !given {
 			// Where the controller was never needed there is nothing to lift.
@@ -83,6 +97,16 @@ func (h *Host) limit(c Config) error {
 		}
 	}
 	return nil
+}
+
+// countsProcesses reports whether a cgroup bounds processes here. If not, the
+// user namespace does, from start to end.
+func (h *Host) countsProcesses() (bool, error) {
+	mount, err := vctx.CgroupMount()
+	if err != nil {
+		return false, err
+	}
+	return vctx.HasController(mount, "pids")
 }
 
 // reown changes what a guest in the host's network may do there. Connections to

@@ -186,8 +186,8 @@ func TestPortOfTheHostIsNotGivenToARunningGuest(t *testing.T) {
 	}
 }
 
-// Limits need cgroup v2 with controllers, as test/kernel has it. Elsewhere they
-// are refused.
+// Limits need cgroup v2 with controllers, as test/kernel has it. Elsewhere
+// processes are bounded from the next start, and others are refused.
 func TestLimitsOfARunningGuestAreChanged(t *testing.T) {
 	ctx := context.Background()
 	mount, err := vctx.CgroupMount()
@@ -200,15 +200,35 @@ func TestLimitsOfARunningGuestAreChanged(t *testing.T) {
 	must(t, h.Start(ctx, g.Name, Options{}))
 	g.Limits.Processes = 7
 	_, err = h.Configure(ctx, g)
+	must(t, err)
+	_, cg, err := h.cgroup(g.Name)
+	must(t, err)
 	if !strings.Contains(string(have), "pids") {
-		if err == nil || !strings.Contains(err.Error(), "systemd.unified_cgroup_hierarchy=1") {
+		// Told as what it does not run with yet, and there after a restart.
+		st, err := h.State(g.Name)
+		must(t, err)
+		if st.Limits.Processes != 7 || st.Runs == nil || st.Runs.Limits.Processes != 0 {
+			t.Errorf("configured %d, runs with %+v", st.Limits.Processes, st.Runs)
+		}
+		_, err = h.Stop(ctx, g.Name)
+		must(t, err)
+		must(t, h.Start(ctx, g.Name, Options{}))
+		// More than there may be.
+		run, err := h.Exec(g.Name, Program{Argv: []string{"sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done"},
+			Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
+		must(t, err)
+		if code, err := run.Wait(); err != nil || code == 0 {
+			t.Errorf("9 processes beside the init: exit status %d, %v", code, err)
+		}
+		if pids, err := cg.PIDs(); err != nil || len(pids) > 7 {
+			t.Errorf("processes %v, %v, want 7 at most", pids, err)
+		}
+		g.Limits.MemoryBytes = 64 << 20
+		if _, err := h.Configure(ctx, g); err == nil || !strings.Contains(err.Error(), "systemd.unified_cgroup_hierarchy=1") {
 			t.Errorf("error %v", err)
 		}
 		return
 	}
-	must(t, err)
-	_, cg, err := h.cgroup(g.Name)
-	must(t, err)
 	for _, want := range []string{"7", "max"} {
 		b, err := os.ReadFile(filepath.Join(string(cg), pidsFile))
 		if err != nil || strings.TrimSpace(string(b)) != want {

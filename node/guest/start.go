@@ -95,7 +95,15 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	if err := h.writeState(name, st); err != nil { // onto the cgroup as well
 		return err
 	}
+	counted, err := h.countsProcesses()
+	if err != nil {
+		return err
+	}
 	for file, value := range c.Cgroup {
+		if file == pidsFile && !counted { // cgroup v1 has it: the user namespace counts them
+			spec.Processes = c.Limits.Processes
+			continue
+		}
 		if err := cg.Limit(mount, file, value); err != nil {
 			return err
 		}
