@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,45 +28,19 @@ type Access struct {
 	ConnectTimeout time.Duration
 	LockWait       time.Duration // for others who change a host
 
+	// Hosts are those of the inventory that a jump may name.
+	Hosts []*inventory.Host
+
 	dialer transport.Dialer
-}
-
-// settings of the way to a host.
-func (a *Access) settings(h *inventory.Host) transport.Settings {
-	return transport.Settings{
-		Name:           h.Name,
-		Address:        h.Address,
-		Port:           h.Port,
-		User:           cmp.Or(a.User, h.SSH.User),
-		Identity:       cmp.Or(a.Identity, h.SSH.Identity),
-		KnownHosts:     cmp.Or(a.KnownHosts, h.SSH.KnownHosts),
-		Jump:           cmp.Or(a.Jump, h.SSH.Jump),
-		Become:         a.Become || h.Become,
-		ConnectTimeout: a.ConnectTimeout,
-	}
-}
-
-// Verify reports what on this machine would keep hosts from being reached, as a
-// key file that is not there. It connects to none of them.
-func (a *Access) Verify(ctx context.Context, hosts []*inventory.Host) error {
-	seen := map[transport.Settings]bool{}
-	for _, h := range hosts {
-		s := a.settings(h)
-		s.Name, s.Address, s.Port = "", "", 0 // what is verified does not depend on them
-		if seen[s] {
-			continue
-		}
-		seen[s] = true
-		if err := a.dialer.Check(ctx, s); err != nil {
-			return fmt.Errorf("host %s: %w", h.Name, err)
-		}
-	}
-	return nil
 }
 
 // Dial connects to a host.
 func (a *Access) Dial(ctx context.Context, h *inventory.Host) (*transport.Conn, error) {
-	return a.dialer.Dial(ctx, a.settings(h))
+	s, err := a.settings(h)
+	if err != nil {
+		return nil, err
+	}
+	return a.dialer.Dial(ctx, s)
 }
 
 // Node is the vsnode of a host, with the connection to it.

@@ -19,7 +19,7 @@ import (
 func TestWhatTheOperatorSaysWinsOverTheInventory(t *testing.T) {
 	host := &inventory.Host{
 		Name: "web01", Address: "203.0.113.11", Port: 2222,
-		SSH: inventory.SSH{User: "admin", Identity: "~/.ssh/web", KnownHosts: "known", Jump: "bastion"},
+		SSH: inventory.SSH{User: "admin", Identity: "~/.ssh/web", KnownHosts: "known", HostKeyAlias: "web"},
 	}
 	tests := []struct {
 		name   string
@@ -28,16 +28,20 @@ func TestWhatTheOperatorSaysWinsOverTheInventory(t *testing.T) {
 	}{
 		{
 			"the inventory alone", &Access{},
-			transport.Settings{Name: "web01", Address: "203.0.113.11", Port: 2222, User: "admin", Identity: "~/.ssh/web", KnownHosts: "known", Jump: "bastion"},
+			transport.Settings{Name: "web01", Address: "203.0.113.11", Port: 2222, User: "admin", Identity: "~/.ssh/web", KnownHosts: "known", HostKeyAlias: "web"},
 		},
 		{
-			"every flag", &Access{User: "root", Identity: "key", KnownHosts: "mine", Jump: "other", Become: true, ConnectTimeout: time.Second},
-			transport.Settings{Name: "web01", Address: "203.0.113.11", Port: 2222, User: "root", Identity: "key", KnownHosts: "mine", Jump: "other", Become: true, ConnectTimeout: time.Second},
+			"every flag", &Access{User: "root", Identity: "key", KnownHosts: "mine", Jump: "none", Become: true, ConnectTimeout: time.Second},
+			transport.Settings{Name: "web01", Address: "203.0.113.11", Port: 2222, User: "root", Identity: "key", KnownHosts: "mine", HostKeyAlias: "web", Become: true, ConnectTimeout: time.Second},
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, tt.access.settings(host), cmpopts.EquateEmpty()); diff != "" {
+			got, err := tt.access.settings(host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, got, cmpopts.EquateEmpty()); diff != "" {
 				t.Error(diff)
 			}
 		})

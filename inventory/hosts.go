@@ -40,9 +40,10 @@ type groupSpec struct {
 
 // sshSpec is a block of ssh settings, or those of a host.
 type sshSpec struct {
-	user, identity, jump, knownHosts text
-	port                             given[int]
-	become                           given[bool]
+	user, identity, jump, knownHosts, hostKeyAlias text
+
+	port   given[int]
+	become given[bool]
 }
 
 // over sets what o gives. clash hears of what both give; nil if o should win
@@ -52,6 +53,7 @@ func (s *sshSpec) over(o *sshSpec, clash func(key string, first, second Position
 	overlay(&s.identity, o.identity, "identity", clash)
 	overlay(&s.jump, o.jump, "jump", clash)
 	overlay(&s.knownHosts, o.knownHosts, "known_hosts", clash)
+	overlay(&s.hostKeyAlias, o.hostKeyAlias, "host_key_alias", clash)
 	overlay(&s.port, o.port, "port", clash)
 	overlay(&s.become, o.become, "become", clash)
 }
@@ -71,8 +73,9 @@ func (d *decoder) sshKeys(s *sshSpec) []key {
 	return []key{
 		{"user", d.word(&s.user, "a user's name")},
 		{"identity", d.path(&s.identity, "the file of a private key, as ~/.ssh/id_ed25519")},
-		{"jump", d.word(&s.jump, "a host to go through, as [user@]host[:port]")},
+		{"jump", d.word(&s.jump, "a host to go through, as [user@]host[:port], or none")},
 		{"known_hosts", d.path(&s.knownHosts, "a file of known host keys, as ~/.ssh/known_hosts")},
+		{"host_key_alias", d.word(&s.hostKeyAlias, "the host's name in known_hosts, as ${host.name}.example.net")},
 		{"port", d.number(&s.port, 1, 65535)},
 		{"become", d.flag(&s.become)},
 	}
@@ -315,8 +318,17 @@ func (b *builder) inherit(h *Host, own *hostSpec, groups []*groupSpec) {
 	maps.Copy(vars, own.vars)
 	h.Labels, h.Vars = labels, vars
 	h.SSH = SSH{User: ssh.user.value, Identity: ssh.identity.value, Jump: ssh.jump.value, KnownHosts: ssh.knownHosts.value}
+	if h.SSH.Jump == "none" {
+		h.SSH.Jump = ""
+	}
 	h.Become = ssh.become.value
 	h.Port = cmp.Or(ssh.port.value, 22)
+
+	alias, err := scope{host: h, bare: true}.expand(ssh.hostKeyAlias.value)
+	if err != nil {
+		b.failed(ssh.hostKeyAlias.pos, err)
+	}
+	h.SSH.HostKeyAlias = alias
 
 	if h.Address == "" { // none, or found wrong before
 		h.Address = h.Name

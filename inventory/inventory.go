@@ -47,7 +47,10 @@ type SSH struct {
 	// directory (in the inventory: to its file), or in the home directory as
 	// "~/.ssh/id_ed25519".
 	Identity, KnownHosts string
-	Jump                 string // "[user@]host[:port]", several separated by commas
+	// Jump is "[user@]host[:port]" or a host's name, several separated by commas.
+	Jump string
+	// HostKeyAlias is the name that known_hosts and host certificates have for it.
+	HostKeyAlias string
 }
 
 // Group is a named set of hosts.

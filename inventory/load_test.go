@@ -144,11 +144,11 @@ groups:
 	}
 	type m = map[string]string
 	diff(t, inv.Hosts, []*Host{
-		host("own", 4, false, SSH{"host", "/host", "/host", "host"}, m{"l": "host", "m": "parent"}, m{"v": "host", "w": "parent"}, "a-parent", "z-child"),
-		host("block", 4, true, SSH{"host", "/top", "/top", "parent"}, m{"l": "child", "m": "parent"}, m{"v": "child", "w": "parent"}, "a-parent", "z-child"),
-		host("child", 1, true, SSH{"child", "/top", "/top", "parent"}, m{"l": "child", "m": "side"}, m{"v": "child", "w": "side"}, "a-parent", "b-side", "z-child"),
-		host("parent", 1, true, SSH{"parent", "/top", "/top", "parent"}, m{"l": "parent", "m": "parent"}, m{"v": "parent", "w": "parent"}, "a-parent"),
-		host("none", 1, true, SSH{"top", "/top", "/top", "top"}, nil, nil),
+		host("own", 4, false, SSH{User: "host", Identity: "/host", KnownHosts: "/host", Jump: "host"}, m{"l": "host", "m": "parent"}, m{"v": "host", "w": "parent"}, "a-parent", "z-child"),
+		host("block", 4, true, SSH{User: "host", Identity: "/top", KnownHosts: "/top", Jump: "parent"}, m{"l": "child", "m": "parent"}, m{"v": "child", "w": "parent"}, "a-parent", "z-child"),
+		host("child", 1, true, SSH{User: "child", Identity: "/top", KnownHosts: "/top", Jump: "parent"}, m{"l": "child", "m": "side"}, m{"v": "child", "w": "side"}, "a-parent", "b-side", "z-child"),
+		host("parent", 1, true, SSH{User: "parent", Identity: "/top", KnownHosts: "/top", Jump: "parent"}, m{"l": "parent", "m": "parent"}, m{"v": "parent", "w": "parent"}, "a-parent"),
+		host("none", 1, true, SSH{User: "top", Identity: "/top", KnownHosts: "/top", Jump: "top"}, nil, nil),
 	})
 	for name, want := range map[string]string{"a-parent": "own block child parent", "b-side": "child", "z-child": "own block child"} {
 		i := slices.IndexFunc(inv.Groups, func(g *Group) bool { return g.Name == name })
@@ -359,4 +359,19 @@ func TestNearest(t *testing.T) {
 			t.Errorf("nearest(%q) = %q, want %q", word, got, want)
 		}
 	}
+}
+
+func TestAliasAndJumpOfHosts(t *testing.T) {
+	inv := mustLoad(t, `
+ssh: {host_key_alias: "${host.name}.example.net", jump: gate}
+hosts:
+  gate: {address: 10.0.0.1, jump: none}
+  web[1-2]: {address: "10.0.1.[1-2]"}
+  db: {host_key_alias: "db.${vars.site}", vars: {site: fra}}
+`)
+	var got []string
+	for _, h := range inv.Hosts {
+		got = append(got, h.Name+" "+h.SSH.HostKeyAlias+" "+h.SSH.Jump)
+	}
+	diff(t, got, []string{"gate gate.example.net ", "web1 web1.example.net gate", "web2 web2.example.net gate", "db db.fra gate"})
 }

@@ -49,7 +49,7 @@ func (a *app) register(cmd *cobra.Command) {
 	f.StringVar(&a.access.Identity, "identity", "", "private key `file`, whatever the inventory says")
 	f.StringVar(&a.access.Identity, "private-key", "", "the same, as Ansible calls it")
 	f.StringVar(&a.access.KnownHosts, "known-hosts", "", "known_hosts `file`, whatever the inventory says")
-	f.StringVarP(&a.access.Jump, "jump", "J", "", "go through this `[user@]host[:port]`, whatever the inventory says")
+	f.StringVarP(&a.access.Jump, "jump", "J", "", "go through this host, `[user@]host[:port]` or one of the inventory or none, whatever the inventory says")
 	f.BoolVarP(&a.access.Become, "become", "b", false, "become root by sudo or doas, whatever the inventory says")
 	f.DurationVar(&a.connectTimeout, "connect-timeout", 10*time.Second, "how long to wait for a host's SSH server")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing but data and errors")
@@ -116,7 +116,11 @@ func (a *app) inventory(ctx context.Context) (*inventory.Inventory, error) {
 		}
 		paths = []string{path}
 	}
-	return inventory.Load(paths...)
+	inv, err := inventory.Load(paths...)
+	if err == nil {
+		a.access.Hosts = inv.Hosts
+	}
+	return inv, err
 }
 
 // nearInventory is fleet.yml here, or that of the lab if one is there.

@@ -86,6 +86,7 @@ func (a *app) report(ctx context.Context, report *rollout.Report, diff bool) err
 	} else if err := view.Errors(a.stderr, outcomes(report)); err != nil {
 		return err
 	}
+	a.hint(outcomes(report))
 	return ended(ctx, statuses(report)...)
 }
 

@@ -1,18 +1,15 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
@@ -91,24 +88,12 @@ func (a *app) confirm(ctx context.Context, guests []inventory.Instance) error {
 		names = append(names, g.Host.Name+"/"+g.Guest.Name)
 	}
 	all := view.Clean(nodeset.Fold(names))
-	if !term.IsTerminal(int(os.Stdin.Fd())) || !a.stderr.Terminal {
-		return usage("to delete them: --yes")(fmt.Errorf("%s would be deleted with all that they hold, and there is no terminal to ask", all))
-	}
-	fmt.Fprintf(a.stderr, "Delete %s with all that they hold? [y/N] ", all)
-	answer := make(chan string, 1)
-	go func() {
-		line, _ := bufio.NewReader(os.Stdin).ReadString('\n') // its end is a no
-		answer <- strings.ToLower(strings.TrimSpace(line))
-	}()
-	select {
-	case line := <-answer:
-		if line == "y" || line == "yes" {
-			return nil
-		}
-		return &usageError{err: errors.New("nothing was deleted")}
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return a.ask(ctx, question{
+		text: fmt.Sprintf("Delete %s with all that they hold?", all),
+		no:   "nothing was deleted",
+		mute: all + " would be deleted with all that they hold, and there is no terminal to ask",
+		hint: "to delete them: --yes",
+	})
 }
 
 // guestRecord is a guest as its host has it, in machine formats.

@@ -201,6 +201,7 @@ type shownSSH struct {
 	Identity   string `json:"identity,omitempty"`
 	KnownHosts string `json:"knownHosts,omitempty"`
 	Jump       string `json:"jump,omitempty"`
+	Alias      string `json:"hostKeyAlias,omitempty"`
 	Become     bool   `json:"become"`
 }
 
@@ -229,7 +230,7 @@ if none is named.`,
 				r := shownHost{
 					hostRecord: hostRecord{Host: h.Name, Address: h.Address, Port: h.Port, Groups: h.Groups, Labels: h.Labels},
 					At:         h.Pos.String(),
-					SSH:        shownSSH{h.SSH.User, h.SSH.Identity, h.SSH.KnownHosts, h.SSH.Jump, h.Become},
+					SSH:        shownSSH{h.SSH.User, h.SSH.Identity, h.SSH.KnownHosts, h.SSH.Jump, h.SSH.HostKeyAlias, h.Become},
 					Netdev:     h.Netdev, Vars: h.Vars,
 				}
 				for _, g := range h.Guests {

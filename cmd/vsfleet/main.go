@@ -102,7 +102,7 @@ func (a *app) root() *cobra.Command {
 	a.register(cmd)
 	cmd.AddCommand(
 		a.labCommand(), a.inventoryCommand(),
-		a.pingCommand(), a.checkCommand(), a.planCommand(), a.applyCommand(),
+		a.trustCommand(), a.pingCommand(), a.checkCommand(), a.planCommand(), a.applyCommand(),
 		a.guestCommand(), a.runCommand(), a.imageCommand(), a.statCommand(), a.installCommand(),
 		a.versionCommand(), a.docsCommand(),
 	)

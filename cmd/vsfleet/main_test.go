@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
 )
 
 func TestMain(m *testing.M) {
@@ -26,6 +29,33 @@ func TestCommandLine(t *testing.T) {
 			env.Setenv("VSFLEET_LAB", filepath.Join(env.WorkDir, "no-lab"))
 			env.Setenv("SSH_AUTH_SOCK", "")
 			return os.MkdirAll(home, 0o700)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+	})
+}
+
+// TestOverSSH runs testdata/ssh/*.txtar, with two hosts: PORT is that of the one,
+// INNER of one that only the first can be asked for.
+func TestOverSSH(t *testing.T) {
+	outer, inner := sshtest.Start(t, sshtest.Options{}), sshtest.Start(t, sshtest.Options{})
+	key, err := os.ReadFile(outer.Identity + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(inner.Dir, "authorized_keys"), key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/ssh",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("SSH_AUTH_SOCK", "")
+			env.Setenv("PRINT", ssh.FingerprintSHA256(outer.HostKey.PublicKey()))
+			for name, s := range map[string]*sshtest.Server{"PORT": outer, "INNER": inner} {
+				env.Setenv(name, strconv.Itoa(s.Port))
+			}
+			env.Setenv("KEY", outer.Identity)
+			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})

@@ -1,13 +1,19 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 
+	"golang.org/x/term"
+
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
+	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -18,7 +24,49 @@ func (a *app) told(ctx context.Context, failures []view.Result, statuses []fanou
 	if err := view.Errors(a.stderr, failures); err != nil {
 		return err
 	}
+	a.hint(failures)
 	return ended(ctx, statuses...)
+}
+
+// hint names the command that helps with what several hosts may lack.
+func (a *app) hint(failures []view.Result) {
+	for _, f := range failures {
+		var unknown *transport.UnknownKeyError
+		if errors.As(f.Err, &unknown) {
+			fmt.Fprintln(a.stderr, "hint: vsfleet trust shows the keys of all hosts that are not known, and adds those that you accept to known_hosts")
+			return
+		}
+	}
+}
+
+// question is asked before what cannot be taken back.
+type question struct {
+	text string
+	no   string // what to say after a no
+	mute string // why it cannot be asked without a terminal
+	hint string // what to do then
+}
+
+// ask a question; anything but yes is an error.
+func (a *app) ask(ctx context.Context, q question) error {
+	if !term.IsTerminal(int(os.Stdin.Fd())) || !a.stderr.Terminal {
+		return usage("%s", q.hint)(errors.New(q.mute))
+	}
+	fmt.Fprint(a.stderr, q.text, " [y/N] ")
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(os.Stdin).ReadString('\n') // its end is a no
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case line := <-answer:
+		if line == "y" || line == "yes" {
+			return nil
+		}
+		return &usageError{err: errors.New(q.no)}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // sayForeign names the guests that the inventory does not know.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -50,6 +52,24 @@ func (o *offer) add(key ssh.Signer, from string) {
 	o.names = append(o.names, name)
 }
 
+// addIdentity adds a key and, before it, the certificate that lies beside it.
+func (o *offer) addIdentity(id identity, key ssh.Signer, path string) {
+	if id.cert != nil {
+		name := strings.TrimSuffix(path, ".pub") + "-cert.pub"
+		now, until := uint64(time.Now().Unix()), time.Unix(int64(min(id.cert.ValidBefore, math.MaxInt64)), 0)
+		signer, err := ssh.NewCertSigner(id.cert, key)
+		switch {
+		case err != nil:
+			o.left = append(o.left, fmt.Sprintf("%s: it is not a certificate of %s", name, path))
+		case now >= id.cert.ValidBefore:
+			o.left = append(o.left, fmt.Sprintf("%s: it was valid until %s", name, until.Format(time.DateTime)))
+		default:
+			o.add(signer, name)
+		}
+	}
+	o.add(key, path)
+}
+
 // String is for the error of a host that accepted none.
 func (o *offer) String() string {
 	s := "keys offered: " + strings.Join(o.names, ", ")
@@ -66,7 +86,7 @@ func (d *Dialer) offer(ctx context.Context, identity string) (*offer, error) {
 	o := new(offer)
 	if identity != "" {
 		if id, err := d.keys.get(identity, readIdentity); err == nil && id.key != nil {
-			o.add(id.key, identity)
+			o.addIdentity(id, id.key, identity)
 			return o, nil
 		}
 	}
@@ -75,12 +95,12 @@ func (d *Dialer) offer(ctx context.Context, identity string) (*offer, error) {
 		o.left = append(o.left, err.Error())
 	}
 	if identity != "" {
-		key, err := d.identity(identity, held)
+		id, key, err := d.identity(identity, held)
 		if err != nil {
 			o.Close()
 			return nil, err
 		}
-		o.add(key, identity)
+		o.addIdentity(id, key, identity)
 		return o, nil
 	}
 	for _, key := range held {
@@ -88,13 +108,13 @@ func (d *Dialer) offer(ctx context.Context, identity string) (*offer, error) {
 	}
 	for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} {
 		path := filepath.Join("~/.ssh", name)
-		key, err := d.identity(path, held)
+		id, key, err := d.identity(path, held)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 		case err != nil:
 			o.left = append(o.left, err.Error())
 		default:
-			o.add(key, path)
+			o.addIdentity(id, key, path)
 		}
 	}
 	if len(o.signers) == 0 {
@@ -142,32 +162,59 @@ func (d *Dialer) agentKeys(ctx context.Context, o *offer) ([]ssh.Signer, error) 
 }
 
 // identity is the key of a file, or the one of the agent that the file names.
-func (d *Dialer) identity(path string, held []ssh.Signer) (ssh.Signer, error) {
+func (d *Dialer) identity(path string, held []ssh.Signer) (identity, ssh.Signer, error) {
 	id, err := d.keys.get(path, readIdentity)
 	if err != nil || id.key != nil {
-		return id.key, err
+		return id, id.key, err
 	}
 	for _, key := range held {
 		if id.public != nil && bytes.Equal(key.PublicKey().Marshal(), id.public.Marshal()) {
-			return key, nil
+			return id, key, nil
 		}
 	}
-	return nil, fmt.Errorf("%s is protected by a passphrase and no agent holds it: ssh-add %s", path, path)
+	return id, nil, fmt.Errorf("%s is protected by a passphrase and no agent holds it: ssh-add %s", path, path)
 }
 
 // identity is what a key file holds: a private key, or which key is meant.
 type identity struct {
 	key    ssh.Signer
 	public ssh.PublicKey
+	cert   *ssh.Certificate // of FILE-cert.pub; nil if there is none
 }
 
-// readIdentity reads a key file. A key that is protected by a passphrase gives
-// its public half alone, as does the file of a public key.
+// readIdentity reads a key file, and the certificate beside it. A key that is
+// protected by a passphrase gives its public half alone, as does the file of a
+// public key. The file of a certificate stands for its key.
 func readIdentity(path string) (identity, error) {
 	file, err := home(path)
 	if err != nil {
 		return identity{}, err
 	}
+	file = strings.TrimSuffix(file, "-cert.pub")
+	id, err := readKey(file)
+	if err != nil {
+		return identity{}, err
+	}
+	certFile := strings.TrimSuffix(file, ".pub") + "-cert.pub"
+	b, err := os.ReadFile(certFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, nil
+	} else if err != nil {
+		return identity{}, fmt.Errorf("read certificate: %w", err)
+	}
+	public, _, _, _, err := ssh.ParseAuthorizedKey(b)
+	if err != nil {
+		return identity{}, fmt.Errorf("read certificate %s: %w", certFile, err)
+	}
+	cert, ok := public.(*ssh.Certificate)
+	if !ok {
+		return identity{}, fmt.Errorf("read certificate %s: it holds a key and no certificate", certFile)
+	}
+	id.cert = cert
+	return id, nil
+}
+
+func readKey(file string) (identity, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return identity{}, fmt.Errorf("read identity: %w", err)
@@ -181,7 +228,7 @@ func readIdentity(path string) (identity, error) {
 	case err == nil:
 		return identity{key: key}, nil
 	case !errors.As(err, &locked):
-		return identity{}, fmt.Errorf("read identity %s: %w", path, err)
+		return identity{}, fmt.Errorf("read identity %s: %w", file, err)
 	case locked.PublicKey != nil:
 		return identity{public: locked.PublicKey}, nil
 	}
@@ -192,7 +239,7 @@ func readIdentity(path string) (identity, error) {
 	}
 	public, _, _, _, err := ssh.ParseAuthorizedKey(b)
 	if err != nil {
-		return identity{}, fmt.Errorf("read identity %s.pub: %w", path, err)
+		return identity{}, fmt.Errorf("read identity %s.pub: %w", file, err)
 	}
 	return identity{public: public}, nil
 }

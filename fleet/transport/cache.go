@@ -21,3 +21,10 @@ func (c *cache[V]) get(path string, read func(string) (V, error)) (V, error) {
 	c.mu.Unlock()
 	return once()
 }
+
+// forget what was read: files have changed.
+func (c *cache[V]) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.read = nil
+}

@@ -30,8 +30,11 @@ type Dialer struct {
 // connection, which lives until it is closed or lost. Errors are [Unreachable],
 // except for the end of ctx and for what is wrong on this machine ([Local]).
 func (d *Dialer) Dial(ctx context.Context, s Settings) (*Conn, error) {
-	s = s.withDefaults()
-	c, err := d.dial(ctx, s)
+	return d.connect(ctx, s.withDefaults(), false)
+}
+
+func (d *Dialer) connect(ctx context.Context, s Settings, probe bool) (*Conn, error) {
+	c, err := d.dial(ctx, s, probe)
 	switch {
 	case err == nil:
 		return c, nil
@@ -49,19 +52,15 @@ func (d *Dialer) Dial(ctx context.Context, s Settings) (*Conn, error) {
 }
 
 // Check reports what would keep any host with these settings from being
-// reached and lies on this machine: files that cannot be read, a jump host
-// that cannot be, no key to offer. It connects to nothing but the agent.
+// reached and lies on this machine: files that cannot be read, no key to offer.
+// It connects to nothing but the agent.
 func (d *Dialer) Check(ctx context.Context, s Settings) error {
 	s = s.withDefaults()
-	if _, err := d.known.get(s.KnownHosts, readKnownHosts); err != nil {
-		return &local{err}
+	if _, err := d.knownHosts(s, false); err != nil {
+		return err
 	}
-	if s.Jump != "" {
-		hop, err := s.lastHop()
-		if err != nil {
-			return &local{err}
-		}
-		if err := d.Check(ctx, hop); err != nil {
+	if s.Via != nil {
+		if err := d.Check(ctx, *s.Via); err != nil {
 			return err
 		}
 	}
@@ -73,25 +72,50 @@ func (d *Dialer) Check(ctx context.Context, s Settings) error {
 	return nil
 }
 
-func (d *Dialer) dial(ctx context.Context, s Settings) (*Conn, error) {
+// knownHosts by which a host is known. Before its keys are, the file need not
+// be there.
+func (d *Dialer) knownHosts(s Settings, probe bool) (*knownHosts, error) {
 	known, err := d.known.get(s.KnownHosts, readKnownHosts)
+	if err == nil && !probe {
+		err = known.none
+	}
 	if err != nil {
 		return nil, &local{err}
 	}
+	return known, nil
+}
+
+// HostKey is the key that a host shows, if that is known already; it does not log
+// in there. The error is an [UnknownKeyError] or a [ChangedKeyError], or as Dial's.
+func (d *Dialer) HostKey(ctx context.Context, s Settings) (ssh.PublicKey, error) {
+	var known *knownKey
+	_, err := d.connect(ctx, s.withDefaults(), true)
+	if errors.As(err, &known) {
+		return known.key, nil
+	}
+	return nil, err
+}
+
+// knownKey ends a handshake that was made for the host key alone.
+type knownKey struct{ key ssh.PublicKey }
+
+func (e *knownKey) Error() string { return "its host key is known" }
+
+func (d *Dialer) dial(ctx context.Context, s Settings, probe bool) (*Conn, error) {
+	known, err := d.knownHosts(s, probe)
+	if err != nil {
+		return nil, err
+	}
 	// One dials through the controller's network or through a bastion's.
 	dial, release := (&net.Dialer{}).DialContext, func() {}
-	if s.Jump != "" {
-		hop, err := s.lastHop()
-		if err != nil {
-			return nil, &local{err}
-		}
-		b, err := d.bastions.take(ctx, d, hop)
+	if s.Via != nil {
+		b, err := d.bastions.take(ctx, d, s.Via.withDefaults())
 		if err != nil {
 			return nil, err
 		}
 		dial, release = b.client.DialContext, func() { d.bastions.give(b) }
 	}
-	door := d.doors.at(s.Jump+"|"+s.endpoint(), cmp.Or(d.Starts, 8))
+	door := d.doors.at(s.Door(), cmp.Or(d.Starts, 8))
 	var first time.Time
 	for try := 0; ; try++ {
 		if err := door.enter(ctx); err != nil {
@@ -101,7 +125,7 @@ func (d *Dialer) dial(ctx context.Context, s Settings) (*Conn, error) {
 		if try == 0 {
 			first = time.Now()
 		}
-		client, heard, err := d.attempt(ctx, s, known, dial)
+		client, heard, err := d.attempt(ctx, s, known, dial, probe)
 		var drop *dropped
 		again := errors.As(err, &drop) && !drop.penalty()
 		door.leave(again)
@@ -125,20 +149,23 @@ type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // attempt connects once, to the end of authentication. It also returns the
 // count of bytes read from the host.
-func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dial dialFunc) (*ssh.Client, *atomic.Int64, error) {
+func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dial dialFunc, probe bool) (*ssh.Client, *atomic.Int64, error) {
 	timeout := fmt.Errorf("no answer within %s", s.ConnectTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, s.ConnectTimeout, timeout)
 	defer cancel()
-	keys, err := d.offer(ctx, s.Identity)
-	if err != nil {
-		return nil, nil, &local{err}
+	keys := new(offer)
+	if !probe {
+		var err error
+		if keys, err = d.offer(ctx, s.Identity); err != nil {
+			return nil, nil, &local{err}
+		}
 	}
 	defer keys.Close()
 	conn, err := dial(ctx, "tcp", s.endpoint())
 	if err != nil {
 		return nil, nil, dialError(ctx, s, err)
 	}
-	h := &handshake{settings: s, known: known, sock: newSocket(conn), keys: keys}
+	h := &handshake{settings: s, known: known, sock: newSocket(conn), keys: keys, probe: probe}
 	// Not a deadline: a channel through a bastion has none.
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	c, chans, reqs, err := ssh.NewClientConn(h.sock, s.endpoint(), h.config())
@@ -170,9 +197,9 @@ func dialError(ctx context.Context, s Settings, err error) error {
 		return context.Cause(ctx)
 	case errors.As(err, &refused) && refused.Reason == ssh.Prohibited:
 		return fmt.Errorf("the jump host %s does not forward connections there (%s): its sshd_config needs AllowTcpForwarding yes, and no PermitOpen or DisableForwarding in the way",
-			s.jumpName(), Printable(refused.Message))
+			s.Via.Address, Printable(refused.Message))
 	case errors.As(err, &refused):
-		return fmt.Errorf("the jump host %s cannot reach it: %s", s.jumpName(), Printable(refused.Message))
+		return fmt.Errorf("the jump host %s cannot reach it: %s", s.Via.Address, Printable(refused.Message))
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: is its sshd running, and on this port?", err)
 	}

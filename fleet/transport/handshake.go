@@ -19,6 +19,7 @@ type handshake struct {
 	known    *knownHosts
 	sock     *socket
 	keys     *offer
+	probe    bool // ends with the host key: a knownKey, or why it is not
 
 	proven   bool     // the host has shown a key that is known
 	hostKey  error    // why it has not
@@ -37,9 +38,12 @@ func (h *handshake) config() *ssh.ClientConfig {
 		Config:            ssh.Config{KeyExchanges: keyExchanges()},
 		User:              h.settings.User,
 		Auth:              []ssh.AuthMethod{ssh.PublicKeys(signers...)},
-		HostKeyAlgorithms: h.known.algorithms(h.settings.endpoint()),
-		HostKeyCallback: func(endpoint string, remote net.Addr, key ssh.PublicKey) error {
-			h.hostKey = h.known.check(endpoint, remote, key)
+		HostKeyAlgorithms: h.known.algorithms(h.settings.knownAs()),
+		HostKeyCallback: func(_ string, remote net.Addr, key ssh.PublicKey) error {
+			h.hostKey = h.known.check(h.settings.knownAs(), remote, key)
+			if h.hostKey == nil && h.probe {
+				h.hostKey = &knownKey{key}
+			}
 			h.proven = h.hostKey == nil
 			return h.hostKey
 		},
@@ -130,7 +134,7 @@ func (h *handshake) noCommon(none *ssh.AlgorithmNegotiationError) error {
 	kind, option := none.What, "Ciphers"
 	switch {
 	case strings.Contains(kind, "host key"):
-		if len(h.known.hostKeys(h.settings.endpoint())) > 0 {
+		if len(h.known.hostKeys(h.settings.knownAs())) > 0 {
 			return fmt.Errorf("it has no host key of a type that known_hosts holds for it: it has %s, known are %s",
 				list(none.RequestedAlgorithms), list(none.SupportedAlgorithms))
 		}

@@ -1,9 +1,11 @@
 package transport
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"slices"
@@ -19,6 +21,7 @@ type knownHosts struct {
 	db   *knownhosts.HostKeyDB
 	file string            // where a new one belongs
 	odd  []string          // lines that are left out, as OpenSSH leaves them out: FILE:LINE
+	none error             // of a file that was named and is not there
 	real map[string]string // of a file that was read without its odd lines: its name by that of the copy
 }
 
@@ -29,7 +32,12 @@ func readKnownHosts(path string) (*knownHosts, error) {
 		return nil, err
 	}
 	files := []string{file}
-	if path == "" {
+	var none error
+	if path != "" {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			none, files = fmt.Errorf("read known hosts: %w (vsfleet trust makes it)", err), nil
+		}
+	} else {
 		if file, err = home("~/.ssh/known_hosts"); err != nil {
 			return nil, err
 		}
@@ -39,7 +47,7 @@ func readKnownHosts(path string) (*knownHosts, error) {
 			return errors.Is(err, os.ErrNotExist)
 		})
 	}
-	k := &knownHosts{file: file, real: map[string]string{}}
+	k := &knownHosts{file: file, none: none, real: map[string]string{}}
 	for i, f := range files {
 		if files[i], err = k.readable(f); err != nil {
 			return nil, fmt.Errorf("read known hosts: %w", err)
@@ -96,9 +104,10 @@ func (k *knownHosts) readable(file string) (string, error) {
 // hostKeys that are known for an endpoint.
 func (k *knownHosts) hostKeys(endpoint string) []knownhosts.PublicKey { return k.db.HostKeys(endpoint) }
 
-// algorithms to ask a host for, by the keys that are known for it; nil is any.
-// What an authority signs may be of any type, whatever its own key is. Plain
-// keys come behind, so that a host without a certificate is told as that.
+// algorithms to ask a host for, by the keys that are known for it. What an
+// authority signs may be of any type, whatever its own key is. Plain keys come
+// behind, so that a host without a certificate is told as that; and of a host
+// that is not known the plain key is what can become known.
 func (k *knownHosts) algorithms(endpoint string) []string {
 	var certs, plain []string
 	for _, key := range k.hostKeys(endpoint) {
@@ -112,7 +121,7 @@ func (k *knownHosts) algorithms(endpoint string) []string {
 			plain = append(plain, kind)
 		}
 	}
-	if certs != nil && plain == nil {
+	if plain == nil {
 		plain = plainAlgorithms
 	}
 	return append(slices.Clone(certs), plain...)
@@ -134,34 +143,84 @@ func (k *knownHosts) place(key xknownhosts.KnownKey) string {
 	return fmt.Sprintf("%s:%d", cmp.Or(k.real[key.Filename], key.Filename), key.Line)
 }
 
-// check is an ssh.HostKeyCallback that says what to do.
+// UnknownKeyError is a host key that known_hosts does not hold for its host.
+type UnknownKeyError struct {
+	Key  ssh.PublicKey
+	Name string   // of the host, as known_hosts has it
+	File string   // where the key belongs
+	odd  []string // lines that were left out
+}
+
+func (e *UnknownKeyError) Error() string {
+	text := "its host key " + Shown(e.Key) + " is not known"
+	if len(e.odd) > 0 {
+		text += " (not to be read in known_hosts, and left out: " + strings.Join(e.odd[:min(len(e.odd), 3)], ", ") + ")"
+	}
+	return text
+}
+
+// Line of known_hosts that would make the key known.
+func (e *UnknownKeyError) Line() string { return knownhosts.Line([]string{e.Name}, e.Key) }
+
+// ChangedKeyError is a host key in place of which known_hosts holds another.
+type ChangedKeyError struct {
+	Key  ssh.PublicKey
+	text string
+}
+
+func (e *ChangedKeyError) Error() string { return e.text }
+
+// Shown is a key as people compare it: its type and fingerprint.
+func Shown(key ssh.PublicKey) string { return key.Type() + " " + ssh.FingerprintSHA256(key) }
+
+// check is what to say of the key that a host shows; nil if it is known.
 func (k *knownHosts) check(endpoint string, remote net.Addr, key ssh.PublicKey) error {
 	err := k.db.HostKeyCallback()(endpoint, remote, key)
 	var revoked *xknownhosts.RevokedError
 	var mismatch *xknownhosts.KeyError
-	shown := key.Type() + " " + ssh.FingerprintSHA256(key)
+	shown := Shown(key)
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &revoked):
 		return fmt.Errorf("its host key %s is revoked by %s: do not connect", shown, k.place(revoked.Revoked))
 	case !errors.As(err, &mismatch):
-		return fmt.Errorf("host key %s: %w", shown, err)
+		return certError(endpoint, key, err)
 	case len(mismatch.Want) == 0:
-		aside := ""
-		if len(k.odd) > 0 {
-			aside = " (not to be read, and left out: " + strings.Join(k.odd, ", ") + ")"
+		return &UnknownKeyError{Key: key, Name: endpoint, File: k.file, odd: k.odd}
+	}
+	var old, authorities []string
+	for _, w := range mismatch.Want {
+		holds := fmt.Sprintf("%s has %s", k.place(w), Shown(w.Key))
+		if slices.ContainsFunc(k.hostKeys(endpoint), func(h knownhosts.PublicKey) bool {
+			return h.Cert && bytes.Equal(h.Marshal(), w.Key.Marshal())
+		}) {
+			authorities = append(authorities, k.place(w))
+			continue
 		}
-		return fmt.Errorf("its host key %s is not known%s: compare it with the host's own (there: ssh-keygen -lf %s), then add to %s: %s",
-			shown, aside, keyFile(key), k.file, knownhosts.Line([]string{endpoint}, key))
+		old = append(old, holds)
+	}
+	if old == nil {
+		return fmt.Errorf("it shows the plain host key %s, and known_hosts wants a certificate of the authority in %s: sign the host's key with it (ssh-keygen -s) and set HostCertificate there",
+			shown, strings.Join(authorities, ", "))
 	}
 	file := cmp.Or(k.real[mismatch.Want[0].Filename], mismatch.Want[0].Filename)
-	var old []string
-	for _, w := range mismatch.Want {
-		old = append(old, fmt.Sprintf("%s has %s %s", k.place(w), w.Key.Type(), ssh.FingerprintSHA256(w.Key)))
+	return &ChangedKeyError{key, fmt.Sprintf("its host key has CHANGED: it shows %s, but %s; somebody may be between you and the host. If it was installed anew, compare the key there (ssh-keygen -lf %s) and remove the old one: ssh-keygen -f %s -R '%s'",
+		shown, strings.Join(old, ", "), keyFile(key), file, knownhosts.Normalize(endpoint))}
+}
+
+// certError is why a host's certificate is not believed.
+func certError(endpoint string, key ssh.PublicKey, err error) error {
+	cert, ok := key.(*ssh.Certificate)
+	if !ok {
+		return fmt.Errorf("host key %s: %w", Shown(key), err)
 	}
-	return fmt.Errorf("its host key has CHANGED: it shows %s, but %s; somebody may be between you and the host. If it was installed anew, compare the key there (ssh-keygen -lf %s) and remove the old one: ssh-keygen -f %s -R '%s'",
-		shown, strings.Join(old, ", "), keyFile(key), file, knownhosts.Normalize(endpoint))
+	host, _, _ := net.SplitHostPort(endpoint)
+	if len(cert.ValidPrincipals) > 0 && !slices.Contains(cert.ValidPrincipals, host) {
+		return fmt.Errorf("its host certificate is for %s, not for %s: set host_key_alias to the name that it has",
+			list(cert.ValidPrincipals), host)
+	}
+	return fmt.Errorf("its host certificate %q (by %s) is not valid: %w", Printable(cert.KeyId), Shown(cert.SignatureKey), err)
 }
 
 // keyFile is where sshd usually keeps a key of this type.

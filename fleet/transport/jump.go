@@ -12,12 +12,13 @@ import (
 // handshakes with it are counted by MaxStartups.
 type bastions struct {
 	mu   sync.Mutex
-	open map[Settings]*bastion
+	open map[string]*bastion
 }
 
 // bastion is a connection to a jump host, or the making of one.
 type bastion struct {
 	settings Settings
+	key      string
 	users    int
 	done     chan struct{} // closed when conn or err is there
 	cancel   context.CancelFunc
@@ -28,15 +29,15 @@ type bastion struct {
 
 // take gives the connection to a jump host to one more user.
 func (p *bastions) take(ctx context.Context, d *Dialer, hop Settings) (*bastion, error) {
-	hop = hop.withDefaults()
+	key := hop.key()
 	p.mu.Lock()
-	b := p.open[hop]
+	b := p.open[key]
 	if b == nil {
-		b = &bastion{settings: hop, done: make(chan struct{})}
+		b = &bastion{settings: hop, key: key, done: make(chan struct{})}
 		if p.open == nil {
-			p.open = make(map[Settings]*bastion)
+			p.open = make(map[string]*bastion)
 		}
-		p.open[hop] = b
+		p.open[key] = b
 		// The first who asks may give up while others still wait for it.
 		var dialing context.Context
 		dialing, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -74,8 +75,8 @@ func (p *bastions) give(b *bastion) {
 	p.mu.Lock()
 	b.users--
 	last := b.users == 0
-	if last && p.open[b.settings] == b {
-		delete(p.open, b.settings)
+	if last && p.open[b.key] == b {
+		delete(p.open, b.key)
 	}
 	p.mu.Unlock()
 	if !last {
@@ -92,7 +93,7 @@ func (p *bastions) give(b *bastion) {
 func (p *bastions) forget(b *bastion) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.open[b.settings] == b {
-		delete(p.open, b.settings)
+	if p.open[b.key] == b {
+		delete(p.open, b.key)
 	}
 }

@@ -26,16 +26,15 @@ func way(t *testing.T, servers ...*sshtest.Server) Settings {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var known, jump []string
+	var known []string
 	for _, server := range servers {
 		known = append(known, server.KnownHostsLine(server.HostKey.PublicKey()))
 		if server != last {
-			jump = append(jump, fmt.Sprintf("root@127.0.0.1:%d", server.Port))
+			s.Via = Hop{Address: "127.0.0.1", Port: server.Port}.Through(s, s.Via)
 			write(t, filepath.Join(server.Dir, "authorized_keys"), string(keys)+"\n")
 		}
 	}
 	write(t, s.KnownHosts, strings.Join(known, ""))
-	s.Jump = strings.Join(jump, ", ")
 	return s
 }
 
@@ -89,7 +88,7 @@ func TestJump(t *testing.T) {
 	})
 	t.Run("a bastion that is not known", func(t *testing.T) {
 		s := way(t, outer, target)
-		s.KnownHosts = target.KnownHosts
+		s.Via.KnownHosts = target.KnownHosts
 		refused(t, s, "connect to jump host 127.0.0.1", "is not known")
 	})
 	t.Run("a bastion that is lost takes its hosts along, and is made anew", func(t *testing.T) {
@@ -111,18 +110,26 @@ func TestJump(t *testing.T) {
 	})
 }
 
-func TestLastHop(t *testing.T) {
+func TestParseJump(t *testing.T) {
 	for _, row := range []struct{ jump, want string }{
-		{"bastion", "admin@bastion:22 by "},
-		{"root@bastion:2222", "root@bastion:2222 by "},
-		{"a, root@b:23 ,c", "admin@c:22 by a, root@b:23"},
-		{"[2001:db8::1]", "admin@2001:db8::1:22 by "},
-		{"[2001:db8::1]:23", "admin@2001:db8::1:23 by "},
-		{"a:ssh", "error"}, {"a:0", "error"}, {"@a", "error"}, {",", "error"}, {"root@", "error"},
+		{"bastion", "[{ bastion 0}]"},
+		{"root@bastion:2222", "[{root bastion 2222}]"},
+		{"a, root@b:23 ,c", "[{ a 0} {root b 23} { c 0}]"},
+		{"[2001:db8::1]", "[{ 2001:db8::1 0}]"},
+		{"[2001:db8::1]:23", "[{ 2001:db8::1 23}]"},
+		{"2001:db8::1", "[{ 2001:db8::1 0}]"},
+		{"ops@[2001:db8::1]:23", "[{ops 2001:db8::1 23}]"},
+		{"ssh://ops@bastion:2200", "[{ops bastion 2200}]"},
+		{"ssh://[2001:db8::1]:23/", "[{ 2001:db8::1 23}]"},
+		{"ssh://a%40b@bastion,c", "[{a@b bastion 0} { c 0}]"},
+		{"admin@example.org@bastion", "[{admin@example.org bastion 0}]"},
+		{"none", "[]"}, {"", "[]"},
+		{"a:ssh", "error"}, {"a:0", "error"}, {"@a", "error"}, {",", "error"}, {"root@", "error"}, {"a,none", "error"},
+		{"http://bastion", "error"}, {"ssh://bastion/x", "error"}, {"-oProxyCommand=x", "error"},
 	} {
 		got := "error"
-		if h, err := (Settings{User: "admin", Jump: row.jump}).lastHop(); err == nil {
-			got = fmt.Sprintf("%s@%s:%d by %s", h.User, h.Address, h.Port, h.Jump)
+		if hops, err := ParseJump(row.jump); err == nil {
+			got = fmt.Sprintf("%v", hops)
 		}
 		if got != row.want {
 			t.Errorf("%q: %s, want %s", row.jump, got, row.want)
@@ -130,21 +137,19 @@ func TestLastHop(t *testing.T) {
 	}
 }
 
-func FuzzLastHop(f *testing.F) {
-	for _, jump := range []string{"bastion", "root@b:22,c", "[::1]:22", "@:,", "[:"} {
+func FuzzParseJump(f *testing.F) {
+	for _, jump := range []string{"bastion", "root@b:22,c", "[::1]:22", "@:,", "[:", "ssh://a@b:1"} {
 		f.Add(jump)
 	}
 	f.Fuzz(func(t *testing.T, jump string) {
-		s := Settings{User: "root", Jump: jump}
-		for s.Jump != "" {
-			h, err := s.lastHop()
-			if err != nil {
-				return
+		hops, err := ParseJump(jump)
+		if err != nil {
+			return
+		}
+		for _, h := range hops {
+			if h.Address == "" || h.Port < 0 || h.Port > 65535 {
+				t.Fatalf("%q: %+v", jump, h)
 			}
-			if h.Address == "" || h.User == "" || h.Port < 1 || h.Port > 65535 || len(h.Jump) >= len(s.Jump) {
-				t.Fatalf("%q: %+v", s.Jump, h)
-			}
-			s = h
 		}
 	})
 }

@@ -151,10 +151,11 @@ func TestReasonsOfThisMachine(t *testing.T) {
 		{"an identity that is not there", func(s *Settings) { s.Identity = "/no/such/key" }, "/no/such/key: no such file"},
 		{"known hosts that are not there", func(s *Settings) { s.KnownHosts = "/no/such/file" }, "/no/such/file: no such file"},
 		{"no key at all", func(s *Settings) { s.Identity = "" }, "there is no key to offer"},
-		{"a jump host that cannot be", func(s *Settings) { s.Jump = "user@" }, "want [user@]host[:port]"},
 		{"an identity with a passphrase that no agent holds", func(s *Settings) { s.Identity = filepath.Join(dir, "locked") }, "ssh-add"},
 		{"a revoked key that cannot be read", func(s *Settings) { s.KnownHosts = filepath.Join(dir, "known_hosts") }, "known_hosts:2: "},
-		{"an identity that a jump host lacks", func(s *Settings) { s.Jump, s.Identity = "bastion", "/no/such/key" }, "/no/such/key"},
+		{"an identity that a jump host lacks", func(s *Settings) {
+			s.Via = Hop{Address: "bastion"}.Through(Settings{Identity: "/no/such/key"}, nil)
+		}, "/no/such/key"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s := f.settings

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/skeema/knownhosts"
 )
 
 // Settings say how a host is reached. The zero value of a field is its default.
@@ -23,10 +26,11 @@ type Settings struct {
 	// or holds a public key. Default: the agent's keys and those of ~/.ssh.
 	Identity   string
 	KnownHosts string // default: ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts
-	// Jump is the way to the host: "[user@]bastion[:port]", several from the
-	// controller's side on with commas between. They take Identity and
-	// KnownHosts from here, and User where they name none.
-	Jump           string
+	// HostKeyAlias is the name by which known_hosts and a host certificate know
+	// the host, where that is not its address.
+	HostKeyAlias string
+	// Via is the bastion next to the host, which may have one of its own.
+	Via            *Settings
 	Become         bool          // commands run as root by sudo or doas
 	ConnectTimeout time.Duration // of one attempt, to the end of authentication; default 10s
 	KeepAlive      time.Duration // between questions to an idle host; default 15s, three misses are the end
@@ -52,43 +56,104 @@ func (s Settings) String() string {
 	return fmt.Sprintf("%s (%s)", s.Name, s.endpoint())
 }
 
-// lastHop splits Jump: the settings of the bastion next to the host, whose own
-// Jump is the rest of the way.
-func (s Settings) lastHop() (Settings, error) {
-	way, hop := "", s.Jump
-	if i := strings.LastIndexByte(s.Jump, ','); i >= 0 {
-		way, hop = s.Jump[:i], s.Jump[i+1:]
+// knownAs is the endpoint as known_hosts has it.
+func (s Settings) knownAs() string {
+	if s.HostKeyAlias != "" {
+		return net.JoinHostPort(s.HostKeyAlias, "22") // as ssh: without a port
 	}
-	b := s
-	b.Become, b.Jump, b.Port = false, strings.TrimSpace(way), 22
-	hop = strings.TrimSpace(hop)
-	if i := strings.LastIndexByte(hop, '@'); i >= 0 {
-		b.User, hop = hop[:i], hop[i+1:]
-	}
-	b.Address = hop
-	if host, num, err := net.SplitHostPort(hop); err == nil {
-		port, err := strconv.ParseUint(num, 10, 16)
-		if err != nil || port == 0 {
-			return Settings{}, fmt.Errorf("jump host %q: %q is no port", s.Jump, num)
-		}
-		b.Address, b.Port = host, int(port)
-	} else if inner, ok := strings.CutPrefix(hop, "["); ok {
-		b.Address = strings.TrimSuffix(inner, "]") // [2001:db8::1] without a port
-	}
-	if b.Address == "" || b.User == "" {
-		return Settings{}, fmt.Errorf("jump host %q: want [user@]host[:port], with commas between several", s.Jump)
-	}
-	b.Name = "jump host " + b.Address
-	return b, nil
+	return s.endpoint()
 }
 
-// jumpName names the bastion next to the host, for errors.
-func (s Settings) jumpName() string {
-	hop, err := s.lastHop()
-	if err != nil {
-		return s.Jump
+// key is equal for settings that lead to the same login.
+func (s Settings) key() string {
+	way := ""
+	for ; ; s = *s.Via {
+		s = s.withDefaults()
+		way += fmt.Sprintf("%q ", []string{s.User, s.endpoint(), s.Identity, s.KnownHosts, s.HostKeyAlias, s.ConnectTimeout.String()})
+		if s.Via == nil {
+			return way
+		}
 	}
-	return hop.Address
+}
+
+// KnownAs is the host's name in known_hosts.
+func (s Settings) KnownAs() string { return knownhosts.Normalize(s.withDefaults().knownAs()) }
+
+// Door is one sshd, as seen from where one connects.
+func (s Settings) Door() string {
+	s = s.withDefaults()
+	if s.Via == nil {
+		return s.endpoint()
+	}
+	return s.Via.Door() + " " + s.endpoint()
+}
+
+// Hop is one host of a jump.
+type Hop struct {
+	User    string // "" is the user of whoever jumps
+	Address string // name or IP address
+	Port    int    // 0 is the usual one
+}
+
+// ParseJump reads a way to a host, from the controller's side on: hosts with
+// commas between, each "[user@]host[:port]" or "ssh://[user@]host[:port]", IPv6
+// addresses with a port in brackets. "none" is none.
+func ParseJump(jump string) ([]Hop, error) {
+	if jump == "" || jump == "none" {
+		return nil, nil
+	}
+	var hops []Hop
+	for one := range strings.SplitSeq(jump, ",") {
+		hop, err := parseHop(strings.TrimSpace(one))
+		if err != nil {
+			return nil, fmt.Errorf("jump host %q: %w", jump, err)
+		}
+		hops = append(hops, hop)
+	}
+	return hops, nil
+}
+
+var errHop = errors.New("want [user@]host[:port] or ssh://[user@]host[:port], with commas between several")
+
+func parseHop(s string) (h Hop, err error) {
+	s, uri := strings.CutPrefix(s, "ssh://")
+	if uri {
+		s = strings.TrimSuffix(s, "/")
+	}
+	if i := strings.LastIndexByte(s, '@'); i >= 0 {
+		h.User, s = s[:i], s[i+1:]
+		if uri {
+			if h.User, err = url.PathUnescape(h.User); err != nil {
+				return Hop{}, err
+			}
+		}
+		if h.User == "" {
+			return Hop{}, errHop
+		}
+	}
+	h.Address = s
+	if host, number, err := net.SplitHostPort(s); err == nil {
+		port, err := strconv.ParseUint(number, 10, 16)
+		if err != nil || port == 0 {
+			return Hop{}, fmt.Errorf("%q is no port", number)
+		}
+		h.Address, h.Port = host, int(port)
+	} else if inner, ok := strings.CutPrefix(s, "["); ok {
+		h.Address = strings.TrimSuffix(inner, "]") // [2001:db8::1] without a port
+	}
+	if h.Address == "" || h.Address == "none" || h.Address[0] == '-' || strings.ContainsAny(h.Address, "/@[] ") {
+		return Hop{}, errHop
+	}
+	return h, nil
+}
+
+// Through is a bastion on the way to s: it takes identity and known hosts from
+// there, and the user where it names none.
+func (h Hop) Through(s Settings, via *Settings) *Settings {
+	return &Settings{
+		Name: "jump host " + h.Address, Address: h.Address, Port: h.Port, User: cmp.Or(h.User, s.User), Via: via,
+		Identity: s.Identity, KnownHosts: s.KnownHosts, ConnectTimeout: s.ConnectTimeout, KeepAlive: s.KeepAlive,
+	}
 }
 
 // home expands a leading ~.

@@ -28,6 +28,8 @@ type Options struct {
 	// Login is a script in place of the login shell; the command of the client
 	// is in $SSH_ORIGINAL_COMMAND.
 	Login string
+	// OwnHostKeys leaves the host keys to Config.
+	OwnHostKeys bool
 }
 
 // Server is an sshd that runs until the test ends.
@@ -53,10 +55,12 @@ func Start(t testing.TB, o Options) *Server {
 	s.HostKey = host
 	s.write("authorized_keys", string(ssh.MarshalAuthorizedKey(user.PublicKey())))
 	config := []string{
-		"HostKey " + hostFile,
 		"AuthorizedKeysFile " + filepath.Join(s.Dir, "authorized_keys"),
 		"PidFile none", "UsePAM no", "StrictModes no", "PermitRootLogin yes", "PasswordAuthentication no",
 		"KbdInteractiveAuthentication no", "LogLevel VERBOSE",
+	}
+	if !o.OwnHostKeys {
+		config = append(config, "HostKey "+hostFile)
 	}
 	if o.Login != "" {
 		s.write("login", o.Login)

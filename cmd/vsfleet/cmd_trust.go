@@ -1,0 +1,175 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/view"
+)
+
+// trustRecord is a host key in machine formats.
+type trustRecord struct {
+	Host        string `json:"host"`
+	Address     string `json:"address"` // as known_hosts has it
+	Type        string `json:"type"`
+	Fingerprint string `json:"fingerprint"`
+	State       string `json:"state"` // known, new, changed, hidden, missing
+	Added       bool   `json:"added"` // to known_hosts, by this call
+	Error       string `json:"error,omitempty"`
+}
+
+func (a *app) trustCommand() *cobra.Command {
+	var t trust
+	cmd := &cobra.Command{
+		Use:   "trust",
+		Short: "Add the host keys of new hosts to known_hosts",
+		Long: `Trust asks all hosts, and the bastions on the way to them, for their host keys,
+shows those that are not known in one table and asks once whether to add them to
+known_hosts. Compare the fingerprints with the hosts' own, in the provider's console
+or there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
+
+What is behind a bastion is seen when the bastion is trusted, and asked for then. A
+key that has changed is never replaced: it is named, with the command that removes
+the old one.
+
+Without a terminal nothing is added, unless --accept names fingerprints or --yes
+takes whatever is shown: that is for a network in which nobody can be in between.`,
+		Example: `  vsfleet trust
+  vsfleet trust -l 'web*' --accept SHA256:rDbwg6W/aSdZhKmTfYNcrosGCu3l3wKTXaqMTWEXhGc
+  vsfleet trust -o csv                 which keys do the hosts show`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.trust(cmd, t) },
+	}
+	cmd.Flags().BoolVarP(&t.yes, "yes", "y", false, "add all new keys without a question, unseen")
+	cmd.Flags().StringSliceVar(&t.accept, "accept", nil, "add the keys with this `fingerprint` (SHA256:…) and no others; may be given several times")
+	return cmd
+}
+
+// trust is which keys are added.
+type trust struct {
+	yes    bool
+	accept []string
+}
+
+// trust goes on while keys that are added let it see others.
+func (a *app) trust(cmd *cobra.Command, t trust) error {
+	ctx := cmd.Context()
+	if t.yes && t.accept != nil {
+		return &usageError{err: errors.New("--yes and --accept: it is one or the other")}
+	}
+	_, hosts, err := a.chosen(ctx)
+	if err != nil {
+		return err
+	}
+	added := map[string]bool{} // by the key's host and address
+	for {
+		keys, err := a.access.HostKeys(ctx, hosts, a.forks)
+		if err != nil {
+			return err
+		}
+		fresh := slices.DeleteFunc(slices.Clone(keys), func(k fleet.HostKey) bool { return k.State != fleet.KeyNew })
+		chosen := fresh
+		if t.accept != nil {
+			chosen = slices.DeleteFunc(slices.Clone(fresh), func(k fleet.HostKey) bool { return !slices.Contains(t.accept, k.Fingerprint) })
+		}
+		var refused error
+		asks := !t.yes && t.accept == nil
+		if len(chosen) > 0 && (asks || !a.quiet) {
+			if err := keyTable(a.stderr, chosen); err != nil {
+				return err
+			}
+		}
+		if len(chosen) > 0 && asks {
+			refused = a.ask(ctx, question{
+				text: fmt.Sprintf("Are these the keys of your hosts? Add %d to %s?", len(chosen), files(chosen)),
+				no:   "nothing was added",
+				mute: fmt.Sprintf("%d host keys are new, and there is no terminal to ask", len(chosen)),
+				hint: "to add all of them, whatever they are: --yes; to add some by their fingerprints: --accept",
+			})
+		}
+		if len(chosen) > 0 && refused == nil {
+			if err := a.access.Trust(chosen); err != nil {
+				return err
+			}
+			for _, k := range chosen {
+				added[k.Host+" "+k.Address] = true
+			}
+			if slices.ContainsFunc(keys, func(k fleet.HostKey) bool { return k.State == fleet.KeyHidden }) {
+				continue
+			}
+		}
+		err = a.trusted(cmd, keys, added, t)
+		if refused != nil {
+			err = refused
+		}
+		return err
+	}
+}
+
+func files(keys []fleet.HostKey) string {
+	var names []string
+	for _, k := range keys {
+		if !slices.Contains(names, k.File) {
+			names = append(names, k.File)
+		}
+	}
+	if len(names) > 1 {
+		return fmt.Sprintf("%d files", len(names))
+	}
+	return view.Clean(names[0])
+}
+
+func keyTable(w io.Writer, keys []fleet.HostKey) error {
+	var rows [][]string
+	for _, k := range keys {
+		rows = append(rows, []string{k.Host, k.Address, k.Type, k.Fingerprint})
+	}
+	return view.Table(w, []string{"HOST", "ADDRESS", "TYPE", "FINGERPRINT"}, rows)
+}
+
+// trusted says what came of all keys.
+func (a *app) trusted(cmd *cobra.Command, keys []fleet.HostKey, added map[string]bool, t trust) error {
+	var records []trustRecord
+	var problems []view.Result
+	var statuses []fanout.Status
+	known, new := 0, 0
+	for _, k := range keys {
+		r := trustRecord{
+			Host: k.Host, Address: k.Address, Type: k.Type, Fingerprint: k.Fingerprint, State: string(k.State),
+			Added: added[k.Host+" "+k.Address],
+		}
+		status := fanout.OK
+		switch {
+		case k.Err != nil:
+			r.Error = k.Err.Error()
+			status = fanout.Unreachable
+			if k.State == fleet.KeyChanged {
+				status = fanout.Failed
+			}
+			problems = append(problems, view.Result{Host: k.Host, Address: k.Address, Class: classes[status], Err: k.Err})
+		case r.Added:
+			new++
+		case k.State == fleet.KeyKnown:
+			known++
+		case t.accept != nil:
+			status = fanout.Failed
+			problems = append(problems, view.Result{Host: k.Host, Class: view.Failed, Err: fmt.Errorf("its host key %s %s is none of those to accept", k.Type, k.Fingerprint)})
+		}
+		records = append(records, r)
+		statuses = append(statuses, status)
+	}
+	if a.output != view.AsTable {
+		if err := view.Write(a.stdout, a.output, records, nil); err != nil {
+			return err
+		}
+	} else if !a.quiet && known+new > 0 {
+		fmt.Fprintf(a.stderr, "host keys: %d known, %d added\n", known, new)
+	}
+	return a.told(cmd.Context(), problems, statuses)
+}

@@ -1,0 +1,129 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/transport"
+	"github.com/vsfleet/vsfleet/inventory"
+)
+
+// HostKey is the key that a host shows, or a bastion on the way to some.
+type HostKey struct {
+	Host        string
+	Address     string // as known_hosts has it
+	Type        string // "ssh-ed25519"; empty where none was shown
+	Fingerprint string // "SHA256:…"
+	State       KeyState
+	File        string // KeyNew: where it belongs
+	Err         error  // why it is neither known nor new
+
+	unknown *transport.UnknownKeyError
+}
+
+// KeyState is what known_hosts says of a host key.
+type KeyState string
+
+// States of host keys.
+const (
+	KeyKnown   KeyState = "known"
+	KeyNew     KeyState = "new"     // nothing is known of the host
+	KeyChanged KeyState = "changed" // another one is known
+	KeyHidden  KeyState = "hidden"  // the host is behind a bastion that is not known
+	KeyMissing KeyState = "missing" // the host did not show one
+)
+
+// HostKeys asks hosts, and the bastions on the way to them, for their keys.
+// Bastions come before what is behind them. It logs in to no host, and to
+// bastions whose key is known only.
+func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks int) ([]HostKey, error) {
+	type door struct {
+		settings transport.Settings
+		via      int // index of the bastion, or -1
+	}
+	var doors []door
+	index := map[string]int{}
+	for _, h := range hosts {
+		s, err := a.settings(h)
+		if err != nil {
+			return nil, err
+		}
+		var way []transport.Settings
+		for s := &s; s != nil; s = s.Via {
+			way = append([]transport.Settings{*s}, way...)
+		}
+		via := -1
+		for _, s := range way {
+			i, seen := index[s.Door()]
+			if !seen {
+				i = len(doors)
+				index[s.Door()] = i
+				doors = append(doors, door{s, via})
+			}
+			via = i
+		}
+	}
+	keys := make([]HostKey, len(doors))
+	for {
+		var turn []int
+		for i, d := range doors {
+			if keys[i].State == "" && (d.via < 0 || keys[d.via].State == KeyKnown) {
+				turn = append(turn, i)
+			}
+		}
+		if turn == nil {
+			break
+		}
+		for _, r := range fanout.Each(ctx, turn, forks, func(ctx context.Context, i int) (HostKey, error) {
+			k := a.hostKey(ctx, doors[i].settings)
+			return k, k.Err
+		}) {
+			if r.Status == fanout.NotStarted {
+				return nil, context.Cause(ctx)
+			}
+			keys[r.Host] = r.Value
+		}
+	}
+	for i, d := range doors {
+		if keys[i].State == "" {
+			keys[i] = HostKey{Host: d.settings.Name, Address: d.settings.KnownAs(), State: KeyHidden,
+				Err: fmt.Errorf("it is behind %s, whose key is not known yet", d.settings.Via.Name)}
+		}
+	}
+	return keys, nil
+}
+
+// hostKey asks one.
+func (a *Access) hostKey(ctx context.Context, s transport.Settings) HostKey {
+	k := HostKey{Host: strings.TrimPrefix(s.Name, "jump host "), Address: s.KnownAs()}
+	key, err := a.dialer.HostKey(ctx, s)
+	var changed *transport.ChangedKeyError
+	switch {
+	case err == nil:
+		k.State = KeyKnown
+	case errors.As(err, &k.unknown):
+		k.State, k.File, key = KeyNew, k.unknown.File, k.unknown.Key
+	case errors.As(err, &changed):
+		k.State, k.Err, key = KeyChanged, err, changed.Key
+	default:
+		k.State, k.Err = KeyMissing, err
+	}
+	if key != nil {
+		k.Type, k.Fingerprint, _ = strings.Cut(transport.Shown(key), " ")
+	}
+	return k
+}
+
+// Trust adds keys that are new to the known hosts of their hosts.
+func (a *Access) Trust(keys []HostKey) error {
+	var unknown []*transport.UnknownKeyError
+	for _, k := range keys {
+		if k.unknown != nil {
+			unknown = append(unknown, k.unknown)
+		}
+	}
+	return a.dialer.Trust(unknown)
+}

@@ -1,0 +1,112 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/fleet/transport"
+	"github.com/vsfleet/vsfleet/inventory"
+)
+
+// settings of the way to a host.
+func (a *Access) settings(h *inventory.Host) (transport.Settings, error) {
+	return a.way(h, nil)
+}
+
+// way is the settings of a host with those of its bastions; behind are the
+// hosts that are reached through it.
+func (a *Access) way(h *inventory.Host, behind []*inventory.Host) (transport.Settings, error) {
+	s := transport.Settings{
+		Name:           h.Name,
+		Address:        h.Address,
+		Port:           h.Port,
+		User:           cmp.Or(a.User, h.SSH.User),
+		Identity:       cmp.Or(a.Identity, h.SSH.Identity),
+		KnownHosts:     cmp.Or(a.KnownHosts, h.SSH.KnownHosts),
+		HostKeyAlias:   h.SSH.HostKeyAlias,
+		Become:         a.Become || h.Become,
+		ConnectTimeout: a.ConnectTimeout,
+	}
+	jump := cmp.Or(a.Jump, h.SSH.Jump)
+	hops, err := transport.ParseJump(jump)
+	if err != nil {
+		return s, fmt.Errorf("host %s: %w", h.Name, err)
+	}
+	for i, hop := range hops {
+		bastion := a.host(hop)
+		switch {
+		case bastion == nil:
+			s.Via = hop.Through(s, s.Via)
+			continue
+		case bastion == h:
+			// What all hosts jump through is itself reached by what is before it.
+			return s, nil
+		}
+		for j, other := range behind {
+			if other == bastion {
+				return s, fmt.Errorf("host %s: jump %s: %s is reached through %s itself: give one of them jump: none",
+					h.Name, jump, bastion.Name, h.Name+names(behind[:j]))
+			}
+		}
+		way, err := a.way(bastion, append([]*inventory.Host{h}, behind...))
+		if err != nil {
+			return s, err
+		}
+		if i > 0 { // the way to it is what the jump says
+			way.Via = s.Via
+		}
+		way.Name, way.Become = "jump host "+bastion.Name, false
+		way.User = cmp.Or(hop.User, way.User)
+		way.Port = cmp.Or(hop.Port, way.Port)
+		s.Via = &way
+	}
+	return s, nil
+}
+
+func names(hosts []*inventory.Host) string {
+	var s strings.Builder
+	for _, h := range hosts {
+		s.WriteString(", " + h.Name)
+	}
+	return s.String()
+}
+
+// host of the inventory that a jump names.
+func (a *Access) host(hop transport.Hop) *inventory.Host {
+	for _, h := range a.Hosts {
+		if strings.EqualFold(h.Name, hop.Address) {
+			return h
+		}
+	}
+	for _, h := range a.Hosts {
+		if strings.EqualFold(h.Address, hop.Address) && h.Port == cmp.Or(hop.Port, h.Port) {
+			return h
+		}
+	}
+	return nil
+}
+
+// Verify reports what on this machine would keep hosts from being reached, as a
+// key file that is not there. It connects to none of them.
+func (a *Access) Verify(ctx context.Context, hosts []*inventory.Host) error {
+	seen := map[[2]string]bool{}
+	for _, h := range hosts {
+		s, err := a.settings(h)
+		if err != nil {
+			return err
+		}
+		for s := &s; s != nil; s = s.Via {
+			files := [2]string{s.Identity, s.KnownHosts}
+			if seen[files] {
+				continue
+			}
+			seen[files] = true
+			if err := a.dialer.Check(ctx, *s); err != nil {
+				return fmt.Errorf("host %s: %w", h.Name, err)
+			}
+		}
+	}
+	return nil
+}
