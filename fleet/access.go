@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,11 @@ type Access struct {
 	Become         bool
 	ConnectTimeout time.Duration
 	LockWait       time.Duration // for others who change a host
+	// Timeout of each host: to answer a question, and to end a command. 0 is five
+	// minutes for the one and none for the other.
+	Timeout time.Duration
+	// Abort ends all connections when it ends; may be nil.
+	Abort context.Context
 
 	// Hosts are those of the inventory that a jump may name.
 	Hosts []*inventory.Host
@@ -40,7 +46,19 @@ func (a *Access) Dial(ctx context.Context, h *inventory.Host) (*transport.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	return a.dialer.Dial(ctx, s)
+	conn, err := a.dialer.Dial(ctx, s)
+	if err == nil && a.Abort != nil {
+		context.AfterFunc(a.Abort, func() { conn.Close() })
+	}
+	return conn, err
+}
+
+// questionTimeout is how long a host may take to answer, with the push of
+// vsnode over a slow line.
+const questionTimeout = 5 * time.Minute
+
+func (a *Access) questions(forks int) fanout.Limits {
+	return fanout.Limits{Forks: forks, Timeout: cmp.Or(a.Timeout, questionTimeout)}
 }
 
 // Node is the vsnode of a host, with the connection to it.
@@ -76,6 +94,7 @@ func (a *Access) Open(ctx context.Context, h *inventory.Host) (*Node, error) {
 func (a *Access) Rollout(forks int, watch func(rollout.Event)) *rollout.Fleet {
 	return &rollout.Fleet{
 		Forks:       forks,
+		Timeout:     a.questions(forks).Timeout,
 		Watch:       watch,
 		Owner:       owner(),
 		LockWait:    a.LockWait,
@@ -106,9 +125,12 @@ func owner() string {
 // Answers are what hosts said, or why they said nothing.
 type Answers[V any] = []fanout.Result[*inventory.Host, V]
 
+// Watch hears of hosts as they begin and end.
+type Watch[V any] = fanout.Watch[*inventory.Host, V]
+
 // Ask asks the vsnode of each host the same.
-func Ask[V any](ctx context.Context, a *Access, hosts []*inventory.Host, forks int, ask func(context.Context, *Node) (V, error)) Answers[V] {
-	return fanout.Each(ctx, hosts, forks, func(ctx context.Context, h *inventory.Host) (V, error) {
+func Ask[V any](ctx context.Context, a *Access, hosts []*inventory.Host, forks int, ask func(context.Context, *Node) (V, error), watch Watch[V]) Answers[V] {
+	return fanout.Each(ctx, hosts, a.questions(forks), func(ctx context.Context, h *inventory.Host) (V, error) {
 		node, err := a.Open(ctx, h)
 		if err != nil {
 			var none V
@@ -116,18 +138,50 @@ func Ask[V any](ctx context.Context, a *Access, hosts []*inventory.Host, forks i
 		}
 		defer node.Close()
 		return ask(ctx, node)
-	})
+	}, watch)
 }
 
 // Check asks what hosts are able to.
-func (a *Access) Check(ctx context.Context, hosts []*inventory.Host, forks int) Answers[api.Check] {
-	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Check, error) { return n.Check(ctx) })
+func (a *Access) Check(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Check]) Answers[api.Check] {
+	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Check, error) { return n.Check(ctx) }, watch)
 }
 
 // Stat asks what hosts and their guests use.
-func (a *Access) Stat(ctx context.Context, hosts []*inventory.Host, forks int) Answers[api.Stat] {
-	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Stat, error) { return n.Stat(ctx) })
+func (a *Access) Stat(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Stat]) Answers[api.Stat] {
+	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Stat, error) { return n.Stat(ctx) }, watch)
 }
+
+// State asks what hosts have.
+func (a *Access) State(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.State]) Answers[api.State] {
+	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.State, error) { return n.State(ctx) }, watch)
+}
+
+// Class names the kind of an error, for programs to go by: timeout,
+// interrupted, locked (somebody else changes the host), local (of this
+// machine), unreachable, host (it was there and could not do it); empty for
+// none.
+func Class(err error) string {
+	var late *fanout.TimeoutError
+	var locked *rollout.LockedError
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &late):
+		return "timeout"
+	case errors.Is(err, ErrInterrupted), errors.Is(err, context.Canceled):
+		return "interrupted"
+	case errors.As(err, &locked):
+		return "locked"
+	case transport.Local(err):
+		return "local"
+	case transport.Unreachable(err):
+		return "unreachable"
+	}
+	return "host"
+}
+
+// ErrInterrupted is why a context ended after Ctrl-C.
+var ErrInterrupted = errors.New("interrupted")
 
 // Ping is how a host answers.
 type Ping struct {
@@ -138,8 +192,8 @@ type Ping struct {
 }
 
 // Ping reaches hosts and says how long it takes.
-func (a *Access) Ping(ctx context.Context, hosts []*inventory.Host, forks int) Answers[Ping] {
-	return fanout.Each(ctx, hosts, forks, func(ctx context.Context, h *inventory.Host) (p Ping, err error) {
+func (a *Access) Ping(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[Ping]) Answers[Ping] {
+	return fanout.Each(ctx, hosts, a.questions(forks), func(ctx context.Context, h *inventory.Host) (p Ping, err error) {
 		begun := time.Now()
 		conn, err := a.Dial(ctx, h)
 		if err != nil {
@@ -160,7 +214,7 @@ func (a *Access) Ping(ctx context.Context, hosts []*inventory.Host, forks int) A
 		state, err := node.State(ctx)
 		p.Host = state.Host
 		return p, err
-	})
+	}, watch)
 }
 
 // Command is what to run on a host, or, with a guest, inside it.

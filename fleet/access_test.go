@@ -107,3 +107,14 @@ func TestACommandThatReadsNothingEndsThoughInputIsOpen(t *testing.T) {
 		t.Errorf("exit %d, %q, %v", exit, stdout.String(), err)
 	}
 }
+
+// A second Ctrl-C: what a host is asked to undo is not waited for.
+func TestAnAbortCutsTheConnections(t *testing.T) {
+	host := served(t, "web01")
+	abort, cut := context.WithCancel(t.Context())
+	begun := &signal{seen: cut}
+	_, err := (&Access{Abort: abort}).Run(t.Context(), Command{Host: host, Argv: []string{"echo started; sleep 600"}}, nil, begun, begun)
+	if err == nil || Class(err) != "unreachable" {
+		t.Errorf("%v, class %s", err, Class(err))
+	}
+}

@@ -77,10 +77,10 @@ func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks in
 		if turn == nil {
 			break
 		}
-		for _, r := range fanout.Each(ctx, turn, forks, func(ctx context.Context, i int) (HostKey, error) {
+		for _, r := range fanout.Each(ctx, turn, a.questions(forks), func(ctx context.Context, i int) (HostKey, error) {
 			k := a.hostKey(ctx, doors[i].settings)
 			return k, k.Err
-		}) {
+		}, fanout.Watch[int, HostKey]{}) {
 			if r.Status == fanout.NotStarted {
 				return nil, context.Cause(ctx)
 			}

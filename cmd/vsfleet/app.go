@@ -52,6 +52,7 @@ func (a *app) register(cmd *cobra.Command) {
 	f.StringVarP(&a.access.Jump, "jump", "J", "", "go through this host, `[user@]host[:port]` or one of the inventory or none, whatever the inventory says")
 	f.BoolVarP(&a.access.Become, "become", "b", false, "become root by sudo or doas, whatever the inventory says")
 	f.DurationVar(&a.connectTimeout, "connect-timeout", 10*time.Second, "how long to wait for a host's SSH server")
+	f.DurationVar(&a.access.Timeout, "timeout", 0, "give up on a host after this long (default 5m for an answer, none for a command)")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing but data and errors")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say all that hosts tell while they work")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours (also: NO_COLOR=1)")
@@ -96,6 +97,9 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 		return &usageError{err: fmt.Errorf("--forks %d: at least one host must be worked on at once", a.forks)}
 	case a.connectTimeout <= 0:
 		return &usageError{err: fmt.Errorf("--connect-timeout %s: it must be more than nothing", a.connectTimeout)}
+	}
+	if cmd.Flags().Changed("timeout") && a.access.Timeout <= 0 {
+		return &usageError{err: fmt.Errorf("--timeout %s: it must be more than nothing", a.access.Timeout)}
 	}
 	if a.access.LockWait < 0 {
 		return &usageError{err: fmt.Errorf("--lock-wait %s: it cannot be less than nothing", a.access.LockWait)}

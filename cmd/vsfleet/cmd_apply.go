@@ -1,25 +1,31 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/node/api"
 )
 
 // stepRecord is what came of a step, in machine formats.
 type stepRecord struct {
-	Host    string `json:"host"`
-	Step    string `json:"step"`
-	Name    string `json:"name"`
-	Why     string `json:"why"`
-	Outcome string `json:"outcome"`
-	Error   string `json:"error"`
-	TookNS  int64  `json:"tookNanoseconds"`
+	Host    string     `json:"host"`
+	Step    string     `json:"step"`
+	Name    string     `json:"name"`
+	Why     string     `json:"why"`
+	Outcome string     `json:"outcome"` // of the step: changed, unchanged, failed, skipped
+	Took    float64    `json:"tookSeconds"`
+	Status  view.Class `json:"status"`
+	Class   string     `json:"class"`
+	Error   string     `json:"error"`
 }
 
 func (a *app) applyCommand() *cobra.Command {
@@ -104,13 +110,43 @@ func (a *app) printSteps(report *rollout.Report) error {
 	var records []stepRecord
 	for _, h := range report.Hosts {
 		for i, s := range h.Plan.Steps {
-			r := stepRecord{Host: h.Host, Step: string(s.Kind), Name: s.Name, Why: s.Why}
+			r := stepRecord{Host: h.Host, Step: string(s.Kind), Name: s.Name, Why: s.Why, Status: view.Skipped, Class: fleet.Class(h.Err)}
 			if i < len(h.Results) {
-				r.Outcome, r.Error = string(h.Results[i].Outcome), h.Results[i].Error
-				r.TookNS = h.Results[i].Took.Nanoseconds()
+				result := h.Results[i]
+				r.Outcome, r.Error, r.Took = string(result.Outcome), result.Error, view.Seconds(result.Took)
+				r.Status, r.Class = ofStep(result, h.Err)
 			}
 			records = append(records, r)
 		}
+		for _, r := range h.Plan.Refused {
+			records = append(records, stepRecord{Host: h.Host, Name: r.Guest, Status: view.Failed, Class: "refused", Error: r.Err.Error()})
+		}
+		if len(h.Plan.Steps)+len(h.Plan.Refused) == 0 {
+			o := ofHost(h)
+			records = append(records, stepRecord{Host: h.Host, Status: o.Status, Class: o.Class, Error: o.Error})
+		}
 	}
 	return view.Write(a.stdout, a.output, records, func(io.Writer) error { return nil })
+}
+
+// ofStep is how a step came out, as a record says it.
+func ofStep(r api.StepResult, host error) (status view.Class, class string) {
+	switch r.Outcome {
+	case api.Changed:
+		return view.Changed, ""
+	case api.Unchanged:
+		return view.OK, ""
+	case api.Failed:
+		return view.Failed, cmp.Or(fleet.Class(host), "step")
+	}
+	return view.Skipped, fleet.Class(host)
+}
+
+// ofHost is how a host came out.
+func ofHost(h rollout.HostReport) view.Outcome {
+	o := view.Outcome{Status: class(h.Class), Class: fleet.Class(h.Err)}
+	if err := errors.Join(h.Problems()...); err != nil {
+		o.Error = err.Error()
+	}
+	return o
 }

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"io"
+
 	"github.com/spf13/cobra"
 
+	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -26,26 +30,39 @@ A host that lacks what every guest needs counts as failed.`,
 			if err != nil {
 				return err
 			}
-			results := a.access.Check(ctx, hosts, a.forks)
-			var checks []view.HostCheck
+			results, err := ask(a, hosts, func(w fleet.Watch[api.Check]) fleet.Answers[api.Check] {
+				return a.access.Check(ctx, hosts, a.forks, w)
+			}, func(h *inventory.Host, c api.Check, o view.Outcome) []view.CheckRecord {
+				if o.Status == view.OK && !able(c) {
+					o = view.Outcome{Status: view.Failed, Class: "unable", Error: "the host lacks what every guest needs"}
+				}
+				return view.CheckRecords(view.HostCheck{Host: h.Name, Check: c}, o)
+			}, a.checkTable)
+			if err != nil {
+				return err
+			}
 			statuses := fanout.Statuses(results)
 			for i, r := range results {
-				if r.Status != fanout.OK {
-					continue
-				}
-				checks = append(checks, view.HostCheck{Host: r.Host.Name, Check: r.Value})
-				if !able(r.Value) {
+				if r.Status == fanout.OK && !able(r.Value) {
 					statuses[i] = fanout.Failed
-				}
-			}
-			if len(checks) > 0 || a.output != view.AsTable {
-				if err := view.Check(a.stdout, a.output, checks); err != nil {
-					return err
 				}
 			}
 			return a.told(ctx, failures(results), statuses)
 		},
 	}
+}
+
+func (a *app) checkTable(w io.Writer, answers fleet.Answers[api.Check]) error {
+	var checks []view.HostCheck
+	for _, r := range answers {
+		if r.Status == fanout.OK {
+			checks = append(checks, view.HostCheck{Host: r.Host.Name, Check: r.Value})
+		}
+	}
+	if checks == nil {
+		return nil
+	}
+	return view.CheckTable(a.stdout, w, checks)
 }
 
 // able says whether guests can run at all.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
@@ -96,11 +97,14 @@ func (a *app) confirm(ctx context.Context, guests []inventory.Instance) error {
 	})
 }
 
-// guestRecord is a guest as its host has it, in machine formats.
+// guestRecord is a guest as its host has it, in machine formats. Of a host that
+// did not answer there is one without a guest, whose status is the host's.
 type guestRecord struct {
 	Host string `json:"host"`
 	api.GuestState
 	ImageName string `json:"imageName"`
+	Class     string `json:"class"`
+	Error     string `json:"error"`
 }
 
 func (a *app) guestStatusCommand() *cobra.Command {
@@ -144,21 +148,32 @@ the hosts, also those that the inventory does not know.`,
 }
 
 func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted func(host, guest string) bool) error {
-	report := a.access.Rollout(a.forks, nil).States(ctx, hosts)
-	var records []guestRecord
-	for _, h := range report.Hosts {
+	record := func(h *inventory.Host, st api.State, o view.Outcome) []guestRecord {
+		if o.Status != view.OK {
+			return []guestRecord{{Host: h.Name, GuestState: api.GuestState{Status: api.Status(o.Status)}, Class: o.Class, Error: o.Error}}
+		}
 		names := map[string]string{}
-		for _, image := range h.State.Images {
+		for _, image := range st.Images {
 			names[image.ID] = image.Spec.Name
 		}
-		for _, g := range h.State.Guests {
-			if wanted(h.Host, g.Name) {
-				records = append(records, guestRecord{Host: h.Host, GuestState: g, ImageName: names[g.Image]})
+		var records []guestRecord
+		for _, g := range st.Guests {
+			if wanted(h.Name, g.Name) {
+				records = append(records, guestRecord{Host: h.Name, GuestState: g, ImageName: names[g.Image]})
 			}
 		}
+		return records
 	}
-	err := view.Write(a.stdout, a.output, records, func(w io.Writer) error {
-		if len(records) == 0 {
+	results, err := ask(a, hosts, func(w fleet.Watch[api.State]) fleet.Answers[api.State] {
+		return a.access.State(ctx, hosts, a.forks, w)
+	}, record, func(w io.Writer, answers fleet.Answers[api.State]) error {
+		var records []guestRecord
+		for _, r := range answers {
+			if r.Status == fanout.OK {
+				records = append(records, record(r.Host, r.Value, view.Outcome{Status: view.OK})...)
+			}
+		}
+		if records == nil {
 			return nil
 		}
 		return guestTable(w, records)
@@ -166,7 +181,7 @@ func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted f
 	if err != nil {
 		return err
 	}
-	return a.told(ctx, outcomes(report), statuses(report))
+	return a.told(ctx, failures(results), fanout.Statuses(results))
 }
 
 func guestTable(w io.Writer, records []guestRecord) error {

@@ -11,8 +11,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -21,6 +23,7 @@ type imageRecord struct {
 	Host string `json:"host"`
 	api.Image
 	Guests int `json:"guests"` // that are made of it
+	view.Outcome
 }
 
 func (a *app) imageCommand() *cobra.Command {
@@ -44,22 +47,21 @@ inventory asks for.`,
 			if err != nil {
 				return err
 			}
-			report := a.access.Rollout(a.forks, nil).States(ctx, hosts)
-			var records []imageRecord
-			for _, h := range report.Hosts {
-				uses := map[string]int{}
-				for _, g := range h.State.Guests {
-					uses[g.Image]++
+			results, err := ask(a, hosts, func(w fleet.Watch[api.State]) fleet.Answers[api.State] {
+				return a.access.State(ctx, hosts, a.forks, w)
+			}, imageRecords, func(w io.Writer, answers fleet.Answers[api.State]) error {
+				var records []imageRecord
+				for _, r := range answers {
+					if r.Status == fanout.OK {
+						records = append(records, imageRecords(r.Host, r.Value, view.Outcome{Status: view.OK})...)
+					}
 				}
-				for _, image := range h.State.Images {
-					records = append(records, imageRecord{Host: h.Host, Image: image, Guests: uses[image.ID]})
-				}
-			}
-			err = view.Write(a.stdout, a.output, records, func(w io.Writer) error { return imageTable(w, records) })
+				return imageTable(w, records)
+			})
 			if err != nil {
 				return err
 			}
-			return a.told(ctx, outcomes(report), statuses(report))
+			return a.told(ctx, failures(results), fanout.Statuses(results))
 		},
 	})
 	cmd.AddCommand(a.imageRemoveCommand())
@@ -96,6 +98,21 @@ has it. A host where a guest is made of it keeps it and says so.`,
 	}
 	a.lockWait(cmd)
 	return cmd
+}
+
+func imageRecords(h *inventory.Host, st api.State, o view.Outcome) []imageRecord {
+	if o.Status != view.OK {
+		return []imageRecord{{Host: h.Name, Outcome: o}}
+	}
+	uses := map[string]int{}
+	for _, g := range st.Guests {
+		uses[g.Image]++
+	}
+	var records []imageRecord
+	for _, image := range st.Images {
+		records = append(records, imageRecord{Host: h.Name, Image: image, Guests: uses[image.ID], Outcome: o})
+	}
+	return records
 }
 
 func imageTable(w io.Writer, records []imageRecord) error {

@@ -29,7 +29,7 @@ does not need it: it keeps its own vsnode in /var/lib/vsnode.`,
 			}
 			results := fleet.Ask(ctx, &a.access, hosts, a.forks, func(ctx context.Context, n *fleet.Node) (string, error) {
 				return fleet.Hear(ctx, n, "install")
-			})
+			}, fleet.Watch[string]{})
 			for _, r := range results {
 				if r.Status == fanout.OK && !a.quiet {
 					fmt.Fprintf(a.stderr, "%s: %s\n", view.Clean(r.Host.Name), view.Clean(r.Value))

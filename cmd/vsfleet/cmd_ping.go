@@ -1,27 +1,28 @@
 package main
 
 import (
-	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/inventory"
 )
 
 // pingRecord is one host in machine formats.
 type pingRecord struct {
-	Host      string `json:"host"`
-	Address   string `json:"address"`
-	Version   string `json:"version"` // of vsnode
-	Kernel    string `json:"kernel"`
-	OS        string `json:"os"`
-	Arch      string `json:"arch"`
-	ConnectNS int64  `json:"connectNanoseconds"`
-	StartNS   int64  `json:"startNanoseconds"`
-	RTTNS     int64  `json:"roundTripNanoseconds"`
+	Host      string  `json:"host"`
+	Address   string  `json:"address"`
+	Version   string  `json:"version"` // of vsnode
+	Kernel    string  `json:"kernel"`
+	OS        string  `json:"os"`
+	Arch      string  `json:"arch"`
+	Connect   float64 `json:"connectSeconds"`
+	Start     float64 `json:"startSeconds"`
+	RoundTrip float64 `json:"roundTripSeconds"`
+	view.Outcome
 }
 
 func (a *app) pingCommand() *cobra.Command {
@@ -41,20 +42,16 @@ question to sshd.`,
 			if err != nil {
 				return err
 			}
-			results := a.access.Ping(ctx, hosts, a.forks)
-			var records []pingRecord
-			for _, r := range results {
-				if r.Status != fanout.OK {
-					continue
-				}
-				p := r.Value
-				records = append(records, pingRecord{
-					Host: r.Host.Name, Address: r.Host.Address, Version: p.Host.Version,
+			results, err := ask(a, hosts, func(w fleet.Watch[fleet.Ping]) fleet.Answers[fleet.Ping] {
+				return a.access.Ping(ctx, hosts, a.forks, w)
+			}, func(h *inventory.Host, p fleet.Ping, o view.Outcome) []pingRecord {
+				return []pingRecord{{
+					Host: h.Name, Address: h.Address, Version: p.Host.Version,
 					Kernel: p.Host.Kernel, OS: p.Host.OS, Arch: p.Host.Arch,
-					ConnectNS: p.Connect.Nanoseconds(), StartNS: p.Start.Nanoseconds(), RTTNS: p.RoundTrip.Nanoseconds(),
-				})
-			}
-			err = view.Write(a.stdout, a.output, records, func(w io.Writer) error { return pingTable(w, records) })
+					Connect: view.Seconds(p.Connect), Start: view.Seconds(p.Start), RoundTrip: view.Seconds(p.RoundTrip),
+					Outcome: o,
+				}}
+			}, pingTable)
 			if err != nil {
 				return err
 			}
@@ -63,18 +60,18 @@ question to sshd.`,
 	}
 }
 
-func pingTable(w io.Writer, records []pingRecord) error {
-	if len(records) == 0 {
-		return nil
-	}
+func pingTable(w io.Writer, answers fleet.Answers[fleet.Ping]) error {
 	var rows [][]string
-	for _, r := range records {
-		rows = append(rows, []string{
-			r.Host, r.Address, r.Version, r.Kernel, r.OS, r.Arch,
-			duration(r.ConnectNS), duration(r.StartNS), duration(r.RTTNS),
-		})
+	for _, r := range answers {
+		if p := r.Value; r.Status == fanout.OK {
+			rows = append(rows, []string{
+				r.Host.Name, r.Host.Address, p.Host.Version, p.Host.Kernel, p.Host.OS, p.Host.Arch,
+				view.Duration(p.Connect), view.Duration(p.Start), view.Duration(p.RoundTrip),
+			})
+		}
+	}
+	if rows == nil {
+		return nil
 	}
 	return view.Table(w, []string{"HOST", "ADDRESS", "VSNODE", "KERNEL", "OS", "ARCH", ">CONNECT", ">START", ">RTT"}, rows)
 }
-
-func duration(ns int64) string { return fmt.Sprint(view.Duration(time.Duration(ns))) }

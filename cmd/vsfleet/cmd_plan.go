@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 )
@@ -35,7 +36,9 @@ func (a *app) plan(ctx context.Context, detailed bool) error {
 	if err != nil {
 		return err
 	}
-	report := a.access.Rollout(a.forks, nil).Plan(ctx, inv, hosts)
+	progress := a.asking(len(hosts))
+	report := a.access.Rollout(a.forks, answers(progress)).Plan(ctx, inv, hosts)
+	progress.Close()
 	if err := a.printPlans(report); err != nil {
 		return err
 	}
@@ -60,9 +63,12 @@ func (a *app) plan(ctx context.Context, detailed bool) error {
 func (a *app) printPlans(report *rollout.Report) error {
 	var plans []view.HostPlan
 	for _, h := range report.Hosts {
-		p := view.HostPlan{Host: h.Host, Steps: h.Plan.Steps, Err: h.Err}
+		p := view.HostPlan{Host: h.Host, Steps: h.Plan.Steps, Err: h.Err, Outcome: ofHost(h)}
+		for _, r := range h.Plan.Refused {
+			p.Refused = append(p.Refused, view.RefusedGuest{Name: r.Guest, Error: r.Err.Error()})
+		}
 		if p.Err == nil && h.Class == rollout.NotStarted {
-			p.Err = errInterrupted
+			p.Err = fleet.ErrInterrupted
 		}
 		if len(h.Plan.Steps) == 0 && p.Err == nil {
 			// Not "as it should be" if its only changes were refused.

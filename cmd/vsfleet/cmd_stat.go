@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -42,17 +44,10 @@ front and the totals below. Context 0 is a host itself.`,
 			if err := a.verify(ctx, hosts); err != nil {
 				return err
 			}
-			results := a.access.Stat(ctx, hosts, a.forks)
-			var stats []view.HostStat
-			for _, r := range results {
-				if r.Status == fanout.OK {
-					stats = append(stats, view.HostStat{Host: r.Host.Name, Stat: r.Value})
-				}
-			}
-			if len(stats) > 0 || a.output != view.AsTable {
-				if err := view.Stat(a.stdout, a.output, stats, options); err != nil {
-					return err
-				}
+			ndjson := a.output == view.AsNDJSON
+			results, err := a.stat(ctx, hosts, options, ndjson && by == "" && sort == "")
+			if err != nil {
+				return err
 			}
 			return a.told(ctx, failures(results), fanout.Statuses(results))
 		},
@@ -72,6 +67,37 @@ front and the totals below. Context 0 is a host itself.`,
 	}))
 	must(cmd.RegisterFlagCompletionFunc("sort", cobra.NoFileCompletions))
 	return cmd
+}
+
+// stat asks for the counters and prints them: host by host as they come, or all
+// when they are there, added up and sorted.
+func (a *app) stat(ctx context.Context, hosts []*inventory.Host, options view.StatOptions, atOnce bool) (fleet.Answers[api.Stat], error) {
+	var failed error
+	progress := a.asking(len(hosts))
+	of := func(r fanout.Result[*inventory.Host, api.Stat]) view.HostStat {
+		return view.HostStat{Host: r.Host.Name, Stat: r.Value, Outcome: outcomeOf(r.Status, r.Err)}
+	}
+	results := a.access.Stat(ctx, hosts, a.forks, follow(progress, func(h *inventory.Host) string { return h.Name }, &failed,
+		func(_ int, r fanout.Result[*inventory.Host, api.Stat]) error {
+			if !atOnce {
+				return nil
+			}
+			return view.Write(a.stdout, view.AsNDJSON, view.StatRecords(of(r)), nil)
+		}))
+	progress.Close()
+	if atOnce || failed != nil {
+		return results, failed
+	}
+	var stats []view.HostStat
+	answered := false
+	for _, r := range results {
+		stats = append(stats, of(r))
+		answered = answered || r.Status == fanout.OK
+	}
+	if !answered && a.output == view.AsTable {
+		return results, nil
+	}
+	return results, view.Stat(a.stdout, a.output, stats, options)
 }
 
 // grouping of rows by host, by guest, or by a label of the host.

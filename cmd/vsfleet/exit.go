@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/transport"
@@ -54,7 +55,7 @@ func (a *app) status(ctx context.Context, err error) int {
 		return 0
 	case errors.As(err, &exit):
 		return int(exit)
-	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted)):
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, fleet.ErrInterrupted)):
 		return exitInterrupted
 	case errors.As(err, &files):
 		for _, one := range files.All {
@@ -119,7 +120,7 @@ func outcomes(r *rollout.Report) []view.Result {
 
 func class(c rollout.Class) view.Class {
 	switch c {
-	case rollout.OK:
+	case rollout.OK, "": // the latter has answered, and goes on
 		return view.OK
 	case rollout.Changed:
 		return view.Changed
@@ -134,6 +135,18 @@ func class(c rollout.Class) view.Class {
 // classes are those of hosts that gave no answer.
 var classes = map[fanout.Status]view.Class{
 	fanout.Failed: view.Failed, fanout.Unreachable: view.Unreachable, fanout.NotStarted: view.Skipped,
+}
+
+// outcomeOf is a host's result as records have it.
+func outcomeOf(status fanout.Status, err error) view.Outcome {
+	o := view.Outcome{Status: view.OK, Class: fleet.Class(err)}
+	if status != fanout.OK {
+		o.Status = classes[status]
+	}
+	if err != nil {
+		o.Error = err.Error()
+	}
+	return o
 }
 
 // failures are the hosts that gave no answer, as a recap shows them.

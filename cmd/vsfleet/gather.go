@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet"
@@ -17,13 +19,14 @@ import (
 
 // said is what a command said on one host or in one guest.
 type said struct {
-	Host   string `json:"host"`
-	Guest  string `json:"guest,omitempty"`
-	Exit   int    `json:"exit"`
-	Stdout string `json:"stdout"`
-	Stderr string `json:"stderr"`
-	Cut    bool   `json:"cut"` // there was more than is kept
-	TookNS int64  `json:"tookNanoseconds"`
+	Host   string  `json:"host"`
+	Guest  string  `json:"guest,omitempty"`
+	Exit   *int    `json:"exit"` // null where nobody knows
+	Stdout string  `json:"stdout"`
+	Stderr string  `json:"stderr"`
+	Cut    bool    `json:"cut"` // there was more than is kept
+	Took   float64 `json:"tookSeconds"`
+	view.Outcome
 }
 
 func (s said) where() string {
@@ -32,6 +35,10 @@ func (s said) where() string {
 	}
 	return s.Host + "/" + s.Guest
 }
+
+// nothing reports whether the command was not even begun, or said nothing before
+// it was given up: the errors at the end say why.
+func (s said) nothing() bool { return s.Exit == nil && s.Stdout == "" && s.Stderr == "" }
 
 // mostSaid is what is kept of each stream: a thousand hosts that all say a lot
 // must not be the end of the controller.
@@ -57,38 +64,123 @@ func (k *keep) Write(b []byte) (int, error) {
 type runner func(ctx context.Context, c fleet.Command, stdin io.Reader, stdout, stderr io.Writer) (exit int, err error)
 
 // run runs a command in all these places, and shows what it said: of one place
-// as it comes, of several when each is done, those that say the same together.
+// as it comes, of several on a terminal as they end, those that say the same at
+// the same time together, and elsewhere at the end, all that said the same
+// together. What a command said before it was given up is shown as well.
 func (a *app) run(ctx context.Context, commands []fleet.Command, do runner) error {
 	if len(commands) == 1 && a.output == view.AsTable {
 		return a.stream(ctx, commands[0], do)
 	}
-	results := fanout.Each(ctx, commands, a.forks, func(ctx context.Context, c fleet.Command) (said, error) {
-		var stdout, stderr keep
-		begun := time.Now()
-		exit, err := do(ctx, c, nil, &stdout, &stderr)
-		return said{
-			Host: c.Host.Name, Guest: c.Guest, Exit: exit,
-			Stdout: stdout.String(), Stderr: stderr.String(), Cut: stdout.cut || stderr.cut,
-			TookNS: time.Since(begun).Nanoseconds(),
-		}, err
-	})
-	var records []said
+	var failed error
+	progress := a.asking(len(commands))
+	records := view.NewRecords[said](a.stdout, a.output, len(commands))
+	all := make([]said, len(commands))
+	gathered := a.gather(progress)
+	results := fanout.Each(ctx, commands, fanout.Limits{Forks: a.forks, Timeout: a.access.Timeout},
+		func(ctx context.Context, c fleet.Command) (said, error) {
+			var stdout, stderr keep
+			begun := time.Now()
+			exit, err := do(ctx, c, nil, &stdout, &stderr)
+			s := said{
+				Stdout: stdout.String(), Stderr: stderr.String(), Cut: stdout.cut || stderr.cut,
+				Took: view.Seconds(time.Since(begun)),
+			}
+			if err == nil {
+				s.Exit = &exit
+			}
+			return s, err
+		},
+		follow(progress, where, &failed, func(i int, r fanout.Result[fleet.Command, said]) error {
+			s := r.Value
+			s.Host, s.Guest, s.Outcome = r.Host.Host.Name, r.Host.Guest, outcomeOf(r.Status, r.Err)
+			if s.Exit != nil && *s.Exit != 0 {
+				s.Outcome = view.Outcome{Status: view.Failed, Class: "exit", Error: fmt.Sprintf("exit status %d", *s.Exit)}
+			}
+			all[i] = s
+			gathered.add(s)
+			return records.Put(i, s)
+		}))
+	progress.Close()
+	if err := gathered.end(); failed == nil {
+		failed = err
+	}
+	if failed == nil {
+		failed = records.Close(func(w io.Writer) error {
+			if gathered.atOnce {
+				return nil
+			}
+			return writeSaid(w, slices.DeleteFunc(all, said.nothing))
+		})
+	}
+	if failed != nil {
+		return failed
+	}
 	var problems []view.Result
 	statuses := fanout.Statuses(results)
 	for i, r := range results {
-		if r.Status != fanout.OK {
+		switch {
+		case r.Status != fanout.OK:
 			problems = append(problems, view.Result{Host: where(r.Host), Address: r.Host.Host.Address, Class: classes[r.Status], Err: r.Err})
-			continue
-		}
-		records = append(records, r.Value)
-		if r.Value.Exit != 0 {
+		case *r.Value.Exit != 0:
 			statuses[i] = fanout.Failed
 		}
 	}
-	if err := view.Write(a.stdout, a.output, records, func(w io.Writer) error { return writeSaid(w, records) }); err != nil {
-		return err
-	}
 	return a.told(ctx, problems, statuses)
+}
+
+// gathering is what was said and is not shown yet.
+type gathering struct {
+	out      view.Output
+	progress *view.Progress
+	atOnce   bool // show it soon, else at the end
+	rest     []said
+	timer    *time.Timer
+	mu       sync.Mutex // of rest, failed and shown
+	failed   error
+}
+
+// soon is how long what was said may wait for others that say the same.
+const soon = 200 * time.Millisecond
+
+// gather makes room for what is said. Only a terminal shows it before the end:
+// what goes into a file or a pipe does not depend on who was quicker.
+func (a *app) gather(p *view.Progress) *gathering {
+	return &gathering{out: a.stdout, progress: p, atOnce: a.stdout.Terminal && a.output == view.AsTable}
+}
+
+// add is called within the progress's Around.
+func (g *gathering) add(s said) {
+	if !g.atOnce || s.nothing() {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rest = append(g.rest, s)
+	if g.timer == nil {
+		g.timer = time.AfterFunc(soon, func() {
+			_ = g.progress.Around(g.show) // its error is kept
+		})
+	}
+}
+
+// show prints what has come since the last time.
+func (g *gathering) show() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.timer = nil
+	if g.failed == nil && len(g.rest) > 0 {
+		g.failed = writeSaid(g.out, g.rest)
+		g.rest = nil
+	}
+	return g.failed
+}
+
+// end shows what is left, where it is not for the end.
+func (g *gathering) end() error {
+	if !g.atOnce {
+		return nil
+	}
+	return g.show()
 }
 
 func where(c fleet.Command) string { return said{Host: c.Host.Name, Guest: c.Guest}.where() }
@@ -97,7 +189,10 @@ func where(c fleet.Command) string { return said{Host: c.Host.Name, Guest: c.Gue
 func (a *app) stream(ctx context.Context, c fleet.Command, do runner) error {
 	stdout := visible(a.stdout)
 	stderr := visible(a.stderr)
-	exit, err := do(ctx, c, os.Stdin, stdout, stderr)
+	within, cancel := fanout.Within(ctx, a.access.Timeout)
+	defer cancel()
+	exit, err := do(within, c, os.Stdin, stdout, stderr)
+	err = fanout.Late(within, err)
 	stdout.end()
 	stderr.end()
 	switch {
@@ -119,14 +214,17 @@ func (a *app) lost(ctx context.Context, c fleet.Command, err error) error {
 // writeSaid prints what was said, each different thing once.
 func writeSaid(w io.Writer, records []said) error {
 	type what struct {
-		exit           int
+		exit           int // -1: unknown
 		stdout, stderr string
 		cut            bool
 	}
 	var order []what
 	places := map[what][]string{}
 	for _, r := range records {
-		key := what{r.Exit, r.Stdout, r.Stderr, r.Cut}
+		key := what{-1, r.Stdout, r.Stderr, r.Cut}
+		if r.Exit != nil {
+			key.exit = *r.Exit
+		}
 		if places[key] == nil {
 			order = append(order, key)
 		}
@@ -134,7 +232,10 @@ func writeSaid(w io.Writer, records []said) error {
 	}
 	for _, key := range order {
 		heading := view.Clean(nodeset.Fold(places[key]))
-		if key.exit != 0 {
+		switch {
+		case key.exit < 0:
+			heading += " (not to its end)"
+		case key.exit > 0:
 			heading += fmt.Sprintf(" (exit status %d)", key.exit)
 		}
 		if key.cut {

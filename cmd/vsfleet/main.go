@@ -5,16 +5,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/lab"
 	"github.com/vsfleet/vsfleet/fleet/view"
 )
@@ -30,10 +31,10 @@ func main() {
 }
 
 func run(args []string) int {
-	ctx, stop := interruptible()
-	defer stop()
 	cobra.EnableCommandSorting = false // they are in the order in which one needs them
 	a := &app{}
+	ctx, stop := a.interruptible()
+	defer stop()
 	root := a.root()
 	root.SetArgs(args)
 	if cmd, _, err := root.Find(args); err == nil {
@@ -42,15 +43,19 @@ func run(args []string) int {
 	return a.status(ctx, root.ExecuteContext(ctx))
 }
 
-// errInterrupted is why a context ended after Ctrl-C.
-var errInterrupted = errors.New("interrupted")
+// lastReport is how long a command may take to say what it knows, once its
+// connections are cut.
+const lastReport = 3 * time.Second
 
 // interruptible ends its context at the first Ctrl-C (or TERM, or HUP), so that
 // no more hosts are begun and what runs is finished or undone. The second one
-// ends the program: hosts notice that the connection is gone.
-func interruptible() (context.Context, func()) {
+// cuts all connections (hosts notice, and undo by themselves), and the command
+// says what it knows by then. The third one ends the program.
+func (a *app) interruptible() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 2)
+	abort, cut := context.WithCancel(context.Background())
+	a.access.Abort = abort
+	signals := make(chan os.Signal, 3)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		if _, ok := <-signals; !ok {
@@ -60,15 +65,25 @@ func interruptible() (context.Context, func()) {
 			fmt.Fprintln(os.Stderr) // behind ^C, or the status line
 		}
 		say("interrupted: what runs is being ended; once more to leave at once")
-		cancel(errInterrupted)
-		if _, ok := <-signals; ok {
-			os.Exit(exitInterrupted)
+		cancel(fleet.ErrInterrupted)
+		if _, ok := <-signals; !ok {
+			return
 		}
+		cut()
+		select {
+		case _, ok := <-signals:
+			if !ok {
+				return
+			}
+		case <-time.After(lastReport):
+		}
+		os.Exit(exitInterrupted)
 	}()
 	return ctx, func() {
 		signal.Stop(signals)
 		close(signals)
 		cancel(nil)
+		cut()
 	}
 }
 

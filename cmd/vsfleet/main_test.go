@@ -1,16 +1,20 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
 )
 
@@ -78,5 +82,29 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// The first one ends what runs, the second one cuts the connections: what is
+// known by then is still said.
+func TestTwoInterrupts(t *testing.T) {
+	a := &app{}
+	ctx, stop := a.interruptible()
+	defer stop()
+	for _, ended := range []context.Context{ctx, a.access.Abort} {
+		if ended.Err() != nil {
+			t.Fatal("it ended too early")
+		}
+		if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-ended.Done():
+		case <-time.After(10 * time.Second):
+			t.Fatal("nothing ended")
+		}
+	}
+	if !errors.Is(context.Cause(ctx), fleet.ErrInterrupted) {
+		t.Error(context.Cause(ctx))
 	}
 }

@@ -119,6 +119,8 @@ func (p *progress) watch(e rollout.Event) {
 	case p.view == nil:
 	case e.Host == "":
 		p.view.Print("vsfleet", e.Message)
+	case e.Answered:
+		p.view.Detail(e.Host, "answered", 0, 0)
 	case e.Class != "":
 		p.view.End(view.Result{Host: e.Host, Class: class(e.Class)})
 	case e.Step == nil:

@@ -4,5 +4,8 @@
 // the context ends, nothing new is started and what runs is told; hosts that
 // were never begun say so.
 //
+// Each host may have only so much time ([Limits]), and results can be watched as
+// they come ([Watch]).
+//
 // [ExitCode] is the rule by which results become the exit code of vsfleet.
 package fanout

@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/transport"
@@ -37,6 +38,8 @@ type Node struct {
 	wire    *wire.Conn
 	ended   chan struct{} // closed when nothing more will be answered; err says why
 	err     error
+
+	givenUp atomic.Bool // an answer was not waited for
 
 	mu      sync.Mutex
 	last    int64
@@ -154,7 +157,7 @@ func call[R any](ctx context.Context, n *Node, method string, params any) (resul
 			return result, err
 		}
 	}
-	m, err = n.ask(ctx, m)
+	m, err = n.ask(ctx, m, method == api.MethodApply)
 	switch {
 	case err != nil:
 		return result, err
@@ -169,8 +172,9 @@ func call[R any](ctx context.Context, n *Node, method string, params any) (resul
 	return result, nil
 }
 
-// ask sends a request and gives what the host answers.
-func (n *Node) ask(ctx context.Context, m wire.Message) (wire.Message, error) {
+// ask sends a request and gives what the host answers. When ctx ends the host
+// is told; only with undo is there something to wait for.
+func (n *Node) ask(ctx context.Context, m wire.Message, undo bool) (wire.Message, error) {
 	answer := make(chan wire.Message, 1)
 	n.mu.Lock()
 	n.last++
@@ -196,6 +200,10 @@ func (n *Node) ask(ctx context.Context, m wire.Message) (wire.Message, error) {
 		return wire.Message{}, err
 	}
 	go n.send(wire.Message{Method: wire.MethodCancel, Params: cancel})
+	if !undo {
+		n.givenUp.Store(true)
+		return wire.Message{}, fmt.Errorf("%s: %w", n.conn.Name(), context.Cause(ctx))
+	}
 	select {
 	case m := <-answer:
 		return m, nil
@@ -313,6 +321,12 @@ func (n *Node) Terminal(ctx context.Context, args ...string) (exit int, err erro
 // Close ends vsnode on the host, which undoes what is under way; requests
 // without an answer fail. The connection stays.
 func (n *Node) Close() error {
+	if n.givenUp.Load() {
+		// What did not answer in time is not waited for again; on a link that
+		// stalls even the end of its input would wait.
+		go n.session.Close()
+		return nil
+	}
 	defer n.session.Close()
 	// Its input ends, and so does vsnode; one that ended before is no error.
 	if err := n.wire.Close(); err != nil && !errors.Is(err, io.EOF) {

@@ -39,17 +39,6 @@ func (f *Fleet) Guests(ctx context.Context, action Action, guests []inventory.In
 	return r.report()
 }
 
-// States asks hosts for what they have.
-func (f *Fleet) States(ctx context.Context, hosts []*inventory.Host) *Report {
-	r := f.start("", hosts)
-	defer r.close()
-	r.reach(ctx)
-	for _, h := range r.reached() {
-		r.done(h, OK)
-	}
-	return r.report()
-}
-
 // Each has every host do something that changes it and is not a step: do
 // returns what the host said of it.
 func (f *Fleet) Each(ctx context.Context, reason string, hosts []*inventory.Host, do func(context.Context, Node) (string, error)) *Report {

@@ -45,16 +45,3 @@ func TestGuests(t *testing.T) {
 		})
 	}
 }
-
-func TestStatesAsksForAllAndChangesNothing(t *testing.T) {
-	f := newFleet(t, "lab1", "lab2")
-	f.hosts["lab2"].unreachable = true
-	f.hosts["lab1"].state.Guests = []api.GuestState{there()}
-	r := f.fleet().States(within(t), f.inv.Hosts)
-	if got, want := classes(r), "lab1 ok, lab2 unreachable"; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	if len(r.Hosts[0].State.Guests) != 1 || f.hosts["lab1"].requests != 0 {
-		t.Errorf("lab1 has %d guests and was asked %d times", len(r.Hosts[0].State.Guests), f.hosts["lab1"].requests)
-	}
-}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -49,14 +50,20 @@ func holds(by api.Holder) string {
 // its state. Where another run has the lease, question waits for it at most so
 // long, and leaves h.busy behind.
 func (r *run) question(ctx context.Context, h *host, wait time.Duration) {
+	limit := r.Timeout
+	if limit > 0 {
+		limit += wait
+	}
+	within, cancel := fanout.Within(ctx, limit)
+	defer cancel()
 	if r.reason != "" && !h.leased {
-		answer, err := h.node.Lease(ctx, api.Lease{Wait: wait, Holder: api.Holder{
+		answer, err := h.node.Lease(within, api.Lease{Wait: wait, Holder: api.Holder{
 			Run: r.id, Owner: r.Owner, PID: os.Getpid(), Reason: r.reason,
 		}})
 		switch {
 		case err != nil:
 			h.busy = nil
-			r.fail(ctx, h, err)
+			r.fail(ctx, h, fanout.Late(within, err))
 			return
 		case !answer.Held:
 			h.busy = &answer.By
@@ -65,9 +72,11 @@ func (r *run) question(ctx context.Context, h *host, wait time.Duration) {
 		h.leased, h.busy = true, nil
 	}
 	var err error
-	if h.State, err = h.node.State(ctx); err != nil {
-		r.fail(ctx, h, err)
+	if h.State, err = h.node.State(within); err != nil {
+		r.fail(ctx, h, fanout.Late(within, err))
+		return
 	}
+	r.watch(Event{Host: h.Host, Answered: true})
 }
 
 // waitForLeases waits until the run has the leases of all hosts that it

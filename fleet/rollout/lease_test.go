@@ -123,7 +123,10 @@ func TestReadersNeedNoLease(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2")
 	f.hosts["lab1"].lease = api.Holder{Run: "0"}
 	fleet := f.fleet()
-	if got := classes(fleet.States(within(t), f.inv.Hosts)); got != "lab1 ok, lab2 ok" {
+	r := fleet.start("", f.inv.Hosts)
+	r.planned(within(t), images)
+	r.close()
+	if got := classes(r.report()); got != "lab1 changed, lab2 changed" {
 		t.Error(got)
 	}
 }

@@ -36,6 +36,7 @@ type Fleet struct {
 	Connect     func(context.Context, *inventory.Host) (Node, error)
 	Unreachable func(error) bool // tells "the host cannot be reached" from "it failed"
 	Forks       int              // hosts that are worked on at once
+	Timeout     time.Duration    // of a host's answer to what it has; 0: none
 	Watch       func(Event)      // may be nil; called by many goroutines
 
 	Owner    string        // who changes hosts: user@machine
@@ -47,6 +48,7 @@ type Event struct {
 	Host        string    // empty: the run as a whole
 	Step        *api.Step // nil: the host as a whole
 	Message     string
+	Answered    bool // the host has said what it has
 	Done, Total int64
 	Result      *api.StepResult // of Step, when the host has answered
 	Class       Class           // of the host, when it is done; else ""
@@ -159,10 +161,10 @@ func (r *run) watch(e Event) {
 // each works on hosts, so many at once; those that it does not come to before
 // ctx ends are left as they are.
 func (r *run) each(ctx context.Context, hosts []*host, do func(context.Context, *host)) {
-	fanout.Each(ctx, hosts, r.Forks, func(ctx context.Context, h *host) (struct{}, error) {
+	fanout.Each(ctx, hosts, fanout.Limits{Forks: r.Forks}, func(ctx context.Context, h *host) (struct{}, error) {
 		do(ctx, h)
 		return struct{}{}, nil
-	})
+	}, fanout.Watch[*host, struct{}]{})
 }
 
 // reach connects to the hosts and asks for their states; where they are to be
@@ -171,9 +173,11 @@ func (r *run) reach(ctx context.Context) {
 	r.each(ctx, r.hosts, func(ctx context.Context, h *host) {
 		h.begun = time.Now()
 		r.watch(Event{Host: h.Host, Message: "connect"})
-		node, err := r.Connect(ctx, h.from)
+		within, cancel := fanout.Within(ctx, r.Timeout)
+		defer cancel()
+		node, err := r.Connect(within, h.from)
 		if err != nil {
-			r.fail(ctx, h, err)
+			r.fail(ctx, h, fanout.Late(within, err))
 			return
 		}
 		h.node = node
@@ -190,10 +194,13 @@ func (r *run) reach(ctx context.Context) {
 // fail ends a host's part in the run before anything was changed on it.
 func (r *run) fail(ctx context.Context, h *host, err error) {
 	h.Err = err
+	var late *fanout.TimeoutError
 	switch {
 	case ctx.Err() != nil:
 		h.Err = context.Cause(ctx)
 		r.done(h, NotStarted)
+	case errors.As(err, &late): // it may be there and slow
+		r.done(h, Failed)
 	case r.Unreachable(err):
 		r.done(h, Unreachable)
 	default:

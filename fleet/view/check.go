@@ -25,21 +25,25 @@ type CheckRecord struct {
 	Detail   string      `json:"detail"`
 	Lost     string      `json:"lost"`
 	Cure     string      `json:"cure"`
+	Outcome
 }
 
-// Check prints what hosts lack, hosts that lack the same together, and how
-// many lack nothing that every guest needs.
-func Check(o Output, f Format, hosts []HostCheck) error {
-	var records []CheckRecord
-	for _, h := range hosts {
-		for _, r := range h.Rows {
-			records = append(records, CheckRecord{h.Host, r.Name, r.For, r.Required, r.Verdict, r.Detail, r.Lost, r.Cure})
-		}
+// CheckRecords are the features of a host, or, without an answer, why there is
+// none.
+func CheckRecords(h HostCheck, outcome Outcome) []CheckRecord {
+	if len(h.Rows) == 0 {
+		return []CheckRecord{{Host: h.Host, Verdict: api.Unknown, Outcome: outcome}}
 	}
-	return Write(o, f, records, func(w io.Writer) error { return o.writeCheck(w, hosts) })
+	var records []CheckRecord
+	for _, r := range h.Rows {
+		records = append(records, CheckRecord{h.Host, r.Name, r.For, r.Required, r.Verdict, r.Detail, r.Lost, r.Cure, outcome})
+	}
+	return records
 }
 
-func (o Output) writeCheck(w io.Writer, hosts []HostCheck) error {
+// CheckTable prints what hosts lack, hosts that lack the same together, and how
+// many lack nothing that every guest needs.
+func CheckTable(o Output, w io.Writer, hosts []HostCheck) error {
 	out := bufio.NewWriter(w)
 	var order []api.CheckRow // different ones; they are comparable
 	lacking := map[api.CheckRow][]string{}

@@ -12,17 +12,24 @@ import (
 
 // HostPlan is what would be done on one host.
 type HostPlan struct {
-	Host  string
-	Steps []api.Step
-	Err   error // why there is no plan
+	Host    string
+	Steps   []api.Step
+	Err     error // why there is no plan
+	Refused []RefusedGuest
+	Outcome Outcome // of the host; if it failed, why
 }
 
-// PlanRecord is a step in machine formats.
+// RefusedGuest is a guest that the host cannot have, and why.
+type RefusedGuest struct{ Name, Error string }
+
+// PlanRecord is a step in machine formats. A guest that is refused has one
+// without a step, and so has a host with neither.
 type PlanRecord struct {
 	Host string       `json:"host"`
 	Step api.StepKind `json:"step"`
 	Name string       `json:"name"` // of the guest or the image
 	Why  string       `json:"why"`
+	Outcome
 }
 
 // Plan prints what would change and why. Hosts that need the same are printed
@@ -40,7 +47,13 @@ func planRecords(plans []HostPlan) []PlanRecord {
 	var records []PlanRecord
 	for _, p := range plans {
 		for _, s := range p.Steps {
-			records = append(records, PlanRecord{Host: p.Host, Step: s.Kind, Name: subject(s), Why: s.Why})
+			records = append(records, PlanRecord{Host: p.Host, Step: s.Kind, Name: subject(s), Why: s.Why, Outcome: Outcome{Status: Planned}})
+		}
+		for _, r := range p.Refused {
+			records = append(records, PlanRecord{Host: p.Host, Name: r.Name, Outcome: Outcome{Failed, "refused", r.Error}})
+		}
+		if len(p.Steps)+len(p.Refused) == 0 {
+			records = append(records, PlanRecord{Host: p.Host, Outcome: p.Outcome})
 		}
 	}
 	return records

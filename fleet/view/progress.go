@@ -85,6 +85,17 @@ func (p *Progress) Detail(host, what string, done, total int64) {
 func (p *Progress) End(r Result) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.finish(r)
+	switch {
+	case r.Err != nil:
+		p.print(r.Host, string(r.Class)+": "+r.Err.Error())
+	case r.Class != OK:
+		p.print(r.Host, string(r.Class))
+	}
+}
+
+// finish takes a host out of those that are at work.
+func (p *Progress) finish(r Result) {
 	p.done++
 	for i, a := range p.current {
 		if a.host == r.Host {
@@ -95,12 +106,30 @@ func (p *Progress) End(r Result) {
 	if r.Class == Failed || r.Class == Unreachable {
 		p.failed++
 	}
-	switch {
-	case r.Err != nil:
-		p.print(r.Host, string(r.Class)+": "+r.Err.Error())
-	case r.Class != OK:
-		p.print(r.Host, string(r.Class))
+}
+
+// Asked begins to wait for the answer of a host, and Answered ends it. A log
+// hears of neither: the answers come on standard output.
+func (p *Progress) Asked(host string) { p.Detail(host, "", 0, 0) }
+
+// Answered ends the wait for a host.
+func (p *Progress) Answered(r Result) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.finish(r)
+}
+
+// Around writes what is not the progress's, above the status line where there
+// is one.
+func (p *Progress) Around(write func() error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.drawn == "" {
+		return write()
 	}
+	_, _ = io.WriteString(p.out, eraseLine) // see print
+	defer func() { _, _ = io.WriteString(p.out, p.drawn) }()
+	return write()
 }
 
 // Print writes a line of a host's above the status line.
@@ -150,7 +179,10 @@ func (p *Progress) status() string {
 	var b strings.Builder
 	b.WriteString(text)
 	for _, a := range p.current {
-		b.WriteString(" · " + Clean(a.host) + ": " + Clean(a.text))
+		b.WriteString(" · " + Clean(a.host))
+		if a.text != "" {
+			b.WriteString(": " + Clean(a.text))
+		}
 	}
 	return truncate(b.String(), p.out.Width()-1) // the last column would wrap the line
 }

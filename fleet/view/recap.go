@@ -19,6 +19,7 @@ const (
 	Failed      Class = "failed"
 	Unreachable Class = "unreachable"
 	Skipped     Class = "skipped" // the run was stopped before its turn
+	Planned     Class = "planned" // of a step: plan says what would be done
 )
 
 // classes in the order of a recap, and how it shows them.

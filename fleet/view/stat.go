@@ -17,7 +17,10 @@ import (
 type HostStat struct {
 	Host string
 	api.Stat
+	Outcome Outcome // of a host that did not, with no rows
 }
+
+func (h HostStat) failed() bool { return h.Outcome.Status != "" && h.Outcome.Status != OK }
 
 // StatOptions say how the fleet's counters are shown.
 type StatOptions struct {
@@ -59,6 +62,7 @@ type StatRecord struct {
 	InBytes    *uint64 `json:"inBytes,omitempty"`
 	OutPackets *uint64 `json:"outPackets,omitempty"`
 	OutBytes   *uint64 `json:"outBytes,omitempty"`
+	Outcome
 }
 
 // StatSum is a group of them.
@@ -72,6 +76,8 @@ type StatSum struct {
 	UserSeconds   float64 `json:"userSeconds"`
 	SysSeconds    float64 `json:"sysSeconds"`
 	UptimeSeconds float64 `json:"uptimeSeconds"` // of the oldest
+	Host          string  `json:"host"`          // that is missing in the sums; else empty
+	Outcome
 }
 
 // line is a row of the table: one guest, or a group.
@@ -93,9 +99,26 @@ func Stat(w io.Writer, f Format, hosts []HostStat, o StatOptions) error {
 		}
 	}
 	if o.By != nil {
-		return Write(w, f, statSums(lines), func(w io.Writer) error { return writeSums(w, o.By.Column, lines) })
+		return Write(w, f, statSums(lines, hosts), func(w io.Writer) error { return writeSums(w, o.By.Column, lines) })
 	}
-	return Write(w, f, statRecords(lines), func(w io.Writer) error { return writeLines(w, lines, len(hosts)) })
+	records := statRecords(lines)
+	answered := 0
+	for _, h := range hosts {
+		if h.failed() {
+			records = append(records, StatRecords(h)...)
+		} else {
+			answered++
+		}
+	}
+	return Write(w, f, records, func(w io.Writer) error { return writeLines(w, lines, answered) })
+}
+
+// StatRecords are the counters of one host, or why there are none.
+func StatRecords(h HostStat) []StatRecord {
+	if h.failed() {
+		return []StatRecord{{Host: h.Host, Outcome: h.Outcome}}
+	}
+	return statRecords(statLines([]HostStat{h}, nil))
 }
 
 func statLines(hosts []HostStat, by *Grouping) []line {
@@ -230,7 +253,8 @@ func statRecords(lines []line) []StatRecord {
 		r := StatRecord{
 			Host: l.label, Context: l.Context, Name: l.Name, Processes: l.Processes,
 			VSZBytes: l.VSZ, RSSBytes: l.RSS,
-			UserSeconds: seconds(l.User), SysSeconds: seconds(l.Sys), UptimeSeconds: seconds(l.Uptime),
+			UserSeconds: Seconds(l.User), SysSeconds: Seconds(l.Sys), UptimeSeconds: Seconds(l.Uptime),
+			Outcome: Outcome{Status: OK},
 		}
 		if t := l.Traffic; t != nil {
 			r.InPackets, r.InBytes = new(t.V4In.Packets+t.V6In.Packets), new(t.V4In.Bytes+t.V6In.Bytes)
@@ -241,18 +265,24 @@ func statRecords(lines []line) []StatRecord {
 	return records
 }
 
-func statSums(lines []line) []StatSum {
+func statSums(lines []line, hosts []HostStat) []StatSum {
 	sums := make([]StatSum, 0, len(lines))
 	for _, l := range lines {
 		sums = append(sums, StatSum{
 			Group: l.label, Hosts: l.hosts, Guests: l.guests, Processes: l.Processes,
 			VSZBytes: l.VSZ, RSSBytes: l.RSS,
-			UserSeconds: seconds(l.User), SysSeconds: seconds(l.Sys), UptimeSeconds: seconds(l.Uptime),
+			UserSeconds: Seconds(l.User), SysSeconds: Seconds(l.Sys), UptimeSeconds: Seconds(l.Uptime),
+			Outcome: Outcome{Status: OK},
 		})
+	}
+	for _, h := range hosts {
+		if h.failed() {
+			sums = append(sums, StatSum{Host: h.Host, Outcome: h.Outcome})
+		}
 	}
 	return sums
 }
 
-// seconds are cut to milliseconds: what is below is noise, and would make
-// records long.
-func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
+// Seconds returns a time as records have it, cut to microseconds: what is below
+// is noise, and would make records long.
+func Seconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1e6 }

@@ -18,9 +18,10 @@ func fleet() []HostStat {
 	traffic := row(120, "www", 3, 60, 5*time.Minute)
 	traffic.Traffic = &api.Traffic{V4In: api.Count{Packets: 10, Bytes: 1000}, V6In: api.Count{Packets: 1, Bytes: 80}, V4Out: api.Count{Packets: 7, Bytes: 90000}}
 	return []HostStat{
-		{"web01", api.Stat{Rows: []api.StatRow{row(0, "root server", 71, 1127, 2*time.Hour), traffic, row(125, "mail", 2, 8, time.Second)}}},
-		{"web02", api.Stat{Rows: []api.StatRow{row(0, "root server", 70, 1000, time.Hour), row(120, "www", 4, 80, 6*time.Minute)}}},
-		{"db-long-name.example.net", api.Stat{Rows: []api.StatRow{row(0, "root server", 69, 900, 48*time.Hour), row(49151, "sql\x1b[2J", 12, 4000, 100*time.Hour)}}},
+		{Host: "web01", Stat: api.Stat{Rows: []api.StatRow{row(0, "root server", 71, 1127, 2*time.Hour), traffic, row(125, "mail", 2, 8, time.Second)}}},
+		{Host: "web02", Stat: api.Stat{Rows: []api.StatRow{row(0, "root server", 70, 1000, time.Hour), row(120, "www", 4, 80, 6*time.Minute)}}},
+		{Host: "db-long-name.example.net", Stat: api.Stat{Rows: []api.StatRow{row(0, "root server", 69, 900, 48*time.Hour), row(49151, "sql\x1b[2J", 12, 4000, 100*time.Hour)}}},
+		{Host: "web03", Outcome: Outcome{Unreachable, "unreachable", "connection refused"}},
 	}
 }
 

@@ -215,9 +215,9 @@ func plans() []HostPlan {
 			{Kind: api.StepDelete, Name: "older", Why: "the inventory says absent"},
 			{Kind: api.StepDelete, Name: "oldest", Why: "the inventory says absent"},
 		}},
-		{Host: "db2"},
-		{Host: "db3"},
-		{Host: "db4", Err: errors.New("connection refused")},
+		{Host: "db2", Outcome: Outcome{Status: OK}},
+		{Host: "db3", Outcome: Outcome{Status: OK}},
+		{Host: "db4", Err: errors.New("connection refused"), Outcome: Outcome{Unreachable, "unreachable", "connection refused"}},
 	}
 }
 
@@ -264,6 +264,17 @@ func TestCheck(t *testing.T) {
 		{"web02", api.Check{Rows: []api.CheckRow{ok, ports, lsm}}},
 		{"db1", api.Check{Rows: []api.CheckRow{ok, userns}}},
 	}
-	golden(t, "check", func(w io.Writer) error { return Check(Plain(w), AsTable, hosts) })
-	golden(t, "check-ndjson", func(w io.Writer) error { return Check(Plain(w), AsNDJSON, hosts) })
+	golden(t, "check", func(w io.Writer) error { return CheckTable(Plain(w), w, hosts) })
+	golden(t, "check-ndjson", func(w io.Writer) error {
+		records := NewRecords[CheckRecord](w, AsNDJSON, 3)
+		for i, h := range hosts {
+			if err := records.Put(i, CheckRecords(h, Outcome{Status: OK})...); err != nil {
+				return err
+			}
+		}
+		if err := records.Put(0, CheckRecords(HostCheck{Host: "db2"}, Outcome{Failed, "timeout", "no end after 5s"})...); err != nil {
+			return err
+		}
+		return records.Close(nil)
+	})
 }

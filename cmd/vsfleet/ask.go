@@ -1,0 +1,71 @@
+package main
+
+import (
+	"io"
+	"sync"
+
+	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/rollout"
+	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/inventory"
+)
+
+// asking shows whom a command waits for. Only a terminal sees it.
+func (a *app) asking(n int) *view.Progress {
+	if a.quiet || !a.stderr.Terminal {
+		return view.NewProgress(view.Plain(io.Discard), n)
+	}
+	return view.NewProgress(a.stderr, n)
+}
+
+// follow is the watch of a question: it keeps the progress, and hands each
+// result on as it comes, in a place for it. The first error of each counts.
+func follow[H, V any](p *view.Progress, name func(H) string, failed *error, each func(i int, r fanout.Result[H, V]) error) fanout.Watch[H, V] {
+	return fanout.Watch[H, V]{
+		Begin: func(h H) { p.Asked(name(h)) },
+		End: func(i int, r fanout.Result[H, V]) {
+			p.Answered(view.Result{Host: name(r.Host), Class: outcomeOf(r.Status, r.Err).Status})
+			if err := p.Around(func() error { return each(i, r) }); err != nil && *failed == nil {
+				*failed = err
+			}
+		},
+	}
+}
+
+// ask asks hosts a question and prints the records of each answer, those that
+// have none with the reason.
+func ask[V, R any](a *app, hosts []*inventory.Host, question func(fleet.Watch[V]) fleet.Answers[V],
+	record func(h *inventory.Host, v V, o view.Outcome) []R, table func(w io.Writer, answers fleet.Answers[V]) error,
+) (fleet.Answers[V], error) {
+	var failed error
+	progress := a.asking(len(hosts))
+	records := view.NewRecords[R](a.stdout, a.output, len(hosts))
+	answers := question(follow(progress, func(h *inventory.Host) string { return h.Name }, &failed,
+		func(i int, r fanout.Result[*inventory.Host, V]) error {
+			return records.Put(i, record(r.Host, r.Value, outcomeOf(r.Status, r.Err))...)
+		}))
+	progress.Close()
+	if failed == nil {
+		failed = records.Close(func(w io.Writer) error { return table(w, answers) })
+	}
+	return answers, failed
+}
+
+// answers makes a run that only asks show whom it waits for.
+func answers(p *view.Progress) func(rollout.Event) {
+	var mu sync.Mutex
+	answered := map[string]bool{}
+	return func(e rollout.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case answered[e.Host]:
+		case e.Answered, e.Class != "":
+			answered[e.Host] = true
+			p.Answered(view.Result{Host: e.Host, Class: class(e.Class)})
+		default:
+			p.Asked(e.Host)
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/inventory"
+)
+
+// screen is an output that tells when something is on it.
+type screen struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	wants string
+	seen  chan struct{}
+}
+
+func (s *screen) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text.Write(b)
+	if s.wants != "" && strings.Contains(s.text.String(), s.wants) {
+		s.wants = ""
+		close(s.seen)
+	}
+	return len(b), nil
+}
+
+// A command that takes long on one host: lab3 ends only when what the others
+// said is on the screen, or after its time, or after Ctrl-C.
+func TestASlowHostHidesNoOther(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		format   view.Format
+		terminal bool
+		timeout  time.Duration
+		wants    string // before lab3 ends; empty: nothing can be wanted
+		ctrlC    bool
+		ends     []string
+		exit     int
+	}{
+		{name: "on a terminal, those that say the same together", format: view.AsTable, terminal: true, wants: "lab[1-2]:\n  hello\n",
+			ends: []string{"lab3:\n  late\n"}, exit: 0},
+		{name: "as ndjson", format: view.AsNDJSON, wants: `"host":"lab2"`, ends: []string{`"host":"lab3"`, `"stdout":"late\n"`}, exit: 0},
+		{name: "in a pipe after its time, with what it said until then", format: view.AsTable, timeout: 50 * time.Millisecond,
+			ends: []string{"lab[1-2]:\n  hello\nlab3 (not to its end):\n  so far\n", "no end after 50ms"}, exit: 2},
+		{name: "as json after its time", format: view.AsJSON, timeout: 50 * time.Millisecond,
+			ends: []string{`"host": "lab1"`, `"exit": null`, `"class": "timeout"`, `"stdout": "so far\n"`}, exit: 2},
+		{name: "as json after Ctrl-C", format: view.AsJSON, ctrlC: true,
+			ends: []string{`"host": "lab1"`, `"class": "interrupted"`, `"stdout": "so far\n"`}, exit: 130},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			out := &screen{wants: row.wants, seen: make(chan struct{})}
+			a := &app{output: row.format, forks: 3}
+			a.access.Timeout = row.timeout
+			a.stdout = view.Output{Writer: out, Terminal: row.terminal, Width: func() int { return 80 }}
+			a.stderr = view.Plain(out)
+			var others sync.WaitGroup
+			others.Add(2)
+			do := func(ctx context.Context, c fleet.Command, _ io.Reader, stdout, _ io.Writer) (int, error) {
+				if c.Host.Name != "lab3" {
+					defer others.Done()
+					_, err := fmt.Fprintln(stdout, "hello")
+					return 0, err
+				}
+				if row.wants != "" {
+					select {
+					case <-out.seen:
+					case <-time.After(20 * time.Second):
+						return 0, errors.New("what the others said was not shown")
+					}
+					_, err := fmt.Fprintln(stdout, "late")
+					return 0, err
+				}
+				fmt.Fprintln(stdout, "so far")
+				others.Wait()
+				if row.ctrlC {
+					cancel(fleet.ErrInterrupted)
+				}
+				<-ctx.Done()
+				return -1, errors.New("the connection is closed")
+			}
+			var commands []fleet.Command
+			for _, name := range []string{"lab1", "lab2", "lab3"} {
+				commands = append(commands, fleet.Command{Host: &inventory.Host{Name: name}})
+			}
+			err := a.run(ctx, commands, do)
+			var exit exitStatus
+			if err != nil && !errors.As(err, &exit) || int(exit) != row.exit {
+				t.Errorf("%v, want exit status %d", err, row.exit)
+			}
+			for _, text := range row.ends {
+				if got := out.text.String(); !strings.Contains(got, text) {
+					t.Errorf("%q is missing in:\n%s", text, got)
+				}
+			}
+		})
+	}
+}
