@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -66,7 +67,40 @@ func (h *Host) State(ctx context.Context) (api.State, error) {
 }
 
 // Check is whether this machine is able.
-func (h *Host) Check(ctx context.Context) (api.Check, error) { return check.Run(ctx) }
+func (h *Host) Check(ctx context.Context) (api.Check, error) { return Check(ctx, h.Guests) }
+
+// Check is whether this machine is able to run guests, those that it has.
+func Check(ctx context.Context, guests *guest.Host) (api.Check, error) {
+	c, err := check.Run(ctx)
+	if err != nil {
+		return c, err
+	}
+	row := api.CheckRow{Name: "configurations", For: "what the guests' directories say", Verdict: api.Yes}
+	states, err := guests.States(ctx)
+	var bad, odd []string
+	for _, g := range states {
+		refusing := api.Refusing(g.Unread)
+		switch {
+		case g.Problem != "":
+			bad = append(bad, fmt.Sprintf("guest %s: %s", g.Name, g.Problem))
+		case len(refusing) > 0:
+			bad = append(bad, fmt.Sprintf("guest %s: %s", g.Name, strings.Join(api.Explain(refusing), "; ")))
+		case len(g.Unread) > 0:
+			odd = append(odd, g.Name)
+		}
+	}
+	switch {
+	case err != nil:
+		row.Verdict, row.Detail = api.Unknown, err.Error()
+	case bad != nil:
+		row.Verdict, row.Detail = api.No, strings.Join(bad, "; ")
+		row.Lost, row.Cure = "these guests do not start", "docs/linux-vserver.md has a word for each file"
+	case odd != nil:
+		row.Detail = "has files without effect (vserver NAME status): " + strings.Join(odd, ", ")
+	}
+	c.Rows = append(c.Rows, row)
+	return c, nil
+}
 
 // Stat is what the machine and its guests use.
 func (h *Host) Stat(ctx context.Context) (api.Stat, error) {

@@ -194,6 +194,11 @@ func guestTable(w io.Writer, records []guestRecord) error {
 		if r.Problem != "" {
 			status += " (" + r.Problem + ")"
 		}
+		if refusing := api.Refusing(r.Unread); len(refusing) > 0 {
+			status += " (does not start: " + strings.Join(api.Explain(refusing), "; ") + ")"
+		} else if n := len(r.Unread); n > 0 {
+			status += fmt.Sprintf(" (%d of its files have no effect: -o json names them)", n)
+		}
 		if r.Status == api.Running && !r.Started.IsZero() {
 			up = view.Duration(time.Since(r.Started))
 		}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -69,23 +71,32 @@ func (a *app) ask(ctx context.Context, q question) error {
 	}
 }
 
-// sayForeign names the guests that the inventory does not know.
+// sayForeign names the guests that the inventory does not know, and what the
+// hosts do not honour of the configuration of others.
 func (a *app) sayForeign(report *rollout.Report) {
 	if a.quiet {
 		return
 	}
-	hosts := map[string][]string{} // by guest
+	hosts := map[string][]string{} // by what is to be said
 	var order []string
+	say := func(host, text string) {
+		if hosts[text] == nil {
+			order = append(order, text)
+		}
+		hosts[text] = append(hosts[text], host)
+	}
 	for _, h := range report.Hosts {
 		for _, guest := range h.Plan.Foreign {
-			if hosts[guest] == nil {
-				order = append(order, guest)
+			say(h.Host, "guest "+guest+" is not in the inventory: left alone")
+		}
+		for _, guest := range slices.Sorted(maps.Keys(h.Plan.Unread)) {
+			for _, line := range api.Explain(h.Plan.Unread[guest]) {
+				say(h.Host, "guest "+guest+": not honoured: "+line)
 			}
-			hosts[guest] = append(hosts[guest], h.Host)
 		}
 	}
-	for _, guest := range order {
-		fmt.Fprintf(a.stderr, "%s: guest %s is not in the inventory: left alone\n", view.Clean(nodeset.Fold(hosts[guest])), view.Clean(guest))
+	for _, text := range order {
+		fmt.Fprintf(a.stderr, "%s: %s\n", view.Clean(nodeset.Fold(hosts[text])), view.Clean(text))
 	}
 }
 

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/vsfleet/vsfleet/node"
 	"github.com/vsfleet/vsfleet/node/check"
+	"github.com/vsfleet/vsfleet/node/guest"
 	nodeimage "github.com/vsfleet/vsfleet/node/image"
 	"github.com/vsfleet/vsfleet/node/serve"
 	"github.com/vsfleet/vsfleet/node/stat"
@@ -46,7 +48,7 @@ func checkHost(ctx context.Context, args []string) error {
 	if err := flags(fs, args, 0, 0); err != nil {
 		return err
 	}
-	c, err := check.Run(ctx)
+	c, err := node.Check(ctx, &guest.Host{Paths: guest.DefaultPaths()})
 	if err != nil {
 		return err
 	}

@@ -222,6 +222,17 @@ func (v verb) status() error {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		for _, line := range api.Explain(st.Unread) {
+			fmt.Printf("Not honoured: %s\n", line)
+		}
+		if len(api.Refusing(st.Unread)) > 0 {
+			fmt.Printf("It does not start like this: see docs/linux-vserver.md, or name these files in %s/ignore\n", v.h.Guests.Dir(v.name))
+		}
+		if st.Problem != "" {
+			fmt.Printf("Its configuration cannot be used: %s\n", st.Problem)
+		}
+	}()
 	if st.Status != api.Running {
 		fmt.Printf("Vserver '%s' is stopped\n", v.name)
 		if e := st.Ended; e != nil {

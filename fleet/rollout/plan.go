@@ -17,6 +17,8 @@ type Plan struct {
 	Steps   []api.Step
 	Refused []Refusal // guests that the host cannot have as the inventory wants them
 	Foreign []string  // guests of the host that the inventory does not know
+	// Unread is what is in the configuration of guests and has no effect.
+	Unread map[string][]api.Unread
 
 	// waits says which guests' steps lack the ID of an image, and its key:
 	// the host does not have it yet.
@@ -38,7 +40,7 @@ type Refusal struct {
 // from is not its matter: guests whose image is missing have steps without an
 // image's ID until it is there.
 func Make(host *inventory.Host, state api.State, images func(name string) *inventory.Image) Plan {
-	p := Plan{waits: map[string]string{}}
+	p := Plan{waits: map[string]string{}, Unread: map[string][]api.Unread{}}
 	known := map[string]bool{}
 	for _, want := range host.Guests {
 		known[want.Name] = true
@@ -81,6 +83,13 @@ func Make(host *inventory.Host, state api.State, images func(name string) *inven
 		var now *api.GuestState
 		if there {
 			now = &state.Guests[i]
+			if refusing := api.Refusing(now.Unread); len(refusing) > 0 && now.Status != api.Running && want.State == inventory.Running {
+				p.refuse(want.Name, fmt.Errorf("it would not start: its configuration on the host says what cannot be had: %s", strings.Join(api.Explain(refusing), "; ")))
+				continue
+			}
+			if len(now.Unread) > 0 {
+				p.Unread[want.Name] = now.Unread
+			}
 		}
 		if g.Image = choose(state.Images, spec, now); g.Image == "" {
 			p.await(want.Name, spec)
@@ -99,7 +108,7 @@ func Make(host *inventory.Host, state api.State, images func(name string) *inven
 // the plan already. What else two guests can clash in the host refuses, before it
 // stops anything.
 func stranger(g api.Guest, strangers map[int]string) error {
-	if name := strangers[g.Context]; name != "" {
+	if name := strangers[g.Context]; name != "" && g.Context != 0 {
 		return fmt.Errorf("context %d is guest %s's, which is on the host and not in the inventory: give that one state: absent there, or another context", g.Context, name)
 	}
 	return nil

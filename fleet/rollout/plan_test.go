@@ -421,6 +421,39 @@ func TestMakeLeavesUnknownGuestsAlone(t *testing.T) {
 	}
 }
 
+func TestMakeSaysWhatAHostDoesNotHonour(t *testing.T) {
+	hook := api.Unread{File: "scripts/pre-start", Why: "hooks are not run"}
+	disk := api.Unread{File: "fstab:3", Why: "a guest mounts no ext4", Refuses: true}
+	for _, row := range []struct {
+		name    string
+		unread  []api.Unread
+		running bool
+		refused bool
+	}{
+		{"what has no effect is said", []api.Unread{hook}, false, false},
+		{"what keeps a stopped guest from starting refuses it", []api.Unread{hook, disk}, false, true},
+		{"a guest that runs is left as it is", []api.Unread{hook, disk}, true, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			have := there()
+			have.Status, have.Unread = api.Stopped, row.unread
+			if row.running {
+				have.Status = api.Running
+			}
+			p := Make(&inventory.Host{Guests: []*inventory.Guest{www()}}, state(have), images)
+			if row.refused {
+				if len(p.Steps) != 0 || len(p.Refused) != 1 || !strings.Contains(p.Refused[0].Err.Error(), "fstab:3: a guest mounts no ext4") {
+					t.Errorf("steps %v, refused %v", p.Steps, p.Refused)
+				}
+				return
+			}
+			if len(p.Refused) != 0 || !reflect.DeepEqual(p.Unread["www"], row.unread) {
+				t.Errorf("refused %v, without effect %v", p.Refused, p.Unread)
+			}
+		})
+	}
+}
+
 func TestSize(t *testing.T) {
 	for n, want := range map[int64]string{0: "", 1: "1", 1024: "1K", 1536: "1536", 512 << 20: "512M", 3 << 30: "3G", 1 << 40: "1T"} {
 		if got := size(n); got != want {

@@ -135,9 +135,8 @@ type GuestState struct {
 	// Runs is what a running guest goes by, where that is not what is
 	// configured: the rest comes with a restart.
 	Runs *Guest `json:"runs,omitempty"`
-	// Unknown are files of the configuration that vsnode does not know, as
-	// paths below it; they are left alone.
-	Unknown []string `json:"unknown,omitempty"`
+	// Unread is what its configuration says and has no effect.
+	Unread  []Unread `json:"unread,omitempty"`
 	Problem string   `json:"problem,omitempty"` // why the configuration cannot be used
 }
 

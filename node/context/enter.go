@@ -27,6 +27,7 @@ type Command struct {
 	// becomes the controlling terminal of a new session.
 	Stdin, Stdout, Stderr *os.File
 	Terminal              bool
+	Attributes
 }
 
 // User is who a program runs as, in ids of the guest.
@@ -79,7 +80,7 @@ func Exec(cmd Command) (*Running, error) {
 		pipe *os.File
 	}
 	c, err := onOwnThread(func() (c child, err error) {
-		if err := ordinaryThread(); err != nil {
+		if err := ordinaryThread(cmd.Nice); err != nil {
 			return c, err
 		}
 		// A process is born into a pid namespace, and cannot join one.
@@ -106,7 +107,7 @@ func Exec(cmd Command) (*Running, error) {
 func enterScript(cmd Command, pidfd int) (*script, error) {
 	s := newScript()
 	s.call("become undumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-	s.ordinaryLimits()
+	s.ordinaryLimits(cmd.Attributes)
 	flags := namespaces&^unix.CLONE_NEWPID | unix.CLONE_NEWCGROUP
 	if cmd.PrivateNet {
 		flags |= unix.CLONE_NEWNET
@@ -130,7 +131,7 @@ func enterScript(cmd Command, pidfd int) (*script, error) {
 		return nil, err
 	}
 	s.become(cmd.User.UID, cmd.User.GID, cmd.User.Groups)
-	s.ordinary()
+	s.ordinary(cmd.Attributes)
 	dir := cmd.Dir
 	if dir == "" {
 		dir = "/"

@@ -60,6 +60,27 @@ func limits(processes int64) [rlimits]unix.Rlimit {
 	return list
 }
 
+// limits are those of a guest, with what its configuration says.
+func (a Attributes) limits(processes int64) [rlimits]unix.Rlimit {
+	list := limits(processes)
+	for which, limit := range a.Rlimits {
+		list[which] = limit
+	}
+	return list
+}
+
+// first are the limits of a process until the guest's program comes.
+func (a Attributes) first(processes int64) [rlimits]unix.Rlimit {
+	list := a.limits(processes)
+	files := &list[unix.RLIMIT_NOFILE]
+	files.Cur, files.Max = max(files.Cur, leastFiles), max(files.Max, leastFiles)
+	return list
+}
+
+// leastFiles may be open until the guest's program comes, however few that may
+// open itself.
+const leastFiles = 1024
+
 // mayRaiseLimits reports whether this process has CAP_SYS_RESOURCE.
 func mayRaiseLimits() bool {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -70,9 +91,9 @@ func mayRaiseLimits() bool {
 // ordinaryThread gives the calling thread what its children inherit and only
 // the host's root may raise: scheduler, priority, processors, class of input and
 // output; and the slack of timers.
-func ordinaryThread() error {
-	// SCHED_OTHER with nice 0, not reset in children.
-	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr}, 0); err != nil {
+func ordinaryThread(nice int) error {
+	// SCHED_OTHER, not reset in children.
+	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Nice: int32(nice)}, 0); err != nil {
 		return fmt.Errorf("set scheduler: %w", err)
 	}
 	// The kernel takes away those that there are not, and those that cpuset.cpus forbids.
@@ -96,9 +117,13 @@ func ordinaryThread() error {
 // ordinary adds what every process may set for itself: the mask of new files,
 // the personality (setarch), and what is done at signals, of which clone3 leaves
 // the ignored ones ignored (nohup).
-func (s *script) ordinary() {
+func (s *script) ordinary(a Attributes) {
 	s.call("set umask", unix.SYS_UMASK, 0o022)
 	s.call("set personality", unix.SYS_PERSONALITY, 0)
+	if limit, given := a.Rlimits[unix.RLIMIT_NOFILE]; given {
+		s.keep = append(s.keep, &limit)
+		s.call("limit open files", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, unsafe.Pointer(&limit), 0)
+	}
 	byDefault := new([4]uint64) // struct sigaction of the kernel
 	s.keep = append(s.keep, byDefault)
 	for sig := 1; sig <= 64; sig++ {
@@ -110,8 +135,8 @@ func (s *script) ordinary() {
 
 // ordinaryLimits adds the limits and the weight for the killer of the kernel
 // that is out of memory, to a process that still is the host's root's.
-func (s *script) ordinaryLimits() {
-	list := limits(0)
+func (s *script) ordinaryLimits(a Attributes) {
+	list := a.first(0)
 	s.keep = append(s.keep, &list)
 	for which := range list {
 		s.call("set limits", unix.SYS_PRLIMIT64, 0, which, unsafe.Pointer(&list[which]), 0)
@@ -122,8 +147,8 @@ func (s *script) ordinaryLimits() {
 
 // limitProcess does the same to a process from outside. While it shares this
 // one's memory the kernel gives both the same oom_score_adj.
-func limitProcess(pid int, processes int64) error {
-	list := limits(processes)
+func limitProcess(pid int, processes int64, a Attributes) error {
+	list := a.first(processes)
 	for which := range list {
 		if err := unix.Prlimit(pid, which, &list[which], nil); err != nil {
 			return fmt.Errorf("set limits of process %d: %w", pid, err)
@@ -144,10 +169,11 @@ var limiting sync.Mutex
 
 // withUserLimits runs f, which forks, with those limits. Only the soft ones
 // count, and only they can be set back without CAP_SYS_RESOURCE.
-func withUserLimits(processes int64, f func() error) (err error) {
+func withUserLimits(processes int64, a Attributes, f func() error) (err error) {
 	limiting.Lock()
 	defer limiting.Unlock()
-	list := limits(processes)
+	list := a.limits(processes)
+	list[unix.RLIMIT_NPROC] = limits(processes)[unix.RLIMIT_NPROC] // a's is of one user
 	for _, which := range userLimits {
 		var old unix.Rlimit
 		if err := unix.Prlimit(0, which, nil, &old); err != nil {

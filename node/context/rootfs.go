@@ -90,19 +90,31 @@ func siblings(a, b string) (dir, aName, bName string, err error) {
 // into userns (mount_setattr(2), kernel 5.12). Not recursive: what the host has
 // mounted below is not for the guest.
 func idmapped(path string, userns *os.File, attrs uint64) (*os.File, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	return idmappedAt(unix.AT_FDCWD, path, path, userns, attrs, false)
+}
+
+// idmappedAt is idmapped of a path below dir; name is what errors call it.
+func idmappedAt(dir int, path, name string, userns *os.File, attrs uint64, recursive bool) (*os.File, error) {
+	flags := uint(unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(dir, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|flags)
 	if err != nil {
-		return nil, fmt.Errorf("open tree %s: %w", path, err)
+		return nil, fmt.Errorf("open tree %s: %w", name, err)
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | attrs, Userns_fd: uint64(userns.Fd()), Propagation: unix.MS_PRIVATE}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+	if attrs&unix.MOUNT_ATTR__ATIME != 0 {
+		attr.Attr_clr = unix.MOUNT_ATTR__ATIME // its modes exclude each other
+	}
+	if err := unix.MountSetattr(fd, "", flags, &attr); err != nil {
 		unix.Close(fd)
 		if errors.Is(err, unix.EINVAL) {
-			return nil, fmt.Errorf("idmap %s: %w: its filesystem takes no idmapped mounts (ext4, xfs, btrfs and tmpfs do; see vsnode check)", path, err)
+			return nil, fmt.Errorf("idmap %s: %w: its filesystem takes no idmapped mounts (ext4, xfs, btrfs and tmpfs do; see vsnode check)", name, err)
 		}
-		return nil, fmt.Errorf("idmap %s: %w", path, err)
+		return nil, fmt.Errorf("idmap %s: %w", name, err)
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // fsMount makes a detached mount of a new filesystem with the given pairs of

@@ -36,7 +36,7 @@ type script struct {
 func newScript() *script { return new(script) }
 
 const (
-	maxCells = 64
+	maxCells = 192     // 32 mounts of a configuration, and what every guest has
 	status   = cell(0) // of the pipe to the parent
 )
 

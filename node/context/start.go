@@ -19,6 +19,7 @@ import (
 type Spec struct {
 	XID      int
 	Hostname string
+	Domain   string // NIS domain name; empty: the kernel's "(none)"
 	Root     Root
 	Cgroup   *os.File // the guest's fresh cgroup: it is born in it (CLONE_INTO_CGROUP, kernel 5.7)
 	// PrivateNet gives the guest a network namespace of its own, and with it
@@ -33,6 +34,23 @@ type Spec struct {
 	Argv      []string // Argv[0] is looked for in the guest, along Env's PATH if it has no slash
 	Env       []string
 	Console   *os.File // standard output and error
+	Mounts    []Mount
+	Sysctls   []Sysctl
+	Attributes
+}
+
+// Attributes are what a program inherits from the one that starts it.
+type Attributes struct {
+	Nice    int
+	Rlimits map[int]unix.Rlimit // by RLIMIT_*
+}
+
+// Sysctl is a setting that is written from inside: what the guest's root may not
+// write fails.
+type Sysctl struct {
+	Line  string // of the configuration that asks for it, for errors
+	Path  string // below /proc/sys
+	Value string
 }
 
 // Process is a process that was started in a guest.
@@ -90,8 +108,11 @@ func Start(ctx context.Context, sp Spec) (Process, error) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		rights := unix.UnixRights(int(fds[0].Fd()), int(fds[1].Fd()), int(fds[2].Fd()))
-		if err := unix.Sendmsg(int(ours.Fd()), []byte{1}, rights, nil, 0); err != nil && !errors.Is(err, unix.EPIPE) {
+		var rights []int
+		for _, f := range fds {
+			rights = append(rights, int(f.Fd()))
+		}
+		if err := unix.Sendmsg(int(ours.Fd()), []byte{1}, unix.UnixRights(rights...), nil, 0); err != nil && !errors.Is(err, unix.EPIPE) {
 			return fmt.Errorf("send mounts to process %d: %w", pid, err)
 		}
 		return nil
@@ -144,7 +165,12 @@ func (sp Spec) mounts(pid int) (fds []*os.File, err error) {
 		closeAll([]*os.File{root, sys})
 		return nil, fmt.Errorf("make /dev: %w", err)
 	}
-	return []*os.File{root, sys, dev}, nil
+	bound, err := binds(sp.Mounts, userns)
+	if err != nil {
+		closeAll([]*os.File{root, sys, dev})
+		return nil, err
+	}
+	return append([]*os.File{root, sys, dev}, bound...), nil
 }
 
 // explain adds to the commonest reasons why nothing runs.
@@ -154,6 +180,10 @@ func explain(err error) error {
 		return err
 	}
 	switch dir, isMount := strings.CutPrefix(st.What, "mount "); {
+	case st.Errno == unix.ENOENT && strings.HasPrefix(st.What, "find "):
+		return fmt.Errorf("%w in the guest: make it there first", err)
+	case isMount && (st.Errno == unix.ENOTDIR || st.Errno == unix.EINVAL) && strings.HasSuffix(st.What, ")"):
+		return fmt.Errorf("%w: a directory goes onto a directory, a file onto a file", err)
 	case st.Errno == unix.ENOENT && strings.HasPrefix(st.What, "run "):
 		return fmt.Errorf("%w: the guest has no such program (or not the interpreter or loader that it names)", err)
 	case isMount && (st.Errno == unix.EINVAL || st.Errno == unix.ENOTDIR):
@@ -171,6 +201,9 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	s.call("become session leader", unix.SYS_SETSID)
 	s.becomeRoot()
 	s.call("set host name", unix.SYS_SETHOSTNAME, sp.Hostname, len(sp.Hostname))
+	if sp.Domain != "" {
+		s.call("set domain name", unix.SYS_SETDOMAINNAME, sp.Domain, len(sp.Domain))
+	}
 	// Mounts that the host makes from now on are not the guest's.
 	s.call("make mounts private", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
 
@@ -187,7 +220,14 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	shm := s.filesystem("tmpfs", noexec|unix.MOUNT_ATTR_NODEV, "mode", "1777")
 	mqueue := s.filesystem("mqueue", noexec|unix.MOUNT_ATTR_NODEV)
 
-	root, sys, dev := s.receive(sock)
+	bound := 0
+	for _, m := range sp.Mounts {
+		if m.Source != "" {
+			bound++
+		}
+	}
+	sent := s.receive(sock, 3+bound)
+	root, sys, dev := sent[0], sent[1], sent[2]
 	attach := func(what string, from, dir cell, name string) {
 		s.call(what, unix.SYS_MOVE_MOUNT, from, "", dir, name, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	}
@@ -215,6 +255,11 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	s.call("pivot root", unix.SYS_PIVOT_ROOT, ".", ".")
 	s.call("leave the host's root", unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
 	s.call("enter /", unix.SYS_CHDIR, "/")
+	s.mounts(sp.Mounts, sent[3:])
+	for _, c := range sp.Sysctls {
+		file := s.open("open "+c.Path+" ("+c.Line+")", unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/sys/"+c.Path, unix.O_WRONLY|unix.O_CLOEXEC)
+		s.call("set "+c.Path+" ("+c.Line+")", unix.SYS_WRITE, file, c.Value, len(c.Value))
+	}
 
 	null := s.open("open /dev/null", unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/null", unix.O_RDWR|unix.O_CLOEXEC)
 	s.call("set standard input", unix.SYS_DUP3, null, 0, 0)
@@ -224,7 +269,7 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	if err := s.confine(sp.Caps, sp.Scope, sp.PrivateNet, true); err != nil {
 		return nil, err
 	}
-	s.ordinary()
+	s.ordinary(sp.Attributes)
 	s.exec(sp.Argv, sp.Env)
 	return s, nil
 }
@@ -237,11 +282,11 @@ func (s *script) await(sock *os.File) {
 	st.min = 1 // 0: the parent is gone
 }
 
-// receive waits for the parent's mounts. Descriptors come in a control message
-// of 16 bytes and an int each: it is laid over the cells.
-func (s *script) receive(sock *os.File) (root, sys, dev cell) {
+// receive waits for n mounts of the parent's. Descriptors come in a control
+// message of 16 bytes and an int each: it is laid over the cells.
+func (s *script) receive(sock *os.File, n int) (sent []cell) {
 	first := s.cell()
-	for range 8 { // 4 of header, 3 of descriptors, one of padding, and one to align to 8 bytes
+	for range 4 + n + n%2 { // the header, the descriptors, and up to two to align to 8 bytes
 		s.cell()
 	}
 	if first%2 != 0 {
@@ -252,11 +297,14 @@ func (s *script) receive(sock *os.File) (root, sys, dev cell) {
 	iov.SetLen(len(buf))
 	msg := &unix.Msghdr{Iov: iov, Control: (*byte)(unsafe.Pointer(&s.cells[first]))}
 	msg.SetIovlen(1)
-	msg.SetControllen(unix.CmsgSpace(3 * 4))
+	msg.SetControllen(unix.CmsgSpace(n * 4))
 	s.keep = append(s.keep, buf, iov, msg)
 	st := s.call("wait for vsnode", unix.SYS_RECVMSG, s.fd(sock), unsafe.Pointer(msg), unix.MSG_CMSG_CLOEXEC)
 	st.min = 1 // 0: the parent is gone
-	return first + 4, first + 5, first + 6
+	for i := range n {
+		sent = append(sent, first+4+cell(i))
+	}
+	return sent
 }
 
 // filesystem makes a detached mount of a new filesystem, and gives its cell.
@@ -370,20 +418,20 @@ func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
 // apart. Made by the host's root, one guest could take them all, from the host too.
 func (s *script) launchAs(sp Spec, args *cloneArgs) (pid int, pipe *os.File, err error) {
 	_, err = onOwnThread(func() (none struct{}, err error) {
-		if err := ordinaryThread(); err != nil {
+		if err := ordinaryThread(sp.Nice); err != nil {
 			return none, err
 		}
 		if err := actAsCreator(sp.XID); err != nil {
 			return none, err
 		}
-		if err := withUserLimits(sp.Processes, func() (err error) {
+		if err := withUserLimits(sp.Processes, sp.Attributes, func() (err error) {
 			pid, pipe, err = s.launch(args)
 			return err
 		}); err != nil {
 			return none, err
 		}
 		// Here, where we are the owner of its namespace.
-		if err = limitProcess(pid, sp.Processes); err != nil {
+		if err = limitProcess(pid, sp.Processes, sp.Attributes); err != nil {
 			unix.Kill(pid, unix.SIGKILL)
 			wait(pid)
 			pipe.Close()

@@ -16,7 +16,7 @@ func conflict(g api.Guest, others []api.Guest) error {
 		if o.Name == g.Name {
 			continue
 		}
-		if o.Context == g.Context {
+		if o.Context == g.Context && g.Context != 0 {
 			return fmt.Errorf("context %d is guest %s's", g.Context, o.Name)
 		}
 		if err := addressConflict(g, o); err != nil {

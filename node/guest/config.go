@@ -1,15 +1,20 @@
 package guest
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math"
+	"math/bits"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -17,23 +22,31 @@ import (
 )
 
 // Config is what the directory of a guest says. Linux-VServer's files keep
-// their names and formats ("flower page"); where it had none, ours are:
+// their names and formats ("flower page"); meanings has them all, and what they
+// are here. Ours, where it had none, are:
 //
 //	image              the ID of the image below the guest's own files
 //	interfaces/metadata (boolean) the guest may reach the metadata service of the host's cloud
 //	interfaces/ports   shared mode: ports that the guest owns, one a line ("80/tcp")
 //	netns/nat          (boolean) the guest has a private network behind the host
 //	netns/forward      nat mode: ports of the host that lead inside ("2222:22/tcp")
+//	ignore             what is not to keep the guest from starting
 //
 // The network's mode is not a file: netns/nat means nat, an interface with
 // nodev means shared, one without means own.
 type Config struct {
-	api.Guest
-	Root    string            // target of vdir: the guest's own files
-	Caps    context.CapSet    // bcapabilities
-	Cgroup  map[string]string // cgroup/FILE: written to the cgroup at start
-	Shell   string
-	Unknown []string
+	api.Guest // Context is 0 where there is no such file: the start chooses one
+	context.Attributes
+	Root     string            // target of vdir: the guest's own files
+	Caps     context.CapSet    // bcapabilities
+	Cgroup   map[string]string // cgroup/FILE: written to the cgroup at start
+	Domain   string            // uts/domainname
+	Env      []string          // apps/init/environment
+	Runlevel string            // apps/init/runlevel: argument of /sbin/init
+	Mounts   []context.Mount   // fstab
+	Sysctls  []context.Sysctl  // sysctl/N
+	Shell    string
+	Unread   []api.Unread
 }
 
 // Names of limits in the cgroup directory.
@@ -53,43 +66,126 @@ func (p Paths) Read(name string) (Config, error) {
 		return Config{}, err
 	}
 	dir := p.config(name)
-	t := openTree(dir)
 	c := Config{Guest: api.Guest{Name: name}}
-	root, err := os.Readlink(filepath.Join(dir, "vdir"))
-	if err != nil {
-		if _, serr := os.Stat(dir); errors.Is(serr, fs.ErrNotExist) {
-			return c, fmt.Errorf("%w: %s (%s is not there)", ErrNoGuest, name, dir)
+	var err error
+	if c.Root, err = p.vdir(name); err != nil {
+		return c, err
+	}
+	t := openTree(dir)
+	c.Image = t.scalar("image")
+	c.Hostname, _ = t.first("uts/nodename", "hostname")
+	c.Domain, _ = t.first("uts/domainname", "domainname")
+	c.Shell, _ = t.first("shell", "../.defaults/shell")
+	c.readInit(t)
+	for _, part := range []struct {
+		file string // empty: read names it
+		read func(*tree) error
+	}{
+		{"context", c.readContext}, {"nice", c.readNice}, {"bcapabilities", c.readCaps},
+		{"", c.readNetwork}, {"", c.readCgroup}, {"", c.readSysctls},
+		{"", func(t *tree) error { c.Rlimits, err = readUlimits(t); return err }},
+	} {
+		if err := part.read(t); err != nil {
+			if part.file != "" {
+				return c, fmt.Errorf("%s: %w", filepath.Join(dir, part.file), err)
+			}
+			return c, fmt.Errorf("%s/%w", dir, err)
 		}
-		return c, fmt.Errorf("read configuration of %s: %w", name, err)
+	}
+	for _, file := range []string{"fstab", "fstab.local", "fstab.remote"} {
+		text, _ := t.read(file)
+		mounts, list := readFstab(file, text)
+		c.Mounts, c.Unread = append(c.Mounts, mounts...), append(c.Unread, list...)
+	}
+	c.Unread = append(c.Unread, readFlags(t)...)
+	c.Unread = append(c.Unread, unread(t.files())...)
+	ignore(c.Unread, t.list("ignore"))
+	return c, t.err
+}
+
+// vdir is where a guest's own files lie: what the link leads to, or where
+// util-vserver puts guests without one.
+func (p Paths) vdir(name string) (string, error) {
+	dir := p.config(name)
+	root, err := os.Readlink(filepath.Join(dir, "vdir"))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, serr := os.Stat(dir); errors.Is(serr, fs.ErrNotExist) {
+			return "", fmt.Errorf("%w: %s (%s is not there)", ErrNoGuest, name, dir)
+		}
+		base := filepath.Join(p.ConfigDir, ".defaults", "vdirbase", name)
+		if _, serr := os.Stat(base); serr == nil {
+			return base, nil
+		}
+	}
+	if errors.Is(err, unix.EINVAL) { // not a link but the directory itself
+		return filepath.Join(dir, "vdir"), nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read configuration of %s: %w", name, err)
 	}
 	if !filepath.IsAbs(root) {
 		root = filepath.Join(dir, root)
 	}
-	c.Root = root
-	for _, known := range []string{"vdir", "run", "cache", "name"} {
-		t.known[known] = true
+	return root, nil
+}
+
+func (c *Config) readContext(t *tree) (err error) {
+	text := t.scalar("context")
+	if text == "" && !t.has("context") {
+		return nil
 	}
-	c.Image = t.scalar("image")
-	c.Hostname = t.scalar("uts/nodename")
-	c.Shell = t.scalar("shell")
-	c.Init = api.Init{Style: t.scalar("apps/init/style"), Command: t.list("apps/init/cmd.start")}
-	at := func(file string, err error) error {
-		return fmt.Errorf("%s: %w", filepath.Join(dir, file), err)
+	if c.Context, err = strconv.Atoi(text); err != nil || c.Context < api.MinContext || c.Context > api.MaxContext {
+		return fmt.Errorf("want a number from %d to %d", api.MinContext, api.MaxContext)
 	}
-	if c.Context, err = strconv.Atoi(t.scalar("context")); err != nil || c.Context < api.MinContext || c.Context > api.MaxContext {
-		return c, at("context", fmt.Errorf("want a number from %d to %d", api.MinContext, api.MaxContext))
+	return nil
+}
+
+func (c *Config) readNice(t *tree) (err error) {
+	text := t.scalar("nice")
+	if text == "" {
+		return nil
 	}
+	if c.Nice, err = strconv.Atoi(text); err != nil || c.Nice < -20 || c.Nice > 19 {
+		return errors.New("want a number from -20 to 19")
+	}
+	return nil
+}
+
+// readCaps also lists a set without which the guest's init would not boot.
+func (c *Config) readCaps(t *tree) (err error) {
 	if c.Caps, err = context.ParseCaps(t.list("bcapabilities")); err != nil {
-		return c, at("bcapabilities", err)
+		return err
 	}
-	if err := c.readNetwork(t); err != nil {
-		return c, fmt.Errorf("%s: %w", dir, err)
+	if lacks := context.InitCaps &^ c.Caps; lacks != 0 && len(c.Init.Command) == 0 {
+		c.Unread = append(c.Unread, api.Unread{File: "bcapabilities", Refuses: true,
+			Why: fmt.Sprintf("without %s the guest's init does not boot (a guest with a command as process 1 may do without)", lacks)})
 	}
-	if err := c.readCgroup(t); err != nil {
-		return c, fmt.Errorf("%s: %w", dir, err)
+	return nil
+}
+
+func (c *Config) readInit(t *tree) {
+	c.Init = api.Init{Style: t.scalar("apps/init/style"), Command: t.list("apps/init/cmd.start")}
+	c.Env = t.list("apps/init/environment")
+	c.Runlevel, _ = t.first("apps/init/runlevel.start", "apps/init/runlevel")
+	if s := c.Init.Style; s != "" && s != "plain" && s != "command" {
+		c.Unread = append(c.Unread, api.Unread{File: "apps/init/style", Refuses: true, Why: noStyle(s)})
 	}
-	c.Unknown = t.unknown()
-	return c, t.err
+}
+
+func (c *Config) readSysctls(t *tree) error {
+	for _, n := range t.subdirs("sysctl") {
+		dir := "sysctl/" + n
+		setting, value := t.scalar(dir+"/setting"), t.scalar(dir+"/value")
+		path := strings.ReplaceAll(setting, ".", "/") // sysctl(8): either way
+		if strings.Contains(setting, "/") {
+			path = setting
+		}
+		if !filepath.IsLocal(path) || value == "" {
+			return fmt.Errorf("%s: want a name as kernel.shmmax in setting, and a value in value", dir)
+		}
+		c.Sysctls = append(c.Sysctls, context.Sysctl{Line: dir, Path: path, Value: value})
+	}
+	return nil
 }
 
 func (c *Config) readNetwork(t *tree) error {
@@ -101,29 +197,20 @@ func (c *Config) readNetwork(t *tree) error {
 			continue
 		}
 		text := t.scalar(file("ip"))
-		if text == "" {
-			return fmt.Errorf("%s: an address is wanted", file("ip"))
-		}
 		addr, err := netip.ParseAddr(text)
+		if err != nil || addr.Zone() != "" {
+			return fmt.Errorf("%s: want an address, as 192.0.2.1 or 2001:db8::1, not %q", file("ip"), text)
+		}
+		addr = addr.Unmap()
+		size, name := t.first(file("prefix"), "interfaces/prefix", file("mask"), "interfaces/mask")
+		length, err := PrefixLength(addr, size)
 		if err != nil {
-			return fmt.Errorf("%s: %w", file("ip"), err)
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		bits := addr.BitLen()
-		for _, name := range []string{file("prefix"), "interfaces/prefix"} {
-			if s := t.scalar(name); s != "" {
-				if bits, err = strconv.Atoi(s); err != nil || bits < 0 || bits > addr.BitLen() {
-					return fmt.Errorf("%s: want a number from 0 to %d", name, addr.BitLen())
-				}
-				break
-			}
-		}
-		dev := t.scalar(file("dev"))
-		if dev == "" {
-			dev = t.scalar("interfaces/dev")
-		}
-		nodev := t.has(file("nodev")) || dev == ""
+		dev, _ := t.first(file("dev"), "interfaces/dev")
+		nodev := t.has(file("nodev")) || t.has(file("only_ip")) || dev == ""
 		if len(n.Addresses) > 0 && nodev != shared {
-			return fmt.Errorf("interfaces: some have nodev and some do not; a guest's addresses are all shared or all its own")
+			return errors.New("interfaces: some have nodev and some do not; a guest's addresses are all shared or all its own")
 		}
 		shared = nodev
 		if !nodev {
@@ -132,7 +219,7 @@ func (c *Config) readNetwork(t *tree) error {
 			}
 			n.Dev = dev
 		}
-		n.Addresses = append(n.Addresses, netip.PrefixFrom(addr, bits))
+		n.Addresses = append(n.Addresses, netip.PrefixFrom(addr, length))
 	}
 	var err error
 	if n.Ports, err = parseAll(t.list("interfaces/ports"), port.Parse); err != nil {
@@ -144,7 +231,7 @@ func (c *Config) readNetwork(t *tree) error {
 	n.Metadata = t.has("interfaces/metadata")
 	switch nat := t.has("netns/nat"); {
 	case nat && len(n.Addresses) > 0:
-		return errors.New("netns/nat and interfaces: a guest has a private network or addresses of the host's, not both")
+		return errors.New("netns/nat: it has interfaces too: a guest has a private network or addresses of the host's, not both")
 	case nat:
 		n.Mode = api.ModeNAT
 	case shared:
@@ -152,9 +239,31 @@ func (c *Config) readNetwork(t *tree) error {
 	case len(n.Addresses) > 0:
 		n.Mode = api.ModeOwn
 	default:
-		return errors.New("interfaces: no address, and no netns/nat")
+		return errors.New("interfaces: no address (interfaces/0/ip); for a private network behind the host make a file netns/nat")
 	}
 	return nil
+}
+
+// PrefixLength reads the size of a network: "24", "255.255.255.0", or nothing,
+// which is the address alone.
+func PrefixLength(addr netip.Addr, size string) (int, error) {
+	if size == "" {
+		return addr.BitLen(), nil
+	}
+	if mask, err := netip.ParseAddr(size); err == nil && mask.Is4() && addr.Is4() {
+		m := mask.As4()
+		v := binary.BigEndian.Uint32(m[:])
+		ones := bits.LeadingZeros32(^v)
+		if v != ^(math.MaxUint32 >> ones) {
+			return 0, fmt.Errorf("mask %s has holes", size)
+		}
+		return ones, nil
+	}
+	n, err := strconv.Atoi(size)
+	if err != nil || n < 0 || n > addr.BitLen() {
+		return 0, fmt.Errorf("want a number from 0 to %d for %s, or for IPv4 a mask as 255.255.255.0, not %q", addr.BitLen(), addr, size)
+	}
+	return n, nil
 }
 
 func parseAll[T any](words []string, parse func(string) (T, error)) ([]T, error) {
@@ -170,25 +279,36 @@ func parseAll[T any](words []string, parse func(string) (T, error)) ([]T, error)
 }
 
 func (c *Config) readCgroup(t *tree) error {
-	entries, err := os.ReadDir(filepath.Join(t.dir, "cgroup"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	c.Cgroup = map[string]string{}
+	for _, name := range t.names("cgroup") {
+		if name != "name" && name != "base" {
+			// Some have a line for each device (io.max).
+			c.Cgroup[name] = strings.Join(t.list("cgroup/"+name), "\n")
+		}
+	}
+	for _, name := range []string{"cpus", "mems"} {
+		if s := t.scalar("cpuset/" + name); s != "" && c.Cgroup["cpuset."+name] == "" {
+			c.Cgroup["cpuset."+name] = s
+		}
+	}
+	list, err := fromCgroup1(c.Cgroup)
+	if err != nil {
 		return err
 	}
-	err = nil
-	c.Cgroup = map[string]string{}
-	for _, e := range entries {
-		c.Cgroup[e.Name()] = t.scalar("cgroup/" + e.Name())
-	}
-	number := func(file string) (n int64) {
-		if s := c.Cgroup[file]; s != "" && s != "max" && err == nil {
-			if n, err = strconv.ParseInt(s, 10, 64); err != nil {
-				err = fmt.Errorf("cgroup/%s: want a number or max", file)
-			}
+	c.Unread = append(c.Unread, list...)
+	number := func(file string, units bool) (n int64) {
+		s := c.Cgroup[file]
+		if s == "" || s == "max" || err != nil {
+			return 0
 		}
-		return n
+		v, perr := parseLimit(strings.ToUpper(s)) // the kernel's units are of 1024
+		if perr != nil || v > math.MaxInt64 || !units && strings.Trim(s, "0123456789") != "" {
+			err = fmt.Errorf("cgroup/%s: want a number or max, not %q", file, s)
+		}
+		return int64(v)
 	}
-	c.Limits.MemoryBytes = number(memoryFile)
-	c.Limits.Processes = number(pidsFile)
+	c.Limits.MemoryBytes = number(memoryFile, true)
+	c.Limits.Processes = number(pidsFile, false)
 	if quota, period, ok := strings.Cut(c.Cgroup[cpuFile], " "); ok && quota != "max" {
 		q, qerr := strconv.ParseFloat(quota, 64)
 		p, perr := strconv.ParseFloat(strings.TrimSpace(period), 64)
@@ -197,7 +317,10 @@ func (c *Config) readCgroup(t *tree) error {
 		}
 		c.Limits.CPUs = q / p
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return readRlimits(t, c.Cgroup)
 }
 
 // write makes the configuration of a guest that of g. Files that say what g
@@ -236,10 +359,12 @@ func (p Paths) write(g api.Guest, root string) error {
 	}
 	keep := func(rel string) bool {
 		switch {
+		case slices.ContainsFunc(strings.Split(rel, "/"), isBackup):
+			return true
 		case strings.HasPrefix(rel, "interfaces/"):
 			// Numbered interfaces are rewritten whole; defaults for all would speak against them.
-			return strings.Count(rel, "/") == 1 && rel != "interfaces/ports" && rel != "interfaces/metadata" && rel != "interfaces/dev" && rel != "interfaces/prefix"
-		case rel == "netns/nat" || rel == "cgroup/"+cpuFile:
+			return strings.Count(rel, "/") == 1 && !slices.Contains([]string{"ports", "metadata", "dev", "prefix", "mask"}, filepath.Base(rel))
+		case rel == "netns/nat" || slices.Contains([]string{cpuFile, "cpu.cfs_quota_us", "cpu.cfs_period_us", "memory.limit_in_bytes"}, strings.TrimPrefix(rel, "cgroup/")):
 			return false
 		}
 		_, ours := f.text[rel]
@@ -265,7 +390,7 @@ func count(n int64) string {
 }
 
 // Names lists the configured guests. Directories that begin with a dot and
-// those without vdir are none.
+// those that lead to no files of a guest are none.
 func (p Paths) Names() ([]string, error) {
 	entries, err := os.ReadDir(p.ConfigDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -279,7 +404,7 @@ func (p Paths) Names() ([]string, error) {
 		if CheckName(e.Name()) != nil {
 			continue
 		}
-		if _, err := os.Lstat(filepath.Join(p.ConfigDir, e.Name(), "vdir")); err == nil {
+		if _, err := p.vdir(e.Name()); err == nil {
 			names = append(names, e.Name())
 		}
 	}

@@ -78,8 +78,8 @@ func TestConfigurationIsReadAsItWasWritten(t *testing.T) {
 			if d := cmp.Diff(row.g, c.Guest, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 				t.Errorf("written and read differ:\n%s", d)
 			}
-			if len(c.Unknown) != 0 || c.Root != "/vservers/"+row.g.Name {
-				t.Errorf("unknown %v, root %s", c.Unknown, c.Root)
+			if len(c.Unread) != 0 || c.Root != "/vservers/"+row.g.Name {
+				t.Errorf("without effect: %v, root %s", c.Unread, c.Root)
 			}
 		})
 	}
@@ -110,8 +110,8 @@ func TestAdministratorsFilesSurviveAChange(t *testing.T) {
 	if c.Network.Mode != api.ModeNAT || len(c.Network.Addresses) != 0 {
 		t.Errorf("network is %+v", c.Network)
 	}
-	if d := cmp.Diff([]string{"fstab", "scripts/pre-start"}, c.Unknown); d != "" {
-		t.Errorf("unknown files: %s", d)
+	if len(c.Unread) != 1 || c.Unread[0].File != "scripts/pre-start" || len(c.Mounts) != 1 {
+		t.Errorf("without effect: %v, mounts %v", c.Unread, c.Mounts)
 	}
 	if c.Cgroup["io.weight"] != "50" || c.Caps&(1<<27) != 0 {
 		t.Errorf("cgroup %v, capabilities %x", c.Cgroup, c.Caps)
@@ -150,8 +150,12 @@ func TestOldTreesAreTakenOver(t *testing.T) {
 	if d := cmp.Diff(prefixes("192.0.2.10/24", "192.0.2.11/24"), c.Network.Addresses, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff([]string{"apps/init/mark", "flags", "interfaces/0/name", "interfaces/2/ip", "rlimits/rss"}, c.Unknown); d != "" {
-		t.Errorf("unknown files: %s", d)
+	var without []string
+	for _, u := range c.Unread {
+		without = append(without, u.File)
+	}
+	if d := cmp.Diff([]string{"flags", "apps/init/mark", "interfaces/0/name"}, without); d != "" {
+		t.Errorf("files without effect: %s", d)
 	}
 }
 
@@ -159,8 +163,19 @@ func TestBadConfigurationIsNamed(t *testing.T) {
 	for _, row := range []struct{ file, content, want string }{
 		{"context", "1\n", "context: want a number from 2 to 49151"},
 		{"context", "many\n", "context: want a number"},
+		{"context", "\n", "context: want a number"},
 		{"interfaces/0/ip", "192.0.2.300\n", "interfaces/0/ip"},
+		{"interfaces/0/ip", "fe80::1%eth0\n", "interfaces/0/ip: want an address, as 192.0.2.1"},
+		{"interfaces/0/ip", "192.0.2.1/24\n", "interfaces/0/ip: want an address, as 192.0.2.1"},
 		{"interfaces/0/prefix", "33\n", "interfaces/0/prefix: want a number from 0 to 32"},
+		{"interfaces/0/prefix", "many\n", "interfaces/0/prefix: want a number from 0 to 32"},
+		{"interfaces/0/prefix", "255.0.255.0\n", "interfaces/0/prefix: mask 255.0.255.0 has holes"},
+		{"nice", "20\n", "nice: want a number from -20 to 19"},
+		{"ulimits/files", "20\n", "ulimits/files: want a resource of as, core"},
+		{"ulimits/nofile", "many\n", "ulimits/nofile: \"many\": want a number"},
+		{"rlimits/rss", "-2\n", "rlimits/rss: \"-2\": want a number"},
+		{"cgroup/cpu.shares", "half\n", "cgroup/cpu.shares: want a number, not \"half\""},
+		{"sysctl/0/setting", "../x\n", "sysctl/0: want a name as kernel.shmmax"},
 		{"interfaces/ports", "80/sctp\n", "interfaces/ports: port \"80/sctp\""},
 		{"netns/nat", "", "not both"},
 		{"bcapabilities", "SYS_MAGIC\n", `unknown capability "SYS_MAGIC"`},
@@ -177,8 +192,14 @@ func TestBadConfigurationIsNamed(t *testing.T) {
 			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(row.content), 0o644)); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := p.Read("www"); err == nil || !strings.Contains(err.Error(), row.want) {
+			_, err := p.Read("www")
+			if err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("error %v, want %q", err, row.want)
+			}
+			for _, ours := range []string{"strconv", "ParseAddr", "parsing", "invalid Prefix"} {
+				if err != nil && strings.Contains(err.Error(), ours) {
+					t.Errorf("error %v speaks of %s", err, ours)
+				}
 			}
 		})
 	}

@@ -112,6 +112,7 @@ func (h *Host) takenError(taken []netctx.Listener) error {
 		for _, g := range guests {
 			names[g.Context] = g.Name
 		}
+		delete(names, 0) // of guests that never ran
 	}
 	var host, guests []string
 	for _, l := range taken {

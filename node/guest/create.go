@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -139,6 +140,31 @@ func (h *Host) withClaims(g *api.Guest, f func() error) error {
 		return fmt.Errorf("context %d is guest %s's, which runs with it whatever its configuration says: stop that one first (vserver %s stop)", g.Context, name, name)
 	}
 	return f()
+}
+
+// giveContext gives a context to a guest whose tree has none.
+func (h *Host) giveContext(name string) (xid int, err error) {
+	unlock, err := h.lock("")
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	all, err := h.configured()
+	if err != nil {
+		return 0, err
+	}
+	running, err := h.contexts()
+	if err != nil {
+		return 0, err
+	}
+	if xid, err = freeContext(all, running); err != nil {
+		return 0, err
+	}
+	path := filepath.Join(h.config(name), "context")
+	if err := os.WriteFile(path+".new~", []byte(strconv.Itoa(xid)+"\n"), 0o644); err != nil {
+		return 0, err
+	}
+	return xid, os.Rename(path+".new~", path)
 }
 
 // freeContext is the first unused automatic one.

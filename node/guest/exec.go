@@ -39,7 +39,7 @@ func (h *Host) Exec(name string, p Program) (*vctx.Running, error) {
 	}
 	cmd := vctx.Command{
 		InitPID: pid, Cgroup: cg, PrivateNet: private, Caps: c.Caps,
-		User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
+		Attributes: c.Attributes, User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"HOME=/root", "TERM=" + p.Term, "container=vserver",

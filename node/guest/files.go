@@ -5,31 +5,31 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// A tree is a configuration directory while it is read. It remembers which
-// files were asked for, so that the rest can be named as unknown.
+// A tree is a configuration directory while it is read.
 type tree struct {
-	dir   string
-	known map[string]bool
-	err   error // the first that was not "does not exist"
+	dir string
+	err error // the first that was not "does not exist"
 }
 
-func openTree(dir string) *tree { return &tree{dir: dir, known: map[string]bool{}} }
+func openTree(dir string) *tree { return &tree{dir: dir} }
+
+func (t *tree) fail(err error) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && t.err == nil {
+		t.err = err
+	}
+}
 
 func (t *tree) read(name string) (string, bool) {
-	t.known[name] = true
 	b, err := os.ReadFile(filepath.Join(t.dir, name))
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && t.err == nil {
-			t.err = err
-		}
-		return "", false
-	}
-	return string(b), true
+	t.fail(err)
+	return string(b), err == nil
 }
 
 // scalar is the first line of a file.
@@ -37,6 +37,16 @@ func (t *tree) scalar(name string) string {
 	s, _ := t.read(name)
 	s, _, _ = strings.Cut(s, "\n")
 	return strings.TrimSpace(s)
+}
+
+// first is the scalar of the first of some files that has one.
+func (t *tree) first(names ...string) (value, name string) {
+	for _, name := range names {
+		if s := t.scalar(name); s != "" {
+			return s, name
+		}
+	}
+	return "", ""
 }
 
 // list is one value a line; comments and blank lines do not count.
@@ -51,39 +61,73 @@ func (t *tree) list(name string) []string {
 	return out
 }
 
+// words is a list whose lines may hold several, separated by commas or blanks.
+func (t *tree) words(name string) (out []string) {
+	for _, line := range t.list(name) {
+		out = append(out, strings.FieldsFunc(line, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })...)
+	}
+	return out
+}
+
 // has is a boolean: the file is there.
 func (t *tree) has(name string) bool {
 	_, ok := t.read(name)
 	return ok
 }
 
-// subdirs names the directories in one, in order.
-func (t *tree) subdirs(name string) []string {
+// subdirs names the directories in one, 2 before 10. Backup copies are none.
+func (t *tree) subdirs(name string) []string { return t.in(name, true) }
+
+// names names the files in a directory.
+func (t *tree) names(name string) []string { return t.in(name, false) }
+
+func (t *tree) in(name string, dirs bool) (out []string) {
 	entries, err := os.ReadDir(filepath.Join(t.dir, name))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && t.err == nil {
-		t.err = err
-	}
-	var out []string
+	t.fail(err)
 	for _, e := range entries {
-		if e.IsDir() {
+		if isBackup(e.Name()) {
+			continue
+		}
+		info, err := os.Stat(filepath.Join(t.dir, name, e.Name())) // links count as what they lead to
+		if err == nil && info.IsDir() == dirs {
 			out = append(out, e.Name())
 		}
 	}
+	slices.SortStableFunc(out, func(a, b string) int {
+		m, err1 := strconv.Atoi(a)
+		n, err2 := strconv.Atoi(b)
+		if err1 != nil || err2 != nil {
+			return strings.Compare(a, b)
+		}
+		return m - n
+	})
 	return out
 }
 
-// unknown are the files that nobody asked for, as paths below the directory.
-func (t *tree) unknown() []string {
-	var out []string
-	filepath.WalkDir(t.dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil // what cannot be read is not known either; read said so
+// deepest is how far below a guest's directory there are files that mean something.
+const deepest = 4
+
+// files lists all files, as paths below the directory.
+func (t *tree) files() (out []string) {
+	var walk func(dir string, depth int)
+	walk = func(dir string, depth int) {
+		entries, err := os.ReadDir(filepath.Join(t.dir, dir))
+		t.fail(err)
+		for _, e := range entries {
+			rel := filepath.Join(dir, e.Name())
+			isDir := e.IsDir()
+			if e.Type()&fs.ModeSymlink != 0 && !slices.Contains([]string{"vdir", "run", "cache"}, rel) {
+				info, err := os.Stat(filepath.Join(t.dir, rel))
+				isDir = err == nil && info.IsDir()
+			}
+			if isDir && depth < deepest && !isBackup(e.Name()) {
+				walk(rel, depth+1)
+			} else {
+				out = append(out, rel)
+			}
 		}
-		if rel, err := filepath.Rel(t.dir, path); err == nil && !t.known[rel] {
-			out = append(out, rel)
-		}
-		return nil
-	})
+	}
+	walk("", 1)
 	return out
 }
 

@@ -74,7 +74,7 @@ func (h *Host) State(name string) (api.GuestState, error) {
 		return api.GuestState{}, err
 	}
 	c, cerr := h.Read(name)
-	st := api.GuestState{Guest: c.Guest, Status: api.Stopped, Unknown: c.Unknown}
+	st := api.GuestState{Guest: c.Guest, Status: api.Stopped, Unread: c.Unread}
 	if cerr != nil {
 		st.Problem = cerr.Error()
 	}

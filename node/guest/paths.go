@@ -40,6 +40,9 @@ func (p Paths) make() error {
 	return os.Chmod(p.DataDir, 0o700)
 }
 
+// Dir is where a guest is configured.
+func (p Paths) Dir(name string) string { return p.config(name) }
+
 func (p Paths) config(name string) string   { return filepath.Join(p.ConfigDir, name) }
 func (p Paths) data(name string) string     { return filepath.Join(p.DataDir, name) }
 func (p Paths) runFile(name string) string  { return filepath.Join(p.RunDir, name) }

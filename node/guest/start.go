@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -57,6 +60,19 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 		}
 		return ErrRunning
 	}
+	if err := refusal(h.config(name), c.Unread); err != nil {
+		return err
+	}
+	if opt.Warn != nil {
+		for _, text := range c.warnings() {
+			opt.Warn(text)
+		}
+	}
+	if c.Context == 0 {
+		if c.Context, err = h.giveContext(name); err != nil {
+			return err
+		}
+	}
 	// A create that was killed behind its last step: the configuration, which is
 	// there, comes after the data.
 	if err := remove(h.incomplete(name)); err != nil {
@@ -99,13 +115,15 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	if err != nil {
 		return err
 	}
-	for file, value := range c.Cgroup {
+	for file, lines := range c.Cgroup {
 		if file == pidsFile && !counted { // cgroup v1 has it: the user namespace counts them
-			spec.Processes = c.Limits.Processes
+			spec.Processes, _ = strconv.ParseInt(lines, 10, 64) // "max" is no bound
 			continue
 		}
-		if err := cg.Limit(mount, file, value); err != nil {
-			return err
+		for value := range strings.SplitSeq(lines, "\n") {
+			if err := cg.Limit(mount, file, value); err != nil {
+				return err
+			}
 		}
 	}
 	if err := h.connect(ctx, c, &spec, &st, opt.Warn); err != nil {
@@ -168,24 +186,46 @@ func (h *Host) spec(c Config) (vctx.Spec, error) {
 	sp := vctx.Spec{
 		XID:        c.Context,
 		Hostname:   c.Hostname,
+		Domain:     c.Domain,
 		PrivateNet: c.Network.Mode == api.ModeNAT,
 		Caps:       c.Caps,
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"container=vserver", "TERM=linux", "HOME=/root",
 		},
-		Root: vctx.Root{Upper: c.Root, Work: filepath.Join(filepath.Dir(c.Root), "work")},
+		Mounts:     c.Mounts,
+		Sysctls:    c.Sysctls,
+		Attributes: c.Attributes,
+	}
+	for _, v := range c.Env {
+		key, _, _ := strings.Cut(v, "=")
+		sp.Env = slices.DeleteFunc(sp.Env, func(have string) bool { return strings.HasPrefix(have, key+"=") })
+		sp.Env = append(sp.Env, v)
+	}
+	// A link that vdir leads to would end in the detached layers, at nothing.
+	upper, err := filepath.EvalSymlinks(c.Root)
+	if err != nil {
+		return sp, fmt.Errorf("its own files (vdir): %w", err)
+	}
+	sp.Root = vctx.Root{Upper: upper, Work: upper + ".work"}
+	if c.Root == h.own(c.Name) {
+		sp.Root.Work = filepath.Join(filepath.Dir(upper), filepath.Base(h.work(c.Name)))
 	}
 	if sp.Hostname == "" {
 		sp.Hostname = c.Name
 	}
 	if c.Image != "" {
-		var err error
+		if err := os.MkdirAll(sp.Root.Work, 0o700); err != nil {
+			return sp, err
+		}
 		if sp.Root.Image, err = h.Tree(c.Image); err != nil {
 			return sp, err
 		}
 	}
 	sp.Argv = []string{"/sbin/init"}
+	if c.Runlevel != "" {
+		sp.Argv = append(sp.Argv, c.Runlevel)
+	}
 	if len(c.Init.Command) > 0 {
 		sp.Argv = c.Init.Command
 	}

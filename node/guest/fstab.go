@@ -1,0 +1,88 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/context"
+)
+
+// mounted is what every guest has at its place; an old tree's fstab asks for it.
+var mounted = map[string]string{
+	"/proc": "proc", "/sys": "sysfs", "/dev/pts": "devpts", "/dev/mqueue": "mqueue", "/sys/fs/cgroup": "cgroup",
+}
+
+// mostMounts bounds what one fstab file asks for.
+const mostMounts = 32
+
+// readFstab reads fstab(5) as secure-mount of util-vserver did: places are in
+// the guest, sources are the host's. Bind mounts and tmpfs are mounted; each
+// line that cannot be honoured is listed.
+func readFstab(file, text string) (mounts []context.Mount, list []api.Unread) {
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		f := strings.Fields(line)
+		if len(f) == 0 || strings.HasPrefix(f[0], "#") {
+			continue
+		}
+		where := file + ":" + strconv.Itoa(n)
+		m, err := parseMount(f)
+		switch {
+		case err == nil && len(mounts) == mostMounts:
+			err = fmt.Errorf("more than %d mounts", mostMounts)
+			fallthrough
+		case err != nil:
+			list = append(list, api.Unread{File: where, Why: err.Error(), Refuses: true})
+		case m != nil:
+			m.Line = where
+			mounts = append(mounts, *m)
+		}
+	}
+	return mounts, list
+}
+
+// parseMount reads the fields of a line: a mount, nil for what every guest has
+// anyway or mount -a passes over, or why it cannot be.
+func parseMount(f []string) (*context.Mount, error) {
+	if len(f) < 3 {
+		return nil, errors.New("want SOURCE PLACE TYPE OPTIONS")
+	}
+	source, place, fstype := unescape(f[0]), path.Clean("/"+unescape(f[1])), f[2]
+	var options []string
+	if len(f) > 3 {
+		options = strings.Split(f[3], ",")
+	}
+	bind := fstype == "bind" || slices.Contains(options, "bind") || slices.Contains(options, "rbind")
+	switch {
+	case slices.Contains(options, "noauto"), fstype == "swap", fstype == "ignore":
+		return nil, nil
+	case mounted[place] != "" && (mounted[place] == fstype || place == "/sys/fs/cgroup" && fstype == "cgroup2"):
+		if slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, "hidepid=") && o != "hidepid=0" }) {
+			return nil, errors.New("the guest's /proc is mounted without hidepid: take the option out, or mount it anew in the guest")
+		}
+		return nil, nil
+	case place == "/":
+		return nil, errors.New("a guest's root is what vdir leads to: mount it there on the host")
+	case bind:
+		m := &context.Mount{Source: source, Place: place, Recursive: slices.Contains(options, "rbind")}
+		if !strings.HasPrefix(source, "/") || source != path.Clean(source) {
+			return nil, fmt.Errorf("%s is to be an absolute path of the host without . and ..", source)
+		}
+		return m, m.SetOptions(options)
+	case fstype == "tmpfs":
+		m := &context.Mount{Place: place}
+		return m, m.SetOptions(options)
+	}
+	return nil, fmt.Errorf("a guest mounts no %s: mount %s on the host, and say here DIRECTORY %s none bind", fstype, source, place)
+}
+
+// unescape undoes the octal escapes of fstab(5) for blanks.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#").Replace(s)
+}

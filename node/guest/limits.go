@@ -1,0 +1,184 @@
+package guest
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// resources are util-vserver's names of what setrlimit(2) limits.
+var resources = map[string]int{
+	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
+	"fsize": unix.RLIMIT_FSIZE, "locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK,
+	"msgqueue": unix.RLIMIT_MSGQUEUE, "nice": unix.RLIMIT_NICE, "nofile": unix.RLIMIT_NOFILE,
+	"nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO,
+	"sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
+}
+
+// mostFiles is what nofile can be at most, unless fs.nr_open was raised;
+// util-vserver's own.
+const mostFiles = 1 << 20
+
+// readUlimits reads ulimits/RESOURCE, RESOURCE.soft and RESOURCE.hard, which
+// hold for each process of the guest. As in util-vserver, the half that is not
+// given has no limit.
+func readUlimits(t *tree) (map[int]unix.Rlimit, error) {
+	limits := map[int]unix.Rlimit{}
+	for _, name := range t.names("ulimits") {
+		file := "ulimits/" + name
+		what, half, _ := strings.Cut(name, ".")
+		resource, ok := resources[what]
+		if !ok || half != "" && half != "soft" && half != "hard" {
+			return nil, fmt.Errorf("%s: want a resource of %s, or .soft or .hard behind it", file, strings.Join(slices.Sorted(maps.Keys(resources)), ", "))
+		}
+		n, err := parseLimit(t.scalar(file))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		if resource == unix.RLIMIT_NOFILE {
+			n = min(n, mostFiles)
+		}
+		l, given := limits[resource]
+		if !given {
+			l = unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+			if resource == unix.RLIMIT_NOFILE {
+				l = unix.Rlimit{Cur: mostFiles, Max: mostFiles}
+			}
+		}
+		if half != "hard" {
+			l.Cur = n
+		}
+		if half != "soft" {
+			l.Max = n
+		}
+		limits[resource] = l
+	}
+	for resource, l := range limits {
+		l.Cur = min(l.Cur, l.Max)
+		limits[resource] = l
+	}
+	return limits, nil
+}
+
+// parseLimit reads a limit: a number, with K, M or G (of 1024) or k, m or g (of
+// 1000) behind it, or "inf".
+func parseLimit(s string) (uint64, error) {
+	if s == "inf" || s == "infinite" || s == "-1" {
+		return unix.RLIM_INFINITY, nil
+	}
+	unit := uint64(1)
+	if i := strings.IndexAny(s, "KMGkmg"); i >= 0 && i == len(s)-1 {
+		unit = map[byte]uint64{'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30, 'k': 1e3, 'm': 1e6, 'g': 1e9}[s[i]]
+		s = s[:i]
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil || n > math.MaxInt64/unit {
+		return 0, fmt.Errorf("%q: want a number, with K, M or G behind it or not, or inf", s)
+	}
+	return n * unit, nil
+}
+
+// readRlimits turns the limits of a context that cgroup v2 has into its files:
+// processes, and resident memory in pages.
+func readRlimits(t *tree, cgroup map[string]string) error {
+	for _, name := range t.names("rlimits") {
+		file, unit := "", uint64(1)
+		switch name {
+		case "nproc", "nproc.hard":
+			file = pidsFile
+		case "rss", "rss.hard":
+			file, unit = memoryFile, uint64(os.Getpagesize())
+		case "rss.soft":
+			file, unit = "memory.high", uint64(os.Getpagesize())
+		default:
+			continue // in the table of meanings
+		}
+		n, err := parseLimit(t.scalar("rlimits/" + name))
+		if err != nil {
+			return fmt.Errorf("rlimits/%s: %w", name, err)
+		}
+		if _, given := cgroup[file]; given || n == unix.RLIM_INFINITY {
+			continue // the administrator's own word for it goes first
+		}
+		if n > math.MaxInt64/unit {
+			return fmt.Errorf("rlimits/%s: %d is too large", name, n)
+		}
+		cgroup[file] = strconv.FormatUint(n*unit, 10)
+	}
+	return nil
+}
+
+// fromCgroup1 turns files of cgroup v1 into those of v2 that mean the same, and
+// lists the others. A file of v2 that is there goes first.
+func fromCgroup1(cgroup map[string]string) (list []api.Unread, err error) {
+	put := func(file, value string) {
+		if _, given := cgroup[file]; !given {
+			cgroup[file] = value
+		}
+	}
+	// scaled maps a weight of v1 to one of v2 (1 to 10000), as systemd does.
+	scaled := func(file string, n, from, to, base int64) {
+		put(file, strconv.FormatInt(base+(min(max(n, from), to)-from)*(10000-base)/(to-from), 10))
+	}
+	for _, file := range slices.Sorted(maps.Keys(cgroup)) {
+		value := cgroup[file]
+		no := func(why string) { list = append(list, api.Unread{File: "cgroup/" + file, Why: why, Refuses: true}) }
+		number := func() (n int64) {
+			if n, err = strconv.ParseInt(value, 10, 64); err != nil {
+				err = fmt.Errorf("cgroup/%s: want a number, not %q", file, value)
+			}
+			return n
+		}
+		switch {
+		case file == "memory.limit_in_bytes":
+			if value == "-1" {
+				value = "max"
+			}
+			put(memoryFile, value)
+		case file == "cpu.shares":
+			scaled("cpu.weight", number(), 2, 262144, 1)
+		case file == "cpu.cfs_quota_us":
+			period := int64(cpuPeriod)
+			quota := number()
+			if p, given := cgroup["cpu.cfs_period_us"]; given && err == nil {
+				if period, err = strconv.ParseInt(p, 10, 64); err != nil {
+					err = fmt.Errorf("cgroup/cpu.cfs_period_us: want a number, not %q", p)
+				}
+			}
+			if quota > 0 {
+				put(cpuFile, fmt.Sprintf("%d %d", quota, period))
+			}
+		case file == "cpu.cfs_period_us": // with the quota
+		case file == "blkio.weight":
+			scaled("io.weight", number(), 10, 1000, 1)
+		case file == "memory.memsw.limit_in_bytes", file == "memory.kmem.limit_in_bytes":
+			no("of cgroup v1: use cgroup/memory.max, which counts kernel memory too, and cgroup/memory.swap.max for swap alone")
+		case file == "memory.soft_limit_in_bytes":
+			no("of cgroup v1: use cgroup/memory.high to slow the guest down above a size, cgroup/memory.low to leave it one")
+		case strings.HasPrefix(file, "blkio."):
+			no("of cgroup v1: use cgroup/io.max, io.weight or io.latency")
+		case strings.HasPrefix(file, "devices."):
+			no("of cgroup v1: a guest has /dev/null, zero, full, random, urandom, tty and pseudoterminals, and no other device")
+		case strings.HasPrefix(file, "cpu.cfs_"), strings.HasPrefix(file, "cpu.rt_"), strings.HasPrefix(file, "cpuacct."),
+			strings.HasPrefix(file, "memory.") && strings.HasSuffix(file, "_in_bytes"),
+			strings.HasPrefix(file, "net_cls."), strings.HasPrefix(file, "net_prio."), strings.HasPrefix(file, "freezer."),
+			file == "memory.swappiness", file == "memory.oom_control", file == "memory.use_hierarchy", file == "tasks", file == "notify_on_release":
+			no("of cgroup v1, and cgroup v2 has nothing like it")
+		default:
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		delete(cgroup, file)
+	}
+	return list, nil
+}

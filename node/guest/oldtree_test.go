@@ -1,0 +1,238 @@
+package guest
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
+)
+
+var update = flag.Bool("update", false, "write the table of docs/linux-vserver.md anew")
+
+// plant makes a configuration of files; a content of "->" leads there.
+func plant(t testing.TB, p Paths, name string, files map[string]string) {
+	t.Helper()
+	for file, content := range files {
+		path := filepath.Join(p.config(name), file)
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		if to, link := strings.CutPrefix(content, "->"); link {
+			err = errors.Join(err, os.Symlink(to, path))
+		} else {
+			err = errors.Join(err, os.WriteFile(path, []byte(content), 0o644))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The page has the same table as the program.
+func TestEveryFileIsDocumented(t *testing.T) {
+	const page, begin, end = "../../docs/linux-vserver.md", "| file | here | instead |\n|---|---|---|\n", "\n\n"
+	var table strings.Builder
+	table.WriteString(begin)
+	for i := 0; i < len(meanings); {
+		m := meanings[i]
+		var files []string
+		for ; i < len(meanings) && meanings[i].fate == m.fate && meanings[i].why == m.why; i++ {
+			files = append(files, "`"+meanings[i].file+"`")
+		}
+		fmt.Fprintf(&table, "| %s | %s | %s |\n", strings.Join(files, " "), m.fate, m.why)
+	}
+	b, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		head, rest, _ := bytes.Cut(b, []byte(begin))
+		_, tail, _ := bytes.Cut(rest, []byte(end))
+		if err := os.WriteFile(page, []byte(string(head)+table.String()+"\n"+string(tail)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if !strings.Contains(string(b), table.String()) {
+		t.Errorf("%s does not have the table of meanings: go test ./node/guest -run %s -update", page, t.Name())
+	}
+}
+
+func TestNothingOfATreeIsDroppedSilently(t *testing.T) {
+	base := map[string]string{"context": "42\n", "vdir": "->/v", "interfaces/0/ip": "192.0.2.1\n", "interfaces/0/nodev": ""}
+	for _, row := range []struct {
+		what  string
+		files map[string]string
+		want  []string // "file: part of why", in order; a "!" before it refuses the start
+	}{
+		{"what every guest has", map[string]string{"flags": "lock\nfakeinit,VXF_HIDE_MOUNT\n", "namespace": "", "cache": "->/x", "name": "x\n"}, nil},
+		{"a hook", map[string]string{"scripts/pre-start": "", "scripts/post-stop.d/1": ""}, []string{"scripts/post-stop.d/1: hooks", "scripts/pre-start: hooks"}},
+		{"a directory of hooks that is a link", map[string]string{"scripts": "->/etc"}, nil}, // names what is in it: below
+		{"flags", map[string]string{"flags": "virt_mem\nlock\n~sched_hard\n"}, []string{"flags: virt_mem, ~sched_hard without effect"}},
+		{"limits of a context that no kernel has", map[string]string{"rlimits/as": "1000\n", "rlimits/rss.min": "5\n"}, []string{"!rlimits/as: use ulimits/"}},
+		{"a token bucket", map[string]string{"sched/fill-rate": "1\n", "schedule": "1\n"}, []string{"!sched/fill-rate: cgroup/cpu.max", "!schedule: cgroup/cpu.max"}},
+		{"disk limits", map[string]string{"dlimits/0/space_total": "1000\n"}, []string{"!dlimits/0/space_total: project quota"}},
+		{"cgroup v1", map[string]string{"cgroup/blkio.throttle.read_bps_device": "8:0 1\n", "cgroup/memory.memsw.limit_in_bytes": "1\n", "cgroup/name": "x\n"},
+			[]string{"!cgroup/blkio.throttle.read_bps_device: io.max", "!cgroup/memory.memsw.limit_in_bytes: memory.swap.max", "cgroup/name: vservers/NAME"}},
+		{"backup copies", map[string]string{"interfaces/5~/ip": "192.0.2.9\n", "interfaces/1.dpkg-old/ip": "x\n", "cgroup/memory.max.bak": "1\n", "context~": "7\n"},
+			[]string{"cgroup/memory.max.bak: backup", "context~: backup", "interfaces/1.dpkg-old: backup", "interfaces/5~: backup"}},
+		{"marks and order", map[string]string{"apps/init/mark": "default\n", "apps/init/depends": "db\n", "apps/init/killseq": "15 5 9\n", "disabled": ""},
+			[]string{"apps/init/depends: in no order", "apps/init/killseq: SIGTERM", "apps/init/mark: vsfleet apply", "disabled: vsfleet apply"}},
+		{"other names of the kernel", map[string]string{"uts/release": "2.6.22\n"}, []string{"uts/release: kernel"}},
+		{"what nobody knows", map[string]string{"interfaces/0/colour": "blue\n", "notes.txt": ""}, []string{"interfaces/0/colour: knows no such file", "notes.txt: knows no such file"}},
+		{"init styles", map[string]string{"apps/init/style": "sysv\n"}, []string{"!apps/init/style: style sysv runs /etc/init.d/rc"}},
+		{"an init style that nobody has", map[string]string{"apps/init/style": "fake\n"}, []string{"!apps/init/style: style fake is not known"}},
+		{"capabilities that an init needs", map[string]string{"bcapabilities": "~SETUID\n"}, []string{"!bcapabilities: without SETUID"}},
+		{"capabilities of a guest with a command", map[string]string{"bcapabilities": "~SETUID\n", "apps/init/cmd.start": "/bin/sleep\n9\n"}, nil},
+		{"a filesystem of a device", map[string]string{"fstab": "# mine\n/dev/vg/db\t/var/lib/mysql ext4 noatime 0 2\n"}, []string{"!fstab:2: mount /dev/vg/db on the host, and say here DIRECTORY /var/lib/mysql none bind"}},
+		{"a read-only bind mount", map[string]string{"fstab": "/srv /srv none bind,ro\n"}, []string{"!fstab:1: read-only"}},
+		{"an option of a mount that is not known", map[string]string{"fstab.remote": "none /tmp tmpfs size=1m,tagxid\n"}, []string{"!fstab.remote:1: option tagxid"}},
+		{"what util-vserver's own fstab has", map[string]string{"fstab": "none\t/proc\tproc\tdefaults\t0 0\nnone\t/tmp\ttmpfs\tsize=16m,mode=1777\t0 0\nnone\t/dev/pts\tdevpts\tgid=5,mode=620\t0 0\n"}, nil},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			p := paths(t)
+			plant(t, p, "old", base)
+			plant(t, p, "old", row.files)
+			c, err := p.Read("old")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if row.files["scripts"] != "" {
+				if len(c.Unread) == 0 {
+					t.Error("hooks behind a link are not named")
+				}
+				return
+			}
+			byFile := map[string]api.Unread{}
+			for _, u := range c.Unread {
+				byFile[u.File] = u
+			}
+			for _, want := range row.want {
+				file, why, _ := strings.Cut(want, ": ")
+				file, refused := strings.CutPrefix(file, "!")
+				u, ok := byFile[file]
+				if !ok || u.Refuses != refused || !strings.Contains(u.Why, why) {
+					t.Errorf("%s is %+v, want %q", file, u, want)
+				}
+			}
+			if len(c.Unread) != len(row.want) {
+				t.Errorf("without effect: %+v", c.Unread)
+			}
+			if err := refusal(p.config("old"), c.Unread); (err != nil) != strings.HasPrefix(strings.Join(row.want, ""), "!") {
+				t.Errorf("refused with %v", err)
+			}
+			// Each may be told to be left out.
+			for file, u := range byFile {
+				if u.Refuses {
+					plant(t, p, "old", map[string]string{"ignore": file + "\n"})
+					if c, err = p.Read("old"); err != nil {
+						t.Fatal(err)
+					}
+					for _, now := range c.Unread {
+						if now.File == file && now.Refuses {
+							t.Errorf("%s still refuses the start", file)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestOldFilesHaveTheirMeaning(t *testing.T) {
+	base := map[string]string{"context": "42\n", "vdir": "->/v", "interfaces/0/ip": "192.0.2.1\n", "interfaces/0/nodev": ""}
+	inf := uint64(unix.RLIM_INFINITY)
+	for _, row := range []struct {
+		what  string
+		files map[string]string
+		get   func(c Config) any
+		want  any
+	}{
+		{"a mask", map[string]string{"interfaces/mask": "255.255.255.0\n"}, func(c Config) any { return c.Network.Addresses[0].Bits() }, 24},
+		{"a mask of one interface", map[string]string{"interfaces/mask": "255.255.255.0\n", "interfaces/0/mask": "255.255.254.0\n"}, func(c Config) any { return c.Network.Addresses[0].Bits() }, 23},
+		{"a prefix goes before a mask", map[string]string{"interfaces/0/mask": "255.0.0.0\n", "interfaces/prefix": "26\n"}, func(c Config) any { return c.Network.Addresses[0].Bits() }, 26},
+		{"no size", nil, func(c Config) any { return c.Network.Addresses[0].Bits() }, 32},
+		{"the old name of nodev", map[string]string{"interfaces/0/only_ip": "", "interfaces/dev": "eth0\n"}, func(c Config) any { return string(c.Network.Mode) }, "shared"},
+		{"ten and more interfaces in order", map[string]string{"interfaces/10/ip": "192.0.2.10\n", "interfaces/2/ip": "192.0.2.2\n"},
+			func(c Config) any { return fmt.Sprint(c.Network.Addresses) }, "[192.0.2.1/32 192.0.2.2/32 192.0.2.10/32]"},
+		{"the old place of the host name", map[string]string{"hostname": "www\n"}, func(c Config) any { return c.Hostname }, "www"},
+		{"nice", map[string]string{"nice": "-5\n"}, func(c Config) any { return c.Nice }, -5},
+		{"ulimits", map[string]string{"ulimits/nofile": "4096\n", "ulimits/core.soft": "0\n", "ulimits/stack.hard": "64M\n"}, func(c Config) any { return c.Rlimits },
+			map[int]unix.Rlimit{unix.RLIMIT_NOFILE: {Cur: 4096, Max: 4096}, unix.RLIMIT_CORE: {Cur: 0, Max: inf}, unix.RLIMIT_STACK: {Cur: 64 << 20, Max: 64 << 20}}},
+		{"limits of a context", map[string]string{"rlimits/nproc": "300\n", "rlimits/rss.hard": "1000\n", "rlimits/rss.soft": "inf\n"}, func(c Config) any { return c.Cgroup },
+			map[string]string{"pids.max": "300", "memory.max": strconv.Itoa(1000 * os.Getpagesize())}},
+		{"limits of cgroup v1", map[string]string{"cgroup/memory.limit_in_bytes": "512M\n", "cgroup/cpu.shares": "1024\n", "cgroup/cpu.cfs_quota_us": "50000\n", "cgroup/blkio.weight": "500\n"}, func(c Config) any { return c.Cgroup },
+			map[string]string{"memory.max": "512M", "cpu.weight": "39", "cpu.max": "50000 100000", "io.weight": "4950"}},
+		{"a limit of memory with a unit", map[string]string{"cgroup/memory.max": "512M\n"}, func(c Config) any { return c.Limits.MemoryBytes }, int64(512 << 20)},
+		{"a cpuset", map[string]string{"cpuset/cpus": "0-1\n"}, func(c Config) any { return c.Cgroup }, map[string]string{"cpuset.cpus": "0-1"}},
+		{"bind mounts and a tmpfs", map[string]string{"fstab": "/srv/my\\040db /var/lib/mysql none bind,noatime 0 0\nnone /tmp tmpfs size=16m,mode=1777 0 0\n/dev/sdb1 /x ext4 noauto 0 0\n"}, func(c Config) any { return c.Mounts },
+			[]vctx.Mount{{Line: "fstab:1", Source: "/srv/my db", Place: "/var/lib/mysql", Attrs: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOATIME},
+				{Line: "fstab:2", Place: "/tmp", Attrs: unix.MOUNT_ATTR_NODEV, Options: []string{"size", "16m", "mode", "1777"}}}},
+		{"a sysctl", map[string]string{"sysctl/0/setting": "kernel.shmmax\n", "sysctl/0/value": "1000\n"}, func(c Config) any { return c.Sysctls },
+			[]vctx.Sysctl{{Line: "sysctl/0", Path: "kernel/shmmax", Value: "1000"}}},
+		{"an environment", map[string]string{"apps/init/environment": "LANG=C\n# x\nTZ=UTC\n"}, func(c Config) any { return c.Env }, []string{"LANG=C", "TZ=UTC"}},
+		{"the shell of all guests", map[string]string{"../.defaults/shell": "/bin/zsh\n"}, func(c Config) any { return c.Shell }, "/bin/zsh"},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			p := paths(t)
+			plant(t, p, "old", base)
+			plant(t, p, "old", row.files)
+			c, err := p.Read("old")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(row.want, row.get(c)); d != "" {
+				t.Error(d)
+			}
+			if len(c.Unread) != 0 {
+				t.Errorf("without effect: %+v", c.Unread)
+			}
+		})
+	}
+}
+
+func TestGuestsLieWhereUtilVserverPutsThem(t *testing.T) {
+	p := paths(t)
+	real := t.TempDir()
+	if err := errors.Join(os.MkdirAll(real+"/www", 0o755), os.MkdirAll(p.ConfigDir+"/.defaults", 0o755), os.Symlink(real, p.ConfigDir+"/.defaults/vdirbase")); err != nil {
+		t.Fatal(err)
+	}
+	h := &Host{Paths: p}
+	for _, row := range []struct{ what, vdir string }{
+		{"no link", ""},
+		{"a link over the base", "->" + p.ConfigDir + "/.defaults/vdirbase/www"},
+		{"a link relative to the configuration", "->../.defaults/vdirbase/www"},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			if err := os.RemoveAll(p.config("www")); err != nil {
+				t.Fatal(err)
+			}
+			files := map[string]string{"context": "42\n", "netns/nat": ""}
+			if row.vdir != "" {
+				files["vdir"] = row.vdir
+			}
+			plant(t, p, "www", files)
+			c, err := h.Read("www")
+			if err != nil {
+				t.Fatal(err)
+			}
+			sp, err := h.spec(c)
+			if err != nil || sp.Root.Upper != real+"/www" {
+				t.Errorf("its files are at %s (%v), want %s/www", sp.Root.Upper, err, real)
+			}
+			names, err := h.Names()
+			if err != nil || len(names) != 1 {
+				t.Errorf("guests are %v (%v)", names, err)
+			}
+		})
+	}
+}
