@@ -266,11 +266,7 @@ func shellLine(argv []string) string {
 	if len(argv) == 1 {
 		return argv[0]
 	}
-	line := ""
-	for _, word := range argv {
-		line += transport.Quote(word) + " "
-	}
-	return line
+	return transport.Command(argv)
 }
 
 // Hear runs vsnode with arguments on a host, and returns what it said.

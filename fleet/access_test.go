@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +76,30 @@ func TestRunOnAHost(t *testing.T) {
 			exit, err := new(Access).Run(t.Context(), Command{Host: host, Argv: tt.argv}, strings.NewReader(tt.stdin), &stdout, &stderr)
 			if err != nil || exit != tt.exit || stdout.String() != tt.want {
 				t.Errorf("exit %d, %q, %q, %v; want exit %d, %q", exit, stdout.String(), stderr.String(), err, tt.exit, tt.want)
+			}
+		})
+	}
+}
+
+func TestWordsThroughLoginShells(t *testing.T) {
+	for _, sh := range []string{"dash", "bash", "zsh", "fish", "tcsh", "busybox sh"} {
+		t.Run(sh, func(t *testing.T) {
+			s := sshtest.Start(t, sshtest.Options{Login: "exec " + sh + ` -c "$SSH_ORIGINAL_COMMAND"`})
+			file := filepath.Join(t.TempDir(), "touched")
+			words := []string{"a  b", "$HOME", "it's", "!x", `\'; touch ` + file + "; #", `a\\b`, "two\nlines", "%", "\xff", ""}
+			for _, become := range []bool{false, true} {
+				host := &inventory.Host{
+					Name: "web01", Address: "127.0.0.1", Port: s.Port, Become: become,
+					SSH: inventory.SSH{Identity: s.Identity, KnownHosts: s.KnownHosts},
+				}
+				var stdout, stderr bytes.Buffer
+				exit, err := new(Access).Run(t.Context(), Command{Host: host, Argv: append([]string{"printf", "%s|"}, words...)}, nil, &stdout, &stderr)
+				if err != nil || exit != 0 || stdout.String() != strings.Join(words, "|")+"|" {
+					t.Errorf("become %t: exit %d, %q, %q, %v", become, exit, stdout.String(), stderr.String(), err)
+				}
+			}
+			if _, err := os.Stat(file); err == nil {
+				t.Error("a word ran as a command")
 			}
 		})
 	}

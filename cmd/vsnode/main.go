@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/wire"
 	"github.com/vsfleet/vsfleet/node"
 )
 
@@ -80,6 +81,8 @@ func run(ctx context.Context, name string, args []string) error {
 	switch cmd, rest := args[0], args[1:]; cmd {
 	case "serve":
 		return serveController(ctx, rest)
+	case "args": // a controller's, in a form that every login shell leaves alone
+		return encoded(ctx, rest)
 	case "check":
 		return checkHost(ctx, rest)
 	case "stat":
@@ -99,6 +102,21 @@ func run(ctx context.Context, name string, args []string) error {
 	default:
 		return usageError(fmt.Sprintf("unknown command %q; vsnode help lists them", cmd))
 	}
+}
+
+// encoded runs the command whose words are encoded in one.
+func encoded(ctx context.Context, rest []string) error {
+	if len(rest) != 1 {
+		return usageError("args takes one word")
+	}
+	args, err := wire.DecodeArgs(rest[0])
+	if err != nil {
+		return err
+	}
+	if len(args) > 0 && args[0] == "args" {
+		return usageError("args within args")
+	}
+	return run(ctx, "vsnode", args)
 }
 
 func open() (*node.Host, error) {

@@ -2,12 +2,12 @@ package push
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -293,29 +293,48 @@ func (n *Node) event(params json.RawMessage) error {
 func (n *Node) RTT(ctx context.Context) (time.Duration, error) { return n.conn.RTT(ctx) }
 
 // command is vsnode with arguments, in a session of its own.
-func (n *Node) command(script string, args []string) string {
-	words := []string{"exec sh -c", transport.Quote(script), "vsnode"}
-	for _, a := range args {
-		words = append(words, transport.Quote(a))
+func (n *Node) command(args []string) (string, error) {
+	word, err := wire.EncodeArgs(args)
+	if err != nil {
+		return "", err
 	}
-	return strings.Join(words, " ")
+	return fmt.Sprintf("exec %s args %s", n.path, word), nil
 }
 
 // Run runs vsnode with args in a session of its own: what a login shell prints
-// before is no part of stdout. It is as [transport.Conn.Exec].
+// before is no part of stdout, and vsnode that did not begin is an error. It is
+// as [transport.Conn.Exec].
 func (n *Node) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args ...string) (exit int, err error) {
 	if stdout == nil {
 		stdout = io.Discard
 	}
 	out := &after{w: stdout, mark: []byte("\x00" + runWord + "\n")}
-	script := fmt.Sprintf(`printf "\000%s\n"; exec %s "$@"`, runWord, n.path)
-	return n.conn.Exec(ctx, n.command(script, args), stdin, out, stderr)
+	command, err := n.command(args)
+	if err != nil {
+		return -1, err
+	}
+	var last lastLines
+	errs := io.Writer(&last)
+	if stderr != nil {
+		errs = io.MultiWriter(stderr, &last)
+	}
+	exit, err = n.conn.Exec(ctx, shell(fmt.Sprintf(`printf "\000%s\n"; %s`, runWord, command)), stdin, out, errs)
+	if err == nil && !out.found {
+		// Whatever it ended with is not vsnode's: a login shell that could not read the command ends with 0, too.
+		said := cmp.Or(transport.Printable(string(out.said)), last.String(), "nothing")
+		err = fmt.Errorf("%s: %w (exit status %d), it said: %q", n.conn.Name(), errNoGreeting, exit, said[max(0, len(said)-200):])
+	}
+	return exit, err
 }
 
 // Terminal runs vsnode with args and the controller's terminal. It is as
 // [transport.Conn.Terminal].
 func (n *Node) Terminal(ctx context.Context, args ...string) (exit int, err error) {
-	return n.conn.Terminal(ctx, n.command(fmt.Sprintf(`exec %s "$@"`, n.path), args))
+	command, err := n.command(args)
+	if err != nil {
+		return -1, err
+	}
+	return n.conn.Terminal(ctx, command)
 }
 
 // Close ends vsnode on the host, which undoes what is under way; requests

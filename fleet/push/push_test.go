@@ -339,6 +339,52 @@ func TestChatterOfALoginShell(t *testing.T) {
 	}
 }
 
+// loginShells of Debian. sshd gives each the command as its -c.
+var loginShells = []string{"dash", "bash", "zsh", "fish", "tcsh", "busybox sh"}
+
+// hostileArgs would be a command, or another word, to some shell.
+func hostileArgs(file string) []string {
+	return []string{
+		"a b", "", "it's", `"$HOME"`, "$(touch " + file + ")", "`touch " + file + "`", "; touch " + file,
+		"'; touch " + file + "; '", `\'; touch ` + file + "; #", `\'\''; touch ` + file + ` \'`, `a\\b`, `\`, "!x", "!!", "%s %n", "two\nlines",
+		"\xff\xfe", "*", "~", "{a,b}", "(touch " + file + ")", "\t", "-n", "é\u202e",
+	}
+}
+
+func TestArgumentsThroughLoginShells(t *testing.T) {
+	for _, sh := range loginShells {
+		t.Run(sh, func(t *testing.T) {
+			h := newHost(t, "exec "+sh+` -c "$SSH_ORIGINAL_COMMAND"`)
+			n := h.start()
+			if !n.Pushed {
+				t.Error("not pushed")
+			}
+			file := filepath.Join(t.TempDir(), "touched")
+			args := hostileArgs(file)
+			for _, more := range []string{"hello", `\'`} { // what each ends with
+				var out bytes.Buffer
+				args := append(args, more)
+				exit, err := n.Run(t.Context(), nil, &out, nil, append([]string{"echo"}, args...)...)
+				if exit != 0 || err != nil || out.String() != strings.Join(args, "|") {
+					t.Errorf("exit %d, error %v, stdout %q", exit, err, &out)
+				}
+			}
+			if _, err := os.Stat(file); err == nil {
+				t.Error("an argument ran as a command of the host")
+			}
+		})
+	}
+}
+
+func TestARunThatDidNotBeginIsAnError(t *testing.T) {
+	h := newHost(t, `case $SSH_ORIGINAL_COMMAND in *vsnode-run-1*) echo "fish: Unknown command" >&2; exit 0;; esac`)
+	n := h.start()
+	_, err := n.Run(t.Context(), nil, nil, nil, "echo")
+	if err == nil || !strings.Contains(err.Error(), "vsnode did not begin (exit status 0), it said: \"fish: Unknown command\"") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // sshd ends the output of a command no sooner than the command ends.
 func TestALoginThatHangsIsGivenUp(t *testing.T) {
 	h := newHost(t, "sleep 20")

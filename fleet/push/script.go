@@ -8,11 +8,11 @@ import (
 )
 
 // The scripts below run in any shell that POSIX describes, dash and busybox
-// among them. They hold no newline, no single quote and no "!", for the user's
-// login shell takes them in as one quoted word, and it may be csh or fish.
+// among them. The user's login shell takes them in as one quoted word, and may be
+// csh or fish: see [transport.Script].
 
 // shell is the command that runs a script, whatever the login shell is.
-func shell(script string) string { return "exec sh -c " + transport.Quote(script) }
+func shell(script string) string { return transport.Script(script, "vsnode") }
 
 // startScript runs the first of the binaries that is in dir, or says what the
 // host is. find is what tells that nobody but root could have written it: one

@@ -94,9 +94,8 @@ func (e *SignalError) number() int {
 }
 
 // becomeScript runs the command that it is given as root, by what the host has.
-// It is one word for any login shell: no single quote, newline or "!".
-const becomeScript = `if command -v sudo >/dev/null 2>&1; then exec sudo -n -- sh -c "$0"; fi; ` +
-	`if command -v doas >/dev/null 2>&1; then exec doas -n sh -c "$0"; fi; ` +
+const becomeScript = `c=$(printf "%b." "$0"); c=${c%.}; if command -v sudo >/dev/null 2>&1; then exec sudo -n -- sh -c "$c"; fi; ` +
+	`if command -v doas >/dev/null 2>&1; then exec doas -n sh -c "$c"; fi; ` +
 	`echo "` + becomeMissing + `" >&2; exit 127`
 
 const becomeMissing = "vsfleet: there is neither sudo nor doas"

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
@@ -26,15 +25,12 @@ type Session struct {
 	close func()
 }
 
-// Quote makes one word for a shell of any kind out of s.
-func Quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
 // command as the user's login shell is given it.
 func (c *Conn) command(command string) string {
 	if !c.settings.Become {
 		return command
 	}
-	return "exec sh -c " + Quote(becomeScript) + " " + Quote(command)
+	return Script(becomeScript, command)
 }
 
 // errSession is that sshd gives no session.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/wire"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/serve"
 )
@@ -18,6 +19,13 @@ import (
 var flavour string
 
 func main() {
+	if os.Args[1] == "args" {
+		args, err := wire.DecodeArgs(os.Args[2])
+		if err != nil {
+			panic(err)
+		}
+		os.Args = append(os.Args[:1], args...)
+	}
 	switch os.Args[1] {
 	case "serve":
 		if err := serve.Serve(context.Background(), os.Stdin, os.Stdout, host{}); err != nil {
