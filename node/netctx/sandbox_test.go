@@ -219,6 +219,11 @@ func newGuest(t testing.TB, s Spec) (*machine, *os.File) {
 	if err := EnsureLoopback6(t.Context(), Loopback6(s.XID)); err != nil {
 		t.Fatal(err)
 	}
+	// The kernel makes the address's route a moment later (addrconf_dad_work).
+	waitFor(t, "a route to ::1 of the guest", func() bool {
+		_, err := netlink.RouteGet(Loopback6(s.XID).AsSlice())
+		return err == nil
+	})
 	return guestProcess(t, cg, s.XID), cg
 }
 
