@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -34,8 +33,17 @@ func spec(xid int, ports []string, addrs ...netip.Prefix) Spec {
 // exchange has a client connect to a server and gives what each side sees.
 func exchange(t *testing.T, server *machine, listener int, client *machine, family int, dial string) (seen, peer, local netip.AddrPort) {
 	t.Helper()
+	return exchangeFrom(t, server, listener, client, family, "", dial)
+}
+
+// exchangeFrom binds the client before, unless from is empty.
+func exchangeFrom(t *testing.T, server *machine, listener int, client *machine, family int, from, dial string) (seen, peer, local netip.AddrPort) {
+	t.Helper()
 	c := client.mustSocket(family, unix.SOCK_STREAM, 0)
 	defer client.close(c)
+	if from != "" {
+		client.must("bind "+from, client.bind(c, from))
+	}
 	client.must("connect to "+dial, client.connect(c, dial))
 	r := server.do(call{Op: "accept", FD: listener})
 	server.must("accept", r.err())
@@ -75,103 +83,6 @@ func TestTwoGuestsBindTheSamePortOnTheWildcard(t *testing.T) {
 	}
 	for _, dial := range []string{"[fd77::10]:22", "[fd77::11]:22"} {
 		h.must(dial, h.connect(h.tcp6(), dial))
-	}
-}
-
-func TestLocalhostIsTheGuestsOwn(t *testing.T) {
-	g, _ := newGuest(t, www())
-	for _, c := range []struct {
-		name         string
-		family       int
-		listen, dial string
-		peer         string // as the client sees it
-		seen         string // the client's address as the server sees it
-	}{
-		{"a server on localhost", unix.AF_INET, "127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1"},
-		{"a server on another address of localhost", unix.AF_INET, "127.0.0.53:53", "127.0.0.53:53", "127.0.0.53:53", "127.0.0.1"},
-		{"a server on the wildcard", unix.AF_INET, "0.0.0.0:8080", "127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1"},
-		{"a server on the wildcard, by address zero", unix.AF_INET, "0.0.0.0:8080", "0.0.0.0:8080", "127.0.0.1:8080", "127.0.0.1"},
-		{"a server on ::1", unix.AF_INET6, "[::1]:8080", "[::1]:8080", "[::1]:8080", "::1"},
-		{"a server on the IPv6 wildcard", unix.AF_INET6, "[::]:8080", "[::1]:8080", "[::1]:8080", "::1"},
-		{"a server on localhost, asked as IPv6", unix.AF_INET6, "[::ffff:127.0.0.1]:8080", "[::ffff:127.0.0.1]:8080", "[::ffff:127.0.0.1]:8080", "::ffff:127.0.0.1"},
-		{"a server on the guest's address", unix.AF_INET, "10.77.0.10:8080", "10.77.0.10:8080", "10.77.0.10:8080", "10.77.0.10"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			g.t = t
-			l := g.server(c.family, c.listen)
-			defer g.close(l)
-			if got := g.sockname(l).String(); got != c.listen {
-				t.Errorf("the server is said to be bound to %s", got)
-			}
-			seen, peer, local := exchange(t, g, l, g, c.family, c.dial)
-			if seen.Addr().String() != c.seen || local.Addr().String() != c.seen {
-				t.Errorf("the client is %s to the server and %s to itself, want %s", seen, local, c.seen)
-			}
-			if peer.String() != c.peer {
-				t.Errorf("the server is %s to the client, want %s", peer, c.peer)
-			}
-		})
-	}
-}
-
-func TestLocalhostAddressesStayApart(t *testing.T) {
-	g, _ := newGuest(t, www())
-	for _, addr := range []string{"127.0.0.1:53", "127.0.0.53:53", "127.0.0.54:53"} {
-		g.server(unix.AF_INET, addr)
-		g.receiver(unix.AF_INET, addr)
-	}
-}
-
-func TestDatagramsToLocalhost(t *testing.T) {
-	www, _ := newGuest(t, www())
-	six, _ := newGuest(t, spec(125, nil, mailAddr6, mailAddr)) // IPv6 comes first
-	for _, c := range []struct {
-		name            string
-		family          int
-		receive, to     string
-		answers, sender string
-		bound           string // the client's, if any
-	}{
-		{"to a server on localhost", unix.AF_INET, "127.0.0.1:53", "127.0.0.1:53", "127.0.0.1:53", "127.0.0.1", ""},
-		{"to a server on the wildcard", unix.AF_INET, "0.0.0.0:53", "127.0.0.1:53", "127.0.0.1:53", "127.0.0.1", ""},
-		{"to a server on the wildcard, from the wildcard", unix.AF_INET, "0.0.0.0:53", "127.0.0.1:53", "127.0.0.1:53", "10.77.0.10", "0.0.0.0:0"},
-		{"to a server on ::1", unix.AF_INET6, "[::1]:53", "[::1]:53", "[::1]:53", "::1", ""},
-		{"to a server on the wildcard of both families, where IPv6 comes first", unix.AF_INET6, "[::]:53", "[::1]:53", "[::1]:53", "::1", ""},
-		{"to a server on the guest's address", unix.AF_INET, "10.77.0.10:53", "10.77.0.10:53", "10.77.0.10:53", "10.77.0.10", ""},
-	} {
-		for _, connected := range []bool{false, true} {
-			t.Run(c.name+map[bool]string{true: ", connected"}[connected], func(t *testing.T) {
-				g := www
-				if strings.Contains(c.name, "IPv6 comes first") {
-					g = six
-				}
-				g.t = t
-				r := g.receiver(c.family, c.receive)
-				defer g.close(r)
-				fd := g.mustSocket(c.family, unix.SOCK_DGRAM, 0)
-				defer g.close(fd)
-				if c.bound != "" {
-					g.must("bind", g.bind(fd, c.bound))
-				}
-				if connected {
-					g.must("connect", g.connect(fd, c.to))
-					g.must("send", g.do(call{Op: "send", FD: fd, Data: []byte("q")}).err())
-				} else {
-					g.must("send", g.sendto(fd, "q", c.to))
-				}
-				_, from, err := g.recv(r)
-				g.must("receive", err)
-				if from.Addr().String() != c.sender {
-					t.Errorf("the server sees %s, want %s", from, c.sender)
-				}
-				g.must("answer", g.sendto(r, "a", from.String()))
-				_, from, err = g.recv(fd)
-				g.must("receive the answer", err)
-				if want := c.answers; !connected && from.String() != want {
-					t.Errorf("the answer came from %s, want %s", from, want)
-				}
-			})
-		}
 	}
 }
 

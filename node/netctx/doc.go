@@ -25,6 +25,10 @@
 // [::] for both, of the family of the first of Spec.Addresses. The kernel tells no
 // program that could enter such a socket into a map of when it is bound.
 //
+// A client that was bound to the wildcard before it asks localhost has the guest's
+// address for its source. Its server is told 127.0.0.1 all the same (bpf/names.c),
+// as long as the kernel is asked by accept, getpeername or recvmsg.
+//
 // Owned ports hold for TCP and UDP. An ephemeral port is anybody's for the time
 // of a connection: a service above 32767 (ip_local_port_range) is safe from that
 // once it is in net.ipv4.ip_local_reserved_ports. Nobody is given a port on which

@@ -3,6 +3,7 @@ package netctx
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -65,4 +66,178 @@ func TestLocalhostFindsListenersOnEphemeralPorts(t *testing.T) {
 			t.Error("another guest ", reached)
 		}
 	})
+}
+
+func TestLocalhostIsTheGuestsOwn(t *testing.T) {
+	g, _ := newGuest(t, www())
+	for _, c := range []struct {
+		name         string
+		family       int
+		listen, dial string
+		peer         string // as the client sees it
+		seen         string // the client's address as the server sees it
+	}{
+		{"a server on localhost", unix.AF_INET, "127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1"},
+		{"a server on another address of localhost", unix.AF_INET, "127.0.0.53:53", "127.0.0.53:53", "127.0.0.53:53", "127.0.0.1"},
+		{"a server on the wildcard", unix.AF_INET, "0.0.0.0:8080", "127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1"},
+		{"a server on the wildcard, by address zero", unix.AF_INET, "0.0.0.0:8080", "0.0.0.0:8080", "127.0.0.1:8080", "127.0.0.1"},
+		{"a server on ::1", unix.AF_INET6, "[::1]:8080", "[::1]:8080", "[::1]:8080", "::1"},
+		{"a server on the IPv6 wildcard", unix.AF_INET6, "[::]:8080", "[::1]:8080", "[::1]:8080", "::1"},
+		{"a server on localhost, asked as IPv6", unix.AF_INET6, "[::ffff:127.0.0.1]:8080", "[::ffff:127.0.0.1]:8080", "[::ffff:127.0.0.1]:8080", "::ffff:127.0.0.1"},
+		{"a server on the guest's address", unix.AF_INET, "10.77.0.10:8080", "10.77.0.10:8080", "10.77.0.10:8080", "10.77.0.10"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g.t = t
+			l := g.server(c.family, c.listen)
+			defer g.close(l)
+			if got := g.sockname(l).String(); got != c.listen {
+				t.Errorf("the server is said to be bound to %s", got)
+			}
+			seen, peer, local := exchange(t, g, l, g, c.family, c.dial)
+			if seen.Addr().String() != c.seen || local.Addr().String() != c.seen {
+				t.Errorf("the client is %s to the server and %s to itself, want %s", seen, local, c.seen)
+			}
+			if peer.String() != c.peer {
+				t.Errorf("the server is %s to the client, want %s", peer, c.peer)
+			}
+		})
+	}
+}
+
+// TestClientsOnTheWildcardAskLocalhostFromLocalhost: lists of who may do what
+// are made for that (dig @127.0.0.1 binds 0.0.0.0 before it connects).
+func TestClientsOnTheWildcardAskLocalhostFromLocalhost(t *testing.T) {
+	g, _ := newGuest(t, www())
+	for _, c := range []struct {
+		name         string
+		family       int
+		listen, from string
+		dial, seen   string
+	}{
+		{"a server on localhost", unix.AF_INET, "127.0.0.53:8082", "0.0.0.0:0", "127.0.0.53:8082", "127.0.0.1"},
+		{"a server on the wildcard", unix.AF_INET, "0.0.0.0:8082", "0.0.0.0:0", "127.0.0.1:8082", "127.0.0.1"},
+		{"a server on the wildcard of both families", unix.AF_INET6, "[::]:8082", "[::]:0", "[::1]:8082", "::1"},
+		{"a server on ::1", unix.AF_INET6, "[::1]:8082", "[::]:0", "[::1]:8082", "::1"},
+		{"the guest's own address", unix.AF_INET, "0.0.0.0:8082", "0.0.0.0:0", "10.77.0.10:8082", "10.77.0.10"},
+		{"localhost, from the guest's address", unix.AF_INET, "127.0.0.1:8082", "10.77.0.10:0", "127.0.0.1:8082", "10.77.0.10"},
+		{"the guest's own address, from localhost", unix.AF_INET, "0.0.0.0:8082", "127.0.0.1:0", "10.77.0.10:8082", "127.0.0.1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g.t = t
+			l := g.server(c.family, c.listen)
+			defer g.close(l)
+			seen, peer, local := exchangeFrom(t, g, l, g, c.family, c.from, c.dial)
+			if seen.Addr().String() != c.seen || local != seen {
+				t.Errorf("the client is %s to the server and %s to itself, want %s", seen, local, c.seen)
+			}
+			if peer.String() != c.dial {
+				t.Errorf("the server is %s to the client, want %s", peer, c.dial)
+			}
+		})
+	}
+	t.Run("a client that is gone", func(t *testing.T) {
+		g.t = t
+		l := g.server(unix.AF_INET, "127.0.0.1:8082")
+		fd := g.tcp4()
+		g.must("bind", g.bind(fd, "0.0.0.0:0"))
+		g.must("connect", g.connect(fd, "127.0.0.1:8082"))
+		g.must("reset on close", g.setsockopt(fd, unix.SOL_SOCKET, unix.SO_LINGER, append(word(1), word(0)...)))
+		g.close(fd)
+		if r := g.do(call{Op: "accept", FD: l}); r.Addr.Addr().String() != "127.0.0.1" {
+			t.Errorf("the server sees %s, %v", r.Addr, r.err())
+		}
+	})
+	t.Run("a process of the host is none of the guest's", func(t *testing.T) {
+		shared, _ := newGuest(t, spec(120, []string{"80/tcp"}, hostAddr))
+		l := shared.server(unix.AF_INET, "127.0.0.1:8082")
+		h := host(t)
+		seen, _, _ := exchangeFrom(t, shared, l, h, unix.AF_INET, "10.77.0.1:0", netip.AddrPortFrom(Loopback(120), 8082).String())
+		if seen.Addr() != hostAddr.Addr() {
+			t.Errorf("the server sees %s", seen)
+		}
+	})
+}
+
+func TestLocalhostAddressesStayApart(t *testing.T) {
+	g, _ := newGuest(t, www())
+	for _, addr := range []string{"127.0.0.1:53", "127.0.0.53:53", "127.0.0.54:53"} {
+		g.server(unix.AF_INET, addr)
+		g.receiver(unix.AF_INET, addr)
+	}
+}
+
+func TestDatagramsToLocalhost(t *testing.T) {
+	www, _ := newGuest(t, www())
+	six, _ := newGuest(t, spec(125, nil, mailAddr6, mailAddr)) // IPv6 comes first
+	for _, c := range []struct {
+		name            string
+		family          int
+		receive, to     string
+		answers, sender string
+		bound           string // the client's, if any
+	}{
+		{"to a server on localhost", unix.AF_INET, "127.0.0.1:53", "127.0.0.1:53", "127.0.0.1:53", "127.0.0.1", ""},
+		{"to a server on the wildcard", unix.AF_INET, "0.0.0.0:53", "127.0.0.1:53", "127.0.0.1:53", "127.0.0.1", ""},
+		{"to a server on the wildcard, from the wildcard", unix.AF_INET, "0.0.0.0:53", "127.0.0.1:53", "127.0.0.1:53", "127.0.0.1", "0.0.0.0:0"},
+		{"to a server on localhost, from the wildcard", unix.AF_INET, "127.0.0.53:53", "127.0.0.53:53", "127.0.0.53:53", "127.0.0.1", "0.0.0.0:0"},
+		{"to a server on a port that the kernel chose, from the wildcard", unix.AF_INET, "0.0.0.0:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1", "0.0.0.0:0"},
+		{"to a server on the wildcard, from a port", unix.AF_INET, "0.0.0.0:53", "127.0.0.1:53", "127.0.0.1:53", "127.0.0.1", "0.0.0.0:5353"},
+		{"to a server on the wildcard, from the guest's address", unix.AF_INET, "0.0.0.0:53", "127.0.0.1:53", "127.0.0.1:53", "10.77.0.10", "10.77.0.10:0"},
+		{"to a server on ::1, from the wildcard of both families", unix.AF_INET6, "[::1]:53", "[::1]:53", "[::1]:53", "::1", "[::]:0"},
+		{"to a server on ::1, from the IPv6 wildcard", unix.AF_INET6, "[::1]:53", "[::1]:53", "[::1]:53", "::1", "v6only [::]:0"},
+		{"to a server on the IPv6 wildcard, from it", unix.AF_INET6, "v6only [::]:53", "[::1]:53", "[::1]:53", "::1", "v6only [::]:0"},
+		{"to a server on ::1", unix.AF_INET6, "[::1]:53", "[::1]:53", "[::1]:53", "::1", ""},
+		{"to a server on the wildcard of both families, where IPv6 comes first", unix.AF_INET6, "[::]:53", "[::1]:53", "[::1]:53", "::1", ""},
+		{"to a server on the guest's address", unix.AF_INET, "10.77.0.10:53", "10.77.0.10:53", "10.77.0.10:53", "10.77.0.10", ""},
+	} {
+		for _, connected := range []bool{false, true} {
+			t.Run(c.name+map[bool]string{true: ", connected"}[connected], func(t *testing.T) {
+				g := www
+				if strings.Contains(c.name, "IPv6 comes first") {
+					g = six
+				}
+				g.t = t
+				bind := func(fd int, at string) {
+					at, v6only := strings.CutPrefix(at, "v6only ")
+					if v6only {
+						g.must("set V6ONLY", g.setsockopt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, word(1)))
+					}
+					g.must("bind", g.bind(fd, at))
+				}
+				r, fd := g.mustSocket(c.family, unix.SOCK_DGRAM, 0), g.mustSocket(c.family, unix.SOCK_DGRAM, 0)
+				defer g.close(r)
+				defer g.close(fd)
+				bind(r, c.receive)
+				if c.bound != "" {
+					bind(fd, c.bound)
+				}
+				port := g.sockname(r).Port()
+				c.to = netip.AddrPortFrom(netip.MustParseAddrPort(c.to).Addr(), port).String()
+				c.answers = netip.AddrPortFrom(netip.MustParseAddrPort(c.answers).Addr(), port).String()
+				if connected {
+					g.must("connect", g.connect(fd, c.to))
+					g.must("send", g.do(call{Op: "send", FD: fd, Data: []byte("q")}).err())
+				} else {
+					g.must("send", g.sendto(fd, "q", c.to))
+				}
+				_, from, err := g.recv(r)
+				g.must("receive", err)
+				if from.Addr().String() != c.sender {
+					t.Errorf("the server sees %s, want %s", from, c.sender)
+				}
+				g.must("answer", g.sendto(r, "a", from.String()))
+				_, from, err = g.recv(fd)
+				g.must("receive the answer", err)
+				if from.String() != c.answers {
+					t.Errorf("the answer came from %s, want %s", from, c.answers)
+				}
+				if connected && g.peername(fd).String() != c.answers {
+					t.Errorf("connected to %s, want %s", g.peername(fd), c.answers)
+				}
+				if got := g.sockname(fd).Addr().String(); connected && got != c.sender {
+					t.Errorf("connected from %s, want %s", got, c.sender)
+				}
+			})
+		}
+	}
 }

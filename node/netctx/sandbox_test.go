@@ -221,8 +221,8 @@ func newGuest(t testing.TB, s Spec) (*machine, *os.File) {
 	}
 	// The kernel makes the address's route a moment later (addrconf_dad_work).
 	waitFor(t, "a route to ::1 of the guest", func() bool {
-		_, err := netlink.RouteGet(Loopback6(s.XID).AsSlice())
-		return err == nil
+		r, err := netlink.RouteGet(Loopback6(s.XID).AsSlice())
+		return err == nil && len(r) == 1 && r[0].Table == unix.RT_TABLE_LOCAL
 	})
 	return guestProcess(t, cg, s.XID), cg
 }

@@ -41,11 +41,19 @@ static __always_inline int set_source(struct bpf_sock_addr *ctx, const struct ip
 static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct ip *to, struct ip *from)
 {
 	const struct settings *s = settings();
+	struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, 0);
 	bool local = is_any(to) || is_loopback(to);
+	int found = HERE;
 
+	if (!n)
+		return refuse(EACCES);
 	// The host's localhost is out of reach: it is the guest's own.
-	if (local && vs_localhost(ctx, to, true) == NOWHERE)
+	if (local)
+		found = vs_localhost(ctx, to, true);
+	if (found == NOWHERE)
 		return refuse(ECONNREFUSED);
+	n->local = local;
+	n->near = found == NEAR ? ctx->user_port : 0;
 	if (is_loop6(to) && !is_own_loopback(s, to)) // another guest's
 		return refuse(ECONNREFUSED);
 	if (closed(to) || withheld(ctx, s, to))

@@ -6,8 +6,11 @@
 static __always_inline int send_to(struct bpf_sock_addr *ctx, struct ip *to, struct ip *from)
 {
 	const struct settings *s = settings();
+	struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, 0);
 	bool local = is_any(to) || is_loopback(to);
 
+	if (!n)
+		return refuse(EACCES);
 	// A connected socket comes here when it sends with IP_PKTINFO, with family 0
 	// and address 0: that is no wildcard, and there is nothing to rewrite.
 	if (ctx->user_family == AF_UNSPEC)
@@ -17,17 +20,22 @@ static __always_inline int send_to(struct bpf_sock_addr *ctx, struct ip *to, str
 
 		if (found == NOWHERE)
 			return refuse(ECONNREFUSED);
-		if (found == NEAR) {
-			struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, 0);
-
-			if (n)
-				n->near = ctx->user_port;
-		}
+		if (found == NEAR)
+			n->near = ctx->user_port;
 	}
 	if (closed(to) || withheld(ctx, s, to))
 		return refuse(EHOSTUNREACH);
 	if (!is_any(from) && is_v4(from) != is_v4(to)) // the socket is bound to the other family
 		return refuse(ENETUNREACH);
+	// Bound to the wildcard, it speaks to localhost from localhost; but not to one
+	// that is connected to the address that the wildcard stands for (NEAR).
+	if (local && n->any && !is_any(from)) {
+		__u32 ports = (__u32)(__be16)ctx->user_port << 16 | bpf_htons(ctx->sk->src_port);
+		int who = vs_sender(ctx, to, from, ports);
+
+		if (who == GONE)
+			*from = is_v4(to) ? v4(0) : (struct ip){};
+	}
 	if (is_any(from))
 		return source(s, to, local, from) ? 1 : refuse(ENETUNREACH);
 	return vs_is_own(from) ? 1 : refuse(EADDRNOTAVAIL);
