@@ -24,6 +24,7 @@ type guestSpec struct {
 	init    text
 	command []text
 	network networkSpec
+	files   []*fileSpec
 }
 
 var (
@@ -41,6 +42,7 @@ func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 		{"hostname", d.text(&g.hostname, "a hostname")},
 		{"state", d.text(&g.state, orList(states))},
 		{"network", func(name string, v *yaml.Node) { d.network(&g.network, name, v) }},
+		{"files", d.files(&g.files)},
 		{"init", func(name string, v *yaml.Node) { d.init(g, name, v) }},
 		{"limits", func(name string, v *yaml.Node) {
 			d.fields(name, v, "a mapping, as {memory: 512M, cpu: 1.5, processes: 500}", []key{
@@ -217,6 +219,7 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 		})
 	}
 	r.network(&spec.network, g)
+	g.Files = r.resolveFiles(spec.files, false)
 	if r.failed || h == nil {
 		return nil
 	}

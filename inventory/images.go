@@ -13,10 +13,12 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 	image := &Image{Name: k.value, Pos: k.pos}
 	var method text
 	var args, packages []text
+	var files []*fileSpec
 	given := d.fields("image "+k.value, v, "a mapping, as {method: debootstrap, args: [-d, bookworm]}", []key{
 		{"method", d.text(&method, "how it is made: "+orList(methods))},
 		{"args", d.texts(&args, "a list of the method's arguments, as [-d, bookworm]")},
 		{"packages", d.texts(&packages, "a list of packages, as [openssh-server]")},
+		{"files", d.files(&files)},
 	})
 	if err := checkName(k.value, maxName); err != nil {
 		d.add(k.pos, "", "image %v", err)
@@ -42,6 +44,12 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 		}
 		image.Packages = append(image.Packages, p.value)
 	}
+	for _, f := range files {
+		if f.restart || len(f.command) > 0 {
+			d.add(f.pos, "give the file to the guests", "files: an image does not run, so it has no on_change")
+		}
+	}
+	image.Files = (&resolver{builder: b}).resolveFiles(files, true)
 	// What could not be read is wrong already.
 	if _, named := given["args"]; given != nil && named == (len(args) > 0) {
 		d.imageArgs(k, image, packages)

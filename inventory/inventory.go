@@ -66,6 +66,7 @@ type Image struct {
 	Name           string
 	Method         string // "debootstrap" or "template"
 	Args, Packages []string
+	Files          []File // put into it after the method, by path
 	Pos            Position
 }
 
@@ -95,6 +96,7 @@ type Guest struct {
 	Metadata    bool           // it may reach the metadata service of the host's cloud
 	Init        Init
 	Limits      Limits
+	Files       []File // by path
 	State       string // Running, Stopped or Absent
 	Pos         Position
 }
@@ -168,6 +170,8 @@ type builder struct {
 	guests  []*guestSpec
 	guestAt map[string]*guestSpec
 	placed  [][]placed // for each of inv.Hosts, its guests
+
+	contents map[string]fileContent // of the files that guests and images are given
 }
 
 func newBuilder() *builder {

@@ -92,8 +92,8 @@ func TestSchemaAndLoaderKnowTheSameKeys(t *testing.T) {
 		}
 	}
 	walk(nil, root)
-	if tested != 11 {
-		t.Errorf("%d mappings were compared, want 11", tested)
+	if tested != 13 {
+		t.Errorf("%d mappings were compared, want 13", tested)
 	}
 }
 
@@ -112,8 +112,8 @@ func TestSchemaAllowsWhatTheLoaderReads(t *testing.T) {
 			t.Errorf("%s: %v", file, err)
 		}
 	}
-	if err := root.check(t, "x-a: [1]\nhosts: {a: {x-b: c}}"); err != nil {
-		t.Errorf("keys for anchors: %v", err)
+	if err := root.check(t, "x-a: [1]\nhosts: {a: {x-b: c}}\nimages: {i: {method: template, files: {/etc/a: {content: 1, mode: 0600, owner: www-data, secret: true}}}}"); err != nil {
+		t.Errorf("keys for anchors, and files: %v", err)
 	}
 }
 
@@ -126,6 +126,8 @@ func TestSchemaAndLoaderRefuseTheSame(t *testing.T) {
 		"guests: {g: {on: a}}", "guests: {g: {image: a}}", base + "  g: {on: h1, image: deb, context: 1}", base + "  g: {on: h1, image: deb, state: up}",
 		base + "  g: {on: h1, image: deb, init: sysv}", base + "  g: {on: h1, image: deb, init: {command: []}}", base + "  g: {on: h1, image: deb, init: {command: a}}",
 		base + "  g: {on: h1, image: deb, limits: {disk: 1G}}", base + "  g: {on: h1, image: deb, network: {mode: x}}", base + "  g: {on: h1, image: deb, network: {ports: 80}}",
+		base + "  g: {on: h1, image: deb, files: {etc/x: {content: a}}}", base + "  g: {on: h1, image: deb, files: {/etc/x: {mode: 0644}}}",
+		base + "  g: {on: h1, image: deb, files: {/etc/x: {content: a, on_change: reload}}}", base + "  g: {on: h1, image: deb, files: {/etc/x: {content: a, on_change: []}}}",
 	} {
 		if _, err := load(t, text); err == nil {
 			t.Errorf("the loader reads %s", text)

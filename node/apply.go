@@ -143,6 +143,9 @@ func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64
 		}
 		outcome, err := h.Guests.Configure(ctx, *s.Guest) // of one that is as wanted: unchanged
 		return api.StepResult{Outcome: outcome}, err
+	case api.StepFiles:
+		outcome, err := h.Guests.Provide(ctx, s.Name, s.Files)
+		return api.StepResult{Outcome: outcome}, err
 	case api.StepStart:
 		err := h.Guests.Start(ctx, s.Name, options)
 		if errors.Is(err, guest.ErrRunning) {

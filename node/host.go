@@ -66,6 +66,11 @@ func (h *Host) State(ctx context.Context) (api.State, error) {
 	return st, err
 }
 
+// Files compares files of guests with what they should be.
+func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error) {
+	return h.Guests.Files(ctx, req)
+}
+
 // Check is whether this machine is able.
 func (h *Host) Check(ctx context.Context) (api.Check, error) { return Check(ctx, h.Guests) }
 

@@ -48,21 +48,23 @@ same command again does what is left.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			if check {
-				return a.plan(ctx, false)
+				return a.plan(ctx, false, diff)
 			}
 			inv, hosts, err := a.hosts(ctx)
 			if err != nil {
 				return err
 			}
 			progress := a.progress(len(hosts))
-			report := a.access.Rollout(a.forks, progress.watch).Apply(ctx, inv, hosts)
+			over := a.access.Rollout(a.forks, progress.watch)
+			over.Diff = diff
+			report := over.Apply(ctx, inv, hosts)
 			progress.close()
 			return a.report(ctx, report, diff)
 		},
 	}
 	cmd.Flags().BoolVarP(&check, "check", "C", false, "change nothing, only say what would be changed")
 	cmd.Flags().BoolVar(&check, "dry-run", false, "the same as --check")
-	cmd.Flags().BoolVarP(&diff, "diff", "D", false, "print what was changed, and why")
+	cmd.Flags().BoolVarP(&diff, "diff", "D", false, "print what was changed and why, and how files of guests differed")
 	must(cmd.Flags().MarkHidden("dry-run"))
 	a.lockWait(cmd)
 	return cmd
@@ -76,7 +78,7 @@ func (a *app) report(ctx context.Context, report *rollout.Report, diff bool) err
 	case a.output != view.AsTable:
 		err = a.printSteps(report)
 	case diff:
-		err = a.printPlans(report)
+		err = a.printPlans(report, true)
 	}
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) planCommand() *cobra.Command {
-	var detailed bool
+	var detailed, diff bool
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Say what apply would change, and why",
@@ -23,23 +23,27 @@ Guests on a host that the inventory does not know are named and left alone. To
 delete one, give it state: absent in the inventory.`,
 		Example: `  vsfleet plan
   vsfleet plan -l web01 -o json
+  vsfleet plan --diff                  with what files of guests hold, line by line
   vsfleet plan --detailed-exitcode     exit status 3: there is something to change`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.plan(cmd.Context(), detailed) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.plan(cmd.Context(), detailed, diff) },
 	}
 	cmd.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 3 if there is something to change")
+	cmd.Flags().BoolVarP(&diff, "diff", "D", false, "show how files of guests differ; secret ones are left out")
 	return cmd
 }
 
-func (a *app) plan(ctx context.Context, detailed bool) error {
+func (a *app) plan(ctx context.Context, detailed, diff bool) error {
 	inv, hosts, err := a.hosts(ctx)
 	if err != nil {
 		return err
 	}
 	progress := a.asking(len(hosts))
-	report := a.access.Rollout(a.forks, answers(progress)).Plan(ctx, inv, hosts)
+	over := a.access.Rollout(a.forks, answers(progress))
+	over.Diff = diff
+	report := over.Plan(ctx, inv, hosts)
 	progress.Close()
-	if err := a.printPlans(report); err != nil {
+	if err := a.printPlans(report, diff); err != nil {
 		return err
 	}
 	a.sayForeign(report)
@@ -60,12 +64,18 @@ func (a *app) plan(ctx context.Context, detailed bool) error {
 	return nil
 }
 
-func (a *app) printPlans(report *rollout.Report) error {
+func (a *app) printPlans(report *rollout.Report, diff bool) error {
 	var plans []view.HostPlan
 	for _, h := range report.Hosts {
 		p := view.HostPlan{Host: h.Host, Steps: h.Plan.Steps, Err: h.Err, Outcome: ofHost(h)}
 		for _, r := range h.Plan.Refused {
 			p.Refused = append(p.Refused, view.RefusedGuest{Name: r.Guest, Error: r.Err.Error()})
+		}
+		if diff {
+			p.Diffs = make([]string, len(p.Steps))
+			for i, s := range p.Steps {
+				p.Diffs[i] = view.Diff(s.Files, h.FileStates(s))
+			}
 		}
 		if p.Err == nil && h.Class == rollout.NotStarted {
 			p.Err = fleet.ErrInterrupted

@@ -124,6 +124,11 @@ func (n *Node) Release(ctx context.Context) error {
 	return err
 }
 
+// Files asks which files of guests are not as they should be.
+func (n *Node) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error) {
+	return call[api.FilesAnswer](ctx, n, api.MethodFiles, req)
+}
+
 // Apply has a plan carried out. Events are emitted one at a time, in the order
 // in which the host sent them and before the result; an emit that takes long
 // holds up the host. When ctx ends the host is told, and given a minute to

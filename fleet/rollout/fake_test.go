@@ -112,6 +112,8 @@ type fakeHost struct {
 	exportTakes time.Duration
 	state       api.State
 	images      map[string]string // content by ID
+	files       map[string]string // digests by guest and path
+	asked       func(api.FilesRequest)
 }
 
 func (h *fakeHost) State(ctx context.Context) (api.State, error) {
@@ -149,6 +151,28 @@ func (s *session) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, er
 		case <-time.After(time.Millisecond):
 		}
 	}
+}
+
+func (s *session) Files(_ context.Context, req api.FilesRequest) (api.FilesAnswer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked != nil {
+		s.asked(req)
+	}
+	var answer api.FilesAnswer
+	for _, g := range req.Guests {
+		if !slices.ContainsFunc(s.state.Guests, func(have api.GuestState) bool { return have.Name == g.Guest }) {
+			continue
+		}
+		state := api.GuestFilesState{Guest: g.Guest}
+		for _, f := range g.Files {
+			if s.files[g.Guest+f.Path] != f.Digest {
+				state.Files = append(state.Files, api.FileState{Path: f.Path, Differs: "content"})
+			}
+		}
+		answer.Guests = append(answer.Guests, state)
+	}
+	return answer, nil
 }
 
 func (s *session) Release(context.Context) error {
@@ -222,6 +246,13 @@ func (h *fakeHost) take(s api.Step) api.StepResult {
 		return api.StepResult{Outcome: api.Changed, Image: &h.state.Images[len(h.state.Images)-1]}
 	case api.StepCreate:
 		h.state.Guests = append(h.state.Guests, api.GuestState{Guest: *s.Guest, Status: api.Stopped})
+	case api.StepFiles:
+		if h.files == nil {
+			h.files = map[string]string{}
+		}
+		for _, f := range s.Files {
+			h.files[s.Name+f.Path] = api.FileDigest(f.Content)
+		}
 	case api.StepConfigure:
 		h.state.Guests[i].Guest = *s.Guest
 	case api.StepStart, api.StepRestart:

@@ -118,7 +118,7 @@ func TestGuestsAreComparedWithFewOthers(t *testing.T) {
 func BenchmarkPlanOfAThousandGuests(b *testing.B) {
 	host, s := thousand()
 	for b.Loop() {
-		if p := Make(host, s, images); len(p.Steps) < 1000 {
+		if p := Make(host, s, api.FilesAnswer{}, images); len(p.Steps) < 1000 {
 			b.Fatalf("%d steps, %d refused", len(p.Steps), len(p.Refused))
 		}
 	}

@@ -39,11 +39,15 @@ type Refusal struct {
 // Make compares what a host should have with what it has. Where images come
 // from is not its matter: guests whose image is missing have steps without an
 // image's ID until it is there.
-func Make(host *inventory.Host, state api.State, images func(name string) *inventory.Image) Plan {
+func Make(host *inventory.Host, state api.State, files api.FilesAnswer, images func(name string) *inventory.Image) Plan {
 	p := Plan{waits: map[string]string{}, Unread: map[string][]api.Unread{}}
 	known := map[string]bool{}
 	for _, want := range host.Guests {
 		known[want.Name] = true
+	}
+	inGuest := map[string]api.GuestFilesState{}
+	for _, g := range files.Guests {
+		inGuest[g.Guest] = g
 	}
 	index := map[string]int{}
 	strangers := map[int]string{}
@@ -95,8 +99,16 @@ func Make(host *inventory.Host, state api.State, images func(name string) *inven
 			p.await(want.Name, spec)
 		}
 		if now == nil {
-			creates = append(creates, change{name: want.Name, new: g, steps: create(g, want.State)})
-		} else if steps := alter(g, spec, *now, state, want.State); len(steps) > 0 {
+			steps := provide(create(g, want.State), want, nil, false)
+			creates = append(creates, change{name: want.Name, new: g, steps: steps})
+			continue
+		}
+		have := inGuest[want.Name]
+		if have.Problem != "" && len(want.Files) > 0 {
+			p.refuse(want.Name, errors.New("its files: "+have.Problem))
+		}
+		steps := provide(alter(g, spec, *now, state, want.State), want, &have, now.Status == api.Running)
+		if len(steps) > 0 {
 			changes = append(changes, change{name: want.Name, old: now.Guest, runs: now.Runs, new: g, steps: steps})
 		}
 	}
@@ -116,7 +128,7 @@ func stranger(g api.Guest, strangers map[int]string) error {
 
 // Spec is what a host is told of an image.
 func Spec(image *inventory.Image) api.ImageSpec {
-	return api.ImageSpec{Name: image.Name, Method: image.Method, Args: image.Args, Packages: image.Packages}
+	return api.ImageSpec{Name: image.Name, Method: image.Method, Args: image.Args, Packages: image.Packages, Files: wireFiles(image.Files)}
 }
 
 func (p *Plan) refuse(guest string, err error) {

@@ -319,7 +319,7 @@ func TestMake(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p := Make(&inventory.Host{Name: "web01", Guests: tt.want}, tt.state, images)
+			p := Make(&inventory.Host{Name: "web01", Guests: tt.want}, tt.state, api.FilesAnswer{}, images)
 			if len(p.Refused) > 0 {
 				t.Fatalf("refused: %v", p.Refused)
 			}
@@ -403,7 +403,7 @@ func TestMakeRefuses(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			fine := www(named("fine", 7, tcp(7)), func(g *inventory.Guest) { g.Mode, g.HostAddress, g.Ports = inventory.NAT, false, nil })
-			p := Make(&inventory.Host{Guests: []*inventory.Guest{fine, tt.guest}}, bare, images)
+			p := Make(&inventory.Host{Guests: []*inventory.Guest{fine, tt.guest}}, bare, api.FilesAnswer{}, images)
 			if len(p.Refused) != 1 || p.Refused[0].Guest != "www" || p.Refused[0].Err.Error() != tt.want {
 				t.Errorf("refused %v, want www: %s", p.Refused, tt.want)
 			}
@@ -415,7 +415,7 @@ func TestMakeRefuses(t *testing.T) {
 }
 
 func TestMakeLeavesUnknownGuestsAlone(t *testing.T) {
-	p := Make(&inventory.Host{}, state(there()), images)
+	p := Make(&inventory.Host{}, state(there()), api.FilesAnswer{}, images)
 	if len(p.Steps) != 0 || !reflect.DeepEqual(p.Foreign, []string{"www"}) {
 		t.Errorf("steps %v, foreign %v, want none and www", p.Steps, p.Foreign)
 	}
@@ -440,7 +440,7 @@ func TestMakeSaysWhatAHostDoesNotHonour(t *testing.T) {
 			if row.running {
 				have.Status = api.Running
 			}
-			p := Make(&inventory.Host{Guests: []*inventory.Guest{www()}}, state(have), images)
+			p := Make(&inventory.Host{Guests: []*inventory.Guest{www()}}, state(have), api.FilesAnswer{}, images)
 			if row.refused {
 				if len(p.Steps) != 0 || len(p.Refused) != 1 || !strings.Contains(p.Refused[0].Err.Error(), "fstab:3: a guest mounts no ext4") {
 					t.Errorf("steps %v, refused %v", p.Steps, p.Refused)

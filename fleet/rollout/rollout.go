@@ -21,6 +21,7 @@ import (
 // for what it says came of the steps.
 type Node interface {
 	State(ctx context.Context) (api.State, error)
+	Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error)
 	Apply(ctx context.Context, req api.Apply, event func(api.Event)) (api.ApplyResult, error)
 	// Lease asks for the right to change the host, Release gives it back; so does
 	// Close.
@@ -38,6 +39,8 @@ type Fleet struct {
 	Forks       int              // hosts that are worked on at once
 	Timeout     time.Duration    // of a host's answer to what it has; 0: none
 	Watch       func(Event)      // may be nil; called by many goroutines
+
+	Diff bool // plans ask for what is in files that differ
 
 	Owner    string        // who changes hosts: user@machine
 	LockWait time.Duration // for others who change them
@@ -80,6 +83,7 @@ type HostReport struct {
 	Class   Class
 	Err     error // of the host as a whole
 	State   api.State
+	Files   api.FilesAnswer // of the guests' files, when it was planned
 	Plan    Plan
 	Results []api.StepResult // one for each of Plan.Steps; none if nothing was to be carried out
 	Said    string           // by what Each had it do
@@ -246,8 +250,9 @@ func (r *run) planned(ctx context.Context, image func(string) *inventory.Image) 
 // plan makes the plans of all hosts that can be reached.
 func (r *run) plan(ctx context.Context, image func(string) *inventory.Image) []*missing {
 	r.reach(ctx)
+	r.askFiles(ctx)
 	for _, h := range r.reached() {
-		h.Plan = Make(h.from, h.State, image)
+		h.Plan = Make(h.from, h.State, h.Files, image)
 	}
 	return r.sources()
 }

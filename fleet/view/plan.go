@@ -14,7 +14,8 @@ import (
 type HostPlan struct {
 	Host    string
 	Steps   []api.Step
-	Err     error // why there is no plan
+	Diffs   []string // of the files that each of Steps writes; nil: not asked for
+	Err     error    // why there is no plan
 	Refused []RefusedGuest
 	Outcome Outcome // of the host; if it failed, why
 }
@@ -29,6 +30,7 @@ type PlanRecord struct {
 	Step api.StepKind `json:"step"`
 	Name string       `json:"name"` // of the guest or the image
 	Why  string       `json:"why"`
+	Diff string       `json:"diff,omitempty"` // of the files that it writes
 	Outcome
 }
 
@@ -46,8 +48,12 @@ func Plan(o Output, f Format, plans []HostPlan) error {
 func planRecords(plans []HostPlan) []PlanRecord {
 	var records []PlanRecord
 	for _, p := range plans {
-		for _, s := range p.Steps {
-			records = append(records, PlanRecord{Host: p.Host, Step: s.Kind, Name: subject(s), Why: s.Why, Outcome: Outcome{Status: Planned}})
+		for i, s := range p.Steps {
+			r := PlanRecord{Host: p.Host, Step: s.Kind, Name: subject(s), Why: s.Why, Outcome: Outcome{Status: Planned}}
+			if p.Diffs != nil {
+				r.Diff = p.Diffs[i]
+			}
+			records = append(records, r)
 		}
 		for _, r := range p.Refused {
 			records = append(records, PlanRecord{Host: p.Host, Name: r.Name, Outcome: Outcome{Failed, "refused", r.Error}})
@@ -76,7 +82,7 @@ func (o Output) writePlan(w io.Writer, plans []HostPlan) error {
 		}
 		changing++
 		var b strings.Builder
-		for _, s := range p.Steps {
+		for i, s := range p.Steps {
 			mark, text := StepText(s)
 			marks[mark]++
 			line := mark + " " + text
@@ -84,6 +90,9 @@ func (o Output) writePlan(w io.Writer, plans []HostPlan) error {
 				line += ": " + Clean(s.Why)
 			}
 			fmt.Fprintf(&b, "  %s\n", o.paint(markInk(mark), line))
+			if p.Diffs != nil {
+				o.writeDiff(&b, p.Diffs[i])
+			}
 		}
 		if hosts[b.String()] == nil {
 			order = append(order, b.String())
@@ -131,6 +140,8 @@ func StepText(s api.Step) (mark, text string) {
 		return "+", text
 	case api.StepConfigure:
 		return "~", "configure guest " + name
+	case api.StepFiles:
+		return "~", "write files of guest " + name
 	case api.StepStart:
 		return "~", "start guest " + name
 	case api.StepStop:

@@ -278,3 +278,38 @@ func TestCheck(t *testing.T) {
 		return records.Close(nil)
 	})
 }
+
+func TestDiff(t *testing.T) {
+	files := []api.File{
+		{Path: "/etc/motd", Content: []byte("one\ntwo\x1b[2J\n")},
+		{Path: "/etc/new", Content: []byte("x\n")},
+		{Path: "/etc/key", Content: []byte("geheim\n"), Secret: true},
+		{Path: "/etc/bin", Content: []byte{0, 1}},
+	}
+	have := []api.FileState{{Path: "/etc/motd", Content: []byte("one\nthree\n")}}
+	text := Diff(files, have)
+	var out bytes.Buffer
+	o := Output{Writer: &out}
+	if err := Plan(o, AsTable, []HostPlan{{Host: "web1", Steps: []api.Step{{Kind: api.StepFiles, Name: "www", Why: "/etc/motd: content"}}, Diffs: []string{text}}}); err != nil {
+		t.Fatal(err)
+	}
+	want := `web1
+  ~ write files of guest www: /etc/motd: content
+      --- /etc/motd (on the host)
+      +++ /etc/motd (in the inventory)
+      @@ -1,2 +1,2 @@
+       one
+      -three
+      +two\x1b[2J
+      --- /etc/new (on the host)
+      +++ /etc/new (in the inventory)
+      @@ -0,0 +1,1 @@
+      +x
+      /etc/key: secret, not shown
+      /etc/bin: not a text, not shown
+0 to add, 1 to change, 0 to remove on 1 host
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}

@@ -21,6 +21,7 @@ const (
 
 	MethodLease   = "host.lease"   // Lease -> LeaseAnswer
 	MethodRelease = "host.release" // nil -> nil
+	MethodFiles   = "guest.files"  // FilesRequest -> FilesAnswer
 	MethodAlive   = "alive"        // notification, controller to node: nothing else is to be said
 )
 
@@ -178,6 +179,7 @@ type ImageSpec struct {
 	Method   string   `json:"method"`             // "debootstrap", "template"
 	Args     []string `json:"args,omitempty"`     // the method's, as after vserver's `--`
 	Packages []string `json:"packages,omitempty"` // to install besides the method's own
+	Files    []File   `json:"files,omitempty"`    // to put into it; their contents only where it is to be built
 }
 
 // Image is a reference installation that a host has.
@@ -224,6 +226,7 @@ const (
 	StepImport     StepKind = "image.import"    // Image; the controller's own step, never sent to a host
 	StepCreate     StepKind = "guest.create"    // Guest
 	StepConfigure  StepKind = "guest.configure" // Guest; a running one takes limits, ports and forwards at once, the rest at its next start
+	StepFiles      StepKind = "guest.files"     // Name, Files; and what a running guest has to do of an earlier one
 	StepStart      StepKind = "guest.start"     // Name
 	StepStop       StepKind = "guest.stop"      // Name
 	StepRestart    StepKind = "guest.restart"   // Name
@@ -236,6 +239,7 @@ type Step struct {
 	Name  string     `json:"name,omitempty"`
 	Guest *Guest     `json:"guest,omitempty"`
 	Image *ImageSpec `json:"image,omitempty"`
+	Files []File     `json:"files,omitempty"`
 	Why   string     `json:"why"` // for people: "context 120 is not there", "image changed"
 }
 

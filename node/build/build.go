@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/image/tree"
+	"github.com/vsfleet/vsfleet/node/rootfs"
 )
 
 // Progress is told what is being done and how much of it; total is 0 as long
@@ -61,10 +65,35 @@ func Run(ctx context.Context, req Request) error {
 		err = fmt.Errorf("no such method; there are debootstrap and template")
 	}
 	if err == nil {
+		err = putFiles(req)
+	}
+	if err == nil {
 		err = tree.Settle(ctx, req.Dir)
 	}
 	if err != nil {
 		return fmt.Errorf("build by %s: %w", req.Spec.Method, err)
+	}
+	return nil
+}
+
+// putFiles writes the files of the spec into what the method made.
+func putFiles(req Request) error {
+	if len(req.Spec.Files) == 0 {
+		return nil
+	}
+	fd, err := unix.Open(req.Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", req.Dir, err)
+	}
+	dir := os.NewFile(uintptr(fd), req.Dir)
+	defer dir.Close()
+	for _, f := range req.Spec.Files {
+		if api.FileDigest(f.Content) != f.Digest {
+			return fmt.Errorf("file %s: its content is not what its digest says", f.Path)
+		}
+		if err := (rootfs.Dir{Root: dir}).Write(f); err != nil {
+			return fmt.Errorf("file %s: %w", f.Path, err)
+		}
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -246,4 +247,34 @@ func FuzzArguments(f *testing.F) {
 			t.Errorf("%+v", b)
 		}
 	})
+}
+
+// Files of the spec go on top of what the method made, and stay below it.
+func TestFilesOfTheSpec(t *testing.T) {
+	outside := t.TempDir()
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
+	must(t, tw.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "srv", Linkname: outside, Mode: 0o777}))
+	must(t, tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o600}))
+	must(t, tw.Close())
+	box := filepath.Join(t.TempDir(), "box.tar")
+	must(t, os.WriteFile(box, b.Bytes(), 0o600))
+	run := func(f api.File) (string, error) {
+		f.Digest = api.FileDigest(f.Content)
+		dir := t.TempDir()
+		return dir, Run(t.Context(), Request{Spec: api.ImageSpec{Method: "template", Args: []string{"-t", box}, Files: []api.File{f}}, Dir: dir})
+	}
+	dir, err := run(api.File{Path: "/etc/passwd", Content: []byte("new"), Mode: 0o644, Owner: "7:8"})
+	must(t, err)
+	var st unix.Stat_t
+	must(t, unix.Stat(dir+"/etc/passwd", &st))
+	if content, err := os.ReadFile(dir + "/etc/passwd"); err != nil || string(content) != "new" || st.Mode&0o777 != 0o644 || st.Uid != 7 || st.Gid != 8 {
+		t.Errorf("%q, mode %o of %d:%d, %v", content, st.Mode, st.Uid, st.Gid, err)
+	}
+	if _, err := run(api.File{Path: "/srv/x", Mode: 0o644, Owner: "0:0"}); err == nil || !strings.Contains(err.Error(), "file /srv/x: /srv is a link that leads nowhere") {
+		t.Errorf("through a link out: %v", err)
+	}
+	if list, err := os.ReadDir(outside); err != nil || len(list) > 0 {
+		t.Errorf("outside: %v, %v", list, err)
+	}
 }

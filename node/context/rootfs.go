@@ -39,7 +39,7 @@ func (r Root) mount(userns *os.File, xid int) (*os.File, error) {
 	return onOwnThread(func() (*os.File, error) { return r.overlay(userns, xid) })
 }
 
-// overlay needs a thread of its own.
+// overlay needs a thread of its own. Without a userns the ids are those on disk.
 func (r Root) overlay(userns *os.File, xid int) (*os.File, error) {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return nil, fmt.Errorf("unshare mount namespace: %w", err)
@@ -60,7 +60,7 @@ func (r Root) overlay(userns *os.File, xid int) (*os.File, error) {
 		if err := unix.Mkdir(path, 0o700); err != nil {
 			return nil, fmt.Errorf("mkdir %s: %w", path, err)
 		}
-		m, err := idmapped(from, userns, unix.MOUNT_ATTR_NODEV)
+		m, err := layer(from, userns)
 		if err != nil {
 			return nil, err
 		}
@@ -70,11 +70,25 @@ func (r Root) overlay(userns *os.File, xid int) (*os.File, error) {
 			return nil, fmt.Errorf("attach layer %s: %w", from, err)
 		}
 	}
-	if err := actAsMounter(xid); err != nil {
-		return nil, err
+	if userns != nil {
+		if err := actAsMounter(xid); err != nil {
+			return nil, err
+		}
 	}
 	return fsMount("overlay", unix.MOUNT_ATTR_NODEV,
 		"source", "overlay", "lowerdir", lower, "upperdir", own+"/"+upper, "workdir", own+"/"+work)
+}
+
+// layer clones the mount of a layer, idmapped where userns is given.
+func layer(path string, userns *os.File) (*os.File, error) {
+	if userns != nil {
+		return idmapped(path, userns, unix.MOUNT_ATTR_NODEV)
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open tree %s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // siblings splits two paths of one directory.

@@ -145,7 +145,7 @@ func lastLine(path string) string {
 		return ""
 	}
 	defer f.Close()
-	const tail, longest = 4096, 300
+	const tail = 4096
 	if _, err := f.Seek(-tail, io.SeekEnd); err != nil {
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
 			return ""
@@ -155,6 +155,12 @@ func lastLine(path string) string {
 	if err != nil {
 		return ""
 	}
+	return lastOf(b)
+}
+
+// lastOf is the last line of a text, as lastLine gives it.
+func lastOf(b []byte) string {
+	const longest = 300
 	line := bytes.TrimSpace(b)
 	line = bytes.TrimSpace(line[bytes.LastIndexByte(line, '\n')+1:])
 	text := strings.Map(func(r rune) rune {

@@ -382,7 +382,7 @@ func (h *Host) release(ctx context.Context, name string) error {
 		return err
 	}
 	if !noted {
-		return remove(h.runFile(name))
+		return errors.Join(remove(h.runFile(name)), remove(h.pending(name)))
 	}
 	if len(st.Added) > 0 {
 		unused, err := h.unused(name, st.Added)
@@ -402,7 +402,7 @@ func (h *Host) release(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	if err := remove(h.runFile(name)); err != nil {
+	if err := errors.Join(remove(h.runFile(name)), remove(h.pending(name))); err != nil {
 		return err
 	}
 	return remove(h.state(name)) // last: as long as it is there, there is something to take back

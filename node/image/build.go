@@ -39,7 +39,7 @@ func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress build.Pr
 		return api.Image{}, false, fmt.Errorf("build image %s: %w", spec.Name, err)
 	}
 	img = api.Image{
-		ID: sum.ID, Spec: spec, Key: key, Bytes: sum.Bytes, Files: sum.Files,
+		ID: sum.ID, Spec: spec.Record(), Key: key, Bytes: sum.Bytes, Files: sum.Files,
 		Created: time.Now().UTC().Truncate(time.Second),
 	}
 	progress("writing to the disk", 0, 0)

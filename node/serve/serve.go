@@ -28,6 +28,7 @@ type Host interface {
 	Stat(ctx context.Context) (api.Stat, error)
 	Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error)
 	Release(ctx context.Context) error
+	Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error)
 	// Apply takes the steps. It may emit from any goroutine until it returns.
 	Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error)
 }
@@ -205,6 +206,12 @@ func (s *server) call(ctx context.Context, m wire.Message) (result any, err erro
 		return s.host.Lease(ctx, req)
 	case api.MethodRelease:
 		return nil, s.host.Release(ctx)
+	case api.MethodFiles:
+		var req api.FilesRequest
+		if err := decode(m, &req); err != nil {
+			return nil, err
+		}
+		return s.host.Files(ctx, req)
 	case api.MethodApply:
 		var req api.Apply
 		if err := decode(m, &req); err != nil {

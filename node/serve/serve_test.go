@@ -24,7 +24,10 @@ type host struct {
 func (h host) State(ctx context.Context) (api.State, error) { return h.state(ctx) }
 func (h host) Check(context.Context) (api.Check, error)     { return api.Check{}, nil }
 func (h host) Stat(context.Context) (api.Stat, error)       { return api.Stat{}, nil }
-func (h host) Release(context.Context) error                { return nil }
+func (h host) Files(context.Context, api.FilesRequest) (api.FilesAnswer, error) {
+	return api.FilesAnswer{}, nil
+}
+func (h host) Release(context.Context) error { return nil }
 func (h host) Lease(context.Context, api.Lease) (api.LeaseAnswer, error) {
 	return api.LeaseAnswer{Held: true}, nil
 }

@@ -273,8 +273,8 @@ func (h *helper) check(words []string) error {
 }
 
 // TestInventoriesLoad reads every fence of YAML, and the examples, as
-// inventories. Where there are no hosts the lab's are added; a line that is a
-// network alone becomes a guest's.
+// inventories. Where there are no hosts the lab's are added, and the files that
+// guests are given; a line that is a network alone becomes a guest's.
 func TestInventoriesLoad(t *testing.T) {
 	texts := map[string]string{}
 	for _, p := range pages(t) {
@@ -302,6 +302,12 @@ func TestInventoriesLoad(t *testing.T) {
 	}
 	for name, text := range texts {
 		paths := []string{write(t, "fleet.yml", text)}
+		for _, file := range regexp.MustCompile(`(?:source|template): ([a-z.]+)`).FindAllStringSubmatch(text, -1) {
+			beside := filepath.Join(filepath.Dir(paths[0]), file[1])
+			if err := os.WriteFile(beside, []byte("of ${guest.name}\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if !regexp.MustCompile(`(?m)^hosts:`).MatchString(text) {
 			paths = append(paths, write(t, "lab.yml", "hosts: {lab1: {address: 192.0.2.1}, lab2: {address: 192.0.2.2}}\n"))
 		}

@@ -1,0 +1,53 @@
+package view
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/rogpeppe/go-internal/diff"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Diff shows what writing files changes: those of a step, beside what the host
+// said that they hold. What is secret is not shown.
+func Diff(files []api.File, have []api.FileState) string {
+	var b strings.Builder
+	for _, f := range files {
+		var old []byte
+		for _, h := range have {
+			if h.Path == f.Path {
+				old = h.Content
+			}
+		}
+		switch {
+		case f.Secret:
+			fmt.Fprintf(&b, "%s: secret, not shown\n", f.Path)
+		case !isText(old) || !isText(f.Content):
+			fmt.Fprintf(&b, "%s: not a text, not shown\n", f.Path)
+		default:
+			b.Write(diff.Diff(f.Path+" (on the host)", old, f.Path+" (in the inventory)", f.Content))
+		}
+	}
+	return b.String()
+}
+
+func isText(b []byte) bool { return utf8.Valid(b) && !strings.ContainsRune(string(b), 0) }
+
+// writeDiff prints a diff below its step.
+func (o Output) writeDiff(w io.Writer, text string) {
+	for line := range strings.Lines(text) {
+		line = Clean(strings.TrimSuffix(line, "\n"))
+		switch {
+		case strings.HasPrefix(line, "diff "):
+			continue // it says what the next two lines do
+		case strings.HasPrefix(line, "+"):
+			line = o.paint(green, line)
+		case strings.HasPrefix(line, "-"):
+			line = o.paint(red, line)
+		}
+		fmt.Fprintf(w, "      %s\n", line)
+	}
+}

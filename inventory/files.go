@@ -1,0 +1,278 @@
+package inventory
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Bounds of the files of a guest or an image: they travel in one message with
+// the plan.
+const (
+	MaxFile  = 1 << 20 // bytes of one
+	MaxFiles = 4 << 20 // bytes of all
+)
+
+// File is a file that a guest or an image should have.
+type File struct {
+	Path    string // absolute and clean
+	Content []byte
+	Mode    uint32 // permission bits
+	Owner   string // "user:group", names or ids of the guest
+	// Secret files are shown in no diff and no listing.
+	Secret   bool
+	OnChange OnChange
+	Pos      Position
+}
+
+// OnChange is what a running guest needs once a file has changed; the zero
+// value is nothing.
+type OnChange struct {
+	Restart bool
+	Command []string // to run inside the guest
+}
+
+// fileSpec is a file as the inventory gives it.
+type fileSpec struct {
+	path                      string
+	pos                       Position
+	content, source, template text
+	mode, owner               text
+	secret                    given[bool]
+	restart                   bool
+	command                   []text
+}
+
+var (
+	fileMode  = regexp.MustCompile(`^[0-7]{3,4}$`)
+	fileOwner = regexp.MustCompile(`^([a-z_][a-z0-9_.-]{0,31}\$?|[0-9]{1,5})(:([a-z_][a-z0-9_.-]{0,31}\$?|[0-9]{1,5}))?$`)
+)
+
+// files reads the files of a guest or an image, by their paths.
+func (d *decoder) files(to *[]*fileSpec) func(string, *yaml.Node) {
+	return func(name string, v *yaml.Node) {
+		d.entries(name, v, "a mapping of paths in the guest, as {/etc/motd: {content: hello}}", func(k text, v *yaml.Node) {
+			f := &fileSpec{path: k.value, pos: k.pos}
+			known := d.fields("file "+short(k.value), v, "a mapping, as {source: motd, mode: 0644}", []key{
+				// Not d.text: a file may be empty.
+				{"content", func(name string, v *yaml.Node) { f.content, _ = d.scalar(name, v, "the file's text") }},
+				{"source", d.path(&f.source, "a file beside the inventory")},
+				{"template", d.path(&f.template, "a file beside the inventory, with ${…} to be replaced")},
+				{"mode", d.text(&f.mode, "permissions as 0644")},
+				{"owner", d.text(&f.owner, "USER or USER:GROUP, as www-data:www-data")},
+				{"secret", d.flag(&f.secret)},
+				{"on_change", func(name string, v *yaml.Node) { d.onChange(f, name, v) }},
+			})
+			if known == nil {
+				return
+			}
+			if problem := badPath(k.value); problem != "" {
+				d.add(k.pos, "", "files: %s: %s", short(k.value), problem)
+				return
+			}
+			sources := 0
+			for _, t := range []text{f.content, f.source, f.template} {
+				if t.ok() {
+					sources++
+				}
+			}
+			if sources != 1 {
+				d.add(k.pos, "", "files: %s: want one of content, source and template, have %d of them", short(k.value), sources)
+			}
+			*to = append(*to, f)
+		})
+		slices.SortFunc(*to, func(a, b *fileSpec) int { return strings.Compare(a.path, b.path) })
+		for i, f := range *to {
+			for _, other := range (*to)[i+1:] {
+				if strings.HasPrefix(other.path, f.path+"/") {
+					d.add(other.pos, "", "files: %s cannot be below %s, which is a file as well", short(other.path), short(f.path))
+				}
+			}
+		}
+	}
+}
+
+// badPath is what keeps a path from being a file's of a guest.
+func badPath(p string) string {
+	switch {
+	case !strings.HasPrefix(p, "/") || p != path.Clean(p) || p == "/":
+		return "want an absolute path without . and .., as /etc/motd"
+	case len(p) > 4000 || slices.ContainsFunc(strings.Split(p, "/"), func(name string) bool { return len(name) > 200 }):
+		return "the path is too long"
+	case strings.ContainsFunc(p, func(c rune) bool { return c < ' ' || c == 0x7f }):
+		return "the path has a control character"
+	}
+	for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/var/run"} {
+		if p == dir || strings.HasPrefix(p, dir+"/") {
+			return fmt.Sprintf("%s of a guest is made anew at each start, so no file lasts there", dir)
+		}
+	}
+	return ""
+}
+
+func (d *decoder) onChange(f *fileSpec, name string, v *yaml.Node) {
+	const want = "restart, or a command to run in the guest, as [systemctl, reload, nginx]"
+	if target(v).Kind == yaml.SequenceNode {
+		d.texts(&f.command, want)(name, v)
+		if len(f.command) == 0 || f.command[0].value == "" {
+			d.add(d.at(target(v)), "", "on_change: the command is empty, want %s", want)
+		}
+		return
+	}
+	var word text
+	d.text(&word, want)(name, v)
+	if f.restart = word.value == "restart"; word.ok() && !f.restart {
+		d.add(word.pos, "", "on_change: want %s, have %q", want, short(word.value))
+	}
+}
+
+// resolveFiles gives the files as they are on the resolver's host. An image is
+// the same on all hosts: its files hold no variables.
+func (r *resolver) resolveFiles(specs []*fileSpec, image bool) []File {
+	var list []File
+	total := 0
+	for _, spec := range specs {
+		f := File{Path: spec.path, Mode: 0o644, Owner: "root:root", OnChange: OnChange{Restart: spec.restart}, Pos: spec.pos}
+		r.value(spec.mode, "mode", func(s string) error {
+			if !fileMode.MatchString(s) {
+				return fmt.Errorf("want permissions as 0644, have %q", short(s))
+			}
+			mode, err := strconv.ParseUint(s, 8, 32)
+			f.Mode = uint32(mode)
+			return err
+		})
+		r.value(spec.owner, "owner", func(s string) error {
+			if !fileOwner.MatchString(s) {
+				return fmt.Errorf("want USER or USER:GROUP, names or ids up to 65535, have %q", short(s))
+			}
+			if f.Owner = s; !strings.Contains(s, ":") {
+				f.Owner += ":" + s
+			}
+			return nil
+		})
+		for _, word := range spec.command {
+			r.value(word, "on_change", func(s string) error {
+				f.OnChange.Command = append(f.OnChange.Command, s)
+				return nil
+			})
+		}
+		r.content(spec, image, &f)
+		// What only its owner may read was not meant for a screen either.
+		if f.Secret = f.Mode&0o044 == 0; spec.secret.ok() {
+			f.Secret = spec.secret.value
+		}
+		if total += len(f.Content); total > MaxFiles {
+			r.fail(spec.pos, "put what is large into an image, or copy it by other means", "files: more than %d MiB altogether", MaxFiles>>20)
+			return nil
+		}
+		list = append(list, f)
+	}
+	return list
+}
+
+func (r *resolver) content(spec *fileSpec, image bool, f *File) {
+	if t := spec.content; t.ok() {
+		if image {
+			f.Content = []byte(t.value)
+		} else {
+			r.value(t, "content", func(s string) error { f.Content = []byte(s); return nil })
+		}
+		r.bounded(t.pos, f.Content)
+	}
+	if image && hasVariable(spec.source.value) {
+		r.fail(spec.source.pos, "", "source: an image is the same on all hosts, so its files hold no variables")
+		return
+	}
+	r.value(spec.source, "source", func(s string) (err error) {
+		f.Content, err = r.readFile(s)
+		return err
+	})
+	if image && spec.template.ok() {
+		r.fail(spec.template.pos, "use source, or give the file to the guests", "template: an image is the same on all hosts, so its files hold no variables")
+		return
+	}
+	r.value(spec.template, "template", func(s string) error {
+		data, err := r.readFile(s)
+		if err != nil {
+			return err
+		}
+		if !hasVariable(string(data)) || r.scope.host == nil {
+			f.Content = data
+			return nil
+		}
+		text, bad := r.scope.expand(string(data))
+		if bad != nil {
+			return &Error{Msg: "template " + s + ": " + bad.Msg + " on host " + r.scope.host.Name, Hint: bad.Hint}
+		}
+		f.Content = []byte(text)
+		r.bounded(spec.template.pos, f.Content)
+		return nil
+	})
+}
+
+func (r *resolver) bounded(pos Position, content []byte) {
+	if len(content) > MaxFile {
+		r.fail(pos, "put it into an image, or copy it by other means", "files: a file of more than %d MiB", MaxFile>>20)
+	}
+}
+
+func (r *resolver) fail(pos Position, hint, format string, args ...any) {
+	r.failed = true
+	r.once(pos, hint, format, args...)
+}
+
+// readFile reads a file that the inventory names, once for all hosts.
+func (b *builder) readFile(name string) ([]byte, error) {
+	if c, ok := b.contents[name]; ok {
+		return c.data, c.err
+	}
+	if b.contents == nil {
+		b.contents = map[string]fileContent{}
+	}
+	data, err := readBounded(expandHome(name))
+	b.contents[name] = fileContent{data, err}
+	return data, err
+}
+
+type fileContent struct {
+	data []byte
+	err  error
+}
+
+func readBounded(name string) ([]byte, error) {
+	st, err := os.Stat(name) // before it is opened: a pipe would wait for its writer
+	if err == nil && !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, MaxFile+1))
+	if len(data) > MaxFile {
+		return nil, fmt.Errorf("%s has more than %d MiB: put it into an image, or copy it by other means", name, MaxFile>>20)
+	}
+	return data, err
+}
+
+// expandHome puts the home directory in the place of "~".
+func expandHome(name string) string {
+	rest, ok := strings.CutPrefix(name, "~/")
+	home, err := os.UserHomeDir()
+	if !ok || err != nil {
+		return name
+	}
+	return filepath.Join(home, rest)
+}

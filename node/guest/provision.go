@@ -1,0 +1,298 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"reflect"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/rootfs"
+)
+
+// Files compares files of guests with what they should be. Guests that this
+// host does not have are left out of the answer.
+func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error) {
+	var answer api.FilesAnswer
+	for _, want := range req.Guests {
+		if err := ctx.Err(); err != nil {
+			return answer, err
+		}
+		if err := h.exists(want.Guest); errors.Is(err, ErrNoGuest) {
+			continue
+		}
+		var state api.GuestFilesState
+		err := h.locked(want.Guest, "look at files of", func() (err error) {
+			state, err = inRoot(ctx, h, want.Guest, func(r guestRoot) (api.GuestFilesState, error) {
+				return h.compareFiles(r, want, req.Contents)
+			})
+			return err
+		})
+		state.Guest = want.Guest
+		if err != nil {
+			state.Problem = err.Error()
+		}
+		answer.Guests = append(answer.Guests, state)
+	}
+	return answer, nil
+}
+
+func (h *Host) compareFiles(r guestRoot, want api.GuestFiles, contents bool) (state api.GuestFilesState, err error) {
+	if state.Pending, err = h.readPending(want.Guest); err != nil {
+		return state, err
+	}
+	for _, f := range want.Files {
+		differs, content, err := r.Compare(f, contents && !f.Secret)
+		if err != nil {
+			return state, fmt.Errorf("%s: %w", f.Path, err)
+		}
+		if differs != "" {
+			state.Files = append(state.Files, api.FileState{Path: f.Path, Differs: differs, Content: content})
+		}
+	}
+	return state, nil
+}
+
+// commandPatience is how long a command may take that a changed file asks for.
+const commandPatience = time.Minute
+
+// Provide writes those files of a guest that differ, each complete or not at
+// all, and has a running guest do what they ask for. What that is is noted
+// before the first file is written, so that the next call makes up for what a
+// killed one did not come to. Restarts are the caller's to make.
+func (h *Host) Provide(ctx context.Context, name string, list []api.File) (api.Outcome, error) {
+	for _, f := range list {
+		if api.FileDigest(f.Content) != f.Digest {
+			return api.Failed, fmt.Errorf("write files of guest %s: %s: its content is not what its digest says", name, f.Path)
+		}
+	}
+	var done provided
+	err := h.locked(name, "write files of", func() error {
+		err := h.exists(name)
+		if err == nil {
+			done, err = inRoot(ctx, h, name, func(r guestRoot) (provided, error) { return h.writeFiles(r, name, list) })
+		}
+		return err
+	})
+	for err == nil {
+		i := slices.IndexFunc(done.pending, func(o api.OnChange) bool { return !o.Restart })
+		if i < 0 {
+			break
+		}
+		done.changed = true
+		if err = h.command(ctx, name, done.pending[i].Command); err == nil {
+			done.pending = slices.Delete(done.pending, i, i+1)
+			err = h.locked(name, "write files of", func() error { return h.writePending(name, done.pending) })
+		}
+	}
+	if done.changed {
+		return api.Changed, err
+	}
+	return api.Unchanged, err
+}
+
+// provided is what came of writing files.
+type provided struct {
+	changed bool
+	pending []api.OnChange // what the running guest has to do now
+}
+
+func (h *Host) writeFiles(r guestRoot, name string, list []api.File) (done provided, err error) {
+	if done.pending, err = h.readPending(name); err != nil {
+		return done, err
+	}
+	for _, f := range list {
+		differs, _, err := r.Compare(f, false)
+		if err == nil && differs != "" {
+			done.changed = true
+			done.pending = later(done.pending, f.OnChange)
+			if r.running {
+				err = h.writePending(name, done.pending)
+			}
+			if err == nil {
+				err = r.Write(f)
+			}
+		}
+		if err != nil {
+			return done, fmt.Errorf("%s: %w", f.Path, err)
+		}
+	}
+	if !r.running {
+		done.pending = nil // it reads them when it starts
+	}
+	return done, nil
+}
+
+// later adds what has to be done, once.
+func later(pending []api.OnChange, o api.OnChange) []api.OnChange {
+	if o.IsZero() || slices.ContainsFunc(pending, func(p api.OnChange) bool { return reflect.DeepEqual(p, o) }) {
+		return pending
+	}
+	return append(pending, o)
+}
+
+// command runs a command in a guest, and fails with what it said last.
+func (h *Host) command(ctx context.Context, name string, argv []string) error {
+	ctx, cancel := context.WithTimeout(ctx, commandPatience)
+	defer cancel()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	ours, theirs, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	run, err := h.Exec(name, Program{Argv: argv, Stdin: null, Stdout: theirs, Stderr: theirs})
+	theirs.Close()
+	if err != nil {
+		return fmt.Errorf("run %s: %w", argv[0], err)
+	}
+	said := make(chan string, 1)
+	go func() { said <- lastSaid(ours) }()
+	ended := make(chan struct{})
+	go hangUp(ctx, run, ended, func() bool { return false })
+	code, err := run.Wait()
+	close(ended)
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("run %s in the guest: it did not end within %s", argv[0], commandPatience)
+	case err != nil:
+		return fmt.Errorf("run %s in the guest: %w", argv[0], err)
+	case code == 0:
+		return nil
+	}
+	text := ""
+	select {
+	case text = <-said:
+	case <-time.After(time.Second): // it left a process that holds the pipe
+	}
+	return fmt.Errorf("run %s in the guest: exit status %d: %s", argv[0], code, text)
+}
+
+// lastSaid is the last line that r gives.
+func lastSaid(r io.Reader) string {
+	var tail []byte
+	buf := make([]byte, 4096)
+	for {
+		n, err := r.Read(buf)
+		tail = append(tail, buf[:n]...)
+		tail = tail[max(0, len(tail)-len(buf)):]
+		if err != nil {
+			return lastOf(tail)
+		}
+	}
+}
+
+// pending is the file that notes what a running guest was not told yet. It is
+// gone with the guest's run.
+func (p Paths) pending(name string) string { return p.RunDir + "/." + name + ".pending" }
+
+func (h *Host) readPending(name string) ([]api.OnChange, error) {
+	b, err := os.ReadFile(h.pending(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var list []api.OnChange
+	if err == nil && json.Unmarshal(b, &list) != nil {
+		return nil, nil // cut off by a power failure, behind which nothing runs
+	}
+	return list, err
+}
+
+func (h *Host) writePending(name string, list []api.OnChange) error {
+	if len(list) == 0 {
+		return remove(h.pending(name))
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	beside := h.pending(name) + ".new"
+	if err := os.WriteFile(beside, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(beside, h.pending(name))
+}
+
+// guestRoot is the root filesystem of a guest.
+type guestRoot struct {
+	rootfs.Dir
+	running bool
+}
+
+// rootPatience is how long a guest's root may take. Its init may have moved
+// its root onto a filesystem whose answers the guest gives itself, and never.
+const rootPatience = 30 * time.Second
+
+// inRoot opens the root filesystem of a guest, whose lock is held: that of its
+// processes if it runs, else a mount of its own. What f shares with its caller
+// is its result alone: it may be given up.
+func inRoot[T any](ctx context.Context, h *Host, name string, f func(guestRoot) (T, error)) (result T, err error) {
+	c, err := h.Read(name)
+	if err != nil {
+		return result, err
+	}
+	on, err := h.running(name)
+	if err != nil {
+		return result, err
+	}
+	if !on {
+		spec, err := h.spec(c)
+		if err != nil {
+			return result, err
+		}
+		dir, err := spec.Root.Open()
+		if err != nil {
+			return result, err
+		}
+		defer dir.Close()
+		return f(guestRoot{Dir: rootfs.Dir{Root: dir}})
+	}
+	_, pid, err := h.init(name)
+	if err != nil {
+		return result, err
+	}
+	xid := c.Context
+	if st, err := h.readState(name); err == nil && st.Context != 0 {
+		xid = st.Context // somebody may have edited the configuration since
+	}
+	type answer struct {
+		result T
+		err    error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		var a answer
+		a.err = vctx.AsGuestRoot(xid, func() error {
+			fd, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			dir := os.NewFile(uintptr(fd), "root")
+			defer dir.Close()
+			a.result, err = f(guestRoot{rootfs.Dir{Root: dir, Base: vctx.BaseID(xid)}, true})
+			return err
+		})
+		done <- a
+	}()
+	select {
+	case a := <-done:
+		return a.result, a.err
+	case <-time.After(rootPatience):
+		return result, fmt.Errorf("the guest's root filesystem gave no answer for %s", rootPatience)
+	case <-ctx.Done():
+		return result, ctx.Err()
+	}
+}

@@ -1,0 +1,219 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Dir is a root filesystem. All paths are resolved by the kernel and never
+// leave it.
+type Dir struct {
+	Root *os.File // may be opened with O_PATH
+	Base int      // what is added to the ids of the root's own files
+}
+
+// Open opens what lies below the root. Links are resolved inside, and nothing
+// that is mounted in the guest is entered: a guest may mount a filesystem whose
+// answers it gives itself, and have us wait for ever.
+func (r Dir) Open(name string, flags uint64) (*os.File, error) {
+	name = strings.TrimPrefix(name, "/")
+	if name == "" {
+		name = "."
+	}
+	fd, err := unix.Openat2(int(r.Root.Fd()), name, &unix.OpenHow{
+		Flags:   flags | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	if errors.Is(err, unix.EXDEV) {
+		return nil, errors.New("another filesystem is mounted there")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// Read gives a regular file of at most limit bytes.
+func (r Dir) Read(name string, limit int64) ([]byte, error) {
+	// A pipe or a device would be waited for: look before it is opened.
+	found, err := r.Open(name, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer found.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(found.Fd()), &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, errors.New("it is not a regular file")
+	}
+	// Not blocking: the guest may have a lease on it (fcntl(2)).
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", found.Fd()), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), name)
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, limit))
+}
+
+// Compare says how a file differs from what it should be ("" if it does not),
+// and, if content is set, what it holds.
+func (r Dir) Compare(want api.File, content bool) (differs string, have []byte, err error) {
+	uid, gid, err := r.owner(want.Owner)
+	if err != nil {
+		return "", nil, err
+	}
+	dir, err := r.Open(path.Dir(want.Path), unix.O_PATH|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOENT) {
+		return "it is not there", nil, nil
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	defer dir.Close()
+	var st unix.Stat_t
+	err = unix.Fstatat(int(dir.Fd()), path.Base(want.Path), &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return "it is not there", nil, nil
+	case err != nil:
+		return "", nil, err
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return "", nil, errors.New("a directory is in its place: remove it first")
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return "it is not a regular file", nil, nil
+	}
+	have, err = r.Read(want.Path, api.MaxFile+1)
+	if err != nil {
+		return "", nil, err
+	}
+	var list []string
+	if api.FileDigest(have) != want.Digest {
+		list = append(list, "content")
+	}
+	if mode := st.Mode & 0o7777; mode != want.Mode {
+		list = append(list, fmt.Sprintf("mode %04o → %04o", mode, want.Mode))
+	}
+	if int(st.Uid) != uid || int(st.Gid) != gid {
+		list = append(list, fmt.Sprintf("owner %d:%d → %s", int(st.Uid)-r.Base, int(st.Gid)-r.Base, want.Owner))
+	}
+	if !content || len(have) > api.MaxFile {
+		have = nil
+	}
+	return strings.Join(list, ", "), have, nil
+}
+
+// owner finds "user:group" in the guest, as ids of the root's files.
+func (r Dir) owner(owner string) (uid, gid int, err error) {
+	user, group, _ := strings.Cut(owner, ":")
+	if uid, err = r.id("etc/passwd", "user", user); err != nil {
+		return 0, 0, err
+	}
+	gid, err = r.id("etc/group", "group", group)
+	return r.Base + uid, r.Base + gid, err
+}
+
+// maxDatabase bounds what is read of passwd and group.
+const maxDatabase = 4 << 20
+
+func (r Dir) id(file, kind, name string) (int, error) {
+	if id, err := strconv.ParseUint(name, 10, 16); err == nil {
+		return int(id), nil
+	}
+	if name == "root" {
+		return 0, nil
+	}
+	data, err := r.Read(file, maxDatabase)
+	if err != nil {
+		return 0, fmt.Errorf("read /%s: %w", file, err)
+	}
+	for line := range strings.Lines(string(data)) {
+		f := strings.Split(strings.TrimSpace(line), ":")
+		if len(f) < 3 || f[0] != name {
+			continue
+		}
+		if id, err := strconv.ParseUint(f[2], 10, 16); err == nil {
+			return int(id), nil
+		}
+	}
+	return 0, fmt.Errorf("there is no %s %q in it: install what makes it, or give the number", kind, name)
+}
+
+// Write puts a file in its place: complete, or not at all. Directories that are
+// missing are made.
+func (r Dir) Write(f api.File) (err error) {
+	uid, gid, err := r.owner(f.Owner)
+	if err != nil {
+		return err
+	}
+	dir, err := r.directory(path.Dir(f.Path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	at, name := int(dir.Fd()), path.Base(f.Path)
+	beside := "." + name + ".vsfleet~" // of a killed call, if it is there
+	if err := unix.Unlinkat(at, beside, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove %s: %w", beside, err)
+	}
+	fd, err := unix.Openat(at, beside, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(uintptr(fd), beside)
+	defer func() {
+		file.Close()
+		if err != nil {
+			unix.Unlinkat(at, beside, 0)
+		}
+	}()
+	if _, err := file.Write(f.Content); err != nil {
+		return err
+	}
+	// The owner first: chown(2) takes set-id bits away.
+	if err := unix.Fchown(fd, uid, gid); err != nil {
+		return fmt.Errorf("give it to %s: %w", f.Owner, err)
+	}
+	if err := unix.Fchmod(fd, f.Mode); err != nil {
+		return err
+	}
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	return unix.Renameat(at, beside, at, name)
+}
+
+// directory opens a directory below the root and makes what of it is missing.
+func (r Dir) directory(name string) (*os.File, error) {
+	dir, err := r.Open(name, unix.O_PATH|unix.O_DIRECTORY)
+	if !errors.Is(err, unix.ENOENT) || name == "/" {
+		return dir, err
+	}
+	parent, err := r.directory(path.Dir(name))
+	if err != nil {
+		return nil, err
+	}
+	defer parent.Close()
+	err = unix.Mkdirat(int(parent.Fd()), path.Base(name), 0o755)
+	if errors.Is(err, unix.EEXIST) {
+		return nil, fmt.Errorf("%s is a link that leads nowhere", name)
+	}
+	if err == nil {
+		err = unix.Fchownat(int(parent.Fd()), path.Base(name), r.Base, r.Base, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make %s: %w", name, err)
+	}
+	return r.Open(name, unix.O_PATH|unix.O_DIRECTORY)
+}
