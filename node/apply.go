@@ -20,7 +20,8 @@ const sideBySide = 8
 // Apply takes the steps of a plan: those of images first, one after the other,
 // then those of guests, several guests at once, each guest's in order. A step
 // that fails ends the steps of its guest; a failed image those of the guests
-// are the controller's to leave out. When ctx ends, steps under way finish or
+// are the controller's to leave out. At last, what was taken from any guest that
+// runs is put back. When ctx ends, steps under way finish or
 // undo, and what has not begun is skipped. The session must have the host's
 // lease: else two controllers would mix what they make of the host.
 func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
@@ -152,6 +153,9 @@ func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64
 			return api.StepResult{Outcome: api.Unchanged}, nil
 		}
 		return changed, err
+	case api.StepRepair:
+		outcome, err := h.Guests.Repair(ctx, s.Name)
+		return api.StepResult{Outcome: outcome}, err
 	case api.StepStop:
 		outcome, err := h.Guests.Stop(ctx, s.Name)
 		return api.StepResult{Outcome: outcome}, err

@@ -49,18 +49,26 @@ func tree(images *image.Store, id string) (string, error) {
 }
 
 // State is all that a plan needs to know. Guests that ended by themselves are
-// cleaned up first, so that what is told is what is there.
+// cleaned up first, so that what is told is what is there. What somebody took
+// from guests that run is told, and left for Apply to put back.
 func (h *Host) State(ctx context.Context) (api.State, error) {
 	info, err := describe(h.Version)
 	if err != nil {
 		return api.State{}, err
 	}
 	st := api.State{Host: info}
-	if err := h.Guests.Sweep(ctx); err != nil {
+	if err := h.Guests.Clean(ctx); err != nil {
 		return st, err
 	}
 	if st.Guests, err = h.Guests.States(ctx); err != nil {
 		return st, err
+	}
+	drift, err := h.Guests.Drift(ctx)
+	if err != nil {
+		return st, err
+	}
+	for i, g := range st.Guests {
+		st.Guests[i].Drift = drift[g.Name]
 	}
 	st.Images, err = h.Images.List(ctx)
 	return st, err

@@ -191,6 +191,9 @@ func guestTable(w io.Writer, records []guestRecord) error {
 		if r.Ended != nil {
 			status += " (" + r.Ended.String() + ")"
 		}
+		if len(r.Drift) > 0 {
+			status += " (" + strings.Join(r.Drift, "; ") + ")"
+		}
 		if r.Problem != "" {
 			status += " (" + r.Problem + ")"
 		}

@@ -124,7 +124,7 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 	case "enter":
 		return v.run(ctx, guest.Program{})
 	case "status":
-		return v.status()
+		return v.status(ctx)
 	case "running":
 		on, err := v.h.Guests.Running(v.name)
 		if err == nil && !on {
@@ -217,7 +217,7 @@ func notRun(err error) int {
 	return 126
 }
 
-func (v verb) status() error {
+func (v verb) status(ctx context.Context) error {
 	st, err := v.h.Guests.State(v.name)
 	if err != nil {
 		return err
@@ -256,7 +256,14 @@ func (v verb) status() error {
 		}
 		fmt.Printf("Uptime: %s%02d:%02d\n", days, int(up.Hours())%24, int(up.Minutes())%60)
 	}
-	return nil
+	if st.Problem != "" {
+		fmt.Printf("Problem: %s\n", st.Problem)
+	}
+	drift, err := v.h.Guests.Drift(ctx, v.name)
+	for _, gone := range drift[v.name] {
+		fmt.Printf("Changed since its start: %s (vserver %s start puts it back)\n", gone, v.name)
+	}
+	return err
 }
 
 func (v verb) delete(ctx context.Context) error {

@@ -276,6 +276,8 @@ func alter(g api.Guest, spec api.ImageSpec, now api.GuestState, host api.State, 
 		steps = append(steps, step(api.StepStart, "it is "+is+", the inventory says running"))
 	case restart:
 		steps = append(steps, step(api.StepRestart, "so that it takes its new configuration"))
+	case len(now.Drift) > 0:
+		steps = append(steps, step(api.StepRepair, strings.Join(now.Drift, "; ")))
 	}
 	return steps
 }

@@ -107,6 +107,20 @@ func TestMake(t *testing.T) {
 			 guest.configure a sha256:b1: ports 82/tcp → 80/tcp
 			 guest.restart a: so that it takes its new configuration`,
 		},
+		{
+			"what was taken from a running guest is put back", []*inventory.Guest{www()},
+			state(there(func(g *api.GuestState) {
+				g.Drift = []string{"address 192.0.2.10 is gone from eth0", "device vs120 is down"}
+			})),
+			`guest.repair www: address 192.0.2.10 is gone from eth0; device vs120 is down`,
+		},
+		{
+			"a restart puts it back as well",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Hostname = "other" })},
+			state(there(func(g *api.GuestState) { g.Drift = []string{"address 192.0.2.10 is gone from eth0"} })),
+			`guest.configure www sha256:b1: hostname www → other
+			 guest.restart www: so that it takes its new configuration`,
+		},
 		{"what should be there is there", []*inventory.Guest{www()}, state(there()), ""},
 		{
 			"a guest that is not there is created and started", []*inventory.Guest{www()}, state(),

@@ -144,6 +144,8 @@ func StepText(s api.Step) (mark, text string) {
 		return "~", "write files of guest " + name
 	case api.StepStart:
 		return "~", "start guest " + name
+	case api.StepRepair:
+		return "~", "repair guest " + name
 	case api.StepStop:
 		return "~", "stop guest " + name
 	case api.StepRestart:

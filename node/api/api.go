@@ -136,6 +136,9 @@ type GuestState struct {
 	// Runs is what a running guest goes by, where that is not what is
 	// configured: the rest comes with a restart.
 	Runs *Guest `json:"runs,omitempty"`
+	// Drift is what is not any more as the start of a running guest made it, one
+	// text for each thing: an address that somebody removed, a packet filter that was flushed.
+	Drift []string `json:"drift,omitempty"`
 	// Unread is what its configuration says and has no effect.
 	Unread  []Unread `json:"unread,omitempty"`
 	Problem string   `json:"problem,omitempty"` // why the configuration cannot be used
@@ -228,6 +231,7 @@ const (
 	StepConfigure  StepKind = "guest.configure" // Guest; a running one takes limits, ports and forwards at once, the rest at its next start
 	StepFiles      StepKind = "guest.files"     // Name, Files; and what a running guest has to do of an earlier one
 	StepStart      StepKind = "guest.start"     // Name
+	StepRepair     StepKind = "guest.repair"    // Name; puts back what is in GuestState.Drift while it runs
 	StepStop       StepKind = "guest.stop"      // Name
 	StepRestart    StepKind = "guest.restart"   // Name
 	StepDelete     StepKind = "guest.delete"    // Name; stops it first

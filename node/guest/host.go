@@ -186,11 +186,15 @@ func (h *Host) natWant(context.Context) (nat.Want, error) {
 	return want, nil
 }
 
-// Sweep cleans up after guests that ended by themselves (their addresses,
-// forwards and cgroups) and finishes starts whose vsnode was killed after the
-// guest had begun to run. What holds its lock is left alone until it lets go. A
-// packet filter that somebody flushed is made anew.
+// Sweep is Clean, and puts back what somebody took from guests that run: see Drift.
 func (h *Host) Sweep(ctx context.Context) error {
+	return errors.Join(h.Clean(ctx), h.repairAll(ctx))
+}
+
+// Clean cleans up after guests that ended by themselves (their addresses,
+// forwards and cgroups) and finishes starts whose vsnode was killed after the
+// guest had begun to run. What holds its lock is left alone until it lets go.
+func (h *Host) Clean(ctx context.Context) error {
 	names, err := h.cgroups()
 	if err != nil {
 		return err
@@ -202,15 +206,11 @@ func (h *Host) Sweep(ctx context.Context) error {
 	names = append(names, noted...)
 	slices.Sort(names)
 	var errs []error
-	var filtered []nat.Guest
 	for _, name := range slices.Compact(names) {
 		on, err := h.running(name)
 		st, serr := h.readState(name)
 		if err != nil || on && serr == nil && st.Done {
 			errs = append(errs, err)
-			if st.NAT && st.Runs != nil {
-				filtered = append(filtered, nat.Guest{XID: st.Context, Name: name, Forwards: st.Runs.Network.Forwards, Metadata: st.Runs.Network.Metadata})
-			}
 			continue
 		}
 		errs = append(errs, h.locked(name, "clean up after", func() error {
@@ -226,14 +226,6 @@ func (h *Host) Sweep(ctx context.Context) error {
 			}
 			return errors.Join(h.noteEnd(name), h.release(ctx, name))
 		}))
-	}
-	if len(filtered) > 0 {
-		// "nft flush ruleset", which Debian's nftables.service begins with.
-		whole, err := nat.Holds(ctx, filtered)
-		if err == nil && !whole {
-			err = nat.Sync(ctx, h.natWant)
-		}
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

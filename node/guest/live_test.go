@@ -238,6 +238,22 @@ func TestLimitsOfARunningGuestAreChanged(t *testing.T) {
 		_, err = h.Configure(ctx, g)
 		must(t, err)
 	}
+	g.Limits = api.Limits{MemoryBytes: 64<<20 + 1, CPUs: 0.29, Processes: 9}
+	_, err = h.Configure(ctx, g)
+	must(t, err)
+	for file, value := range map[string]string{memoryFile: "max", cpuFile: "max", pidsFile: "max"} {
+		must(t, os.WriteFile(filepath.Join(string(cg), file), []byte(value), 0))
+	}
+	drift, err := h.Drift(ctx)
+	if err != nil || len(drift[g.Name]) != 3 {
+		t.Errorf("limits that somebody lifted: %q, %v", drift[g.Name], err)
+	}
+	if outcome, err := h.Repair(ctx, g.Name); err != nil || outcome != api.Changed {
+		t.Errorf("repair: %v, %v", outcome, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(string(cg), pidsFile)); err != nil || strings.TrimSpace(string(b)) != "9" {
+		t.Errorf("%s is %q, %v", pidsFile, b, err)
+	}
 }
 
 func TestFlushedPacketFilterIsMadeAnew(t *testing.T) {

@@ -29,21 +29,21 @@ func TestSecondGuestWithOneThingIsRefusedByWhatRuns(t *testing.T) {
 			must(t, os.WriteFile(filepath.Join(h.config(second), "context"), []byte("140\n"), 0o644))
 		}, "context 140"},
 		{"one directory", func(t *testing.T, h *Host, first, second string) {
-			link(t, h, second, h.own(first))
+			point(t, h, second, h.own(first))
 		}, "its files"},
 		{"one directory by another name", func(t *testing.T, h *Host, first, second string) {
 			alias := filepath.Join(h.DataDir, "alias")
 			must(t, os.Symlink(h.data(first), alias))
-			link(t, h, second, alias+"/root")
+			point(t, h, second, alias+"/root")
 		}, "its files"},
 		{"a directory in the other's", func(t *testing.T, h *Host, first, second string) {
-			link(t, h, second, filepath.Join(h.own(first), "etc"))
+			point(t, h, second, filepath.Join(h.own(first), "etc"))
 		}, "its files"},
 		{"a configuration that was copied", func(t *testing.T, h *Host, first, second string) {
 			must(t, os.RemoveAll(h.config(second)))
 			must(t, os.CopyFS(h.config(second), os.DirFS(h.config(first))))
 			must(t, errors.Join(remove(filepath.Join(h.config(second), "vdir")), remove(filepath.Join(h.config(second), "run"))))
-			link(t, h, second, h.own(first))
+			point(t, h, second, h.own(first))
 		}, "context 140"},
 		{"a port that the first has given up in its configuration only", func(t *testing.T, h *Host, first, second string) {
 			must(t, os.WriteFile(filepath.Join(h.config(first), "interfaces/ports"), []byte("8088\n"), 0o644))
@@ -332,7 +332,7 @@ func TestLockIsOneWhileItsFileComesAndGoes(t *testing.T) {
 	must(t, group.Wait())
 }
 
-func link(t *testing.T, h *Host, name, root string) {
+func point(t *testing.T, h *Host, name, root string) {
 	t.Helper()
 	vdir := filepath.Join(h.config(name), "vdir")
 	must(t, errors.Join(remove(vdir), os.Symlink(root, vdir)))

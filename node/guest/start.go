@@ -58,6 +58,9 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 		if err := h.finish(ctx, name); err != nil {
 			return err
 		}
+		if _, err := h.repair(ctx, name); err != nil {
+			return err
+		}
 		return ErrRunning
 	}
 	if err := refusal(h.config(name), c.Unread); err != nil {
@@ -173,12 +176,16 @@ func (h *Host) finish(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	// The file that `run` links to, with Linux-VServer's content.
-	if err := os.WriteFile(h.runFile(name), []byte(strconv.Itoa(st.Context)+"\n"), 0o644); err != nil {
+	if err := h.writeRunFile(name, st); err != nil {
 		return err
 	}
 	st.Done = true
 	return h.writeState(name, st)
+}
+
+// writeRunFile makes the file that `run` links to, with Linux-VServer's content.
+func (h *Host) writeRunFile(name string, st state) error {
+	return os.WriteFile(h.runFile(name), []byte(strconv.Itoa(st.Context)+"\n"), 0o644)
 }
 
 // spec is what the configuration means for the guest's first process.

@@ -89,11 +89,11 @@ func haveLSM() (bool, error) {
 	return slices.Contains(strings.Split(strings.TrimSpace(string(b)), ","), "bpf"), nil
 }
 
+func pinUnix(dir string) error { return pinCollection(dir, loadUnixsock) }
+
 // closeUnix refuses abstract Unix sockets to the cgroup, by hooks.
 func closeUnix(cgroup *os.File) error {
-	dir, err := loaded(_UnixsockBytes, func(dir string) error {
-		return pinCollection(dir, loadUnixsock)
-	})
+	dir, err := loaded(_UnixsockBytes, pinUnix)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,295 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/nat"
+	"github.com/vsfleet/vsfleet/node/netctx"
+)
+
+// Drift tells what is not any more as starts made it, by the names of the guests
+// that run, all or those named: somebody removed an address, flushed the packet
+// filter, or wrote another limit. Repair puts it back.
+func (h *Host) Drift(ctx context.Context, names ...string) (map[string][]string, error) {
+	on, err := h.runningNames()
+	if err != nil {
+		return nil, err
+	}
+	if len(names) > 0 {
+		on = slices.DeleteFunc(on, func(name string) bool { return !slices.Contains(names, name) })
+	}
+	return h.drift(ctx, on)
+}
+
+func (h *Host) drift(ctx context.Context, names []string) (map[string][]string, error) {
+	var behind []nat.Guest
+	var view *netctx.View
+	all := map[string][]string{}
+	named := map[int]string{}
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		st, err := h.readState(name)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && (!st.Done || st.Runs == nil) {
+			continue // being started or stopped: not as a start makes it
+		}
+		if err != nil {
+			return nil, err
+		}
+		if st.NAT {
+			behind = append(behind, natGuest(name, st))
+			named[st.Context] = name
+		} else {
+			if view == nil {
+				if view, err = netctx.Look(); err != nil {
+					return nil, err
+				}
+			}
+			if err := h.sharedDrift(view, name, st, all); err != nil {
+				return nil, err
+			}
+		}
+		if err := h.ownDrift(name, st, all); err != nil {
+			return nil, err
+		}
+	}
+	gone, err := nat.Drift(ctx, behind)
+	for xid, texts := range gone {
+		all[named[xid]] = append(all[named[xid]], texts...)
+	}
+	maps.DeleteFunc(all, func(_ string, gone []string) bool { return len(gone) == 0 })
+	return all, err
+}
+
+func natGuest(name string, st state) nat.Guest {
+	return nat.Guest{XID: st.Context, Name: name, Forwards: st.Runs.Network.Forwards, Metadata: st.Runs.Network.Metadata}
+}
+
+// sharedDrift looks at what a guest in the host's network has there.
+func (h *Host) sharedDrift(view *netctx.View, name string, st state, all map[string][]string) error {
+	if st.Runs.Network.Mode == api.ModeOwn {
+		gone, err := view.Drift(st.Dev, st.Runs.Network.Addresses)
+		if err != nil {
+			return err
+		}
+		all[name] = append(all[name], gone...)
+	}
+	gone, err := view.Loopback6Drift(netctx.Loopback6(st.Context))
+	if err != nil {
+		return err
+	}
+	all[name] = append(all[name], gone...)
+	return h.inCgroup(name, func(dir *os.File) error {
+		gone, err := view.ProgramDrift(dir)
+		all[name] = append(all[name], gone...)
+		return err
+	})
+}
+
+// inCgroup gives the directory of a guest's cgroup to f, unless it has gone.
+func (h *Host) inCgroup(name string, f func(*os.File) error) error {
+	_, cg, err := h.cgroup(name)
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(string(cg))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return f(dir)
+}
+
+// ownDrift looks at what every guest has.
+func (h *Host) ownDrift(name string, st state, all map[string][]string) error {
+	_, cg, err := h.cgroup(name)
+	if err != nil {
+		return err
+	}
+	for _, l := range limits(st.Runs.Limits) {
+		b, err := os.ReadFile(filepath.Join(string(cg), l.file))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // refused at the start, or accounted for in another way
+		}
+		if err != nil {
+			return err
+		}
+		if now := strings.TrimSpace(string(b)); now != l.value {
+			all[name] = append(all[name], fmt.Sprintf("%s is %s, not %s", l.file, now, l.value))
+		}
+	}
+	if _, err := os.Lstat(h.runFile(name)); errors.Is(err, fs.ErrNotExist) {
+		all[name] = append(all[name], h.runFile(name)+" is gone")
+	}
+	return nil
+}
+
+// limit is a file of the cgroup as the kernel shows it.
+type limit struct{ file, value string }
+
+func limits(l api.Limits) (list []limit) {
+	if l.MemoryBytes > 0 {
+		page := int64(os.Getpagesize())
+		list = append(list, limit{memoryFile, strconv.FormatInt(l.MemoryBytes/page*page, 10)})
+	}
+	if l.CPUs > 0 {
+		list = append(list, limit{cpuFile, fmt.Sprintf("%d %d", int64(math.Round(l.CPUs*cpuPeriod)), cpuPeriod)})
+	}
+	if l.Processes > 0 {
+		list = append(list, limit{pidsFile, strconv.FormatInt(l.Processes, 10)})
+	}
+	return list
+}
+
+// Repair puts back what Drift told of a running guest, which goes on meanwhile.
+func (h *Host) Repair(ctx context.Context, name string) (api.Outcome, error) {
+	outcome := api.Unchanged
+	err := h.locked(name, "repair", func() error {
+		if err := h.exists(name); err != nil {
+			return err
+		}
+		on, err := h.running(name)
+		if err != nil {
+			return err
+		}
+		if !on {
+			return ErrNotRunning
+		}
+		if err := h.finish(ctx, name); err != nil {
+			return err
+		}
+		gone, err := h.repair(ctx, name)
+		if len(gone) > 0 {
+			outcome = api.Changed
+		}
+		return err
+	})
+	return outcome, err
+}
+
+// repair tells what it put back.
+func (h *Host) repair(ctx context.Context, name string) (gone []string, err error) {
+	before, err := h.drift(ctx, []string{name})
+	if err != nil || len(before[name]) == 0 {
+		return nil, err
+	}
+	st, err := h.readState(name)
+	if err != nil {
+		return nil, err
+	}
+	if st.NAT {
+		err = h.reattach(ctx, name, st)
+	} else {
+		err = h.reconnect(ctx, name, st)
+	}
+	if err != nil {
+		return nil, err
+	}
+	mount, cg, err := h.cgroup(name)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range limits(st.Runs.Limits) {
+		if slices.ContainsFunc(before[name], func(text string) bool { return strings.HasPrefix(text, l.file) }) {
+			if err := cg.Limit(mount, l.file, l.value); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := h.writeRunFile(name, st); err != nil {
+		return nil, err
+	}
+	after, err := h.drift(ctx, []string{name})
+	if err == nil && len(after[name]) > 0 {
+		err = fmt.Errorf("it could not be put back: %s", strings.Join(after[name], "; "))
+	}
+	return before[name], err
+}
+
+// reconnect does again what connect did, of which all may be there already.
+func (h *Host) reconnect(ctx context.Context, name string, st state) error {
+	c := Config{Guest: *st.Runs}
+	if c.Network.Mode == api.ModeOwn {
+		missing, err := netctx.Missing(st.Dev, c.Network.Addresses)
+		if err != nil {
+			return err
+		}
+		for _, p := range missing {
+			if !slices.Contains(st.Added, p) {
+				st.Added = append(st.Added, p)
+			}
+		}
+		if err := h.writeState(name, st); err != nil {
+			return err
+		}
+		if _, err := netctx.AddAddresses(ctx, st.Dev, c.Network.Addresses); err != nil {
+			return err
+		}
+	}
+	if err := netctx.EnsureLoopback6(ctx, netctx.Loopback6(st.Context)); err != nil {
+		return err
+	}
+	return h.inCgroup(name, func(dir *os.File) error { return netctx.Restore(dir, c.netSpec()) })
+}
+
+func (h *Host) reattach(ctx context.Context, name string, st state) error {
+	_, cg, err := h.cgroup(name)
+	if err != nil {
+		return err
+	}
+	pid, err := cg.Init()
+	if err != nil {
+		return err
+	}
+	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNotRunning
+	}
+	if err != nil {
+		return err
+	}
+	defer netns.Close()
+	if err := nat.Attach(ctx, netns, st.Context); err != nil {
+		return err
+	}
+	return nat.Sync(ctx, h.natWant)
+}
+
+// repairAll is for calls that nobody asked to repair something: a device that
+// somebody switched off stays so.
+func (h *Host) repairAll(ctx context.Context) error {
+	all, err := h.Drift(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for name := range all {
+		st, err := h.readState(name)
+		if err != nil {
+			continue // stopped meanwhile
+		}
+		if link, err := net.InterfaceByName(st.Dev); st.Dev != "" && (err != nil || link.Flags&net.FlagUp == 0) {
+			continue
+		}
+		if _, err := h.Repair(ctx, name); err != nil && !errors.Is(err, ErrNotRunning) && !errors.Is(err, ErrNoGuest) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

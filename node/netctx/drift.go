@@ -1,0 +1,253 @@
+package netctx
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// View is what the host has at a moment: read once, and compared with what many
+// guests were given. What somebody took away meanwhile is in Drift.
+type View struct {
+	on       map[place]bool
+	devices  map[string]*netlink.LinkAttrs
+	programs map[ebpf.ProgramID]string
+	hooks    []hook
+	pinned   map[ebpf.ProgramID]bool // egress programs of all versions
+}
+
+// egress stands for all programs of an object: they are pinned and removed together.
+const egress = "vs_egress"
+
+type place struct {
+	addr  netip.Addr
+	index int
+}
+
+// Look reads what does not depend on a guest.
+func Look() (*View, error) {
+	v := &View{on: map[place]bool{}, devices: map[string]*netlink.LinkAttrs{}, programs: map[ebpf.ProgramID]string{}, hooks: hooks[:], pinned: map[ebpf.ProgramID]bool{}}
+	guard, err := Guard()
+	if guard == GuardHooks {
+		v.hooks = slices.Concat(v.hooks, unixHooks[:])
+	} else if err != nil && !errors.Is(err, ErrNoGuard) {
+		return nil, err
+	}
+	if err := eachAddress(func(a onDevice, index int) { v.on[place{a.prefix.Addr(), index}] = true }); err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	pins, err := filepath.Glob(filepath.Join(pins, "*", egress))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range pins {
+		id, err := pinnedID(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		v.pinned[id] = true
+	}
+	return v, nil
+}
+
+// Drift tells what is gone of the addresses that AddAddresses put onto a device,
+// one text for each. A device that is down has no IPv6 addresses and may not be
+// touched: it says so.
+func (v *View) Drift(dev string, prefixes []netip.Prefix) (gone []string, err error) {
+	link, known := v.devices[dev]
+	if !known {
+		l, err := netlink.LinkByName(dev)
+		if err != nil && !errors.As(err, &netlink.LinkNotFoundError{}) {
+			return nil, fmt.Errorf("find device %s: %w", dev, err)
+		}
+		if err == nil {
+			link = l.Attrs()
+		}
+		v.devices[dev] = link
+	}
+	if link == nil {
+		return []string{fmt.Sprintf("device %s is gone", dev)}, nil
+	}
+	if link.Flags&net.FlagUp == 0 {
+		gone = append(gone, fmt.Sprintf("device %s is down", dev))
+	}
+	for _, p := range prefixes {
+		if !v.on[place{p.Addr(), link.Index}] {
+			gone = append(gone, fmt.Sprintf("address %s is gone from %s", p.Addr(), dev))
+		}
+	}
+	return gone, nil
+}
+
+// Loopback6Drift is Drift of what EnsureLoopback6 does.
+func (v *View) Loopback6Drift(addr netip.Addr) ([]string, error) {
+	if off, err := os.ReadFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6"); err != nil || len(off) > 0 && off[0] != '0' {
+		return nil, nil // it could not be put there
+	}
+	return v.Drift("lo", []netip.Prefix{netip.PrefixFrom(addr, 128)})
+}
+
+// ProgramDrift tells which of the programs that Attach put onto the cgroup are
+// not on it any more.
+func (v *View) ProgramDrift(cgroup *os.File) (gone []string, err error) {
+	missing := 0
+	for _, h := range v.hooks {
+		at, err := v.attached(cgroup, h)
+		if err != nil {
+			return nil, err
+		}
+		if at == 0 {
+			missing++
+		} else if h.name == egress && !v.pinned[at] {
+			gone = append(gone, fmt.Sprintf("the pins of its network programs are gone from %s: what listens on one of its addresses is not found on the others", pins))
+		}
+	}
+	if missing > 0 {
+		gone = append(gone, fmt.Sprintf("%d of the %d network programs are gone from its cgroup", missing, len(v.hooks)))
+	}
+	return gone, nil
+}
+
+// attached finds the program of a hook on a cgroup; 0: there is none. Others may
+// have put theirs there.
+func (v *View) attached(cgroup *os.File, h hook) (ebpf.ProgramID, error) {
+	progs, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: h.at})
+	if err != nil {
+		return 0, fmt.Errorf("look for program %s on %s: %w", h.name, cgroup.Name(), err)
+	}
+	for _, p := range progs.Programs {
+		name, known := v.programs[p.ID]
+		if !known {
+			if name, err = nameOf(p.ID); err != nil {
+				return 0, err
+			}
+			v.programs[p.ID] = name
+		}
+		if name == h.name {
+			return p.ID, nil
+		}
+	}
+	return 0, nil
+}
+
+func nameOf(id ebpf.ProgramID) (string, error) {
+	p, err := ebpf.NewProgramFromID(id)
+	if errors.Is(err, unix.ENOENT) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("open program %d: %w", id, err)
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		return "", fmt.Errorf("look at program %d: %w", id, err)
+	}
+	return info.Name, nil
+}
+
+// Restore attaches what ProgramDrift misses and writes the guest's settings
+// again, while it runs. What the guest bound in between without a program to
+// look at it stays bound, and sends and receives nothing.
+func Restore(cgroup *os.File, s Spec) error {
+	if err := restore(cgroup, s); err != nil {
+		return fmt.Errorf("restore network context of %s: %w", cgroup.Name(), err)
+	}
+	return nil
+}
+
+func restore(cgroup *os.File, s Spec) error {
+	id, err := cgroupID(cgroup)
+	if err != nil {
+		return err
+	}
+	set, err := s.settings(id)
+	if err != nil {
+		return err
+	}
+	dir, err := loadedNetctx()
+	if err != nil {
+		return err
+	}
+	v := View{programs: map[ebpf.ProgramID]string{}}
+	var missing []hook
+	for _, h := range hooks {
+		on, err := v.attached(cgroup, h)
+		if err != nil {
+			return err
+		}
+		if on == 0 {
+			missing = append(missing, h)
+			continue
+		}
+		// Programs of two objects have two maps of settings.
+		ours, err := pinnedID(filepath.Join(dir, h.name))
+		if err != nil {
+			return err
+		}
+		if on != ours {
+			return errors.New("its programs are of another version of vsnode, or not pinned any more: restart the guest")
+		}
+	}
+	for _, h := range missing {
+		if err := attachPinned(cgroup, dir, h); err != nil {
+			return err
+		}
+	}
+	if guard, _ := Guard(); guard == GuardHooks {
+		if err := v.restoreUnix(cgroup); err != nil {
+			return err
+		}
+	}
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, settingsMap), nil)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return put(m, id, &set)
+}
+
+// restoreUnix attaches those of unixHooks that are missing.
+func (v *View) restoreUnix(cgroup *os.File) error {
+	dir, err := loaded(_UnixsockBytes, pinUnix)
+	if err != nil {
+		return err
+	}
+	for _, h := range unixHooks {
+		on, err := v.attached(cgroup, h)
+		if err == nil && on == 0 {
+			err = attachPinned(cgroup, dir, h)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func pinnedID(path string) (ebpf.ProgramID, error) {
+	p, err := ebpf.LoadPinnedProgram(path, nil)
+	if err != nil {
+		return 0, fmt.Errorf("open program %s: %w", path, err)
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		return 0, err
+	}
+	id, _ := info.ID()
+	return id, nil
+}
