@@ -23,6 +23,7 @@ type guestSpec struct {
 
 	init    text
 	command []text
+	nesting given[bool]
 	network networkSpec
 	files   []*fileSpec
 }
@@ -44,6 +45,7 @@ func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 		{"network", func(name string, v *yaml.Node) { d.network(&g.network, name, v) }},
 		{"files", d.files(&g.files)},
 		{"init", func(name string, v *yaml.Node) { d.init(g, name, v) }},
+		{"nesting", d.flag(&g.nesting)},
 		{"limits", func(name string, v *yaml.Node) {
 			d.fields(name, v, "a mapping, as {memory: 512M, cpu: 1.5, processes: 500}", []key{
 				{"memory", d.text(&g.memory, "a size, as 512M or 2G")},
@@ -217,6 +219,11 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 			}
 			return nil
 		})
+	}
+	// An init of a distribution starts services that have namespaces of their own.
+	g.NoNesting = g.Init.Style == "command"
+	if spec.nesting.ok() {
+		g.NoNesting = !spec.nesting.value
 	}
 	r.network(&spec.network, g)
 	g.Files = r.resolveFiles(spec.files, false)

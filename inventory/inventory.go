@@ -95,6 +95,7 @@ type Guest struct {
 	Forwards    []port.Forward // NAT: host's ports that lead to it
 	Metadata    bool           // it may reach the metadata service of the host's cloud
 	Init        Init
+	NoNesting   bool // it makes no user and network namespaces in it
 	Limits      Limits
 	Files       []File // by path
 	State       string // Running, Stopped or Absent

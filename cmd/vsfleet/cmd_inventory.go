@@ -83,6 +83,7 @@ type wantedRecord struct {
 	Forwards  []string `json:"forwards"`
 	Metadata  bool     `json:"metadata"`
 	Init      []string `json:"init"`
+	Nesting   bool     `json:"nesting"`
 	Memory    int64    `json:"memoryBytes"`
 	CPUs      float64  `json:"cpus"`
 	Processes int64    `json:"processes"`
@@ -166,7 +167,7 @@ func wanted(h *inventory.Host, g *inventory.Guest) wantedRecord {
 	r := wantedRecord{
 		Host: h.Name, Guest: g.Name, Context: g.Context, Image: g.Image, Hostname: g.Hostname,
 		Mode: g.Mode, Addresses: texts(g.Addresses), Dev: g.Dev, Ports: texts(g.Ports), Forwards: texts(g.Forwards), Metadata: g.Metadata,
-		Init: g.Init.Command, Memory: g.Limits.MemoryBytes, CPUs: g.Limits.CPUs, Processes: g.Limits.Processes,
+		Init: g.Init.Command, Nesting: !g.NoNesting, Memory: g.Limits.MemoryBytes, CPUs: g.Limits.CPUs, Processes: g.Limits.Processes,
 		State: g.State,
 	}
 	if g.HostAddress {

@@ -44,6 +44,7 @@ func differences(want, have api.Guest, was, is string, controllers []string) []d
 	add("forwards", set(have.Network.Forwards), set(want.Network.Forwards), live)
 	add("metadata", allowed(have.Network.Metadata), allowed(want.Network.Metadata), live)
 	add("init", command(have.Init), command(want.Init), restart)
+	add("nesting", allowed(!have.NoNesting), allowed(!want.NoNesting), restart)
 	add("memory", size(have.Limits.MemoryBytes), size(want.Limits.MemoryBytes), live)
 	if !sameCPUs(have.Limits.CPUs, want.Limits.CPUs) {
 		add("cpu", cpus(have.Limits.CPUs), cpus(want.Limits.CPUs), live)

@@ -174,7 +174,7 @@ func resolve(want *inventory.Guest, host api.Host) (api.Guest, error) {
 			Metadata:  want.Metadata,
 		},
 		Init:   api.Init{Style: cmp.Or(want.Init.Style, "plain"), Command: want.Init.Command},
-		Limits: api.Limits(want.Limits),
+		Limits: api.Limits(want.Limits), NoNesting: want.NoNesting,
 	}
 	if want.HostAddress {
 		if !host.DefaultAddress.IsValid() {

@@ -168,6 +168,12 @@ func TestMake(t *testing.T) {
 			`guest.configure www sha256:b1: memory none → 1G`,
 		},
 		{
+			"nesting is taken back by a restart",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.NoNesting = true })}, state(there()),
+			`guest.configure www sha256:b1: nesting allow → refuse
+			 guest.restart www: so that it takes its new configuration`,
+		},
+		{
 			"metadata is allowed at once",
 			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Metadata = true })}, state(there()),
 			`guest.configure www sha256:b1: metadata refuse → allow`,

@@ -87,6 +87,8 @@ type Guest struct {
 	Network  Network `json:"network"`
 	Init     Init    `json:"init"`
 	Limits   Limits  `json:"limits"`
+	// NoNesting keeps it from making user and network namespaces in it.
+	NoNesting bool `json:"noNesting,omitempty"`
 }
 
 // Network is what a guest may use of the network.

@@ -19,6 +19,7 @@ type Command struct {
 	PrivateNet bool
 	Scope      bool
 	Caps       CapSet
+	Nesting    bool
 	User       User
 	Argv       []string
 	Env        []string
@@ -127,7 +128,7 @@ func enterScript(cmd Command, pidfd int) (*script, error) {
 	if cmd.Terminal {
 		s.call("take terminal", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	}
-	if err := s.confine(cmd.Caps, cmd.Scope, cmd.PrivateNet, true); err != nil {
+	if err := s.confine(cmd.Caps, cmd.Scope, cmd.PrivateNet, cmd.Nesting); err != nil {
 		return nil, err
 	}
 	s.become(cmd.User.UID, cmd.User.GID, cmd.User.Groups)

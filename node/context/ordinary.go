@@ -63,8 +63,12 @@ func limits(processes int64) [rlimits]unix.Rlimit {
 // limits are those of a guest, with what its configuration says.
 func (a Attributes) limits(processes int64) [rlimits]unix.Rlimit {
 	list := limits(processes)
+	bound := list[unix.RLIMIT_NPROC]
 	for which, limit := range a.Rlimits {
 		list[which] = limit
+	}
+	if nproc := &list[unix.RLIMIT_NPROC]; processes > 0 { // one for each user is no more than that for all
+		nproc.Cur, nproc.Max = min(nproc.Cur, bound.Cur), min(nproc.Max, bound.Max)
 	}
 	return list
 }

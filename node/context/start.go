@@ -28,6 +28,7 @@ type Spec struct {
 	Connect    func(netns *os.File) error
 	Scope      bool // shut the host's abstract Unix sockets off with Landlock
 	Caps       CapSet
+	Nesting    bool // it may make user and network namespaces in it
 	// Processes bounds the processes of all users of the guest together, where
 	// no controller of cgroups does; 0: half of what the machine can have.
 	Processes int64
@@ -266,7 +267,7 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	for fd := 1; fd <= 2; fd++ {
 		s.call("set standard output", unix.SYS_DUP3, s.fd(sp.Console), fd, 0)
 	}
-	if err := s.confine(sp.Caps, sp.Scope, sp.PrivateNet, true); err != nil {
+	if err := s.confine(sp.Caps, sp.Scope, sp.PrivateNet, sp.Nesting); err != nil {
 		return nil, err
 	}
 	s.ordinary(sp.Attributes)

@@ -28,6 +28,8 @@ import (
 //	image              the ID of the image below the guest's own files
 //	interfaces/metadata (boolean) the guest may reach the metadata service of the host's cloud
 //	interfaces/ports   shared mode: ports that the guest owns, one a line ("80/tcp")
+//	nesting            true or false: may programs make user and network namespaces?
+//	                   Without it, where the guest's own init runs
 //	netns/nat          (boolean) the guest has a private network behind the host
 //	netns/forward      nat mode: ports of the host that lead inside ("2222:22/tcp")
 //	ignore             what is not to keep the guest from starting
@@ -81,7 +83,7 @@ func (p Paths) Read(name string) (Config, error) {
 		file string // empty: read names it
 		read func(*tree) error
 	}{
-		{"context", c.readContext}, {"nice", c.readNice}, {"bcapabilities", c.readCaps},
+		{"context", c.readContext}, {"nice", c.readNice}, {"nesting", c.readNesting}, {"bcapabilities", c.readCaps},
 		{"", c.readNetwork}, {"", c.readCgroup}, {"", c.readSysctls},
 		{"", func(t *tree) error { c.Rlimits, err = readUlimits(t); return err }},
 	} {
@@ -136,6 +138,18 @@ func (c *Config) readContext(t *tree) (err error) {
 	}
 	if c.Context, err = strconv.Atoi(text); err != nil || c.Context < api.MinContext || c.Context > api.MaxContext {
 		return fmt.Errorf("want a number from %d to %d", api.MinContext, api.MaxContext)
+	}
+	return nil
+}
+
+func (c *Config) readNesting(t *tree) error {
+	c.NoNesting = len(c.Init.Command) > 0
+	switch text := t.scalar("nesting"); text {
+	case "":
+	case "true", "false":
+		c.NoNesting = text == "false"
+	default:
+		return fmt.Errorf("want true or false, have %q", text)
 	}
 	return nil
 }
@@ -338,6 +352,10 @@ func (p Paths) write(g api.Guest, root string) error {
 		"cgroup/" + memoryFile: count(g.Limits.MemoryBytes),
 		"cgroup/" + pidsFile:   count(g.Limits.Processes),
 	}, link: map[string]string{"vdir": root, "run": p.runFile(g.Name)}}
+	f.text["nesting"] = ""
+	if g.NoNesting != (len(g.Init.Command) > 0) {
+		f.text["nesting"] = scalar(strconv.FormatBool(!g.NoNesting))
+	}
 	if g.Network.Mode == api.ModeNAT {
 		f.text["netns/nat"] = present
 	}

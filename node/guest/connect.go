@@ -19,7 +19,15 @@ import (
 // connect gives a guest its network, and keeps it from the rest.
 func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, warn func(string)) error {
 	if sp.PrivateNet {
-		sp.Connect = func(netns *os.File) error { return nat.Attach(ctx, netns, c.Context) }
+		sp.Connect = func(netns *os.File) (err error) {
+			if st.Net, err = netID(fmt.Sprintf("/proc/self/fd/%d", netns.Fd())); err != nil {
+				return err
+			}
+			if err := h.writeState(c.Name, *st); err != nil {
+				return err
+			}
+			return nat.Attach(ctx, netns, c.Context)
+		}
 		if warn == nil {
 			return nil
 		}

@@ -33,12 +33,18 @@ func (h *Host) Exec(name string, p Program) (*vctx.Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	private, err := hasOwnNet(pid)
+	st, err := h.readState(name)
+	if err == nil {
+		err = st.sameNet(pid)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("guest %s: %w", name, err)
 	}
+	if st.Runs != nil {
+		c.NoNesting = st.Runs.NoNesting
+	}
 	cmd := vctx.Command{
-		InitPID: pid, Cgroup: cg, PrivateNet: private, Caps: c.Caps,
+		InitPID: pid, Cgroup: cg, PrivateNet: st.NAT, Caps: c.Caps, Nesting: !c.NoNesting,
 		Attributes: c.Attributes, User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -48,7 +54,8 @@ func (h *Host) Exec(name string, p Program) (*vctx.Running, error) {
 	if p.Term == "" {
 		cmd.Env[2] = "TERM=dumb"
 	}
-	if !cmd.PrivateNet {
+	// What is known of the network from process 1 alone may be what it wants us to know.
+	if !cmd.PrivateNet || st.recovered {
 		guard, err := netctx.Guard()
 		if err != nil {
 			return nil, err
@@ -74,18 +81,43 @@ func (h *Host) Exec(name string, p Program) (*vctx.Running, error) {
 	return nil, err
 }
 
-// hasOwnNet says whether a process is in another network namespace than we
-// are. The configuration may have changed since the guest was started, and a
-// program that was left in the host's network by mistake would be unfenced.
+// sameNet makes sure that a guest's process 1 is still in the network that the
+// guest was started with. What a program is fenced with when it enters follows
+// from the mode of that start, never from where process 1 is: one that moved into
+// a namespace of its own would have the next program of the host's network come in
+// without Landlock (CVE-2020-15257's kind).
+func (s state) sameNet(initPID int) error {
+	private, err := hasOwnNet(initPID)
+	if err != nil {
+		return err
+	}
+	net, err := netID(fmt.Sprintf("/proc/%d/ns/net", initPID))
+	if err != nil {
+		return err
+	}
+	if private == s.NAT && (s.Net == "" || s.Net == net) {
+		return nil
+	}
+	return errors.New("its process 1 has left the network that the guest was started in, so that nothing can be run there as safely as in the guest; restart the guest")
+}
+
+// hasOwnNet reports whether a process is in another network namespace than we are.
 func hasOwnNet(pid int) (bool, error) {
-	var ours, theirs unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/net", &ours); err != nil {
-		return false, fmt.Errorf("look at network namespace: %w", err)
+	ours, err := netID("/proc/self/ns/net")
+	if err != nil {
+		return false, err
 	}
-	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &theirs); err != nil {
-		return false, fmt.Errorf("look at network namespace of process %d: %w", pid, err)
+	theirs, err := netID(fmt.Sprintf("/proc/%d/ns/net", pid))
+	return theirs != ours, err
+}
+
+// netID identifies a network namespace as long as it lives.
+func netID(path string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return "", fmt.Errorf("look at network namespace: %w", err)
 	}
-	return ours.Dev != theirs.Dev || ours.Ino != theirs.Ino, nil
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino), nil
 }
 
 // init finds the process 1 of a running guest.

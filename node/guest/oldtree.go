@@ -48,6 +48,7 @@ var meanings = []meaning{
 	{"shell", isRead, ""},
 	{"nice", isRead, ""},
 	{"bcapabilities", isRead, ""},
+	{"nesting", isRead, ""},
 	{"fstab", isRead, ""},
 	{"fstab.local", isRead, ""},
 	{"fstab.remote", isRead, ""},

@@ -196,6 +196,7 @@ func (h *Host) spec(c Config) (vctx.Spec, error) {
 		Domain:     c.Domain,
 		PrivateNet: c.Network.Mode == api.ModeNAT,
 		Caps:       c.Caps,
+		Nesting:    !c.NoNesting,
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"container=vserver", "TERM=linux", "HOME=/root",

@@ -30,6 +30,7 @@ type state struct {
 	Added   []netip.Prefix `json:"added,omitempty"` // addresses that vsnode put onto Dev
 	Context int            `json:"context"`
 	NAT     bool           `json:"nat,omitempty"`
+	Net     string         `json:"net,omitempty"`  // NAT: the network namespace (netID)
 	Done    bool           `json:"done,omitempty"` // the start came to its end
 	// Root is the directory of the guest's own files, without links.
 	Root string `json:"root,omitempty"`

@@ -62,7 +62,7 @@ func TestNothingIsRefusedWithoutAGuest(t *testing.T) {
 	}
 	for _, want := range []string{
 		"bind-freebind", "bind-multicast", "raw-socket", "raw-socket-ipv6", "packet-socket", "sock-diag", "forge-uevent", "forge-uevent-to-one", "udp-lite", "mptcp",
-		"raw-socket-in-new-namespaces", "io-uring", "change-addresses",
+		"raw-socket-in-new-namespaces", "new-user-namespace", "new-network-namespace", "io-uring", "change-addresses",
 		"signal-host-process", "see-host-process", "open-host-process", "trace-host-process", "read-host-process", "ask-host-process-priority",
 		"type-into-terminal", "type-into-terminal-high-bits",
 		"read-host-file", "read-host-file-above-root", "read-host-file-through-process",

@@ -75,6 +75,16 @@ func socketRows(o *outside) []row {
 		}
 		return again(cmd)
 	})
+	for _, ns := range []struct {
+		name  string
+		flags uintptr
+	}{{"new-user-namespace", unix.CLONE_NEWUSER}, {"new-network-namespace", unix.CLONE_NEWNET}} {
+		add(ns.name, "", func(*outside) (bool, string) {
+			cmd := exec.Command("/proc/self/exe", "--nothing-inside")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: ns.flags}
+			return again(cmd)
+		})
+	}
 	add("io-uring", "", func(*outside) (bool, string) {
 		var params [120]byte
 		fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params)), 0)

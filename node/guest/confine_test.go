@@ -1,0 +1,82 @@
+package guest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// TestNobodyEntersAGuestWhoseInitLeftItsNetwork: what fences a program that
+// enters follows from how the guest was started, and not from where its process 1 is.
+func TestNobodyEntersAGuestWhoseInitLeftItsNetwork(t *testing.T) {
+	ctx := context.Background()
+	for i, mode := range []api.Mode{api.ModeShared, api.ModeOwn, api.ModeNAT} {
+		t.Run(string(mode), func(t *testing.T) {
+			h := host(t)
+			g := inMode(mode, "moved-"+string(mode), 120+i, "busybox", "unshare", "-n", "sleep", "1000")
+			must(t, h.Create(ctx, g))
+			must(t, h.Start(ctx, g.Name, Options{}))
+			_, pid, err := h.init(g.Name)
+			must(t, err)
+			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+				st, err := h.readState(g.Name)
+				must(t, err)
+				net, err := netID(fmt.Sprintf("/proc/%d/ns/net", pid))
+				must(t, err)
+				ours, err := netID("/proc/self/ns/net")
+				must(t, err)
+				if net != ours && net != st.Net {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatal("process 1 stays where it is")
+				}
+			}
+			if run, err := h.Exec(g.Name, Program{Argv: []string{"true"}}); err == nil || !strings.Contains(err.Error(), "has left the network") {
+				if err == nil {
+					run.Wait()
+				}
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+// TestNestingIsForThoseWhoAskForIt starts guests that try to make namespaces, and
+// enters them. What runs, not what is configured meanwhile, holds for who enters.
+func TestNestingIsForThoseWhoAskForIt(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeShared, "nesting", 123, "sleep", "1000")
+	for _, no := range []bool{true, false} {
+		g.NoNesting = no
+		if _, err := h.Configure(ctx, g); err != nil {
+			must(t, h.Create(ctx, g))
+		}
+		c, err := h.Read(g.Name)
+		must(t, err)
+		if c.NoNesting != no {
+			t.Errorf("read back as %v", c.NoNesting)
+		}
+		must(t, h.Start(ctx, g.Name, Options{}))
+		for command, want := range map[string]bool{
+			"-U": !no, "-n": !no, "-Un": !no, "-m": true, "-p": true, "-u": true, "-i": true,
+		} {
+			if out, code := run(t, h, g.Name, "busybox", "unshare", command, "true"); (code == 0) != want {
+				t.Errorf("no nesting %v: unshare %s: %q, exit status %d", no, command, out, code)
+			}
+		}
+		g.NoNesting = !no
+		_, err = h.Configure(ctx, g)
+		must(t, err)
+		if _, code := run(t, h, g.Name, "busybox", "unshare", "-U", "true"); (code == 0) == no {
+			t.Errorf("entered after a change of the configuration: exit status %d", code)
+		}
+		_, err = h.Stop(ctx, g.Name)
+		must(t, err)
+	}
+}
