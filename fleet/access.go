@@ -282,10 +282,14 @@ func Hear(ctx context.Context, n rollout.Node, args ...string) (string, error) {
 // Log writes what a guest said on its console, the last so many lines of it,
 // and with follow what it says from now on.
 func (a *Access) Log(ctx context.Context, h *inventory.Host, guest string, lines int, follow bool, stdout, stderr io.Writer) (exit int, err error) {
-	argv := []string{"tail", "-n", fmt.Sprint(lines)}
-	if follow {
-		argv = append(argv, "-F")
+	node, err := a.Open(ctx, h)
+	if err != nil {
+		return 0, err
 	}
-	argv = append(argv, "--", "/var/log/vservers/"+guest+".log")
-	return a.Run(ctx, Command{Host: h, Argv: argv}, nil, stdout, stderr)
+	defer node.Close()
+	argv := []string{"vserver", "--", guest, "log", "-n", fmt.Sprint(lines)}
+	if follow {
+		argv = append(argv, "-f")
+	}
+	return node.Run(ctx, nil, stdout, stderr, argv...)
 }

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,6 +27,7 @@ const vserverUsage = `vserver [--silent] [--] NAME COMMAND [ARGUMENTS]
   enter                     a shell in the guest, on a terminal
   exec COMMAND…             run a command in it as root
   suexec USER COMMAND…      run a command in it as a user
+  log [-n LINES] [-f]       what it wrote to its console; -f: go on with what it writes
   status                    is it running (0), or stopped (3)
   running                   the same without a word: 0 or 1
   delete                    stop it and remove all of it
@@ -98,6 +101,8 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 		return v.build(ctx, args)
 	case "exec", "suexec":
 		return v.exec(ctx, command, args)
+	case "log":
+		return v.log(ctx, args)
 	}
 	if err := takes(0); err != nil {
 		return err
@@ -188,6 +193,24 @@ func (v verb) exec(ctx context.Context, command string, args []string) error {
 	}
 	p.Argv = args
 	return v.run(ctx, p)
+}
+
+func (v verb) log(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("log", flag.ContinueOnError)
+	lines := fs.Int("n", 100, "")
+	follow := fs.Bool("f", false, "")
+	if err := flags(fs, args, 0, 0); err != nil {
+		return err
+	}
+	if v.h.Guests.LogsToJournal(v.name) {
+		v.say("Vserver '%s' logs to its journal, which follows", v.name)
+		argv := []string{"journalctl", "--no-pager", "-n", strconv.Itoa(*lines)}
+		if *follow {
+			argv = append(argv, "-f")
+		}
+		return v.run(ctx, guest.Program{Argv: argv})
+	}
+	return v.h.Guests.Log(ctx, v.name, *lines, *follow, guest.Clean(os.Stdout))
 }
 
 func (v verb) run(ctx context.Context, p guest.Program) error {

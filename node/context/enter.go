@@ -195,7 +195,7 @@ func Shutdown(initPID int, sig unix.Signal) (bool, error) {
 		return false, nil
 	}
 	status := string(b)
-	if strings.HasPrefix(status, "Name:\tsystemd\n") {
+	if isSystemd(status) {
 		sig = sigRTMin + 3
 	}
 	if !catches(status, sig) {
@@ -206,6 +206,14 @@ func Shutdown(initPID int, sig unix.Signal) (bool, error) {
 	}
 	return true, nil
 }
+
+// IsSystemd says whether a guest's init calls itself systemd.
+func IsSystemd(initPID int) bool {
+	b, err := os.ReadFile(procFile(initPID, "status"))
+	return err == nil && isSystemd(string(b))
+}
+
+func isSystemd(status string) bool { return strings.HasPrefix(status, "Name:\tsystemd\n") }
 
 // Signal signals a process of this cgroup, and no other that has its number by
 // now.

@@ -34,9 +34,13 @@ type Spec struct {
 	Processes int64
 	Argv      []string // Argv[0] is looked for in the guest, along Env's PATH if it has no slash
 	Env       []string
-	Console   *os.File // standard output and error
-	Mounts    []Mount
-	Sysctls   []Sysctl
+	// Console is the guest's standard output and error, or ConsoleNode, a file
+	// below its /proc; without either it is /dev/null.
+	Console     *os.File
+	ConsoleNode string
+	DevConsole  bool // ConsoleNode is /dev/console too
+	Mounts      []Mount
+	Sysctls     []Sysctl
 	Attributes
 }
 
@@ -251,6 +255,11 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	attach("mount /dev/pts", pts, dev, "pts")
 	attach("mount /dev/shm", shm, dev, "shm")
 	attach("mount /dev/mqueue", mqueue, dev, "mqueue")
+	if sp.DevConsole {
+		node := s.open("open console", unix.SYS_OPEN_TREE, proc, strings.TrimPrefix(sp.ConsoleNode, "/proc/"), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		s.call("make /dev/console", unix.SYS_MKNODAT, dev, "console", unix.S_IFREG|0o622, 0)
+		attach("mount /dev/console", node, dev, "console")
+	}
 
 	s.call("enter root", unix.SYS_FCHDIR, root)
 	s.call("pivot root", unix.SYS_PIVOT_ROOT, ".", ".")
@@ -264,8 +273,15 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 
 	null := s.open("open /dev/null", unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/null", unix.O_RDWR|unix.O_CLOEXEC)
 	s.call("set standard input", unix.SYS_DUP3, null, 0, 0)
+	var out any = null
+	switch {
+	case sp.Console != nil:
+		out = s.fd(sp.Console)
+	case sp.ConsoleNode != "":
+		out = s.open("open console", unix.SYS_OPENAT, unix.AT_FDCWD, sp.ConsoleNode, unix.O_WRONLY|unix.O_CLOEXEC)
+	}
 	for fd := 1; fd <= 2; fd++ {
-		s.call("set standard output", unix.SYS_DUP3, s.fd(sp.Console), fd, 0)
+		s.call("set standard output", unix.SYS_DUP3, out, fd, 0)
 	}
 	if err := s.confine(sp.Caps, sp.Scope, sp.PrivateNet, sp.Nesting); err != nil {
 		return nil, err

@@ -1,18 +1,14 @@
 package guest
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -78,9 +74,11 @@ func (h *Host) settle(ctx context.Context, c Config, p vctx.Process) error {
 
 // end is what can still be seen of a guest that ended by itself.
 func (h *Host) end(name string, cg vctx.Cgroup) api.End {
-	return api.End{
-		Time: time.Now().Truncate(time.Millisecond), OOMKills: cg.OOMKills(), LastOutput: lastLine(h.console(name)),
+	end := api.End{Time: time.Now().Truncate(time.Millisecond), OOMKills: cg.OOMKills()}
+	if said, err := h.output(name); err == nil {
+		end.LastOutput = lastLine(said.Bytes)
 	}
+	return end
 }
 
 // noteEnd remembers that a guest ended by itself, before what it left is taken
@@ -136,41 +134,3 @@ func (h *Host) lastEnd(name string) *api.End {
 }
 
 func (p Paths) endFile(name string) string { return filepath.Join(p.RunDir, "."+name+".ended") }
-
-// lastLine is the last line of a file that is not blank, short and harmless to
-// a terminal.
-func lastLine(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	const tail = 4096
-	if _, err := f.Seek(-tail, io.SeekEnd); err != nil {
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			return ""
-		}
-	}
-	b, err := io.ReadAll(io.LimitReader(f, tail))
-	if err != nil {
-		return ""
-	}
-	return lastOf(b)
-}
-
-// lastOf is the last line of a text, as lastLine gives it.
-func lastOf(b []byte) string {
-	const longest = 300
-	line := bytes.TrimSpace(b)
-	line = bytes.TrimSpace(line[bytes.LastIndexByte(line, '\n')+1:])
-	text := strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError {
-			return '?'
-		}
-		return r
-	}, string(line))
-	if len(text) > longest {
-		text = strings.ToValidUTF8(text[:longest], "") + "…"
-	}
-	return text
-}

@@ -190,7 +190,7 @@ func lastSaid(r io.Reader) string {
 		tail = append(tail, buf[:n]...)
 		tail = tail[max(0, len(tail)-len(buf)):]
 		if err != nil {
-			return lastOf(tail)
+			return lastLine(tail)
 		}
 	}
 }

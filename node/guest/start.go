@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -132,10 +131,9 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	if err := h.connect(ctx, c, &spec, &st, opt.Warn); err != nil {
 		return err
 	}
-	if spec.Console, err = h.openConsole(name); err != nil {
+	if err := h.attachConsole(c, &spec, opt.Warn); err != nil {
 		return err
 	}
-	defer spec.Console.Close()
 	p, err := vctx.Start(ctx, spec)
 	if err != nil {
 		return err
@@ -238,17 +236,6 @@ func (h *Host) spec(c Config) (vctx.Spec, error) {
 		sp.Argv = c.Init.Command
 	}
 	return sp, nil
-}
-
-// openConsole opens the log of a guest's output. The last one is kept beside.
-func (h *Host) openConsole(name string) (*os.File, error) {
-	path := h.console(name)
-	if st, err := os.Lstat(path); err == nil && st.Size() > 0 {
-		if err := os.Rename(path, path+".1"); err != nil {
-			return nil, err
-		}
-	}
-	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND|syscall.O_NOFOLLOW, 0o640)
 }
 
 // Stop ends a guest: it asks its init, waits, ends what is left, and takes
@@ -386,6 +373,7 @@ func (h *Host) release(ctx context.Context, name string) error {
 	case !noted && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
+	h.saveConsole(name, cg)
 	if err := cg.Remove(); err != nil {
 		return err
 	}

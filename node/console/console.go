@@ -1,0 +1,231 @@
+package console
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Node is the file that a guest's console is, as seen in the guest.
+const Node = "/proc/sys/kernel/ns_last_pid"
+
+// ErrUnsupported says that the kernel cannot keep a console.
+var ErrUnsupported = errors.New("the kernel cannot keep guests' consoles (it needs CONFIG_CHECKPOINT_RESTORE and CONFIG_CGROUP_BPF)")
+
+// ErrNone says that a cgroup has no console.
+var ErrNone = errors.New("the guest has no console")
+
+const program = "vs_console"
+
+// The map's one value: how many bytes were ever written (head); how many of
+// those at the ring's beginning are behind its end instead (spill), as a write
+// does not wrap; the ring, with room for that and for the NUL that the kernel
+// puts after a value; and scratch.
+const (
+	ringSize  = 64 << 10
+	writeSize = 4 << 10 // of one write, at most: the rest is a write of its own
+	spillAt   = 8
+	ringAt    = 16
+	scratchAt = ringAt + ringSize + writeSize + 8
+	valueSize = scratchAt + writeSize + 8
+	// What Read gives at most: the oldest bytes are where a write may be under way.
+	readSize = ringSize - writeSize
+)
+
+// Attach gives a fresh cgroup a console, before any process is in it.
+func Attach(cgroup *os.File) error {
+	if _, err := os.Stat(Node); errors.Is(err, fs.ErrNotExist) {
+		return ErrUnsupported
+	}
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: program, Type: ebpf.Array, KeySize: 4, ValueSize: valueSize, MaxEntries: 1})
+	if err != nil {
+		return fmt.Errorf("make console: %w", err)
+	}
+	defer m.Close()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: program, Type: ebpf.CGroupSysctl, AttachType: ebpf.AttachCGroupSysctl,
+		License: "GPL", Instructions: instructions(m.FD()),
+	})
+	if err != nil {
+		return fmt.Errorf("make console: %w", err)
+	}
+	defer p.Close()
+	err = link.RawAttachProgram(link.RawAttachProgramOptions{
+		Target: int(cgroup.Fd()), Program: p, Attach: ebpf.AttachCGroupSysctl, Flags: unix.BPF_F_ALLOW_MULTI,
+	})
+	if err != nil {
+		return fmt.Errorf("attach console to %s: %w", cgroup.Name(), err)
+	}
+	return nil
+}
+
+// instructions are, in C, with struct { u64 head, spill; u8 ring[], scratch[]; } *v:
+//
+//	char name[16];
+//	if (!ctx->write || bpf_sysctl_get_name(ctx, name, 16, BPF_F_SYSCTL_BASE_NAME) != 11 || strcmp(name, "ns_last_pid"))
+//		return 1;                                       // as if there were no program
+//	n = bpf_sysctl_get_new_value(ctx, v->scratch, 4097);    // for its length only: others write there as well
+//	if (n == -E2BIG)                                        // of a page, where pages are larger
+//		n = 4096;
+//	if (n < 1 || n > 4096)
+//		return 1;
+//	at = __sync_fetch_and_add(&v->head, n) % ringSize;
+//	if (at + n >= ringSize)
+//		v->spill = at + n - ringSize;
+//	bpf_sysctl_get_new_value(ctx, &v->ring[at], n + 1);
+//	bpf_set_retval(n);                                      // what write(2) returns
+//	return 1;
+func instructions(fd int) asm.Instructions {
+	text := func(s string) int64 {
+		var b [8]byte
+		copy(b[:], s)
+		return int64(binary.NativeEndian.Uint64(b[:]))
+	}
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.LoadMem(asm.R0, asm.R6, 0, asm.Word),
+		asm.JEq.Imm(asm.R0, 0, "pass"),
+
+		asm.Mov.Reg(asm.R2, asm.R10),
+		asm.Add.Imm(asm.R2, -16),
+		asm.Mov.Imm(asm.R3, 16),
+		asm.Mov.Imm(asm.R4, 1),
+		asm.FnSysctlGetName.Call(),
+		asm.JNE.Imm(asm.R0, int32(len("ns_last_pid")), "pass"),
+		asm.LoadMem(asm.R1, asm.R10, -16, asm.DWord),
+		asm.LoadImm(asm.R2, text("ns_last_"), asm.DWord),
+		asm.JNE.Reg(asm.R1, asm.R2, "pass"),
+		asm.LoadMem(asm.R1, asm.R10, -8, asm.Word),
+		asm.JNE.Imm(asm.R1, int32(text("pid")), "pass"),
+
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.LoadMapValue(asm.R2, fd, scratchAt),
+		asm.Mov.Imm(asm.R3, writeSize+1),
+		asm.FnSysctlGetNewValue.Call(),
+		asm.JNE.Imm(asm.R0, -int32(unix.E2BIG), "length"),
+		asm.Mov.Imm(asm.R0, writeSize),
+		asm.JSLT.Imm(asm.R0, 1, "pass").WithSymbol("length"),
+		asm.JSGT.Imm(asm.R0, writeSize, "pass"),
+		asm.Mov.Reg(asm.R7, asm.R0),
+
+		asm.LoadMapValue(asm.R1, fd, 0),
+		fetchAdd(asm.R1, asm.R0),
+		asm.And.Imm(asm.R0, ringSize-1),
+		asm.Mov.Reg(asm.R2, asm.R0),
+		asm.Add.Reg(asm.R2, asm.R7),
+		asm.JLT.Imm(asm.R2, ringSize, "copy"),
+		asm.Sub.Imm(asm.R2, ringSize),
+		asm.StoreMem(asm.R1, spillAt, asm.R2, asm.DWord),
+		asm.LoadMapValue(asm.R2, fd, ringAt).WithSymbol("copy"),
+		asm.Add.Reg(asm.R2, asm.R0),
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.Mov.Reg(asm.R3, asm.R7),
+		asm.Add.Imm(asm.R3, 1),
+		asm.FnSysctlGetNewValue.Call(),
+
+		asm.Mov.Reg(asm.R1, asm.R7),
+		asm.FnSetRetval.Call(),
+		asm.Mov.Imm(asm.R0, 1).WithSymbol("pass"),
+		asm.Return(),
+	}
+}
+
+// fetchAdd is BPF_ADD|BPF_FETCH, which cilium/ebpf 0.22 encodes without BPF_FETCH
+// unless Constant has it too.
+func fetchAdd(dst, src asm.Register) asm.Instruction {
+	ins := asm.FetchAdd.Mem(dst, src, asm.DWord, 0)
+	ins.Constant = 1
+	return ins
+}
+
+// Text is what a guest wrote.
+type Text struct {
+	Bytes []byte // the end of it, 60 KiB at most
+	Total uint64 // how many bytes it wrote altogether
+}
+
+// Read reads the console of a guest's cgroup: ErrNone if it has none.
+func Read(cgroup string) (Text, error) {
+	dir, err := os.Open(cgroup)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Text{}, ErrNone
+	}
+	if err != nil {
+		return Text{}, err
+	}
+	defer dir.Close()
+	m, err := ring(dir)
+	if err != nil {
+		return Text{}, fmt.Errorf("read console of %s: %w", cgroup, err)
+	}
+	defer m.Close()
+	value := make([]byte, valueSize)
+	if err := m.Lookup(uint32(0), &value); err != nil {
+		return Text{}, fmt.Errorf("read console of %s: %w", cgroup, err)
+	}
+	return unroll(value), nil
+}
+
+// ring finds the map by way of the program, which nothing but the cgroup holds.
+func ring(dir *os.File) (*ebpf.Map, error) {
+	found, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: ebpf.AttachCGroupSysctl})
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range found.Programs {
+		m, err := mapOf(p.ID)
+		if m != nil || err != nil {
+			return m, err
+		}
+	}
+	return nil, ErrNone
+}
+
+func mapOf(id ebpf.ProgramID) (*ebpf.Map, error) {
+	p, err := ebpf.NewProgramFromID(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // detached meanwhile
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil || info.Name != program {
+		return nil, err
+	}
+	if ids, ok := info.MapIDs(); ok && len(ids) == 1 {
+		return ebpf.NewMapFromID(ids[0])
+	}
+	return nil, nil
+}
+
+// unroll gives what is in a ring in the order in which it was written.
+func unroll(value []byte) Text {
+	head := binary.NativeEndian.Uint64(value)
+	spill := binary.NativeEndian.Uint64(value[spillAt:]) % (writeSize + 1)
+	data := value[ringAt:]
+	t := Text{Total: head}
+	for from := head - min(head, readSize); from < head; {
+		at := from % ringSize
+		end := min(ringSize, at+head-from)
+		if at < spill && from/ringSize == head/ringSize {
+			end = min(end, spill)
+			t.Bytes = append(t.Bytes, data[ringSize+at:ringSize+end]...)
+		} else {
+			t.Bytes = append(t.Bytes, data[at:end]...)
+		}
+		from += end - at
+	}
+	// Of a write that is under way, or of a guest that writes them.
+	t.Bytes = bytes.ReplaceAll(t.Bytes, []byte{0}, nil)
+	return t
+}

@@ -1,0 +1,142 @@
+package console
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	vctx "github.com/vsfleet/vsfleet/node/context"
+)
+
+// cgroup gives a fresh cgroup with a console.
+func cgroup(t *testing.T) *os.File {
+	t.Helper()
+	mount, err := vctx.CgroupMount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(mount, fmt.Sprintf("test-console-%d-%s", os.Getpid(), strings.ReplaceAll(t.Name(), "/", "-")))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		f.Close()
+		if err := vctx.Cgroup(dir).Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := Attach(f); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// inside runs a shell in the cgroup whose standard output is the console.
+func inside(t *testing.T, cg *os.File, script string) {
+	t.Helper()
+	out, err := os.OpenFile(Node, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd := exec.Command("sh", "-c", script)
+	cmd.Stdout, cmd.Stderr = out, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cg.Fd())}
+	if err := cmd.Run(); err != nil {
+		t.Errorf("%q: %v", script, err)
+	}
+}
+
+func TestConsoleKeepsWhatIsWritten(t *testing.T) {
+	for _, row := range []struct{ name, script, text string }{
+		{"nothing", "true", ""},
+		{"two lines", "echo one; echo two", "one\ntwo\n"},
+		{"an empty write", `printf ""; echo one`, "one\n"},
+		{"a file that is opened anew is not emptied", "echo one; echo two >/dev/stdout; echo three >>/dev/stdout; echo four", "one\ntwo\nthree\nfour\n"},
+		{"nor by truncating it", "echo one; truncate -s 0 " + Node + "; truncate -s 8T " + Node + "; echo two", "one\ntwo\n"},
+		{"nor by writing at its beginning", "echo one; echo two | dd of=" + Node + " seek=0 conv=notrunc 2>/dev/null", "one\ntwo\n"},
+		{"by a user who is not root", `setpriv --reuid 65534 --clear-groups sh -c "echo one >` + Node + `"`, "one\n"},
+		{"a program that sends a file", "cat /etc/os-release >/dev/null; busybox cat /proc/sys/kernel/ostype", "Linux\n"},
+		{"other settings are not the console", "cat /proc/sys/kernel/ostype >/dev/null; cat /proc/sys/kernel/pid_max >/dev/null; echo one", "one\n"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			cg := cgroup(t)
+			inside(t, cg, row.script)
+			got, err := Read(cg.Name())
+			if err != nil || string(got.Bytes) != row.text || got.Total != uint64(len(row.text)) {
+				t.Errorf("%q of %d, %v, want %q", got.Bytes, got.Total, err, row.text)
+			}
+		})
+	}
+}
+
+// A guest that writes without end keeps the last of it, in order and whole.
+func TestConsoleKeepsTheEnd(t *testing.T) {
+	for _, size := range []int{1, 7, 100, 1000, 4096, 5000, 100_000} {
+		t.Run(fmt.Sprintf("writes of %d", size), func(t *testing.T) {
+			cg := cgroup(t)
+			var all bytes.Buffer
+			for i := 0; all.Len() < 300_000; i++ {
+				fmt.Fprintf(&all, "line %d\n", i)
+			}
+			file := filepath.Join(t.TempDir(), "text")
+			if size == 1 {
+				all.Truncate(70_000)
+			}
+			if err := os.WriteFile(file, all.Bytes(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			inside(t, cg, fmt.Sprintf("dd if=%s bs=%d 2>/dev/null", file, size))
+			got, err := Read(cg.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Total != uint64(all.Len()) || len(got.Bytes) != readSize || !bytes.HasSuffix(all.Bytes(), got.Bytes) {
+				t.Errorf("%d of %d bytes, which are not the last: …%q", len(got.Bytes), got.Total, got.Bytes[max(0, len(got.Bytes)-100):])
+			}
+		})
+	}
+}
+
+func TestManyWritersLoseNoLine(t *testing.T) {
+	cg := cgroup(t)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			inside(t, cg, fmt.Sprintf("i=0; while [ $i -lt 500 ]; do echo writer %d; i=$((i+1)); done", i))
+		})
+	}
+	all.Wait()
+	got, err := Read(cg.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 8 {
+		if n := bytes.Count(got.Bytes, fmt.Appendf(nil, "writer %d\n", i)); n < 495 || n > 500 {
+			t.Errorf("%d lines of writer %d, want 500", n, i)
+		}
+	}
+}
+
+func TestCgroupWithoutConsole(t *testing.T) {
+	mount, err := vctx.CgroupMount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{mount, mount + "/nosuch"} {
+		if _, err := Read(dir); !errors.Is(err, ErrNone) {
+			t.Errorf("%s: %v, want ErrNone", dir, err)
+		}
+	}
+}

@@ -1,0 +1,247 @@
+package guest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"github.com/vsfleet/vsfleet/node/console"
+	vctx "github.com/vsfleet/vsfleet/node/context"
+)
+
+// maxLog bounds what is read of a log: what an older vsnode wrote grew without
+// a bound.
+const maxLog = 1 << 20
+
+// attachConsole gives a guest that is being started its console. Without one it
+// starts all the same: what it says there is lost.
+func (h *Host) attachConsole(c Config, sp *vctx.Spec, warn func(string)) error {
+	path := h.console(c.Name)
+	if st, err := os.Lstat(path); err == nil && st.Size() > 0 {
+		os.Rename(path, path+".1") // a help for people, not a reason not to start
+	}
+	err := console.Attach(sp.Cgroup)
+	if errors.Is(err, console.ErrUnsupported) {
+		if warn != nil {
+			warn("what the guest writes to its console is lost: " + err.Error())
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	sp.ConsoleNode = console.Node
+	// systemd would start a login there, which wants a terminal and fails.
+	sp.DevConsole = len(c.Init.Command) > 0 || !bootsSystemd(sp.Root)
+	return nil
+}
+
+// bootsSystemd says whether /sbin/init of a guest that does not run is systemd.
+func bootsSystemd(r vctx.Root) bool {
+	for _, dir := range []string{r.Upper, r.Image} {
+		if dir == "" {
+			continue
+		}
+		root, err := os.OpenRoot(dir) // the guest has made links in it
+		if err != nil {
+			continue
+		}
+		target, err := root.Readlink("sbin/init")
+		if errors.Is(err, fs.ErrNotExist) {
+			target, err = root.Readlink("usr/sbin/init")
+		}
+		root.Close()
+		if err == nil {
+			return strings.Contains(target, "systemd")
+		}
+	}
+	return false
+}
+
+// output is what a guest wrote to its console since its last start.
+type output struct {
+	console.Text
+	live bool   // it is still there; else it was saved
+	file uint64 // inode of the guest's cgroup, or of what it was saved to: another for each start
+}
+
+func (h *Host) output(name string) (o output, err error) {
+	_, cg, err := h.cgroup(name)
+	if err == nil {
+		o.Text, err = console.Read(string(cg))
+		if !errors.Is(err, console.ErrNone) {
+			o.live = true
+			if info, err := os.Stat(string(cg)); err == nil {
+				o.file = info.Sys().(*syscall.Stat_t).Ino
+			}
+			return o, err
+		}
+	} else if !errors.Is(err, vctx.ErrNoCgroup2) {
+		return o, err
+	}
+	f, err := os.Open(h.console(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return o, nil
+	}
+	if err != nil {
+		return o, err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return o, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return o, err
+	}
+	o.file = info.Sys().(*syscall.Stat_t).Ino
+	from := max(0, size-maxLog)
+	o.Bytes, err = io.ReadAll(io.NewSectionReader(f, from, size-from))
+	o.Total = uint64(size)
+	return o, err
+}
+
+// saveConsole writes the console of a guest that has ended to its log, before
+// its cgroup goes and the console with it. A full disk is no reason not to stop
+// a guest.
+func (h *Host) saveConsole(name string, cg vctx.Cgroup) {
+	t, err := console.Read(string(cg))
+	if err != nil {
+		return
+	}
+	beside := h.console(name) + ".new"
+	if err := os.WriteFile(beside, t.Bytes, 0o640); err != nil {
+		os.Remove(beside)
+		return
+	}
+	os.Rename(beside, h.console(name))
+}
+
+// Log writes the last lines of a guest's console, and with follow what it
+// writes there from now on, over stops and starts, until ctx ends or nobody
+// reads any more.
+func (h *Host) Log(ctx context.Context, name string, lines int, follow bool, w io.Writer) error {
+	if err := h.exists(name); err != nil {
+		return err
+	}
+	last, err := h.output(name)
+	if err != nil {
+		return fmt.Errorf("guest %s: %w", name, err)
+	}
+	if _, err := w.Write(lastLines(last.Bytes, lines)); err != nil || !follow {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(followEvery):
+		}
+		now, err := h.output(name)
+		if err != nil {
+			return fmt.Errorf("guest %s: %w", name, err)
+		}
+		if _, err := w.Write(news(last, now)); err != nil {
+			return err
+		}
+		if abandoned() {
+			return nil
+		}
+		last = now
+	}
+}
+
+// followEvery is how often a console is looked at that somebody follows.
+const followEvery = 250 * time.Millisecond
+
+// news is what now has that last had not.
+func news(last, now output) []byte {
+	switch {
+	case last.live == now.live && last.file == now.file && now.Total >= last.Total:
+		more := min(now.Total-last.Total, uint64(len(now.Bytes)))
+		return now.Bytes[len(now.Bytes)-int(more):]
+	case last.live && !now.live:
+		// The guest has ended, and what was left has been saved.
+		tail := last.Bytes[max(0, len(last.Bytes)-4096):]
+		if at := bytes.LastIndex(now.Bytes, tail); at >= 0 {
+			return now.Bytes[at+len(tail):]
+		}
+	}
+	return now.Bytes // of another start
+}
+
+func lastLines(b []byte, lines int) []byte {
+	at := len(b)
+	if bytes.HasSuffix(b, []byte("\n")) {
+		at--
+	}
+	for range lines {
+		if at = bytes.LastIndexByte(b[:max(0, at)], '\n'); at < 0 {
+			return b
+		}
+	}
+	if lines <= 0 {
+		return nil
+	}
+	return b[at+1:]
+}
+
+// LogsToJournal says whether a guest runs systemd, which keeps a journal and
+// writes to no console that is not a terminal.
+func (h *Host) LogsToJournal(name string) bool {
+	_, cg, err := h.cgroup(name)
+	if err != nil {
+		return false
+	}
+	t, err := console.Read(string(cg))
+	if err != nil || t.Total > 0 {
+		return false
+	}
+	pid, err := cg.Init()
+	return err == nil && pid != 0 && vctx.IsSystemd(pid)
+}
+
+// lastLine is the last line that is not blank, short and harmless to a terminal.
+func lastLine(b []byte) string {
+	const longest = 300
+	line := bytes.TrimSpace(b)
+	line = bytes.TrimSpace(line[bytes.LastIndexByte(line, '\n')+1:])
+	text := strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError {
+			return '?'
+		}
+		return r
+	}, string(line[:min(len(line), longest)]))
+	if len(line) > longest {
+		text += "…"
+	}
+	return text
+}
+
+// clean writes what a guest said to a terminal without what would steer that.
+type clean struct{ w io.Writer }
+
+// Clean is w without control characters but line breaks and tabs.
+func Clean(w io.Writer) io.Writer { return clean{w} }
+
+func (c clean) Write(b []byte) (int, error) {
+	safe := bytes.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
+			return -1
+		}
+		return r
+	}, b)
+	if _, err := c.w.Write(safe); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
