@@ -382,8 +382,8 @@ var attacks = []attack{
 	{"an IPv6 MPTCP socket", false, opened(unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_MPTCP)},
 	{"a raw socket", true, opened(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)},
 
-	{"bind to a device", false, option(unix.SOL_SOCKET, unix.SO_BINDTODEVICE, []byte("lo"))},
-	{"bind to a device by number", false, option(unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, word(1))},
+	{"bind to a device", false, option(unix.SOL_SOCKET, unix.SO_BINDTODEVICE, []byte("eth0"))},
+	{"bind to a device by number", false, option(unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, word(2))},
 	{"be transparent", true, option(unix.IPPROTO_IP, unix.IP_TRANSPARENT, word(1))},
 	{"be transparent with IPv6", true, option(unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, word(1))},
 	{"be bound to what is not there", false, option(unix.IPPROTO_IP, unix.IP_FREEBIND, word(1))},

@@ -241,3 +241,127 @@ func TestDatagramsToLocalhost(t *testing.T) {
 		}
 	}
 }
+
+// TestBindToLo: systemd-resolved makes the sockets of its stub so, and does not
+// start without. The kernel is not asked, so what the program wants of lo is kept
+// by ours: nobody outside reaches the socket.
+func TestBindToLo(t *testing.T) {
+	n := onTheWire(t)
+	g, _ := newGuest(t, many())
+	h := host(t)
+	lo := []struct {
+		name   string
+		option int
+		value  []byte
+	}{
+		{"by number", unix.SO_BINDTOIFINDEX, word(1)},
+		{"by name", unix.SO_BINDTODEVICE, []byte("lo")},
+		{"by name with a NUL", unix.SO_BINDTODEVICE, []byte("lo\x00garbage")},
+	}
+	for _, o := range lo {
+		t.Run("stub resolvers, bound "+o.name, func(t *testing.T) {
+			g.t, h.t = t, t
+			socket := func(kind int) int {
+				fd := g.mustSocket(unix.AF_INET, kind, 0)
+				g.must("bind to lo", g.setsockopt(fd, unix.SOL_SOCKET, o.option, o.value))
+				return fd
+			}
+			for _, at := range []string{"127.0.0.53", "127.0.0.54"} {
+				udp, tcp := socket(unix.SOCK_DGRAM), socket(unix.SOCK_STREAM)
+				defer g.close(udp)
+				defer g.close(tcp)
+				g.must("set REUSEADDR", g.setsockopt(tcp, unix.SOL_SOCKET, unix.SO_REUSEADDR, word(1)))
+				g.must("bind", g.bind(udp, at+":53"))
+				g.must("bind", g.bind(tcp, at+":53"))
+				g.must("listen", g.listen(tcp))
+				exchange(t, g, tcp, g, unix.AF_INET, at+":53")
+				client := g.udp4()
+				defer g.close(client)
+				g.must("bind", g.bind(client, "0.0.0.0:0"))
+				g.must("connect", g.connect(client, at+":53"))
+				g.must("ask", g.do(call{Op: "send", FD: client, Data: []byte("q")}).err())
+				_, from, err := g.recv(udp)
+				g.must("receive", err)
+				if from != g.sockname(client) {
+					t.Errorf("asked from %s, which is %s to itself", from, g.sockname(client))
+				}
+				// The answer names its source, as what was asked or as the kernel told it.
+				own := Loopback(666).As4()
+				own[3] = netip.MustParseAddr(at).As4()[3]
+				for _, source := range []netip.Addr{netip.MustParseAddr(at), netip.AddrFrom4(own)} {
+					g.must("answer", g.do(call{Op: "sendto", FD: udp, Data: []byte("a"), Addr: g.sockname(client), Source: source}).err())
+					if _, from, err = g.recv(client); err != nil || from.String() != at+":53" {
+						t.Errorf("the answer from %s comes from %s, %v", source, from, err)
+					}
+				}
+			}
+			// One does not answer for another, nor for the first.
+			for _, at := range []string{"127.0.0.1:53", "127.0.0.55:53"} {
+				if err := g.connect(g.tcp4(), at); !errors.Is(err, unix.ECONNREFUSED) {
+					t.Errorf("%s: %v, where nobody listens", at, err)
+				}
+				fd := g.udp4()
+				g.must("connect", g.connect(fd, at))
+				g.do(call{Op: "send", FD: fd, Data: []byte("q")})
+				if _, _, err := g.recv(fd); !errors.Is(err, unix.ECONNREFUSED) {
+					t.Errorf("%s by UDP: %v, where nobody listens", at, err)
+				}
+				g.close(fd)
+			}
+		})
+		t.Run("the wildcard is localhost alone, bound "+o.name, func(t *testing.T) {
+			g.t, h.t = t, t
+			l := g.tcp6()
+			defer g.close(l)
+			g.must("bind to lo", g.setsockopt(l, unix.SOL_SOCKET, o.option, o.value))
+			g.must("set REUSEADDR", g.setsockopt(l, unix.SOL_SOCKET, unix.SO_REUSEADDR, word(1)))
+			g.must("bind", g.bind(l, "[::]:8083"))
+			g.must("listen", g.listen(l))
+			exchange(t, g, l, g, unix.AF_INET, "127.0.0.1:8083")
+			exchange(t, g, l, g, unix.AF_INET6, "[::1]:8083")
+			for _, at := range []string{"10.77.0.10:8083", "10.77.0.11:8083"} {
+				if err := h.connect(h.tcp4(), at); !errors.Is(err, unix.ECONNREFUSED) {
+					t.Errorf("from outside to %s: %v", at, err)
+				}
+			}
+		})
+	}
+	t.Run("what it is bound to elsewhere", func(t *testing.T) {
+		g.t = t
+		fd := g.server(unix.AF_INET, "10.77.0.10:8084")
+		defer g.close(fd)
+		if err := g.setsockopt(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, []byte("lo")); !errors.Is(err, unix.EPERM) {
+			t.Errorf("a listener at the guest's address: %v", err)
+		}
+		fd = g.udp4()
+		defer g.close(fd)
+		g.must("bind to lo", g.setsockopt(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, []byte("lo")))
+		if err := g.bind(fd, "10.77.0.10:8084"); !errors.Is(err, unix.EADDRNOTAVAIL) {
+			t.Errorf("bind to the guest's address: %v", err)
+		}
+		for _, err := range []error{g.connect(fd, "10.77.0.1:53"), g.sendto(fd, "x", "10.77.0.1:53")} {
+			if !errors.Is(err, unix.ENETUNREACH) {
+				t.Errorf("to the host: %v", err)
+			}
+		}
+		g.must("bind to no device", g.setsockopt(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, nil))
+		g.must("send to the host", g.sendto(fd, "x", "10.77.0.1:53"))
+	})
+	t.Run("never bound", func(t *testing.T) {
+		g.t, h.t = t, t
+		fd := g.tcp4()
+		defer g.close(fd)
+		g.must("bind to lo", g.setsockopt(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, []byte("lo")))
+		g.must("listen", g.listen(fd))
+		port := g.sockname(fd).Port()
+		exchange(t, g, fd, g, unix.AF_INET, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port).String())
+		n.t = t
+		if err := n.connect(n.tcp4(), netip.AddrPortFrom(wwwAddr.Addr(), port).String()); err == nil {
+			t.Error("reached from the wire")
+		}
+		other := g.tcp4()
+		defer g.close(other)
+		g.must("listen", g.listen(other))
+		n.must("connect to one that is not bound to lo", n.connect(n.tcp4(), netip.AddrPortFrom(wwwAddr.Addr(), g.sockname(other).Port()).String()))
+	})
+}

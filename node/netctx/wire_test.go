@@ -111,15 +111,20 @@ func routeLocalnet(dev string) error {
 // wireAttacks are what a neighbour and a guest's localhost try with each other;
 // the guest is 666.
 func wireAttacks(n *machine) []attack {
-	fromWire := func(family, kind int, addr netip.Addr) func(*testing.T, *machine, *machine) string {
+	fromWire := func(family, kind int, addr netip.Addr, wildcard bool) func(*testing.T, *machine, *machine) string {
 		return func(t *testing.T, g, h *machine) string {
 			n.t = t
 			at := netip.AddrPortFrom(addr, 7777).String()
 			fd := n.mustSocket(family, kind, 0)
 			defer n.close(fd)
 			if kind == unix.SOCK_STREAM {
-				l := g.server(family, at)
-				defer g.close(l)
+				if wildcard {
+					l := g.server(unix.AF_INET6, "[::]:7777")
+					defer g.close(l)
+				} else {
+					l := g.server(family, at)
+					defer g.close(l)
+				}
 				if n.connect(fd, at) == nil {
 					return "connected to " + n.peername(fd).String()
 				}
@@ -132,10 +137,12 @@ func wireAttacks(n *machine) []attack {
 		}
 	}
 	return []attack{
-		{"a neighbour connects to what stands for ::1", false, fromWire(unix.AF_INET6, unix.SOCK_STREAM, Loopback6(666))},
-		{"a neighbour sends to what stands for ::1", false, fromWire(unix.AF_INET6, unix.SOCK_DGRAM, Loopback6(666))},
-		{"a neighbour connects to what stands for 127.0.0.1", false, fromWire(unix.AF_INET, unix.SOCK_STREAM, Loopback(666))},
-		{"a neighbour sends to what stands for 127.0.0.1", false, fromWire(unix.AF_INET, unix.SOCK_DGRAM, Loopback(666))},
+		{"a neighbour connects to what stands for ::1", false, fromWire(unix.AF_INET6, unix.SOCK_STREAM, Loopback6(666), false)},
+		{"a neighbour sends to what stands for ::1", false, fromWire(unix.AF_INET6, unix.SOCK_DGRAM, Loopback6(666), false)},
+		{"a neighbour connects to what stands for 127.0.0.1", false, fromWire(unix.AF_INET, unix.SOCK_STREAM, Loopback(666), false)},
+		{"a neighbour sends to what stands for 127.0.0.1", false, fromWire(unix.AF_INET, unix.SOCK_DGRAM, Loopback(666), false)},
+		{"a neighbour connects to what stands for ::1, of a listener for all", false, fromWire(unix.AF_INET6, unix.SOCK_STREAM, Loopback6(666), true)},
+		{"a neighbour connects to what stands for 127.0.0.1, of a listener for all", false, fromWire(unix.AF_INET, unix.SOCK_STREAM, Loopback(666), true)},
 		{"send from what stands for ::1 to a neighbour", false, func(t *testing.T, g, h *machine) string {
 			n.t = t
 			r := n.receiver(unix.AF_INET6, netip.AddrPortFrom(netip.MustParsePrefix(neighbour).Addr(), 7777).String())

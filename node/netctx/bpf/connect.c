@@ -56,6 +56,8 @@ static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct ip *to, 
 	n->near = found == NEAR ? ctx->user_port : 0;
 	if (is_loop6(to) && !is_own_loopback(s, to)) // another guest's
 		return refuse(ECONNREFUSED);
+	if (n->lo && !vs_is_own(to))
+		return refuse(ENETUNREACH);
 	if (closed(to) || withheld(ctx, s, to))
 		return refuse(EHOSTUNREACH);
 	if (!source(s, to, local, from))

@@ -10,9 +10,6 @@
 // Deeper than any hierarchy that a person makes.
 #define MAX_DEPTH 32
 
-// The first device of every network namespace.
-#define LOOPBACK_IFINDEX 1
-
 #define DROP 0
 #define PASS 1
 
@@ -146,8 +143,9 @@ static __always_inline bool begins(struct __sk_buff *skb, const struct packet *p
 	return bpf_skb_load_bytes(skb, p->payload + 13, &flags, 1) || (flags & 0x12) == 0x02; // SYN without ACK
 }
 
-// Is it for a socket that has another's port?
-static __always_inline bool misled(struct __sk_buff *skb)
+// Is it for a socket that must not have it: one that has another's port, or one
+// that the program believes to be bound to lo? An accepted one has no note.
+static __always_inline bool misled(struct __sk_buff *skb, __u8 proto)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct note *n;
@@ -155,7 +153,7 @@ static __always_inline bool misled(struct __sk_buff *skb)
 	if (!sk)
 		return false;
 	n = bpf_sk_storage_get(&vs_notes, sk, NULL, 0);
-	return n && borrowed(n, sk);
+	return n && ((proto != IPPROTO_TCP && borrowed(n, sk)) || (n->lo && skb->ifindex != LOOPBACK_IFINDEX));
 }
 
 // Drops what does not come from the guest's address, what goes to the localhost
@@ -201,7 +199,7 @@ int vs_ingress(struct __sk_buff *skb)
 		return DROP;
 	if (skb->ifindex != LOOPBACK_IFINDEX && is_own_loopback(s, &p.to))
 		return DROP;
-	if (p.proto != IPPROTO_TCP && misled(skb))
+	if (misled(skb, p.proto))
 		return DROP;
 	count(skb, p.four ? &c->v4_in : &c->v6_in);
 	return PASS;

@@ -11,6 +11,9 @@ static __always_inline int send_to(struct bpf_sock_addr *ctx, struct ip *to, str
 
 	if (!n)
 		return refuse(EACCES);
+	// IP_PKTINFO may name 127.0.0.53 as the source of an answer.
+	if (is_loopback(from))
+		*from = own_loopback(s, from);
 	// A connected socket comes here when it sends with IP_PKTINFO, with family 0
 	// and address 0: that is no wildcard, and there is nothing to rewrite.
 	if (ctx->user_family == AF_UNSPEC)
@@ -23,6 +26,8 @@ static __always_inline int send_to(struct bpf_sock_addr *ctx, struct ip *to, str
 		if (found == NEAR)
 			n->near = ctx->user_port;
 	}
+	if (n->lo && !vs_is_own(to))
+		return refuse(ENETUNREACH);
 	if (closed(to) || withheld(ctx, s, to))
 		return refuse(EHOSTUNREACH);
 	if (!is_any(from) && is_v4(from) != is_v4(to)) // the socket is bound to the other family

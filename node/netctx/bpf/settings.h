@@ -30,6 +30,9 @@
 #define SOL_SOCKET 1
 #define SO_REUSEADDR 2
 
+// The first device of every network namespace.
+#define LOOPBACK_IFINDEX 1
+
 #define MAX_ADDRESSES 16
 #define MAX_PORTS 64
 

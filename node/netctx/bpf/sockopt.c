@@ -15,9 +15,6 @@
 static __always_inline bool refused(const struct settings *s, struct bpf_sockopt *ctx)
 {
 	switch (ctx->level) {
-	case SOL_SOCKET:
-		// Any user may bind to a device since 5.7.
-		return ctx->optname == SO_BINDTODEVICE || ctx->optname == SO_BINDTOIFINDEX;
 	case IPPROTO_IP:
 		if (ctx->optname == IP_LOCAL_PORT_RANGE) // names the port that "the kernel chooses" (6.3)
 			return !s->all_ports;
@@ -31,6 +28,51 @@ static __always_inline bool refused(const struct settings *s, struct bpf_sockopt
 		return ctx->optname == UDP_ENCAP; // packets go to the host's IPsec
 	}
 	return false;
+}
+
+// What a socket is to be bound to.
+enum {
+	NO_DEVICE,
+	LO,
+	OTHER_DEVICE,
+};
+
+// The kernel takes a name up to a NUL, or to the end.
+static __always_inline int device(struct bpf_sockopt *ctx)
+{
+	char *name = ctx->optval, *end = ctx->optval_end;
+	int *index = ctx->optval;
+
+	if (ctx->optname == SO_BINDTOIFINDEX) {
+		if (ctx->optlen < sizeof(*index) || (void *)(index + 1) > ctx->optval_end)
+			return OTHER_DEVICE;
+		return *index == 0 ? NO_DEVICE : *index == LOOPBACK_IFINDEX ? LO : OTHER_DEVICE;
+	}
+	if (ctx->optlen == 0 || name + 1 > end || !name[0])
+		return NO_DEVICE;
+	if (ctx->optlen < 2 || name + 2 > end || name[0] != 'l' || name[1] != 'o')
+		return OTHER_DEVICE;
+	return ctx->optlen == 2 || (name + 3 <= end && !name[2]) ? LO : OTHER_DEVICE;
+}
+
+// Any user may bind to a device since 5.7, and could have the packets of a
+// network that is none of the guest's. lo is answered as done (systemd-resolved
+// does not start its stub without): the kernel is not asked, and the guest's
+// localhost is all that the socket may be bound to and may reach from then on.
+static __always_inline int bind_device(struct bpf_sockopt *ctx)
+{
+	struct note *n = bpf_sk_storage_get(&vs_notes, ctx->sk, NULL, 0);
+	int dev = device(ctx);
+	struct ip at;
+
+	if (!n || dev == OTHER_DEVICE)
+		return refuse(EPERM);
+	at = bound_to(ctx->sk);
+	if (dev == LO && ctx->sk->src_port && !is_own_loopback(settings(), &at))
+		return refuse(EPERM); // it may have been told of elsewhere
+	n->lo = dev == LO;
+	ctx->optlen = -1; // done
+	return 1;
 }
 
 // TCP_ULP puts another protocol onto a TCP socket, "smc" and "mptcp" among
@@ -73,6 +115,8 @@ int vs_setsockopt(struct bpf_sockopt *ctx)
 {
 	if (refused(settings(), ctx))
 		return refuse(EPERM);
+	if (ctx->level == SOL_SOCKET && (ctx->optname == SO_BINDTODEVICE || ctx->optname == SO_BINDTOIFINDEX))
+		return bind_device(ctx);
 	if (ctx->level == IPPROTO_TCP && ctx->optname == TCP_ULP && !is_tls(ctx))
 		return refuse(EPERM);
 	take_note(ctx);
