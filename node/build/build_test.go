@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/base64"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+	"github.com/ulikunitz/xz/lzma"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -50,10 +53,37 @@ func pack[W io.WriteCloser](t testing.TB, content []byte, open func(io.Writer) (
 	return b.Bytes()
 }
 
+// bzipped is a tar with the file etc/os-release, packed by bzip2: Go only unpacks.
+const bzipped = "QlpoOTFBWSZTWZVSajwAAHT7gMqABABAAuWAEABqBJ4ACAggAHQSlPSZDRpo9QyegkkmjJpp6hoGj61CCEEMEIQ/byNqZyQIYGPDoeIosIZUGhXecM40ipepkcFjoZ5Hxex+KPOQ9ERAwLuSKcKEhKqTUeA="
+
+// v7 takes from a tar what tar before POSIX did not write.
+func v7(plain []byte) []byte {
+	b := slices.Clone(plain)
+	copy(b[257:512], make([]byte, 255))
+	copy(b[148:156], "        ")
+	sum := 0
+	for _, c := range b[:512] {
+		sum += int(c)
+	}
+	copy(b[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	return b
+}
+
+// xzAsking is an .xz whose first block asks for another dictionary.
+func xzAsking(xzd []byte, size byte) []byte {
+	b := slices.Clone(xzd)
+	at := bytes.Index(b[:40], []byte{0x21, 1})
+	b[at+2] = size
+	return b
+}
+
 func TestTemplateIsKnownByItsFirstBytes(t *testing.T) {
 	plain := archive(t, "etc/os-release")
 	gz := pack(t, plain, func(w io.Writer) (*gzip.Writer, error) { return gzip.NewWriter(w), nil })
 	xzd := pack(t, plain, func(w io.Writer) (*xz.Writer, error) { return xz.NewWriter(w) })
+	gz2 := func(w io.Writer) (*gzip.Writer, error) { return gzip.NewWriter(w), nil }
+	bz, err := base64.StdEncoding.DecodeString(bzipped)
+	must(t, err)
 	zst := pack(t, plain, func(w io.Writer) (*zstd.Encoder, error) { return zstd.NewWriter(w) })
 	for _, row := range []struct {
 		name    string
@@ -75,9 +105,23 @@ func TestTemplateIsKnownByItsFirstBytes(t *testing.T) {
 		{"a gzip with a wrong check sum", append(slices.Clone(gz[:len(gz)-8]), 1, 2, 3, 4, gz[len(gz)-4], gz[len(gz)-3], 0, 0), "invalid checksum"},
 		{"a truncated xz", xzd[:len(xzd)-6], "EOF"},
 		{"a truncated zstd", zst[:len(zst)-3], "EOF"},
-		{"a text", []byte("#!/bin/sh\n"), "neither tar nor"},
-		{"nothing", nil, "neither tar nor"},
-		{"an empty tar", archive(t), "neither tar nor"},
+		{"bzip2", bz, ""},
+		{"lzma", pack(t, plain, func(w io.Writer) (*lzma.Writer, error) { return lzma.NewWriter(w) }), ""},
+		{"before POSIX", v7(plain), ""},
+		{"gzip in two members", slices.Concat(pack(t, plain[:600], gz2), pack(t, plain[600:], gz2)), ""},
+		{"gzip filled with zeros", slices.Concat(gz, make([]byte, 1024)), ""},
+		{"gzip and what is not of it", slices.Concat(gz, []byte("trailing")), ""},
+		{"gzip that was cut off", gz[:len(gz)-20], "unexpected EOF"},
+		{"two archives in one", slices.Concat(plain, plain), "another archive follows its end"},
+		{"lz4", []byte("\x04\x22\x4d\x18 and more"), "it is packed by lz4"},
+		{"zip", []byte("PK\x03\x04 and more"), "it is a zip archive"},
+		{"cpio", []byte("070701 and more"), "it is a cpio archive"},
+		{"a disk image", []byte("QFI\xfb and more"), "it is a disk image"},
+		{"xz that asks for 1 GiB", xzAsking(xzd, 36), "more than 128 MiB of memory"},
+		{"lzma that asks for 1 GiB", []byte("\x5d\x00\x00\x00\x40 and more than that"), "more than 128 MiB of memory"},
+		{"a text", []byte("#!/bin/sh\n"), "want a tar archive"},
+		{"nothing", nil, "want a tar archive"},
+		{"an empty tar", archive(t), "want a tar archive"},
 		{"an empty tar in gzip", pack(t, archive(t), func(w io.Writer) (*gzip.Writer, error) { return gzip.NewWriter(w), nil }), "empty"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

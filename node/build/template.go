@@ -2,17 +2,12 @@ package build
 
 import (
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 
 	"github.com/vsfleet/vsfleet/node/image/tree"
 )
@@ -67,10 +62,7 @@ func extract(ctx context.Context, req Request, name string, over bool) error {
 	if err == nil {
 		// What follows the archive's end is read as well: the check sum of the
 		// compressed stream is at its very end.
-		var n int64
-		if n, err = io.Copy(io.Discard, io.LimitReader(r, mostPadding)); err == nil && n == mostPadding {
-			err = errors.New("the archive goes on after its end")
-		}
+		err = afterEnd(r)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -83,6 +75,29 @@ func extract(ctx context.Context, req Request, name string, over bool) error {
 // of 10 KiB by default.
 const mostPadding = 64 << 20
 
+// afterEnd reads what follows an archive's end. A second archive there (cat a b,
+// tar -A of what was packed) would be left out without a word.
+func afterEnd(r io.Reader) error {
+	b := bufio.NewReaderSize(r, 512)
+	for n := 0; n < mostPadding; n += 512 {
+		block, err := b.Peek(512)
+		if isTar(block) {
+			return errors.New("another archive follows its end: give each a -t of its own")
+		}
+		if err == io.EOF {
+			_, err = io.Copy(io.Discard, b)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := b.Discard(512); err != nil {
+			return err
+		}
+	}
+	return errors.New("the archive goes on after its end")
+}
+
 // reading ends with ctx.
 type reading struct {
 	ctx context.Context
@@ -94,36 +109,6 @@ func (r reading) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return r.r.Read(p)
-}
-
-// decompress tells the kind of an archive by its first bytes, as file(1) does.
-func decompress(f io.Reader) (r io.Reader, done func(), err error) {
-	b := bufio.NewReaderSize(f, 1<<18)
-	magic, err := b.Peek(262)
-	if err != nil && err != io.EOF {
-		return nil, nil, err
-	}
-	done = func() {}
-	switch {
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		r, err = gzip.NewReader(b)
-	case bytes.HasPrefix(magic, []byte("\xfd7zXZ\x00")):
-		r, err = xz.NewReader(b)
-	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		// The window is what zstd --long=27 needs, and no more: it is memory.
-		var d *zstd.Decoder
-		if d, err = zstd.NewReader(b, zstd.WithDecoderMaxWindow(128<<20)); err == nil {
-			r, done = d, d.Close
-		}
-	case len(magic) >= 262 && bytes.Equal(magic[257:262], []byte("ustar")):
-		r = b
-	default:
-		err = errors.New("neither tar nor a tar packed by gzip, xz or zstd")
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	return r, done, nil
 }
 
 // A counter reports how far a file has been read, once a MiB.

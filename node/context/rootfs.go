@@ -75,8 +75,12 @@ func (r Root) overlay(userns *os.File, xid int) (*os.File, error) {
 			return nil, err
 		}
 	}
+	// redirect_dir: else rename(2) of a directory of the image is EXDEV, on which
+	// many programs give up. Where a directory came from stands in a trusted.*
+	// xattr, which only the host's root can write, and no image brings any: a
+	// guest cannot forge one (kernel's overlayfs.rst, "Redirect").
 	return fsMount("overlay", unix.MOUNT_ATTR_NODEV,
-		"source", "overlay", "lowerdir", lower, "upperdir", own+"/"+upper, "workdir", own+"/"+work)
+		"source", "overlay", "lowerdir", lower, "upperdir", own+"/"+upper, "workdir", own+"/"+work, "redirect_dir", "on")
 }
 
 // layer clones the mount of a layer, idmapped where userns is given.

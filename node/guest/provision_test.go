@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -221,5 +223,32 @@ func TestFilesOfAGuestThatDoesNotAnswer(t *testing.T) {
 	_, err := inRoot(ctx, h, "mute", func(guestRoot) (struct{}, error) { <-hold; return struct{}{}, nil })
 	if err == nil || ctx.Err() == nil {
 		t.Errorf("%v", err)
+	}
+}
+
+// A directory of the image moves as one of the guest's own does, and is whole
+// where it came to after a restart, too.
+func TestDirectoriesOfTheImageCanBeRenamed(t *testing.T) {
+	ctx := t.Context()
+	h := host(t)
+	must(t, h.Create(ctx, inMode(api.ModeNAT, "moves", 144, "sleep", "1000")))
+	must(t, h.Start(ctx, "moves", Options{}))
+	_, err := inRoot(ctx, h, "moves", func(r guestRoot) (struct{}, error) {
+		at := int(r.Root.Fd())
+		return struct{}{}, unix.Renameat(at, "etc", at, "moved")
+	})
+	must(t, err)
+	for _, state := range []string{"moved", "restarted"} {
+		if got, code := run(t, h, "moves", "cat", "/moved/passwd"); code != 0 || !strings.Contains(got, "root:x:0:0") {
+			t.Errorf("%s: %s", state, got)
+		}
+		if got, code := run(t, h, "moves", "busybox", "ls", "/etc"); code == 0 {
+			t.Errorf("%s: it is in its old place as well: %s", state, got)
+		}
+		if state == "moved" {
+			_, err := h.Stop(ctx, "moves")
+			must(t, err)
+			must(t, h.Start(ctx, "moves", Options{}))
+		}
 	}
 }

@@ -116,6 +116,12 @@ func (e *entry) header() *tar.Header {
 // fromHeader reads any archive's header. The entry has kind 0 where it is
 // nothing that a tree can hold: a device node, a label, a global header.
 func fromHeader(h *tar.Header) (*entry, error) {
+	switch h.Typeflag {
+	case tar.TypeXGlobalHeader, 'V': // of git archive, and a label of GNU tar: no entries
+		return &entry{}, nil
+	case 'M', 'N':
+		return nil, fmt.Errorf("%q: the archive is one of several volumes: put them together first", h.Name)
+	}
 	path, err := clean(h.Name)
 	if err != nil {
 		return nil, err
@@ -132,7 +138,7 @@ func fromHeader(h *tar.Header) (*entry, error) {
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
 		e.kind, e.size = file, h.Size
-	case tar.TypeDir:
+	case tar.TypeDir, 'D': // 'D' holds what tar --listed-incremental found in it, for its own use
 		e.kind = directory
 	case tar.TypeSymlink:
 		e.kind, e.link, e.mode = symlink, h.Linkname, 0
@@ -144,7 +150,7 @@ func fromHeader(h *tar.Header) (*entry, error) {
 		return &entry{kind: hardlink, path: path, link: link}, nil
 	case tar.TypeFifo:
 		e.kind = fifo
-	case tar.TypeChar, tar.TypeBlock, tar.TypeXGlobalHeader:
+	case tar.TypeChar, tar.TypeBlock:
 		return e, nil
 	default:
 		return nil, fmt.Errorf("%q: entry of type %q, which no tree holds", h.Name, h.Typeflag)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -262,5 +263,55 @@ func BenchmarkUnpack(b *testing.B) {
 	for b.Loop() {
 		_, err := Unpack(context.Background(), b.TempDir(), bytes.NewReader(stream.Bytes()))
 		must(b, err)
+	}
+}
+
+// What archives hold besides the files: a commit's id (git archive), a label
+// (tar -V), what was in a directory (tar -g). One volume of several is refused.
+func TestEntriesThatAreNoFiles(t *testing.T) {
+	raw := func(kind byte, name, content string) []byte {
+		b := make([]byte, 512, 1024)
+		copy(b, name)
+		copy(b[100:], "0000755\x000000000\x000000000\x00")
+		copy(b[124:], fmt.Sprintf("%011o\x0000000000000\x00        ", len(content)))
+		b[156] = kind
+		copy(b[257:], "ustar\x0000")
+		sum := 0
+		for _, c := range b {
+			sum += int(c)
+		}
+		copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
+		if content != "" {
+			b = append(b, content...)
+			b = append(b, make([]byte, 512-len(content)%512)...)
+		}
+		return b
+	}
+	end := make([]byte, 1024)
+	for _, row := range []struct {
+		name    string
+		archive [][]byte
+		entries int64
+		err     string
+	}{
+		{"a commit's id", [][]byte{raw('g', "pax_global_header", "52 comment=0123456789abcdef0123456789abcdef01234567\n"), raw('0', "etc/motd", "hello"), end}, 1, ""},
+		{"a label", [][]byte{raw('V', "backup of monday", ""), raw('0', "etc/motd", "hello"), end}, 1, ""},
+		{"what was in a directory", [][]byte{raw('D', "etc/", "Ymotd\x00\x00"), raw('0', "etc/motd", "hello"), end}, 2, ""},
+		{"one volume of several", [][]byte{raw('M', "etc/motd", "hello"), end}, 0, "one of several volumes"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir := t.TempDir()
+			x, err := Extract(t.Context(), dir, bytes.NewReader(bytes.Join(row.archive, nil)), false)
+			if row.err != "" {
+				if err == nil || !strings.Contains(err.Error(), row.err) {
+					t.Errorf("%v, want %s", err, row.err)
+				}
+				return
+			}
+			b, _ := os.ReadFile(dir + "/etc/motd")
+			if err != nil || x.Entries != row.entries || x.Nodes != 0 || string(b) != "hello" {
+				t.Errorf("%+v, %q, %v", x, b, err)
+			}
+		})
 	}
 }

@@ -129,7 +129,7 @@ func Extract(ctx context.Context, dir string, r io.Reader, over bool) (Extracted
 			return x, err
 		}
 		switch {
-		case e.kind == 0 && h.Typeflag != tar.TypeXGlobalHeader, e.kind == hardlink && nodes[e.link]:
+		case e.kind == 0 && e.path != "", e.kind == hardlink && nodes[e.link]:
 			nodes[e.path] = true
 			x.Nodes++
 			continue
