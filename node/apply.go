@@ -98,6 +98,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 				if do(i, settling) {
 					continue
 				}
+				h.resumed(ctx, req.Steps, results, guests[name][:n], i)
 				for _, rest := range guests[name][n+1:] {
 					results[rest] = api.StepResult{Outcome: api.Skipped, Error: "an earlier step of the guest did not succeed"}
 				}
@@ -106,7 +107,27 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		})
 	}
 	group.Wait()
+	// What was taken from guests that have no step for it.
+	if err := h.Guests.Sweep(context.WithoutCancel(ctx)); err != nil {
+		emit(api.Event{Run: req.Run, Step: len(req.Steps) - 1, Message: api.Warning + err.Error()})
+	}
 	return api.ApplyResult{Results: results}, nil
+}
+
+// resumed starts a guest again that was stopped for a step which has failed.
+func (h *Host) resumed(ctx context.Context, steps []api.Step, results []api.StepResult, done []int, failed int) {
+	stopped := slices.ContainsFunc(done, func(i int) bool {
+		return steps[i].Kind == api.StepStop && results[i].Outcome == api.Changed
+	})
+	if !stopped || steps[failed].Kind != api.StepConfigure {
+		return
+	}
+	err := h.Guests.Start(context.WithoutCancel(ctx), steps[failed].Name, guest.Options{})
+	if err == nil || errors.Is(err, guest.ErrRunning) {
+		results[failed].Error += "; it was started again as it was"
+	} else {
+		results[failed].Error += "; it was stopped for that, and " + err.Error()
+	}
 }
 
 // refused says which of a guest's steps would be refused after earlier ones had
@@ -160,10 +181,7 @@ func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64
 		outcome, err := h.Guests.Stop(ctx, s.Name)
 		return api.StepResult{Outcome: outcome}, err
 	case api.StepRestart:
-		if _, err := h.Guests.Stop(ctx, s.Name); err != nil {
-			return changed, err
-		}
-		if err := h.Guests.Start(ctx, s.Name, options); !errors.Is(err, guest.ErrRunning) { // by another apply, as it is configured
+		if err := h.Guests.Restart(ctx, s.Name, options); !errors.Is(err, guest.ErrRunning) { // by another apply, as it is configured
 			return changed, err
 		}
 		return changed, nil

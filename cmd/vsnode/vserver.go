@@ -109,23 +109,17 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 	}
 	switch command {
 	case "start":
-		return v.start(ctx)
+		return v.start(ctx, v.h.Guests.Start)
 	case "stop":
 		return v.stop(ctx)
 	case "restart":
-		if err := v.stop(ctx); err != nil {
-			return err
-		}
-		return v.start(ctx)
+		return v.start(ctx, v.h.Guests.Restart)
 	case "condrestart":
 		on, err := v.h.Guests.Running(v.name)
 		if err != nil || !on {
 			return err
 		}
-		if err := v.stop(ctx); err != nil {
-			return err
-		}
-		return v.start(ctx)
+		return v.start(ctx, v.h.Guests.Restart)
 	case "enter":
 		return v.run(ctx, guest.Program{})
 	case "status":
@@ -143,8 +137,8 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 	return exitUsage
 }
 
-func (v verb) start(ctx context.Context) error {
-	err := v.h.Guests.Start(ctx, v.name, guest.Options{Warn: func(text string) { v.say("Warning: %s", text) }})
+func (v verb) start(ctx context.Context, start func(context.Context, string, guest.Options) error) error {
+	err := start(ctx, v.name, guest.Options{Warn: func(text string) { v.say("Warning: %s", text) }})
 	if errors.Is(err, guest.ErrRunning) {
 		v.say("Vserver '%s' is already running", v.name)
 		return nil
@@ -278,9 +272,6 @@ func (v verb) status(ctx context.Context) error {
 			days = fmt.Sprintf("%d days, ", d)
 		}
 		fmt.Printf("Uptime: %s%02d:%02d\n", days, int(up.Hours())%24, int(up.Minutes())%60)
-	}
-	if st.Problem != "" {
-		fmt.Printf("Problem: %s\n", st.Problem)
 	}
 	drift, err := v.h.Guests.Drift(ctx, v.name)
 	for _, gone := range drift[v.name] {

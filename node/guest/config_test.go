@@ -17,7 +17,7 @@ import (
 func paths(t testing.TB) Paths {
 	dir := t.TempDir()
 	p := Paths{ConfigDir: dir + "/etc", DataDir: dir + "/data", RunDir: dir + "/run", LogDir: dir + "/log"}
-	if err := p.make(); err != nil {
+	if err := os.MkdirAll(p.ConfigDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return p

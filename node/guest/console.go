@@ -119,6 +119,7 @@ func (h *Host) saveConsole(name string, cg vctx.Cgroup) {
 		return
 	}
 	beside := h.console(name) + ".new"
+	os.MkdirAll(h.LogDir, 0o750)
 	if err := os.WriteFile(beside, t.Bytes, 0o640); err != nil {
 		os.Remove(beside)
 		return

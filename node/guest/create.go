@@ -47,13 +47,20 @@ func (h *Host) Create(ctx context.Context, g api.Guest) error {
 			return errors.Join(err, fmt.Errorf("a guest of that name runs without a configuration: end it first (vserver %s delete)", g.Name))
 		}
 		return h.withClaims(&g, func() error {
-			if err := h.makeData(g); err != nil {
+			if err := h.roomForData(g.Name); err != nil {
 				return err
 			}
-			if err := h.write(g, h.own(g.Name)); err != nil {
-				return err
+			err := h.makeData(g)
+			if err == nil {
+				err = h.write(g, h.own(g.Name))
 			}
-			return os.Remove(h.incomplete(g.Name))
+			if err == nil {
+				err = os.Remove(h.incomplete(g.Name))
+			}
+			if err != nil {
+				return errors.Join(err, os.RemoveAll(h.config(g.Name)), os.RemoveAll(h.data(g.Name)))
+			}
+			return nil
 		})
 	})
 }
@@ -219,23 +226,35 @@ func (h *Host) own(name string) string        { return filepath.Join(h.data(name
 func (h *Host) work(name string) string       { return filepath.Join(h.data(name), "work") }
 func (h *Host) incomplete(name string) string { return filepath.Join(h.data(name), ".incomplete") }
 
+// roomForData makes the way free for the data of a new guest.
+func (h *Host) roomForData(name string) error {
+	if err := os.MkdirAll(h.ConfigDir, 0o755); err != nil {
+		return err
+	}
+	if err := h.closeData(); err != nil {
+		return err
+	}
+	dir := h.data(name)
+	if _, err := os.Lstat(h.incomplete(name)); err == nil {
+		return os.RemoveAll(dir)
+	}
+	// Empty it is what a create left that was killed at once.
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || len(entries) > 0 {
+		return fmt.Errorf("%s holds data of a guest without a configuration: move it away or delete it", dir)
+	}
+	return os.Remove(dir)
+}
+
 // makeData makes the directory of a new guest. Until its configuration is
 // written it is marked as incomplete, and may be removed by the next try.
 func (h *Host) makeData(g api.Guest) error {
 	dir := h.data(g.Name)
-	if _, err := os.Lstat(h.incomplete(g.Name)); err == nil {
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
-	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		if !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		// Empty it is what a create left that was killed at once.
-		if entries, rerr := os.ReadDir(dir); rerr != nil || len(entries) > 0 {
-			return fmt.Errorf("%s holds data of a guest without a configuration: move it away or delete it", dir)
-		}
+		return err
 	}
 	mark, err := os.OpenFile(h.incomplete(g.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -328,6 +347,10 @@ func (h *Host) Delete(ctx context.Context, name string) error {
 				return fmt.Errorf("its files (%s) are those of guest %s as well: nothing was deleted; to keep them, vserver %s stop and rm -r %s", dir, strings.Join(users, ", "), name, h.config(name))
 			}
 		}
+		// Else it would be stopped, and there all the same.
+		if err := errors.Join(writable(h.DataDir), writable(h.ConfigDir)); err != nil {
+			return err
+		}
 		if err := h.stop(ctx, c); err != nil {
 			return err
 		}
@@ -345,11 +368,17 @@ func (h *Host) Delete(ctx context.Context, name string) error {
 	})
 }
 
+// remove removes a file that may be there. A read-only filesystem refuses what
+// is not there as well.
 func remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	err := os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	if _, serr := os.Lstat(path); err != nil && errors.Is(serr, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // locked runs f with the guest's lock held and says in an error what was done
@@ -379,7 +408,7 @@ func (h *Host) Claim(g api.Guest) error {
 	if err := CheckName(g.Name); err != nil {
 		return err
 	}
-	if err := h.withClaims(&g, func() error { return nil }); err != nil {
+	if err := h.withClaims(&g, func() error { return writable(h.ConfigDir) }); err != nil {
 		return fmt.Errorf("guest %s: %w", g.Name, err)
 	}
 	return nil

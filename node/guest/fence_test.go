@@ -112,7 +112,7 @@ func TestCreateThatWasKilledIsTakenUp(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
 	g := inMode(api.ModeShared, "again", 154, "sleep", "1000")
-	must(t, h.make())
+	must(t, h.closeData())
 	must(t, os.Mkdir(h.data(g.Name), 0o700)) // killed before the mark
 	must(t, h.Create(ctx, g))
 	must(t, os.WriteFile(h.incomplete(g.Name), nil, 0o600)) // killed behind the configuration

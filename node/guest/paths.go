@@ -29,20 +29,33 @@ func DefaultPaths() Paths {
 	}
 }
 
-func (p Paths) make() error {
-	for dir, mode := range map[string]os.FileMode{p.ConfigDir: 0o755, p.RunDir: 0o755, p.LogDir: 0o750, p.DataDir: 0o700} {
-		if err := os.MkdirAll(dir, mode); err != nil {
-			return err
-		}
+// closeData makes the directory of all guests' data, and keeps the host's users
+// out: guests' trees hold setuid programs (CVE-2021-41091), whoever made it.
+func (p Paths) closeData() error {
+	if err := os.MkdirAll(p.DataDir, 0o700); err != nil {
+		return err
 	}
-	// Guests' trees hold setuid programs: no user of the host may get at them
-	// (CVE-2021-41091), whoever made the directory.
+	st, err := os.Stat(p.DataDir)
+	if err != nil || st.Mode().Perm() == 0o700 {
+		return err
+	}
 	return os.Chmod(p.DataDir, 0o700)
 }
 
-// Dir is where a guest is configured.
-func (p Paths) Dir(name string) string { return p.config(name) }
+// writable refuses a directory that nothing can be written to, root or not.
+func writable(dir string) error {
+	err := unix.Access(dir, unix.W_OK)
+	if errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("%s is on a filesystem that is mounted read-only: mount -o remount,rw it", dir)
+	}
+	if err != nil {
+		return &os.PathError{Op: "access", Path: dir, Err: err}
+	}
+	return nil
+}
 
+// Dir is where a guest is configured.
+func (p Paths) Dir(name string) string      { return p.config(name) }
 func (p Paths) config(name string) string   { return filepath.Join(p.ConfigDir, name) }
 func (p Paths) data(name string) string     { return filepath.Join(p.DataDir, name) }
 func (p Paths) runFile(name string) string  { return filepath.Join(p.RunDir, name) }
@@ -82,7 +95,7 @@ func (p Paths) tryLock(name string) (unlock func(), err error) {
 }
 
 func (p Paths) flock(name string, how int) (unlock func(), err error) {
-	if err := p.make(); err != nil {
+	if err := os.MkdirAll(p.RunDir, 0o755); err != nil {
 		return nil, err
 	}
 	for {

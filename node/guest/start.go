@@ -84,6 +84,9 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	if err := errors.Join(h.noteEnd(name), h.release(ctx, name)); err != nil {
 		return err
 	}
+	if err := h.closeData(); err != nil {
+		return err
+	}
 	spec, err := h.spec(c)
 	if err != nil {
 		return err
@@ -228,6 +231,12 @@ func (h *Host) spec(c Config) (vctx.Spec, error) {
 			return sp, err
 		}
 	}
+	if c.Image != "" {
+		// overlayfs makes a directory for its work; a root of its own may be read-only.
+		if err := errors.Join(writable(sp.Root.Upper), writable(sp.Root.Work)); err != nil {
+			return sp, err
+		}
+	}
 	sp.Argv = []string{"/sbin/init"}
 	if c.Runlevel != "" {
 		sp.Argv = append(sp.Argv, c.Runlevel)
@@ -236,6 +245,25 @@ func (h *Host) spec(c Config) (vctx.Spec, error) {
 		sp.Argv = c.Init.Command
 	}
 	return sp, nil
+}
+
+// Restart stops a guest and starts it. One that could not be started again, as
+// far as that can be told, goes on running.
+func (h *Host) Restart(ctx context.Context, name string, opt Options) error {
+	c, err := h.Read(name)
+	if err == nil {
+		err = refusal(h.config(name), c.Unread)
+	}
+	if err == nil {
+		_, err = h.spec(c)
+	}
+	if err != nil {
+		return fmt.Errorf("restart guest %s: it could not be started again, and is left as it is: %w", name, err)
+	}
+	if _, err := h.Stop(ctx, name); err != nil {
+		return err
+	}
+	return h.Start(ctx, name, opt)
 }
 
 // Stop ends a guest: it asks its init, waits, ends what is left, and takes

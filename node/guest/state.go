@@ -121,9 +121,6 @@ func (h *Host) rebuiltState(name string, cg vctx.Cgroup, xid int) (state, error)
 	if s.Runs != nil && s.NAT != (s.Runs.Network.Mode == api.ModeNAT) {
 		s.Runs, s.Dev, s.Added = nil, "", nil // edited since
 	}
-	if s.Runs == nil {
-		s.Runs = &api.Guest{Name: name, Context: s.Context}
-	}
 	return s, nil
 }
 
