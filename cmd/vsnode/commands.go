@@ -149,7 +149,8 @@ func image(ctx context.Context, args []string) error {
 }
 
 // install copies this binary to where an administrator's PATH finds it, with
-// the names of Linux-VServer's tools beside it.
+// the names of Linux-VServer's tools beside it. Only root may read or run it: see
+// context.Start.
 func install(args []string) error {
 	fs := flag.NewFlagSet("install", flag.ContinueOnError)
 	dir := fs.String("dir", "/usr/local/sbin", "")
@@ -171,7 +172,7 @@ func install(args []string) error {
 	}
 	defer os.Remove(beside.Name())
 	_, err = io.Copy(beside, self)
-	if err = errors.Join(err, beside.Chmod(0o755), beside.Sync(), beside.Close()); err != nil {
+	if err = errors.Join(err, beside.Chmod(0o700), beside.Sync(), beside.Close()); err != nil {
 		return err
 	}
 	if err := os.Rename(beside.Name(), target); err != nil {

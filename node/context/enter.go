@@ -46,6 +46,13 @@ var ErrNotRunning = errors.New("guest is not running")
 // Exec starts a program in a running guest, in all its namespaces, its cgroup
 // and under the same filter as everything there.
 func Exec(cmd Command) (*Running, error) {
+	if err := hiddenBinary(); err != nil {
+		return nil, err
+	}
+	return enter(cmd)
+}
+
+func enter(cmd Command) (*Running, error) {
 	pidfd, err := unix.PidfdOpen(cmd.InitPID, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%w: process %d: %w", ErrNotRunning, cmd.InitPID, err)

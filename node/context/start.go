@@ -71,6 +71,13 @@ const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | u
 // Start makes a guest: it returns when the guest's program has taken over as
 // process 1, or with the reason and nothing left but the (empty) cgroup.
 func Start(ctx context.Context, sp Spec) (Process, error) {
+	if err := hiddenBinary(); err != nil {
+		return Process{}, err
+	}
+	return start(ctx, sp)
+}
+
+func start(ctx context.Context, sp Spec) (Process, error) {
 	if err := os.MkdirAll(scratch, 0o700); err != nil {
 		return Process{}, err
 	}

@@ -38,6 +38,10 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	// As an installed vsnode is.
+	if err := os.Chmod("/proc/self/exe", 0o700); err != nil {
+		panic(err)
+	}
 	// What vsnode keeps in /run is not to stay behind on this machine.
 	if err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("run", "/run", "tmpfs", 0, "")); err != nil {
 		panic(err)

@@ -44,6 +44,10 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if os.Getenv(onHost) == "" {
+		// As an installed vsnode is.
+		if err := os.Chmod("/proc/self/exe", 0o700); err != nil {
+			panic(err)
+		}
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 		cmd.Env = append(os.Environ(), onHost+"=1")
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
