@@ -51,7 +51,7 @@ func TestNoGuestRunsTheHostsProgram(t *testing.T) {
 		for _, user := range []User{{}, {UID: 33, GID: 33}} {
 			cmd := Command{InitPID: p.PID, Cgroup: cg, Scope: good.Scope, Caps: good.Caps, User: user,
 				Argv: []string{"/bin/evil"}, Env: sp.Env, Stdin: os.Stdin, Stdout: good.Console, Stderr: good.Console}
-			run, err := enter(cmd)
+			run, err := enter(context.Background(), cmd)
 			if (err == nil) != open {
 				t.Errorf("as user %d, open %v: %v", user.UID, open, err)
 			}
@@ -60,7 +60,7 @@ func TestNoGuestRunsTheHostsProgram(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if run, err := Exec(cmd); err == nil {
+			if run, err := Exec(context.Background(), cmd); err == nil {
 				run.Wait()
 				t.Errorf("as user %d, open %v: it was run", user.UID, open)
 			}

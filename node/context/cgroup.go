@@ -124,8 +124,16 @@ func (c Cgroup) Kill(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kill cgroup: %w", err)
 	}
-	return c.WaitEmpty(ctx)
+	empty, err := c.WaitEmptyFor(ctx, dying)
+	if err == nil && !empty {
+		pids, perr := c.PIDs()
+		err = errors.Join(fmt.Errorf("processes %v do not end %v after SIGKILL: they wait for a device or a network filesystem (state D in ps)", pids, dying), perr)
+	}
+	return err
 }
+
+// dying is how long processes may take that were killed.
+const dying = time.Minute
 
 // WaitEmpty waits until no process is left. The kernel tells by a poll event
 // on cgroup.events.

@@ -43,16 +43,20 @@ type Running struct{ pid int }
 // ErrNotRunning says that a guest has no process 1 (any more).
 var ErrNotRunning = errors.New("guest is not running")
 
+// entering is how long the way in may take: the process on it is in the guest's
+// cgroup and under the hands of its root, who can stop it.
+var entering = 10 * time.Second
+
 // Exec starts a program in a running guest, in all its namespaces, its cgroup
 // and under the same filter as everything there.
-func Exec(cmd Command) (*Running, error) {
+func Exec(ctx context.Context, cmd Command) (*Running, error) {
 	if err := hiddenBinary(); err != nil {
 		return nil, err
 	}
-	return enter(cmd)
+	return enter(ctx, cmd)
 }
 
-func enter(cmd Command) (*Running, error) {
+func enter(ctx context.Context, cmd Command) (*Running, error) {
 	pidfd, err := unix.PidfdOpen(cmd.InitPID, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%w: process %d: %w", ErrNotRunning, cmd.InitPID, err)
@@ -102,8 +106,17 @@ func enter(cmd Command) (*Running, error) {
 		return nil, fmt.Errorf("enter guest: %w", err)
 	}
 	defer c.pipe.Close()
-	if err := s.outcome(c.pipe); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, entering)
+	defer cancel()
+	if err := s.outcome(ctx, c.pipe); err != nil {
+		// Whatever the guest did to it (SIGSTOP, a frozen cgroup), this ends it.
+		unix.Kill(c.pid, unix.SIGKILL)
 		_, werr := wait(c.pid)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if err = ctx.Err(); errors.Is(err, context.DeadlineExceeded) {
+				err = fmt.Errorf("the guest stopped or froze who entered: %w", err)
+			}
+		}
 		return nil, errors.Join(err, werr)
 	}
 	return &Running{pid: c.pid}, nil

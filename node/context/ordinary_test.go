@@ -144,7 +144,7 @@ exec prlimit --nofile=200: --stack=1048576: --core=unlimited: --fsize=9000000000
 	if err != nil {
 		t.Fatal(err)
 	}
-	run, err := Exec(Command{InitPID: p.PID, Cgroup: cg, Scope: sp.Scope, Caps: sp.Caps, Argv: []string{"sleep", "1000"}, Env: sp.Env,
+	run, err := Exec(context.Background(), Command{InitPID: p.PID, Cgroup: cg, Scope: sp.Scope, Caps: sp.Caps, Argv: []string{"sleep", "1000"}, Env: sp.Env,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
 	if err != nil {
 		t.Fatal(err)

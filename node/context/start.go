@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -133,7 +134,7 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	if err != nil {
 		unix.Kill(pid, unix.SIGKILL)
 	}
-	if err = errors.Join(err, s.outcome(pipe)); err != nil {
+	if err = errors.Join(err, s.outcome(ctx, pipe)); err != nil {
 		unix.Kill(pid, unix.SIGKILL)
 		wait(pid)
 		return Process{}, explain(err)
@@ -466,8 +467,11 @@ func (s *script) launchAs(sp Spec, args *cloneArgs) (pid int, pipe *os.File, err
 }
 
 // outcome reads the status pipe to its end: it closes when the program runs.
-func (s *script) outcome(pipe io.Reader) (err error) {
+// When ctx ends the error is os.ErrDeadlineExceeded, and the process may wait still.
+func (s *script) outcome(ctx context.Context, pipe *os.File) (err error) {
 	defer runtime.KeepAlive(s)
+	stop := context.AfterFunc(ctx, func() { pipe.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
 	buf := make([]byte, reportSize)
 	for ran := false; ; {
 		_, rerr := io.ReadFull(pipe, buf)

@@ -150,7 +150,7 @@ func output(t testing.TB, p Process, sp Spec, cg Cgroup, command string) (string
 		t.Fatal(err)
 	}
 	defer null.Close()
-	run, err := Exec(Command{
+	run, err := Exec(context.Background(), Command{
 		InitPID: p.PID, Cgroup: cg, PrivateNet: sp.PrivateNet, Scope: sp.Scope, Caps: sp.Caps,
 		Argv: []string{"sh", "-c", command}, Env: sp.Env, Stdin: null, Stdout: w, Stderr: w,
 	})
@@ -271,7 +271,7 @@ func TestKillEndsEveryProcess(t *testing.T) {
 	if pids, err := cg.PIDs(); err != nil || len(pids) != 0 {
 		t.Errorf("left: %v, %v", pids, err)
 	}
-	if _, err := Exec(Command{InitPID: p.PID, Cgroup: cg, Argv: []string{"true"}, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}); err == nil {
+	if _, err := Exec(context.Background(), Command{InitPID: p.PID, Cgroup: cg, Argv: []string{"true"}, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}); err == nil {
 		t.Error("entered a guest that is gone")
 	}
 }

@@ -36,7 +36,7 @@ func TestNobodyEntersAGuestWhoseInitLeftItsNetwork(t *testing.T) {
 					t.Fatal("process 1 stays where it is")
 				}
 			}
-			if run, err := h.Exec(g.Name, Program{Argv: []string{"true"}}); err == nil || !strings.Contains(err.Error(), "has left the network") {
+			if run, err := h.Exec(context.Background(), g.Name, Program{Argv: []string{"true"}}); err == nil || !strings.Contains(err.Error(), "has left the network") {
 				if err == nil {
 					run.Wait()
 				}

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -24,7 +25,7 @@ type Program struct {
 var ErrNotRunning = errors.New("not running")
 
 // Exec runs a program in a running guest.
-func (h *Host) Exec(name string, p Program) (*vctx.Running, error) {
+func (h *Host) Exec(ctx context.Context, name string, p Program) (*vctx.Running, error) {
 	c, pid, err := h.init(name)
 	if err != nil {
 		return nil, fmt.Errorf("guest %s: %w", name, err)
@@ -63,7 +64,7 @@ func (h *Host) Exec(name string, p Program) (*vctx.Running, error) {
 		cmd.Scope = guard == netctx.GuardLandlock
 	}
 	if len(cmd.Argv) > 0 {
-		return vctx.Exec(cmd)
+		return vctx.Exec(ctx, cmd)
 	}
 	// Linux-VServer's order of shells.
 	shells := [][]string{{"/bin/bash", "-login"}, {"/bin/sh", "-l"}, {"/bin/csh"}}
@@ -73,7 +74,7 @@ func (h *Host) Exec(name string, p Program) (*vctx.Running, error) {
 	for _, argv := range shells {
 		cmd.Argv = argv
 		var run *vctx.Running
-		run, err = vctx.Exec(cmd)
+		run, err = vctx.Exec(ctx, cmd)
 		if !errors.Is(err, unix.ENOENT) {
 			return run, err
 		}

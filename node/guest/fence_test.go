@@ -41,7 +41,7 @@ func TestNobodyEntersAGuestThatIsBeingStarted(t *testing.T) {
 	null, err := os.Open(os.DevNull)
 	must(t, err)
 	defer null.Close()
-	if _, err := h.Exec(g.Name, Program{Argv: []string{"true"}, Stdin: null, Stdout: null, Stderr: null}); !errors.Is(err, vctx.ErrNotRunning) {
+	if _, err := h.Exec(context.Background(), g.Name, Program{Argv: []string{"true"}, Stdin: null, Stdout: null, Stderr: null}); !errors.Is(err, vctx.ErrNotRunning) {
 		t.Errorf("entered: %v", err)
 	}
 	must(t, unix.Flock(int(lock.Fd()), unix.LOCK_UN))

@@ -265,7 +265,7 @@ func TestLifeOfAGuest(t *testing.T) {
 			if outcome, err := h.Stop(ctx, g.Name); err != nil || outcome != api.Unchanged {
 				t.Errorf("stopped twice: %v, %v", outcome, err)
 			}
-			if _, err := h.Exec(g.Name, Program{Argv: []string{"true"}, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}); !errors.Is(err, ErrNotRunning) {
+			if _, err := h.Exec(context.Background(), g.Name, Program{Argv: []string{"true"}, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}); !errors.Is(err, ErrNotRunning) {
 				t.Errorf("entered a stopped guest: %v", err)
 			}
 			must(t, h.Delete(ctx, g.Name))
@@ -482,7 +482,7 @@ func runAs(t *testing.T, h *Host, name string, u vctx.User, argv ...string) (str
 	null, err := os.Open(os.DevNull)
 	must(t, err)
 	defer null.Close()
-	p, err := h.Exec(name, Program{Argv: argv, User: u, Stdin: null, Stdout: w, Stderr: w})
+	p, err := h.Exec(context.Background(), name, Program{Argv: argv, User: u, Stdin: null, Stdout: w, Stderr: w})
 	w.Close()
 	must(t, err)
 	b, err := io.ReadAll(r)

@@ -154,7 +154,7 @@ func (h *Host) command(ctx context.Context, name string, argv []string) error {
 		return err
 	}
 	defer ours.Close()
-	run, err := h.Exec(name, Program{Argv: argv, Stdin: null, Stdout: theirs, Stderr: theirs})
+	run, err := h.Exec(ctx, name, Program{Argv: argv, Stdin: null, Stdout: theirs, Stderr: theirs})
 	theirs.Close()
 	if err != nil {
 		return fmt.Errorf("run %s: %w", argv[0], err)

@@ -25,14 +25,21 @@ func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
 	in := int(os.Stdin.Fd())
 	if !term.IsTerminal(in) || !term.IsTerminal(int(os.Stdout.Fd())) {
 		p.Stdin, p.Stdout, p.Stderr = os.Stdin, os.Stdout, os.Stderr
-		run, err := h.Exec(name, p)
+		started, finish, err := p.relay()
+		if err != nil {
+			return 0, err
+		}
+		run, err := h.Exec(ctx, name, p)
+		started()
 		if err != nil {
 			return 0, err
 		}
 		ended := make(chan struct{})
-		defer close(ended)
 		go hangUp(ctx, run, ended, abandoned)
-		return run.Wait()
+		code, err := run.Wait()
+		close(ended)
+		finish(ctx)
+		return code, err
 	}
 	ours, theirs, err := h.Terminal(name)
 	if err != nil {
@@ -52,7 +59,7 @@ func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
 	}
 	p.Stdin, p.Stdout, p.Stderr, p.Terminal = theirs, theirs, theirs, true
 	p.Term = os.Getenv("TERM")
-	run, err := h.Exec(name, p)
+	run, err := h.Exec(ctx, name, p)
 	theirs.Close()
 	if err != nil {
 		return 0, err
@@ -73,16 +80,12 @@ func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
 		}
 	}()
 	go io.Copy(ours, os.Stdin) // ends with the process: a read from a terminal cannot be taken back
-	shown := make(chan struct{})
-	go func() {
-		defer close(shown)
-		io.Copy(os.Stdout, ours) // EIO when the last holder of the other end is gone
-	}()
+	shown := carry(ours, os.Stdout)
 	ended := make(chan struct{})
 	go hangUp(ctx, run, ended, func() bool { return false })
 	code, err := run.Wait()
 	close(ended)
-	drain(ours, shown)
+	shown.drain(ctx)
 	return code, err
 }
 
@@ -117,21 +120,4 @@ func abandoned() bool {
 		return false
 	}
 	return fds[0].Revents&unix.POLLERR != 0 && fds[1].Revents&unix.POLLERR != 0
-}
-
-// drain waits until what the program wrote is shown. A process that the
-// program left behind may hold the terminal for ever: when nothing has been
-// waiting in it for a moment, there is nothing to wait for.
-func drain(ours *os.File, shown <-chan struct{}) {
-	for {
-		select {
-		case <-shown:
-			return
-		default:
-		}
-		fds := []unix.PollFd{{Fd: int32(ours.Fd()), Events: unix.POLLIN}}
-		if n, err := unix.Poll(fds, 20); n == 0 && err == nil {
-			return
-		}
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,6 +14,14 @@ import (
 
 	vctx "github.com/vsfleet/vsfleet/node/context"
 )
+
+// filesystems are those that a guest's root may be on: overlayfs, or what takes
+// idmapped mounts.
+var filesystems = []int64{
+	unix.OVERLAYFS_SUPER_MAGIC, unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.F2FS_SUPER_MAGIC,
+	0x2fc12fc1, // ZFS
+	0xca451a4e, // bcachefs
+}
 
 // maxUserFile bounds what is read of a guest's passwd and group.
 const maxUserFile = 4 << 20
@@ -85,9 +94,10 @@ func eachLine(open func(string) (io.ReadCloser, error), path string, f func(fiel
 	return sc.Err()
 }
 
-// openInside opens a regular file of a running guest. The guest may have put a
-// link or a device in its place: links are resolved inside its root, and
-// nothing but a file is opened for reading.
+// openInside opens a regular file of a running guest. The guest may have put
+// anything in its place: links are resolved inside its root, mounts are not
+// crossed, and nothing but a file on a disk or in memory is opened for reading.
+// /proc/kmsg is a regular file, too, and the host's kernel log.
 func openInside(initPID int, path string) (*os.File, error) {
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", initPID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -96,8 +106,11 @@ func openInside(initPID int, path string) (*os.File, error) {
 	defer unix.Close(root)
 	fd, err := unix.Openat2(root, path, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
 	})
+	if errors.Is(err, unix.EXDEV) {
+		return nil, errors.New("it is not on the guest's own filesystem (give the user by number)")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -109,5 +122,12 @@ func openInside(initPID int, path string) (*os.File, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, errors.New("it is no regular file")
 	}
-	return os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	var fsys unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fsys); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(filesystems, int64(fsys.Type)) {
+		return nil, fmt.Errorf("it is on a filesystem of type %#x, which no guest's root is on", fsys.Type)
+	}
+	return os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_RDONLY|unix.O_NONBLOCK, 0)
 }

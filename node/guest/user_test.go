@@ -1,14 +1,17 @@
 package guest
 
 import (
+	"context"
 	"io"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
 )
 
 func opener(files map[string]string) func(string) (io.ReadCloser, error) {
@@ -28,16 +31,16 @@ func TestUserIsFoundInTheGuestsFiles(t *testing.T) {
 	})
 	for _, row := range []struct {
 		what, user string
-		want       context.User
+		want       vctx.User
 		err        string
 	}{
-		{"by name, with its groups", "www-data", context.User{UID: 33, GID: 33, Groups: []uint32{4, 110}}, ""},
-		{"by id", "33", context.User{UID: 33, GID: 33, Groups: []uint32{4, 110}}, ""},
-		{"an id without an entry", "1234", context.User{UID: 1234, GID: 1234}, ""},
-		{"nobody of that name", "nosuch", context.User{}, `no user "nosuch"`},
-		{"an entry that is cut short", "broken", context.User{}, "no user"},
-		{"an id that no guest has", "huge", context.User{}, "no user"},
-		{"an id with a sign is a name", "+0", context.User{}, `no user "+0"`},
+		{"by name, with its groups", "www-data", vctx.User{UID: 33, GID: 33, Groups: []uint32{4, 110}}, ""},
+		{"by id", "33", vctx.User{UID: 33, GID: 33, Groups: []uint32{4, 110}}, ""},
+		{"an id without an entry", "1234", vctx.User{UID: 1234, GID: 1234}, ""},
+		{"nobody of that name", "nosuch", vctx.User{}, `no user "nosuch"`},
+		{"an entry that is cut short", "broken", vctx.User{}, "no user"},
+		{"an id that no guest has", "huge", vctx.User{}, "no user"},
+		{"an id with a sign is a name", "+0", vctx.User{}, `no user "+0"`},
 	} {
 		t.Run(row.what, func(t *testing.T) {
 			uid, numeric := number(row.user)
@@ -52,5 +55,41 @@ func TestUserIsFoundInTheGuestsFiles(t *testing.T) {
 				t.Errorf("error %v, difference %s", err, d)
 			}
 		})
+	}
+}
+
+// TestUserFilesAreTheGuestsOwn: whoever looks for a user reads as the host's root.
+func TestUserFilesAreTheGuestsOwn(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeShared, "users", 124, "sleep", "1000")
+	must(t, h.Create(ctx, g))
+	must(t, h.Start(ctx, g.Name, Options{}))
+	if u, err := h.User(g.Name, "www"); err != nil || u.UID != 33 {
+		t.Errorf("an honest guest: %+v, %v", u, err)
+	}
+	for _, row := range []struct{ what, command, want string }{
+		{"a link to the host's kernel log", "busybox ln -sf /proc/kmsg /etc/passwd", "not on the guest's own filesystem"},
+		{"the kernel log, bound", "busybox rm /etc/passwd && >/etc/passwd && busybox mount --bind /proc/kmsg /etc/passwd", "not on the guest's own filesystem"},
+		{"a file of its /sys", "busybox umount /etc/passwd && busybox ln -sf /sys/kernel/notes /etc/passwd", "not on the guest's own filesystem"},
+		{"a fifo", "busybox rm /etc/passwd && busybox mkfifo /etc/passwd", "no regular file"},
+		{"a link to its own descriptors", "busybox ln -sf /proc/self/fd/0 /etc/passwd", "not on the guest's own filesystem"},
+	} {
+		if out, code := run(t, h, g.Name, "sh", "-c", row.command); code != 0 {
+			t.Fatalf("%s: %s", row.what, out)
+		}
+		answer := make(chan error, 1)
+		go func() {
+			_, err := h.User(g.Name, "www")
+			answer <- err
+		}()
+		select {
+		case err := <-answer:
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("%s: error %v, want %q", row.what, err, row.want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: it still reads", row.what)
+		}
 	}
 }
