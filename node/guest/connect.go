@@ -32,10 +32,13 @@ func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, 
 			return nil
 		}
 		problems, err := nat.Problems(ctx)
+		if err != nil { // of a look at what others have done: the guest may work all the same
+			problems = append(problems, "cannot tell whether this host forwards packets: "+err.Error())
+		}
 		for _, p := range problems {
 			warn(p)
 		}
-		return err
+		return nil
 	}
 	guard, err := netctx.Guard()
 	if err != nil {

@@ -50,6 +50,13 @@ func hardwareAddr(xid int) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0x76, 0x73, 0x00, byte(xid >> 8), byte(xid)}
 }
 
+// linkLocal is the address that the kernel makes of eth0's hardware address
+// (RFC 4291, appendix A).
+func linkLocal(xid int) netip.Addr {
+	m := hardwareAddr(xid)
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
+}
+
 // deviceName of the host's end of a guest's veth.
 func deviceName(xid int) string { return fmt.Sprintf("vs%d", xid) }
 
@@ -92,6 +99,13 @@ func families() [2]family {
 		local:    netip.PrefixFrom(netip.IPv6Loopback(), 128),
 		address:  address6,
 	}}
+}
+
+func familyOf(a netip.Addr) family {
+	if a.Is4() {
+		return families()[0]
+	}
+	return families()[1]
 }
 
 func (f family) has(a netip.Addr) bool { return a.Is4() == (f.size == 4) }

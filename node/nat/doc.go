@@ -8,19 +8,26 @@
 // has a single address of each family (/32, /128), and the host routes whatever
 // it sends.
 //
-// One nftables table, inet vservers, does the rest; [Sync] replaces it as a
-// whole in one transaction, from the list of running guests. In nft's words:
+// Two nftables tables, inet vservers and arp vservers, do the rest. Their rules
+// ask sets and maps; what a guest has are elements of these, which [Sync] adds
+// and deletes in one transaction, from the list of running guests. Where the
+// tables are not as they should be, it makes them anew as a whole. In nft's words:
 //
 //	chain guard       what comes from a guest must carry its address, and not
 //	                  be for 127.0.0.0/8, nor for what stands for ::1 in guests
-//	                  of the host's network
+//	                  of the host's network, nor for the metadata services of
+//	                  clouds; neighbours are not made up
+//	chain bound       a guest has no more than a sixteenth of conntrack's table
+//	                  with each family
 //	chain forwards    from prerouting and output: ports of the host's addresses
 //	                  lead to guests (maps any4, any6, at4, at6)
 //	chain forward     to a guest: answers and forwarded ports only
 //	chain postrouting what a guest sends elsewhere is masqueraded; so is what it
 //	                  sends to itself by a forward of its own
 //	chain output      forwards on localhost, see below; no ICMP redirects
-//	chain input       the way back of forwards on localhost
+//	chain input       the way back of forwards on localhost; in table arp,
+//	                  requests must carry the guest's address, as the host
+//	                  remembers who asks
 //
 // Nobody else's tables are touched. A base chain of somebody else that drops
 // what is forwarded cannot be overruled from a table of ours: [Problems] finds
@@ -63,7 +70,10 @@
 //
 // Forwards that are gone translate nothing new, and their connections end:
 // Sync deletes them from conntrack, and UDP conversations that a new forward
-// would have led elsewhere. All others go on.
+// would have led elsewhere, and all that a guest leaves. All others go on.
+//
+// What somebody else takes away while guests run (`nft flush ruleset`, a device,
+// a route, forwarding) is found by [Check] and put back by [Repair].
 //
 // Kernel: nftables with NAT in family inet (5.2), the incoming device known in
 // postrouting (5.7), veth.

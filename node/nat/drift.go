@@ -2,13 +2,15 @@ package nat
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,110 +28,187 @@ func Drift(ctx context.Context, guests []Guest) (map[int][]string, error) {
 }
 
 func drift(ctx context.Context, guests []Guest) (map[int][]string, error) {
+	unlock, err := lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	var all []string // of what all guests need
-	whole, err := Holds(ctx, guests)
+	whole, err := tablesHold(guests)
 	if err != nil {
 		return nil, err
 	}
 	if !whole {
-		all = append(all, fmt.Sprintf("rules are gone from nftables table inet %s", tableName))
+		all = append(all, fmt.Sprintf("nftables table inet %[1]s or arp %[1]s is not what it was", tableName))
 	}
 	for _, key := range []string{forward4, forward6} {
 		on, err := get(key)
-		if err == nil && on != "1" {
+		if err == nil && on == "0" {
 			all = append(all, fmt.Sprintf("%s is %s", key, on))
 		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
-	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("open netlink: %w", err)
-	}
-	defer host.Close()
-	links, err := again(host.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list the host's devices: %w", err)
-	}
-	veths := map[string]netlink.Link{}
-	for _, l := range links {
-		if ours(l) {
-			veths[l.Attrs().Name] = l
-		}
-	}
-	on, err := addressesByDevice(host)
-	if err != nil {
-		return nil, err
-	}
-	to, err := routesByDevice(host)
+	l, err := lookAtLinks()
 	if err != nil {
 		return nil, err
 	}
 	gone := map[int][]string{}
 	for _, g := range guests {
-		gone[g.XID] = append(gone[g.XID], all...)
-		add := func(format string, args ...any) { gone[g.XID] = append(gone[g.XID], fmt.Sprintf(format, args...)) }
-		name := deviceName(g.XID)
-		veth := veths[name]
-		if veth == nil {
-			add("device %s is gone", name)
-			continue
-		}
-		if veth.Attrs().Flags&net.FlagUp == 0 {
-			add("device %s is down", name)
-		}
-		fs, err := familiesOf(name)
-		if err != nil {
-			return nil, err
-		}
-		for _, f := range fs {
-			at := func(a netip.Addr) onLink { return onLink{veth.Attrs().Index, a} }
-			if !on[at(f.gateway)] {
-				add("address %s is gone from %s", f.gateway, name)
-			}
-			if !to[at(f.address(g.XID))] {
-				add("the route to %s is gone from %s", f.address(g.XID), name)
-			}
+		if texts := append(slices.Clone(all), l.drift(g.XID)...); texts != nil {
+			gone[g.XID] = texts
 		}
 	}
 	return gone, nil
 }
 
-// onLink is an address, or a route to one, on a device.
-type onLink struct {
-	index int
-	addr  netip.Addr
+// tablesHold says whether the tables are what the last Sync made, and that was
+// for these guests among others.
+func tablesHold(guests []Guest) (bool, error) {
+	ports, err := ephemeralPorts()
+	if err != nil {
+		return false, err
+	}
+	last, err := readRecord()
+	if err != nil {
+		return false, err
+	}
+	if len(unlike(Want{Guests: guests}, last.Want).Guests) > 0 {
+		return false, nil
+	}
+	l, err := newLayout()
+	if err != nil {
+		return false, err
+	}
+	now, err := l.look(last, ports)
+	if err != nil || now.elements == nil || now.recorded {
+		return now.recorded && !now.empty, err
+	}
+	want := last.Want.elements(resolveAll(last.Want.Guests), ports)
+	for _, s := range l.sets {
+		if len(missing(now.elements[s.Name], want[s.Name]))+len(missing(want[s.Name], now.elements[s.Name])) > 0 {
+			return false, nil
+		}
+	}
+	// Somebody changed another table. So that these are not read again:
+	last.Generation = now.generation
+	return true, last.write()
 }
 
-func addressesByDevice(host *netlink.Handle) (map[onLink]bool, error) {
-	addrs, err := again(func() ([]netlink.Addr, error) { return host.AddrList(nil, netlink.FAMILY_ALL) })
-	if err != nil {
+// links is what the host has of our devices.
+type links struct {
+	index  map[string]int // of a device, by its name
+	up     map[string]bool
+	at     map[onLink]bool
+	routes map[onLink]bool
+}
+
+// onLink is an address, or the destination of a route, and the index of a device.
+type onLink struct {
+	addr netip.Addr
+	dev  int
+}
+
+// drift tells what is wrong with the host's end of a guest's veth.
+func (l *links) drift(xid int) (gone []string) {
+	name := deviceName(xid)
+	dev, there := l.index[name]
+	if !there {
+		return []string{fmt.Sprintf("device %s is gone", name)}
+	}
+	if !l.up[name] {
+		gone = append(gone, fmt.Sprintf("device %s is down", name))
+	}
+	for _, f := range families() {
+		gateway, routed := l.at[onLink{f.gateway, dev}], l.routes[onLink{f.address(xid), dev}]
+		if have, err := familiesOf(name); f.size == 16 && !(gateway && routed) && err == nil && len(have) == 1 {
+			continue // without IPv6
+		}
+		if !gateway {
+			gone = append(gone, fmt.Sprintf("address %s is gone from %s", f.gateway, name))
+		}
+		if !routed {
+			gone = append(gone, fmt.Sprintf("the route to %s is gone from %s", f.address(xid), name))
+		}
+	}
+	return gone
+}
+
+// lookAtLinks asks for all devices, addresses and routes, and reads no more of
+// them than it needs: there may be thousands.
+func lookAtLinks() (*links, error) {
+	l := &links{index: map[string]int{}, up: map[string]bool{}, at: map[onLink]bool{}, routes: map[onLink]bool{}}
+	const filterSkipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h
+	skipStats := nl.NewRtAttr(unix.IFLA_EXT_MASK, binary.NativeEndian.AppendUint32(nil, filterSkipStats))
+	if err := dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), func(m []byte) {
+		if len(m) < unix.SizeofIfInfomsg {
+			return
+		}
+		info := nl.DeserializeIfInfomsg(m)
+		var name string
+		mine := false
+		for kind, value := range attributes(m[unix.SizeofIfInfomsg:]) {
+			switch kind {
+			case unix.IFLA_IFNAME:
+				name = cString(value)
+			case unix.IFLA_GROUP:
+				mine = len(value) == 4 && binary.NativeEndian.Uint32(value) == group
+			}
+		}
+		if mine {
+			l.index[name], l.up[name] = int(info.Index), info.Flags&unix.IFF_UP != 0
+		}
+	}, skipStats); err != nil {
+		return nil, fmt.Errorf("list the host's devices: %w", err)
+	}
+	if err := dump(unix.RTM_GETADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC), func(m []byte) {
+		if len(m) < unix.SizeofIfAddrmsg {
+			return
+		}
+		head := nl.DeserializeIfAddrmsg(m)
+		for kind, value := range attributes(m[unix.SizeofIfAddrmsg:]) {
+			if kind == unix.IFA_ADDRESS { // without a peer, IFA_LOCAL is the same
+				addr, _ := netip.AddrFromSlice(value)
+				l.at[onLink{addr, int(head.Index)}] = true
+			}
+		}
+	}); err != nil {
 		return nil, fmt.Errorf("list the host's addresses: %w", err)
 	}
-	on := map[onLink]bool{}
-	for _, a := range addrs {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok {
-			on[onLink{a.LinkIndex, ip.Unmap()}] = true
+	if err := dump(unix.RTM_GETROUTE, nl.NewIfAddrmsg(unix.AF_UNSPEC), func(m []byte) {
+		if len(m) < unix.SizeofRtMsg {
+			return
 		}
+		var to onLink
+		for kind, value := range attributes(m[unix.SizeofRtMsg:]) {
+			switch kind {
+			case unix.RTA_DST:
+				to.addr, _ = netip.AddrFromSlice(value)
+			case unix.RTA_OIF:
+				to.dev = int(binary.NativeEndian.Uint32(value))
+			}
+		}
+		l.routes[to] = true
+	}); err != nil {
+		return nil, fmt.Errorf("list the host's routes: %w", err)
 	}
-	return on, nil
+	return l, nil
 }
 
-func routesByDevice(host *netlink.Handle) (map[onLink]bool, error) {
-	to := map[onLink]bool{}
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := again(func() ([]netlink.Route, error) { return host.RouteList(nil, family) })
-		if err != nil {
-			return nil, fmt.Errorf("list the host's routes: %w", err)
+func dump(message int, head nl.NetlinkRequestData, tell func(m []byte), more ...nl.NetlinkRequestData) error {
+	for {
+		req := nl.NewNetlinkRequest(message, unix.NLM_F_DUMP)
+		req.AddData(head)
+		for _, d := range more {
+			req.AddData(d)
 		}
-		for _, r := range routes {
-			if r.Dst == nil {
-				continue
-			}
-			if ip, ok := netip.AddrFromSlice(r.Dst.IP); ok {
-				to[onLink{r.LinkIndex, ip.Unmap()}] = true
-			}
+		msgs, err := req.Execute(unix.NETLINK_ROUTE, 0)
+		if errors.Is(err, netlink.ErrDumpInterrupted) {
+			continue
 		}
+		for _, m := range msgs {
+			tell(m)
+		}
+		return err
 	}
-	return to, nil
 }

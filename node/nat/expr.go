@@ -113,13 +113,35 @@ func loadPort(first uint32) exprs {
 }
 
 func in(s *nftables.Set) exprs {
-	return exprs{&expr.Lookup{SourceRegister: reg(0), SetName: s.Name, SetID: s.ID}}
+	return exprs{&expr.Lookup{SourceRegister: reg(0), SetName: s.Name}}
+}
+
+func notIn(s *nftables.Set) exprs {
+	return exprs{&expr.Lookup{SourceRegister: reg(0), SetName: s.Name, Invert: true}}
+}
+
+// countsOver is "add @flows { saddr ct count over most }": the packet would be the
+// first of one connection too many.
+func countsOver(s *nftables.Set, most uint32) exprs {
+	return exprs{&expr.Dynset{
+		SrcRegKey: reg(0), SetName: s.Name, Operation: unix.NFT_DYNSET_OP_ADD,
+		Exprs: []expr.Any{&expr.Connlimit{Count: most, Flags: expr.NFT_CONNLIMIT_F_INV}},
+	}}
+}
+
+// arpSource loads "iifname . arp saddr ip".
+func arpSource() exprs {
+	const senderIP = 14 // in an ARP header for Ethernet and IPv4 (RFC 826)
+	return exprs{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg(0)},
+		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: senderIP, Len: 4, DestRegister: reg(unix.IFNAMSIZ / 4)},
+	}
 }
 
 // dnat leads the packet where the map says.
 func (f family) dnat(m *nftables.Set) exprs {
 	return exprs{
-		&expr.Lookup{SourceRegister: reg(0), DestRegister: reg(0), IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
+		&expr.Lookup{SourceRegister: reg(0), DestRegister: reg(0), IsDestRegSet: true, SetName: m.Name},
 		&expr.NAT{
 			Type: expr.NATTypeDestNAT, Family: uint32(f.number),
 			RegAddrMin: reg(0), RegProtoMin: reg(f.size / 4), Specified: true,
@@ -176,6 +198,8 @@ func conntrack(key expr.CtKey, bits uint32) exprs {
 func established() exprs {
 	return conntrack(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 }
+
+func isNew() exprs { return conntrack(expr.CtKeySTATE, expr.CtStateBitNEW) }
 
 func destinationTranslated() exprs {
 	const ipsDstNAT = 1 << 5 // enum ip_conntrack_status of linux/netfilter/nf_conntrack_common.h

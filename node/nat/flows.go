@@ -1,85 +1,279 @@
 package nat
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
+	"strconv"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// endFlows makes conntrack forget the connections which the forwards would
-// lead elsewhere, were they new: those through a forward that is gone, and UDP
-// to a port that was the host's own until now (a resolver asks from one port
-// for ever, and would never meet the guest).
+// endFlows makes conntrack forget the connections of guests that are gone, those
+// that the forwards would lead elsewhere, were they new, and UDP to a port that
+// was the host's own until now (a resolver asks from one port for ever, and would
+// never meet the guest).
 //
-// Reading conntrack takes tens of milliseconds even where it is empty, so it is
-// only done when the forwards of last time leave no other way. They are written
-// down after it was done: killed in between, the next Sync does it again.
-func endFlows(host *netlink.Handle, w Want, ws []inward) error {
-	b, err := os.ReadFile(lockPath)
-	if err != nil {
-		return fmt.Errorf("read the list of last forwards: %w", err)
+// The kernel goes through its whole table for each question, which takes
+// milliseconds where it is empty: it is only asked about what has changed.
+func endFlows(host *netlink.Handle, last, now Want, ws []inward) error {
+	qs, gone, err := questions(last, now, ws)
+	if err != nil || len(qs) == 0 {
+		return err
 	}
-	last, now := string(b), text(ws)
-	if last == now {
-		return nil
-	}
-	if stale(last, now, w) {
-		ff, err := newFlowFilter(host, ws)
-		if err == nil {
-			err = ff.end()
-		}
+	if few, err := fewFlows(); err != nil || few {
+		qs = []question{{}} // about all: one way through the table
 		if err != nil {
-			return fmt.Errorf("end the connections of former forwards: %w", err)
+			return err
 		}
 	}
-	// Not beside and renamed, for this is the file that is locked. What a kill
-	// leaves of the list differs from it, and the next Sync looks once too often.
-	if err := os.WriteFile(lockPath, []byte(now), 0o600); err != nil {
-		return fmt.Errorf("write the list of last forwards: %w", err)
+	ff, err := newFlowFilter(host, ws, gone)
+	if err != nil {
+		return err
+	}
+	var over []flow
+	for _, q := range qs {
+		more, err := q.answer(ff.matches)
+		if err != nil {
+			return fmt.Errorf("look for connections of former guests and forwards: %w", err)
+		}
+		over = append(over, more...)
+	}
+	if err := endAll(over); err != nil {
+		return fmt.Errorf("end connections of former guests and forwards: %w", err)
 	}
 	return nil
 }
 
-// stale says whether conntrack may know connections to forget, when the
-// forwards were last and are now.
-func stale(last, now string, w Want) bool {
-	alive := map[netip.Addr]bool{}
-	for _, g := range w.Guests {
-		for _, f := range families() {
-			alive[f.address(g.XID)] = true
-		}
-	}
-	before, after := lines(last), lines(now)
-	for line := range before {
-		_, to, _ := strings.Cut(line, " to ")
-		guest, err := netip.ParseAddrPort(to)
-		// A dead guest's connections are dead; the port's next owner sees to its UDP.
-		if !after[line] && (err != nil || alive[guest.Addr()]) {
-			return true
-		}
-	}
-	for line := range after {
-		if !before[line] && strings.HasPrefix(line, string(port.UDP)) {
-			return true
-		}
-	}
-	return false
+// question is what the kernel is asked for: zero fields are anything.
+type question struct {
+	family   byte
+	from, to netip.Addr // source of the first packet, and of the answers
+	proto    byte
+	port     uint16 // where the first packet went
 }
 
-func lines(text string) map[string]bool {
-	set := map[string]bool{}
-	for line := range strings.Lines(text) {
-		set[strings.TrimSuffix(line, "\n")] = true
+// questions are about what may have flows to forget, when the guests were last
+// and are now; gone are the addresses of those that are no more.
+func questions(last, now Want, ws []inward) (qs []question, gone map[netip.Addr]bool, err error) {
+	gone = map[netip.Addr]bool{}
+	alive := map[int]bool{}
+	for _, g := range now.Guests {
+		alive[g.XID] = true
 	}
-	return set
+	for _, g := range last.Guests {
+		if alive[g.XID] {
+			continue
+		}
+		for _, f := range families() {
+			a := f.address(g.XID)
+			gone[a] = true
+			qs = append(qs, question{family: f.number, from: a}, question{family: f.number, to: a})
+		}
+	}
+	before := map[inward]bool{}
+	for _, g := range last.Guests {
+		for _, fw := range g.Forwards {
+			for _, w := range resolve(g, fw) {
+				w.owner = ""
+				before[w] = true
+			}
+		}
+	}
+	ask := func(w inward) {
+		q := question{family: familyOf(w.to.Addr()).number, proto: protoNumber(w.proto), port: w.port}
+		if !slices.Contains(qs, q) {
+			qs = append(qs, q)
+		}
+	}
+	for _, w := range ws {
+		w.owner = ""
+		if !before[w] && w.proto == port.UDP {
+			ask(w)
+		}
+		delete(before, w)
+	}
+	for w := range before {
+		if !gone[w.to.Addr()] { // else all of it goes
+			ask(w)
+		}
+	}
+	return qs, gone, nil
+}
+
+// fewFlows says whether all can be looked at as fast as some.
+func fewFlows() (bool, error) {
+	text, err := get("/proc/sys/net/netfilter/nf_conntrack_count")
+	if err != nil {
+		return false, err
+	}
+	n, err := strconv.Atoi(text)
+	return n < 2000, err
+}
+
+// Attributes and flags of linux/netfilter/nfnetlink_conntrack.h.
+const (
+	ctaTupleOrig, ctaTupleReply, ctaID, ctaZone, ctaFilter = 1, 2, 12, 18, 25
+
+	ctaTupleIP, ctaTupleProto                       = 1, 2
+	ctaProtoNum, ctaProtoSrcPort, ctaProtoDstPort   = 1, 2, 3
+	ctaFilterOrig, ctaFilterReply                   = 1, 2
+	filterIPSrc, filterProtoNum, filterProtoDstPort = 1 << 0, 1 << 3, 1 << 5
+)
+
+// answer is every flow that the kernel names (CTA_FILTER, kernel 5.8) and that
+// matches.
+func (q question) answer(matches func(flow) bool) (flows []flow, err error) {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: q.family, Version: nl.NFNETLINK_V0})
+	var origFlags, replyFlags uint32
+	orig, reply := nested(ctaTupleOrig), nested(ctaTupleReply)
+	address := func(tuple *nl.RtAttr, a netip.Addr) {
+		tuple.AddRtAttr(ctaTupleIP|unix.NLA_F_NESTED, nil).AddRtAttr(tupleSrc(a), a.AsSlice())
+	}
+	if q.from.IsValid() {
+		origFlags |= filterIPSrc
+		address(orig, q.from)
+	}
+	if q.to.IsValid() {
+		replyFlags |= filterIPSrc
+		address(reply, q.to)
+	}
+	if q.proto != 0 {
+		origFlags |= filterProtoNum | filterProtoDstPort
+		p := orig.AddRtAttr(ctaTupleProto|unix.NLA_F_NESTED, nil)
+		p.AddRtAttr(ctaProtoNum, []byte{q.proto})
+		p.AddRtAttr(ctaProtoDstPort, bigEndian(q.port))
+	}
+	if origFlags|replyFlags != 0 {
+		f := nested(ctaFilter)
+		f.AddRtAttr(ctaFilterOrig, binary.NativeEndian.AppendUint32(nil, origFlags))
+		f.AddRtAttr(ctaFilterReply, binary.NativeEndian.AppendUint32(nil, replyFlags))
+		req.AddData(f)
+	}
+	if origFlags != 0 {
+		req.AddData(orig)
+	}
+	if replyFlags != 0 {
+		req.AddData(reply)
+	}
+	// A busy table never holds still: an answer that was torn lacks no more than
+	// connections of that moment, and those of the guests in question are no more.
+	err = req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(m []byte) bool {
+		if f, ok := parseFlow(m); ok && matches(f) {
+			flows = append(flows, f)
+		}
+		return true
+	})
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		err = nil
+	}
+	return flows, err
+}
+
+func nested(kind int) *nl.RtAttr { return nl.NewRtAttr(kind|unix.NLA_F_NESTED, nil) }
+
+// tupleSrc is the attribute of a source address (CTA_IP_V4_SRC, CTA_IP_V6_SRC).
+func tupleSrc(a netip.Addr) int {
+	if a.Is4() {
+		return 1
+	}
+	return 3
+}
+
+// flow is one connection that conntrack knows.
+type flow struct {
+	family       byte
+	orig         []byte // its tuple, as the kernel said it
+	id, zone     []byte
+	proto        byte
+	src, dst     netip.Addr
+	dport        uint16
+	answers      netip.Addr // source of what comes back
+	answersSport uint16
+}
+
+func parseFlow(m []byte) (f flow, ok bool) {
+	if len(m) < nl.SizeofNfgenmsg {
+		return f, false
+	}
+	f.family = m[0]
+	for kind, value := range attributes(m[nl.SizeofNfgenmsg:]) {
+		switch kind {
+		case ctaTupleOrig:
+			f.orig = value
+			f.proto, f.src, f.dst, _, f.dport = parseTuple(value)
+		case ctaTupleReply:
+			_, f.answers, _, f.answersSport, _ = parseTuple(value)
+		case ctaID:
+			f.id = value
+		case ctaZone:
+			f.zone = value
+		}
+	}
+	return f, f.dst.IsValid() && f.answers.IsValid()
+}
+
+func parseTuple(b []byte) (proto byte, src, dst netip.Addr, sport, dport uint16) {
+	for kind, value := range attributes(b) {
+		for inner, v := range attributes(value) {
+			switch {
+			case kind == ctaTupleIP && inner%2 == 1: // of IPv4 1 and 2, of IPv6 3 and 4
+				src, _ = netip.AddrFromSlice(v)
+			case kind == ctaTupleIP:
+				dst, _ = netip.AddrFromSlice(v)
+			case inner == ctaProtoNum && len(v) == 1:
+				proto = v[0]
+			case inner == ctaProtoSrcPort && len(v) == 2:
+				sport = binary.BigEndian.Uint16(v)
+			case inner == ctaProtoDstPort && len(v) == 2:
+				dport = binary.BigEndian.Uint16(v)
+			}
+		}
+	}
+	return proto, src, dst, sport, dport
+}
+
+// endAll makes the kernel forget flows, over one socket: there may be thousands.
+func endAll(flows []flow) error {
+	if len(flows) == 0 {
+		return nil
+	}
+	s, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	sockets := map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: s}}
+	for _, f := range flows {
+		if err := f.end(sockets); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end goes by the flow's id, so that it is no other which has taken its place.
+func (f flow) end(sockets map[int]*nl.SocketHandle) error {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
+	req.Sockets = sockets
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: f.family, Version: nl.NFNETLINK_V0})
+	req.AddData(nl.NewRtAttr(ctaTupleOrig|unix.NLA_F_NESTED, f.orig))
+	for kind, value := range map[int][]byte{ctaID: f.id, ctaZone: f.zone} {
+		if value != nil {
+			req.AddData(nl.NewRtAttr(kind, value))
+		}
+	}
+	if _, err := req.Execute(unix.NETLINK_NETFILTER, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
 }
 
 type flowKey struct {
@@ -93,11 +287,12 @@ type flowKey struct {
 type flowFilter struct {
 	forwards map[flowKey]netip.AddrPort
 	host     map[netip.Addr]bool
+	gone     map[netip.Addr]bool // addresses of guests
 	pools    [2]netip.Prefix
 }
 
-func newFlowFilter(host *netlink.Handle, ws []inward) (*flowFilter, error) {
-	ff := &flowFilter{forwards: map[flowKey]netip.AddrPort{}, host: map[netip.Addr]bool{}}
+func newFlowFilter(host *netlink.Handle, ws []inward, gone map[netip.Addr]bool) (*flowFilter, error) {
+	ff := &flowFilter{forwards: map[flowKey]netip.AddrPort{}, host: map[netip.Addr]bool{}, gone: gone}
 	for i, f := range families() {
 		ff.pools[i] = f.pool
 	}
@@ -116,62 +311,18 @@ func newFlowFilter(host *netlink.Handle, ws []inward) (*flowFilter, error) {
 	return ff, nil
 }
 
-// end makes conntrack forget the connections that match.
-func (ff *flowFilter) end() error {
-	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
-	if err != nil {
-		return err
+// matches says whether a connection is one to forget.
+func (ff *flowFilter) matches(f flow) bool {
+	if ff.gone[f.src] || ff.gone[f.answers] {
+		return true
 	}
-	defer h.Close()
-	all, err := whole(func() ([]*netlink.ConntrackFlow, error) {
-		return h.ConntrackTableList(netlink.ConntrackTable, netlink.InetFamily(unix.AF_UNSPEC))
-	})
-	if err != nil {
-		return err
-	}
-	for _, f := range families() {
-		if !slices.ContainsFunc(all, func(flow *netlink.ConntrackFlow) bool {
-			return flow.FamilyType == f.number && ff.MatchConntrackFlow(flow)
-		}) {
-			continue
-		}
-		if _, err := whole(func() (uint, error) {
-			return h.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(f.number), ff)
-		}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// whole asks again when the kernel's table changed while it was read. A busy
-// conntrack never holds still: the third answer is taken as it is, and lacks no
-// more than connections of that moment.
-func whole[T any](ask func() (T, error)) (answer T, err error) {
-	for range 3 {
-		if answer, err = ask(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return answer, err
-		}
-	}
-	return answer, nil
-}
-
-// MatchConntrackFlow says whether a connection is one to forget.
-func (ff *flowFilter) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	dst, ok1 := netip.AddrFromSlice(flow.Forward.DstIP)
-	from, ok2 := netip.AddrFromSlice(flow.Reverse.SrcIP)
-	if !ok1 || !ok2 {
-		return false
-	}
-	dst, from = dst.Unmap(), from.Unmap()
-	proto := flow.Forward.Protocol
-	to, forwarded := ff.forwards[flowKey{dst, dst.Is4(), proto, flow.Forward.DstPort}]
+	to, forwarded := ff.forwards[flowKey{f.dst, f.dst.Is4(), f.proto, f.dport}]
 	if !forwarded {
-		to, forwarded = ff.forwards[flowKey{netip.Addr{}, dst.Is4(), proto, flow.Forward.DstPort}]
+		to, forwarded = ff.forwards[flowKey{netip.Addr{}, f.dst.Is4(), f.proto, f.dport}]
 	}
-	if from != dst { // translated
-		ours := ff.pools[0].Contains(from) || ff.pools[1].Contains(from)
-		return ours && (!forwarded || to != netip.AddrPortFrom(from, flow.Reverse.SrcPort))
+	if f.answers != f.dst { // translated
+		ours := ff.pools[0].Contains(f.answers) || ff.pools[1].Contains(f.answers)
+		return ours && (!forwarded || to != netip.AddrPortFrom(f.answers, f.answersSport))
 	}
-	return forwarded && proto == protoNumber(port.UDP) && ff.host[dst]
+	return forwarded && f.proto == protoNumber(port.UDP) && ff.host[f.dst]
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/vsfleet/vsfleet/internal/port"
 )
@@ -108,11 +107,13 @@ func resolve(g Guest, fw port.Forward) []inward {
 	return ws
 }
 
-// text is what the lock file keeps: one line a forward.
-func text(ws []inward) string {
-	var b strings.Builder
-	for _, w := range ws {
-		fmt.Fprintln(&b, w)
+// resolveAll is inwards for guests whose forwards are known to be in order.
+func resolveAll(guests []Guest) []inward {
+	var all []inward
+	for _, g := range guests {
+		for _, fw := range g.Forwards {
+			all = append(all, resolve(g, fw)...)
+		}
 	}
-	return b.String()
+	return all
 }

@@ -3,6 +3,7 @@ package nat
 import (
 	"net/netip"
 
+	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
@@ -27,27 +28,27 @@ func Metadata() []netip.Prefix {
 // program that is refused learns it at once: cloud-init would wait for minutes.
 // Answers of a service pass, as Azure probes the health of what it balances from
 // the address of its wire server.
-func (t *table) withholdMetadata(fs []familySets) {
-	metadata := t.chain("metadata")
-	t.add(metadata, exprs{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg(0)}}, in(t.metadata), verdict(expr.VerdictAccept))
+func (l *layout) withholdMetadata(fs []familySets, allowed *nftables.Set) {
+	metadata := l.chain("metadata")
+	l.add(metadata, exprs{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg(0)}}, in(allowed), verdict(expr.VerdictAccept))
 	// What is served there and tells nothing of the host: resolvers of Azure,
 	// Google and AWS, and AWS's time.
 	for _, s := range []struct {
 		proto byte
 		port  uint16
 	}{{unix.IPPROTO_UDP, 53}, {unix.IPPROTO_TCP, 53}, {unix.IPPROTO_UDP, 123}} {
-		t.add(metadata, service(s.proto, s.port), verdict(expr.VerdictAccept))
+		l.add(metadata, service(s.proto, s.port), verdict(expr.VerdictAccept))
 	}
-	t.add(metadata, opensNoTCP(), verdict(expr.VerdictAccept))
-	t.add(metadata, reject())
+	l.add(metadata, opensNoTCP(), verdict(expr.VerdictAccept))
+	l.add(metadata, reject())
 
-	honest := t.chain("honest")
+	honest := l.chain("honest")
 	for _, f := range fs {
 		for _, p := range Metadata() {
 			if f.has(p.Addr()) {
-				t.add(honest, f.matches(), f.addrIn(f.dst, p), jump(metadata))
+				l.add(honest, f.matches(), f.addrIn(f.dst, p), jump(metadata))
 			}
 		}
 	}
-	t.add(honest, verdict(expr.VerdictAccept))
+	l.add(honest, verdict(expr.VerdictAccept))
 }

@@ -65,7 +65,7 @@ func Attach(ctx context.Context, netns *os.File, xid int) (err error) {
 	defer host.Close()
 
 	// The guard first: it drops what comes from a guest that it does not know.
-	undo, err := ensureTable()
+	undo, err := ensureTables()
 	if err != nil {
 		return err
 	}
@@ -150,31 +150,67 @@ func apply(ctx context.Context, want func(context.Context) (Want, error)) error 
 	if err != nil {
 		return err
 	}
+	ports, err := ephemeralPorts()
+	if err != nil {
+		return err
+	}
+	if err := refuseEphemeral(ws, ports); err != nil {
+		return err
+	}
 	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer host.Close()
-
-	// Veths go before the guard goes, which is with the last guest.
-	if err := removeOthers(host, w.Guests); err != nil {
-		return err
-	}
-	if len(w.Guests) == 0 {
-		if err := removeTable(); err != nil {
-			return err
-		}
-		return endFlows(host, w, ws)
-	}
-	t, err := newTable(w, ws)
+	last, err := readRecord()
 	if err != nil {
 		return err
 	}
-	if err := t.commit(); err != nil {
+	l, err := newLayout()
+	if err != nil {
 		return err
 	}
-	if err := enableForwarding(host); err != nil {
+	now, err := l.look(last, ports)
+	if err != nil {
 		return err
 	}
-	return endFlows(host, w, ws)
+
+	// Veths go before the guard goes, which is with the last guest.
+	if err := removeOthers(host, w.Guests, last.Want.Guests, now.recorded); err != nil {
+		return err
+	}
+	switch {
+	case len(w.Guests) > 0:
+		err = errors.Join(l.bring(now, last.Want, w, ports), enableForwarding(host))
+	case !now.empty:
+		err = removeTables()
+	}
+	if err != nil {
+		return err
+	}
+	if err := endFlows(host, last.Want, w, ws); err != nil {
+		return err
+	}
+	if last.Generation, err = now.next(); err != nil {
+		return err
+	}
+	last.Layout, last.Want = now.layout, w
+	return last.write()
+}
+
+// bring makes the tables what w needs, by as little as that takes.
+func (l *layout) bring(now sight, last, w Want, ports portRange) error {
+	all := func() error { return l.replace(w.elements(resolveAll(w.Guests), ports)) }
+	if now.elements == nil {
+		return all()
+	}
+	have, want := now.elements, w
+	if now.recorded { // of the other guests nothing changes
+		was := unlike(last, w)
+		have, want = was.elements(resolveAll(was.Guests), ports), unlike(w, last)
+	}
+	if l.alter(have, want.elements(resolveAll(want.Guests), ports)) == nil {
+		return nil
+	}
+	return all() // somebody changed them just now
 }

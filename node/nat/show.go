@@ -1,7 +1,6 @@
 package nat
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -9,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/port"
@@ -29,76 +27,17 @@ func Show(ctx context.Context) ([]Guest, error) {
 	return guests, nil
 }
 
-// Holds says whether the table does for these guests what Sync would have it do:
-// its rules are there, and so are the guests.
-func Holds(ctx context.Context, guests []Guest) (bool, error) {
-	if whole, err := rulesThere(); err != nil || !whole {
-		return false, err
-	}
-	shown, err := Show(ctx)
-	if err != nil {
-		return false, err
-	}
-	for _, g := range guests {
-		i := slices.IndexFunc(shown, func(s Guest) bool { return s.XID == g.XID })
-		if i < 0 || len(shown[i].Forwards) != len(g.Forwards) || shown[i].Metadata != g.Metadata {
-			return false, nil
-		}
-		for _, f := range g.Forwards {
-			if !slices.Contains(shown[i].Forwards, f) {
-				return false, nil
-			}
-		}
-	}
-	return true, nil
-}
-
-// rulesThere looks for a chain of ours that was emptied: each has rules.
-func rulesThere() (bool, error) {
-	conn, err := nftables.New(nftables.AsLasting())
-	if err != nil {
-		return false, err
-	}
-	defer conn.CloseLasting()
-	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return false, fmt.Errorf("list nftables chains: %w", err)
-	}
-	ours := 0
-	for _, c := range chains {
-		if c.Table.Name != tableName {
-			continue
-		}
-		ours++
-		rules, err := conn.GetRules(c.Table, c)
-		if err != nil {
-			return false, fmt.Errorf("read nftables chain %s: %w", c.Name, err)
-		}
-		if len(rules) == 0 {
-			return false, nil
-		}
-	}
-	return ours > 0, nil
-}
-
 func show() ([]Guest, error) {
-	if there, err := hasTable(); err != nil || !there {
-		return nil, err
-	}
-	conn, err := nftables.New(nftables.AsLasting())
+	l, err := newLayout()
 	if err != nil {
 		return nil, err
 	}
-	defer conn.CloseLasting()
-	sets, err := conn.GetSets(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
-	if err != nil {
+	if parts, err := partsOfTables(); err != nil || len(parts) == 0 {
 		return nil, err
 	}
-	elements := map[string][]nftables.SetElement{}
-	for _, s := range sets {
-		if elements[s.Name], err = conn.GetSetElements(s); err != nil {
-			return nil, err
-		}
+	elements, err := l.readElements()
+	if err != nil {
+		return nil, err
 	}
 	guests := map[int]*Guest{}
 	for _, f := range families() {
@@ -108,9 +47,7 @@ func show() ([]Guest, error) {
 			}
 			xid := xidOf(e.Key[unix.IFNAMSIZ:][:f.size])
 			guests[xid] = cmp.Or(guests[xid], &Guest{XID: xid, Name: e.Comment})
-			guests[xid].Metadata = slices.ContainsFunc(elements["metadata"], func(m nftables.SetElement) bool {
-				return bytes.Equal(m.Key, e.Key[:unix.IFNAMSIZ])
-			})
+			_, guests[xid].Metadata = elements["metadata"][string(e.Key[:unix.IFNAMSIZ])]
 		}
 		for name, keyed := range map[string]uint32{"any": 0, "at": f.size} {
 			for _, e := range elements[name+f.name] {

@@ -1,123 +1,206 @@
 package nat
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
+	"io/fs"
 	"strconv"
-	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// tableName names the one table of ours, of family inet.
+// tableName names the two tables of ours, of families inet and arp.
 const tableName = "vservers"
 
-// table is what the kernel's table shall be.
-type table struct {
-	conn  *nftables.Conn
-	table *nftables.Table
-	// metadata holds the devices of guests that may ask the cloud for metadata.
-	metadata *nftables.Set
+// layout is what the tables are without their elements: the same on every host,
+// but for the bound on connections.
+type layout struct {
+	inet, arp *nftables.Table
+	sets      []*nftables.Set
+	chains    []*nftables.Chain
+	rules     []*nftables.Rule
 }
 
-// newTable writes the transaction that replaces the table.
-func newTable(w Want, ws []inward) (*table, error) {
-	ports, err := ephemeralPorts()
+// familySets are the sets and maps of one family, which the rules ask.
+type familySets struct {
+	family
+	guests     *nftables.Set // device . address
+	neighbours *nftables.Set // device . address that it may call itself when it asks for the host's: of ARP, and link-local
+	reserved   *nftables.Set // daddr: not the host's own
+	localhost  *nftables.Set // l4proto . dport: forwards on localhost
+	any        *nftables.Set // l4proto . dport : guest . port
+	at         *nftables.Set // daddr . l4proto . dport : guest . port
+	flows      *nftables.Set // saddr: counts connections
+}
+
+func newLayout() (*layout, error) {
+	most, err := connectionsPerGuest()
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range ws {
-		if w.addr.IsLoopback() && ports.holds(w.port) {
-			return nil, fmt.Errorf("guest %s: port %d of localhost cannot be forwarded: it is one of %d to %d, from which connections take their source port (net.ipv4.ip_local_port_range): choose another",
-				w.owner, w.port, ports.first, ports.last)
-		}
+	l := &layout{
+		inet: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet},
+		arp:  &nftables.Table{Name: tableName, Family: nftables.TableFamilyARP},
 	}
-	t, err := noTable()
-	if err != nil {
-		return nil, err
-	}
-	t.conn.AddTable(t.table)
-	var fs []familySets
-	var ask []nftables.SetElement
-	for _, g := range w.Guests {
-		if g.Metadata {
-			ask = append(ask, nftables.SetElement{Key: ifname(deviceName(g.XID))})
-		}
-	}
-	if t.metadata, err = t.addSet("metadata", ask, nil, nftables.TypeIFName); err != nil {
-		return nil, fmt.Errorf("write table %s: %w", tableName, err)
-	}
+	metadata := l.set(l.inet, "metadata", nil, nftables.TypeIFName)
+	var all []familySets
 	for _, f := range families() {
-		s, err := t.addSets(f, w, ws, ports)
-		if err != nil {
-			return nil, fmt.Errorf("write table %s: %w", tableName, err)
+		proto, service := nftables.TypeInetProto, nftables.TypeInetService
+		target := []nftables.SetDatatype{f.kind, service}
+		s := familySets{
+			family:    f,
+			guests:    l.set(l.inet, "guests"+f.name, nil, nftables.TypeIFName, f.kind),
+			reserved:  l.set(l.inet, "reserved"+f.name, nil, f.kind),
+			localhost: l.set(l.inet, "localhost"+f.name, nil, proto, service),
+			any:       l.set(l.inet, "any"+f.name, target, proto, service),
+			at:        l.set(l.inet, "at"+f.name, target, f.kind, proto, service),
+			flows:     l.set(l.inet, "flows"+f.name, nil, f.kind),
 		}
-		fs = append(fs, s)
+		s.flows.Dynamic, s.flows.Size = true, 1<<16
+		table := l.inet
+		if f.size == 4 {
+			table = l.arp
+		}
+		s.neighbours = l.set(table, "neighbours"+f.name, nil, nftables.TypeIFName, f.kind)
+		all = append(all, s)
 	}
-	t.addRules(fs)
-	return t, nil
+	l.addRules(all, metadata, most)
+	return l, nil
 }
 
-// commit carries the transaction out: all of it or nothing.
-func (t *table) commit() error {
-	err := t.conn.Flush()
+// connectionsPerGuest is what a guest may have of the host's table of
+// connections: a sixteenth. There is one for all, and an entry may stay for five
+// days when a guest has seen to it that nobody ends the connection (TCP_REPAIR).
+func connectionsPerGuest() (uint32, error) {
+	const share, least, usual = 16, 1024, 4096
+	text, err := get("/proc/sys/net/netfilter/nf_conntrack_max")
+	if errors.Is(err, fs.ErrNotExist) {
+		return usual, nil // the first rule that asks for it brings the module
+	}
 	if err != nil {
-		err = fmt.Errorf("replace nftables table inet %s: %w", tableName, err)
+		return 0, err
 	}
-	return errors.Join(err, t.conn.CloseLasting())
-}
-
-// noTable writes the transaction that removes the table.
-func noTable() (*table, error) {
-	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(roomForAll))
+	most, err := strconv.ParseUint(text, 10, 32)
 	if err != nil {
-		return nil, fmt.Errorf("open nftables: %w", err)
+		return 0, fmt.Errorf("nf_conntrack_max: %w", err)
 	}
-	t := &table{conn: conn, table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
-	// Adding before deleting makes the deletion succeed whether or not the
-	// table was there.
-	conn.AddTable(t.table)
-	conn.DelTable(t.table)
-	return t, nil
+	return max(uint32(most)/share, least), nil
 }
 
-// ensureTable puts a table without guests where there is none.
-func ensureTable() (undo func() error, err error) {
-	if there, err := hasTable(); err != nil || there {
+// set adds a set, or with a target a map.
+func (l *layout) set(t *nftables.Table, name string, target []nftables.SetDatatype, key ...nftables.SetDatatype) *nftables.Set {
+	s := &nftables.Set{Table: t, Name: name, KeyType: key[0], IsMap: target != nil}
+	if len(key) > 1 {
+		s.Concatenation = true
+		s.KeyType = nftables.MustConcatSetType(key...)
+	}
+	if s.IsMap {
+		s.DataType = nftables.MustConcatSetType(target...)
+	}
+	l.sets = append(l.sets, s)
+	return s
+}
+
+func (l *layout) chain(name string) *nftables.Chain {
+	c := &nftables.Chain{Table: l.inet, Name: name}
+	l.chains = append(l.chains, c)
+	return c
+}
+
+func (l *layout) base(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority) *nftables.Chain {
+	accept := nftables.ChainPolicyAccept
+	c := l.chain(name)
+	c.Type, c.Hooknum, c.Priority, c.Policy = kind, hook, &priority, &accept
+	return c
+}
+
+func (l *layout) add(c *nftables.Chain, words ...exprs) {
+	l.rules = append(l.rules, &nftables.Rule{Table: c.Table, Chain: c, Exprs: rule(words...)})
+}
+
+// version tells layouts apart: two that have one are the same.
+func (l *layout) version() (string, error) {
+	b, err := json.Marshal([]any{l.sets, l.chains, l.rules})
+	if err != nil {
+		return "", fmt.Errorf("describe table %s: %w", tableName, err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8]), nil
+}
+
+// replace writes the tables anew, with these elements.
+func (l *layout) replace(elements elementSets) error {
+	return l.commit(func(conn *nftables.Conn) error {
+		l.remove(conn)
+		conn.AddTable(l.inet)
+		conn.AddTable(l.arp)
+		for _, s := range l.sets {
+			if err := conn.AddSet(s, nil); err != nil {
+				return err
+			}
+			if err := addElements(conn, s, elements[s.Name]); err != nil {
+				return err
+			}
+		}
+		for _, c := range l.chains {
+			conn.AddChain(c)
+		}
+		for _, r := range l.rules {
+			conn.AddRule(r)
+		}
+		return nil
+	})
+}
+
+// remove removes the tables. Adding them first makes it succeed whether or not
+// they were there.
+func (l *layout) remove(conn *nftables.Conn) {
+	for _, t := range []*nftables.Table{l.inet, l.arp} {
+		conn.AddTable(t)
+		conn.DelTable(t)
+	}
+}
+
+// ensureTables puts tables without guests where there are none.
+func ensureTables() (undo func() error, err error) {
+	parts, err := partsOfTables()
+	if err != nil || len(parts) > 0 {
 		return func() error { return nil }, err
 	}
-	t, err := newTable(Want{}, nil)
+	l, err := newLayout()
 	if err != nil {
 		return nil, err
 	}
-	return removeTable, t.commit()
+	return removeTables, l.replace(nil)
 }
 
-func removeTable() error {
-	t, err := noTable()
+func removeTables() error {
+	l, err := newLayout()
 	if err != nil {
 		return err
 	}
-	return t.commit()
+	return l.commit(func(conn *nftables.Conn) error { l.remove(conn); return nil })
 }
 
-func hasTable() (bool, error) {
-	conn, err := nftables.New()
+// commit carries out one transaction: all of it or nothing.
+func (l *layout) commit(write func(conn *nftables.Conn) error) error {
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(roomForAll))
 	if err != nil {
-		return false, fmt.Errorf("open nftables: %w", err)
+		return fmt.Errorf("open nftables: %w", err)
 	}
-	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err = write(conn); err == nil {
+		err = conn.Flush()
+	}
 	if err != nil {
-		return false, fmt.Errorf("list nftables tables: %w", err)
+		err = fmt.Errorf("write nftables table %s: %w", tableName, err)
 	}
-	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName }), nil
+	return errors.Join(err, conn.CloseLasting())
 }
 
 // roomForAll lets a transaction be as large as some ten thousand guests make it: it is
@@ -127,204 +210,85 @@ func roomForAll(c *netlink.Conn) error {
 	return errors.Join(c.SetWriteBuffer(most), c.SetReadBuffer(most))
 }
 
-// familySets are the sets and maps of one family, which the rules ask.
-type familySets struct {
-	family
-	guests    *nftables.Set // device . address
-	reserved  *nftables.Set // daddr: not the host's own
-	localhost *nftables.Set // l4proto . dport: forwards on localhost
-	any       *nftables.Set // l4proto . dport : guest . port
-	at        *nftables.Set // daddr . l4proto . dport : guest . port
-}
-
-func (t *table) addSets(f family, w Want, ws []inward, ephemeral portRange) (familySets, error) {
-	s := familySets{family: f}
-	var guests, reserved, localhost, anyAddr, at []nftables.SetElement
-	for _, g := range w.Guests {
-		key := concat(ifname(deviceName(g.XID)), f.address(g.XID).AsSlice())
-		guests = append(guests, nftables.SetElement{Key: key, Comment: g.Name})
-	}
-	for _, a := range w.Reserved {
-		if a = a.Unmap(); f.has(a) {
-			reserved = append(reserved, nftables.SetElement{Key: a.AsSlice()})
-		}
-	}
-	for _, w := range ws {
-		if !f.has(w.to.Addr()) {
-			continue
-		}
-		key := concat([]byte{protoNumber(w.proto)}, bigEndian(w.port))
-		to := concat(w.to.Addr().AsSlice(), bigEndian(w.to.Port()))
-		if w.addr.IsValid() {
-			at = append(at, nftables.SetElement{Key: concat(w.addr.AsSlice(), key), Val: to})
-		} else {
-			anyAddr = append(anyAddr, nftables.SetElement{Key: key, Val: to})
-		}
-		if (!w.addr.IsValid() || w.addr == f.loopback) && !ephemeral.holds(w.port) {
-			localhost = append(localhost, nftables.SetElement{Key: key})
-		}
-	}
-	proto, service := nftables.TypeInetProto, nftables.TypeInetService
-	var errs [5]error
-	s.guests, errs[0] = t.addSet("guests"+f.name, guests, nil, nftables.TypeIFName, f.kind)
-	s.reserved, errs[1] = t.addSet("reserved"+f.name, reserved, nil, f.kind)
-	s.localhost, errs[2] = t.addSet("localhost"+f.name, localhost, nil, proto, service)
-	target := []nftables.SetDatatype{f.kind, service}
-	s.any, errs[3] = t.addSet("any"+f.name, anyAddr, target, proto, service)
-	s.at, errs[4] = t.addSet("at"+f.name, at, target, f.kind, proto, service)
-	return s, errors.Join(errs[:]...)
-}
-
-// addSet adds a set, or with a target a map.
-func (t *table) addSet(name string, elements []nftables.SetElement, target []nftables.SetDatatype, key ...nftables.SetDatatype) (*nftables.Set, error) {
-	s := &nftables.Set{Table: t.table, Name: name, KeyType: key[0], IsMap: target != nil}
-	var err error
-	if len(key) > 1 {
-		s.Concatenation = true
-		if s.KeyType, err = nftables.ConcatSetType(key...); err != nil {
-			return nil, err
-		}
-	}
-	if s.IsMap {
-		if s.DataType, err = nftables.ConcatSetType(target...); err != nil {
-			return nil, err
-		}
-	}
-	if err := t.conn.AddSet(s, nil); err != nil {
-		return nil, err
-	}
-	// One netlink attribute holds all elements of a message, and no more than 64 KiB.
-	for some := range slices.Chunk(elements, 256) {
-		if err := t.conn.SetAddElements(s, some); err != nil {
-			return nil, err
-		}
-	}
-	return s, nil
-}
-
-func (t *table) addRules(fs []familySets) {
+func (l *layout) addRules(fs []familySets, metadata *nftables.Set, most uint32) {
 	filter, nat := nftables.ChainTypeFilter, nftables.ChainTypeNAT
 	// Before conntrack (-200), so that nothing of a forger's is remembered.
-	const raw, afterNAT = -300, 110
+	const raw, afterConntrack, afterNAT = -300, -150, 110
 
-	t.withholdMetadata(fs)
-	source := t.chain("source")
+	l.withholdMetadata(fs, metadata)
+	source := l.chain("source")
 	for _, f := range fs {
 		// A guest is root of its namespace and may route 127.0.0.0/8 to the host,
 		// where others (kube-proxy, docker) may have turned route_localnet on.
-		t.add(source, f.matches(), f.addrIn(f.dst, f.local), verdict(expr.VerdictDrop))
+		l.add(source, f.matches(), f.addrIn(f.dst, f.local), verdict(expr.VerdictDrop))
 		if f.size == 16 {
 			// Linux takes a packet for an address of lo on any device; only ::1
 			// itself is out of reach.
-			t.add(source, f.matches(), f.addrIn(f.dst, localhosts6), verdict(expr.VerdictDrop))
+			l.add(source, f.matches(), f.addrIn(f.dst, localhosts6), verdict(expr.VerdictDrop))
 		}
-		t.add(source, f.matches(), f.deviceAndSource(expr.MetaKeyIIFNAME), in(f.guests), exprs{&expr.Verdict{Kind: expr.VerdictGoto, Chain: "honest"}})
+		l.add(source, f.matches(), f.deviceAndSource(expr.MetaKeyIIFNAME), in(f.guests), exprs{&expr.Verdict{Kind: expr.VerdictGoto, Chain: "honest"}})
 		if f.size == 16 {
-			// Neighbour discovery may come from eth0's link-local address; router
-			// advertisements and redirects may not come at all.
-			linkLocal := netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfe, 0x80}), 10)
-			t.add(source, f.matches(), f.addrIn(f.src, linkLocal), icmp(unix.IPPROTO_ICMPV6, 135, 136), verdict(expr.VerdictAccept))
+			// Neighbour discovery may come from eth0's link-local address, and no other:
+			// the host remembers whoever asks. Router advertisements and redirects may
+			// not come at all.
+			l.add(source, f.matches(), f.deviceAndSource(expr.MetaKeyIIFNAME), in(f.neighbours), icmp(unix.IPPROTO_ICMPV6, 135, 136), verdict(expr.VerdictAccept))
 		}
 	}
-	t.add(source, verdict(expr.VerdictDrop))
-	guard := t.base("guard", filter, nftables.ChainHookPrerouting, raw)
-	t.add(guard, fromGuest(), jump(source))
+	l.add(source, verdict(expr.VerdictDrop))
+	guard := l.base("guard", filter, nftables.ChainHookPrerouting, raw)
+	l.add(guard, fromGuest(), jump(source))
 
-	forwards := t.chain("forwards")
+	bound := l.base("bound", filter, nftables.ChainHookPrerouting, afterConntrack)
 	for _, f := range fs {
-		t.add(forwards, f.matches(), exprs{f.load(f.dst, reg(0))}, in(f.reserved), verdict(expr.VerdictReturn))
+		l.add(bound, fromGuest(), isNew(), f.matches(), exprs{f.load(f.src, reg(0))}, countsOver(f.flows, most), verdict(expr.VerdictDrop))
+	}
+	// Of ARP too the host remembers whoever asks. (Its hooks have numbers of their own: 0 is input.)
+	arp := l.base("input", filter, nftables.ChainHookRef(0), 0)
+	arp.Table = l.arp
+	for _, f := range fs {
+		if f.size == 4 {
+			l.add(arp, fromGuest(), arpSource(), notIn(f.neighbours), verdict(expr.VerdictDrop))
+		}
+	}
+
+	forwards := l.chain("forwards")
+	for _, f := range fs {
+		l.add(forwards, f.matches(), exprs{f.load(f.dst, reg(0))}, in(f.reserved), verdict(expr.VerdictReturn))
 		// Loopback is the host's only when chain output has seen to it; 127.x.y.1
 		// are guests' that share the host's network.
-		t.add(forwards, f.matches(), f.addrIn(f.dst, f.local), f.addrNot(f.src, f.gateway), verdict(expr.VerdictReturn))
+		l.add(forwards, f.matches(), f.addrIn(f.dst, f.local), f.addrNot(f.src, f.gateway), verdict(expr.VerdictReturn))
 	}
 	for _, f := range fs {
-		t.add(forwards, f.matches(), exprs{f.load(f.dst, reg(0))}, loadPort(f.size/4), f.dnat(f.at))
-		t.add(forwards, f.matches(), loadPort(0), f.dnat(f.any))
+		l.add(forwards, f.matches(), exprs{f.load(f.dst, reg(0))}, loadPort(f.size/4), f.dnat(f.at))
+		l.add(forwards, f.matches(), loadPort(0), f.dnat(f.any))
 	}
-	prerouting := t.base("prerouting", nat, nftables.ChainHookPrerouting, -100)
-	t.add(prerouting, ofHost(), jump(forwards))
-	translate := t.base("translate", nat, nftables.ChainHookOutput, -100)
-	t.add(translate, ofHost(), jump(forwards))
+	prerouting := l.base("prerouting", nat, nftables.ChainHookPrerouting, -100)
+	l.add(prerouting, ofHost(), jump(forwards))
+	translate := l.base("translate", nat, nftables.ChainHookOutput, -100)
+	l.add(translate, ofHost(), jump(forwards))
 
-	forward := t.base("forward", filter, nftables.ChainHookForward, 0)
-	t.add(forward, toGuest(), established(), verdict(expr.VerdictAccept))
-	t.add(forward, toGuest(), destinationTranslated(), verdict(expr.VerdictAccept))
-	t.add(forward, toGuest(), reject())
+	forward := l.base("forward", filter, nftables.ChainHookForward, 0)
+	l.add(forward, toGuest(), established(), verdict(expr.VerdictAccept))
+	l.add(forward, toGuest(), destinationTranslated(), verdict(expr.VerdictAccept))
+	l.add(forward, toGuest(), reject())
 
-	postrouting := t.base("postrouting", nat, nftables.ChainHookPostrouting, 100)
-	t.add(postrouting, fromGuest(), toElsewhere(), masquerade())
+	postrouting := l.base("postrouting", nat, nftables.ChainHookPostrouting, 100)
+	l.add(postrouting, fromGuest(), toElsewhere(), masquerade())
 	// A guest that comes back to itself must not see its own address as a stranger's.
 	for _, f := range fs {
-		t.add(postrouting, f.matches(), f.deviceAndSource(expr.MetaKeyOIFNAME), in(f.guests), masquerade())
+		l.add(postrouting, f.matches(), f.deviceAndSource(expr.MetaKeyOIFNAME), in(f.guests), masquerade())
 	}
 
-	output := t.base("output", filter, nftables.ChainHookOutput, raw)
-	input := t.base("input", filter, nftables.ChainHookInput, afterNAT)
+	output := l.base("output", filter, nftables.ChainHookOutput, raw)
+	input := l.base("input", filter, nftables.ChainHookInput, afterNAT)
 	for _, f := range fs {
-		t.add(output, f.matches(), f.addrIs(f.src, f.loopback), f.addrIs(f.dst, f.loopback),
+		l.add(output, f.matches(), f.addrIs(f.src, f.loopback), f.addrIs(f.dst, f.loopback),
 			loadPort(0), in(f.localhost), f.setSource(f.gateway))
-		t.add(input, fromGuest(), f.matches(), f.addrIs(f.src, f.loopback), f.addrIs(f.dst, f.gateway),
+		l.add(input, fromGuest(), f.matches(), f.addrIs(f.src, f.loopback), f.addrIs(f.dst, f.gateway),
 			f.setDest(f.loopback))
 	}
 	// A guest on the way to itself goes out of the device it came in by. It must
 	// not be told that it gets there without the host.
-	t.add(output, toGuest(), icmp(unix.IPPROTO_ICMP, 5, 5), verdict(expr.VerdictDrop))
-	t.add(output, toGuest(), icmp(unix.IPPROTO_ICMPV6, 137, 137), verdict(expr.VerdictDrop))
-}
-
-func (t *table) chain(name string) *nftables.Chain {
-	return t.conn.AddChain(&nftables.Chain{Table: t.table, Name: name})
-}
-
-func (t *table) base(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority) *nftables.Chain {
-	accept := nftables.ChainPolicyAccept
-	return t.conn.AddChain(&nftables.Chain{
-		Table: t.table, Name: name, Type: kind, Hooknum: hook, Priority: &priority, Policy: &accept,
-	})
-}
-
-func (t *table) add(c *nftables.Chain, words ...exprs) {
-	t.conn.AddRule(&nftables.Rule{Table: t.table, Chain: c, Exprs: rule(words...)})
-}
-
-// concat puts the parts of a key one behind another, each filled up to a register.
-func concat(parts ...[]byte) []byte {
-	var key []byte
-	for _, p := range parts {
-		key = append(key, p...)
-		key = append(key, make([]byte, (4-len(p)%4)%4)...)
-	}
-	return key
-}
-
-func bigEndian(n uint16) []byte { return []byte{byte(n >> 8), byte(n)} }
-
-func protoNumber(p port.Proto) byte {
-	if p == port.UDP {
-		return unix.IPPROTO_UDP
-	}
-	return unix.IPPROTO_TCP
-}
-
-type portRange struct{ first, last uint16 }
-
-func (r portRange) holds(p uint16) bool { return r.first <= p && p <= r.last }
-
-// ephemeralPorts are those that a socket may get without asking for one.
-func ephemeralPorts() (portRange, error) {
-	const path = "/proc/sys/net/ipv4/ip_local_port_range"
-	s, err := get(path)
-	if err != nil {
-		return portRange{}, err
-	}
-	fields := strings.Fields(s)
-	if len(fields) != 2 {
-		return portRange{}, fmt.Errorf("%s holds %q, want two ports", path, s)
-	}
-	first, err1 := strconv.ParseUint(fields[0], 10, 16)
-	last, err2 := strconv.ParseUint(fields[1], 10, 16)
-	if err := errors.Join(err1, err2); err != nil {
-		return portRange{}, fmt.Errorf("%s: %w", path, err)
-	}
-	return portRange{uint16(first), uint16(last)}, nil
+	l.add(output, toGuest(), icmp(unix.IPPROTO_ICMP, 5, 5), verdict(expr.VerdictDrop))
+	l.add(output, toGuest(), icmp(unix.IPPROTO_ICMPV6, 137, 137), verdict(expr.VerdictDrop))
 }

@@ -105,11 +105,27 @@ func uplinkMTU(host *netlink.Handle) (int, error) {
 	return mtu, nil
 }
 
-// removeOthers removes the veths of all but these guests.
-func removeOthers(host *netlink.Handle, guests []Guest) error {
+// removeOthers removes the veths of all but these guests. Of those that the last
+// Sync knew, it is known which are too many; else all devices are looked at.
+func removeOthers(host *netlink.Handle, guests, last []Guest, known bool) error {
 	wanted := map[string]bool{}
 	for _, g := range guests {
 		wanted[deviceName(g.XID)] = true
+	}
+	if known {
+		for _, g := range last {
+			if wanted[deviceName(g.XID)] {
+				continue
+			}
+			l, err := findLink(host, deviceName(g.XID))
+			if err == nil && l != nil && ours(l) {
+				err = deleteLink(host, l)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	links, err := again(host.LinkList)
 	if err != nil {
