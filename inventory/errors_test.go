@@ -101,7 +101,7 @@ func TestErrors(t *testing.T) {
 		{"an unknown key", "hosts:\n  a: {adress: 192.0.2.1}\n", []string{
 			`fleet.yml:2:7: unknown key "adress" (did you mean "address"?)`}},
 		{"an unknown key like no other", "images: {deb: {method: template, args: [-t, x], zzz: 1}}\n", []string{
-			`fleet.yml:1:49: unknown key "zzz" (known here: args, files, method, packages)`}},
+			`fleet.yml:1:49: unknown key "zzz" (known here: args, build_on, digest, files, method, packages)`}},
 		{"an unknown key at the top", "host: {}\n", []string{
 			`fleet.yml:1:1: unknown key "host" (did you mean "hosts"?)`}},
 		{"a key in capitals", "Hosts: {}\n", []string{
@@ -217,6 +217,10 @@ func TestErrors(t *testing.T) {
 			`fleet.yml:2:3: image "deb" does not say which archive (as in args: [-t, /srv/box.tar.zst])`}},
 		{"packages for a template", "images:\n  deb: {method: template, args: [-t, x], packages: [nginx]}\n", []string{
 			`fleet.yml:2:53: image "deb" is a template, which takes no packages (put them into the archive, or use debootstrap)`}},
+		{"a digest that is none", "images:\n  deb: {method: template, args: [-t, /srv/box.tar], digest: sha256:12}\n", []string{
+			`fleet.yml:2:61: digest "sha256:12": want sha256: and 64 hexadecimal digits (vsfleet image list -o json shows it)`}},
+		{"an unknown builder", "hosts: {h1: {}}\nimages:\n  deb: {method: template, args: [-t, /srv/box.tar], build_on: h2}\n", []string{
+			`fleet.yml:3:63: no host or group matches "h2" (did you mean "h1"?)`}},
 
 		// Guests.
 		{"a guest's name", base + "  _www: {on: h1, image: deb}\n", []string{

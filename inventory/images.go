@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -11,7 +12,8 @@ var methods = []string{"debootstrap", "template"}
 // image reads one entry of images.
 func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 	image := &Image{Name: k.value, Pos: k.pos}
-	var method text
+	var method, digest text
+	var buildOn []text
 	var args, packages []text
 	var files []*fileSpec
 	given := d.fields("image "+k.value, v, "a mapping, as {method: debootstrap, args: [-d, bookworm]}", []key{
@@ -19,6 +21,8 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 		{"args", d.texts(&args, "a list of the method's arguments, as [-d, bookworm]")},
 		{"packages", d.texts(&packages, "a list of packages, as [openssh-server]")},
 		{"files", d.files(&files)},
+		{"digest", d.text(&digest, "an image's ID, as vsfleet image list -o json shows it")},
+		{"build_on", d.patterns(&buildOn)},
 	})
 	if err := checkName(k.value, maxName); err != nil {
 		d.add(k.pos, "", "image %v", err)
@@ -33,7 +37,13 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 	} else if err := oneOf("method", method.value, methods); method.ok() && err != nil {
 		d.failed(method.pos, err)
 	}
-	image.Method = method.value
+	if digest.ok() && !isDigest(digest.value) {
+		d.add(digest.pos, "vsfleet image list -o json shows it", "digest %q: want sha256: and 64 hexadecimal digits", digest.value)
+	}
+	image.Method, image.Digest = method.value, digest.value
+	if buildOn != nil {
+		b.buildOn[image] = buildOn
+	}
 	for _, arg := range args {
 		image.Args = append(image.Args, arg.value)
 	}
@@ -56,6 +66,29 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 	}
 	b.inv.images[image.Name] = image
 	b.inv.Images = append(b.inv.Images, image)
+}
+
+func isDigest(s string) bool {
+	hex, ok := strings.CutPrefix(s, "sha256:")
+	return ok && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == ""
+}
+
+// resolveImages finds the hosts that may build images.
+func (b *builder) resolveImages() {
+	for _, image := range b.inv.Images {
+		for _, pattern := range b.buildOn[image] {
+			set, err := b.inv.hosts.match(pattern.value)
+			if err != nil {
+				b.failed(pattern.pos, err)
+				continue
+			}
+			for _, h := range b.inv.hosts.pick(set) {
+				if !slices.Contains(image.Builders, h) {
+					image.Builders = append(image.Builders, h)
+				}
+			}
+		}
+	}
 }
 
 // imageArgs looks for what the method cannot do without, and what it cannot do.

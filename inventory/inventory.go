@@ -66,7 +66,9 @@ type Image struct {
 	Name           string
 	Method         string // "debootstrap" or "template"
 	Args, Packages []string
-	Files          []File // put into it after the method, by path
+	Files          []File  // put into it after the method, by path
+	Digest         string  // its ID, "sha256:…", where only this very one will do
+	Builders       []*Host // that may build it; nil: any
 	Pos            Position
 }
 
@@ -173,6 +175,7 @@ type builder struct {
 	placed  [][]placed // for each of inv.Hosts, its guests
 
 	contents map[string]fileContent // of the files that guests and images are given
+	buildOn  map[*Image][]text
 }
 
 func newBuilder() *builder {
@@ -180,6 +183,7 @@ func newBuilder() *builder {
 		inv:     Inventory{hosts: universe{index: map[string]int{}}, images: map[string]*Image{}},
 		groupAt: map[string]*groupSpec{},
 		guestAt: map[string]*guestSpec{},
+		buildOn: map[*Image][]text{},
 	}
 	b.inv.hosts.guess = b.didYouMean
 	return b
@@ -225,6 +229,7 @@ func (b *builder) clash(prefix string) func(key string, first, second Position) 
 // build resolves what the files said.
 func (b *builder) build() (*Inventory, error) {
 	b.resolveHosts()
+	b.resolveImages()
 	b.resolveGuests()
 	b.validate()
 	if err := b.err(); err != nil {

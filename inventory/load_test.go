@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -378,4 +379,26 @@ hosts:
 		got = append(got, h.Name+" "+h.SSH.HostKeyAlias+" "+h.SSH.Jump)
 	}
 	diff(t, got, []string{"gate gate.example.net ", "web1 web1.example.net gate", "web2 web2.example.net gate", "db db.fra gate"})
+}
+
+func TestWhereAnImageComesFrom(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("0a", 32)
+	inv, err := load(t, `
+hosts: {"web[1:3]": {}, build: {}}
+images:
+  any: {method: template, args: [-t, /srv/box.tar]}
+  one: {method: template, args: [-t, /srv/box.tar], digest: "`+digest+`", build_on: [build, "web[2:3]", web3]}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if image := inv.Image("any"); image.Digest != "" || image.Builders != nil {
+		t.Errorf("%+v", image)
+	}
+	var names []string
+	for _, h := range inv.Image("one").Builders {
+		names = append(names, h.Name)
+	}
+	diff(t, names, []string{"build", "web2", "web3"})
+	diff(t, inv.Image("one").Digest, digest)
 }

@@ -56,6 +56,9 @@ func (h *Host) State(ctx context.Context) (api.State, error) {
 	if err != nil {
 		return api.State{}, err
 	}
+	if info.FreeBytes, err = h.Images.Free(); err != nil {
+		return api.State{}, err
+	}
 	st := api.State{Host: info}
 	if err := h.Guests.Clean(ctx); err != nil {
 		return st, err

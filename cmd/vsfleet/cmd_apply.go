@@ -85,6 +85,9 @@ func (a *app) report(ctx context.Context, report *rollout.Report, diff bool) err
 	}
 	a.sayForeign(report)
 	if !a.quiet {
+		for _, note := range report.Notes {
+			say(view.Clean(note))
+		}
 		if nothing(report) {
 			fmt.Fprintln(a.stderr, "nothing to change")
 		}

@@ -86,5 +86,5 @@ func (a *app) printPlans(report *rollout.Report, diff bool) error {
 		}
 		plans = append(plans, p)
 	}
-	return view.Plan(a.stdout, a.output, plans)
+	return view.Plan(a.stdout, a.output, plans, report.Notes)
 }

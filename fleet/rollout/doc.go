@@ -6,8 +6,8 @@
 //
 // Every host is connected and asked for its state, and its plan is made by
 // [Make], which is pure. An image that a host lacks comes from any host of the
-// run that has it; if none has, the first that needs it builds it, once for
-// the fleet, and the others get it as a stream through the controller, where
+// inventory that has it; if none has, one that needs it builds it, once for the
+// fleet, and the others get it as a stream through the controller, where
 // it is kept in a file without a name until the run ends: each target reads at
 // its own pace and a slow or dead one is nobody else's matter. Then each host
 // gets its steps in one request, or in several where one guest takes over what

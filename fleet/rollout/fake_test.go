@@ -52,9 +52,19 @@ func newFleet(t *testing.T, names ...string) *fakeFleet {
 
 // has gives a host an image.
 func (h *fakeHost) has(image *inventory.Image) *fakeHost {
-	sum := sha256.Sum256([]byte(image.Name + content))
+	return h.hold(image, image.Name+content+h.variant)
+}
+
+// idOf is the ID of the image that a host of that variant builds.
+func idOf(image *inventory.Image, variant string) string {
+	sum := sha256.Sum256([]byte(image.Name + content + variant))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func (h *fakeHost) hold(image *inventory.Image, text string) *fakeHost {
+	sum := sha256.Sum256([]byte(text))
 	id := "sha256:" + hex.EncodeToString(sum[:])
-	h.images[id] = image.Name + content
+	h.images[id] = text
 	h.state.Images = append(h.state.Images, api.Image{ID: id, Spec: Spec(image), Key: Spec(image).Key()})
 	return h
 }
@@ -101,6 +111,7 @@ type fakeHost struct {
 	before      func(step string) // called before each step
 	importLimit int               // bytes that an import takes before it fails
 	stall       chan struct{}     // an import that reads nothing until this is closed
+	variant     string            // what it builds differs by this from what others build
 	exportLimit int               // bytes that an export gives before it fails
 	log         []string          // the steps that were taken
 	requests    int               // of Apply
@@ -315,7 +326,7 @@ func (h *fakeHost) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.W
 		defer h.mu.Unlock()
 		h.log = append(h.log, command)
 		name, _, _ := strings.Cut(string(text), "the root")
-		h.has(images(name))
+		h.hold(images(name), string(text))
 		return 0, nil
 	}
 	return 2, fmt.Errorf("unknown command %q", args)

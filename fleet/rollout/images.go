@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,158 +11,359 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/internal/nodeset"
+	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
+
+// need is an image as the inventory wants it.
+type need struct {
+	spec     api.ImageSpec
+	digest   string // the ID, where only that one will do
+	builders []*inventory.Host
+}
+
+func needOf(image *inventory.Image) need {
+	return need{Spec(image), image.Digest, image.Builders}
+}
+
+// key tells needs apart.
+func (n need) key() string { return n.spec.Key() + n.digest }
+
+// fits reports whether an image will do.
+func (n need) fits(image api.Image) bool {
+	if n.digest != "" {
+		return image.ID == n.digest
+	}
+	return image.Key == n.spec.Key()
+}
+
+// choose is the ID of an image that will do and that the host has, or "". A
+// guest keeps the one that it has, if that will do.
+func (n need) choose(have []api.Image, now *api.GuestState) string {
+	id := ""
+	for _, image := range have { // newest first
+		switch {
+		case !n.fits(image):
+		case now != nil && now.Image == image.ID:
+			return image.ID
+		case id == "":
+			id = image.ID
+		}
+	}
+	return id
+}
 
 // missing is an image that hosts of the run lack. What was built on one
 // architecture is none for another.
 type missing struct {
-	spec  api.ImageSpec
-	key   string
-	arch  string
-	first *host   // has it, or builds it if it can
-	build bool    // nobody has it
-	lack  []*host // all that need it and do not have it, the first too if it builds
+	need
+	arch     string
+	holders  []*host                  // have it, all the same one
+	builders []*host                  // may build it, if nobody has it, in that order
+	lack     []*host                  // all that need it and do not have it
+	steps    map[*host]*api.ImageSpec // of those that have a step for it, the step's
 
-	// ready is closed when the rest is set: the stream may still grow.
+	// ready is closed when the rest is set: whoever has it may still hand it out.
 	ready  chan struct{}
 	source *host // has it now
 	id     string
 	err    error
-	stream *spool // nil if only the source lacks it
+	copies copies
 }
 
 // sources decides where missing images come from, and puts the steps for it
 // before the others of each host.
-func (r *run) sources() []*missing {
+func (r *run) sources(ctx context.Context) []*missing {
 	var images []*missing
 	hosts := r.reached()
 	for _, h := range hosts {
-		for _, spec := range h.Plan.images {
-			key := spec.Key()
+		for _, n := range h.Plan.images {
 			arch := h.State.Host.Arch
-			i := slices.IndexFunc(images, func(m *missing) bool { return m.key == key && m.arch == arch })
+			i := slices.IndexFunc(images, func(m *missing) bool { return m.key() == n.key() && m.arch == arch })
 			if i < 0 {
 				i = len(images)
-				images = append(images, &missing{spec: spec, key: key, arch: arch, ready: make(chan struct{})})
+				images = append(images, &missing{
+					need: n, arch: arch, steps: map[*host]*api.ImageSpec{}, ready: make(chan struct{}), copies: newCopies(),
+				})
 			}
 			images[i].lack = append(images[i].lack, h)
 		}
 	}
 	builds := map[*host]int{}
 	for _, m := range images {
-		for _, h := range hosts {
-			if id := choose(h.State.Images, m.spec, nil); id != "" && h.State.Host.Arch == m.arch {
-				m.first, m.id = h, id
-				break
+		if m.hold(hosts); m.id == "" {
+			m.hold(r.outside(ctx))
+		}
+		if m.id == "" {
+			m.builders = m.able(hosts, builds)
+			if len(m.builders) > 0 {
+				builds[m.builders[0]]++
 			}
 		}
-		if m.first == nil {
-			// Several missing images are built by several hosts at once.
-			m.build, m.first = true, slices.MinFunc(m.builders(), func(a, b *host) int { return builds[a] - builds[b] })
-			builds[m.first]++
-		}
-		for _, h := range m.lack {
-			spec := m.spec
-			step := api.Step{Kind: api.StepImport, Name: spec.Name, Image: &spec, Why: m.first.Host + " has it"}
-			switch {
-			case h == m.first:
-				step.Kind, step.Why = api.StepBuildImage, "no host of this run has it"
-			case m.build:
-				step.Why = m.first.Host + " builds it"
-			}
-			h.Plan.prepend(step)
-		}
+		m.plan()
 	}
 	return images
 }
 
-// builders are the hosts that can build the image as far as is known. If none
-// can, all: the host that tries says what it lacks.
-func (m *missing) builders() []*host {
-	var able []*host
-	for _, h := range m.lack {
-		if slices.Contains(h.State.Host.Methods, m.spec.Method) {
-			able = append(able, h)
+// hold notes the hosts that have the image. Where they have different ones of
+// one spec, that one is taken which most of them have: a single host that claims
+// to have it does not supply the others.
+func (m *missing) hold(hosts []*host) {
+	have := map[string][]*host{}
+	for _, h := range hosts {
+		if h.State.Host.Arch != m.arch {
+			continue
+		}
+		if id := m.choose(h.State.Images, nil); id != "" {
+			have[id] = append(have[id], h)
+			if len(have[id]) > len(m.holders) {
+				m.id, m.holders = id, have[id]
+			}
 		}
 	}
-	if able == nil {
-		return m.lack
+}
+
+// buildSpace is what a host should have free to be asked first to build.
+const buildSpace = 2 << 30
+
+// able are the hosts that can build the image as far as is known, those with
+// space and with fewer images to build first. If none can, all: the host that
+// tries says what it lacks.
+func (m *missing) able(reached []*host, builds map[*host]int) []*host {
+	among := m.lack
+	if m.need.builders != nil {
+		among = slices.DeleteFunc(slices.Clone(reached), func(h *host) bool {
+			return !slices.Contains(m.need.builders, h.from) || h.State.Host.Arch != m.arch
+		})
 	}
+	able := slices.DeleteFunc(slices.Clone(among), func(h *host) bool { return !slices.Contains(h.State.Host.Methods, m.spec.Method) })
+	if len(able) == 0 {
+		able = slices.Clone(among)
+	}
+	slices.SortStableFunc(able, func(a, b *host) int {
+		return cmp.Or(cmp.Compare(b.space(), a.space()), cmp.Compare(builds[a], builds[b]))
+	})
 	return able
 }
 
-func (p *Plan) prepend(s api.Step) {
-	p.Steps = slices.Insert(p.Steps, 0, s)
-	for i := range p.cuts {
-		p.cuts[i]++
+// space ranks hosts by what they have free: all that have enough are equal.
+func (h *host) space() int64 {
+	if free := h.State.Host.FreeBytes; free > 0 {
+		return min(free, buildSpace)
+	}
+	return buildSpace // it did not say
+}
+
+// plan puts the image's steps before the others of each host.
+func (m *missing) plan() {
+	copied := ""
+	switch {
+	case m.id != "":
+		copied = fmt.Sprintf("%s has it (%s)", m.holders[0].Host, short(m.id))
+	case len(m.builders) > 0:
+		copied = m.builders[0].Host + " builds it"
+		why := "no host has it"
+		if m.digest != "" {
+			why += ", and it has to become " + short(m.digest)
+		}
+		m.step(m.builders[0], api.StepBuildImage, why)
+	default:
+		m.err = fmt.Errorf("image %s: none of the hosts that may build it (build_on) is among those of this run: take one of them into -l", m.spec.Name)
+		copied = "it cannot be built"
+		for _, h := range m.lack {
+			for guest, key := range h.Plan.waits {
+				if key == m.key() {
+					h.Plan.refuse(guest, m.err)
+				}
+			}
+			slices.SortFunc(h.Plan.Refused, func(a, b Refusal) int { return strings.Compare(a.Guest, b.Guest) })
+		}
+	}
+	for _, h := range m.lack {
+		if m.steps[h] == nil {
+			m.step(h, api.StepImport, copied)
+		}
 	}
 }
 
-// step is the index of the host's step that gets the image.
-func (m *missing) step(h *host) int {
-	return slices.IndexFunc(h.Plan.Steps, func(s api.Step) bool { return s.Image != nil && s.Image.Key() == m.key })
+// step gives a host a step for the image.
+func (m *missing) step(h *host, kind api.StepKind, why string) {
+	spec := m.spec
+	m.steps[h] = &spec
+	h.Plan.Steps = slices.Insert(h.Plan.Steps, 0, api.Step{Kind: kind, Name: spec.Name, Image: &spec, Why: why})
+	for i := range h.Plan.cuts {
+		h.Plan.cuts[i]++
+	}
 }
 
-// provide builds an image, if nobody has it, and streams it to where the
-// other hosts read it.
+// index is that of the host's step for the image, or -1.
+func (m *missing) index(h *host) int {
+	return slices.IndexFunc(h.Plan.Steps, func(s api.Step) bool { return s.Image != nil && s.Image == m.steps[h] })
+}
+
+// differing says which images are not the same on all hosts of the run, though
+// they were made from the same spec. Which of them is the right one nobody can
+// tell but a person, who names it in the inventory.
+func (r *run) differing() []string {
+	type group struct {
+		name string
+		ids  []string            // in the order of the hosts
+		have map[string][]string // hosts by ID
+	}
+	var groups []*group
+	byKey := map[string]*group{}
+	for _, h := range r.reached() {
+		for _, use := range h.Plan.uses {
+			key := use.key() + h.State.Host.Arch
+			g := byKey[key]
+			if g == nil {
+				g = &group{name: use.spec.Name, have: map[string][]string{}}
+				byKey[key] = g
+				groups = append(groups, g)
+			}
+			if g.have[use.id] == nil {
+				g.ids = append(g.ids, use.id)
+			}
+			g.have[use.id] = append(g.have[use.id], h.Host)
+		}
+	}
+	var list []string
+	for _, g := range groups {
+		if len(g.ids) < 2 {
+			continue
+		}
+		var parts []string
+		for _, id := range g.ids {
+			verb := "have"
+			if len(g.have[id]) == 1 {
+				verb = "has"
+			}
+			parts = append(parts, fmt.Sprintf("%s %s %s", nodeset.Fold(g.have[id]), verb, id))
+		}
+		list = append(list, fmt.Sprintf("image %s differs: %s; name the right one in the inventory: images: {%s: {digest: …}}", g.name, strings.Join(parts, ", "), g.name))
+	}
+	return list
+}
+
+// outside asks the hosts of the inventory that are not in the run what they
+// have, once: an image that is built anew beside them would be another one.
+func (r *run) outside(ctx context.Context) []*host {
+	if r.asked {
+		return r.others
+	}
+	r.asked = true
+	for _, h := range r.inventory {
+		if !slices.ContainsFunc(r.hosts, func(of *host) bool { return of.from == h }) {
+			r.others = append(r.others, newHost(h))
+		}
+	}
+	r.each(ctx, r.others, func(ctx context.Context, h *host) {
+		within, cancel := fanout.Within(ctx, r.Timeout)
+		defer cancel()
+		if h.node, h.Err = r.Connect(within, h.from); h.Err == nil {
+			h.State, h.Err = h.node.State(within)
+		}
+	})
+	return slices.DeleteFunc(slices.Clone(r.others), func(h *host) bool { return h.node == nil || h.Err != nil })
+}
+
+// provide has an image built, if nobody has it, and hands it to the hosts that
+// lack it.
 func (r *run) provide(ctx context.Context, m *missing) {
-	m.source = m.first
-	if m.build {
+	if m.err == nil && m.id == "" {
 		m.err = r.buildSomewhere(ctx, m)
 	}
-	h := m.source
-	if m.err == nil && slices.ContainsFunc(m.lack, func(l *host) bool { return l != h }) {
-		m.stream, m.err = newSpool()
+	if len(m.holders) > 0 {
+		m.source = m.holders[0]
 	}
 	close(m.ready)
-	if m.stream == nil {
-		return
-	}
-	h.exports <- struct{}{}
-	err := vsnode(ctx, h, nil, m.stream, "image", "export", m.id)
-	<-h.exports
-	if err != nil {
-		err = fmt.Errorf("export from %s: %w", h.Host, err)
-	}
-	m.stream.finish(err)
-}
-
-func (m *missing) close() {
-	if m.stream != nil {
-		m.stream.close()
+	if m.err == nil && slices.ContainsFunc(m.lack, func(h *host) bool { return h != m.source }) {
+		r.export(ctx, m)
 	}
 }
 
-// buildSomewhere has the first host build an image. Where that is lost, or lacks
-// what another may have (the tool, the archive), the next one takes over.
-func (r *run) buildSomewhere(ctx context.Context, m *missing) (err error) {
-	hosts := slices.DeleteFunc(slices.Clone(m.builders()), func(h *host) bool { return h == m.first })
-	for _, h := range append([]*host{m.first}, hosts...) {
+// mostBuilders is how many hosts are asked to build one image: what fails on
+// three for whatever reason fails on all. Hosts that lack a tool or an archive
+// do not count, for they fail at once.
+const mostBuilders = 3
+
+// buildSomewhere has one of the hosts build the image: where it fails, the next
+// one. Why it failed on the others is said once.
+func (r *run) buildSomewhere(ctx context.Context, m *missing) error {
+	var failed []*host
+	var why []error
+	tries := 0
+	for _, h := range m.builders {
 		result := r.build(ctx, h, m)
 		if result.Image != nil {
-			m.source, m.id = h, result.Image.ID
+			m.id, m.holders = result.Image.ID, []*host{h}
+			if m.digest != "" && m.id != m.digest {
+				err := fmt.Errorf("image %s: %s built %s, and the inventory wants %s: give it that digest, or bring a host that has the other",
+					m.spec.Name, h.Host, m.id, m.digest)
+				if k := m.index(h); k >= 0 {
+					h.Results[k].Outcome, h.Results[k].Error = api.Failed, err.Error()
+				}
+				return err
+			}
+			for i, f := range failed {
+				r.watch(Event{Host: f.Host, Step: r.imageStep(f, m), Message: fmt.Sprintf("%sit failed here, and %s built it: %v", api.Warning, h.Host, why[i])})
+				if k := m.index(f); k >= 0 && !slices.Contains(m.lack, f) && f.lost() == nil {
+					f.Results[k] = api.StepResult{Outcome: api.Unchanged} // it needs none itself
+				}
+			}
 			return nil
 		}
-		if err == nil || !result.Elsewhere {
-			err = fmt.Errorf("image %s: build on %s: %s", m.spec.Name, h.Host, result.Error)
+		failed, why = append(failed, h), append(why, errors.New(result.Error))
+		if ctx.Err() != nil {
+			break
 		}
-		if ctx.Err() != nil || !result.Elsewhere && h.lost() == nil {
-			return err
+		if !result.Elsewhere && h.lost() == nil {
+			if tries++; tries == mostBuilders {
+				break
+			}
+		}
+	}
+	var parts []string
+	for i, h := range failed {
+		same := []string{h.Host}
+		for k := range failed {
+			if k != i && why[k].Error() == why[i].Error() {
+				same = append(same, failed[k].Host)
+			}
+		}
+		if part := fmt.Sprintf("on %s: %v", nodeset.Fold(same), why[i]); !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
+	}
+	err := fmt.Errorf("image %s: build %s", m.spec.Name, strings.Join(parts, "; "))
+	for _, h := range failed { // all say the same, which is then said once
+		if k := m.index(h); k >= 0 && h.Results[k].Outcome == api.Failed && h.lost() == nil {
+			h.Results[k].Error = err.Error()
 		}
 	}
 	return err
 }
 
+// imageStep is the step of a host that an event of the image's is about.
+func (r *run) imageStep(h *host, m *missing) *api.Step {
+	if k := m.index(h); k >= 0 {
+		return &h.Plan.Steps[k]
+	}
+	return &api.Step{Kind: api.StepBuildImage, Name: m.spec.Name, Image: &m.spec}
+}
+
 // build has a host build an image, which is what comes of its step for it.
 func (r *run) build(ctx context.Context, h *host, m *missing) api.StepResult {
-	i := m.step(h)
-	step := api.Step{Kind: api.StepBuildImage, Name: m.spec.Name, Image: &m.spec, Why: h.Plan.Steps[i].Why}
+	step := api.Step{Kind: api.StepBuildImage, Name: m.spec.Name, Image: &m.spec, Why: r.imageStep(h, m).Why}
 	result := r.ask(ctx, h, []api.Step{step})[0]
 	if result.Image == nil && (result.Outcome == api.Changed || result.Outcome == api.Unchanged) {
 		result = api.StepResult{Outcome: api.Failed, Error: "vsnode does not say which image it is"}
 	}
-	h.Results[i] = result
+	if k := m.index(h); k >= 0 {
+		h.Results[k] = result
+	}
 	return result
 }
 
@@ -171,11 +373,14 @@ func (r *run) fetch(ctx context.Context, h *host, images []*missing) (lost map[s
 	lost = map[string]error{}
 	for _, m := range images {
 		if !slices.Contains(m.lack, h) {
+			if m.steps[h] != nil { // it builds it for others
+				<-m.ready
+			}
 			continue
 		}
 		err := r.get(ctx, h, m)
 		for i, s := range h.Plan.Steps {
-			if h.Plan.waits[s.Name] != m.key || s.Kind == api.StepImport || s.Kind == api.StepBuildImage {
+			if h.Plan.waits[s.Name] != m.key() || s.Kind == api.StepImport || s.Kind == api.StepBuildImage {
 				continue
 			}
 			if err != nil {
@@ -190,7 +395,7 @@ func (r *run) fetch(ctx context.Context, h *host, images []*missing) (lost map[s
 
 // get waits for an image and imports it.
 func (r *run) get(ctx context.Context, h *host, m *missing) error {
-	step := m.step(h)
+	step := m.index(h)
 	<-m.ready // soon, too, if ctx ends: the source hears of it
 	err := m.err
 	switch {
@@ -208,16 +413,11 @@ func (r *run) get(ctx context.Context, h *host, m *missing) error {
 		return err
 	}
 	begun := time.Now()
-	progress := func(done int64) {
-		r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Message: fmt.Sprintf("%d MiB from %s", done>>20, m.source.Host)})
-	}
-	err = vsnode(ctx, h, m.stream.reader(ctx, progress), io.Discard, "image", "import", "--id", m.id)
-	if broken := m.stream.broken(); err != nil && broken != nil {
-		err = broken // what the importing end makes of half a stream says nothing
+	if err = r.take(ctx, h, m, step); err != nil {
+		err = fmt.Errorf("image %s: %w", m.spec.Name, err)
 	}
 	result := api.StepResult{Outcome: api.Changed, Took: time.Since(begun)}
 	if err != nil {
-		err = fmt.Errorf("image %s: %w", m.spec.Name, err)
 		result.Outcome, result.Error = api.Failed, err.Error()
 	}
 	h.Results[step] = result

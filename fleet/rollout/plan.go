@@ -24,10 +24,19 @@ type Plan struct {
 	// the host does not have it yet.
 	waits map[string]string
 	// images are the missing ones by key, in the order of the guests.
-	images []api.ImageSpec
+	images []need
+	// uses are the images that its guests have or will have, as far as the host
+	// has them.
+	uses []use
 	// cuts are the indices of Steps before which all earlier ones must be
 	// done: a guest takes over what another one gives up.
 	cuts []int
+}
+
+// use is an image that a guest has or will have.
+type use struct {
+	need
+	id string
 }
 
 // Refusal is why a guest is not planned.
@@ -83,7 +92,7 @@ func Make(host *inventory.Host, state api.State, files api.FilesAnswer, images f
 			p.refuse(want.Name, err)
 			continue
 		}
-		spec := Spec(image)
+		wants := needOf(image)
 		var now *api.GuestState
 		if there {
 			now = &state.Guests[i]
@@ -95,8 +104,10 @@ func Make(host *inventory.Host, state api.State, files api.FilesAnswer, images f
 				p.Unread[want.Name] = now.Unread
 			}
 		}
-		if g.Image = choose(state.Images, spec, now); g.Image == "" {
-			p.await(want.Name, spec)
+		if g.Image = wants.choose(state.Images, now); g.Image == "" {
+			p.await(want.Name, wants)
+		} else if !slices.ContainsFunc(p.uses, func(u use) bool { return u.id == g.Image && u.key() == wants.key() }) {
+			p.uses = append(p.uses, use{wants, g.Image})
 		}
 		if now == nil {
 			steps := provide(create(g, want.State), want, nil, false)
@@ -107,7 +118,7 @@ func Make(host *inventory.Host, state api.State, files api.FilesAnswer, images f
 		if have.Problem != "" && len(want.Files) > 0 {
 			p.refuse(want.Name, errors.New("its files: "+have.Problem))
 		}
-		steps := provide(alter(g, spec, *now, state, want.State), want, &have, now.Status == api.Running)
+		steps := provide(alter(g, wants.spec, *now, state, want.State), want, &have, now.Status == api.Running)
 		if len(steps) > 0 {
 			changes = append(changes, change{name: want.Name, old: now.Guest, runs: now.Runs, new: g, steps: steps})
 		}
@@ -135,29 +146,12 @@ func (p *Plan) refuse(guest string, err error) {
 	p.Refused = append(p.Refused, Refusal{guest, err})
 }
 
-func (p *Plan) await(guest string, spec api.ImageSpec) {
-	key := spec.Key()
+func (p *Plan) await(guest string, image need) {
+	key := image.key()
 	p.waits[guest] = key
-	if !slices.ContainsFunc(p.images, func(s api.ImageSpec) bool { return s.Key() == key }) {
-		p.images = append(p.images, spec)
+	if !slices.ContainsFunc(p.images, func(n need) bool { return n.key() == key }) {
+		p.images = append(p.images, image)
 	}
-}
-
-// choose is the ID of an image of that spec which the host has, or "". An
-// image that was built twice from one spec is as good as its twin, so a guest
-// keeps the one that it has.
-func choose(have []api.Image, spec api.ImageSpec, now *api.GuestState) string {
-	key, id := spec.Key(), ""
-	for _, image := range have { // newest first
-		switch {
-		case image.Key != key:
-		case now != nil && now.Image == image.ID:
-			return image.ID
-		case id == "":
-			id = image.ID
-		}
-	}
-	return id
 }
 
 // resolve is the configuration of a guest as this host is to have it.

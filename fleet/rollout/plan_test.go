@@ -373,8 +373,8 @@ func written(p Plan) []string {
 		if s.Guest != nil {
 			image = " " + s.Guest.Image
 			if key, waits := p.waits[s.Name]; waits {
-				j := slices.IndexFunc(p.images, func(spec api.ImageSpec) bool { return spec.Key() == key })
-				image = " (" + p.images[j].Name + ")"
+				j := slices.IndexFunc(p.images, func(n need) bool { return n.key() == key })
+				image = " (" + p.images[j].spec.Name + ")"
 			}
 		}
 		list = append(list, fmt.Sprintf("%s %s%s: %s", s.Kind, s.Name, image, s.Why))

@@ -73,6 +73,7 @@ const (
 type Report struct {
 	Run   string // its id, which the hosts heard as well
 	Hosts []HostReport
+	Notes []string // of what differs between hosts and no step makes equal
 	Took  time.Duration
 }
 
@@ -97,6 +98,11 @@ type run struct {
 	reason string // "apply"; empty: nothing is changed
 	hosts  []*host
 	begun  time.Time
+
+	inventory []*inventory.Host // all, also those that are not in the run
+	asked     bool              // for what those have
+	others    []*host
+	notes     []string
 }
 
 // host is one host of a run.
@@ -127,17 +133,21 @@ func (f *Fleet) start(reason string, hosts []*inventory.Host) *run {
 	rand.Read(b[:]) // never fails (crypto/rand)
 	r.id = r.begun.UTC().Format("20060102T150405Z-") + hex.EncodeToString(b[:])
 	for _, h := range hosts {
-		r.hosts = append(r.hosts, &host{
-			HostReport: HostReport{Host: h.Name, Address: h.Address}, from: h,
-			exports: make(chan struct{}, exportsAtOnce),
-		})
+		r.hosts = append(r.hosts, newHost(h))
 	}
 	return r
 }
 
+func newHost(h *inventory.Host) *host {
+	return &host{
+		HostReport: HostReport{Host: h.Name, Address: h.Address}, from: h,
+		exports: make(chan struct{}, exportsAtOnce),
+	}
+}
+
 // report ends the run.
 func (r *run) report() *Report {
-	rep := &Report{Run: r.id, Took: time.Since(r.begun)}
+	rep := &Report{Run: r.id, Notes: r.notes, Took: time.Since(r.begun)}
 	for _, h := range r.hosts {
 		rep.Hosts = append(rep.Hosts, h.HostReport)
 	}
@@ -148,7 +158,7 @@ func (r *run) report() *Report {
 // nothing: the results are there.
 func (r *run) close() {
 	var group sync.WaitGroup
-	for _, h := range r.hosts {
+	for _, h := range append(r.others, r.hosts...) {
 		if h.node != nil {
 			group.Go(func() { h.node.Close() })
 		}
@@ -229,6 +239,7 @@ func (r *run) reached() []*host {
 func (f *Fleet) Plan(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) *Report {
 	r := f.start("", hosts)
 	defer r.close()
+	r.inventory = inv.Hosts
 	r.planned(ctx, inv.Image)
 	return r.report()
 }
@@ -254,13 +265,15 @@ func (r *run) plan(ctx context.Context, image func(string) *inventory.Image) []*
 	for _, h := range r.reached() {
 		h.Plan = Make(h.from, h.State, h.Files, image)
 	}
-	return r.sources()
+	r.notes = r.differing()
+	return r.sources(ctx)
 }
 
 // Apply makes the hosts as the inventory says.
 func (f *Fleet) Apply(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) *Report {
 	r := f.start("apply", hosts)
 	defer r.close()
+	r.inventory = inv.Hosts
 	r.carryOut(ctx, r.plan(ctx, inv.Image))
 	return r.report()
 }
@@ -272,7 +285,7 @@ func (r *run) carryOut(ctx context.Context, images []*missing) {
 	}
 	var group sync.WaitGroup
 	for _, m := range images {
-		defer m.close()
+		defer m.copies.close()
 		group.Go(func() { r.provide(ctx, m) })
 	}
 	// Hosts that wait for images come last, so that they hold no place in
@@ -393,19 +406,28 @@ func (h *host) class(ctx context.Context) Class {
 
 // Problems are the reasons why a host failed: the host's own, guests that it
 // cannot have, steps that failed, images that it did not get because they
-// failed elsewhere. Other steps were skipped for the sake of one of these.
+// failed elsewhere. Other steps were skipped for the sake of one of these. What
+// is the same of several is said once.
 func (h *HostReport) Problems() []error {
 	var list []error
+	said := map[string]bool{} // 11 steps of one lost answer are one problem
+	add := func(key string, err error) {
+		if !said[key] {
+			said[key] = true
+			list = append(list, err)
+		}
+	}
 	if h.Err != nil {
-		list = append(list, h.Err)
+		add(h.Err.Error(), h.Err)
 	}
 	for _, refused := range h.Plan.Refused {
 		list = append(list, fmt.Errorf("guest %s: %w", refused.Guest, refused.Err))
+		said[refused.Err.Error()] = true
 	}
 	for i, result := range h.Results {
 		missed := result.Outcome == api.Skipped && h.Plan.Steps[i].Kind == api.StepImport && h.Err == nil
 		if result.Outcome == api.Failed || missed {
-			list = append(list, errors.New(result.Error))
+			add(result.Error, errors.New(result.Error))
 		}
 	}
 	return list

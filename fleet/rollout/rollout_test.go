@@ -56,7 +56,7 @@ func TestAnImageThatAHostHasIsNotBuiltAgain(t *testing.T) {
 			t.Errorf("%s built it", name)
 		}
 	}
-	if s := r.Hosts[0].Plan.Steps[0]; s.Kind != api.StepImport || s.Why != "lab3 has it" {
+	if s := r.Hosts[0].Plan.Steps[0]; s.Kind != api.StepImport || s.Why != "lab3 has it (f165b1ae7e0a)" {
 		t.Errorf("lab1 begins with %s: %s", s.Kind, s.Why)
 	}
 }
@@ -180,15 +180,17 @@ func TestFaultsStayWhereTheyAre(t *testing.T) {
 		{
 			"an image that cannot be built is missed by its guests only",
 			func(f *fakeFleet) {
-				f.hosts["lab1"].failStep = "image.build bookworm"
+				for _, h := range f.hosts {
+					h.failStep = "image.build bookworm"
+				}
 				f.inv.Hosts[1].Guests = append(f.inv.Hosts[1].Guests, www(named("x", 121), func(g *inventory.Guest) { g.Image = "trixie" }))
 			},
 			"lab1 failed, lab2 failed, lab3 failed",
 			[]string{
 				"image.build trixie changed",
-				"image.import bookworm skipped: image bookworm: build on lab1: image.build bookworm: it does not work",
-				"guest.create www skipped: image bookworm: build on lab1: image.build bookworm: it does not work",
-				"guest.start www skipped: image bookworm: build on lab1: image.build bookworm: it does not work",
+				"image.import bookworm failed: image bookworm: build on lab[1-3]: image.build bookworm: it does not work",
+				"guest.create www skipped: image bookworm: build on lab[1-3]: image.build bookworm: it does not work",
+				"guest.start www skipped: image bookworm: build on lab[1-3]: image.build bookworm: it does not work",
 				"guest.create x changed",
 				"guest.start x changed",
 			},
@@ -371,5 +373,19 @@ func TestHostsAreReachedSoManyAtOnce(t *testing.T) {
 	}
 	if len(told) != len(names) {
 		t.Errorf("the end of %d hosts was told of, want %d", len(told), len(names))
+	}
+}
+
+// A guest of eleven steps, a lost answer: one line.
+func TestOneLostAnswerIsOneProblem(t *testing.T) {
+	f := newFleet(t, "lab1")
+	h := f.inv.Hosts[0]
+	for i := range 11 {
+		h.Guests = append(h.Guests, www(named(fmt.Sprint("g", i), 200+i)))
+	}
+	f.hosts["lab1"].has(bookworm).dieAt = "guest.start g5"
+	r := f.apply(within(t))
+	if got := r.Hosts[0].Problems(); len(got) != 2 || !strings.Contains(got[1].Error(), "the host gave no answer") {
+		t.Errorf("%d problems: %v", len(got), got)
 	}
 }

@@ -35,6 +35,13 @@ func newSpool() (*spool, error) {
 	return s, nil
 }
 
+// brokenSpool is one that could not be made.
+func brokenSpool(err error) *spool {
+	s := &spool{closed: true, err: err}
+	s.grown = sync.NewCond(&s.mu)
+	return s
+}
+
 // Write appends for all readers.
 func (s *spool) Write(b []byte) (int, error) {
 	s.mu.Lock()
@@ -66,7 +73,12 @@ func (s *spool) broken() error {
 	return s.err
 }
 
-func (s *spool) close() error { return s.file.Close() }
+func (s *spool) close() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
+}
 
 // reader reads it from the beginning until it is finished, or ctx ends.
 func (s *spool) reader(ctx context.Context, progress func(done int64)) io.Reader {

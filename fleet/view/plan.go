@@ -41,8 +41,14 @@ type PlanRecord struct {
 //	  + build image bookworm: no host has it
 //	  ~ restart guest www: its image changed
 //	2 to add, 2 to change, 0 to remove on 2 hosts; 5 hosts are as they should be
-func Plan(o Output, f Format, plans []HostPlan) error {
-	return Write(o, f, planRecords(plans), func(w io.Writer) error { return o.writePlan(w, plans) })
+//
+// notes are of what differs between hosts and no step makes equal.
+func Plan(o Output, f Format, plans []HostPlan, notes []string) error {
+	records := planRecords(plans)
+	for _, note := range notes {
+		records = append(records, PlanRecord{Why: note, Outcome: Outcome{Status: Differs}})
+	}
+	return Write(o, f, records, func(w io.Writer) error { return o.writePlan(w, plans, notes) })
 }
 
 func planRecords(plans []HostPlan) []PlanRecord {
@@ -65,7 +71,7 @@ func planRecords(plans []HostPlan) []PlanRecord {
 	return records
 }
 
-func (o Output) writePlan(w io.Writer, plans []HostPlan) error {
+func (o Output) writePlan(w io.Writer, plans []HostPlan, notes []string) error {
 	out := bufio.NewWriter(w)
 	var order []string // of different plans
 	hosts := map[string][]string{}
@@ -102,12 +108,17 @@ func (o Output) writePlan(w io.Writer, plans []HostPlan) error {
 	for _, steps := range order {
 		fmt.Fprintf(out, "%s\n%s", o.paint(bold, Clean(nodeset.Fold(hosts[steps]))), steps)
 	}
+	for _, note := range notes {
+		fmt.Fprintln(out, o.paint(yellow, Clean(note)))
+	}
 	var parts []string
 	if changing > 0 {
 		parts = append(parts, fmt.Sprintf("%d to add, %d to change, %d to remove on %s",
 			marks["+"], marks["~"], marks["-"], count(changing, "host")))
 	}
 	switch {
+	case same > 0 && len(notes) > 0:
+		parts = append(parts, "no steps for "+count(same, "host"))
 	case same == 1:
 		parts = append(parts, "1 host is as it should be")
 	case same > 1:

@@ -19,6 +19,7 @@ const (
 	Failed      Class = "failed"
 	Unreachable Class = "unreachable"
 	Skipped     Class = "skipped" // the run was stopped before its turn
+	Differs     Class = "differs" // of what hosts have, and no step makes equal
 	Planned     Class = "planned" // of a step: plan says what would be done
 )
 
@@ -88,12 +89,21 @@ func Errors(o Output, results []Result) error {
 	}
 	var groups []*group
 	byKey := map[string]*group{}
+	times := map[string]int{} // that each text is there, to the letter
+	for _, r := range results {
+		if r.Err != nil {
+			times[r.Err.Error()]++
+		}
+	}
 	for _, r := range results {
 		if r.Err == nil {
 			continue
 		}
 		text := r.Err.Error()
-		common := withoutName(withoutName(text, r.Host, "HOST"), r.Address, "ADDRESS")
+		common := text // what all say names somebody else, or one of them rightly
+		if times[text] == 1 {
+			common = withoutName(withoutName(text, r.Host, "HOST"), r.Address, "ADDRESS")
+		}
 		key := string(r.Class) + "\x00" + common
 		g := byKey[key]
 		if g == nil {

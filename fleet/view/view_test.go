@@ -222,11 +222,14 @@ func plans() []HostPlan {
 }
 
 func TestPlan(t *testing.T) {
-	golden(t, "plan", func(w io.Writer) error { return Plan(Plain(w), AsTable, plans()) })
-	golden(t, "plan-colour", func(w io.Writer) error { return Plan(inColour(w), AsTable, plans()) })
-	golden(t, "plan-csv", func(w io.Writer) error { return Plan(Plain(w), AsCSV, plans()) })
+	golden(t, "plan", func(w io.Writer) error { return Plan(Plain(w), AsTable, plans(), nil) })
+	golden(t, "plan-colour", func(w io.Writer) error { return Plan(inColour(w), AsTable, plans(), nil) })
+	golden(t, "plan-csv", func(w io.Writer) error { return Plan(Plain(w), AsCSV, plans(), []string{"image bookworm differs"}) })
+	golden(t, "plan-differs", func(w io.Writer) error {
+		return Plan(Plain(w), AsTable, []HostPlan{{Host: "a"}, {Host: "b"}}, []string{"image bookworm differs: a has sha256:1, b has sha256:2"})
+	})
 	golden(t, "plan-nothing", func(w io.Writer) error {
-		return Plan(Plain(w), AsTable, []HostPlan{{Host: "a"}})
+		return Plan(Plain(w), AsTable, []HostPlan{{Host: "a"}}, nil)
 	})
 }
 
@@ -246,6 +249,9 @@ func TestRecap(t *testing.T) {
 		Result{Host: "db2", Address: "192.0.2.10", Class: Unreachable, Err: errors.New("connect to db2 (192.0.2.10:22): connection refused")},
 		Result{Host: "db1x", Class: Failed, Err: errors.Join(errors.New("guest db1: one"), errors.New("guest two: \x1b[2J"))},
 		Result{Host: "db3", Class: Skipped},
+		// What all say of one of them, to the letter, is one line.
+		Result{Host: "lab1", Class: Failed, Err: errors.New("image bookworm: build on lab1: no space left on device")},
+		Result{Host: "lab2", Class: Failed, Err: errors.New("image bookworm: build on lab1: no space left on device")},
 	)
 	golden(t, "recap", func(w io.Writer) error { return Recap(Plain(w), results) })
 	golden(t, "recap-colour", func(w io.Writer) error { return Recap(inColour(w), results[480:]) })
@@ -290,7 +296,7 @@ func TestDiff(t *testing.T) {
 	text := Diff(files, have)
 	var out bytes.Buffer
 	o := Output{Writer: &out}
-	if err := Plan(o, AsTable, []HostPlan{{Host: "web1", Steps: []api.Step{{Kind: api.StepFiles, Name: "www", Why: "/etc/motd: content"}}, Diffs: []string{text}}}); err != nil {
+	if err := Plan(o, AsTable, []HostPlan{{Host: "web1", Steps: []api.Step{{Kind: api.StepFiles, Name: "www", Why: "/etc/motd: content"}}, Diffs: []string{text}}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	want := `web1

@@ -213,6 +213,7 @@ type Host struct {
 	BootID      string   `json:"bootID"`
 	CPUs        int      `json:"cpus"`
 	MemoryBytes int64    `json:"memoryBytes"`
+	FreeBytes   int64    `json:"freeBytes"`   // for guests and images; 0: unknown
 	Controllers []string `json:"controllers"` // of cgroup v2
 	Methods     []string `json:"methods"`     // of ImageSpec that it has the tools for
 	Version     string   `json:"version"`     // of vsnode

@@ -276,8 +276,13 @@ func TestFullDiskLeavesNoHalfImage(t *testing.T) {
 	}
 	_, _, err = s.Build(t.Context(), spec, nil)
 	check("build", err)
-	_, _, err = s.Import(t.Context(), bytes.NewReader(stream.Bytes()), img.ID)
+	size := stream.Len()
+	_, _, err = s.Import(t.Context(), &stream, img.ID)
 	check("import", err)
+	// What cannot fit is not begun: others would have had a full disk meanwhile.
+	if read := size - stream.Len(); read > size/2 {
+		t.Errorf("%d of %d bytes were taken before it was refused", read, size)
+	}
 
 	if err := unix.Mount("test", disk, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
 		t.Fatal(err)
@@ -286,6 +291,9 @@ func TestFullDiskLeavesNoHalfImage(t *testing.T) {
 		t.Errorf("built %s, want %s", got.ID, img.ID)
 	}
 	contains(t, s, img)
+	if free, err := s.Free(); err != nil || free <= 0 || free > 64<<20 {
+		t.Errorf("%d bytes free, %v", free, err)
+	}
 }
 
 func TestDamagedStreamIsRefused(t *testing.T) {

@@ -102,6 +102,9 @@ func (s *Store) receive(ctx context.Context, r io.Reader, want string) (img api.
 	if here, err := s.Has(want); err != nil {
 		return img, false, err
 	} else if !here {
+		if err := s.fits(img); err != nil {
+			return img, false, err
+		}
 		changed, err = s.unpack(ctx, z, images)
 		if changed || err != nil {
 			return img, changed, err

@@ -22,10 +22,26 @@ func reserve(st *unix.Statfs_t) int64 {
 	return min(int64(st.Blocks)*int64(st.Bsize)/20, 256<<20)
 }
 
+// overhead is what a file costs beside its content: a name, its inode and the
+// rest of its last block.
+const overhead = 4096
+
+// Needs returns the space that a tree may take which holds so many bytes in so
+// many files.
+func Needs(bytes, files int64) int64 { return bytes + files*overhead }
+
+// Free returns the space that trees may take in the filesystem of dir.
+func Free(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("ask for the free space of %s: %w", dir, err)
+	}
+	return max(0, int64(st.Bavail)*int64(st.Bsize)-reserve(&st)), nil
+}
+
 // take books the space of a file. A sparse one is booked in full: whoever
 // copies the tree may fill the holes.
 func (r *room) take(size int64) error {
-	const overhead = 4096 // of a name, its inode and the rest of its last block
 	if size > 1<<62 {
 		return fmt.Errorf("a file of %d bytes: %w", size, unix.EFBIG)
 	}

@@ -1,0 +1,114 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// copies are the streams by which an image leaves the hosts that have it, one
+// after the other: if one breaks off, those that read it go on with the next,
+// from its beginning.
+type copies struct {
+	mu    *sync.Mutex
+	grown *sync.Cond
+	list  []copying
+	ended bool // no more will come
+}
+
+// copying is one of them.
+type copying struct {
+	stream *spool
+	source *host
+}
+
+func newCopies() copies {
+	mu := new(sync.Mutex)
+	return copies{mu: mu, grown: sync.NewCond(mu)}
+}
+
+// add begins one.
+func (c *copies) add(one copying) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.list = append(c.list, one)
+	c.grown.Broadcast()
+}
+
+// end says that no more will come.
+func (c *copies) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	c.grown.Broadcast()
+}
+
+// at waits for the stream of that index. ok is false if there will be none.
+func (c *copies) at(i int) (one copying, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i >= len(c.list) && !c.ended {
+		c.grown.Wait()
+	}
+	if i >= len(c.list) {
+		return one, false
+	}
+	return c.list[i], true
+}
+
+func (c *copies) close() {
+	for _, one := range c.list {
+		one.stream.close()
+	}
+}
+
+// export hands an image to all that wait for it: from the first host that has
+// it, and if that fails from the next one.
+func (r *run) export(ctx context.Context, m *missing) {
+	defer m.copies.end()
+	for _, h := range m.holders {
+		stream, err := newSpool()
+		if err != nil {
+			stream = brokenSpool(err)
+		}
+		m.copies.add(copying{stream, h})
+		if err != nil {
+			return
+		}
+		h.exports <- struct{}{}
+		err = vsnode(ctx, h, nil, stream, "image", "export", m.id)
+		<-h.exports
+		if err != nil {
+			err = fmt.Errorf("export from %s: %w", h.Host, err)
+		}
+		stream.finish(err)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// take imports an image from the first stream that is whole.
+func (r *run) take(ctx context.Context, h *host, m *missing, step int) error {
+	var broken error
+	for i := 0; ; i++ {
+		one, ok := m.copies.at(i)
+		if !ok {
+			return broken
+		}
+		progress := func(done int64) {
+			r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Message: fmt.Sprintf("%d MiB from %s", done>>20, one.source.Host)})
+		}
+		err := vsnode(ctx, h, one.stream.reader(ctx, progress), io.Discard, "image", "import", "--id", m.id)
+		why := one.stream.broken()
+		if err == nil || why == nil || ctx.Err() != nil {
+			return err
+		}
+		if broken = why; i > 0 || len(m.holders) > 1 { // what the importing end makes of half a stream says nothing
+			r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Message: api.Warning + why.Error()})
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package rollout
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// over is a run over some of the hosts, with an image that is as the test wants
+// it; it returns the warnings, too.
+func (f *fakeFleet) over(ctx context.Context, image *inventory.Image, names ...string) (*Report, []string) {
+	var mu sync.Mutex
+	var warnings []string
+	fleet := f.fleet()
+	fleet.Watch = func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if strings.HasPrefix(e.Message, api.Warning) {
+			warnings = append(warnings, e.Host+": "+e.Message)
+		}
+	}
+	var hosts []*inventory.Host
+	for _, h := range f.inv.Hosts {
+		if slices.Contains(names, h.Name) {
+			hosts = append(hosts, h)
+		}
+	}
+	r := fleet.start("apply", hosts)
+	defer r.close()
+	r.inventory = f.inv.Hosts
+	r.carryOut(ctx, r.plan(ctx, func(string) *inventory.Image { return image }))
+	return r.report(), warnings
+}
+
+func TestABuilderThatFailsIsReplaced(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		set     func(*fakeFleet)
+		builder string // whose image all have in the end
+		warned  string
+		classes string
+	}{
+		{"a full disk: the next one builds, and the failure is named once", func(f *fakeFleet) {
+			f.hosts["lab1"].failStep = "image.build bookworm"
+		}, "lab2", "lab1: warning: it failed here, and lab2 built it: image.build bookworm: it does not work", "lab1 changed, lab2 changed, lab3 changed"},
+		{"a disk that is known to be nearly full is asked last", func(f *fakeFleet) {
+			f.hosts["lab1"].state.Host.FreeBytes = 1 << 20
+			f.hosts["lab2"].state.Host.FreeBytes = 1 << 30
+			f.hosts["lab3"].state.Host.FreeBytes = 1 << 40
+		}, "lab3", "", "lab1 changed, lab2 changed, lab3 changed"},
+		{"those with enough are asked in their order", func(f *fakeFleet) {
+			for i, name := range []string{"lab1", "lab2", "lab3"} {
+				f.hosts[name].state.Host.FreeBytes = int64(i+3) << 30
+			}
+		}, "lab1", "", "lab1 changed, lab2 changed, lab3 changed"},
+		{"what is broken for all is tried on three, and said once", func(f *fakeFleet) {
+			for _, h := range f.hosts {
+				h.failStep = "image.build bookworm"
+			}
+		}, "", "", "lab1 failed, lab2 failed, lab3 failed, lab4 failed"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			names := []string{"lab1", "lab2", "lab3"}
+			if row.builder == "" {
+				names = append(names, "lab4")
+			}
+			f := newFleet(t, names...)
+			for _, h := range f.hosts {
+				h.variant = h.name
+			}
+			row.set(f)
+			r, warnings := f.over(within(t), bookworm, names...)
+			if got := classes(r); got != row.classes {
+				t.Errorf("got %s, want %s: %v", got, row.classes, r.Hosts[0].Problems())
+			}
+			if got := strings.Join(warnings, ", "); got != row.warned {
+				t.Errorf("warned %q, want %q", got, row.warned)
+			}
+			if row.builder == "" {
+				said := map[string]bool{}
+				for _, h := range r.Hosts {
+					for _, err := range h.Problems() {
+						said[err.Error()] = true
+					}
+				}
+				if len(said) != 1 || !said["image bookworm: build on lab[1-3]: image.build bookworm: it does not work"] {
+					t.Errorf("said %v", said)
+				}
+				return
+			}
+			for _, h := range f.hosts {
+				if h.state.Guests[0].Image != idOf(bookworm, row.builder) {
+					t.Errorf("%s has not what %s built", h.name, row.builder)
+				}
+			}
+		})
+	}
+}
+
+func TestAnImageComesFromWhereverItIs(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2", "lab3")
+	for _, h := range f.hosts {
+		h.variant = h.name
+	}
+	ctx := within(t)
+	f.over(ctx, bookworm, "lab1")
+	f.hosts["lab3"].unreachable = true // it is not in the run, and no matter
+	r, _ := f.over(ctx, bookworm, "lab2")
+	if got := classes(r); got != "lab2 changed" {
+		t.Fatalf("%s: %v", got, r.Hosts[0].Problems())
+	}
+	if s := r.Hosts[0].Plan.Steps[0]; s.Kind != api.StepImport || !strings.HasPrefix(s.Why, "lab1 has it (") {
+		t.Errorf("lab2 begins with %s: %s", s.Kind, s.Why)
+	}
+	if got := f.hosts["lab2"].state.Guests[0].Image; got != idOf(bookworm, "lab1") {
+		t.Errorf("lab2 has %s", got)
+	}
+	if h := f.hosts["lab1"]; h.lease.Run != "" || len(h.log) != 3 {
+		t.Errorf("lab1 was changed: %q", h.log)
+	}
+}
+
+func TestDifferingImagesAreSaidAndPinned(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2", "lab3", "lab4")
+	for name, variant := range map[string]string{"lab1": "hostile", "lab2": "good", "lab3": "good"} {
+		h := f.hosts[name]
+		h.variant = variant
+		h.has(bookworm)
+	}
+	ctx, all := within(t), []string{"lab1", "lab2", "lab3", "lab4"}
+	r, _ := f.over(ctx, bookworm, all...)
+	hostile, good := idOf(bookworm, "hostile"), idOf(bookworm, "good")
+	want := "image bookworm differs: lab1 has " + hostile + ", lab[2-3] have " + good + "; name the right one in the inventory: images: {bookworm: {digest: …}}"
+	if len(r.Notes) != 1 || r.Notes[0] != want {
+		t.Errorf("noted %q, want %q", r.Notes, want)
+	}
+	if got := f.hosts["lab4"].state.Guests[0].Image; got != good {
+		t.Errorf("lab4 has %s, which the fewest had", got)
+	}
+
+	pinned := *bookworm
+	pinned.Digest = hostile // for the test: it is the one that the fewest have
+	r, _ = f.over(ctx, &pinned, all...)
+	if got := classes(r); got != "lab1 ok, lab2 changed, lab3 changed, lab4 changed" {
+		t.Errorf("%s: %v", got, r.Hosts[1].Problems())
+	}
+	if s := r.Hosts[1].Plan.Steps; s[0].Kind != api.StepImport || !strings.HasPrefix(s[0].Why, "lab1 has it (") || !strings.Contains(s[1].Why, "image bookworm (") {
+		t.Errorf("lab2's plan is %+v", s)
+	}
+	for _, h := range f.hosts {
+		if got := h.state.Guests[0].Image; got != hostile {
+			t.Errorf("%s has %s", h.name, got)
+		}
+	}
+	if r, _ := f.over(ctx, &pinned, all...); classes(r) != "lab1 ok, lab2 ok, lab3 ok, lab4 ok" || r.Notes != nil {
+		t.Errorf("%s, noted %q", classes(r), r.Notes)
+	}
+}
+
+func TestWhoBuildsAnImage(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		digest  string
+		on      []string // the hosts that may build it
+		run     []string
+		fail    string // a host that cannot
+		classes string
+		builder string
+		problem string
+	}{
+		{name: "a named one, which needs it itself", on: []string{"lab2"}, run: []string{"lab1", "lab2"}, builder: "lab2", classes: "lab1 changed, lab2 changed"},
+		{name: "a named one, which has no guest of it", on: []string{"build"}, run: []string{"lab1", "lab2", "build"}, builder: "build",
+			classes: "lab1 changed, lab2 changed, build changed"},
+		{name: "the next of those that are named", on: []string{"build", "lab2"}, fail: "build", run: []string{"lab1", "lab2", "build"}, builder: "lab2",
+			classes: "lab1 changed, lab2 changed, build ok"},
+		{name: "nobody, if none of those is there", on: []string{"build"}, run: []string{"lab1", "lab2"},
+			classes: "lab1 failed, lab2 failed", problem: "none of the hosts that may build it (build_on)"},
+		{name: "anybody, if it becomes what is pinned", digest: idOf(bookworm, "lab1"), run: []string{"lab1", "lab2"}, builder: "lab1", classes: "lab1 changed, lab2 changed"},
+		{name: "nobody, if it becomes another", digest: idOf(bookworm, "lab2"), run: []string{"lab1", "lab2"},
+			classes: "lab1 failed, lab2 failed", problem: "lab1 built " + idOf(bookworm, "lab1") + ", and the inventory wants " + idOf(bookworm, "lab2")},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			f := newFleet(t, "lab1", "lab2", "build")
+			f.inv.Hosts[2].Guests = nil
+			for _, h := range f.hosts {
+				h.variant = h.name
+				if h.name == row.fail {
+					h.failStep = "image.build bookworm"
+				}
+			}
+			image := *bookworm
+			image.Digest = row.digest
+			for _, h := range f.inv.Hosts {
+				if slices.Contains(row.on, h.Name) {
+					image.Builders = append(image.Builders, h)
+				}
+			}
+			r, _ := f.over(within(t), &image, row.run...)
+			if got := classes(r); got != row.classes {
+				t.Errorf("got %s, want %s: %v", got, row.classes, r.Hosts[0].Problems())
+			}
+			for _, name := range []string{"lab1", "lab2"} {
+				switch guests := f.hosts[name].state.Guests; {
+				case row.builder == "" && len(guests) > 0:
+					t.Errorf("%s has %+v", name, guests)
+				case row.builder != "" && (len(guests) != 1 || guests[0].Image != idOf(bookworm, row.builder)):
+					t.Errorf("%s has %+v, want what %s built", name, guests, row.builder)
+				}
+			}
+			if problems := r.Hosts[0].Problems(); row.problem != "" && (len(problems) == 0 || !strings.Contains(problems[0].Error(), row.problem)) {
+				t.Errorf("%v", problems)
+			}
+		})
+	}
+}
+
+func TestAnExportThatFailsHasASecondSource(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2", "lab3", "lab4")
+	f.hosts["lab1"].has(bookworm).exportLimit = 100_000
+	f.hosts["lab2"].has(bookworm)
+	r, warnings := f.over(within(t), bookworm, "lab1", "lab2", "lab3", "lab4")
+	if got := classes(r); got != "lab1 changed, lab2 changed, lab3 changed, lab4 changed" {
+		t.Errorf("%s: %v", got, r.Hosts[2].Problems())
+	}
+	slices.Sort(warnings)
+	if want := []string{
+		"lab3: warning: export from lab1: export: input/output error",
+		"lab4: warning: export from lab1: export: input/output error",
+	}; !slices.Equal(warnings, want) {
+		t.Errorf("warned %q, want %q", warnings, want)
+	}
+}
