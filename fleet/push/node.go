@@ -171,8 +171,8 @@ func call[R any](ctx context.Context, n *Node, method string, params any) (resul
 	case m.Error != nil:
 		return result, &RemoteError{Host: n.conn.Name(), Message: transport.Printable(m.Error.Message)}
 	}
-	if err := json.Unmarshal(m.Result, &result); err != nil {
-		return result, fmt.Errorf("%s: answer to %s: %w", n.conn.Name(), method, err)
+	if result, err = read[R](m.Result); err != nil {
+		return result, fmt.Errorf("%s: its answer to %s cannot be: %w", n.conn.Name(), method, err)
 	}
 	return result, nil
 }
@@ -272,6 +272,9 @@ func (n *Node) read() error {
 	}
 }
 
+// maxMessage is what is kept of the message of an event.
+const maxMessage = 4 << 10
+
 // event hands an event to who waits for it.
 func (n *Node) event(params json.RawMessage) error {
 	var e api.Event
@@ -287,7 +290,7 @@ func (n *Node) event(params json.RawMessage) error {
 	if e.Step < 0 || e.Step >= a.steps {
 		return fmt.Errorf("event of step %d, of %d", e.Step, a.steps)
 	}
-	e.Message = transport.Printable(e.Message)
+	e.Message = transport.Printable(e.Message[:min(len(e.Message), maxMessage)])
 	if a.emit != nil {
 		a.emit(e)
 	}

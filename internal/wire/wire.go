@@ -29,7 +29,7 @@ type Cancel struct {
 
 // MaxMessage is how long one message may be. A host with 10,000 guests says
 // its state in 4 MiB.
-const MaxMessage = 64 << 20
+const MaxMessage = 16 << 20
 
 // Message is a request (ID and Method), a notification (Method alone) or a
 // response (ID and one of Result and Error).
@@ -60,7 +60,7 @@ const (
 )
 
 // ErrMessageTooLong is what Receive says of a line beyond MaxMessage.
-var ErrMessageTooLong = errors.New("message is longer than 64 MiB")
+var ErrMessageTooLong = errors.New("message is longer than 16 MiB")
 
 // Conn carries messages both ways. Any number of goroutines may send; one may
 // receive.

@@ -1,0 +1,213 @@
+package push
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"time"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// What a host says is believed of that host only, and only as far as it can be
+// true: a name or an ID goes into commands for other hosts, a number is added to
+// those of others, and a list without end would fill the controller's memory.
+
+// Bounds of one answer. A message could otherwise be millions of guests of three
+// bytes each, and take two hundred times its size in memory.
+const (
+	maxItems = 50_000    // of one list: there are 49,150 contexts
+	maxAll   = 2_000_000 // values in all
+	maxText  = 64 << 10
+	maxDepth = 20
+)
+
+var (
+	imageID   = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	imageKey  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	guestName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
+	word      = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.+-]{0,127}$`)
+)
+
+// read an answer of a host.
+func read[R any](b []byte) (answer R, err error) {
+	if err = bounded(b); err == nil {
+		err = json.Unmarshal(b, &answer)
+	}
+	if err == nil {
+		err = valid(&answer)
+	}
+	if err != nil {
+		var none R
+		return none, err
+	}
+	return answer, nil
+}
+
+// bounded reports JSON that, once it is read, is larger than an answer may be.
+// What else is wrong with it the decoder says.
+func bounded(b []byte) error {
+	var items [maxDepth]int // of the lists that are open
+	depth, all, text := 0, 0, -1
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		switch {
+		case text >= 0 && c == '\\':
+			i++
+		case text >= 0 && c == '"':
+			if i-text > maxText {
+				return fmt.Errorf("a text of more than %d KiB", maxText>>10)
+			}
+			text = -1
+		case text >= 0:
+		case c == '"':
+			text = i
+		case c == '[' || c == '{':
+			if depth++; depth == maxDepth {
+				return fmt.Errorf("%d lists within each other", maxDepth)
+			}
+			items[depth] = 1
+		case c == ']' || c == '}':
+			depth = max(depth-1, 0)
+		case c == ',':
+			all++
+			items[depth]++
+			if items[depth] > maxItems {
+				return fmt.Errorf("a list of more than %d", maxItems)
+			}
+			if all > maxAll {
+				return fmt.Errorf("more than %d values", maxAll)
+			}
+		}
+	}
+	return nil
+}
+
+// valid reports what cannot be true in an answer.
+func valid(answer any) error {
+	switch a := answer.(type) {
+	case *api.State:
+		return validState(a)
+	case *api.Stat:
+		return validStat(a)
+	case *api.Check:
+		for _, r := range a.Rows {
+			if r.Verdict != api.Yes && r.Verdict != api.No && r.Verdict != api.Unknown {
+				return fmt.Errorf("check %q: verdict %q", r.Name, r.Verdict)
+			}
+		}
+	case *api.ApplyResult:
+		for i, r := range a.Results {
+			if err := validResult(r); err != nil {
+				return fmt.Errorf("result of step %d: %w", i+1, err)
+			}
+		}
+	}
+	return nil
+}
+
+func validState(s *api.State) error {
+	h := s.Host
+	switch {
+	case h.Arch != "" && !word.MatchString(h.Arch):
+		return fmt.Errorf("architecture %q", h.Arch)
+	case h.CPUs < 0 || h.CPUs > 1<<16 || h.MemoryBytes < 0:
+		return fmt.Errorf("%d processors and %d bytes of memory", h.CPUs, h.MemoryBytes)
+	}
+	for _, list := range [][]string{h.Controllers, h.Methods} {
+		for _, name := range list {
+			if !word.MatchString(name) {
+				return fmt.Errorf("controller or method %q", name)
+			}
+		}
+	}
+	seen := make(map[string]bool, len(s.Guests))
+	for i := range s.Guests {
+		g := &s.Guests[i]
+		err := validGuest(&g.Guest)
+		switch {
+		case err != nil:
+		case seen[g.Name]:
+			err = errors.New("it is there twice")
+		case !word.MatchString(string(g.Status)):
+			err = fmt.Errorf("status %q", g.Status)
+		case g.InitPID < 0 || g.Processes < 0:
+			err = fmt.Errorf("%d processes, the first is %d", g.Processes, g.InitPID)
+		case g.Runs != nil:
+			err = validGuest(g.Runs)
+		}
+		if err != nil {
+			return fmt.Errorf("guest %q: %w", g.Name, err)
+		}
+		seen[g.Name] = true
+	}
+	for i := range s.Images {
+		if err := validImage(&s.Images[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func validGuest(g *api.Guest) error {
+	switch {
+	case !guestName.MatchString(g.Name):
+		return fmt.Errorf("name %q", g.Name)
+	case g.Context < 0 || g.Context > api.MaxContext:
+		return fmt.Errorf("context %d", g.Context)
+	case g.Image != "" && !imageID.MatchString(g.Image):
+		return fmt.Errorf("image %q", g.Image)
+	case g.Limits.MemoryBytes < 0 || g.Limits.Processes < 0 || g.Limits.CPUs < 0 || math.IsNaN(g.Limits.CPUs):
+		return fmt.Errorf("limits %+v", g.Limits)
+	}
+	return nil
+}
+
+func validImage(m *api.Image) error {
+	switch {
+	case !imageID.MatchString(m.ID):
+		return fmt.Errorf("image ID %q", m.ID)
+	case m.Key != "" && !imageKey.MatchString(m.Key):
+		return fmt.Errorf("image %s: key %q", m.ID, m.Key)
+	case m.Bytes < 0 || m.Files < 0:
+		return fmt.Errorf("image %s: %d bytes in %d files", m.ID, m.Bytes, m.Files)
+	}
+	return nil
+}
+
+// longest is what times and numbers of a host may come to, so that those of a
+// fleet can be added: 300 years of processors, 4 EiB in all of 10,000 hosts.
+const longest = math.MaxInt64 / 10_000
+
+func validStat(s *api.Stat) error {
+	for _, r := range s.Rows {
+		switch {
+		case r.Context < 0 || r.Context > api.MaxContext:
+			return fmt.Errorf("context %d", r.Context)
+		case r.Context != 0 && !guestName.MatchString(r.Name):
+			return fmt.Errorf("guest %q", r.Name)
+		case r.Processes < 0 || r.Processes > 1<<22: // PID_MAX_LIMIT
+			return fmt.Errorf("guest %q: %d processes", r.Name, r.Processes)
+		case r.RSS > longest || r.User < 0 || r.Sys < 0 || r.Uptime < 0 || max(r.User, r.Sys) > time.Duration(math.MaxInt64/2):
+			return fmt.Errorf("guest %q: %d bytes, times %d, %d, %d", r.Name, r.RSS, r.User, r.Sys, r.Uptime)
+		}
+	}
+	return nil
+}
+
+func validResult(r api.StepResult) error {
+	switch r.Outcome {
+	case api.Changed, api.Unchanged, api.Failed, api.Skipped:
+	default:
+		return fmt.Errorf("outcome %q", r.Outcome)
+	}
+	if r.Took < 0 {
+		return fmt.Errorf("it took %d ns", r.Took)
+	}
+	if r.Image != nil {
+		return validImage(r.Image)
+	}
+	return nil
+}
