@@ -271,12 +271,28 @@ func shellLine(argv []string) string {
 
 // Hear runs vsnode with arguments on a host, and returns what it said.
 func Hear(ctx context.Context, n rollout.Node, args ...string) (string, error) {
-	var stdout, stderr bytes.Buffer
+	stdout, stderr := bounded{most: mostHeard}, bounded{most: mostHeard}
 	exit, err := n.Run(ctx, nil, &stdout, &stderr, args...)
 	if err == nil && exit != 0 {
 		err = errors.New(strings.TrimPrefix(strings.TrimSpace(stderr.String()), "vsnode: "))
 	}
 	return strings.TrimSpace(stdout.String()), err
+}
+
+// mostHeard is what a host may say where a few lines are expected.
+const mostHeard = 1 << 20
+
+// bounded is a buffer that takes no more than that.
+type bounded struct {
+	bytes.Buffer
+	most int
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > b.most {
+		return 0, fmt.Errorf("it says more than %d KiB", b.most>>10)
+	}
+	return b.Buffer.Write(p)
 }
 
 // Log writes what a guest said on its console, the last so many lines of it,

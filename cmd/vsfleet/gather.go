@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet"
@@ -44,14 +45,21 @@ func (s said) nothing() bool { return s.Exit == nil && s.Stdout == "" && s.Stder
 // must not be the end of the controller.
 const mostSaid = 1 << 20
 
+// mostSaidByAll bounds what is kept of all places of a command together.
+const mostSaidByAll = 512 << 20
+
 // keep is the beginning of a stream.
 type keep struct {
 	bytes.Buffer
 	cut bool
+	all *atomic.Int64 // bytes kept of all streams
 }
 
 func (k *keep) Write(b []byte) (int, error) {
 	room := mostSaid - k.Len()
+	if over := k.all.Add(int64(min(len(b), room))) - mostSaidByAll; over > 0 {
+		room = max(0, min(len(b), room)-int(over))
+	}
 	if len(b) > room {
 		k.cut = true
 		k.Buffer.Write(b[:room])
@@ -72,13 +80,14 @@ func (a *app) run(ctx context.Context, commands []fleet.Command, do runner) erro
 		return a.stream(ctx, commands[0], do)
 	}
 	var failed error
+	var kept atomic.Int64
 	progress := a.asking(len(commands))
 	records := view.NewRecords[said](a.stdout, a.output, len(commands))
 	all := make([]said, len(commands))
 	gathered := a.gather(progress)
 	results := fanout.Each(ctx, commands, fanout.Limits{Forks: a.forks, Timeout: a.access.Timeout},
 		func(ctx context.Context, c fleet.Command) (said, error) {
-			var stdout, stderr keep
+			stdout, stderr := keep{all: &kept}, keep{all: &kept}
 			begun := time.Now()
 			exit, err := do(ctx, c, nil, &stdout, &stderr)
 			s := said{

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,5 +107,26 @@ func TestASlowHostHidesNoOther(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestWhatIsKeptOfAllPlaces(t *testing.T) {
+	var all atomic.Int64
+	all.Store(mostSaidByAll - 3<<19) // room for one and a half
+	total := 0
+	for i := range 3 {
+		k := keep{all: &all}
+		for range 5 {
+			if n, err := k.Write(make([]byte, 1<<19)); n != 1<<19 || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if !k.cut || k.Len() > mostSaid {
+			t.Errorf("stream %d: %d bytes, cut %t", i, k.Len(), k.cut)
+		}
+		total += k.Len()
+	}
+	if total != 3<<19 {
+		t.Errorf("%d bytes are kept", total)
 	}
 }

@@ -70,7 +70,7 @@ func (c *copies) close() {
 func (r *run) export(ctx context.Context, m *missing) {
 	defer m.copies.end()
 	for _, h := range m.holders {
-		stream, err := newSpool()
+		stream, err := newSpool(m.most(h))
 		if err != nil {
 			stream = brokenSpool(err)
 		}
@@ -89,6 +89,24 @@ func (r *run) export(ctx context.Context, m *missing) {
 			return
 		}
 	}
+}
+
+// most is what the stream of the image may come to, by what its host says of it:
+// files with holes and archive headers take more than the files hold.
+func (m *missing) most(h *host) int64 {
+	var img api.Image
+	for _, i := range h.State.Images {
+		if i.ID == m.id {
+			img = i
+		}
+	}
+	for _, r := range h.Results {
+		if r.Image != nil && r.Image.ID == m.id {
+			img = *r.Image
+		}
+	}
+	const largest = 1 << 44 // keeps the sum a number
+	return 2*min(img.Bytes, largest) + 16<<10*min(img.Files, largest>>14) + 64<<20
 }
 
 // take imports an image from the first stream that is whole.

@@ -1,12 +1,10 @@
 package rollout
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -423,38 +421,4 @@ func (r *run) get(ctx context.Context, h *host, m *missing) error {
 	h.Results[step] = result
 	r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Result: &result})
 	return err
-}
-
-// vsnode runs vsnode on a host, and gives what it says if it fails.
-func vsnode(ctx context.Context, h *host, stdin io.Reader, stdout io.Writer, args ...string) error {
-	var stderr tail
-	exit, err := h.node.Run(ctx, stdin, stdout, &stderr, args...)
-	switch {
-	case err != nil:
-		return err
-	case exit != 0:
-		text := strings.TrimPrefix(stderr.last(), "vsnode: ")
-		if text == "" {
-			text = fmt.Sprintf("vsnode %s: exit status %d", strings.Join(args, " "), exit)
-		}
-		return errors.New(text)
-	}
-	return nil
-}
-
-// tail keeps the end of what a program says.
-type tail struct{ buf []byte }
-
-func (t *tail) Write(b []byte) (int, error) {
-	t.buf = append(t.buf, b...)
-	if over := len(t.buf) - 4096; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
-	}
-	return len(b), nil
-}
-
-// last is the last line.
-func (t *tail) last() string {
-	text := bytes.TrimRight(t.buf, " \r\n")
-	return string(text[bytes.LastIndexByte(text, '\n')+1:])
 }

@@ -288,6 +288,22 @@ func TestASlowTargetStopsNoOther(t *testing.T) {
 	}
 }
 
+func TestATargetThatStandsStillIsGivenUp(t *testing.T) {
+	defer func(was time.Duration) { stallTimeout = was }(stallTimeout)
+	stallTimeout = 200 * time.Millisecond
+	f := newFleet(t, "lab1", "lab2", "lab3")
+	f.hosts["lab2"].stall = make(chan struct{})
+	rep := f.apply(within(t))
+	if got, want := classes(rep), "lab1 changed, lab2 failed, lab3 changed"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	for _, h := range rep.Hosts {
+		if err := errors.Join(h.Problems()...); h.Host == "lab2" && (err == nil || !strings.Contains(err.Error(), "nothing has moved for 200ms")) {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
 func TestAnInterruptedApplyBeginsNoMoreHosts(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2", "lab3")
 	for _, h := range f.hosts {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // spool is a stream that many read, each at its own pace and from the
@@ -13,6 +15,7 @@ import (
 // name, so nothing is left of it whatever happens to this process.
 type spool struct {
 	file *os.File
+	most int64 // bytes
 
 	mu     sync.Mutex
 	grown  *sync.Cond
@@ -21,7 +24,7 @@ type spool struct {
 	err    error // why it is not whole
 }
 
-func newSpool() (*spool, error) {
+func newSpool(most int64) (*spool, error) {
 	file, err := os.CreateTemp("", "vsfleet-image-")
 	if err != nil {
 		return nil, fmt.Errorf("keep an image on its way: %w", err)
@@ -30,7 +33,7 @@ func newSpool() (*spool, error) {
 		file.Close()
 		return nil, err
 	}
-	s := &spool{file: file}
+	s := &spool{file: file, most: most}
 	s.grown = sync.NewCond(&s.mu)
 	return s, nil
 }
@@ -47,6 +50,14 @@ func (s *spool) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	size := s.size
 	s.mu.Unlock()
+	if size+int64(len(b)) > s.most {
+		return 0, fmt.Errorf("it is more than the %d MiB that such an image can be", s.most>>20)
+	}
+	if size>>roomShift != (size+int64(len(b)))>>roomShift || size == 0 {
+		if err := s.room(); err != nil {
+			return 0, err
+		}
+	}
 	n, err := s.file.WriteAt(b, size)
 	s.mu.Lock()
 	s.size += int64(n)
@@ -56,6 +67,25 @@ func (s *spool) Write(b []byte) (int, error) {
 		err = fmt.Errorf("keep an image on its way (TMPDIR=… chooses where): %w", err)
 	}
 	return n, err
+}
+
+// roomShift: each 16 MiB it is looked whether there is room for more.
+const roomShift = 24
+
+// leastRoom is left to others on the controller's filesystem, or a twentieth
+// of it where that is less. A host that sends without end must not fill it.
+const leastRoom = 256 << 20
+
+func (s *spool) room() error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(s.file.Fd()), &fs); err != nil {
+		return fmt.Errorf("keep an image on its way: %w", err)
+	}
+	left := fs.Bavail * uint64(fs.Bsize)
+	if least := min(leastRoom, fs.Blocks*uint64(fs.Bsize)/20); left < least {
+		return fmt.Errorf("keep an image on its way: only %d MiB are left in %s (TMPDIR=… chooses another place)", left>>20, os.TempDir())
+	}
+	return nil
 }
 
 // finish tells the readers that no more will come, and why if it is not all.

@@ -5,13 +5,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"testing/iotest"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestSpoolIsReadByManyWhileItIsWritten(t *testing.T) {
-	s, err := newSpool()
+	s, err := newSpool(1 << 30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +47,7 @@ func TestSpoolIsReadByManyWhileItIsWritten(t *testing.T) {
 }
 
 func TestSpoolTellsItsReadersThatItBroke(t *testing.T) {
-	s, err := newSpool()
+	s, err := newSpool(1 << 30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +68,7 @@ func TestSpoolTellsItsReadersThatItBroke(t *testing.T) {
 }
 
 func TestSpoolLetsAReaderGoWhoseContextEnds(t *testing.T) {
-	s, err := newSpool()
+	s, err := newSpool(1 << 30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,4 +84,38 @@ func TestSpoolLetsAReaderGoWhoseContextEnds(t *testing.T) {
 	if err := <-done; !errors.Is(err, why) {
 		t.Errorf("the reader heard %v, want %v", err, why)
 	}
+}
+
+func TestSpoolThatIsFilledWithoutEnd(t *testing.T) {
+	block := make([]byte, 1<<20)
+	fill := func(t *testing.T, most int64) (int64, error) {
+		s, err := newSpool(most)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.close()
+		for {
+			if _, err := s.Write(block); err != nil {
+				return s.size, err
+			}
+		}
+	}
+	t.Run("more than the image is", func(t *testing.T) {
+		size, err := fill(t, 3<<20)
+		if size != 3<<20 || !strings.Contains(err.Error(), "more than the 3 MiB") {
+			t.Errorf("%d bytes, error %v", size, err)
+		}
+	})
+	t.Run("until little is left of the filesystem", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := unix.Mount("none", dir, "tmpfs", 0, "size=200m"); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Unmount(dir, unix.MNT_DETACH)
+		t.Setenv("TMPDIR", dir)
+		size, err := fill(t, 1<<40)
+		if size > 195<<20 || size < 150<<20 || !strings.Contains(err.Error(), "are left in "+dir) {
+			t.Errorf("%d MiB, error %v", size>>20, err)
+		}
+	})
 }

@@ -181,6 +181,38 @@ func TestHostThatFallsSilentIsLost(t *testing.T) {
 	}
 }
 
+// Its sshd answers keepalives, and nothing else: as one does whose machine is out
+// of memory.
+func TestHostThatStartsNothingIsGivenUp(t *testing.T) {
+	defer func(was time.Duration) { sessionTimeout = was }(sessionTimeout)
+	sessionTimeout = 100 * time.Millisecond
+	for name, serve := range map[string]func(ssh.NewChannel){
+		"open a session": func(ssh.NewChannel) {},
+		"start a command": func(open ssh.NewChannel) {
+			if _, reqs, err := open.Accept(); err == nil {
+				go func() {
+					for range reqs { // no reply
+					}
+				}()
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t, func(f *fake, _ int, c net.Conn) {
+				chans, reqs := f.greet(c)
+				go ssh.DiscardRequests(reqs)
+				for open := range chans {
+					serve(open)
+				}
+			})
+			_, err := dial(t, f.settings).Exec(t.Context(), "true", nil, nil, nil)
+			if err == nil || !strings.Contains(err.Error(), name+": sshd has not answered within 100ms") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
 // The session and the connection end at once: whichever is noticed first, it is
 // the connection that is lost.
 func TestHostThatHangsUpAtASessionIsLost(t *testing.T) {

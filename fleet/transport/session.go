@@ -86,8 +86,18 @@ func isRefused(err error) bool {
 	return errors.As(err, &refused)
 }
 
+// sessionTimeout is how long sshd may take to open a session, and to start its
+// command: it does both before the command does anything.
+var sessionTimeout = 30 * time.Second
+
+func withinSession(ctx context.Context, what string) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, sessionTimeout, fmt.Errorf("%s: sshd has not answered within %s", what, sessionTimeout))
+}
+
 // session of this connection. sshd may not answer; x/crypto knows no context.
 func (c *Conn) session(ctx context.Context) (*ssh.Session, error) {
+	ctx, cancel := withinSession(ctx, "open a session")
+	defer cancel()
 	type result struct {
 		s   *ssh.Session
 		err error
@@ -147,6 +157,8 @@ func (s *Session) start(ctx context.Context, command string) (err error) {
 		s.said = new(tail)
 		s.Stderr = io.TeeReader(s.Stderr, s.said)
 	}
+	ctx, cancel := withinSession(ctx, "start a command")
+	defer cancel()
 	return try(ctx, func() error { return s.ssh.Start(s.conn.command(command)) })
 }
 

@@ -87,8 +87,15 @@ func encoder(w io.Writer) *json.Encoder {
 type escaping struct{ w io.Writer }
 
 func (e escaping) Write(b []byte) (int, error) {
+	if _, err := e.w.Write(escape(b)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+func escape(b []byte) []byte {
 	if !bytes.ContainsFunc(b, hidden) {
-		return e.w.Write(b)
+		return b
 	}
 	var out []byte
 	for _, r := range string(b) {
@@ -98,10 +105,7 @@ func (e escaping) Write(b []byte) (int, error) {
 			out = utf8.AppendRune(out, r)
 		}
 	}
-	if _, err := e.w.Write(out); err != nil {
-		return 0, err
-	}
-	return len(b), nil
+	return out
 }
 
 func hidden(r rune) bool {
@@ -127,12 +131,16 @@ func writeYAML[T any](w io.Writer, records []T) error {
 			return err
 		}
 		unquote(&doc)
-		enc := yaml.NewEncoder(w)
+		var out bytes.Buffer
+		enc := yaml.NewEncoder(&out)
 		enc.SetIndent(2)
 		if err := enc.Encode(&doc); err != nil {
 			return err
 		}
 		if err := enc.Close(); err != nil {
+			return err
+		}
+		if _, err := w.Write(escape(out.Bytes())); err != nil {
 			return err
 		}
 	}
@@ -144,6 +152,9 @@ func writeYAML[T any](w io.Writer, records []T) error {
 func unquote(n *yaml.Node) {
 	if len(n.Content) > 0 || n.Kind == yaml.ScalarNode {
 		n.Style = 0 // but an empty list stays []
+	}
+	if n.Kind == yaml.ScalarNode && strings.ContainsFunc(n.Value, hidden) {
+		n.Style = yaml.DoubleQuotedStyle // in which they can be escaped
 	}
 	for _, c := range n.Content {
 		unquote(c)
@@ -205,5 +216,5 @@ func csvCell(v reflect.Value) (string, error) {
 	if json.Unmarshal(b, &text) == nil { // a type that writes itself as text: a time, an address
 		return Clean(text), nil
 	}
-	return string(b), nil
+	return string(escape(b)), nil
 }

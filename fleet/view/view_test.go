@@ -92,22 +92,26 @@ func TestWriteFormats(t *testing.T) {
 // What a host prints must neither end the report nor command a terminal.
 func TestControlCharactersAreEscaped(t *testing.T) {
 	type record struct {
-		Text string `json:"text"`
+		Text string            `json:"text"`
+		List []string          `json:"list"`
+		Map  map[string]string `json:"map"`
+		Deep *record           `json:"deep"`
 	}
-	text := "a\x7fb\u009bc\ufffed\u202ee\x1b[2J\x00"
-	for _, f := range []Format{AsJSON, AsNDJSON, AsYAML} {
+	text := "a\x7fb\u009bc\ufffed\u202ee\x1b[2J\x00\u0085\u2066"
+	in := record{text, []string{text}, map[string]string{text: text}, &record{Text: text}}
+	for _, f := range []Format{AsJSON, AsNDJSON, AsYAML, AsCSV} {
 		var got bytes.Buffer
-		if err := Write(&got, f, []record{{text}}, nil); err != nil {
+		if err := Write(&got, f, []record{in}, nil); err != nil {
 			t.Errorf("%s: %v", f, err)
 		}
 		for _, r := range got.String() {
-			if r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 {
+			if r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 || hidden(r) {
 				t.Errorf("%s: %q has %q", f, got.String(), r)
 			}
 		}
-		var back []map[string]string
-		if err := yaml.Unmarshal(got.Bytes(), &back); f != AsNDJSON && (err != nil || back[0]["text"] != text) {
-			t.Errorf("%s: read back as %q, %v", f, back, err)
+		var back []record
+		if err := yaml.Unmarshal(got.Bytes(), &back); (f == AsJSON || f == AsYAML) && (err != nil || back[0].Text != text || back[0].Deep.Text != text) {
+			t.Errorf("%s: read back as %+v, %v", f, back, err)
 		}
 	}
 }
