@@ -27,7 +27,6 @@ type app struct {
 	limit          string
 	forks          int
 	format         string
-	connectTimeout time.Duration
 	noColor        bool
 	quiet, verbose bool
 	access         fleet.Access
@@ -51,8 +50,8 @@ func (a *app) register(cmd *cobra.Command) {
 	f.StringVar(&a.access.KnownHosts, "known-hosts", "", "known_hosts `file`, whatever the inventory says")
 	f.StringVarP(&a.access.Jump, "jump", "J", "", "go through this host, `[user@]host[:port]` or one of the inventory or none, whatever the inventory says")
 	f.BoolVarP(&a.access.Become, "become", "b", false, "become root by sudo or doas, whatever the inventory says")
-	f.DurationVar(&a.connectTimeout, "connect-timeout", 10*time.Second, "how long to wait for a host's SSH server")
-	f.DurationVar(&a.access.Timeout, "timeout", 0, "give up on a host after this long (default 5m for an answer, none for a command)")
+	durationVar(f, &a.access.ConnectTimeout, "connect-timeout", 10*time.Second, "how long to wait for a host's SSH server")
+	durationVar(f, &a.access.Timeout, "timeout", 0, "give up on a host after this long (default 5m for an answer, none for a command)")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing but data and errors")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say all that hosts tell while they work")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours (also: NO_COLOR=1)")
@@ -65,7 +64,7 @@ func (a *app) register(cmd *cobra.Command) {
 
 // lockWait adds the flag of commands that change hosts.
 func (a *app) lockWait(cmd *cobra.Command) {
-	cmd.Flags().DurationVar(&a.access.LockWait, "lock-wait", time.Minute, "how long to wait for whoever else is changing a host; 0: do not")
+	durationVar(cmd.Flags(), &a.access.LockWait, "lock-wait", time.Minute, "how long to wait for whoever else is changing a host; 0: do not")
 }
 
 // must is for what only a mistake in this program can make fail.
@@ -95,8 +94,8 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 		return &usageError{err: errors.New("--inventory is empty: name a file")}
 	case a.forks < 1:
 		return &usageError{err: fmt.Errorf("--forks %d: at least one host must be worked on at once", a.forks)}
-	case a.connectTimeout <= 0:
-		return &usageError{err: fmt.Errorf("--connect-timeout %s: it must be more than nothing", a.connectTimeout)}
+	case a.access.ConnectTimeout <= 0:
+		return &usageError{err: fmt.Errorf("--connect-timeout %s: it must be more than nothing", a.access.ConnectTimeout)}
 	}
 	if cmd.Flags().Changed("timeout") && a.access.Timeout <= 0 {
 		return &usageError{err: fmt.Errorf("--timeout %s: it must be more than nothing", a.access.Timeout)}
@@ -104,7 +103,6 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	if a.access.LockWait < 0 {
 		return &usageError{err: fmt.Errorf("--lock-wait %s: it cannot be less than nothing", a.access.LockWait)}
 	}
-	a.access.ConnectTimeout = a.connectTimeout
 	return nil
 }
 

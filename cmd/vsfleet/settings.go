@@ -21,68 +21,120 @@ var settable = []string{"inventory", "forks", "output", "connect-timeout", "no-c
 // settings fills the flags that were not given: from the environment, from
 // vsfleet.yml here, from the user's, from the machine's.
 func (a *app) settings(flags *pflag.FlagSet) error {
-	v := viper.New()
-	for _, path := range settingsFiles() {
-		if err := mergeSettings(v, path); err != nil {
-			return err
-		}
+	files, err := settingsFiles()
+	if err != nil {
+		return err
 	}
-	v.SetEnvPrefix("VSFLEET")
-	v.SetEnvKeyReplacer(strings.NewReplacer("-", "_"))
 	for _, name := range settable {
-		must(v.BindEnv(name))
-		if flags.Changed(name) || !v.IsSet(name) {
+		if flags.Changed(name) {
 			continue
 		}
-		values := []string{v.GetString(name)}
-		if name == "inventory" {
-			values = inventories(v.Get(name))
+		variable := "VSFLEET_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+		where, values := variable, []string{os.Getenv(variable)}
+		if values[0] != "" && name == "inventory" {
+			values = filepath.SplitList(values[0])
+		}
+		for i := 0; i < len(files) && values[0] == ""; i++ {
+			if !files[i].IsSet(name) {
+				continue
+			}
+			where = fmt.Sprintf("settings %s: %s", files[i].ConfigFileUsed(), name)
+			if values, err = settingTexts(name, files[i].Get(name)); err != nil {
+				return &usageError{err: fmt.Errorf("%s: %w", where, err)}
+			}
 		}
 		for _, value := range values {
+			if value == "" {
+				continue
+			}
 			if err := flags.Set(name, value); err != nil {
-				return &usageError{err: fmt.Errorf("setting %s (VSFLEET_%s or a settings file): %w", name, strings.ToUpper(strings.ReplaceAll(name, "-", "_")), err)}
+				return &usageError{err: fmt.Errorf("%s: want %s, have %q", where, settingWants[name], value)}
 			}
 		}
 	}
 	return nil
 }
 
-// inventories are the paths of a list in a file, or of a variable that holds
-// them as PATH does.
-func inventories(value any) []string {
-	if list, ok := value.([]any); ok {
-		paths := make([]string, len(list))
-		for i, item := range list {
-			paths[i] = fmt.Sprint(item)
+// settingWants says in an error what a setting is.
+var settingWants = map[string]string{
+	"inventory": "a file, or a list of files", "forks": "a number of hosts", "output": "the name of a format",
+	"connect-timeout": "a time, as 30 or 30s", "no-color": "true or false",
+}
+
+// settingTexts is a value of a file as a flag takes it: one text, or those of a
+// list of inventories.
+func settingTexts(name string, value any) ([]string, error) {
+	kind := ""
+	switch v := value.(type) {
+	case nil:
+		kind = "nothing"
+	case string:
+		if v != "" {
+			return []string{v}, nil
 		}
-		return paths
+		kind = "an empty text"
+	case bool, int, int64, uint64, float64:
+		if name != "inventory" && name != "output" {
+			return []string{fmt.Sprint(v)}, nil
+		}
+		kind = fmt.Sprint(v)
+	case []any:
+		kind = "a list"
+		if name != "inventory" {
+			break
+		}
+		var all []string
+		for _, item := range v {
+			text, ok := item.(string)
+			if !ok || text == "" {
+				return nil, fmt.Errorf("want a list of files, there is %v in it", item)
+			}
+			all = append(all, text)
+		}
+		if all != nil {
+			return all, nil
+		}
+		kind = "an empty list"
+	default:
+		kind = "a mapping"
 	}
-	return filepath.SplitList(fmt.Sprint(value))
+	return nil, fmt.Errorf("want %s, have %s", settingWants[name], kind)
 }
 
-// settingsFiles are where settings may be, the strongest last.
-func settingsFiles() []string {
-	files := []string{"/etc/vsfleet/config.yml"}
+// settingsFiles are those that there are, the strongest first.
+func settingsFiles() ([]*viper.Viper, error) {
+	paths := []string{"vsfleet.yml"}
 	if dir, err := os.UserConfigDir(); err == nil { // fails without a home only
-		files = append(files, filepath.Join(dir, "vsfleet", "config.yml"))
+		paths = append(paths, filepath.Join(dir, "vsfleet", "config.yml"))
 	}
-	return append(files, "vsfleet.yml")
+	var files []*viper.Viper
+	for _, path := range append(paths, "/etc/vsfleet/config.yml") {
+		file, err := readSettings(path)
+		if err != nil {
+			return nil, err
+		}
+		if file != nil {
+			files = append(files, file)
+		}
+	}
+	return files, nil
 }
 
-func mergeSettings(v *viper.Viper, path string) error {
+func readSettings(path string) (*viper.Viper, error) {
 	file := viper.New()
 	file.SetConfigFile(path)
 	switch err := file.ReadInConfig(); {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		return nil, nil
 	case err != nil:
-		return &usageError{err: fmt.Errorf("settings %s: %w", path, err)}
+		return nil, &usageError{err: fmt.Errorf("settings %s: %w", path, err)}
 	}
 	for _, key := range file.AllKeys() {
-		if !slices.Contains(settable, key) {
-			return usage("known: %s; what belongs to hosts goes into the inventory", strings.Join(settable, ", "))(
-				fmt.Errorf("settings %s: unknown setting %q", path, key))
+		top, _, _ := strings.Cut(key, ".")
+		if !slices.Contains(settable, top) {
+			return nil, usage("known: %s; what belongs to hosts goes into the inventory", strings.Join(settable, ", "))(
+				fmt.Errorf("settings %s: unknown setting %q", path, top))
 		}
 	}
-	return v.MergeConfigMap(file.AllSettings())
+	return file, nil
 }
