@@ -282,9 +282,10 @@ together. There is no shell in between: sh -c '…' is one.`,
 			if len(command) == 0 {
 				return usage("vsfleet guest enter gives a shell")(errors.New("which command?"))
 			}
-			return a.run(cmd.Context(), commandsIn(guests, command), a.access.Run)
+			return a.run(cmd, commandsIn(guests, command), a.access.Run)
 		},
 	}
+	addStdinFlag(cmd)
 	ownFlags(cmd)
 	return cmd
 }
@@ -307,7 +308,7 @@ func (a *app) logCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.stream(cmd.Context(), fleet.Command{Host: g.Host, Guest: g.Guest.Name},
+			return a.stream(cmd.Context(), fleet.Command{Host: g.Host, Guest: g.Guest.Name}, nil,
 				func(ctx context.Context, c fleet.Command, _ io.Reader, stdout, stderr io.Writer) (int, error) {
 					return a.access.Log(ctx, c.Host, c.Guest, lines, follow, stdout, stderr)
 				})

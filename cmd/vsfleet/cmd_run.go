@@ -46,17 +46,18 @@ Several words are one program with its arguments, just as given.`,
 				if err != nil {
 					return err
 				}
-				return a.run(ctx, commandsIn(chosen, args), a.access.Run)
+				return a.run(cmd, commandsIn(chosen, args), a.access.Run)
 			}
 			_, hosts, err := a.hosts(ctx)
 			if err != nil {
 				return err
 			}
-			return a.run(ctx, commandsOn(hosts, args), a.access.Run)
+			return a.run(cmd, commandsOn(hosts, args), a.access.Run)
 		},
 	}
 	cmd.Flags().StringVar(&guests, "guests", "", "inside the guests of this `pattern`: www, lab1/*, web*/www")
 	must(cmd.RegisterFlagCompletionFunc("guests", a.completeGuests))
+	addStdinFlag(cmd)
 	ownFlags(cmd)
 	return cmd
 }

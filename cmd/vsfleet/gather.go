@@ -5,12 +5,13 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
@@ -75,9 +76,13 @@ type runner func(ctx context.Context, c fleet.Command, stdin io.Reader, stdout, 
 // as it comes, of several on a terminal as they end, those that say the same at
 // the same time together, and elsewhere at the end, all that said the same
 // together. What a command said before it was given up is shown as well.
-func (a *app) run(ctx context.Context, commands []fleet.Command, do runner) error {
+func (a *app) run(cmd *cobra.Command, commands []fleet.Command, do runner) error {
+	ctx := cmd.Context()
+	if err := onlyOne(cmd, len(commands)); err != nil {
+		return err
+	}
 	if len(commands) == 1 && a.output == view.AsTable {
-		return a.stream(ctx, commands[0], do)
+		return a.stream(ctx, commands[0], a.stdin(cmd), do)
 	}
 	var failed error
 	var kept atomic.Int64
@@ -195,12 +200,12 @@ func (g *gathering) end() error {
 func where(c fleet.Command) string { return said{Host: c.Host.Name, Guest: c.Guest}.where() }
 
 // stream is run for one place.
-func (a *app) stream(ctx context.Context, c fleet.Command, do runner) error {
+func (a *app) stream(ctx context.Context, c fleet.Command, stdin io.Reader, do runner) error {
 	stdout := visible(a.stdout)
 	stderr := visible(a.stderr)
 	within, cancel := fanout.Within(ctx, a.access.Timeout)
 	defer cancel()
-	exit, err := do(within, c, os.Stdin, stdout, stderr)
+	exit, err := do(within, c, stdin, stdout, stderr)
 	err = fanout.Late(within, err)
 	stdout.end()
 	stderr.end()
