@@ -233,7 +233,7 @@ func (a *Access) Run(ctx context.Context, c Command, stdin io.Reader, stdout, st
 	}
 	defer conn.Close()
 	if c.Guest == "" {
-		return conn.Exec(ctx, shellLine(c.Argv), stdin, stdout, stderr)
+		return conn.Run(ctx, c.Argv, stdin, stdout, stderr)
 	}
 	node, err := push.Start(ctx, conn)
 	if err != nil {
@@ -259,14 +259,6 @@ func (a *Access) Enter(ctx context.Context, c Command) (exit int, err error) {
 
 func (c Command) vserver(verb string) []string {
 	return append([]string{"vserver", "--", c.Guest, verb}, c.Argv...)
-}
-
-// shellLine is a command as a host's shell takes it.
-func shellLine(argv []string) string {
-	if len(argv) == 1 {
-		return argv[0]
-	}
-	return transport.Command(argv)
 }
 
 // Hear runs vsnode with arguments on a host, and returns what it said.

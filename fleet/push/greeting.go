@@ -1,7 +1,6 @@
 package push
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 const (
 	execWord = "vsnode-exec-1" // HASH: it is there, and is started
 	needWord = "vsnode-need-1" // MACHINE UID FORM: it is not
-	runWord  = "vsnode-run-1"  // the output of a command follows
 )
 
 // maxChatter is what may come before our first line: a message of the day, not
@@ -86,34 +84,4 @@ func instead(said []byte) string {
 		return ""
 	}
 	return fmt.Sprintf(", it said: %q", text)
-}
-
-// after is a writer that throws away what comes before a mark.
-type after struct {
-	w     io.Writer
-	mark  []byte
-	said  []byte
-	found bool
-}
-
-func (a *after) Write(p []byte) (int, error) {
-	if a.found {
-		return a.w.Write(p)
-	}
-	// The mark may begin in the last write and end in this one.
-	a.said = append(a.said, p...)
-	if i := bytes.Index(a.said, a.mark); i >= 0 {
-		rest := a.said[i+len(a.mark):]
-		a.found, a.said = true, nil
-		if len(rest) > 0 {
-			if _, err := a.w.Write(rest); err != nil {
-				return 0, err
-			}
-		}
-		return len(p), nil
-	}
-	if len(a.said) > maxChatter {
-		return 0, fmt.Errorf("%w within its first %d bytes%s", errNoGreeting, maxChatter, instead(a.said))
-	}
-	return len(p), nil
 }

@@ -56,25 +56,3 @@ func FuzzReadGreeting(f *testing.F) {
 		}
 	})
 }
-
-func FuzzAfter(f *testing.F) {
-	f.Add([]byte("motd\x00vsnode-run-1\nout"), 3)
-	f.Add([]byte("\x00vsnode-run-\x00vsnode-run-1\n"), 1)
-	mark := []byte("\x00" + runWord + "\n")
-	f.Fuzz(func(t *testing.T, b []byte, piece int) {
-		var out bytes.Buffer
-		a := &after{w: &out, mark: mark}
-		piece = max(piece, 1)
-		for rest := b; len(rest) > 0; {
-			n := min(piece, len(rest))
-			if _, err := a.Write(rest[:n]); err != nil {
-				return
-			}
-			rest = rest[n:]
-		}
-		_, want, _ := bytes.Cut(b, mark)
-		if !bytes.Equal(out.Bytes(), want) {
-			t.Fatalf("%q went through, want %q", &out, want)
-		}
-	})
-}

@@ -2,7 +2,6 @@ package push
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -311,28 +310,13 @@ func (n *Node) command(args []string) (string, error) {
 
 // Run runs vsnode with args in a session of its own: what a login shell prints
 // before is no part of stdout, and vsnode that did not begin is an error. It is
-// as [transport.Conn.Exec].
+// as [transport.Conn.Run].
 func (n *Node) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args ...string) (exit int, err error) {
-	if stdout == nil {
-		stdout = io.Discard
-	}
-	out := &after{w: stdout, mark: []byte("\x00" + runWord + "\n")}
 	command, err := n.command(args)
 	if err != nil {
 		return -1, err
 	}
-	var last lastLines
-	errs := io.Writer(&last)
-	if stderr != nil {
-		errs = io.MultiWriter(stderr, &last)
-	}
-	exit, err = n.conn.Exec(ctx, shell(fmt.Sprintf(`printf "\000%s\n"; %s`, runWord, command)), stdin, out, errs)
-	if err == nil && !out.found {
-		// Whatever it ended with is not vsnode's: a login shell that could not read the command ends with 0, too.
-		said := cmp.Or(transport.Printable(string(out.said)), last.String(), "nothing")
-		err = fmt.Errorf("%s: %w (exit status %d), it said: %q", n.conn.Name(), errNoGreeting, exit, said[max(0, len(said)-200):])
-	}
-	return exit, err
+	return n.conn.RunScript(ctx, command, stdin, stdout, stderr)
 }
 
 // Terminal runs vsnode with args and the controller's terminal. It is as

@@ -332,7 +332,7 @@ func TestChatterOfALoginShell(t *testing.T) {
 		t.Errorf("exit %d, error %v, stdout %q", exit, err, &out)
 	}
 	out.Reset()
-	data := strings.Repeat("\x00vsnode-run-1\n", 100_000)
+	data := strings.Repeat("\x00vsfleet-run-1 1\n", 100_000)
 	exit, err = n.Run(t.Context(), strings.NewReader(data), &out, nil, "cat")
 	if exit != 7 || err != nil || out.String() != data {
 		t.Errorf("exit %d, error %v, %d bytes of %d", exit, err, out.Len(), len(data))
@@ -377,10 +377,10 @@ func TestArgumentsThroughLoginShells(t *testing.T) {
 }
 
 func TestARunThatDidNotBeginIsAnError(t *testing.T) {
-	h := newHost(t, `case $SSH_ORIGINAL_COMMAND in *vsnode-run-1*) echo "fish: Unknown command" >&2; exit 0;; esac`)
+	h := newHost(t, `case $SSH_ORIGINAL_COMMAND in *vsfleet-run-1*) echo "fish: Unknown command" >&2; exit 0;; esac`)
 	n := h.start()
 	_, err := n.Run(t.Context(), nil, nil, nil, "echo")
-	if err == nil || !strings.Contains(err.Error(), "vsnode did not begin (exit status 0), it said: \"fish: Unknown command\"") {
+	if err == nil || !strings.Contains(err.Error(), "the command did not begin (exit status 0), the host said: \"fish: Unknown command\"") {
 		t.Errorf("error %v", err)
 	}
 }

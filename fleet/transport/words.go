@@ -32,12 +32,3 @@ func encode(s string) string {
 	}
 	return b.String()
 }
-
-// Command is one program with its arguments, just as given, for any login shell.
-func Command(argv []string) string {
-	var line []string
-	for _, word := range argv {
-		line = append(line, Quote(word))
-	}
-	return Script(`c=$(printf "%b." "$0"); eval "${c%.}"`, strings.Join(line, " "))
-}
