@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -96,7 +98,9 @@ func TestASlowHostHidesNoOther(t *testing.T) {
 			for _, name := range []string{"lab1", "lab2", "lab3"} {
 				commands = append(commands, fleet.Command{Host: &inventory.Host{Name: name}})
 			}
-			err := a.run(ctx, commands, do)
+			cmd := &cobra.Command{}
+			cmd.SetContext(ctx)
+			err := a.run(cmd, commands, do)
 			var exit exitStatus
 			if err != nil && !errors.As(err, &exit) || int(exit) != row.exit {
 				t.Errorf("%v, want exit status %d", err, row.exit)
