@@ -98,7 +98,8 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	if sp.PrivateNet {
 		flags |= unix.CLONE_NEWNET
 	}
-	pid, pipe, err := s.launchAs(sp, &cloneArgs{flags: flags, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(sp.Cgroup.Fd())})
+	pid, pipe, release, err := s.launchAs(sp, &cloneArgs{flags: flags, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(sp.Cgroup.Fd())})
+	defer release()
 	if err != nil {
 		return Process{}, err
 	}
@@ -441,29 +442,40 @@ func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
 // (inotify instances, message queues, pending signals, timers, nested
 // namespaces, processes; ucounts in the kernel) is then counted for each guest
 // apart. Made by the host's root, one guest could take them all, from the host too.
-func (s *script) launchAs(sp Spec, args *cloneArgs) (pid int, pipe *os.File, err error) {
-	_, err = onOwnThread(func() (none struct{}, err error) {
-		if err := ordinaryThread(sp.Nice); err != nil {
-			return none, err
-		}
-		if err := actAsCreator(sp.XID); err != nil {
-			return none, err
-		}
-		if err := withUserLimits(sp.Processes, sp.Attributes, func() (err error) {
-			pid, pipe, err = s.launch(args)
+//
+// The child shares this process's memory, and with it what belongs to the thread
+// that made it (its thread-local storage): that thread stays until release, which
+// has to be called when the child runs its program or is gone.
+func (s *script) launchAs(sp Spec, args *cloneArgs) (pid int, pipe *os.File, release func(), err error) {
+	born, over := make(chan error), make(chan struct{})
+	go onOwnThread(func() (none struct{}, _ error) {
+		born <- func() error {
+			if err := ordinaryThread(sp.Nice); err != nil {
+				return err
+			}
+			if err := actAsCreator(sp.XID); err != nil {
+				return err
+			}
+			if err := withUserLimits(sp.Processes, sp.Attributes, func() (err error) {
+				pid, pipe, err = s.launch(args)
+				return err
+			}); err != nil {
+				return err
+			}
+			// Here, where we are the owner of its namespace.
+			err := limitProcess(pid, sp.Processes, sp.Attributes)
+			if err != nil {
+				unix.Kill(pid, unix.SIGKILL)
+				wait(pid)
+				pipe.Close()
+			}
 			return err
-		}); err != nil {
-			return none, err
-		}
-		// Here, where we are the owner of its namespace.
-		if err = limitProcess(pid, sp.Processes, sp.Attributes); err != nil {
-			unix.Kill(pid, unix.SIGKILL)
-			wait(pid)
-			pipe.Close()
-		}
-		return none, err
+		}()
+		<-over
+		return none, nil
 	})
-	return pid, pipe, err
+	err = <-born
+	return pid, pipe, func() { close(over) }, err
 }
 
 // outcome reads the status pipe to its end: it closes when the program runs.
