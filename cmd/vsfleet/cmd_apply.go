@@ -12,6 +12,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -29,14 +30,15 @@ type stepRecord struct {
 }
 
 func (a *app) applyCommand() *cobra.Command {
-	var check, diff bool
+	var check, diff, yes bool
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "Make the hosts as the inventory says",
 		Long: `Apply makes a plan, as vsfleet plan prints it, and carries it out: it builds
 images, creates, configures, starts, stops and deletes guests. An image is built
 on one host and copied to the others. What fails on one host, or for one guest,
-stops nothing else. When there is nothing to change it changes nothing.
+stops nothing else. When there is nothing to change it changes nothing. It asks
+before it deletes many guests.
 
 Ctrl-C once: no more hosts are begun, and what runs is finished or undone. The
 same command again does what is left.`,
@@ -57,17 +59,45 @@ same command again does what is left.`,
 			progress := a.progress(len(hosts))
 			over := a.access.Rollout(a.forks, progress.watch)
 			over.Diff = diff
+			if !yes {
+				over.Confirm = func(ctx context.Context, deletes []string) error { return a.confirmDeletes(ctx, progress, deletes) }
+			}
 			report := over.Apply(ctx, inv, hosts)
 			progress.close()
+			if report.Err != nil {
+				return report.Err
+			}
 			return a.report(ctx, report, diff)
 		},
 	}
 	cmd.Flags().BoolVarP(&check, "check", "C", false, "change nothing, only say what would be changed")
 	cmd.Flags().BoolVar(&check, "dry-run", false, "the same as --check")
 	cmd.Flags().BoolVarP(&diff, "diff", "D", false, "print what was changed and why, and how files of guests differed")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, fmt.Sprintf("do not ask before more than %d guests are deleted", fewDeletes))
 	must(cmd.Flags().MarkHidden("dry-run"))
 	a.lockWait(cmd)
 	return cmd
+}
+
+// fewDeletes is how many guests apply deletes without a question, for the
+// inventory says so: more may be a group or a pattern that says more than was
+// meant.
+const fewDeletes = 10
+
+func (a *app) confirmDeletes(ctx context.Context, p *progress, deletes []string) error {
+	if len(deletes) <= fewDeletes {
+		return nil
+	}
+	q := question{
+		text: fmt.Sprintf("Delete %d guests (%s) with all that they hold, as the inventory says (state: absent)?", len(deletes), view.Clean(nodeset.Fold(deletes))),
+		no:   "nothing was changed",
+		mute: fmt.Sprintf("%d guests would be deleted with all that they hold (%s), and there is no terminal to ask", len(deletes), nodeset.Fold(deletes)),
+		hint: "to delete them: --yes",
+	}
+	if p.view == nil {
+		return a.ask(ctx, q)
+	}
+	return p.view.Around(func() error { return a.ask(ctx, q) })
 }
 
 // report prints what came of a run: data where it was asked for, then the

@@ -24,6 +24,10 @@ const (
 	exitInterrupted = 130
 )
 
+// mostErrors of an inventory are printed: one mistake in a group of thousands is
+// made thousands of times.
+const mostErrors = 20
+
 // exitStatus ends the program with a status; all has been said.
 type exitStatus int
 
@@ -58,7 +62,11 @@ func (a *app) status(ctx context.Context, err error) int {
 	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, fleet.ErrInterrupted)):
 		return exitInterrupted
 	case errors.As(err, &files):
-		for _, one := range files.All {
+		for i, one := range files.All {
+			if i == mostErrors && len(files.All) > mostErrors+1 && !a.verbose {
+				say(fmt.Sprintf("and %d more errors: mend these first, or see them all with --verbose", len(files.All)-i))
+				break
+			}
 			say(one.Error())
 		}
 		return exitUsage

@@ -134,3 +134,20 @@ func TestWhatIsKeptOfAllPlaces(t *testing.T) {
 		t.Errorf("%d bytes are kept", total)
 	}
 }
+
+// The inventory says state: absent, perhaps of more than was meant.
+func TestApplyAsksBeforeItDeletesMany(t *testing.T) {
+	a := &app{stderr: view.Plain(io.Discard)}
+	var names []string
+	for i := range fewDeletes + 1 {
+		names = append(names, fmt.Sprintf("web%02d/www", i))
+	}
+	if err := a.confirmDeletes(t.Context(), a.progress(1), names[1:]); err != nil {
+		t.Errorf("a few: %v", err)
+	}
+	err := a.confirmDeletes(t.Context(), a.progress(1), names)
+	var use *usageError
+	if !errors.As(err, &use) || use.hint != "to delete them: --yes" || !strings.Contains(err.Error(), "11 guests would be deleted with all that they hold (web[00-10]/www)") {
+		t.Errorf("many, and nobody to ask: %v", err)
+	}
+}

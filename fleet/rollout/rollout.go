@@ -42,6 +42,10 @@ type Fleet struct {
 
 	Diff bool // plans ask for what is in files that differ
 
+	// Confirm is asked, after the plan, before Apply deletes these guests
+	// ("web01/www"); may be nil. After an error nothing is changed.
+	Confirm func(ctx context.Context, deletes []string) error
+
 	Owner    string        // who changes hosts: user@machine
 	LockWait time.Duration // for others who change them
 }
@@ -73,6 +77,7 @@ const (
 type Report struct {
 	Run   string // its id, which the hosts heard as well
 	Hosts []HostReport
+	Err   error    // nothing was changed: by what Confirm said
 	Notes []string // of what differs between hosts and no step makes equal
 	Took  time.Duration
 }
@@ -274,8 +279,34 @@ func (f *Fleet) Apply(ctx context.Context, inv *inventory.Inventory, hosts []*in
 	r := f.start("apply", hosts)
 	defer r.close()
 	r.inventory = inv.Hosts
-	r.carryOut(ctx, r.plan(ctx, inv.Image))
+	images := r.plan(ctx, inv.Image)
+	if err := r.confirm(ctx); err != nil {
+		for _, h := range r.reached() {
+			h.Err = err
+			r.done(h, NotStarted)
+		}
+		rep := r.report()
+		rep.Err = err
+		return rep
+	}
+	r.carryOut(ctx, images)
 	return r.report()
+}
+
+// confirm has somebody say that guests are to be deleted.
+func (r *run) confirm(ctx context.Context) error {
+	var deletes []string
+	for _, h := range r.reached() {
+		for _, s := range h.Plan.Steps {
+			if s.Kind == api.StepDelete {
+				deletes = append(deletes, h.Host+"/"+s.Name)
+			}
+		}
+	}
+	if len(deletes) == 0 || r.Confirm == nil {
+		return nil
+	}
+	return r.Confirm(ctx, deletes)
 }
 
 // carryOut takes the steps of all plans.

@@ -405,3 +405,39 @@ func TestOneLostAnswerIsOneProblem(t *testing.T) {
 		t.Errorf("%d problems: %v", len(got), got)
 	}
 }
+
+func TestDeletesAreConfirmed(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		answer  error
+		classes string
+	}{
+		{"yes", nil, "lab1 changed, lab2 ok, lab3 unreachable"},
+		{"no", errors.New("nothing was changed"), "lab1 not started, lab2 not started, lab3 unreachable"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			f := newFleet(t, "lab1", "lab2", "lab3")
+			for _, h := range f.inv.Hosts {
+				h.Guests[0].State = inventory.Absent
+			}
+			f.hosts["lab1"].state.Guests = []api.GuestState{there()}
+			f.hosts["lab3"].unreachable = true
+			fleet := f.fleet()
+			var asked []string
+			fleet.Confirm = func(_ context.Context, deletes []string) error {
+				asked = deletes
+				return row.answer
+			}
+			r := fleet.Apply(within(t), f.inv, f.inv.Hosts)
+			if got := classes(r); got != row.classes || r.Err != row.answer {
+				t.Errorf("%s, %v", got, r.Err)
+			}
+			if want := []string{"lab1/www"}; !slices.Equal(asked, want) {
+				t.Errorf("asked about %q", asked)
+			}
+			if left := len(f.hosts["lab1"].state.Guests); left != 0 && row.answer == nil || left != 1 && row.answer != nil {
+				t.Errorf("%d guests are left", left)
+			}
+		})
+	}
+}

@@ -51,7 +51,11 @@ func Write[T any](w io.Writer, f Format, records []T, table func(io.Writer) erro
 	var err error
 	switch f {
 	case AsTable:
-		err = table(out)
+		if o, ok := w.(Output); ok && o.Terminal {
+			err = table(sized{out, o.Width()})
+		} else {
+			err = table(out)
+		}
 	case AsJSON:
 		enc := encoder(out)
 		enc.SetIndent("", "  ")

@@ -79,7 +79,7 @@ func Recap(o Output, results []Result) error {
 //
 //	web[01-03]: connect: connection refused
 //
-// An error in which a host is named, or its address, is the same as that of its
+// Many different ones are cut short. An error in which a host is named, or its address, is the same as that of its
 // neighbour.
 func Errors(o Output, results []Result) error {
 	type group struct {
@@ -113,7 +113,15 @@ func Errors(o Output, results []Result) error {
 		}
 		g.hosts = append(g.hosts, r.Host)
 	}
-	for _, g := range groups {
+	for i, g := range groups {
+		if i == mostErrors && len(groups) > mostErrors+1 {
+			var hosts []string
+			for _, rest := range groups[i:] {
+				hosts = append(hosts, rest.hosts...)
+			}
+			_, err := fmt.Fprintf(o, "%s: %d other errors (-o json has them all)\n", o.paint(red, Clean(nodeset.Fold(hosts))), len(groups)-i)
+			return err
+		}
 		text := g.text
 		if len(g.hosts) > 1 {
 			text = g.common
@@ -134,10 +142,16 @@ func withoutName(text, name, word string) string {
 	return whole.ReplaceAllString(text, "${1}"+word+"${2}")
 }
 
+// mostErrors are printed of a run, and lines of one host's errors.
+const mostErrors = 20
+
 // indented keeps the lines of a joined error together, and nothing else that
 // could move the cursor.
 func indented(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if more := len(lines) - mostErrors; more > 1 {
+		lines = append(lines[:mostErrors], fmt.Sprintf("and %d more", more))
+	}
 	for i := range lines {
 		lines[i] = Clean(lines[i])
 	}

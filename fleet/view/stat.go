@@ -5,10 +5,12 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -208,18 +210,25 @@ func writeLines(w io.Writer, lines []line, hosts int) error {
 	var sum line
 	width := len("HOST")
 	for _, l := range lines {
-		width = max(width, len(Clean(l.label)))
+		width = max(width, utf8.RuneCountInString(Clean(l.label)))
 		sum.add(l.label, l.StatRow)
+	}
+	// On a narrow terminal the host and the name, which is last, are cut off.
+	last := math.MaxInt
+	if columns := columnsOf(w); columns > 0 {
+		numbers := len("  ") + len(statHeader) - len("NAME")
+		width = min(width, max(fewest, columns-numbers-fewest))
+		last = max(fewest, columns-numbers-width)
 	}
 	fmt.Fprintf(out, "%-*s  %s\n", width, "HOST", statHeader)
 	for _, l := range lines {
-		fmt.Fprintf(out, "%-*s  %-5d", width, Clean(l.label), l.Context)
+		fmt.Fprintf(out, "%-*s  %-5d", width, truncate(Clean(l.label), width), l.Context)
 		l.write(out, clock(l.Uptime))
-		fmt.Fprintf(out, " %s\n", Clean(l.Name))
+		fmt.Fprintf(out, " %s\n", truncate(Clean(l.Name), last))
 	}
 	fmt.Fprintf(out, "%-*s  %-5s", width, "SUM", "")
 	sum.write(out, "")
-	fmt.Fprintf(out, " %s on %s\n", count(sum.guests, "guest"), count(hosts, "host"))
+	fmt.Fprintf(out, " %s\n", truncate(count(sum.guests, "guest")+" on "+count(hosts, "host"), last))
 	return out.Flush()
 }
 

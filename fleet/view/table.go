@@ -4,15 +4,32 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/olekukonko/tablewriter"
 	"github.com/olekukonko/tablewriter/renderer"
 	"github.com/olekukonko/tablewriter/tw"
 )
 
+// sized is where a table for a terminal goes.
+type sized struct {
+	io.Writer
+	columns int
+}
+
+// columnsOf is how wide a table may be; 0 is as wide as it is.
+func columnsOf(w io.Writer) int {
+	if s, ok := w.(sized); ok {
+		return s.columns
+	}
+	return 0
+}
+
 // Table prints rows below the names of their columns, in columns as kubectl's:
-// no lines, nothing cut off, nothing wrapped. A column whose name begins with
-// ">" is right-aligned. For tables of thousands of rows there is [Stat].
+// no lines, nothing wrapped. Only on a terminal that is too narrow are texts cut
+// off, the longest first; the first column, which says what the row is about, is
+// not. A column whose name begins with ">" is right-aligned. For tables of
+// thousands of rows there is [Stat].
 func Table(w io.Writer, columns []string, rows [][]string) error {
 	names, align := make([]string, len(columns)), make([]tw.Align, len(columns))
 	for i, c := range columns {
@@ -37,12 +54,19 @@ func Table(w io.Writer, columns []string, rows [][]string) error {
 		})),
 		tablewriter.WithTrimSpace(tw.Off),
 	)
-	t.Header(names)
+	clean := make([][]string, 0, len(rows))
 	for _, row := range rows {
 		cells := make([]string, len(row))
 		for i, c := range row {
 			cells[i] = Clean(c)
 		}
+		clean = append(clean, cells)
+	}
+	if width := columnsOf(w); width > 0 {
+		narrow(append([][]string{names}, clean...), align, width)
+	}
+	t.Header(names)
+	for _, cells := range clean {
 		if err := t.Append(cells); err != nil {
 			return fmt.Errorf("table: %w", err)
 		}
@@ -56,4 +80,39 @@ func Table(w io.Writer, columns []string, rows [][]string) error {
 		}
 	}
 	return nil
+}
+
+// fewest characters of a column that is cut off.
+const fewest = 8
+
+// narrow cuts texts off, so that rows of these cells are no wider than width.
+// Numbers stay, and so does the first column.
+func narrow(rows [][]string, align []tw.Align, width int) {
+	widths := make([]int, len(align))
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	over := 2*(len(widths)-1) - width // two blanks between columns
+	for _, n := range widths {
+		over += n
+	}
+	for ; over > 0; over-- {
+		widest := -1
+		for i := 1; i < len(widths); i++ {
+			if align[i] == tw.AlignLeft && widths[i] > fewest && (widest < 0 || widths[i] > widths[widest]) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			break
+		}
+		widths[widest]--
+	}
+	for _, row := range rows {
+		for i := range row {
+			row[i] = truncate(row[i], widths[i])
+		}
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
@@ -235,6 +236,76 @@ func TestPlan(t *testing.T) {
 	golden(t, "plan-nothing", func(w io.Writer) error {
 		return Plan(Plain(w), AsTable, []HostPlan{{Host: "a"}}, nil)
 	})
+}
+
+// terminal of so many columns.
+func terminal(w io.Writer, columns int) Output {
+	return Output{Writer: w, Terminal: true, Width: func() int { return columns }}
+}
+
+func TestATableFitsItsTerminal(t *testing.T) {
+	type record struct{ Host string }
+	rows := [][]string{
+		{"web01.example.net", "www", "120", "running", "203.0.113.11 80/tcp 443/tcp 8000-8999/udp", "Debian GNU/Linux 12 (bookworm)"},
+		{"web02.example.net", "mail", "125", "stopped (its configuration cannot be used: no context)", "203.0.113.11 25/tcp", "Debian GNU/Linux 12 (bookworm)"},
+	}
+	for _, columns := range []int{80, 60, 200} {
+		var out strings.Builder
+		err := Write(terminal(&out, columns), AsTable, []record{}, func(w io.Writer) error {
+			return Table(w, []string{"HOST", "GUEST", ">CTX", "STATUS", "ADDRESSES AND PORTS", "OS"}, rows)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out.String()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > columns {
+				t.Errorf("%d columns: %d: %s", columns, n, line)
+			}
+		}
+		for _, whole := range []string{"web02.example.net", "mail", "125"} {
+			if !strings.Contains(out.String(), whole) {
+				t.Errorf("%d columns: %s is cut off:\n%s", columns, whole, out.String())
+			}
+		}
+		if cut := strings.Contains(out.String(), "…"); cut != (columns < 200) {
+			t.Errorf("%d columns:\n%s", columns, out.String())
+		}
+	}
+	var out strings.Builder
+	if err := Stat(terminal(&out, 80), AsTable, fleet(), StatOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(out.String()) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+			t.Errorf("stat: %d: %s", n, line)
+		}
+	}
+}
+
+func TestManyErrorsAreCutShort(t *testing.T) {
+	var results []Result
+	for i := range 500 {
+		results = append(results, Result{Host: fmt.Sprintf("web%03d", i), Class: Failed, Err: fmt.Errorf("error %d of its own", 1000+i)})
+	}
+	var lines []error
+	for i := range 1000 {
+		lines = append(lines, fmt.Errorf("guest g%d: no", i))
+	}
+	results[0].Err = errors.Join(lines...)
+	var out strings.Builder
+	if err := Errors(Plain(&out), results); err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(got) != 2*mostErrors+1 {
+		t.Errorf("%d lines:\n%s", len(got), out.String())
+	}
+	if want := "    and 980 more"; !strings.Contains(out.String(), want) {
+		t.Errorf("%q is missing", want)
+	}
+	if last, want := got[len(got)-1], "web[020-499]: 480 other errors (-o json has them all)"; last != want {
+		t.Errorf("the last line is %q, want %q", last, want)
+	}
 }
 
 func TestRecap(t *testing.T) {
