@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/printable"
 	"github.com/vsfleet/vsfleet/internal/wire"
 	"github.com/vsfleet/vsfleet/node"
 )
@@ -61,7 +62,7 @@ func main() {
 		fmt.Fprintf(os.Stderr, "vsnode: %s\n", use)
 		os.Exit(2)
 	default:
-		fmt.Fprintf(os.Stderr, "vsnode: %v\n", err)
+		fmt.Fprintf(os.Stderr, "vsnode: %s\n", printable.Lines(err.Error()))
 		os.Exit(1)
 	}
 }

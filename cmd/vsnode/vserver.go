@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/printable"
 	"github.com/vsfleet/vsfleet/node"
 	"github.com/vsfleet/vsfleet/node/api"
 	vctx "github.com/vsfleet/vsfleet/node/context"
@@ -161,7 +162,7 @@ func (v verb) stop(ctx context.Context) error {
 
 func (v verb) say(format string, args ...any) {
 	if !v.silent {
-		fmt.Fprintf(os.Stderr, format+"\n", args...)
+		fmt.Fprintln(os.Stderr, printable.Lines(fmt.Sprintf(format, args...)))
 	}
 }
 
@@ -213,7 +214,7 @@ func (v verb) run(ctx context.Context, p guest.Program) error {
 		return err
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "vserver: %v\n", err)
+		fmt.Fprintf(os.Stderr, "vserver: %s\n", printable.Lines(err.Error()))
 		return exitError(notRun(err))
 	}
 	if code != 0 {

@@ -1,15 +1,12 @@
 package view
 
 import (
-	"fmt"
 	"io"
 	"os"
-	"strconv"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/term"
+
+	"github.com/vsfleet/vsfleet/internal/printable"
 )
 
 // The rules of the terminal:
@@ -80,29 +77,5 @@ func (o Output) paint(c ink, text string) string {
 	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
 }
 
-// Clean makes control characters visible: "\x1b[2J" becomes `\x1b[2J`. Also
-// those that Unicode has for writing from right to left, which can make a line
-// read as another. Newlines and tabs become blanks.
-func Clean(s string) string {
-	if !strings.ContainsFunc(s, unprintable) {
-		return s
-	}
-	var b strings.Builder
-	for i, r := range s {
-		switch {
-		case r == '\n' || r == '\t':
-			b.WriteByte(' ')
-		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case unprintable(r):
-			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
-
-func unprintable(r rune) bool {
-	return !unicode.IsGraphic(r) || r == utf8.RuneError
-}
+// Clean makes control characters visible: see printable.Line.
+func Clean(s string) string { return printable.Line(s) }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/printable"
 )
 
 // listener is a TCP socket that listens on all addresses.
@@ -120,7 +122,7 @@ func (s *System) socketOwners(sockets []listener) map[string]string {
 				continue
 			}
 			inode := strings.TrimSuffix(strings.TrimPrefix(target, "socket:["), "]")
-			owners[inode] = name
+			owners[inode] = printable.Line(name) // which it chooses itself
 		}
 		if len(wanted) == 0 {
 			break

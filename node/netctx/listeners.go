@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/internal/printable"
 )
 
 // Listener is a process that receives where a guest would.
@@ -236,5 +237,5 @@ func processName(pid int) string {
 	if err != nil {
 		return "?"
 	}
-	return strings.TrimSpace(string(b))
+	return printable.Line(strings.TrimSpace(string(b))) // which it chooses itself
 }

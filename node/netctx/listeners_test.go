@@ -107,3 +107,18 @@ func FuzzSocketInode(f *testing.F) {
 		}
 	})
 }
+
+// TestTheNameOfAProcessIsItsOwnChoice, and is shown on the administrator's terminal.
+func TestTheNameOfAProcessIsItsOwnChoice(t *testing.T) {
+	old, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.WriteFile("/proc/self/comm", old, 0)
+	if err := os.WriteFile("/proc/self/comm", []byte("\x1b[2J\x1b]0;x"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := processName(os.Getpid()), `\x1b[2J\x1b]0;x`; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

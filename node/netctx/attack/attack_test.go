@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -60,6 +61,12 @@ func TestNothingIsRefusedWithoutAGuest(t *testing.T) {
 		}
 		got[rowName], _, _ = strings.Cut(verdict, " ")
 	}
+	// Where there are such hierarchies.
+	if table, err := os.ReadFile("/proc/self/cgroup"); err != nil {
+		t.Fatal(err)
+	} else if v1 := regexp.MustCompile(`(?m)^[1-9]`).Match(table); v1 != (got["change-cgroup-v1"] == "REACHED") {
+		t.Errorf("change-cgroup-v1: %q, and cgroup v1 is there: %v", got["change-cgroup-v1"], v1)
+	}
 	for _, want := range []string{
 		"bind-freebind", "bind-multicast", "raw-socket", "raw-socket-ipv6", "packet-socket", "sock-diag", "forge-uevent", "forge-uevent-to-one", "udp-lite", "mptcp",
 		"raw-socket-in-new-namespaces", "new-user-namespace", "new-network-namespace", "io-uring", "change-addresses",
@@ -67,7 +74,7 @@ func TestNothingIsRefusedWithoutAGuest(t *testing.T) {
 		"type-into-terminal", "type-into-terminal-high-bits",
 		"read-host-file", "read-host-file-above-root", "read-host-file-through-process",
 		"read-host-file-through-descriptors", "read-host-file-through-cwd", "leave-chroot", "see-host-mounts", "open-by-handle",
-		"mount-debugfs", "mount-devtmpfs", "write-proc-sys-kernel-core_pattern", "write-proc-sys-vm-drop_caches",
+		"mount-debugfs", "mount-devtmpfs", "lock-host-device", "write-proc-sys-kernel-core_pattern", "write-proc-sys-vm-drop_caches",
 		"swap-on", "account-processes", "keyring", "request-key", "perf-events", "bpf-map", "bpf-detach", "set-clock",
 	} {
 		if got[want] != "REACHED" {

@@ -61,12 +61,78 @@ func fileRows(*outside) []row {
 	for _, m := range []struct{ fstype, source string }{
 		{"ext4", "/dev/vda"}, {"ext4", "/dev/sda1"}, {"xfs", "/dev/vda"}, {"squashfs", "/dev/loop0"},
 		{"debugfs", "none"}, {"tracefs", "none"}, {"securityfs", "none"}, {"devtmpfs", "none"},
-		{"configfs", "none"}, {"efivarfs", "none"}, {"cgroup", "none"}, {"nfs", "127.0.0.1:/"}, {"fuseblk", "/dev/vda"},
+		{"configfs", "none"}, {"efivarfs", "none"}, {"nfs", "127.0.0.1:/"}, {"fuseblk", "/dev/vda"},
 	} {
 		rows = append(rows, row{"mount-" + m.fstype + strings.ReplaceAll(strings.TrimPrefix(m.source, "none"), "/", "-"), "",
 			func(*outside) (bool, string) { return tryMount(m.source, m.fstype) }})
 	}
-	return rows
+	return append(rows,
+		row{"change-cgroup-v1", "", changeCgroup1},
+		row{"lock-host-device", "", func(*outside) (bool, string) {
+			// A node that is also somebody else's has the inode of a devtmpfs; one
+			// that is the guest's own belongs to its root.
+			var st unix.Stat_t
+			if err := unix.Stat("/dev/null", &st); err != nil {
+				return false, err.Error()
+			}
+			own, err := os.ReadFile("/proc/self/uid_map")
+			if err != nil {
+				return true, err.Error()
+			}
+			var inside, base, count int
+			fmt.Sscan(string(own), &inside, &base, &count)
+			return base == 0 || st.Uid != 0, fmt.Sprint("/dev/null is of user ", st.Uid)
+		}},
+	)
+}
+
+// changeCgroup1 mounts each hierarchy of cgroup v1 that there is, which a guest
+// may, and tries what can be changed in it: making a cgroup, moving itself out of
+// the one that it is in, and the program that the host's root runs when a cgroup is
+// left (CVE-2022-0492).
+func changeCgroup1(*outside) (bool, string) {
+	table, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return false, err.Error()
+	}
+	dir, err := os.MkdirTemp("", "attack-")
+	if err != nil {
+		return false, err.Error()
+	}
+	defer os.Remove(dir)
+	mounted := 0
+	for line := range strings.Lines(string(table)) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) != 3 || f[0] == "0" {
+			continue
+		}
+		options := f[1]
+		if strings.HasPrefix(options, "name=") {
+			options = "none," + options
+		}
+		if unix.Mount("none", dir, "cgroup", 0, options) != nil {
+			continue
+		}
+		mounted++
+		reached := ""
+		if err := unix.Mkdir(dir+"/attack", 0o755); err == nil {
+			os.Remove(dir + "/attack")
+			reached = "a cgroup was made"
+		}
+		for _, file := range []string{"cgroup.procs", "tasks", "release_agent", "notify_on_release"} {
+			if fd, err := unix.Open(dir+"/"+file, unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
+				unix.Close(fd)
+				reached = file + " opened for writing"
+			}
+		}
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			return true, err.Error()
+		}
+		if reached != "" {
+			return true, options + ": " + reached
+		}
+	}
+	return false, fmt.Sprint("nothing can be changed in ", mounted, " hierarchies")
 }
 
 // read says whether the host's file is at a path.
