@@ -14,6 +14,6 @@
 // reached" from "what it was asked to do failed", [Local] both from what is
 // wrong on this machine.
 //
-// The package never changes known_hosts, asks nobody anything, and reads no
-// ssh_config: what it needs to know is in [Settings].
+// The package asks nobody anything and reads no ssh_config: what it needs to know
+// is in [Settings]. Only [Dialer.Trust] changes known_hosts.
 package transport

@@ -26,10 +26,14 @@ const runScript = `read -r p < /proc/$$/stat; p=${p##*) }; set -- $p; printf "\0
 // of stdout, and a command that did not begin is an error, whatever the status.
 //
 // One word is a line for the user's login shell, as with ssh, or with Become for
-// root's; several are one program with its arguments, just as given.
+// sh; several are one program with its arguments, just as given.
 func (c *Conn) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) (exit int, err error) {
 	if len(argv) == 1 {
-		return c.run(ctx, runScript+`exec "${SHELL:-sh}" -c "$c"`, argv[0], stdin, stdout, stderr)
+		shell := `"${SHELL:-sh}"`
+		if c.settings.Become {
+			shell = "sh" // root's own may be nologin
+		}
+		return c.run(ctx, runScript+"exec "+shell+` -c "$c"`, argv[0], stdin, stdout, stderr)
 	}
 	return c.run(ctx, runScript+`eval "$c"`, words(argv), stdin, stdout, stderr)
 }

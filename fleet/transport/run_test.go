@@ -38,6 +38,21 @@ func TestRun(t *testing.T) {
 	}
 }
 
+func TestALineAsRootIsForSh(t *testing.T) {
+	bin := t.TempDir()
+	write(t, filepath.Join(bin, "sudo"), "#!/bin/sh\nSHELL=/bin/false; export SHELL; shift 2; exec \"$@\"\n")
+	if err := os.Chmod(filepath.Join(bin, "sudo"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := settings(sshtest.Start(t, sshtest.Options{Login: "PATH=" + bin + `:$PATH; exec sh -c "$SSH_ORIGINAL_COMMAND"`}))
+	s.Become = true
+	var out bytes.Buffer
+	exit, err := dial(t, s).Run(t.Context(), []string{"echo hello; exit 3"}, nil, &out, nil)
+	if exit != 3 || err != nil || out.String() != "hello\n" {
+		t.Errorf("exit %d, error %v, stdout %q", exit, err, &out)
+	}
+}
+
 // sshd signals no command of root's: it went on, alone.
 func TestACommandEndsWithItsContext(t *testing.T) {
 	sudo := t.TempDir()
