@@ -95,10 +95,18 @@ func (a *app) sayForeign(report *rollout.Report) {
 			}
 		}
 	}
-	for _, text := range order {
+	for i, text := range order {
+		if i == mostForeign {
+			fmt.Fprintf(a.stderr, "… and %d more of these: vsfleet guest status shows all guests\n", len(order)-i)
+			break
+		}
 		fmt.Fprintf(a.stderr, "%s: %s\n", view.Clean(nodeset.Fold(hosts[text])), view.Clean(text))
 	}
 }
+
+// mostForeign lines are said of guests that the inventory does not know: a host
+// may say that it has tens of thousands.
+const mostForeign = 100
 
 // progress tells of a run while it goes on.
 type progress struct {
