@@ -68,6 +68,9 @@ func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, 
 		list := strings.Join(texts(loose), ", ")
 		warn(fmt.Sprintf("ports %s are in net.ipv4.ip_local_port_range: any connection may have one just when the guest wants it; keep them with sysctl -w net.ipv4.ip_local_reserved_ports=…", list))
 	}
+	if problem, err := netctx.PingProblem(c.Context); err == nil && problem != "" && warn != nil {
+		warn(problem)
+	}
 	if names := udpPorts(c.Network); len(names) > 0 && len(c.Network.Addresses) > 1 && warn != nil {
 		warn(fmt.Sprintf("a service on %s that listens on the wildcard receives on %s alone: bind each address, or put the one that matters first",
 			strings.Join(names, ", "), c.Network.Addresses[0].Addr()))
@@ -90,7 +93,16 @@ func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, 
 			return err
 		}
 	}
-	return netctx.EnsureLoopback6(ctx, netctx.Loopback6(c.Context))
+	if err := netctx.EnsureLoopback6(ctx, netctx.Loopback6(c.Context)); err != nil {
+		return err
+	}
+	if err := netctx.PingFrom(ctx, ns); err != nil {
+		if st.Pings = false; warn != nil {
+			warn(fmt.Sprintf("ping in the guest needs -I ADDRESS: %v", err))
+		}
+		return h.writeState(c.Name, *st)
+	}
+	return nil
 }
 
 // udpPorts are those that a guest was given by name.

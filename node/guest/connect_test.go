@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -179,5 +180,47 @@ func TestHostsListenerOnEveryAddressIsNamed(t *testing.T) {
 	err = h.Start(ctx, g.Name, Options{})
 	if err == nil || !strings.Contains(err.Error(), "8080") || !strings.Contains(err.Error(), fmt.Sprint("pid ", os.Getpid())) {
 		t.Errorf("error %v does not name the port and the program", err)
+	}
+}
+
+// TestPingsOfAGuest: the rules that give them its address come and go with it,
+// and are put back; who may not ping is told.
+func TestPingsOfAGuest(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeOwn, "pings", 144, "sleep", "1000")
+	const knob = "/proc/sys/net/ipv4/ping_group_range"
+	old, err := os.ReadFile(knob)
+	must(t, err)
+	must(t, os.WriteFile(knob, []byte("1 0"), 0))
+	t.Cleanup(func() { must(t, os.WriteFile(knob, old, 0)) })
+	before := traces(t)
+	must(t, h.Create(ctx, g))
+	var warnings []string
+	must(t, h.Start(ctx, g.Name, Options{Warn: func(s string) { warnings = append(warnings, s) }}))
+	if all := strings.Join(warnings, "\n"); !strings.Contains(all, "net.ipv4.ping_group_range is 1 0; sysctl -w") {
+		t.Errorf("warnings %q", all)
+	}
+	table := func() bool { return exec.Command("nft", "list", "table", "inet", "vservers_ping").Run() == nil }
+	if !table() {
+		t.Error("no rules while it runs")
+	}
+	must(t, exec.Command("nft", "flush", "ruleset").Run())
+	gone, err := h.Drift(ctx, g.Name)
+	must(t, err)
+	if all := strings.Join(gone[g.Name], "; "); !strings.Contains(all, "source of its pings is gone") {
+		t.Errorf("flushed: %q", all)
+	}
+	_, err = h.Repair(ctx, g.Name)
+	must(t, err)
+	if !table() {
+		t.Error("no rules once repaired")
+	}
+	must(t, h.Delete(ctx, g.Name))
+	if table() {
+		t.Error("rules stay when it is gone")
+	}
+	if after := traces(t); after != before {
+		t.Errorf("changed:\nbefore %s\nafter  %s", before, after)
 	}
 }

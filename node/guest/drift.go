@@ -92,6 +92,12 @@ func (h *Host) sharedDrift(view *netctx.View, name string, st state, all map[str
 		return err
 	}
 	all[name] = append(all[name], gone...)
+	if st.Pings {
+		if gone, err = view.PingDrift(Config{Guest: *st.Runs}.netSpec()); err != nil {
+			return err
+		}
+		all[name] = append(all[name], gone...)
+	}
 	return h.inCgroup(name, func(dir *os.File) error {
 		gone, err := view.ProgramDrift(dir)
 		all[name] = append(all[name], gone...)
@@ -244,6 +250,11 @@ func (h *Host) reconnect(ctx context.Context, name string, st state) error {
 	}
 	if err := netctx.EnsureLoopback6(ctx, netctx.Loopback6(st.Context)); err != nil {
 		return err
+	}
+	if st.Pings {
+		if err := netctx.PingFrom(ctx, c.netSpec()); err != nil {
+			return err
+		}
 	}
 	return h.inCgroup(name, func(dir *os.File) error { return netctx.Restore(dir, c.netSpec()) })
 }

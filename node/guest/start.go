@@ -97,7 +97,8 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	}
 	st := state{
 		Started: time.Now().Truncate(time.Millisecond), Boot: vctx.SinceBoot(),
-		Context: c.Context, NAT: c.Network.Mode == api.ModeNAT, Root: resolved(c.Root), Runs: &c.Guest,
+		Context: c.Context, NAT: c.Network.Mode == api.ModeNAT, Pings: c.Network.Mode != api.ModeNAT,
+		Root: resolved(c.Root), Runs: &c.Guest,
 	}
 	// Written before anything is done that has to be taken back.
 	if err := h.claim(ctx, c, st); err != nil {
@@ -422,7 +423,7 @@ func (h *Host) release(ctx context.Context, name string) error {
 			if err := errors.Join(nat.Detach(ctx, st.Context), nat.Sync(ctx, h.natWant)); err != nil {
 				return err
 			}
-		} else if err := netctx.DropLoopback6(ctx, netctx.Loopback6(st.Context)); err != nil {
+		} else if err := errors.Join(netctx.DropPing(ctx, st.Context), netctx.DropLoopback6(ctx, netctx.Loopback6(st.Context))); err != nil {
 			return err
 		}
 	}

@@ -28,6 +28,7 @@ type state struct {
 	Boot    time.Duration  `json:"boot,omitempty"` // the start, in time since the host's boot
 	Dev     string         `json:"dev,omitempty"`
 	Added   []netip.Prefix `json:"added,omitempty"` // addresses that vsnode put onto Dev
+	Pings   bool           `json:"pings,omitempty"` // the source of its pings is set
 	Context int            `json:"context"`
 	NAT     bool           `json:"nat,omitempty"`
 	Net     string         `json:"net,omitempty"`  // NAT: the network namespace (netID)

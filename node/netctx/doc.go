@@ -40,8 +40,8 @@
 // to them are not.
 //
 // Seen and not hidden: the host's interfaces and addresses, and everybody's
-// sockets in /proc/net. Ping sockets take their source from the route: where
-// that is not the guest's, their packets are dropped (ping -I ADDRESS works).
+// sockets in /proc/net. Ping sockets take their source from the route, and a table
+// of nftables gives them the guest's (PingFrom). Localhost is the host's to ping.
 // A UDP socket that sent before it was connected has the same trouble, and so
 // has one that is connected elsewhere without a disconnect; an IPv6 one that was
 // connected to IPv6 takes no IPv4 destination any more (getaddrinfo makes a new

@@ -24,6 +24,8 @@ type View struct {
 	programs map[ebpf.ProgramID]string
 	hooks    []hook
 	pinned   map[ebpf.ProgramID]bool // egress programs of all versions
+	hosts    map[netip.Addr]Place
+	pings    map[int]bool // XIDs in the table of pings; nil: not looked at yet
 }
 
 // egress stands for all programs of an object: they are pinned and removed together.
@@ -36,14 +38,17 @@ type place struct {
 
 // Look reads what does not depend on a guest.
 func Look() (*View, error) {
-	v := &View{on: map[place]bool{}, devices: map[string]*netlink.LinkAttrs{}, programs: map[ebpf.ProgramID]string{}, hooks: hooks[:], pinned: map[ebpf.ProgramID]bool{}}
+	v := &View{on: map[place]bool{}, devices: map[string]*netlink.LinkAttrs{}, programs: map[ebpf.ProgramID]string{}, hooks: hooks[:], pinned: map[ebpf.ProgramID]bool{}, hosts: map[netip.Addr]Place{}}
 	guard, err := Guard()
 	if guard == GuardHooks {
 		v.hooks = slices.Concat(v.hooks, unixHooks[:])
 	} else if err != nil && !errors.Is(err, ErrNoGuard) {
 		return nil, err
 	}
-	if err := eachAddress(func(a onDevice, index int) { v.on[place{a.prefix.Addr(), index}] = true }); err != nil {
+	if err := eachAddress(func(a onDevice, index int) {
+		v.on[place{a.prefix.Addr(), index}] = true
+		v.hosts[a.prefix.Addr()] = Place{index, a.ours}
+	}); err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	pins, err := filepath.Glob(filepath.Join(pins, "*", egress))
@@ -98,6 +103,22 @@ func (v *View) Loopback6Drift(addr netip.Addr) ([]string, error) {
 		return nil, nil // it could not be put there
 	}
 	return v.Drift("lo", []netip.Prefix{netip.PrefixFrom(addr, 128)})
+}
+
+// PingDrift is Drift of what PingFrom does. Without nftables there is none.
+func (v *View) PingDrift(s Spec) (gone []string, err error) {
+	if !s.mayBeMistaken(v.hosts) {
+		return nil, nil
+	}
+	if v.pings == nil {
+		if v.pings, err = pinging(); err != nil {
+			return nil, err
+		}
+	}
+	if !v.pings[s.XID] {
+		gone = append(gone, fmt.Sprintf("the source of its pings is gone from nftables table inet %s", pingTable))
+	}
+	return gone, nil
 }
 
 // ProgramDrift tells which of the programs that Attach put onto the cgroup are

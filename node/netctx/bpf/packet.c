@@ -156,6 +156,14 @@ static __always_inline bool misled(struct __sk_buff *skb, __u8 proto)
 	return n && ((proto != IPPROTO_TCP && borrowed(n, sk)) || (n->lo && skb->ifindex != LOOPBACK_IFINDEX));
 }
 
+// Is it a ping of localhost? The route gives it 127.0.0.1 for its source, the
+// host's, which nobody can tell from any other: the kernel answers itself.
+static __always_inline bool pings_localhost(struct __sk_buff *skb, const struct packet *p)
+{
+	return (p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6) && skb->ifindex == LOOPBACK_IFINDEX &&
+	       is_loopback(&p->from) && is_loopback(&p->to) && !p->options;
+}
+
 // Drops what does not come from the guest's address, what goes to the localhost
 // of the host or of another guest, what would carry the guest's own localhost
 // onto a wire, source routes, and questions to the cloud's metadata service.
@@ -167,7 +175,11 @@ int vs_egress(struct __sk_buff *skb)
 	struct packet p = {};
 	bool to_loop;
 
-	if (!parse(skb, &p) || p.options || !vs_is_own(&p.from))
+	if (!parse(skb, &p))
+		return DROP;
+	if (pings_localhost(skb, &p))
+		return PASS;
+	if (p.options || !vs_is_own(&p.from))
 		return DROP;
 	to_loop = is_own_loopback(s, &p.to);
 	if (!to_loop && (is_loopback(&p.to) || is_loop6(&p.to)))
@@ -195,7 +207,11 @@ int vs_ingress(struct __sk_buff *skb)
 	struct counters *c = bpf_get_local_storage(&vs_traffic, 0);
 	struct packet p = {};
 
-	if (!parse(skb, &p) || !vs_is_own(&p.to))
+	if (!parse(skb, &p))
+		return DROP;
+	if (pings_localhost(skb, &p))
+		return PASS;
+	if (!vs_is_own(&p.to))
 		return DROP;
 	if (skb->ifindex != LOOPBACK_IFINDEX && is_own_loopback(s, &p.to))
 		return DROP;
