@@ -3,12 +3,16 @@ package build
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// adapt makes a fresh Debian fit to be cloned and to run as a guest: what
-// Linux-VServer's initpost scripts did, for a system with systemd.
+// adapt makes a fresh Debian fit to be cloned: what Linux-VServer's initpost
+// scripts did.
 func adapt(ctx context.Context, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -25,9 +29,8 @@ func adapt(ctx context.Context, dir string) error {
 		return err
 	}
 	for _, name := range []string{
-		"etc/hostname",   // a guest gets its own
-		"etc/machine-id", // systemd makes one at the first start
-		"etc/fstab",      // a guest's mounts are made before it starts
+		"etc/hostname", // a guest gets its own
+		"etc/fstab",    // a guest's mounts are made before it starts
 	} {
 		if err := root.Remove(name); err != nil && !missing(err) {
 			return err
@@ -41,10 +44,94 @@ func adapt(ctx context.Context, dir string) error {
 			return err
 		}
 	}
-	if _, err := root.Stat("usr/bin/systemctl"); err == nil {
-		return systemd(root)
-	}
 	return nil
+}
+
+// fit makes a tree, whatever method it comes from, fit to run as several
+// guests: by what is in it.
+func fit(req Request) error {
+	root, err := os.OpenRoot(req.Dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if keys, err := fs.Glob(root.FS(), "etc/ssh/ssh_host_*_key"); err != nil {
+		return err
+	} else if len(keys) > 0 {
+		req.Progress(api.Warning+"the image holds SSH host keys ("+path.Base(keys[0])+"): all its guests have the same, and each can pose as the others; leave etc/ssh/ssh_host_* out and each gets its own", 0, 0)
+	}
+	units, on := systemdUnits(root)
+	if err := forgetMachine(root, on); err != nil || !on {
+		return err
+	}
+	if err := dropDisks(root); err != nil {
+		return err
+	}
+	return systemd(root, units)
+}
+
+// systemdUnits is where a tree with systemd has its units.
+func systemdUnits(root *os.Root) (dir string, on bool) {
+	for _, lib := range []string{"usr/lib", "lib"} { // what is not merged yet has it in /lib
+		if _, err := root.Stat(lib + "/systemd/systemd"); err == nil {
+			return "/" + lib + "/systemd/system", true
+		}
+	}
+	return "", false
+}
+
+// forgetMachine takes away what tells one machine from another and must not be
+// the same in two guests. An empty machine-id has systemd make one at the first
+// start; others make one where there is none.
+func forgetMachine(root *os.Root, systemd bool) error {
+	for _, name := range []string{"etc/machine-id", "var/lib/dbus/machine-id", "var/lib/systemd/random-seed"} {
+		// As a link it leads to the other one.
+		if info, err := root.Lstat(name); missing(err) || err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			continue
+		}
+		if err := root.Remove(name); err != nil {
+			return err
+		}
+	}
+	if !systemd {
+		return nil
+	}
+	if err := root.MkdirAll("etc", 0o755); err != nil {
+		return err
+	}
+	return write(root, "etc/machine-id", "", 0o644)
+}
+
+// dropDisks comments out what an installation's fstab mounts of its disks:
+// systemd would wait for each until it gives up.
+func dropDisks(root *os.Root) error {
+	const name = "etc/fstab"
+	info, err := root.Lstat(name)
+	if missing(err) || err == nil && !info.Mode().IsRegular() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	b, err := root.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	var out strings.Builder
+	changed := false
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		disk := len(f) > 2 && (strings.HasPrefix(f[0], "/dev/") || strings.Contains(f[0], "=") && !strings.HasPrefix(f[0], "#") || f[2] == "swap")
+		if disk {
+			changed = true
+			out.WriteString("# not in a guest: ")
+		}
+		out.WriteString(line)
+	}
+	if !changed {
+		return nil
+	}
+	return write(root, name, out.String(), info.Mode().Perm())
 }
 
 // write makes a file with these permissions, whatever vsnode's umask is.
@@ -60,9 +147,7 @@ func write(root *os.Root, name, content string, mode os.FileMode) error {
 func scrub(root *os.Root) error {
 	for _, name := range []string{
 		policy,
-		"etc/resolv.conf", // the host's: mmdebstrap and debootstrap copy it in
-		"var/lib/dbus/machine-id",
-		"var/lib/systemd/random-seed",
+		"etc/resolv.conf",                 // the host's: mmdebstrap and debootstrap copy it in
 		"etc/apt/apt.conf.d/99mmdebstrap", // what we told the tool for the build
 		"etc/dpkg/dpkg.cfg.d/99mmdebstrap",
 		"var/log/bootstrap.log", "var/log/dpkg.log", "var/log/alternatives.log",
@@ -136,43 +221,23 @@ var masked = []string{
 	"systemd-networkd-wait-online.service", "NetworkManager-wait-online.service",
 }
 
-// hostKeys is there because Debian's openssh-server makes host keys when it is
-// installed, and at no other time.
-const hostKeys = `[Unit]
-Description=OpenSSH host keys of this guest
-ConditionPathExists=/usr/bin/ssh-keygen
-ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
-Before=ssh.service ssh.socket
-
-[Service]
-Type=oneshot
-ExecStart=/usr/bin/ssh-keygen -A
-
-[Install]
-WantedBy=multi-user.target
-`
-
-func systemd(root *os.Root) error {
+// systemd masks the units that a guest has no use for, and has it start what a
+// server does.
+func systemd(root *os.Root, lib string) error {
 	const units = "etc/systemd/system/"
-	const wants = units + "multi-user.target.wants"
-	if err := root.MkdirAll(wants, 0o755); err != nil {
+	if err := root.MkdirAll(units, 0o755); err != nil {
 		return err
 	}
-	if err := root.Chmod(wants, 0o755); err != nil {
-		return err
+	links := map[string]string{}
+	// The graphical one is what systemd takes where nothing is said.
+	if to, err := root.Readlink(units + "default.target"); missing(err) || path.Base(to) == "graphical.target" {
+		links["default.target"] = lib + "/multi-user.target"
 	}
-	links := map[string]string{"default.target": "/lib/systemd/system/multi-user.target"}
 	for _, unit := range masked {
 		links[unit] = "/dev/null"
 	}
-	if _, err := root.Stat("usr/sbin/sshd"); err == nil {
-		if err := write(root, units+"ssh-host-keys.service", hostKeys, 0o644); err != nil {
-			return err
-		}
-		links["multi-user.target.wants/ssh-host-keys.service"] = "/etc/systemd/system/ssh-host-keys.service"
-	}
 	for name, to := range links {
-		if err := root.Remove(units + name); err != nil && !missing(err) {
+		if err := root.RemoveAll(units + name); err != nil {
 			return err
 		}
 		if err := root.Symlink(to, units+name); err != nil {

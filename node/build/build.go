@@ -65,6 +65,9 @@ func Run(ctx context.Context, req Request) error {
 		err = fmt.Errorf("no such method; there are debootstrap and template")
 	}
 	if err == nil {
+		err = fit(req)
+	}
+	if err == nil {
 		err = putFiles(req)
 	}
 	if err == nil {

@@ -322,3 +322,77 @@ func TestFilesOfTheSpec(t *testing.T) {
 		t.Errorf("outside: %v, %v", list, err)
 	}
 }
+
+// A template is fitted by what is in it, as a fresh Debian is.
+func TestTemplatesAreFitForGuests(t *testing.T) {
+	reg := func(name, content string) func(*tar.Writer) {
+		return func(tw *tar.Writer) {
+			must(t, tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content))}))
+			_, err := io.WriteString(tw, content)
+			must(t, err)
+		}
+	}
+	sym := func(name, to string) func(*tar.Writer) {
+		return func(tw *tar.Writer) {
+			must(t, tw.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: to}))
+		}
+	}
+	const fstab = "# mine\nUUID=1234 / ext4 defaults 0 1\n/dev/sda2 none swap sw 0 0\ntmpfs /tmp tmpfs size=10m 0 0\n/swapfile none swap sw 0 0\n"
+	for _, row := range []struct {
+		name    string
+		archive []func(*tar.Writer)
+		want    map[string]string // content, or where a link leads; "-": it is not there
+		warning string
+	}{
+		{"systemd in /lib, as Debian 11 has it", []func(*tar.Writer){
+			reg("lib/systemd/systemd", "x"), reg("etc/machine-id", "0123"), sym("var/lib/dbus/machine-id", "/etc/machine-id"), reg("etc/fstab", fstab), sym("etc/systemd/system/default.target", "/lib/systemd/system/graphical.target"),
+		}, map[string]string{
+			"etc/machine-id": "", "var/lib/dbus/machine-id": "/etc/machine-id",
+			"etc/systemd/system/default.target":        "/lib/systemd/system/multi-user.target",
+			"etc/systemd/system/systemd-udevd.service": "/dev/null",
+			"etc/fstab": "# mine\n# not in a guest: UUID=1234 / ext4 defaults 0 1\n# not in a guest: /dev/sda2 none swap sw 0 0\ntmpfs /tmp tmpfs size=10m 0 0\n# not in a guest: /swapfile none swap sw 0 0\n",
+		}, ""},
+		{"systemd in /usr/lib, as others have it, with a target of its own", []func(*tar.Writer){
+			reg("usr/lib/systemd/systemd", "x"), sym("etc/systemd/system/default.target", "/etc/systemd/system/mine.target"), reg("etc/ssh/ssh_host_rsa_key", "k"),
+		}, map[string]string{
+			"etc/machine-id": "", "etc/systemd/system/default.target": "/etc/systemd/system/mine.target", "etc/systemd/system/getty.target": "/dev/null",
+			"etc/ssh/ssh_host_rsa_key": "k",
+		}, "the image holds SSH host keys (ssh_host_rsa_key)"},
+		{"no systemd", []func(*tar.Writer){reg("sbin/init", "x"), reg("etc/machine-id", "0123"), reg("etc/fstab", fstab)}, map[string]string{
+			"etc/machine-id": "-", "etc/systemd/system/getty.target": "-", "etc/fstab": fstab,
+		}, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var b bytes.Buffer
+			tw := tar.NewWriter(&b)
+			for _, add := range row.archive {
+				add(tw)
+			}
+			must(t, tw.Close())
+			box, dir, warned := filepath.Join(t.TempDir(), "box.tar"), t.TempDir(), ""
+			must(t, os.WriteFile(box, b.Bytes(), 0o600))
+			must(t, Run(t.Context(), Request{Spec: api.ImageSpec{Method: "template", Args: []string{"-t", box}}, Dir: dir, Progress: func(text string, _, _ int64) {
+				if s, ok := strings.CutPrefix(text, api.Warning); ok {
+					warned = s
+				}
+			}}))
+			for name, want := range row.want {
+				got, err := os.Readlink(filepath.Join(dir, name))
+				if err != nil {
+					var content []byte
+					content, err = os.ReadFile(filepath.Join(dir, name))
+					got = string(content)
+				}
+				if os.IsNotExist(err) {
+					got = "-"
+				}
+				if got != want {
+					t.Errorf("%s is %q, want %q", name, got, want)
+				}
+			}
+			if row.warning == "" && warned != "" || !strings.HasPrefix(warned, row.warning) {
+				t.Errorf("warning %q, want %q", warned, row.warning)
+			}
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package context
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -246,11 +247,32 @@ func devices(xid int) (*os.File, error) {
 	for _, dir := range []string{"pts", "shm", "mqueue"} {
 		node(dir, func() error { return unix.Mkdirat(fd, dir, 0o755) })
 	}
+	node(bootIDFile, func() error {
+		file, err := unix.Openat(fd, bootIDFile, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o444)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(file)
+		_, err = unix.Write(file, []byte(newBootID()+"\n"))
+		return err
+	})
 	if err != nil {
 		dev.Close()
 		return nil, err
 	}
 	return dev, nil
+}
+
+// bootIDFile is in a guest's /dev until it is mounted where the kernel has its
+// own.
+const bootIDFile = ".boot_id"
+
+// newBootID is a random UUID, as the kernel makes one when it boots.
+func newBootID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // procFile names a file of a process.

@@ -270,6 +270,16 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 		attach("mount /dev/console", node, dev, "console")
 	}
 
+	// Each start is a boot of its own: with the host's id a journal could not tell
+	// one from the other. What is mounted on /proc keeps a user namespace further
+	// in from a /proc of its own (mnt_already_visible), so not where programs may
+	// make these.
+	if !sp.Nesting {
+		id := s.open("open boot id", unix.SYS_OPEN_TREE, dev, bootIDFile, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		attach("mount boot id", id, proc, "sys/kernel/random/boot_id")
+	}
+	s.call("forget boot id", unix.SYS_UNLINKAT, dev, bootIDFile, 0)
+
 	s.call("enter root", unix.SYS_FCHDIR, root)
 	s.call("pivot root", unix.SYS_PIVOT_ROOT, ".", ".")
 	s.call("leave the host's root", unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)

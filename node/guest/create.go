@@ -52,6 +52,11 @@ func (h *Host) Create(ctx context.Context, g api.Guest) error {
 			}
 			err := h.makeData(g)
 			if err == nil {
+				if err = h.giveHostKey(g); err != nil {
+					err = fmt.Errorf("give it a host key: %w", err)
+				}
+			}
+			if err == nil {
 				err = h.write(g, h.own(g.Name))
 			}
 			if err == nil {
