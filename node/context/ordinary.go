@@ -1,6 +1,7 @@
 package context
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -95,7 +96,13 @@ func mayRaiseLimits() bool {
 // ordinaryThread gives the calling thread what its children inherit and only
 // the host's root may raise: scheduler, priority, processors, class of input and
 // output; and the slack of timers.
+//
+// What nobody can take back again is refused: with no_new_privs no setuid program
+// of the guest would work.
 func ordinaryThread(nice int) error {
+	if on, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err != nil || on != 0 {
+		return errors.Join(err, errors.New("vsnode runs with no_new_privs (NoNewPrivileges= in a unit, setpriv), which would keep su, sudo and every other setuid program of the guest from working; start it without"))
+	}
 	// SCHED_OTHER, not reset in children.
 	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Nice: int32(nice)}, 0); err != nil {
 		return fmt.Errorf("set scheduler: %w", err)

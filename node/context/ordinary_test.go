@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -252,5 +253,20 @@ func TestDevicesAreTheGuestsOwn(t *testing.T) {
 		if got, _ := output(t, p, sp, cg, command); !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", command, got, want)
 		}
+	}
+}
+
+func TestNoNewPrivilegesAreRefused(t *testing.T) {
+	got := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: it ends with the thread
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			got <- err
+			return
+		}
+		got <- ordinaryThread(0)
+	}()
+	if err := <-got; err == nil || !strings.Contains(err.Error(), "no_new_privs") {
+		t.Errorf("error %v", err)
 	}
 }
