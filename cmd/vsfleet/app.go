@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ type app struct {
 	quiet, verbose bool
 	access         fleet.Access
 
+	unlisted       error  // why the guest that a pattern names may be a mistake
 	typed          string // the command, as far as it was understood
 	prepared       bool   // flags are read: errors from here on are not cobra's
 	output         view.Format
@@ -78,12 +80,19 @@ func must(err error) {
 func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	a.prepared = true
 	a.stdout, a.stderr = view.Open(os.Stdout, a.noColor), view.Open(os.Stderr, a.noColor)
+	asked := cmd.Flags().Changed("output") // and not by a setting, which is for the commands that have data
 	if err := a.settings(cmd.Root().PersistentFlags()); err != nil {
 		return err
 	}
 	var err error
 	if a.output, err = view.ParseFormat(a.format); err != nil {
 		return &usageError{err: err}
+	}
+	if _, prose := cmd.Annotations[prose]; prose && a.output != view.AsTable {
+		if asked {
+			return &usageError{err: fmt.Errorf("%s has no output in format %s", strings.TrimPrefix(cmd.CommandPath(), "vsfleet "), a.output)}
+		}
+		a.output = view.AsTable
 	}
 	switch {
 	case a.quiet && a.verbose:
@@ -211,7 +220,9 @@ func (a *app) chosenGuests(ctx context.Context, pattern string) ([]inventory.Ins
 	}
 	guests, err := inv.SelectGuests(pattern)
 	if err != nil {
-		return nil, usage("vsfleet guest status shows all guests; one that the inventory lacks is the host's: vsfleet run -l HOST -- vserver NAME stop")(err)
+		if guests, a.unlisted = stranger(inv, pattern), err; guests == nil {
+			return nil, usage("vsfleet guest status shows all guests; one that the inventory lacks is named as HOST/GUEST")(err)
+		}
 	}
 	guests = slices.DeleteFunc(guests, func(g inventory.Instance) bool { return !slices.Contains(hosts, g.Host) })
 	if len(guests) == 0 {
@@ -220,6 +231,22 @@ func (a *app) chosenGuests(ctx context.Context, pattern string) ([]inventory.Ins
 	}
 	return guests, nil
 }
+
+// stranger is a guest that only its host may know, if the pattern names one such
+// guest and no set of them: HOST/GUEST.
+func stranger(inv *inventory.Inventory, pattern string) []inventory.Instance {
+	cut := strings.LastIndexByte(pattern, '/')
+	if cut < 0 || !guestName.MatchString(pattern[cut+1:]) {
+		return nil
+	}
+	i := slices.IndexFunc(inv.Hosts, func(h *inventory.Host) bool { return h.Name == pattern[:cut] })
+	if i < 0 {
+		return nil
+	}
+	return []inventory.Instance{{Host: inv.Hosts[i], Guest: &inventory.Guest{Name: pattern[cut+1:]}}}
+}
+
+var guestName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
 
 // guest is the one that a pattern names.
 func (a *app) guest(ctx context.Context, pattern string) (inventory.Instance, error) {
@@ -238,10 +265,12 @@ func (a *app) guest(ctx context.Context, pattern string) (inventory.Instance, er
 	return guests[0], a.verify(ctx, []*inventory.Host{guests[0].Host})
 }
 
-// asTable refuses machine formats where there is no data to write in them.
-func (a *app) asTable(what string) error {
-	if a.output != view.AsTable {
-		return &usageError{err: fmt.Errorf("%s has no output in format %s", what, a.output)}
-	}
-	return nil
+// prose annotates commands without data: -o is a mistake there, and a setting of
+// it is for others.
+const prose = "prose"
+
+// noData makes a command one of those.
+func noData(cmd *cobra.Command) *cobra.Command {
+	cmd.Annotations = map[string]string{prose: ""}
+	return cmd
 }

@@ -128,7 +128,7 @@ func (a *app) report(ctx context.Context, report *rollout.Report, diff bool) err
 		return err
 	}
 	a.hint(outcomes(report))
-	return ended(ctx, statuses(report)...)
+	return a.ended(ctx, statuses(report)...)
 }
 
 // nothing says whether all hosts were found as they should be.

@@ -10,7 +10,7 @@ import (
 // docsCommand is for packagers: it makes the man pages from the commands.
 func (a *app) docsCommand() *cobra.Command {
 	cmd := group(&cobra.Command{Use: "docs", Short: "Make documentation from the commands", Hidden: true})
-	cmd.AddCommand(&cobra.Command{
+	cmd.AddCommand(noData(&cobra.Command{
 		Use:   "man DIR",
 		Short: "Write a man page for each command",
 		Args:  cobra.ExactArgs(1),
@@ -22,6 +22,6 @@ func (a *app) docsCommand() *cobra.Command {
 			root.DisableAutoGenTag = true // it is a date: equal commands make equal pages
 			return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "vsfleet", Manual: "vsfleet"}, args[0])
 		},
-	})
+	}))
 	return cmd
 }

@@ -26,7 +26,8 @@ func (a *app) guestCommand() *cobra.Command {
 		Short: "Do something with guests",
 		Long: `These commands do one thing to the guests that a pattern names, on all their hosts
 at once. A pattern is HOSTS/GUESTS, where HOSTS is as for --limit and GUESTS a
-name or a glob: lab1/www, web*/*, site=fra/mail. GUESTS alone is on all hosts.
+name or a glob: lab1/www, web*/*, site=fra/mail. GUESTS alone is on all hosts. A
+guest that the inventory does not know is named with its host: lab1/old.
 
 What a guest should be is said by the inventory: the next apply makes it so
 again.`,
@@ -45,7 +46,7 @@ again.`,
 	for _, action := range rollout.Actions() {
 		cmd.AddCommand(a.actionCommand(action, short[action]))
 	}
-	cmd.AddCommand(a.guestStatusCommand(), a.enterCommand(), a.execCommand(), a.logCommand())
+	cmd.AddCommand(a.guestStatusCommand(), noData(a.enterCommand()), a.execCommand(), noData(a.logCommand()))
 	return cmd
 }
 
@@ -301,9 +302,6 @@ func (a *app) logCommand() *cobra.Command {
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeGuests,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.asTable("guest log"); err != nil {
-				return err
-			}
 			g, err := a.guest(cmd.Context(), args[0])
 			if err != nil {
 				return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -88,10 +87,12 @@ has it. A host where a guest is made of it keeps it and says so.`,
 				return fleet.Hear(ctx, n, "image", "remove", args[0])
 			})
 			progress.close()
+			var records []toldRecord
 			for _, h := range report.Hosts {
-				if h.Class == rollout.OK && !a.quiet {
-					fmt.Fprintf(a.stderr, "%s: %s\n", view.Clean(h.Host), view.Clean(h.Said))
-				}
+				records = append(records, toldRecord{h.Host, h.Said, ofHost(h)})
+			}
+			if err := a.tell(records); err != nil {
+				return err
 			}
 			return a.told(ctx, outcomes(report), statuses(report))
 		},

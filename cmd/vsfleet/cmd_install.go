@@ -30,12 +30,34 @@ does not need it: it keeps its own vsnode in /var/lib/vsnode.`,
 			results := fleet.Ask(ctx, &a.access, hosts, a.forks, func(ctx context.Context, n *fleet.Node) (string, error) {
 				return fleet.Hear(ctx, n, "install")
 			}, fleet.Watch[string]{})
+			var records []toldRecord
 			for _, r := range results {
-				if r.Status == fanout.OK && !a.quiet {
-					fmt.Fprintf(a.stderr, "%s: %s\n", view.Clean(r.Host.Name), view.Clean(r.Value))
-				}
+				records = append(records, toldRecord{r.Host.Name, r.Value, outcomeOf(r.Status, r.Err)})
+			}
+			if err := a.tell(records); err != nil {
+				return err
 			}
 			return a.told(ctx, failures(results), fanout.Statuses(results))
 		},
 	}
+}
+
+// toldRecord is what a host said of what it did.
+type toldRecord struct {
+	Host string `json:"host"`
+	Text string `json:"text"`
+	view.Outcome
+}
+
+// tell prints what hosts said: for people on standard error, as it is no data.
+func (a *app) tell(records []toldRecord) error {
+	if a.output != view.AsTable {
+		return view.Write(a.stdout, a.output, records, nil)
+	}
+	for _, r := range records {
+		if r.Status == view.OK && !a.quiet {
+			fmt.Fprintf(a.stderr, "%s: %s\n", view.Clean(r.Host), view.Clean(r.Text))
+		}
+	}
+	return nil
 }

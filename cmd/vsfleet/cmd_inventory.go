@@ -28,15 +28,12 @@ file, line and column, all of them at once.`,
 }
 
 func (a *app) inventoryCheck() *cobra.Command {
-	return &cobra.Command{
+	return noData(&cobra.Command{
 		Use:     "check",
 		Short:   "Say whether the inventory is sound",
 		Example: `  vsfleet inventory check -i fleet.yml`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := a.asTable("inventory check"); err != nil {
-				return err
-			}
 			inv, err := a.inventory(cmd.Context())
 			if err != nil {
 				return err
@@ -49,7 +46,7 @@ func (a *app) inventoryCheck() *cobra.Command {
 				number(len(inv.Hosts), "host"), number(len(inv.Groups), "group"), number(len(inv.Images), "image"), number(guests, "guest"))
 			return err
 		},
-	}
+	})
 }
 
 func number(n int, what string) string {
@@ -250,7 +247,7 @@ if none is named.`,
 }
 
 func (a *app) inventorySchema() *cobra.Command {
-	return &cobra.Command{
+	return noData(&cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON Schema of inventory files, for editors",
 		Example: `  vsfleet inventory schema > fleet.schema.json
@@ -261,5 +258,5 @@ func (a *app) inventorySchema() *cobra.Command {
 			_, err := a.stdout.Write(inventory.Schema())
 			return err
 		},
-	}
+	})
 }

@@ -46,9 +46,6 @@ when it is called again.`,
   vsfleet lab up --hosts 5 --subnet 10.99.0.0/24`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := a.asTable("lab up"); err != nil {
-				return err
-			}
 			if cmd.Flags().Changed("hosts") && o.Hosts < 1 {
 				return &usageError{err: fmt.Errorf("--hosts %d: a lab has at least one", o.Hosts)}
 			}
@@ -97,7 +94,7 @@ when it is called again.`,
 			return a.labStatus(l)
 		},
 	}
-	cmd.AddCommand(up, down, status)
+	cmd.AddCommand(noData(up), noData(down), status)
 	return cmd
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
@@ -92,7 +93,10 @@ func say(text string) { fmt.Fprintln(os.Stderr, "vsfleet:", text) }
 
 // ended is the error for what came of the hosts of a command: nil if all is
 // well with all of them.
-func ended(ctx context.Context, statuses ...fanout.Status) error {
+func (a *app) ended(ctx context.Context, statuses ...fanout.Status) error {
+	if slices.Contains(statuses, fanout.Failed) && a.unlisted != nil {
+		fmt.Fprintln(a.stderr, "hint:", view.Clean(a.unlisted.Error()))
+	}
 	if code := fanout.ExitCode(ctx.Err() != nil, statuses...); code != 0 {
 		return exitStatus(code)
 	}

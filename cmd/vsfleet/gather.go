@@ -214,7 +214,7 @@ func (a *app) stream(ctx context.Context, c fleet.Command, stdin io.Reader, do r
 		return a.lost(ctx, c, err)
 	case exit != 0:
 		fmt.Fprintf(a.stderr, "%s: exit status %d\n", where(c), exit)
-		return ended(ctx, fanout.Failed)
+		return a.ended(ctx, fanout.Failed)
 	}
 	return nil
 }

@@ -119,7 +119,7 @@ func (a *app) root() *cobra.Command {
 		a.labCommand(), a.inventoryCommand(),
 		a.trustCommand(), a.pingCommand(), a.checkCommand(), a.planCommand(), a.applyCommand(),
 		a.guestCommand(), a.runCommand(), a.imageCommand(), a.statCommand(), a.installCommand(),
-		a.versionCommand(), a.docsCommand(),
+		noData(a.versionCommand()), a.docsCommand(),
 	)
 	return cmd
 }

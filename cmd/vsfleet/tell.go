@@ -27,7 +27,7 @@ func (a *app) told(ctx context.Context, failures []view.Result, statuses []fanou
 		return err
 	}
 	a.hint(failures)
-	return ended(ctx, statuses...)
+	return a.ended(ctx, statuses...)
 }
 
 // hint names the command that helps with what several hosts may lack.

@@ -31,7 +31,7 @@ func (f *Fleet) Guests(ctx context.Context, action Action, guests []inventory.In
 	for _, h := range r.reached() {
 		for _, g := range guests {
 			if g.Host == h.from {
-				h.Plan.act(action, g.Guest.Name, h.State.Guests)
+				h.Plan.act(action, g.Guest, h.State.Guests)
 			}
 		}
 	}
@@ -70,10 +70,14 @@ func Hosts(guests []inventory.Instance) []*inventory.Host {
 }
 
 // act plans one action on one guest.
-func (p *Plan) act(action Action, name string, have []api.GuestState) {
+func (p *Plan) act(action Action, guest *inventory.Guest, have []api.GuestState) {
+	name := guest.Name
 	i := slices.IndexFunc(have, func(g api.GuestState) bool { return g.Name == name })
 	if i < 0 {
-		if action != Delete {
+		switch {
+		case guest.State == "": // whoever named it knows no more of it
+			p.refuse(name, errors.New("it is neither in the inventory nor on the host: vsfleet guest status shows all guests"))
+		case action != Delete:
 			p.refuse(name, errors.New("it is not on the host: vsfleet apply creates it"))
 		}
 		return

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vsfleet/vsfleet/inventory"
@@ -26,6 +27,13 @@ func TestGuests(t *testing.T) {
 		{"a guest that is not there is as good as deleted", Delete, nil, OK, nil},
 		{"a guest that is not there cannot be started", Start, nil, Failed, nil},
 	}
+	t.Run("a guest that nobody knows cannot even be deleted", func(t *testing.T) {
+		f := newFleet(t, "lab1")
+		r := f.fleet().Guests(within(t), Delete, []inventory.Instance{{Host: f.inv.Hosts[0], Guest: &inventory.Guest{Name: "wwww"}}})
+		if p := r.Hosts[0].Problems(); r.Hosts[0].Class != Failed || len(p) != 1 || !strings.Contains(p[0].Error(), "neither in the inventory nor on the host") {
+			t.Errorf("%s: %v", r.Hosts[0].Class, p)
+		}
+	})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFleet(t, "lab1", "lab2")
