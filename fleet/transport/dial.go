@@ -200,6 +200,8 @@ func dialError(ctx context.Context, s Settings, err error) error {
 			s.Via.Address, Printable(refused.Message))
 	case errors.As(err, &refused):
 		return fmt.Errorf("the jump host %s cannot reach it: %s", s.Via.Address, Printable(refused.Message))
+	case errors.Is(err, syscall.ECONNRESET): // it was faster than connect(2)
+		return &dropped{}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: is its sshd running, and on this port?", err)
 	}

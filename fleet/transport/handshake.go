@@ -110,7 +110,7 @@ func (h *handshake) explain(ctx context.Context, err error) error {
 	case closed(err):
 		return fmt.Errorf("sshd closed the connection during the handshake, and its log says why (there: journalctl -u ssh -u sshd): %w", err)
 	}
-	return err
+	return fmt.Errorf("SSH handshake: %w", err)
 }
 
 // stranger is what answers without the greeting of an SSH server.
