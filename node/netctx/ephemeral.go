@@ -63,6 +63,17 @@ func localPorts() (r port.Range, err error) {
 	return r, nil
 }
 
+// socketsPerGuest is how many sockets of each protocol a guest in the host's
+// network may have: as many as a quarter of the ports that the kernel hands out.
+func socketsPerGuest() (uint32, error) {
+	const share, least = 4, 256
+	r, err := localPorts()
+	if err != nil {
+		return 0, err
+	}
+	return max((uint32(r.Last)-uint32(r.First)+1)/share, least), nil
+}
+
 // reservedPorts are those that it does not, whatever their range.
 func reservedPorts() ([]port.Range, error) {
 	const path = "/proc/sys/net/ipv4/ip_local_reserved_ports"

@@ -12,6 +12,7 @@ type hook struct {
 // everything, so their order does not matter.
 var hooks = [...]hook{
 	{"vs_create", ebpf.AttachCGroupInetSockCreate},
+	{"vs_release", ebpf.AttachCgroupInetSockRelease},
 	{"vs_bind4", ebpf.AttachCGroupInet4Bind},
 	{"vs_bind6", ebpf.AttachCGroupInet6Bind},
 	{"vs_post_bind4", ebpf.AttachCGroupInet4PostBind},

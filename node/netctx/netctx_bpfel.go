@@ -39,6 +39,15 @@ type netctxCounters struct {
 	RefusedPort uint64
 }
 
+type netctxHolding struct {
+	_         structs.HostLayout
+	Cgroup    uint64
+	Open      [3]uint64
+	Period    uint64
+	Lingering uint64
+	Lingered  uint64
+}
+
 type netctxListener struct {
 	_    structs.HostLayout
 	Addr struct {
@@ -58,9 +67,10 @@ type netctxNote struct {
 	Reuse   uint8
 	Lo      uint8
 	Local   uint8
+	Counted uint8
+	Bound   uint8
 	Near    uint16
 	Sharing uint16
-	_       [2]byte
 }
 
 type netctxSettings struct {
@@ -87,6 +97,7 @@ type netctxSettings struct {
 	FourFirst  uint32
 	AddressesN uint32
 	PortsN     uint32
+	Sockets    uint32
 	Metadata   uint32
 	Addresses  [16]struct {
 		_    structs.HostLayout
@@ -104,12 +115,14 @@ type netctxSettings struct {
 		First uint32
 		Last  uint32
 	}
+	_ [4]byte
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	netctxMapVsHoldings      = "vs_holdings"
 	netctxMapVsListeners     = "vs_listeners"
 	netctxMapVsListening     = "vs_listening"
 	netctxMapVsNotes         = "vs_notes"
@@ -130,6 +143,7 @@ const (
 	netctxProgVsPostBind6    = "vs_post_bind6"
 	netctxProgVsRecvmsg4     = "vs_recvmsg4"
 	netctxProgVsRecvmsg6     = "vs_recvmsg6"
+	netctxProgVsRelease      = "vs_release"
 	netctxProgVsSendmsg4     = "vs_sendmsg4"
 	netctxProgVsSendmsg6     = "vs_sendmsg6"
 	netctxProgVsSetsockopt   = "vs_setsockopt"
@@ -194,6 +208,7 @@ type netctxProgramSpecs struct {
 	VsPostBind6    *ebpf.ProgramSpec `ebpf:"vs_post_bind6"`
 	VsRecvmsg4     *ebpf.ProgramSpec `ebpf:"vs_recvmsg4"`
 	VsRecvmsg6     *ebpf.ProgramSpec `ebpf:"vs_recvmsg6"`
+	VsRelease      *ebpf.ProgramSpec `ebpf:"vs_release"`
 	VsSendmsg4     *ebpf.ProgramSpec `ebpf:"vs_sendmsg4"`
 	VsSendmsg6     *ebpf.ProgramSpec `ebpf:"vs_sendmsg6"`
 	VsSetsockopt   *ebpf.ProgramSpec `ebpf:"vs_setsockopt"`
@@ -205,6 +220,7 @@ type netctxProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type netctxMapSpecs struct {
+	VsHoldings  *ebpf.MapSpec `ebpf:"vs_holdings"`
 	VsListeners *ebpf.MapSpec `ebpf:"vs_listeners"`
 	VsListening *ebpf.MapSpec `ebpf:"vs_listening"`
 	VsNotes     *ebpf.MapSpec `ebpf:"vs_notes"`
@@ -238,6 +254,7 @@ func (o *netctxObjects) Close() error {
 //
 // It can be passed to loadNetctxObjects or ebpf.CollectionSpec.LoadAndAssign.
 type netctxMaps struct {
+	VsHoldings  *ebpf.Map `ebpf:"vs_holdings"`
 	VsListeners *ebpf.Map `ebpf:"vs_listeners"`
 	VsListening *ebpf.Map `ebpf:"vs_listening"`
 	VsNotes     *ebpf.Map `ebpf:"vs_notes"`
@@ -247,6 +264,7 @@ type netctxMaps struct {
 
 func (m *netctxMaps) Close() error {
 	return _NetctxClose(
+		m.VsHoldings,
 		m.VsListeners,
 		m.VsListening,
 		m.VsNotes,
@@ -280,6 +298,7 @@ type netctxPrograms struct {
 	VsPostBind6    *ebpf.Program `ebpf:"vs_post_bind6"`
 	VsRecvmsg4     *ebpf.Program `ebpf:"vs_recvmsg4"`
 	VsRecvmsg6     *ebpf.Program `ebpf:"vs_recvmsg6"`
+	VsRelease      *ebpf.Program `ebpf:"vs_release"`
 	VsSendmsg4     *ebpf.Program `ebpf:"vs_sendmsg4"`
 	VsSendmsg6     *ebpf.Program `ebpf:"vs_sendmsg6"`
 	VsSetsockopt   *ebpf.Program `ebpf:"vs_setsockopt"`
@@ -304,6 +323,7 @@ func (p *netctxPrograms) Close() error {
 		p.VsPostBind6,
 		p.VsRecvmsg4,
 		p.VsRecvmsg6,
+		p.VsRelease,
 		p.VsSendmsg4,
 		p.VsSendmsg6,
 		p.VsSetsockopt,

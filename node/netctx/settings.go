@@ -58,6 +58,10 @@ func (s Spec) settings(cgroup uint64) (netctxSettings, error) {
 	if s.AllPorts {
 		set.AllPorts = 1
 	}
+	var err error
+	if set.Sockets, err = socketsPerGuest(); err != nil {
+		return set, err
+	}
 	if s.Metadata {
 		set.Metadata = 1
 	}

@@ -68,7 +68,7 @@ func TestNothingIsRefusedWithoutAGuest(t *testing.T) {
 		t.Errorf("change-cgroup-v1: %q, and cgroup v1 is there: %v", got["change-cgroup-v1"], v1)
 	}
 	for _, want := range []string{
-		"bind-freebind", "bind-multicast", "raw-socket", "raw-socket-ipv6", "packet-socket", "sock-diag", "forge-uevent", "forge-uevent-to-one", "udp-lite", "mptcp",
+		"bind-freebind", "bind-multicast", "hold-tcp-ports", "hold-udp-ports", "raw-socket", "raw-socket-ipv6", "packet-socket", "sock-diag", "forge-uevent", "forge-uevent-to-one", "udp-lite", "mptcp",
 		"raw-socket-in-new-namespaces", "new-user-namespace", "new-network-namespace", "io-uring", "change-addresses",
 		"signal-host-process", "see-host-process", "open-host-process", "trace-host-process", "read-host-process", "ask-host-process-priority",
 		"type-into-terminal", "type-into-terminal-high-bits",

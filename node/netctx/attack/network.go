@@ -91,6 +91,10 @@ func networkRows(o *outside) []row {
 			return unless(unix.SetsockoptInt(fd, unix.IPPROTO_IP, localPortRange, anyHigh<<16|anyHigh), "named")
 		})
 	}
+	if o.shares() {
+		add("hold-tcp-ports", "", func(o *outside) (bool, string) { return holdPorts(unix.SOCK_STREAM) })
+		add("hold-udp-ports", "", func(o *outside) (bool, string) { return holdPorts(unix.SOCK_DGRAM) })
+	}
 	for _, text := range []string{"127.0.0.1", "127.9.9.9", "0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0", "::1", "::"} {
 		a := netip.MustParseAddr(text)
 		add("connect-host-"+text, "loop", func(o *outside) (bool, string) {
@@ -205,6 +209,34 @@ func tryBind(kind int, at netip.AddrPort, options ...int) (bool, string) {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, o, 1)
 	}
 	return unless(unix.Bind(fd, sockaddr(at)), "bound to "+at.String())
+}
+
+// holdPorts takes ports that the kernel chooses until there is none. Half of them
+// in one hand are too many.
+func holdPorts(kind int) (bool, string) {
+	const half = (60999 - 32768 + 1) / 2 // net.ipv4.ip_local_port_range as it comes
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil {
+		limit.Cur = limit.Max
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	}
+	var held []int
+	defer func() {
+		for _, fd := range held {
+			unix.Close(fd)
+		}
+	}()
+	for len(held) < half {
+		fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			held = append(held, fd)
+			err = unix.Bind(fd, &unix.SockaddrInet4{})
+		}
+		if err != nil {
+			return false, fmt.Sprintf("after %d: %v", len(held), err)
+		}
+	}
+	return true, fmt.Sprintf("holds %d ports", len(held))
 }
 
 // tryPort names a UDP port. To be given another one is no success.

@@ -89,6 +89,7 @@ static __always_inline void by_program(struct bpf_sock_addr *ctx, struct note *n
 	if (ctx->sk->src_port)
 		return; // bound already: EINVAL
 	n->chosen = 0;
+	n->bound = ctx->protocol == IPPROTO_TCP;
 	share(ctx, n, n->reuse ? port : 0);
 }
 

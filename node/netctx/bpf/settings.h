@@ -17,6 +17,7 @@
 #define EADDRINUSE 98
 #define EADDRNOTAVAIL 99
 #define ENETUNREACH 101
+#define ENOBUFS 105
 #define ECONNREFUSED 111
 #define EHOSTUNREACH 113
 #define AF_UNSPEC 0
@@ -63,6 +64,7 @@ struct settings {
 	__u32 four_first; // the first of all addresses is one of IPv4
 	__u32 addresses_n;
 	__u32 ports_n;
+	__u32 sockets;  // how many it may have of each protocol
 	__u32 metadata; // it may reach the cloud's metadata service
 	struct own_address addresses[MAX_ADDRESSES];
 	struct own_ports ports[MAX_PORTS];
@@ -101,6 +103,8 @@ struct note {
 	__u8 reuse;     // UDP: the program asked for SO_REUSEADDR
 	__u8 lo;        // the program asked to be bound to lo
 	__u8 local;     // connected to localhost
+	__u8 counted;   // it is one of the guest's in vs_holdings
+	__u8 bound;     // TCP: by the program, so that its port is nobody else's
 	__be16 near;    // sent to this port of localhost, which is served on the primary address
 	__be16 sharing; // UDP: the port for which SO_REUSEADDR is on
 };
@@ -111,6 +115,26 @@ struct {
 	__type(key, int);
 	__type(value, struct note);
 } vs_notes SEC(".maps");
+
+// How many sockets a guest has open, and which ports are still taken behind
+// sockets that it has closed.
+struct holding {
+	__u64 cgroup;
+	__u64 open[3]; // TCP, UDP, ping
+	__u64 period;
+	__u64 lingering; // of this period
+	__u64 lingered;  // of the one before
+};
+
+// By XID. The programs make an entry when the guest opens its first socket; that
+// of an earlier start is recognized by its cgroup.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, struct holding);
+} vs_holdings SEC(".maps");
 
 // The verdict that makes the system call fail with this error (5.18).
 static __always_inline int refuse(int err)
