@@ -58,16 +58,27 @@ func inside(t *testing.T, cg *os.File, script string) {
 	}
 }
 
+func TestConsoleIsForAllUsers(t *testing.T) {
+	cg := cgroup(t)
+	cmd := exec.Command("sh", "-c", "echo one >"+Node)
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cg.Fd()), Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	if got, err := Read(cg.Name()); err != nil || string(got.Bytes) != "one\n" {
+		t.Errorf("%q, %v", got.Bytes, err)
+	}
+}
+
 func TestConsoleKeepsWhatIsWritten(t *testing.T) {
 	for _, row := range []struct{ name, script, text string }{
 		{"nothing", "true", ""},
 		{"two lines", "echo one; echo two", "one\ntwo\n"},
 		{"an empty write", `printf ""; echo one`, "one\n"},
-		{"a file that is opened anew is not emptied", "echo one; echo two >/dev/stdout; echo three >>/dev/stdout; echo four", "one\ntwo\nthree\nfour\n"},
-		{"nor by truncating it", "echo one; truncate -s 0 " + Node + "; truncate -s 8T " + Node + "; echo two", "one\ntwo\n"},
+		{"a file that is opened anew is not emptied", "echo one; echo two >" + Node + "; echo three >>" + Node + "; echo four", "one\ntwo\nthree\nfour\n"},
+		{"nor by truncating it", "echo one; truncate -s 0 " + Node + "; truncate -s 1G " + Node + "; echo two", "one\ntwo\n"},
 		{"nor by writing at its beginning", "echo one; echo two | dd of=" + Node + " seek=0 conv=notrunc 2>/dev/null", "one\ntwo\n"},
-		{"by a user who is not root", `setpriv --reuid 65534 --clear-groups sh -c "echo one >` + Node + `"`, "one\n"},
-		{"a program that sends a file", "cat /etc/os-release >/dev/null; busybox cat /proc/sys/kernel/ostype", "Linux\n"},
+		{"a program that sends a file", "busybox cat /proc/sys/kernel/ostype", "Linux\n"},
 		{"other settings are not the console", "cat /proc/sys/kernel/ostype >/dev/null; cat /proc/sys/kernel/pid_max >/dev/null; echo one", "one\n"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

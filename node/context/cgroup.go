@@ -114,63 +114,6 @@ func GuestCgroups(mount string) ([]string, error) {
 	return names, nil
 }
 
-// Kill ends every process in it at once (cgroup.kill, kernel 5.14) and waits
-// until the last is gone.
-func (c Cgroup) Kill(ctx context.Context) error {
-	err := os.WriteFile(filepath.Join(string(c), "cgroup.kill"), []byte("1"), 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("kill cgroup: %w", err)
-	}
-	empty, err := c.WaitEmptyFor(ctx, dying)
-	if err == nil && !empty {
-		pids, perr := c.PIDs()
-		err = errors.Join(fmt.Errorf("processes %v do not end %v after SIGKILL: they wait for a device or a network filesystem (state D in ps)", pids, dying), perr)
-	}
-	return err
-}
-
-// dying is how long processes may take that were killed.
-const dying = time.Minute
-
-// WaitEmpty waits until no process is left. The kernel tells by a poll event
-// on cgroup.events.
-func (c Cgroup) WaitEmpty(ctx context.Context) error {
-	f, err := os.Open(filepath.Join(string(c), "cgroup.events"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	buf := make([]byte, 256)
-	// The kernel tells of one change in 10 ms (CGROUP_FILE_NOTIFY_MIN_INTV), so
-	// that the end of a guest which just started is told late: look before. A
-	// tenth of a second at most, so that ctx is looked at.
-	for pause := 1; ; pause = min(2*pause, 100) {
-		n, err := f.ReadAt(buf, 0)
-		if n == 0 {
-			if errors.Is(err, unix.ENODEV) { // removed meanwhile
-				return nil
-			}
-			return fmt.Errorf("read %s: %w", f.Name(), err)
-		}
-		if strings.Contains(string(buf[:n]), "populated 0") {
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		p := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}
-		if _, err := unix.Poll(p, pause); err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("poll %s: %w", f.Name(), err)
-		}
-	}
-}
-
 // Remove removes the empty cgroup and those below it, deepest first. The
 // kernel may hold a cgroup for a moment after its last process was reaped.
 func (c Cgroup) Remove() error {
@@ -213,26 +156,43 @@ func removeTree(dir string) error {
 // root cgroup first.
 func (c Cgroup) PIDs() ([]int, error) {
 	var pids []int
-	err := filepath.WalkDir(string(c), func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !d.IsDir() {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-		// EOPNOTSUPP: a threaded cgroup, whose domain lists the processes.
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EOPNOTSUPP) {
-			return err
-		}
+	err := c.walk(func(dir string) error {
+		b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 		for _, f := range strings.Fields(string(b)) {
 			if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
 				pids = append(pids, pid)
 			}
 		}
-		return nil
+		return err
 	})
 	return pids, err
+}
+
+// walk calls f for the cgroup and all below it. That one of them is gone is no
+// error, nor is what a threaded cgroup does not support: its domain does.
+func (c Cgroup) walk(f func(dir string) error) error {
+	over := func(err error) bool {
+		return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EOPNOTSUPP)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(string(c), &st); err != nil || st.Nlink <= 2 { // most have none below: its files need not be listed
+		if err == nil {
+			err = f(string(c))
+		}
+		if over(err) {
+			return nil
+		}
+		return err
+	}
+	return filepath.WalkDir(string(c), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			err = f(path)
+		}
+		if over(err) {
+			return nil
+		}
+		return err
+	})
 }
 
 // Init finds process 1 of a running guest: the process in the cgroup whose

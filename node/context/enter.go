@@ -221,7 +221,7 @@ func Shutdown(initPID int, sig unix.Signal) (bool, error) {
 	if !catches(status, sig) {
 		return false, nil
 	}
-	if err := unix.PidfdSendSignal(pidfd, sig, nil, 0); err != nil {
+	if err := signalStopped(pidfd, sig); err != nil {
 		return false, fmt.Errorf("signal init (process %d): %w", initPID, err)
 	}
 	return true, nil
@@ -234,23 +234,6 @@ func IsSystemd(initPID int) bool {
 }
 
 func isSystemd(status string) bool { return strings.HasPrefix(status, "Name:\tsystemd\n") }
-
-// Signal signals a process of this cgroup, and no other that has its number by
-// now.
-func (c Cgroup) Signal(pid int, sig unix.Signal) error {
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return nil // gone
-	}
-	defer unix.Close(pidfd)
-	if _, err := c.of(pid); err != nil {
-		return nil // gone, and the number is another's
-	}
-	if err := unix.PidfdSendSignal(pidfd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("signal process %d: %w", pid, err)
-	}
-	return nil
-}
 
 // sigRTMin is SIGRTMIN as glibc counts, which keeps the kernel's first two.
 const sigRTMin = unix.Signal(34)
@@ -269,15 +252,4 @@ func catches(status string, sig unix.Signal) bool {
 		}
 	}
 	return false
-}
-
-// WaitEmptyFor waits for a guest's last process, but not longer than d.
-func (c Cgroup) WaitEmptyFor(ctx context.Context, d time.Duration) (empty bool, err error) {
-	tctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	err = c.WaitEmpty(tctx)
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return false, nil
-	}
-	return err == nil, err
 }

@@ -39,7 +39,7 @@ var ErrExists = errors.New("it is there already")
 // Create configures a guest and makes the directory for what it writes. An
 // existing guest of that name is an error: Configure changes it.
 func (h *Host) Create(ctx context.Context, g api.Guest) error {
-	return h.locked(g.Name, "create", func() error {
+	return h.locked(ctx, g.Name, "create", func() error {
 		if _, err := os.Lstat(h.config(g.Name)); err == nil {
 			return fmt.Errorf("%w (%s)", ErrExists, h.config(g.Name))
 		}
@@ -74,7 +74,7 @@ func (h *Host) Create(ctx context.Context, g api.Guest) error {
 // forwards at once, and the rest at its next start.
 func (h *Host) Configure(ctx context.Context, g api.Guest) (api.Outcome, error) {
 	outcome := api.Unchanged
-	err := h.locked(g.Name, "configure", func() error {
+	err := h.locked(ctx, g.Name, "configure", func() error {
 		running, err := h.running(g.Name)
 		if err != nil {
 			return err
@@ -335,7 +335,7 @@ func resolvConf() string {
 // Delete stops a guest and removes all of it. The data goes first: as long as
 // the configuration is there the same command can be given again.
 func (h *Host) Delete(ctx context.Context, name string) error {
-	return h.locked(name, "delete", func() error {
+	return h.locked(ctx, name, "delete", func() error {
 		if err := h.exists(name); err != nil {
 			return err
 		}
@@ -388,11 +388,11 @@ func remove(path string) error {
 
 // locked runs f with the guest's lock held and says in an error what was done
 // to whom.
-func (h *Host) locked(name, verb string, f func() error) error {
+func (h *Host) locked(ctx context.Context, name, verb string, f func() error) error {
 	err := CheckName(name)
 	if err == nil {
 		var unlock func()
-		if unlock, err = h.lock(name); err == nil {
+		if unlock, err = h.lockFor(ctx, name); err == nil {
 			defer unlock()
 			err = f()
 			// The lock of a guest that is not there, or not any more, goes as well.

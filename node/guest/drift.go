@@ -166,7 +166,7 @@ func limits(l api.Limits) (list []limit) {
 // Repair puts back what Drift told of a running guest, which goes on meanwhile.
 func (h *Host) Repair(ctx context.Context, name string) (api.Outcome, error) {
 	outcome := api.Unchanged
-	err := h.locked(name, "repair", func() error {
+	err := h.locked(ctx, name, "repair", func() error {
 		if err := h.exists(name); err != nil {
 			return err
 		}

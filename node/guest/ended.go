@@ -18,7 +18,7 @@ import (
 
 // How long a guest is watched after its start. What cannot work mostly ends
 // at once: a wrong option, a port that is taken, systemd without inotify.
-const (
+var (
 	settleCommand = 500 * time.Millisecond
 	settleInit    = time.Second
 )

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,7 +25,8 @@ type Program struct {
 // ErrNotRunning is given where a guest has to run and does not.
 var ErrNotRunning = errors.New("not running")
 
-// Exec runs a program in a running guest.
+// Exec starts a program in a running guest. It does not wait for a guest that
+// keeps it from beginning longer than ctx, and 10 s.
 func (h *Host) Exec(ctx context.Context, name string, p Program) (*vctx.Running, error) {
 	c, pid, err := h.init(name)
 	if err != nil {
@@ -148,17 +150,49 @@ func (h *Host) init(name string) (Config, int, error) {
 // a program inside gets. It is the guest's devpts, so that the program has a
 // name for it; the way there is by descriptors, and what is found is looked at
 // before it is used, as the guest could have put anything in its place.
-func (h *Host) Terminal(name string) (ours, theirs *os.File, err error) {
+func (h *Host) Terminal(ctx context.Context, name string) (ours, theirs *os.File, err error) {
 	c, pid, err := h.init(name)
 	if err != nil {
 		return nil, nil, fmt.Errorf("guest %s: %w", name, err)
 	}
-	ours, theirs, err = terminal(pid, vctx.BaseID(c.Context))
+	type ends struct{ ours, theirs *os.File }
+	t, err := promptly(ctx, func() (ends, error) {
+		ours, theirs, err := terminal(pid, vctx.BaseID(c.Context))
+		return ends{ours, theirs}, err
+	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("guest %s: make a terminal: %w", name, err)
 	}
-	return ours, theirs, nil
+	return t.ours, t.theirs, nil
 }
+
+// promptly calls what looks into a guest's files, which the guest may have put
+// on a filesystem that never answers (FUSE). Then the call is left to itself
+// and ends with this process.
+func promptly[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type result struct {
+		val T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		val, err := f()
+		done <- result{val, err}
+	}()
+	ctx, cancel := context.WithTimeoutCause(ctx, lookPatience, errNoAnswer)
+	defer cancel()
+	select {
+	case r := <-done:
+		return r.val, r.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
+}
+
+const lookPatience = 10 * time.Second
+
+var errNoAnswer = fmt.Errorf("the guest's filesystem gave no answer within %s", lookPatience)
 
 func terminal(initPID, owner int) (ours, theirs *os.File, err error) {
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", initPID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

@@ -213,7 +213,7 @@ func (h *Host) Clean(ctx context.Context) error {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, h.locked(name, "clean up after", func() error {
+		errs = append(errs, h.locked(ctx, name, "clean up after", func() error {
 			on, err := h.running(name)
 			if err == nil && on {
 				on, err = h.settled(ctx, name)

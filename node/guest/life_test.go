@@ -31,6 +31,8 @@ import (
 const (
 	onHost = "VSFLEET_TEST_HOST"
 	asNode = "VSFLEET_TEST_NODE" // "start NAME DIR": be a vsnode that can be killed
+	// execLine is for a shell in the guest, with "exec NAME DIR".
+	execLine = "VSFLEET_TEST_EXEC"
 )
 
 var hostAddress = netip.MustParsePrefix("198.51.100.1/24")
@@ -389,6 +391,13 @@ func beNode(call []string) error {
 	h := hostAt(call[2])
 	if call[0] == "start" {
 		return h.Start(context.Background(), call[1], Options{})
+	}
+	if call[0] == "exec" {
+		code, err := h.Run(context.Background(), call[1], Program{Argv: []string{"sh", "-c", os.Getenv(execLine)}})
+		if err == nil && code != 0 {
+			err = fmt.Errorf("exit status %d", code)
+		}
+		return err
 	}
 	_, err := h.Stop(context.Background(), call[1])
 	return err

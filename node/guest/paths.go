@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -84,6 +85,35 @@ func CheckName(name string) error {
 
 // lock takes the lock of a guest, or of all configurations ("").
 func (p Paths) lock(name string) (unlock func(), err error) { return p.flock(name, unix.LOCK_EX) }
+
+// lockFor takes it as soon as nobody has it, or fails when ctx ends first: a
+// stop holds it for as long as a guest takes to end.
+func (p Paths) lockFor(ctx context.Context, name string) (unlock func(), err error) {
+	if unlock, err = p.tryLock(name); unlock != nil || err != nil {
+		return unlock, err
+	}
+	// A wait in flock(2) cannot be broken off: it is left to itself.
+	type result struct {
+		unlock func()
+		err    error
+	}
+	got := make(chan result, 1)
+	go func() {
+		unlock, err := p.lock(name)
+		got <- result{unlock, err}
+	}()
+	select {
+	case r := <-got:
+		return r.unlock, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-got; r.err == nil {
+				r.unlock()
+			}
+		}()
+		return nil, fmt.Errorf("another vsnode works on it: %w", ctx.Err())
+	}
+}
 
 // tryLock takes it if nobody has it, and else gives nil.
 func (p Paths) tryLock(name string) (unlock func(), err error) {

@@ -31,7 +31,7 @@ func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 			continue
 		}
 		var state api.GuestFilesState
-		err := h.locked(want.Guest, "look at files of", func() (err error) {
+		err := h.locked(ctx, want.Guest, "look at files of", func() (err error) {
 			state, err = inRoot(ctx, h, want.Guest, func(r guestRoot) (api.GuestFilesState, error) {
 				return h.compareFiles(r, want, req.Contents)
 			})
@@ -76,7 +76,7 @@ func (h *Host) Provide(ctx context.Context, name string, list []api.File) (api.O
 		}
 	}
 	var done provided
-	err := h.locked(name, "write files of", func() error {
+	err := h.locked(ctx, name, "write files of", func() error {
 		err := h.exists(name)
 		if err == nil {
 			done, err = inRoot(ctx, h, name, func(r guestRoot) (provided, error) { return h.writeFiles(r, name, list) })
@@ -91,7 +91,7 @@ func (h *Host) Provide(ctx context.Context, name string, list []api.File) (api.O
 		done.changed = true
 		if err = h.command(ctx, name, done.pending[i].Command); err == nil {
 			done.pending = slices.Delete(done.pending, i, i+1)
-			err = h.locked(name, "write files of", func() error { return h.writePending(name, done.pending) })
+			err = h.locked(ctx, name, "write files of", func() error { return h.writePending(name, done.pending) })
 		}
 	}
 	if done.changed {

@@ -16,8 +16,9 @@ import (
 
 // Run runs a program in a running guest with this process's standard streams
 // and gives its exit status. From a terminal the program gets one of its own,
-// and what is typed and shown is carried between the two: a program of a guest
-// never holds the administrator's terminal (CVE-2016-10124).
+// and what is typed and shown is carried between the two; where only some of the
+// streams are a terminal, as in a pipeline, pipes take its place. A program of a
+// guest never holds the administrator's terminal (CVE-2016-10124).
 //
 // When ctx ends, or whoever had the streams is gone, the program is hung up and,
 // if it does not take that for its end, killed: nothing of ours stays for it.
@@ -41,7 +42,7 @@ func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
 		finish(ctx)
 		return code, err
 	}
-	ours, theirs, err := h.Terminal(name)
+	ours, theirs, err := h.Terminal(ctx, name)
 	if err != nil {
 		return 0, err
 	}

@@ -8,18 +8,22 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // relay puts pipes in the place of sockets among a program's streams, which is
 // what sshd gives vsnode. A socket belongs to the network namespace that it was
 // made in, and takes descriptors: a program of a guest asked the host's network
-// by ioctl on it, or could be handed more by whoever is at the other end.
+// by ioctl on it, or could be handed more by whoever is at the other end. And in
+// the place of a terminal, which is the administrator's: a program that holds it
+// can type there.
 //
 // started is to be called when the program has its streams; finish when it has
 // ended: it waits for what the program wrote.
 func (p *Program) relay() (started func(), finish func(context.Context), err error) {
 	var theirs []*os.File
 	var carried []*carrier
+	var shown *os.File // what goes to the terminal
 	started = func() {
 		for _, f := range theirs {
 			f.Close()
@@ -36,7 +40,12 @@ func (p *Program) relay() (started func(), finish func(context.Context), err err
 	for i, stream := range []**os.File{&p.Stdin, &p.Stdout, &p.Stderr} {
 		from := *stream
 		var st unix.Stat_t
-		if err := unix.Fstat(int(from.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		terminal := term.IsTerminal(int(from.Fd()))
+		if err := unix.Fstat(int(from.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK && !terminal {
+			continue
+		}
+		if terminal && i == 2 && shown != nil {
+			*stream = shown // one pipe for both keeps the order of lines
 			continue
 		}
 		r, w, err := os.Pipe()
@@ -46,6 +55,8 @@ func (p *Program) relay() (started func(), finish func(context.Context), err err
 		}
 		if i == 0 {
 			*stream, theirs = r, append(theirs, r)
+			// In the background a read would stop this process: nothing is typed then.
+			signal.Ignore(unix.SIGTTIN)
 			go func() { // it ends with the process: a read cannot be taken back
 				io.Copy(w, from)
 				w.Close()
@@ -53,6 +64,9 @@ func (p *Program) relay() (started func(), finish func(context.Context), err err
 			continue
 		}
 		*stream, theirs = w, append(theirs, w)
+		if terminal {
+			shown = w
+		}
 		carried = append(carried, carry(r, from))
 	}
 	return started, finish, nil

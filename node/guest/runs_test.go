@@ -313,7 +313,7 @@ func TestLockIsOneWhileItsFileComesAndGoes(t *testing.T) {
 	for range 8 {
 		group.Go(func() error {
 			for range 200 {
-				err := h.locked("coming", "test", func() error {
+				err := h.locked(context.Background(), "coming", "test", func() error {
 					inside++ // the race detector and this count tell
 					defer func() { inside-- }()
 					if inside != 1 {

@@ -36,7 +36,7 @@ var ErrRunning = errors.New("already running")
 // host's Settle is set, gone on for a moment: else it is an EndedError. When it
 // fails, all that it did is undone. A guest that runs is left alone: ErrRunning.
 func (h *Host) Start(ctx context.Context, name string, opt Options) error {
-	return h.locked(name, "start", func() error { return h.start(ctx, name, opt) })
+	return h.locked(ctx, name, "start", func() error { return h.start(ctx, name, opt) })
 }
 
 func (h *Host) start(ctx context.Context, name string, opt Options) (err error) {
@@ -271,7 +271,7 @@ func (h *Host) Restart(ctx context.Context, name string, opt Options) error {
 // back addresses and forwards. A guest that does not run is only cleaned up.
 func (h *Host) Stop(ctx context.Context, name string) (api.Outcome, error) {
 	outcome := api.Unchanged
-	err := h.locked(name, "stop", func() error {
+	err := h.locked(ctx, name, "stop", func() error {
 		if err := h.exists(name); err != nil {
 			return err
 		}
@@ -322,6 +322,9 @@ func (h *Host) stop(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	if err := cg.Thaw(); err != nil {
+		return err
+	}
 	if pid, err := cg.Init(); err == nil && pid != 0 {
 		sig := unix.SIGINT // sysvinit's ctrl-alt-del
 		if len(c.Init.Command) > 0 {
@@ -355,34 +358,9 @@ func (h *Host) askTheRest(ctx context.Context, cg vctx.Cgroup) error {
 	if err != nil {
 		return err
 	}
-	for until, asked := time.Now().Add(lastPatience), map[int]bool{}; time.Now().Before(until); {
-		pids, err := cg.PIDs()
-		if err != nil {
-			return err
-		}
-		rest := 0
-		for _, pid := range pids {
-			if pid == init {
-				continue
-			}
-			rest++
-			if !asked[pid] {
-				asked[pid] = true
-				if err := cg.Signal(pid, unix.SIGTERM); err != nil {
-					return err
-				}
-			}
-		}
-		if rest == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil // it ends now, whether it has written or not
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	return nil
+	ctx, cancel := context.WithTimeout(ctx, lastPatience)
+	defer cancel()
+	return cg.Terminate(ctx, init) // who waits no longer ends it now, whether it has written or not
 }
 
 // release takes back what a start gave. The guest has no process any more.
