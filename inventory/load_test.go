@@ -354,18 +354,6 @@ func TestSize(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	known := []string{"address", "become", "labels", "web01", "web02", "on"}
-	for word, want := range map[string]string{
-		"adress": "address", "addresss": "address", "Address": "address", "label": "labels", "becmoe": "become",
-		"wbe01": "web01", "web03": "web01", "no": "on", "o": "on", "x": "", "zzz": "", "network": "", "": "",
-	} {
-		if got := nearest(word, known); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", word, got, want)
-		}
-	}
-}
-
 func TestAliasAndJumpOfHosts(t *testing.T) {
 	inv := mustLoad(t, `
 ssh: {host_key_alias: "${host.name}.example.net", jump: gate}

@@ -4,55 +4,16 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/nearest"
 )
 
 // didYouMean is the hint for a word that is not among the known ones, or "".
 func didYouMean(word string, known []string) string {
-	if near := nearest(word, known); near != "" {
+	if near := nearest.Word(word, known); near != "" {
 		return fmt.Sprintf("did you mean %q?", near)
 	}
 	return ""
-}
-
-// nearest is the known word that word is most likely a slip of, or "" if none
-// is near enough: one slip in each three letters.
-func nearest(word string, known []string) string {
-	best, found := (len(word)+2)/3+1, ""
-	lower := strings.ToLower(word)
-	for _, k := range known {
-		if d := len(k) - len(word); d >= best || -d >= best {
-			continue
-		}
-		if d := distance(lower, strings.ToLower(k)); d < best {
-			best, found = d, k
-		}
-	}
-	return found
-}
-
-// distance counts the letters to insert, delete, replace or swap with their
-// neighbour to make b of a (Damerau's, without editing a swapped pair again).
-func distance(a, b string) int {
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			replace := last[j-1]
-			if a[i-1] != b[j-1] {
-				replace++
-			}
-			row[j] = min(replace, last[j]+1, row[j-1]+1)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(b)]
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

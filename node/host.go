@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -176,6 +177,13 @@ func (h *Host) RemoveImage(ctx context.Context, id string) error {
 				users = append(users, g.Name+" (until its restart)")
 			}
 		}
-		return users, nil
+		aside, err := h.Guests.Aside()
+		for name, image := range aside {
+			if image == id {
+				users = append(users, name+" (set aside by build --force; delete its configuration to be rid of it)")
+			}
+		}
+		slices.Sort(users)
+		return users, err
 	})
 }

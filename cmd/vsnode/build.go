@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/vsfleet/vsfleet/internal/port"
@@ -28,8 +29,33 @@ const buildUsage = `vserver NAME build -m METHOD [OPTIONS] [-- METHOD'S ARGUMENT
   --forward HOST:GUEST[/PROTO]   repeatable, with --nat: a port of the host that leads inside
   --initstyle plain       the guest's own /sbin/init
   --initcommand ARG       repeatable: process 1 and its arguments instead
-  --force                 replace a guest of that name: its files are lost
+  --force                 a stopped guest of that name is set aside, renamed NAME.~TIME~
+
+Other options of util-vserver are refused, each with what to do instead.
 `
+
+// refusedBuild are util-vserver's options of build that there are not.
+var refusedBuild = refusal{
+	"keep":             "what a failed build made is removed; its last lines are in the error",
+	"i-know-its-there": "a guest's directory is made anew: --force sets an old guest aside",
+	"rootdir":          "guests lie below /var/lib/vservers: make that a link or a mount to have them elsewhere",
+	"pkgbase":          "packages are managed in the guest",
+	"confdir":          "configurations lie below /etc/vservers",
+	"lockfile":         "/etc/vservers/NAME/run leads to /run/vservers/NAME",
+	"netbcast":         "the broadcast address follows from --netprefix or --netmask",
+	"flags":            "what flags protected is always on; docs/linux-vserver.md has the others",
+	"cpuset":           "a guest's cpuset is its cgroup",
+	"cpusetcpus":       "write it into cgroup/cpuset.cpus of the configuration after the build",
+	"cpusetmems":       "write it into cgroup/cpuset.mems of the configuration after the build",
+	"cpusetvirt":       "programs see the processors that they may use by sched_getaffinity(2)",
+	"debug":            "there are no scripts to trace; what a build does is told as it goes on",
+	"d":                "is of the method: write it behind --, as in -m debootstrap -- -d bookworm",
+	"t":                "is of the method: write it behind --, as in -m template -- -t FILE",
+	"s":                "is of the method: write it behind --",
+	"o":                "is of the method: write it behind --",
+	"template":         "is of the method: write it behind --, as in -m template -- -t FILE",
+	"source":           "is of the methods rsync and clone, which there are not: make a tar archive and use template",
+}
 
 // list is a flag that may be given several times.
 type list []string
@@ -50,7 +76,8 @@ type buildFlags struct {
 func parseBuild(name string, args []string) (buildFlags, error) {
 	b := buildFlags{g: api.Guest{Name: name}}
 	fs := flag.NewFlagSet("build", flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
+	self := ""
+	fs.StringVar(&self, "n", "", "") // util-vserver passes the name on by it
 	fs.StringVar(&b.method, "m", "", "")
 	fs.IntVar(&b.g.Context, "context", 0, "")
 	fs.StringVar(&b.g.Hostname, "hostname", "", "")
@@ -64,8 +91,11 @@ func parseBuild(name string, args []string) (buildFlags, error) {
 	fs.StringVar(&b.g.Init.Style, "initstyle", "", "")
 	fs.Var((*list)(&b.g.Init.Command), "initcommand", "")
 	fs.BoolVar(&b.force, "force", false, "")
-	if err := fs.Parse(args); err != nil {
+	if err := parse(fs, args, refusedBuild); err != nil {
 		return b, err
+	}
+	if self != "" && self != name {
+		return b, fmt.Errorf("option -n: the guest is %s already", name)
 	}
 	b.args = fs.Args()
 	if b.method == "" {
@@ -148,7 +178,7 @@ func (b *buildFlags) parseInterface(text string) (netip.Prefix, string, error) {
 			size = b.mask
 		}
 	}
-	bits, err := prefixLength(addr, size)
+	bits, err := guest.PrefixLength(addr, size)
 	if err != nil {
 		return netip.Prefix{}, "", fmt.Errorf("interface %q: %w", text, err)
 	}
@@ -157,28 +187,6 @@ func (b *buildFlags) parseInterface(text string) (netip.Prefix, string, error) {
 		dev = "nodev"
 	}
 	return netip.PrefixFrom(addr, bits), dev, nil
-}
-
-// prefixLength reads "24" or "255.255.255.0"; nothing means the whole address.
-func prefixLength(addr netip.Addr, size string) (int, error) {
-	if size == "" {
-		return addr.BitLen(), nil
-	}
-	if mask, err := netip.ParseAddr(size); err == nil && mask.Is4() && addr.Is4() {
-		m := mask.As4()
-		v := uint32(m[0])<<24 | uint32(m[1])<<16 | uint32(m[2])<<8 | uint32(m[3])
-		for bits := 0; bits <= 32; bits++ {
-			if v == uint32(0xffffffff<<(32-bits)) {
-				return bits, nil
-			}
-		}
-		return 0, fmt.Errorf("mask %s has holes", size)
-	}
-	p, err := netip.ParsePrefix(addr.String() + "/" + size)
-	if err != nil {
-		return 0, fmt.Errorf("%q is no prefix length and no mask", size)
-	}
-	return p.Bits(), nil
 }
 
 func (v verb) build(ctx context.Context, args []string) error {
@@ -192,10 +200,15 @@ func (v verb) build(ctx context.Context, args []string) error {
 		return exitError(1)
 	}
 	// What is wrong with the guest is found before a minute of building.
-	_, err = v.h.Guests.State(v.name)
+	on, err := v.h.Guests.Running(v.name)
 	old := !errors.Is(err, guest.ErrNoGuest)
-	if old && !b.force {
-		return fmt.Errorf("build guest %s: it is there already (vserver %s delete, or --force)", v.name, v.name)
+	switch {
+	case err != nil && old:
+		return err
+	case old && !b.force:
+		return fmt.Errorf("build guest %s: it is there already (vserver %s delete, or --force, which renames it)", v.name, v.name)
+	case on:
+		return fmt.Errorf("build guest %s: the old one runs: stop it first (vserver %s stop)", v.name, v.name)
 	}
 	if err := v.h.Guests.Claim(b.g); err != nil {
 		return err
@@ -205,12 +218,15 @@ func (v verb) build(ctx context.Context, args []string) error {
 		return err
 	}
 	b.g.Image = img.ID
-	if old { // not before the new one's image is there
-		if err := v.h.Guests.Delete(ctx, v.name); err != nil {
-			return err
-		}
+	if !old {
+		return v.h.Guests.Create(ctx, b.g)
 	}
-	return v.h.Guests.Create(ctx, b.g)
+	// Not before the new one's image is there.
+	aside, err := v.h.Guests.Replace(ctx, b.g)
+	if err == nil {
+		v.say("The old guest is %s now: its configuration %s and its files", filepath.Base(aside), aside)
+	}
+	return err
 }
 
 // progress tells what a build does, a line a stage.

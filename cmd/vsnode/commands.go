@@ -21,12 +21,17 @@ import (
 // flags parses the flags of a command that takes at least and at most so many
 // arguments.
 func flags(fs *flag.FlagSet, args []string, least, most int) error {
-	fs.SetOutput(io.Discard)
-	if err := fs.Parse(args); err != nil {
+	err := parse(fs, args, nil)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		io.WriteString(os.Stdout, usage)
+		return exitError(0)
+	case err != nil:
 		return usageError(fs.Name() + ": " + err.Error())
-	}
-	if fs.NArg() < least || fs.NArg() > most {
-		return usageError(fmt.Sprintf("%s: %d arguments, want %d; vsnode help shows how", fs.Name(), fs.NArg(), least))
+	case fs.NArg() > most:
+		return usageError(fmt.Sprintf("%s: unexpected argument %q", fs.Name(), fs.Arg(most)))
+	case fs.NArg() < least:
+		return usageError(fs.Name() + ": an argument is missing; vsnode help shows which")
 	}
 	return nil
 }
@@ -76,9 +81,12 @@ func vserverStat(ctx context.Context, args []string) error {
 		// util-vserver took it and did nothing: rows are by context.
 		fs.String(name, "", "")
 	}
-	if err := flags(fs, args, 0, 0); err != nil {
+	var use usageError
+	if err := flags(fs, args, 0, 0); errors.As(err, &use) {
 		fmt.Fprintln(os.Stderr, err)
 		return exitError(1) // util-vserver's
+	} else if err != nil {
+		return err
 	}
 	h, err := open()
 	if err != nil {

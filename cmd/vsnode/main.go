@@ -101,7 +101,8 @@ func run(ctx context.Context, name string, args []string) error {
 		_, err := io.WriteString(os.Stdout, usage)
 		return err
 	default:
-		return usageError(fmt.Sprintf("unknown command %q; vsnode help lists them", cmd))
+		commands := []string{"serve", "check", "stat", "vserver", "image", "install", "version", "help"}
+		return usageError(fmt.Sprintf("unknown command %q%s; vsnode help lists them", cmd, didYouMean(cmd, commands)))
 	}
 }
 

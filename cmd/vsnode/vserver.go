@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,7 +33,35 @@ const vserverUsage = `vserver [--silent] [--] NAME COMMAND [ARGUMENTS]
   status                    is it running (0), or stopped (3)
   running                   the same without a word: 0 or 1
   delete                    stop it and remove all of it
+  chkconfig, apt-get, apt-config, apt-cache, rpm …   the program of that name, in the guest
+
+NAME may be the context of a guest that runs.
 `
+
+// refusedOptions are util-vserver's options of vserver that there are not.
+var refusedOptions = refusal{
+	"debug":         "there are no scripts to trace; vserver NAME status and the console log say what happened",
+	"debug-sysv":    "there are no scripts to trace; vserver NAME status and the console log say what happened",
+	"strace":        "trace it yourself: strace -f vserver NAME start",
+	"defaulttty":    "a guest's output goes to its console log",
+	"--nonamespace": "every guest has its own mounts",
+	"--insecure":    "nothing runs in a guest that does not run",
+}
+
+// refusedCommands are util-vserver's commands that there are not.
+var refusedCommands = refusal{
+	"unify":   "guests share what their image holds; nothing is to be unified",
+	"hashify": "guests share what their image holds; nothing is to be unified",
+	"pkg":     "use the guest's own tool, as vserver NAME exec apt-get install PACKAGE",
+	"pkgmgmt": "packages are managed in the guest, by its own tools",
+}
+
+// inGuest are commands that run the program of their name in the guest.
+var inGuest = []string{"chkconfig", "apt-get", "apt-config", "apt-cache", "rpm"}
+
+var commands = append([]string{
+	"build", "start", "stop", "restart", "condrestart", "enter", "exec", "suexec", "log", "status", "running", "delete",
+}, inGuest...)
 
 // Exit statuses of util-vserver's vserver.
 const (
@@ -60,7 +89,13 @@ options:
 			args = args[1:]
 			break options
 		default:
-			fmt.Fprintf(os.Stderr, "vserver: unknown option %q\n%s", args[0], vserverUsage)
+			name := strings.TrimPrefix(strings.TrimPrefix(args[0], "-"), "-")
+			if why := refusedOptions[name]; why != "" {
+				fmt.Fprintf(os.Stderr, "vserver: option %s: %s\n", args[0], why)
+				return exitError(1)
+			}
+			near := didYouMean(args[0], []string{"--silent", "--sync", "--verbose", "--help", "--version"})
+			fmt.Fprintf(os.Stderr, "vserver: unknown option %s%s\n", args[0], near)
 			return exitError(1)
 		}
 		args = args[1:]
@@ -69,11 +104,29 @@ options:
 		io.WriteString(os.Stderr, vserverUsage)
 		return exitUsage
 	}
+	name, command := args[0], args[1]
+	switch why := refusedCommands[command]; {
+	case why != "":
+		fmt.Fprintf(os.Stderr, "vserver: %s: %s\n", command, why)
+		return exitUsage
+	case !slices.Contains(commands, command):
+		fmt.Fprintf(os.Stderr, "vserver: unknown command %q%s\n%s", command, didYouMean(command, commands), vserverUsage)
+		return exitUsage
+	case strings.ContainsRune(name, '/'):
+		fmt.Fprintf(os.Stderr, "vserver: %s: configurations lie below /etc/vservers: give the guest's name alone\n", name)
+		return exitNoGuest
+	}
 	h, err := open()
 	if err != nil {
 		return err
 	}
-	v := verb{h: h, name: args[0], silent: silent}
+	v := verb{h: h, name: name, silent: silent}
+	if xid, err := strconv.Atoi(name); err == nil && command != "build" {
+		// util-vserver takes the context of a guest that runs for its name.
+		if v.name, err = h.Guests.Named(name, xid); err != nil {
+			return err
+		}
+	}
 	err = v.do(ctx, args[1], args[2:])
 	if errors.Is(err, guest.ErrNoGuest) {
 		fmt.Fprintf(os.Stderr, "vserver: %v; build it first (vserver %s build -m …)\n", err, v.name)
@@ -104,6 +157,14 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 		return v.exec(ctx, command, args)
 	case "log":
 		return v.log(ctx, args)
+	case "start", "stop":
+		if len(args) > 0 && strings.HasPrefix(args[0], "--rescue") {
+			fmt.Fprintf(os.Stderr, "vserver: option %s: repair the guest's files from the host, where its vdir leads; or give it a program in apps/init/cmd.start\n", args[0])
+			return exitError(1)
+		}
+	}
+	if slices.Contains(inGuest, command) {
+		return v.exec(ctx, "exec", append([]string{command}, args...))
 	}
 	if err := takes(0); err != nil {
 		return err
@@ -134,8 +195,7 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 	case "delete":
 		return v.delete(ctx)
 	}
-	fmt.Fprintf(os.Stderr, "vserver: unknown command %q\n%s", command, vserverUsage)
-	return exitUsage
+	return fmt.Errorf("vserver: no command %q", command) // vserver knows them all
 }
 
 func (v verb) start(ctx context.Context, start func(context.Context, string, guest.Options) error) error {

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -62,7 +63,7 @@ func Run(ctx context.Context, req Request) error {
 	case "template":
 		err = template(ctx, req)
 	default:
-		err = fmt.Errorf("no such method; there are debootstrap and template")
+		err = noMethod(req.Spec.Method)
 	}
 	if err == nil {
 		err = fit(req)
@@ -99,6 +100,30 @@ func putFiles(req Request) error {
 		}
 	}
 	return nil
+}
+
+// noMethod is why there is no such method, and what to use instead.
+func noMethod(method string) error {
+	const archive = "make a tar archive of the tree (tar --numeric-owner --xattrs -C TREE -cf FILE .) and use template"
+	why, known := map[string]string{
+		"legacy":   "copies the host's own root, with all that it holds: " + archive,
+		"copy":     "has no script in util-vserver either: " + archive,
+		"skeleton": "makes empty directories: " + archive,
+		"rsync":    "copies a tree: " + archive,
+		"clone":    "copies another guest: guests of one image share it; to copy a changed one, " + archive,
+		"yum":      "needs a yum that util-vserver patched: run dnf --installroot=TREE, and " + archive,
+		"apt-rpm":  "is for distributions that are no more: " + archive,
+		"urpmi":    "is for distributions that are no more: run urpmi --root TREE, and " + archive,
+		"poldek":   "is PLD's own: run poldek --root TREE, and " + archive,
+		"rpm":      "installs lists of packages: run rpm --root TREE, and " + archive,
+		"fai":      "needs a patched FAI: install elsewhere, and " + archive,
+		"lvm":      "is LXC's: mount the volume, and " + archive,
+		"ssh":      "was never in util-vserver: run tar there over ssh, and use template",
+	}[method]
+	if !known {
+		return errors.New("no such method; there are debootstrap and template")
+	}
+	return fmt.Errorf("the method %s; there are debootstrap and template", why)
 }
 
 // options reads a method's arguments as getopt does: the letters each take a

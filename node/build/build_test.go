@@ -160,12 +160,18 @@ func TestRunRefuses(t *testing.T) {
 		spec  api.ImageSpec
 		fails string
 	}{
-		{"an unknown method", api.ImageSpec{Method: "copy"}, "there are debootstrap and template"},
+		{"an unknown method", api.ImageSpec{Method: "magic"}, "no such method; there are debootstrap and template"},
+		{"a method of util-vserver", api.ImageSpec{Method: "rsync"}, "the method copies a tree: make a tar archive of the tree"},
+		{"what is not for choice", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid", "--", "--format=tar"}}, "argument --format=tar: how and where"},
+		{"a tree that is none", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid", "--", "--foreign"}}, "argument --foreign: what it leaves is no tree"},
+		{"options of both tools", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid", "--", "--no-check-gpg", "--skip=check/empty"}}, "only debootstrap knows --no-check-gpg, and only mmdebstrap knows --skip"},
 		{"a template without a file", api.ImageSpec{Method: "template"}, "want -t FILE"},
 		{"a template of packages", api.ImageSpec{Method: "template", Args: []string{"-t", "/x"}, Packages: []string{"vim"}}, "takes no packages"},
 		{"a template that is not there", api.ImageSpec{Method: "template", Args: []string{"-t", "/nowhere/x.tar"}}, "no archive /nowhere/x.tar on this host"},
 		{"a template that is a directory", api.ImageSpec{Method: "template", Args: []string{"-t", "/"}}, "/ is not a file"},
 		{"an option that there is not", api.ImageSpec{Method: "template", Args: []string{"-x", "y"}}, `argument "-x": want one of -t`},
+		{"an option of util-vserver", api.ImageSpec{Method: "template", Args: []string{"--pkgmgmt"}}, "packages are managed in the guest"},
+		{"options of util-vserver that are taken", api.ImageSpec{Method: "template", Args: []string{"-d", "sid", "--template", "/nowhere/x.tar"}}, "no archive /nowhere/x.tar"},
 		{"an option without its value", api.ImageSpec{Method: "template", Args: []string{"-t"}}, "-t needs a value"},
 		{"no distribution", api.ImageSpec{Method: "debootstrap"}, "want -d DIST"},
 		{"two distributions", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid", "-d", "trixie"}}, "-d is given 2 times"},
@@ -207,6 +213,9 @@ func TestBootstrapChoosesItsTool(t *testing.T) {
 			"debootstrap --force-check-gpg x DIR http://deb.debian.org/debian /s", ""},
 		{"debootstrap for its own options", []string{"mmdebstrap", "debootstrap"}, []string{"-d", "x", "--", "--no-check-gpg"}, nil,
 			"debootstrap --no-check-gpg x DIR http://deb.debian.org/debian", ""},
+		{"mmdebstrap for its own options", []string{"mmdebstrap", "debootstrap"}, []string{"-d", "x", "--", "--aptopt=Acquire::Retries 3", "--customize-hook=true"}, nil,
+			"mmdebstrap … --aptopt=Acquire::Retries 3 --customize-hook=true x DIR", ""},
+		{"nothing for mmdebstrap's options", []string{"debootstrap"}, []string{"-d", "x", "--", "--aptopt=x"}, nil, "", "only mmdebstrap knows --aptopt, and it is not on this host"},
 		{"nothing for debootstrap's options", []string{"mmdebstrap"}, []string{"-d", "x", "--", "--no-check-gpg"}, nil, "", "apt-get install debootstrap"},
 		{"nothing at all", nil, []string{"-d", "x"}, nil, "", "neither mmdebstrap nor debootstrap is on this host; install one: apt-get install mmdebstrap"},
 	} {

@@ -19,7 +19,8 @@ type bootstrap struct {
 	script   string   // of debootstrap
 	include  []string // packages
 	options  []string // handed on
-	original bool     // only debootstrap itself can do it
+	original string   // an argument that only debootstrap itself knows
+	modern   string   // one that only mmdebstrap knows
 }
 
 func debootstrap(ctx context.Context, req Request) error {
@@ -79,7 +80,9 @@ func parseBootstrap(args, packages []string) (*bootstrap, error) {
 		return nil, fmt.Errorf("script %q: want a file's name", b.script)
 	}
 	b.include = append(b.include, packages...)
-	b.original = b.script != ""
+	if b.script != "" {
+		b.original = "-s"
+	}
 	for _, o := range options {
 		name, value, hasValue := strings.Cut(o, "=")
 		switch {
@@ -88,10 +91,19 @@ func parseBootstrap(args, packages []string) (*bootstrap, error) {
 			continue
 		case name == "--variant" && hasValue, name == "--components" && hasValue, name == "--arch" && hasValue,
 			name == "--keyring" && hasValue, o == "--merged-usr":
+		case slices.Contains([]string{"--mode", "--format"}, name):
+			return nil, fmt.Errorf("argument %s: how and where a tree is made is not for choice: it becomes an image", o)
+		case slices.Contains([]string{"--foreign", "--second-stage", "--print-debs", "--download-only", "--make-tarball", "--simulate", "--dry-run", "--help", "--version", "--list-scripts"}, name):
+			return nil, fmt.Errorf("argument %s: what it leaves is no tree that a guest can run in", o)
+		case slices.Contains(mmdebstrapOnly, name):
+			b.modern = name
 		default:
-			b.original = true
+			b.original = name
 		}
 		b.options = append(b.options, o)
+	}
+	if b.original != "" && b.modern != "" {
+		return nil, fmt.Errorf("only debootstrap knows %s, and only mmdebstrap knows %s: one tool makes the image", b.original, b.modern)
 	}
 	for _, p := range b.include {
 		if !word(p, "+.:") {
@@ -99,6 +111,13 @@ func parseBootstrap(args, packages []string) (*bootstrap, error) {
 		}
 	}
 	return b, nil
+}
+
+// mmdebstrapOnly are options of mmdebstrap that debootstrap does not have. Each takes
+// its value behind a =.
+var mmdebstrapOnly = []string{
+	"--aptopt", "--dpkgopt", "--setup-hook", "--extract-hook", "--essential-hook", "--customize-hook", "--hook-dir", "--hook-directory",
+	"--skip", "--architectures", "--verbose", "--quiet", "--silent", "--debug", "--logfile",
 }
 
 // word says whether s is a name of Debian's: letters, digits, dashes and some
@@ -118,16 +137,19 @@ func word(s, marks string) bool {
 // command chooses the host's tool: mmdebstrap, which needs half the time and
 // takes security updates in, and debootstrap for what only that can do.
 func (b *bootstrap) command(dir string) (program string, args []string, err error) {
-	if !b.original {
+	if b.original == "" {
 		if program, err = exec.LookPath("mmdebstrap"); err == nil {
 			return program, b.mmdebstrap(dir), nil
 		}
 	}
+	if b.modern != "" {
+		return "", nil, lack("only mmdebstrap knows %s, and it is not on this host; install it: apt-get install mmdebstrap", b.modern)
+	}
 	if program, err = exec.LookPath("debootstrap"); err == nil {
 		return program, b.debootstrap(dir), nil
 	}
-	if b.original {
-		return "", nil, lack("only debootstrap knows these arguments, and it is not on this host; install it: apt-get install debootstrap")
+	if b.original != "" {
+		return "", nil, lack("only debootstrap knows %s, and it is not on this host; install it: apt-get install debootstrap", b.original)
 	}
 	return "", nil, lack("neither mmdebstrap nor debootstrap is on this host; install one: apt-get install mmdebstrap")
 }

@@ -8,12 +8,25 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/vsfleet/vsfleet/node/image/tree"
 )
 
 func template(ctx context.Context, req Request) error {
-	values, rest, err := options(req.Spec.Args, "t")
+	args := slices.Clone(req.Spec.Args)
+	for i, arg := range args {
+		switch arg {
+		case "--template": // of util-vserver, as all here
+			args[i] = "-t"
+		case "--pkgmgmt":
+			return errors.New("argument --pkgmgmt: packages are managed in the guest")
+		case "--nodevsanity":
+			return errors.New("argument --nodevsanity: device nodes of an archive are dead in a guest, whose /dev is always its own")
+		}
+	}
+	// -d said how to adapt the tree, which is seen from the tree itself.
+	values, rest, err := options(args, "td")
 	if err != nil {
 		return err
 	}

@@ -88,6 +88,19 @@ func (h *Host) contexts() (map[int]string, error) {
 	return of, nil
 }
 
+// Named is the name of a guest that is called by a name or by the context that
+// it runs in.
+func (h *Host) Named(name string, xid int) (string, error) {
+	if _, err := os.Lstat(h.config(name)); err == nil {
+		return name, nil
+	}
+	of, err := h.contexts()
+	if found := of[xid]; found != "" {
+		return found, err
+	}
+	return name, err
+}
+
 // started are the running guests by name, as they were started.
 func (h *Host) started() (map[string]api.Guest, error) {
 	names, err := h.runningNames()
