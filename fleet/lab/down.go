@@ -118,6 +118,11 @@ func (s *state) clearKernel(ctx context.Context) error {
 	if err := removeLinks(s.Name); err != nil {
 		return err
 	}
+	if s.Subnet.IsValid() { // else all that is known of the lab is its name
+		if err := forgetConnections(s.Subnet); err != nil {
+			return err
+		}
+	}
 	return removeTable(s.Name)
 }
 

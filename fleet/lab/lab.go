@@ -161,7 +161,7 @@ func found(ctx context.Context, o Options) (*launch, error) {
 	if l.bridge, err = s.makeBridge(); err != nil {
 		return nil, err
 	}
-	if err := s.masquerade(); err != nil {
+	if err := s.filterPackets(); err != nil {
 		return nil, err
 	}
 	if err := reg.forward(); err != nil {

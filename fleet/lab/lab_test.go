@@ -404,6 +404,38 @@ func TestHostsAreMasqueraded(t *testing.T) {
 	if got := <-peer; got != "198.51.100.1" {
 		t.Errorf("the mirror saw %s", got)
 	}
+
+	// What stays in the lab (the logins of this test) is not tracked, what leaves
+	// it is, until the lab ends.
+	tracked := func() (inside, outside int) {
+		flows, err := dump(func() ([]*netlink.ConntrackFlow, error) {
+			return netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range flows {
+			from, _ := netip.AddrFromSlice(f.Forward.SrcIP.To4())
+			to, _ := netip.AddrFromSlice(f.Forward.DstIP.To4())
+			switch {
+			case !l.Subnet.Contains(from) && !l.Subnet.Contains(to):
+			case l.Subnet.Contains(from) && l.Subnet.Contains(to):
+				inside++
+			default:
+				outside++
+			}
+		}
+		return inside, outside
+	}
+	if inside, outside := tracked(); inside != 0 || outside == 0 {
+		t.Errorf("%d connections inside the lab are tracked, %d of its hosts with others", inside, outside)
+	}
+	if err := l.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if inside, outside := tracked(); inside+outside != 0 {
+		t.Errorf("%d connections are left in the machine's table", inside+outside)
+	}
 }
 
 func address(s string) *netlink.Addr {

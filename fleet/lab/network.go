@@ -174,16 +174,22 @@ func removeLinks(lab string) error {
 
 func tableName(lab string) string { return "vsfleet-" + lab }
 
-// masquerade lets the lab's hosts reach what the machine reaches, under the
-// machine's address, as
+// filterPackets lets the lab's hosts reach what the machine reaches, under the
+// machine's address. What stays inside the lab is not tracked: a load test there
+// would fill the machine's table of connections, and with that drop everybody's.
 //
 //	table ip vsfleet-lab {
+//		chain prerouting {
+//			type filter hook prerouting priority raw;
+//			ip saddr 10.253.0.0/24 ip daddr 10.253.0.0/24 notrack
+//		}
+//		chain output { … the same, of what the machine itself sends … }
 //		chain postrouting {
 //			type nat hook postrouting priority srcnat;
 //			ip saddr 10.253.0.0/24 ip daddr != 10.253.0.0/24 masquerade
 //		}
 //	}
-func (s *state) masquerade() error {
+func (s *state) filterPackets() error {
 	nft, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
@@ -206,6 +212,17 @@ func (s *state) masquerade() error {
 			&expr.Cmp{Register: 1, Op: op, Data: subnet[:]},
 		}
 	}
+	for _, hook := range []struct {
+		name string
+		at   *nftables.ChainHook
+	}{{"prerouting", nftables.ChainHookPrerouting}, {"output", nftables.ChainHookOutput}} {
+		raw := nft.AddChain(&nftables.Chain{
+			Name: hook.name, Table: table, Type: nftables.ChainTypeFilter,
+			Hooknum: hook.at, Priority: nftables.ChainPriorityRaw,
+		})
+		inside := append(inSubnet(source, expr.CmpOpEq), inSubnet(destination, expr.CmpOpEq)...)
+		nft.AddRule(&nftables.Rule{Table: table, Chain: raw, Exprs: append(inside, &expr.Notrack{})})
+	}
 	rule := append(inSubnet(source, expr.CmpOpEq), inSubnet(destination, expr.CmpOpNeq)...)
 	nft.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(rule, &expr.Masq{})})
 	if err := nft.Flush(); err != nil {
@@ -226,6 +243,25 @@ func removeTable(lab string) error {
 		return fmt.Errorf("remove nftables table %s: %w", table.Name, err)
 	}
 	return nil
+}
+
+// forgetConnections removes what the machine's table of connections has of the
+// lab's hosts, which would else stay for up to five days.
+func forgetConnections(subnet netip.Prefix) error {
+	filter := &netlink.ConntrackFilter{}
+	if err := filter.AddIPNet(netlink.ConntrackOrigSrcIP, ipNet(subnet.Masked())); err != nil {
+		return err
+	}
+	for {
+		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter)
+		switch {
+		case errors.Is(err, netlink.ErrDumpInterrupted), errors.Is(err, unix.ENOENT): // the table changed on the way
+		case err != nil:
+			return fmt.Errorf("forget connections of %s: %w", subnet, err)
+		default:
+			return nil
+		}
+	}
 }
 
 // configureNetwork runs inside a host, before its sshd.
