@@ -94,15 +94,10 @@ func (r *run) export(ctx context.Context, m *missing) {
 // most is what the stream of the image may come to, by what its host says of it:
 // files with holes and archive headers take more than the files hold.
 func (m *missing) most(h *host) int64 {
-	var img api.Image
+	img := m.built
 	for _, i := range h.State.Images {
 		if i.ID == m.id {
 			img = i
-		}
-	}
-	for _, r := range h.Results {
-		if r.Image != nil && r.Image.ID == m.id {
-			img = *r.Image
 		}
 	}
 	const largest = 1 << 44 // keeps the sum a number

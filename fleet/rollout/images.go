@@ -67,6 +67,7 @@ type missing struct {
 	ready  chan struct{}
 	source *host // has it now
 	id     string
+	built  api.Image // by this run; else it is in the source's state
 	err    error
 	copies copies
 }
@@ -296,7 +297,7 @@ func (r *run) buildSomewhere(ctx context.Context, m *missing) error {
 	for _, h := range m.builders {
 		result := r.build(ctx, h, m)
 		if result.Image != nil {
-			m.id, m.holders = result.Image.ID, []*host{h}
+			m.id, m.holders, m.built = result.Image.ID, []*host{h}, *result.Image
 			if m.digest != "" && m.id != m.digest {
 				err := fmt.Errorf("image %s: %s built %s, and the inventory wants %s: give it that digest, or bring a host that has the other",
 					m.spec.Name, h.Host, m.id, m.digest)
