@@ -89,6 +89,9 @@ func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, 
 		if err := h.writeState(c.Name, *st); err != nil {
 			return err
 		}
+		if err := used(ctx, c.Network.Dev, missing, warn); err != nil {
+			return err
+		}
 		if _, err := netctx.AddAddresses(ctx, c.Network.Dev, c.Network.Addresses); err != nil {
 			return err
 		}
@@ -101,6 +104,31 @@ func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, 
 			warn(fmt.Sprintf("ping in the guest needs -I ADDRESS: %v", err))
 		}
 		return h.writeState(c.Name, *st)
+	}
+	return nil
+}
+
+// used refuses addresses that somebody else on the wire has: a guest that was moved
+// and still runs where it was, for example. Both would lose their connections.
+func used(ctx context.Context, dev string, prefixes []netip.Prefix, warn func(string)) error {
+	var addrs []netip.Addr
+	for _, p := range prefixes {
+		addrs = append(addrs, p.Addr())
+	}
+	conflicts, err := netctx.Probe(ctx, dev, addrs)
+	if err != nil {
+		return err
+	}
+	var taken []string
+	for _, c := range conflicts {
+		if !c.Gateway {
+			taken = append(taken, c.String())
+		} else if warn != nil {
+			warn(fmt.Sprintf("the router %s on %s answers for address %s: if it is not one that answers for all, another machine has the address", c.HW, dev, c.Addr))
+		}
+	}
+	if len(taken) > 0 {
+		return fmt.Errorf("another machine on %s already has %s: stop what has it there, or give the guest another address", dev, strings.Join(taken, ", "))
 	}
 	return nil
 }

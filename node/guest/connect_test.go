@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -223,4 +225,59 @@ func TestPingsOfAGuest(t *testing.T) {
 	if after := traces(t); after != before {
 		t.Errorf("changed:\nbefore %s\nafter  %s", before, after)
 	}
+}
+
+// TestAddressOfANeighbourIsRefused: a guest that was moved, and still runs where it
+// was.
+func TestAddressOfANeighbourIsRefused(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	neighbour := exec.Command("sleep", "1000")
+	neighbour.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	must(t, neighbour.Start())
+	t.Cleanup(func() {
+		must(t, neighbour.Process.Kill())
+		neighbour.Wait()
+	})
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan0"}, PeerName: "lan1"}
+	must(t, netlink.LinkAdd(veth))
+	t.Cleanup(func() { must(t, netlink.LinkDel(veth)) })
+	peer, err := netlink.LinkByName("lan1")
+	must(t, err)
+	must(t, netlink.LinkSetNsPid(peer, neighbour.Process.Pid))
+	ns, err := netns.GetFromPid(neighbour.Process.Pid)
+	must(t, err)
+	defer ns.Close()
+	inside, err := netlink.NewHandleAt(ns)
+	must(t, err)
+	defer inside.Close()
+	there, err := inside.LinkByName("lan1")
+	must(t, err)
+	addr, err := netlink.ParseAddr("192.0.2.10/24")
+	must(t, err)
+	must(t, inside.AddrAdd(there, addr))
+	must(t, inside.LinkSetUp(there))
+	must(t, netlink.LinkSetUp(veth))
+	// A veth sends when the kernel has taken notice of its carrier.
+	for up := false; !up; {
+		link, err := netlink.LinkByName("lan0")
+		must(t, err)
+		up = link.Attrs().RawFlags&syscall.IFF_RUNNING != 0
+	}
+
+	g := inMode(api.ModeOwn, "moved", 145, "sleep", "1000")
+	g.Network.Dev = "lan0"
+	g.Network.Addresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")}
+	must(t, h.Create(ctx, g))
+	before := traces(t)
+	err = h.Start(ctx, g.Name, Options{})
+	if want := there.Attrs().HardwareAddr.String(); err == nil || !strings.Contains(err.Error(), "another machine on lan0 already has 192.0.2.10 ("+want+")") {
+		t.Errorf("started: %v", err)
+	}
+	if after := traces(t); after != before {
+		t.Errorf("left by the start:\nbefore %s\nafter  %s", before, after)
+	}
+	must(t, inside.AddrDel(there, addr))
+	must(t, h.Start(ctx, g.Name, Options{}))
+	must(t, h.Delete(ctx, g.Name))
 }

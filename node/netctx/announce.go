@@ -13,25 +13,26 @@ import (
 // gratuitous ARP (RFC 5227) or an unsolicited neighbour advertisement
 // (RFC 4861, 7.2.6). Other devices have no neighbours to tell.
 func announce(link *netlink.LinkAttrs, addr netip.Addr) error {
-	if link.EncapType != "ether" || len(link.HardwareAddr) != 6 || link.RawFlags&(unix.IFF_NOARP|unix.IFF_LOOPBACK) != 0 {
+	if !hasNeighbours(link) {
 		return nil
-	}
-	var (
-		packet []byte
-		to     = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-		proto  = uint16(unix.ETH_P_ARP)
-	)
-	if addr.Is4() {
-		packet = arp(link.HardwareAddr, addr)
-	} else {
-		packet = advertisement(link.HardwareAddr, addr)
-		to, proto = [6]byte{0x33, 0x33, 0, 0, 0, 1}, unix.ETH_P_IPV6 // all nodes
 	}
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
+	if addr.Is4() {
+		return sendTo(fd, link, unix.ETH_P_ARP, arp(link.HardwareAddr, addr), [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	}
+	return sendTo(fd, link, unix.ETH_P_IPV6, advertisement(link.HardwareAddr, addr), [6]byte{0x33, 0x33, 0, 0, 0, 1}) // all nodes
+}
+
+func hasNeighbours(link *netlink.LinkAttrs) bool {
+	return link.EncapType == "ether" && len(link.HardwareAddr) == 6 && link.RawFlags&(unix.IFF_NOARP|unix.IFF_LOOPBACK) == 0
+}
+
+// sendTo sends a packet by a packet socket.
+func sendTo(fd int, link *netlink.LinkAttrs, proto uint16, packet []byte, to [6]byte) error {
 	sa := &unix.SockaddrLinklayer{Ifindex: link.Index, Protocol: proto>>8 | proto<<8, Halen: 6}
 	copy(sa.Addr[:], to[:])
 	return unix.Sendto(fd, packet, 0, sa)

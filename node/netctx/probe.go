@@ -1,0 +1,167 @@
+package netctx
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// probeWait bounds a probe. RFC 5227 gives neighbours seconds, as one may just be
+// waking up; those that run answer within a millisecond, and a start waits for it.
+const probeWait = 60 * time.Millisecond
+
+// Conflict is an address that somebody else on the wire has.
+type Conflict struct {
+	Addr netip.Addr
+	HW   net.HardwareAddr
+	// The answer came from the way to everywhere else: a router that answers for
+	// others (proxy ARP), most likely.
+	Gateway bool
+}
+
+func (c Conflict) String() string { return fmt.Sprintf("%s (%s)", c.Addr, c.HW) }
+
+// Probe asks the neighbours of a device which of the addresses are in use, before
+// they are put there: by ARP (RFC 5227) and neighbour solicitations (RFC 4862, 5.4),
+// neither of which changes what a neighbour knows. Devices that are down, or no
+// Ethernet, have no neighbours to ask.
+func Probe(ctx context.Context, dev string, addrs []netip.Addr) ([]Conflict, error) {
+	link, err := netlink.LinkByName(dev)
+	if err != nil {
+		return nil, fmt.Errorf("find device %s: %w", dev, err)
+	}
+	l := link.Attrs()
+	if !hasNeighbours(l) || l.Flags&net.FlagUp == 0 || l.RawFlags&unix.IFF_RUNNING == 0 || len(addrs) == 0 {
+		return nil, nil
+	}
+	found, err := probe(ctx, l, addrs)
+	if err != nil {
+		return nil, fmt.Errorf("ask the neighbours of %s for addresses: %w", dev, err)
+	}
+	return found, nil
+}
+
+func probe(ctx context.Context, l *netlink.LinkAttrs, addrs []netip.Addr) ([]Conflict, error) {
+	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // network order
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: l.Index}); err != nil {
+		return nil, err
+	}
+	var found []Conflict
+	end := time.Now().Add(probeWait)
+	// Twice, as one may be lost.
+	for _, until := range []time.Time{end.Add(-probeWait / 2), end} {
+		for _, a := range addrs {
+			if err := solicit(fd, l, a); err != nil {
+				return nil, err
+			}
+		}
+		if err := collect(ctx, fd, l, addrs, until, &found); err != nil {
+			return nil, err
+		}
+		if len(found) == len(addrs) {
+			break
+		}
+	}
+	if len(found) > 0 {
+		if err := markGateways(l, found); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// collect reads answers until a moment, or until all have been given.
+func collect(ctx context.Context, fd int, l *netlink.LinkAttrs, addrs []netip.Addr, until time.Time, found *[]Conflict) error {
+	for buf := make([]byte, 256); len(*found) < len(addrs); {
+		left := time.Until(until)
+		if left <= 0 {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, max(1, int(left.Milliseconds())))
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		n, from, err := unix.Recvfrom(fd, buf, 0)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		sa, ok := from.(*unix.SockaddrLinklayer)
+		if !ok || sa.Pkttype == unix.PACKET_OUTGOING {
+			continue
+		}
+		a, hw := answer(sa.Protocol>>8|sa.Protocol<<8, buf[:n])
+		if hw == nil || bytes.Equal(hw, l.HardwareAddr) || !slices.Contains(addrs, a) ||
+			slices.ContainsFunc(*found, func(c Conflict) bool { return c.Addr == a }) {
+			continue
+		}
+		*found = append(*found, Conflict{Addr: a, HW: slices.Clone(hw)})
+	}
+	return nil
+}
+
+// answer reads who has an address, from an ARP packet or a neighbour advertisement.
+func answer(proto uint16, p []byte) (netip.Addr, net.HardwareAddr) {
+	switch {
+	case proto == unix.ETH_P_ARP && len(p) >= 28 && binary.BigEndian.Uint16(p) == 1 && p[4] == 6 && p[5] == 4:
+		// A reply, or a question of somebody who has the address.
+		return netip.AddrFrom4([4]byte(p[14:])), p[8:14]
+	case proto == unix.ETH_P_IPV6 && len(p) >= 72 && p[6] == unix.IPPROTO_ICMPV6 && p[40] == 136 && p[64] == 2 && p[65] == 1:
+		return netip.AddrFrom16([16]byte(p[48:])), p[66:72]
+	}
+	return netip.Addr{}, nil
+}
+
+// solicit sends a question that names no address of the sender's.
+func solicit(fd int, l *netlink.LinkAttrs, a netip.Addr) error {
+	if a.Is4() {
+		packet := arp(l.HardwareAddr, a)
+		clear(packet[14:18])
+		return sendTo(fd, l, unix.ETH_P_ARP, packet, [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	}
+	target := a.As16()
+	to := [16]byte{0xff, 2, 11: 1, 12: 0xff, 13: target[13], 14: target[14], 15: target[15]}
+	body := append([]byte{135, 0, 0, 0, 0, 0, 0, 0}, target[:]...)
+	binary.BigEndian.PutUint16(body[2:], checksum([16]byte{}, to, body))
+	packet := append([]byte{0x60, 0, 0, 0, 0, byte(len(body)), unix.IPPROTO_ICMPV6, 255}, make([]byte, 16)...)
+	packet = append(append(packet, to[:]...), body...)
+	return sendTo(fd, l, unix.ETH_P_IPV6, packet, [6]byte{0x33, 0x33, to[12], to[13], to[14], to[15]})
+}
+
+// markGateways tells answers of routers from those of other neighbours.
+func markGateways(l *netlink.LinkAttrs, found []Conflict) error {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: l.Index}, netlink.RT_FILTER_OIF)
+	if err != nil {
+		return err
+	}
+	neighbours, err := netlink.NeighList(l.Index, netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	for i := range found {
+		for _, n := range neighbours {
+			found[i].Gateway = found[i].Gateway || bytes.Equal(n.HardwareAddr, found[i].HW) &&
+				slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Gw != nil && r.Gw.Equal(n.IP) })
+		}
+	}
+	return nil
+}
