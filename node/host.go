@@ -125,22 +125,13 @@ func (h *Host) Stat(ctx context.Context) (api.Stat, error) {
 	if err != nil && !errors.Is(err, vctx.ErrNoCgroup2) {
 		return api.Stat{}, err
 	}
-	states, err := h.Guests.States(ctx)
+	living, err := h.Guests.Living(ctx)
 	if err != nil {
 		return api.Stat{}, err
 	}
-	var running []stat.Guest
-	for _, g := range states {
-		if g.Status == api.Running {
-			xid := g.Context
-			if g.Runs != nil {
-				xid = g.Runs.Context
-			}
-			running = append(running, stat.Guest{
-				XID: xid, Name: g.Name, Started: g.Started,
-				Cgroup: filepath.Join("vservers", g.Name),
-			})
-		}
+	running := make([]stat.Guest, len(living))
+	for i, g := range living {
+		running[i] = stat.Guest{XID: g.Context, Name: g.Name, Started: g.Started, Cgroup: filepath.Join("vservers", g.Name)}
 	}
 	s := api.Stat{Time: time.Now()}
 	if s.Rows, err = stat.Read(ctx, mount, running); err != nil {

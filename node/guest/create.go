@@ -17,22 +17,6 @@ import (
 	"github.com/vsfleet/vsfleet/node/nat"
 )
 
-// configured reads all guests. One that cannot be read is no reason to refuse
-// another; what it claims is then unknown.
-func (h *Host) configured() ([]api.Guest, error) {
-	names, err := h.Names()
-	if err != nil {
-		return nil, err
-	}
-	var all []api.Guest
-	for _, name := range names {
-		if c, err := h.Read(name); err == nil {
-			all = append(all, c.Guest)
-		}
-	}
-	return all, nil
-}
-
 // ErrExists says that there is a guest of that name.
 var ErrExists = errors.New("it is there already")
 
@@ -121,7 +105,7 @@ func (h *Host) Configure(ctx context.Context, g api.Guest) (api.Outcome, error) 
 	return outcome, err
 }
 
-// withClaims runs f with all configurations locked, after g was found to claim
+// withClaims runs f, if there is one, with all configurations locked, after g was found to claim
 // nothing that another has. It chooses a context where g has none.
 func (h *Host) withClaims(g *api.Guest, f func() error) error {
 	unlock, err := h.lock("")
@@ -149,9 +133,26 @@ func (h *Host) withClaims(g *api.Guest, f func() error) error {
 		return err
 	}
 	if name, taken := running[g.Context]; taken && name != g.Name {
-		return fmt.Errorf("context %d is guest %s's, which runs with it whatever its configuration says: stop that one first (vserver %s stop)", g.Context, name, name)
+		on, err := h.running(name)
+		if err == nil && on {
+			err = fmt.Errorf("context %d is guest %s's, which runs with it whatever its configuration says: stop that one first (vserver %s stop)", g.Context, name, name)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return f()
+	if f == nil {
+		return nil
+	}
+	if err := h.change(); err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		h.index.forget()
+		return err
+	}
+	h.index.claimed(*g)
+	return nil
 }
 
 // giveContext gives a context to a guest whose tree has none.
@@ -172,6 +173,10 @@ func (h *Host) giveContext(name string) (xid int, err error) {
 	if xid, err = freeContext(all, running); err != nil {
 		return 0, err
 	}
+	if err := h.change(); err != nil {
+		return 0, err
+	}
+	h.index.forget()
 	path := filepath.Join(h.config(name), "context")
 	if err := os.WriteFile(path+".new~", []byte(strconv.Itoa(xid)+"\n"), 0o644); err != nil {
 		return 0, err
@@ -288,6 +293,10 @@ func (h *Host) makeData(g api.Guest) error {
 			return err
 		}
 	}
+	// On one filesystem with the configuration it is written with that, and before.
+	if one, err := sameFS(dir, h.ConfigDir); err != nil || one {
+		return err
+	}
 	return syncFS(dir)
 }
 
@@ -343,14 +352,12 @@ func (h *Host) Delete(ctx context.Context, name string) error {
 		if err != nil {
 			c = h.bare(name, c)
 		}
-		for _, dir := range []string{h.data(name), c.Root} {
-			users, err := h.users(dir, name)
-			if err != nil {
-				return err
-			}
-			if len(users) > 0 {
-				return fmt.Errorf("its files (%s) are those of guest %s as well: nothing was deleted; to keep them, vserver %s stop and rm -r %s", dir, strings.Join(users, ", "), name, h.config(name))
-			}
+		users, err := h.users(name, h.data(name), c.Root)
+		if err != nil {
+			return err
+		}
+		if len(users) > 0 {
+			return fmt.Errorf("its files are those of guest %s as well: nothing was deleted; to keep them, vserver %s stop and rm -r %s", strings.Join(users, ", "), name, h.config(name))
 		}
 		// Else it would be stopped, and there all the same.
 		if err := errors.Join(writable(h.DataDir), writable(h.ConfigDir)); err != nil {
@@ -369,6 +376,7 @@ func (h *Host) Delete(ctx context.Context, name string) error {
 		if err := os.RemoveAll(h.config(name)); err != nil {
 			return err
 		}
+		h.index.forget()
 		return errors.Join(remove(h.console(name)), remove(h.console(name)+".1"), remove(h.endFile(name)))
 	})
 }
@@ -413,7 +421,7 @@ func (h *Host) Claim(g api.Guest) error {
 	if err := CheckName(g.Name); err != nil {
 		return err
 	}
-	if err := h.withClaims(&g, func() error { return writable(h.ConfigDir) }); err != nil {
+	if err := errors.Join(writable(h.ConfigDir), h.withClaims(&g, nil)); err != nil {
 		return fmt.Errorf("guest %s: %w", g.Name, err)
 	}
 	return nil

@@ -236,6 +236,7 @@ func (h *Host) reconnect(ctx context.Context, name string, st state) error {
 		if err != nil {
 			return err
 		}
+		st.Added = slices.Clone(st.Added)
 		for _, p := range missing {
 			if !slices.Contains(st.Added, p) {
 				st.Added = append(st.Added, p)

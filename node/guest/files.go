@@ -2,6 +2,7 @@ package guest
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,8 +15,15 @@ import (
 
 // A tree is a configuration directory while it is read.
 type tree struct {
-	dir string
-	err error // the first that was not "does not exist"
+	dir  string
+	err  error           // the first that was not "does not exist"
+	seen map[string]bool // what was looked at, if somebody wants to know
+}
+
+func (t *tree) see(name string) {
+	if t.seen != nil {
+		t.seen[filepath.Clean(name)] = true
+	}
 }
 
 func openTree(dir string) *tree { return &tree{dir: dir} }
@@ -27,6 +35,7 @@ func (t *tree) fail(err error) {
 }
 
 func (t *tree) read(name string) (string, bool) {
+	t.see(name)
 	b, err := os.ReadFile(filepath.Join(t.dir, name))
 	t.fail(err)
 	return string(b), err == nil
@@ -82,12 +91,14 @@ func (t *tree) subdirs(name string) []string { return t.in(name, true) }
 func (t *tree) names(name string) []string { return t.in(name, false) }
 
 func (t *tree) in(name string, dirs bool) (out []string) {
+	t.see(name)
 	entries, err := os.ReadDir(filepath.Join(t.dir, name))
 	t.fail(err)
 	for _, e := range entries {
 		if isBackup(e.Name()) {
 			continue
 		}
+		t.see(filepath.Join(name, e.Name()))
 		info, err := os.Stat(filepath.Join(t.dir, name, e.Name())) // links count as what they lead to
 		if err == nil && info.IsDir() == dirs {
 			out = append(out, e.Name())
@@ -210,7 +221,7 @@ func (f files) replace(dir string, keep func(rel string) bool) error {
 	if err != nil {
 		return &os.LinkError{Op: "rename", Old: beside, New: dir, Err: err}
 	}
-	return syncFS(filepath.Dir(dir))
+	return syncDir(filepath.Dir(dir))
 }
 
 func copyKept(from, to string, keep func(rel string) bool) error {
@@ -246,6 +257,24 @@ func copyKept(from, to string, keep func(rel string) bool) error {
 		}
 		return os.WriteFile(target, b, info.Mode().Perm())
 	})
+}
+
+// syncDir writes a directory to disk: the name that a rename put there.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+func sameFS(a, b string) (bool, error) {
+	var x, y unix.Stat_t
+	if err := errors.Join(unix.Stat(a, &x), unix.Stat(b, &y)); err != nil {
+		return false, fmt.Errorf("look for the filesystems of %s and %s: %w", a, b, err)
+	}
+	return x.Dev == y.Dev, nil
 }
 
 // syncFS writes the filesystem of dir to disk: one call for many small files.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
 	vctx "github.com/vsfleet/vsfleet/node/context"
@@ -26,6 +27,9 @@ type Host struct {
 	Tree func(id string) (string, error)
 	// Settle makes Start watch a guest for a moment, and fail if it ends.
 	Settle bool
+
+	index  index
+	states stateIndex
 }
 
 func (h *Host) cgroup(name string) (mount string, cg vctx.Cgroup, err error) {
@@ -136,6 +140,37 @@ func (h *Host) States(ctx context.Context) ([]api.GuestState, error) {
 		list = append(list, st)
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Context < list[j].Context })
+	return list, nil
+}
+
+// Life is a guest that runs.
+type Life struct {
+	Name    string
+	Context int
+	Started time.Time
+}
+
+// Living are the guests that run, read from the kernel and what is noted of their
+// starts: whatever is configured, and without reading that.
+func (h *Host) Living(ctx context.Context) ([]Life, error) {
+	names, err := h.runningNames()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Life, 0, len(names))
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		st, err := h.readState(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has just been stopped
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, Life{name, st.Context, st.started()})
+	}
 	return list, nil
 }
 

@@ -41,7 +41,8 @@ func (h *Host) live(ctx context.Context, c Config) (changed bool, err error) {
 	}
 	samePlace := to.Network
 	samePlace.Ports, samePlace.Forwards, samePlace.Metadata = c.Network.Ports, c.Network.Forwards, c.Network.Metadata
-	if reflect.DeepEqual(samePlace, c.Network) && !reflect.DeepEqual(to.Network, c.Network) {
+	network := reflect.DeepEqual(samePlace, c.Network) && !reflect.DeepEqual(to.Network, c.Network)
+	if network {
 		unlock, err := h.lock("")
 		if err != nil {
 			return false, err
@@ -64,6 +65,12 @@ func (h *Host) live(ctx context.Context, c Config) (changed bool, err error) {
 	// Forwards are in the packet filter, which is made from what is written
 	// down; a vsnode that comes after a killed one finishes it.
 	st.Done = !st.NAT
+	if network {
+		if err := h.change(); err != nil {
+			return false, err
+		}
+		h.index.hold(c.Name, st)
+	}
 	if err := h.writeState(c.Name, st); err != nil {
 		return true, err
 	}

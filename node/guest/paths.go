@@ -49,7 +49,7 @@ func writable(dir string) error {
 	if errors.Is(err, unix.EROFS) {
 		return fmt.Errorf("%s is on a filesystem that is mounted read-only: mount -o remount,rw it", dir)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return &os.PathError{Op: "access", Path: dir, Err: err}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
 	vctx "github.com/vsfleet/vsfleet/node/context"
@@ -64,9 +65,9 @@ func (h *Host) allNames() ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// contexts names the guest that runs in each context.
+// contexts names the guest of each context that has a cgroup.
 func (h *Host) contexts() (map[int]string, error) {
-	names, err := h.runningNames()
+	names, err := h.cgroups()
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +148,14 @@ func (h *Host) claim(ctx context.Context, c Config, st state) error {
 	if err := h.free(ctx, c.Guest, st.Root); err != nil {
 		return err
 	}
-	return h.writeState(c.Name, st)
+	if err := h.change(); err != nil {
+		return err
+	}
+	if err := h.writeState(c.Name, st); err != nil {
+		return err
+	}
+	h.index.hold(c.Name, st)
+	return nil
 }
 
 // free refuses what another guest that was started has. All claims are locked.
@@ -156,14 +164,16 @@ func (h *Host) free(ctx context.Context, g api.Guest, root string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(holders)) {
-		if name == g.Name {
-			continue
+	clashes := map[string]error{}
+	for name, st := range holders {
+		if name != g.Name {
+			if err := clash(g, root, name, st); err != nil {
+				clashes[name] = err
+			}
 		}
-		held := clash(g, root, name, holders[name])
-		if held == nil {
-			continue
-		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(clashes)) {
+		held := clashes[name]
 		gone, err := h.released(ctx, name)
 		if err != nil {
 			return errors.Join(held, err)
@@ -176,8 +186,15 @@ func (h *Host) free(ctx context.Context, g api.Guest, root string) error {
 }
 
 // holders are the guests that may have something of the host, by what is noted
-// of them.
+// of them, or was lately.
 func (h *Host) holders() (map[string]state, error) {
+	x := &h.index
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if time.Since(x.held) < lasting && h.current() {
+		return x.holders, nil
+	}
+	x.held = time.Now()
 	names, err := h.cgroups()
 	if err != nil {
 		return nil, err
@@ -200,6 +217,7 @@ func (h *Host) holders() (map[string]state, error) {
 		}
 		holders[name] = st
 	}
+	x.holders = holders
 	return holders, nil
 }
 
@@ -245,32 +263,36 @@ func (h *Host) released(ctx context.Context, name string) (bool, error) {
 	if on, err = h.running(name); err != nil || on {
 		return false, err
 	}
-	return true, errors.Join(h.noteEnd(name), h.release(ctx, name))
+	err = errors.Join(h.noteEnd(name), h.release(ctx, name))
+	if errors.Is(h.exists(name), ErrNoGuest) {
+		err = errors.Join(err, remove(h.lockFile(name)))
+	}
+	return true, err
 }
 
-// users names the configurations whose files are in a directory.
-func (h *Host) users(dir, except string) ([]string, error) {
-	if dir == "" {
-		return nil, nil
-	}
-	names, err := h.Names()
-	if err != nil {
+// users names the other configurations whose files are in one of the directories.
+func (h *Host) users(except string, dirs ...string) ([]string, error) {
+	entries, err := os.ReadDir(h.ConfigDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	dir = resolved(dir)
+	for i, dir := range dirs {
+		if dir != "" {
+			dirs[i] = resolved(dir)
+		}
+	}
 	var users []string
-	for _, name := range names {
-		if name == except {
+	for _, e := range entries {
+		name := e.Name()
+		root, err := h.vdir(name)
+		if name == except || CheckName(name) != nil || err != nil {
 			continue
 		}
-		root, err := os.Readlink(filepath.Join(h.config(name), "vdir"))
-		if err != nil {
-			continue // it uses none
+		// Most are where vsnode puts them: no need to follow their path.
+		if info, err := os.Lstat(h.data(name)); root != h.own(name) || err != nil || !info.IsDir() {
+			root = resolved(root)
 		}
-		if !filepath.IsAbs(root) {
-			root = filepath.Join(h.config(name), root)
-		}
-		if within(resolved(root), dir) {
+		if slices.ContainsFunc(dirs, func(dir string) bool { return within(root, dir) }) {
 			users = append(users, name)
 		}
 	}

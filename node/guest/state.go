@@ -49,14 +49,11 @@ const stateAttr = "trusted.vservers"
 // cgroup where that is lost or damaged, or put together from what is to be seen.
 // fs.ErrNotExist: there is nothing of a start.
 func (h *Host) readState(name string) (state, error) {
-	b, err := os.ReadFile(h.state(name))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return state{}, err
+	s, err := h.fileState(name)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDamaged) {
+		return s, err
 	}
-	lost := err != nil
-	if s, err := parseState(b); err == nil {
-		return s, nil
-	}
+	lost := errors.Is(err, fs.ErrNotExist)
 	_, cg, err := h.cgroup(name)
 	if err != nil && !errors.Is(err, vctx.ErrNoCgroup2) {
 		return state{}, err

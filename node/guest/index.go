@@ -1,0 +1,297 @@
+package guest
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"hash/fnv"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// An index is what all configurations claim. A create has to know, and beside a
+// thousand guests nobody wants to read ten thousand files for it: what was read
+// once counts as long as the files are the same (their inode, size and time of
+// change, which nobody can set back).
+type index struct {
+	mu     sync.Mutex
+	loaded bool
+	claims map[string]claim
+	reads  int // of configurations
+
+	// What one vsnode does at once, as an apply does, need not be looked at again
+	// each time: see current.
+	epoch   string
+	seen    time.Time
+	all     []api.Guest
+	held    time.Time
+	holders map[string]state
+}
+
+// lasting is how long what was seen counts while nobody else changes anything by
+// vsnode. Somebody may always do so by hand: what runs is looked at by a start.
+const lasting = time.Second
+
+// current says whether this vsnode was the last to claim anything on the host.
+// The lock of all configurations is held.
+func (h *Host) current() bool {
+	b, err := os.ReadFile(h.epochFile())
+	return err == nil && h.index.epoch != "" && string(b) == h.index.epoch
+}
+
+// change is called before something is claimed, with the lock of all
+// configurations held: whoever comes next looks for himself.
+func (h *Host) change() error {
+	ours := h.current()
+	if !ours {
+		h.index.seen, h.index.held = time.Time{}, time.Time{}
+	}
+	h.index.epoch = rand.Text()
+	err := os.WriteFile(h.epochFile(), []byte(h.index.epoch), 0o600)
+	if err == nil {
+		return nil
+	}
+	h.index.epoch = ""
+	return remove(h.epochFile()) // as good, and there is always room for it
+}
+
+func (p Paths) epochFile() string { return filepath.Join(p.RunDir, "..epoch") } // no guest's name
+
+// hold notes what this vsnode has just started, or changed while it runs. The
+// lock of all configurations is held.
+func (x *index) hold(name string, st state) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.holders == nil {
+		x.holders = map[string]state{}
+	}
+	x.holders[name] = st
+}
+
+// forget has everything looked at again.
+func (x *index) forget() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.seen = time.Time{}
+}
+
+// claimed notes what this vsnode has just configured.
+func (x *index) claimed(g api.Guest) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if i := slices.IndexFunc(x.all, func(o api.Guest) bool { return o.Name == g.Name }); i >= 0 {
+		x.all[i] = g
+	} else {
+		x.all = append(x.all, g)
+	}
+}
+
+// claim is what one configuration claims.
+type claim struct {
+	Guest api.Guest
+	Bad   bool   `json:",omitempty"` // it cannot be read: nobody knows
+	Files string // below its directory, one per line: all that was looked at, or the directory where it was not
+	Sum   uint64 // of what stat says of them
+}
+
+// saved is the index as vsnode leaves it to the next one.
+type saved struct {
+	By     uint64 // of the binary: another may read a configuration in another way
+	Claims map[string]claim
+}
+
+// racy is how old a file has to be when it is read, for its time of change to
+// tell the next change: the kernel takes it from a clock that goes by ticks.
+const racy = 50 * time.Millisecond
+
+// worthSaving is how many configurations may be read again by each vsnode before
+// one of them saves the index.
+const worthSaving = 32
+
+// configured are all guests by what they claim. One that cannot be read is no
+// reason to refuse another; what it claims is then unknown. The lock of all
+// configurations is held, or the answer may be old when it comes.
+func (h *Host) configured() ([]api.Guest, error) {
+	x := &h.index
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if time.Since(x.seen) < lasting && h.current() {
+		return slices.Clone(x.all), nil
+	}
+	x.seen = time.Now()
+	entries, err := os.ReadDir(h.ConfigDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if !x.loaded {
+		x.load(h.indexFile())
+	}
+	known, read := make(map[string]claim, len(entries)), 0
+	var all []api.Guest
+	for _, e := range entries {
+		name := e.Name()
+		c, there := x.claims[name]
+		if !there || c.Sum == 0 || c.Sum != sum(h.config(name), c.Files, time.Time{}) {
+			if CheckName(name) != nil {
+				continue
+			}
+			if _, err := h.vdir(name); err != nil {
+				continue
+			}
+			c = h.readClaim(name)
+			read++
+		}
+		known[name] = c
+		if !c.Bad {
+			all = append(all, c.Guest)
+		}
+	}
+	x.claims = known
+	if read >= worthSaving {
+		x.save(h.indexFile())
+	}
+	x.all = all
+	return slices.Clone(all), nil
+}
+
+func (p Paths) indexFile() string { return filepath.Join(p.RunDir, "..claims") } // no guest's name
+
+// readClaim reads what a configuration claims, and nothing else of it.
+func (h *Host) readClaim(name string) claim {
+	dir := h.config(name)
+	h.index.reads++
+	begun := time.Now()
+	c := Config{Guest: api.Guest{Name: name}}
+	t := openTree(dir)
+	t.seen = map[string]bool{}
+	err := c.readContext(t)
+	if err == nil {
+		err = c.readNetwork(t)
+	}
+	if err == nil {
+		err = t.err
+	}
+	files := map[string]bool{".": true} // where vdir is
+	for file := range t.seen {
+		// What is not there comes by a change of the directory where it would be.
+		for !isThere(filepath.Join(dir, file)) && file != "." {
+			file = filepath.Dir(file)
+		}
+		files[file] = true
+	}
+	cl := claim{Guest: c.Guest, Bad: err != nil}
+	cl.Files = strings.Join(slices.Sorted(maps.Keys(files)), "\n")
+	cl.Sum = sum(dir, cl.Files, begun.Add(-racy))
+	return cl
+}
+
+func isThere(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// sum is a number that changes with the files. 0: they cannot be told from what
+// they may become.
+func sum(dir, files string, before time.Time) uint64 {
+	h := fnv.New64a()
+	for file := range strings.SplitSeq(files, "\n") {
+		var st unix.Stat_t
+		if err := unix.Stat(dir+"/"+file, &st); err != nil {
+			return 0
+		}
+		if !before.IsZero() && st.Ctim.Nano() >= before.UnixNano() {
+			return 0
+		}
+		var b [40]byte
+		for i, n := range [5]uint64{st.Ino, uint64(st.Size), uint64(st.Ctim.Nano()), uint64(st.Dev), uint64(st.Mode)} {
+			for k := range 8 {
+				b[8*i+k] = byte(n >> (8 * k))
+			}
+		}
+		h.Write(b[:])
+	}
+	return h.Sum64()
+}
+
+func (x *index) load(path string) {
+	x.loaded, x.claims = true, map[string]claim{}
+	var s saved
+	b, err := os.ReadFile(path)
+	if err == nil && json.Unmarshal(b, &s) == nil && s.By == self() && s.Claims != nil {
+		x.claims = s.Claims
+	}
+}
+
+// save is a help for the next vsnode, nothing that has to succeed.
+func (x *index) save(path string) {
+	b, err := json.Marshal(saved{self(), x.claims})
+	if err == nil {
+		err = os.WriteFile(path+".new", b, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		os.Remove(path + ".new")
+	}
+}
+
+// self tells this binary from others.
+func self() uint64 { return sum("/proc/self", "exe", time.Time{}) }
+
+// stateIndex is what vsnode has read of notes of starts. They are replaced and
+// never written to, so a file that is the same says the same.
+type stateIndex struct {
+	mu     sync.Mutex
+	states map[string]noted
+}
+
+type noted struct {
+	sum uint64
+	state
+}
+
+// fileState reads the notes of a start.
+func (h *Host) fileState(name string) (state, error) {
+	x := &h.states
+	now := sum(h.RunDir, filepath.Base(h.state(name)), time.Time{})
+	x.mu.Lock()
+	n, there := x.states[name]
+	x.mu.Unlock()
+	if there && n.sum == now && now != 0 {
+		s := n.state
+		return s, nil
+	}
+	b, err := os.ReadFile(h.state(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		x.mu.Lock()
+		delete(x.states, name)
+		x.mu.Unlock()
+	}
+	if err != nil {
+		return state{}, err
+	}
+	s, err := parseState(b)
+	if err != nil {
+		return s, errDamaged
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.states == nil {
+		x.states = map[string]noted{}
+	}
+	x.states[name] = noted{now, s}
+	return s, nil
+}
+
+var errDamaged = errors.New("damaged")

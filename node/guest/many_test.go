@@ -1,0 +1,256 @@
+package guest
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/node/api"
+	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/stat"
+)
+
+// numbered is a guest like many others on its host: of all modes, each with
+// addresses or ports of its own.
+func numbered(i int) api.Guest {
+	g := inMode([]api.Mode{api.ModeShared, api.ModeOwn, api.ModeNAT}[i%3], fmt.Sprintf("many-%04d", i), 2000+i, "sleep", "1000")
+	p := uint16(10000 + i)
+	switch g.Network.Mode {
+	case api.ModeShared:
+		g.Network.Ports = []port.Range{{Proto: port.TCP, First: p, Last: p}}
+	case api.ModeOwn:
+		g.Network.Addresses = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}), 16)}
+	case api.ModeNAT:
+		g.Network.Forwards = []port.Forward{{Proto: port.TCP, Host: p, Guest: 80}}
+	}
+	return g
+}
+
+// inMemory is a host whose disk is none: what a sync takes is not our matter.
+func inMemory(b testing.TB) *Host {
+	h := host(b)
+	must(b, os.MkdirAll(h.RunDir, 0o755))
+	for _, dir := range []string{h.ConfigDir, h.DataDir} {
+		must(b, os.MkdirAll(dir, 0o755))
+		must(b, unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"))
+		b.Cleanup(func() { must(b, unix.Unmount(dir, unix.MNT_DETACH)) })
+	}
+	b.Cleanup(func() {
+		var group errgroup.Group
+		group.SetLimit(8)
+		names, err := h.allNames()
+		must(b, err)
+		for _, name := range names {
+			group.Go(func() error { return h.Delete(context.Background(), name) })
+		}
+		must(b, group.Wait())
+	})
+	return h
+}
+
+func thousand(b testing.TB) *Host {
+	h := inMemory(b)
+	for i := range 1000 {
+		g := numbered(i)
+		if err := h.write(g, h.own(g.Name)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return h
+}
+
+// A create beside many reads what has changed since somebody looked, and no more.
+func TestConfigurationsAreReadOnce(t *testing.T) {
+	h := inMemory(t)
+	const many = 3 * worthSaving
+	for i := range many {
+		g := numbered(i)
+		must(t, h.write(g, h.own(g.Name)))
+	}
+	time.Sleep(2 * racy) // until then a change could not be seen by its time
+	another := func() *Host { return &Host{Paths: h.Paths, Tree: h.Tree} }
+	claims := func(h *Host) (map[string]api.Guest, int) {
+		t.Helper()
+		before := h.index.reads
+		list, err := h.configured()
+		must(t, err)
+		of := map[string]api.Guest{}
+		for _, g := range list {
+			of[g.Name] = g
+		}
+		return of, h.index.reads - before
+	}
+	for _, row := range []struct {
+		name   string
+		h      *Host
+		change func(dir string) error // of the configuration of guest 0
+		reads  int
+		check  func(map[string]api.Guest) bool
+	}{
+		{"at first", h, nil, many, nil},
+		{"again", h, nil, 0, nil},
+		{"by another vsnode", another(), nil, 0, nil},
+		{"a file is written to", h, func(dir string) error { return os.WriteFile(dir+"/context", []byte("9000\n"), 0o644) }, 1,
+			func(all map[string]api.Guest) bool { return all["many-0000"].Context == 9000 }},
+		{"with as many bytes as before, and its time set back", h, func(dir string) error {
+			st, err := os.Stat(dir + "/interfaces/ports")
+			must(t, err)
+			must(t, os.WriteFile(dir+"/interfaces/ports", []byte("10999\n"), 0o644))
+			return os.Chtimes(dir+"/interfaces/ports", st.ModTime(), st.ModTime())
+		}, 1, func(all map[string]api.Guest) bool { return all["many-0000"].Network.Ports[0].First == 10999 }},
+		{"a file is new where none was", h, func(dir string) error {
+			must(t, os.Mkdir(dir+"/interfaces/1", 0o755))
+			must(t, os.WriteFile(dir+"/interfaces/1/nodev", nil, 0o644))
+			return os.WriteFile(dir+"/interfaces/1/ip", []byte("198.51.100.1\n"), 0o644)
+		}, 1, func(all map[string]api.Guest) bool { return len(all["many-0000"].Network.Addresses) == 2 }},
+		{"and the mode becomes another", h, func(dir string) error {
+			must(t, os.RemoveAll(dir+"/interfaces"))
+			must(t, os.Mkdir(dir+"/netns", 0o755))
+			return os.WriteFile(dir+"/netns/nat", nil, 0o644)
+		}, 1, func(all map[string]api.Guest) bool { return all["many-0000"].Network.Mode == api.ModeNAT }},
+		{"a guest is gone", h, os.RemoveAll, 0, func(all map[string]api.Guest) bool { _, there := all["many-0000"]; return !there }},
+		{"the index is damaged", another(), func(string) error { return os.WriteFile(h.indexFile(), []byte("{"), 0o600) }, many - 1, nil},
+	} {
+		if row.change != nil {
+			must(t, row.change(h.config("many-0000")))
+			time.Sleep(2 * racy)
+		}
+		all, reads := claims(row.h)
+		if reads != row.reads || row.check != nil && !row.check(all) {
+			t.Errorf("%s: %d configurations are read, want %d; the guest has %+v", row.name, reads, row.reads, all["many-0000"])
+		}
+	}
+}
+
+// What a vsnode remembers from one create or start to the next counts only while
+// no other one has changed anything.
+func TestTwoVsnodesSeeWhatEachOtherClaims(t *testing.T) {
+	ctx := context.Background()
+	h := inMemory(t)
+	nodes := []*Host{h, {Paths: h.Paths, Tree: h.Tree}}
+	last := -1
+	for i := range 8 {
+		node := nodes[i%2]
+		g := numbered(3 * i) // shared
+		must(t, node.Create(ctx, g))
+		must(t, node.Start(ctx, g.Name, Options{}))
+		other := numbered(3*i + 100*3)
+		other.Context = g.Context
+		if err := nodes[(i+1)%2].Create(ctx, other); err == nil || !strings.Contains(err.Error(), g.Name) {
+			t.Errorf("the other vsnode creates a guest with the context of %s: %v", g.Name, err)
+		}
+		if last >= 0 { // by the one that the other has started meanwhile
+			must(t, nodes[(i+1)%2].Create(ctx, numbered(3*i+1))) // remembers
+			must(t, os.WriteFile(filepath.Join(h.config(numbered(3*i+1).Name), "context"), []byte(fmt.Sprintln(g.Context)), 0o644))
+			if err := nodes[(i+1)%2].Start(ctx, numbered(3*i+1).Name, Options{}); err == nil || !strings.Contains(err.Error(), g.Name) {
+				t.Errorf("the other vsnode starts a guest with the context of %s: %v", g.Name, err)
+			}
+			must(t, os.WriteFile(filepath.Join(h.config(numbered(3*i+1).Name), "context"), []byte(fmt.Sprintln(numbered(3*i+1).Context)), 0o644))
+		}
+		last = i
+	}
+	gone := numbered(0)
+	must(t, nodes[0].Delete(ctx, gone.Name))
+	gone.Name = "again"
+	must(t, nodes[0].Create(ctx, gone)) // at once
+}
+
+// A file that was changed just before it was read may be changed again in the
+// same tick of the kernel's clock.
+func TestFreshFilesAreReadAgain(t *testing.T) {
+	h := inMemory(t)
+	g := numbered(0)
+	must(t, h.write(g, h.own(g.Name)))
+	for want := 1; want < 4; want++ {
+		_, err := h.configured()
+		must(t, err)
+		if h.index.reads != want && h.index.claims[g.Name].Sum == 0 {
+			t.Errorf("read %d times, want %d", h.index.reads, want)
+		}
+	}
+}
+
+func BenchmarkCreateBesideAThousand(b *testing.B) {
+	h := thousand(b)
+	b.ResetTimer()
+	for b.Loop() {
+		fresh := &Host{Paths: h.Paths, Tree: h.Tree} // as another vsnode
+		g := numbered(1000)
+		if err := fresh.Create(context.Background(), g); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := fresh.Delete(context.Background(), g.Name); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
+
+func BenchmarkStatesOfAThousand(b *testing.B) {
+	h := thousand(b)
+	b.ResetTimer()
+	for b.Loop() {
+		if list, err := h.States(context.Background()); err != nil || len(list) != 1000 {
+			b.Fatal(len(list), err)
+		}
+	}
+}
+
+// BenchmarkAThousand makes and starts guests, eight at once as an apply does, and
+// counts what they use.
+func BenchmarkAThousand(b *testing.B) {
+	h := inMemory(b)
+	ctx := context.Background()
+	each := func(f func(g api.Guest) error) {
+		begun := time.Now()
+		var group errgroup.Group
+		group.SetLimit(8)
+		for i := range 1000 {
+			group.Go(func() error { return f(numbered(i)) })
+		}
+		if err := group.Wait(); err != nil {
+			b.Fatal(err)
+		}
+		b.Log(time.Since(begun))
+	}
+	b.Log("create, start")
+	each(func(g api.Guest) error { return h.Create(ctx, g) })
+	each(func(g api.Guest) error { return h.Start(ctx, g.Name, Options{}) })
+	mount, err := vctx.CgroupMount()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		fresh := &Host{Paths: h.Paths} // as another vsnode
+		living, err := fresh.Living(ctx)
+		if err != nil || len(living) != 1000 {
+			b.Fatal(len(living), err)
+		}
+		guests := make([]stat.Guest, len(living))
+		for i, g := range living {
+			guests[i] = stat.Guest{XID: g.Context, Name: g.Name, Started: g.Started, Cgroup: "vservers/" + g.Name}
+		}
+		rows, err := stat.Read(ctx, mount, guests)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, row := range rows {
+			fresh.Traffic(row.Name)
+		}
+	}
+	begun := time.Now()
+	if drift, err := h.Drift(ctx); err != nil || len(drift) > 0 {
+		b.Error(drift, err)
+	}
+	b.Log("drift: ", time.Since(begun))
+}
