@@ -34,19 +34,24 @@ func follow[H, V any](p *view.Progress, name func(H) string, failed *error, each
 }
 
 // ask asks hosts a question and prints the records of each answer, those that
-// have none with the reason.
+// have none with the reason. A table is printed when all answers are there, or,
+// with live, by that as they come.
 func ask[V, R any](a *app, hosts []*inventory.Host, question func(fleet.Watch[V]) fleet.Answers[V],
 	record func(h *inventory.Host, v V, o view.Outcome) []R, table func(w io.Writer, answers fleet.Answers[V]) error,
+	live func(r fanout.Result[*inventory.Host, V]) error,
 ) (fleet.Answers[V], error) {
 	var failed error
 	progress := a.asking(len(hosts))
 	records := view.NewRecords[R](a.stdout, a.output, len(hosts))
 	answers := question(follow(progress, func(h *inventory.Host) string { return h.Name }, &failed,
 		func(i int, r fanout.Result[*inventory.Host, V]) error {
+			if live != nil {
+				return live(r)
+			}
 			return records.Put(i, record(r.Host, r.Value, outcomeOf(r.Status, r.Err))...)
 		}))
 	progress.Close()
-	if failed == nil {
+	if failed == nil && live == nil {
 		failed = records.Close(func(w io.Writer) error { return table(w, answers) })
 	}
 	return answers, failed

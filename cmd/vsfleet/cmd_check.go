@@ -37,7 +37,7 @@ A host that lacks what every guest needs counts as failed.`,
 					o = view.Outcome{Status: view.Failed, Class: "unable", Error: "the host lacks what every guest needs"}
 				}
 				return view.CheckRecords(view.HostCheck{Host: h.Name, Check: c}, o)
-			}, a.checkTable)
+			}, a.checkTable, nil)
 			if err != nil {
 				return err
 			}

@@ -178,7 +178,7 @@ func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted f
 			return nil
 		}
 		return guestTable(w, records)
-	})
+	}, nil)
 	if err != nil {
 		return err
 	}

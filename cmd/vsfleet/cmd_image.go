@@ -56,7 +56,7 @@ inventory asks for.`,
 					}
 				}
 				return imageTable(w, records)
-			})
+			}, nil)
 			if err != nil {
 				return err
 			}

@@ -44,14 +44,7 @@ question to sshd.`,
 			}
 			results, err := ask(a, hosts, func(w fleet.Watch[fleet.Ping]) fleet.Answers[fleet.Ping] {
 				return a.access.Ping(ctx, hosts, a.forks, w)
-			}, func(h *inventory.Host, p fleet.Ping, o view.Outcome) []pingRecord {
-				return []pingRecord{{
-					Host: h.Name, Address: h.Address, Version: p.Host.Version,
-					Kernel: p.Host.Kernel, OS: p.Host.OS, Arch: p.Host.Arch,
-					Connect: view.Seconds(p.Connect), Start: view.Seconds(p.Start), RoundTrip: view.Seconds(p.RoundTrip),
-					Outcome: o,
-				}}
-			}, pingTable)
+			}, pingRecords, pingTable, a.pingLive(hosts))
 			if err != nil {
 				return err
 			}
@@ -60,18 +53,51 @@ question to sshd.`,
 	}
 }
 
+func pingRecords(h *inventory.Host, p fleet.Ping, o view.Outcome) []pingRecord {
+	return []pingRecord{{
+		Host: h.Name, Address: h.Address, Version: p.Host.Version,
+		Kernel: p.Host.Kernel, OS: p.Host.OS, Arch: p.Host.Arch,
+		Connect: view.Seconds(p.Connect), Start: view.Seconds(p.Start), RoundTrip: view.Seconds(p.RoundTrip),
+		Outcome: o,
+	}}
+}
+
+var pingColumns = []string{"HOST", "ADDRESS", "VSNODE", "KERNEL", "OS", "ARCH", ">CONNECT", ">START", ">RTT"}
+
+func pingRow(h *inventory.Host, p fleet.Ping) []string {
+	return []string{
+		h.Name, h.Address, p.Host.Version, p.Host.Kernel, p.Host.OS, p.Host.Arch,
+		view.Duration(p.Connect), view.Duration(p.Start), view.Duration(p.RoundTrip),
+	}
+}
+
 func pingTable(w io.Writer, answers fleet.Answers[fleet.Ping]) error {
 	var rows [][]string
 	for _, r := range answers {
-		if p := r.Value; r.Status == fanout.OK {
-			rows = append(rows, []string{
-				r.Host.Name, r.Host.Address, p.Host.Version, p.Host.Kernel, p.Host.OS, p.Host.Arch,
-				view.Duration(p.Connect), view.Duration(p.Start), view.Duration(p.RoundTrip),
-			})
+		if r.Status == fanout.OK {
+			rows = append(rows, pingRow(r.Host, r.Value))
 		}
 	}
 	if rows == nil {
 		return nil
 	}
-	return view.Table(w, []string{"HOST", "ADDRESS", "VSNODE", "KERNEL", "OS", "ARCH", ">CONNECT", ">START", ">RTT"}, rows)
+	return view.Table(w, pingColumns, rows)
+}
+
+// pingLive prints each host as it answers, where somebody watches.
+func (a *app) pingLive(hosts []*inventory.Host) func(fanout.Result[*inventory.Host, fleet.Ping]) error {
+	if !a.stdout.Terminal || a.output != view.AsTable {
+		return nil
+	}
+	widths := []int{0, 0, 7, 24, 32, 5, 5, 5, 5} // of what hosts say
+	for _, h := range hosts {
+		widths[0], widths[1] = max(widths[0], len(h.Name)), max(widths[1], len(h.Address))
+	}
+	rows := view.NewRows(a.stdout, pingColumns, widths)
+	return func(r fanout.Result[*inventory.Host, fleet.Ping]) error {
+		if r.Status != fanout.OK {
+			return nil
+		}
+		return rows.Add(pingRow(r.Host, r.Value))
+	}
 }

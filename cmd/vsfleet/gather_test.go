@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -163,5 +164,25 @@ func TestGuestsThatNobodyKnowsDoNotFillTheScreen(t *testing.T) {
 	a.sayForeign(&rollout.Report{Hosts: []rollout.HostReport{h}})
 	if n := strings.Count(out.String(), "\n"); n != mostForeign+1 || !strings.Contains(out.String(), "and 900 more") {
 		t.Errorf("%d lines: %s", n, out.String()[max(0, out.Len()-200):])
+	}
+}
+
+func TestPingPrintsHostsAsTheyAnswer(t *testing.T) {
+	var out strings.Builder
+	a := &app{output: view.AsTable, stderr: view.Plain(io.Discard)}
+	a.stdout = view.Output{Writer: &out, Terminal: true, Width: func() int { return 200 }}
+	hosts := []*inventory.Host{{Name: "lab1", Address: "192.0.2.1"}, {Name: "lab2", Address: "192.0.2.2"}}
+	_, err := ask(a, hosts, func(w fleet.Watch[fleet.Ping]) fleet.Answers[fleet.Ping] {
+		w.Begin(hosts[0])
+		w.Begin(hosts[1])
+		w.End(1, fanout.Result[*inventory.Host, fleet.Ping]{Host: hosts[1], Status: fanout.OK})
+		if got := out.String(); !strings.Contains(got, "HOST") || !strings.Contains(got, "lab2  192.0.2.2") {
+			t.Errorf("before the slow host answers:\n%s", got)
+		}
+		w.End(0, fanout.Result[*inventory.Host, fleet.Ping]{Host: hosts[0], Status: fanout.OK})
+		return nil
+	}, pingRecords, pingTable, a.pingLive(hosts))
+	if got := out.String(); err != nil || strings.Count(got, "\n") != 3 || strings.Count(got, "HOST") != 1 {
+		t.Errorf("%v:\n%s", err, got)
 	}
 }

@@ -139,7 +139,7 @@ func (p *progress) watch(e rollout.Event) {
 	case e.Host == "":
 		p.view.Print("vsfleet", e.Message)
 	case e.Answered:
-		p.view.Detail(e.Host, "answered", 0, 0)
+		p.view.Idle(e.Host)
 	case e.Class != "":
 		p.view.End(view.Result{Host: e.Host, Class: class(e.Class)})
 	case e.Step == nil:

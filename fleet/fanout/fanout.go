@@ -93,8 +93,8 @@ func limited[H, V any](ctx context.Context, host H, timeout time.Duration, fn fu
 	within, cancel := Within(ctx, timeout)
 	defer cancel()
 	v, err := fn(within, host)
-	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
-		err = fmt.Errorf("%w: %w", cause, err)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause // not the connection that was lost because it was cut
 	}
 	return v, Late(within, err)
 }

@@ -113,7 +113,10 @@ func (n *Node) Stat(ctx context.Context) (api.Stat, error) {
 // Lease asks for the right to change the host, for as long as the session lasts.
 func (n *Node) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error) {
 	a, err := call[api.LeaseAnswer](ctx, n, api.MethodLease, req)
-	a.By.Owner, a.By.Reason = transport.Printable(a.By.Owner), transport.Printable(a.By.Reason)
+	for _, text := range []*string{&a.By.Owner, &a.By.Reason} {
+		const longest = 128 // of a user and a machine
+		*text = transport.Printable((*text)[:min(longest, len(*text))])
+	}
 	return a, err
 }
 

@@ -24,7 +24,7 @@ func plan(run string, names ...string) api.Apply {
 func TestWhatAHostSaysOfItsLeaseIsFitToBeShown(t *testing.T) {
 	n := newHost(t, "").start()
 	a, err := n.Lease(t.Context(), api.Lease{Holder: api.Holder{Reason: "apply"}})
-	if err != nil || a.Held || a.By.Owner != "root@[2Jctl" || a.By.Reason != "apply" {
+	if err != nil || a.Held || a.By.Owner != "root@[2Jctl" || !strings.HasPrefix(a.By.Reason, "apply!") || len(a.By.Reason) > 128 {
 		t.Errorf("%+v, %v", a, err)
 	}
 	if err := n.Release(t.Context()); err != nil {

@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -94,15 +95,21 @@ func (p *Progress) End(r Result) {
 	}
 }
 
+// Idle says that a host has nothing to do for now.
+func (p *Progress) Idle(host string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle(host)
+}
+
+func (p *Progress) idle(host string) {
+	p.current = slices.DeleteFunc(p.current, func(a activity) bool { return a.host == host })
+}
+
 // finish takes a host out of those that are at work.
 func (p *Progress) finish(r Result) {
 	p.done++
-	for i, a := range p.current {
-		if a.host == r.Host {
-			p.current = append(p.current[:i], p.current[i+1:]...)
-			break
-		}
-	}
+	p.idle(r.Host)
 	if r.Class == Failed || r.Class == Unreachable {
 		p.failed++
 	}

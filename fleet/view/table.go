@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -31,14 +32,7 @@ func columnsOf(w io.Writer) int {
 // not. A column whose name begins with ">" is right-aligned. For tables of
 // thousands of rows there is [Stat].
 func Table(w io.Writer, columns []string, rows [][]string) error {
-	names, align := make([]string, len(columns)), make([]tw.Align, len(columns))
-	for i, c := range columns {
-		name, right := strings.CutPrefix(c, ">")
-		names[i], align[i] = name, tw.AlignLeft
-		if right {
-			align[i] = tw.AlignRight
-		}
-	}
+	names, align := headings(columns)
 	cell := tw.CellConfig{
 		Formatting: tw.CellFormatting{AutoFormat: tw.Off, AutoWrap: tw.WrapNone},
 		Alignment:  tw.CellAlignment{Global: tw.AlignLeft, PerColumn: align},
@@ -82,8 +76,21 @@ func Table(w io.Writer, columns []string, rows [][]string) error {
 	return nil
 }
 
-// fewest characters of a column that is cut off.
-const fewest = 8
+// headings are the names of columns without their marks.
+func headings(columns []string) (names []string, align []tw.Align) {
+	for _, c := range columns {
+		name, right := strings.CutPrefix(c, ">")
+		names, align = append(names, name), append(align, tw.AlignLeft)
+		if right {
+			align[len(align)-1] = tw.AlignRight
+		}
+	}
+	return names, align
+}
+
+// fewest characters of a column that is cut off; addresses and the like, which
+// have no more than short, are cut last.
+const fewest, short = 8, 16
 
 // narrow cuts texts off, so that rows of these cells are no wider than width.
 // Numbers stay, and so does the first column.
@@ -98,17 +105,20 @@ func narrow(rows [][]string, align []tw.Align, width int) {
 	for _, n := range widths {
 		over += n
 	}
-	for ; over > 0; over-- {
-		widest := -1
-		for i := 1; i < len(widths); i++ {
-			if align[i] == tw.AlignLeft && widths[i] > fewest && (widest < 0 || widths[i] > widths[widest]) {
-				widest = i
+	whole := slices.Clone(widths)
+	for _, spare := range []int{short, 0} {
+		for ; over > 0; over-- {
+			widest := -1
+			for i := 1; i < len(widths); i++ {
+				if align[i] == tw.AlignLeft && whole[i] > spare && widths[i] > fewest && (widest < 0 || widths[i] > widths[widest]) {
+					widest = i
+				}
 			}
+			if widest < 0 {
+				break
+			}
+			widths[widest]--
 		}
-		if widest < 0 {
-			break
-		}
-		widths[widest]--
 	}
 	for _, row := range rows {
 		for i := range row {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -278,6 +279,31 @@ func TestATableFitsItsTerminal(t *testing.T) {
 	for line := range strings.Lines(out.String()) {
 		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
 			t.Errorf("stat: %d: %s", n, line)
+		}
+	}
+}
+
+func TestRowsThatComeOneByOne(t *testing.T) {
+	for _, columns := range []int{80, 200} {
+		var out strings.Builder
+		r := NewRows(terminal(&out, columns), []string{"HOST", "OS", ">RTT"}, []int{17, 30, 7})
+		var got []string
+		for _, row := range [][]string{
+			{"web01.example.net", "Debian GNU/Linux 12 (bookworm)", "3ms"},
+			{"db1", "An operating system with a very long name that does not fit in\x1b[2J", "12ms"},
+		} {
+			if err := r.Add(row); err != nil {
+				t.Fatal(err)
+			}
+			got = strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+		}
+		want := []string{
+			"HOST               OS                                  RTT",
+			"web01.example.net  Debian GNU/Linux 12 (bookworm)      3ms",
+			"db1                An operating system with a ve…     12ms",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%d columns:\n%s\nwant\n%s", columns, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
 }

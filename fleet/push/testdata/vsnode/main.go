@@ -56,7 +56,7 @@ func (host) Stat(ctx context.Context) (api.Stat, error) {
 }
 
 func (host) Lease(_ context.Context, req api.Lease) (api.LeaseAnswer, error) {
-	return api.LeaseAnswer{By: api.Holder{Owner: "root@\x1b[2Jctl", Reason: req.Holder.Reason}}, nil
+	return api.LeaseAnswer{By: api.Holder{Owner: "root@\x1b[2Jctl", Reason: req.Holder.Reason + strings.Repeat("!", 10_000)}}, nil
 }
 
 func (host) Files(context.Context, api.FilesRequest) (api.FilesAnswer, error) {
