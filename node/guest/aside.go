@@ -28,7 +28,7 @@ func (h *Host) Replace(ctx context.Context, g api.Guest) (aside string, err erro
 		}
 		return err
 	}
-	err = h.locked(g.Name, "replace", func() error {
+	err = h.locked(ctx, g.Name, "replace", func() error {
 		on, err := h.running(g.Name)
 		if err != nil {
 			return err
@@ -55,7 +55,7 @@ func (h *Host) Replace(ctx context.Context, g api.Guest) (aside string, err erro
 		return "", err
 	}
 	if err := h.Create(ctx, g); err != nil { // what it made is gone again
-		return "", errors.Join(err, h.locked(g.Name, "bring back", undo))
+		return "", errors.Join(err, h.locked(context.WithoutCancel(ctx), g.Name, "bring back", undo))
 	}
 	return h.config(g.Name) + suffix, nil
 }
