@@ -104,6 +104,9 @@ func (a *Access) Verify(ctx context.Context, hosts []*inventory.Host) error {
 			}
 			seen[files] = true
 			if err := a.dialer.Check(ctx, *s); err != nil {
+				if s.Name != h.Name {
+					err = fmt.Errorf("%s: %w", s.Name, err)
+				}
 				return fmt.Errorf("host %s: %w", h.Name, err)
 			}
 		}

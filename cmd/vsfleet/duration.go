@@ -32,6 +32,11 @@ func (d *duration) Set(text string) error {
 	return nil
 }
 
-func (d *duration) String() string { return time.Duration(*d).String() }
+func (d *duration) String() string {
+	if *d == 0 {
+		return "0" // by which the help knows that there is no default to show
+	}
+	return time.Duration(*d).String()
+}
 
 func (d *duration) Type() string { return "duration" }
