@@ -53,6 +53,8 @@ func features() []feature {
 			`sysctl -w net.ipv4.ping_group_range="0 2147483647"`},
 		{"ports for guests", "no listener of the host on all addresses", false, wildcardListeners,
 			"guests on an address of this host cannot have these ports: who connects reaches the host", ""},
+		{"firewall", "connections from outside to guests that share the host's network", false, firewall,
+			"ports that no rule there accepts are dead; a guest's start names its own", "accept them there"},
 		{"ports of guests", "guests in mode shared have the ports that their programs ask for", false, refusedPorts,
 			"these programs do not serve there", "add the ports to the guest's `ports`; programs that choose from a range can be told which (vsftpd: pasv_min_port and pasv_max_port)"},
 		{"ids of guests", "ids of the host from context × 65536 on", false, idRanges,

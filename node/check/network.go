@@ -107,6 +107,23 @@ func refusedPorts(*System) finding {
 	return yes("")
 }
 
+// firewall asks for chains that drop what comes in. What they accept, a start
+// compares with the guest's ports.
+func firewall(*System) finding {
+	walls, err := netctx.Firewalls(context.Background())
+	if err != nil {
+		return unknown("%v", err)
+	}
+	var chains []string
+	for _, f := range walls {
+		chains = append(chains, f.Chain)
+	}
+	if chains != nil {
+		return no("chain %s drops what comes in", strings.Join(chains, ", "))
+	}
+	return yes("")
+}
+
 // pingRange: a ping socket is allowed to groups of this range. The kernel's
 // bound for its end is 2^31-1, the last id of context 32767.
 func pingRange(s *System) finding {

@@ -68,6 +68,14 @@ func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, 
 		list := strings.Join(texts(loose), ", ")
 		warn(fmt.Sprintf("ports %s are in net.ipv4.ip_local_port_range: any connection may have one just when the guest wants it; keep them with sysctl -w net.ipv4.ip_local_reserved_ports=…", list))
 	}
+	if warn != nil && len(ns.Ports) > 0 {
+		firewalls, err := netctx.Firewalls(ctx)
+		for _, f := range firewalls {
+			if problem := f.Problem(ns); err == nil && problem != "" {
+				warn(problem)
+			}
+		}
+	}
 	if problem, err := netctx.PingProblem(c.Context); err == nil && problem != "" && warn != nil {
 		warn(problem)
 	}

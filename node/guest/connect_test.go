@@ -281,3 +281,24 @@ func TestAddressOfANeighbourIsRefused(t *testing.T) {
 	must(t, h.Start(ctx, g.Name, Options{}))
 	must(t, h.Delete(ctx, g.Name))
 }
+
+// TestFirewallOfTheHostIsNamed: a policy that drops leaves a guest's ports dead
+// without a word.
+func TestFirewallOfTheHostIsNamed(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeShared, "walled", 146, "sleep", "1000")
+	g.Network.Ports, _ = parseAll([]string{"8080/tcp", "53/udp"}, port.Parse)
+	must(t, h.Create(ctx, g))
+	cmd := exec.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader("table inet walled {\nchain input {\ntype filter hook input priority 0; policy drop;\nudp dport 53 accept\n}\n}\n")
+	must(t, cmd.Run())
+	var warnings []string
+	err := h.Start(ctx, g.Name, Options{Warn: func(s string) { warnings = append(warnings, s) }})
+	must(t, exec.Command("nft", "delete", "table", "inet", "walled").Run())
+	must(t, err)
+	if all := strings.Join(warnings, "\n"); !strings.Contains(all, "chain inet walled input drops what comes in, and no rule there names 8080/tcp: ") {
+		t.Errorf("warnings %q", all)
+	}
+	must(t, h.Delete(ctx, g.Name))
+}

@@ -284,7 +284,7 @@ func (h *Host) makeData(g api.Guest) error {
 	for name, content := range map[string]string{
 		"hostname":    hostname + "\n",
 		"hosts":       hosts(g, hostname),
-		"resolv.conf": resolvConf(),
+		"resolv.conf": resolvConf(upstreams),
 	} {
 		if content == "" {
 			continue
@@ -318,10 +318,16 @@ func hosts(g api.Guest, hostname string) string {
 	return s
 }
 
-// resolvConf is the host's, without what only the host can reach: behind a
-// stub on the host's loopback (systemd-resolved) are the real servers.
-func resolvConf() string {
-	for _, path := range []string{"/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"} {
+// upstreams are where the resolvers of a host that listen on its loopback note the
+// servers behind them: systemd-resolved, NetworkManager (with dnsmasq), resolvconf.
+var upstreams = []string{
+	"/run/systemd/resolve/resolv.conf", "/etc/resolv.conf",
+	"/run/NetworkManager/no-stub-resolv.conf", "/run/dnsmasq/resolv.conf", "/run/resolvconf/resolv.conf",
+}
+
+// resolvConf is the host's, without what only the host can reach.
+func resolvConf(files []string) string {
+	for _, path := range files {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			continue

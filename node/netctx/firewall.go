@@ -1,0 +1,190 @@
+package netctx
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+)
+
+// Firewall is a chain of the host's packet filter that drops what comes in unless
+// a rule accepts it. Guests in the host's network are behind it.
+type Firewall struct {
+	Chain string // as nft names it: "inet filter input"
+	open  []port.Range
+	addrs []netip.Addr
+}
+
+// Firewalls finds them. Rules of iptables-legacy are not among them: nobody but
+// iptables-legacy reads these.
+func Firewalls(ctx context.Context) ([]Firewall, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	chains, err := conn.ListChains()
+	if err != nil {
+		return nil, fmt.Errorf("list nftables chains: %w", err)
+	}
+	var found []Firewall
+	for _, c := range chains {
+		family, layer3 := map[nftables.TableFamily]string{
+			nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet",
+		}[c.Table.Family]
+		if !layer3 || c.Hooknum == nil || *c.Hooknum != *nftables.ChainHookInput || c.Policy == nil || *c.Policy != nftables.ChainPolicyDrop {
+			continue
+		}
+		f := Firewall{Chain: fmt.Sprintf("%s %s %s", family, c.Table.Name, c.Name)}
+		for _, d := range chains { // it may jump to any of its table
+			if d.Table.Name != c.Table.Name || d.Table.Family != c.Table.Family {
+				continue
+			}
+			rules, err := conn.GetRules(d.Table, d)
+			if err != nil {
+				return nil, fmt.Errorf("read rules of %s: %w", f.Chain, err)
+			}
+			for _, r := range rules {
+				if err := f.read(conn, r); err != nil {
+					return nil, fmt.Errorf("read rules of %s: %w", f.Chain, err)
+				}
+			}
+		}
+		found = append(found, f)
+	}
+	return found, nil
+}
+
+// Closes tells which of a guest's ports no rule names. What a rule says of one of
+// the guest's addresses is somebody's decision.
+func (f Firewall) Closes(s Spec) (closed []port.Range) {
+	for _, p := range s.Addresses {
+		if slices.Contains(f.addrs, p.Addr()) {
+			return nil
+		}
+	}
+	for _, r := range s.Ports {
+		if !slices.ContainsFunc(f.open, func(o port.Range) bool { return o.Proto == r.Proto && o.First <= r.First && r.Last <= o.Last }) {
+			closed = append(closed, r)
+		}
+	}
+	return closed
+}
+
+// read notes the destination ports and addresses of a rule that does not drop.
+func (f *Firewall) read(conn *nftables.Conn, r *nftables.Rule) error {
+	var ports []port.Range
+	var addrs []netip.Addr
+	var loaded *expr.Payload
+	protos := []port.Proto{port.TCP, port.UDP}
+	add := func(first, last uint16) {
+		for _, p := range protos {
+			ports = append(ports, port.Range{Proto: p, First: first, Last: last})
+		}
+	}
+	proto := func(n byte) {
+		if i := slices.Index([]byte{6, 17}, n); i >= 0 {
+			protos = []port.Proto{[]port.Proto{port.TCP, port.UDP}[i]}
+		}
+	}
+	isPort := func() bool {
+		return loaded != nil && loaded.Base == expr.PayloadBaseTransportHeader && loaded.Offset == 2 && loaded.Len == 2
+	}
+	var meta expr.MetaKey
+	var low uint16 // of a range
+	for _, e := range r.Exprs {
+		switch e := e.(type) {
+		case *expr.Meta:
+			meta, loaded = e.Key, nil
+		case *expr.Payload:
+			loaded = e
+		case *expr.Cmp:
+			switch {
+			case isPort() && len(e.Data) == 2 && e.Op == expr.CmpOpGte:
+				low = binary.BigEndian.Uint16(e.Data)
+			case isPort() && len(e.Data) == 2 && e.Op == expr.CmpOpLte:
+				add(low, binary.BigEndian.Uint16(e.Data))
+			case e.Op != expr.CmpOpEq:
+			case isPort() && len(e.Data) == 2:
+				add(binary.BigEndian.Uint16(e.Data), binary.BigEndian.Uint16(e.Data))
+			case loaded != nil && loaded.Base == expr.PayloadBaseNetworkHeader && (loaded.Offset == 16 || loaded.Offset == 24):
+				if a, ok := netip.AddrFromSlice(e.Data); ok {
+					addrs = append(addrs, a)
+				}
+			case loaded == nil && meta == expr.MetaKeyL4PROTO && len(e.Data) == 1:
+				proto(e.Data[0])
+			}
+		case *expr.Range:
+			if isPort() && e.Op == expr.CmpOpEq && len(e.FromData) == 2 && len(e.ToData) == 2 {
+				add(binary.BigEndian.Uint16(e.FromData), binary.BigEndian.Uint16(e.ToData))
+			}
+		case *expr.Lookup:
+			if !isPort() || e.Invert {
+				break
+			}
+			elements, err := conn.GetSetElements(&nftables.Set{Table: r.Table, Name: e.SetName})
+			if err != nil {
+				return err
+			}
+			for _, el := range elements {
+				if len(el.Key) == 2 {
+					add(binary.BigEndian.Uint16(el.Key), binary.BigEndian.Uint16(el.Key))
+				}
+			}
+		case *expr.Match: // iptables
+			switch info := e.Info.(type) {
+			case *xt.Tcp:
+				proto(6)
+				add(info.DstPorts[0], info.DstPorts[1])
+			case *xt.Udp:
+				proto(17)
+				add(info.DstPorts[0], info.DstPorts[1])
+			case *xt.Unknown: // multiport: flags, a count, ports
+				if b := *info; e.Name == "multiport" && len(b) >= 32 {
+					for i := range min(int(b[1]), 15) {
+						p := binary.NativeEndian.Uint16(b[2+2*i:])
+						add(p, p)
+					}
+				}
+			}
+		case *expr.Verdict:
+			if e.Kind == expr.VerdictDrop {
+				return nil
+			}
+		case *expr.Reject:
+			return nil
+		}
+	}
+	// A match of all ports is one of none (`-p tcp` with a state, a device).
+	ports = slices.DeleteFunc(ports, func(p port.Range) bool { return p.First == 0 && p.Last == 0xffff })
+	f.open, f.addrs = append(f.open, ports...), append(f.addrs, addrs...)
+	return nil
+}
+
+// Problem says what a guest's clients will meet, and what to do; empty if nothing.
+func (f Firewall) Problem(s Spec) string {
+	var names []string
+	for _, r := range f.Closes(s) {
+		names = append(names, r.String())
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	r := f.Closes(s)[0]
+	which := fmt.Sprint(r.First)
+	if r.Last > r.First {
+		which = fmt.Sprintf("%d-%d", r.First, r.Last)
+	}
+	return fmt.Sprintf("chain %s drops what comes in, and no rule there names %s: accept it, as with `nft add rule %s %s dport %s accept`",
+		f.Chain, strings.Join(names, ", "), f.Chain, r.Proto, which)
+}

@@ -1,0 +1,62 @@
+package netctx
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+func TestFirewallsNameTheirPorts(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		policy string
+		rules  []string
+		closed string
+	}{
+		{"nothing is accepted", "drop", nil, "53/udp 80/tcp 443/tcp 8000-8010/tcp"},
+		{"the policy accepts", "accept", nil, ""},
+		{"one port", "drop", []string{"tcp dport 80 accept"}, "53/udp 443/tcp 8000-8010/tcp"},
+		{"sets, ranges and the other protocol", "drop", []string{"tcp dport { 80, 443 } accept", "tcp dport 8000-8100 accept", "tcp dport 53 accept"}, "53/udp"},
+		{"both protocols", "drop", []string{"meta l4proto { tcp, udp } th dport 53 accept"}, "80/tcp 443/tcp 8000-8010/tcp"},
+		{"a rule that drops", "drop", []string{"tcp dport 80 drop"}, "53/udp 80/tcp 443/tcp 8000-8010/tcp"},
+		{"the guest's address", "drop", []string{"ip daddr 10.77.0.10 accept"}, ""},
+		{"another's address", "drop", []string{"ip daddr 10.77.0.11 accept"}, "53/udp 80/tcp 443/tcp 8000-8010/tcp"},
+		{"a port that is not to be one", "drop", []string{"tcp dport != 80 accept", "tcp sport 443 accept"}, "53/udp 80/tcp 443/tcp 8000-8010/tcp"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			text := "table inet f {\n chain other {\n" + strings.Join(row.rules, "\n") + "\n }\n chain input {\n type filter hook input priority 0; policy " + row.policy + ";\n iif lo accept\n ct state established accept\n jump other\n }\n}\n"
+			cmd := exec.Command("nft", "-f", "-")
+			cmd.Stdin = strings.NewReader(text)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			t.Cleanup(func() {
+				if out, err := exec.Command("nft", "delete", "table", "inet", "f").CombinedOutput(); err != nil {
+					t.Errorf("%v: %s", err, out)
+				}
+			})
+			found, err := Firewalls(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var closed []string
+			for _, f := range found {
+				for _, r := range f.Closes(www("80/tcp", "443/tcp", "8000-8010/tcp", "53/udp")) {
+					closed = append(closed, r.String())
+				}
+				if p := f.Problem(www("80/tcp")); p != "" && !strings.Contains(p, "chain inet f input drops what comes in, and no rule there names 80/tcp: accept it, as with `nft add rule inet f input tcp dport 80 accept`") {
+					t.Error(p)
+				}
+			}
+			want := strings.Fields(row.closed)
+			if len(closed) != len(want) {
+				t.Fatalf("closed are %v, want %v", closed, want)
+			}
+			for _, w := range want {
+				if !strings.Contains(" "+strings.Join(closed, " ")+" ", " "+w+" ") {
+					t.Errorf("closed are %v, want %v", closed, want)
+				}
+			}
+		})
+	}
+}
