@@ -101,6 +101,9 @@ func (p Paths) Read(name string) (Config, error) {
 	}
 	c.Unread = append(c.Unread, readFlags(t)...)
 	c.Unread = append(c.Unread, unread(t.files())...)
+	for _, hook := range openTree(filepath.Join(p.ConfigDir, ".defaults", "scripts")).files() {
+		c.Unread = append(c.Unread, api.Unread{File: ".defaults/scripts/" + hook, Why: noHooks})
+	}
 	ignore(c.Unread, t.list("ignore"))
 	return c, t.err
 }
@@ -179,7 +182,9 @@ func (c *Config) readCaps(t *tree) (err error) {
 
 func (c *Config) readInit(t *tree) {
 	c.Init = api.Init{Style: t.scalar("apps/init/style"), Command: t.list("apps/init/cmd.start")}
-	c.Env = t.list("apps/init/environment")
+	if c.Env = t.list("apps/init/environment"); c.Env == nil {
+		c.Env = t.list("../.defaults/apps/init/environment")
+	}
 	c.Runlevel, _ = t.first("apps/init/runlevel.start", "apps/init/runlevel")
 	if s := c.Init.Style; s != "" && s != "plain" && s != "command" {
 		c.Unread = append(c.Unread, api.Unread{File: "apps/init/style", Refuses: true, Why: noStyle(s)})
@@ -224,12 +229,12 @@ func (c *Config) readNetwork(t *tree) error {
 		dev, _ := t.first(file("dev"), "interfaces/dev")
 		nodev := t.has(file("nodev")) || t.has(file("only_ip")) || dev == ""
 		if len(n.Addresses) > 0 && nodev != shared {
-			return errors.New("interfaces: some have nodev and some do not; a guest's addresses are all shared or all its own")
+			return errors.New("interfaces: some have nodev and some do not, and a guest's addresses are all shared or all its own: let all have nodev, put the others onto the host, and name the guest's ports in interfaces/ports; or give all the device")
 		}
 		shared = nodev
 		if !nodev {
 			if n.Dev != "" && n.Dev != dev {
-				return fmt.Errorf("%s: addresses on several devices (%s, %s)", file("dev"), n.Dev, dev)
+				return fmt.Errorf("%s: its own addresses go onto one device, and these are on %s and %s: give them one; or put them onto the host, let all have nodev, and name the guest's ports in interfaces/ports", file("dev"), n.Dev, dev)
 			}
 			n.Dev = dev
 		}
@@ -294,10 +299,12 @@ func parseAll[T any](words []string, parse func(string) (T, error)) ([]T, error)
 
 func (c *Config) readCgroup(t *tree) error {
 	c.Cgroup = map[string]string{}
-	for _, name := range t.names("cgroup") {
-		if name != "name" && name != "base" {
-			// Some have a line for each device (io.max).
-			c.Cgroup[name] = strings.Join(t.list("cgroup/"+name), "\n")
+	for _, dir := range []string{"../.defaults/cgroup", "cgroup"} { // a guest's own word goes first
+		for _, name := range t.names(dir) {
+			if !slices.Contains([]string{"name", "base", "mnt", "subsys", "inherit", "per-ss"}, name) {
+				// Some have a line for each device (io.max).
+				c.Cgroup[name] = strings.Join(t.list(dir+"/"+name), "\n")
+			}
 		}
 	}
 	for _, name := range []string{"cpus", "mems"} {

@@ -77,6 +77,7 @@ func TestNothingOfATreeIsDroppedSilently(t *testing.T) {
 		{"what every guest has", map[string]string{"flags": "lock\nfakeinit,VXF_HIDE_MOUNT\n", "namespace": "", "cache": "->/x", "name": "x\n"}, nil},
 		{"a hook", map[string]string{"scripts/pre-start": "", "scripts/post-stop.d/1": ""}, []string{"scripts/post-stop.d/1: hooks", "scripts/pre-start: hooks"}},
 		{"a directory of hooks that is a link", map[string]string{"scripts": "->/etc"}, nil}, // names what is in it: below
+		{"hooks of all guests", map[string]string{"../.defaults/scripts/post-start": ""}, []string{".defaults/scripts/post-start: hooks"}},
 		{"flags", map[string]string{"flags": "virt_mem\nlock\n~sched_hard\n"}, []string{"flags: virt_mem, ~sched_hard without effect"}},
 		{"limits of a context that no kernel has", map[string]string{"rlimits/as": "1000\n", "rlimits/rss.min": "5\n"}, []string{"!rlimits/as: use ulimits/"}},
 		{"a token bucket", map[string]string{"sched/fill-rate": "1\n", "schedule": "1\n"}, []string{"!sched/fill-rate: cgroup/cpu.max", "!schedule: cgroup/cpu.max"}},
@@ -180,6 +181,9 @@ func TestOldFilesHaveTheirMeaning(t *testing.T) {
 		{"a sysctl", map[string]string{"sysctl/0/setting": "kernel.shmmax\n", "sysctl/0/value": "1000\n"}, func(c Config) any { return c.Sysctls },
 			[]vctx.Sysctl{{Line: "sysctl/0", Path: "kernel/shmmax", Value: "1000"}}},
 		{"an environment", map[string]string{"apps/init/environment": "LANG=C\n# x\nTZ=UTC\n"}, func(c Config) any { return c.Env }, []string{"LANG=C", "TZ=UTC"}},
+		{"the environment of all guests", map[string]string{"../.defaults/apps/init/environment": "LANG=C\n"}, func(c Config) any { return c.Env }, []string{"LANG=C"}},
+		{"limits of all guests, and one's own", map[string]string{"../.defaults/cgroup/pids.max": "10\n", "../.defaults/cgroup/io.weight": "50\n", "../.defaults/cgroup/mnt": "/x\n", "cgroup/pids.max": "20\n"},
+			func(c Config) any { return c.Cgroup }, map[string]string{"pids.max": "20", "io.weight": "50"}},
 		{"the shell of all guests", map[string]string{"../.defaults/shell": "/bin/zsh\n"}, func(c Config) any { return c.Shell }, "/bin/zsh"},
 	} {
 		t.Run(row.what, func(t *testing.T) {
@@ -232,6 +236,28 @@ func TestGuestsLieWhereUtilVserverPutsThem(t *testing.T) {
 			names, err := h.Names()
 			if err != nil || len(names) != 1 {
 				t.Errorf("guests are %v (%v)", names, err)
+			}
+		})
+	}
+}
+
+// What a guest cannot have is said with the way out.
+func TestInterfacesThatDoNotGoTogether(t *testing.T) {
+	for _, row := range []struct {
+		what  string
+		files map[string]string
+		want  string
+	}{
+		{"own addresses and shared ones", map[string]string{"interfaces/0/nodev": "", "interfaces/1/dev": "eth0\n"}, "interfaces: some have nodev and some do not"},
+		{"two devices", map[string]string{"interfaces/0/dev": "eth0\n", "interfaces/1/dev": "eth1\n"}, "interfaces/1/dev: its own addresses go onto one device, and these are on eth0 and eth1"},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			p := paths(t)
+			plant(t, p, "old", map[string]string{"context": "42\n", "vdir": "->/v", "interfaces/0/ip": "192.0.2.1\n", "interfaces/1/ip": "192.0.2.2\n"})
+			plant(t, p, "old", row.files)
+			_, err := p.Read("old")
+			if err == nil || !strings.Contains(err.Error(), row.want) || !strings.Contains(err.Error(), "interfaces/ports") {
+				t.Errorf("error %v, want %q and the way out", err, row.want)
 			}
 		})
 	}
