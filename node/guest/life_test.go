@@ -120,12 +120,19 @@ func makeHost() error {
 	if err := unix.Mount("cgroup2", mount, "cgroup2", 0, ""); err != nil {
 		return fmt.Errorf("mount %s: %w", mount, err)
 	}
-	// Out of the root: with processes in it, it could not divide its controllers.
+	// Out of the root, we and who started us: with processes in it, it could not
+	// divide its controllers.
 	if err := os.Mkdir(mount+"/tests", 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(mount+"/tests/cgroup.procs", []byte(fmt.Sprint(os.Getpid())), 0); err != nil {
+	pids, err := os.ReadFile(mount + "/cgroup.procs")
+	if err != nil {
 		return err
+	}
+	for _, pid := range strings.Fields(string(pids)) {
+		if err := os.WriteFile(mount+"/tests/cgroup.procs", []byte(pid), 0); err != nil {
+			return err
+		}
 	}
 	for dir, fstype := range map[string]string{"/run": "tmpfs", "/sys/fs/bpf": "bpf"} {
 		if err := unix.Mount(fstype, dir, fstype, 0, ""); err != nil {
