@@ -91,24 +91,22 @@ func (a *Access) host(hop transport.Hop) *inventory.Host {
 // Verify reports what on this machine would keep hosts from being reached, as a
 // key file that is not there. It connects to none of them.
 func (a *Access) Verify(ctx context.Context, hosts []*inventory.Host) error {
-	seen := map[[2]string]bool{}
+	seen := map[string]bool{}
 	for _, h := range hosts {
 		s, err := a.settings(h)
 		if err != nil {
 			return err
 		}
-		for s := &s; s != nil; s = s.Via {
-			files := [2]string{s.Identity, s.KnownHosts}
-			if seen[files] {
-				continue
-			}
-			seen[files] = true
-			if err := a.dialer.Check(ctx, *s); err != nil {
-				if s.Name != h.Name {
-					err = fmt.Errorf("%s: %w", s.Name, err)
-				}
-				return fmt.Errorf("host %s: %w", h.Name, err)
-			}
+		files := ""
+		for v := &s; v != nil; v = v.Via {
+			files += v.Identity + "\x00" + v.KnownHosts + "\x00"
+		}
+		if seen[files] {
+			continue
+		}
+		seen[files] = true
+		if err := a.dialer.Check(ctx, s); err != nil {
+			return fmt.Errorf("host %s: %w", h.Name, err)
 		}
 	}
 	return nil

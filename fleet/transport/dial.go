@@ -61,7 +61,7 @@ func (d *Dialer) Check(ctx context.Context, s Settings) error {
 	}
 	if s.Via != nil {
 		if err := d.Check(ctx, *s.Via); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", s.Via.Name, err)
 		}
 	}
 	keys, err := d.offer(ctx, s.Identity)
