@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	imagetree "github.com/vsfleet/vsfleet/node/image/tree"
 	"github.com/vsfleet/vsfleet/node/nat"
 )
 
@@ -47,7 +48,7 @@ func (h *Host) Create(ctx context.Context, g api.Guest) error {
 				err = os.Remove(h.incomplete(g.Name))
 			}
 			if err != nil {
-				return errors.Join(err, os.RemoveAll(h.config(g.Name)), os.RemoveAll(h.data(g.Name)))
+				return errors.Join(err, os.RemoveAll(h.config(g.Name)), imagetree.Remove(h.data(g.Name)))
 			}
 			return nil
 		})
@@ -246,7 +247,7 @@ func (h *Host) roomForData(name string) error {
 	}
 	dir := h.data(name)
 	if _, err := os.Lstat(h.incomplete(name)); err == nil {
-		return os.RemoveAll(dir)
+		return imagetree.Remove(dir)
 	}
 	// Empty it is what a create left that was killed at once.
 	entries, err := os.ReadDir(dir)
@@ -375,8 +376,8 @@ func (h *Host) Delete(ctx context.Context, name string) error {
 		if root := c.Root; root != "" && root != h.own(name) {
 			return fmt.Errorf("its files are at %s, outside %s: delete them and %s by hand", root, h.data(name), h.config(name))
 		}
-		// RemoveAll goes by descriptors and follows no link a guest left.
-		if err := os.RemoveAll(h.data(name)); err != nil {
+		// By descriptors: no link is followed that the guest left, and no depth is too deep.
+		if err := imagetree.Remove(h.data(name)); err != nil {
 			return err
 		}
 		if err := os.RemoveAll(h.config(name)); err != nil {

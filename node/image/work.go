@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/image/tree"
 )
 
 const (
@@ -136,7 +137,7 @@ func (w *work) empty(ctx context.Context) error {
 func (w *work) removeAll() error {
 	names, err := os.ReadDir(w.path)
 	for _, e := range names {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(w.path, e.Name())))
+		err = errors.Join(err, tree.Remove(filepath.Join(w.path, e.Name())))
 	}
 	return err
 }

@@ -1,0 +1,151 @@
+package tree
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// levels is how many directories Remove has open at once. A guest can make a tree
+// that is deeper than RLIMIT_NOFILE allows to walk (and than PATH_MAX to name).
+const levels = 64
+
+// Remove removes a tree of any depth, in which nobody makes anything any more. It
+// follows no link, and what is mounted somewhere in the tree it leaves, with an
+// error. What is not there is no error.
+func Remove(path string) error {
+	err := unix.Unlinkat(unix.AT_FDCWD, path, 0)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if _, lerr := os.Lstat(path); errors.Is(lerr, os.ErrNotExist) {
+		return nil // a read-only filesystem says so first
+	}
+	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	r := remover{top: int(dir.Fd())}
+	if err := r.empty(dir, 0); err != nil {
+		return fmt.Errorf("remove what is in %s: %w", path, err)
+	}
+	return os.Remove(path)
+}
+
+type remover struct {
+	top   int // the tree's own directory
+	moved int // to it
+}
+
+// empty removes all that is in a directory. Some names that cannot be removed
+// keep nothing else; the first error counts.
+func (r *remover) empty(dir *os.File, level int) error {
+	for {
+		var failed error
+		removed := 0
+		if _, err := dir.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		for {
+			names, err := dir.Readdirnames(1000)
+			if err != nil && !errors.Is(err, io.EOF) {
+				return err
+			}
+			for _, name := range names {
+				if err := r.name(int(dir.Fd()), name, level); err == nil {
+					removed++
+				} else if failed == nil {
+					failed = inside(name, err)
+				}
+			}
+			if len(names) == 0 {
+				break
+			}
+		}
+		// Once more: what was removed may have hidden a part of the list, and
+		// what lay too deep has come up to the top.
+		if failed != nil || removed == 0 {
+			return failed
+		}
+	}
+}
+
+func (r *remover) name(dir int, name string, level int) error {
+	err := unix.Unlinkat(dir, name, 0)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if rerr := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); rerr == nil {
+		return nil
+	} else if errors.Is(rerr, unix.ENOTDIR) {
+		return err
+	} else if !errors.Is(rerr, unix.ENOTEMPTY) && !errors.Is(rerr, unix.EEXIST) {
+		return rerr
+	}
+	if level == levels {
+		return r.lift(dir, name)
+	}
+	fd, err := unix.Openat2(dir, name, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	if errors.Is(err, unix.EXDEV) {
+		return errors.New("something is mounted there: unmount it first")
+	}
+	if err != nil {
+		return err
+	}
+	sub := os.NewFile(uintptr(fd), name)
+	err = r.empty(sub, level+1)
+	sub.Close()
+	if err != nil {
+		return err
+	}
+	return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+}
+
+// lift moves a directory to the top of the tree, where it is one level deep.
+func (r *remover) lift(dir int, name string) error {
+	for {
+		r.moved++
+		err := unix.Renameat2(dir, name, r.top, ".lifted-"+strconv.Itoa(r.moved), unix.RENAME_NOREPLACE)
+		if !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	}
+}
+
+// within is an error at a place that is told as far as a line can hold it.
+type within struct {
+	path string
+	err  error
+}
+
+func (w *within) Error() string { return w.path + ": " + w.err.Error() }
+func (w *within) Unwrap() error { return w.err }
+
+const longestPath = 300
+
+func inside(name string, err error) error {
+	path := name
+	var w *within
+	if errors.As(err, &w) {
+		path, err = filepath.Join(name, w.path), w.err
+	}
+	return &within{short(path), err}
+}
+
+// short leaves out the middle of a path that no line can hold.
+func short(path string) string {
+	if len(path) <= longestPath {
+		return path
+	}
+	half := longestPath / 2
+	return path[:half] + "…" + path[len(path)-half:]
+}
