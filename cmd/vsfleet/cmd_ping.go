@@ -89,7 +89,7 @@ func (a *app) pingLive(hosts []*inventory.Host) func(fanout.Result[*inventory.Ho
 	if !a.stdout.Terminal || a.output != view.AsTable {
 		return nil
 	}
-	widths := []int{0, 0, 7, 24, 32, 5, 5, 5, 5} // of what hosts say
+	widths := []int{0, 0, 8, 24, 32, 5, 5, 5, 5} // of what hosts say
 	for _, h := range hosts {
 		widths[0], widths[1] = max(widths[0], len(h.Name)), max(widths[1], len(h.Address))
 	}

@@ -53,7 +53,7 @@ func (r *Rows) write(cells []string) error {
 		if r.align[i] == tw.AlignRight {
 			parts[i] = fmt.Sprintf("%*s", r.widths[i], Clean(cell))
 		} else {
-			parts[i] = fmt.Sprintf("%-*s", r.widths[i], truncate(Clean(cell), max(fewest, r.widths[i])))
+			parts[i] = fmt.Sprintf("%-*s", r.widths[i], truncate(Clean(cell), r.widths[i]))
 		}
 	}
 	_, err := io.WriteString(r.out, truncate(strings.TrimRight(strings.Join(parts, "  "), " "), r.out.Width())+"\n")
