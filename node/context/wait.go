@@ -225,22 +225,17 @@ func (c Cgroup) ask(pids []int, asked map[int]bool) (fds []unix.PollFd, err erro
 	return fds, nil
 }
 
-// waitAll waits for the ends of processes and closes their descriptors.
+// waitAll waits for the ends of processes, one after the other, as all are waited
+// for, and closes their descriptors.
 func waitAll(ctx context.Context, fds []unix.PollFd) error {
-	defer func() { closePolled(fds) }()
-	for len(fds) > 0 {
-		if _, err := poll(ctx, time.Minute, fds...); err != nil {
-			return err
-		}
-		if _, err := unix.Poll(fds, 0); err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("poll: %w", err)
-		}
-		fds = slices.DeleteFunc(fds, func(fd unix.PollFd) bool {
-			if fd.Revents != 0 {
-				unix.Close(int(fd.Fd))
+	defer closePolled(fds)
+	for _, fd := range fds {
+		for ended := false; !ended; {
+			var err error
+			if ended, err = poll(ctx, time.Minute, fd); err != nil {
+				return err
 			}
-			return fd.Revents != 0
-		})
+		}
 	}
 	return nil
 }
