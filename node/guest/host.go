@@ -206,19 +206,33 @@ func (h *Host) natWant(context.Context) (nat.Want, error) {
 		return want, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(guests)) {
-		g := guests[name]
-		if g.Network.Mode == api.ModeNAT {
-			want.Guests = append(want.Guests, nat.Guest{XID: g.Context, Name: name, Forwards: g.Network.Forwards, Metadata: g.Network.Metadata})
-			continue
-		}
-		want.Reserved = append(want.Reserved, netctx.Loopback6(g.Context))
-		if g.Network.Mode == api.ModeOwn {
-			for _, a := range g.Network.Addresses {
-				want.Reserved = append(want.Reserved, a.Addr())
-			}
-		}
+		addWant(&want, name, guests[name])
 	}
 	return want, nil
+}
+
+func addWant(want *nat.Want, name string, g api.Guest) {
+	if g.Network.Mode == api.ModeNAT {
+		want.Guests = append(want.Guests, nat.Guest{XID: g.Context, Name: name, Forwards: g.Network.Forwards, Metadata: g.Network.Metadata})
+		return
+	}
+	want.Reserved = append(want.Reserved, netctx.Loopback6(g.Context))
+	if g.Network.Mode == api.ModeOwn {
+		for _, a := range g.Network.Addresses {
+			want.Reserved = append(want.Reserved, a.Addr())
+		}
+	}
+}
+
+// addToNAT makes way for a guest in the host's packet filter: for its forwards, or
+// around its own addresses, whose ports others' forwards would take.
+func (h *Host) addToNAT(ctx context.Context, name string, st state) error {
+	if st.Runs == nil { // an older vsnode's
+		return nat.Sync(ctx, h.natWant)
+	}
+	var more nat.Want
+	addWant(&more, name, *st.Runs)
+	return nat.Add(ctx, more, h.natWant)
 }
 
 // Sweep is Clean, and puts back what somebody took from guests that run: see Drift.

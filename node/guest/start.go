@@ -173,8 +173,8 @@ func (h *Host) finish(ctx context.Context, name string) error {
 	if err != nil || st.Done {
 		return err
 	}
-	if st.NAT {
-		if err := nat.Sync(ctx, h.natWant); err != nil {
+	if st.NAT || st.Runs != nil {
+		if err := h.addToNAT(ctx, name, st); err != nil {
 			return err
 		}
 	}

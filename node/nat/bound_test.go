@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,10 +38,15 @@ func (m *machine) hold(t testing.TB, to string, from, most int) (held int) {
 			if err != nil {
 				return err
 			}
-			patience := unix.Timeval{Usec: 200_000}
+			patience := unix.Timeval{Sec: 2}
 			err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience),
 				unix.Bind(fd, &unix.SockaddrInet4{Port: from + i}),
 				unix.Connect(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}))
+			for i := 0; i < 5 && errors.Is(err, unix.EINTR); i++ { // by a signal of Go's; it goes on
+				if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 2000); n == 1 {
+					err = nil
+				}
+			}
 			if err != nil {
 				unix.Close(fd)
 				if errors.Is(err, unix.EINPROGRESS) || errors.Is(err, unix.EINTR) {
@@ -64,6 +70,16 @@ func (m *machine) hold(t testing.TB, to string, from, most int) (held int) {
 // connections.
 func TestConnectionsOfAGuestAreBounded(t *testing.T) {
 	onHost(t, func(t *testing.T) {
+		syncGuests(t, Guest{XID: 666, Name: "a"})
+		syncGuests(t, Guest{XID: 666, Name: "a"}) // now that conntrack is there, it has its bound
+		usual, err := connectionsPerGuest()
+		must(t, err)
+		for _, f := range families() {
+			if rule := fmt.Sprintf("add @flows%s { %s saddr ct count over %d } drop", f.name, map[string]string{"4": "ip", "6": "ip6"}[f.name], usual); !strings.Contains(ruleset(t), rule) {
+				t.Errorf("no rule %s", rule)
+			}
+		}
+		conntrackShare = 256 // as many take long
 		out := outside(t)
 		// Whoever is connected and forgotten on this side is so on the other.
 		out.do(t, func() error {
@@ -92,7 +108,6 @@ func TestConnectionsOfAGuestAreBounded(t *testing.T) {
 		a, b := guest(t, "a", 666), guest(t, "b", 667)
 		guests := []Guest{{XID: 666, Name: "a"}, {XID: 667, Name: "b", Forwards: both(t, "2222", "22")}}
 		syncGuests(t, guests...)
-		syncGuests(t, guests...) // now that conntrack is there, it has its bound
 		most, err := connectionsPerGuest()
 		must(t, err)
 		before := flowsOf(t)

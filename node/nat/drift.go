@@ -137,29 +137,9 @@ func (l *links) drift(xid int) (gone []string) {
 // lookAtLinks asks for all devices, addresses and routes, and reads no more of
 // them than it needs: there may be thousands.
 func lookAtLinks() (*links, error) {
-	l := &links{index: map[string]int{}, up: map[string]bool{}, at: map[onLink]bool{}, routes: map[onLink]bool{}}
-	const filterSkipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h
-	skipStats := nl.NewRtAttr(unix.IFLA_EXT_MASK, binary.NativeEndian.AppendUint32(nil, filterSkipStats))
-	if err := dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), func(m []byte) {
-		if len(m) < unix.SizeofIfInfomsg {
-			return
-		}
-		info := nl.DeserializeIfInfomsg(m)
-		var name string
-		mine := false
-		for kind, value := range attributes(m[unix.SizeofIfInfomsg:]) {
-			switch kind {
-			case unix.IFLA_IFNAME:
-				name = cString(value)
-			case unix.IFLA_GROUP:
-				mine = len(value) == 4 && binary.NativeEndian.Uint32(value) == group
-			}
-		}
-		if mine {
-			l.index[name], l.up[name] = int(info.Index), info.Flags&unix.IFF_UP != 0
-		}
-	}, skipStats); err != nil {
-		return nil, fmt.Errorf("list the host's devices: %w", err)
+	l, err := lookAtDevices()
+	if err != nil {
+		return nil, err
 	}
 	if err := dump(unix.RTM_GETADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC), func(m []byte) {
 		if len(m) < unix.SizeofIfAddrmsg {
@@ -211,4 +191,33 @@ func dump(message int, head nl.NetlinkRequestData, tell func(m []byte), more ...
 		}
 		return err
 	}
+}
+
+// lookAtDevices is lookAtLinks without addresses and routes.
+func lookAtDevices() (*links, error) {
+	l := &links{index: map[string]int{}, up: map[string]bool{}, at: map[onLink]bool{}, routes: map[onLink]bool{}}
+	const filterSkipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h
+	skipStats := nl.NewRtAttr(unix.IFLA_EXT_MASK, binary.NativeEndian.AppendUint32(nil, filterSkipStats))
+	if err := dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), func(m []byte) {
+		if len(m) < unix.SizeofIfInfomsg {
+			return
+		}
+		info := nl.DeserializeIfInfomsg(m)
+		var name string
+		mine := false
+		for kind, value := range attributes(m[unix.SizeofIfInfomsg:]) {
+			switch kind {
+			case unix.IFLA_IFNAME:
+				name = cString(value)
+			case unix.IFLA_GROUP:
+				mine = len(value) == 4 && binary.NativeEndian.Uint32(value) == group
+			}
+		}
+		if mine {
+			l.index[name], l.up[name] = int(info.Index), info.Flags&unix.IFF_UP != 0
+		}
+	}, skipStats); err != nil {
+		return nil, fmt.Errorf("list the host's devices: %w", err)
+	}
+	return l, nil
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -130,38 +132,50 @@ func Detach(ctx context.Context, xid int) error {
 // replaces a newer one. A guest has a process before Attach is called for it, so
 // that a veth which want does not name is a dead guest's.
 func Sync(ctx context.Context, want func(context.Context) (Want, error)) error {
-	if err := apply(ctx, want); err != nil {
+	return apply(ctx, func(*Want) (Want, error) { return want(ctx) })
+}
+
+// Add is Sync after a start: it adds more to what the last Sync brought about,
+// and asks for all that there should be only where that is not known, or leaves
+// no room for it. Guests and addresses that are there already are replaced.
+func Add(ctx context.Context, more Want, want func(context.Context) (Want, error)) error {
+	if _, err := os.Stat(lockPath); len(more.Guests) == 0 && errors.Is(err, fs.ErrNotExist) {
+		return nil // nobody has a private network
+	}
+	return apply(ctx, func(last *Want) (Want, error) {
+		if last == nil {
+			return want(ctx)
+		}
+		w := unlike(*last, more)
+		w.Guests = slices.DeleteFunc(w.Guests, func(g Guest) bool {
+			return slices.ContainsFunc(more.Guests, func(m Guest) bool { return m.XID == g.XID })
+		})
+		w.Guests, w.Reserved = append(w.Guests, more.Guests...), append(w.Reserved, more.Reserved...)
+		if _, err := inwards(w.Guests); err != nil { // with one that has just ended
+			return want(ctx)
+		}
+		return w, nil
+	})
+}
+
+// apply brings about what choose gives. last is what the tables hold, if that is known.
+func apply(ctx context.Context, choose func(last *Want) (Want, error)) error {
+	if err := applyLocked(ctx, choose); err != nil {
 		return fmt.Errorf("set up private networks: %w", err)
 	}
 	return nil
 }
 
-func apply(ctx context.Context, want func(context.Context) (Want, error)) error {
+func applyLocked(ctx context.Context, choose func(last *Want) (Want, error)) error {
 	unlock, err := lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	w, err := want(ctx)
-	if err != nil {
-		return err
-	}
-	ws, err := inwards(w.Guests)
-	if err != nil {
-		return err
-	}
 	ports, err := ephemeralPorts()
 	if err != nil {
 		return err
 	}
-	if err := refuseEphemeral(ws, ports); err != nil {
-		return err
-	}
-	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
-	}
-	defer host.Close()
 	last, err := readRecord()
 	if err != nil {
 		return err
@@ -174,6 +188,26 @@ func apply(ctx context.Context, want func(context.Context) (Want, error)) error 
 	if err != nil {
 		return err
 	}
+	var known *Want
+	if now.recorded {
+		known = &last.Want
+	}
+	w, err := choose(known)
+	if err != nil {
+		return err
+	}
+	ws, err := inwards(w.Guests)
+	if err != nil {
+		return err
+	}
+	if err := refuseEphemeral(ws, ports); err != nil {
+		return err
+	}
+	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer host.Close()
 
 	// Veths go before the guard goes, which is with the last guest.
 	if err := removeOthers(host, w.Guests, last.Want.Guests, now.recorded); err != nil {

@@ -3,6 +3,7 @@ package nat
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,7 +57,7 @@ func Problems(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	problems = append(problems, more...)
-	lost, err := tableLost(host, chains)
+	lost, err := tableLost(chains)
 	if err != nil {
 		return nil, err
 	}
@@ -157,54 +159,64 @@ func about(r *nftables.Rule) (in, out bool) {
 // strangers finds routes of others into our pools, in any routing table:
 // Tailscale and providers' networks use 100.64.0.0/10, too.
 func strangers(host *netlink.Handle) ([]string, error) {
-	links, err := again(host.LinkList)
+	mine, err := ourDevices()
 	if err != nil {
-		return nil, fmt.Errorf("list the host's devices: %w", err)
-	}
-	names := map[int]string{}
-	for _, l := range links {
-		if !ours(l) {
-			names[l.Attrs().Index] = l.Attrs().Name
-		}
+		return nil, err
 	}
 	var problems []string
-	for _, f := range families() {
-		routes, err := again(func() ([]netlink.Route, error) {
-			return host.RouteListFiltered(int(f.number), &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
-		})
-		if err != nil {
-			return nil, fmt.Errorf("list the host's routes: %w", err)
+	err = dump(unix.RTM_GETROUTE, nl.NewIfAddrmsg(unix.AF_UNSPEC), func(m []byte) {
+		if len(m) < unix.SizeofRtMsg {
+			return
 		}
-		for _, r := range routes {
-			dev, others := names[r.LinkIndex]
-			if !others || r.Dst == nil || r.Type == unix.RTN_BROADCAST {
-				continue
-			}
-			bits, _ := r.Dst.Mask.Size()
-			addr, _ := netip.AddrFromSlice(r.Dst.IP)
-			p := netip.PrefixFrom(addr.Unmap(), bits)
-			if bits > 0 && p.Overlaps(f.pool) {
-				problems = append(problems, fmt.Sprintf("route %s on device %s meets the guests' private addresses %s: guests and whoever is there cannot reach each other; use another range there, or no guests in nat mode on this host", p, dev, f.pool))
+		head := nl.DeserializeRtMsg(m)
+		var addr netip.Addr
+		var dev int
+		for kind, value := range attributes(m[unix.SizeofRtMsg:]) {
+			switch kind {
+			case unix.RTA_DST:
+				addr, _ = netip.AddrFromSlice(value)
+			case unix.RTA_OIF:
+				dev = int(binary.NativeEndian.Uint32(value))
 			}
 		}
+		if mine[dev] || dev == 0 || !addr.IsValid() || head.Dst_len == 0 || head.Type == unix.RTN_BROADCAST {
+			return
+		}
+		p, f := netip.PrefixFrom(addr, int(head.Dst_len)), familyOf(addr)
+		if !p.Overlaps(f.pool) {
+			return
+		}
+		name := fmt.Sprint("number ", dev)
+		if l, err := host.LinkByIndex(dev); err == nil {
+			name = l.Attrs().Name
+		}
+		problems = append(problems, fmt.Sprintf("route %s on device %s meets the guests' private addresses %s: guests and whoever is there cannot reach each other; use another range there, or no guests in nat mode on this host", p, name, f.pool))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the host's routes: %w", err)
 	}
 	return problems, nil
 }
 
-func tableLost(host *netlink.Handle, chains []*nftables.Chain) (bool, error) {
+// ourDevices are the indexes of all our veths.
+func ourDevices() (map[int]bool, error) {
+	l, err := lookAtDevices()
+	if err != nil {
+		return nil, err
+	}
+	mine := map[int]bool{}
+	for _, index := range l.index {
+		mine[index] = true
+	}
+	return mine, nil
+}
+
+func tableLost(chains []*nftables.Chain) (bool, error) {
 	for _, c := range chains {
 		if c.Table.Name == tableName && c.Table.Family == nftables.TableFamilyINet {
 			return false, nil
 		}
 	}
-	links, err := again(host.LinkList)
-	if err != nil {
-		return false, fmt.Errorf("list the host's devices: %w", err)
-	}
-	for _, l := range links {
-		if ours(l) {
-			return true, nil
-		}
-	}
-	return false, nil
+	mine, err := ourDevices()
+	return len(mine) > 0, err
 }

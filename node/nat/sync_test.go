@@ -171,6 +171,48 @@ func TestReservedAddressesAreNotForwarded(t *testing.T) {
 	})
 }
 
+// TestAddAsksForAllOnlyWhereItMust starts guests one after another, of all modes.
+func TestAddAsksForAllOnlyWhereItMust(t *testing.T) {
+	onHost(t, func(t *testing.T) {
+		var all Want
+		asked := 0
+		add := func(what string, more Want, questions int) {
+			t.Helper()
+			asked = 0
+			all.Guests, all.Reserved = append(all.Guests, more.Guests...), append(all.Reserved, more.Reserved...)
+			must(t, Add(context.Background(), more, func(context.Context) (Want, error) { asked++; return all, nil }))
+			if asked != questions {
+				t.Errorf("%s: it asked %d times for all that there should be, want %d", what, asked, questions)
+			}
+		}
+		own := func(addr string) Want { return Want{Reserved: []netip.Addr{netip.MustParseAddr(addr)}} }
+		add("an own address, where nobody has a private network", own(second4), 0)
+		if len(devices(t)) != 1 || ruleset(t) != "" {
+			t.Error("it made something")
+		}
+		out := outside(t)
+		(*machine)(nil).serve(t, "own", second4+":2222")
+		(*machine)(nil).serve(t, "own6", "["+second6+"]:2222")
+		guest(t, "a", 666)
+		add("the first guest behind the host", Want{Guests: []Guest{{XID: 666, Name: "a", Forwards: both(t, "2222", "22")}}}, 1)
+		out.wants(t, "an own address of before", second4+":2222", "own for "+outside4)
+		out.wants(t, "one that nobody has named", "["+second6+"]:2222", "a for "+outside6)
+		add("an own address afterwards", own(second6), 0)
+		out.wants(t, "an own address of afterwards", "["+second6+"]:2222", "own6 for "+outside6)
+		guest(t, "b", 667)
+		add("a second guest", Want{Guests: []Guest{{XID: 667, Name: "b", Forwards: both(t, "2223", "22")}}}, 0)
+		out.wants(t, "the first", host4+":2222", "a for "+outside4)
+		out.wants(t, "the second", host4+":2223", "b for "+outside4)
+		all.Guests = all.Guests[1:] // a has ended, and nobody has noticed
+		add("one that takes the port of a guest that ended", Want{Guests: []Guest{{XID: 668, Name: "c", Forwards: both(t, "2222", "22")}}}, 1)
+		nft(t, "flush ruleset")
+		add("one after somebody flushed all", Want{Guests: []Guest{{XID: 669, Name: "d"}}}, 1)
+		if got, err := Show(context.Background()); err != nil || len(got) != 3 {
+			t.Errorf("%v, %v", got, err)
+		}
+	})
+}
+
 // conversation is a UDP socket that always asks from the same port.
 func conversation(t testing.TB, m *machine, addr string) func() string {
 	t.Helper()

@@ -74,11 +74,14 @@ func newLayout() (*layout, error) {
 	return l, nil
 }
 
+// conntrackShare is a variable for a test, which fills a smaller share.
+var conntrackShare uint32 = 16
+
 // connectionsPerGuest is what a guest may have of the host's table of
 // connections: a sixteenth. There is one for all, and an entry may stay for five
 // days when a guest has seen to it that nobody ends the connection (TCP_REPAIR).
 func connectionsPerGuest() (uint32, error) {
-	const share, least, usual = 16, 1024, 4096
+	const least, usual = 1024, 4096
 	text, err := get("/proc/sys/net/netfilter/nf_conntrack_max")
 	if errors.Is(err, fs.ErrNotExist) {
 		return usual, nil // the first rule that asks for it brings the module
@@ -90,7 +93,7 @@ func connectionsPerGuest() (uint32, error) {
 	if err != nil {
 		return 0, fmt.Errorf("nf_conntrack_max: %w", err)
 	}
-	return max(uint32(most)/share, least), nil
+	return max(uint32(most)/conntrackShare, least), nil
 }
 
 // set adds a set, or with a target a map.

@@ -4,9 +4,15 @@
 #define SO_BINDTODEVICE 25
 #define SO_BINDTOIFINDEX 62
 #define IP_OPTIONS 4
+#define IP_ADD_MEMBERSHIP 35
+#define MCAST_MSFILTER 48
 #define IP_FREEBIND 15
 #define IP_TRANSPARENT 19
 #define IP_LOCAL_PORT_RANGE 51
+#define IPV6_ADD_MEMBERSHIP 20
+#define IPV6_DROP_MEMBERSHIP 21
+#define IPV6_JOIN_ANYCAST 27
+#define MCAST_JOIN_GROUP 42
 #define IPV6_TRANSPARENT 75
 #define IPV6_FREEBIND 78
 #define UDP_ENCAP 100
@@ -21,7 +27,8 @@ static __always_inline bool refused(const struct settings *s, struct bpf_sockopt
 		return ctx->optname == IP_OPTIONS || // source routes
 		       ctx->optname == IP_FREEBIND || ctx->optname == IP_TRANSPARENT;
 	case IPPROTO_IPV6:
-		return ctx->optname == IPV6_ADDRFORM || // makes an IPv4 socket of it
+		return ctx->optname == IPV6_JOIN_ANYCAST || // gives the host an address
+		       ctx->optname == IPV6_ADDRFORM || // makes an IPv4 socket of it
 		       ctx->optname == IPV6_RTHDR || ctx->optname == IPV6_2292PKTOPTIONS || // source routes
 		       ctx->optname == IPV6_FREEBIND || ctx->optname == IPV6_TRANSPARENT;
 	case IPPROTO_UDP:
@@ -87,6 +94,19 @@ static __always_inline bool is_tls(struct bpf_sockopt *ctx)
 	return ctx->optlen == 3 || (name + 4 <= end && !name[3]);
 }
 
+// Memberships of groups are the host's: its devices filter by them, and its
+// table of them has no bound. A guest receives no multicast whether it is a
+// member or not (packet.c). Joining and leaving are answered as done, as programs
+// do it for things that they can do without.
+static __always_inline bool is_membership(const struct bpf_sockopt *ctx)
+{
+	if (ctx->level == IPPROTO_IP)
+		return ctx->optname >= IP_ADD_MEMBERSHIP && ctx->optname <= MCAST_MSFILTER;
+	return ctx->level == IPPROTO_IPV6 &&
+	       (ctx->optname == IPV6_ADD_MEMBERSHIP || ctx->optname == IPV6_DROP_MEMBERSHIP ||
+		(ctx->optname >= MCAST_JOIN_GROUP && ctx->optname <= MCAST_MSFILTER));
+}
+
 // Notes what bind has to know. SO_REUSEADDR of UDP is kept from the kernel until
 // then (share in bind.c); set on a bound socket it says nothing any more.
 static __always_inline void take_note(struct bpf_sockopt *ctx)
@@ -117,6 +137,10 @@ int vs_setsockopt(struct bpf_sockopt *ctx)
 		return refuse(EPERM);
 	if (ctx->level == SOL_SOCKET && (ctx->optname == SO_BINDTODEVICE || ctx->optname == SO_BINDTOIFINDEX))
 		return bind_device(ctx);
+	if (is_membership(ctx)) {
+		ctx->optlen = -1; // done
+		return 1;
+	}
 	if (ctx->level == IPPROTO_TCP && ctx->optname == TCP_ULP && !is_tls(ctx))
 		return refuse(EPERM);
 	take_note(ctx);
