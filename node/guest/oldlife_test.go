@@ -105,3 +105,25 @@ func TestOldGuestRunsAsItsTreeSays(t *testing.T) {
 	_, err = h.Stop(ctx, "old")
 	must(t, errors.Join(err, os.RemoveAll(h.config("old"))))
 }
+
+// A guest that no configuration gives a host name has its own name, for process 1
+// and for who enters, and what it writes into /etc/hostname stays.
+func TestHostNameIsTheGuestsName(t *testing.T) {
+	ctx := context.Background()
+	for _, mode := range []api.Mode{api.ModeShared, api.ModeOwn, api.ModeNAT} {
+		t.Run(string(mode), func(t *testing.T) {
+			h := host(t)
+			g := inMode(mode, "named-"+string(mode), 130, "sh", "-c", "hostname >/said; exec sleep 1000")
+			must(t, h.Create(ctx, g))
+			if b, err := os.ReadFile(filepath.Join(h.own(g.Name), "etc/hostname")); err != nil || string(b) != g.Name+"\n" {
+				t.Errorf("/etc/hostname is %q (%v)", b, err)
+			}
+			must(t, os.WriteFile(filepath.Join(h.own(g.Name), "etc/hostname"), []byte("mine\n"), 0o644))
+			must(t, h.Start(ctx, g.Name, Options{}))
+			out, code := run(t, h, g.Name, "sh", "-c", "while ! test -s /said; do sleep 0.01; done; cat /said /proc/sys/kernel/hostname; hostname; cat /etc/hostname")
+			if want := strings.Repeat(g.Name+"\n", 3) + "mine"; code != 0 || out != want {
+				t.Errorf("host name: %q (%d), want %q", out, code, want)
+			}
+		})
+	}
+}
