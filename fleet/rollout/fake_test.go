@@ -125,6 +125,7 @@ type fakeHost struct {
 	images      map[string]string // content by ID
 	files       map[string]string // digests by guest and path
 	asked       func(api.FilesRequest)
+	seen        func(api.Apply)
 }
 
 func (h *fakeHost) State(ctx context.Context) (api.State, error) {
@@ -214,6 +215,9 @@ func (h *fakeHost) Apply(ctx context.Context, req api.Apply, event func(api.Even
 	h.mu.Lock()
 	h.requests++
 	h.mu.Unlock()
+	if h.seen != nil {
+		h.seen(req)
+	}
 	var res api.ApplyResult
 	failed := map[string]bool{}
 	for i, s := range req.Steps {

@@ -1,10 +1,13 @@
 package rollout
 
 import (
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/vsfleet/vsfleet/internal/wire"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -123,5 +126,32 @@ func TestKeyOfAnImageWithFiles(t *testing.T) {
 	}
 	if Spec(bookworm).Key() == spec.Key() {
 		t.Error("with files and without have the same key")
+	}
+}
+
+// A request is bounded, so many large files go in several, each guest's steps in one.
+func TestManyFilesGoInSeveralRequests(t *testing.T) {
+	f := newFleet(t, "a")
+	host := f.inv.Hosts[0]
+	host.Guests = nil
+	for i := range 5 {
+		large := motd(func(file *inventory.File) { file.Content = make([]byte, 2<<20) })
+		host.Guests = append(host.Guests, www(named(fmt.Sprintf("g%d", i), 130+i), large))
+	}
+	h := f.hosts["a"].has(bookworm)
+	var most int
+	h.seen = func(req api.Apply) {
+		b, err := json.Marshal(req)
+		if err != nil {
+			t.Error(err)
+		}
+		most = max(most, len(b))
+		if last := req.Steps[len(req.Steps)-1]; last.Kind != api.StepStart {
+			t.Errorf("a request ends with %s of %s", last.Kind, last.Name)
+		}
+	}
+	r := f.apply(within(t))
+	if r.Hosts[0].Class != Changed || h.requests < 2 || most > wire.MaxMessage {
+		t.Errorf("%s in %d requests of at most %d bytes: %v", r.Hosts[0].Class, h.requests, most, results(r.Hosts[0]))
 	}
 }

@@ -335,15 +335,26 @@ func (r *run) carryOut(ctx context.Context, images []*missing) {
 	}
 }
 
+// maxFilesAtOnce is after how many bytes of files the rest goes into another
+// request: with the last guest's it stays below wire.MaxMessage, in base64.
+const maxFilesAtOnce = 4 << 20
+
 // apply takes the steps of one host.
 func (r *run) apply(ctx context.Context, h *host, images []*missing) {
 	lost := r.fetch(ctx, h, images)
 	var wave []int
+	files := 0 // bytes of the wave's
 	for i, s := range h.Plan.Steps {
-		if slices.Contains(h.Plan.cuts, i) {
-			r.send(ctx, h, wave)
-			wave = nil
+		size := 0
+		for _, f := range s.Files {
+			size += len(f.Content)
 		}
+		// The steps of one guest stay together: one that fails ends the others.
+		if slices.Contains(h.Plan.cuts, i) || files > maxFilesAtOnce && s.Name != h.Plan.Steps[i-1].Name {
+			r.send(ctx, h, wave)
+			wave, files = nil, 0
+		}
+		files += size
 		switch {
 		case s.Kind == api.StepImport || s.Kind == api.StepBuildImage: // done by now
 		case lost[s.Name] != nil:

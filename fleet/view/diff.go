@@ -17,14 +17,17 @@ func Diff(files []api.File, have []api.FileState) string {
 	var b strings.Builder
 	for _, f := range files {
 		var old []byte
+		large := len(f.Content) > api.MaxShown
 		for _, h := range have {
 			if h.Path == f.Path {
-				old = h.Content
+				old, large = h.Content, large || h.Large
 			}
 		}
 		switch {
 		case f.Secret:
 			fmt.Fprintf(&b, "%s: secret, not shown\n", f.Path)
+		case large:
+			fmt.Fprintf(&b, "%s: too long, not shown\n", f.Path)
 		case !isText(old) || !isText(f.Content):
 			fmt.Fprintf(&b, "%s: not a text, not shown\n", f.Path)
 		default:

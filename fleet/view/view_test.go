@@ -392,8 +392,9 @@ func TestDiff(t *testing.T) {
 		{Path: "/etc/new", Content: []byte("x\n")},
 		{Path: "/etc/key", Content: []byte("geheim\n"), Secret: true},
 		{Path: "/etc/bin", Content: []byte{0, 1}},
+		{Path: "/etc/long", Content: []byte("short\n")},
 	}
-	have := []api.FileState{{Path: "/etc/motd", Content: []byte("one\nthree\n")}}
+	have := []api.FileState{{Path: "/etc/long", Large: true}, {Path: "/etc/motd", Content: []byte("one\nthree\n")}}
 	text := Diff(files, have)
 	var out bytes.Buffer
 	o := Output{Writer: &out}
@@ -414,6 +415,7 @@ func TestDiff(t *testing.T) {
       +x
       /etc/key: secret, not shown
       /etc/bin: not a text, not shown
+      /etc/long: too long, not shown
 0 to add, 1 to change, 0 to remove on 1 host
 `
 	if out.String() != want {

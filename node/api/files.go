@@ -9,6 +9,9 @@ import (
 const (
 	MaxFile  = 1 << 20 // bytes of one file
 	MaxFiles = 4 << 20 // bytes of all files of a guest or image
+
+	MaxShown    = 32 << 10 // bytes of a file that a host shows for a diff
+	MaxShownAll = 4 << 20  // bytes of all that it shows in one answer
 )
 
 // File is a file that a guest or an image should have.
@@ -73,4 +76,5 @@ type FileState struct {
 	Path    string `json:"path"`
 	Differs string `json:"differs"`           // "it is not there", "content", "mode 0644 → 0600"
 	Content []byte `json:"content,omitempty"` // what it holds, where that was asked for
+	Large   bool   `json:"large,omitempty"`   // that was too much
 }

@@ -23,6 +23,7 @@ import (
 // host does not have are left out of the answer.
 func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error) {
 	var answer api.FilesAnswer
+	shown := 0
 	for _, want := range req.Guests {
 		if err := ctx.Err(); err != nil {
 			return answer, err
@@ -40,6 +41,12 @@ func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 		state.Guest = want.Guest
 		if err != nil {
 			state.Problem = err.Error()
+		}
+		for i := range state.Files {
+			f := &state.Files[i]
+			if shown += len(f.Content); len(f.Content) > api.MaxShown || shown > api.MaxShownAll {
+				f.Content, f.Large = nil, true
+			}
 		}
 		answer.Guests = append(answer.Guests, state)
 	}
