@@ -53,3 +53,17 @@ func TestGuests(t *testing.T) {
 		})
 	}
 }
+
+// What is counted while guests are worked on are hosts: "0/3", not "0/18".
+func TestHostsOfGuests(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2", "lab3")
+	var guests []inventory.Instance
+	for range 6 {
+		for _, h := range f.inv.Hosts {
+			guests = append(guests, inventory.Instance{Host: h, Guest: h.Guests[0]})
+		}
+	}
+	if got := Hosts(guests); !slices.Equal(got, f.inv.Hosts) {
+		t.Errorf("%d hosts of %d guests", len(got), len(guests))
+	}
+}
