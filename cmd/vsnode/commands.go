@@ -66,9 +66,11 @@ func checkHost(ctx context.Context, args []string) error {
 		return err
 	}
 	if status := check.Status(c); status != 0 {
-		if err := check.Missing(c); err != nil {
-			fmt.Fprintf(os.Stderr, "vsnode: %v\n", err)
+		err := check.Missing(c)
+		if err == nil {
+			err = errors.New("it could not be told whether this host can run guests: see the rows marked ?")
 		}
+		fmt.Fprintf(os.Stderr, "vsnode: %v\n", err)
 		return exitError(status)
 	}
 	return nil

@@ -259,6 +259,9 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	below(sys, "sys")
 	attach("mount /sys/fs/cgroup", cg, sys, "fs/cgroup")
 	below(run, "run")
+	// Programs that keep their locks there expect it of the system (FHS).
+	s.call("make /run/lock", unix.SYS_MKDIRAT, run, "lock", 0o777)
+	s.call("open /run/lock to all", unix.SYS_FCHMODAT, run, "lock", 0o1777)
 	below(dev, "dev")
 	// Below kernel 6.15 not before it has its place itself.
 	attach("mount /dev/pts", pts, dev, "pts")

@@ -192,6 +192,7 @@ func TestGuestIsAMachineOfItsOwn(t *testing.T) {
 				{"cgroups are mounted", "ls /sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/cgroup.procs"},
 				{"what it writes is its own root's", "touch /etc/x && stat -c %u /etc/x", "0"},
 				{"image files are root's", "stat -c %u /bin/busybox", "0"},
+				{"all may keep locks", "stat -c '%a %u' /run/lock", "1777 0"},
 				{"devices work", "echo x > /dev/null && cat /dev/null && echo ok", "ok"},
 				{"terminals can be made", "ls /dev/pts/ptmx", "/dev/pts/ptmx"},
 				{"it can change owners", "touch /tmp/o && chown 33:33 /tmp/o && stat -c %u:%g /tmp/o", "33:33"},
