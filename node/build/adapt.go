@@ -61,10 +61,19 @@ func fit(req Request) error {
 		req.Progress(api.Warning+"the image holds SSH host keys ("+path.Base(keys[0])+"): all its guests have the same, and each can pose as the others; leave etc/ssh/ssh_host_* out and each gets its own", 0, 0)
 	}
 	units, on := systemdUnits(root)
-	if err := forgetMachine(root, on); err != nil || !on {
+	if err := forgetMachine(root, on); err != nil {
 		return err
 	}
-	if err := dropDisks(root); err != nil {
+	if _, err := root.Lstat(inittab); err != nil && !on {
+		if missing(err) {
+			return nil // no init that would read what follows
+		}
+		return err
+	}
+	if err := commentOut(root, "etc/fstab", isDisk); err != nil {
+		return err
+	}
+	if err := commentOut(root, inittab, isGetty); err != nil || !on {
 		return err
 	}
 	return systemd(root, units)
@@ -102,10 +111,26 @@ func forgetMachine(root *os.Root, systemd bool) error {
 	return write(root, "etc/machine-id", "", 0o644)
 }
 
-// dropDisks comments out what an installation's fstab mounts of its disks:
-// systemd would wait for each until it gives up.
-func dropDisks(root *os.Root) error {
-	const name = "etc/fstab"
+// inittab is what sysvinit, OpenRC's and busybox's init start by.
+const inittab = "etc/inittab"
+
+// isDisk finds in an fstab what an installation mounts of its disks: systemd would
+// wait for each until it gives up, and sysvinit asks an administrator on the
+// console if one cannot be checked.
+func isDisk(line string) bool {
+	f := strings.Fields(line)
+	return len(f) > 2 && (strings.HasPrefix(f[0], "/dev/") || strings.Contains(f[0], "=") || f[2] == "swap")
+}
+
+// isGetty finds in an inittab what would be started again and again for terminals
+// that a guest does not have, and fill its log.
+func isGetty(line string) bool {
+	f := strings.SplitN(line, ":", 4)
+	return len(f) == 4 && strings.Contains(f[3], "getty")
+}
+
+// commentOut makes lines of a configuration file comments, if there is that file.
+func commentOut(root *os.Root, name string, match func(line string) bool) error {
 	info, err := root.Lstat(name)
 	if missing(err) || err == nil && !info.Mode().IsRegular() {
 		return nil
@@ -118,17 +143,13 @@ func dropDisks(root *os.Root) error {
 		return err
 	}
 	var out strings.Builder
-	changed := false
 	for line := range strings.Lines(string(b)) {
-		f := strings.Fields(line)
-		disk := len(f) > 2 && (strings.HasPrefix(f[0], "/dev/") || strings.Contains(f[0], "=") && !strings.HasPrefix(f[0], "#") || f[2] == "swap")
-		if disk {
-			changed = true
+		if !strings.HasPrefix(strings.TrimSpace(line), "#") && match(line) {
 			out.WriteString("# not in a guest: ")
 		}
 		out.WriteString(line)
 	}
-	if !changed {
+	if out.Len() == len(b) {
 		return nil
 	}
 	return write(root, name, out.String(), info.Mode().Perm())

@@ -367,6 +367,12 @@ func TestTemplatesAreFitForGuests(t *testing.T) {
 			"etc/machine-id": "", "etc/systemd/system/default.target": "/etc/systemd/system/mine.target", "etc/systemd/system/getty.target": "/dev/null",
 			"etc/ssh/ssh_host_rsa_key": "k",
 		}, "the image holds SSH host keys (ssh_host_rsa_key)"},
+		{"an inittab", []func(*tar.Writer){
+			reg("etc/fstab", fstab), reg("etc/inittab", "#1:23:respawn:/sbin/getty 9600 tty1\nid:2:initdefault:\n1:2345:respawn:/sbin/getty --noclear 38400 tty1\n::respawn:/sbin/syslogd -n\ntty1::respawn:/sbin/getty 38400 tty1\n"),
+		}, map[string]string{
+			"etc/fstab":   "# mine\n# not in a guest: UUID=1234 / ext4 defaults 0 1\n# not in a guest: /dev/sda2 none swap sw 0 0\ntmpfs /tmp tmpfs size=10m 0 0\n# not in a guest: /swapfile none swap sw 0 0\n",
+			"etc/inittab": "#1:23:respawn:/sbin/getty 9600 tty1\nid:2:initdefault:\n# not in a guest: 1:2345:respawn:/sbin/getty --noclear 38400 tty1\n::respawn:/sbin/syslogd -n\n# not in a guest: tty1::respawn:/sbin/getty 38400 tty1\n",
+		}, ""},
 		{"no systemd", []func(*tar.Writer){reg("sbin/init", "x"), reg("etc/machine-id", "0123"), reg("etc/fstab", fstab)}, map[string]string{
 			"etc/machine-id": "-", "etc/systemd/system/getty.target": "-", "etc/fstab": fstab,
 		}, ""},
