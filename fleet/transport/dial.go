@@ -101,15 +101,26 @@ type knownKey struct{ key ssh.PublicKey }
 
 func (e *knownKey) Error() string { return "its host key is known" }
 
+// dial connects, by another connection to the jump host if the one that was
+// there turns out to be lost.
 func (d *Dialer) dial(ctx context.Context, s Settings, probe bool) (*Conn, error) {
+	c, err := d.dialOnce(ctx, s, probe)
+	if lost := new(lostBastion); errors.As(err, &lost) {
+		return d.dialOnce(ctx, s, probe)
+	}
+	return c, err
+}
+
+func (d *Dialer) dialOnce(ctx context.Context, s Settings, probe bool) (*Conn, error) {
 	known, err := d.knownHosts(s, probe)
 	if err != nil {
 		return nil, err
 	}
 	// One dials through the controller's network or through a bastion's.
 	dial, release := (&net.Dialer{}).DialContext, func() {}
+	var b *bastion
 	if s.Via != nil {
-		b, err := d.bastions.take(ctx, d, s.Via.withDefaults())
+		b, err = d.bastions.take(ctx, d, s.Via.withDefaults())
 		if err != nil {
 			return nil, err
 		}
@@ -140,9 +151,20 @@ func (d *Dialer) dial(ctx context.Context, s Settings, probe bool) (*Conn, error
 		} else if again {
 			err = fmt.Errorf("%w, %d times within %s: its sshd is overloaded (MaxStartups), or refuses this address", err, try+1, time.Since(first).Round(time.Second/10))
 		}
+		if lost := new(lostBastion); errors.As(err, &lost) {
+			d.bastions.forget(b)
+		}
 		release()
 		return nil, err
 	}
+}
+
+// lostBastion is that the connection to a jump host ended unnoticed before it
+// was asked for one more.
+type lostBastion struct{ name string }
+
+func (e *lostBastion) Error() string {
+	return "the connection to the jump host " + e.name + " was lost"
 }
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -200,6 +222,8 @@ func dialError(ctx context.Context, s Settings, err error) error {
 			s.Via.Address, Printable(refused.Message))
 	case errors.As(err, &refused):
 		return fmt.Errorf("the jump host %s cannot reach it: %s", s.Via.Address, Printable(refused.Message))
+	case s.Via != nil && (closed(err) || errors.Is(err, net.ErrClosed)):
+		return &lostBastion{s.Via.Address}
 	case errors.Is(err, syscall.ECONNRESET): // it was faster than connect(2)
 		return &dropped{}
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -110,6 +110,35 @@ func TestJump(t *testing.T) {
 	})
 }
 
+// The end of a connection is noticed a moment after it: whoever asks for it in
+// between gets another one.
+func TestABastionThatIsLostUnnoticedIsMadeAnew(t *testing.T) {
+	through, target := sshtest.Start(t, sshtest.Options{}), sshtest.Start(t, sshtest.Options{})
+	s := way(t, through, target)
+	d := dialer(t)
+	first, err := d.Dial(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	d.bastions.mu.Lock()
+	var lost *bastion
+	for _, b := range d.bastions.open {
+		lost = b
+	}
+	d.bastions.mu.Unlock()
+	lost.client.Close()
+	<-lost.conn.done
+	d.bastions.mu.Lock()
+	d.bastions.open[lost.key] = lost
+	d.bastions.mu.Unlock()
+	c, err := d.Dial(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
 func TestParseJump(t *testing.T) {
 	for _, row := range []struct{ jump, want string }{
 		{"bastion", "[{ bastion 0}]"},
