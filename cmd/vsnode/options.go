@@ -5,8 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vsfleet/vsfleet/internal/nearest"
@@ -25,18 +25,10 @@ func parse(fs *flag.FlagSet, args []string, refused refusal) error {
 	return errors.New(explainFlag(fs, err.Error(), refused))
 }
 
-// The errors of package flag, which have no types.
-var (
-	undefinedFlag = regexp.MustCompile(`^flag provided but not defined: -(.*)$`)
-	noArgument    = regexp.MustCompile(`^flag needs an argument: -(.*)$`)
-	badValue      = regexp.MustCompile(`^invalid value "(.*)" for flag -(.*): `)
-	badBool       = regexp.MustCompile(`^invalid boolean value "(.*)" for -(.*): `)
-	badSyntax     = regexp.MustCompile(`^bad flag syntax: (.*)$`)
-)
-
+// explainFlag words an error of package flag, whose errors have no types.
 func explainFlag(fs *flag.FlagSet, text string, refused refusal) string {
-	if m := undefinedFlag.FindStringSubmatch(text); m != nil {
-		name := strings.TrimLeft(m[1], "-")
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		name = strings.TrimLeft(name, "-")
 		if why := refused[name]; why != "" {
 			return fmt.Sprintf("option %s: %s", dashed(name), why)
 		}
@@ -47,19 +39,35 @@ func explainFlag(fs *flag.FlagSet, text string, refused refusal) string {
 		}
 		return "unknown option " + dashed(name)
 	}
-	if m := noArgument.FindStringSubmatch(text); m != nil {
-		return fmt.Sprintf("option %s needs an argument", dashed(m[1]))
+	if name, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
+		return fmt.Sprintf("option %s needs an argument", dashed(name))
 	}
-	if m := badBool.FindStringSubmatch(text); m != nil {
-		return fmt.Sprintf("option %s takes no argument", dashed(m[2]))
+	if _, name, ok := badValue(text, "invalid boolean value ", " for -"); ok {
+		return fmt.Sprintf("option %s takes no argument", dashed(name))
 	}
-	if m := badValue.FindStringSubmatch(text); m != nil {
-		return fmt.Sprintf("option %s: want a number, not %q", dashed(m[2]), m[1])
+	if value, name, ok := badValue(text, "invalid value ", " for flag -"); ok {
+		return fmt.Sprintf("option %s: want a number, not %q", dashed(name), value)
 	}
-	if m := badSyntax.FindStringSubmatch(text); m != nil {
-		return fmt.Sprintf("%q is not an option", m[1])
+	if word, ok := strings.CutPrefix(text, "bad flag syntax: "); ok {
+		return fmt.Sprintf("%q is not an option", word)
 	}
 	return text
+}
+
+// badValue takes a text apart that says which value an option had.
+func badValue(text, before, between string) (value, name string, ok bool) {
+	rest, ok := strings.CutPrefix(text, before)
+	if !ok {
+		return "", "", false
+	}
+	quoted, err := strconv.QuotedPrefix(rest)
+	if err != nil {
+		return "", "", false
+	}
+	rest, ok = strings.CutPrefix(rest[len(quoted):], between)
+	name, _, _ = strings.Cut(rest, ": ")
+	value, err = strconv.Unquote(quoted)
+	return value, name, ok && err == nil
 }
 
 func dashed(name string) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -28,7 +29,14 @@ var ErrNotRunning = errors.New("not running")
 // Exec starts a program in a running guest. It does not wait for a guest that
 // keeps it from beginning longer than ctx, and 10 s.
 func (h *Host) Exec(ctx context.Context, name string, p Program) (*vctx.Running, error) {
-	c, pid, err := h.init(name)
+	st, pid, err := h.init(name)
+	if err == nil {
+		err = st.sameNet(pid)
+	}
+	var e entry
+	if err == nil {
+		e, err = h.entry(name, st)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("guest %s: %w", name, err)
 	}
@@ -36,19 +44,9 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*vctx.Running,
 	if err != nil {
 		return nil, err
 	}
-	st, err := h.readState(name)
-	if err == nil {
-		err = st.sameNet(pid)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("guest %s: %w", name, err)
-	}
-	if st.Runs != nil {
-		c.NoNesting = st.Runs.NoNesting
-	}
 	cmd := vctx.Command{
-		InitPID: pid, Cgroup: cg, PrivateNet: st.NAT, Caps: c.Caps, Nesting: !c.NoNesting,
-		Attributes: c.Attributes, User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
+		InitPID: pid, Cgroup: cg, PrivateNet: st.NAT, Caps: e.Caps, Nesting: !e.NoNesting,
+		Attributes: e.Attributes, User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"HOME=/root", "TERM=" + p.Term, "container=vserver",
@@ -70,8 +68,8 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*vctx.Running,
 	}
 	// Linux-VServer's order of shells.
 	shells := [][]string{{"/bin/bash", "-login"}, {"/bin/sh", "-l"}, {"/bin/csh"}}
-	if c.Shell != "" {
-		shells = [][]string{{c.Shell}}
+	if e.Shell != "" {
+		shells = [][]string{{e.Shell}}
 	}
 	for _, argv := range shells {
 		cmd.Argv = argv
@@ -123,27 +121,27 @@ func netID(path string) (string, error) {
 	return fmt.Sprintf("%d:%d", st.Dev, st.Ino), nil
 }
 
-// init finds the process 1 of a running guest.
-func (h *Host) init(name string) (Config, int, error) {
+// init finds the process 1 of a running guest, and what is noted of its start.
+func (h *Host) init(name string) (state, int, error) {
 	if err := h.exists(name); err != nil {
-		return Config{}, 0, err
-	}
-	c, err := h.Read(name)
-	if err != nil {
-		return c, 0, err
+		return state{}, 0, err
 	}
 	_, cg, err := h.cgroup(name)
 	if err != nil {
-		return c, 0, err
+		return state{}, 0, err
 	}
 	pid, err := cg.Init()
 	if err != nil {
-		return c, 0, err
+		return state{}, 0, err
 	}
 	if pid == 0 {
-		return c, 0, ErrNotRunning
+		return state{}, 0, ErrNotRunning
 	}
-	return c, pid, nil
+	st, err := h.readState(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = ErrNotRunning // it has just been stopped
+	}
+	return st, pid, err
 }
 
 // Terminal makes a terminal in a running guest: its own end, and the end that
@@ -151,13 +149,13 @@ func (h *Host) init(name string) (Config, int, error) {
 // name for it; the way there is by descriptors, and what is found is looked at
 // before it is used, as the guest could have put anything in its place.
 func (h *Host) Terminal(ctx context.Context, name string) (ours, theirs *os.File, err error) {
-	c, pid, err := h.init(name)
+	st, pid, err := h.init(name)
 	if err != nil {
 		return nil, nil, fmt.Errorf("guest %s: %w", name, err)
 	}
 	type ends struct{ ours, theirs *os.File }
 	t, err := promptly(ctx, func() (ends, error) {
-		ours, theirs, err := terminal(pid, vctx.BaseID(c.Context))
+		ours, theirs, err := terminal(pid, vctx.BaseID(st.Context))
 		return ends{ours, theirs}, err
 	})
 	if err != nil {

@@ -267,14 +267,11 @@ func inRoot[T any](ctx context.Context, h *Host, name string, f func(guestRoot) 
 		defer dir.Close()
 		return f(guestRoot{Dir: rootfs.Dir{Root: dir}})
 	}
-	_, pid, err := h.init(name)
+	st, pid, err := h.init(name)
 	if err != nil {
 		return result, err
 	}
-	xid := c.Context
-	if st, err := h.readState(name); err == nil && st.Context != 0 {
-		xid = st.Context // somebody may have edited the configuration since
-	}
+	xid := st.Context // somebody may have edited the configuration since
 	type answer struct {
 		result T
 		err    error

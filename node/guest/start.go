@@ -95,10 +95,11 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	if err != nil {
 		return err
 	}
+	enter := c.entry()
 	st := state{
 		Started: time.Now().Truncate(time.Millisecond), Boot: vctx.SinceBoot(),
 		Context: c.Context, NAT: c.Network.Mode == api.ModeNAT, Pings: c.Network.Mode != api.ModeNAT,
-		Root: resolved(c.Root), Runs: &c.Guest,
+		Root: resolved(c.Root), Runs: &c.Guest, Enter: &enter,
 	}
 	// Written before anything is done that has to be taken back.
 	if err := h.claim(ctx, c, st); err != nil {

@@ -37,9 +37,35 @@ type state struct {
 	Root string `json:"root,omitempty"`
 	// Runs is what the guest was started with, and has been given since.
 	Runs *api.Guest `json:"runs,omitempty"`
+	// Enter is what else programs get that enter; an older vsnode did not note it.
+	Enter *entry `json:"enter,omitempty"`
 
 	recovered bool // not from the file
 }
+
+// entry is what the configuration that a guest was started with says of programs
+// that enter it. It is noted to spare them the reading of all that, and to give
+// them what those have that run: not what somebody edited since.
+type entry struct {
+	vctx.Attributes
+	Caps      vctx.CapSet `json:"caps"`
+	NoNesting bool        `json:"nonesting,omitempty"`
+	Shell     string      `json:"shell,omitempty"`
+}
+
+// entry is what programs get that enter the guest of this state.
+func (h *Host) entry(name string, st state) (entry, error) {
+	if st.Enter != nil {
+		return *st.Enter, nil
+	}
+	c, err := h.Read(name)
+	if st.Runs != nil {
+		c.NoNesting = st.Runs.NoNesting
+	}
+	return c.entry(), err
+}
+
+func (c Config) entry() entry { return entry{c.Attributes, c.Caps, c.NoNesting, c.Shell} }
 
 // stateAttr needs CAP_SYS_ADMIN of the initial user namespace to be read or
 // written (xattr(7), "Trusted extended attributes"): no guest can.
