@@ -66,15 +66,21 @@ func PingFrom(ctx context.Context, s Spec) error {
 	return nil
 }
 
-// mayBeMistaken says whether the host has a source that is none of the guest's, of
-// a family that the guest has.
+// behindHost are the networks behind the host (is_private of bpf/settings.h). The
+// host's end of them is a source for their guests alone.
+var behindHost = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16"), netip.MustParsePrefix("fd76:7365:7276:1cad::/64")}
+
+// mayBeMistaken reports whether the host has a source that is none of the guest's,
+// of a family that the guest has. What guests brought there does not count: it is
+// chosen after the host's own, and comes and goes while others run.
 func (s Spec) mayBeMistaken(on map[netip.Addr]Place) bool {
 	owns := func(a netip.Addr) bool {
 		return slices.ContainsFunc(s.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
 	}
 	localhosts := netip.PrefixFrom(Loopback6(0), 64)
-	for a := range on {
-		if a.IsGlobalUnicast() && !localhosts.Contains(a) && !owns(a) &&
+	for a, place := range on {
+		behind := slices.ContainsFunc(behindHost, func(p netip.Prefix) bool { return p.Contains(a) })
+		if a.IsGlobalUnicast() && !localhosts.Contains(a) && !behind && !place.Ours && !owns(a) &&
 			slices.ContainsFunc(s.Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() == a.Is4() }) {
 			return true
 		}

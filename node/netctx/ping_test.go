@@ -1,6 +1,7 @@
 package netctx
 
 import (
+	"maps"
 	"net/netip"
 	"testing"
 
@@ -148,5 +149,29 @@ func TestPingTableIsForWhoNeedsIt(t *testing.T) {
 	}
 	if err := DropPing(ctx, 666); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Whether a guest's pings need help goes by what the host has of its own. What
+// other guests bring comes and goes, and is no drift of this one.
+func TestPingsGoByTheHostsOwnAddresses(t *testing.T) {
+	shared := Spec{Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.11/24")}}
+	on := map[netip.Addr]Place{netip.MustParseAddr("203.0.113.11"): {}, netip.MustParseAddr("127.0.0.1"): {}}
+	for _, row := range []struct {
+		name, address string
+		place         Place
+		want          bool
+	}{
+		{"its own alone", "203.0.113.11", Place{}, false},
+		{"the host's end of a private network", "100.64.0.1", Place{}, false},
+		{"an own address of another guest", "203.0.113.77", Place{Ours: true}, false},
+		{"one of the other family", "2001:db8::1", Place{}, false},
+		{"another of the host", "198.51.100.1", Place{}, true},
+	} {
+		have := maps.Clone(on)
+		have[netip.MustParseAddr(row.address)] = row.place
+		if got := shared.mayBeMistaken(have); got != row.want {
+			t.Errorf("%s: %v, want %v", row.name, got, row.want)
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -183,6 +184,18 @@ func buildAttack(t *testing.T) []byte {
 	return b
 }
 
+// listenSoon listens on an address that was just added: the kernel makes the
+// local route of an IPv6 address a moment later.
+func listenSoon(address string) (net.Listener, error) {
+	for until := time.Now().Add(5 * time.Second); ; {
+		l, err := net.Listen("tcp", address)
+		if !errors.Is(err, unix.EADDRNOTAVAIL) || time.Now().After(until) {
+			return l, err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // listenOnHost opens the services of a host that guests must not reach. A
 // socket belongs to the network in which it was made.
 func listenOnHost(t *testing.T, pid int) {
@@ -195,7 +208,7 @@ func listenOnHost(t *testing.T, pid int) {
 	})
 	if err := inNetworkOf(pid, func() error {
 		for _, address := range metadata {
-			l, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(hostMetadata)))
+			l, err := listenSoon(net.JoinHostPort(address, strconv.Itoa(hostMetadata)))
 			if err != nil {
 				return err
 			}
