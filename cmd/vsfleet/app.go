@@ -43,20 +43,20 @@ type app struct {
 func (a *app) register(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringArrayVarP(&a.inventories, "inventory", "i", nil, "inventory `file`; may be given several times (default fleet.yml, else the lab's)")
-	f.StringVarP(&a.limit, "limit", "l", "", "only the hosts of this `pattern`: web*, web:!web02, site=fra, ~regex, @file")
-	f.IntVarP(&a.forks, "forks", "f", 32, "hosts to work on at once")
+	f.StringVarP(&a.limit, "limit", "l", "", "limit to hosts matching this `pattern`: web*, web:!web02, site=fra, ~regex, @file")
+	f.IntVarP(&a.forks, "forks", "f", 32, "number of hosts to work on at a time")
 	f.StringVarP(&a.format, "output", "o", string(view.AsTable), "`format` of standard output: "+strings.Join(view.Formats(), ", "))
-	f.StringVarP(&a.access.User, "user", "u", "", "log in as this user, whatever the inventory says")
-	f.StringVar(&a.access.Identity, "identity", "", "private key `file`, whatever the inventory says")
-	f.StringVar(&a.access.Identity, "private-key", "", "the same, as Ansible calls it")
-	f.StringVar(&a.access.KnownHosts, "known-hosts", "", "known_hosts `file`, whatever the inventory says")
-	f.StringVarP(&a.access.Jump, "jump", "J", "", "go through this host, `[user@]host[:port]` or one of the inventory or none, whatever the inventory says")
-	f.BoolVarP(&a.access.Become, "become", "b", false, "become root by sudo or doas, whatever the inventory says")
-	durationVar(f, &a.access.ConnectTimeout, "connect-timeout", 10*time.Second, "how long to wait for a host's SSH server")
-	durationVar(f, &a.access.Timeout, "timeout", 0, "give up on a host after this long (default 5m for an answer, none for a command)")
-	f.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing but data and errors")
-	f.BoolVarP(&a.verbose, "verbose", "v", false, "say all that hosts tell while they work")
-	f.BoolVar(&a.noColor, "no-color", false, "no colours (also: NO_COLOR=1)")
+	f.StringVarP(&a.access.User, "user", "u", "", "log in as this user (overrides the inventory)")
+	f.StringVar(&a.access.Identity, "identity", "", "private key `file` (overrides the inventory)")
+	f.StringVar(&a.access.Identity, "private-key", "", "alias of --identity, as in Ansible")
+	f.StringVar(&a.access.KnownHosts, "known-hosts", "", "known_hosts `file` (overrides the inventory)")
+	f.StringVarP(&a.access.Jump, "jump", "J", "", "connect through this jump host: `[user@]host[:port]`, a host of the inventory, or none (overrides the inventory)")
+	f.BoolVarP(&a.access.Become, "become", "b", false, "become root with sudo or doas (overrides the inventory)")
+	durationVar(f, &a.access.ConnectTimeout, "connect-timeout", 10*time.Second, "time to wait for a host's SSH server")
+	durationVar(f, &a.access.Timeout, "timeout", 0, "give up on a host after this time (default 5m for an answer, none for a command)")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print only data and errors")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "show the progress messages of hosts")
+	f.BoolVar(&a.noColor, "no-color", false, "disable colours (also: NO_COLOR=1)")
 	f.Lookup("private-key").Hidden = true
 	must(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(view.Formats(), cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("limit", a.completeHosts))
@@ -66,7 +66,7 @@ func (a *app) register(cmd *cobra.Command) {
 
 // lockWait adds the flag of commands that change hosts.
 func (a *app) lockWait(cmd *cobra.Command) {
-	durationVar(cmd.Flags(), &a.access.LockWait, "lock-wait", time.Minute, "how long to wait for whoever else is changing a host; 0: do not")
+	durationVar(cmd.Flags(), &a.access.LockWait, "lock-wait", time.Minute, "time to wait for another run that is changing a host (0: do not wait)")
 }
 
 // must is for what only a mistake in this program can make fail.

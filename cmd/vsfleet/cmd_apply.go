@@ -33,15 +33,14 @@ func (a *app) applyCommand() *cobra.Command {
 	var check, diff, yes bool
 	cmd := &cobra.Command{
 		Use:   "apply",
-		Short: "Make the hosts as the inventory says",
-		Long: `Apply makes a plan, as vsfleet plan prints it, and carries it out: it builds
-images, creates, configures, starts, stops and deletes guests. An image is built
-on one host and copied to the others. What fails on one host, or for one guest,
-stops nothing else. When there is nothing to change it changes nothing. It asks
-before it deletes many guests.
+		Short: "Create, change, start and stop guests to match the inventory",
+		Long: `Apply carries out the plan that vsfleet plan shows: it builds images and creates,
+configures, starts, stops and deletes guests. Each image is built on one host and
+copied to the others. A failure on one host, or for one guest, does not stop the
+rest. Apply asks for confirmation before it deletes many guests.
 
-Ctrl-C once: no more hosts are begun, and what runs is finished or undone. The
-same command again does what is left.`,
+After the first Ctrl-C no further hosts are started, and steps under way finish or
+are undone. Run the same command again to complete the rest.`,
 		Example: `  vsfleet apply
   vsfleet apply -l web01              one host first
   vsfleet apply -C                    only say what would change, as vsfleet plan
@@ -70,10 +69,10 @@ same command again does what is left.`,
 			return a.report(ctx, report, diff)
 		},
 	}
-	cmd.Flags().BoolVarP(&check, "check", "C", false, "change nothing, only say what would be changed")
-	cmd.Flags().BoolVar(&check, "dry-run", false, "the same as --check")
-	cmd.Flags().BoolVarP(&diff, "diff", "D", false, "print what was changed and why, and how files of guests differed")
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, fmt.Sprintf("do not ask before more than %d guests are deleted", fewDeletes))
+	cmd.Flags().BoolVarP(&check, "check", "C", false, "show what would change, and change nothing")
+	cmd.Flags().BoolVar(&check, "dry-run", false, "alias of --check")
+	cmd.Flags().BoolVarP(&diff, "diff", "D", false, "show what was changed and why, with the lines of files")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, fmt.Sprintf("do not ask before deleting more than %d guests", fewDeletes))
 	must(cmd.Flags().MarkHidden("dry-run"))
 	a.lockWait(cmd)
 	return cmd

@@ -15,12 +15,12 @@ import (
 func (a *app) checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
-		Short: "Say whether each host is able, and what is in the way",
-		Long: `Check asks every host's kernel for what guests need, and the host for what gets
-into their way (an sshd that listens on all addresses is the usual one). Hosts
-that lack the same are named together, with what is lost and what to do.
+		Short: "Check whether hosts can run guests, and show what is missing",
+		Long: `Check tests each host's kernel for the features that guests need, and looks for
+obstacles on the host, such as an sshd that listens on all addresses. Hosts with
+the same problem are listed together, with its consequence and the cure.
 
-A host that lacks what every guest needs counts as failed.`,
+A host counts as failed if it lacks a feature that every guest needs.`,
 		Example: `  vsfleet check
   vsfleet check -l db1 -o yaml`,
 		Args: cobra.NoArgs,

@@ -9,7 +9,7 @@ import (
 
 // docsCommand is for packagers: it makes the man pages from the commands.
 func (a *app) docsCommand() *cobra.Command {
-	cmd := group(&cobra.Command{Use: "docs", Short: "Make documentation from the commands", Hidden: true})
+	cmd := group(&cobra.Command{Use: "docs", Short: "Generate documentation from the commands", Hidden: true})
 	cmd.AddCommand(noData(&cobra.Command{
 		Use:   "man DIR",
 		Short: "Write a man page for each command",

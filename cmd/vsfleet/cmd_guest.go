@@ -23,14 +23,14 @@ import (
 func (a *app) guestCommand() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "guest",
-		Short: "Do something with guests",
-		Long: `These commands do one thing to the guests that a pattern names, on all their hosts
-at once. A pattern is HOSTS/GUESTS, where HOSTS is as for --limit and GUESTS a
-name or a glob: lab1/www, web*/*, site=fra/mail. GUESTS alone is on all hosts. A
-guest that the inventory does not know is named with its host: lab1/old.
+		Short: "Manage guests",
+		Long: `Guest commands act on the guests that match a pattern, on all their hosts at the
+same time. A pattern is HOSTS/GUESTS, where HOSTS is a pattern as for --limit and
+GUESTS a name, a set or a glob: lab1/www, web[8-11]/*, site=fra/mail. GUESTS alone
+matches on all hosts. Name a guest that is not in the inventory with its host:
+lab1/old.
 
-What a guest should be is said by the inventory: the next apply makes it so
-again.`,
+The next apply restores what the inventory says.`,
 		Example: `  vsfleet guest status
   vsfleet guest restart 'web*/www'
   vsfleet guest enter lab1/www
@@ -78,7 +78,7 @@ func (a *app) actionCommand(action rollout.Action, short string) *cobra.Command 
 	}
 	a.lockWait(cmd)
 	if action == rollout.Delete {
-		cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+		cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	}
 	return cmd
 }
@@ -111,9 +111,9 @@ type guestRecord struct {
 func (a *app) guestStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status [PATTERN]",
-		Short: "Say how guests are, as their hosts tell it",
-		Long: `Status asks the hosts for their guests. Without a pattern these are all guests on
-the hosts, also those that the inventory does not know.`,
+		Short: "Show the state of guests",
+		Long: `Status shows the guests that match a pattern. Without a pattern it shows all guests
+on the hosts, including those that are not in the inventory.`,
 		Example: `  vsfleet guest status
   vsfleet guest status 'web*/www' -o json`,
 		Args:              cobra.MaximumNArgs(1),
@@ -235,9 +235,9 @@ func networkText(n api.Network) string {
 func (a *app) enterCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "enter GUEST",
-		Short: "Get a shell in a guest",
-		Long: `Enter gives this terminal to a shell in a guest, as root of the guest. The exit
-status is that of the shell.`,
+		Short: "Open a shell in a guest",
+		Long: `Enter runs a login shell as the guest's root on this terminal. The exit status is
+that of the shell.`,
 		Example:           `  vsfleet guest enter lab1/www`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeGuests,
@@ -264,9 +264,9 @@ func (a *app) execCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec [flags] PATTERN [--] COMMAND…",
 		Short: "Run a command in guests",
-		Long: `Exec runs a command as root inside each guest that the pattern names, and prints
-what it said: of one guest as it comes, of several with those that said the same
-together. There is no shell in between: sh -c '…' is one.`,
+		Long: `Exec runs a command as root inside each guest that matches the pattern. Output of a
+single guest is shown as it arrives; equal output of several guests is shown once.
+The command is not passed through a shell; use sh -c '…' for one.`,
 		Example: `  vsfleet guest exec lab1/www -- cat /etc/hostname
   vsfleet guest exec 'web*/www' -- nginx -t`,
 		Args:              cobra.MinimumNArgs(2),
@@ -296,7 +296,7 @@ func (a *app) logCommand() *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
 		Use:   "log GUEST",
-		Short: "Show what a guest said on its console",
+		Short: "Show the console output of a guest",
 		Example: `  vsfleet guest log lab1/www
   vsfleet guest log -n 100 -F lab1/www`,
 		Args:              cobra.ExactArgs(1),
@@ -312,7 +312,7 @@ func (a *app) logCommand() *cobra.Command {
 				})
 		},
 	}
-	cmd.Flags().IntVarP(&lines, "lines", "n", 20, "so many of the last lines")
-	cmd.Flags().BoolVarP(&follow, "follow", "F", false, "go on with what it says from now on")
+	cmd.Flags().IntVarP(&lines, "lines", "n", 20, "number of lines to show")
+	cmd.Flags().BoolVarP(&follow, "follow", "F", false, "keep showing new output")
 	return cmd
 }

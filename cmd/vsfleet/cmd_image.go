@@ -28,15 +28,14 @@ type imageRecord struct {
 func (a *app) imageCommand() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "image",
-		Short: "Look at reference installations",
-		Long: `An image is a reference installation that guests are made of: built once, read
-only, shared by all guests on a host. vsfleet apply builds those that the
-inventory asks for.`,
+		Short: "Manage images",
+		Long: `An image is a read-only reference installation that all guests built from it share
+on a host. vsfleet apply builds the images that the inventory names.`,
 	})
 
 	cmd.AddCommand(&cobra.Command{
 		Use:   "list",
-		Short: "List the images that hosts have",
+		Short: "List the images on hosts",
 		Example: `  vsfleet image list
   vsfleet image list -o json`,
 		Args: cobra.NoArgs,
@@ -71,8 +70,8 @@ func (a *app) imageRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove ID",
 		Short: "Remove an image from hosts",
-		Long: `Remove removes an image, by its ID or the beginning of it, from every host that
-has it. A host where a guest is made of it keeps it and says so.`,
+		Long: `Remove deletes the image with this ID, or ID prefix, from every host that has it.
+Hosts with a guest that uses the image keep it and report an error.`,
 		Example: `  vsfleet image remove 3f0c2a91d7be
   vsfleet image remove -l db1 3f0c2a91d7be`,
 		Args: cobra.ExactArgs(1),

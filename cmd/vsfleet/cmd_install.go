@@ -14,10 +14,10 @@ import (
 func (a *app) installCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "install",
-		Short: "Put vserver and vserver-stat onto the hosts' PATH",
-		Long: `Install copies vsnode to /usr/local/sbin of every host, with the names of
-Linux-VServer's commands beside it, for whoever works on a host itself. vsfleet
-does not need it: it keeps its own vsnode in /var/lib/vsnode.`,
+		Short: "Install vserver and vserver-stat on hosts",
+		Long: `Install copies vsnode to /usr/local/sbin on every host, with links named like
+Linux-VServer's commands, for administrators who log in to a host. vsfleet itself
+does not need this; it keeps its own copy in /var/lib/vsnode.`,
 		Example: `  vsfleet install
   ssh web01 vserver www status`,
 		Args: cobra.NoArgs,

@@ -17,10 +17,10 @@ import (
 func (a *app) inventoryCommand() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "inventory",
-		Short: "Look at what should exist",
-		Long: `These commands read the inventory and ask no host. An inventory is a YAML file
-with hosts, groups, images and guests; several are merged. Mistakes are told with
-file, line and column, all of them at once.`,
+		Short: "Inspect the inventory",
+		Long: `Inventory commands read inventory files and contact no host. An inventory is a YAML
+file with hosts, groups, images and guests; several files are merged. All mistakes
+are reported together, each with file, line and column.`,
 	})
 
 	cmd.AddCommand(a.inventoryCheck(), a.inventoryList(), a.inventoryShow(), a.inventorySchema())
@@ -30,7 +30,7 @@ file, line and column, all of them at once.`,
 func (a *app) inventoryCheck() *cobra.Command {
 	return noData(&cobra.Command{
 		Use:     "check",
-		Short:   "Say whether the inventory is sound",
+		Short:   "Validate the inventory",
 		Example: `  vsfleet inventory check -i fleet.yml`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -91,7 +91,7 @@ func (a *app) inventoryList() *cobra.Command {
 	var guests bool
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List hosts, or guests",
+		Short: "List hosts or guests",
 		Example: `  vsfleet inventory list
   vsfleet inventory list -l 'site=fra' --guests`,
 		Args: cobra.NoArgs,
@@ -206,10 +206,10 @@ type shownSSH struct {
 func (a *app) inventoryShow() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show HOST",
-		Short: "Show all that the inventory says of a host, resolved",
-		Long: `Show prints a host as the inventory means it: groups and labels, how it is reached,
-its variables, and its guests with all ${…} replaced. Any format but a table; YAML
-if none is named.`,
+		Short: "Show the resolved settings of a host and its guests",
+		Long: `Show prints a host with its groups, labels, SSH settings and variables, and its
+guests with all ${…} replaced. The default output format is YAML; table is not
+available.`,
 		Example: `  vsfleet inventory show web01
   vsfleet inventory show 'web*' -o json`,
 		Args:              cobra.ExactArgs(1),
@@ -249,7 +249,7 @@ if none is named.`,
 func (a *app) inventorySchema() *cobra.Command {
 	return noData(&cobra.Command{
 		Use:   "schema",
-		Short: "Print the JSON Schema of inventory files, for editors",
+		Short: "Print the JSON Schema of inventory files",
 		Example: `  vsfleet inventory schema > fleet.schema.json
   # and at the top of fleet.yml:
   # yaml-language-server: $schema=fleet.schema.json`,

@@ -22,26 +22,27 @@ func (a *app) labCommand() *cobra.Command {
 	}}
 	cmd := group(&cobra.Command{
 		Use:   "lab",
-		Short: "Make practice hosts on this machine",
-		Long: `A lab is a few practice hosts on this machine, each with its own network, processes
-and SSH server, on a copy-on-write view of this machine's files. vsfleet
-connects to them exactly as to any other hosts. It needs root.
+		Short: "Manage practice hosts on this machine",
+		Long: `A lab consists of practice hosts on this machine, each with its own network,
+processes and SSH server, and a copy-on-write view of this machine's files. vsfleet
+connects to them as to any other host. It needs root.
 
-A lab host's root is as mighty as this machine's: give it to nobody else.`,
+Root on a lab host can do anything that root on this machine can: do not give it to
+others.`,
 		Example: `  vsfleet lab up --hosts 3
   vsfleet ping
   vsfleet lab down`,
 	})
 
-	cmd.PersistentFlags().StringVar(&o.Dir, "dir", labDir(), "`directory` of the lab's files (also: VSFLEET_LAB)")
+	cmd.PersistentFlags().StringVar(&o.Dir, "dir", labDir(), "`directory` for the lab's files (also: VSFLEET_LAB)")
 	must(cmd.MarkPersistentFlagDirname("dir"))
 
 	up := &cobra.Command{
 		Use:   "up",
-		Short: "Make the lab, or make it whole again",
-		Long: `Up makes the hosts, an inventory and a key for them, and says how to use these.
-Hosts that are there and run are left alone. Killed in the middle, it finishes
-when it is called again.`,
+		Short: "Create, repair or enlarge the lab",
+		Long: `Up creates the hosts, an inventory and an SSH key for them, and shows how to use
+them. Hosts that already run are left alone. If up is interrupted, run it again to
+complete the lab.`,
 		Example: `  vsfleet lab up
   vsfleet lab up --hosts 5 --subnet 10.99.0.0/24`,
 		Args: cobra.NoArgs,
@@ -57,13 +58,13 @@ when it is called again.`,
 			return err
 		},
 	}
-	up.Flags().IntVar(&o.Hosts, "hosts", 0, "so many hosts at least (default as many as there are, or 3)")
-	up.Flags().StringVar(&o.Name, "name", "", "`name` that tells several labs apart (default lab)")
+	up.Flags().IntVar(&o.Hosts, "hosts", 0, "minimum number of hosts (default: those there are, or 3)")
+	up.Flags().StringVar(&o.Name, "name", "", "`name` of the lab, if there are several (default lab)")
 	up.Flags().TextVar(&o.Subnet, "subnet", netip.Prefix{}, "IPv4 `network` of the hosts (default the first free 10.253.N.0/24)")
 
 	down := &cobra.Command{
 		Use:   "down",
-		Short: "End the lab and remove all of it",
+		Short: "Remove the lab",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := lab.Status(cmd.Context(), o)
@@ -81,7 +82,7 @@ when it is called again.`,
 	}
 	status := &cobra.Command{
 		Use:   "status",
-		Short: "Say how the lab is",
+		Short: "Show the state of the lab",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := lab.Status(cmd.Context(), o)

@@ -28,11 +28,10 @@ type pingRecord struct {
 func (a *app) pingCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ping",
-		Short: "Reach every host and say how long it takes",
-		Long: `Ping connects to every host, puts vsnode there where it is missing, and says
-which versions answer and how long each part takes: CONNECT to the end of
-authentication, START of vsnode (with the copy, the first time), RTT of one
-question to sshd.`,
+		Short: "Connect to hosts and show how long it takes",
+		Long: `Ping connects to every host, copies vsnode there if it is missing, and shows the
+versions and the time of each part: CONNECT up to the end of authentication, START
+of vsnode (including the copy the first time), and RTT of one request to sshd.`,
 		Example: `  vsfleet ping
   vsfleet ping -l 'web*' -o json`,
 		Args: cobra.NoArgs,

@@ -15,12 +15,12 @@ func (a *app) planCommand() *cobra.Command {
 	var detailed, diff bool
 	cmd := &cobra.Command{
 		Use:   "plan",
-		Short: "Say what apply would change, and why",
-		Long: `Plan compares the inventory with what the hosts have and prints the steps that
-would make them equal, each with its reason. It changes nothing.
+		Short: "Show what apply would change, and why",
+		Long: `Plan compares the inventory with the state of the hosts and shows the steps that
+would make them match, each with its reason. It changes nothing.
 
-Guests on a host that the inventory does not know are named and left alone. To
-delete one, give it state: absent in the inventory.`,
+Guests that are on a host but not in the inventory are listed and left alone. To
+delete one, set state: absent in the inventory.`,
 		Example: `  vsfleet plan
   vsfleet plan -l web01 -o json
   vsfleet plan --diff                  with what files of guests hold, line by line
@@ -28,8 +28,8 @@ delete one, give it state: absent in the inventory.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.plan(cmd.Context(), detailed, diff) },
 	}
-	cmd.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 3 if there is something to change")
-	cmd.Flags().BoolVarP(&diff, "diff", "D", false, "show how files of guests differ; secret ones are left out")
+	cmd.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with status 3 if there is something to change")
+	cmd.Flags().BoolVarP(&diff, "diff", "D", false, "show how files of guests differ, except secret ones")
 	return cmd
 }
 

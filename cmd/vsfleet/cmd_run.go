@@ -29,12 +29,12 @@ func (a *app) runCommand() *cobra.Command {
 	var guests string
 	cmd := &cobra.Command{
 		Use:   "run [flags] [--] COMMAND…",
-		Short: "Run a command on all hosts, or in guests",
-		Long: `Run runs a command on every host, or with --guests inside guests, and prints what
-it said: of one as it comes, of several with those that said the same together.
+		Short: "Run a command on hosts or in guests",
+		Long: `Run runs a command on every host, or with --guests inside guests. Output of a single
+host is shown as it arrives; equal output of several hosts is shown once.
 
-One word is a line for the host's shell, as with ssh: pipes and variables work.
-Several words are one program with its arguments, just as given.`,
+A single argument is passed to the host's shell, as with ssh, so pipes and variables
+work. Several arguments are a program and its arguments, passed unchanged.`,
 		Example: `  vsfleet run -- uptime
   vsfleet run -l 'site=fra' -- 'df -h / | tail -1'
   vsfleet run --guests 'web*/www' -- nginx -t`,
@@ -55,7 +55,7 @@ Several words are one program with its arguments, just as given.`,
 			return a.run(cmd, commandsOn(hosts, args), a.access.Run)
 		},
 	}
-	cmd.Flags().StringVar(&guests, "guests", "", "inside the guests of this `pattern`: www, lab1/*, web*/www")
+	cmd.Flags().StringVar(&guests, "guests", "", "run inside guests matching this `pattern`: www, lab1/*, web*/www")
 	must(cmd.RegisterFlagCompletionFunc("guests", a.completeGuests))
 	addStdinFlag(cmd)
 	ownFlags(cmd)

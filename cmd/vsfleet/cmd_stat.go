@@ -18,9 +18,9 @@ func (a *app) statCommand() *cobra.Command {
 	var by, sort string
 	cmd := &cobra.Command{
 		Use:   "stat",
-		Short: "Say what all hosts and guests use",
-		Long: `Stat prints vserver-stat's table for the whole fleet, the host of each guest in
-front and the totals below. Context 0 is a host itself.`,
+		Short: "Show resource usage of hosts and guests",
+		Long: `Stat shows the table of vserver-stat for the whole fleet, with the host of each guest
+and totals. Context 0 is the host itself.`,
 		Example: `  vsfleet stat
   vsfleet stat --sort rss
   vsfleet stat --by guest              one row for the guests of a name
@@ -53,7 +53,7 @@ front and the totals below. Context 0 is a host itself.`,
 		},
 	}
 	cmd.Flags().StringVar(&by, "by", "", "one row for each `host|guest|LABEL`")
-	cmd.Flags().StringVar(&sort, "sort", "", "sort by this `column`: proc, vsz, rss, usertime, systime, uptime, …")
+	cmd.Flags().StringVar(&sort, "sort", "", "sort by `column`: proc, vsz, rss, usertime, systime, uptime, …")
 	must(cmd.RegisterFlagCompletionFunc("by", func(cmd *cobra.Command, _ []string, text string) ([]string, cobra.ShellCompDirective) {
 		names := []string{"host", "guest"}
 		if inv, err := a.completing(cmd); err == nil {

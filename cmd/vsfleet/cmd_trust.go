@@ -28,26 +28,26 @@ func (a *app) trustCommand() *cobra.Command {
 	var t trust
 	cmd := &cobra.Command{
 		Use:   "trust",
-		Short: "Add the host keys of new hosts to known_hosts",
-		Long: `Trust asks all hosts, and the bastions on the way to them, for their host keys,
-shows those that are not known in one table and asks once whether to add them to
-known_hosts. Compare the fingerprints with the hosts' own, in the provider's console
-or there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
+		Short: "Add host keys of new hosts to known_hosts",
+		Long: `Trust reads the host keys of all hosts and of the jump hosts on the way, shows the
+unknown ones in one table, and asks once whether to add them to known_hosts. Compare
+the fingerprints with those on the hosts, for example in the provider's console:
+ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
 
-What is behind a bastion is seen when the bastion is trusted, and asked for then. A
-key that has changed is never replaced: it is named, with the command that removes
-the old one.
+Hosts behind a jump host are read once the jump host is trusted, in a second round. A
+changed key is never replaced: it is reported with the command that removes the old
+one.
 
-Without a terminal nothing is added, unless --accept names fingerprints or --yes
-takes whatever is shown: that is for a network in which nobody can be in between.`,
+Without a terminal, keys are added only if --accept lists their fingerprints, or with
+--yes, which is safe only on a network without attackers.`,
 		Example: `  vsfleet trust
   vsfleet trust -l 'web*' --accept SHA256:rDbwg6W/aSdZhKmTfYNcrosGCu3l3wKTXaqMTWEXhGc
   vsfleet trust -o csv                 which keys do the hosts show`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.trust(cmd, t) },
 	}
-	cmd.Flags().BoolVarP(&t.yes, "yes", "y", false, "add all new keys without a question, unseen")
-	cmd.Flags().StringSliceVar(&t.accept, "accept", nil, "add the keys with this `fingerprint` (SHA256:…) and no others; may be given several times")
+	cmd.Flags().BoolVarP(&t.yes, "yes", "y", false, "add all new keys without asking")
+	cmd.Flags().StringSliceVar(&t.accept, "accept", nil, "add only keys with this `fingerprint` (SHA256:…); may be given several times")
 	return cmd
 }
 

@@ -87,11 +87,11 @@ func (a *app) interruptible() (context.Context, func()) {
 	}
 }
 
-const rootLong = `vsfleet runs many small Linux systems (guests) on many hosts. A file, the
-inventory, says what should exist; vsfleet connects to the hosts over SSH and
-makes it so. The hosts need nothing but an SSH server.
+const rootLong = `vsfleet runs many small Linux systems (guests) on many hosts. The inventory file
+describes what should exist; vsfleet connects to the hosts over SSH and makes
+them match. Hosts need nothing but an SSH server.
 
-Whoever has no hosts yet makes some on this machine: vsfleet lab up`
+To try it without hosts, create practice hosts on this machine: vsfleet lab up`
 
 const rootExample = `  vsfleet lab up                          three practice hosts on this machine
   vsfleet plan                            what would change, and why
@@ -147,7 +147,7 @@ func group(cmd *cobra.Command) *cobra.Command {
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Say which version this is",
+		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintf(a.stdout, "vsfleet %s %s/%s %s\n", buildVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())

@@ -22,7 +22,7 @@ import (
 // standard input. --stdin decides it either way.
 
 func addStdinFlag(cmd *cobra.Command) {
-	cmd.Flags().Bool("stdin", false, "pass standard input on to the command, though the shell around may want it (--stdin=false: never)")
+	cmd.Flags().Bool("stdin", false, "pass standard input to the command even if the surrounding shell may want it (--stdin=false: never)")
 }
 
 // stdin for the command of one place; nil is none.
