@@ -84,6 +84,7 @@ type wantedRecord struct {
 	Memory    int64    `json:"memoryBytes"`
 	CPUs      float64  `json:"cpus"`
 	Processes int64    `json:"processes"`
+	Files     []string `json:"files,omitempty"` // their paths; contents are not listed
 	State     string   `json:"state"`
 }
 
@@ -166,6 +167,9 @@ func wanted(h *inventory.Host, g *inventory.Guest) wantedRecord {
 		Mode: g.Mode, Addresses: texts(g.Addresses), Dev: g.Dev, Ports: texts(g.Ports), Forwards: texts(g.Forwards), Metadata: g.Metadata,
 		Init: g.Init.Command, Nesting: !g.NoNesting, Memory: g.Limits.MemoryBytes, CPUs: g.Limits.CPUs, Processes: g.Limits.Processes,
 		State: g.State,
+	}
+	for _, f := range g.Files {
+		r.Files = append(r.Files, f.Path)
 	}
 	if g.HostAddress {
 		r.Addresses = []string{"host"}
