@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/vsfleet/vsfleet/fleet/transport"
 )
 
 // Status is the class of a host's result.
@@ -121,10 +119,17 @@ func status(err error) Status {
 	switch {
 	case err == nil:
 		return OK
-	case transport.Unreachable(err):
+	case isUnreachable(err):
 		return Unreachable
 	}
 	return Failed
+}
+
+// isUnreachable asks the error itself, so that nothing here knows how hosts are
+// reached.
+func isUnreachable(err error) bool {
+	var way interface{ Unreachable() bool }
+	return errors.As(err, &way) && way.Unreachable()
 }
 
 // ExitCode is the exit code of vsfleet for the results of its hosts: 0 all

@@ -18,6 +18,9 @@ type unreachable struct {
 func (e *unreachable) Error() string { return e.err.Error() }
 func (e *unreachable) Unwrap() error { return e.err }
 
+// Unreachable is what package fanout asks of an error.
+func (e *unreachable) Unreachable() bool { return true }
+
 // Unreachable says whether err is that the host could not be reached, or no
 // longer: name, route, port, time, host key, authentication, a lost
 // connection. False means that the host was there and could not do it.

@@ -377,30 +377,83 @@ func TestRowsAreDocumented(t *testing.T) {
 	}
 }
 
-// TestPackagesAreNamed compares the table of docs/architecture.md with the
-// packages that there are.
-func TestPackagesAreNamed(t *testing.T) {
-	list := exec.Command("go", "list", "./...")
+const module = "github.com/vsfleet/vsfleet/"
+
+// goList runs go list over all packages and gives a line for each.
+func goList(t *testing.T, format string) []string {
+	t.Helper()
+	list := exec.Command("go", "list", "-f", format, "./...")
 	list.Dir = root
 	out, err := list.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := map[string]bool{}
-	for _, l := range parse("", read(t, "docs/architecture.md")).prose {
-		if m := regexp.MustCompile("^\\| `([a-z0-9/]+)` \\|").FindStringSubmatch(l.text); m != nil {
-			named[m[1]] = true
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+// ours are the packages of this module in a list, by their names in the page.
+func ours(list string) (names []string) {
+	for _, path := range strings.Fields(list) {
+		if name, ok := strings.CutPrefix(path, module); ok {
+			names = append(names, name)
 		}
 	}
-	for _, path := range strings.Fields(string(out)) {
-		name := strings.TrimPrefix(path, "github.com/vsfleet/vsfleet/")
-		if !named[name] {
+	slices.Sort(names)
+	return names
+}
+
+// TestLayers compares the table of docs/architecture.md with the packages that
+// there are and with what each imports.
+func TestLayers(t *testing.T) {
+	row := regexp.MustCompile("^\\| `([a-z0-9/]+)` \\| .* \\| ?(.*) \\|$")
+	named := map[string][]string{}
+	for _, l := range parse("", read(t, "docs/architecture.md")).prose {
+		if m := row.FindStringSubmatch(l.text); m != nil {
+			named[m[1]] = strings.Fields(strings.NewReplacer("`", "", ",", "").Replace(m[2]))
+		}
+	}
+	for _, line := range goList(t, `{{.ImportPath}}|{{join .Imports " "}}`) {
+		path, imports, _ := strings.Cut(line, "|")
+		name := strings.TrimPrefix(path, module)
+		table, there := named[name]
+		if !there {
 			t.Errorf("docs/architecture.md does not name %s", name)
 		}
 		delete(named, name)
+		have := ours(imports)
+		for _, other := range have {
+			if !slices.Contains(table, other) {
+				t.Errorf("%s imports %s: docs/architecture.md has no such arrow", name, other)
+			}
+		}
+		for _, other := range table {
+			if !slices.Contains(have, other) {
+				t.Errorf("docs/architecture.md has an arrow from %s to %s, which is not in the code", name, other)
+			}
+		}
 	}
 	for name := range named {
 		t.Errorf("docs/architecture.md names %s, which is no package", name)
+	}
+}
+
+// TestForbiddenWays looks for what no package may reach, by whatever way.
+func TestForbiddenWays(t *testing.T) {
+	for _, line := range goList(t, `{{.ImportPath}}|{{join .Deps " "}}`) {
+		path, deps, _ := strings.Cut(line, "|")
+		from := strings.TrimPrefix(path, module)
+		for _, to := range ours(deps) {
+			below := func(name, layer string) bool { return name == layer || strings.HasPrefix(name, layer+"/") }
+			switch {
+			case below(from, "node") && (below(to, "fleet") || below(to, "inventory")),
+				below(from, "inventory") && (below(to, "fleet") || below(to, "node")),
+				below(from, "fleet") && below(to, "node") && to != "node/api",
+				below(from, "internal") && !below(to, "internal"),
+				below(to, "cmd"),
+				(from == "fleet/rollout" || from == "fleet/fanout") && to == "fleet/transport":
+				t.Errorf("%s reaches %s", from, to)
+			}
+		}
 	}
 }
 
