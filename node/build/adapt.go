@@ -233,6 +233,8 @@ var masked = []string{
 	"dev-hugepages.mount", "dev-mqueue.mount", "sys-kernel-config.mount", "sys-kernel-debug.mount",
 	"sys-kernel-tracing.mount", "sys-fs-fuse-connections.mount",
 	"systemd-pstore.service", "systemd-journald-audit.socket", "systemd-oomd.service", "systemd-oomd.socket",
+	// of packages that others recommend: NFS mounts (nfs-common) and NVMe over networks (nvme-cli)
+	"run-rpc_pipefs.mount", "nvmf-autoconnect.service",
 	// disks, boot and clock
 	"systemd-remount-fs.service", "systemd-random-seed.service", "systemd-boot-update.service",
 	"systemd-pcrphase-sysinit.service", "systemd-pcrphase.service", "systemd-timesyncd.service",
