@@ -265,6 +265,9 @@ func (v verb) log(ctx context.Context, args []string) error {
 		}
 		return v.run(ctx, guest.Program{Argv: argv})
 	}
+	if dir := v.h.Guests.Journal(v.name); dir != "" {
+		v.say("Vserver '%s' is not running; its journal is on the host: journalctl -D %s", v.name, dir)
+	}
 	return v.h.Guests.Log(ctx, v.name, *lines, *follow, guest.Clean(os.Stdout))
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -209,6 +210,28 @@ func (h *Host) LogsToJournal(name string) bool {
 	}
 	pid, err := cg.Init()
 	return err == nil && pid != 0 && vctx.IsSystemd(pid)
+}
+
+// Journal is where on the host a guest that does not run has its journal, "" if
+// there is none. Reading it is left to whoever asks: the files are the guest's.
+func (h *Host) Journal(name string) string {
+	if running, err := h.Running(name); err != nil || running {
+		return ""
+	}
+	c, err := h.Read(name)
+	if err != nil {
+		return ""
+	}
+	root, err := os.OpenRoot(c.Root)
+	if err != nil {
+		return ""
+	}
+	defer root.Close()
+	const dir = "var/log/journal"
+	if info, err := root.Stat(dir); err != nil || !info.IsDir() { // links that lead out of the guest are errors
+		return ""
+	}
+	return filepath.Join(c.Root, dir)
 }
 
 // lastLine is the last line that is not blank, short and harmless to a terminal.

@@ -191,3 +191,40 @@ func TestSystemdIsFound(t *testing.T) {
 		})
 	}
 }
+
+func TestJournalOfAGuestThatDoesNotRun(t *testing.T) {
+	outside := t.TempDir()
+	for _, row := range []struct {
+		name  string
+		leave func(log string) error
+		found bool
+	}{
+		{"none", func(string) error { return nil }, false},
+		{"a directory", func(log string) error { return os.Mkdir(log+"/journal", 0o755) }, true},
+		{"a link out of the guest", func(log string) error { return os.Symlink(outside, log+"/journal") }, false},
+		{"a file", func(log string) error { return os.WriteFile(log+"/journal", nil, 0o644) }, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			ctx := context.Background()
+			h := host(t)
+			g := inMode(api.ModeNAT, "journal", 115, "sleep", "1000")
+			must(t, h.Create(ctx, g))
+			log := h.own(g.Name) + "/var/log"
+			must(t, os.MkdirAll(log, 0o755))
+			must(t, row.leave(log))
+			want := ""
+			if row.found {
+				want = log + "/journal"
+			}
+			if got := h.Journal(g.Name); got != want {
+				t.Errorf("have %q, want %q", got, want)
+			}
+			must(t, h.Start(ctx, g.Name, Options{}))
+			if got := h.Journal(g.Name); got != "" {
+				t.Errorf("of one that runs: %q", got)
+			}
+			_, err := h.Stop(ctx, g.Name)
+			must(t, err)
+		})
+	}
+}
