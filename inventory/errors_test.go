@@ -287,6 +287,8 @@ func TestErrors(t *testing.T) {
 			`fleet.yml:4:55: ports: port "0": "0" is not a port number from 1 to 65535`}},
 		{"metadata that is half allowed", base + "  www: {on: h1, image: deb, network: {metadata: alow}}\n", []string{
 			`fleet.yml:4:49: metadata: there is no "alow", want allow or refuse (did you mean "allow"?)`}},
+		{"raw sockets in the host's network", base + "  www: {on: h1, image: deb, network: {mode: own, address: 192.0.2.1/24, raw: true}}\n", []string{
+			"fleet.yml:4:73: network: raw makes no sense in mode own (raw belongs to mode: nat, where a guest has a network of its own; raw and packet sockets would be the host's elsewhere)"}},
 		{"a forward in mode shared", base + "  www: {on: h1, image: deb, network: {mode: shared, forward: [\"1:2\"]}}\n", []string{
 			"fleet.yml:4:53: network: forward makes no sense in mode shared (forward belongs to mode: nat)"}},
 		{"ports in mode nat", base + "  www: {on: h1, image: deb, network: {mode: nat, ports: [80]}}\n", []string{

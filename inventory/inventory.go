@@ -95,6 +95,7 @@ type Guest struct {
 	Dev         string         // Own: device of the host; "" is that of the default route
 	Ports       []port.Range   // Shared: what it may bind
 	Forwards    []port.Forward // NAT: host's ports that lead to it
+	Raw         bool           // NAT: it may have raw and packet sockets
 	Metadata    bool           // it may reach the metadata service of the host's cloud
 	Init        Init
 	NoNesting   bool // it makes no user and network namespaces in it

@@ -277,6 +277,8 @@ guests:
 			Guest{Mode: NAT, Metadata: true}},
 		{"metadata that is refused, as it is without a word", "{on: h1, image: deb, network: {mode: nat, metadata: refuse}}",
 			Guest{Mode: NAT}},
+		{"raw sockets in a network of its own", "{on: h1, image: deb, network: {mode: nat, raw: true}}",
+			Guest{Mode: NAT, Raw: true}},
 		{"nat without any", "{on: h1, image: deb, network: {mode: nat}}",
 			Guest{Mode: NAT}},
 		{"absent", "{on: [h1, all], image: deb, state: absent, init: plain}",

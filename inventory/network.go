@@ -15,6 +15,7 @@ type networkSpec struct {
 	mode, address, dev         text
 	metadata                   text
 	addresses, ports, forwards []text
+	raw                        given[bool]
 	unusable                   bool // something is wrong with it that was reported
 }
 
@@ -29,6 +30,7 @@ func (d *decoder) network(net *networkSpec, name string, v *yaml.Node) {
 		{"dev", d.text(&net.dev, "a network device, as eth0")},
 		{"ports", d.texts(&net.ports, "a list of ports, as [80/tcp, 443/tcp]")},
 		{"metadata", d.text(&net.metadata, "allow or refuse")},
+		{"raw", d.flag(&net.raw)},
 		{"forward", d.texts(&net.forwards, `a list of forwards, as ["2222:22/tcp"]`)},
 	})
 	if _, named := given["mode"]; given == nil || named && !net.mode.ok() {
@@ -45,7 +47,7 @@ func (d *decoder) network(net *networkSpec, name string, v *yaml.Node) {
 		if !named || slices.Contains(k.modes, mode) {
 			continue
 		}
-		d.add(pos, fmt.Sprintf("%s belongs to mode: %s", k.name, orList(k.modes)), "network: %s makes no sense in mode %s", k.name, mode)
+		d.add(pos, fmt.Sprintf("%s belongs to mode: %s", k.name, orList(k.modes))+k.why, "network: %s makes no sense in mode %s", k.name, mode)
 		net.unusable = true
 	}
 	_, one := given["address"]
@@ -64,12 +66,14 @@ func (d *decoder) network(net *networkSpec, name string, v *yaml.Node) {
 var modeKeys = []struct {
 	name  string
 	modes []string
+	why   string
 }{
-	{"address", []string{Shared, Own}},
-	{"addresses", []string{Shared, Own}},
-	{"dev", []string{Own}},
-	{"ports", []string{Shared}},
-	{"forward", []string{NAT}},
+	{"address", []string{Shared, Own}, ""},
+	{"addresses", []string{Shared, Own}, ""},
+	{"dev", []string{Own}, ""},
+	{"ports", []string{Shared}, ""},
+	{"raw", []string{NAT}, ", where a guest has a network of its own; raw and packet sockets would be the host's elsewhere"},
+	{"forward", []string{NAT}, ""},
 }
 
 func (r *resolver) network(net *networkSpec, g *Guest) {
@@ -104,6 +108,7 @@ func (r *resolver) network(net *networkSpec, g *Guest) {
 		}
 		return nil
 	})
+	g.Raw = net.raw.ok() && net.raw.value
 	for _, t := range net.ports {
 		r.value(t, "ports", func(s string) error {
 			p, err := port.Parse(s)

@@ -79,6 +79,7 @@ type wantedRecord struct {
 	Ports     []string `json:"ports"`
 	Forwards  []string `json:"forwards"`
 	Metadata  bool     `json:"metadata"`
+	Raw       bool     `json:"raw"`
 	Init      []string `json:"init"`
 	Nesting   bool     `json:"nesting"`
 	Memory    int64    `json:"memoryBytes"`
@@ -164,7 +165,7 @@ func (a *app) listGuests(hosts []*inventory.Host) error {
 func wanted(h *inventory.Host, g *inventory.Guest) wantedRecord {
 	r := wantedRecord{
 		Host: h.Name, Guest: g.Name, Context: g.Context, Image: g.Image, Hostname: g.Hostname,
-		Mode: g.Mode, Addresses: texts(g.Addresses), Dev: g.Dev, Ports: texts(g.Ports), Forwards: texts(g.Forwards), Metadata: g.Metadata,
+		Mode: g.Mode, Addresses: texts(g.Addresses), Dev: g.Dev, Ports: texts(g.Ports), Forwards: texts(g.Forwards), Metadata: g.Metadata, Raw: g.Raw,
 		Init: g.Init.Command, Nesting: !g.NoNesting, Memory: g.Limits.MemoryBytes, CPUs: g.Limits.CPUs, Processes: g.Limits.Processes,
 		State: g.State,
 	}

@@ -43,6 +43,7 @@ func differences(want, have api.Guest, was, is string, controllers []string) []d
 	add("ports", set(have.Network.Ports), set(want.Network.Ports), difference{restart: !kept(have.Network.Ports, want.Network.Ports)})
 	add("forwards", set(have.Network.Forwards), set(want.Network.Forwards), live)
 	add("metadata", allowed(have.Network.Metadata), allowed(want.Network.Metadata), live)
+	add("raw sockets", allowed(have.Network.Raw), allowed(want.Network.Raw), restart)
 	add("init", command(have.Init), command(want.Init), restart)
 	add("nesting", allowed(!have.NoNesting), allowed(!want.NoNesting), restart)
 	add("memory", size(have.Limits.MemoryBytes), size(want.Limits.MemoryBytes), live)

@@ -166,6 +166,7 @@ func resolve(want *inventory.Guest, host api.Host) (api.Guest, error) {
 			Ports:     want.Ports,
 			Forwards:  want.Forwards,
 			Metadata:  want.Metadata,
+			Raw:       want.Raw,
 		},
 		Init:   api.Init{Style: cmp.Or(want.Init.Style, "plain"), Command: want.Init.Command},
 		Limits: api.Limits(want.Limits), NoNesting: want.NoNesting,

@@ -174,6 +174,12 @@ func TestMake(t *testing.T) {
 			 guest.restart www: so that it takes its new configuration`,
 		},
 		{
+			"raw sockets are allowed by a restart",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Raw = true })}, state(there()),
+			`guest.configure www sha256:b1: raw sockets refuse → allow
+			 guest.restart www: so that it takes its new configuration`,
+		},
+		{
 			"metadata is allowed at once",
 			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Metadata = true })}, state(there()),
 			`guest.configure www sha256:b1: metadata refuse → allow`,

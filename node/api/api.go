@@ -100,6 +100,9 @@ type Network struct {
 	Dev       string         `json:"dev,omitempty"`      // own mode: device of the host, as "eth0"
 	Ports     []port.Range   `json:"ports,omitempty"`    // shared mode: what it may bind
 	Forwards  []port.Forward `json:"forwards,omitempty"` // nat mode
+	// Raw lets it have raw and packet sockets; nat mode, as they would be the
+	// host's elsewhere.
+	Raw bool `json:"raw,omitempty"`
 	// Metadata lets it reach the metadata service of the host's cloud, which
 	// answers with the host's credentials.
 	Metadata bool `json:"metadata,omitempty"`

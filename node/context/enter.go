@@ -20,6 +20,7 @@ type Command struct {
 	Scope      bool
 	Caps       CapSet
 	Nesting    bool
+	Raw        bool
 	User       User
 	Argv       []string
 	Env        []string
@@ -148,7 +149,7 @@ func enterScript(cmd Command, pidfd int) (*script, error) {
 	if cmd.Terminal {
 		s.call("take terminal", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	}
-	if err := s.confine(cmd.Caps, cmd.Scope, cmd.PrivateNet, cmd.Nesting); err != nil {
+	if err := s.confine(cmd.Caps, cmd.Scope, cmd.PrivateNet, cmd.Nesting, cmd.Raw); err != nil {
 		return nil, err
 	}
 	s.become(cmd.User.UID, cmd.User.GID, cmd.User.Groups)

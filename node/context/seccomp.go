@@ -107,7 +107,7 @@ func netlinkProtocols(private bool) []uint32 {
 }
 
 // filterRules is the filter as instructions.
-func filterRules(privateNet, nesting bool) []bpf.Instruction {
+func filterRules(privateNet, nesting, raw bool) []bpf.Instruction {
 	errno := func(e unix.Errno) bpf.Instruction { return bpf.RetConstant{Val: seccompErrno | uint32(e)} }
 	allow := bpf.RetConstant{Val: seccompAllow}
 	var p []bpf.Instruction
@@ -151,15 +151,23 @@ func filterRules(privateNet, nesting bool) []bpf.Instruction {
 	nl = append(nl, errno(unix.EPROTONOSUPPORT))
 	sock = append(sock, bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_NETLINK, SkipFalse: uint8(len(nl))})
 	sock = append(sock, nl...)
+	if raw && privateNet {
+		sock = append(sock, bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_PACKET, SkipFalse: 1}, allow)
+	}
 	sock = append(sock,
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_INET, SkipTrue: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_INET6, SkipTrue: 1},
-		errno(unix.EAFNOSUPPORT),
-		// The kind without SOCK_NONBLOCK and SOCK_CLOEXEC.
-		bpf.LoadAbsolute{Off: offArg(1), Size: 4},
-		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SOCK_RAW, SkipFalse: 1}, errno(unix.EPERM),
-		allow)
+		errno(unix.EAFNOSUPPORT))
+	if !raw || !privateNet {
+		sock = append(sock,
+			// The kind without SOCK_NONBLOCK and SOCK_CLOEXEC.
+			bpf.LoadAbsolute{Off: offArg(1), Size: 4},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SOCK_RAW, SkipFalse: 1}, errno(unix.EPERM),
+			// The kernel makes a packet socket of this kind of AF_INET (__sock_create).
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SOCK_PACKET, SkipFalse: 1}, errno(unix.EPERM))
+	}
+	sock = append(sock, allow)
 	when(unix.SYS_SOCKET, sock)
 	when(unix.SYS_SOCKETPAIR, []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offArg(0), Size: 4},
@@ -178,13 +186,13 @@ func filterRules(privateNet, nesting bool) []bpf.Instruction {
 }
 
 // filter is the assembled program, as seccomp(2) takes it.
-func filter(privateNet, nesting bool) ([]unix.SockFilter, error) {
-	raw, err := bpf.Assemble(filterRules(privateNet, nesting))
+func filter(privateNet, nesting, raw bool) ([]unix.SockFilter, error) {
+	code, err := bpf.Assemble(filterRules(privateNet, nesting, raw))
 	if err != nil {
 		return nil, fmt.Errorf("assemble seccomp filter: %w", err)
 	}
-	prog := make([]unix.SockFilter, len(raw))
-	for i, in := range raw {
+	prog := make([]unix.SockFilter, len(code))
+	for i, in := range code {
 		prog[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
 	}
 	return prog, nil
@@ -192,8 +200,8 @@ func filter(privateNet, nesting bool) ([]unix.SockFilter, error) {
 
 // addFilter puts the filter into the script. It needs CAP_SYS_ADMIN in the
 // guest's user namespace; no_new_privs would break setuid programs.
-func (s *script) addFilter(privateNet, nesting bool) error {
-	prog, err := filter(privateNet, nesting)
+func (s *script) addFilter(privateNet, nesting, raw bool) error {
+	prog, err := filter(privateNet, nesting, raw)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ type Spec struct {
 	Scope      bool // shut the host's abstract Unix sockets off with Landlock
 	Caps       CapSet
 	Nesting    bool // it may make user and network namespaces in it
+	Raw        bool // with PrivateNet: it may have raw and packet sockets
 	// Processes bounds the processes of all users of the guest together, where
 	// no controller of cgroups does; 0: half of what the machine can have.
 	Processes int64
@@ -305,7 +306,7 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	for fd := 1; fd <= 2; fd++ {
 		s.call("set standard output", unix.SYS_DUP3, out, fd, 0)
 	}
-	if err := s.confine(sp.Caps, sp.Scope, sp.PrivateNet, sp.Nesting); err != nil {
+	if err := s.confine(sp.Caps, sp.Scope, sp.PrivateNet, sp.Nesting, sp.Raw); err != nil {
 		return nil, err
 	}
 	s.ordinary(sp.Attributes)
@@ -373,7 +374,7 @@ func (s *script) become(uid, gid int, groups []uint32) {
 
 // confine takes what a guest may not have: capabilities outside its set, other
 // contexts' abstract sockets, and the system calls of seccomp.go.
-func (s *script) confine(caps CapSet, scope, privateNet, nesting bool) error {
+func (s *script) confine(caps CapSet, scope, privateNet, nesting, raw bool) error {
 	// Capabilities that execve would carry over (CVE-2022-24769).
 	s.call("clear ambient capabilities", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	for bit := range 64 {
@@ -389,7 +390,7 @@ func (s *script) confine(caps CapSet, scope, privateNet, nesting bool) error {
 		}
 		s.call("scope abstract sockets", unix.SYS_LANDLOCK_RESTRICT_SELF, s.fd(rules), 0)
 	}
-	return s.addFilter(privateNet, nesting)
+	return s.addFilter(privateNet, nesting, raw)
 }
 
 // exec ends the script with the guest's program.

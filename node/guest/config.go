@@ -31,6 +31,7 @@ import (
 //	nesting            true or false: may programs make user and network namespaces?
 //	                   Without it, where the guest's own init runs
 //	netns/nat          (boolean) the guest has a private network behind the host
+//	netns/raw          nat mode (boolean): it may have raw and packet sockets
 //	netns/forward      nat mode: ports of the host that lead inside ("2222:22/tcp")
 //	ignore             what is not to keep the guest from starting
 //
@@ -247,8 +248,10 @@ func (c *Config) readNetwork(t *tree) error {
 	if n.Forwards, err = parseAll(t.list("netns/forward"), port.ParseForward); err != nil {
 		return fmt.Errorf("netns/forward: %w", err)
 	}
-	n.Metadata = t.has("interfaces/metadata")
+	n.Metadata, n.Raw = t.has("interfaces/metadata"), t.has("netns/raw")
 	switch nat := t.has("netns/nat"); {
+	case n.Raw && !nat:
+		return errors.New("netns/raw: its sockets would be in the host's network: it needs netns/nat")
 	case nat && len(n.Addresses) > 0:
 		return errors.New("netns/nat: it has interfaces too: a guest has a private network or addresses of the host's, not both")
 	case nat:
@@ -366,6 +369,9 @@ func (p Paths) write(g api.Guest, root string) error {
 	if g.Network.Mode == api.ModeNAT {
 		f.text["netns/nat"] = present
 	}
+	if g.Network.Raw {
+		f.text["netns/raw"] = present
+	}
 	if g.Network.Metadata {
 		f.text["interfaces/metadata"] = present
 	}
@@ -389,7 +395,7 @@ func (p Paths) write(g api.Guest, root string) error {
 		case strings.HasPrefix(rel, "interfaces/"):
 			// Numbered interfaces are rewritten whole; defaults for all would speak against them.
 			return strings.Count(rel, "/") == 1 && !slices.Contains([]string{"ports", "metadata", "dev", "prefix", "mask"}, filepath.Base(rel))
-		case rel == "netns/nat" || slices.Contains([]string{cpuFile, "cpu.cfs_quota_us", "cpu.cfs_period_us", "memory.limit_in_bytes"}, strings.TrimPrefix(rel, "cgroup/")):
+		case rel == "netns/nat" || rel == "netns/raw" || slices.Contains([]string{cpuFile, "cpu.cfs_quota_us", "cpu.cfs_period_us", "memory.limit_in_bytes"}, strings.TrimPrefix(rel, "cgroup/")):
 			return false
 		}
 		_, ours := f.text[rel]

@@ -62,6 +62,8 @@ func TestConfigurationIsReadAsItWasWritten(t *testing.T) {
 			Network: api.Network{Mode: api.ModeNAT, Forwards: forwards(t, "2222:22/tcp", "192.0.2.1:53:53/udp")}}},
 		{"a guest that may ask the cloud for metadata", api.Guest{Name: "agent", Context: 121,
 			Network: api.Network{Mode: api.ModeShared, Addresses: prefixes("203.0.113.11/32"), Metadata: true}}},
+		{"a guest that may have raw sockets", api.Guest{Name: "probe", Context: 122,
+			Network: api.Network{Mode: api.ModeNAT, Raw: true}}},
 		{"limits and an init of its own", api.Guest{Name: "x", Context: 2,
 			Init:    api.Init{Style: "command", Command: []string{"/bin/sh", "-c", "exec sleep 1000"}},
 			Limits:  api.Limits{MemoryBytes: 512 << 20, CPUs: 1.5, Processes: 500},

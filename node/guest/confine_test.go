@@ -80,3 +80,56 @@ func TestNestingIsForThoseWhoAskForIt(t *testing.T) {
 		must(t, err)
 	}
 }
+
+// TestRawSocketsAreForThoseWhoAskForThem has guests in mode nat send with raw and
+// packet sockets, from process 1's filter and from that of who enters.
+func TestRawSocketsAreForThoseWhoAskForThem(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	shared := inMode(api.ModeShared, "raw-shared", 124, "sleep", "1000")
+	shared.Network.Raw = true
+	if err := h.Create(ctx, shared); err == nil || !strings.Contains(err.Error(), "in the host's network") {
+		t.Errorf("in mode shared: %v", err)
+	}
+	// busybox has each of them send one packet to the host, and wait for its answer.
+	const (
+		arping     = "arping -c 1 -w 5 -I eth0 100.64.0.1"
+		traceroute = "traceroute -n -m 1 -q 1 -w 5 100.64.0.1"
+	)
+	g := inMode(api.ModeNAT, "raw", 125, "busybox", "sh", "-c", arping+" >/sent 2>&1; echo ended $? >/status; exec sleep 1000")
+	for _, raw := range []bool{true, false} {
+		g.Network.Raw = raw
+		if _, err := h.Configure(ctx, g); err != nil {
+			must(t, h.Create(ctx, g))
+		}
+		must(t, h.Start(ctx, g.Name, Options{}))
+		for _, command := range []string{arping, traceroute} {
+			if out, code := run(t, h, g.Name, append([]string{"busybox"}, strings.Fields(command)...)...); (code == 0) != raw {
+				t.Errorf("raw %v: %s: %q, exit status %d", raw, command, out, code)
+			}
+		}
+		var out string
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			if out, _ = run(t, h, g.Name, "busybox", "cat", "/status"); strings.HasPrefix(out, "ended ") {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("process 1 says nothing: %q", out)
+			}
+		}
+		if (out == "ended 0") != raw {
+			t.Errorf("raw %v: process 1: %s", raw, out)
+		}
+		if _, code := run(t, h, g.Name, "busybox", "rm", "/status"); code != 0 {
+			t.Error("rm /status")
+		}
+		g.Network.Raw = !raw
+		_, err := h.Configure(ctx, g)
+		must(t, err)
+		if _, code := run(t, h, g.Name, append([]string{"busybox"}, strings.Fields(arping)...)...); (code == 0) != raw {
+			t.Errorf("raw %v: entered after a change of the configuration: exit status %d", raw, code)
+		}
+		_, err = h.Stop(ctx, g.Name)
+		must(t, err)
+	}
+}

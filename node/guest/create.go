@@ -217,6 +217,8 @@ func check(g api.Guest) error {
 		return fmt.Errorf("a guest in mode %s needs an address", n.Mode)
 	case n.Mode != api.ModeNAT && len(n.Forwards) > 0:
 		return errors.New("only a nat guest has forwards")
+	case n.Mode != api.ModeNAT && n.Raw:
+		return errors.New("only a nat guest has raw and packet sockets: they would be in the host's network")
 	case n.Mode == api.ModeOwn && n.Dev == "":
 		return errors.New("a guest with addresses of its own needs the device that they go onto")
 	case n.Mode == api.ModeOwn && len(n.Ports) > 0:

@@ -45,7 +45,7 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*vctx.Running,
 		return nil, err
 	}
 	cmd := vctx.Command{
-		InitPID: pid, Cgroup: cg, PrivateNet: st.NAT, Caps: e.Caps, Nesting: !e.NoNesting,
+		InitPID: pid, Cgroup: cg, PrivateNet: st.NAT, Caps: e.Caps, Nesting: !e.NoNesting, Raw: e.Raw,
 		Attributes: e.Attributes, User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -200,6 +200,7 @@ func (h *Host) spec(c Config) (vctx.Spec, error) {
 		PrivateNet: c.Network.Mode == api.ModeNAT,
 		Caps:       c.Caps,
 		Nesting:    !c.NoNesting,
+		Raw:        c.Network.Raw,
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"container=vserver", "TERM=linux", "HOME=/root",

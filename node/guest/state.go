@@ -50,6 +50,7 @@ type entry struct {
 	vctx.Attributes
 	Caps      vctx.CapSet `json:"caps"`
 	NoNesting bool        `json:"nonesting,omitempty"`
+	Raw       bool        `json:"raw,omitempty"`
 	Shell     string      `json:"shell,omitempty"`
 }
 
@@ -60,12 +61,14 @@ func (h *Host) entry(name string, st state) (entry, error) {
 	}
 	c, err := h.Read(name)
 	if st.Runs != nil {
-		c.NoNesting = st.Runs.NoNesting
+		c.NoNesting, c.Network.Raw = st.Runs.NoNesting, st.Runs.Network.Raw
 	}
 	return c.entry(), err
 }
 
-func (c Config) entry() entry { return entry{c.Attributes, c.Caps, c.NoNesting, c.Shell} }
+func (c Config) entry() entry {
+	return entry{c.Attributes, c.Caps, c.NoNesting, c.Network.Raw, c.Shell}
+}
 
 // stateAttr needs CAP_SYS_ADMIN of the initial user namespace to be read or
 // written (xattr(7), "Trusted extended attributes"): no guest can.

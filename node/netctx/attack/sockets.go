@@ -27,6 +27,7 @@ func socketRows(o *outside) []row {
 		{"raw-socket-own-headers", unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW, false},
 		{"packet-socket", unix.AF_PACKET, unix.SOCK_RAW, 0x0300, false}, // ETH_P_ALL
 		{"packet-socket-cooked", unix.AF_PACKET, unix.SOCK_DGRAM, 0x0300, false},
+		{"packet-socket-of-1996", unix.AF_INET, unix.SOCK_PACKET, 0x0300, false}, // the kernel makes it one of AF_PACKET
 		{"xdp-socket", unix.AF_XDP, unix.SOCK_RAW, 0, false},
 		{"vsock", unix.AF_VSOCK, unix.SOCK_STREAM, 0, false},
 		{"sock-diag", unix.AF_NETLINK, unix.SOCK_DGRAM, unix.NETLINK_SOCK_DIAG, false},
@@ -131,7 +132,7 @@ func socketRows(o *outside) []row {
 // rawInside tries what a process may that is all-powerful in new namespaces.
 func rawInside() int {
 	var err error
-	for _, s := range [][3]int{{unix.AF_PACKET, unix.SOCK_RAW, 0}, {unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW}} {
+	for _, s := range [][3]int{{unix.AF_PACKET, unix.SOCK_RAW, 0}, {unix.AF_INET, unix.SOCK_PACKET, 0}, {unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW}} {
 		var fd int
 		if fd, err = unix.Socket(s[0], s[1], s[2]); err == nil {
 			unix.Close(fd)
