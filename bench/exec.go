@@ -40,5 +40,5 @@ func execRow(ctx context.Context, b *bench) (err error) {
 		defer func() { err = errors.Join(err, quietly(ctx, runtime, "delete", "--force", name)) }()
 		subjects = append(subjects, command(runtime+" exec", runtime, "exec", name, "/bin/true"))
 	}
-	return row(ctx, "Run /bin/true in a running guest", b.rounds(50), subjects, []pair{{0, 1, 1.2}, {0, 2, 0}, {0, 3, 0}})
+	return row(ctx, "Run /bin/true in a running guest", b.rounds(50), subjects, []pair{{0, 1, 1.5}, {0, 2, 0}, {0, 3, 0}})
 }

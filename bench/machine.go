@@ -125,6 +125,15 @@ func furnish(dir string) error {
 			return fmt.Errorf("mount %s: %w", m.at, err)
 		}
 	}
+	// A cgroup with processes of its own can give no controller to those below it
+	// (cgroups(7), "no internal processes"): crun tries that for two seconds.
+	leaf := "/sys/fs/cgroup/bench"
+	if err := os.Mkdir(leaf, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(leaf+"/cgroup.procs", []byte("0"), 0); err != nil {
+		return fmt.Errorf("go into a cgroup of its own: %w", err)
+	}
 	if err := makeNetwork(); err != nil {
 		return err
 	}
