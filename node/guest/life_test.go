@@ -427,12 +427,19 @@ func TestSuexecRunsAsTheUser(t *testing.T) {
 func traces(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
+	// Other tests may change addresses meanwhile: the kernel then says that what it told is not of one moment.
 	links, err := netlink.LinkList()
+	for errors.Is(err, netlink.ErrDumpInterrupted) {
+		links, err = netlink.LinkList()
+	}
 	must(t, err)
 	for _, l := range links {
 		fmt.Fprintf(&b, "link %s;", l.Attrs().Name)
 	}
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	for errors.Is(err, netlink.ErrDumpInterrupted) {
+		addrs, err = netlink.AddrList(nil, netlink.FAMILY_ALL)
+	}
 	must(t, err)
 	for _, a := range addrs {
 		fmt.Fprintf(&b, "address %s;", a.IPNet)

@@ -77,52 +77,83 @@ static __always_inline bool in_cgroup(const struct settings *s, struct bpf_sock 
 	return false;
 }
 
-// Does the packet go to a socket of somebody else? Asked for packets to or from
-// the guest's loopback address only: a service of the host that listens on every
-// address trusts 127.0.0.0/8, and in shared mode it has the guest's addresses.
-// A TCP connection is judged by its first packet; nobody there is nobody's harm.
-static __always_inline bool strangers(struct __sk_buff *skb, const struct settings *s, const struct packet *p)
+enum { NOBODYS, GUESTS, STRANGERS };
+
+// Whose is the socket at near that talks to far, or would?
+static __always_inline int whose(struct __sk_buff *skb, const struct settings *s, __u8 proto, const struct ip *near,
+				 __be16 near_port, const struct ip *far, __be16 far_port)
 {
 	struct bpf_sock_tuple t = {};
 	struct bpf_sock *sk;
-	__be16 ports[2];
-	bool mine;
+	bool guests;
 	__u32 size;
 
-	if (p->proto == IPPROTO_TCP) {
-		__u8 flags;
-
-		if (bpf_skb_load_bytes(skb, p->payload + 13, &flags, 1))
-			return true;
-		if ((flags & 0x12) != 0x02) // SYN without ACK
-			return false;
-	} else if (p->proto != IPPROTO_UDP) {
-		return false;
-	}
-	if (bpf_skb_load_bytes(skb, p->payload, ports, sizeof(ports)))
-		return true;
-	if (p->four) {
-		t.ipv4.saddr = p->from.w[3];
-		t.ipv4.daddr = p->to.w[3];
-		t.ipv4.sport = ports[0];
-		t.ipv4.dport = ports[1];
+	if (is_v4(near)) {
+		t.ipv4.saddr = far->w[3];
+		t.ipv4.daddr = near->w[3];
+		t.ipv4.sport = far_port;
+		t.ipv4.dport = near_port;
 		size = sizeof(t.ipv4);
 	} else {
-		__builtin_memcpy(t.ipv6.saddr, &p->from, sizeof(p->from));
-		__builtin_memcpy(t.ipv6.daddr, &p->to, sizeof(p->to));
-		t.ipv6.sport = ports[0];
-		t.ipv6.dport = ports[1];
+		__builtin_memcpy(t.ipv6.saddr, far, sizeof(*far));
+		__builtin_memcpy(t.ipv6.daddr, near, sizeof(*near));
+		t.ipv6.sport = far_port;
+		t.ipv6.dport = near_port;
 		size = sizeof(t.ipv6);
 	}
-	if (p->proto == IPPROTO_TCP)
+	if (proto == IPPROTO_TCP)
 		sk = bpf_sk_lookup_tcp(skb, &t, size, BPF_F_CURRENT_NETNS, 0);
 	else
 		sk = bpf_sk_lookup_udp(skb, &t, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
-		return false;
-	mine = in_cgroup(s, sk);
+		return NOBODYS;
+	guests = in_cgroup(s, sk);
 	bpf_sk_release(sk);
-	return !mine;
+	return guests ? GUESTS : STRANGERS;
+}
+
+// Is the packet one to ask about? A TCP connection is judged by its first packet.
+static __always_inline bool counts(struct __sk_buff *skb, const struct packet *p)
+{
+	__u8 flags;
+
+	if (p->proto != IPPROTO_TCP)
+		return p->proto == IPPROTO_UDP;
+	return bpf_skb_load_bytes(skb, p->payload + 13, &flags, 1) || (flags & 0x12) == 0x02; // SYN without ACK
+}
+
+// Does the packet go to a socket of somebody else? Asked for packets to or from
+// the guest's loopback address only: a service of the host that listens on every
+// address trusts 127.0.0.0/8, and in shared mode it has the guest's addresses.
+// Nobody there is nobody's harm.
+static __always_inline bool to_stranger(struct __sk_buff *skb, const struct settings *s, const struct packet *p)
+{
+	__be16 ports[2];
+
+	if (!counts(skb, p))
+		return false;
+	return bpf_skb_load_bytes(skb, p->payload, ports, sizeof(ports)) ||
+	       whose(skb, s, p->proto, &p->to, ports[1], &p->from, ports[0]) == STRANGERS;
+}
+
+// Does the packet, which is for the guest's loopback address, come from somebody
+// else? Every user of the host can send there, and from there: all of 127.0.0.0/8
+// is local, and so is what stands for ::1. A UDP socket that is bound to the
+// primary address for the wildcard sends from localhost as well (sendmsg.c).
+static __always_inline bool from_stranger(struct __sk_buff *skb, const struct settings *s, const struct packet *p)
+{
+	__be16 ports[2];
+	struct ip first;
+	int who;
+
+	if (!counts(skb, p))
+		return false;
+	if (bpf_skb_load_bytes(skb, p->payload, ports, sizeof(ports)))
+		return true;
+	who = whose(skb, s, p->proto, &p->from, ports[0], &p->to, ports[1]);
+	if (who == NOBODYS && p->proto == IPPROTO_UDP && primary(s, p->four, &first))
+		who = whose(skb, s, p->proto, &first, ports[0], &p->to, ports[1]);
+	return who != GUESTS;
 }
 
 // Does the packet begin something? Answers of a service pass: Azure probes the
@@ -185,7 +216,7 @@ int vs_egress(struct __sk_buff *skb)
 	if (!to_loop && (is_loopback(&p.to) || is_loop6(&p.to)))
 		return DROP;
 	if (to_loop || is_own_loopback(s, &p.from))
-		if (skb->ifindex != LOOPBACK_IFINDEX || strangers(skb, s, &p))
+		if (skb->ifindex != LOOPBACK_IFINDEX || to_stranger(skb, s, &p))
 			return DROP;
 	// Ping passes no hook but this. TCP and UDP may be here by a forward.
 	if (p.proto != IPPROTO_TCP && p.proto != IPPROTO_UDP && closed(&p.to))
@@ -199,7 +230,8 @@ int vs_egress(struct __sk_buff *skb)
 // Drops what does not go to the guest's address, and what comes to its localhost
 // from elsewhere: Linux takes a packet for an address of lo on every device, and
 // of IPv6 knows no more than ::1 that is out of reach. Who is on the wire, or is
-// a guest in mode nat, can send to the address that stands for ::1.
+// a guest in mode nat, can send to the address that stands for ::1. And whoever
+// is on the host, to every localhost: a service of the guest trusts its own.
 SEC("cgroup_skb/ingress")
 int vs_ingress(struct __sk_buff *skb)
 {
@@ -213,7 +245,7 @@ int vs_ingress(struct __sk_buff *skb)
 		return PASS;
 	if (!vs_is_own(&p.to))
 		return DROP;
-	if (skb->ifindex != LOOPBACK_IFINDEX && is_own_loopback(s, &p.to))
+	if (is_own_loopback(s, &p.to) && (skb->ifindex != LOOPBACK_IFINDEX || from_stranger(skb, s, &p)))
 		return DROP;
 	if (misled(skb, p.proto))
 		return DROP;

@@ -149,14 +149,16 @@ int vs_sockops(struct bpf_sock_ops *ctx)
 // Leads a connection to the listener that was entered by its destination. Only
 // a guest's own addresses lead to it, so nothing of the host's or of another
 // guest's goes this way; what the packet is allowed is for the hooks of the
-// listener's cgroup, as ever.
+// listener's cgroup, as ever. A guest's localhost that is asked from the host's,
+// as who has no reason to hide it does, refuses here: those hooks can only drop.
 SEC("sk_lookup")
 int vs_steer(struct bpf_sk_lookup *ctx)
 {
 	struct listener l = {.port = ctx->local_port, .place = EXACT};
 	struct bpf_sock *sk;
-	struct ip to;
+	struct ip to, from;
 	__be32 four;
+	bool foreign;
 
 	if (ctx->protocol != IPPROTO_TCP)
 		return SK_PASS;
@@ -167,12 +169,14 @@ int vs_steer(struct bpf_sk_lookup *ctx)
 		to.w[i] = *(volatile __u32 *)&ctx->local_ip6[i];
 	if (ctx->family == AF_INET)
 		to = v4(four);
+	from = v4(*(volatile __u32 *)&ctx->remote_ip4);
+	foreign = is_loop4(&to) && is_loop4(&from) && ((to.w[3] ^ from.w[3]) & bpf_htonl(0xffffff00));
 	// A listener at this very address comes before one at all of them.
 	l.addr = to;
 	sk = bpf_map_lookup_elem(&vs_listeners, &l);
 	if (sk) {
 		bpf_sk_release(sk);
-		return SK_PASS;
+		return foreign ? SK_DROP : SK_PASS;
 	}
 	if (is_loop4(&to))
 		l.addr.w[3] &= bpf_htonl(0xffffff00);
@@ -180,9 +184,10 @@ int vs_steer(struct bpf_sk_lookup *ctx)
 		l.place = i;
 		sk = bpf_map_lookup_elem(&vs_listeners, &l);
 		if (sk) {
-			bpf_sk_assign(ctx, sk, 0);
+			if (!foreign)
+				bpf_sk_assign(ctx, sk, 0);
 			bpf_sk_release(sk);
-			return SK_PASS;
+			return foreign ? SK_DROP : SK_PASS;
 		}
 	}
 	return SK_PASS;
