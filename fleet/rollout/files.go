@@ -49,13 +49,13 @@ func wireFiles(files []inventory.File) []api.File {
 }
 
 // provide puts the writing of a guest's files among its steps: before it is
-// started, so that it finds them. have is nil for a guest that is to be created.
+// started, so that it finds them. have is nil where nobody can tell yet what it has.
 func provide(steps []api.Step, want *inventory.Guest, have *api.GuestFilesState, running bool) []api.Step {
 	var files []api.File
 	var why []string
 	restart := ""
 	for _, f := range wireFiles(want.Files) {
-		differs := "it is not there"
+		differs := "the inventory has it"
 		if have != nil {
 			i := slices.IndexFunc(have.Files, func(s api.FileState) bool { return s.Path == f.Path })
 			if i < 0 {

@@ -34,8 +34,16 @@ func TestPlanOfFiles(t *testing.T) {
 		{
 			"a guest that is created has its files before it starts", www(motd()), nil, api.GuestFilesState{},
 			`guest.create www sha256:b1: it is not on the host
-			 guest.files www: /etc/motd: it is not there
+			 guest.files www: /etc/motd: the inventory has it
 			 guest.start www: the inventory says running`,
+		},
+		{
+			"files of a guest whose configuration is made anew first", www(motd()),
+			[]api.GuestState{there(func(g *api.GuestState) { g.Problem = "context: not a number" })},
+			api.GuestFilesState{Guest: "www", Problem: "context: not a number"},
+			`guest.configure www sha256:b1: its configuration cannot be used: context: not a number
+			 guest.files www: /etc/motd: the inventory has it
+			 guest.restart www: so that it takes its new configuration`,
 		},
 		{"files that are as they should be", www(motd()), []api.GuestState{there()}, api.GuestFilesState{Guest: "www"}, ""},
 		{

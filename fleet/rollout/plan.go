@@ -114,11 +114,16 @@ func Make(host *inventory.Host, state api.State, files api.FilesAnswer, images f
 			creates = append(creates, change{name: want.Name, new: g, steps: steps})
 			continue
 		}
-		have := inGuest[want.Name]
-		if have.Problem != "" && len(want.Files) > 0 {
+		answer := inGuest[want.Name]
+		have := &answer
+		switch {
+		case have.Problem == "":
+		case now.Problem != "": // which this run mends first; the host compares again before it writes
+			have = nil
+		default:
 			p.refuse(want.Name, errors.New("its files: "+have.Problem))
 		}
-		steps := provide(alter(g, wants.spec, *now, state, want.State), want, &have, now.Status == api.Running)
+		steps := provide(alter(g, wants.spec, *now, state, want.State), want, have, now.Status == api.Running)
 		if len(steps) > 0 {
 			changes = append(changes, change{name: want.Name, old: now.Guest, runs: now.Runs, new: g, steps: steps})
 		}
