@@ -27,7 +27,7 @@ func TestNobodyEntersAGuestWhoseInitLeftItsNetwork(t *testing.T) {
 				must(t, err)
 				net, err := netID(fmt.Sprintf("/proc/%d/ns/net", pid))
 				must(t, err)
-				ours, err := netID("/proc/self/ns/net")
+				ours, err := netID("/proc/thread-self/ns/net")
 				must(t, err)
 				if net != ours && net != st.Net {
 					break

@@ -104,7 +104,7 @@ func (s state) sameNet(initPID int) error {
 
 // hasOwnNet reports whether a process is in another network namespace than we are.
 func hasOwnNet(pid int) (bool, error) {
-	ours, err := netID("/proc/self/ns/net")
+	ours, err := netID("/proc/thread-self/ns/net")
 	if err != nil {
 		return false, err
 	}

@@ -44,7 +44,7 @@ func Problems(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	for _, family := range []string{"ip", "ip6"} {
-		b, err := os.ReadFile("/proc/net/" + family + "_tables_names")
+		b, err := os.ReadFile("/proc/thread-self/net/" + family + "_tables_names")
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("look for legacy iptables: %w", err)
 		}

@@ -36,6 +36,7 @@ func join(level, opt int, value []byte, file, group string) func(*testing.T, *ma
 
 // TestGuestsJoinNoGroups: there is no bound on memberships, of the host or of a user.
 func TestGuestsJoinNoGroups(t *testing.T) {
+	// (/proc/net is that of the first thread, which newNetns of another test may have taken away.)
 	const mcastJoinGroup = 42
 	four, six := []byte{239, 7, 7, 7}, []byte{0xff, 0x15, 14: 7, 15: 0x77}
 	at := hostAddr.Addr().As4()
@@ -48,11 +49,11 @@ func TestGuestsJoinNoGroups(t *testing.T) {
 	req6 := slices.Concat(index, make([]byte, 4), []byte{unix.AF_INET6, 0, 0, 0, 0, 0, 0, 0}, six, make([]byte, 104))
 	const named4, named6 = "070707EF", "ff150000000000000000000000000777"
 	rows := []attack{
-		{"join a group", false, join(unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, slices.Concat(four, at[:]), "/proc/net/igmp", named4)},
-		{"join a group for one source", false, join(unix.IPPROTO_IP, unix.IP_ADD_SOURCE_MEMBERSHIP, slices.Concat(four, at[:], []byte{10, 77, 0, 2}), "/proc/net/igmp", named4)},
-		{"join a group by device", false, join(unix.IPPROTO_IP, mcastJoinGroup, req4, "/proc/net/igmp", named4)},
-		{"join a group of IPv6", false, join(unix.IPPROTO_IPV6, unix.IPV6_ADD_MEMBERSHIP, slices.Concat(six, index), "/proc/net/igmp6", named6)},
-		{"join a group of IPv6 by device", false, join(unix.IPPROTO_IPV6, mcastJoinGroup, req6, "/proc/net/igmp6", named6)},
+		{"join a group", false, join(unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, slices.Concat(four, at[:]), "/proc/thread-self/net/igmp", named4)},
+		{"join a group for one source", false, join(unix.IPPROTO_IP, unix.IP_ADD_SOURCE_MEMBERSHIP, slices.Concat(four, at[:], []byte{10, 77, 0, 2}), "/proc/thread-self/net/igmp", named4)},
+		{"join a group by device", false, join(unix.IPPROTO_IP, mcastJoinGroup, req4, "/proc/thread-self/net/igmp", named4)},
+		{"join a group of IPv6", false, join(unix.IPPROTO_IPV6, unix.IPV6_ADD_MEMBERSHIP, slices.Concat(six, index), "/proc/thread-self/net/igmp6", named6)},
+		{"join a group of IPv6 by device", false, join(unix.IPPROTO_IPV6, mcastJoinGroup, req6, "/proc/thread-self/net/igmp6", named6)},
 	}
 	g, _ := newGuest(t, www("80/tcp"))
 	t.Run("of a guest", func(t *testing.T) { refused(t, g, rows) })
