@@ -24,14 +24,16 @@ type bench struct {
 	vsnode, vsfleet string
 	image           api.Image // a busybox
 	cgroups         string    // where cgroup v2 is mounted
+	counter         string    // and as vserver-stat
 	factor          float64
+	many            int // guests that fill a host
 	guests          int // made until now
 }
 
 func (b *bench) rounds(n int) int { return max(1, int(float64(n)*b.factor)) }
 
-func newBench(ctx context.Context, vsnode, vsfleet string, factor float64) (*bench, error) {
-	b := &bench{factor: factor, vserver: "/run/vserver"}
+func newBench(ctx context.Context, vsnode, vsfleet string, factor float64, many int) (*bench, error) {
+	b := &bench{factor: factor, many: many, vserver: "/run/vserver", counter: "/run/vserver-stat"}
 	var err error
 	for to, path := range map[*string]string{&b.vsnode: vsnode, &b.vsfleet: vsfleet} {
 		if *to, err = filepath.Abs(path); err != nil {
@@ -47,8 +49,10 @@ func newBench(ctx context.Context, vsnode, vsfleet string, factor float64) (*ben
 			return nil, err
 		}
 	}
-	if err := os.Symlink(b.vsnode, b.vserver); err != nil {
-		return nil, err
+	for _, name := range []string{b.vserver, b.counter} {
+		if err := os.Symlink(b.vsnode, name); err != nil {
+			return nil, err
+		}
 	}
 	if b.host, err = node.Open("bench"); err != nil {
 		return nil, err
@@ -110,9 +114,14 @@ func (b *bench) tree() string { return b.host.Images.Tree(b.image.ID) }
 
 // guest makes a guest on the machine's address whose init is the command.
 func (b *bench) guest(ctx context.Context, name string, command ...string) error {
+	return b.host.Guests.Create(ctx, b.spec(name, command...))
+}
+
+// spec is such a guest, with a port of its own.
+func (b *bench) spec(name string, command ...string) api.Guest {
 	b.guests++
 	ports := port.Range{Proto: port.TCP, First: uint16(1024 + b.guests), Last: uint16(1024 + b.guests)}
-	return b.host.Guests.Create(ctx, api.Guest{
+	return api.Guest{
 		Name: name, Image: b.image.ID,
 		Network: api.Network{
 			Mode:      api.ModeShared,
@@ -120,7 +129,7 @@ func (b *bench) guest(ctx context.Context, name string, command ...string) error
 			Ports:     []port.Range{ports},
 		},
 		Init: api.Init{Style: "command", Command: command},
-	})
+	}
 }
 
 func (b *bench) cgroup(name string) vctx.Cgroup { return vctx.GuestCgroup(b.cgroups, name) }

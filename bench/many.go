@@ -7,47 +7,69 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/vsfleet/vsfleet/fleet/rollout"
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node"
+	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/guest"
 )
 
-// manyRow starts many idle guests of one image at once: how many a second, and
-// what each costs in memory of the kernel and on the disk.
+// manyRow fills a host: guests of one image whose init is /bin/sleep, made and
+// started as an apply does it. What one more costs then is shown beside what it
+// costs on a host without another guest.
 func manyRow(ctx context.Context, b *bench) (err error) {
-	const atOnce = 8
-	count := b.rounds(100)
-	var names []string
-	for i := range count {
-		name := fmt.Sprintf("many-%d", i)
-		if err := b.guest(ctx, name, "/bin/sleep", "1000000"); err != nil {
+	if held, err := b.host.Lease(ctx, api.Lease{}); err != nil || !held.Held {
+		return errors.Join(err, errors.New("the lease of the host is not to be had"))
+	}
+	guests := make([]api.Guest, b.many)
+	for i := range guests {
+		guests[i] = b.spec(fmt.Sprintf("many-%04d", i), "/bin/sleep", "1000000")
+	}
+	one := b.spec("one", "/bin/sleep", "1000000")
+	// steps takes the same of all guests, as one apply.
+	steps := func(of []api.Guest, kinds ...api.StepKind) (time.Duration, error) {
+		var list []api.Step
+		for i := range of {
+			for _, kind := range kinds {
+				list = append(list, api.Step{Kind: kind, Name: of[i].Name, Guest: &of[i]})
+			}
+		}
+		return timed(func() error {
+			answer, err := b.host.Apply(ctx, api.Apply{Steps: list}, func(api.Event) {})
+			for i, r := range answer.Results {
+				if r.Error != "" {
+					return fmt.Errorf("%s %s: %s", list[i].Kind, list[i].Name, r.Error)
+				}
+			}
 			return err
-		}
-		names = append(names, name)
+		})
 	}
-	each := func(f func(name string) error) error {
-		var g errgroup.Group
-		g.SetLimit(atOnce)
-		for _, name := range names {
-			g.Go(func() error { return f(name) })
+	defer func() {
+		ctx := context.WithoutCancel(ctx)
+		for _, g := range append(guests, one) {
+			if _, serr := b.host.Guests.Stop(ctx, g.Name); serr != nil && !errors.Is(serr, guest.ErrNoGuest) {
+				err = errors.Join(err, serr)
+			}
 		}
-		return g.Wait()
-	}
-	stop := func(name string) error { _, err := b.host.Guests.Stop(ctx, name); return err }
-	defer func() { err = errors.Join(err, each(stop)) }()
+	}()
 
+	alone, err := b.oneMore(ctx, one)
+	if err != nil {
+		return err
+	}
 	before, err := kernelMemory()
 	if err != nil {
 		return err
 	}
-	took, err := timed(func() error {
-		return each(func(name string) error { return b.host.Guests.Start(ctx, name, guest.Options{}) })
-	})
+	b.host.Guests.Settle = true
+	applied, err := steps(guests, api.StepCreate, api.StepStart)
+	b.host.Guests.Settle = false
 	if err != nil {
 		return err
 	}
@@ -56,26 +78,108 @@ func manyRow(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	var disk int64
-	for _, name := range names {
+	for _, g := range guests {
 		for _, dir := range []string{b.host.Guests.DataDir, b.host.Guests.ConfigDir} {
-			n, err := diskUse(filepath.Join(dir, name))
+			n, err := diskUse(filepath.Join(dir, g.Name))
 			if err != nil {
 				return err
 			}
 			disk += n
 		}
 	}
-	fmt.Printf("\n%d guests of one image whose init is /bin/sleep, %d at once\n", count, atOnce)
-	fmt.Printf("  started in %s: %.0f a second\n", short(took), float64(count)/took.Seconds())
-	fmt.Printf("  memory of the kernel: %d KiB a guest (target: 250)\n", (after-before)/1024/int64(count))
-	fmt.Printf("  memory of vsnode: none, no process of ours stays\n")
-	fmt.Printf("  disk, configuration included: %d KiB a guest (target: 200)\n", disk/1024/int64(count))
-	stopped, err := timed(func() error { return each(stop) })
+	beside, err := b.oneMore(ctx, one)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("  stopped in %s: %.0f a second\n", short(stopped), float64(count)/stopped.Seconds())
+	counted, err := turns(ctx, b.rounds(10), []subject{command("vserver-stat", b.counter)})
+	if err != nil {
+		return err
+	}
+	planned, err := turns(ctx, b.rounds(5), []subject{{"plan", func(ctx context.Context) (time.Duration, error) { return b.plan(ctx, guests) }}})
+	if err != nil {
+		return err
+	}
+	stopped, err := steps(guests, api.StepStop)
+	if err != nil {
+		return err
+	}
+	started, err := steps(guests, api.StepStart)
+	if err != nil {
+		return err
+	}
+
+	fmt.Printf("\n%d guests of one image whose init is /bin/sleep\n", len(guests))
+	say := func(what string, took, target time.Duration) {
+		word := ""
+		if len(guests) == 1000 && target > 0 {
+			word = "   (target " + short(target) + ")"
+		}
+		fmt.Printf("  %-44s %10s%s\n", what, short(took), word)
+	}
+	say("made and started by one apply", applied, 15*time.Second)
+	say("stopped by one apply", stopped, 4*time.Second)
+	say("started by one apply, not watched", started, 4*time.Second)
+	say("vserver-stat", counted[0].median(), 100*time.Millisecond)
+	say("asked for their state, and planned", planned[0].median(), 0)
+	say("one more is made by another vsnode", beside.create, 20*time.Millisecond)
+	say("  … on a host without guests", alone.create, 0)
+	say("one more is started", beside.start, 0)
+	say("  … on a host without guests", alone.start, 0)
+	fmt.Printf("  memory of the kernel: %d KiB a guest (target: 250)\n", (after-before)/1024/int64(len(guests)))
+	fmt.Printf("  memory of vsnode: none, no process of ours stays\n")
+	fmt.Printf("  disk, configuration included: %d KiB a guest (target: 200)\n", disk/1024/int64(len(guests)))
 	return nil
+}
+
+// more is what one more guest costs.
+type more struct{ create, start time.Duration }
+
+// oneMore makes, starts and deletes a guest, each time by a vsnode that has
+// seen nothing of the host before, and gives the medians.
+func (b *bench) oneMore(ctx context.Context, g api.Guest) (m more, err error) {
+	var creates, starts times
+	for range b.rounds(7) {
+		fresh, err := node.Open("bench")
+		if err != nil {
+			return m, err
+		}
+		fresh.Guests.Settle = false
+		create, err := timed(func() error { return fresh.Guests.Create(ctx, g) })
+		if err != nil {
+			return m, err
+		}
+		start, err := timed(func() error { return fresh.Guests.Start(ctx, g.Name, guest.Options{}) })
+		if err != nil {
+			return m, err
+		}
+		if err := fresh.Guests.Delete(ctx, g.Name); err != nil {
+			return m, err
+		}
+		creates, starts = append(creates, create), append(starts, start)
+	}
+	slices.Sort(creates)
+	slices.Sort(starts)
+	return more{creates.median(), starts.median()}, nil
+}
+
+// plan asks the host what there is, and compares it with an inventory that wants
+// just that.
+func (b *bench) plan(ctx context.Context, guests []api.Guest) (time.Duration, error) {
+	wanted := &inventory.Host{Name: "bench"}
+	for _, g := range guests {
+		wanted.Guests = append(wanted.Guests, &inventory.Guest{Name: g.Name, Context: g.Context, Image: "busybox", State: inventory.Running})
+	}
+	image := &inventory.Image{Name: "busybox", Method: "template"}
+	return timed(func() error {
+		state, err := b.host.State(ctx)
+		if err == nil && len(state.Guests) != len(guests) {
+			err = fmt.Errorf("the host tells of %d guests", len(state.Guests))
+		}
+		if err == nil {
+			rollout.Make(wanted, state, api.FilesAnswer{}, func(string) *inventory.Image { return image })
+		}
+		return err
+	})
 }
 
 // kernelMemory is what the kernel holds for itself, in bytes. What it could

@@ -137,17 +137,17 @@ func (h *Host) Stat(ctx context.Context) (api.Stat, error) {
 	if s.Rows, err = stat.Read(ctx, mount, running); err != nil {
 		return s, err
 	}
-	for i, row := range s.Rows {
-		if row.Context == 0 {
-			continue
-		}
-		// A guest that ended since has no counters, one with a private
-		// network neither.
-		if t, err := h.Guests.Traffic(row.Name); err == nil {
-			s.Rows[i].Traffic = t
+	var names []string
+	for _, row := range s.Rows {
+		if row.Context != 0 {
+			names = append(names, row.Name)
 		}
 	}
-	return s, nil
+	traffic, err := h.Guests.Traffic(names)
+	for i, row := range s.Rows {
+		s.Rows[i].Traffic = traffic[row.Name]
+	}
+	return s, err
 }
 
 // RemoveImage removes an image that no guest is built from.

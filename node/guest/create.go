@@ -106,10 +106,11 @@ func (h *Host) Configure(ctx context.Context, g api.Guest) (api.Outcome, error) 
 	return outcome, err
 }
 
-// withClaims runs f, if there is one, with all configurations locked, after g was found to claim
-// nothing that another has. It chooses a context where g has none.
+// withClaims runs f, if there is one, with all configurations locked to other
+// vsnodes, after g was found to claim nothing that another has. It chooses a
+// context where g has none.
 func (h *Host) withClaims(g *api.Guest, f func() error) error {
-	unlock, err := h.lock("")
+	next, unlock, err := h.lockClaims()
 	if err != nil {
 		return err
 	}
@@ -148,17 +149,16 @@ func (h *Host) withClaims(g *api.Guest, f func() error) error {
 	if err := h.change(); err != nil {
 		return err
 	}
-	if err := f(); err != nil {
-		h.index.forget()
-		return err
-	}
-	h.index.claimed(*g)
-	return nil
+	done := h.index.make(*g)
+	next() // what f waits for is the disk
+	err = f()
+	done(err)
+	return err
 }
 
 // giveContext gives a context to a guest whose tree has none.
 func (h *Host) giveContext(name string) (xid int, err error) {
-	unlock, err := h.lock("")
+	_, unlock, err := h.lockClaims()
 	if err != nil {
 		return 0, err
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -277,8 +278,44 @@ func sameFS(a, b string) (bool, error) {
 	return x.Dev == y.Dev, nil
 }
 
-// syncFS writes the filesystem of dir to disk: one call for many small files.
+// syncFS writes the filesystem of dir to disk: one call for many small files, and
+// for all who ask before it begins.
 func syncFS(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	one, _ := syncs.LoadOrStore(st.Dev, &syncer{})
+	return one.(*syncer).sync(dir)
+}
+
+var syncs sync.Map // *syncer by device
+
+type syncer struct {
+	run  sync.Mutex // held by who syncs
+	mu   sync.Mutex
+	next func() error // of those who have asked since the last began
+}
+
+func (s *syncer) sync(dir string) error {
+	s.mu.Lock()
+	if s.next == nil {
+		s.next = sync.OnceValue(func() error {
+			s.run.Lock()
+			defer s.run.Unlock()
+			s.mu.Lock()
+			s.next = nil
+			s.mu.Unlock()
+			return syncfs(dir)
+		})
+	}
+	next := s.next
+	s.mu.Unlock()
+	return next()
+}
+
+// syncfs is replaced by a test that counts.
+var syncfs = func(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ type Host struct {
 
 	index  index
 	states stateIndex
+	turns  turns
 }
 
 func (h *Host) cgroup(name string) (mount string, cg vctx.Cgroup, err error) {
@@ -143,17 +144,18 @@ func (h *Host) States(ctx context.Context) ([]api.GuestState, error) {
 	return list, nil
 }
 
-// Life is a guest that runs.
+// Life is a guest that runs, or did a moment ago.
 type Life struct {
 	Name    string
 	Context int
 	Started time.Time
 }
 
-// Living are the guests that run, read from the kernel and what is noted of their
+// Living are the guests that have a cgroup, which are those that run and those
+// that ended a moment ago. It is read from the kernel and what is noted of their
 // starts: whatever is configured, and without reading that.
 func (h *Host) Living(ctx context.Context) ([]Life, error) {
-	names, err := h.runningNames()
+	names, err := h.cgroups()
 	if err != nil {
 		return nil, err
 	}
@@ -174,22 +176,22 @@ func (h *Host) Living(ctx context.Context) ([]Life, error) {
 	return list, nil
 }
 
-// Traffic is what a guest in the host's network sent and received.
-func (h *Host) Traffic(name string) (*api.Traffic, error) {
-	_, cg, err := h.cgroup(name)
-	if err != nil {
-		return nil, err
+// Traffic is what guests in the host's network sent and received, by name. One
+// that ended since has no counters, one with a private network neither.
+func (h *Host) Traffic(names []string) (map[string]*api.Traffic, error) {
+	var counters netctx.Counters
+	defer counters.Close()
+	all := make(map[string]*api.Traffic, len(names))
+	for _, name := range names {
+		_, cg, err := h.cgroup(name)
+		if err != nil {
+			return nil, err
+		}
+		if t, err := counters.Traffic(string(cg)); err == nil {
+			all[name] = &t
+		}
 	}
-	dir, err := os.Open(string(cg))
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	t, err := netctx.Traffic(dir)
-	if err != nil {
-		return nil, err
-	}
-	return &t, nil
+	return all, nil
 }
 
 // ofState is the guest whose state lies at path.

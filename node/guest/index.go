@@ -36,6 +36,8 @@ type index struct {
 	all     []api.Guest
 	held    time.Time
 	holders map[string]state
+	// making is claimed, and its configuration is being written.
+	making map[string]api.Guest
 }
 
 // lasting is how long what was seen counts while nobody else changes anything by
@@ -85,15 +87,39 @@ func (x *index) forget() {
 	x.seen = time.Time{}
 }
 
-// claimed notes what this vsnode has just configured.
-func (x *index) claimed(g api.Guest) {
+// make notes what this vsnode is about to configure. Whoever claims something
+// next is told of it, whether it can be read by then or not, until done.
+func (x *index) make(g api.Guest) (done func(err error)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if i := slices.IndexFunc(x.all, func(o api.Guest) bool { return o.Name == g.Name }); i >= 0 {
-		x.all[i] = g
-	} else {
-		x.all = append(x.all, g)
+	if x.making == nil {
+		x.making = map[string]api.Guest{}
 	}
+	x.making[g.Name] = g
+	return func(err error) {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		delete(x.making, g.Name)
+		if err != nil {
+			x.seen = time.Time{} // who knows what is there now
+			return
+		}
+		if i := slices.IndexFunc(x.all, func(o api.Guest) bool { return o.Name == g.Name }); i >= 0 {
+			x.all[i] = g
+		} else {
+			x.all = append(x.all, g)
+		}
+	}
+}
+
+// known are all guests: those of all, and those in the making as well. Of one that
+// is configured anew both count, for either may be what the disk says in the end.
+func (x *index) known() []api.Guest {
+	all := slices.Clone(x.all)
+	for _, g := range x.making {
+		all = append(all, g)
+	}
+	return all
 }
 
 // claim is what one configuration claims.
@@ -126,7 +152,7 @@ func (h *Host) configured() ([]api.Guest, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if time.Since(x.seen) < lasting && h.current() {
-		return slices.Clone(x.all), nil
+		return x.known(), nil
 	}
 	x.seen = time.Now()
 	entries, err := os.ReadDir(h.ConfigDir)
@@ -161,7 +187,7 @@ func (h *Host) configured() ([]api.Guest, error) {
 		x.save(h.indexFile())
 	}
 	x.all = all
-	return slices.Clone(all), nil
+	return x.known(), nil
 }
 
 func (p Paths) indexFile() string { return filepath.Join(p.RunDir, "..claims") } // no guest's name

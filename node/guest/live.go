@@ -43,7 +43,7 @@ func (h *Host) live(ctx context.Context, c Config) (changed bool, err error) {
 	samePlace.Ports, samePlace.Forwards, samePlace.Metadata = c.Network.Ports, c.Network.Forwards, c.Network.Metadata
 	network := reflect.DeepEqual(samePlace, c.Network) && !reflect.DeepEqual(to.Network, c.Network)
 	if network {
-		unlock, err := h.lock("")
+		_, unlock, err := h.lockClaims()
 		if err != nil {
 			return false, err
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -244,8 +245,12 @@ func BenchmarkAThousand(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
+		var names []string
 		for _, row := range rows {
-			fresh.Traffic(row.Name)
+			names = append(names, row.Name)
+		}
+		if _, err := fresh.Traffic(names); err != nil {
+			b.Fatal(err)
 		}
 	}
 	begun := time.Now()
@@ -253,4 +258,54 @@ func BenchmarkAThousand(b *testing.B) {
 		b.Error(drift, err)
 	}
 	b.Log("drift: ", time.Since(begun))
+}
+
+// What one create waits for on the disk keeps no other one of the same vsnode
+// waiting, which is told of it all the same; another vsnode waits.
+func TestCreatesWaitForTheDiskTogether(t *testing.T) {
+	ctx := context.Background()
+	h := inMemory(t)
+	const many = 4
+	begun := make(chan struct{})
+	release := make(chan struct{})
+	first := sync.OnceFunc(func() { close(begun); <-release })
+	real := syncfs
+	syncfs = func(dir string) error { first(); return real(dir) }
+	t.Cleanup(func() { syncfs = real })
+
+	var group errgroup.Group
+	group.Go(func() error { return h.Create(ctx, numbered(0)) })
+	<-begun
+	for i := 1; i < many; i++ {
+		group.Go(func() error { return h.Create(ctx, numbered(3*i)) })
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		h.index.mu.Lock()
+		making := len(h.index.making)
+		h.index.mu.Unlock()
+		if making == many {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("%d of %d guests are being made while the disk is slow", making, many)
+			break
+		}
+	}
+	if unlock, err := (&Host{Paths: h.Paths}).tryLock(""); err != nil || unlock != nil {
+		t.Errorf("another vsnode may claim something meanwhile (%v)", err)
+	}
+	h.turns.mu.Lock()
+	h.turns.since = time.Now() // this one may still join
+	h.turns.mu.Unlock()
+	other := numbered(300)
+	other.Context = numbered(0).Context
+	if err := h.Create(ctx, other); err == nil || !strings.Contains(err.Error(), numbered(0).Name) {
+		t.Errorf("a guest is made with the context of one that is being made: %v", err)
+	}
+	close(release)
+	must(t, group.Wait())
+	list, err := (&Host{Paths: h.Paths}).configured()
+	if err != nil || len(list) != many {
+		t.Errorf("%d guests are configured, want %d (%v)", len(list), many, err)
+	}
 }

@@ -140,7 +140,7 @@ func (s state) runs(name string) api.Guest {
 // count here: two configurations may well say the same as long as one of them
 // runs, and one that somebody edited says nothing of the guest that runs.
 func (h *Host) claim(ctx context.Context, c Config, st state) error {
-	unlock, err := h.lock("")
+	_, unlock, err := h.lockClaims()
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/node/api"
+
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
@@ -287,7 +289,9 @@ func TestTrafficIsCounted(t *testing.T) {
 	g.must("receive", err)
 	h.must("send to a foreign address, which is not counted", h.sendto(r4, "1234", netip.AddrPortFrom(mailAddr.Addr(), from.Port()).String()))
 
-	got, err := Traffic(cg)
+	var counters Counters
+	defer counters.Close()
+	got, err := counters.Traffic(cg.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,8 +299,22 @@ func TestTrafficIsCounted(t *testing.T) {
 		got.V4In.Packets != 1 || got.V4In.Bytes != 20+8+4 || got.V6In.Packets != 0 {
 		t.Errorf("%+v", got)
 	}
-	if _, err := Traffic(newCgroup(t)); !errors.Is(err, ErrNotAttached) {
+	if _, err := counters.Traffic(newCgroup(t).Name()); !errors.Is(err, ErrNotAttached) {
 		t.Errorf("traffic of a cgroup without a network context: %v", err)
+	}
+	// The map of the first guest has those of the others.
+	looked := counters.looked
+	for range 3 {
+		another := newCgroup(t)
+		if err := Attach(another, www("80/tcp")); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := counters.Traffic(another.Name()); err != nil || got != (api.Traffic{}) {
+			t.Errorf("of a new guest: %+v, %v", got, err)
+		}
+	}
+	if counters.looked != looked {
+		t.Errorf("the map was looked for %d times more", counters.looked-looked)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -118,31 +119,73 @@ func put(m *ebpf.Map, id uint64, set *netctxSettings) error {
 	return nil
 }
 
-// Traffic is what the guest received and sent since Attach, dropped packets
-// not counted.
-func Traffic(cgroup *os.File) (api.Traffic, error) {
+// Counters reads the counters of many guests: those that one vsnode has started
+// are all in one map, which is looked for once. Of several goroutines at once.
+type Counters struct {
+	mu     sync.Mutex
+	maps   []*ebpf.Map
+	looked int // for maps
+}
+
+// Close closes the maps.
+func (c *Counters) Close() {
+	for _, m := range c.maps {
+		m.Close()
+	}
+}
+
+// Traffic is what the guest with this cgroup received and sent since Attach,
+// dropped packets not counted.
+func (c *Counters) Traffic(cgroup string) (api.Traffic, error) {
 	var t api.Traffic
-	err := withMap(cgroup, trafficMap, unsafe.Sizeof(netctxCounters{}), func(m *ebpf.Map, id uint64) error {
-		var percpu []netctxCounters
+	counters, err := c.read(cgroup)
+	if err != nil {
+		return t, fmt.Errorf("read traffic of %s: %w", cgroup, err)
+	}
+	for _, c := range counters {
+		add := func(to *api.Count, packets, bytes uint64) {
+			to.Packets += packets
+			to.Bytes += bytes
+		}
+		add(&t.V4In, c.V4In.Packets, c.V4In.Bytes)
+		add(&t.V4Out, c.V4Out.Packets, c.V4Out.Bytes)
+		add(&t.V6In, c.V6In.Packets, c.V6In.Bytes)
+		add(&t.V6Out, c.V6Out.Packets, c.V6Out.Bytes)
+	}
+	return t, nil
+}
+
+func (c *Counters) read(cgroup string) (percpu []netctxCounters, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(cgroup, &st); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// A map has a cgroup's counters only while its programs are on it.
+	for _, m := range c.maps {
+		err := m.Lookup(st.Ino, &percpu)
+		if err == nil || !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return percpu, err
+		}
+	}
+	dir, err := os.Open(cgroup)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	c.looked++
+	err = withMap(dir, trafficMap, unsafe.Sizeof(netctxCounters{}), func(m *ebpf.Map, id uint64) error {
 		if err := m.Lookup(id, &percpu); err != nil {
 			return err
 		}
-		for _, c := range percpu {
-			add := func(to *api.Count, packets, bytes uint64) {
-				to.Packets += packets
-				to.Bytes += bytes
-			}
-			add(&t.V4In, c.V4In.Packets, c.V4In.Bytes)
-			add(&t.V4Out, c.V4Out.Packets, c.V4Out.Bytes)
-			add(&t.V6In, c.V6In.Packets, c.V6In.Bytes)
-			add(&t.V6Out, c.V6Out.Packets, c.V6Out.Bytes)
+		kept, err := m.Clone()
+		if err == nil {
+			c.maps = append(c.maps, kept)
 		}
-		return nil
+		return err
 	})
-	if err != nil {
-		return t, fmt.Errorf("read traffic of %s: %w", cgroup.Name(), err)
-	}
-	return t, nil
+	return percpu, err
 }
 
 // Refused is how often the guest asked for a port of its addresses that it does

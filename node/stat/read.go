@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -45,41 +48,81 @@ func Read(ctx context.Context, cgroupRoot string, guests []Guest) ([]api.StatRow
 
 	rows := make([]row, len(guests)+1)
 	rows[0].Name = HostName
-	ownerOf := make(map[int]*row, len(names))
-	r := reader{buf: make([]byte, 64<<10)}
-	for i, g := range guests {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+	err = each(ctx, len(guests), func(r *reader, i int) error {
+		rows[i+1].Context, rows[i+1].Name = guests[i].XID, guests[i].Name
+		if err := r.guest(cgroupRoot, guests[i], &rows[i+1]); err != nil {
+			return fmt.Errorf("count guest %s: %w", guests[i].Name, err)
 		}
-		rows[i+1].Context, rows[i+1].Name = g.XID, g.Name
-		if err := r.guest(cgroupRoot, g, &rows[i+1], ownerOf); err != nil {
-			return nil, fmt.Errorf("count guest %s: %w", g.Name, err)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	ownerOf := make(map[int]*row, len(names))
+	for i := range rows {
+		for _, pid := range rows[i].pids {
+			ownerOf[pid] = &rows[i]
 		}
 	}
 
 	self := os.Getpid()
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
+	found := make([]struct {
+		process
+		pid int
+	}, len(names))
+	err = each(ctx, len(names), func(r *reader, i int) error {
+		pid, err := strconv.Atoi(names[i])
 		if err != nil || pid == self {
-			continue
+			return nil
 		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		p, err := r.process(int(proc.Fd()), name)
+		p, err := r.process(int(proc.Fd()), names[i])
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
-			continue
+			return nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("count process %d: %w", pid, err)
+			return fmt.Errorf("count process %d: %w", pid, err)
 		}
-		owner := ownerOf[pid]
+		found[i].process, found[i].pid = p, pid
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range found {
+		if p.pid == 0 {
+			continue
+		}
+		owner := ownerOf[p.pid]
 		if owner == nil {
 			owner = &rows[0]
 		}
-		owner.add(p)
+		owner.add(p.process)
 	}
 	return finish(rows, guests)
+}
+
+// each does something n times, on all processors.
+func each(ctx context.Context, n int, do func(r *reader, i int) error) error {
+	var next atomic.Int64
+	var group errgroup.Group
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() error {
+			r := reader{buf: make([]byte, 64<<10)}
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return nil
+				}
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := do(&r, i); err != nil {
+					return err
+				}
+			}
+		})
+	}
+	return group.Wait()
 }
 
 // finish computes the uptimes and leaves out what does not run.
@@ -112,6 +155,7 @@ type row struct {
 	api.StatRow
 	oldest  time.Duration // after boot
 	cpuStat bool          // the cgroup has counted User and Sys
+	pids    []int         // of the cgroup
 }
 
 func (r *row) add(p process) {
@@ -127,12 +171,12 @@ func (r *row) add(p process) {
 	}
 }
 
-// reader reads small files of the kernel with one buffer for all.
+// reader reads small files of the kernel with one buffer for all, which is one goroutine's.
 type reader struct{ buf []byte }
 
 // guest notes whose the guest's processes are and reads its processor time.
 // The names below a cgroup are the guest's own, but cgroupfs has no links.
-func (r *reader) guest(root string, g Guest, to *row, ownerOf map[int]*row) error {
+func (r *reader) guest(root string, g Guest, to *row) error {
 	dir, err := unix.Open(root+"/"+g.Cgroup, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT {
 		return nil // it has just been stopped
@@ -148,11 +192,11 @@ func (r *reader) guest(root string, g Guest, to *row, ownerOf map[int]*row) erro
 	} else if !gone(err) {
 		return fmt.Errorf("read cpu.stat of cgroup %s: %w", g.Cgroup, err)
 	}
-	return r.members(dir, to, ownerOf)
+	return r.members(dir, to)
 }
 
 // members walks a cgroup and those below it.
-func (r *reader) members(dir int, to *row, ownerOf map[int]*row) error {
+func (r *reader) members(dir int, to *row) error {
 	procs, err := r.file(dir, "cgroup.procs")
 	switch {
 	case err == unix.EOPNOTSUPP: // a threaded cgroup: its domain lists the processes
@@ -163,7 +207,7 @@ func (r *reader) members(dir int, to *row, ownerOf map[int]*row) error {
 	}
 	for line := range bytes.Lines(procs) {
 		if pid, ok := number(bytes.TrimSpace(line)); ok && pid > 0 { // 0: not in our pid namespace
-			ownerOf[int(pid)] = to
+			to.pids = append(to.pids, int(pid))
 		}
 	}
 
@@ -186,7 +230,7 @@ func (r *reader) members(dir int, to *row, ownerOf map[int]*row) error {
 		if err != nil {
 			return fmt.Errorf("open cgroup %s: %w", name, err)
 		}
-		err = r.members(sub, to, ownerOf)
+		err = r.members(sub, to)
 		unix.Close(sub)
 		if err != nil {
 			return fmt.Errorf("cgroup %s: %w", name, err)
