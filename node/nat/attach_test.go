@@ -281,6 +281,15 @@ func TestProblems(t *testing.T) {
 			}
 		}
 
+		// A guest that is started while somebody looks: its device was not there a
+		// moment ago, its routes are now.
+		handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		must(t, err)
+		defer handle.Close()
+		if got, err := strangers(handle, nil); err != nil || len(got) > 0 {
+			t.Errorf("routes of a guest that was not there yet: %q, %v", got, err)
+		}
+
 		nft(t, "delete table inet vservers")
 		if got := problems(); !strings.Contains(got, "table inet vservers is gone") {
 			t.Errorf("without our table: %q", got)

@@ -52,7 +52,11 @@ func Problems(ctx context.Context) ([]string, error) {
 			problems = append(problems, fmt.Sprintf("rules of %[1]stables-legacy are loaded, whose policy cannot be told from here: if `%[1]stables-legacy -S FORWARD` says DROP, accept vs+ there, in (-i) and out (-o)", family))
 		}
 	}
-	more, err := strangers(host)
+	mine, err := ourDevices()
+	if err != nil {
+		return nil, err
+	}
+	more, err := strangers(host, mine)
 	if err != nil {
 		return nil, err
 	}
@@ -157,14 +161,11 @@ func about(r *nftables.Rule) (in, out bool) {
 }
 
 // strangers finds routes of others into our pools, in any routing table:
-// Tailscale and providers' networks use 100.64.0.0/10, too.
-func strangers(host *netlink.Handle) ([]string, error) {
-	mine, err := ourDevices()
-	if err != nil {
-		return nil, err
-	}
+// Tailscale and providers' networks use 100.64.0.0/10, too. Devices of guests that
+// were started since mine was looked at are no others'.
+func strangers(host *netlink.Handle, mine map[int]bool) ([]string, error) {
 	var problems []string
-	err = dump(unix.RTM_GETROUTE, nl.NewIfAddrmsg(unix.AF_UNSPEC), func(m []byte) {
+	err := dump(unix.RTM_GETROUTE, nl.NewIfAddrmsg(unix.AF_UNSPEC), func(m []byte) {
 		if len(m) < unix.SizeofRtMsg {
 			return
 		}
@@ -187,7 +188,13 @@ func strangers(host *netlink.Handle) ([]string, error) {
 			return
 		}
 		name := fmt.Sprint("number ", dev)
-		if l, err := host.LinkByIndex(dev); err == nil {
+		l, err := host.LinkByIndex(dev)
+		switch {
+		case errors.As(err, &netlink.LinkNotFoundError{}):
+			return // gone meanwhile, and the route with it
+		case err == nil && ours(l):
+			return
+		case err == nil:
 			name = l.Attrs().Name
 		}
 		problems = append(problems, fmt.Sprintf("route %s on device %s meets the guests' private addresses %s: guests and whoever is there cannot reach each other; use another range there, or no guests in nat mode on this host", p, name, f.pool))
