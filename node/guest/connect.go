@@ -45,7 +45,11 @@ func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, 
 		return err
 	}
 	sp.Scope = guard == netctx.GuardLandlock
-	if err := place(c.Network, warn); err != nil {
+	on, err := netctx.Places()
+	if err != nil {
+		return err
+	}
+	if err := place(c.Network, on, warn); err != nil {
 		return err
 	}
 	ns := c.netSpec()
@@ -107,7 +111,7 @@ func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, 
 	if err := netctx.EnsureLoopback6(ctx, netctx.Loopback6(c.Context)); err != nil {
 		return err
 	}
-	if err := netctx.PingFrom(ctx, ns); err != nil {
+	if err := netctx.PingFrom(ctx, ns, on); err != nil {
 		if st.Pings = false; warn != nil {
 			warn(fmt.Sprintf("ping in the guest needs -I ADDRESS: %v", err))
 		}
@@ -190,11 +194,7 @@ func (h *Host) takenError(taken []netctx.Listener) error {
 // place makes sure that a guest's addresses are where its mode has them: those
 // that it shares on a device of the host's, its own on the device that they are
 // to go onto, or nowhere yet.
-func place(n api.Network, warn func(string)) error {
-	on, err := netctx.Places()
-	if err != nil {
-		return err
-	}
+func place(n api.Network, on map[netip.Addr]netctx.Place, warn func(string)) error {
 	dev := 0
 	if n.Mode == api.ModeOwn {
 		device, err := net.InterfaceByName(n.Dev)

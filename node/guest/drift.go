@@ -253,7 +253,11 @@ func (h *Host) reconnect(ctx context.Context, name string, st state) error {
 		return err
 	}
 	if st.Pings {
-		if err := netctx.PingFrom(ctx, c.netSpec()); err != nil {
+		on, err := netctx.Places()
+		if err != nil {
+			return err
+		}
+		if err := netctx.PingFrom(ctx, c.netSpec(), on); err != nil {
 			return err
 		}
 	}

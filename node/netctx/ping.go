@@ -48,12 +48,9 @@ type pings struct {
 
 // PingFrom has a guest's pings leave from its first address of each family,
 // unless the host has no others: then there is no other source.
-// The table is for all guests, and another's part of it stays.
-func PingFrom(ctx context.Context, s Spec) error {
-	on, err := Places()
-	if err != nil {
-		return err
-	}
+// on are the host's addresses. The table is for all guests, and another's part of
+// it stays.
+func PingFrom(ctx context.Context, s Spec, on map[netip.Addr]Place) error {
 	var want []netip.Addr
 	if s.mayBeMistaken(on) {
 		for _, p := range s.Addresses {

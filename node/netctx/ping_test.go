@@ -60,7 +60,7 @@ func TestPingsComeFromTheGuestsAddress(t *testing.T) {
 		}
 	})
 	for range 2 { // it may be there
-		if err := PingFrom(ctx, s); err != nil {
+		if err := PingFrom(ctx, s, places(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -81,7 +81,7 @@ func TestPingsComeFromTheGuestsAddress(t *testing.T) {
 		for _, m := range []*machine{h, other} {
 			if m == other {
 				// The host has other addresses, so it is in the table too.
-				if err := PingFrom(ctx, spec(125, []string{"25/tcp"}, hostAddr)); err != nil {
+				if err := PingFrom(ctx, spec(125, []string{"25/tcp"}, hostAddr), places(t)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -129,7 +129,7 @@ func TestPingTableIsForWhoNeedsIt(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	if err := PingFrom(ctx, www()); err != nil {
+	if err := PingFrom(ctx, www(), places(t)); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := nftables.New()
@@ -140,7 +140,7 @@ func TestPingTableIsForWhoNeedsIt(t *testing.T) {
 	if err := conn.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if err := PingFrom(ctx, www()); err != nil {
+	if err := PingFrom(ctx, www(), places(t)); err != nil {
 		t.Fatal(err)
 	}
 	g, _ := newGuest(t, www())
@@ -174,4 +174,13 @@ func TestPingsGoByTheHostsOwnAddresses(t *testing.T) {
 			t.Errorf("%s: %v, want %v", row.name, got, row.want)
 		}
 	}
+}
+
+func places(t *testing.T) map[netip.Addr]Place {
+	t.Helper()
+	on, err := Places()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return on
 }
