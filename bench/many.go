@@ -172,7 +172,7 @@ func (b *bench) plan(ctx context.Context, guests []api.Guest) (time.Duration, er
 	image := &inventory.Image{Name: "busybox", Method: "template"}
 	return timed(func() error {
 		state, err := b.host.State(ctx)
-		if err == nil && len(state.Guests) != len(guests) {
+		if err == nil && len(state.Guests) < len(guests) { // and those of other rows
 			err = fmt.Errorf("the host tells of %d guests", len(state.Guests))
 		}
 		if err == nil {
