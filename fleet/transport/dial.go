@@ -124,7 +124,7 @@ func (d *Dialer) dialOnce(ctx context.Context, s Settings, probe bool) (*Conn, e
 		if err != nil {
 			return nil, err
 		}
-		dial, release = b.client.DialContext, func() { d.bastions.give(b) }
+		dial, release = b.dialContext, func() { d.bastions.give(b) }
 	}
 	door := d.doors.at(s.Door(), cmp.Or(d.Starts, 8))
 	var first time.Time
@@ -214,7 +214,10 @@ func keyExchanges() []string {
 // dialError says what a refused connection may mean.
 func dialError(ctx context.Context, s Settings, err error) error {
 	var refused *ssh.OpenChannelError
+	var lost *lostBastion
 	switch {
+	case errors.As(err, &lost):
+		return lost
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.As(err, &refused) && refused.Reason == ssh.Prohibited:

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"net"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
@@ -25,6 +26,26 @@ type bastion struct {
 	conn     *Conn
 	client   *ssh.Client
 	err      error
+}
+
+// dialContext opens a channel through the jump host. The library waits for ever
+// for one that it asks for just when the connection ends (ssh.mux.loop has told
+// all channels by then, and does not know of this one).
+func (b *bastion) dialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-b.conn.done:
+			cancel(&lostBastion{b.settings.Address})
+		case <-ctx.Done():
+		}
+	}()
+	conn, err := b.client.DialContext(ctx, network, addr)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return nil, cause
+	}
+	return conn, err
 }
 
 // take gives the connection to a jump host to one more user.
