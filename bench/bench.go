@@ -57,7 +57,7 @@ func newBench(ctx context.Context, vsnode, vsfleet string, factor float64, many 
 	if b.host, err = node.Open("bench"); err != nil {
 		return nil, err
 	}
-	b.host.Guests.Settle = false // what waits for half a second is no time of ours
+	b.host.Guests.Settle = false // the watch after a start is not what is measured
 	if b.cgroups, err = vctx.CgroupMount(); err != nil {
 		return nil, err
 	}

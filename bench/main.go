@@ -39,7 +39,7 @@ func run(ctx context.Context) error {
 	vsnode := flag.String("vsnode", "bin/vsnode", "the vsnode to measure")
 	vsfleet := flag.String("vsfleet", "bin/vsfleet", "the vsfleet to measure")
 	factor := flag.Float64("rounds", 1, "take so many times the usual rounds")
-	many := flag.Int("guests", 1000, "fill a host with so many guests")
+	many := flag.Int("guests", 1000, "number of guests to put on one host")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [flags] [row…]; rows are", strings.Join(names(), ", "))
 		flag.PrintDefaults()

@@ -137,7 +137,7 @@ func TestKeyOfAnImageWithFiles(t *testing.T) {
 	}
 }
 
-// A request is bounded, so many large files go in several, each guest's steps in one.
+// A request is bounded: large files are sent in several, the steps of each guest in one.
 func TestManyFilesGoInSeveralRequests(t *testing.T) {
 	f := newFleet(t, "a")
 	host := f.inv.Hosts[0]

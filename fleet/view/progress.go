@@ -95,7 +95,7 @@ func (p *Progress) End(r Result) {
 	}
 }
 
-// Idle says that a host has nothing to do for now.
+// Idle marks a host as having nothing to do for now.
 func (p *Progress) Idle(host string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -23,7 +23,7 @@ type Records[R any] struct {
 	places [][]R
 }
 
-// NewRecords makes room for the records of so many places.
+// NewRecords makes room for the records of n places.
 func NewRecords[R any](out io.Writer, f Format, places int) *Records[R] {
 	return &Records[R]{out: out, format: f, places: make([][]R, places)}
 }

@@ -239,7 +239,7 @@ func TestPlan(t *testing.T) {
 	})
 }
 
-// terminal of so many columns.
+// terminal of that many columns.
 func terminal(w io.Writer, columns int) Output {
 	return Output{Writer: w, Terminal: true, Width: func() int { return columns }}
 }

@@ -49,7 +49,7 @@ type Lease struct {
 	Wait   time.Duration `json:"wait"` // for whoever holds it; 0: do not wait
 }
 
-// LeaseAnswer says whether the session has the lease, and else who does.
+// LeaseAnswer reports whether the session has the lease, and who holds it otherwise.
 type LeaseAnswer struct {
 	Held bool   `json:"held"`
 	By   Holder `json:"by"`

@@ -228,7 +228,7 @@ func Shutdown(initPID int, sig unix.Signal) (bool, error) {
 	return true, nil
 }
 
-// IsSystemd says whether a guest's init calls itself systemd.
+// IsSystemd reports whether a guest's init calls itself systemd.
 func IsSystemd(initPID int) bool {
 	b, err := os.ReadFile(procFile(initPID, "status"))
 	return err == nil && isSystemd(string(b))

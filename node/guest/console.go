@@ -45,7 +45,7 @@ func (h *Host) attachConsole(c Config, sp *vctx.Spec, warn func(string)) error {
 	return nil
 }
 
-// bootsSystemd says whether /sbin/init of a guest that does not run is systemd.
+// bootsSystemd reports whether /sbin/init of a guest that does not run is systemd.
 func bootsSystemd(r vctx.Root) bool {
 	for _, dir := range []string{r.Upper, r.Image} {
 		if dir == "" {
@@ -197,7 +197,7 @@ func lastLines(b []byte, lines int) []byte {
 	return b[at+1:]
 }
 
-// LogsToJournal says whether a guest runs systemd, which keeps a journal and
+// LogsToJournal reports whether a guest runs systemd, which keeps a journal and
 // writes to no console that is not a terminal.
 func (h *Host) LogsToJournal(name string) bool {
 	_, cg, err := h.cgroup(name)

@@ -178,7 +178,7 @@ func TestFullFilesystems(t *testing.T) {
 	}
 }
 
-// give leaves room for so many files on a tmpfs.
+// give leaves room for n files on a tmpfs.
 func give(t *testing.T, dir string, files int) {
 	t.Helper()
 	var st unix.Statfs_t
