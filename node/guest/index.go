@@ -44,7 +44,7 @@ type index struct {
 // vsnode. Somebody may always do so by hand: what runs is looked at by a start.
 const lasting = time.Second
 
-// current says whether this vsnode was the last to claim anything on the host.
+// current reports whether this vsnode was the last to claim anything on the host.
 // The lock of all configurations is held.
 func (h *Host) current() bool {
 	b, err := os.ReadFile(h.epochFile())

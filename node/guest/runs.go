@@ -235,7 +235,7 @@ func clash(g api.Guest, root, name string, held state) error {
 	return conflict(g, []api.Guest{runs})
 }
 
-// within says whether a directory is another one or below it. Both are resolved.
+// within reports whether a directory is another one or below it. Both are resolved.
 func within(path, dir string) bool {
 	return path != "" && dir != "" && (path == dir || strings.HasPrefix(path, dir+"/"))
 }

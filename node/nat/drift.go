@@ -62,7 +62,7 @@ func drift(ctx context.Context, guests []Guest) (map[int][]string, error) {
 	return gone, nil
 }
 
-// tablesHold says whether the tables are what the last Sync made, and that was
+// tablesHold reports whether the tables are what the last Sync made, and that was
 // for these guests among others.
 func tablesHold(guests []Guest) (bool, error) {
 	ports, err := ephemeralPorts()

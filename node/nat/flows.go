@@ -107,7 +107,7 @@ func questions(last, now Want, ws []inward) (qs []question, gone map[netip.Addr]
 	return qs, gone, nil
 }
 
-// fewFlows says whether all can be looked at as fast as some.
+// fewFlows reports whether all can be looked at as fast as some.
 func fewFlows() (bool, error) {
 	text, err := get("/proc/sys/net/netfilter/nf_conntrack_count")
 	if err != nil {
@@ -311,7 +311,7 @@ func newFlowFilter(host *netlink.Handle, ws []inward, gone map[netip.Addr]bool) 
 	return ff, nil
 }
 
-// matches says whether a connection is one to forget.
+// matches reports whether a connection is one to forget.
 func (ff *flowFilter) matches(f flow) bool {
 	if ff.gone[f.src] || ff.gone[f.answers] {
 		return true

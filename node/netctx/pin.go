@@ -95,7 +95,7 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// steers says whether the programs in dir are there and attached to the network
+// steers reports whether the programs in dir are there and attached to the network
 // namespace with that inode. Inodes are used again, attachments end with the
 // namespace.
 func steers(dir string, ns uint64) (bool, error) {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answers says whether an echo request is answered. It is sent as ping does:
+// answers reports whether an echo request is answered. It is sent as ping does:
 // by a socket that is neither bound (unless from is given) nor connected.
 func answers(g *machine, from, to string) bool {
 	g.t.Helper()
