@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/build"
+	"github.com/vsfleet/vsfleet/node/builder"
 	"github.com/vsfleet/vsfleet/node/guest"
 )
 
@@ -44,7 +44,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		r.Took = time.Since(start)
 		if err != nil {
 			r.Outcome, r.Error = api.Failed, err.Error()
-			var lack *build.LackError
+			var lack *builder.LackError
 			r.Elsewhere = errors.As(err, &lack)
 			if ctx.Err() != nil {
 				r.Error = "interrupted: " + r.Error

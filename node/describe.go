@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/build"
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/builder"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // describe says what machine this is.
@@ -35,17 +35,17 @@ func describe(version string) (api.Host, error) {
 	if kib, err := strconv.ParseInt(strings.TrimSuffix(field("/proc/meminfo", "MemTotal:"), " kB"), 10, 64); err == nil {
 		h.MemoryBytes = kib << 10
 	}
-	mount, err := vctx.CgroupMount()
+	mount, err := procctx.CgroupMount()
 	if err == nil {
 		b, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
 		if err != nil {
 			return h, err
 		}
 		h.Controllers = strings.Fields(string(b))
-	} else if !errors.Is(err, vctx.ErrNoCgroup2) {
+	} else if !errors.Is(err, procctx.ErrNoCgroup2) {
 		return h, err
 	}
-	h.Methods = build.Methods()
+	h.Methods = builder.Methods()
 	h.DefaultAddress, h.DefaultDev, err = defaultAddress()
 	return h, err
 }

@@ -11,9 +11,9 @@ import (
 
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/check"
-	vctx "github.com/vsfleet/vsfleet/node/context"
 	"github.com/vsfleet/vsfleet/node/guest"
-	"github.com/vsfleet/vsfleet/node/image"
+	"github.com/vsfleet/vsfleet/node/images"
+	"github.com/vsfleet/vsfleet/node/procctx"
 	"github.com/vsfleet/vsfleet/node/stat"
 )
 
@@ -21,7 +21,7 @@ import (
 type Host struct {
 	Version string // of vsnode
 	Guests  *guest.Host
-	Images  *image.Store
+	Images  *images.Store
 
 	lease lease
 }
@@ -29,24 +29,24 @@ type Host struct {
 // Open gives this machine with its guests and images at their usual places.
 func Open(version string) (*Host, error) {
 	paths := guest.DefaultPaths()
-	images, err := image.Open(filepath.Join(paths.DataDir, ".images"))
+	store, err := images.Open(filepath.Join(paths.DataDir, ".images"))
 	if err != nil {
 		return nil, err
 	}
 	return &Host{
 		Version: version,
-		Images:  images,
-		Guests:  &guest.Host{Paths: paths, Settle: true, Tree: func(id string) (string, error) { return tree(images, id) }},
+		Images:  store,
+		Guests:  &guest.Host{Paths: paths, Settle: true, Tree: func(id string) (string, error) { return tree(store, id) }},
 	}, nil
 }
 
 // tree is where an image lies that a guest is built from.
-func tree(images *image.Store, id string) (string, error) {
-	has, err := images.Has(id)
+func tree(store *images.Store, id string) (string, error) {
+	has, err := store.Has(id)
 	if err == nil && !has {
 		err = fmt.Errorf("image %s is not on this host: vsfleet apply brings it", id)
 	}
-	return images.Tree(id), err
+	return store.Tree(id), err
 }
 
 // State is all that a plan needs to know. Guests that ended by themselves are
@@ -121,8 +121,8 @@ func Check(ctx context.Context, guests *guest.Host) (api.Check, error) {
 
 // Stat is what the machine and its guests use.
 func (h *Host) Stat(ctx context.Context) (api.Stat, error) {
-	mount, err := vctx.CgroupMount()
-	if err != nil && !errors.Is(err, vctx.ErrNoCgroup2) {
+	mount, err := procctx.CgroupMount()
+	if err != nil && !errors.Is(err, procctx.ErrNoCgroup2) {
 		return api.Stat{}, err
 	}
 	living, err := h.Guests.Living(ctx)

@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vsfleet/vsfleet/fleet/lab"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/lab"
 )
 
 func (a *app) labCommand() *cobra.Command {

@@ -13,7 +13,7 @@ import (
 	"github.com/vsfleet/vsfleet/node"
 	"github.com/vsfleet/vsfleet/node/check"
 	"github.com/vsfleet/vsfleet/node/guest"
-	nodeimage "github.com/vsfleet/vsfleet/node/image"
+	"github.com/vsfleet/vsfleet/node/images"
 	"github.com/vsfleet/vsfleet/node/serve"
 	"github.com/vsfleet/vsfleet/node/stat"
 )
@@ -143,7 +143,7 @@ func image(ctx context.Context, args []string) error {
 			return err
 		}
 		img, err := h.Images.Get(ctx, fs.Arg(0))
-		if errors.Is(err, nodeimage.ErrNotFound) {
+		if errors.Is(err, images.ErrNotFound) {
 			fmt.Println("it is not here")
 			return nil
 		}

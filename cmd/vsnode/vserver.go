@@ -18,8 +18,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/printable"
 	"github.com/vsfleet/vsfleet/node"
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
 	"github.com/vsfleet/vsfleet/node/guest"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 const vserverUsage = `vserver [--silent] [--] NAME COMMAND [ARGUMENTS]
@@ -288,7 +288,7 @@ func (v verb) run(ctx context.Context, p guest.Program) error {
 
 // notRun is the exit status for a program that was not run, as shells have it.
 func notRun(err error) int {
-	var step *vctx.StepError
+	var step *procctx.StepError
 	switch {
 	case !errors.As(err, &step) || !strings.HasPrefix(step.What, "run "):
 		return 1

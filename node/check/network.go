@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
 	"github.com/vsfleet/vsfleet/node/nat"
 	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // abstractSockets asks who closes them.
@@ -78,20 +78,20 @@ func forwarding(*System) finding {
 // refusedPorts asks which guests had a bind refused, of a port that they do not
 // own. Inside a guest only a program's own log says so.
 func refusedPorts(*System) finding {
-	mount, err := vctx.CgroupMount()
-	if errors.Is(err, vctx.ErrNoCgroup2) {
+	mount, err := procctx.CgroupMount()
+	if errors.Is(err, procctx.ErrNoCgroup2) {
 		return yes("")
 	}
 	if err != nil {
 		return tried(err)
 	}
-	guests, err := os.ReadDir(string(vctx.GuestCgroup(mount, "")))
+	guests, err := os.ReadDir(string(procctx.GuestCgroup(mount, "")))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return tried(err)
 	}
 	var refused []string
 	for _, g := range guests {
-		dir, err := os.Open(string(vctx.GuestCgroup(mount, g.Name())))
+		dir, err := os.Open(string(procctx.GuestCgroup(mount, g.Name())))
 		if err != nil {
 			continue // a file of the kernel's, or a guest that has just stopped
 		}

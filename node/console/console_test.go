@@ -12,13 +12,13 @@ import (
 	"syscall"
 	"testing"
 
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // cgroup gives a fresh cgroup with a console.
 func cgroup(t *testing.T) *os.File {
 	t.Helper()
-	mount, err := vctx.CgroupMount()
+	mount, err := procctx.CgroupMount()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func cgroup(t *testing.T) *os.File {
 	}
 	t.Cleanup(func() {
 		f.Close()
-		if err := vctx.Cgroup(dir).Remove(); err != nil {
+		if err := procctx.Cgroup(dir).Remove(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -141,7 +141,7 @@ func TestManyWritersLoseNoLine(t *testing.T) {
 }
 
 func TestCgroupWithoutConsole(t *testing.T) {
-	mount, err := vctx.CgroupMount()
+	mount, err := procctx.CgroupMount()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // Config is what the directory of a guest says. Linux-VServer's files keep
@@ -39,15 +39,15 @@ import (
 // nodev means shared, one without means own.
 type Config struct {
 	api.Guest // Context is 0 where there is no such file: the start chooses one
-	context.Attributes
+	procctx.Attributes
 	Root     string            // target of vdir: the guest's own files
-	Caps     context.CapSet    // bcapabilities
+	Caps     procctx.CapSet    // bcapabilities
 	Cgroup   map[string]string // cgroup/FILE: written to the cgroup at start
 	Domain   string            // uts/domainname
 	Env      []string          // apps/init/environment
 	Runlevel string            // apps/init/runlevel: argument of /sbin/init
-	Mounts   []context.Mount   // fstab
-	Sysctls  []context.Sysctl  // sysctl/N
+	Mounts   []procctx.Mount   // fstab
+	Sysctls  []procctx.Sysctl  // sysctl/N
 	Shell    string
 	Unread   []api.Unread
 }
@@ -171,10 +171,10 @@ func (c *Config) readNice(t *tree) (err error) {
 
 // readCaps also lists a set without which the guest's init would not boot.
 func (c *Config) readCaps(t *tree) (err error) {
-	if c.Caps, err = context.ParseCaps(t.list("bcapabilities")); err != nil {
+	if c.Caps, err = procctx.ParseCaps(t.list("bcapabilities")); err != nil {
 		return err
 	}
-	if lacks := context.InitCaps &^ c.Caps; lacks != 0 && len(c.Init.Command) == 0 {
+	if lacks := procctx.InitCaps &^ c.Caps; lacks != 0 && len(c.Init.Command) == 0 {
 		c.Unread = append(c.Unread, api.Unread{File: "bcapabilities", Refuses: true,
 			Why: fmt.Sprintf("without %s the guest's init does not boot (a guest with a command as process 1 may do without)", lacks)})
 	}
@@ -203,7 +203,7 @@ func (c *Config) readSysctls(t *tree) error {
 		if !filepath.IsLocal(path) || value == "" {
 			return fmt.Errorf("%s: want a name as kernel.shmmax in setting, and a value in value", dir)
 		}
-		c.Sysctls = append(c.Sysctls, context.Sysctl{Line: dir, Path: path, Value: value})
+		c.Sysctls = append(c.Sysctls, procctx.Sysctl{Line: dir, Path: path, Value: value})
 	}
 	return nil
 }

@@ -11,13 +11,13 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
 	"github.com/vsfleet/vsfleet/node/nat"
 	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // connect gives a guest its network, and keeps it from the rest.
-func (h *Host) connect(ctx context.Context, c Config, sp *vctx.Spec, st *state, warn func(string)) error {
+func (h *Host) connect(ctx context.Context, c Config, sp *procctx.Spec, st *state, warn func(string)) error {
 	if sp.PrivateNet {
 		sp.Connect = func(netns *os.File) (err error) {
 			if st.Net, err = netID(fmt.Sprintf("/proc/self/fd/%d", netns.Fd())); err != nil {

@@ -15,7 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/vsfleet/vsfleet/node/console"
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // maxLog bounds what is read of a log: what an older vsnode wrote grew without
@@ -24,7 +24,7 @@ const maxLog = 1 << 20
 
 // attachConsole gives a guest that is being started its console. Without one it
 // starts all the same: what it says there is lost.
-func (h *Host) attachConsole(c Config, sp *vctx.Spec, warn func(string)) error {
+func (h *Host) attachConsole(c Config, sp *procctx.Spec, warn func(string)) error {
 	path := h.console(c.Name)
 	if st, err := os.Lstat(path); err == nil && st.Size() > 0 {
 		os.Rename(path, path+".1") // a help for people, not a reason not to start
@@ -46,7 +46,7 @@ func (h *Host) attachConsole(c Config, sp *vctx.Spec, warn func(string)) error {
 }
 
 // bootsSystemd reports whether /sbin/init of a guest that does not run is systemd.
-func bootsSystemd(r vctx.Root) bool {
+func bootsSystemd(r procctx.Root) bool {
 	for _, dir := range []string{r.Upper, r.Image} {
 		if dir == "" {
 			continue
@@ -85,7 +85,7 @@ func (h *Host) output(name string) (o output, err error) {
 			}
 			return o, err
 		}
-	} else if !errors.Is(err, vctx.ErrNoCgroup2) {
+	} else if !errors.Is(err, procctx.ErrNoCgroup2) {
 		return o, err
 	}
 	f, err := os.Open(h.console(name))
@@ -114,7 +114,7 @@ func (h *Host) output(name string) (o output, err error) {
 // saveConsole writes the console of a guest that has ended to its log, before
 // its cgroup goes and the console with it. A full disk is no reason not to stop
 // a guest.
-func (h *Host) saveConsole(name string, cg vctx.Cgroup) {
+func (h *Host) saveConsole(name string, cg procctx.Cgroup) {
 	t, err := console.Read(string(cg))
 	if err != nil {
 		return
@@ -209,7 +209,7 @@ func (h *Host) LogsToJournal(name string) bool {
 		return false
 	}
 	pid, err := cg.Init()
-	return err == nil && pid != 0 && vctx.IsSystemd(pid)
+	return err == nil && pid != 0 && procctx.IsSystemd(pid)
 }
 
 // Journal is where on the host a guest that does not run has its journal, "" if

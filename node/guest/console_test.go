@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 func logOf(t *testing.T, h *Host, name string, lines int) string {
@@ -178,7 +178,7 @@ func TestSystemdIsFound(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			dir := t.TempDir()
-			root := vctx.Root{Upper: dir + "/upper", Image: dir + "/image"}
+			root := procctx.Root{Upper: dir + "/upper", Image: dir + "/image"}
 			for dir, link := range map[string]string{root.Upper: row.link, root.Image: row.image} {
 				must(t, os.MkdirAll(dir+"/sbin", 0o755))
 				if link != "" {

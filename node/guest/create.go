@@ -14,7 +14,7 @@ import (
 	"strings"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	imagetree "github.com/vsfleet/vsfleet/node/image/tree"
+	imagetree "github.com/vsfleet/vsfleet/node/images/tree"
 	"github.com/vsfleet/vsfleet/node/nat"
 )
 

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // How long a guest is watched after its start. What cannot work mostly ends
@@ -38,7 +38,7 @@ func (e *EndedError) Error() string {
 // settle watches a guest that was just started. If it ends, all that it had is
 // taken back, and the error says how it ended. When ctx ends the guest has
 // started all the same.
-func (h *Host) settle(ctx context.Context, c Config, p vctx.Process) error {
+func (h *Host) settle(ctx context.Context, c Config, p procctx.Process) error {
 	if !h.Settle {
 		return nil
 	}
@@ -73,7 +73,7 @@ func (h *Host) settle(ctx context.Context, c Config, p vctx.Process) error {
 }
 
 // end is what can still be seen of a guest that ended by itself.
-func (h *Host) end(name string, cg vctx.Cgroup) api.End {
+func (h *Host) end(name string, cg procctx.Cgroup) api.End {
 	end := api.End{Time: time.Now().Truncate(time.Millisecond), OOMKills: cg.OOMKills()}
 	if said, err := h.output(name); err == nil {
 		end.LastOutput = lastLine(said.Bytes)

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // TestWhoEntersGetsWhatTheStartNoted: a guest that runs is entered as it was
@@ -38,7 +38,7 @@ func TestWhoEntersGetsWhatTheStartNoted(t *testing.T) {
 	look := func(when string) {
 		t.Helper()
 		out, code := run(t, h, g.Name, "sh", "-c", "grep CapBnd /proc/self/status; ulimit -n; read -r stat </proc/self/stat; set -- $stat; echo ${19}")
-		want := fmt.Sprintf("CapBnd:\t%016x\n123\n3", uint64(vctx.DefaultCaps&^(1<<unix.CAP_CHOWN)))
+		want := fmt.Sprintf("CapBnd:\t%016x\n123\n3", uint64(procctx.DefaultCaps&^(1<<unix.CAP_CHOWN)))
 		if code != 0 || out != want {
 			t.Errorf("%s: exit status %d, %q; want %q", when, code, out, want)
 		}

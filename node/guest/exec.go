@@ -10,14 +10,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	vctx "github.com/vsfleet/vsfleet/node/context"
 	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // Program is what to run inside a running guest.
 type Program struct {
 	Argv                  []string // empty: the guest's shell, as a login
-	User                  vctx.User
+	User                  procctx.User
 	Stdin, Stdout, Stderr *os.File
 	Terminal              bool // the streams are a terminal of the guest's
 	Term                  string
@@ -28,7 +28,7 @@ var ErrNotRunning = errors.New("not running")
 
 // Exec starts a program in a running guest. It does not wait for a guest that
 // keeps it from beginning longer than ctx, and 10 s.
-func (h *Host) Exec(ctx context.Context, name string, p Program) (*vctx.Running, error) {
+func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Running, error) {
 	st, pid, err := h.init(name)
 	if err == nil {
 		err = st.sameNet(pid)
@@ -44,7 +44,7 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*vctx.Running,
 	if err != nil {
 		return nil, err
 	}
-	cmd := vctx.Command{
+	cmd := procctx.Command{
 		InitPID: pid, Cgroup: cg, PrivateNet: st.NAT, Caps: e.Caps, Nesting: !e.NoNesting, Raw: e.Raw,
 		Attributes: e.Attributes, User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
 		Env: []string{
@@ -64,7 +64,7 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*vctx.Running,
 		cmd.Scope = guard == netctx.GuardLandlock
 	}
 	if len(cmd.Argv) > 0 {
-		return vctx.Exec(ctx, cmd)
+		return procctx.Exec(ctx, cmd)
 	}
 	// Linux-VServer's order of shells.
 	shells := [][]string{{"/bin/bash", "-login"}, {"/bin/sh", "-l"}, {"/bin/csh"}}
@@ -73,8 +73,8 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*vctx.Running,
 	}
 	for _, argv := range shells {
 		cmd.Argv = argv
-		var run *vctx.Running
-		run, err = vctx.Exec(ctx, cmd)
+		var run *procctx.Running
+		run, err = procctx.Exec(ctx, cmd)
 		if !errors.Is(err, unix.ENOENT) {
 			return run, err
 		}
@@ -155,7 +155,7 @@ func (h *Host) Terminal(ctx context.Context, name string) (ours, theirs *os.File
 	}
 	type ends struct{ ours, theirs *os.File }
 	t, err := promptly(ctx, func() (ends, error) {
-		ours, theirs, err := terminal(pid, vctx.BaseID(st.Context))
+		ours, theirs, err := terminal(pid, procctx.BaseID(st.Context))
 		return ends{ours, theirs}, err
 	})
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // Until its program runs, a guest's first process may be on the host's root.
@@ -41,7 +41,7 @@ func TestNobodyEntersAGuestThatIsBeingStarted(t *testing.T) {
 	null, err := os.Open(os.DevNull)
 	must(t, err)
 	defer null.Close()
-	if _, err := h.Exec(context.Background(), g.Name, Program{Argv: []string{"true"}, Stdin: null, Stdout: null, Stderr: null}); !errors.Is(err, vctx.ErrNotRunning) {
+	if _, err := h.Exec(context.Background(), g.Name, Program{Argv: []string{"true"}, Stdin: null, Stdout: null, Stderr: null}); !errors.Is(err, procctx.ErrNotRunning) {
 		t.Errorf("entered: %v", err)
 	}
 	must(t, unix.Flock(int(lock.Fd()), unix.LOCK_UN))

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // mounted is what every guest has at its place; an old tree's fstab asks for it.
@@ -23,7 +23,7 @@ const mostMounts = 32
 // readFstab reads fstab(5) as secure-mount of util-vserver did: places are in
 // the guest, sources are the host's. Bind mounts and tmpfs are mounted; each
 // line that cannot be honoured is listed.
-func readFstab(file, text string) (mounts []context.Mount, list []api.Unread) {
+func readFstab(file, text string) (mounts []procctx.Mount, list []api.Unread) {
 	n := 0
 	for line := range strings.Lines(text) {
 		n++
@@ -49,7 +49,7 @@ func readFstab(file, text string) (mounts []context.Mount, list []api.Unread) {
 
 // parseMount reads the fields of a line: a mount, nil for what every guest has
 // anyway or mount -a passes over, or why it cannot be.
-func parseMount(f []string) (*context.Mount, error) {
+func parseMount(f []string) (*procctx.Mount, error) {
 	if len(f) < 3 {
 		return nil, errors.New("want SOURCE PLACE TYPE OPTIONS")
 	}
@@ -70,13 +70,13 @@ func parseMount(f []string) (*context.Mount, error) {
 	case place == "/":
 		return nil, errors.New("a guest's root is what vdir leads to: mount it there on the host")
 	case bind:
-		m := &context.Mount{Source: source, Place: place, Recursive: slices.Contains(options, "rbind")}
+		m := &procctx.Mount{Source: source, Place: place, Recursive: slices.Contains(options, "rbind")}
 		if !strings.HasPrefix(source, "/") || source != path.Clean(source) {
 			return nil, fmt.Errorf("%s is to be an absolute path of the host without . and ..", source)
 		}
 		return m, m.SetOptions(options)
 	case fstype == "tmpfs":
-		m := &context.Mount{Place: place}
+		m := &procctx.Mount{Place: place}
 		return m, m.SetOptions(options)
 	}
 	return nil, fmt.Errorf("a guest mounts no %s: mount %s on the host, and say here DIRECTORY %s none bind", fstype, source, place)

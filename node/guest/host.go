@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
 	"github.com/vsfleet/vsfleet/node/nat"
 	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // Host is the guests of this machine.
@@ -33,14 +33,14 @@ type Host struct {
 	turns  turns
 }
 
-func (h *Host) cgroup(name string) (mount string, cg vctx.Cgroup, err error) {
-	mount, err = vctx.CgroupMount()
-	return mount, vctx.GuestCgroup(mount, name), err
+func (h *Host) cgroup(name string) (mount string, cg procctx.Cgroup, err error) {
+	mount, err = procctx.CgroupMount()
+	return mount, procctx.GuestCgroup(mount, name), err
 }
 
 func (h *Host) running(name string) (bool, error) {
 	_, cg, err := h.cgroup(name)
-	if errors.Is(err, vctx.ErrNoCgroup2) {
+	if errors.Is(err, procctx.ErrNoCgroup2) {
 		return false, nil // nothing can run without
 	}
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // The tests of life run on a host of their own: the test binary again, in new
@@ -74,7 +74,7 @@ func TestMain(m *testing.M) {
 // inOwnCgroup runs f in a cgroup of its own, which becomes the root of a cgroup
 // namespace: the guests of other tests are none of this host's.
 func inOwnCgroup(f func() error) (err error) {
-	mount, err := vctx.CgroupMount()
+	mount, err := procctx.CgroupMount()
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func inOwnCgroup(f func() error) (err error) {
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, move(mount+old), vctx.Cgroup(dir).Remove())
+		err = errors.Join(err, move(mount+old), procctx.Cgroup(dir).Remove())
 	}()
 	return f()
 }
@@ -120,7 +120,7 @@ func makeHost() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	mount, err := vctx.CgroupMount()
+	mount, err := procctx.CgroupMount()
 	if err != nil {
 		return err
 	}
@@ -454,7 +454,7 @@ func traces(t *testing.T) string {
 	for _, a := range addrs {
 		fmt.Fprintf(&b, "address %s;", a.IPNet)
 	}
-	mount, err := vctx.CgroupMount()
+	mount, err := procctx.CgroupMount()
 	must(t, err)
 	cgroups, err := filepath.Glob(mount + "/vservers/*/cgroup.procs")
 	must(t, err)
@@ -505,10 +505,10 @@ func fetch(t *testing.T, address string) string {
 
 func run(t *testing.T, h *Host, name string, argv ...string) (string, int) {
 	t.Helper()
-	return runAs(t, h, name, vctx.User{}, argv...)
+	return runAs(t, h, name, procctx.User{}, argv...)
 }
 
-func runAs(t *testing.T, h *Host, name string, u vctx.User, argv ...string) (string, int) {
+func runAs(t *testing.T, h *Host, name string, u procctx.User, argv ...string) (string, int) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	must(t, err)

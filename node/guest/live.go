@@ -9,8 +9,8 @@ import (
 	"reflect"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
 	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // live brings a running guest as near to its configuration as can be without a
@@ -109,11 +109,11 @@ func (h *Host) limit(c Config) error {
 // countsProcesses reports whether a cgroup bounds processes here. If not, the
 // user namespace does, from start to end.
 func (h *Host) countsProcesses() (bool, error) {
-	mount, err := vctx.CgroupMount()
+	mount, err := procctx.CgroupMount()
 	if err != nil {
 		return false, err
 	}
-	return vctx.HasController(mount, "pids")
+	return procctx.HasController(mount, "pids")
 }
 
 // reown changes what a guest in the host's network may do there. Connections to

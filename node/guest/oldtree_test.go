@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 var update = flag.Bool("update", false, "write the table of docs/linux-vserver.md anew")
@@ -176,10 +176,10 @@ func TestOldFilesHaveTheirMeaning(t *testing.T) {
 		{"a limit of memory with a unit", map[string]string{"cgroup/memory.max": "512M\n"}, func(c Config) any { return c.Limits.MemoryBytes }, int64(512 << 20)},
 		{"a cpuset", map[string]string{"cpuset/cpus": "0-1\n"}, func(c Config) any { return c.Cgroup }, map[string]string{"cpuset.cpus": "0-1"}},
 		{"bind mounts and a tmpfs", map[string]string{"fstab": "/srv/my\\040db /var/lib/mysql none bind,noatime 0 0\nnone /tmp tmpfs size=16m,mode=1777 0 0\n/dev/sdb1 /x ext4 noauto 0 0\n"}, func(c Config) any { return c.Mounts },
-			[]vctx.Mount{{Line: "fstab:1", Source: "/srv/my db", Place: "/var/lib/mysql", Attrs: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOATIME},
+			[]procctx.Mount{{Line: "fstab:1", Source: "/srv/my db", Place: "/var/lib/mysql", Attrs: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOATIME},
 				{Line: "fstab:2", Place: "/tmp", Attrs: unix.MOUNT_ATTR_NODEV, Options: []string{"size", "16m", "mode", "1777"}}}},
 		{"a sysctl", map[string]string{"sysctl/0/setting": "kernel.shmmax\n", "sysctl/0/value": "1000\n"}, func(c Config) any { return c.Sysctls },
-			[]vctx.Sysctl{{Line: "sysctl/0", Path: "kernel/shmmax", Value: "1000"}}},
+			[]procctx.Sysctl{{Line: "sysctl/0", Path: "kernel/shmmax", Value: "1000"}}},
 		{"an environment", map[string]string{"apps/init/environment": "LANG=C\n# x\nTZ=UTC\n"}, func(c Config) any { return c.Env }, []string{"LANG=C", "TZ=UTC"}},
 		{"the environment of all guests", map[string]string{"../.defaults/apps/init/environment": "LANG=C\n"}, func(c Config) any { return c.Env }, []string{"LANG=C"}},
 		{"limits of all guests, and one's own", map[string]string{"../.defaults/cgroup/pids.max": "10\n", "../.defaults/cgroup/io.weight": "50\n", "../.defaults/cgroup/mnt": "/x\n", "cgroup/pids.max": "20\n"},

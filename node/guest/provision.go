@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 	"github.com/vsfleet/vsfleet/node/rootfs"
 )
 
@@ -279,14 +279,14 @@ func inRoot[T any](ctx context.Context, h *Host, name string, f func(guestRoot) 
 	done := make(chan answer, 1)
 	go func() {
 		var a answer
-		a.err = vctx.AsGuestRoot(xid, func() error {
+		a.err = procctx.AsGuestRoot(xid, func() error {
 			fd, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 			if err != nil {
 				return err
 			}
 			dir := os.NewFile(uintptr(fd), "root")
 			defer dir.Close()
-			a.result, err = f(guestRoot{rootfs.Dir{Root: dir, Base: vctx.BaseID(xid)}, true})
+			a.result, err = f(guestRoot{rootfs.Dir{Root: dir, Base: procctx.BaseID(xid)}, true})
 			return err
 		})
 		done <- a

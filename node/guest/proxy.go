@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // Run runs a program in a running guest with this process's standard streams
@@ -91,7 +91,7 @@ func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
 }
 
 // hangUp ends a program that nobody waits for any more.
-func hangUp(ctx context.Context, run *vctx.Running, ended <-chan struct{}, gone func() bool) {
+func hangUp(ctx context.Context, run *procctx.Running, ended <-chan struct{}, gone func() bool) {
 	wait := func(d time.Duration) (over bool) {
 		select {
 		case <-ended:

@@ -13,20 +13,20 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // cgroups names the guests that have a cgroup: those that run, and those of
 // which a start, a stop or their own end left one.
 func (h *Host) cgroups() ([]string, error) {
-	mount, err := vctx.CgroupMount()
-	if errors.Is(err, vctx.ErrNoCgroup2) {
+	mount, err := procctx.CgroupMount()
+	if errors.Is(err, procctx.ErrNoCgroup2) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	names, err := vctx.GuestCgroups(mount)
+	names, err := procctx.GuestCgroups(mount)
 	return slices.DeleteFunc(names, func(name string) bool { return CheckName(name) != nil }), err
 }
 

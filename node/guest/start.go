@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
 	"github.com/vsfleet/vsfleet/node/nat"
 	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // Options of a start.
@@ -97,7 +97,7 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	}
 	enter := c.entry()
 	st := state{
-		Started: time.Now().Truncate(time.Millisecond), Boot: vctx.SinceBoot(),
+		Started: time.Now().Truncate(time.Millisecond), Boot: procctx.SinceBoot(),
 		Context: c.Context, NAT: c.Network.Mode == api.ModeNAT, Pings: c.Network.Mode != api.ModeNAT,
 		Root: resolved(c.Root), Runs: &c.Guest, Enter: &enter,
 	}
@@ -139,7 +139,7 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	if err := h.attachConsole(c, &spec, opt.Warn); err != nil {
 		return err
 	}
-	p, err := vctx.Start(ctx, spec)
+	p, err := procctx.Start(ctx, spec)
 	if err != nil {
 		return err
 	}
@@ -192,8 +192,8 @@ func (h *Host) writeRunFile(name string, st state) error {
 }
 
 // spec is what the configuration means for the guest's first process.
-func (h *Host) spec(c Config) (vctx.Spec, error) {
-	sp := vctx.Spec{
+func (h *Host) spec(c Config) (procctx.Spec, error) {
+	sp := procctx.Spec{
 		XID:        c.Context,
 		Hostname:   c.Hostname,
 		Domain:     c.Domain,
@@ -219,7 +219,7 @@ func (h *Host) spec(c Config) (vctx.Spec, error) {
 	if err != nil {
 		return sp, fmt.Errorf("its own files (vdir): %w", err)
 	}
-	sp.Root = vctx.Root{Upper: upper, Work: upper + ".work"}
+	sp.Root = procctx.Root{Upper: upper, Work: upper + ".work"}
 	if c.Root == h.own(c.Name) {
 		sp.Root.Work = filepath.Join(filepath.Dir(upper), filepath.Base(h.work(c.Name)))
 	}
@@ -318,7 +318,7 @@ const lastPatience = 5 * time.Second
 
 func (h *Host) stop(ctx context.Context, c Config) error {
 	_, cg, err := h.cgroup(c.Name)
-	if errors.Is(err, vctx.ErrNoCgroup2) {
+	if errors.Is(err, procctx.ErrNoCgroup2) {
 		return nil
 	}
 	if err != nil {
@@ -332,7 +332,7 @@ func (h *Host) stop(ctx context.Context, c Config) error {
 		if len(c.Init.Command) > 0 {
 			sig = unix.SIGTERM
 		}
-		asked, err := vctx.Shutdown(pid, sig)
+		asked, err := procctx.Shutdown(pid, sig)
 		if err != nil {
 			return err
 		}
@@ -355,7 +355,7 @@ func (h *Host) stop(ctx context.Context, c Config) error {
 
 // askTheRest sends SIGTERM to what an init did not end, or did not start to end,
 // and waits a moment: a database wants to write.
-func (h *Host) askTheRest(ctx context.Context, cg vctx.Cgroup) error {
+func (h *Host) askTheRest(ctx context.Context, cg procctx.Cgroup) error {
 	init, err := cg.Init()
 	if err != nil {
 		return err

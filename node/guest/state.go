@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // state is what is remembered of a start until the stop: nothing that decides
@@ -47,11 +47,11 @@ type state struct {
 // that enter it. It is noted to spare them the reading of all that, and to give
 // them what those have that run: not what somebody edited since.
 type entry struct {
-	vctx.Attributes
-	Caps      vctx.CapSet `json:"caps"`
-	NoNesting bool        `json:"nonesting,omitempty"`
-	Raw       bool        `json:"raw,omitempty"`
-	Shell     string      `json:"shell,omitempty"`
+	procctx.Attributes
+	Caps      procctx.CapSet `json:"caps"`
+	NoNesting bool           `json:"nonesting,omitempty"`
+	Raw       bool           `json:"raw,omitempty"`
+	Shell     string         `json:"shell,omitempty"`
 }
 
 // entry is what programs get that enter the guest of this state.
@@ -84,7 +84,7 @@ func (h *Host) readState(name string) (state, error) {
 	}
 	lost := errors.Is(err, fs.ErrNotExist)
 	_, cg, err := h.cgroup(name)
-	if err != nil && !errors.Is(err, vctx.ErrNoCgroup2) {
+	if err != nil && !errors.Is(err, procctx.ErrNoCgroup2) {
 		return state{}, err
 	}
 	if err == nil {
@@ -123,7 +123,7 @@ func attribute(path, name string) []byte {
 // rebuiltState is what can be told without notes: the context by the owner of
 // the cgroup (0: there is none), the network by the namespace of process 1,
 // and the rest by the configuration, where it is of that context.
-func (h *Host) rebuiltState(name string, cg vctx.Cgroup, xid int) (state, error) {
+func (h *Host) rebuiltState(name string, cg procctx.Cgroup, xid int) (state, error) {
 	s := state{Context: xid, Done: true, recovered: true}
 	c, cerr := h.Read(name)
 	if xid == 0 {
@@ -142,7 +142,7 @@ func (h *Host) rebuiltState(name string, cg vctx.Cgroup, xid int) (state, error)
 	if s.NAT, err = hasOwnNet(pid); err != nil {
 		return s, err
 	}
-	if s.Boot, err = vctx.Born(pid); err != nil {
+	if s.Boot, err = procctx.Born(pid); err != nil {
 		return s, err
 	}
 	if s.Runs != nil && s.NAT != (s.Runs.Network.Mode == api.ModeNAT) {
@@ -164,7 +164,7 @@ func (h *Host) writeState(name string, s state) error {
 		return err
 	}
 	_, cg, err := h.cgroup(name)
-	if errors.Is(err, vctx.ErrNoCgroup2) {
+	if errors.Is(err, procctx.ErrNoCgroup2) {
 		return nil
 	}
 	if err != nil {
@@ -183,7 +183,7 @@ func (s state) started() time.Time {
 	if s.Boot == 0 {
 		return s.Started
 	}
-	return time.Now().Add(s.Boot - vctx.SinceBoot()).Truncate(time.Millisecond)
+	return time.Now().Add(s.Boot - procctx.SinceBoot()).Truncate(time.Millisecond)
 }
 
 // stateNames are the guests of which notes are in RunDir.

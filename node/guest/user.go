@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // filesystems are those that a guest's root may be on: overlayfs, or what takes
@@ -27,11 +27,11 @@ var filesystems = []int64{
 const maxUserFile = 4 << 20
 
 // User finds a user of a running guest: an id, or a name in its /etc/passwd.
-func (h *Host) User(name, user string) (vctx.User, error) {
+func (h *Host) User(name, user string) (procctx.User, error) {
 	uid, numeric := number(user)
 	_, pid, err := h.init(name)
 	if err != nil {
-		return vctx.User{}, fmt.Errorf("guest %s: %w", name, err)
+		return procctx.User{}, fmt.Errorf("guest %s: %w", name, err)
 	}
 	u, err := findUser(func(path string) (io.ReadCloser, error) { return openInside(pid, path) }, user, uid, numeric)
 	if err != nil {
@@ -46,8 +46,8 @@ func number(s string) (int, bool) {
 	return int(n), err == nil
 }
 
-func findUser(open func(string) (io.ReadCloser, error), user string, uid int, numeric bool) (vctx.User, error) {
-	u := vctx.User{UID: uid, GID: uid}
+func findUser(open func(string) (io.ReadCloser, error), user string, uid int, numeric bool) (procctx.User, error) {
+	u := procctx.User{UID: uid, GID: uid}
 	login, found := "", false
 	err := eachLine(open, "etc/passwd", func(f []string) {
 		if found || len(f) < 4 || numeric && f[2] != user || !numeric && f[0] != user {

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	vctx "github.com/vsfleet/vsfleet/node/context"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 func opener(files map[string]string) func(string) (io.ReadCloser, error) {
@@ -31,16 +31,16 @@ func TestUserIsFoundInTheGuestsFiles(t *testing.T) {
 	})
 	for _, row := range []struct {
 		what, user string
-		want       vctx.User
+		want       procctx.User
 		err        string
 	}{
-		{"by name, with its groups", "www-data", vctx.User{UID: 33, GID: 33, Groups: []uint32{4, 110}}, ""},
-		{"by id", "33", vctx.User{UID: 33, GID: 33, Groups: []uint32{4, 110}}, ""},
-		{"an id without an entry", "1234", vctx.User{UID: 1234, GID: 1234}, ""},
-		{"nobody of that name", "nosuch", vctx.User{}, `no user "nosuch"`},
-		{"an entry that is cut short", "broken", vctx.User{}, "no user"},
-		{"an id that no guest has", "huge", vctx.User{}, "no user"},
-		{"an id with a sign is a name", "+0", vctx.User{}, `no user "+0"`},
+		{"by name, with its groups", "www-data", procctx.User{UID: 33, GID: 33, Groups: []uint32{4, 110}}, ""},
+		{"by id", "33", procctx.User{UID: 33, GID: 33, Groups: []uint32{4, 110}}, ""},
+		{"an id without an entry", "1234", procctx.User{UID: 1234, GID: 1234}, ""},
+		{"nobody of that name", "nosuch", procctx.User{}, `no user "nosuch"`},
+		{"an entry that is cut short", "broken", procctx.User{}, "no user"},
+		{"an id that no guest has", "huge", procctx.User{}, "no user"},
+		{"an id with a sign is a name", "+0", procctx.User{}, `no user "+0"`},
 	} {
 		t.Run(row.what, func(t *testing.T) {
 			uid, numeric := number(row.user)

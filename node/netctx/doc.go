@@ -7,7 +7,7 @@
 // the cgroup that it was made in. The guest is meant to be in a user namespace
 // of its own, which has no say in the host's network namespace, and under a
 // seccomp filter that leaves it no sockets but UNIX, INET, INET6 and routing
-// netlink. Those two belong to node/context; so does Landlock, which closes
+// netlink. Those two belong to node/procctx; so does Landlock, which closes
 // abstract Unix sockets best. Where it cannot, Attach does (Guard says how).
 //
 // # What a guest sees

@@ -21,7 +21,7 @@ import (
 type UnixGuard string
 
 const (
-	// GuardLandlock is for node/context: it scopes the guest's processes (kernel 6.12).
+	// GuardLandlock is for node/procctx: it scopes the guest's processes (kernel 6.12).
 	GuardLandlock UnixGuard = "landlock"
 	// GuardHooks has Attach put programs on the cgroup (kernel 6.7). They refuse
 	// the guest its own abstract sockets, too.

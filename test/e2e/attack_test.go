@@ -78,7 +78,7 @@ guests:
     init: {command: [sleep, "3600"]}
 `
 
-// TestNobodyGetsOutOfAGuest runs node/netctx/attack as root in a real guest of
+// TestNobodyGetsOutOfAGuest runs test/attack as root in a real guest of
 // each network mode, with another guest and the host as victims. The same
 // program on the host itself reaches what it must not reach from inside: it is
 // the protection that refuses it.
@@ -172,7 +172,7 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 func buildAttack(t *testing.T) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "attack")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "../../node/netctx/attack")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "../../test/attack")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the attack: %v\n%s", err, out)

@@ -1,5 +1,5 @@
 // Package e2e tests the whole road, from vsfleet's command line over real
-// OpenSSH to guests that run, on the practice hosts of package fleet/lab. It
+// OpenSSH to guests that run, on the practice hosts of package lab. It
 // has tests only:
 //
 //	go test ./test/e2e                   all of it, as root; builds bin/vsfleet first

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vsfleet/vsfleet/fleet/lab"
+	"github.com/vsfleet/vsfleet/lab"
 )
 
 // practice is a lab of a test.

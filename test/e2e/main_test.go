@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vsfleet/vsfleet/fleet/lab"
+	"github.com/vsfleet/vsfleet/lab"
 )
 
 // labsDir is on a real filesystem: guests' layers can not be on an overlayfs.

@@ -1,0 +1,271 @@
+package builder
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// adapt makes a fresh Debian fit to be cloned: what Linux-VServer's initpost
+// scripts did.
+func adapt(ctx context.Context, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if _, err := root.Stat("var/lib/dpkg/status"); err != nil {
+		return fmt.Errorf("the tool ended well and left no installation: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := scrub(root); err != nil {
+		return err
+	}
+	for _, name := range []string{
+		"etc/hostname", // a guest gets its own
+		"etc/fstab",    // a guest's mounts are made before it starts
+	} {
+		if err := root.Remove(name); err != nil && !missing(err) {
+			return err
+		}
+		if err := write(root, name, "", 0o644); err != nil {
+			return err
+		}
+	}
+	if _, err := root.Lstat("etc/hosts"); missing(err) {
+		if err := write(root, "etc/hosts", "127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\n", 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fit makes a tree, whatever method it comes from, fit to run as several
+// guests: by what is in it.
+func fit(req Request) error {
+	root, err := os.OpenRoot(req.Dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if keys, err := fs.Glob(root.FS(), "etc/ssh/ssh_host_*_key"); err != nil {
+		return err
+	} else if len(keys) > 0 {
+		req.Progress(api.Warning+"the image holds SSH host keys ("+path.Base(keys[0])+"): all its guests have the same, and each can pose as the others; leave etc/ssh/ssh_host_* out and each gets its own", 0, 0)
+	}
+	units, on := systemdUnits(root)
+	if err := forgetMachine(root, on); err != nil {
+		return err
+	}
+	if _, err := root.Lstat(inittab); err != nil && !on {
+		if missing(err) {
+			return nil // no init that would read what follows
+		}
+		return err
+	}
+	if err := commentOut(root, "etc/fstab", isDisk); err != nil {
+		return err
+	}
+	if err := commentOut(root, inittab, isGetty); err != nil || !on {
+		return err
+	}
+	return systemd(root, units)
+}
+
+// systemdUnits is where a tree with systemd has its units.
+func systemdUnits(root *os.Root) (dir string, on bool) {
+	for _, lib := range []string{"usr/lib", "lib"} { // what is not merged yet has it in /lib
+		if _, err := root.Stat(lib + "/systemd/systemd"); err == nil {
+			return "/" + lib + "/systemd/system", true
+		}
+	}
+	return "", false
+}
+
+// forgetMachine takes away what tells one machine from another and must not be
+// the same in two guests. An empty machine-id has systemd make one at the first
+// start; others make one where there is none.
+func forgetMachine(root *os.Root, systemd bool) error {
+	for _, name := range []string{"etc/machine-id", "var/lib/dbus/machine-id", "var/lib/systemd/random-seed"} {
+		// As a link it leads to the other one.
+		if info, err := root.Lstat(name); missing(err) || err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			continue
+		}
+		if err := root.Remove(name); err != nil {
+			return err
+		}
+	}
+	if !systemd {
+		return nil
+	}
+	if err := root.MkdirAll("etc", 0o755); err != nil {
+		return err
+	}
+	return write(root, "etc/machine-id", "", 0o644)
+}
+
+// inittab is what sysvinit, OpenRC's and busybox's init start by.
+const inittab = "etc/inittab"
+
+// isDisk finds in an fstab what an installation mounts of its disks: systemd would
+// wait for each until it gives up, and sysvinit asks an administrator on the
+// console if one cannot be checked.
+func isDisk(line string) bool {
+	f := strings.Fields(line)
+	return len(f) > 2 && (strings.HasPrefix(f[0], "/dev/") || strings.Contains(f[0], "=") || f[2] == "swap")
+}
+
+// isGetty finds in an inittab what would be started again and again for terminals
+// that a guest does not have, and fill its log.
+func isGetty(line string) bool {
+	f := strings.SplitN(line, ":", 4)
+	return len(f) == 4 && strings.Contains(f[3], "getty")
+}
+
+// commentOut makes lines of a configuration file comments, if there is that file.
+func commentOut(root *os.Root, name string, match func(line string) bool) error {
+	info, err := root.Lstat(name)
+	if missing(err) || err == nil && !info.Mode().IsRegular() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	b, err := root.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	var out strings.Builder
+	for line := range strings.Lines(string(b)) {
+		if !strings.HasPrefix(strings.TrimSpace(line), "#") && match(line) {
+			out.WriteString("# not in a guest: ")
+		}
+		out.WriteString(line)
+	}
+	if out.Len() == len(b) {
+		return nil
+	}
+	return write(root, name, out.String(), info.Mode().Perm())
+}
+
+// write makes a file with these permissions, whatever vsnode's umask is.
+func write(root *os.Root, name, content string, mode os.FileMode) error {
+	if err := root.WriteFile(name, []byte(content), mode); err != nil {
+		return err
+	}
+	return root.Chmod(name, mode)
+}
+
+// scrub removes what is the building host's, what must not be the same in two
+// guests, and what is only weight.
+func scrub(root *os.Root) error {
+	for _, name := range []string{
+		policy,
+		"etc/resolv.conf",                 // the host's: mmdebstrap and debootstrap copy it in
+		"etc/apt/apt.conf.d/99mmdebstrap", // what we told the tool for the build
+		"etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+		"var/log/bootstrap.log", "var/log/dpkg.log", "var/log/alternatives.log",
+		"var/cache/apt/pkgcache.bin", "var/cache/apt/srcpkgcache.bin",
+	} {
+		if err := root.Remove(name); err != nil && !missing(err) {
+			return err
+		}
+	}
+	for dir, pattern := range map[string]string{
+		"etc/ssh":                "ssh_host_*", // one key for all guests would let each pose as the others
+		"var/lib/apt/lists":      "*_*",
+		"var/cache/apt/archives": "*.deb",
+		"var/log/apt":            "*",
+	} {
+		if err := empty(root, dir, pattern); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// empty removes what matches in a directory, if there is one.
+func empty(root *os.Root, dir, pattern string) error {
+	d, err := root.Open(dir)
+	if missing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if ok, err := path.Match(pattern, name); err != nil {
+			return err
+		} else if !ok {
+			continue
+		}
+		if err := root.RemoveAll(path.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// masked are the units that serve hardware, the kernel or a console that a
+// guest does not have. Left alone they fail, one by one, at each start.
+var masked = []string{
+	// devices
+	"systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
+	"systemd-udev-trigger.service", "systemd-udev-settle.service", "systemd-hwdb-update.service",
+	"systemd-tmpfiles-setup-dev.service", "systemd-tmpfiles-setup-dev-early.service",
+	// terminals
+	"getty.target", "getty@.service", "serial-getty@.service", "console-getty.service", "container-getty@.service",
+	// the host's kernel
+	"kmod-static-nodes.service", "systemd-modules-load.service", "modprobe@.service", "systemd-sysctl.service",
+	"systemd-binfmt.service", "proc-sys-fs-binfmt_misc.automount", "proc-sys-fs-binfmt_misc.mount",
+	"dev-hugepages.mount", "dev-mqueue.mount", "sys-kernel-config.mount", "sys-kernel-debug.mount",
+	"sys-kernel-tracing.mount", "sys-fs-fuse-connections.mount",
+	"systemd-pstore.service", "systemd-journald-audit.socket", "systemd-oomd.service", "systemd-oomd.socket",
+	// of packages that others recommend: NFS mounts (nfs-common) and NVMe over networks (nvme-cli)
+	"run-rpc_pipefs.mount", "nvmf-autoconnect.service",
+	// disks, boot and clock
+	"systemd-remount-fs.service", "systemd-random-seed.service", "systemd-boot-update.service",
+	"systemd-pcrphase-sysinit.service", "systemd-pcrphase.service", "systemd-timesyncd.service",
+	"e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer",
+	// the network is the host's to set, and is there before the guest is
+	"networking.service", "ifupdown-wait-online.service", "ifup@.service",
+	"systemd-networkd-wait-online.service", "NetworkManager-wait-online.service",
+}
+
+// systemd masks the units that a guest has no use for, and has it start what a
+// server does.
+func systemd(root *os.Root, lib string) error {
+	const units = "etc/systemd/system/"
+	if err := root.MkdirAll(units, 0o755); err != nil {
+		return err
+	}
+	links := map[string]string{}
+	// The graphical one is what systemd takes where nothing is said.
+	if to, err := root.Readlink(units + "default.target"); missing(err) || path.Base(to) == "graphical.target" {
+		links["default.target"] = lib + "/multi-user.target"
+	}
+	for _, unit := range masked {
+		links[unit] = "/dev/null"
+	}
+	for name, to := range links {
+		if err := root.RemoveAll(units + name); err != nil {
+			return err
+		}
+		if err := root.Symlink(to, units+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

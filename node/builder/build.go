@@ -1,0 +1,150 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/images/tree"
+	"github.com/vsfleet/vsfleet/node/rootfs"
+)
+
+// Progress is told what is being done and how much of it; total is 0 as long
+// as nobody knows.
+type Progress func(message string, done, total int64)
+
+// Request is one root filesystem to be made.
+type Request struct {
+	Spec     api.ImageSpec
+	Dir      string    // an empty directory that only root can reach
+	Log      io.Writer // all that the host's tools say; may be nil
+	Progress Progress  // may be nil
+}
+
+// LackError is a failure for want of something that another host may have: a
+// tool, an archive.
+type LackError struct{ what string }
+
+func (e *LackError) Error() string { return e.what }
+
+func lack(format string, args ...any) error { return &LackError{fmt.Sprintf(format, args...)} }
+
+// Methods are those that this host has the tools for.
+func Methods() []string {
+	list := []string{"template"}
+	for _, tool := range []string{"mmdebstrap", "debootstrap"} {
+		if _, err := exec.LookPath(tool); err == nil {
+			return append(list, "debootstrap")
+		}
+	}
+	return list
+}
+
+// Run makes the root filesystem. After an error the directory holds a part of
+// one, to be removed.
+func Run(ctx context.Context, req Request) error {
+	if req.Log == nil {
+		req.Log = io.Discard
+	}
+	if req.Progress == nil {
+		req.Progress = func(string, int64, int64) {}
+	}
+	var err error
+	switch req.Spec.Method {
+	case "debootstrap":
+		err = debootstrap(ctx, req)
+	case "template":
+		err = template(ctx, req)
+	default:
+		err = noMethod(req.Spec.Method)
+	}
+	if err == nil {
+		err = fit(req)
+	}
+	if err == nil {
+		err = putFiles(req)
+	}
+	if err == nil {
+		err = tree.Settle(ctx, req.Dir)
+	}
+	if err != nil {
+		return fmt.Errorf("build by %s: %w", req.Spec.Method, err)
+	}
+	return nil
+}
+
+// putFiles writes the files of the spec into what the method made.
+func putFiles(req Request) error {
+	if len(req.Spec.Files) == 0 {
+		return nil
+	}
+	fd, err := unix.Open(req.Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", req.Dir, err)
+	}
+	dir := os.NewFile(uintptr(fd), req.Dir)
+	defer dir.Close()
+	for _, f := range req.Spec.Files {
+		if api.FileDigest(f.Content) != f.Digest {
+			return fmt.Errorf("file %s: its content is not what its digest says", f.Path)
+		}
+		if err := (rootfs.Dir{Root: dir}).Write(f); err != nil {
+			return fmt.Errorf("file %s: %w", f.Path, err)
+		}
+	}
+	return nil
+}
+
+// noMethod is why there is no such method, and what to use instead.
+func noMethod(method string) error {
+	const archive = "make a tar archive of the tree (tar --numeric-owner --xattrs -C TREE -cf FILE .) and use template"
+	why, known := map[string]string{
+		"legacy":   "copies the host's own root, with all that it holds: " + archive,
+		"copy":     "has no script in util-vserver either: " + archive,
+		"skeleton": "makes empty directories: " + archive,
+		"rsync":    "copies a tree: " + archive,
+		"clone":    "copies another guest: guests of one image share it; to copy a changed one, " + archive,
+		"yum":      "needs a yum that util-vserver patched: run dnf --installroot=TREE, and " + archive,
+		"apt-rpm":  "is for distributions that are no more: " + archive,
+		"urpmi":    "is for distributions that are no more: run urpmi --root TREE, and " + archive,
+		"poldek":   "is PLD's own: run poldek --root TREE, and " + archive,
+		"rpm":      "installs lists of packages: run rpm --root TREE, and " + archive,
+		"fai":      "needs a patched FAI: install elsewhere, and " + archive,
+		"lvm":      "is LXC's: mount the volume, and " + archive,
+		"ssh":      "was never in util-vserver: run tar there over ssh, and use template",
+	}[method]
+	if !known {
+		return errors.New("no such method; there are debootstrap and template")
+	}
+	return fmt.Errorf("the method %s; there are debootstrap and template", why)
+}
+
+// options reads a method's arguments as getopt does: the letters each take a
+// value, "--" ends them, and what follows is handed on.
+func options(args []string, letters string) (values map[byte][]string, rest []string, err error) {
+	values = make(map[byte][]string)
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		switch {
+		case arg == "--":
+			return values, args[i+1:], nil
+		case len(arg) < 2 || arg[0] != '-' || strings.IndexByte(letters, arg[1]) < 0:
+			return nil, nil, fmt.Errorf("argument %q: want one of -%s", arg, strings.Join(strings.Split(letters, ""), ", -"))
+		case len(arg) > 2:
+			values[arg[1]] = append(values[arg[1]], arg[2:])
+		case i+1 == len(args):
+			return nil, nil, fmt.Errorf("argument %s needs a value", arg)
+		default:
+			i++
+			values[arg[1]] = append(values[arg[1]], args[i])
+		}
+	}
+	return values, nil, nil
+}

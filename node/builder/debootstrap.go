@@ -1,0 +1,230 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// A bootstrap is what the arguments of the method debootstrap ask for.
+type bootstrap struct {
+	dist     string
+	mirror   string   // empty: the distribution's own
+	script   string   // of debootstrap
+	include  []string // packages
+	options  []string // handed on
+	original string   // an argument that only debootstrap itself knows
+	modern   string   // one that only mmdebstrap knows
+}
+
+func debootstrap(ctx context.Context, req Request) error {
+	b, err := parseBootstrap(req.Spec.Args, req.Spec.Packages)
+	if err != nil {
+		return err
+	}
+	program, args, err := b.command(req.Dir)
+	if err != nil {
+		return err
+	}
+	if filepath.Base(program) == "debootstrap" {
+		// debootstrap starts no daemons of its own, but packages do by
+		// invoke-rc.d, which asks this file. mmdebstrap brings one itself.
+		if err := forbidDaemons(req.Dir); err != nil {
+			return err
+		}
+	}
+	err = tool(ctx, req, program, args...)
+	if err != nil && strings.Contains(err.Error(), "Keyring-based check was requested") {
+		return fmt.Errorf("%w: this host has no keys to check the distribution with: install its keyring (apt-get install debian-archive-keyring), or name it in args: --, --keyring=FILE", err)
+	}
+	if err != nil {
+		return err
+	}
+	req.Progress("making it fit for guests", 0, 0)
+	return adapt(ctx, req.Dir)
+}
+
+func parseBootstrap(args, packages []string) (*bootstrap, error) {
+	values, options, err := options(args, "dms")
+	if err != nil {
+		return nil, err
+	}
+	b := &bootstrap{}
+	for letter, to := range map[byte]*string{'d': &b.dist, 'm': &b.mirror, 's': &b.script} {
+		switch v := values[letter]; len(v) {
+		case 0:
+		case 1:
+			*to = v[0]
+		default:
+			return nil, fmt.Errorf("argument -%c is given %d times", letter, len(v))
+		}
+	}
+	if b.dist == "" {
+		return nil, errors.New("which distribution? want -d DIST, as -d bookworm")
+	}
+	// The values become arguments of a program that runs as root: none may
+	// look like an option of it, or like a path or a list where a name belongs.
+	if !word(b.dist, ".") {
+		return nil, fmt.Errorf("distribution %q: want a name, as bookworm", b.dist)
+	}
+	if b.mirror != "" && (!strings.Contains(b.mirror, ":/") || strings.HasPrefix(b.mirror, "-") || strings.ContainsAny(b.mirror, " \t\n")) {
+		return nil, fmt.Errorf("mirror %q: want a URL, as http://deb.debian.org/debian", b.mirror)
+	}
+	if strings.HasPrefix(b.script, "-") {
+		return nil, fmt.Errorf("script %q: want a file's name", b.script)
+	}
+	b.include = append(b.include, packages...)
+	if b.script != "" {
+		b.original = "-s"
+	}
+	for _, o := range options {
+		name, value, hasValue := strings.Cut(o, "=")
+		switch {
+		case name == "--include" && hasValue:
+			b.include = append(b.include, strings.Split(value, ",")...)
+			continue
+		case name == "--variant" && hasValue, name == "--components" && hasValue, name == "--arch" && hasValue,
+			name == "--keyring" && hasValue, o == "--merged-usr":
+		case slices.Contains([]string{"--mode", "--format"}, name):
+			return nil, fmt.Errorf("argument %s: how and where a tree is made is not for choice: it becomes an image", o)
+		case slices.Contains([]string{"--foreign", "--second-stage", "--print-debs", "--download-only", "--make-tarball", "--simulate", "--dry-run", "--help", "--version", "--list-scripts"}, name):
+			return nil, fmt.Errorf("argument %s: what it leaves is no tree that a guest can run in", o)
+		case slices.Contains(mmdebstrapOnly, name):
+			b.modern = name
+		default:
+			b.original = name
+		}
+		b.options = append(b.options, o)
+	}
+	if b.original != "" && b.modern != "" {
+		return nil, fmt.Errorf("only debootstrap knows %s, and only mmdebstrap knows %s: one tool makes the image", b.original, b.modern)
+	}
+	for _, p := range b.include {
+		if !word(p, "+.:") {
+			return nil, fmt.Errorf("package %q: want a package's name", p)
+		}
+	}
+	return b, nil
+}
+
+// mmdebstrapOnly are options of mmdebstrap that debootstrap does not have. Each takes
+// its value behind a =.
+var mmdebstrapOnly = []string{
+	"--aptopt", "--dpkgopt", "--setup-hook", "--extract-hook", "--essential-hook", "--customize-hook", "--hook-dir", "--hook-directory",
+	"--skip", "--architectures", "--verbose", "--quiet", "--silent", "--debug", "--logfile",
+}
+
+// word says whether s is a name of Debian's: letters, digits, dashes and some
+// other marks, beginning with a letter or a digit.
+func word(s, marks string) bool {
+	for i, c := range []byte(s) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c >= 'A' && c <= 'Z':
+		case i > 0 && (c == '-' || c == '_' || strings.IndexByte(marks, c) >= 0):
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// command chooses the host's tool: mmdebstrap, which needs half the time and
+// takes security updates in, and debootstrap for what only that can do.
+func (b *bootstrap) command(dir string) (program string, args []string, err error) {
+	if b.original == "" {
+		if program, err = exec.LookPath("mmdebstrap"); err == nil {
+			return program, b.mmdebstrap(dir), nil
+		}
+	}
+	if b.modern != "" {
+		return "", nil, lack("only mmdebstrap knows %s, and it is not on this host; install it: apt-get install mmdebstrap", b.modern)
+	}
+	if program, err = exec.LookPath("debootstrap"); err == nil {
+		return program, b.debootstrap(dir), nil
+	}
+	if b.original != "" {
+		return "", nil, lack("only debootstrap knows %s, and it is not on this host; install it: apt-get install debootstrap", b.original)
+	}
+	return "", nil, lack("neither mmdebstrap nor debootstrap is on this host; install one: apt-get install mmdebstrap")
+}
+
+func (b *bootstrap) mmdebstrap(dir string) []string {
+	args := []string{
+		"--mode=root", "--format=directory", "--verbose",
+		// debootstrap's default: an installation that boots.
+		"--variant=important",
+		// Foreign architectures need no help here, and a mirror is trusted by
+		// the host's keyrings as apt has them: two checks that want gpg and
+		// arch-test installed.
+		"--skip=check/qemu,check/signed-by",
+		// The whole tree is synced once when it is complete.
+		"--dpkgopt=force-unsafe-io",
+		`--aptopt=Acquire::Languages "none"`,
+	}
+	// Without it bookworm's essential packages draw in usrmerge and all of
+	// perl, 50 MB that debootstrap leaves out. It does nothing where there is
+	// no package usr-is-merged.
+	const hook = "/usr/share/mmdebstrap/hooks/maybe-merged-usr"
+	if _, err := os.Stat(hook); err == nil {
+		args = append(args, "--hook-dir="+hook)
+	}
+	if len(b.include) > 0 {
+		args = append(args, "--include="+strings.Join(b.include, ","))
+	}
+	args = append(args, b.options...)
+	args = append(args, b.dist, dir)
+	if b.mirror != "" {
+		args = append(args, b.mirror)
+	}
+	return args
+}
+
+func (b *bootstrap) debootstrap(dir string) []string {
+	// Without it, and given a mirror, debootstrap installs what nobody has signed
+	// where the keyring is missing, and warns in its log.
+	args := []string{"--force-check-gpg"}
+	if slices.Contains(b.options, "--no-check-gpg") {
+		args = nil // somebody's own word
+	}
+	if len(b.include) > 0 {
+		args = append(args, "--include="+strings.Join(b.include, ","))
+	}
+	args = append(args, b.options...)
+	mirror := b.mirror
+	if mirror == "" {
+		mirror = "http://deb.debian.org/debian"
+	}
+	args = append(args, b.dist, dir, mirror)
+	if b.script != "" {
+		args = append(args, b.script)
+	}
+	return args
+}
+
+func forbidDaemons(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.MkdirAll("usr/sbin", 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"usr", "usr/sbin"} { // whatever vsnode's umask is
+		if err := root.Chmod(name, 0o755); err != nil {
+			return err
+		}
+	}
+	return write(root, policy, "#!/bin/sh\nexit 101\n", 0o755)
+}
+
+const policy = "usr/sbin/policy-rc.d"
+
+// missing says that a file is not there, which is as good as removed.
+func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,142 @@
+package builder
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/vsfleet/vsfleet/node/images/tree"
+)
+
+func template(ctx context.Context, req Request) error {
+	args := slices.Clone(req.Spec.Args)
+	for i, arg := range args {
+		switch arg {
+		case "--template": // of util-vserver, as all here
+			args[i] = "-t"
+		case "--pkgmgmt":
+			return errors.New("argument --pkgmgmt: packages are managed in the guest")
+		case "--nodevsanity":
+			return errors.New("argument --nodevsanity: device nodes of an archive are dead in a guest, whose /dev is always its own")
+		}
+	}
+	// -d said how to adapt the tree, which is seen from the tree itself.
+	values, rest, err := options(args, "td")
+	if err != nil {
+		return err
+	}
+	files := values['t']
+	if len(files) == 0 || len(rest) > 0 {
+		return fmt.Errorf("want -t FILE [-t FILE]… and nothing else")
+	}
+	if len(req.Spec.Packages) > 0 {
+		return fmt.Errorf("a template takes no packages: put them into the archive, or use debootstrap")
+	}
+	for i, name := range files {
+		if err := extract(ctx, req, name, i > 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// extract unpacks one archive, over those before it.
+func extract(ctx context.Context, req Request, name string, over bool) error {
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return lack("no archive %s on this host; copy it there first", name)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a file", name)
+	}
+	counted := &counter{r: reading{ctx, f}, report: func(done int64) { req.Progress("unpacking "+name, done, info.Size()) }}
+	r, closeArchive, err := decompress(counted)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	defer closeArchive()
+	x, err := tree.Extract(ctx, req.Dir, r, over)
+	if err == nil && x.Entries == 0 {
+		err = errors.New("the archive is empty")
+	}
+	if err == nil {
+		// What follows the archive's end is read as well: the check sum of the
+		// compressed stream is at its very end.
+		err = afterEnd(r)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	fmt.Fprintf(req.Log, "%s: %d entries, %d bytes; %d device nodes left out, a guest gets its /dev at start\n", name, x.Entries, x.Bytes, x.Nodes)
+	return nil
+}
+
+// mostPadding is what may follow the end of an archive: tar fills its last block,
+// of 10 KiB by default.
+const mostPadding = 64 << 20
+
+// afterEnd reads what follows an archive's end. A second archive there (cat a b,
+// tar -A of what was packed) would be left out without a word.
+func afterEnd(r io.Reader) error {
+	b := bufio.NewReaderSize(r, 512)
+	for n := 0; n < mostPadding; n += 512 {
+		block, err := b.Peek(512)
+		if isTar(block) {
+			return errors.New("another archive follows its end: give each a -t of its own")
+		}
+		if err == io.EOF {
+			_, err = io.Copy(io.Discard, b)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := b.Discard(512); err != nil {
+			return err
+		}
+	}
+	return errors.New("the archive goes on after its end")
+}
+
+// reading ends with ctx.
+type reading struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r reading) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+// A counter reports how far a file has been read, once a MiB.
+type counter struct {
+	r              io.Reader
+	read, reported int64
+	report         func(int64)
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.read += int64(n)
+	if c.read-c.reported >= 1<<20 || err == io.EOF && c.read > c.reported {
+		c.reported = c.read
+		c.report(c.read)
+	}
+	return n, err
+}

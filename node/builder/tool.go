@@ -1,0 +1,186 @@
+package builder
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// tool runs a program of the host that writes a root filesystem, and takes
+// everything of it down with it: when process 1 of a pid namespace ends, the
+// kernel ends the others, and when the last process of a mount namespace ends,
+// its mounts are gone. A build that is cancelled, or whose vsnode is killed,
+// leaves files and nothing else.
+func tool(ctx context.Context, req Request, program string, args ...string) error {
+	out := &output{req: req}
+	// The shell gives the namespace its /proc: with the host's one, the tool
+	// would take other processes for its own. Nothing is put into the script.
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-ec", `umask 022; mount -t proc proc /proc; exec "$@"`, "sh", program}, args...)...)
+	cmd.Env = environment()
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:   unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+		Unshareflags: unix.CLONE_NEWNS, // here Go makes the mounts private as well
+		Pdeathsig:    syscall.SIGKILL,
+	}
+	// The signal of Pdeathsig comes when the thread ends that forked.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := cmd.Run()
+	out.flush()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = fmt.Errorf("%s: %s%s: %s", filepath.Base(program), exit.ProcessState, full(req.Dir), strings.Join(out.tail, "; "))
+	}
+	return err
+}
+
+// environment holds nothing of vsnode's but the way out of the host.
+func environment() []string {
+	env := []string{
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb",
+		"LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "DEBCONF_NONINTERACTIVE_SEEN=true",
+	}
+	for name, key := range map[string]string{
+		"http_proxy": "Acquire::http::Proxy", "https_proxy": "Acquire::https::Proxy", "no_proxy": "",
+	} {
+		if v := cmp.Or(os.Getenv(name), os.Getenv(strings.ToUpper(name)), aptSetting(key)); v != "" {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
+}
+
+// aptSetting is what the host's apt is told: where a Debian host keeps its proxy.
+// The tools have an apt of their own, which does not look there.
+func aptSetting(key string) string {
+	if key == "" {
+		return ""
+	}
+	out, err := exec.Command("apt-config", "dump", "--format", "%v%n", key).Output()
+	if v := strings.TrimSpace(string(out)); err == nil && !strings.Contains(v, "\n") && v != "DIRECT" {
+		return v
+	}
+	return "" // no Debian, or none set
+}
+
+// full adds to an error that the disk is full, the most frequent reason and
+// one that the tools' last lines rarely show.
+func full(dir string) string {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return ""
+	}
+	const enough = 16 << 20
+	switch free := int64(st.Bavail) * int64(st.Bsize); {
+	case free < enough:
+		return fmt.Sprintf(" (no space left on device: %s has %d MiB free)", dir, free>>20)
+	case st.Files > 0 && st.Ffree < 100:
+		return fmt.Sprintf(" (no space left on device: %s has %d inodes free)", dir, st.Ffree)
+	}
+	return ""
+}
+
+// output follows what a tool says, line by line.
+type output struct {
+	req  Request
+	line []byte   // begun
+	tail []string // the last lines, of errors if there are any
+	errs bool     // tail is of errors
+
+	configured  int64 // packages
+	total       int64 // to configure
+	transaction int   // apt's, of which mmdebstrap makes two that install
+}
+
+const tailLines = 6
+
+func (o *output) Write(p []byte) (int, error) {
+	if n, err := o.req.Log.Write(p); err != nil {
+		return n, fmt.Errorf("write the log: %w", err)
+	}
+	for rest := p; ; {
+		line, after, found := bytes.Cut(rest, []byte("\n"))
+		if len(o.line)+len(line) < 1<<16 {
+			o.line = append(o.line, line...)
+		}
+		if !found {
+			return len(p), nil
+		}
+		o.flush()
+		rest = after
+	}
+}
+
+func (o *output) flush() {
+	line := strings.TrimSpace(string(o.line))
+	o.line = o.line[:0]
+	if line == "" {
+		return
+	}
+	// apt and mmdebstrap mark what is wrong, and then say much more.
+	if wrong := strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "W: Failed"); wrong != o.errs {
+		if o.errs {
+			o.follow(line)
+			return
+		}
+		o.errs, o.tail = true, nil
+	}
+	if len(o.tail) == tailLines {
+		o.tail = append(o.tail[:0], o.tail[1:]...)
+	}
+	o.tail = append(o.tail, line[:min(len(line), 400)])
+	o.follow(line)
+}
+
+// follow reads the progress out of apt's, dpkg's, mmdebstrap's and
+// debootstrap's lines.
+func (o *output) follow(line string) {
+	words := strings.Fields(line)
+	second := ""
+	if len(words) > 1 {
+		second = strings.TrimSuffix(words[1], "...")
+	}
+	switch {
+	case strings.HasPrefix(line, "I: skipping"), strings.HasPrefix(line, "I: running --"):
+	case strings.HasPrefix(line, "I: "):
+		o.report(strings.TrimSuffix(line[len("I: "):], "..."))
+	case words[0] == "Unpacking" && second != "":
+		o.report("unpacking " + second)
+	case words[0] == "Setting" && second == "up" && len(words) > 2:
+		o.configured++
+		o.report("configuring " + words[2])
+	case strings.HasPrefix(words[0], "Get:") && len(words) > 5: // one less: an index
+		// Get:12 http://deb.debian.org/debian bookworm/main amd64 libc6 amd64 2.36 [2757 kB]
+		o.report("downloading " + words[4])
+	case len(words) > 4 && words[1] == "upgraded," && words[3] == "newly":
+		// 0 upgraded, 108 newly installed, 0 to remove and 0 not upgraded.
+		if n, err := strconv.ParseInt(words[2], 10, 32); err == nil && n > 0 {
+			o.transaction++
+			o.total += n
+		}
+	}
+}
+
+func (o *output) report(message string) {
+	if o.transaction < 2 { // mmdebstrap has the most part still to come
+		o.req.Progress(message, 0, 0)
+		return
+	}
+	o.req.Progress(message, min(o.configured, o.total), o.total)
+}

@@ -1,0 +1,67 @@
+package images
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/builder"
+	"github.com/vsfleet/vsfleet/node/images/tree"
+)
+
+// Build makes the image of a spec, or finds the one that was made from it:
+// changed tells which. While another vsnode builds the same, Build waits for it.
+func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.Progress) (img api.Image, changed bool, err error) {
+	if progress == nil {
+		progress = func(string, int64, int64) {}
+	}
+	if err := s.sweep(ctx); err != nil {
+		return api.Image{}, false, err
+	}
+	key := spec.Key()
+	if img, found, err := s.byKey(ctx, key); found || err != nil {
+		return img, false, err
+	}
+	w, err := s.hold(ctx, "build-"+key)
+	if err != nil {
+		return api.Image{}, false, fmt.Errorf("build image %s: %w", spec.Name, err)
+	}
+	defer w.abandon(&err)
+	// Another one may have built it while we waited.
+	if img, found, err := s.byKey(ctx, key); found || err != nil {
+		return img, false, err
+	}
+	sum, err := fill(ctx, w, spec, progress)
+	if err != nil {
+		return api.Image{}, false, fmt.Errorf("build image %s: %w", spec.Name, err)
+	}
+	img = api.Image{
+		ID: sum.ID, Spec: spec.Record(), Key: key, Bytes: sum.Bytes, Files: sum.Files,
+		Created: time.Now().UTC().Truncate(time.Second),
+	}
+	progress("writing to the disk", 0, 0)
+	if err := s.commit(ctx, w, img); err != nil {
+		return api.Image{}, false, fmt.Errorf("build image %s: %w", spec.Name, err)
+	}
+	return img, true, nil
+}
+
+// fill builds the tree in the work directory and says what it amounts to.
+func fill(ctx context.Context, w *work, spec api.ImageSpec, progress builder.Progress) (tree.Sum, error) {
+	if err := w.plant(); err != nil {
+		return tree.Sum{}, err
+	}
+	log, err := os.OpenFile(filepath.Join(w.path, "build.log"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return tree.Sum{}, err
+	}
+	defer log.Close()
+	if err := builder.Run(ctx, builder.Request{Spec: spec, Dir: w.tree, Log: log, Progress: progress}); err != nil {
+		return tree.Sum{}, err
+	}
+	progress("reading it for its digest", 0, 0)
+	return tree.Digest(ctx, w.tree)
+}

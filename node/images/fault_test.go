@@ -1,0 +1,424 @@
+package images
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Run again with these variables, the test's binary is a vsnode that builds the
+// spec into the store, and may kill itself at a step of its progress.
+const (
+	storeEnv = "VSFLEET_TEST_STORE"
+	specEnv  = "VSFLEET_TEST_SPEC"
+	killEnv  = "VSFLEET_TEST_KILL_AT"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(storeEnv); dir != "" {
+		if err := buildAsChild(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func buildAsChild(dir string) error {
+	var spec api.ImageSpec
+	if err := json.Unmarshal([]byte(os.Getenv(specEnv)), &spec); err != nil {
+		return err
+	}
+	s, err := Open(dir)
+	if err != nil {
+		return err
+	}
+	fmt.Println("started")
+	_, changed, err := s.Build(context.Background(), spec, func(message string, _, _ int64) {
+		if kill := os.Getenv(killEnv); kill != "" && strings.HasPrefix(message, kill) {
+			unix.Kill(os.Getpid(), unix.SIGKILL)
+			select {} // it need not be at once
+		}
+	})
+	fmt.Println("changed:", changed)
+	return err
+}
+
+func maker(s *Store, spec api.ImageSpec, killAt string) *exec.Cmd {
+	b, err := json.Marshal(spec)
+	if err != nil {
+		panic(err)
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), storeEnv+"="+s.dir, specEnv+"="+string(b), killEnv+"="+killAt)
+	return cmd
+}
+
+// contains fails the test unless the store holds these images and nothing else.
+func contains(t testing.TB, s *Store, images ...api.Image) {
+	t.Helper()
+	want := make(map[string]bool)
+	for _, img := range images {
+		want[strings.TrimPrefix(img.ID, "sha256:")] = true
+	}
+	entries, err := os.ReadDir(s.dir)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !want[e.Name()] {
+			t.Errorf("%s is left in the store", e.Name())
+		}
+		delete(want, e.Name())
+	}
+	if len(want) > 0 {
+		t.Errorf("missing in the store: %v", want)
+	}
+}
+
+// heavy gives a spec whose build takes long enough to be caught in it.
+func heavy(t testing.TB, name string) api.ImageSpec {
+	files := make(map[string]string)
+	for i := range 400 {
+		files[fmt.Sprintf("dir%d/file%d", i%20, i)] = strings.Repeat(fmt.Sprintf("%08d", i), 4096)
+	}
+	return archive(t, name, files)
+}
+
+func TestKilledBuildLeavesNothingToTheNext(t *testing.T) {
+	for _, step := range []string{"unpacking", "reading it", "writing to"} {
+		t.Run("killed at "+step, func(t *testing.T) {
+			s := open(t)
+			spec := heavy(t, "base")
+			if out, err := maker(s, spec, step).CombinedOutput(); err == nil || err.Error() != "signal: killed" {
+				t.Fatalf("maker: %v, %s", err, out)
+			}
+			if list, err := s.List(t.Context()); err != nil || len(list) > 0 {
+				t.Fatalf("after the kill: %v, %v", list, err)
+			}
+			if tmp, err := filepath.Glob(filepath.Join(s.dir, ".tmp-*")); err != nil || len(tmp) != 1 {
+				t.Errorf("the killed build left %v (%v), want one directory: was it killed in time?", tmp, err)
+			}
+			// Another image: the remains go although nobody builds the same.
+			other := made(t, s, archive(t, "other", map[string]string{"x": "y"}))
+			contains(t, s, other)
+			contains(t, s, other, made(t, s, spec))
+		})
+	}
+}
+
+func TestBuildKilledAtAnyTime(t *testing.T) {
+	s := open(t)
+	spec := heavy(t, "base")
+	for after := time.Duration(0); ; after += 5*time.Millisecond + after/5 {
+		cmd := maker(s, spec, "")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(out, make([]byte, len("started\n"))); err != nil {
+			t.Fatal(err)
+		}
+		timer := time.AfterFunc(after, func() { cmd.Process.Kill() })
+		rest, err := io.ReadAll(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = cmd.Wait()
+		timer.Stop()
+		list, listErr := s.List(t.Context())
+		if listErr != nil {
+			t.Fatal(listErr)
+		}
+		for _, img := range list { // what is listed is whole
+			if err := s.Export(t.Context(), img.ID, io.Discard); err != nil {
+				t.Fatalf("killed after %v: %v", after, err)
+			}
+		}
+		if err == nil { // it was faster
+			if len(list) != 1 {
+				t.Fatalf("the build ended well (%s), the store has %v", rest, list)
+			}
+			contains(t, s, list[0])
+			return
+		}
+		if len(list) > 0 { // killed between the rename and the end
+			if _, _, err := s.Build(t.Context(), archive(t, "sweep", nil), nil); err == nil {
+				t.Fatal("an empty archive was built")
+			}
+			contains(t, s, list[0])
+			return
+		}
+	}
+}
+
+func TestOneOfManyBuildsTheOthersWait(t *testing.T) {
+	dir := open(t).dir
+	spec := heavy(t, "base")
+	var mu sync.Mutex
+	built := 0
+	var wg sync.WaitGroup
+	for range 6 {
+		wg.Go(func() {
+			s, err := Open(dir)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			img, changed, err := s.Build(t.Context(), spec, nil)
+			if err != nil || img.ID == "" {
+				t.Errorf("build: %q, %v", img.ID, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if changed {
+				built++
+			}
+		})
+	}
+	wg.Wait()
+	if built != 1 {
+		t.Errorf("%d of 6 built the image, want 1", built)
+	}
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := s.List(t.Context())
+	if err != nil || len(list) != 1 {
+		t.Fatalf("list: %v, %v", list, err)
+	}
+	contains(t, s, list[0])
+}
+
+func TestWaitingForAnotherBuilderCanBeCancelled(t *testing.T) {
+	s := open(t)
+	spec := archive(t, "base", map[string]string{"x": "y"})
+	inside, leave := make(chan struct{}), make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		var once sync.Once
+		_, _, err := s.Build(context.Background(), spec, func(string, int64, int64) {
+			once.Do(func() { close(inside); <-leave })
+		})
+		done <- err
+	}()
+	<-inside
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if _, _, err := s.Build(ctx, spec, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting build: %v, want cancelled", err)
+	}
+	// A living build's directory is not swept by others.
+	other := made(t, s, archive(t, "other", map[string]string{"x": "z"}))
+	close(leave)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	img, err := s.Get(t.Context(), "base")
+	if err != nil {
+		t.Fatal(err)
+	}
+	contains(t, s, img, other)
+}
+
+func TestFullDiskLeavesNoHalfImage(t *testing.T) {
+	source := open(t)
+	spec := heavy(t, "base") // 13 MB
+	img := made(t, source, spec)
+	var stream bytes.Buffer
+	if err := source.Export(t.Context(), img.ID, &stream); err != nil {
+		t.Fatal(err)
+	}
+
+	runtime.LockOSThread() // never unlocked: the mount goes with the thread
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	disk := t.TempDir()
+	if err := unix.Mount("test", disk, "tmpfs", 0, "size=8m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(disk, unix.MNT_DETACH) })
+	s, err := Open(filepath.Join(disk, ".images"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), disk) || !strings.Contains(err.Error(), "MiB free") {
+			t.Errorf("%s: %v, want no space left, where, and how much there is", what, err)
+		}
+		contains(t, s)
+	}
+	_, _, err = s.Build(t.Context(), spec, nil)
+	check("build", err)
+	size := stream.Len()
+	_, _, err = s.Import(t.Context(), &stream, img.ID)
+	check("import", err)
+	// What cannot fit is not begun: others would have had a full disk meanwhile.
+	if read := size - stream.Len(); read > size/2 {
+		t.Errorf("%d of %d bytes were taken before it was refused", read, size)
+	}
+
+	if err := unix.Mount("test", disk, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	if got := made(t, s, spec); got.ID != img.ID {
+		t.Errorf("built %s, want %s", got.ID, img.ID)
+	}
+	contains(t, s, img)
+	if free, err := s.Free(); err != nil || free <= 0 || free > 64<<20 {
+		t.Errorf("%d bytes free, %v", free, err)
+	}
+}
+
+func TestDamagedStreamIsRefused(t *testing.T) {
+	ctx := context.Background()
+	a := open(t)
+	img := made(t, a, archive(t, "base", map[string]string{"etc/os-release": "ID=test\n", "bin/true": strings.Repeat("true", 1000)}))
+	other := made(t, a, archive(t, "other", map[string]string{"x": "y"}))
+	var packed bytes.Buffer
+	if err := a.Export(ctx, img.ID, &packed); err != nil {
+		t.Fatal(err)
+	}
+	d, err := zstd.NewReader(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := d.DecodeAll(packed.Bytes(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	repack := func(from, to string) []byte {
+		e, err := zstd.NewWriter(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := bytes.Replace(plain, []byte(from), []byte(to), 1)
+		if bytes.Equal(changed, plain) {
+			t.Fatalf("%q is not in the stream", from)
+		}
+		return e.EncodeAll(changed, nil)
+	}
+	type row struct {
+		name   string
+		stream []byte
+		want   string
+	}
+	rows := []row{
+		{"another image than was asked for", packed.Bytes(), other.ID},
+		{"an ID that is none", packed.Bytes(), "sha256:../../etc"},
+		{"nothing", nil, img.ID},
+		{"no zstd", []byte("-bash: vsnode: command not found\n"), img.ID},
+		{"another version", repack("image-1", "image-2"), img.ID},
+		{"another content, check sums right", repack("ID=test", "ID=evil"), img.ID},
+		{"another name, check sums right", repack("bin/true", "bin/trux"), img.ID},
+		{"another spec than its key", repack(`"template"`, `"templatf"`), img.ID},
+		{"another number of files", repack(`"files":4`, `"files":5`), img.ID},
+		{"something after the end", append(bytes.Clone(packed.Bytes()), d2(t, make([]byte, 1<<20))...), img.ID},
+	}
+	for cut := 1; cut < packed.Len(); cut += 1 + packed.Len()/40 {
+		rows = append(rows, row{fmt.Sprintf("cut after %d bytes", cut), packed.Bytes()[:cut], img.ID})
+		flipped := bytes.Clone(packed.Bytes())
+		flipped[cut] ^= 0x10
+		if same, err := d.DecodeAll(flipped, nil); err == nil && bytes.Equal(same, plain) {
+			continue // a bit without a meaning, or a match elsewhere with the same bytes
+		}
+		rows = append(rows, row{fmt.Sprintf("byte %d flipped", cut), flipped, img.ID})
+	}
+	rows = append(rows, row{"cut before the last byte", packed.Bytes()[:packed.Len()-1], img.ID})
+	b := open(t)
+	for _, row := range rows {
+		if _, _, err := b.Import(ctx, bytes.NewReader(row.stream), row.want); err == nil {
+			t.Errorf("%s: was imported", row.name)
+		}
+		contains(t, b)
+	}
+	if _, changed, err := b.Import(ctx, &packed, img.ID); err != nil || !changed {
+		t.Errorf("the whole stream: changed %v, %v", changed, err)
+	}
+}
+
+// d2 packs a second frame.
+func d2(t testing.TB, b []byte) []byte {
+	e, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e.EncodeAll(b, nil)
+}
+
+func TestChangedTreeIsNotHandedOn(t *testing.T) {
+	s := open(t)
+	img := made(t, s, archive(t, "base", map[string]string{"x": "y"}))
+	if err := os.WriteFile(filepath.Join(s.Tree(img.ID), "x"), []byte("z"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var stream bytes.Buffer
+	if err := s.Export(t.Context(), img.ID, &stream); err == nil || !strings.Contains(err.Error(), "its tree was changed") {
+		t.Errorf("export: %v", err)
+	}
+	if _, _, err := open(t).Import(t.Context(), &stream, img.ID); err == nil {
+		t.Error("what was exported could be imported")
+	}
+}
+
+func FuzzStream(f *testing.F) {
+	img := api.Image{ID: "sha256:" + strings.Repeat("0", 64), Spec: api.ImageSpec{Name: "x", Method: "template"}}
+	img.Key = img.Spec.Key()
+	b, err := json.Marshal([]api.Image{img})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(magic + string(b) + "\n"))
+	f.Add([]byte(magic + "[]\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		images, err := readRecords(bytes.NewReader(data))
+		if err == nil && (len(images) == 0 || !validID(images[0].ID)) {
+			t.Errorf("accepted %v", images)
+		}
+	})
+}
+
+func BenchmarkImport(b *testing.B) {
+	s := open(b)
+	files := make(map[string]string)
+	for i := range 64 {
+		files[fmt.Sprint("file", i)] = strings.Repeat(fmt.Sprintf("%06d some text that compresses\n", i), 1<<15)
+	}
+	img := made(b, s, archive(b, "base", files))
+	var stream bytes.Buffer
+	if err := s.Export(b.Context(), img.ID, &stream); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(img.Bytes)
+	for b.Loop() {
+		if _, _, err := open(b).Import(b.Context(), bytes.NewReader(stream.Bytes()), img.ID); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,39 @@
+package images
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/images/tree"
+)
+
+// Free returns how many bytes an image may take, of what the store's filesystem
+// has free.
+func (s *Store) Free() (int64, error) {
+	for dir := s.dir; ; dir = filepath.Dir(dir) {
+		free, err := tree.Free(dir)
+		if errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+			continue // there is no image yet
+		}
+		return free, err
+	}
+}
+
+// fits refuses an image for which there is no space: found out at the end, it
+// would have filled the disk for everybody else first.
+func (s *Store) fits(img api.Image) error {
+	free, err := s.Free()
+	if err != nil {
+		return err
+	}
+	if need := tree.Needs(img.Bytes, img.Files); need > free {
+		return fmt.Errorf("it needs %d MiB, and %s has %d MiB free for it: remove images that nothing uses (vsfleet image list), or make room: %w",
+			need>>20+1, s.dir, free>>20, unix.ENOSPC)
+	}
+	return nil
+}

@@ -1,0 +1,243 @@
+package images
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// ErrNotFound is wrapped where there is no such image.
+var ErrNotFound = errors.New("no such image")
+
+// Store is the directory of a host's images.
+type Store struct{ dir string }
+
+// Open gives the store in dir, as /var/lib/vservers/.images. Nothing is made
+// there before the first image.
+func Open(dir string) (*Store, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{dir}, nil
+}
+
+// List gives the images by name, the newest first. One that several specs gave
+// is there once for each.
+func (s *Store) List(ctx context.Context) ([]api.Image, error) {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var images []api.Image
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		id := "sha256:" + e.Name()
+		if !validID(id) {
+			continue
+		}
+		records, err := s.records(id)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed while we look
+		}
+		if err != nil {
+			return nil, err
+		}
+		images = append(images, records...)
+	}
+	slices.SortFunc(images, func(a, b api.Image) int {
+		return cmp.Or(
+			cmp.Compare(a.Spec.Name, b.Spec.Name), b.Created.Compare(a.Created),
+			cmp.Compare(a.ID, b.ID), cmp.Compare(a.Key, b.Key))
+	})
+	return images, nil
+}
+
+// records reads what specs an image was built from, the oldest first.
+func (s *Store) records(id string) ([]api.Image, error) {
+	entries, err := os.ReadDir(s.path(id))
+	if err != nil {
+		return nil, err
+	}
+	var images []api.Image
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), recordSuffix) {
+			continue
+		}
+		name := filepath.Join(s.path(id), e.Name())
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		var img api.Image
+		if err := json.Unmarshal(b, &img); err != nil {
+			return nil, fmt.Errorf("read %s: %w", name, err)
+		}
+		if img.ID != id || img.Key != img.Spec.Key() || e.Name() != img.Key+recordSuffix {
+			return nil, fmt.Errorf("read %s: it speaks of another image, %s", name, img.ID)
+		}
+		images = append(images, img)
+	}
+	slices.SortFunc(images, func(a, b api.Image) int { return a.Created.Compare(b.Created) })
+	return images, nil
+}
+
+// Get finds an image by its ID, by a prefix of its digest of at least 8 digits
+// that no other has, or by its name: then the newest of that name.
+func (s *Store) Get(ctx context.Context, ref string) (api.Image, error) {
+	images, err := s.List(ctx)
+	if err != nil {
+		return api.Image{}, err
+	}
+	prefix := strings.TrimPrefix(ref, "sha256:")
+	var found api.Image
+	for _, img := range images {
+		digest := strings.TrimPrefix(img.ID, "sha256:")
+		switch {
+		case img.Spec.Name == ref, img.ID == ref:
+			return img, nil
+		case len(prefix) < 8 || !strings.HasPrefix(digest, prefix):
+		case found.ID != "" && found.ID != img.ID:
+			return api.Image{}, fmt.Errorf("image %s: several begin so, %s and %s", ref, found.ID, img.ID)
+		default:
+			found = img
+		}
+	}
+	if found.ID == "" {
+		return api.Image{}, fmt.Errorf("image %s: %w on this host", ref, ErrNotFound)
+	}
+	return found, nil
+}
+
+// byKey finds the newest image that was built from a spec.
+func (s *Store) byKey(ctx context.Context, key string) (found api.Image, ok bool, err error) {
+	images, err := s.List(ctx)
+	for _, img := range images {
+		if img.Key == key && (!ok || img.Created.After(found.Created)) {
+			found, ok = img, true
+		}
+	}
+	return found, ok, err
+}
+
+// Tree is the path of an image's root filesystem, to be a lower layer. It is
+// there if the image is.
+func (s *Store) Tree(id string) string { return filepath.Join(s.path(id), "tree") }
+
+func (s *Store) path(id string) string {
+	return filepath.Join(s.dir, strings.TrimPrefix(id, "sha256:"))
+}
+
+// Has says whether the image is here, complete.
+func (s *Store) Has(id string) (bool, error) {
+	if !validID(id) {
+		return false, fmt.Errorf("image %q: want sha256: and 64 hexadecimal digits", id)
+	}
+	_, err := os.Lstat(s.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func validID(id string) bool {
+	digest, ok := strings.CutPrefix(id, "sha256:")
+	return ok && len(digest) == 64 && strings.Trim(digest, "0123456789abcdef") == ""
+}
+
+// Remove deletes an image with all its records, unless a guest uses it: users
+// names those that do.
+func (s *Store) Remove(ctx context.Context, id string, users func(id string) ([]string, error)) error {
+	here, err := s.Has(id)
+	if err != nil {
+		return err
+	}
+	if !here {
+		return fmt.Errorf("remove image %s: %w", id, ErrNotFound)
+	}
+	names, err := users(id)
+	if err != nil {
+		return fmt.Errorf("remove image %s: %w", id, err)
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("remove image %s: used by %s; delete the guests first", id, strings.Join(names, ", "))
+	}
+	if err := s.sweep(ctx); err != nil {
+		return err
+	}
+	// Renamed first: a removal that is killed leaves no half image, and its
+	// remains are swept like a build's.
+	w, err := s.hold(ctx, "removed-"+strings.TrimPrefix(id, "sha256:"))
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	if err := os.Rename(s.path(id), filepath.Join(w.path, "image")); err != nil {
+		return fmt.Errorf("remove image %s: %w", id, err)
+	}
+	return w.discard(ctx)
+}
+
+// commit makes what was built in w an image of the store, with the records
+// that come with it. If one with the same tree is there, it takes the records.
+func (s *Store) commit(ctx context.Context, w *work, images ...api.Image) error {
+	id := images[0].ID
+	if err := os.Rename(w.tree, filepath.Join(w.path, "tree")); err != nil {
+		return err
+	}
+	for _, img := range images {
+		if err := record(w.path, img); err != nil {
+			return err
+		}
+	}
+	// The name says that all of it is on the disk.
+	if err := unix.Syncfs(int(w.dir.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", w.path, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, w.path, unix.AT_FDCWD, s.path(id), unix.RENAME_NOREPLACE)
+	if err == unix.EEXIST {
+		_, err := s.enrol(images)
+		return errors.Join(err, w.discard(ctx))
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: w.path, New: s.path(id), Err: err}
+	}
+	return syncDir(s.dir)
+}
+
+// enrol adds records to an image that is here, and says whether one was new.
+func (s *Store) enrol(images []api.Image) (changed bool, err error) {
+	for _, img := range images {
+		_, err := os.Lstat(filepath.Join(s.path(img.ID), img.Key+recordSuffix))
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return changed, err
+		}
+		if err := record(s.path(img.ID), img); err != nil {
+			return changed, err
+		}
+		changed = true
+	}
+	return changed, nil
+}

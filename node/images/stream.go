@@ -1,0 +1,197 @@
+package images
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/images/tree"
+)
+
+// A stream is one zstd frame with a check sum: the line magic, one line with
+// the image's record as JSON, and its tree as tree.Pack writes it.
+const (
+	magic      = "vsfleet-image-1\n"
+	maxRecords = 1 << 20
+	maxWindow  = 8 << 20 // of zstd: the memory that reading takes
+)
+
+// Export writes an image as a stream for Import. Equal images give equal
+// streams. The tree is hashed on the way: one that is no longer what its ID
+// says is not handed on.
+func (s *Store) Export(ctx context.Context, id string, w io.Writer) error {
+	if err := s.export(ctx, id, w); err != nil {
+		return fmt.Errorf("export image %s: %w", id, err)
+	}
+	return nil
+}
+
+func (s *Store) export(ctx context.Context, id string, w io.Writer) error {
+	here, err := s.Has(id)
+	if err != nil {
+		return err
+	}
+	if !here {
+		return fmt.Errorf("%w on this host", ErrNotFound)
+	}
+	records, err := s.records(id)
+	if err != nil {
+		return err
+	}
+	if len(records) == 0 {
+		return fmt.Errorf("its record is missing; remove the image and build it again")
+	}
+	record, err := json.Marshal(records)
+	if err != nil {
+		return err
+	}
+	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(maxWindow/2), zstd.WithEncoderCRC(true))
+	if err != nil {
+		return err
+	}
+	if _, err := z.Write(append(append([]byte(magic), record...), '\n')); err != nil {
+		return errors.Join(err, z.Close())
+	}
+	sum, err := tree.Pack(ctx, s.Tree(id), z)
+	if err == nil && sum.ID != id {
+		err = fmt.Errorf("its tree was changed in the store and is now %s; remove the image and build it again", sum.ID)
+	}
+	if err != nil {
+		// Closing would end the frame, as if all were well.
+		return err
+	}
+	return z.Close()
+}
+
+// Import takes an image from a stream, which must be the image that is wanted,
+// and stores it. One that is here already only takes records that it lacks, and
+// the rest of the stream goes by unread: changed is false if there were none.
+func (s *Store) Import(ctx context.Context, r io.Reader, want string) (img api.Image, changed bool, err error) {
+	if img, changed, err = s.receive(ctx, r, want); err != nil {
+		return api.Image{}, false, fmt.Errorf("import image %s: %w", want, err)
+	}
+	return img, changed, nil
+}
+
+func (s *Store) receive(ctx context.Context, r io.Reader, want string) (img api.Image, changed bool, err error) {
+	if !validID(want) {
+		return img, false, fmt.Errorf("want sha256: and 64 hexadecimal digits")
+	}
+	if err := s.sweep(ctx); err != nil {
+		return img, false, err
+	}
+	z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindow))
+	if err != nil {
+		return img, false, err
+	}
+	defer z.Close()
+	images, err := readRecords(z)
+	if err != nil {
+		return img, false, err
+	}
+	img = images[0]
+	if img.ID != want {
+		return img, false, fmt.Errorf("the stream holds another image, %s", img.ID)
+	}
+	if here, err := s.Has(want); err != nil {
+		return img, false, err
+	} else if !here {
+		if err := s.fits(img); err != nil {
+			return img, false, err
+		}
+		changed, err = s.unpack(ctx, z, images)
+		if changed || err != nil {
+			return img, changed, err
+		}
+	}
+	if changed, err = s.enrol(images); err != nil {
+		return img, false, err
+	}
+	// The sender counts on a reader; what it sends need not be unpacked.
+	z.Close()
+	_, err = io.Copy(io.Discard, r)
+	return img, changed, err
+}
+
+// unpack makes an image of the rest of a stream. changed is false if another
+// vsnode brought it meanwhile.
+func (s *Store) unpack(ctx context.Context, z io.Reader, images []api.Image) (changed bool, err error) {
+	want := images[0]
+	w, err := s.hold(ctx, "import-"+want.ID[len("sha256:"):])
+	if err != nil {
+		return false, err
+	}
+	defer w.abandon(&err)
+	if here, err := s.Has(want.ID); here || err != nil {
+		return false, err
+	}
+	if err := w.plant(); err != nil {
+		return false, err
+	}
+	sum, err := tree.Unpack(ctx, w.tree, z)
+	if err != nil {
+		return false, err
+	}
+	// To the end of the frame, where zstd compares its check sum.
+	if n, err := io.Copy(io.Discard, io.LimitReader(z, tarPadding+1)); err != nil {
+		return false, fmt.Errorf("read the stream: %w", err)
+	} else if n > tarPadding {
+		return false, errors.New("the stream goes on after its end")
+	}
+	if sum.ID != want.ID || sum.Bytes != want.Bytes || sum.Files != want.Files {
+		return false, fmt.Errorf("what came is not that image but %s (%d files, %d bytes)", sum.ID, sum.Files, sum.Bytes)
+	}
+	return true, s.commit(ctx, w, images...)
+}
+
+// tarPadding may follow the end of a tar archive.
+const tarPadding = 1 << 16
+
+// readRecords reads the head of a stream: the magic line and the records.
+func readRecords(r io.Reader) ([]api.Image, error) {
+	line, err := readLine(r, len(magic))
+	if err != nil {
+		return nil, fmt.Errorf("read the stream's head: %w", err)
+	}
+	if !bytes.Equal(line, []byte(magic)) {
+		return nil, errors.New("this is no image stream of this version of vsnode")
+	}
+	if line, err = readLine(r, maxRecords); err != nil {
+		return nil, fmt.Errorf("read the records: %w", err)
+	}
+	var images []api.Image
+	if err := json.Unmarshal(line, &images); err != nil {
+		return nil, fmt.Errorf("read the records: %w", err)
+	}
+	if len(images) == 0 {
+		return nil, errors.New("the stream has no record")
+	}
+	first := images[0]
+	for _, img := range images {
+		if !validID(img.ID) || img.Key != img.Spec.Key() || img.ID != first.ID || img.Bytes != first.Bytes || img.Files != first.Files {
+			return nil, fmt.Errorf("the records of %q contradict each other", img.ID)
+		}
+	}
+	return images, nil
+}
+
+// readLine reads up to a newline and not a byte further: tar begins there.
+func readLine(r io.Reader, limit int) ([]byte, error) {
+	var line []byte
+	for one := make([]byte, 1); len(line) < limit; {
+		if _, err := io.ReadFull(r, one); err != nil {
+			return nil, err
+		}
+		line = append(line, one[0])
+		if one[0] == '\n' {
+			return line, nil
+		}
+	}
+	return nil, fmt.Errorf("a line of more than %d bytes", limit)
+}

@@ -1,0 +1,256 @@
+package procctx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Command is a program to run in a running guest.
+type Command struct {
+	InitPID    int    // the guest's process 1, as the host numbers it
+	Cgroup     Cgroup // the guest's
+	PrivateNet bool
+	Scope      bool
+	Caps       CapSet
+	Nesting    bool
+	Raw        bool
+	User       User
+	Argv       []string
+	Env        []string
+	Dir        string // in the guest; empty: /
+	// Standard streams. With Terminal all three are its slave side, and it
+	// becomes the controlling terminal of a new session.
+	Stdin, Stdout, Stderr *os.File
+	Terminal              bool
+	Attributes
+}
+
+// User is who a program runs as, in ids of the guest.
+type User struct {
+	UID, GID int
+	Groups   []uint32
+}
+
+// Running is a program in a guest that has taken over its process.
+type Running struct{ pid int }
+
+// ErrNotRunning says that a guest has no process 1 (any more).
+var ErrNotRunning = errors.New("guest is not running")
+
+// entering is how long the way in may take: the process on it is in the guest's
+// cgroup and under the hands of its root, who can stop it.
+var entering = 10 * time.Second
+
+// Exec starts a program in a running guest, in all its namespaces, its cgroup
+// and under the same filter as everything there.
+func Exec(ctx context.Context, cmd Command) (*Running, error) {
+	if err := hiddenBinary(); err != nil {
+		return nil, err
+	}
+	return enter(ctx, cmd)
+}
+
+func enter(ctx context.Context, cmd Command) (*Running, error) {
+	pidfd, err := unix.PidfdOpen(cmd.InitPID, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w: process %d: %w", ErrNotRunning, cmd.InitPID, err)
+	}
+	defer unix.Close(pidfd)
+	// Init's own cgroup: with systemd inside, the guest's outermost has
+	// children and takes no process. Read after the pidfd was had and looked
+	// at again below it, so that a reused pid cannot lead elsewhere.
+	dir, err := cmd.Cgroup.of(cmd.InitPID)
+	if err != nil {
+		return nil, err
+	}
+	// Before its program runs it may still be on the host's root.
+	if unborn(cmd.InitPID) {
+		return nil, fmt.Errorf("%w: it is being started", ErrNotRunning)
+	}
+	if err := unix.PidfdSendSignal(pidfd, 0, nil, 0); err != nil {
+		return nil, fmt.Errorf("%w: process %d: %w", ErrNotRunning, cmd.InitPID, err)
+	}
+	cg, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer cg.Close()
+
+	s, err := enterScript(cmd, pidfd)
+	if err != nil {
+		return nil, err
+	}
+	args := &cloneArgs{flags: unix.CLONE_INTO_CGROUP, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(cg.Fd())}
+	type child struct {
+		pid  int
+		pipe *os.File
+	}
+	c, err := onOwnThread(func() (c child, err error) {
+		if err := ordinaryThread(cmd.Nice); err != nil {
+			return c, err
+		}
+		// A process is born into a pid namespace, and cannot join one.
+		if err := unix.Setns(pidfd, unix.CLONE_NEWPID); err != nil {
+			return c, fmt.Errorf("join pid namespace: %w", err)
+		}
+		c.pid, c.pipe, err = s.launch(args)
+		return c, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("enter guest: %w", err)
+	}
+	defer c.pipe.Close()
+	ctx, cancel := context.WithTimeout(ctx, entering)
+	defer cancel()
+	if err := s.outcome(ctx, c.pipe); err != nil {
+		// Whatever the guest did to it (SIGSTOP, a frozen cgroup), this ends it.
+		unix.Kill(c.pid, unix.SIGKILL)
+		_, werr := wait(c.pid)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if err = ctx.Err(); errors.Is(err, context.DeadlineExceeded) {
+				err = fmt.Errorf("the guest stopped or froze who entered: %w", err)
+			}
+		}
+		return nil, errors.Join(err, werr)
+	}
+	return &Running{pid: c.pid}, nil
+}
+
+// enterScript is the way into a guest. Its process cannot be looked into by
+// the guest's root before execve (CVE-2016-9962): not dumpable, and of a
+// memory that belongs to the host's user namespace; a copy of ours.
+func enterScript(cmd Command, pidfd int) (*script, error) {
+	s := newScript()
+	s.call("become undumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	s.ordinaryLimits(cmd.Attributes)
+	flags := namespaces&^unix.CLONE_NEWPID | unix.CLONE_NEWCGROUP
+	if cmd.PrivateNet {
+		flags |= unix.CLONE_NEWNET
+	}
+	s.fds = append(s.fds, pidfd)
+	s.call("join namespaces", unix.SYS_SETNS, pidfd, flags)
+	// Out of the way first: one may be where another has to go.
+	var streams [3]cell
+	for fd, f := range []*os.File{cmd.Stdin, cmd.Stdout, cmd.Stderr} {
+		streams[fd] = s.open("keep standard stream", unix.SYS_FCNTL, s.fd(f), unix.F_DUPFD_CLOEXEC, 3)
+	}
+	for fd, stream := range streams {
+		s.call("set standard stream", unix.SYS_DUP3, stream, fd, 0)
+	}
+	// Always: /dev/tty of the session that vsnode is in is the administrator's.
+	s.call("become session leader", unix.SYS_SETSID)
+	if cmd.Terminal {
+		s.call("take terminal", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
+	}
+	if err := s.confine(cmd.Caps, cmd.Scope, cmd.PrivateNet, cmd.Nesting, cmd.Raw); err != nil {
+		return nil, err
+	}
+	s.become(cmd.User.UID, cmd.User.GID, cmd.User.Groups)
+	s.ordinary(cmd.Attributes)
+	dir := cmd.Dir
+	if dir == "" {
+		dir = "/"
+	}
+	s.call("enter "+dir, unix.SYS_CHDIR, dir)
+	s.exec(cmd.Argv, cmd.Env)
+	return s, nil
+}
+
+// Wait waits for the program's end and gives its exit status; 128 and the
+// signal's number where a signal ended it, as shells have it.
+func (r *Running) Wait() (int, error) {
+	ws, err := wait(r.pid)
+	if err != nil {
+		return 0, err
+	}
+	if ws.Signaled() {
+		return 128 + int(ws.Signal()), nil
+	}
+	return ws.ExitStatus(), nil
+}
+
+// Signal sends the program a signal.
+func (r *Running) Signal(sig unix.Signal) error { return unix.Kill(r.pid, sig) }
+
+// of is the cgroup directory of a process, which must be this one or below.
+func (c Cgroup) of(pid int) (string, error) {
+	b, err := os.ReadFile(procFile(pid, "cgroup"))
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNotRunning, err)
+	}
+	for line := range strings.Lines(string(b)) {
+		p, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !ok {
+			continue
+		}
+		mount := filepath.Dir(filepath.Dir(string(c)))
+		// Seen from a cgroup namespace the path is below its root, as is the mount.
+		dir := filepath.Join(mount, p)
+		if dir == string(c) || strings.HasPrefix(dir, string(c)+"/") {
+			return dir, nil
+		}
+		return "", fmt.Errorf("process %d is in cgroup %s, not in %s", pid, p, c)
+	}
+	return "", fmt.Errorf("process %d is in no cgroup of version 2", pid)
+}
+
+// Shutdown asks a guest's init to end: systemd by SIGRTMIN+3, any other by the
+// signal given. An init that does not catch it would not notice (a namespace's
+// process 1 has no default actions): then there is nothing to wait for, and
+// false is returned.
+func Shutdown(initPID int, sig unix.Signal) (bool, error) {
+	pidfd, err := unix.PidfdOpen(initPID, 0)
+	if err != nil {
+		return false, nil // gone
+	}
+	defer unix.Close(pidfd)
+	b, err := os.ReadFile(procFile(initPID, "status"))
+	if err != nil {
+		return false, nil
+	}
+	status := string(b)
+	if isSystemd(status) {
+		sig = sigRTMin + 3
+	}
+	if !catches(status, sig) {
+		return false, nil
+	}
+	if err := signalStopped(pidfd, sig); err != nil {
+		return false, fmt.Errorf("signal init (process %d): %w", initPID, err)
+	}
+	return true, nil
+}
+
+// IsSystemd reports whether a guest's init calls itself systemd.
+func IsSystemd(initPID int) bool {
+	b, err := os.ReadFile(procFile(initPID, "status"))
+	return err == nil && isSystemd(string(b))
+}
+
+func isSystemd(status string) bool { return strings.HasPrefix(status, "Name:\tsystemd\n") }
+
+// sigRTMin is SIGRTMIN as glibc counts, which keeps the kernel's first two.
+const sigRTMin = unix.Signal(34)
+
+// catches reads the masks of /proc/PID/status: a handler (SigCgt), or blocked
+// to be taken from a signalfd (SigBlk), as systemd does.
+func catches(status string, sig unix.Signal) bool {
+	for _, name := range []string{"\nSigCgt:\t", "\nSigBlk:\t"} {
+		_, rest, ok := strings.Cut(status, name)
+		var mask uint64
+		if !ok {
+			continue
+		}
+		if _, err := fmt.Sscanf(rest, "%x", &mask); err == nil && mask&(1<<(sig-1)) != 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,42 @@
+package procctx
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Open gives the root filesystem of a guest that does not run, as a detached
+// mount with the ids that the guest sees. The caller holds the guest's lock:
+// two overlays over one upper layer at once are undefined.
+func (r Root) Open() (*os.File, error) {
+	if r.Image != "" {
+		if err := os.MkdirAll(scratch, 0o700); err != nil {
+			return nil, err
+		}
+		return onOwnThread(func() (*os.File, error) { return r.overlay(nil, 0) })
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, r.Upper, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open tree %s: %w", r.Upper, err)
+	}
+	return os.NewFile(uintptr(fd), r.Upper), nil
+}
+
+// AsGuestRoot calls f on a thread that acts on files as the root of a guest
+// that runs: its root is an idmapped mount, which takes no ids but the guest's.
+// On the host these are BaseID(xid) and on.
+func AsGuestRoot(xid int, f func() error) error {
+	_, err := onOwnThread(func() (struct{}, error) {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil { // the umask is the thread's own
+			return struct{}{}, fmt.Errorf("unshare umask: %w", err)
+		}
+		unix.Umask(0)
+		if err := actAsMounter(xid); err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, f()
+	})
+	return err
+}

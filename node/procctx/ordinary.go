@@ -1,0 +1,203 @@
+package procctx
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A guest is the same whoever starts it: from cron with nice 10, from a shell with
+// ulimit, from a unit with a CPU mask, by nohup. All that a process hands down
+// to its children and that execve keeps is set to what the kernel gives the
+// first process of a machine, for a guest's process 1 and for each program that
+// enters.
+
+const rlimits = 16 // RLIM_NLIMITS
+
+// limits are the kernel's own for its first process (INIT_RLIMITS), with
+// systemd's ceiling of open files. processes bounds those of one user; 0: the
+// kernel's default, half of what the machine can have. Without CAP_SYS_RESOURCE
+// (a host in a container) nothing can be above what we have ourselves.
+func limits(processes int64) [rlimits]unix.Rlimit {
+	var list [rlimits]unix.Rlimit
+	for i := range list {
+		list[i] = unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	}
+	half := uint64(unix.RLIM_INFINITY)
+	if b, err := os.ReadFile("/proc/sys/kernel/threads-max"); err == nil {
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err == nil {
+			half = n / 2
+		}
+	}
+	if processes == 0 {
+		processes = int64(min(half, 1<<62))
+	}
+	set := func(which int, soft, hard uint64) { list[which] = unix.Rlimit{Cur: soft, Max: hard} }
+	set(unix.RLIMIT_STACK, 8<<20, unix.RLIM_INFINITY)
+	set(unix.RLIMIT_CORE, 0, unix.RLIM_INFINITY)
+	set(unix.RLIMIT_NPROC, uint64(processes), uint64(processes))
+	set(unix.RLIMIT_NOFILE, 1024, 512<<10) // select(2) can hold 1024
+	set(unix.RLIMIT_MEMLOCK, 8<<20, 8<<20)
+	set(unix.RLIMIT_SIGPENDING, half, half)
+	set(unix.RLIMIT_MSGQUEUE, 800<<10, 800<<10)
+	set(unix.RLIMIT_NICE, 0, 0)
+	set(unix.RLIMIT_RTPRIO, 0, 0)
+	if mayRaiseLimits() {
+		return list
+	}
+	for which := range list {
+		var own unix.Rlimit
+		if unix.Prlimit(0, which, nil, &own) == nil {
+			list[which].Max = min(list[which].Max, own.Max)
+			list[which].Cur = min(list[which].Cur, list[which].Max)
+		}
+	}
+	return list
+}
+
+// limits are those of a guest, with what its configuration says.
+func (a Attributes) limits(processes int64) [rlimits]unix.Rlimit {
+	list := limits(processes)
+	bound := list[unix.RLIMIT_NPROC]
+	for which, limit := range a.Rlimits {
+		list[which] = limit
+	}
+	if nproc := &list[unix.RLIMIT_NPROC]; processes > 0 { // one for each user is no more than that for all
+		nproc.Cur, nproc.Max = min(nproc.Cur, bound.Cur), min(nproc.Max, bound.Max)
+	}
+	return list
+}
+
+// first are the limits of a process until the guest's program comes.
+func (a Attributes) first(processes int64) [rlimits]unix.Rlimit {
+	list := a.limits(processes)
+	files := &list[unix.RLIMIT_NOFILE]
+	files.Cur, files.Max = max(files.Cur, leastFiles), max(files.Max, leastFiles)
+	return list
+}
+
+// leastFiles may be open until the guest's program comes, however few that may
+// open itself.
+const leastFiles = 1024
+
+// mayRaiseLimits reports whether this process has CAP_SYS_RESOURCE.
+func mayRaiseLimits() bool {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&hdr, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
+}
+
+// ordinaryThread gives the calling thread what its children inherit and only
+// the host's root may raise: scheduler, priority, processors, class of input and
+// output; and the slack of timers.
+//
+// What nobody can take back again is refused: with no_new_privs no setuid program
+// of the guest would work.
+func ordinaryThread(nice int) error {
+	if on, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err != nil || on != 0 {
+		return errors.Join(err, errors.New("vsnode runs with no_new_privs (NoNewPrivileges= in a unit, setpriv), which would keep su, sudo and every other setuid program of the guest from working; start it without"))
+	}
+	// SCHED_OTHER, not reset in children.
+	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Nice: int32(nice)}, 0); err != nil {
+		return fmt.Errorf("set scheduler: %w", err)
+	}
+	// The kernel takes away those that there are not, and those that cpuset.cpus forbids.
+	var all [1024]byte
+	for i := range all {
+		all[i] = 0xff
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(all), uintptr(unsafe.Pointer(&all))); errno != 0 {
+		return fmt.Errorf("set processors: %w", errno)
+	}
+	const whoProcess = 1 // IOPRIO_WHO_PROCESS; class none: by nice
+	if _, _, errno := unix.RawSyscall(unix.SYS_IOPRIO_SET, whoProcess, 0, 0); errno != 0 && errno != unix.ENOSYS {
+		return fmt.Errorf("set class of input and output: %w", errno)
+	}
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 50_000, 0, 0, 0); err != nil { // nanoseconds; the kernel's own
+		return fmt.Errorf("set timer slack: %w", err)
+	}
+	return nil
+}
+
+// ordinary adds what every process may set for itself: the mask of new files,
+// the personality (setarch), and what is done at signals, of which clone3 leaves
+// the ignored ones ignored (nohup).
+func (s *script) ordinary(a Attributes) {
+	s.call("set umask", unix.SYS_UMASK, 0o022)
+	s.call("set personality", unix.SYS_PERSONALITY, 0)
+	if limit, given := a.Rlimits[unix.RLIMIT_NOFILE]; given {
+		s.keep = append(s.keep, &limit)
+		s.call("limit open files", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, unsafe.Pointer(&limit), 0)
+	}
+	byDefault := new([4]uint64) // struct sigaction of the kernel
+	s.keep = append(s.keep, byDefault)
+	for sig := 1; sig <= 64; sig++ {
+		if unix.Signal(sig) != unix.SIGKILL && unix.Signal(sig) != unix.SIGSTOP {
+			s.call("reset signals", unix.SYS_RT_SIGACTION, sig, unsafe.Pointer(byDefault), 0, 8)
+		}
+	}
+}
+
+// ordinaryLimits adds the limits and the weight for the killer of the kernel
+// that is out of memory, to a process that still is the host's root's.
+func (s *script) ordinaryLimits(a Attributes) {
+	list := a.first(0)
+	s.keep = append(s.keep, &list)
+	for which := range list {
+		s.call("set limits", unix.SYS_PRLIMIT64, 0, which, unsafe.Pointer(&list[which]), 0)
+	}
+	adj := s.open("open oom_score_adj", unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC)
+	s.call("set oom_score_adj", unix.SYS_WRITE, adj, "0", 1)
+}
+
+// limitProcess does the same to a process from outside. While it shares this
+// one's memory the kernel gives both the same oom_score_adj.
+func limitProcess(pid int, processes int64, a Attributes) error {
+	list := a.first(processes)
+	for which := range list {
+		if err := unix.Prlimit(pid, which, &list[which], nil); err != nil {
+			return fmt.Errorf("set limits of process %d: %w", pid, err)
+		}
+	}
+	if err := os.WriteFile(procFile(pid, "oom_score_adj"), []byte("0"), 0); err != nil {
+		return fmt.Errorf("set oom_score_adj: %w", err)
+	}
+	return nil
+}
+
+// userLimits are those that a user namespace takes from the process that makes
+// it, as bounds of all its users together (create_user_ns).
+var userLimits = [...]int{unix.RLIMIT_NPROC, unix.RLIMIT_MSGQUEUE, unix.RLIMIT_SIGPENDING, unix.RLIMIT_MEMLOCK}
+
+// limiting keeps starts apart: limits belong to this whole process.
+var limiting sync.Mutex
+
+// withUserLimits runs f, which forks, with those limits. Only the soft ones
+// count, and only they can be set back without CAP_SYS_RESOURCE.
+func withUserLimits(processes int64, a Attributes, f func() error) (err error) {
+	limiting.Lock()
+	defer limiting.Unlock()
+	list := a.limits(processes)
+	list[unix.RLIMIT_NPROC] = limits(processes)[unix.RLIMIT_NPROC] // a's is of one user
+	for _, which := range userLimits {
+		var old unix.Rlimit
+		if err := unix.Prlimit(0, which, nil, &old); err != nil {
+			return fmt.Errorf("read limits: %w", err)
+		}
+		if err := unix.Prlimit(0, which, &unix.Rlimit{Cur: list[which].Cur, Max: max(old.Max, list[which].Max)}, nil); err != nil {
+			return fmt.Errorf("set limits: %w", err)
+		}
+		defer func() {
+			if rerr := unix.Prlimit(0, which, &old, nil); rerr != nil && err == nil {
+				err = fmt.Errorf("set limits back: %w", rerr)
+			}
+		}()
+	}
+	return f()
+}

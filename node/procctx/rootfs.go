@@ -1,0 +1,279 @@
+package procctx
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Root is where a guest's root filesystem comes from: an image's tree, which
+// many guests read, and a directory of the guest's own for what it writes. All
+// are trusted paths of the host, never paths inside a guest. Ids on disk are
+// those that the guest sees: nothing is chowned.
+type Root struct {
+	Image string // an image's tree; empty: Upper is the whole root
+	Upper string
+	Work  string // overlayfs's work directory, beside Upper
+}
+
+// scratch is where layers are attached for the moment in which overlayfs takes
+// its private clones of them. The mounts are in a mount namespace of one
+// thread and vanish with it; the directories stay.
+const scratch = "/run/vservers/.layers"
+
+// mount gives the detached root mount of a guest whose ids are those of
+// userns: an overlay of idmapped layers (kernel 5.19), nodev, so that device
+// nodes that an image brought are dead.
+//
+// The overlay is mounted from the initial user namespace: its xattrs are then
+// trusted.*, out of the guest's reach. It acts with the credentials of its
+// mounter (ovl_override_creds): see actAsMounter.
+func (r Root) mount(userns *os.File, xid int) (*os.File, error) {
+	if r.Image == "" {
+		return idmapped(r.Upper, userns, unix.MOUNT_ATTR_NODEV)
+	}
+	return onOwnThread(func() (*os.File, error) { return r.overlay(userns, xid) })
+}
+
+// overlay needs a thread of its own. Without a userns the ids are those on disk.
+func (r Root) overlay(userns *os.File, xid int) (*os.File, error) {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return nil, fmt.Errorf("unshare mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return nil, fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("layers", scratch, "tmpfs", 0, "size=64k,mode=0700"); err != nil {
+		return nil, fmt.Errorf("mount tmpfs on %s: %w", scratch, err)
+	}
+	// Upper and work must be on one mount: the guest's directory holds both.
+	lower, own := scratch+"/lower", scratch+"/own"
+	dir, upper, work, err := siblings(r.Upper, r.Work)
+	if err != nil {
+		return nil, err
+	}
+	for path, from := range map[string]string{lower: r.Image, own: dir} {
+		if err := unix.Mkdir(path, 0o700); err != nil {
+			return nil, fmt.Errorf("mkdir %s: %w", path, err)
+		}
+		m, err := layer(from, userns)
+		if err != nil {
+			return nil, err
+		}
+		err = unix.MoveMount(int(m.Fd()), "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+		m.Close()
+		if err != nil {
+			return nil, fmt.Errorf("attach layer %s: %w", from, err)
+		}
+	}
+	if userns != nil {
+		if err := actAsMounter(xid); err != nil {
+			return nil, err
+		}
+	}
+	// redirect_dir: else rename(2) of a directory of the image is EXDEV, on which
+	// many programs give up. Where a directory came from stands in a trusted.*
+	// xattr, which only the host's root can write, and no image brings any: a
+	// guest cannot forge one (kernel's overlayfs.rst, "Redirect").
+	return fsMount("overlay", unix.MOUNT_ATTR_NODEV,
+		"source", "overlay", "lowerdir", lower, "upperdir", own+"/"+upper, "workdir", own+"/"+work, "redirect_dir", "on")
+}
+
+// layer clones the mount of a layer, idmapped where userns is given.
+func layer(path string, userns *os.File) (*os.File, error) {
+	if userns != nil {
+		return idmapped(path, userns, unix.MOUNT_ATTR_NODEV)
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open tree %s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// siblings splits two paths of one directory.
+func siblings(a, b string) (dir, aName, bName string, err error) {
+	i, j := strings.LastIndexByte(a, '/'), strings.LastIndexByte(b, '/')
+	if i < 0 || j < 0 || a[:i] != b[:j] {
+		return "", "", "", fmt.Errorf("%s and %s are not in one directory", a, b)
+	}
+	return a[:i], a[i+1:], b[j+1:], nil
+}
+
+// idmapped gives a detached clone of the mount at path whose ids are shifted
+// into userns (mount_setattr(2), kernel 5.12). Not recursive: what the host has
+// mounted below is not for the guest.
+func idmapped(path string, userns *os.File, attrs uint64) (*os.File, error) {
+	return idmappedAt(unix.AT_FDCWD, path, path, userns, attrs, false)
+}
+
+// idmappedAt is idmapped of a path below dir; name is what errors call it.
+func idmappedAt(dir int, path, name string, userns *os.File, attrs uint64, recursive bool) (*os.File, error) {
+	flags := uint(unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(dir, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|flags)
+	if err != nil {
+		return nil, fmt.Errorf("open tree %s: %w", name, err)
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | attrs, Userns_fd: uint64(userns.Fd()), Propagation: unix.MS_PRIVATE}
+	if attrs&unix.MOUNT_ATTR__ATIME != 0 {
+		attr.Attr_clr = unix.MOUNT_ATTR__ATIME // its modes exclude each other
+	}
+	if err := unix.MountSetattr(fd, "", flags, &attr); err != nil {
+		unix.Close(fd)
+		if errors.Is(err, unix.EINVAL) {
+			return nil, fmt.Errorf("idmap %s: %w: its filesystem takes no idmapped mounts (ext4, xfs, btrfs and tmpfs do; see vsnode check)", name, err)
+		}
+		return nil, fmt.Errorf("idmap %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// fsMount makes a detached mount of a new filesystem with the given pairs of
+// options (fsopen(2), fsmount(2), kernel 5.2). What the filesystem logged
+// becomes part of the error.
+func fsMount(fstype string, attrs int, options ...string) (*os.File, error) {
+	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open filesystem %s: %w", fstype, err)
+	}
+	defer unix.Close(fs)
+	explain := func(err error) error {
+		buf := make([]byte, 1024)
+		var why []string
+		for {
+			n, rerr := unix.Read(fs, buf)
+			if rerr != nil || n <= 0 {
+				break
+			}
+			why = append(why, strings.TrimSpace(string(buf[:n])))
+		}
+		if len(why) == 0 {
+			return err
+		}
+		return fmt.Errorf("%w (%s)", err, strings.Join(why, "; "))
+	}
+	for i := 0; i+1 < len(options); i += 2 {
+		if err := unix.FsconfigSetString(fs, options[i], options[i+1]); err != nil {
+			return nil, fmt.Errorf("%s: set %s=%s: %w", fstype, options[i], options[i+1], explain(err))
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, fmt.Errorf("%s: %w", fstype, explain(err))
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs)
+	if err != nil {
+		return nil, fmt.Errorf("%s: fsmount: %w", fstype, err)
+	}
+	return os.NewFile(uintptr(fd), fstype), nil
+}
+
+const sysAttrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+
+// hostSys is the host's /sys, read-only and without what is mounted below it
+// (debugfs, tracefs, securityfs, bpf, cgroups). A guest in the host's network
+// namespace cannot mount a sysfs of its own (lxd#1259).
+func hostSys() (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, "/sys", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open tree /sys: %w", err)
+	}
+	// Private: the clone of a shared mount is its peer, and what the guest
+	// mounts on it (its cgroups) would appear on the host's /sys.
+	attr := unix.MountAttr{Attr_set: sysAttrs, Propagation: unix.MS_PRIVATE}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("make /sys read-only: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "/sys"), nil
+}
+
+// netSys is a sysfs that shows the network devices of netns.
+func netSys(netns *os.File) (*os.File, error) {
+	return onOwnThread(func() (*os.File, error) {
+		if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return nil, fmt.Errorf("join network namespace: %w", err)
+		}
+		return fsMount("sysfs", sysAttrs)
+	})
+}
+
+// devices is a guest's /dev: a tmpfs with device nodes that are the guest's own.
+// A tmpfs of a user namespace has none that work, and the host's, bound, would
+// be one file for all: what is locked, watched or touched in one guest would
+// show in the others.
+func devices(xid int) (*os.File, error) {
+	const noexec = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
+	id := strconv.Itoa(BaseID(xid))
+	dev, err := fsMount("tmpfs", noexec, "mode", "0755", "size", "1m", "uid", id, "gid", id)
+	if err != nil {
+		return nil, err
+	}
+	fd := int(dev.Fd())
+	node := func(name string, make func() error) {
+		if err == nil {
+			if err = make(); err == nil {
+				err = unix.Fchownat(fd, name, BaseID(xid), BaseID(xid), unix.AT_SYMLINK_NOFOLLOW)
+			}
+			if err != nil {
+				err = fmt.Errorf("/dev/%s: %w", name, err)
+			}
+		}
+	}
+	for _, d := range []struct {
+		name         string
+		major, minor uint32
+	}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}} {
+		node(d.name, func() error {
+			if err := unix.Mknodat(fd, d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
+				return err
+			}
+			return unix.Fchmodat(fd, d.name, 0o666, 0) // whatever the umask
+		})
+	}
+	for _, link := range [][2]string{
+		{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+		{"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
+	} {
+		node(link[0], func() error { return unix.Symlinkat(link[1], fd, link[0]) })
+	}
+	for _, dir := range []string{"pts", "shm", "mqueue"} {
+		node(dir, func() error { return unix.Mkdirat(fd, dir, 0o755) })
+	}
+	node(bootIDFile, func() error {
+		file, err := unix.Openat(fd, bootIDFile, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o444)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(file)
+		_, err = unix.Write(file, []byte(newBootID()+"\n"))
+		return err
+	})
+	if err != nil {
+		dev.Close()
+		return nil, err
+	}
+	return dev, nil
+}
+
+// bootIDFile is in a guest's /dev until it is mounted where the kernel has its
+// own.
+const bootIDFile = ".boot_id"
+
+// newBootID is a random UUID, as the kernel makes one when it boots.
+func newBootID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// procFile names a file of a process.
+func procFile(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }

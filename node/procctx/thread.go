@@ -1,0 +1,33 @@
+package procctx
+
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// onOwnThread runs f on a thread that ends afterwards, so that f may change
+// what belongs to a thread: its namespaces, its capabilities, its ids. Never
+// on the first thread of the process: that one cannot end, and /proc/self
+// would show what f made of it.
+func onOwnThread[T any](f func() (T, error)) (T, error) {
+	type result struct {
+		val T
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the runtime ends the thread with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			// While this goroutine holds the first thread, another runs elsewhere.
+			val, err := onOwnThread(f)
+			runtime.UnlockOSThread()
+			done <- result{val, err}
+			return
+		}
+		val, err := f()
+		done <- result{val, err}
+	}()
+	r := <-done
+	return r.val, r.err
+}
