@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/vsfleet/vsfleet/fleet/rollout"
+	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -176,7 +176,7 @@ func (b *bench) plan(ctx context.Context, guests []api.Guest) (time.Duration, er
 			err = fmt.Errorf("the host tells of %d guests", len(state.Guests))
 		}
 		if err == nil {
-			rollout.Make(wanted, state, api.FilesAnswer{}, func(string) *inventory.Image { return image })
+			plan.Make(wanted, state, api.FilesAnswer{}, func(string) *inventory.Image { return image })
 		}
 		return err
 	})

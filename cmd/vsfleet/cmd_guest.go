@@ -13,6 +13,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
@@ -37,20 +38,20 @@ The next apply restores what the inventory says.`,
   vsfleet guest exec www -- nginx -s reload`,
 	})
 
-	short := map[rollout.Action]string{
-		rollout.Start:   "Start guests that are stopped",
-		rollout.Stop:    "Stop guests that run",
-		rollout.Restart: "Stop and start guests",
-		rollout.Delete:  "Stop guests and remove all that they hold",
+	short := map[plan.Action]string{
+		plan.Start:   "Start guests that are stopped",
+		plan.Stop:    "Stop guests that run",
+		plan.Restart: "Stop and start guests",
+		plan.Delete:  "Stop guests and remove all that they hold",
 	}
-	for _, action := range rollout.Actions() {
+	for _, action := range plan.Actions() {
 		cmd.AddCommand(a.actionCommand(action, short[action]))
 	}
 	cmd.AddCommand(a.guestStatusCommand(), noData(a.enterCommand()), a.execCommand(), noData(a.logCommand()))
 	return cmd
 }
 
-func (a *app) actionCommand(action rollout.Action, short string) *cobra.Command {
+func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 	verb := string(action)
 	var yes bool
 	cmd := &cobra.Command{
@@ -65,7 +66,7 @@ func (a *app) actionCommand(action rollout.Action, short string) *cobra.Command 
 			if err != nil {
 				return err
 			}
-			if action == rollout.Delete && !yes {
+			if action == plan.Delete && !yes {
 				if err := a.confirm(ctx, guests); err != nil {
 					return err
 				}
@@ -77,7 +78,7 @@ func (a *app) actionCommand(action rollout.Action, short string) *cobra.Command 
 		},
 	}
 	a.lockWait(cmd)
-	if action == rollout.Delete {
+	if action == plan.Delete {
 		cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	}
 	return cmd

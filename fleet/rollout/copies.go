@@ -79,7 +79,7 @@ func (r *run) export(ctx context.Context, m *missing) {
 			return
 		}
 		h.exports <- struct{}{}
-		err = vsnode(ctx, h, nil, stream, "image", "export", m.id)
+		err = vsnode(ctx, h, nil, stream, "image", "export", m.ID)
 		<-h.exports
 		if err != nil {
 			err = fmt.Errorf("export from %s: %w", h.Host, err)
@@ -96,7 +96,7 @@ func (r *run) export(ctx context.Context, m *missing) {
 func (m *missing) most(h *host) int64 {
 	img := m.built
 	for _, i := range h.State.Images {
-		if i.ID == m.id {
+		if i.ID == m.ID {
 			img = i
 		}
 	}
@@ -115,7 +115,7 @@ func (r *run) take(ctx context.Context, h *host, m *missing, step int) error {
 		progress := func(done int64) {
 			r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Message: fmt.Sprintf("%d MiB from %s", done>>20, one.source.Host)})
 		}
-		err := vsnode(ctx, h, one.stream.reader(ctx, progress), io.Discard, "image", "import", "--id", m.id)
+		err := vsnode(ctx, h, one.stream.reader(ctx, progress), io.Discard, "image", "import", "--id", m.ID)
 		why := one.stream.broken()
 		if err == nil || why == nil || ctx.Err() != nil {
 			return err

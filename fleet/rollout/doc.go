@@ -1,11 +1,10 @@
-// Package rollout makes a fleet match its inventory: it compares what should
-// be with what each host has (a plan), and carries the plan out on many hosts
-// at once.
+// Package rollout makes a fleet match its inventory: it asks each host what it
+// has, has package plan decide what must change, and carries the plans out on
+// many hosts at once.
 //
 // # The road of one apply
 //
-// Every host is connected and asked for its state, and its plan is made by
-// [Make], which is pure. An image that a host lacks comes from any host of the
+// Every host is connected and asked for its state, and its plan is made. An image that a host lacks comes from any host of the
 // inventory that has it; if none has, one that needs it builds it, once for the
 // fleet, and the others get it as a stream through the controller, where
 // it is kept in a file without a name until the run ends: each target reads at

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -65,7 +66,7 @@ func (h *fakeHost) hold(image *inventory.Image, text string) *fakeHost {
 	sum := sha256.Sum256([]byte(text))
 	id := "sha256:" + hex.EncodeToString(sum[:])
 	h.images[id] = text
-	h.state.Images = append(h.state.Images, api.Image{ID: id, Spec: Spec(image), Key: Spec(image).Key()})
+	h.state.Images = append(h.state.Images, api.Image{ID: id, Spec: plan.Spec(image), Key: plan.Spec(image).Key()})
 	return h
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -13,23 +14,23 @@ func TestGuests(t *testing.T) {
 	stopped := func(g *api.GuestState) { g.Status = api.Stopped }
 	tests := []struct {
 		name   string
-		action Action
+		action plan.Action
 		have   []api.GuestState
 		class  Class
 		log    []string
 	}{
-		{"a stopped guest is started", Start, []api.GuestState{there(stopped)}, Changed, []string{"guest.start www"}},
-		{"a running guest stays started", Start, []api.GuestState{there()}, OK, nil},
-		{"a running guest is stopped", Stop, []api.GuestState{there()}, Changed, []string{"guest.stop www"}},
-		{"a stopped guest stays stopped", Stop, []api.GuestState{there(stopped)}, OK, nil},
-		{"a stopped guest is started by restart, too", Restart, []api.GuestState{there(stopped)}, Changed, []string{"guest.restart www"}},
-		{"a running guest is deleted", Delete, []api.GuestState{there()}, Changed, []string{"guest.delete www"}},
-		{"a guest that is not there is as good as deleted", Delete, nil, OK, nil},
-		{"a guest that is not there cannot be started", Start, nil, Failed, nil},
+		{"a stopped guest is started", plan.Start, []api.GuestState{there(stopped)}, Changed, []string{"guest.start www"}},
+		{"a running guest stays started", plan.Start, []api.GuestState{there()}, OK, nil},
+		{"a running guest is stopped", plan.Stop, []api.GuestState{there()}, Changed, []string{"guest.stop www"}},
+		{"a stopped guest stays stopped", plan.Stop, []api.GuestState{there(stopped)}, OK, nil},
+		{"a stopped guest is started by restart, too", plan.Restart, []api.GuestState{there(stopped)}, Changed, []string{"guest.restart www"}},
+		{"a running guest is deleted", plan.Delete, []api.GuestState{there()}, Changed, []string{"guest.delete www"}},
+		{"a guest that is not there is as good as deleted", plan.Delete, nil, OK, nil},
+		{"a guest that is not there cannot be started", plan.Start, nil, Failed, nil},
 	}
 	t.Run("a guest that nobody knows cannot even be deleted", func(t *testing.T) {
 		f := newFleet(t, "lab1")
-		r := f.fleet().Guests(within(t), Delete, []inventory.Instance{{Host: f.inv.Hosts[0], Guest: &inventory.Guest{Name: "wwww"}}})
+		r := f.fleet().Guests(within(t), plan.Delete, []inventory.Instance{{Host: f.inv.Hosts[0], Guest: &inventory.Guest{Name: "wwww"}}})
 		if p := r.Hosts[0].Problems(); r.Hosts[0].Class != Failed || len(p) != 1 || !strings.Contains(p[0].Error(), "neither in the inventory nor on the host") {
 			t.Errorf("%s: %v", r.Hosts[0].Class, p)
 		}

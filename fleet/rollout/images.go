@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,63 +9,19 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
-	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// need is an image as the inventory wants it.
-type need struct {
-	spec     api.ImageSpec
-	digest   string // the ID, where only that one will do
-	builders []*inventory.Host
-}
-
-func needOf(image *inventory.Image) need {
-	return need{Spec(image), image.Digest, image.Builders}
-}
-
-// key tells needs apart.
-func (n need) key() string { return n.spec.Key() + n.digest }
-
-// fits reports whether an image will do.
-func (n need) fits(image api.Image) bool {
-	if n.digest != "" {
-		return image.ID == n.digest
-	}
-	return image.Key == n.spec.Key()
-}
-
-// choose is the ID of an image that will do and that the host has, or "". A
-// guest keeps the one that it has, if that will do.
-func (n need) choose(have []api.Image, now *api.GuestState) string {
-	id := ""
-	for _, image := range have { // newest first
-		switch {
-		case !n.fits(image):
-		case now != nil && now.Image == image.ID:
-			return image.ID
-		case id == "":
-			id = image.ID
-		}
-	}
-	return id
-}
-
-// missing is an image that hosts of the run lack. What was built on one
-// architecture is none for another.
+// missing is an image of the run that hosts lack.
 type missing struct {
-	need
-	arch     string
-	holders  []*host                  // have it, all the same one
-	builders []*host                  // may build it, if nobody has it, in that order
-	lack     []*host                  // all that need it and do not have it
-	steps    map[*host]*api.ImageSpec // of those that have a step for it, the step's
+	plan.Image
+	holders []*host
 
 	// ready is closed when the rest is set: whoever has it may still hand it out.
 	ready  chan struct{}
-	source *host // has it now
-	id     string
+	source *host     // has it now
 	built  api.Image // by this run; else it is in the source's state
 	err    error
 	copies copies
@@ -75,176 +30,47 @@ type missing struct {
 // sources decides where missing images come from, and puts the steps for it
 // before the others of each host.
 func (r *run) sources(ctx context.Context) []*missing {
-	var images []*missing
-	hosts := r.reached()
-	for _, h := range hosts {
-		for _, n := range h.Plan.images {
-			arch := h.State.Host.Arch
-			i := slices.IndexFunc(images, func(m *missing) bool { return m.key() == n.key() && m.arch == arch })
-			if i < 0 {
-				i = len(images)
-				images = append(images, &missing{
-					need: n, arch: arch, steps: map[*host]*api.ImageSpec{}, ready: make(chan struct{}), copies: newCopies(),
-				})
-			}
-			images[i].lack = append(images[i].lack, h)
-		}
+	hosts := planned(r.reached())
+	r.notes = plan.Differing(hosts)
+	images := plan.Sources(hosts, nil)
+	if slices.ContainsFunc(images, func(m plan.Image) bool { return m.ID == "" }) {
+		images = plan.Sources(hosts, planned(r.outside(ctx)))
 	}
-	builds := map[*host]int{}
-	for _, m := range images {
-		if m.hold(hosts); m.id == "" {
-			m.hold(r.outside(ctx))
-		}
-		if m.id == "" {
-			m.builders = m.able(hosts, builds)
-			if len(m.builders) > 0 {
-				builds[m.builders[0]]++
-			}
-		}
-		m.plan()
-	}
-	return images
-}
-
-// hold notes the hosts that have the image. Where they have different ones of
-// one spec, that one is taken which most of them have: a single host that claims
-// to have it does not supply the others.
-func (m *missing) hold(hosts []*host) {
-	have := map[string][]*host{}
-	for _, h := range hosts {
-		if h.State.Host.Arch != m.arch {
-			continue
-		}
-		if id := m.choose(h.State.Images, nil); id != "" {
-			have[id] = append(have[id], h)
-			if len(have[id]) > len(m.holders) {
-				m.id, m.holders = id, have[id]
-			}
-		}
-	}
-}
-
-// buildSpace is what a host should have free to be asked first to build.
-const buildSpace = 2 << 30
-
-// able are the hosts that can build the image as far as is known, those with
-// space and with fewer images to build first. If none can, all: the host that
-// tries says what it lacks.
-func (m *missing) able(reached []*host, builds map[*host]int) []*host {
-	among := m.lack
-	if m.need.builders != nil {
-		among = slices.DeleteFunc(slices.Clone(reached), func(h *host) bool {
-			return !slices.Contains(m.need.builders, h.from) || h.State.Host.Arch != m.arch
-		})
-	}
-	able := slices.DeleteFunc(slices.Clone(among), func(h *host) bool { return !slices.Contains(h.State.Host.Methods, m.spec.Method) })
-	if len(able) == 0 {
-		able = slices.Clone(among)
-	}
-	slices.SortStableFunc(able, func(a, b *host) int {
-		return cmp.Or(cmp.Compare(b.space(), a.space()), cmp.Compare(builds[a], builds[b]))
-	})
-	return able
-}
-
-// space ranks hosts by what they have free: all that have enough are equal.
-func (h *host) space() int64 {
-	if free := h.State.Host.FreeBytes; free > 0 {
-		return min(free, buildSpace)
-	}
-	return buildSpace // it did not say
-}
-
-// plan puts the image's steps before the others of each host.
-func (m *missing) plan() {
-	copied := ""
-	switch {
-	case m.id != "":
-		copied = fmt.Sprintf("%s has it (%s)", m.holders[0].Host, short(m.id))
-	case len(m.builders) > 0:
-		copied = m.builders[0].Host + " builds it"
-		why := "no host has it"
-		if m.digest != "" {
-			why += ", and it has to become " + short(m.digest)
-		}
-		m.step(m.builders[0], api.StepBuildImage, why)
-	default:
-		m.err = fmt.Errorf("image %s: none of the hosts that may build it (build_on) is among those of this run: take one of them into -l", m.spec.Name)
-		copied = "it cannot be built"
-		for _, h := range m.lack {
-			for guest, key := range h.Plan.waits {
-				if key == m.key() {
-					h.Plan.refuse(guest, m.err)
-				}
-			}
-			slices.SortFunc(h.Plan.Refused, func(a, b Refusal) int { return strings.Compare(a.Guest, b.Guest) })
-		}
-	}
-	for _, h := range m.lack {
-		if m.steps[h] == nil {
-			m.step(h, api.StepImport, copied)
-		}
-	}
-}
-
-// step gives a host a step for the image.
-func (m *missing) step(h *host, kind api.StepKind, why string) {
-	spec := m.spec
-	m.steps[h] = &spec
-	h.Plan.Steps = slices.Insert(h.Plan.Steps, 0, api.Step{Kind: kind, Name: spec.Name, Image: &spec, Why: why})
-	for i := range h.Plan.cuts {
-		h.Plan.cuts[i]++
-	}
-}
-
-// index is that of the host's step for the image, or -1.
-func (m *missing) index(h *host) int {
-	return slices.IndexFunc(h.Plan.Steps, func(s api.Step) bool { return s.Image != nil && s.Image == m.steps[h] })
-}
-
-// differing says which images are not the same on all hosts of the run, though
-// they were made from the same spec. Which of them is the right one nobody can
-// tell but a person, who names it in the inventory.
-func (r *run) differing() []string {
-	type group struct {
-		name string
-		ids  []string            // in the order of the hosts
-		have map[string][]string // hosts by ID
-	}
-	var groups []*group
-	byKey := map[string]*group{}
 	for _, h := range r.reached() {
-		for _, use := range h.Plan.uses {
-			key := use.key() + h.State.Host.Arch
-			g := byKey[key]
-			if g == nil {
-				g = &group{name: use.spec.Name, have: map[string][]string{}}
-				byKey[key] = g
-				groups = append(groups, g)
-			}
-			if g.have[use.id] == nil {
-				g.ids = append(g.ids, use.id)
-			}
-			g.have[use.id] = append(g.have[use.id], h.Host)
-		}
+		h.Plan = h.Plan.Provide(h.Host, images)
 	}
-	var list []string
-	for _, g := range groups {
-		if len(g.ids) < 2 {
-			continue
-		}
-		var parts []string
-		for _, id := range g.ids {
-			verb := "have"
-			if len(g.have[id]) == 1 {
-				verb = "has"
-			}
-			parts = append(parts, fmt.Sprintf("%s %s %s", nodeset.Fold(g.have[id]), verb, id))
-		}
-		list = append(list, fmt.Sprintf("image %s differs: %s; name the right one in the inventory: images: {%s: {digest: …}}", g.name, strings.Join(parts, ", "), g.name))
+	var list []*missing
+	for _, m := range images {
+		list = append(list, &missing{Image: m, holders: r.named(m.Holders), ready: make(chan struct{}), copies: newCopies(), err: m.Err})
 	}
 	return list
 }
+
+// planned are hosts as the plan knows them.
+func planned(hosts []*host) []plan.Host {
+	var list []plan.Host
+	for _, h := range hosts {
+		list = append(list, plan.Host{Inventory: h.from, State: h.State, Plan: h.Plan})
+	}
+	return list
+}
+
+// named are the hosts of these names.
+func (r *run) named(names []string) []*host {
+	var list []*host
+	for _, name := range names {
+		for _, h := range slices.Concat(r.hosts, r.others) {
+			if h.Host == name {
+				list = append(list, h)
+				break
+			}
+		}
+	}
+	return list
+}
+
+// lacks reports whether a host is to be given the image.
+func (m *missing) lacks(h *host) bool { return slices.Contains(m.Lack, h.Host) }
 
 // outside asks the hosts of the inventory that are not in the run what they
 // have, once: an image that is built anew beside them would be another one.
@@ -271,14 +97,14 @@ func (r *run) outside(ctx context.Context) []*host {
 // provide has an image built, if nobody has it, and hands it to the hosts that
 // lack it.
 func (r *run) provide(ctx context.Context, m *missing) {
-	if m.err == nil && m.id == "" {
+	if m.err == nil && m.ID == "" {
 		m.err = r.buildSomewhere(ctx, m)
 	}
 	if len(m.holders) > 0 {
 		m.source = m.holders[0]
 	}
 	close(m.ready)
-	if m.err == nil && slices.ContainsFunc(m.lack, func(h *host) bool { return h != m.source }) {
+	if m.err == nil && slices.ContainsFunc(m.Lack, func(name string) bool { return m.source == nil || name != m.source.Host }) {
 		r.export(ctx, m)
 	}
 }
@@ -294,21 +120,21 @@ func (r *run) buildSomewhere(ctx context.Context, m *missing) error {
 	var failed []*host
 	var why []error
 	tries := 0
-	for _, h := range m.builders {
+	for _, h := range r.named(m.Builders) {
 		result := r.build(ctx, h, m)
 		if result.Image != nil {
-			m.id, m.holders, m.built = result.Image.ID, []*host{h}, *result.Image
-			if m.digest != "" && m.id != m.digest {
+			m.ID, m.holders, m.built = result.Image.ID, []*host{h}, *result.Image
+			if m.Digest != "" && m.ID != m.Digest {
 				err := fmt.Errorf("image %s: %s built %s, and the inventory wants %s: give it that digest, or bring a host that has the other",
-					m.spec.Name, h.Host, m.id, m.digest)
-				if k := m.index(h); k >= 0 {
+					m.Spec.Name, h.Host, m.ID, m.Digest)
+				if k := h.Plan.Step(m.Image); k >= 0 {
 					h.Results[k].Outcome, h.Results[k].Error = api.Failed, err.Error()
 				}
 				return err
 			}
 			for i, f := range failed {
 				r.watch(Event{Host: f.Host, Step: r.imageStep(f, m), Message: fmt.Sprintf("%sit failed here, and %s built it: %v", api.Warning, h.Host, why[i])})
-				if k := m.index(f); k >= 0 && !slices.Contains(m.lack, f) && f.lost() == nil {
+				if k := f.Plan.Step(m.Image); k >= 0 && !m.lacks(f) && f.lost() == nil {
 					f.Results[k] = api.StepResult{Outcome: api.Unchanged} // it needs none itself
 				}
 			}
@@ -336,9 +162,9 @@ func (r *run) buildSomewhere(ctx context.Context, m *missing) error {
 			parts = append(parts, part)
 		}
 	}
-	err := fmt.Errorf("image %s: build %s", m.spec.Name, strings.Join(parts, "; "))
+	err := fmt.Errorf("image %s: build %s", m.Spec.Name, strings.Join(parts, "; "))
 	for _, h := range failed { // all say the same, which is then said once
-		if k := m.index(h); k >= 0 && h.Results[k].Outcome == api.Failed && h.lost() == nil {
+		if k := h.Plan.Step(m.Image); k >= 0 && h.Results[k].Outcome == api.Failed && h.lost() == nil {
 			h.Results[k].Error = err.Error()
 		}
 	}
@@ -347,20 +173,20 @@ func (r *run) buildSomewhere(ctx context.Context, m *missing) error {
 
 // imageStep is the step of a host that an event of the image's is about.
 func (r *run) imageStep(h *host, m *missing) *api.Step {
-	if k := m.index(h); k >= 0 {
+	if k := h.Plan.Step(m.Image); k >= 0 {
 		return &h.Plan.Steps[k]
 	}
-	return &api.Step{Kind: api.StepBuildImage, Name: m.spec.Name, Image: &m.spec}
+	return &api.Step{Kind: api.StepBuildImage, Name: m.Spec.Name, Image: &m.Spec}
 }
 
 // build has a host build an image, which is what comes of its step for it.
 func (r *run) build(ctx context.Context, h *host, m *missing) api.StepResult {
-	step := api.Step{Kind: api.StepBuildImage, Name: m.spec.Name, Image: &m.spec, Why: r.imageStep(h, m).Why}
+	step := api.Step{Kind: api.StepBuildImage, Name: m.Spec.Name, Image: &m.Spec, Why: r.imageStep(h, m).Why}
 	result := r.ask(ctx, h, []api.Step{step})[0]
 	if result.Image == nil && (result.Outcome == api.Changed || result.Outcome == api.Unchanged) {
 		result = api.StepResult{Outcome: api.Failed, Error: "vsnode does not say which image it is"}
 	}
-	if k := m.index(h); k >= 0 {
+	if k := h.Plan.Step(m.Image); k >= 0 {
 		h.Results[k] = result
 	}
 	return result
@@ -371,21 +197,21 @@ func (r *run) build(ctx context.Context, h *host, m *missing) api.StepResult {
 func (r *run) fetch(ctx context.Context, h *host, images []*missing) (lost map[string]error) {
 	lost = map[string]error{}
 	for _, m := range images {
-		if !slices.Contains(m.lack, h) {
-			if m.steps[h] != nil { // it builds it for others
+		if !m.lacks(h) {
+			if h.Plan.Step(m.Image) >= 0 { // it builds it for others
 				<-m.ready
 			}
 			continue
 		}
 		err := r.get(ctx, h, m)
 		for i, s := range h.Plan.Steps {
-			if h.Plan.waits[s.Name] != m.key() || s.Kind == api.StepImport || s.Kind == api.StepBuildImage {
+			if h.Plan.Waits[s.Name] != m.Key || plan.ForImage(s) {
 				continue
 			}
 			if err != nil {
 				lost[s.Name] = err
 			} else if s.Guest != nil {
-				h.Plan.Steps[i].Guest.Image = m.id
+				h.Plan.Steps[i].Guest.Image = m.ID
 			}
 		}
 	}
@@ -394,7 +220,7 @@ func (r *run) fetch(ctx context.Context, h *host, images []*missing) (lost map[s
 
 // get waits for an image and imports it.
 func (r *run) get(ctx context.Context, h *host, m *missing) error {
-	step := m.index(h)
+	step := h.Plan.Step(m.Image)
 	<-m.ready // soon, too, if ctx ends: the source hears of it
 	err := m.err
 	switch {
@@ -413,7 +239,7 @@ func (r *run) get(ctx context.Context, h *host, m *missing) error {
 	}
 	begun := time.Now()
 	if err = r.take(ctx, h, m, step); err != nil {
-		err = fmt.Errorf("image %s: %w", m.spec.Name, err)
+		err = fmt.Errorf("image %s: %w", m.Spec.Name, err)
 	}
 	result := api.StepResult{Outcome: api.Changed, Took: time.Since(begun)}
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -90,7 +91,7 @@ type HostReport struct {
 	Err     error // of the host as a whole
 	State   api.State
 	Files   api.FilesAnswer // of the guests' files, when it was planned
-	Plan    Plan
+	Plan    plan.Plan
 	Results []api.StepResult // one for each of Plan.Steps; none if nothing was to be carried out
 	Said    string           // by what Each had it do
 	Took    time.Duration
@@ -268,9 +269,8 @@ func (r *run) plan(ctx context.Context, image func(string) *inventory.Image) []*
 	r.reach(ctx)
 	r.askFiles(ctx)
 	for _, h := range r.reached() {
-		h.Plan = Make(h.from, h.State, h.Files, image)
+		h.Plan = plan.Make(h.from, h.State, h.Files, image)
 	}
-	r.notes = r.differing()
 	return r.sources(ctx)
 }
 
@@ -322,7 +322,7 @@ func (r *run) carryOut(ctx context.Context, images []*missing) {
 	// Hosts that wait for images come last, so that they hold no place in
 	// which others could be done in the meantime.
 	hosts := r.reached()
-	slices.SortStableFunc(hosts, func(a, b *host) int { return len(a.Plan.images) - len(b.Plan.images) })
+	slices.SortStableFunc(hosts, func(a, b *host) int { return imageSteps(a) - imageSteps(b) })
 	r.each(ctx, hosts, func(ctx context.Context, h *host) { r.apply(ctx, h, images) })
 	group.Wait()
 	for _, h := range r.reached() {
@@ -350,13 +350,13 @@ func (r *run) apply(ctx context.Context, h *host, images []*missing) {
 			size += len(f.Content)
 		}
 		// The steps of one guest stay together: one that fails ends the others.
-		if slices.Contains(h.Plan.cuts, i) || files > maxFilesAtOnce && s.Name != h.Plan.Steps[i-1].Name {
+		if slices.Contains(h.Plan.Cuts, i) || files > maxFilesAtOnce && s.Name != h.Plan.Steps[i-1].Name {
 			r.send(ctx, h, wave)
 			wave, files = nil, 0
 		}
 		files += size
 		switch {
-		case s.Kind == api.StepImport || s.Kind == api.StepBuildImage: // done by now
+		case plan.ForImage(s): // done by now
 		case lost[s.Name] != nil:
 			h.Results[i] = skipped("%v", lost[s.Name])
 		default:
@@ -365,6 +365,17 @@ func (r *run) apply(ctx context.Context, h *host, images []*missing) {
 	}
 	r.send(ctx, h, wave)
 	r.done(h, h.class(ctx))
+}
+
+// imageSteps counts the images that a host has to get or to build.
+func imageSteps(h *host) int {
+	n := 0
+	for _, s := range h.Plan.Steps {
+		if plan.ForImage(s) {
+			n++
+		}
+	}
+	return n
 }
 
 func skipped(format string, args ...any) api.StepResult {

@@ -450,7 +450,8 @@ func TestForbiddenWays(t *testing.T) {
 				below(from, "fleet") && below(to, "node") && to != "node/api",
 				below(from, "internal") && !below(to, "internal"),
 				below(to, "cmd"),
-				(from == "fleet/rollout" || from == "fleet/fanout") && to == "fleet/transport":
+				(from == "fleet/rollout" || from == "fleet/plan" || from == "fleet/fanout") && to == "fleet/transport",
+				from == "fleet/plan" && (to == "fleet/rollout" || to == "fleet/fanout"):
 				t.Errorf("%s reaches %s", from, to)
 			}
 		}

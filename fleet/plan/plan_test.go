@@ -1,4 +1,4 @@
-package rollout
+package plan
 
 import (
 	"fmt"
@@ -372,13 +372,13 @@ func with(s api.State, more ...api.Image) api.State {
 func written(p Plan) []string {
 	var list []string
 	for i, s := range p.Steps {
-		if slices.Contains(p.cuts, i) {
+		if slices.Contains(p.Cuts, i) {
 			list = append(list, "--")
 		}
 		image := ""
 		if s.Guest != nil {
 			image = " " + s.Guest.Image
-			if key, waits := p.waits[s.Name]; waits {
+			if key, waits := p.Waits[s.Name]; waits {
 				j := slices.IndexFunc(p.images, func(n need) bool { return n.key() == key })
 				image = " (" + p.images[j].spec.Name + ")"
 			}

@@ -1,4 +1,4 @@
-package rollout
+package plan
 
 import (
 	"cmp"
@@ -63,7 +63,7 @@ func (p *Plan) order(groups ...[]change) {
 			next = first // those that are left go round in circles
 		}
 		if slices.ContainsFunc(from[next], func(j int) bool { return in[j] == wave }) {
-			p.cuts = append(p.cuts, len(p.Steps))
+			p.Cuts = append(p.Cuts, len(p.Steps))
 			wave++
 		}
 		in[next] = wave

@@ -1,4 +1,4 @@
-package rollout
+package plan
 
 import (
 	"fmt"
@@ -62,7 +62,7 @@ func (p *Plan) orderPlainly(rest []change) {
 		c := rest[next]
 		rest = slices.Delete(rest, next, next+1)
 		if takes(c, wave) {
-			p.cuts = append(p.cuts, len(p.Steps))
+			p.Cuts = append(p.Cuts, len(p.Steps))
 			wave = nil
 		}
 		wave = append(wave, c)

@@ -1,4 +1,4 @@
-package rollout
+package plan
 
 import (
 	"cmp"
@@ -20,17 +20,18 @@ type Plan struct {
 	// Unread is what is in the configuration of guests and has no effect.
 	Unread map[string][]api.Unread
 
-	// waits says which guests' steps lack the ID of an image, and its key:
-	// the host does not have it yet.
-	waits map[string]string
+	// Waits are the guests whose steps lack the ID of an image, which the host
+	// does not have yet, each with the image's key.
+	Waits map[string]string
+	// Cuts are the indices of Steps before which all earlier ones must be
+	// done: a guest takes over what another one gives up.
+	Cuts []int
+
 	// images are the missing ones by key, in the order of the guests.
 	images []need
 	// uses are the images that its guests have or will have, as far as the host
 	// has them.
 	uses []use
-	// cuts are the indices of Steps before which all earlier ones must be
-	// done: a guest takes over what another one gives up.
-	cuts []int
 }
 
 // use is an image that a guest has or will have.
@@ -49,7 +50,7 @@ type Refusal struct {
 // from is not its matter: guests whose image is missing have steps without an
 // image's ID until it is there.
 func Make(host *inventory.Host, state api.State, files api.FilesAnswer, images func(name string) *inventory.Image) Plan {
-	p := Plan{waits: map[string]string{}, Unread: map[string][]api.Unread{}}
+	p := Plan{Waits: map[string]string{}, Unread: map[string][]api.Unread{}}
 	known := map[string]bool{}
 	for _, want := range host.Guests {
 		known[want.Name] = true
@@ -110,7 +111,7 @@ func Make(host *inventory.Host, state api.State, files api.FilesAnswer, images f
 			p.uses = append(p.uses, use{wants, g.Image})
 		}
 		if now == nil {
-			steps := provide(create(g, want.State), want, nil, false)
+			steps := withFiles(create(g, want.State), want, nil, false)
 			creates = append(creates, change{name: want.Name, new: g, steps: steps})
 			continue
 		}
@@ -123,7 +124,7 @@ func Make(host *inventory.Host, state api.State, files api.FilesAnswer, images f
 		default:
 			p.refuse(want.Name, errors.New("its files: "+have.Problem))
 		}
-		steps := provide(alter(g, wants.spec, *now, state, want.State), want, have, now.Status == api.Running)
+		steps := withFiles(alter(g, wants.spec, *now, state, want.State), want, have, now.Status == api.Running)
 		if len(steps) > 0 {
 			changes = append(changes, change{name: want.Name, old: now.Guest, runs: now.Runs, new: g, steps: steps})
 		}
@@ -153,7 +154,7 @@ func (p *Plan) refuse(guest string, err error) {
 
 func (p *Plan) await(guest string, image need) {
 	key := image.key()
-	p.waits[guest] = key
+	p.Waits[guest] = key
 	if !slices.ContainsFunc(p.images, func(n need) bool { return n.key() == key }) {
 		p.images = append(p.images, image)
 	}

@@ -1,0 +1,62 @@
+package plan
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Action is what can be done to guests beside what their inventory says.
+type Action string
+
+// What can be done to a guest.
+const (
+	Start   Action = "start"
+	Stop    Action = "stop"
+	Restart Action = "restart"
+	Delete  Action = "delete"
+)
+
+// Actions are all.
+func Actions() []Action { return []Action{Start, Stop, Restart, Delete} }
+
+// Act plans one action on guests of a host.
+func Act(action Action, guests []*inventory.Guest, have []api.GuestState) Plan {
+	var p Plan
+	for _, g := range guests {
+		p.act(action, g, have)
+	}
+	return p
+}
+
+// act plans one action on one guest.
+func (p *Plan) act(action Action, guest *inventory.Guest, have []api.GuestState) {
+	name := guest.Name
+	i := slices.IndexFunc(have, func(g api.GuestState) bool { return g.Name == name })
+	if i < 0 {
+		switch {
+		case guest.State == "": // whoever named it knows no more of it
+			p.refuse(name, errors.New("it is neither in the inventory nor on the host: vsfleet guest status shows all guests"))
+		case action != Delete:
+			p.refuse(name, errors.New("it is not on the host: vsfleet apply creates it"))
+		}
+		return
+	}
+	running := have[i].Status == api.Running
+	step := api.Step{Name: name, Why: "you say so"}
+	switch {
+	case action == Start && !running:
+		step.Kind = api.StepStart
+	case action == Stop && running:
+		step.Kind = api.StepStop
+	case action == Restart:
+		step.Kind = api.StepRestart
+	case action == Delete:
+		step.Kind = api.StepDelete
+	default:
+		return
+	}
+	p.Steps = append(p.Steps, step)
+}

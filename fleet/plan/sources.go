@@ -1,0 +1,262 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/nodeset"
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Host is a host as images are found and made for it.
+type Host struct {
+	Inventory *inventory.Host
+	State     api.State
+	Plan      Plan
+}
+
+func (h Host) name() string { return h.Inventory.Name }
+
+// space ranks hosts by what they have free: all that have enough are equal.
+func (h Host) space() int64 {
+	if free := h.State.Host.FreeBytes; free > 0 {
+		return min(free, buildSpace)
+	}
+	return buildSpace // it did not say
+}
+
+// buildSpace is what a host should have free to be asked first to build.
+const buildSpace = 2 << 30
+
+// need is an image as the inventory wants it.
+type need struct {
+	spec     api.ImageSpec
+	digest   string // the ID, where only that one will do
+	builders []*inventory.Host
+}
+
+func needOf(image *inventory.Image) need {
+	return need{Spec(image), image.Digest, image.Builders}
+}
+
+// key tells needs apart.
+func (n need) key() string { return n.spec.Key() + n.digest }
+
+// fits reports whether an image will do.
+func (n need) fits(image api.Image) bool {
+	if n.digest != "" {
+		return image.ID == n.digest
+	}
+	return image.Key == n.spec.Key()
+}
+
+// choose returns the ID of an image that will do and that the host has, or "". A
+// guest keeps the one that it has, if that will do.
+func (n need) choose(have []api.Image, now *api.GuestState) string {
+	id := ""
+	for _, image := range have { // newest first
+		switch {
+		case !n.fits(image):
+		case now != nil && now.Image == image.ID:
+			return image.ID
+		case id == "":
+			id = image.ID
+		}
+	}
+	return id
+}
+
+// Image is an image that hosts lack, and where it comes from. What was built on
+// one architecture does not serve another. Hosts are given by their names.
+type Image struct {
+	Key      string // as in Plan.Waits
+	Spec     api.ImageSpec
+	Digest   string   // the ID that it must have; empty: any
+	ID       string   // of what the holders have; empty: nobody has it
+	Holders  []string // have it, all the same one
+	Builders []string // may build it if nobody has it, in that order
+	Lack     []string // need it and do not have it
+	Err      error    // nobody can provide it
+
+	need need
+	arch string
+}
+
+// Sources decides where the images come from that hosts lack: from one of the
+// hosts or of the others that has it, else from one that builds it. Others are
+// the rest of the inventory, whose guests are not planned.
+func Sources(hosts, others []Host) []Image {
+	var images []Image
+	for _, h := range hosts {
+		for _, n := range h.Plan.images {
+			key, arch := n.key(), h.State.Host.Arch
+			i := slices.IndexFunc(images, func(m Image) bool { return m.Key == key && m.arch == arch })
+			if i < 0 {
+				i = len(images)
+				images = append(images, Image{Key: key, Spec: n.spec, Digest: n.digest, need: n, arch: arch})
+			}
+			images[i].Lack = append(images[i].Lack, h.name())
+		}
+	}
+	builds := map[string]int{}
+	for i := range images {
+		m := &images[i]
+		if m.hold(hosts); m.ID == "" {
+			m.hold(others)
+		}
+		if m.ID != "" {
+			continue
+		}
+		m.Builders = m.able(hosts, builds)
+		if len(m.Builders) > 0 {
+			builds[m.Builders[0]]++
+		} else {
+			m.Err = fmt.Errorf("image %s: none of the hosts that may build it (build_on) is among those of this run: take one of them into -l", m.Spec.Name)
+		}
+	}
+	return images
+}
+
+// hold notes the hosts that have the image. Where they have different ones of
+// one spec, that one is taken which most of them have: a single host that claims
+// to have it does not supply the others.
+func (m *Image) hold(hosts []Host) {
+	have := map[string][]string{}
+	for _, h := range hosts {
+		if h.State.Host.Arch != m.arch {
+			continue
+		}
+		if id := m.need.choose(h.State.Images, nil); id != "" {
+			have[id] = append(have[id], h.name())
+			if len(have[id]) > len(m.Holders) {
+				m.ID, m.Holders = id, have[id]
+			}
+		}
+	}
+}
+
+// able returns the hosts that can build the image as far as is known, those with
+// space and with fewer images to build first. If none can, all: the host that
+// tries says what it lacks.
+func (m *Image) able(hosts []Host, builds map[string]int) []string {
+	among := slices.DeleteFunc(slices.Clone(hosts), func(h Host) bool {
+		if m.need.builders == nil {
+			return !slices.Contains(m.Lack, h.name())
+		}
+		return !slices.Contains(m.need.builders, h.Inventory) || h.State.Host.Arch != m.arch
+	})
+	able := slices.DeleteFunc(slices.Clone(among), func(h Host) bool { return !slices.Contains(h.State.Host.Methods, m.Spec.Method) })
+	if len(able) == 0 {
+		able = among
+	}
+	slices.SortStableFunc(able, func(a, b Host) int {
+		return cmp.Or(cmp.Compare(b.space(), a.space()), cmp.Compare(builds[a.name()], builds[b.name()]))
+	})
+	names := make([]string, len(able))
+	for i, h := range able {
+		names[i] = h.name()
+	}
+	return names
+}
+
+// Provide returns the plan of a host with the steps for the images before all
+// others, and without the guests whose image nobody can provide.
+func (p Plan) Provide(host string, images []Image) Plan {
+	var first []api.Step
+	for _, m := range images {
+		lacks := slices.Contains(m.Lack, host)
+		if lacks && m.Err != nil {
+			p.refuseWaiting(m)
+		}
+		kind, why := api.StepImport, ""
+		switch {
+		case m.ID != "":
+			why = fmt.Sprintf("%s has it (%s)", m.Holders[0], short(m.ID))
+		case m.Err != nil:
+			why = "it cannot be built"
+		case m.Builders[0] == host:
+			kind, lacks, why = api.StepBuildImage, true, "no host has it"
+			if m.Digest != "" {
+				why += ", and it has to become " + short(m.Digest)
+			}
+		default:
+			why = m.Builders[0] + " builds it"
+		}
+		if lacks {
+			first = append(first, api.Step{Kind: kind, Name: m.Spec.Name, Image: &m.Spec, Why: why})
+		}
+	}
+	slices.Reverse(first)
+	p.Steps = append(first, p.Steps...)
+	p.Cuts = slices.Clone(p.Cuts)
+	for i := range p.Cuts {
+		p.Cuts[i] += len(first)
+	}
+	return p
+}
+
+func (p *Plan) refuseWaiting(m Image) {
+	p.Refused = slices.Clone(p.Refused)
+	for guest, key := range p.Waits {
+		if key == m.Key {
+			p.refuse(guest, m.Err)
+		}
+	}
+	slices.SortFunc(p.Refused, func(a, b Refusal) int { return strings.Compare(a.Guest, b.Guest) })
+}
+
+// Step returns the index of the step by which the host gets or builds an image,
+// or -1.
+func (p Plan) Step(m Image) int {
+	return slices.IndexFunc(p.Steps, func(s api.Step) bool { return ForImage(s) && s.Name == m.Spec.Name })
+}
+
+// ForImage reports whether a step is about an image and not about a guest.
+func ForImage(s api.Step) bool { return s.Kind == api.StepImport || s.Kind == api.StepBuildImage }
+
+// Differing names the images that are not the same on all hosts, though they
+// were made from the same spec. Only a person can tell which of them is the
+// right one, and names it in the inventory.
+func Differing(hosts []Host) []string {
+	type group struct {
+		name string
+		ids  []string            // in the order of the hosts
+		have map[string][]string // hosts by ID
+	}
+	var groups []*group
+	byKey := map[string]*group{}
+	for _, h := range hosts {
+		for _, use := range h.Plan.uses {
+			key := use.key() + h.State.Host.Arch
+			g := byKey[key]
+			if g == nil {
+				g = &group{name: use.spec.Name, have: map[string][]string{}}
+				byKey[key] = g
+				groups = append(groups, g)
+			}
+			if g.have[use.id] == nil {
+				g.ids = append(g.ids, use.id)
+			}
+			g.have[use.id] = append(g.have[use.id], h.name())
+		}
+	}
+	var list []string
+	for _, g := range groups {
+		if len(g.ids) < 2 {
+			continue
+		}
+		var parts []string
+		for _, id := range g.ids {
+			verb := "have"
+			if len(g.have[id]) == 1 {
+				verb = "has"
+			}
+			parts = append(parts, fmt.Sprintf("%s %s %s", nodeset.Fold(g.have[id]), verb, id))
+		}
+		list = append(list, fmt.Sprintf("image %s differs: %s; name the right one in the inventory: images: {%s: {digest: …}}", g.name, strings.Join(parts, ", "), g.name))
+	}
+	return list
+}
