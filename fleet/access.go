@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
-	"github.com/vsfleet/vsfleet/fleet/push"
+	"github.com/vsfleet/vsfleet/fleet/remote"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -63,7 +63,7 @@ func (a *Access) questions(forks int) fanout.Limits {
 
 // Node is the vsnode of a host, with the connection to it.
 type Node struct {
-	*push.Node
+	*remote.Node
 	conn *transport.Conn
 }
 
@@ -82,7 +82,7 @@ func (a *Access) Open(ctx context.Context, h *inventory.Host) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	node, err := push.Start(ctx, conn)
+	node, err := remote.Start(ctx, conn)
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -202,7 +202,7 @@ func (a *Access) Ping(ctx context.Context, hosts []*inventory.Host, forks int, w
 		defer conn.Close()
 		p.Connect = time.Since(begun)
 		begun = time.Now()
-		node, err := push.Start(ctx, conn)
+		node, err := remote.Start(ctx, conn)
 		if err != nil {
 			return p, err
 		}
@@ -235,7 +235,7 @@ func (a *Access) Run(ctx context.Context, c Command, stdin io.Reader, stdout, st
 	if c.Guest == "" {
 		return conn.Run(ctx, c.Argv, stdin, stdout, stderr)
 	}
-	node, err := push.Start(ctx, conn)
+	node, err := remote.Start(ctx, conn)
 	if err != nil {
 		return 0, err
 	}

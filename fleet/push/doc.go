@@ -1,4 +1,4 @@
-// Package push gets the right vsnode onto a host and speaks with it.
+// Package push gets the right vsnode onto a host and starts it.
 //
 // vsfleet carries a vsnode for each architecture, compressed, known by the hash
 // of what it unpacks to. The first command on a host is a line of shell that
@@ -13,9 +13,7 @@
 // an hour removes. Vsnodes of other versions go when they are 30 days old and
 // nothing runs them.
 //
-// A [Node] asks one `vsnode serve`, whose output begins with [api.Preamble];
-// what a login shell printed before is skipped. What a host says is not
-// trusted further than that host: it cannot make the controller allocate
-// without end, point outside of what was asked, or write control characters
-// to a terminal.
+// A [Vsnode] is one `vsnode serve`, whose output begins with [api.Preamble];
+// what a login shell printed before is skipped. Speaking with it is
+// fleet/remote's matter.
 package push

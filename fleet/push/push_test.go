@@ -14,64 +14,42 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/push/pushtest"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 )
 
 func TestStart(t *testing.T) {
 	h := newHost(t, "")
 	n := h.start()
-	if !n.Pushed || h.commands() != 3 {
-		t.Errorf("cold: pushed %t by %d commands, want it pushed by 3", n.Pushed, h.commands())
+	if !n.Pushed || h.Commands() != 3 {
+		t.Errorf("cold: pushed %t by %d commands, want it pushed by 3", n.Pushed, h.Commands())
 	}
-	st, err := n.State(t.Context())
-	if err != nil || st.Host.Version != "one" {
-		t.Errorf("state %+v, error %v", st, err)
+	if v := version(t, n); v != "one" {
+		t.Errorf("it is version %q", v)
 	}
-	files := h.files("*/vsnode")
+	files := h.Files("*/vsnode")
 	if len(files) != 1 {
 		t.Fatalf("files %v, want one", files)
 	}
 	if info, err := os.Lstat(files[0]); err != nil || info.Mode() != 0o700 {
 		t.Errorf("%s: %v, error %v", files[0], info.Mode(), err)
 	}
-	if left := h.files(".upload-*"); left != nil {
+	if left := h.Files(".upload-*"); left != nil {
 		t.Errorf("left over: %v", left)
 	}
-	if err := n.Close(); err != nil {
-		t.Error(err)
-	}
-	if _, err := n.State(t.Context()); err == nil {
-		t.Error("a closed node answers")
-	}
+	n.Session.Close()
 
-	before := h.commands()
+	before := h.Commands()
 	n = h.start()
-	if n.Pushed || h.commands() != before+1 {
-		t.Errorf("warm: pushed %t by %d commands, want 1", n.Pushed, h.commands()-before)
+	if n.Pushed || h.Commands() != before+1 {
+		t.Errorf("warm: pushed %t by %d commands, want 1", n.Pushed, h.Commands()-before)
 	}
-	if err := n.Close(); err != nil {
-		t.Error(err)
-	}
+	n.Session.Close()
 
-	h.opts.Binaries = vsnode(t, "two")
+	h.opts.Binaries = pushtest.Vsnode(t, "two")
 	n = h.start()
-	if st, err := n.State(t.Context()); !n.Pushed || err != nil || st.Host.Version != "two" {
-		t.Errorf("another version: pushed %t, state %+v, error %v", n.Pushed, st, err)
-	}
-}
-
-// vsnode serves in one session; everything else needs another.
-func TestAHostThatGivesOneSession(t *testing.T) {
-	h := newHost(t, "", "MaxSessions 1")
-	n := h.start()
-	for range 2 {
-		var out bytes.Buffer
-		if exit, err := n.Run(t.Context(), nil, &out, nil, "echo", "a", "b"); exit != 0 || err != nil || out.String() != "a|b" {
-			t.Errorf("exit %d, error %v, stdout %q", exit, err, &out)
-		}
-	}
-	if _, err := n.State(t.Context()); err != nil {
-		t.Error(err)
+	if v := version(t, n); !n.Pushed || v != "two" {
+		t.Errorf("another version: pushed %t, it is version %q", n.Pushed, v)
 	}
 }
 
@@ -109,7 +87,7 @@ func TestStartByWhatAHostHas(t *testing.T) {
 func TestStartRefusals(t *testing.T) {
 	broken := func(change func(zst []byte) []byte) fstest.MapFS {
 		files := fstest.MapFS{}
-		for name, f := range vsnode(t, "one") {
+		for name, f := range pushtest.Vsnode(t, "one") {
 			data := bytes.Clone(f.Data)
 			if strings.HasSuffix(name, ".zst") {
 				data = change(data)
@@ -118,7 +96,7 @@ func TestStartRefusals(t *testing.T) {
 		}
 		return files
 	}
-	other := carry([]byte("another program"))
+	other := pushtest.Carry([]byte("another program"))
 	for _, row := range []struct {
 		name, login string
 		files       fs.FS
@@ -156,13 +134,13 @@ func TestStartRefusals(t *testing.T) {
 				h.opts.Binaries = row.files
 			}
 			if row.before != "" {
-				script := strings.NewReplacer("DIR", h.opts.Dir, "FAKE", fake).Replace(row.before)
-				if exit, err := h.dial().Exec(t.Context(), script, nil, nil, nil); exit != 0 || err != nil {
+				script := strings.NewReplacer("DIR", h.Pushed, "FAKE", fake).Replace(row.before)
+				if exit, err := h.Dial().Exec(t.Context(), script, nil, nil, nil); exit != 0 || err != nil {
 					t.Fatalf("exit %d, error %v", exit, err)
 				}
 			}
 			h.refuses(row.want...)
-			if left := append(h.files(".upload-*"), h.files("*/vsnode")...); left != nil {
+			if left := append(h.Files(".upload-*"), h.Files("*/vsnode")...); left != nil {
 				t.Errorf("left over: %v", left)
 			}
 		})
@@ -172,7 +150,7 @@ func TestStartRefusals(t *testing.T) {
 func TestPushOfOneArchitecture(t *testing.T) {
 	h := newHost(t, "")
 	files := fstest.MapFS{}
-	for name, f := range vsnode(t, "one") {
+	for name, f := range pushtest.Vsnode(t, "one") {
 		if strings.Contains(name, "arm64") {
 			files[name] = f
 		}
@@ -184,7 +162,7 @@ func TestPushOfOneArchitecture(t *testing.T) {
 func TestVsnodeThatAnotherCouldHaveWrittenIsReplaced(t *testing.T) {
 	h := newHost(t, "")
 	h.start()
-	file := h.files("*/vsnode")[0]
+	file := h.Files("*/vsnode")[0]
 	for _, row := range []struct{ name, change string }{
 		{"another owner", "chown nobody FILE"},
 		{"open to others", "chmod 755 FILE"},
@@ -193,7 +171,7 @@ func TestVsnodeThatAnotherCouldHaveWrittenIsReplaced(t *testing.T) {
 		{"a directory open to others", "chmod 777 DIR"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			script := strings.NewReplacer("FILE", file, "DIR", h.opts.Dir, "/tmp/", filepath.Dir(h.Dir)+"/").Replace(row.change)
+			script := strings.NewReplacer("FILE", file, "DIR", h.Pushed, "/tmp/", filepath.Dir(h.Dir)+"/").Replace(row.change)
 			if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
@@ -211,20 +189,19 @@ func TestPushesAtOnce(t *testing.T) {
 	h := newHost(t, "")
 	var all sync.WaitGroup
 	for range 6 {
-		conn := h.dial()
+		conn := h.Dial()
 		all.Go(func() {
 			n, err := h.opts.Start(t.Context(), conn)
-			if err == nil {
-				_, err = n.State(t.Context())
-			}
 			if err != nil {
 				t.Error(err)
+			} else if v := version(t, n); v != "one" {
+				t.Errorf("it is version %q", v)
 			}
 		})
 	}
 	all.Wait()
-	if left := h.files(".upload-*"); left != nil || len(h.files("*/vsnode")) != 1 {
-		t.Errorf("left over: %v, files %v", left, h.files("*/vsnode"))
+	if left := h.Files(".upload-*"); left != nil || len(h.Files("*/vsnode")) != 1 {
+		t.Errorf("left over: %v, files %v", left, h.Files("*/vsnode"))
 	}
 }
 
@@ -235,14 +212,14 @@ func half(t *testing.T, h *host) *transport.Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := h.dial().Pipe(t.Context(), shell(uploadScript(h.opts.Dir, ".upload-half", list[0], "zstd")))
+	s, err := h.Dial().Pipe(t.Context(), shell(uploadScript(h.Pushed, ".upload-half", list[0], "zstd")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Stdin.Write(list[0].zst[:len(list[0].zst)/2]); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the upload to begin", func() bool { return h.files(".upload-half") != nil })
+	pushtest.WaitFor(t, "the upload to begin", func() bool { return h.Files(".upload-half") != nil })
 	return s
 }
 
@@ -250,7 +227,7 @@ func TestUploadsThatWereKilled(t *testing.T) {
 	t.Run("a controller that goes leaves nothing", func(t *testing.T) {
 		h := newHost(t, "")
 		half(t, h).Close()
-		waitFor(t, "the half upload to go", func() bool { return h.files(".upload-*") == nil })
+		pushtest.WaitFor(t, "the half upload to go", func() bool { return h.Files(".upload-*") == nil })
 		h.start()
 	})
 	t.Run("a host that goes leaves what a later push removes", func(t *testing.T) {
@@ -260,16 +237,16 @@ func TestUploadsThatWereKilled(t *testing.T) {
 		again := newHost(t, "")
 		again.opts = h.opts
 		again.start()
-		if h.files(".upload-half") == nil {
+		if h.Files(".upload-half") == nil {
 			t.Fatal("an upload of this hour was removed: it may be another controller's")
 		}
 		old := time.Now().Add(-2 * time.Hour)
-		if err := os.Chtimes(h.files(".upload-half")[0], old, old); err != nil {
+		if err := os.Chtimes(h.Files(".upload-half")[0], old, old); err != nil {
 			t.Fatal(err)
 		}
-		again.opts.Binaries = vsnode(t, "two")
+		again.opts.Binaries = pushtest.Vsnode(t, "two")
 		again.start()
-		if left := h.files(".upload-*"); left != nil {
+		if left := h.Files(".upload-*"); left != nil {
 			t.Errorf("left over: %v", left)
 		}
 	})
@@ -278,13 +255,13 @@ func TestUploadsThatWereKilled(t *testing.T) {
 func TestOldVersionsGo(t *testing.T) {
 	h := newHost(t, "")
 	h.start()
-	one := filepath.Base(filepath.Dir(h.files("*/vsnode")[0]))
+	one := filepath.Base(filepath.Dir(h.Files("*/vsnode")[0]))
 	sleep, err := os.ReadFile("/bin/sleep")
 	if err != nil {
 		t.Fatal(err)
 	}
 	version := func(char string, age time.Duration) string {
-		dir := filepath.Join(h.opts.Dir, strings.Repeat(char, 64))
+		dir := filepath.Join(h.Pushed, strings.Repeat(char, 64))
 		if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "vsnode"), sleep, 0o700)); err != nil {
 			t.Fatal(err)
 		}
@@ -298,16 +275,16 @@ func TestOldVersionsGo(t *testing.T) {
 	version("a", month)
 	used := version("b", month)
 	young := version("c", time.Hour)
-	s, err := h.dial().Pipe(t.Context(), filepath.Join(h.opts.Dir, used, "vsnode")+" 1000 & pid=$!; cat; kill $pid")
+	s, err := h.Dial().Pipe(t.Context(), filepath.Join(h.Pushed, used, "vsnode")+" 1000 & pid=$!; cat; kill $pid")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Stdin.Close()
 
-	h.opts.Binaries = vsnode(t, "two")
+	h.opts.Binaries = pushtest.Vsnode(t, "two")
 	n := h.start()
 	got := map[string]bool{}
-	for _, f := range h.files("*/vsnode") {
+	for _, f := range h.Files("*/vsnode") {
 		got[filepath.Base(filepath.Dir(f))] = true
 	}
 	list, err := readBinaries(h.opts.Binaries)
@@ -319,69 +296,21 @@ func TestOldVersionsGo(t *testing.T) {
 	}
 }
 
-func TestChatterOfALoginShell(t *testing.T) {
+func TestChatterOfALoginShellIsSkipped(t *testing.T) {
 	h := newHost(t, `echo "Welcome to web1!"; printf "\000vsnode-serve-2\n\000\000vsnode\n"; echo "bash: cannot set terminal" >&2`)
-	n := h.start()
-	if _, err := n.State(t.Context()); err != nil {
-		t.Error(err)
-	}
-	var out bytes.Buffer
-	args := []string{"a b", "it's", `"$HOME"`, "!x", ""}
-	exit, err := n.Run(t.Context(), nil, &out, nil, append([]string{"echo"}, args...)...)
-	if exit != 0 || err != nil || out.String() != strings.Join(args, "|") {
-		t.Errorf("exit %d, error %v, stdout %q", exit, err, &out)
-	}
-	out.Reset()
-	data := strings.Repeat("\x00vsfleet-run-1 1\n", 100_000)
-	exit, err = n.Run(t.Context(), strings.NewReader(data), &out, nil, "cat")
-	if exit != 7 || err != nil || out.String() != data {
-		t.Errorf("exit %d, error %v, %d bytes of %d", exit, err, out.Len(), len(data))
+	if v := version(t, h.start()); v != "one" {
+		t.Errorf("it is version %q", v)
 	}
 }
 
-// loginShells of Debian. sshd gives each the command as its -c.
-var loginShells = []string{"dash", "bash", "zsh", "fish", "tcsh", "busybox sh"}
-
-// hostileArgs would be a command, or another word, to some shell.
-func hostileArgs(file string) []string {
-	return []string{
-		"a b", "", "it's", `"$HOME"`, "$(touch " + file + ")", "`touch " + file + "`", "; touch " + file,
-		"'; touch " + file + "; '", `\'; touch ` + file + "; #", `\'\''; touch ` + file + ` \'`, `a\\b`, `\`, "!x", "!!", "%s %n", "two\nlines",
-		"\xff\xfe", "*", "~", "{a,b}", "(touch " + file + ")", "\t", "-n", "é\u202e",
-	}
-}
-
-func TestArgumentsThroughLoginShells(t *testing.T) {
-	for _, sh := range loginShells {
+func TestStartThroughLoginShells(t *testing.T) {
+	for _, sh := range pushtest.LoginShells {
 		t.Run(sh, func(t *testing.T) {
 			h := newHost(t, "exec "+sh+` -c "$SSH_ORIGINAL_COMMAND"`)
-			n := h.start()
-			if !n.Pushed {
+			if n := h.start(); !n.Pushed {
 				t.Error("not pushed")
 			}
-			file := filepath.Join(t.TempDir(), "touched")
-			args := hostileArgs(file)
-			for _, more := range []string{"hello", `\'`} { // what each ends with
-				var out bytes.Buffer
-				args := append(args, more)
-				exit, err := n.Run(t.Context(), nil, &out, nil, append([]string{"echo"}, args...)...)
-				if exit != 0 || err != nil || out.String() != strings.Join(args, "|") {
-					t.Errorf("exit %d, error %v, stdout %q", exit, err, &out)
-				}
-			}
-			if _, err := os.Stat(file); err == nil {
-				t.Error("an argument ran as a command of the host")
-			}
 		})
-	}
-}
-
-func TestARunThatDidNotBeginIsAnError(t *testing.T) {
-	h := newHost(t, `case $SSH_ORIGINAL_COMMAND in *vsfleet-run-1*) echo "fish: Unknown command" >&2; exit 0;; esac`)
-	n := h.start()
-	_, err := n.Run(t.Context(), nil, nil, nil, "echo")
-	if err == nil || !strings.Contains(err.Error(), "the command did not begin (exit status 0), the host said: \"fish: Unknown command\"") {
-		t.Errorf("error %v", err)
 	}
 }
 
@@ -392,7 +321,7 @@ func TestALoginThatHangsIsGivenUp(t *testing.T) {
 	time.AfterFunc(300*time.Millisecond, func() { interrupt(errors.New("interrupted")) })
 	done := make(chan error, 1)
 	go func() {
-		_, err := h.opts.Start(ctx, h.dial())
+		_, err := h.opts.Start(ctx, h.Dial())
 		done <- err
 	}()
 	select {

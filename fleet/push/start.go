@@ -32,9 +32,20 @@ type Options struct {
 	Binaries fs.FS  // as fleet/push/binaries; default: those inside this program
 }
 
+// Vsnode is a vsnode that serves on a host, in a session of its own.
+type Vsnode struct {
+	Version string // the beginning of its hash
+	Pushed  bool   // it was not there before
+	Path    string // on the host
+
+	Session *transport.Session
+	Stdout  *bufio.Reader // of the session, from behind [api.Preamble]
+	Stderr  *transport.LastLines
+}
+
 // Start starts vsnode on a host, and puts it there first if it is missing. ctx
 // bounds the start.
-func Start(ctx context.Context, conn *transport.Conn) (*Node, error) {
+func Start(ctx context.Context, conn *transport.Conn) (*Vsnode, error) {
 	return Options{}.Start(ctx, conn)
 }
 
@@ -42,7 +53,7 @@ func Start(ctx context.Context, conn *transport.Conn) (*Node, error) {
 var plainPath = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+$`)
 
 // Start is [Start] with these options.
-func (o Options) Start(ctx context.Context, conn *transport.Conn) (*Node, error) {
+func (o Options) Start(ctx context.Context, conn *transport.Conn) (*Vsnode, error) {
 	n, err := o.start(ctx, conn)
 	if err != nil {
 		return nil, fmt.Errorf("start vsnode: %w", err)
@@ -50,7 +61,7 @@ func (o Options) Start(ctx context.Context, conn *transport.Conn) (*Node, error)
 	return n, nil
 }
 
-func (o Options) start(ctx context.Context, conn *transport.Conn) (*Node, error) {
+func (o Options) start(ctx context.Context, conn *transport.Conn) (*Vsnode, error) {
 	dir := cmp.Or(o.Dir, "/var/lib/vsnode")
 	if !plainPath.MatchString(dir) {
 		return nil, fmt.Errorf("%q is no place for vsnode: want an absolute path of letters, digits, - . and _", dir)
@@ -87,21 +98,24 @@ func (o Options) start(ctx context.Context, conn *transport.Conn) (*Node, error)
 	return n, nil
 }
 
-// begin runs the first command. It gives a node, or what the host needs.
-func begin(ctx context.Context, conn *transport.Conn, dir string, carry []*binary) (*Node, greeting, error) {
+// begin runs the first command. It returns a vsnode, or what the host needs.
+func begin(ctx context.Context, conn *transport.Conn, dir string, carry []*binary) (*Vsnode, greeting, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%s: nothing within %s: does something in the login hang there?", conn.Name(), startTimeout))
 	defer cancel()
 	s, err := conn.Pipe(ctx, shell(startScript(dir, carry)))
 	if err != nil {
 		return nil, greeting{}, err
 	}
-	stderr := collect(s.Stderr)
+	stderr := transport.CollectLastLines(s.Stderr)
 	out := bufio.NewReader(s.Stdout)
 	g, err := greeted(ctx, out)
 	if err == nil && g.serves {
 		for _, b := range carry {
 			if b.hash == g.hash {
-				return newNode(conn, s, out, stderr, dir, b), g, nil
+				return &Vsnode{
+					Version: b.hash[:12], Path: fmt.Sprintf("%s/%s/vsnode", dir, b.hash),
+					Session: s, Stdout: out, Stderr: stderr,
+				}, g, nil
 			}
 		}
 		err = fmt.Errorf("it started a vsnode that it was not asked for: %q", transport.Printable(g.hash))
@@ -181,7 +195,7 @@ func upload(ctx context.Context, conn *transport.Conn, dir string, b *binary, fo
 		giveUp(fmt.Errorf("the host has taken nothing for %s, after %d KiB", stallTimeout, sent.bytes.Load()>>10))
 	})
 	defer sent.stalled.Stop()
-	var stderr lastLines
+	var stderr transport.LastLines
 	exit, err := conn.Exec(ctx, shell(script), sent, nil, &stderr)
 	if err != nil {
 		return fmt.Errorf("push it to %s: %w", path.Join(dir, b.hash), err)

@@ -1,6 +1,6 @@
 // Package wire is the form of what vsfleet and vsnode say to each other:
 // JSON-RPC 2.0 messages, one a line. What they mean is node/api's matter, who
-// asks is fleet/push's, who answers node/serve's.
+// asks is fleet/remote's, who answers node/serve's.
 //
 // It is jrpc2's framing without its server and client: the server would link
 // net/http (by expvar) into vsnode, and the client hands out notifications in

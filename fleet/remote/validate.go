@@ -1,4 +1,4 @@
-package push
+package remote
 
 import (
 	"encoding/json"

@@ -1,7 +1,6 @@
-package push
+package remote
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/push"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/internal/wire"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -25,18 +25,12 @@ const closeGrace = 10 * time.Second
 
 // Node is vsnode on a host. Its methods may be used side by side.
 type Node struct {
-	// Version of what runs there: the beginning of its hash.
-	Version string
-	// Pushed says whether vsnode had to be put there.
-	Pushed bool
+	*push.Vsnode
 
-	conn    *transport.Conn
-	session *transport.Session
-	stderr  *lastLines
-	path    string // of vsnode on the host
-	wire    *wire.Conn
-	ended   chan struct{} // closed when nothing more will be answered; err says why
-	err     error
+	conn  *transport.Conn
+	wire  *wire.Conn
+	ended chan struct{} // closed when nothing more will be answered; err says why
+	err   error
 
 	givenUp atomic.Bool // an answer was not waited for
 
@@ -60,14 +54,21 @@ type RemoteError struct {
 
 func (e *RemoteError) Error() string { return e.Host + ": " + e.Message }
 
-func newNode(conn *transport.Conn, s *transport.Session, out *bufio.Reader, stderr *lastLines, dir string, b *binary) *Node {
+// Start starts vsnode on a host, and puts it there first if it is missing. ctx
+// bounds the start.
+func Start(ctx context.Context, conn *transport.Conn) (*Node, error) {
+	v, err := push.Start(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	return newNode(conn, v), nil
+}
+
+func newNode(conn *transport.Conn, v *push.Vsnode) *Node {
 	n := &Node{
-		Version: b.hash[:12],
+		Vsnode:  v,
 		conn:    conn,
-		session: s,
-		stderr:  stderr,
-		path:    fmt.Sprintf("%s/%s/vsnode", dir, b.hash),
-		wire:    wire.NewConn(out, s.Stdin),
+		wire:    wire.NewConn(v.Stdout, v.Session.Stdin),
 		ended:   make(chan struct{}),
 		answers: make(map[int64]chan wire.Message),
 		applies: make(map[string]apply),
@@ -235,7 +236,7 @@ func (n *Node) lastAnswer(answer chan wire.Message) (wire.Message, error) {
 // here, and whoever waits for an answer learns it by that.
 func (n *Node) send(m wire.Message) {
 	if err := n.wire.Send(m); err != nil {
-		n.session.Close()
+		n.Session.Close()
 	}
 }
 
@@ -258,16 +259,16 @@ func (n *Node) read() error {
 			continue
 		}
 		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			n.session.Close()
+			n.Session.Close()
 			return fmt.Errorf("%s: vsnode: %w", n.conn.Name(), err)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
-		exit, err := n.session.Wait(ctx)
+		exit, err := n.Session.Wait(ctx)
 		cancel()
 		if err == nil {
 			err = fmt.Errorf("%s: vsnode ended with exit status %d", n.conn.Name(), exit)
 		}
-		if said := n.stderr.String(); said != "" {
+		if said := n.Stderr.String(); said != "" {
 			err = fmt.Errorf("%w: %s", err, said)
 		}
 		return err
@@ -308,7 +309,7 @@ func (n *Node) command(args []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("exec %s args %s", n.path, word), nil
+	return fmt.Sprintf("exec %s args %s", n.Path, word), nil
 }
 
 // Run runs vsnode with args in a session of its own: what a login shell prints
@@ -338,10 +339,10 @@ func (n *Node) Close() error {
 	if n.givenUp.Load() {
 		// What did not answer in time is not waited for again; on a link that
 		// stalls even the end of its input would wait.
-		go n.session.Close()
+		go n.Session.Close()
 		return nil
 	}
-	defer n.session.Close()
+	defer n.Session.Close()
 	// Its input ends, and so does vsnode; one that ended before is no error.
 	if err := n.wire.Close(); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: end vsnode: %w", n.conn.Name(), err)

@@ -1,4 +1,4 @@
-package push
+package remote
 
 import (
 	"context"
@@ -8,9 +8,46 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vsfleet/vsfleet/fleet/push"
+	"github.com/vsfleet/vsfleet/fleet/push/pushtest"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/node/api"
 )
+
+// host is one that vsnode is started on, and spoken with.
+type host struct {
+	*pushtest.Host
+	t *testing.T
+}
+
+func newHost(t *testing.T, login string, config ...string) *host {
+	t.Helper()
+	return &host{pushtest.NewHost(t, login, config...), t}
+}
+
+func (h *host) startOn(conn *transport.Conn) *Node {
+	h.t.Helper()
+	v, err := push.Options{Dir: h.Pushed, Binaries: pushtest.Vsnode(h.t, "one")}.Start(h.t.Context(), conn)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return newNode(conn, v)
+}
+
+func (h *host) start() *Node {
+	h.t.Helper()
+	return h.startOn(h.Dial())
+}
+
+func TestAClosedNodeDoesNotAnswer(t *testing.T) {
+	n := newHost(t, "").start()
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := n.State(t.Context()); err == nil {
+		t.Error("it answers")
+	}
+}
 
 // plan of steps with these names.
 func plan(run string, names ...string) api.Apply {
@@ -110,18 +147,15 @@ func TestVsnodeThatDiesIsTold(t *testing.T) {
 
 func TestControllerThatIsKilledIsUndone(t *testing.T) {
 	h := newHost(t, "")
-	conn := h.dial()
-	n, err := h.opts.Start(t.Context(), conn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := h.Dial()
+	n := h.startOn(conn)
 	req := plan("1", "wait")
 	req.Steps[0].Why = filepath.Join(t.TempDir(), "undone")
-	_, err = n.Apply(t.Context(), req, func(api.Event) { go conn.Close() })
+	_, err := n.Apply(t.Context(), req, func(api.Event) { go conn.Close() })
 	if !transport.Unreachable(err) {
 		t.Errorf("error %v", err)
 	}
-	waitFor(t, "the host to undo", func() bool {
+	pushtest.WaitFor(t, "the host to undo", func() bool {
 		_, err := os.Stat(req.Steps[0].Why)
 		return err == nil
 	})
