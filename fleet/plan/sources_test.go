@@ -1,0 +1,136 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// fleet returns planned hosts of these names, which have no images and want
+// bookworm; set changes what they have.
+func fleet(set func(map[string]*api.State), names ...string) []Host {
+	states := map[string]*api.State{}
+	for _, name := range names {
+		s := state()
+		s.Images = nil
+		states[name] = &s
+	}
+	if set != nil {
+		set(states)
+	}
+	var hosts []Host
+	for _, name := range names {
+		h := &inventory.Host{Name: name, Guests: []*inventory.Guest{www()}}
+		hosts = append(hosts, Host{Inventory: h, State: *states[name], Plan: Make(h, *states[name], api.FilesAnswer{}, images)})
+	}
+	return hosts
+}
+
+func TestSources(t *testing.T) {
+	has := func(s *api.State, id string) { s.Images = append(s.Images, built(bookworm, id)) }
+	for _, row := range []struct {
+		name   string
+		set    func(map[string]*api.State)
+		others []Host
+		steps  string // the first of each host, one per line; of a host that lacks nothing, none
+	}{
+		{
+			"one host builds it for all", nil, nil,
+			`a image.build: no host has it
+			 b image.import: a builds it
+			 c image.import: a builds it`,
+		},
+		{
+			"a host that has it", func(s map[string]*api.State) { has(s["c"], "b1") }, nil,
+			`a image.import: c has it (b1)
+			 b image.import: c has it (b1)`,
+		},
+		{
+			"a host of the inventory that is not among them",
+			nil, fleet(func(s map[string]*api.State) { has(s["x"], "b9") }, "x"),
+			`a image.import: x has it (b9)
+			 b image.import: x has it (b9)
+			 c image.import: x has it (b9)`,
+		},
+		{
+			"one of them rather than another of the inventory",
+			func(s map[string]*api.State) { has(s["b"], "b1") }, fleet(func(s map[string]*api.State) { has(s["x"], "b9") }, "x"),
+			`a image.import: b has it (b1)
+			 c image.import: b has it (b1)`,
+		},
+		{
+			"what most hosts have, not what a single one claims",
+			nil, fleet(func(s map[string]*api.State) { has(s["x"], "b7"); has(s["y"], "b8"); has(s["z"], "b8") }, "x", "y", "z"),
+			`a image.import: y has it (b8)
+			 b image.import: y has it (b8)
+			 c image.import: y has it (b8)`,
+		},
+		{
+			"a host of another architecture has it, which serves nobody else",
+			func(s map[string]*api.State) { has(s["a"], "b1"); s["a"].Host.Arch = "arm64" }, nil,
+			`b image.build: no host has it
+			 c image.import: b builds it`,
+		},
+		{
+			"a host with the tool and with space",
+			func(s map[string]*api.State) {
+				s["a"].Host.Methods = nil
+				s["b"].Host.FreeBytes = 1 << 20
+			}, nil,
+			`a image.import: c builds it
+			 b image.import: c builds it
+			 c image.build: no host has it`,
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			hosts := fleet(row.set, "a", "b", "c")
+			sources := Sources(hosts, row.others)
+			var got []string
+			for _, h := range hosts {
+				before := len(h.Plan.Steps)
+				p := h.Plan.Provide(h.Inventory.Name, sources)
+				if len(h.Plan.Steps) != before {
+					t.Errorf("the plan of %s was changed in place", h.Inventory.Name)
+				}
+				if first := p.Steps[:len(p.Steps)-before]; len(first) > 0 {
+					got = append(got, fmt.Sprintf("%s %s: %s", h.Inventory.Name, first[0].Kind, first[0].Why))
+					if p.Step(sources[0]) != 0 && len(sources) == 1 {
+						t.Errorf("%s has no step for the image", h.Inventory.Name)
+					}
+				}
+			}
+			if want := lines(row.steps); !slices.Equal(got, want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+		})
+	}
+}
+
+// Steps that come before the others move the cuts between those.
+func TestProvideMovesCuts(t *testing.T) {
+	p := Plan{Steps: []api.Step{{Name: "a"}, {Name: "b"}}, Cuts: []int{1}, images: []need{needOf(bookworm), needOf(trixie)}}
+	h := Host{Inventory: &inventory.Host{Name: "web01"}, Plan: p}
+	got := written(p.Provide("web01", Sources([]Host{h}, nil)))
+	want := []string{"image.build trixie: no host has it", "image.build bookworm: no host has it", " a: ", "--", " b: "}
+	if !slices.Equal(got, want) || p.Cuts[0] != 1 {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestNobodyMayBuild(t *testing.T) {
+	named := *bookworm
+	named.Builders = []*inventory.Host{{Name: "build"}}
+	h := &inventory.Host{Name: "web01", Guests: []*inventory.Guest{www()}}
+	s := state()
+	s.Images = nil
+	p := Make(h, s, api.FilesAnswer{}, func(string) *inventory.Image { return &named })
+	sources := Sources([]Host{{h, s, p}}, nil)
+	p = p.Provide("web01", sources)
+	if len(p.Refused) != 1 || p.Refused[0].Guest != "www" || p.Refused[0].Err != sources[0].Err || p.Steps[0].Why != "it cannot be built" {
+		t.Errorf("refused %v, steps %v", p.Refused, p.Steps)
+	}
+}
