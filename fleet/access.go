@@ -93,12 +93,11 @@ func (a *Access) Open(ctx context.Context, h *inventory.Host) (*Node, error) {
 // Rollout is for plans and for what is carried out over hosts.
 func (a *Access) Rollout(forks int, watch func(rollout.Event)) *rollout.Fleet {
 	return &rollout.Fleet{
-		Forks:       forks,
-		Timeout:     a.questions(forks).Timeout,
-		Watch:       watch,
-		Owner:       owner(),
-		LockWait:    a.LockWait,
-		Unreachable: transport.Unreachable,
+		Forks:    forks,
+		Timeout:  a.questions(forks).Timeout,
+		Watch:    watch,
+		Owner:    owner(),
+		LockWait: a.LockWait,
 		Connect: func(ctx context.Context, h *inventory.Host) (rollout.Node, error) {
 			node, err := a.Open(ctx, h)
 			if err != nil {
@@ -155,33 +154,6 @@ func (a *Access) Stat(ctx context.Context, hosts []*inventory.Host, forks int, w
 func (a *Access) State(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.State]) Answers[api.State] {
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.State, error) { return n.State(ctx) }, watch)
 }
-
-// Class names the kind of an error, for programs to go by: timeout,
-// interrupted, locked (somebody else changes the host), local (of this
-// machine), unreachable, host (it was there and could not do it); empty for
-// none.
-func Class(err error) string {
-	var late *fanout.TimeoutError
-	var locked *rollout.LockedError
-	switch {
-	case err == nil:
-		return ""
-	case errors.As(err, &late):
-		return "timeout"
-	case errors.Is(err, ErrInterrupted), errors.Is(err, context.Canceled):
-		return "interrupted"
-	case errors.As(err, &locked):
-		return "locked"
-	case transport.Local(err):
-		return "local"
-	case transport.Unreachable(err):
-		return "unreachable"
-	}
-	return "host"
-}
-
-// ErrInterrupted is why a context ended after Ctrl-C.
-var ErrInterrupted = errors.New("interrupted")
 
 // Ping is how a host answers.
 type Ping struct {

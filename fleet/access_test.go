@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
@@ -141,8 +142,8 @@ func TestAnAbortCutsTheConnections(t *testing.T) {
 	abort, cut := context.WithCancel(t.Context())
 	begun := &signal{seen: cut}
 	_, err := (&Access{Abort: abort}).Run(t.Context(), Command{Host: host, Argv: []string{"echo started; sleep 600"}}, nil, begun, begun)
-	if err == nil || Class(err) != "unreachable" {
-		t.Errorf("%v, class %s", err, Class(err))
+	if err == nil || outcome.KindOf(err) != outcome.KindUnreachable {
+		t.Errorf("%v, kind %s", err, outcome.KindOf(err))
 	}
 }
 

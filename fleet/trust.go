@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/inventory"
 )
@@ -81,7 +82,7 @@ func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks in
 			k := a.hostKey(ctx, doors[i].settings)
 			return k, k.Err
 		}, fanout.Watch[int, HostKey]{}) {
-			if r.Status == fanout.NotStarted {
+			if r.Outcome == outcome.NotStarted {
 				return nil, context.Cause(ctx)
 			}
 			keys[r.Host] = r.Value

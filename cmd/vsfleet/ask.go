@@ -6,6 +6,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -25,7 +26,7 @@ func follow[H, V any](p *view.Progress, name func(H) string, failed *error, each
 	return fanout.Watch[H, V]{
 		Begin: func(h H) { p.Asked(name(h)) },
 		End: func(i int, r fanout.Result[H, V]) {
-			p.Answered(view.Result{Host: name(r.Host), Class: outcomeOf(r.Status, r.Err).Status})
+			p.Answered(view.Result{Host: name(r.Host), Outcome: r.Outcome})
 			if err := p.Around(func() error { return each(i, r) }); err != nil && *failed == nil {
 				*failed = err
 			}
@@ -37,7 +38,7 @@ func follow[H, V any](p *view.Progress, name func(H) string, failed *error, each
 // have none with the reason. A table is printed when all answers are there, or,
 // with live, by that as they come.
 func ask[V, R any](a *app, hosts []*inventory.Host, question func(fleet.Watch[V]) fleet.Answers[V],
-	record func(h *inventory.Host, v V, o view.Outcome) []R, table func(w io.Writer, answers fleet.Answers[V]) error,
+	record func(h *inventory.Host, v V, result report.Result) []R, table func(w io.Writer, answers fleet.Answers[V]) error,
 	live func(r fanout.Result[*inventory.Host, V]) error,
 ) (fleet.Answers[V], error) {
 	var failed error
@@ -48,7 +49,7 @@ func ask[V, R any](a *app, hosts []*inventory.Host, question func(fleet.Watch[V]
 			if live != nil {
 				return live(r)
 			}
-			return records.Put(i, record(r.Host, r.Value, outcomeOf(r.Status, r.Err))...)
+			return records.Put(i, record(r.Host, r.Value, report.ResultOf(r.Outcome, r.Err))...)
 		}))
 	progress.Close()
 	if failed == nil && live == nil {
@@ -66,9 +67,9 @@ func answers(p *view.Progress) func(rollout.Event) {
 		defer mu.Unlock()
 		switch {
 		case answered[e.Host]:
-		case e.Answered, e.Class != "":
+		case e.Answered, e.Outcome != "":
 			answered[e.Host] = true
-			p.Answered(view.Result{Host: e.Host, Class: class(e.Class)})
+			p.Answered(view.Result{Host: e.Host, Outcome: e.Outcome})
 		default:
 			p.Asked(e.Host)
 		}

@@ -9,7 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
@@ -18,15 +19,13 @@ import (
 
 // stepRecord is what came of a step, in machine formats.
 type stepRecord struct {
-	Host    string     `json:"host"`
-	Step    string     `json:"step"`
-	Name    string     `json:"name"`
-	Why     string     `json:"why"`
-	Outcome string     `json:"outcome"` // of the step: changed, unchanged, failed, skipped
-	Took    float64    `json:"tookSeconds"`
-	Status  view.Class `json:"status"`
-	Class   string     `json:"class"`
-	Error   string     `json:"error"`
+	Host    string  `json:"host"`
+	Step    string  `json:"step"`
+	Name    string  `json:"name"`
+	Why     string  `json:"why"`
+	Outcome string  `json:"outcome"` // of the step: changed, unchanged, failed, skipped
+	Took    float64 `json:"tookSeconds"`
+	report.Result
 }
 
 func (a *app) applyCommand() *cobra.Command {
@@ -120,67 +119,71 @@ func (a *app) report(ctx context.Context, report *rollout.Report, diff bool) err
 		if nothing(report) {
 			fmt.Fprintln(a.stderr, "nothing to change")
 		}
-		if err := view.Recap(a.stderr, outcomes(report)); err != nil {
+		if err := view.Recap(a.stderr, results(report)); err != nil {
 			return err
 		}
-	} else if err := view.Errors(a.stderr, outcomes(report)); err != nil {
+	} else if err := view.Errors(a.stderr, results(report)); err != nil {
 		return err
 	}
-	a.hint(outcomes(report))
-	return a.ended(ctx, statuses(report)...)
+	a.hint(results(report))
+	return a.ended(ctx, outcomes(report)...)
 }
 
 // nothing says whether all hosts were found as they should be.
 func nothing(report *rollout.Report) bool {
 	for _, h := range report.Hosts {
-		if h.Class != rollout.OK {
+		if h.Outcome != outcome.OK {
 			return false
 		}
 	}
 	return true
 }
 
-func (a *app) printSteps(report *rollout.Report) error {
+func (a *app) printSteps(rep *rollout.Report) error {
 	var records []stepRecord
-	for _, h := range report.Hosts {
+	for _, h := range rep.Hosts {
 		for i, s := range h.Plan.Steps {
-			r := stepRecord{Host: h.Host, Step: string(s.Kind), Name: s.Name, Why: s.Why, Status: view.Skipped, Class: fleet.Class(h.Err)}
+			r := stepRecord{Host: h.Host, Step: string(s.Kind), Name: s.Name, Why: s.Why}
+			r.Status, r.Class = outcome.NotStarted, outcome.KindOf(h.Err)
 			if i < len(h.Results) {
 				result := h.Results[i]
-				r.Outcome, r.Error, r.Took = string(result.Outcome), result.Error, view.Seconds(result.Took)
-				r.Status, r.Class = ofStep(result, h.Err)
+				r.Outcome, r.Took = string(result.Outcome), view.Seconds(result.Took)
+				r.Result = ofStep(result, h.Err)
 			}
 			records = append(records, r)
 		}
 		for _, r := range h.Plan.Refused {
-			records = append(records, stepRecord{Host: h.Host, Name: r.Guest, Status: view.Failed, Class: "refused", Error: r.Err.Error()})
+			records = append(records, stepRecord{
+				Host: h.Host, Name: r.Guest,
+				Result: report.Result{Status: outcome.Failed, Class: outcome.KindRefused, Error: r.Err.Error()},
+			})
 		}
 		if len(h.Plan.Steps)+len(h.Plan.Refused) == 0 {
-			o := ofHost(h)
-			records = append(records, stepRecord{Host: h.Host, Status: o.Status, Class: o.Class, Error: o.Error})
+			records = append(records, stepRecord{Host: h.Host, Result: ofHost(h)})
 		}
 	}
 	return view.Write(a.stdout, a.output, records, func(io.Writer) error { return nil })
 }
 
 // ofStep is how a step came out, as a record says it.
-func ofStep(r api.StepResult, host error) (status view.Class, class string) {
+func ofStep(r api.StepResult, host error) report.Result {
+	result := report.Result{Status: outcome.NotStarted, Class: outcome.KindOf(host), Error: r.Error}
 	switch r.Outcome {
 	case api.Changed:
-		return view.Changed, ""
+		result.Status, result.Class = outcome.Changed, ""
 	case api.Unchanged:
-		return view.OK, ""
+		result.Status, result.Class = outcome.OK, ""
 	case api.Failed:
-		return view.Failed, cmp.Or(fleet.Class(host), "step")
+		result.Status, result.Class = outcome.Failed, cmp.Or(outcome.KindOf(host), outcome.KindStep)
 	}
-	return view.Skipped, fleet.Class(host)
+	return result
 }
 
 // ofHost is how a host came out.
-func ofHost(h rollout.HostReport) view.Outcome {
-	o := view.Outcome{Status: class(h.Class), Class: fleet.Class(h.Err)}
+func ofHost(h rollout.HostReport) report.Result {
+	result := report.Result{Status: h.Outcome, Class: outcome.KindOf(h.Err)}
 	if err := errors.Join(h.Problems()...); err != nil {
-		o.Error = err.Error()
+		result.Error = err.Error()
 	}
-	return o
+	return result
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -32,22 +34,22 @@ A host counts as failed if it lacks a feature that every guest needs.`,
 			}
 			results, err := ask(a, hosts, func(w fleet.Watch[api.Check]) fleet.Answers[api.Check] {
 				return a.access.Check(ctx, hosts, a.forks, w)
-			}, func(h *inventory.Host, c api.Check, o view.Outcome) []view.CheckRecord {
-				if o.Status == view.OK && !able(c) {
-					o = view.Outcome{Status: view.Failed, Class: "unable", Error: "the host lacks what every guest needs"}
+			}, func(h *inventory.Host, c api.Check, result report.Result) []view.CheckRecord {
+				if result.Status == outcome.OK && !able(c) {
+					result = report.Result{Status: outcome.Failed, Class: outcome.KindUnable, Error: "the host lacks what every guest needs"}
 				}
-				return view.CheckRecords(view.HostCheck{Host: h.Name, Check: c}, o)
+				return view.CheckRecords(view.HostCheck{Host: h.Name, Check: c}, result)
 			}, a.checkTable, nil)
 			if err != nil {
 				return err
 			}
-			statuses := fanout.Statuses(results)
+			outcomes := fanout.Outcomes(results)
 			for i, r := range results {
-				if r.Status == fanout.OK && !able(r.Value) {
-					statuses[i] = fanout.Failed
+				if r.Outcome == outcome.OK && !able(r.Value) {
+					outcomes[i] = outcome.Failed
 				}
 			}
-			return a.told(ctx, failures(results), statuses)
+			return a.told(ctx, failures(results), outcomes)
 		},
 	}
 }
@@ -55,7 +57,7 @@ A host counts as failed if it lacks a feature that every guest needs.`,
 func (a *app) checkTable(w io.Writer, answers fleet.Answers[api.Check]) error {
 	var checks []view.HostCheck
 	for _, r := range answers {
-		if r.Status == fanout.OK {
+		if r.Outcome == outcome.OK {
 			checks = append(checks, view.HostCheck{Host: r.Host.Name, Check: r.Value})
 		}
 	}

@@ -13,7 +13,9 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
@@ -104,9 +106,9 @@ func (a *app) confirm(ctx context.Context, guests []inventory.Instance) error {
 type guestRecord struct {
 	Host string `json:"host"`
 	api.GuestState
-	ImageName string `json:"imageName"`
-	Class     string `json:"class"`
-	Error     string `json:"error"`
+	ImageName string       `json:"imageName"`
+	Class     outcome.Kind `json:"class"`
+	Error     string       `json:"error"`
 }
 
 func (a *app) guestStatusCommand() *cobra.Command {
@@ -150,9 +152,9 @@ on the hosts, including those that are not in the inventory.`,
 }
 
 func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted func(host, guest string) bool) error {
-	record := func(h *inventory.Host, st api.State, o view.Outcome) []guestRecord {
-		if o.Status != view.OK {
-			return []guestRecord{{Host: h.Name, GuestState: api.GuestState{Status: api.Status(o.Status)}, Class: o.Class, Error: o.Error}}
+	record := func(h *inventory.Host, st api.State, result report.Result) []guestRecord {
+		if result.Status != outcome.OK {
+			return []guestRecord{{Host: h.Name, GuestState: api.GuestState{Status: api.Status(result.Status)}, Class: result.Class, Error: result.Error}}
 		}
 		names := map[string]string{}
 		for _, image := range st.Images {
@@ -171,8 +173,8 @@ func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted f
 	}, record, func(w io.Writer, answers fleet.Answers[api.State]) error {
 		var records []guestRecord
 		for _, r := range answers {
-			if r.Status == fanout.OK {
-				records = append(records, record(r.Host, r.Value, view.Outcome{Status: view.OK})...)
+			if r.Outcome == outcome.OK {
+				records = append(records, record(r.Host, r.Value, report.Result{Status: outcome.OK})...)
 			}
 		}
 		if records == nil {
@@ -183,7 +185,7 @@ func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted f
 	if err != nil {
 		return err
 	}
-	return a.told(ctx, failures(results), fanout.Statuses(results))
+	return a.told(ctx, failures(results), fanout.Outcomes(results))
 }
 
 func guestTable(w io.Writer, records []guestRecord) error {

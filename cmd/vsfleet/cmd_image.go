@@ -11,6 +11,8 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -22,7 +24,7 @@ type imageRecord struct {
 	Host string `json:"host"`
 	api.Image
 	Guests int `json:"guests"` // that are made of it
-	view.Outcome
+	report.Result
 }
 
 func (a *app) imageCommand() *cobra.Command {
@@ -50,8 +52,8 @@ on a host. vsfleet apply builds the images that the inventory names.`,
 			}, imageRecords, func(w io.Writer, answers fleet.Answers[api.State]) error {
 				var records []imageRecord
 				for _, r := range answers {
-					if r.Status == fanout.OK {
-						records = append(records, imageRecords(r.Host, r.Value, view.Outcome{Status: view.OK})...)
+					if r.Outcome == outcome.OK {
+						records = append(records, imageRecords(r.Host, r.Value, report.Result{Status: outcome.OK})...)
 					}
 				}
 				return imageTable(w, records)
@@ -59,7 +61,7 @@ on a host. vsfleet apply builds the images that the inventory names.`,
 			if err != nil {
 				return err
 			}
-			return a.told(ctx, failures(results), fanout.Statuses(results))
+			return a.told(ctx, failures(results), fanout.Outcomes(results))
 		},
 	})
 	cmd.AddCommand(a.imageRemoveCommand())
@@ -93,16 +95,16 @@ Hosts with a guest that uses the image keep it and report an error.`,
 			if err := a.tell(records); err != nil {
 				return err
 			}
-			return a.told(ctx, outcomes(report), statuses(report))
+			return a.told(ctx, results(report), outcomes(report))
 		},
 	}
 	a.lockWait(cmd)
 	return cmd
 }
 
-func imageRecords(h *inventory.Host, st api.State, o view.Outcome) []imageRecord {
-	if o.Status != view.OK {
-		return []imageRecord{{Host: h.Name, Outcome: o}}
+func imageRecords(h *inventory.Host, st api.State, result report.Result) []imageRecord {
+	if result.Status != outcome.OK {
+		return []imageRecord{{Host: h.Name, Result: result}}
 	}
 	uses := map[string]int{}
 	for _, g := range st.Guests {
@@ -110,7 +112,7 @@ func imageRecords(h *inventory.Host, st api.State, o view.Outcome) []imageRecord
 	}
 	var records []imageRecord
 	for _, image := range st.Images {
-		records = append(records, imageRecord{Host: h.Name, Image: image, Guests: uses[image.ID], Outcome: o})
+		records = append(records, imageRecord{Host: h.Name, Image: image, Guests: uses[image.ID], Result: result})
 	}
 	return records
 }

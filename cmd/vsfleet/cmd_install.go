@@ -8,6 +8,8 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 )
 
@@ -32,12 +34,12 @@ does not need this; it keeps its own copy in /var/lib/vsnode.`,
 			}, fleet.Watch[string]{})
 			var records []toldRecord
 			for _, r := range results {
-				records = append(records, toldRecord{r.Host.Name, r.Value, outcomeOf(r.Status, r.Err)})
+				records = append(records, toldRecord{r.Host.Name, r.Value, report.ResultOf(r.Outcome, r.Err)})
 			}
 			if err := a.tell(records); err != nil {
 				return err
 			}
-			return a.told(ctx, failures(results), fanout.Statuses(results))
+			return a.told(ctx, failures(results), fanout.Outcomes(results))
 		},
 	}
 }
@@ -46,7 +48,7 @@ does not need this; it keeps its own copy in /var/lib/vsnode.`,
 type toldRecord struct {
 	Host string `json:"host"`
 	Text string `json:"text"`
-	view.Outcome
+	report.Result
 }
 
 // tell prints what hosts said: for people on standard error, as it is no data.
@@ -55,7 +57,7 @@ func (a *app) tell(records []toldRecord) error {
 		return view.Write(a.stdout, a.output, records, nil)
 	}
 	for _, r := range records {
-		if r.Status == view.OK && !a.quiet {
+		if r.Status == outcome.OK && !a.quiet {
 			fmt.Fprintf(a.stderr, "%s: %s\n", view.Clean(r.Host), view.Clean(r.Text))
 		}
 	}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
 )
@@ -22,7 +24,7 @@ type pingRecord struct {
 	Connect   float64 `json:"connectSeconds"`
 	Start     float64 `json:"startSeconds"`
 	RoundTrip float64 `json:"roundTripSeconds"`
-	view.Outcome
+	report.Result
 }
 
 func (a *app) pingCommand() *cobra.Command {
@@ -47,17 +49,17 @@ of vsnode (including the copy the first time), and RTT of one request to sshd.`,
 			if err != nil {
 				return err
 			}
-			return a.told(ctx, failures(results), fanout.Statuses(results))
+			return a.told(ctx, failures(results), fanout.Outcomes(results))
 		},
 	}
 }
 
-func pingRecords(h *inventory.Host, p fleet.Ping, o view.Outcome) []pingRecord {
+func pingRecords(h *inventory.Host, p fleet.Ping, result report.Result) []pingRecord {
 	return []pingRecord{{
 		Host: h.Name, Address: h.Address, Version: p.Host.Version,
 		Kernel: p.Host.Kernel, OS: p.Host.OS, Arch: p.Host.Arch,
 		Connect: view.Seconds(p.Connect), Start: view.Seconds(p.Start), RoundTrip: view.Seconds(p.RoundTrip),
-		Outcome: o,
+		Result: result,
 	}}
 }
 
@@ -73,7 +75,7 @@ func pingRow(h *inventory.Host, p fleet.Ping) []string {
 func pingTable(w io.Writer, answers fleet.Answers[fleet.Ping]) error {
 	var rows [][]string
 	for _, r := range answers {
-		if r.Status == fanout.OK {
+		if r.Outcome == outcome.OK {
 			rows = append(rows, pingRow(r.Host, r.Value))
 		}
 	}
@@ -94,7 +96,7 @@ func (a *app) pingLive(hosts []*inventory.Host) func(fanout.Result[*inventory.Ho
 	}
 	rows := view.NewRows(a.stdout, pingColumns, widths)
 	return func(r fanout.Result[*inventory.Host, fleet.Ping]) error {
-		if r.Status != fanout.OK {
+		if r.Outcome != outcome.OK {
 			return nil
 		}
 		return rows.Add(pingRow(r.Host, r.Value))

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 )
@@ -48,16 +48,16 @@ func (a *app) plan(ctx context.Context, detailed, diff bool) error {
 	}
 	a.sayForeign(report)
 	var problems []view.Result
-	for _, r := range outcomes(report) {
-		if r.Err != nil || r.Class == view.Skipped {
+	for _, r := range results(report) {
+		if r.Err != nil || r.Outcome == outcome.NotStarted {
 			problems = append(problems, r)
 		}
 	}
-	if err := a.told(ctx, problems, statuses(report)); err != nil {
+	if err := a.told(ctx, problems, outcomes(report)); err != nil {
 		return err
 	}
 	for _, h := range report.Hosts {
-		if detailed && h.Class == rollout.Changed {
+		if detailed && h.Outcome == outcome.Changed {
 			return exitStatus(exitDiffers)
 		}
 	}
@@ -67,7 +67,7 @@ func (a *app) plan(ctx context.Context, detailed, diff bool) error {
 func (a *app) printPlans(report *rollout.Report, diff bool) error {
 	var plans []view.HostPlan
 	for _, h := range report.Hosts {
-		p := view.HostPlan{Host: h.Host, Steps: h.Plan.Steps, Err: h.Err, Outcome: ofHost(h)}
+		p := view.HostPlan{Host: h.Host, Steps: h.Plan.Steps, Err: h.Err, Result: ofHost(h)}
 		for _, r := range h.Plan.Refused {
 			p.Refused = append(p.Refused, view.RefusedGuest{Name: r.Guest, Error: r.Err.Error()})
 		}
@@ -77,8 +77,8 @@ func (a *app) printPlans(report *rollout.Report, diff bool) error {
 				p.Diffs[i] = view.Diff(s.Files, h.FileStates(s))
 			}
 		}
-		if p.Err == nil && h.Class == rollout.NotStarted {
-			p.Err = fleet.ErrInterrupted
+		if p.Err == nil && h.Outcome == outcome.NotStarted {
+			p.Err = outcome.ErrInterrupted
 		}
 		if len(h.Plan.Steps) == 0 && p.Err == nil {
 			// Not "as it should be" if its only changes were refused.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -49,7 +51,7 @@ and totals. Context 0 is the host itself.`,
 			if err != nil {
 				return err
 			}
-			return a.told(ctx, failures(results), fanout.Statuses(results))
+			return a.told(ctx, failures(results), fanout.Outcomes(results))
 		},
 	}
 	cmd.Flags().StringVar(&by, "by", "", "one row for each `host|guest|LABEL`")
@@ -75,7 +77,7 @@ func (a *app) stat(ctx context.Context, hosts []*inventory.Host, options view.St
 	var failed error
 	progress := a.asking(len(hosts))
 	of := func(r fanout.Result[*inventory.Host, api.Stat]) view.HostStat {
-		return view.HostStat{Host: r.Host.Name, Stat: r.Value, Outcome: outcomeOf(r.Status, r.Err)}
+		return view.HostStat{Host: r.Host.Name, Stat: r.Value, Result: report.ResultOf(r.Outcome, r.Err)}
 	}
 	results := a.access.Stat(ctx, hosts, a.forks, follow(progress, func(h *inventory.Host) string { return h.Name }, &failed,
 		func(_ int, r fanout.Result[*inventory.Host, api.Stat]) error {
@@ -92,7 +94,7 @@ func (a *app) stat(ctx context.Context, hosts []*inventory.Host, options view.St
 	answered := false
 	for _, r := range results {
 		stats = append(stats, of(r))
-		answered = answered || r.Status == fanout.OK
+		answered = answered || r.Outcome == outcome.OK
 	}
 	if !answered && a.output == view.AsTable {
 		return results, nil

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
-	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/view"
 )
 
@@ -137,32 +137,32 @@ func keyTable(w io.Writer, keys []fleet.HostKey) error {
 func (a *app) trusted(cmd *cobra.Command, keys []fleet.HostKey, added map[string]bool, t trust) error {
 	var records []trustRecord
 	var problems []view.Result
-	var statuses []fanout.Status
+	var outcomes []outcome.Outcome
 	known, new := 0, 0
 	for _, k := range keys {
 		r := trustRecord{
 			Host: k.Host, Address: k.Address, Type: k.Type, Fingerprint: k.Fingerprint, State: string(k.State),
 			Added: added[k.Host+" "+k.Address],
 		}
-		status := fanout.OK
+		came := outcome.OK
 		switch {
 		case k.Err != nil:
 			r.Error = k.Err.Error()
-			status = fanout.Unreachable
+			came = outcome.Unreachable
 			if k.State == fleet.KeyChanged {
-				status = fanout.Failed
+				came = outcome.Failed
 			}
-			problems = append(problems, view.Result{Host: k.Host, Address: k.Address, Class: classes[status], Err: k.Err})
+			problems = append(problems, view.Result{Host: k.Host, Address: k.Address, Outcome: came, Err: k.Err})
 		case r.Added:
 			new++
 		case k.State == fleet.KeyKnown:
 			known++
 		case t.accept != nil:
-			status = fanout.Failed
-			problems = append(problems, view.Result{Host: k.Host, Class: view.Failed, Err: fmt.Errorf("its host key %s %s is none of those to accept", k.Type, k.Fingerprint)})
+			came = outcome.Failed
+			problems = append(problems, view.Result{Host: k.Host, Outcome: outcome.Failed, Err: fmt.Errorf("its host key %s %s is none of those to accept", k.Type, k.Fingerprint)})
 		}
 		records = append(records, r)
-		statuses = append(statuses, status)
+		outcomes = append(outcomes, came)
 	}
 	if a.output != view.AsTable {
 		if err := view.Write(a.stdout, a.output, records, nil); err != nil {
@@ -171,5 +171,5 @@ func (a *app) trusted(cmd *cobra.Command, keys []fleet.HostKey, added map[string
 	} else if !a.quiet && known+new > 0 {
 		fmt.Fprintf(a.stderr, "host keys: %d known, %d added\n", known, new)
 	}
-	return a.told(cmd.Context(), problems, statuses)
+	return a.told(cmd.Context(), problems, outcomes)
 }

@@ -15,6 +15,8 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 )
@@ -28,7 +30,7 @@ type said struct {
 	Stderr string  `json:"stderr"`
 	Cut    bool    `json:"cut"` // there was more than is kept
 	Took   float64 `json:"tookSeconds"`
-	view.Outcome
+	report.Result
 }
 
 func (s said) where() string {
@@ -106,9 +108,9 @@ func (a *app) run(cmd *cobra.Command, commands []fleet.Command, do runner) error
 		},
 		follow(progress, where, &failed, func(i int, r fanout.Result[fleet.Command, said]) error {
 			s := r.Value
-			s.Host, s.Guest, s.Outcome = r.Host.Host.Name, r.Host.Guest, outcomeOf(r.Status, r.Err)
+			s.Host, s.Guest, s.Result = r.Host.Host.Name, r.Host.Guest, report.ResultOf(r.Outcome, r.Err)
 			if s.Exit != nil && *s.Exit != 0 {
-				s.Outcome = view.Outcome{Status: view.Failed, Class: "exit", Error: fmt.Sprintf("exit status %d", *s.Exit)}
+				s.Result = report.Result{Status: outcome.Failed, Class: outcome.KindExit, Error: fmt.Sprintf("exit status %d", *s.Exit)}
 			}
 			all[i] = s
 			gathered.add(s)
@@ -130,16 +132,16 @@ func (a *app) run(cmd *cobra.Command, commands []fleet.Command, do runner) error
 		return failed
 	}
 	var problems []view.Result
-	statuses := fanout.Statuses(results)
+	outcomes := fanout.Outcomes(results)
 	for i, r := range results {
 		switch {
-		case r.Status != fanout.OK:
-			problems = append(problems, view.Result{Host: where(r.Host), Address: r.Host.Host.Address, Class: classes[r.Status], Err: r.Err})
+		case r.Outcome != outcome.OK:
+			problems = append(problems, view.Result{Host: where(r.Host), Address: r.Host.Host.Address, Outcome: r.Outcome, Err: r.Err})
 		case *r.Value.Exit != 0:
-			statuses[i] = fanout.Failed
+			outcomes[i] = outcome.Failed
 		}
 	}
-	return a.told(ctx, problems, statuses)
+	return a.told(ctx, problems, outcomes)
 }
 
 // gathering is what was said and is not shown yet.
@@ -214,15 +216,15 @@ func (a *app) stream(ctx context.Context, c fleet.Command, stdin io.Reader, do r
 		return a.lost(ctx, c, err)
 	case exit != 0:
 		fmt.Fprintf(a.stderr, "%s: exit status %d\n", where(c), exit)
-		return a.ended(ctx, fanout.Failed)
+		return a.ended(ctx, outcome.Failed)
 	}
 	return nil
 }
 
 // lost says why there is no exit status of a command.
 func (a *app) lost(ctx context.Context, c fleet.Command, err error) error {
-	problem := view.Result{Host: where(c), Class: view.Failed, Err: err}
-	return a.told(ctx, []view.Result{problem}, []fanout.Status{statusOf(err)})
+	problem := view.Result{Host: where(c), Outcome: outcome.Failed, Err: err}
+	return a.told(ctx, []view.Result{problem}, []outcome.Outcome{outcome.Of(err)})
 }
 
 // writeSaid prints what was said, each different thing once.

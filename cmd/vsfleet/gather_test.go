@@ -16,6 +16,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -91,7 +92,7 @@ func TestASlowHostHidesNoOther(t *testing.T) {
 				fmt.Fprintln(stdout, "so far")
 				others.Wait()
 				if row.ctrlC {
-					cancel(fleet.ErrInterrupted)
+					cancel(outcome.ErrInterrupted)
 				}
 				<-ctx.Done()
 				return -1, errors.New("the connection is closed")
@@ -175,11 +176,11 @@ func TestPingPrintsHostsAsTheyAnswer(t *testing.T) {
 	_, err := ask(a, hosts, func(w fleet.Watch[fleet.Ping]) fleet.Answers[fleet.Ping] {
 		w.Begin(hosts[0])
 		w.Begin(hosts[1])
-		w.End(1, fanout.Result[*inventory.Host, fleet.Ping]{Host: hosts[1], Status: fanout.OK})
+		w.End(1, fanout.Result[*inventory.Host, fleet.Ping]{Host: hosts[1], Outcome: outcome.OK})
 		if got := out.String(); !strings.Contains(got, "HOST") || !strings.Contains(got, "lab2  192.0.2.2") {
 			t.Errorf("before the slow host answers:\n%s", got)
 		}
-		w.End(0, fanout.Result[*inventory.Host, fleet.Ping]{Host: hosts[0], Status: fanout.OK})
+		w.End(0, fanout.Result[*inventory.Host, fleet.Ping]{Host: hosts[0], Outcome: outcome.OK})
 		return nil
 	}, pingRecords, pingTable, a.pingLive(hosts))
 	if got := out.String(); err != nil || strings.Count(got, "\n") != 3 || strings.Count(got, "HOST") != 1 {

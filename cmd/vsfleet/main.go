@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/lab"
 )
@@ -65,7 +65,7 @@ func (a *app) interruptible() (context.Context, func()) {
 			fmt.Fprintln(os.Stderr) // behind ^C, or the status line
 		}
 		say("interrupted: what runs is being ended; once more to leave at once")
-		cancel(fleet.ErrInterrupted)
+		cancel(outcome.ErrInterrupted)
 		if _, ok := <-signals; !ok {
 			return
 		}
@@ -77,7 +77,7 @@ func (a *app) interruptible() (context.Context, func()) {
 			}
 		case <-time.After(lastReport):
 		}
-		os.Exit(exitInterrupted)
+		os.Exit(outcome.ExitInterrupted)
 	}()
 	return ctx, func() {
 		signal.Stop(signals)

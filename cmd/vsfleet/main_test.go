@@ -14,7 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/ssh"
 
-	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
 )
 
@@ -104,7 +104,7 @@ func TestTwoInterrupts(t *testing.T) {
 			t.Fatal("nothing ended")
 		}
 	}
-	if !errors.Is(context.Cause(ctx), fleet.ErrInterrupted) {
+	if !errors.Is(context.Cause(ctx), outcome.ErrInterrupted) {
 		t.Error(context.Cause(ctx))
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/fleet/view"
@@ -22,12 +22,12 @@ import (
 )
 
 // told says which hosts gave no answer, and makes the exit status of all.
-func (a *app) told(ctx context.Context, failures []view.Result, statuses []fanout.Status) error {
+func (a *app) told(ctx context.Context, failures []view.Result, outcomes []outcome.Outcome) error {
 	if err := view.Errors(a.stderr, failures); err != nil {
 		return err
 	}
 	a.hint(failures)
-	return a.ended(ctx, statuses...)
+	return a.ended(ctx, outcomes...)
 }
 
 // hint names the command that helps with what several hosts may lack.
@@ -140,8 +140,8 @@ func (p *progress) watch(e rollout.Event) {
 		p.view.Print("vsfleet", e.Message)
 	case e.Answered:
 		p.view.Idle(e.Host)
-	case e.Class != "":
-		p.view.End(view.Result{Host: e.Host, Class: class(e.Class)})
+	case e.Outcome != "":
+		p.view.End(view.Result{Host: e.Host, Outcome: e.Outcome})
 	case e.Step == nil:
 		p.view.Detail(e.Host, e.Message, 0, 0)
 	default:

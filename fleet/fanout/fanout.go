@@ -8,26 +8,17 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-)
 
-// Status is the class of a host's result.
-type Status string
-
-// What came of a host.
-const (
-	OK          Status = "ok"
-	Failed      Status = "failed"
-	Unreachable Status = "unreachable"
-	NotStarted  Status = "not started"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 )
 
 // Result is what came of one host.
 type Result[H, V any] struct {
-	Host   H
-	Value  V // may be in part there beside Err
-	Err    error
-	Status Status
-	Took   time.Duration
+	Host    H
+	Value   V // may be in part there beside Err
+	Err     error
+	Outcome outcome.Outcome
+	Took    time.Duration
 }
 
 // Limits bound what Each does at once and for how long.
@@ -42,6 +33,9 @@ type TimeoutError struct{ After time.Duration }
 func (e *TimeoutError) Error() string {
 	return fmt.Sprintf("no end after %s (--timeout)", e.After)
 }
+
+// ErrorKind is the [outcome.Kind] of the error.
+func (e *TimeoutError) ErrorKind() string { return string(outcome.KindTimeout) }
 
 // Watch hears of hosts as they begin and end, one call at a time. Either may
 // be nil.
@@ -60,7 +54,7 @@ func Each[H, V any](ctx context.Context, hosts []H, limits Limits, fn func(conte
 	g.SetLimit(max(limits.Forks, 1))
 	for i, host := range hosts {
 		r := &results[i]
-		r.Host, r.Status = host, NotStarted
+		r.Host, r.Outcome = host, outcome.NotStarted
 		// Go waits for a free place; ctx may end meanwhile.
 		g.Go(func() error {
 			if r.Err = context.Cause(ctx); r.Err == nil {
@@ -72,7 +66,7 @@ func Each[H, V any](ctx context.Context, hosts []H, limits Limits, fn func(conte
 				start := time.Now()
 				r.Value, r.Err = limited(ctx, host, limits.Timeout, fn)
 				r.Took = time.Since(start)
-				r.Status = status(r.Err)
+				r.Outcome = outcome.Of(r.Err)
 			}
 			if watch.End != nil {
 				told.Lock()
@@ -115,46 +109,11 @@ func Late(ctx context.Context, err error) error {
 	return err
 }
 
-func status(err error) Status {
-	switch {
-	case err == nil:
-		return OK
-	case isUnreachable(err):
-		return Unreachable
-	}
-	return Failed
-}
-
-// isUnreachable asks the error itself, so that nothing here knows how hosts are
-// reached.
-func isUnreachable(err error) bool {
-	var way interface{ Unreachable() bool }
-	return errors.As(err, &way) && way.Unreachable()
-}
-
-// ExitCode is the exit code of vsfleet for the results of its hosts: 0 all
-// well, 2 some failed, 4 some were unreachable, 6 both, 130 interrupted.
-func ExitCode(interrupted bool, statuses ...Status) int {
-	if interrupted {
-		return 130
-	}
-	code := 0
-	for _, s := range statuses {
-		switch s {
-		case Failed, NotStarted:
-			code |= 2
-		case Unreachable:
-			code |= 4
-		}
-	}
-	return code
-}
-
-// Statuses of results, as ExitCode takes them.
-func Statuses[H, V any](results []Result[H, V]) []Status {
-	out := make([]Status, len(results))
+// Outcomes returns the outcomes of results, in their order.
+func Outcomes[H, V any](results []Result[H, V]) []outcome.Outcome {
+	out := make([]outcome.Outcome, len(results))
 	for i, r := range results {
-		out[i] = r.Status
+		out[i] = r.Outcome
 	}
 	return out
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
 )
@@ -31,9 +32,9 @@ func TestEach(t *testing.T) {
 		results := Each(t.Context(), []int{0, 1, 2, 3}, Limits{Forks: 2}, func(_ context.Context, i int) (string, error) {
 			return fmt.Sprint("host", i), errs[i]
 		}, Watch[int, string]{})
-		want := []Status{OK, Failed, Unreachable, OK}
+		want := []outcome.Outcome{outcome.OK, outcome.Failed, outcome.Unreachable, outcome.OK}
 		for i, r := range results {
-			if r.Host != i || r.Value != fmt.Sprint("host", i) || r.Err != errs[i] || r.Status != want[i] {
+			if r.Host != i || r.Value != fmt.Sprint("host", i) || r.Err != errs[i] || r.Outcome != want[i] {
 				t.Errorf("%+v, want %s", r, want[i])
 			}
 		}
@@ -70,8 +71,8 @@ func TestEach(t *testing.T) {
 			}
 			return "whole", nil
 		}, Watch[int, string]{})
-		for i, want := range []Status{OK, Failed, NotStarted} {
-			if results[i].Status != want {
+		for i, want := range []outcome.Outcome{outcome.OK, outcome.Failed, outcome.NotStarted} {
+			if results[i].Outcome != want {
 				t.Errorf("host %d: %+v, want %s", i, results[i], want)
 			}
 		}
@@ -92,7 +93,7 @@ func TestEach(t *testing.T) {
 			return "half", errors.New("connection closed")
 		}, Watch[int, string]{End: func(i int, r Result[int, string]) { ended <- r.Value }})
 		var late *TimeoutError
-		if r := results[1]; !errors.As(r.Err, &late) || r.Status != Failed || r.Value != "half" {
+		if r := results[1]; !errors.As(r.Err, &late) || r.Outcome != outcome.Failed || r.Value != "half" {
 			t.Errorf("%+v", r)
 		}
 		close(ended)
@@ -106,10 +107,10 @@ func TestEach(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		why := errors.New("Ctrl-C")
 		cancel(why)
-		var told []Status
+		var told []outcome.Outcome
 		r := Each(ctx, []int{0, 1}, Limits{Forks: 1}, func(context.Context, int) (int, error) { return 0, nil },
-			Watch[int, int]{Begin: func(int) { t.Error("begun") }, End: func(_ int, r Result[int, int]) { told = append(told, r.Status) }})
-		if !slices.Equal(told, []Status{NotStarted, NotStarted}) || r[0].Err != why {
+			Watch[int, int]{Begin: func(int) { t.Error("begun") }, End: func(_ int, r Result[int, int]) { told = append(told, r.Outcome) }})
+		if !slices.Equal(told, []outcome.Outcome{outcome.NotStarted, outcome.NotStarted}) || r[0].Err != why {
 			t.Errorf("%v, %v", told, r)
 		}
 	})
@@ -118,27 +119,4 @@ func TestEach(t *testing.T) {
 			t.Errorf("%v", r)
 		}
 	})
-}
-
-func TestExitCode(t *testing.T) {
-	for _, row := range []struct {
-		name        string
-		interrupted bool
-		statuses    []Status
-		want        int
-	}{
-		{"no hosts", false, nil, 0},
-		{"all well", false, []Status{OK, OK}, 0},
-		{"some host failed", false, []Status{OK, Failed, Failed}, 2},
-		{"some host unreachable", false, []Status{Unreachable, OK}, 4},
-		{"failed and unreachable add up", false, []Status{Unreachable, OK, Failed}, 6},
-		{"a host that was not begun is not done", false, []Status{OK, NotStarted}, 2},
-		{"interrupted is interrupted, whatever the hosts say", true, []Status{OK, Failed}, 130},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			if got := ExitCode(row.interrupted, row.statuses...); got != row.want {
-				t.Errorf("%d, want %d", got, row.want)
-			}
-		})
-	}
 }

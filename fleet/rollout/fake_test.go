@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -29,7 +30,12 @@ type fakeFleet struct {
 	now  int
 }
 
-var errUnreachable = errors.New("no route to host")
+var errUnreachable error = noRoute{}
+
+type noRoute struct{}
+
+func (noRoute) Error() string     { return "no route to host" }
+func (noRoute) ErrorKind() string { return string(outcome.KindUnreachable) }
 
 // content is what an image is, as a stream.
 var content = strings.Repeat("the root filesystem of a guest\n", 100_000)
@@ -72,8 +78,7 @@ func (h *fakeHost) hold(image *inventory.Image, text string) *fakeHost {
 
 func (f *fakeFleet) fleet() *Fleet {
 	return &Fleet{
-		Forks:       4,
-		Unreachable: func(err error) bool { return errors.Is(err, errUnreachable) },
+		Forks: 4,
 		Connect: func(ctx context.Context, h *inventory.Host) (Node, error) {
 			f.mu.Lock()
 			f.now++
@@ -337,11 +342,11 @@ func (h *fakeHost) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.W
 	return 2, fmt.Errorf("unknown command %q", args)
 }
 
-// classes is what came of the hosts, in order.
-func classes(r *Report) string {
+// outcomes is what came of the hosts, in order.
+func outcomes(r *Report) string {
 	var list []string
 	for _, h := range r.Hosts {
-		list = append(list, h.Host+" "+string(h.Class))
+		list = append(list, h.Host+" "+string(h.Outcome))
 	}
 	return strings.Join(list, ", ")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/inventory"
 )
@@ -37,10 +38,10 @@ func (f *Fleet) Each(ctx context.Context, reason string, hosts []*inventory.Host
 			r.fail(ctx, h, h.Err)
 			return
 		}
-		r.done(h, OK)
+		r.done(h, outcome.OK)
 	})
 	for _, h := range r.reached() { // interrupted before their turn
-		r.done(h, NotStarted)
+		r.done(h, outcome.NotStarted)
 	}
 	return r.report()
 }

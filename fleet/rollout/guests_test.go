@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -16,23 +17,23 @@ func TestGuests(t *testing.T) {
 		name   string
 		action plan.Action
 		have   []api.GuestState
-		class  Class
+		want   outcome.Outcome
 		log    []string
 	}{
-		{"a stopped guest is started", plan.Start, []api.GuestState{there(stopped)}, Changed, []string{"guest.start www"}},
-		{"a running guest stays started", plan.Start, []api.GuestState{there()}, OK, nil},
-		{"a running guest is stopped", plan.Stop, []api.GuestState{there()}, Changed, []string{"guest.stop www"}},
-		{"a stopped guest stays stopped", plan.Stop, []api.GuestState{there(stopped)}, OK, nil},
-		{"a stopped guest is started by restart, too", plan.Restart, []api.GuestState{there(stopped)}, Changed, []string{"guest.restart www"}},
-		{"a running guest is deleted", plan.Delete, []api.GuestState{there()}, Changed, []string{"guest.delete www"}},
-		{"a guest that is not there is as good as deleted", plan.Delete, nil, OK, nil},
-		{"a guest that is not there cannot be started", plan.Start, nil, Failed, nil},
+		{"a stopped guest is started", plan.Start, []api.GuestState{there(stopped)}, outcome.Changed, []string{"guest.start www"}},
+		{"a running guest stays started", plan.Start, []api.GuestState{there()}, outcome.OK, nil},
+		{"a running guest is stopped", plan.Stop, []api.GuestState{there()}, outcome.Changed, []string{"guest.stop www"}},
+		{"a stopped guest stays stopped", plan.Stop, []api.GuestState{there(stopped)}, outcome.OK, nil},
+		{"a stopped guest is started by restart, too", plan.Restart, []api.GuestState{there(stopped)}, outcome.Changed, []string{"guest.restart www"}},
+		{"a running guest is deleted", plan.Delete, []api.GuestState{there()}, outcome.Changed, []string{"guest.delete www"}},
+		{"a guest that is not there is as good as deleted", plan.Delete, nil, outcome.OK, nil},
+		{"a guest that is not there cannot be started", plan.Start, nil, outcome.Failed, nil},
 	}
 	t.Run("a guest that nobody knows cannot even be deleted", func(t *testing.T) {
 		f := newFleet(t, "lab1")
 		r := f.fleet().Guests(within(t), plan.Delete, []inventory.Instance{{Host: f.inv.Hosts[0], Guest: &inventory.Guest{Name: "wwww"}}})
-		if p := r.Hosts[0].Problems(); r.Hosts[0].Class != Failed || len(p) != 1 || !strings.Contains(p[0].Error(), "neither in the inventory nor on the host") {
-			t.Errorf("%s: %v", r.Hosts[0].Class, p)
+		if p := r.Hosts[0].Problems(); r.Hosts[0].Outcome != outcome.Failed || len(p) != 1 || !strings.Contains(p[0].Error(), "neither in the inventory nor on the host") {
+			t.Errorf("%s: %v", r.Hosts[0].Outcome, p)
 		}
 	})
 	for _, tt := range tests {
@@ -47,8 +48,8 @@ func TestGuests(t *testing.T) {
 			}
 			r := f.fleet().Guests(within(t), tt.action, guests)
 			for _, h := range r.Hosts {
-				if h.Class != tt.class || !slices.Equal(f.hosts[h.Host].log, tt.log) {
-					t.Errorf("%s: %s, did %q, want %s and %q (%v)", h.Host, h.Class, f.hosts[h.Host].log, tt.class, tt.log, h.Problems())
+				if h.Outcome != tt.want || !slices.Equal(f.hosts[h.Host].log, tt.log) {
+					t.Errorf("%s: %s, did %q, want %s and %q (%v)", h.Host, h.Outcome, f.hosts[h.Host].log, tt.want, tt.log, h.Problems())
 				}
 			}
 		})

@@ -75,7 +75,7 @@ func TestABuilderThatFailsIsReplaced(t *testing.T) {
 			}
 			row.set(f)
 			r, warnings := f.over(within(t), bookworm, names...)
-			if got := classes(r); got != row.classes {
+			if got := outcomes(r); got != row.classes {
 				t.Errorf("got %s, want %s: %v", got, row.classes, r.Hosts[0].Problems())
 			}
 			if got := strings.Join(warnings, ", "); got != row.warned {
@@ -111,7 +111,7 @@ func TestAnImageComesFromWhereverItIs(t *testing.T) {
 	f.over(ctx, bookworm, "lab1")
 	f.hosts["lab3"].unreachable = true // it is not in the run, and no matter
 	r, _ := f.over(ctx, bookworm, "lab2")
-	if got := classes(r); got != "lab2 changed" {
+	if got := outcomes(r); got != "lab2 changed" {
 		t.Fatalf("%s: %v", got, r.Hosts[0].Problems())
 	}
 	if s := r.Hosts[0].Plan.Steps[0]; s.Kind != api.StepImport || !strings.HasPrefix(s.Why, "lab1 has it (") {
@@ -146,7 +146,7 @@ func TestDifferingImagesAreSaidAndPinned(t *testing.T) {
 	pinned := *bookworm
 	pinned.Digest = hostile // for the test: it is the one that the fewest have
 	r, _ = f.over(ctx, &pinned, all...)
-	if got := classes(r); got != "lab1 ok, lab2 changed, lab3 changed, lab4 changed" {
+	if got := outcomes(r); got != "lab1 ok, lab2 changed, lab3 changed, lab4 changed" {
 		t.Errorf("%s: %v", got, r.Hosts[1].Problems())
 	}
 	if s := r.Hosts[1].Plan.Steps; s[0].Kind != api.StepImport || !strings.HasPrefix(s[0].Why, "lab1 has it (") || !strings.Contains(s[1].Why, "image bookworm (") {
@@ -157,8 +157,8 @@ func TestDifferingImagesAreSaidAndPinned(t *testing.T) {
 			t.Errorf("%s has %s", h.name, got)
 		}
 	}
-	if r, _ := f.over(ctx, &pinned, all...); classes(r) != "lab1 ok, lab2 ok, lab3 ok, lab4 ok" || r.Notes != nil {
-		t.Errorf("%s, noted %q", classes(r), r.Notes)
+	if r, _ := f.over(ctx, &pinned, all...); outcomes(r) != "lab1 ok, lab2 ok, lab3 ok, lab4 ok" || r.Notes != nil {
+		t.Errorf("%s, noted %q", outcomes(r), r.Notes)
 	}
 }
 
@@ -201,7 +201,7 @@ func TestWhoBuildsAnImage(t *testing.T) {
 				}
 			}
 			r, _ := f.over(within(t), &image, row.run...)
-			if got := classes(r); got != row.classes {
+			if got := outcomes(r); got != row.classes {
 				t.Errorf("got %s, want %s: %v", got, row.classes, r.Hosts[0].Problems())
 			}
 			for _, name := range []string{"lab1", "lab2"} {
@@ -224,7 +224,7 @@ func TestAnExportThatFailsHasASecondSource(t *testing.T) {
 	f.hosts["lab1"].has(bookworm).exportLimit = 100_000
 	f.hosts["lab2"].has(bookworm)
 	r, warnings := f.over(within(t), bookworm, "lab1", "lab2", "lab3", "lab4")
-	if got := classes(r); got != "lab1 changed, lab2 changed, lab3 changed, lab4 changed" {
+	if got := outcomes(r); got != "lab1 changed, lab2 changed, lab3 changed, lab4 changed" {
 		t.Errorf("%s: %v", got, r.Hosts[2].Problems())
 	}
 	slices.Sort(warnings)

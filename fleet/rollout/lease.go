@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -37,6 +38,9 @@ func (e *LockedError) Error() string {
 	}
 	return text
 }
+
+// ErrorKind is the [outcome.Kind] of the error.
+func (e *LockedError) ErrorKind() string { return string(outcome.KindLocked) }
 
 // holds says who holds a lease: "held by root@ctl since 12:00:03 (apply)".
 func holds(by api.Holder) string {

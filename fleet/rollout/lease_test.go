@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -42,8 +43,8 @@ func TestTwoAppliesDoNotMix(t *testing.T) {
 			r.carryOut(ctx, r.plan(ctx, images))
 			r.close()
 			for _, h := range r.report().Hosts {
-				if h.Class != Changed && h.Class != OK {
-					t.Errorf("%s %s: %v", h.Host, h.Class, h.Problems())
+				if h.Outcome != outcome.Changed && h.Outcome != outcome.OK {
+					t.Errorf("%s %s: %v", h.Host, h.Outcome, h.Problems())
 				}
 			}
 		})
@@ -99,7 +100,7 @@ func TestARunWaitsForWhoeverChangesAHost(t *testing.T) {
 			r.carryOut(ctx, r.plan(ctx, images))
 			r.close()
 			report := r.report()
-			if got := classes(report); got != row.want {
+			if got := outcomes(report); got != row.want {
 				t.Errorf("got %s, want %s", got, row.want)
 			}
 			if row.wait > 0 && (len(said) != 1 || !strings.Contains(said[0], "waiting for lab2: held by root@ctl, process 4711, since ")) {
@@ -126,7 +127,7 @@ func TestReadersNeedNoLease(t *testing.T) {
 	r := fleet.start("", f.inv.Hosts)
 	r.planned(within(t), images)
 	r.close()
-	if got := classes(r.report()); got != "lab1 changed, lab2 changed" {
+	if got := outcomes(r.report()); got != "lab1 changed, lab2 changed" {
 		t.Error(got)
 	}
 }
@@ -158,7 +159,7 @@ func TestAnInterruptedWaitLeavesNothing(t *testing.T) {
 	r := fleet.start("apply", f.inv.Hosts)
 	r.carryOut(ctx, r.plan(ctx, images))
 	r.close()
-	if got := classes(r.report()); got != "lab1 not started, lab2 not started" {
+	if got := outcomes(r.report()); got != "lab1 skipped, lab2 skipped" {
 		t.Error(got)
 	}
 	if l := f.hosts["lab1"].lease; l.Run != "" {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -35,11 +36,10 @@ type Node interface {
 
 // Fleet is how hosts are reached, and how many at once.
 type Fleet struct {
-	Connect     func(context.Context, *inventory.Host) (Node, error)
-	Unreachable func(error) bool // tells "the host cannot be reached" from "it failed"
-	Forks       int              // hosts that are worked on at once
-	Timeout     time.Duration    // of a host's answer to what it has; 0: none
-	Watch       func(Event)      // may be nil; called by many goroutines
+	Connect func(context.Context, *inventory.Host) (Node, error)
+	Forks   int           // hosts that are worked on at once
+	Timeout time.Duration // of a host's answer to what it has; 0: none
+	Watch   func(Event)   // may be nil; called by many goroutines
 
 	Diff bool // plans ask for what is in files that differ
 
@@ -59,20 +59,8 @@ type Event struct {
 	Answered    bool // the host has said what it has
 	Done, Total int64
 	Result      *api.StepResult // of Step, when the host has answered
-	Class       Class           // of the host, when it is done; else ""
+	Outcome     outcome.Outcome // of the host, when it is done; else ""
 }
-
-// Class is what came of a host.
-type Class string
-
-// Classes of hosts.
-const (
-	OK          Class = "ok" // nothing had to change
-	Changed     Class = "changed"
-	Failed      Class = "failed"
-	Unreachable Class = "unreachable"
-	NotStarted  Class = "not started" // interrupted before anything was done
-)
 
 // Report is what came of a run.
 type Report struct {
@@ -87,7 +75,7 @@ type Report struct {
 type HostReport struct {
 	Host    string
 	Address string
-	Class   Class
+	Outcome outcome.Outcome
 	Err     error // of the host as a whole
 	State   api.State
 	Files   api.FilesAnswer // of the guests' files, when it was planned
@@ -204,8 +192,8 @@ func (r *run) reach(ctx context.Context) {
 		r.question(ctx, h, 0)
 	})
 	for _, h := range r.hosts {
-		if h.Class == "" && h.begun.IsZero() {
-			r.done(h, NotStarted)
+		if h.Outcome == "" && h.begun.IsZero() {
+			r.done(h, outcome.NotStarted)
 		}
 	}
 	r.waitForLeases(ctx)
@@ -218,27 +206,25 @@ func (r *run) fail(ctx context.Context, h *host, err error) {
 	switch {
 	case ctx.Err() != nil:
 		h.Err = context.Cause(ctx)
-		r.done(h, NotStarted)
+		r.done(h, outcome.NotStarted)
 	case errors.As(err, &late): // it may be there and slow
-		r.done(h, Failed)
-	case r.Unreachable(err):
-		r.done(h, Unreachable)
+		r.done(h, outcome.Failed)
 	default:
-		r.done(h, Failed)
+		r.done(h, outcome.Of(err))
 	}
 }
 
-func (r *run) done(h *host, class Class) {
-	h.Class = class
+func (r *run) done(h *host, o outcome.Outcome) {
+	h.Outcome = o
 	if !h.begun.IsZero() {
 		h.Took = time.Since(h.begun)
 	}
-	r.watch(Event{Host: h.Host, Class: class})
+	r.watch(Event{Host: h.Host, Outcome: o})
 }
 
 // reached are the hosts that go on.
 func (r *run) reached() []*host {
-	return slices.DeleteFunc(slices.Clone(r.hosts), func(h *host) bool { return h.Class != "" })
+	return slices.DeleteFunc(slices.Clone(r.hosts), func(h *host) bool { return h.Outcome != "" })
 }
 
 // Plan says what Apply would do.
@@ -255,11 +241,11 @@ func (r *run) planned(ctx context.Context, image func(string) *inventory.Image) 
 	for _, h := range r.reached() {
 		switch {
 		case len(h.Plan.Refused) > 0:
-			r.done(h, Failed)
+			r.done(h, outcome.Failed)
 		case len(h.Plan.Steps) > 0:
-			r.done(h, Changed)
+			r.done(h, outcome.Changed)
 		default:
-			r.done(h, OK)
+			r.done(h, outcome.OK)
 		}
 	}
 }
@@ -283,7 +269,7 @@ func (f *Fleet) Apply(ctx context.Context, inv *inventory.Inventory, hosts []*in
 	if err := r.confirm(ctx); err != nil {
 		for _, h := range r.reached() {
 			h.Err = err
-			r.done(h, NotStarted)
+			r.done(h, outcome.NotStarted)
 		}
 		rep := r.report()
 		rep.Err = err
@@ -331,7 +317,7 @@ func (r *run) carryOut(ctx context.Context, images []*missing) {
 				h.Results[i] = skipped("interrupted")
 			}
 		}
-		r.done(h, h.class(ctx))
+		r.done(h, h.outcome(ctx))
 	}
 }
 
@@ -364,7 +350,7 @@ func (r *run) apply(ctx context.Context, h *host, images []*missing) {
 		}
 	}
 	r.send(ctx, h, wave)
-	r.done(h, h.class(ctx))
+	r.done(h, h.outcome(ctx))
 }
 
 // imageSteps counts the images that a host has to get or to build.
@@ -436,25 +422,25 @@ func (h *host) lost() error {
 	return h.Err
 }
 
-// class is what came of a host whose steps were carried out, as far as they
+// outcome is what came of a host whose steps were carried out, as far as they
 // were.
-func (h *host) class(ctx context.Context) Class {
-	has := func(outcome api.Outcome) bool {
-		return slices.ContainsFunc(h.Results, func(r api.StepResult) bool { return r.Outcome == outcome })
+func (h *host) outcome(ctx context.Context) outcome.Outcome {
+	has := func(o api.Outcome) bool {
+		return slices.ContainsFunc(h.Results, func(r api.StepResult) bool { return r.Outcome == o })
 	}
 	if ctx.Err() != nil && h.Err == nil && has(api.Skipped) {
 		h.Err = context.Cause(ctx)
 		if !has(api.Changed) && !has(api.Failed) {
-			return NotStarted
+			return outcome.NotStarted
 		}
 	}
 	switch {
 	case h.Err != nil || len(h.Plan.Refused) > 0 || has(api.Failed) || has(api.Skipped):
-		return Failed
+		return outcome.Failed
 	case has(api.Changed):
-		return Changed
+		return outcome.Changed
 	}
-	return OK
+	return outcome.OK
 }
 
 // Problems are the reasons why a host failed: the host's own, guests that it

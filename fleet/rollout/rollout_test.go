@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -17,7 +18,7 @@ import (
 func TestApplyBuildsOnceAndCarriesTheImageToTheOthers(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2", "lab3")
 	r := f.apply(within(t))
-	if got, want := classes(r), "lab1 changed, lab2 changed, lab3 changed"; got != want {
+	if got, want := outcomes(r), "lab1 changed, lab2 changed, lab3 changed"; got != want {
 		t.Fatalf("got %s, want %s: %v", got, want, r.Hosts)
 	}
 	for name, want := range map[string][]string{
@@ -39,7 +40,7 @@ func TestASecondApplyChangesNothingAndAsksNothing(t *testing.T) {
 	f.apply(within(t))
 	before := f.hosts["lab1"].requests
 	r := f.apply(within(t))
-	if got, want := classes(r), "lab1 ok, lab2 ok"; got != want {
+	if got, want := outcomes(r), "lab1 ok, lab2 ok"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if f.hosts["lab1"].requests != before {
@@ -67,7 +68,7 @@ func TestTwoMissingImagesAreBuiltByTwoHosts(t *testing.T) {
 		h.Guests = append(h.Guests, www(named("x", 121), func(g *inventory.Guest) { g.Image = "trixie" }))
 	}
 	r := f.apply(within(t))
-	if got, want := classes(r), "lab1 changed, lab2 changed"; got != want {
+	if got, want := outcomes(r), "lab1 changed, lab2 changed"; got != want {
 		t.Fatalf("got %s, want %s", got, want)
 	}
 	for name, h := range f.hosts {
@@ -126,7 +127,7 @@ func TestAnImageIsBuiltWhereItCanBe(t *testing.T) {
 			f := newFleet(t, "lab1", "lab2", "lab3")
 			tt.set(f)
 			r := f.apply(within(t))
-			if got := classes(r); got != tt.want {
+			if got := outcomes(r); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 			for name, h := range f.hosts {
@@ -135,7 +136,7 @@ func TestAnImageIsBuiltWhereItCanBe(t *testing.T) {
 				}
 			}
 			for _, h := range r.Hosts {
-				if h.Class == Failed && len(h.Problems()) == 0 {
+				if h.Outcome == outcome.Failed && len(h.Problems()) == 0 {
 					t.Errorf("%s failed without a reason", h.Host)
 				}
 			}
@@ -154,7 +155,7 @@ func TestManyImagesAreNotExportedAtOnce(t *testing.T) {
 		f.inv.Hosts[1].Guests = append(f.inv.Hosts[1].Guests,
 			www(named(name, 200+i), func(g *inventory.Guest) { g.Image = name }))
 	}
-	if got, want := classes(f.apply(within(t))), "lab1 changed, lab2 changed"; got != want {
+	if got, want := outcomes(f.apply(within(t))), "lab1 changed, lab2 changed"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if got := len(f.hosts["lab2"].state.Images); got != 12 {
@@ -167,10 +168,10 @@ func TestManyImagesAreNotExportedAtOnce(t *testing.T) {
 
 func TestFaultsStayWhereTheyAre(t *testing.T) {
 	tests := []struct {
-		name    string
-		fault   func(*fakeFleet)
-		classes string
-		lab2    []string
+		name     string
+		fault    func(*fakeFleet)
+		outcomes string
+		lab2     []string
 	}{
 		{
 			"an unreachable host stops no other",
@@ -255,8 +256,8 @@ func TestFaultsStayWhereTheyAre(t *testing.T) {
 			f := newFleet(t, "lab1", "lab2", "lab3")
 			tt.fault(f)
 			r := f.apply(within(t))
-			if got := classes(r); got != tt.classes {
-				t.Errorf("got %s, want %s", got, tt.classes)
+			if got := outcomes(r); got != tt.outcomes {
+				t.Errorf("got %s, want %s", got, tt.outcomes)
 			}
 			if got := results(r.Hosts[1]); !slices.Equal(got, tt.lab2) {
 				t.Errorf("lab2:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.lab2, "\n"))
@@ -283,7 +284,7 @@ func TestASlowTargetStopsNoOther(t *testing.T) {
 			close(f.hosts["lab2"].stall) // lab2 moves when lab3 is as good as done
 		}
 	}
-	if got, want := classes(f.apply(within(t))), "lab1 changed, lab2 changed, lab3 changed"; got != want {
+	if got, want := outcomes(f.apply(within(t))), "lab1 changed, lab2 changed, lab3 changed"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -294,7 +295,7 @@ func TestATargetThatStandsStillIsGivenUp(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2", "lab3")
 	f.hosts["lab2"].stall = make(chan struct{})
 	rep := f.apply(within(t))
-	if got, want := classes(rep), "lab1 changed, lab2 failed, lab3 changed"; got != want {
+	if got, want := outcomes(rep), "lab1 changed, lab2 failed, lab3 changed"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	for _, h := range rep.Hosts {
@@ -321,7 +322,7 @@ func TestAnInterruptedApplyBeginsNoMoreHosts(t *testing.T) {
 	defer r.close()
 	r.carryOut(ctx, r.plan(ctx, images))
 	rep := r.report()
-	if got, want := classes(rep), "lab1 failed, lab2 not started, lab3 not started"; got != want {
+	if got, want := outcomes(rep), "lab1 failed, lab2 skipped, lab3 skipped"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if got, want := results(rep.Hosts[0]), []string{"guest.create www changed", "guest.start www skipped: interrupted"}; !slices.Equal(got, want) {
@@ -340,7 +341,7 @@ func TestWhatATakeoverWaitsForIsARequestOfItsOwn(t *testing.T) {
 		www(named("old", 120, tcp(80)), func(g *inventory.Guest) { g.State = inventory.Absent }),
 	}
 	f.hosts["lab1"].state.Guests = []api.GuestState{there(isNamed("old", 120, tcp(80)))}
-	if got, want := classes(f.apply(within(t))), "lab1 changed"; got != want {
+	if got, want := outcomes(f.apply(within(t))), "lab1 changed"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if got := f.hosts["lab1"].requests; got != 2 {
@@ -355,7 +356,7 @@ func TestPlanChangesNothing(t *testing.T) {
 	r := fleet.start("apply", f.inv.Hosts)
 	defer r.close()
 	r.planned(within(t), images)
-	if got, want := classes(r.report()), "lab1 changed, lab2 changed, lab3 unreachable"; got != want {
+	if got, want := outcomes(r.report()), "lab1 changed, lab2 changed, lab3 unreachable"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	for name, h := range f.hosts {
@@ -373,12 +374,12 @@ func TestHostsAreReachedSoManyAtOnce(t *testing.T) {
 	f := newFleet(t, names...)
 	fleet := f.fleet()
 	var mu sync.Mutex
-	told := map[string]Class{}
+	told := map[string]outcome.Outcome{}
 	fleet.Watch = func(e Event) {
 		mu.Lock()
 		defer mu.Unlock()
-		if e.Class != "" {
-			told[e.Host] = e.Class
+		if e.Outcome != "" {
+			told[e.Host] = e.Outcome
 		}
 	}
 	r := fleet.start("apply", f.inv.Hosts)
@@ -408,12 +409,12 @@ func TestOneLostAnswerIsOneProblem(t *testing.T) {
 
 func TestDeletesAreConfirmed(t *testing.T) {
 	for _, row := range []struct {
-		name    string
-		answer  error
-		classes string
+		name     string
+		answer   error
+		outcomes string
 	}{
 		{"yes", nil, "lab1 changed, lab2 ok, lab3 unreachable"},
-		{"no", errors.New("nothing was changed"), "lab1 not started, lab2 not started, lab3 unreachable"},
+		{"no", errors.New("nothing was changed"), "lab1 skipped, lab2 skipped, lab3 unreachable"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			f := newFleet(t, "lab1", "lab2", "lab3")
@@ -429,7 +430,7 @@ func TestDeletesAreConfirmed(t *testing.T) {
 				return row.answer
 			}
 			r := fleet.Apply(within(t), f.inv, f.inv.Hosts)
-			if got := classes(r); got != row.classes || r.Err != row.answer {
+			if got := outcomes(r); got != row.outcomes || r.Err != row.answer {
 				t.Errorf("%s, %v", got, r.Err)
 			}
 			if want := []string{"lab1/www"}; !slices.Equal(asked, want) {

@@ -18,8 +18,8 @@ type unreachable struct {
 func (e *unreachable) Error() string { return e.err.Error() }
 func (e *unreachable) Unwrap() error { return e.err }
 
-// Unreachable is what package fanout asks of an error.
-func (e *unreachable) Unreachable() bool { return true }
+// ErrorKind is an outcome.Kind, which package outcome asks errors for.
+func (e *unreachable) ErrorKind() string { return "unreachable" }
 
 // Unreachable says whether err is that the host could not be reached, or no
 // longer: name, route, port, time, host key, authentication, a lost
@@ -36,6 +36,9 @@ type local struct {
 
 func (e *local) Error() string { return e.err.Error() }
 func (e *local) Unwrap() error { return e.err }
+
+// ErrorKind is an outcome.Kind.
+func (e *local) ErrorKind() string { return "local" }
 
 // Local reports whether err is of this machine, and not of a host or of the way
 // to it: a key file or known_hosts that cannot be read, no more files to open.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -25,18 +26,18 @@ type CheckRecord struct {
 	Detail   string      `json:"detail"`
 	Lost     string      `json:"lost"`
 	Cure     string      `json:"cure"`
-	Outcome
+	report.Result
 }
 
 // CheckRecords are the features of a host, or, without an answer, why there is
 // none.
-func CheckRecords(h HostCheck, outcome Outcome) []CheckRecord {
+func CheckRecords(h HostCheck, result report.Result) []CheckRecord {
 	if len(h.Rows) == 0 {
-		return []CheckRecord{{Host: h.Host, Verdict: api.Unknown, Outcome: outcome}}
+		return []CheckRecord{{Host: h.Host, Verdict: api.Unknown, Result: result}}
 	}
 	var records []CheckRecord
 	for _, r := range h.Rows {
-		records = append(records, CheckRecord{h.Host, r.Name, r.For, r.Required, r.Verdict, r.Detail, r.Lost, r.Cure, outcome})
+		records = append(records, CheckRecord{h.Host, r.Name, r.For, r.Required, r.Verdict, r.Detail, r.Lost, r.Cure, result})
 	}
 	return records
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -17,7 +19,7 @@ type HostPlan struct {
 	Diffs   []string // of the files that each of Steps writes; nil: not asked for
 	Err     error    // why there is no plan
 	Refused []RefusedGuest
-	Outcome Outcome // of the host; if it failed, why
+	Result  report.Result // of the host; if it failed, why
 }
 
 // RefusedGuest is a guest that the host cannot have, and why.
@@ -31,7 +33,7 @@ type PlanRecord struct {
 	Name string       `json:"name"` // of the guest or the image
 	Why  string       `json:"why"`
 	Diff string       `json:"diff,omitempty"` // of the files that it writes
-	Outcome
+	report.Result
 }
 
 // Plan prints what would change and why. Hosts that need the same are printed
@@ -46,7 +48,7 @@ type PlanRecord struct {
 func Plan(o Output, f Format, plans []HostPlan, notes []string) error {
 	records := planRecords(plans)
 	for _, note := range notes {
-		records = append(records, PlanRecord{Why: note, Outcome: Outcome{Status: Differs}})
+		records = append(records, PlanRecord{Why: note, Result: report.Result{Status: report.Differs}})
 	}
 	return Write(o, f, records, func(w io.Writer) error { return o.writePlan(w, plans, notes) })
 }
@@ -55,17 +57,17 @@ func planRecords(plans []HostPlan) []PlanRecord {
 	var records []PlanRecord
 	for _, p := range plans {
 		for i, s := range p.Steps {
-			r := PlanRecord{Host: p.Host, Step: s.Kind, Name: subject(s), Why: s.Why, Outcome: Outcome{Status: Planned}}
+			r := PlanRecord{Host: p.Host, Step: s.Kind, Name: subject(s), Why: s.Why, Result: report.Result{Status: report.Planned}}
 			if p.Diffs != nil {
 				r.Diff = p.Diffs[i]
 			}
 			records = append(records, r)
 		}
 		for _, r := range p.Refused {
-			records = append(records, PlanRecord{Host: p.Host, Name: r.Name, Outcome: Outcome{Failed, "refused", r.Error}})
+			records = append(records, PlanRecord{Host: p.Host, Name: r.Name, Result: report.Result{Status: outcome.Failed, Class: outcome.KindRefused, Error: r.Error}})
 		}
 		if len(p.Steps)+len(p.Refused) == 0 {
-			records = append(records, PlanRecord{Host: p.Host, Outcome: p.Outcome})
+			records = append(records, PlanRecord{Host: p.Host, Result: p.Result})
 		}
 	}
 	return records

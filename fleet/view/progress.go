@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 )
 
 // Progress tells on standard error how a run over many hosts goes on: on a
@@ -89,9 +91,9 @@ func (p *Progress) End(r Result) {
 	p.finish(r)
 	switch {
 	case r.Err != nil:
-		p.print(r.Host, string(r.Class)+": "+r.Err.Error())
-	case r.Class != OK:
-		p.print(r.Host, string(r.Class))
+		p.print(r.Host, string(r.Outcome)+": "+r.Err.Error())
+	case r.Outcome != outcome.OK:
+		p.print(r.Host, string(r.Outcome))
 	}
 }
 
@@ -110,7 +112,7 @@ func (p *Progress) idle(host string) {
 func (p *Progress) finish(r Result) {
 	p.done++
 	p.idle(r.Host)
-	if r.Class == Failed || r.Class == Unreachable {
+	if r.Outcome == outcome.Failed || r.Outcome == outcome.Unreachable {
 		p.failed++
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 )
 
 // run is the same for a terminal and for a log. The ticks of a terminal are
@@ -17,12 +19,12 @@ func run(p *Progress, tick func()) {
 	p.Detail("web01", "unpacking libc6", 3, 10)
 	tick()
 	p.Print("web01", "the image is 300 MB\x1b[2J")
-	p.End(Result{Host: "web02", Class: Unreachable, Err: errors.New("connection refused")})
+	p.End(Result{Host: "web02", Outcome: outcome.Unreachable, Err: errors.New("connection refused")})
 	p.Begin("web01", "start guest www")
 	tick()
-	p.End(Result{Host: "web01", Class: Changed})
+	p.End(Result{Host: "web01", Outcome: outcome.Changed})
 	p.Begin("web03", "connecting")
-	p.End(Result{Host: "web03", Class: OK})
+	p.End(Result{Host: "web03", Outcome: outcome.OK})
 	tick()
 }
 
@@ -55,7 +57,7 @@ func TestProgressOfManyHostsAtOnce(t *testing.T) {
 				p.Begin(host, step)
 				p.Detail(host, step, 1, 2)
 			}
-			p.End(Result{Host: host, Class: Changed})
+			p.End(Result{Host: host, Outcome: outcome.Changed})
 		})
 	}
 	all.Wait()

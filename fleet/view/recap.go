@@ -6,41 +6,30 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 )
 
-// Class is what came of a host in a run.
-type Class string
-
-// Classes of hosts in a recap.
-const (
-	OK          Class = "ok"      // nothing was to be done
-	Changed     Class = "changed" // something was, and is
-	Failed      Class = "failed"
-	Unreachable Class = "unreachable"
-	Skipped     Class = "skipped" // the run was stopped before its turn
-	Differs     Class = "differs" // of what hosts have, and no step makes equal
-	Planned     Class = "planned" // of a step: plan says what would be done
-)
-
-// classes in the order of a recap, and how it shows them.
-var classes = []struct {
-	class Class
-	ink   ink
-	named bool // with the hosts' names
+// outcomes in the order of a recap, and how it shows them.
+var outcomes = []struct {
+	outcome outcome.Outcome
+	ink     ink
+	named   bool // with the hosts' names
 }{
-	{OK, green, false},
-	{Changed, yellow, false},
-	{Failed, red, true},
-	{Unreachable, red, true},
-	{Skipped, faint, true},
+	{outcome.OK, green, false},
+	{outcome.Changed, yellow, false},
+	{outcome.Failed, red, true},
+	{outcome.Reverted, red, true},
+	{outcome.Unreachable, red, true},
+	{outcome.Stopped, faint, true},
+	{outcome.NotStarted, faint, true},
 }
 
 // Result is what came of one host.
 type Result struct {
 	Host    string
 	Address string // where errors may name it by that; else ""
-	Class   Class
+	Outcome outcome.Outcome
 	Err     error // why, where there is a reason
 }
 
@@ -52,17 +41,17 @@ func Recap(o Output, results []Result) error {
 	if err := Errors(o, results); err != nil {
 		return err
 	}
-	byClass := map[Class][]string{}
+	byOutcome := map[outcome.Outcome][]string{}
 	for _, r := range results {
-		byClass[r.Class] = append(byClass[r.Class], r.Host)
+		byOutcome[r.Outcome] = append(byOutcome[r.Outcome], r.Host)
 	}
 	var parts []string
-	for _, c := range classes {
-		hosts := byClass[c.class]
+	for _, c := range outcomes {
+		hosts := byOutcome[c.outcome]
 		if len(hosts) == 0 {
 			continue
 		}
-		part := o.paint(c.ink, fmt.Sprintf("%s %d", c.class, len(hosts)))
+		part := o.paint(c.ink, fmt.Sprintf("%s %d", c.outcome, len(hosts)))
 		if c.named {
 			part += " (" + Clean(nodeset.Fold(hosts)) + ")"
 		}
@@ -104,7 +93,7 @@ func Errors(o Output, results []Result) error {
 		if times[text] == 1 {
 			common = withoutName(withoutName(text, r.Host, "HOST"), r.Address, "ADDRESS")
 		}
-		key := string(r.Class) + "\x00" + common
+		key := string(r.Outcome) + "\x00" + common
 		g := byKey[key]
 		if g == nil {
 			g = &group{text: text, common: common}

@@ -5,15 +5,6 @@ import (
 	"slices"
 )
 
-// Outcome says in machine formats how a host came out, or one thing on it.
-// Every record has these three, so that a host which gave no answer has a
-// record as well.
-type Outcome struct {
-	Status Class  `json:"status"`
-	Class  string `json:"class"` // of the error: timeout, unreachable, locked, …; empty without
-	Error  string `json:"error"`
-}
-
 // Records are what a command prints, as it comes from many places. In ndjson
 // each goes out at once; the other formats have one beginning and one end, and
 // keep the order of the places. It is used by one goroutine at a time.

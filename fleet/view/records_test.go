@@ -5,15 +5,18 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
 func TestRecordsOfManyPlaces(t *testing.T) {
 	type record struct {
 		Host string `json:"host"`
-		Outcome
+		report.Result
 	}
-	lost := record{"web01", Outcome{Unreachable, "unreachable", "no route to host"}}
-	here := record{"web02", Outcome{Status: OK}}
+	lost := record{"web01", report.Result{Status: outcome.Unreachable, Class: outcome.KindUnreachable, Error: "no route to host"}}
+	here := record{"web02", report.Result{Status: outcome.OK}}
 	for _, row := range []struct {
 		format      Format
 		first, want string // after the second place alone, and in the end

@@ -12,6 +12,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -19,10 +21,10 @@ import (
 type HostStat struct {
 	Host string
 	api.Stat
-	Outcome Outcome // of a host that did not, with no rows
+	Result report.Result // of a host that did not, with no rows
 }
 
-func (h HostStat) failed() bool { return h.Outcome.Status != "" && h.Outcome.Status != OK }
+func (h HostStat) failed() bool { return h.Result.Status != "" && h.Result.Status != outcome.OK }
 
 // StatOptions say how the fleet's counters are shown.
 type StatOptions struct {
@@ -64,7 +66,7 @@ type StatRecord struct {
 	InBytes    *uint64 `json:"inBytes,omitempty"`
 	OutPackets *uint64 `json:"outPackets,omitempty"`
 	OutBytes   *uint64 `json:"outBytes,omitempty"`
-	Outcome
+	report.Result
 }
 
 // StatSum is a group of them.
@@ -79,7 +81,7 @@ type StatSum struct {
 	SysSeconds    float64 `json:"sysSeconds"`
 	UptimeSeconds float64 `json:"uptimeSeconds"` // of the oldest
 	Host          string  `json:"host"`          // that is missing in the sums; else empty
-	Outcome
+	report.Result
 }
 
 // line is a row of the table: one guest, or a group.
@@ -118,7 +120,7 @@ func Stat(w io.Writer, f Format, hosts []HostStat, o StatOptions) error {
 // StatRecords are the counters of one host, or why there are none.
 func StatRecords(h HostStat) []StatRecord {
 	if h.failed() {
-		return []StatRecord{{Host: h.Host, Outcome: h.Outcome}}
+		return []StatRecord{{Host: h.Host, Result: h.Result}}
 	}
 	return statRecords(statLines([]HostStat{h}, nil))
 }
@@ -263,7 +265,7 @@ func statRecords(lines []line) []StatRecord {
 			Host: l.label, Context: l.Context, Name: l.Name, Processes: l.Processes,
 			VSZBytes: l.VSZ, RSSBytes: l.RSS,
 			UserSeconds: Seconds(l.User), SysSeconds: Seconds(l.Sys), UptimeSeconds: Seconds(l.Uptime),
-			Outcome: Outcome{Status: OK},
+			Result: report.Result{Status: outcome.OK},
 		}
 		if t := l.Traffic; t != nil {
 			r.InPackets, r.InBytes = new(t.V4In.Packets+t.V6In.Packets), new(t.V4In.Bytes+t.V6In.Bytes)
@@ -281,12 +283,12 @@ func statSums(lines []line, hosts []HostStat) []StatSum {
 			Group: l.label, Hosts: l.hosts, Guests: l.guests, Processes: l.Processes,
 			VSZBytes: l.VSZ, RSSBytes: l.RSS,
 			UserSeconds: Seconds(l.User), SysSeconds: Seconds(l.Sys), UptimeSeconds: Seconds(l.Uptime),
-			Outcome: Outcome{Status: OK},
+			Result: report.Result{Status: outcome.OK},
 		})
 	}
 	for _, h := range hosts {
 		if h.failed() {
-			sums = append(sums, StatSum{Host: h.Host, Outcome: h.Outcome})
+			sums = append(sums, StatSum{Host: h.Host, Result: h.Result})
 		}
 	}
 	return sums

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -21,7 +23,7 @@ func fleet() []HostStat {
 		{Host: "web01", Stat: api.Stat{Rows: []api.StatRow{row(0, "root server", 71, 1127, 2*time.Hour), traffic, row(125, "mail", 2, 8, time.Second)}}},
 		{Host: "web02", Stat: api.Stat{Rows: []api.StatRow{row(0, "root server", 70, 1000, time.Hour), row(120, "www", 4, 80, 6*time.Minute)}}},
 		{Host: "db-long-name.example.net", Stat: api.Stat{Rows: []api.StatRow{row(0, "root server", 69, 900, 48*time.Hour), row(49151, "sql\x1b[2J", 12, 4000, 100*time.Hour)}}},
-		{Host: "web03", Outcome: Outcome{Unreachable, "unreachable", "connection refused"}},
+		{Host: "web03", Result: report.Result{Status: outcome.Unreachable, Class: outcome.KindUnreachable, Error: "connection refused"}},
 	}
 }
 

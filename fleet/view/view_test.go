@@ -16,6 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -221,9 +223,9 @@ func plans() []HostPlan {
 			{Kind: api.StepDelete, Name: "older", Why: "the inventory says absent"},
 			{Kind: api.StepDelete, Name: "oldest", Why: "the inventory says absent"},
 		}},
-		{Host: "db2", Outcome: Outcome{Status: OK}},
-		{Host: "db3", Outcome: Outcome{Status: OK}},
-		{Host: "db4", Err: errors.New("connection refused"), Outcome: Outcome{Unreachable, "unreachable", "connection refused"}},
+		{Host: "db2", Result: report.Result{Status: outcome.OK}},
+		{Host: "db3", Result: report.Result{Status: outcome.OK}},
+		{Host: "db4", Err: errors.New("connection refused"), Result: report.Result{Status: outcome.Unreachable, Class: outcome.KindUnreachable, Error: "connection refused"}},
 	}
 }
 
@@ -311,7 +313,7 @@ func TestRowsThatComeOneByOne(t *testing.T) {
 func TestManyErrorsAreCutShort(t *testing.T) {
 	var results []Result
 	for i := range 500 {
-		results = append(results, Result{Host: fmt.Sprintf("web%03d", i), Class: Failed, Err: fmt.Errorf("error %d of its own", 1000+i)})
+		results = append(results, Result{Host: fmt.Sprintf("web%03d", i), Outcome: outcome.Failed, Err: fmt.Errorf("error %d of its own", 1000+i)})
 	}
 	var lines []error
 	for i := range 1000 {
@@ -337,22 +339,22 @@ func TestManyErrorsAreCutShort(t *testing.T) {
 func TestRecap(t *testing.T) {
 	var results []Result
 	for i := range 480 {
-		results = append(results, Result{Host: fmt.Sprintf("app%03d", i), Class: OK})
+		results = append(results, Result{Host: fmt.Sprintf("app%03d", i), Outcome: outcome.OK})
 	}
 	for i := range 12 {
-		results = append(results, Result{Host: fmt.Sprintf("web%02d", 50+i), Class: Changed})
+		results = append(results, Result{Host: fmt.Sprintf("web%02d", 50+i), Outcome: outcome.Changed})
 	}
 	for _, host := range []string{"web07", "web09", "web33"} {
-		results = append(results, Result{Host: host, Class: Failed, Err: fmt.Errorf("host %s: start guest www: %w", host, errors.New("no space left on device"))})
+		results = append(results, Result{Host: host, Outcome: outcome.Failed, Err: fmt.Errorf("host %s: start guest www: %w", host, errors.New("no space left on device"))})
 	}
 	results = append(results,
-		Result{Host: "db1", Address: "192.0.2.9", Class: Unreachable, Err: errors.New("connect to db1 (192.0.2.9:22): connection refused")},
-		Result{Host: "db2", Address: "192.0.2.10", Class: Unreachable, Err: errors.New("connect to db2 (192.0.2.10:22): connection refused")},
-		Result{Host: "db1x", Class: Failed, Err: errors.Join(errors.New("guest db1: one"), errors.New("guest two: \x1b[2J"))},
-		Result{Host: "db3", Class: Skipped},
+		Result{Host: "db1", Address: "192.0.2.9", Outcome: outcome.Unreachable, Err: errors.New("connect to db1 (192.0.2.9:22): connection refused")},
+		Result{Host: "db2", Address: "192.0.2.10", Outcome: outcome.Unreachable, Err: errors.New("connect to db2 (192.0.2.10:22): connection refused")},
+		Result{Host: "db1x", Outcome: outcome.Failed, Err: errors.Join(errors.New("guest db1: one"), errors.New("guest two: \x1b[2J"))},
+		Result{Host: "db3", Outcome: outcome.NotStarted},
 		// What all say of one of them, to the letter, is one line.
-		Result{Host: "lab1", Class: Failed, Err: errors.New("image bookworm: build on lab1: no space left on device")},
-		Result{Host: "lab2", Class: Failed, Err: errors.New("image bookworm: build on lab1: no space left on device")},
+		Result{Host: "lab1", Outcome: outcome.Failed, Err: errors.New("image bookworm: build on lab1: no space left on device")},
+		Result{Host: "lab2", Outcome: outcome.Failed, Err: errors.New("image bookworm: build on lab1: no space left on device")},
 	)
 	golden(t, "recap", func(w io.Writer) error { return Recap(Plain(w), results) })
 	golden(t, "recap-colour", func(w io.Writer) error { return Recap(inColour(w), results[480:]) })
@@ -375,11 +377,11 @@ func TestCheck(t *testing.T) {
 	golden(t, "check-ndjson", func(w io.Writer) error {
 		records := NewRecords[CheckRecord](w, AsNDJSON, 3)
 		for i, h := range hosts {
-			if err := records.Put(i, CheckRecords(h, Outcome{Status: OK})...); err != nil {
+			if err := records.Put(i, CheckRecords(h, report.Result{Status: outcome.OK})...); err != nil {
 				return err
 			}
 		}
-		if err := records.Put(0, CheckRecords(HostCheck{Host: "db2"}, Outcome{Failed, "timeout", "no end after 5s"})...); err != nil {
+		if err := records.Put(0, CheckRecords(HostCheck{Host: "db2"}, report.Result{Status: outcome.Failed, Class: outcome.KindTimeout, Error: "no end after 5s"})...); err != nil {
 			return err
 		}
 		return records.Close(nil)

@@ -1,0 +1,27 @@
+package report
+
+import "github.com/vsfleet/vsfleet/fleet/outcome"
+
+// Statuses of records of a plan that are not outcomes.
+const (
+	Planned outcome.Outcome = "planned" // a step that would be taken
+	Differs outcome.Outcome = "differs" // what hosts have, and no step makes equal
+)
+
+// Result says in machine formats what came of a host, or of one thing on it.
+// Every record has these three fields, so that a host that gave no answer has a
+// record as well.
+type Result struct {
+	Status outcome.Outcome `json:"status"`
+	Class  outcome.Kind    `json:"class"` // of the error; empty without one
+	Error  string          `json:"error"`
+}
+
+// ResultOf returns the result with an outcome and the error behind it, if any.
+func ResultOf(o outcome.Outcome, err error) Result {
+	r := Result{Status: o, Class: outcome.KindOf(err)}
+	if err != nil {
+		r.Error = err.Error()
+	}
+	return r
+}
