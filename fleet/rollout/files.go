@@ -25,14 +25,3 @@ func (r *run) askFiles(ctx context.Context) {
 		h.Files = answer
 	})
 }
-
-// FileStates is what the host said of the files that a step writes, and nothing
-// for other steps.
-func (h *HostReport) FileStates(step api.Step) []api.FileState {
-	for _, g := range h.Files.Guests {
-		if g.Guest == step.Name {
-			return g.Files
-		}
-	}
-	return nil
-}
