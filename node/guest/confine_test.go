@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -44,6 +46,13 @@ func TestNobodyEntersAGuestWhoseInitLeftItsNetwork(t *testing.T) {
 			}
 		})
 	}
+}
+
+// netID identifies a network namespace, as the notes of a start do.
+func netID(path string) (string, error) {
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino), err
 }
 
 // TestNestingIsForThoseWhoAskForIt starts guests that try to make namespaces, and

@@ -15,7 +15,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/node/api"
 	imagetree "github.com/vsfleet/vsfleet/node/images/tree"
-	"github.com/vsfleet/vsfleet/node/nat"
+	"github.com/vsfleet/vsfleet/node/network"
 )
 
 // ErrExists says that there is a guest of that name.
@@ -209,20 +209,6 @@ func check(g api.Guest) error {
 		return errors.New("a value has a line break: each is a line in a file")
 	case len(g.Hostname) > 64:
 		return fmt.Errorf("host name %q is longer than 64 characters", g.Hostname)
-	case n.Mode != api.ModeShared && n.Mode != api.ModeOwn && n.Mode != api.ModeNAT:
-		return fmt.Errorf("network mode %q: want shared, own or nat", n.Mode)
-	case n.Mode == api.ModeNAT && (len(n.Addresses) > 0 || len(n.Ports) > 0):
-		return errors.New("a nat guest has forwards, not addresses and ports")
-	case n.Mode != api.ModeNAT && len(n.Addresses) == 0:
-		return fmt.Errorf("a guest in mode %s needs an address", n.Mode)
-	case n.Mode != api.ModeNAT && len(n.Forwards) > 0:
-		return errors.New("only a nat guest has forwards")
-	case n.Mode != api.ModeNAT && n.Raw:
-		return errors.New("only a nat guest has raw and packet sockets: they would be in the host's network")
-	case n.Mode == api.ModeOwn && n.Dev == "":
-		return errors.New("a guest with addresses of its own needs the device that they go onto")
-	case n.Mode == api.ModeOwn && len(n.Ports) > 0:
-		return errors.New("a guest with addresses of its own has all their ports")
 	case g.Init.Style != "" && g.Init.Style != "plain" && g.Init.Style != "command":
 		return fmt.Errorf("init style %q: want plain or command", g.Init.Style)
 	case slices.ContainsFunc(g.Init.Command, func(arg string) bool { return arg == "" || arg[0] == '#' || strings.TrimSpace(arg) != arg }):
@@ -232,7 +218,11 @@ func check(g api.Guest) error {
 	case g.Init.Style == "command" && len(g.Init.Command) == 0:
 		return errors.New("init style command needs a command")
 	}
-	return nil
+	mode, err := network.Of(n.Mode)
+	if err != nil {
+		return err
+	}
+	return mode.Validate(n)
 }
 
 func (h *Host) own(name string) string        { return filepath.Join(h.data(name), "root") }
@@ -311,12 +301,12 @@ func hosts(g api.Guest, hostname string) string {
 		names += " " + short
 	}
 	s := "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
-	if g.Network.Mode == api.ModeNAT {
-		v4, v6 := nat.Addresses(g.Context)
-		return s + v4.Addr().String() + " " + names + "\n" + v6.Addr().String() + " " + names + "\n"
+	mode, err := network.Of(g.Network.Mode)
+	if err != nil {
+		return s // check has refused it
 	}
-	for _, a := range g.Network.Addresses {
-		s += a.Addr().String() + " " + names + "\n"
+	for _, a := range mode.Addresses(g) {
+		s += a.String() + " " + names + "\n"
 	}
 	return s
 }

@@ -15,8 +15,8 @@ import (
 	"strings"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/nat"
-	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/network"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // Drift tells what is not any more as starts made it, by the names of the guests
@@ -34,10 +34,8 @@ func (h *Host) Drift(ctx context.Context, names ...string) (map[string][]string,
 }
 
 func (h *Host) drift(ctx context.Context, names []string) (map[string][]string, error) {
-	var behind []nat.Guest
-	var view *netctx.View
 	all := map[string][]string{}
-	named := map[int]string{}
+	byMode := map[network.Mode][]*network.Guest{}
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -49,85 +47,31 @@ func (h *Host) drift(ctx context.Context, names []string) (map[string][]string, 
 		if err != nil {
 			return nil, err
 		}
-		if st.NAT {
-			behind = append(behind, natGuest(name, st))
-			named[st.Context] = name
-		} else {
-			if view == nil {
-				if view, err = netctx.Look(); err != nil {
-					return nil, err
-				}
-			}
-			if err := h.sharedDrift(view, name, st, all); err != nil {
-				return nil, err
-			}
+		_, cg, err := h.cgroup(name)
+		if err != nil {
+			return nil, err
 		}
-		if err := h.ownDrift(name, st, all); err != nil {
+		byMode[st.mode()] = append(byMode[st.mode()], h.onNetwork(name, cg, &st))
+		if err := h.ownDrift(name, cg, st, all); err != nil {
 			return nil, err
 		}
 	}
-	gone, err := nat.Drift(ctx, behind)
-	for xid, texts := range gone {
-		all[named[xid]] = append(all[named[xid]], texts...)
+	var host network.Survey
+	for mode, guests := range byMode {
+		gone, err := mode.Drift(ctx, &host, guests)
+		if err != nil {
+			return nil, err
+		}
+		for name, texts := range gone {
+			all[name] = append(texts, all[name]...)
+		}
 	}
 	maps.DeleteFunc(all, func(_ string, gone []string) bool { return len(gone) == 0 })
-	return all, err
-}
-
-func natGuest(name string, st state) nat.Guest {
-	return nat.Guest{XID: st.Context, Name: name, Forwards: st.Runs.Network.Forwards, Metadata: st.Runs.Network.Metadata}
-}
-
-// sharedDrift looks at what a guest in the host's network has there.
-func (h *Host) sharedDrift(view *netctx.View, name string, st state, all map[string][]string) error {
-	if st.Runs.Network.Mode == api.ModeOwn {
-		gone, err := view.Drift(st.Dev, st.Runs.Network.Addresses)
-		if err != nil {
-			return err
-		}
-		all[name] = append(all[name], gone...)
-	}
-	gone, err := view.Loopback6Drift(netctx.Loopback6(st.Context))
-	if err != nil {
-		return err
-	}
-	all[name] = append(all[name], gone...)
-	if st.Pings {
-		if gone, err = view.PingDrift(Config{Guest: *st.Runs}.netSpec()); err != nil {
-			return err
-		}
-		all[name] = append(all[name], gone...)
-	}
-	return h.inCgroup(name, func(dir *os.File) error {
-		gone, err := view.ProgramDrift(dir)
-		all[name] = append(all[name], gone...)
-		return err
-	})
-}
-
-// inCgroup gives the directory of a guest's cgroup to f, unless it has gone.
-func (h *Host) inCgroup(name string, f func(*os.File) error) error {
-	_, cg, err := h.cgroup(name)
-	if err != nil {
-		return err
-	}
-	dir, err := os.Open(string(cg))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return f(dir)
+	return all, nil
 }
 
 // ownDrift looks at what every guest has.
-func (h *Host) ownDrift(name string, st state, all map[string][]string) error {
-	_, cg, err := h.cgroup(name)
-	if err != nil {
-		return err
-	}
+func (h *Host) ownDrift(name string, cg procctx.Cgroup, st state, all map[string][]string) error {
 	for _, l := range limits(st.Runs.Limits) {
 		b, err := os.ReadFile(filepath.Join(string(cg), l.file))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -199,16 +143,11 @@ func (h *Host) repair(ctx context.Context, name string) (gone []string, err erro
 	if err != nil {
 		return nil, err
 	}
-	if st.NAT {
-		err = h.reattach(ctx, name, st)
-	} else {
-		err = h.reconnect(ctx, name, st)
-	}
+	mount, cg, err := h.cgroup(name)
 	if err != nil {
 		return nil, err
 	}
-	mount, cg, err := h.cgroup(name)
-	if err != nil {
+	if err := h.repairNetwork(ctx, name, cg, st); err != nil {
 		return nil, err
 	}
 	for _, l := range limits(st.Runs.Limits) {
@@ -228,63 +167,15 @@ func (h *Host) repair(ctx context.Context, name string) (gone []string, err erro
 	return before[name], err
 }
 
-// reconnect does again what connect did, of which all may be there already.
-func (h *Host) reconnect(ctx context.Context, name string, st state) error {
-	c := Config{Guest: *st.Runs}
-	if c.Network.Mode == api.ModeOwn {
-		missing, err := netctx.Missing(st.Dev, c.Network.Addresses)
-		if err != nil {
+func (h *Host) repairNetwork(ctx context.Context, name string, cg procctx.Cgroup, st state) (err error) {
+	g := h.onNetwork(name, cg, &st)
+	if st.mode().Private() {
+		if g.Netns, err = openNamespace(cg); err != nil {
 			return err
 		}
-		st.Added = slices.Clone(st.Added)
-		for _, p := range missing {
-			if !slices.Contains(st.Added, p) {
-				st.Added = append(st.Added, p)
-			}
-		}
-		if err := h.writeState(name, st); err != nil {
-			return err
-		}
-		if _, err := netctx.AddAddresses(ctx, st.Dev, c.Network.Addresses); err != nil {
-			return err
-		}
+		defer g.Netns.Close()
 	}
-	if err := netctx.EnsureLoopback6(ctx, netctx.Loopback6(st.Context)); err != nil {
-		return err
-	}
-	if st.Pings {
-		on, err := netctx.Places()
-		if err != nil {
-			return err
-		}
-		if err := netctx.PingFrom(ctx, c.netSpec(), on); err != nil {
-			return err
-		}
-	}
-	return h.inCgroup(name, func(dir *os.File) error { return netctx.Restore(dir, c.netSpec()) })
-}
-
-func (h *Host) reattach(ctx context.Context, name string, st state) error {
-	_, cg, err := h.cgroup(name)
-	if err != nil {
-		return err
-	}
-	pid, err := cg.Init()
-	if err != nil {
-		return err
-	}
-	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
-	if errors.Is(err, fs.ErrNotExist) {
-		return ErrNotRunning
-	}
-	if err != nil {
-		return err
-	}
-	defer netns.Close()
-	if err := nat.Attach(ctx, netns, st.Context); err != nil {
-		return err
-	}
-	return nat.Sync(ctx, h.natWant)
+	return st.mode().Repair(ctx, g)
 }
 
 // repairAll is for calls that nobody asked to repair something: a device that

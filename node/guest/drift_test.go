@@ -184,23 +184,19 @@ func filter(t *testing.T, change func(*nftables.Conn)) {
 // detach takes programs off a guest's cgroup.
 func detach(t *testing.T, h *Host, name string, hooks ...ebpf.AttachType) {
 	t.Helper()
-	must(t, h.inCgroup(name, func(dir *os.File) error {
-		for _, at := range hooks {
-			on, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: at})
-			if err != nil {
-				return err
-			}
-			for _, attached := range on.Programs {
-				p, err := ebpf.NewProgramFromID(attached.ID)
-				if err != nil {
-					return err
-				}
-				defer p.Close()
-				if err := link.RawDetachProgram(link.RawDetachProgramOptions{Target: int(dir.Fd()), Program: p, Attach: at}); err != nil {
-					return err
-				}
-			}
+	_, cg, err := h.cgroup(name)
+	must(t, err)
+	dir, err := os.Open(string(cg))
+	must(t, err)
+	defer dir.Close()
+	for _, at := range hooks {
+		on, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: at})
+		must(t, err)
+		for _, attached := range on.Programs {
+			p, err := ebpf.NewProgramFromID(attached.ID)
+			must(t, err)
+			defer p.Close()
+			must(t, link.RawDetachProgram(link.RawDetachProgramOptions{Target: int(dir.Fd()), Program: p, Attach: at}))
 		}
-		return nil
-	}))
+	}
 }

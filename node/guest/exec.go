@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/network"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
@@ -31,7 +31,7 @@ var ErrNotRunning = errors.New("not running")
 func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Running, error) {
 	st, pid, err := h.init(name)
 	if err == nil {
-		err = st.sameNet(pid)
+		err = st.SameNamespace(pid)
 	}
 	var e entry
 	if err == nil {
@@ -56,12 +56,12 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 		cmd.Env[2] = "TERM=dumb"
 	}
 	// What is known of the network from process 1 alone may be what it wants us to know.
-	if !cmd.PrivateNet || st.recovered {
-		guard, err := netctx.Guard()
-		if err != nil {
-			return nil, err
-		}
-		cmd.Scope = guard == netctx.GuardLandlock
+	mode := st.mode()
+	if st.recovered {
+		mode = network.Shared
+	}
+	if cmd.Scope, err = mode.Scope(); err != nil {
+		return nil, err
 	}
 	if len(cmd.Argv) > 0 {
 		return procctx.Exec(ctx, cmd)
@@ -80,45 +80,6 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 		}
 	}
 	return nil, err
-}
-
-// sameNet makes sure that a guest's process 1 is still in the network that the
-// guest was started with. What a program is fenced with when it enters follows
-// from the mode of that start, never from where process 1 is: one that moved into
-// a namespace of its own would have the next program of the host's network come in
-// without Landlock (CVE-2020-15257's kind).
-func (s state) sameNet(initPID int) error {
-	private, err := hasOwnNet(initPID)
-	if err != nil {
-		return err
-	}
-	net, err := netID(fmt.Sprintf("/proc/%d/ns/net", initPID))
-	if err != nil {
-		return err
-	}
-	if private == s.NAT && (s.Net == "" || s.Net == net) {
-		return nil
-	}
-	return errors.New("its process 1 has left the network that the guest was started in, so that nothing can be run there as safely as in the guest; restart the guest")
-}
-
-// hasOwnNet reports whether a process is in another network namespace than we are.
-func hasOwnNet(pid int) (bool, error) {
-	ours, err := netID("/proc/thread-self/ns/net")
-	if err != nil {
-		return false, err
-	}
-	theirs, err := netID(fmt.Sprintf("/proc/%d/ns/net", pid))
-	return theirs != ours, err
-}
-
-// netID identifies a network namespace as long as it lives.
-func netID(path string) (string, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return "", fmt.Errorf("look at network namespace: %w", err)
-	}
-	return fmt.Sprintf("%d:%d", st.Dev, st.Ino), nil
 }
 
 // init finds the process 1 of a running guest, and what is noted of its start.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/nat"
 	"github.com/vsfleet/vsfleet/node/netctx"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
@@ -197,44 +195,6 @@ func (h *Host) Traffic(names []string) (map[string]*api.Traffic, error) {
 // ofState is the guest whose state lies at path.
 func ofState(path string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "."), ".state")
-}
-
-// natWant is what the host's packet filter has to hold: the running guests
-// with private networks, and the addresses that belong to the others.
-func (h *Host) natWant(context.Context) (nat.Want, error) {
-	var want nat.Want
-	guests, err := h.started()
-	if err != nil {
-		return want, err
-	}
-	for _, name := range slices.Sorted(maps.Keys(guests)) {
-		addWant(&want, name, guests[name])
-	}
-	return want, nil
-}
-
-func addWant(want *nat.Want, name string, g api.Guest) {
-	if g.Network.Mode == api.ModeNAT {
-		want.Guests = append(want.Guests, nat.Guest{XID: g.Context, Name: name, Forwards: g.Network.Forwards, Metadata: g.Network.Metadata})
-		return
-	}
-	want.Reserved = append(want.Reserved, netctx.Loopback6(g.Context))
-	if g.Network.Mode == api.ModeOwn {
-		for _, a := range g.Network.Addresses {
-			want.Reserved = append(want.Reserved, a.Addr())
-		}
-	}
-}
-
-// addToNAT makes way for a guest in the host's packet filter: for its forwards, or
-// around its own addresses, whose ports others' forwards would take.
-func (h *Host) addToNAT(ctx context.Context, name string, st state) error {
-	if st.Runs == nil { // an older vsnode's
-		return nat.Sync(ctx, h.natWant)
-	}
-	var more nat.Want
-	addWant(&more, name, *st.Runs)
-	return nat.Add(ctx, more, h.natWant)
 }
 
 // Sweep is Clean, and puts back what somebody took from guests that run: see Drift.

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"reflect"
 
-	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/netctx"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
@@ -51,20 +49,24 @@ func (h *Host) live(ctx context.Context, c Config) (changed bool, err error) {
 		if err := h.free(ctx, c.Guest, ""); err != nil {
 			return false, err
 		}
-		if c.Network.Mode != api.ModeNAT {
-			if err := h.reown(ctx, c); err != nil {
-				return false, err
-			}
-		}
 		to.Network = c.Network
+		after := st
+		after.Runs = &to
+		_, cg, err := h.cgroup(c.Name)
+		if err != nil {
+			return false, err
+		}
+		if err := st.mode().Update(ctx, h.onNetwork(c.Name, cg, &after)); err != nil {
+			return false, err
+		}
 	}
 	if reflect.DeepEqual(to, *st.Runs) {
 		return false, nil
 	}
 	st.Runs = &to
-	// Forwards are in the packet filter, which is made from what is written
-	// down; a vsnode that comes after a killed one finishes it.
-	st.Done = !st.NAT
+	// The packet filter is made from what is written down; a vsnode that comes
+	// after a killed one finishes it.
+	st.Done = !network
 	if network {
 		if err := h.change(); err != nil {
 			return false, err
@@ -114,28 +116,4 @@ func (h *Host) countsProcesses() (bool, error) {
 		return false, err
 	}
 	return procctx.HasController(mount, "pids")
-}
-
-// reown changes what a guest in the host's network may do there. Connections to
-// ports that it keeps stay.
-func (h *Host) reown(ctx context.Context, c Config) error {
-	if c.Network.Mode == api.ModeShared {
-		taken, err := netctx.Listeners(ctx, c.netSpec())
-		if err != nil {
-			return err
-		}
-		if len(taken) > 0 {
-			return h.takenError(taken)
-		}
-	}
-	_, cg, err := h.cgroup(c.Name)
-	if err != nil {
-		return err
-	}
-	dir, err := os.Open(string(cg))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return netctx.Update(dir, c.netSpec())
 }

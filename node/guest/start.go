@@ -16,8 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/nat"
-	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/network"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
@@ -44,16 +43,16 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	if err != nil {
 		return err
 	}
-	on, err := h.running(name)
+	runs, err := h.running(name)
 	if err != nil {
 		return err
 	}
-	if on {
-		if on, err = h.settled(ctx, name); err != nil {
+	if runs {
+		if runs, err = h.settled(ctx, name); err != nil {
 			return err
 		}
 	}
-	if on {
+	if runs {
 		if err := h.finish(ctx, name); err != nil {
 			return err
 		}
@@ -91,6 +90,10 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	if err != nil {
 		return err
 	}
+	mode, err := network.Of(c.Network.Mode)
+	if err != nil {
+		return err
+	}
 	mount, cg, err := h.cgroup(name)
 	if err != nil {
 		return err
@@ -98,7 +101,7 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 	enter := c.entry()
 	st := state{
 		Started: time.Now().Truncate(time.Millisecond), Boot: procctx.SinceBoot(),
-		Context: c.Context, NAT: c.Network.Mode == api.ModeNAT, Pings: c.Network.Mode != api.ModeNAT,
+		Context: c.Context, Notes: network.FirstNotes(mode),
 		Root: resolved(c.Root), Runs: &c.Guest, Enter: &enter,
 	}
 	// Written before anything is done that has to be taken back.
@@ -133,7 +136,21 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 			}
 		}
 	}
-	if err := h.connect(ctx, c, &spec, &st, opt.Warn); err != nil {
+	on := h.onNetwork(name, cg, &st)
+	on.Warn = opt.Warn
+	if err := mode.Check(ctx, on); err != nil {
+		return err
+	}
+	if spec.Scope, err = mode.Scope(); err != nil {
+		return err
+	}
+	if mode.Private() {
+		spec.PrivateNet = true
+		spec.Connect = func(netns *os.File) error {
+			on.Netns = netns
+			return mode.Attach(ctx, on)
+		}
+	} else if err := mode.Attach(ctx, on); err != nil {
 		return err
 	}
 	if err := h.attachConsole(c, &spec, opt.Warn); err != nil {
@@ -174,10 +191,12 @@ func (h *Host) finish(ctx context.Context, name string) error {
 	if err != nil || st.Done {
 		return err
 	}
-	if st.NAT || st.Runs != nil {
-		if err := h.addToNAT(ctx, name, st); err != nil {
-			return err
-		}
+	_, cg, err := h.cgroup(name)
+	if err != nil {
+		return err
+	}
+	if err := h.publish(ctx, name, cg, &st); err != nil {
+		return err
 	}
 	if err := h.writeRunFile(name, st); err != nil {
 		return err
@@ -194,13 +213,12 @@ func (h *Host) writeRunFile(name string, st state) error {
 // spec is what the configuration means for the guest's first process.
 func (h *Host) spec(c Config) (procctx.Spec, error) {
 	sp := procctx.Spec{
-		XID:        c.Context,
-		Hostname:   c.Hostname,
-		Domain:     c.Domain,
-		PrivateNet: c.Network.Mode == api.ModeNAT,
-		Caps:       c.Caps,
-		Nesting:    !c.NoNesting,
-		Raw:        c.Network.Raw,
+		XID:      c.Context,
+		Hostname: c.Hostname,
+		Domain:   c.Domain,
+		Caps:     c.Caps,
+		Nesting:  !c.NoNesting,
+		Raw:      c.Network.Raw,
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"container=vserver", "TERM=linux", "HOME=/root",
@@ -389,23 +407,8 @@ func (h *Host) release(ctx context.Context, name string) error {
 	if !noted {
 		return errors.Join(remove(h.runFile(name)), remove(h.pending(name)))
 	}
-	if len(st.Added) > 0 {
-		unused, err := h.unused(name, st.Added)
-		if err != nil {
-			return err
-		}
-		if err := netctx.RemoveAddresses(ctx, st.Dev, unused); err != nil {
-			return err
-		}
-	}
-	if st.Context != 0 {
-		if st.NAT {
-			if err := errors.Join(nat.Detach(ctx, st.Context), nat.Sync(ctx, h.natWant)); err != nil {
-				return err
-			}
-		} else if err := errors.Join(netctx.DropPing(ctx, st.Context), netctx.DropLoopback6(ctx, netctx.Loopback6(st.Context))); err != nil {
-			return err
-		}
+	if err := st.mode().Release(ctx, h.onNetwork(name, cg, &st)); err != nil {
+		return err
 	}
 	if err := errors.Join(remove(h.runFile(name)), remove(h.pending(name))); err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/network"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
@@ -24,15 +24,11 @@ import (
 // an extended attribute of the guest's cgroup, which lives exactly as long as
 // the cgroup. So a guest stays known when somebody deletes or damages the file.
 type state struct {
-	Started time.Time      `json:"started"`
-	Boot    time.Duration  `json:"boot,omitempty"` // the start, in time since the host's boot
-	Dev     string         `json:"dev,omitempty"`
-	Added   []netip.Prefix `json:"added,omitempty"` // addresses that vsnode put onto Dev
-	Pings   bool           `json:"pings,omitempty"` // the source of its pings is set
-	Context int            `json:"context"`
-	NAT     bool           `json:"nat,omitempty"`
-	Net     string         `json:"net,omitempty"`  // NAT: the network namespace (netID)
-	Done    bool           `json:"done,omitempty"` // the start came to its end
+	Started time.Time     `json:"started"`
+	Boot    time.Duration `json:"boot,omitempty"` // the start, in time since the host's boot
+	Context int           `json:"context"`
+	Done    bool          `json:"done,omitempty"` // the start came to its end
+	network.Notes
 	// Root is the directory of the guest's own files, without links.
 	Root string `json:"root,omitempty"`
 	// Runs is what the guest was started with, and has been given since.
@@ -130,23 +126,22 @@ func (h *Host) rebuiltState(name string, cg procctx.Cgroup, xid int) (state, err
 		s.Context = c.Context
 	}
 	if cerr == nil && c.Context == s.Context {
-		s.Runs, s.Root, s.NAT = &c.Guest, resolved(c.Root), c.Network.Mode == api.ModeNAT
-		if c.Network.Mode == api.ModeOwn {
-			s.Dev, s.Added = c.Network.Dev, c.Network.Addresses // taken back is only what is marked as vsnode's
-		}
+		s.Runs, s.Root = &c.Guest, resolved(c.Root)
+		s.Notes = s.mode().Assumed(c.Network)
 	}
 	pid, err := cg.Init()
 	if err != nil || pid == 0 {
 		return s, err
 	}
-	if s.NAT, err = hasOwnNet(pid); err != nil {
+	private, err := network.HasOwnNamespace(pid)
+	if err != nil {
 		return s, err
 	}
 	if s.Boot, err = procctx.Born(pid); err != nil {
 		return s, err
 	}
-	if s.Runs != nil && s.NAT != (s.Runs.Network.Mode == api.ModeNAT) {
-		s.Runs, s.Dev, s.Added = nil, "", nil // edited since
+	if private != s.NAT {
+		s.Runs, s.Notes = nil, network.Notes{NAT: private} // edited since
 	}
 	return s, nil
 }

@@ -1,0 +1,48 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// SameNamespace makes sure that a guest's process 1 is still in the network that
+// the guest was started with. What a program is fenced with when it enters follows
+// from the mode of that start, never from where process 1 is: one that moved into
+// a namespace of its own would have the next program of the host's network come in
+// without Landlock (CVE-2020-15257's kind).
+func (n Notes) SameNamespace(initPID int) error {
+	private, err := HasOwnNamespace(initPID)
+	if err != nil {
+		return err
+	}
+	id, err := namespaceID(fmt.Sprintf("/proc/%d/ns/net", initPID))
+	if err != nil {
+		return err
+	}
+	if private == n.NAT && (n.Net == "" || n.Net == id) {
+		return nil
+	}
+	return errors.New("its process 1 has left the network that the guest was started in, so that nothing can be run there as safely as in the guest; restart the guest")
+}
+
+// HasOwnNamespace reports whether a process is in another network namespace than
+// we are.
+func HasOwnNamespace(pid int) (bool, error) {
+	ours, err := namespaceID("/proc/thread-self/ns/net")
+	if err != nil {
+		return false, err
+	}
+	theirs, err := namespaceID(fmt.Sprintf("/proc/%d/ns/net", pid))
+	return theirs != ours, err
+}
+
+// namespaceID identifies a network namespace as long as it lives.
+func namespaceID(path string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return "", fmt.Errorf("look at network namespace: %w", err)
+	}
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino), nil
+}
