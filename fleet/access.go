@@ -1,16 +1,13 @@
 package fleet
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/user"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
@@ -233,30 +230,9 @@ func (c Command) vserver(verb string) []string {
 	return append([]string{"vserver", "--", c.Guest, verb}, c.Argv...)
 }
 
-// Hear runs vsnode with arguments on a host, and returns what it said.
-func Hear(ctx context.Context, n rollout.Node, args ...string) (string, error) {
-	stdout, stderr := bounded{most: mostHeard}, bounded{most: mostHeard}
-	exit, err := n.Run(ctx, nil, &stdout, &stderr, args...)
-	if err == nil && exit != 0 {
-		err = errors.New(strings.TrimPrefix(strings.TrimSpace(stderr.String()), "vsnode: "))
-	}
-	return strings.TrimSpace(stdout.String()), err
-}
-
-// mostHeard is what a host may say where a few lines are expected.
-const mostHeard = 1 << 20
-
-// bounded is a buffer that takes no more than that.
-type bounded struct {
-	bytes.Buffer
-	most int
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > b.most {
-		return 0, fmt.Errorf("it says more than %d KiB", b.most>>10)
-	}
-	return b.Buffer.Write(p)
+// Install puts vsnode where administrators of the hosts find it.
+func (a *Access) Install(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Installed]) Answers[api.Installed] {
+	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Installed, error) { return n.Install(ctx) }, watch)
 }
 
 // Log writes what a guest said on its console, the last so many lines of it,

@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
-	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -144,22 +143,5 @@ func TestAnAbortCutsTheConnections(t *testing.T) {
 	_, err := (&Access{Abort: abort}).Run(t.Context(), Command{Host: host, Argv: []string{"echo started; sleep 600"}}, nil, begun, begun)
 	if err == nil || outcome.KindOf(err) != outcome.KindUnreachable {
 		t.Errorf("%v, kind %s", err, outcome.KindOf(err))
-	}
-}
-
-// chatty says more than anybody wants to hear.
-type chatty struct{ rollout.Node }
-
-func (chatty) Run(_ context.Context, _ io.Reader, stdout, _ io.Writer, _ ...string) (int, error) {
-	for {
-		if _, err := stdout.Write(make([]byte, 64<<10)); err != nil {
-			return 0, err
-		}
-	}
-}
-
-func TestWhatIsHeardHasAnEnd(t *testing.T) {
-	if _, err := Hear(t.Context(), chatty{}, "image", "remove"); err == nil || !strings.Contains(err.Error(), "more than 1024 KiB") {
-		t.Errorf("error %v", err)
 	}
 }

@@ -151,30 +151,43 @@ func (h *Host) Stat(ctx context.Context) (api.Stat, error) {
 }
 
 // RemoveImage removes an image that no guest is built from.
-func (h *Host) RemoveImage(ctx context.Context, id string) error {
-	return h.Images.Remove(ctx, id, func(id string) ([]string, error) {
-		states, err := h.Guests.States(ctx)
-		if err != nil {
-			return nil, err
+func (h *Host) RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error) {
+	img, err := h.Images.Get(ctx, req.Image)
+	if errors.Is(err, images.ErrNotFound) {
+		return api.RemovedImage{}, nil
+	} else if err != nil {
+		return api.RemovedImage{}, err
+	}
+	if err := h.Images.Remove(ctx, img.ID, func(id string) ([]string, error) { return h.imageUsers(ctx, id) }); err != nil {
+		return api.RemovedImage{}, err
+	}
+	return api.RemovedImage{ID: img.ID}, nil
+}
+
+// imageUsers returns the guests that are built from an image, running ones by
+// their start and those that were set aside among them.
+func (h *Host) imageUsers(ctx context.Context, id string) ([]string, error) {
+	states, err := h.Guests.States(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var users []string
+	for _, g := range states {
+		switch {
+		case g.Problem != "":
+			return nil, fmt.Errorf("nobody can tell what guest %s uses: %s", g.Name, g.Problem)
+		case g.Image == id:
+			users = append(users, g.Name)
+		case g.Runs != nil && g.Runs.Image == id:
+			users = append(users, g.Name+" (until its restart)")
 		}
-		var users []string
-		for _, g := range states {
-			switch {
-			case g.Problem != "":
-				return nil, fmt.Errorf("nobody can tell what guest %s uses: %s", g.Name, g.Problem)
-			case g.Image == id:
-				users = append(users, g.Name)
-			case g.Runs != nil && g.Runs.Image == id:
-				users = append(users, g.Name+" (until its restart)")
-			}
+	}
+	aside, err := h.Guests.Aside()
+	for name, image := range aside {
+		if image == id {
+			users = append(users, name+" (set aside by build --force; delete its configuration to be rid of it)")
 		}
-		aside, err := h.Guests.Aside()
-		for name, image := range aside {
-			if image == id {
-				users = append(users, name+" (set aside by build --force; delete its configuration to be rid of it)")
-			}
-		}
-		slices.Sort(users)
-		return users, err
-	})
+	}
+	slices.Sort(users)
+	return users, err
 }

@@ -85,7 +85,14 @@ Hosts with a guest that uses the image keep it and report an error.`,
 			}
 			progress := a.progress(len(hosts))
 			report := a.access.Rollout(a.forks, progress.watch).Each(ctx, "image remove", hosts, func(ctx context.Context, n rollout.Node) (string, error) {
-				return fleet.Hear(ctx, n, "image", "remove", args[0])
+				removed, err := n.RemoveImage(ctx, api.RemoveImage{Image: args[0]})
+				switch {
+				case err != nil:
+					return "", err
+				case removed.ID == "":
+					return "it is not here", nil
+				}
+				return "removed " + removed.ID, nil
 			})
 			progress.close()
 			var records []toldRecord

@@ -1,8 +1,8 @@
 package main
 
 import (
-	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,6 +11,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/node/api"
 )
 
 func (a *app) installCommand() *cobra.Command {
@@ -29,12 +30,14 @@ does not need this; it keeps its own copy in /var/lib/vsnode.`,
 			if err != nil {
 				return err
 			}
-			results := fleet.Ask(ctx, &a.access, hosts, a.forks, func(ctx context.Context, n *fleet.Node) (string, error) {
-				return fleet.Hear(ctx, n, "install")
-			}, fleet.Watch[string]{})
+			results := a.access.Install(ctx, hosts, a.forks, fleet.Watch[api.Installed]{})
 			var records []toldRecord
 			for _, r := range results {
-				records = append(records, toldRecord{r.Host.Name, r.Value, report.ResultOf(r.Outcome, r.Err)})
+				text := ""
+				if r.Outcome == outcome.OK {
+					text = "installed " + r.Value.Path + " with " + strings.Join(r.Value.Links, " and ")
+				}
+				records = append(records, toldRecord{r.Host.Name, text, report.ResultOf(r.Outcome, r.Err)})
 			}
 			if err := a.tell(records); err != nil {
 				return err

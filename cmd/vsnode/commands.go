@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"strings"
 
 	"github.com/vsfleet/vsfleet/node"
+	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/check"
 	"github.com/vsfleet/vsfleet/node/guest"
-	"github.com/vsfleet/vsfleet/node/images"
 	"github.com/vsfleet/vsfleet/node/serve"
 	"github.com/vsfleet/vsfleet/node/stat"
 )
@@ -142,64 +142,30 @@ func image(ctx context.Context, args []string) error {
 		if err := flags(fs, args[1:], 1, 1); err != nil {
 			return err
 		}
-		img, err := h.Images.Get(ctx, fs.Arg(0))
-		if errors.Is(err, images.ErrNotFound) {
+		removed, err := h.RemoveImage(ctx, api.RemoveImage{Image: fs.Arg(0)})
+		switch {
+		case err != nil:
+			return err
+		case removed.ID == "":
 			fmt.Println("it is not here")
-			return nil
+		default:
+			fmt.Println("removed", removed.ID)
 		}
-		if err == nil {
-			err = h.RemoveImage(ctx, img.ID)
-		}
-		if err == nil {
-			fmt.Println("removed", img.ID)
-		}
-		return err
+		return nil
 	}
 	return usageError(fmt.Sprintf("image: unknown command %q: list, export, import or remove?", args[0]))
 }
 
-// install copies this binary to where an administrator's PATH finds it, with
-// the names of Linux-VServer's tools beside it. Only root may read or run it: see
-// context.Start.
 func install(args []string) error {
 	fs := flag.NewFlagSet("install", flag.ContinueOnError)
-	dir := fs.String("dir", "/usr/local/sbin", "")
+	dir := fs.String("dir", node.InstallDir, "")
 	if err := flags(fs, args, 0, 0); err != nil {
 		return err
 	}
-	self, err := os.Open("/proc/self/exe")
+	done, err := node.Install(*dir)
 	if err != nil {
 		return err
 	}
-	defer self.Close()
-	if err := os.MkdirAll(*dir, 0o755); err != nil {
-		return err
-	}
-	target := filepath.Join(*dir, "vsnode")
-	beside, err := os.CreateTemp(*dir, ".vsnode-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(beside.Name())
-	_, err = io.Copy(beside, self)
-	if err = errors.Join(err, beside.Chmod(0o700), beside.Sync(), beside.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(beside.Name(), target); err != nil {
-		return err
-	}
-	for _, name := range []string{"vserver", "vserver-stat"} {
-		link := filepath.Join(*dir, name)
-		if old, err := os.Lstat(link); err == nil && old.Mode()&os.ModeSymlink == 0 {
-			return fmt.Errorf("%s is there and no link: it may be util-vserver's; move it away", link)
-		}
-		if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		if err := os.Symlink("vsnode", link); err != nil {
-			return err
-		}
-	}
-	fmt.Println("installed", target, "with vserver and vserver-stat")
+	fmt.Println("installed", done.Path, "with", strings.Join(done.Links, " and "))
 	return nil
 }

@@ -37,7 +37,7 @@ func (h *host) start() *Vsnode {
 func version(t *testing.T, v *Vsnode) string {
 	t.Helper()
 	c := wire.NewConn(v.Stdout, v.Session.Stdin)
-	if err := c.Send(wire.Message{ID: 1, Method: api.MethodState}); err != nil {
+	if err := c.Send(wire.Message{ID: 1, Method: string(api.MethodState)}); err != nil {
 		t.Error(err)
 		return ""
 	}

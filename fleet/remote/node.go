@@ -46,13 +46,13 @@ type apply struct {
 	emit  func(api.Event)
 }
 
-// RemoteError is what a host said of a request that it could not do.
-type RemoteError struct {
+// Error is what a host said of a request that it could not do.
+type Error struct {
 	Host    string
 	Message string
 }
 
-func (e *RemoteError) Error() string { return e.Host + ": " + e.Message }
+func (e *Error) Error() string { return e.Host + ": " + e.Message }
 
 // Start starts vsnode on a host, and puts it there first if it is missing. ctx
 // bounds the start.
@@ -91,29 +91,29 @@ func (n *Node) alive() {
 		case <-n.ended:
 			return
 		case <-tick.C:
-			n.send(wire.Message{Method: api.MethodAlive})
+			n.send(wire.Message{Method: api.NotifyAlive})
 		}
 	}
 }
 
 // State asks for all that a plan needs to know.
 func (n *Node) State(ctx context.Context) (api.State, error) {
-	return call[api.State](ctx, n, api.MethodState, nil)
+	return call(ctx, n, api.MethodState, api.None{})
 }
 
 // Check asks whether the host is able.
 func (n *Node) Check(ctx context.Context) (api.Check, error) {
-	return call[api.Check](ctx, n, api.MethodCheck, nil)
+	return call(ctx, n, api.MethodCheck, api.None{})
 }
 
 // Stat asks what the host and its guests use.
 func (n *Node) Stat(ctx context.Context) (api.Stat, error) {
-	return call[api.Stat](ctx, n, api.MethodStat, nil)
+	return call(ctx, n, api.MethodStat, api.None{})
 }
 
 // Lease asks for the right to change the host, for as long as the session lasts.
 func (n *Node) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error) {
-	a, err := call[api.LeaseAnswer](ctx, n, api.MethodLease, req)
+	a, err := call(ctx, n, api.MethodLease, req)
 	for _, text := range []*string{&a.By.Owner, &a.By.Reason} {
 		const longest = 128 // of a user and a machine
 		*text = transport.Printable((*text)[:min(longest, len(*text))])
@@ -123,13 +123,13 @@ func (n *Node) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error
 
 // Release gives the lease back before the session ends.
 func (n *Node) Release(ctx context.Context) error {
-	_, err := call[struct{}](ctx, n, api.MethodRelease, nil)
+	_, err := call(ctx, n, api.MethodRelease, api.None{})
 	return err
 }
 
 // Files asks which files of guests are not as they should be.
 func (n *Node) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error) {
-	return call[api.FilesAnswer](ctx, n, api.MethodFiles, req)
+	return call(ctx, n, api.MethodFiles, req)
 }
 
 // Apply has a plan carried out. Events are emitted one at a time, in the order
@@ -149,7 +149,7 @@ func (n *Node) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		delete(n.applies, req.Run)
 		n.mu.Unlock()
 	}()
-	r, err := call[api.ApplyResult](ctx, n, api.MethodApply, req)
+	r, err := call(ctx, n, api.MethodApply, req)
 	if err == nil && len(r.Results) != len(req.Steps) {
 		// Whoever reads the results goes by the steps.
 		return api.ApplyResult{}, fmt.Errorf("%s: %d results of %d steps", n.conn.Name(), len(r.Results), len(req.Steps))
@@ -157,27 +157,37 @@ func (n *Node) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 	return r, err
 }
 
+// Install puts vsnode where administrators of the host find it.
+func (n *Node) Install(ctx context.Context) (api.Installed, error) {
+	return call(ctx, n, api.MethodInstall, api.None{})
+}
+
+// RemoveImage removes an image that no guest uses.
+func (n *Node) RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error) {
+	return call(ctx, n, api.MethodRemoveImage, req)
+}
+
 // call sends a request and waits for its answer.
-func call[R any](ctx context.Context, n *Node, method string, params any) (result R, err error) {
-	m := wire.Message{Method: method}
-	if params != nil {
-		if m.Params, err = json.Marshal(params); err != nil {
-			return result, err
+func call[R, A any](ctx context.Context, n *Node, method api.Method[R, A], req R) (answer A, err error) {
+	m := wire.Message{Method: string(method)}
+	if _, none := any(req).(api.None); !none {
+		if m.Params, err = json.Marshal(req); err != nil {
+			return answer, err
 		}
 	}
-	m, err = n.ask(ctx, m, method == api.MethodApply)
+	m, err = n.ask(ctx, m, m.Method == string(api.MethodApply))
 	switch {
 	case err != nil:
-		return result, err
+		return answer, err
 	case m.Error != nil && ctx.Err() != nil:
-		return result, fmt.Errorf("%s: %w", n.conn.Name(), context.Cause(ctx))
+		return answer, fmt.Errorf("%s: %w", n.conn.Name(), context.Cause(ctx))
 	case m.Error != nil:
-		return result, &RemoteError{Host: n.conn.Name(), Message: transport.Printable(m.Error.Message)}
+		return answer, &Error{Host: n.conn.Name(), Message: transport.Printable(m.Error.Message)}
 	}
-	if result, err = read[R](m.Result); err != nil {
-		return result, fmt.Errorf("%s: its answer to %s cannot be: %w", n.conn.Name(), method, err)
+	if answer, err = read[A](m.Result); err != nil {
+		return answer, fmt.Errorf("%s: its answer to %s cannot be: %w", n.conn.Name(), method, err)
 	}
-	return result, nil
+	return answer, nil
 }
 
 // ask sends a request and gives what the host answers. When ctx ends the host
@@ -244,7 +254,7 @@ func (n *Node) send(m wire.Message) {
 func (n *Node) read() error {
 	for {
 		m, err := n.wire.Receive()
-		if err == nil && m.Method == api.MethodEvent {
+		if err == nil && m.Method == api.NotifyEvent {
 			err = n.event(m.Params)
 		} else if err == nil {
 			n.mu.Lock()

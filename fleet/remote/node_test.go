@@ -112,7 +112,7 @@ func TestApply(t *testing.T) {
 	})
 	t.Run("an error is the host's, fit for a terminal", func(t *testing.T) {
 		_, err := n.Check(t.Context())
-		var remote *RemoteError
+		var remote *Error
 		if !errors.As(err, &remote) || err.Error() != "web1: check[2J fails here" {
 			t.Errorf("error %q", err)
 		}

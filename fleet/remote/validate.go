@@ -28,6 +28,7 @@ var (
 	imageID   = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 	imageKey  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	guestName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
+	fileName  = regexp.MustCompile(`^[a-zA-Z0-9/_.-]{1,255}$`)
 	word      = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.+-]{0,127}$`)
 )
 
@@ -97,6 +98,16 @@ func valid(answer any) error {
 			if r.Verdict != api.Yes && r.Verdict != api.No && r.Verdict != api.Unknown {
 				return fmt.Errorf("check %q: verdict %q", r.Name, r.Verdict)
 			}
+		}
+	case *api.Installed:
+		for _, name := range append([]string{a.Path}, a.Links...) {
+			if !fileName.MatchString(name) {
+				return fmt.Errorf("file %q", name)
+			}
+		}
+	case *api.RemovedImage:
+		if a.ID != "" && !imageID.MatchString(a.ID) {
+			return fmt.Errorf("image ID %q", a.ID)
 		}
 	case *api.ApplyResult:
 		for i, r := range a.Results {

@@ -16,6 +16,8 @@ func TestAnswersThatCannotBe(t *testing.T) {
 	stat := func(b string) error { _, err := read[api.Stat]([]byte(b)); return err }
 	apply := func(b string) error { _, err := read[api.ApplyResult]([]byte(b)); return err }
 	check := func(b string) error { _, err := read[api.Check]([]byte(b)); return err }
+	installed := func(b string) error { _, err := read[api.Installed]([]byte(b)); return err }
+	removed := func(b string) error { _, err := read[api.RemovedImage]([]byte(b)); return err }
 	guest := func(fields string) string {
 		return `{"guests": [{"name": "www", "context": 120, "status": "running"` + fields + `}]}`
 	}
@@ -49,6 +51,11 @@ func TestAnswersThatCannotBe(t *testing.T) {
 		{"a time before all time", stat, `{"rows": [{"context": 5, "name": "a", "uptime": -1}]}`, "times"},
 		{"an image that was built", apply, `{"results": [{"outcome": "changed", "image": {"id": "sha256:x"}}]}`, "step 1: image ID"},
 		{"an outcome that is none", apply, `{"results": [{"outcome": "great"}]}`, `outcome "great"`},
+		{"where vsnode was installed", installed, `{"path": "/usr/local/sbin/vsnode", "links": ["vserver"]}`, ""},
+		{"a file that moves the cursor", installed, `{"path": "/usr\u001b[2J"}`, "file"},
+		{"a link that is a text", installed, `{"path": "/x", "links": ["all your hosts"]}`, "file"},
+		{"an image that was not there", removed, `{}`, ""},
+		{"an image removed elsewhere", removed, `{"id": "../../etc"}`, "image ID"},
 		{"a verdict that is none", check, `{"rows": [{"name": "x", "verdict": "maybe"}]}`, `verdict "maybe"`},
 		{"a text without end", check, `{"rows": [{"name": "` + strings.Repeat("x", maxText+1) + `", "verdict": "yes"}]}`, "a text of more than 64 KiB"},
 		{"lists within lists", check, strings.Repeat("[", 1000), "lists within each other"},

@@ -3,7 +3,6 @@ package rollout
 import (
 	"context"
 	"fmt"
-	"io"
 	"sync"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -79,7 +78,8 @@ func (r *run) export(ctx context.Context, m *missing) {
 			return
 		}
 		h.exports <- struct{}{}
-		err = vsnode(ctx, h, nil, stream, "image", "export", m.ID)
+		sent := &moving{w: stream}
+		err = whileMoving(ctx, "export", sent, func(ctx context.Context) error { return h.node.ExportImage(ctx, m.ID, sent) })
 		<-h.exports
 		if err != nil {
 			err = fmt.Errorf("export from %s: %w", h.Host, err)
@@ -115,7 +115,8 @@ func (r *run) take(ctx context.Context, h *host, m *missing, step int) error {
 		progress := func(done int64) {
 			r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Message: fmt.Sprintf("%d MiB from %s", done>>20, one.source.Host)})
 		}
-		err := vsnode(ctx, h, one.stream.reader(ctx, progress), io.Discard, "image", "import", "--id", m.ID)
+		taken := &moving{r: one.stream.reader(ctx, progress)}
+		err := whileMoving(ctx, "import", taken, func(ctx context.Context) error { return h.node.ImportImage(ctx, m.ID, taken) })
 		why := one.stream.broken()
 		if err == nil || why == nil || ctx.Err() != nil {
 			return err

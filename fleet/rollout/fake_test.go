@@ -286,60 +286,59 @@ func (h *fakeHost) take(s api.Step) api.StepResult {
 	return api.StepResult{Outcome: api.Changed}
 }
 
-func (h *fakeHost) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args ...string) (int, error) {
-	switch command := strings.Join(args[:2], " "); command {
-	case "image export":
-		h.mu.Lock()
-		text, ok := h.images[args[2]]
-		h.exports++
-		h.mostExports = max(h.mostExports, h.exports)
-		h.mu.Unlock()
-		defer func() { h.mu.Lock(); h.exports--; h.mu.Unlock() }()
-		time.Sleep(h.exportTakes)
-		if !ok {
-			fmt.Fprintln(stderr, "vsnode: no image", args[2])
-			return 1, nil
-		}
-		limit := len(text)
-		if h.exportLimit > 0 {
-			limit = h.exportLimit
-		}
-		for part := range slices.Chunk([]byte(text)[:limit], 32<<10) {
-			if _, err := stdout.Write(part); err != nil {
-				return 0, err
-			}
-		}
-		if limit < len(text) {
-			fmt.Fprintln(stderr, "vsnode: export: input/output error")
-			return 1, nil
-		}
-		return 0, nil
-	case "image import":
-		if h.stall != nil {
-			select {
-			case <-h.stall:
-			case <-ctx.Done():
-				return 0, ctx.Err()
-			}
-		}
-		if h.importLimit > 0 {
-			io.CopyN(io.Discard, stdin, int64(h.importLimit))
-			return 0, errUnreachable
-		}
-		text, err := io.ReadAll(stdin)
-		sum := sha256.Sum256(text)
-		if id := "sha256:" + hex.EncodeToString(sum[:]); err != nil || id != args[3] {
-			fmt.Fprintf(stderr, "vsnode: import image: it is %s, want %s\n", id, args[3])
-			return 1, nil
-		}
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.log = append(h.log, command)
-		name, _, _ := strings.Cut(string(text), "the root")
-		h.hold(images(name), string(text))
-		return 0, nil
+func (h *fakeHost) ExportImage(ctx context.Context, id string, w io.Writer) error {
+	h.mu.Lock()
+	text, ok := h.images[id]
+	h.exports++
+	h.mostExports = max(h.mostExports, h.exports)
+	h.mu.Unlock()
+	defer func() { h.mu.Lock(); h.exports--; h.mu.Unlock() }()
+	time.Sleep(h.exportTakes)
+	if !ok {
+		return fmt.Errorf("no image %s", id)
 	}
-	return 2, fmt.Errorf("unknown command %q", args)
+	limit := len(text)
+	if h.exportLimit > 0 {
+		limit = h.exportLimit
+	}
+	for part := range slices.Chunk([]byte(text)[:limit], 32<<10) {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+	}
+	if limit < len(text) {
+		return errors.New("export: input/output error")
+	}
+	return nil
+}
+
+func (h *fakeHost) ImportImage(ctx context.Context, want string, r io.Reader) error {
+	if h.stall != nil {
+		select {
+		case <-h.stall:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if h.importLimit > 0 {
+		io.CopyN(io.Discard, r, int64(h.importLimit))
+		return errUnreachable
+	}
+	text, err := io.ReadAll(r)
+	sum := sha256.Sum256(text)
+	if id := "sha256:" + hex.EncodeToString(sum[:]); err != nil || id != want {
+		return fmt.Errorf("import image: it is %s, want %s", id, want)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.log = append(h.log, "image import")
+	name, _, _ := strings.Cut(string(text), "the root")
+	h.hold(images(name), string(text))
+	return nil
+}
+
+func (h *fakeHost) RemoveImage(context.Context, api.RemoveImage) (api.RemovedImage, error) {
+	return api.RemovedImage{}, nil
 }
 
 // outcomes is what came of the hosts, in order.

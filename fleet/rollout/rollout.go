@@ -29,8 +29,11 @@ type Node interface {
 	// Close.
 	Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error)
 	Release(ctx context.Context) error
-	// Run runs vsnode with other arguments, beside the requests.
-	Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args ...string) (exit int, err error)
+	RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error)
+	// ExportImage writes an image to w, ImportImage has the host take it from r,
+	// both beside the requests.
+	ExportImage(ctx context.Context, id string, w io.Writer) error
+	ImportImage(ctx context.Context, id string, r io.Reader) error
 	Close() error
 }
 

@@ -8,53 +8,6 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// Preamble is the line that `vsnode serve` writes before its first frame.
-const Preamble = "\x00vsnode-serve-1\n"
-
-// Methods of `vsnode serve`.
-const (
-	MethodState = "host.state" // nil -> State
-	MethodCheck = "host.check" // nil -> Check
-	MethodStat  = "host.stat"  // nil -> Stat
-	MethodApply = "host.apply" // Apply -> ApplyResult; Event notifications on the way
-	MethodEvent = "event"      // notification, node to controller: Event
-
-	MethodLease   = "host.lease"   // Lease -> LeaseAnswer
-	MethodRelease = "host.release" // nil -> nil
-	MethodFiles   = "guest.files"  // FilesRequest -> FilesAnswer
-	MethodAlive   = "alive"        // notification, controller to node: nothing else is to be said
-)
-
-// A controller says something at least every AliveEvery. One that has been
-// silent for Silence is gone, even if the connection looks open (a machine
-// without power or asleep): what it asked for is undone, its lease ends.
-const (
-	AliveEvery = 30 * time.Second
-	Silence    = 5 * time.Minute
-)
-
-// Holder is who holds the lease of a host: the right to change it.
-type Holder struct {
-	Run    string    `json:"run"`    // of the controller; it begins with its time
-	Owner  string    `json:"owner"`  // user@machine of the controller
-	PID    int       `json:"pid"`    // of vsfleet, there
-	Reason string    `json:"reason"` // "apply", "guest stop"
-	Since  time.Time `json:"since,omitzero"`
-	Node   int       `json:"node,omitempty"` // pid of vsnode, on the host
-}
-
-// Lease asks for the lease of the host, until the session ends or gives it back.
-type Lease struct {
-	Holder Holder        `json:"holder"`
-	Wait   time.Duration `json:"wait"` // for whoever holds it; 0: do not wait
-}
-
-// LeaseAnswer reports whether the session has the lease, and who holds it otherwise.
-type LeaseAnswer struct {
-	Held bool   `json:"held"`
-	By   Holder `json:"by"`
-}
-
 // Bounds of a context id (XID); 0 is the host itself, 1 was Linux-VServer's
 // watch context. Automatic ids are those from FirstAutoContext to
 // LastAutoContext: above the ids that systemd-nspawn -U and systemd-nsresourced

@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +27,8 @@ type Host interface {
 	Stat(ctx context.Context) (api.Stat, error)
 	Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error)
 	Release(ctx context.Context) error
+	Install(ctx context.Context) (api.Installed, error)
+	RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error)
 	Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error)
 	// Apply takes the steps. It may emit from any goroutine until it returns.
 	Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error)
@@ -133,7 +134,7 @@ func (s *server) read(ctx context.Context) error {
 			return err
 		}
 		switch {
-		case m.Method == api.MethodAlive:
+		case m.Method == api.NotifyAlive:
 		case m.Method == wire.MethodCancel:
 			var c wire.Cancel
 			if err := json.Unmarshal(m.Params, &c); err != nil {
@@ -191,47 +192,11 @@ func (s *server) call(ctx context.Context, m wire.Message) (result any, err erro
 			err = &wire.Error{Code: wire.CodeInternal, Message: fmt.Sprintf("%s: panic: %v", m.Method, p)}
 		}
 	}()
-	switch m.Method {
-	case api.MethodState:
-		return s.host.State(ctx)
-	case api.MethodCheck:
-		return s.host.Check(ctx)
-	case api.MethodStat:
-		return s.host.Stat(ctx)
-	case api.MethodLease:
-		var req api.Lease
-		if err := decode(m, &req); err != nil {
-			return nil, err
-		}
-		return s.host.Lease(ctx, req)
-	case api.MethodRelease:
-		return nil, s.host.Release(ctx)
-	case api.MethodFiles:
-		var req api.FilesRequest
-		if err := decode(m, &req); err != nil {
-			return nil, err
-		}
-		return s.host.Files(ctx, req)
-	case api.MethodApply:
-		var req api.Apply
-		if err := decode(m, &req); err != nil {
-			return nil, err
-		}
-		return s.host.Apply(ctx, req, s.say)
+	do := requests[m.Method]
+	if do == nil {
+		return nil, &wire.Error{Code: wire.CodeNoSuchMethod, Message: fmt.Sprintf("unknown request %q", m.Method)}
 	}
-	return nil, &wire.Error{Code: wire.CodeNoSuchMethod, Message: fmt.Sprintf("unknown request %q", m.Method)}
-}
-
-// decode reads what a request asks for. Both ends are one version: a field that
-// this one does not know is a mistake, and it must not be a plan that is half
-// understood.
-func decode(m wire.Message, into any) error {
-	dec := json.NewDecoder(bytes.NewReader(m.Params))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(into); err != nil {
-		return &wire.Error{Code: wire.CodeInvalidParams, Message: fmt.Sprintf("%s: %v", m.Method, err)}
-	}
-	return nil
+	return do(ctx, s, m)
 }
 
 // answer writes the result of a request, or why there is none.
@@ -255,7 +220,7 @@ func (s *server) say(e api.Event) {
 	if err != nil {
 		return
 	}
-	m := wire.Message{Method: api.MethodEvent, Params: b}
+	m := wire.Message{Method: api.NotifyEvent, Params: b}
 	if strings.HasPrefix(e.Message, api.Warning) {
 		s.write(m)
 		return

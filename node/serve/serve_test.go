@@ -28,6 +28,12 @@ func (h host) Files(context.Context, api.FilesRequest) (api.FilesAnswer, error) 
 	return api.FilesAnswer{}, nil
 }
 func (h host) Release(context.Context) error { return nil }
+func (h host) Install(context.Context) (api.Installed, error) {
+	return api.Installed{}, nil
+}
+func (h host) RemoveImage(context.Context, api.RemoveImage) (api.RemovedImage, error) {
+	return api.RemovedImage{}, nil
+}
 func (h host) Lease(context.Context, api.Lease) (api.LeaseAnswer, error) {
 	return api.LeaseAnswer{Held: true}, nil
 }
@@ -62,7 +68,7 @@ func serve(t *testing.T, ctx context.Context, h Host) *controller {
 	return c
 }
 
-func (c *controller) send(id int64, method, params string) {
+func (c *controller) send(id int64, method string, params string) {
 	c.t.Helper()
 	m := wire.Message{ID: id, Method: method}
 	if params != "" {
@@ -92,10 +98,10 @@ func TestRefusedRequests(t *testing.T) {
 		message              string
 	}{
 		{"a method that is none", "host.fly", "", wire.CodeNoSuchMethod, "host.fly"},
-		{"what the host cannot do", api.MethodState, "", wire.CodeFailed, "disk is full"},
-		{"a plan that is none", api.MethodApply, `[]`, wire.CodeInvalidParams, "host.apply"},
-		{"a plan with a field that this vsnode does not know", api.MethodApply, `{"colour": "red"}`, wire.CodeInvalidParams, "colour"},
-		{"a panic", api.MethodApply, `{}`, wire.CodeInternal, "nil pointer"},
+		{"what the host cannot do", string(api.MethodState), "", wire.CodeFailed, "disk is full"},
+		{"a plan that is none", string(api.MethodApply), `[]`, wire.CodeInvalidParams, "host.apply"},
+		{"a plan with a field that this vsnode does not know", string(api.MethodApply), `{"colour": "red"}`, wire.CodeInvalidParams, "colour"},
+		{"a panic", string(api.MethodApply), `{}`, wire.CodeInternal, "nil pointer"},
 		{"no method", "", "", wire.CodeInvalidRequest, "not a request"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -122,7 +128,7 @@ func waits(begun, undo chan struct{}) host {
 func TestEndOfInputIsWaitedFor(t *testing.T) {
 	begun, undo := make(chan struct{}), make(chan struct{})
 	c := serve(t, t.Context(), waits(begun, undo))
-	c.send(1, api.MethodApply, "{}")
+	c.send(1, string(api.MethodApply), "{}")
 	<-begun
 	c.Close()
 	select {
@@ -142,7 +148,7 @@ func TestEndOfContextIsWaitedFor(t *testing.T) {
 	begun, undo := make(chan struct{}), make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
 	c := serve(t, ctx, waits(begun, undo))
-	c.send(1, api.MethodApply, "{}")
+	c.send(1, string(api.MethodApply), "{}")
 	<-begun
 	cancel()
 	undo <- struct{}{}
@@ -157,7 +163,7 @@ func TestCancelEndsOneRequest(t *testing.T) {
 	h := waits(begun, undo)
 	h.state = func(ctx context.Context) (api.State, error) { return api.State{}, ctx.Err() }
 	c := serve(t, t.Context(), h)
-	c.send(1, api.MethodApply, "{}")
+	c.send(1, string(api.MethodApply), "{}")
 	<-begun
 	c.send(0, wire.MethodCancel, `{"id": 1}`)
 	c.send(0, wire.MethodCancel, `{"id": 99}`) // of one that has ended
@@ -165,7 +171,7 @@ func TestCancelEndsOneRequest(t *testing.T) {
 	if m := c.receive(); m.ID != 1 || m.Error == nil {
 		t.Errorf("%+v", m)
 	}
-	c.send(1, api.MethodState, "") // its id is free again
+	c.send(1, string(api.MethodState), "") // its id is free again
 	if m := c.receive(); m.ID != 1 || m.Error != nil {
 		t.Errorf("the next request: %+v", m)
 	}
@@ -174,9 +180,9 @@ func TestCancelEndsOneRequest(t *testing.T) {
 func TestIdsInUseAreRefused(t *testing.T) {
 	begun, undo := make(chan struct{}), make(chan struct{})
 	c := serve(t, t.Context(), waits(begun, undo))
-	c.send(1, api.MethodApply, "{}")
+	c.send(1, string(api.MethodApply), "{}")
 	<-begun
-	c.send(1, api.MethodCheck, "")
+	c.send(1, string(api.MethodCheck), "")
 	if m := c.receive(); m.Error == nil || m.Error.Code != wire.CodeInvalidRequest {
 		t.Errorf("%+v", m)
 	}
@@ -199,12 +205,12 @@ func TestControllerThatDoesNotReadAnyMoreIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := wire.NewConn(nil, inW)
-	if err := c.Send(wire.Message{ID: 1, Method: api.MethodApply, Params: json.RawMessage("{}")}); err != nil {
+	if err := c.Send(wire.Message{ID: 1, Method: string(api.MethodApply), Params: json.RawMessage("{}")}); err != nil {
 		t.Fatal(err)
 	}
 	<-begun
 	outR.Close()
-	if err := c.Send(wire.Message{ID: 2, Method: api.MethodState}); err != nil {
+	if err := c.Send(wire.Message{ID: 2, Method: string(api.MethodState)}); err != nil {
 		t.Fatal(err)
 	}
 	undo <- struct{}{} // the apply was cancelled by what could not be said
@@ -237,7 +243,7 @@ func TestControllerThatDoesNotReadHoldsUpNothing(t *testing.T) {
 		}})
 	}()
 	c := wire.NewConn(strings.NewReader(""), inW)
-	if err := c.Send(wire.Message{ID: 1, Method: api.MethodApply, Params: json.RawMessage(`{"run":"r"}`)}); err != nil {
+	if err := c.Send(wire.Message{ID: 1, Method: string(api.MethodApply), Params: json.RawMessage(`{"run":"r"}`)}); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -269,10 +275,10 @@ func TestASilentControllerIsGone(t *testing.T) {
 	begun, undo := make(chan struct{}), make(chan struct{})
 	close(undo)
 	c := serve(t, t.Context(), waits(begun, undo))
-	c.send(1, api.MethodApply, `{"steps":[{"kind":"guest.start","name":"www"}]}`)
+	c.send(1, string(api.MethodApply), `{"steps":[{"kind":"guest.start","name":"www"}]}`)
 	<-begun
 	for range 10 { // for twice as long
-		c.send(0, api.MethodAlive, "")
+		c.send(0, api.NotifyAlive, "")
 		select {
 		case err := <-c.ended:
 			t.Fatalf("ended while the controller was there: %v", err)

@@ -64,6 +64,12 @@ func (host) Files(context.Context, api.FilesRequest) (api.FilesAnswer, error) {
 }
 func (host) Release(context.Context) error { return nil }
 
+func (host) Install(context.Context) (api.Installed, error) { return api.Installed{}, nil }
+
+func (host) RemoveImage(context.Context, api.RemoveImage) (api.RemovedImage, error) {
+	return api.RemovedImage{ID: "../../etc"}, nil
+}
+
 // Apply does each step by its name; Why is a file.
 func (host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
 	var r api.ApplyResult

@@ -1,0 +1,63 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// InstallDir is where an administrator's PATH finds vsnode.
+const InstallDir = "/usr/local/sbin"
+
+// Install copies this program to where administrators of the host find it.
+func (h *Host) Install(context.Context) (api.Installed, error) { return Install(InstallDir) }
+
+// Install copies this program into a directory, with the names of
+// Linux-VServer's tools beside it. Only root may read or run it: see
+// procctx.Start.
+func Install(dir string) (api.Installed, error) {
+	done := api.Installed{Path: filepath.Join(dir, "vsnode"), Links: []string{"vserver", "vserver-stat"}}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return done, err
+	}
+	if err := copySelf(done.Path); err != nil {
+		return done, err
+	}
+	for _, name := range done.Links {
+		link := filepath.Join(dir, name)
+		if old, err := os.Lstat(link); err == nil && old.Mode()&os.ModeSymlink == 0 {
+			return done, fmt.Errorf("%s is there and no link: it may be util-vserver's; move it away", link)
+		}
+		if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return done, err
+		}
+		if err := os.Symlink("vsnode", link); err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// copySelf writes this program beside its target, and renames it.
+func copySelf(target string) error {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	beside, err := os.CreateTemp(filepath.Dir(target), ".vsnode-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(beside.Name())
+	_, err = io.Copy(beside, self)
+	if err = errors.Join(err, beside.Chmod(0o700), beside.Sync(), beside.Close()); err != nil {
+		return err
+	}
+	return os.Rename(beside.Name(), target)
+}
