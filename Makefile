@@ -48,7 +48,8 @@ bench: ## measure beside crun, runc, nsenter, pdsh and ansible
 	$(MAKE) --no-print-directory build
 	scripts/bench
 
-lint: ## gofmt, vet and golangci-lint (if it is installed)
+lint: ## the linters of tools/go.mod, go vet, ShellCheck, go mod tidy
+	scripts/install lint
 	scripts/lint
 
 clean: ## remove what was built

@@ -63,7 +63,7 @@ func enterRoot() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	real := make([]int, len(realDirs))
+	clones := make([]int, len(realDirs))
 	for i, dir := range realDirs {
 		source := realDir(".", dir.path)
 		fd, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
@@ -71,7 +71,7 @@ func enterRoot() error {
 			return fmt.Errorf("open %s: %w", source, err)
 		}
 		defer unix.Close(fd)
-		real[i] = fd
+		clones[i] = fd
 	}
 	if err := mountOverlay(); err != nil {
 		return err
@@ -100,7 +100,7 @@ func enterRoot() error {
 		}
 	}
 	for i, dir := range realDirs {
-		if err := unix.MoveMount(real[i], "", unix.AT_FDCWD, "/"+dir.path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		if err := unix.MoveMount(clones[i], "", unix.AT_FDCWD, "/"+dir.path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 			return fmt.Errorf("mount /%s: %w", dir.path, err)
 		}
 	}

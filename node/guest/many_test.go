@@ -269,9 +269,9 @@ func TestCreatesWaitForTheDiskTogether(t *testing.T) {
 	begun := make(chan struct{})
 	release := make(chan struct{})
 	first := sync.OnceFunc(func() { close(begun); <-release })
-	real := syncfs
-	syncfs = func(dir string) error { first(); return real(dir) }
-	t.Cleanup(func() { syncfs = real })
+	original := syncfs
+	syncfs = func(dir string) error { first(); return original(dir) }
+	t.Cleanup(func() { syncfs = original })
 
 	var group errgroup.Group
 	group.Go(func() error { return h.Create(ctx, numbered(0)) })

@@ -206,8 +206,8 @@ func TestOldFilesHaveTheirMeaning(t *testing.T) {
 
 func TestGuestsLieWhereUtilVserverPutsThem(t *testing.T) {
 	p := paths(t)
-	real := t.TempDir()
-	if err := errors.Join(os.MkdirAll(real+"/www", 0o755), os.MkdirAll(p.ConfigDir+"/.defaults", 0o755), os.Symlink(real, p.ConfigDir+"/.defaults/vdirbase")); err != nil {
+	base := t.TempDir()
+	if err := errors.Join(os.MkdirAll(base+"/www", 0o755), os.MkdirAll(p.ConfigDir+"/.defaults", 0o755), os.Symlink(base, p.ConfigDir+"/.defaults/vdirbase")); err != nil {
 		t.Fatal(err)
 	}
 	h := &Host{Paths: p}
@@ -230,8 +230,8 @@ func TestGuestsLieWhereUtilVserverPutsThem(t *testing.T) {
 				t.Fatal(err)
 			}
 			sp, err := h.spec(c)
-			if err != nil || sp.Root.Upper != real+"/www" {
-				t.Errorf("its files are at %s (%v), want %s/www", sp.Root.Upper, err, real)
+			if err != nil || sp.Root.Upper != base+"/www" {
+				t.Errorf("its files are at %s (%v), want %s/www", sp.Root.Upper, err, base)
 			}
 			names, err := h.Names()
 			if err != nil || len(names) != 1 {

@@ -23,9 +23,9 @@ import (
 // The kernel goes through its whole table for each question, which takes
 // milliseconds where it is empty: it is only asked about what has changed.
 func endFlows(host *netlink.Handle, last, now Want, ws []inward) error {
-	qs, gone, err := questions(last, now, ws)
-	if err != nil || len(qs) == 0 {
-		return err
+	qs, gone := questions(last, now, ws)
+	if len(qs) == 0 {
+		return nil
 	}
 	if few, err := fewFlows(); err != nil || few {
 		qs = []question{{}} // about all: one way through the table
@@ -61,7 +61,7 @@ type question struct {
 
 // questions are about what may have flows to forget, when the guests were last
 // and are now; gone are the addresses of those that are no more.
-func questions(last, now Want, ws []inward) (qs []question, gone map[netip.Addr]bool, err error) {
+func questions(last, now Want, ws []inward) (qs []question, gone map[netip.Addr]bool) {
 	gone = map[netip.Addr]bool{}
 	alive := map[int]bool{}
 	for _, g := range now.Guests {
@@ -104,7 +104,7 @@ func questions(last, now Want, ws []inward) (qs []question, gone map[netip.Addr]
 			ask(w)
 		}
 	}
-	return qs, gone, nil
+	return qs, gone
 }
 
 // fewFlows reports whether all can be looked at as fast as some.

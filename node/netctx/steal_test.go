@@ -23,9 +23,9 @@ func scarce(t *testing.T) [2]uint16 {
 // option that lets others in, and the guest make the kernel choose one. Who
 // sends is 10.77.0.1:9999 or [fd77::1]:9999, where the guest may connect to.
 func steal(family, option int, take func(g *machine, fd int)) func(*testing.T, *machine, *machine) string {
-	any, at, peer := "0.0.0.0", wwwAddr.Addr(), "10.77.0.1:9999"
+	wildcard, at, peer := "0.0.0.0", wwwAddr.Addr(), "10.77.0.1:9999"
 	if family == unix.AF_INET6 {
-		any, at, peer = "::", wwwAddr6.Addr(), "[fd77::1]:9999"
+		wildcard, at, peer = "::", wwwAddr6.Addr(), "[fd77::1]:9999"
 	}
 	return func(t *testing.T, g, h *machine) string {
 		ports := scarce(t)
@@ -33,7 +33,7 @@ func steal(family, option int, take func(g *machine, fd int)) func(*testing.T, *
 			victim := h.mustSocket(family, unix.SOCK_DGRAM, 0)
 			defer h.close(victim)
 			h.must("set the option", h.setsockopt(victim, unix.SOL_SOCKET, option, word(1)))
-			h.must("bind", h.bind(victim, netip.AddrPortFrom(netip.MustParseAddr(any), p).String()))
+			h.must("bind", h.bind(victim, netip.AddrPortFrom(netip.MustParseAddr(wildcard), p).String()))
 		}
 		sender := h.receiver(family, peer)
 		defer h.close(sender)

@@ -217,9 +217,9 @@ func devices(xid int) (*os.File, error) {
 		return nil, err
 	}
 	fd := int(dev.Fd())
-	node := func(name string, make func() error) {
+	node := func(name string, create func() error) {
 		if err == nil {
-			if err = make(); err == nil {
+			if err = create(); err == nil {
 				err = unix.Fchownat(fd, name, BaseID(xid), BaseID(xid), unix.AT_SYMLINK_NOFOLLOW)
 			}
 			if err != nil {

@@ -35,12 +35,12 @@ func networkRows(o *outside) []row {
 	add("bind-other-as-ipv6", "other", func(o *outside) (bool, string) {
 		return tryBind(unix.SOCK_STREAM, netip.AddrPortFrom(netip.AddrFrom16(o.other.As16()), anyHigh))
 	})
-	add("send-from-other", "other", func(o *outside) (bool, string) { return sendFrom(o, o.other) })
+	add("send-from-other", "other", func(o *outside) (bool, string) { return sendFrom(o.other) })
 	if o.host.IsValid() && !slices.Contains(o.own, o.host) {
 		bind("bind-host", "host", unix.SOCK_STREAM, func(o *outside) netip.AddrPort {
 			return netip.AddrPortFrom(o.host, anyHigh)
 		})
-		add("send-from-host", "host", func(o *outside) (bool, string) { return sendFrom(o, o.host) })
+		add("send-from-host", "host", func(o *outside) (bool, string) { return sendFrom(o.host) })
 	}
 	if o.shares() {
 		bind("bind-freebind", "", unix.SOCK_STREAM, func(*outside) netip.AddrPort {
@@ -316,8 +316,8 @@ func send(to netip.AddrPort) (bool, string) {
 	return unless(unix.Sendto(fd, []byte("x"), unix.MSG_NOSIGNAL, sockaddr(to)), "sent to "+to.String())
 }
 
-// sendFrom sends a datagram with a source of one's choice (IP_PKTINFO).
-func sendFrom(o *outside, from netip.Addr) (bool, string) {
+// sendFrom sends a datagram with a source address of its choice (IP_PKTINFO).
+func sendFrom(from netip.Addr) (bool, string) {
 	fd, err := open(family(from), unix.SOCK_DGRAM)
 	if err != nil {
 		return false, err.Error()
