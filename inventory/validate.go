@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vsfleet/vsfleet/internal/claim"
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
@@ -36,10 +37,8 @@ func (b *builder) validate() {
 	fleet := newNeighbours(b.inv.Hosts)
 	for i, h := range b.inv.Hosts {
 		present := slices.DeleteFunc(slices.Clone(b.placed[i]), func(p placed) bool { return p.guest.State == Absent })
-		cs.contexts(h, present)
-		owner := cs.addresses(h, present)
+		cs.claims(h, present)
 		cs.neighbours(h, present, fleet)
-		cs.ports(h, present, owner)
 	}
 	for _, c := range cs.order {
 		where := " on " + cs.on[c][0]
@@ -53,33 +52,86 @@ func (b *builder) validate() {
 	}
 }
 
-func (cs *collisions) contexts(h *Host, guests []placed) {
-	owner := make(map[int]*guestSpec, len(guests))
+// stake is a claim of a guest, and where it is written.
+type stake struct {
+	spec  *guestSpec
+	pos   Position
+	claim claim.Claim
+}
+
+// compare orders stakes as the files have them.
+func (s stake) compare(o stake) int {
+	return cmp.Or(cmp.Compare(s.spec.index, o.spec.index), cmp.Compare(s.pos.Line, o.pos.Line), cmp.Compare(s.pos.Column, o.pos.Column))
+}
+
+// claims reports what the guests claim of their host that it needs itself, and
+// what two of them claim.
+func (cs *collisions) claims(h *Host, guests []placed) {
+	var all []stake
 	for _, p := range guests {
-		switch first := owner[p.guest.Context]; {
-		case p.guest.Context == 0:
-		case first != nil:
-			cs.owned(h, fmt.Sprintf("context %d", p.guest.Context), claim{p.spec, p.spec.context.pos}, claim{first, first.context.pos})
-		default:
-			owner[p.guest.Context] = p.spec
+		all = p.stakes(all, h)
+	}
+	// Addresses first, then the ports from the lowest one up: of two ranges the
+	// error names the one that begins inside the other.
+	slices.SortStableFunc(all, func(x, y stake) int {
+		return cmp.Or(cmp.Compare(x.claim.Ports.Proto, y.claim.Ports.Proto), cmp.Compare(x.claim.Ports.First, y.claim.Ports.First), x.compare(y))
+	})
+	var taken claim.Table[int] // by its place among all
+	for i, s := range all {
+		if cs.ofHost(h, s) && s.claim.Kind == claim.Own {
+			continue
 		}
+		if others := taken.Conflicts(s.claim); len(others) > 0 {
+			cs.owned(h, s, all[others[0].Owner])
+		}
+		taken.Add(i, s.claim)
 	}
 }
 
-// claim is what a guest lays on an address or a port, and where.
-type claim struct {
-	spec *guestSpec
-	pos  Position
+// stakes appends what a guest claims of its host.
+func (p placed) stakes(all []stake, h *Host) []stake {
+	net := &p.spec.network
+	add := func(pos Position, c claim.Claim) { all = append(all, stake{p.spec, pos, c}) }
+	if p.guest.Context != 0 {
+		add(p.spec.context.pos, claim.OfContext(p.guest.Context))
+	}
+	var shared []claim.Place
+	if p.guest.HostAddress {
+		shared = append(shared, claim.Host)
+	}
+	for i, prefix := range p.guest.Addresses {
+		at, pos := h.place(prefix.Addr()), net.allAddresses()[i].pos
+		switch {
+		case p.guest.Mode == Own:
+			add(pos, claim.OfAddress(at))
+		case p.guest.Mode == Shared && !p.guest.HostAddress:
+			add(pos, claim.OfShare(at))
+			shared = append(shared, at)
+		}
+	}
+	for i, r := range p.guest.Ports {
+		for _, at := range shared {
+			add(net.ports[i].pos, claim.OfPort(at, r))
+		}
+	}
+	for i, f := range p.guest.Forwards {
+		add(net.forwards[i].pos, claim.OfForward(h.place(f.Addr), f))
+	}
+	return all
 }
 
-// compare orders claims as the files have them.
-func (c claim) compare(o claim) int {
-	return cmp.Or(cmp.Compare(c.spec.index, o.spec.index), cmp.Compare(c.pos.Line, o.pos.Line), cmp.Compare(c.pos.Column, o.pos.Column))
-}
-
-// owned reports that two claims are on one thing; the later one in the files
-// is at fault.
-func (cs *collisions) owned(h *Host, what string, x, y claim) {
+// owned reports that two guests claim one thing; the later one in the files is
+// at fault. x is the claim that begins inside the other.
+func (cs *collisions) owned(h *Host, x, y stake) {
+	what := ""
+	switch {
+	case x.claim.Kind == claim.Context:
+		what = fmt.Sprintf("context %d", x.claim.Context)
+	case x.claim.Kind == claim.Own || y.claim.Kind == claim.Own:
+		what = fmt.Sprintf("address %s", x.claim.At)
+	default:
+		what = fmt.Sprintf("port %s", x.claim.Ports)
+	}
 	if x.compare(y) < 0 {
 		x, y = y, x
 	}
@@ -90,31 +142,24 @@ func (cs *collisions) owned(h *Host, what string, x, y claim) {
 	cs.add(collision{pos: x.pos, first: y.pos, msg: fmt.Sprintf("%s is already guest %s's, at %s,", what, y.spec.name, y.pos)}, h.Name)
 }
 
-// addresses checks what own-mode guests bring, and says whose each address is.
-func (cs *collisions) addresses(h *Host, guests []placed) map[netip.Addr]claim {
-	owner := map[netip.Addr]claim{}
-	hosts := h.ip()
-	for _, p := range guests {
-		if p.guest.Mode != Own {
-			continue
-		}
-		for i, prefix := range p.guest.Addresses {
-			c := claim{p.spec, p.spec.network.allAddresses()[i].pos}
-			first, taken := owner[prefix.Addr()]
-			switch {
-			case prefix.Addr() == hosts:
-				cs.add(collision{
-					pos: c.pos, msg: fmt.Sprintf("address %s is the host's own", hosts),
-					hint: "to share it: network: {mode: shared, address: host}",
-				}, h.Name)
-			case taken:
-				cs.owned(h, "address "+prefix.Addr().String(), c, first)
-			default:
-				owner[prefix.Addr()] = c
-			}
-		}
+// ofHost reports what the host has to keep: its address, and the port by which it
+// is reached. Were that one forwarded to a guest or owned by one, the next apply
+// would find the guest in the host's place.
+func (cs *collisions) ofHost(h *Host, s stake) bool {
+	sshd := port.Range{Proto: port.TCP, First: uint16(h.Port), Last: uint16(h.Port)}
+	c := collision{pos: s.pos}
+	switch {
+	case s.claim.Conflicts(claim.OfShare(claim.Host)):
+		c.msg = fmt.Sprintf("address %s is the host's own", h.ip())
+		c.hint = "to share it: network: {mode: shared, address: host}"
+	case s.claim.Conflicts(claim.OfPort(claim.Host, sshd)):
+		c.msg = fmt.Sprintf("port %s is where the host's sshd answers,", sshd)
+		c.hint = "give the guest another port"
+	default:
+		return false
 	}
-	return owner
+	cs.add(c, h.Name)
+	return true
 }
 
 // neighbours are the hosts that may be on one network: those that are reached by
@@ -165,19 +210,13 @@ func (cs *collisions) neighbours(h *Host, guests []placed, fleet *neighbours) {
 	}
 }
 
-// place is where a port is held: on one address of the host, on the one by
-// which the inventory knows it (which may be a name only), or, the zero value,
-// on every address that the host has.
-type place struct {
-	host bool
-	addr netip.Addr
-}
-
-func (h *Host) place(addr netip.Addr) place {
+// place is where an address of the host is claimed: by its own one it is known,
+// whatever name that has.
+func (h *Host) place(addr netip.Addr) claim.Place {
 	if addr.IsValid() && addr == h.ip() {
-		return place{host: true}
+		return claim.Host
 	}
-	return place{addr: addr}
+	return claim.At(addr)
 }
 
 // ip is the host's address; invalid if it is known by a DNS name only.
@@ -187,86 +226,4 @@ func (h *Host) ip() netip.Addr {
 		return netip.Addr{}
 	}
 	return ip.Unmap()
-}
-
-// hold is one range of ports that a guest holds in a place.
-type hold struct {
-	claim
-	at   place
-	port port.Range
-}
-
-// ports checks what shared-mode guests own and what is forwarded to nat ones.
-func (cs *collisions) ports(h *Host, guests []placed, owner map[netip.Addr]claim) {
-	var holds []hold
-	for _, p := range guests {
-		net := &p.spec.network
-		var at []place
-		if p.guest.HostAddress {
-			at = []place{{host: true}}
-		} else if p.guest.Mode == Shared {
-			for i, prefix := range p.guest.Addresses {
-				at = append(at, h.place(prefix.Addr()))
-				if first, taken := owner[prefix.Addr()]; taken {
-					cs.owned(h, "address "+prefix.Addr().String(), claim{p.spec, net.allAddresses()[i].pos}, first)
-				}
-			}
-		}
-		for i, r := range p.guest.Ports {
-			for _, at := range at {
-				holds = append(holds, hold{claim{p.spec, net.ports[i].pos}, at, r})
-			}
-		}
-		for i, f := range p.guest.Forwards {
-			c := claim{p.spec, net.forwards[i].pos}
-			holds = append(holds, hold{c, h.place(f.Addr), f.Range()})
-			if first, taken := owner[f.Addr]; taken {
-				cs.owned(h, "address "+f.Addr.String(), c, first)
-			}
-		}
-	}
-	slices.SortFunc(holds, func(x, y hold) int {
-		return cmp.Or(cmp.Compare(x.port.Proto, y.port.Proto), cmp.Compare(x.port.First, y.port.First), x.compare(y.claim))
-	})
-	// Going up the ports, only the hold that reaches furthest in a place can
-	// still be in the way of the next one: n log n, whatever overlaps what.
-	furthest := map[place]*hold{}
-	var anywhere *hold
-	for i := range holds {
-		x := &holds[i]
-		cs.sshd(h, x)
-		inTheWay := []*hold{furthest[x.at], furthest[place{}]}
-		if x.at == (place{}) {
-			inTheWay = []*hold{anywhere}
-		}
-		for _, y := range inTheWay {
-			if y != nil && y.port.Overlaps(x.port) {
-				cs.owned(h, "port "+x.port.String(), x.claim, y.claim)
-				break
-			}
-		}
-		furthest[x.at] = further(furthest[x.at], x)
-		anywhere = further(anywhere, x)
-	}
-}
-
-// further is the hold that is in the way for longer.
-func further(y, x *hold) *hold {
-	if y == nil || y.port.Proto != x.port.Proto || y.port.Last < x.port.Last {
-		return x
-	}
-	return y
-}
-
-// sshd keeps the port by which the host is reached: were it forwarded to a
-// guest or owned by one, the next apply would find the guest in the host's place.
-func (cs *collisions) sshd(h *Host, x *hold) {
-	door := port.Range{Proto: port.TCP, First: uint16(h.Port), Last: uint16(h.Port)}
-	if x.port.Overlaps(door) && (x.at.host || x.at == place{}) {
-		cs.add(collision{
-			pos:  x.pos,
-			msg:  fmt.Sprintf("port %s is where the host's sshd answers,", door),
-			hint: "give the guest another port",
-		}, h.Name)
-	}
 }

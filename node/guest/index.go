@@ -26,7 +26,7 @@ import (
 type index struct {
 	mu     sync.Mutex
 	loaded bool
-	claims map[string]claim
+	claims map[string]indexEntry
 	reads  int // of configurations
 
 	// What one vsnode does at once, as an apply does, need not be looked at again
@@ -122,8 +122,8 @@ func (x *index) known() []api.Guest {
 	return all
 }
 
-// claim is what one configuration claims.
-type claim struct {
+// indexEntry is what one configuration claims.
+type indexEntry struct {
 	Guest api.Guest
 	Bad   bool   `json:",omitempty"` // it cannot be read: nobody knows
 	Files string // below its directory, one per line: all that was looked at, or the directory where it was not
@@ -133,7 +133,7 @@ type claim struct {
 // saved is the index as vsnode leaves it to the next one.
 type saved struct {
 	By     uint64 // of the binary: another may read a configuration in another way
-	Claims map[string]claim
+	Claims map[string]indexEntry
 }
 
 // racy is how old a file has to be when it is read, for its time of change to
@@ -162,7 +162,7 @@ func (h *Host) configured() ([]api.Guest, error) {
 	if !x.loaded {
 		x.load(h.indexFile())
 	}
-	known, read := make(map[string]claim, len(entries)), 0
+	known, read := make(map[string]indexEntry, len(entries)), 0
 	var all []api.Guest
 	for _, e := range entries {
 		name := e.Name()
@@ -193,7 +193,7 @@ func (h *Host) configured() ([]api.Guest, error) {
 func (p Paths) indexFile() string { return filepath.Join(p.RunDir, "..claims") } // no guest's name
 
 // readClaim reads what a configuration claims, and nothing else of it.
-func (h *Host) readClaim(name string) claim {
+func (h *Host) readClaim(name string) indexEntry {
 	dir := h.config(name)
 	h.index.reads++
 	begun := time.Now()
@@ -215,7 +215,7 @@ func (h *Host) readClaim(name string) claim {
 		}
 		files[file] = true
 	}
-	cl := claim{Guest: c.Guest, Bad: err != nil}
+	cl := indexEntry{Guest: c.Guest, Bad: err != nil}
 	cl.Files = strings.Join(slices.Sorted(maps.Keys(files)), "\n")
 	cl.Sum = sum(dir, cl.Files, begun.Add(-racy))
 	return cl
@@ -250,7 +250,7 @@ func sum(dir, files string, before time.Time) uint64 {
 }
 
 func (x *index) load(path string) {
-	x.loaded, x.claims = true, map[string]claim{}
+	x.loaded, x.claims = true, map[string]indexEntry{}
 	var s saved
 	b, err := os.ReadFile(path)
 	if err == nil && json.Unmarshal(b, &s) == nil && s.By == self() && s.Claims != nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vsfleet/vsfleet/internal/claim"
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
@@ -26,47 +27,34 @@ func (w inward) String() string {
 	return fmt.Sprintf("%s %s to %s", w.proto, netip.AddrPortFrom(w.addr, w.port), w.to)
 }
 
-// clashes says whether a packet to the host could mean both.
-func (w inward) clashes(o inward) bool {
-	return w.proto == o.proto && w.port == o.port && w.to.Addr().Is4() == o.to.Addr().Is4() &&
-		(w.addr == o.addr || !w.addr.IsValid() || !o.addr.IsValid())
-}
-
 // inwards resolves the guests' forwards and refuses two that claim one port.
 // It changes the order of nothing that it is given.
 func inwards(guests []Guest) ([]inward, error) {
-	type claim struct {
-		proto port.Proto
-		port  uint16
-	}
 	var all []inward
 	var errs []error
-	claims := map[claim][]inward{}
-	xids := map[int]string{}
+	var taken claim.Table[string] // by the guests' names
 	for _, g := range guests {
 		if err := checkXID(g.XID); err != nil {
 			errs = append(errs, fmt.Errorf("guest %s: %w", g.Name, err))
 			continue
 		}
-		if other, taken := xids[g.XID]; taken {
-			errs = append(errs, fmt.Errorf("guests %s and %s have one context, %d", other, g.Name, g.XID))
+		context := claim.OfContext(g.XID)
+		if others := taken.Conflicts(context); len(others) > 0 {
+			errs = append(errs, fmt.Errorf("guests %s and %s have one context, %d", others[0].Owner, g.Name, g.XID))
 		}
-		xids[g.XID] = g.Name
+		taken.Add(g.Name, context)
 		for _, fw := range g.Forwards {
 			if err := check(fw); err != nil {
 				errs = append(errs, fmt.Errorf("guest %s: forward %s: %w", g.Name, fw, err))
 				continue
 			}
-			for _, w := range resolve(g, fw) {
-				key := claim{w.proto, w.port}
-				if i := slices.IndexFunc(claims[key], w.clashes); i >= 0 {
-					errs = append(errs, fmt.Errorf("guests %s and %s both want port %s of the host: give one of them another",
-						claims[key][i].owner, g.Name, fw.Range()))
-					break // of the other family it would say the same
-				}
-				claims[key] = append(claims[key], w)
-				all = append(all, w)
+			forward := claim.OfForward(claim.At(fw.Addr), fw)
+			if others := taken.Conflicts(forward); len(others) > 0 {
+				errs = append(errs, fmt.Errorf("guests %s and %s both want port %s of the host: give one of them another",
+					others[0].Owner, g.Name, fw.Range()))
 			}
+			taken.Add(g.Name, forward)
+			all = append(all, resolve(g, fw)...)
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
