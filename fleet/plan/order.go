@@ -1,12 +1,10 @@
 package plan
 
 import (
-	"cmp"
 	"container/heap"
-	"net/netip"
 	"slices"
 
-	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/internal/claim"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -31,12 +29,12 @@ func (p *Plan) order(groups ...[]change) {
 	for _, group := range groups {
 		all = append(all, group...)
 	}
-	givers := index(all)
+	have := givers(all)
 	from := make([][]int, len(all))   // whom each takes from
 	takers := make([][]int, len(all)) // the other way round
 	waits := make([]int, len(all))    // of from, how many have not had their turn
 	for i, c := range all {
-		from[i] = givers.of(c, all)
+		from[i] = c.takesFrom(have, i)
 		waits[i] = len(from[i])
 		for _, j := range from[i] {
 			takers[j] = append(takers[j], i)
@@ -89,70 +87,28 @@ func (h *ints) Pop() any {
 	return last
 }
 
-// holders are the guests by what they have: a host may have a thousand, and
-// each is not to be compared with each.
-type holders struct {
-	context map[int][]int
-	own     map[netip.Addr][]int // addresses in mode own
-	any     map[netip.Addr][]int // in any mode
-	ports   []holding            // by the first port
-	wide    []int                // those with ranges of many ports
-}
-
-type holding struct {
-	ports port.Range
-	by    int
-}
-
-// few is the most ports that a range in holders.ports has.
-const few = 64
-
-func index(all []change) holders {
-	h := holders{context: map[int][]int{}, own: map[netip.Addr][]int{}, any: map[netip.Addr][]int{}}
+// givers returns a table of what the guests have, by their index: a host may
+// have a thousand, and each is not to be compared with each.
+func givers(all []change) *claim.Table[int] {
+	var have claim.Table[int]
 	for i, c := range all {
 		for _, g := range c.before() {
-			h.context[g.Context] = append(h.context[g.Context], i)
-			for _, a := range g.Network.Addresses {
-				h.any[a.Addr()] = append(h.any[a.Addr()], i)
-				if g.Network.Mode == api.ModeOwn {
-					h.own[a.Addr()] = append(h.own[a.Addr()], i)
-				}
-			}
-			for _, r := range ranges(g.Network) {
-				if r.Last-r.First < few {
-					h.ports = append(h.ports, holding{r, i})
-				} else {
-					h.wide = append(h.wide, i)
-				}
+			for cl := range g.Claims() {
+				have.Add(i, cl)
 			}
 		}
 	}
-	slices.SortFunc(h.ports, func(a, b holding) int { return cmp.Compare(a.ports.First, b.ports.First) })
-	return h
+	return &have
 }
 
-// of are the guests that c takes something from.
-func (h holders) of(c change, all []change) []int {
-	return slices.DeleteFunc(h.near(c), func(i int) bool {
-		return !slices.ContainsFunc(all[i].before(), c.takes)
-	})
-}
-
-// near are those that it may take something from: few.
-func (h holders) near(c change) []int {
-	found := append(slices.Clone(h.wide), h.context[c.new.Context]...)
-	addresses := h.own
-	if c.new.Network.Mode == api.ModeOwn {
-		addresses = h.any
-	}
-	for _, a := range c.new.Network.Addresses {
-		found = append(found, addresses[a.Addr()]...)
-	}
-	for _, r := range ranges(c.new.Network) {
-		first := max(int(r.First)-few, 0)
-		i, _ := slices.BinarySearchFunc(h.ports, first, func(p holding, first int) int { return cmp.Compare(int(p.ports.First), first) })
-		for ; i < len(h.ports) && h.ports[i].ports.First <= r.Last; i++ {
-			found = append(found, h.ports[i].by)
+// takesFrom returns the guests that the i-th takes something from.
+func (c change) takesFrom(have *claim.Table[int], i int) []int {
+	var found []int
+	for _, cl := range c.gains() {
+		for _, other := range have.Conflicts(cl) {
+			if other.Owner != i {
+				found = append(found, other.Owner)
+			}
 		}
 	}
 	slices.Sort(found)
@@ -172,46 +128,11 @@ func (c change) before() []api.Guest {
 	return list
 }
 
-// takes says whether a guest will have what it has not and another one has:
-// its context, one of its addresses, a port. It is for the order only, so it
-// is simpler than what a host refuses (equal ports count on whatever address),
-// and mistaken only towards waiting.
-func (c change) takes(from api.Guest) bool {
-	g, old := c.new, c.old
-	if g.Name == "" || from.Name == "" || g.Name == from.Name {
-		return false
+// gains returns what a guest will have that it has not: its context, addresses, ports.
+func (c change) gains() []claim.Claim {
+	if c.new.Name == "" {
+		return nil
 	}
-	if g.Context != 0 && g.Context == from.Context && g.Context != old.Context {
-		return true
-	}
-	if g.Network.Mode == api.ModeOwn || from.Network.Mode == api.ModeOwn {
-		for _, a := range g.Network.Addresses {
-			if hasAddress(from, a) && !hasAddress(old, a) {
-				return true
-			}
-		}
-	}
-	had := ranges(old.Network)
-	for _, want := range ranges(g.Network) {
-		if slices.Contains(had, want) {
-			continue
-		}
-		if slices.ContainsFunc(ranges(from.Network), want.Overlaps) {
-			return true
-		}
-	}
-	return false
-}
-
-func hasAddress(g api.Guest, a netip.Prefix) bool {
-	return slices.ContainsFunc(g.Network.Addresses, func(b netip.Prefix) bool { return a.Addr() == b.Addr() })
-}
-
-// ranges are the ports of the host that a guest has.
-func ranges(n api.Network) []port.Range {
-	list := slices.Clone(n.Ports)
-	for _, f := range n.Forwards {
-		list = append(list, f.Range())
-	}
-	return list
+	had := slices.Collect(c.old.Claims())
+	return slices.DeleteFunc(slices.Collect(c.new.Claims()), func(cl claim.Claim) bool { return slices.Contains(had, cl) })
 }

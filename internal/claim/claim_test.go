@@ -117,3 +117,38 @@ func TestTableFindsAllConflicts(t *testing.T) {
 		}
 	}
 }
+
+// A host may have a thousand guests: each is compared with the few that may have
+// something of what it wants.
+func TestClaimsAreComparedWithFewOthers(t *testing.T) {
+	claims := func(i int, first uint16) []Claim {
+		own := At(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}))
+		one := port.Range{Proto: port.TCP, First: first + uint16(i), Last: first + uint16(i)}
+		list := []Claim{OfContext(2000 + i)}
+		switch i % 4 {
+		case 0:
+			return append(list, OfShare(Host), OfPort(Host, one))
+		case 1:
+			return append(list, OfForward(Everywhere, port.Forward{Host: one.First, Guest: 80, Proto: port.TCP}))
+		case 2: // a web server on an address for each
+			return append(list, OfShare(own), OfPort(own, port.Range{Proto: port.TCP, First: 80, Last: 80}))
+		default:
+			return append(list, OfAddress(own))
+		}
+	}
+	const guests = 1000
+	var table Table[int]
+	for i := range guests {
+		for _, c := range claims(i, 7000) {
+			table.Add(i, c)
+		}
+	}
+	for i := range guests {
+		for _, c := range claims(i, 2000) {
+			table.Conflicts(c)
+		}
+	}
+	if most := 100 * guests; table.compared > most {
+		t.Errorf("%d comparisons of %d guests, want %d at most", table.compared, guests, most)
+	}
+}

@@ -12,6 +12,8 @@ import (
 type Table[Owner any] struct {
 	entries []Entry[Owner]
 	filed   map[key][]int // into entries
+
+	compared int // claims with claims, for the test
 }
 
 // Entry is a claim of a Table.
@@ -74,6 +76,7 @@ func (t *Table[Owner]) Add(owner Owner, c Claim) {
 func (t *Table[Owner]) Conflicts(c Claim) []Entry[Owner] {
 	var found []int
 	look := func(k key) {
+		t.compared += len(t.filed[k])
 		for _, i := range t.filed[k] {
 			if c.Conflicts(t.entries[i].Claim) {
 				found = append(found, i)
