@@ -25,7 +25,7 @@ func TestNobodyEntersAGuestWhoseInitLeftItsNetwork(t *testing.T) {
 			_, pid, err := h.init(g.Name)
 			must(t, err)
 			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-				st, err := h.readState(g.Name)
+				st, err := h.readNotes(g.Name)
 				must(t, err)
 				net, err := netID(fmt.Sprintf("/proc/%d/ns/net", pid))
 				must(t, err)

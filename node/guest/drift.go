@@ -40,7 +40,7 @@ func (h *Host) drift(ctx context.Context, names []string) (map[string][]string, 
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		st, err := h.readState(name)
+		st, err := h.readNotes(name)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && (!st.Done || st.Runs == nil) {
 			continue // being started or stopped: not as a start makes it
 		}
@@ -71,7 +71,7 @@ func (h *Host) drift(ctx context.Context, names []string) (map[string][]string, 
 }
 
 // ownDrift looks at what every guest has.
-func (h *Host) ownDrift(name string, cg procctx.Cgroup, st state, all map[string][]string) error {
+func (h *Host) ownDrift(name string, cg procctx.Cgroup, st notes, all map[string][]string) error {
 	for _, l := range limits(st.Runs.Limits) {
 		b, err := os.ReadFile(filepath.Join(string(cg), l.file))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -139,7 +139,7 @@ func (h *Host) repair(ctx context.Context, name string) (gone []string, err erro
 	if err != nil || len(before[name]) == 0 {
 		return nil, err
 	}
-	st, err := h.readState(name)
+	st, err := h.readNotes(name)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (h *Host) repair(ctx context.Context, name string) (gone []string, err erro
 	return before[name], err
 }
 
-func (h *Host) repairNetwork(ctx context.Context, name string, cg procctx.Cgroup, st state) (err error) {
+func (h *Host) repairNetwork(ctx context.Context, name string, cg procctx.Cgroup, st notes) (err error) {
 	g := h.onNetwork(name, cg, &st)
 	if st.mode().Private() {
 		if g.Netns, err = openNamespace(cg); err != nil {
@@ -187,7 +187,7 @@ func (h *Host) repairAll(ctx context.Context) error {
 	}
 	var errs []error
 	for name := range all {
-		st, err := h.readState(name)
+		st, err := h.readNotes(name)
 		if err != nil {
 			continue // stopped meanwhile
 		}

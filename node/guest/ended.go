@@ -93,7 +93,7 @@ func (h *Host) noteEnd(name string) error {
 
 // unswept is the end of a guest that does not run and was not cleaned up after.
 func (h *Host) unswept(name string) (*api.End, error) {
-	st, err := h.readState(name)
+	st, err := h.readNotes(name)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !st.Done {
 		return nil, nil
 	}

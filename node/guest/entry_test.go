@@ -74,10 +74,10 @@ func TestWhoEntersGetsWhatTheStartNoted(t *testing.T) {
 	look("gone")
 
 	// What an older vsnode started has nothing noted: then the files count.
-	st, err := h.readState(g.Name)
+	st, err := h.readNotes(g.Name)
 	must(t, err)
 	st.Enter = nil
-	must(t, h.writeState(g.Name, st))
+	must(t, h.writeNotes(g.Name, st))
 	if _, err := h.Exec(ctx, g.Name, Program{Argv: []string{"true"}}); !errors.Is(err, ErrNoGuest) {
 		t.Errorf("nothing noted and nothing configured: %v", err)
 	}

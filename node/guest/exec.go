@@ -83,22 +83,22 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 }
 
 // init finds the process 1 of a running guest, and what is noted of its start.
-func (h *Host) init(name string) (state, int, error) {
+func (h *Host) init(name string) (notes, int, error) {
 	if err := h.exists(name); err != nil {
-		return state{}, 0, err
+		return notes{}, 0, err
 	}
 	_, cg, err := h.cgroup(name)
 	if err != nil {
-		return state{}, 0, err
+		return notes{}, 0, err
 	}
 	pid, err := cg.Init()
 	if err != nil {
-		return state{}, 0, err
+		return notes{}, 0, err
 	}
 	if pid == 0 {
-		return state{}, 0, ErrNotRunning
+		return notes{}, 0, ErrNotRunning
 	}
-	st, err := h.readState(name)
+	st, err := h.readNotes(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = ErrNotRunning // it has just been stopped
 	}

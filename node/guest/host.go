@@ -26,9 +26,9 @@ type Host struct {
 	// Settle makes Start watch a guest for a moment, and fail if it ends.
 	Settle bool
 
-	index  index
-	states stateIndex
-	turns  turns
+	index      index
+	notesCache notesCache
+	turns      turns
 }
 
 func (h *Host) cgroup(name string) (mount string, cg procctx.Cgroup, err error) {
@@ -63,7 +63,7 @@ func (h *Host) exists(name string) error {
 	if _, err := os.Lstat(h.config(name)); !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	_, err := h.readState(name)
+	_, err := h.readNotes(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s", ErrNoGuest, name)
 	}
@@ -104,7 +104,7 @@ func (h *Host) State(name string) (api.GuestState, error) {
 	if st.InitPID, err = cg.Init(); err != nil {
 		return st, err
 	}
-	s, err := h.readState(name)
+	s, err := h.readNotes(name)
 	if err != nil {
 		return st, nil // it has just been stopped
 	}
@@ -162,7 +162,7 @@ func (h *Host) Living(ctx context.Context) ([]Life, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		st, err := h.readState(name)
+		st, err := h.readNotes(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it has just been stopped
 		}
@@ -192,8 +192,8 @@ func (h *Host) Traffic(names []string) (map[string]*api.Traffic, error) {
 	return all, nil
 }
 
-// ofState is the guest whose state lies at path.
-func ofState(path string) string {
+// nameInNotesFile is the guest whose state lies at path.
+func nameInNotesFile(path string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "."), ".state")
 }
 
@@ -210,7 +210,7 @@ func (h *Host) Clean(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	noted, err := h.stateNames()
+	noted, err := h.notedNames()
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func (h *Host) Clean(ctx context.Context) error {
 	var errs []error
 	for _, name := range slices.Compact(names) {
 		on, err := h.running(name)
-		st, serr := h.readState(name)
+		st, serr := h.readNotes(name)
 		if err != nil || on && serr == nil && st.Done {
 			errs = append(errs, err)
 			continue

@@ -35,7 +35,7 @@ type index struct {
 	seen    time.Time
 	all     []api.Guest
 	held    time.Time
-	holders map[string]state
+	holders map[string]notes
 	// making is claimed, and its configuration is being written.
 	making map[string]api.Guest
 }
@@ -71,11 +71,11 @@ func (p Paths) epochFile() string { return filepath.Join(p.RunDir, "..epoch") } 
 
 // hold notes what this vsnode has just started, or changed while it runs. The
 // lock of all configurations is held.
-func (x *index) hold(name string, st state) {
+func (x *index) hold(name string, st notes) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.holders == nil {
-		x.holders = map[string]state{}
+		x.holders = map[string]notes{}
 	}
 	x.holders[name] = st
 }
@@ -274,50 +274,3 @@ func (x *index) save(path string) {
 
 // self tells this binary from others.
 func self() uint64 { return sum("/proc/self", "exe", time.Time{}) }
-
-// stateIndex is what vsnode has read of notes of starts. They are replaced and
-// never written to, so a file that is the same says the same.
-type stateIndex struct {
-	mu     sync.Mutex
-	states map[string]noted
-}
-
-type noted struct {
-	sum uint64
-	state
-}
-
-// fileState reads the notes of a start.
-func (h *Host) fileState(name string) (state, error) {
-	x := &h.states
-	now := sum(h.RunDir, filepath.Base(h.state(name)), time.Time{})
-	x.mu.Lock()
-	n, there := x.states[name]
-	x.mu.Unlock()
-	if there && n.sum == now && now != 0 {
-		s := n.state
-		return s, nil
-	}
-	b, err := os.ReadFile(h.state(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		x.mu.Lock()
-		delete(x.states, name)
-		x.mu.Unlock()
-	}
-	if err != nil {
-		return state{}, err
-	}
-	s, err := parseState(b)
-	if err != nil {
-		return s, errDamaged
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.states == nil {
-		x.states = map[string]noted{}
-	}
-	x.states[name] = noted{now, s}
-	return s, nil
-}
-
-var errDamaged = errors.New("damaged")

@@ -29,7 +29,7 @@ func (n neighbours) ContextNames() (map[int]string, error) {
 }
 
 // mode is the network mode of a guest that was started.
-func (s state) mode() network.Mode {
+func (s notes) mode() network.Mode {
 	name := api.Mode("")
 	if s.Runs != nil {
 		name = s.Runs.Network.Mode
@@ -39,17 +39,17 @@ func (s state) mode() network.Mode {
 
 // onNetwork returns a guest that was started as its network mode sees it. What the
 // mode notes goes into st and to the disk.
-func (h *Host) onNetwork(name string, cg procctx.Cgroup, st *state) *network.Guest {
+func (h *Host) onNetwork(name string, cg procctx.Cgroup, st *notes) *network.Guest {
 	g := st.runs(name)
 	g.Name = name
 	return &network.Guest{
 		Guest: g, Cgroup: string(cg), Others: neighbours{h},
-		Notes: &st.Notes, Save: func() error { return h.writeState(name, *st) },
+		Notes: &st.Notes, Save: func() error { return h.writeNotes(name, *st) },
 	}
 }
 
 // publish makes way for a guest in the host's packet filter.
-func (h *Host) publish(ctx context.Context, name string, cg procctx.Cgroup, st *state) error {
+func (h *Host) publish(ctx context.Context, name string, cg procctx.Cgroup, st *notes) error {
 	if st.Runs == nil { // an older vsnode's
 		if !st.NAT {
 			return nil

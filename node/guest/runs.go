@@ -110,7 +110,7 @@ func (h *Host) started() (map[string]api.Guest, error) {
 	}
 	guests := map[string]api.Guest{}
 	for _, name := range names {
-		st, err := h.readState(name)
+		st, err := h.readNotes(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it has just been stopped
 		}
@@ -124,7 +124,7 @@ func (h *Host) started() (map[string]api.Guest, error) {
 
 // runs is what the guest goes by. A vsnode that noted less than this one does
 // noted the context at least.
-func (s state) runs(name string) api.Guest {
+func (s notes) runs(name string) api.Guest {
 	if s.Runs != nil {
 		return *s.Runs
 	}
@@ -139,7 +139,7 @@ func (s state) runs(name string) api.Guest {
 // being started or stopped, has something of it. What is configured does not
 // count here: two configurations may well say the same as long as one of them
 // runs, and one that somebody edited says nothing of the guest that runs.
-func (h *Host) claim(ctx context.Context, c Config, st state) error {
+func (h *Host) claim(ctx context.Context, c Config, st notes) error {
 	_, unlock, err := h.lockClaims()
 	if err != nil {
 		return err
@@ -151,7 +151,7 @@ func (h *Host) claim(ctx context.Context, c Config, st state) error {
 	if err := h.change(); err != nil {
 		return err
 	}
-	if err := h.writeState(c.Name, st); err != nil {
+	if err := h.writeNotes(c.Name, st); err != nil {
 		return err
 	}
 	h.index.hold(c.Name, st)
@@ -187,7 +187,7 @@ func (h *Host) free(ctx context.Context, g api.Guest, root string) error {
 
 // holders are the guests that may have something of the host, by what is noted
 // of them, or was lately.
-func (h *Host) holders() (map[string]state, error) {
+func (h *Host) holders() (map[string]notes, error) {
 	x := &h.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -199,16 +199,16 @@ func (h *Host) holders() (map[string]state, error) {
 	if err != nil {
 		return nil, err
 	}
-	noted, err := h.stateNames()
+	noted, err := h.notedNames()
 	if err != nil {
 		return nil, err
 	}
-	holders := map[string]state{}
+	holders := map[string]notes{}
 	for _, name := range append(names, noted...) {
 		if _, there := holders[name]; there {
 			continue
 		}
-		st, err := h.readState(name)
+		st, err := h.readNotes(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -223,7 +223,7 @@ func (h *Host) holders() (map[string]state, error) {
 
 // clash says what the guest would have that another one has: its ids, its
 // files, and what conflict looks for.
-func clash(g api.Guest, root, name string, held state) error {
+func clash(g api.Guest, root, name string, held notes) error {
 	if g.Context == held.Context {
 		return fmt.Errorf("context %d, and with it the ids of its files, is guest %s's", g.Context, name)
 	}

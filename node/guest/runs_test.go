@@ -217,9 +217,11 @@ func TestConfigurationIsWrittenAnewWhileTheGuestRuns(t *testing.T) {
 func TestNotesOfAStartAreFoundAgain(t *testing.T) {
 	for _, mode := range []api.Mode{api.ModeShared, api.ModeOwn, api.ModeNAT} {
 		for name, damage := range map[string]func(t *testing.T, h *Host, name string){
-			"deleted":    func(t *testing.T, h *Host, name string) { must(t, os.Remove(h.state(name))) },
-			"empty":      func(t *testing.T, h *Host, name string) { must(t, os.WriteFile(h.state(name), nil, 0o600)) },
-			"garbage":    func(t *testing.T, h *Host, name string) { must(t, os.WriteFile(h.state(name), []byte("{]"), 0o600)) },
+			"deleted": func(t *testing.T, h *Host, name string) { must(t, os.Remove(h.notesFile(name))) },
+			"empty":   func(t *testing.T, h *Host, name string) { must(t, os.WriteFile(h.notesFile(name), nil, 0o600)) },
+			"garbage": func(t *testing.T, h *Host, name string) {
+				must(t, os.WriteFile(h.notesFile(name), []byte("{]"), 0o600))
+			},
 			"all of run": func(t *testing.T, h *Host, name string) { must(t, os.RemoveAll(h.RunDir)) },
 			"forgotten":  forget,
 		} {
@@ -261,7 +263,7 @@ func TestForgottenGuestThatEndedIsCleanedUp(t *testing.T) {
 	g := inMode(api.ModeOwn, "ended", 147, "sleep", "1000")
 	must(t, h.Create(ctx, g))
 	must(t, h.Start(ctx, g.Name, Options{}))
-	must(t, os.Remove(h.state(g.Name)))
+	must(t, os.Remove(h.notesFile(g.Name)))
 	_, cg, err := h.cgroup(g.Name)
 	must(t, err)
 	must(t, cg.Kill(ctx))
@@ -276,10 +278,10 @@ func TestStartIsByTheTimeSinceBoot(t *testing.T) {
 	g := inMode(api.ModeNAT, "clock", 148, "sleep", "1000")
 	must(t, h.Create(t.Context(), g))
 	must(t, h.Start(t.Context(), g.Name, Options{}))
-	st, err := h.readState(g.Name)
+	st, err := h.readNotes(g.Name)
 	must(t, err)
 	st.Started = st.Started.Add(24 * time.Hour) // the clock was a day ahead when it started, and was set since
-	must(t, h.writeState(g.Name, st))
+	must(t, h.writeNotes(g.Name, st))
 	if s, err := h.State(g.Name); err != nil || time.Since(s.Started).Abs() > time.Minute {
 		t.Errorf("started at %s, %v", s.Started, err)
 	}
@@ -348,5 +350,5 @@ func forget(t *testing.T, h *Host, name string) {
 	t.Helper()
 	_, cg, err := h.cgroup(name)
 	must(t, err)
-	must(t, errors.Join(unix.Removexattr(string(cg), stateAttr), os.Remove(h.state(name))))
+	must(t, errors.Join(unix.Removexattr(string(cg), notesAttr), os.Remove(h.notesFile(name))))
 }

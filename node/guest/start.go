@@ -99,7 +99,7 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 		return err
 	}
 	enter := c.entry()
-	st := state{
+	st := notes{
 		Started: time.Now().Truncate(time.Millisecond), Boot: procctx.SinceBoot(),
 		Context: c.Context, Notes: network.FirstNotes(mode),
 		Root: resolved(c.Root), Runs: &c.Guest, Enter: &enter,
@@ -118,7 +118,7 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 		return err
 	}
 	defer spec.Cgroup.Close()
-	if err := h.writeState(name, st); err != nil { // onto the cgroup as well
+	if err := h.writeNotes(name, st); err != nil { // onto the cgroup as well
 		return err
 	}
 	counted, err := h.countsProcesses()
@@ -172,7 +172,7 @@ func (h *Host) start(ctx context.Context, name string, opt Options) (err error) 
 // settled says whether a guest with processes runs, or only has the process of
 // a start that was killed.
 func (h *Host) settled(ctx context.Context, name string) (bool, error) {
-	if st, err := h.readState(name); err == nil && st.Done {
+	if st, err := h.readNotes(name); err == nil && st.Done {
 		return true, nil
 	}
 	_, cg, err := h.cgroup(name)
@@ -187,7 +187,7 @@ func (h *Host) settled(ctx context.Context, name string) (bool, error) {
 // finish does what is left of a start when the guest runs. A vsnode that was
 // killed before it is made up for by the next call.
 func (h *Host) finish(ctx context.Context, name string) error {
-	st, err := h.readState(name)
+	st, err := h.readNotes(name)
 	if err != nil || st.Done {
 		return err
 	}
@@ -202,11 +202,11 @@ func (h *Host) finish(ctx context.Context, name string) error {
 		return err
 	}
 	st.Done = true
-	return h.writeState(name, st)
+	return h.writeNotes(name, st)
 }
 
 // writeRunFile makes the file that `run` links to, with Linux-VServer's content.
-func (h *Host) writeRunFile(name string, st state) error {
+func (h *Host) writeRunFile(name string, st notes) error {
 	return os.WriteFile(h.runFile(name), []byte(strconv.Itoa(st.Context)+"\n"), 0o644)
 }
 
@@ -321,7 +321,7 @@ func (h *Host) Stop(ctx context.Context, name string) (api.Outcome, error) {
 // can be stopped and deleted all the same.
 func (h *Host) bare(name string, read Config) Config {
 	c := Config{Guest: api.Guest{Name: name}, Root: read.Root}
-	if st, err := h.readState(name); err == nil {
+	if st, err := h.readNotes(name); err == nil {
 		c.Guest, c.Root = st.runs(name), cmp.Or(c.Root, st.Root)
 	}
 	return c
@@ -389,12 +389,12 @@ func (h *Host) release(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	st, err := h.readState(name)
+	st, err := h.readNotes(name)
 	noted := err == nil
 	switch {
 	case noted && st.recovered:
 		// Into the file: the cgroup goes, and with it what is noted there.
-		if err := h.writeState(name, st); err != nil {
+		if err := h.writeNotes(name, st); err != nil {
 			return err
 		}
 	case !noted && !errors.Is(err, fs.ErrNotExist):
@@ -413,5 +413,5 @@ func (h *Host) release(ctx context.Context, name string) error {
 	if err := errors.Join(remove(h.runFile(name)), remove(h.pending(name))); err != nil {
 		return err
 	}
-	return remove(h.state(name)) // last: as long as it is there, there is something to take back
+	return remove(h.notesFile(name)) // last: as long as it is there, there is something to take back
 }

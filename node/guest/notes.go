@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,14 +17,14 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// state is what is remembered of a start until the stop: nothing that decides
+// notes is what is remembered of a start until the stop: nothing that decides
 // whether the guest runs, only what has to be taken back. It is gone after a
 // reboot, like all that it speaks of.
 //
 // It is kept twice: in a file, which is there before anything is done, and as
 // an extended attribute of the guest's cgroup, which lives exactly as long as
 // the cgroup. So a guest stays known when somebody deletes or damages the file.
-type state struct {
+type notes struct {
 	Started time.Time     `json:"started"`
 	Boot    time.Duration `json:"boot,omitempty"` // the start, in time since the host's boot
 	Context int           `json:"context"`
@@ -51,7 +52,7 @@ type entry struct {
 }
 
 // entry is what programs get that enter the guest of this state.
-func (h *Host) entry(name string, st state) (entry, error) {
+func (h *Host) entry(name string, st notes) (entry, error) {
 	if st.Enter != nil {
 		return *st.Enter, nil
 	}
@@ -66,38 +67,85 @@ func (c Config) entry() entry {
 	return entry{c.Attributes, c.Caps, c.NoNesting, c.Network.Raw, c.Shell}
 }
 
-// stateAttr needs CAP_SYS_ADMIN of the initial user namespace to be read or
+// notesAttr needs CAP_SYS_ADMIN of the initial user namespace to be read or
 // written (xattr(7), "Trusted extended attributes"): no guest can.
-const stateAttr = "trusted.vservers"
+const notesAttr = "trusted.vservers"
 
-// readState gives what was noted of a guest's start: from the file, from the
+// readNotes gives what was noted of a guest's start: from the file, from the
 // cgroup where that is lost or damaged, or put together from what is to be seen.
 // fs.ErrNotExist: there is nothing of a start.
-func (h *Host) readState(name string) (state, error) {
-	s, err := h.fileState(name)
+func (h *Host) readNotes(name string) (notes, error) {
+	s, err := h.fileNotes(name)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDamaged) {
 		return s, err
 	}
 	lost := errors.Is(err, fs.ErrNotExist)
 	_, cg, err := h.cgroup(name)
 	if err != nil && !errors.Is(err, procctx.ErrNoCgroup2) {
-		return state{}, err
+		return notes{}, err
 	}
 	if err == nil {
-		if s, err := parseState(attribute(string(cg), stateAttr)); err == nil {
+		if s, err := parseNotes(attribute(string(cg), notesAttr)); err == nil {
 			s.recovered = true
 			return s, nil
 		}
 	}
 	xid, err := cg.Context()
 	if lost && errors.Is(err, fs.ErrNotExist) {
-		return state{}, fmt.Errorf("no guest %s was started: %w", name, fs.ErrNotExist)
+		return notes{}, fmt.Errorf("no guest %s was started: %w", name, fs.ErrNotExist)
 	}
-	return h.rebuiltState(name, cg, xid)
+	return h.rebuiltNotes(name, cg, xid)
 }
 
-func parseState(b []byte) (state, error) {
-	var s state
+// notesCache is what vsnode has read of notes of starts. They are replaced and
+// never written to, so a file that is the same says the same.
+type notesCache struct {
+	mu     sync.Mutex
+	states map[string]noted
+}
+
+type noted struct {
+	sum uint64
+	notes
+}
+
+// fileNotes reads the notes of a start.
+func (h *Host) fileNotes(name string) (notes, error) {
+	x := &h.notesCache
+	now := sum(h.RunDir, filepath.Base(h.notesFile(name)), time.Time{})
+	x.mu.Lock()
+	n, there := x.states[name]
+	x.mu.Unlock()
+	if there && n.sum == now && now != 0 {
+		s := n.notes
+		return s, nil
+	}
+	b, err := os.ReadFile(h.notesFile(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		x.mu.Lock()
+		delete(x.states, name)
+		x.mu.Unlock()
+	}
+	if err != nil {
+		return notes{}, err
+	}
+	s, err := parseNotes(b)
+	if err != nil {
+		return s, errDamaged
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.states == nil {
+		x.states = map[string]noted{}
+	}
+	x.states[name] = noted{now, s}
+	return s, nil
+}
+
+var errDamaged = errors.New("damaged")
+
+func parseNotes(b []byte) (notes, error) {
+	var s notes
 	if err := json.Unmarshal(b, &s); err != nil {
 		return s, err
 	}
@@ -116,11 +164,11 @@ func attribute(path, name string) []byte {
 	return b[:n]
 }
 
-// rebuiltState is what can be told without notes: the context by the owner of
+// rebuiltNotes is what can be told without notes: the context by the owner of
 // the cgroup (0: there is none), the network by the namespace of process 1,
 // and the rest by the configuration, where it is of that context.
-func (h *Host) rebuiltState(name string, cg procctx.Cgroup, xid int) (state, error) {
-	s := state{Context: xid, Done: true, recovered: true}
+func (h *Host) rebuiltNotes(name string, cg procctx.Cgroup, xid int) (notes, error) {
+	s := notes{Context: xid, Done: true, recovered: true}
 	c, cerr := h.Read(name)
 	if xid == 0 {
 		s.Context = c.Context
@@ -146,16 +194,16 @@ func (h *Host) rebuiltState(name string, cg procctx.Cgroup, xid int) (state, err
 	return s, nil
 }
 
-func (h *Host) writeState(name string, s state) error {
+func (h *Host) writeNotes(name string, s notes) error {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	beside := h.state(name) + ".new"
+	beside := h.notesFile(name) + ".new"
 	if err := os.WriteFile(beside, b, 0o600); err != nil {
 		return errors.Join(fmt.Errorf("note what is started: %w", err), remove(beside))
 	}
-	if err := os.Rename(beside, h.state(name)); err != nil {
+	if err := os.Rename(beside, h.notesFile(name)); err != nil {
 		return err
 	}
 	_, cg, err := h.cgroup(name)
@@ -165,7 +213,7 @@ func (h *Host) writeState(name string, s state) error {
 	if err != nil {
 		return err
 	}
-	err = unix.Setxattr(string(cg), stateAttr, b, 0)
+	err = unix.Setxattr(string(cg), notesAttr, b, 0)
 	if err != nil && !errors.Is(err, unix.ENOENT) { // the cgroup comes after the first note
 		return fmt.Errorf("note what is started on cgroup %s: %w", cg, err)
 	}
@@ -174,22 +222,22 @@ func (h *Host) writeState(name string, s state) error {
 
 // started is when a guest was started, by today's clock: of the clock that it
 // was started by nobody knows how often it was set since.
-func (s state) started() time.Time {
+func (s notes) started() time.Time {
 	if s.Boot == 0 {
 		return s.Started
 	}
 	return time.Now().Add(s.Boot - procctx.SinceBoot()).Truncate(time.Millisecond)
 }
 
-// stateNames are the guests of which notes are in RunDir.
-func (h *Host) stateNames() ([]string, error) {
+// notedNames are the guests of which notes are in RunDir.
+func (h *Host) notedNames() ([]string, error) {
 	paths, err := filepath.Glob(filepath.Join(h.RunDir, ".*.state"))
 	if err != nil {
 		return nil, err
 	}
 	names := make([]string, len(paths))
 	for i, path := range paths {
-		names[i] = ofState(path)
+		names[i] = nameInNotesFile(path)
 	}
 	return names, nil
 }

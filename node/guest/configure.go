@@ -17,7 +17,7 @@ import (
 // says whether there was anything to do. Killed in between it is called again:
 // what the guest runs with still differs from what is configured.
 func (h *Host) live(ctx context.Context, c Config) (changed bool, err error) {
-	st, err := h.readState(c.Name)
+	st, err := h.readNotes(c.Name)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Runs == nil {
 		return false, nil
 	}
@@ -73,7 +73,7 @@ func (h *Host) live(ctx context.Context, c Config) (changed bool, err error) {
 		}
 		h.index.hold(c.Name, st)
 	}
-	if err := h.writeState(c.Name, st); err != nil {
+	if err := h.writeNotes(c.Name, st); err != nil {
 		return true, err
 	}
 	return true, h.finish(ctx, c.Name)
