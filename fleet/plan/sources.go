@@ -177,7 +177,7 @@ func (p Plan) Provide(host string, images []Image) Plan {
 			why = fmt.Sprintf("%s has it (%s)", m.Holders[0], short(m.ID))
 		case m.Err != nil:
 			why = "it cannot be built"
-		case m.Builders[0] == host:
+		case m.builtBy(host):
 			kind, lacks, why = api.StepBuildImage, true, "no host has it"
 			if m.Digest != "" {
 				why += ", and it has to become " + short(m.Digest)
@@ -208,10 +208,31 @@ func (p *Plan) refuseWaiting(m Image) {
 	slices.SortFunc(p.Refused, func(a, b Refusal) int { return strings.Compare(a.Guest, b.Guest) })
 }
 
-// Step returns the index of the step by which the host gets or builds an image,
-// or -1.
-func (p Plan) Step(m Image) int {
+// Step returns the index of the step by which a host gets or builds an image, or
+// -1.
+func (p Plan) Step(host string, m Image) int {
+	if !slices.Contains(m.Lack, host) && !m.builtBy(host) {
+		return -1 // a step of that name is about the image for another architecture
+	}
 	return slices.IndexFunc(p.Steps, func(s api.Step) bool { return ForImage(s) && s.Name == m.Spec.Name })
+}
+
+// builtBy reports whether a host is the one that has to build the image.
+func (m Image) builtBy(host string) bool {
+	return m.ID == "" && len(m.Builders) > 0 && m.Builders[0] == host
+}
+
+// Give returns the plan with the ID of an image where it was waited for.
+func (p Plan) Give(key, id string) Plan {
+	p.Steps = slices.Clone(p.Steps)
+	for i, s := range p.Steps {
+		if s.Guest != nil && p.Waits[s.Name] == key {
+			g := *s.Guest
+			g.Image = id
+			p.Steps[i].Guest = &g
+		}
+	}
+	return p
 }
 
 // ForImage reports whether a step is about an image and not about a guest.

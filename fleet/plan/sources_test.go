@@ -98,7 +98,7 @@ func TestSources(t *testing.T) {
 				}
 				if first := p.Steps[:len(p.Steps)-before]; len(first) > 0 {
 					got = append(got, fmt.Sprintf("%s %s: %s", h.Inventory.Name, first[0].Kind, first[0].Why))
-					if p.Step(sources[0]) != 0 && len(sources) == 1 {
+					if p.Step(h.Inventory.Name, sources[0]) != 0 && len(sources) == 1 {
 						t.Errorf("%s has no step for the image", h.Inventory.Name)
 					}
 				}

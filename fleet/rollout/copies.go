@@ -77,10 +77,10 @@ func (r *run) export(ctx context.Context, m *missing) {
 		if err != nil {
 			return
 		}
-		h.exports <- struct{}{}
+		h.node.exports <- struct{}{}
 		sent := &moving{w: stream}
-		err = whileMoving(ctx, "export", sent, func(ctx context.Context) error { return h.node.ExportImage(ctx, m.ID, sent) })
-		<-h.exports
+		err = whileMoving(ctx, "export", sent, func(ctx context.Context) error { return h.node.ExportImage(ctx, m.id, sent) })
+		<-h.node.exports
 		if err != nil {
 			err = fmt.Errorf("export from %s: %w", h.Host, err)
 		}
@@ -96,7 +96,7 @@ func (r *run) export(ctx context.Context, m *missing) {
 func (m *missing) most(h *host) int64 {
 	img := m.built
 	for _, i := range h.State.Images {
-		if i.ID == m.ID {
+		if i.ID == m.id {
 			img = i
 		}
 	}
@@ -105,7 +105,7 @@ func (m *missing) most(h *host) int64 {
 }
 
 // take imports an image from the first stream that is whole.
-func (r *run) take(ctx context.Context, h *host, m *missing, step int) error {
+func (r *run) take(ctx context.Context, h *host, m *missing) error {
 	var broken error
 	for i := 0; ; i++ {
 		one, ok := m.copies.at(i)
@@ -113,16 +113,16 @@ func (r *run) take(ctx context.Context, h *host, m *missing, step int) error {
 			return broken
 		}
 		progress := func(done int64) {
-			r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Message: fmt.Sprintf("%d MiB from %s", done>>20, one.source.Host)})
+			r.watch(Event{Host: h.Host, Step: m.steps[h], Message: fmt.Sprintf("%d MiB from %s", done>>20, one.source.Host)})
 		}
 		taken := &moving{r: one.stream.reader(ctx, progress)}
-		err := whileMoving(ctx, "import", taken, func(ctx context.Context) error { return h.node.ImportImage(ctx, m.ID, taken) })
+		err := whileMoving(ctx, "import", taken, func(ctx context.Context) error { return h.node.ImportImage(ctx, m.id, taken) })
 		why := one.stream.broken()
 		if err == nil || why == nil || ctx.Err() != nil {
 			return err
 		}
 		if broken = why; i > 0 || len(m.holders) > 1 { // what the importing end makes of half a stream says nothing
-			r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Message: api.Warning + why.Error()})
+			r.watch(Event{Host: h.Host, Step: m.steps[h], Message: api.Warning + why.Error()})
 		}
 	}
 }

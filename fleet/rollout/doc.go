@@ -4,13 +4,20 @@
 //
 // # The road of one apply
 //
-// Every host is connected and asked for its state, and its plan is made. An image that a host lacks comes from any host of the
-// inventory that has it; if none has, one that needs it builds it, once for the
-// fleet, and the others get it as a stream through the controller, where
-// it is kept in a file without a name until the run ends: each target reads at
-// its own pace and a slow or dead one is nobody else's matter. Then each host
-// gets its steps in one request, or in several where one guest takes over what
-// another gives up, and answers with one result a step.
+// A host goes through named states, which stand in states.go: it is connected
+// and asked for its state, locked against other runs, and compared with the
+// inventory. An image that a host lacks comes from any host of the inventory that
+// has it; if none has, one that needs it builds it, once for the fleet, and the
+// others get it as a stream through the controller, where it is kept in a file
+// without a name until the run ends: each target reads at its own pace and a slow
+// or dead one is nobody else's matter. Then each host gets its steps in one
+// request, or in several where one guest takes over what another gives up, and
+// answers with one result per step.
+//
+// All that a run knows of a host belongs to the one goroutine that takes it
+// through a state. Only its connection is shared, with the images that are built
+// and handed out there; what comes of an image is a value that the hosts read when
+// it is ready.
 //
 // # Guarantees
 //

@@ -45,7 +45,7 @@ func newFleet(t *testing.T, names ...string) *fakeFleet {
 	for _, name := range names {
 		h := &inventory.Host{Name: name, Guests: []*inventory.Guest{www()}}
 		f.inv.Hosts = append(f.inv.Hosts, h)
-		f.hosts[name] = &fakeHost{name: name, state: api.State{Host: state().Host}, images: map[string]string{}}
+		f.hosts[name] = &fakeHost{name: name, state: able(), images: map[string]string{}}
 	}
 	t.Cleanup(func() {
 		for name, h := range f.hosts {
@@ -100,11 +100,13 @@ func (f *fakeFleet) fleet() *Fleet {
 // apply is one run over all hosts; the inventory's images are those of the
 // plan's tests.
 func (f *fakeFleet) apply(ctx context.Context) *Report {
-	fleet := f.fleet()
-	r := fleet.start("apply", f.inv.Hosts)
-	defer r.close()
-	r.carryOut(ctx, r.plan(ctx, images))
-	return r.report()
+	return applied(ctx, f.fleet(), f.inv.Hosts)
+}
+
+// applied is the road of Apply with the images of the plan's tests, which no
+// inventory has.
+func applied(ctx context.Context, fleet *Fleet, hosts []*inventory.Host) *Report {
+	return fleet.start("apply", hosts).of(nil, images).along(ctx, toApply...)
 }
 
 type fakeHost struct {

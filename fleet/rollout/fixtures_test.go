@@ -62,14 +62,14 @@ func isNamed(name string, context int, ports ...port.Range) func(*api.GuestState
 	return func(g *api.GuestState) { g.Name, g.Hostname, g.Context, g.Network.Ports = name, name, context, ports }
 }
 
-func state(guests ...api.GuestState) api.State {
+// able is a host that has nothing yet.
+func able() api.State {
 	return api.State{
 		Host: api.Host{
 			DefaultAddress: netip.MustParsePrefix("203.0.113.11/24"), DefaultDev: "ens3",
 			Controllers: []string{"cpu", "memory", "pids"},
 			Methods:     []string{"template", "debootstrap"},
 		},
-		Guests: guests,
 	}
 }
 

@@ -8,105 +8,74 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// missing is an image of the run that hosts lack.
+// missing is an image that hosts of the run lack.
 type missing struct {
 	plan.Image
-	holders []*host
-
-	// ready is closed when the rest is set: whoever has it may still hand it out.
-	ready  chan struct{}
-	source *host     // has it now
-	built  api.Image // by this run; else it is in the source's state
-	err    error
+	steps  map[*host]*api.Step // by which hosts get or build it
+	ready  chan struct{}       // closed when the origin is known
+	origin                     // then; it may still hand the image out
 	copies copies
 }
 
-// sources decides where missing images come from, and puts the steps for it
-// before the others of each host.
-func (r *run) sources(ctx context.Context) []*missing {
-	hosts := planned(r.reached())
-	r.notes = plan.Differing(hosts)
-	images := plan.Sources(hosts, nil)
-	if slices.ContainsFunc(images, func(m plan.Image) bool { return m.ID == "" }) {
-		images = plan.Sources(hosts, planned(r.outside(ctx)))
-	}
-	for _, h := range r.reached() {
-		h.Plan = h.Plan.Provide(h.Host, images)
-	}
-	var list []*missing
-	for _, m := range images {
-		list = append(list, &missing{Image: m, holders: r.named(m.Holders), ready: make(chan struct{}), copies: newCopies(), err: m.Err})
-	}
-	return list
-}
-
-// planned are hosts as the plan knows them.
-func planned(hosts []*host) []plan.Host {
-	var list []plan.Host
-	for _, h := range hosts {
-		list = append(list, plan.Host{Inventory: h.from, State: h.State, Plan: h.Plan})
-	}
-	return list
-}
-
-// named are the hosts of these names.
-func (r *run) named(names []string) []*host {
-	var list []*host
-	for _, name := range names {
-		for _, h := range slices.Concat(r.hosts, r.others) {
-			if h.Host == name {
-				list = append(list, h)
-				break
-			}
-		}
-	}
-	return list
+// origin is where an image comes from in the end.
+type origin struct {
+	id      string
+	holders []*host   // to be asked in this order
+	built   api.Image // by this run; else it is in the holders' states
+	err     error
+	results map[*host]api.StepResult // of the hosts that built it, or tried to
 }
 
 // lacks reports whether a host is to be given the image.
 func (m *missing) lacks(h *host) bool { return slices.Contains(m.Lack, h.Host) }
 
-// outside asks the hosts of the inventory that are not in the run what they
-// have, once: an image that is built anew beside them would be another one.
-func (r *run) outside(ctx context.Context) []*host {
-	if r.asked {
-		return r.others
-	}
-	r.asked = true
-	for _, h := range r.inventory {
-		if !slices.ContainsFunc(r.hosts, func(of *host) bool { return of.from == h }) {
-			r.others = append(r.others, newHost(h))
+// imageSteps counts the images that a host has to get or to build.
+func imageSteps(h *host) int {
+	n := 0
+	for _, s := range h.Plan.Steps {
+		if plan.ForImage(s) {
+			n++
 		}
 	}
-	r.each(ctx, r.others, func(ctx context.Context, h *host) {
-		within, cancel := fanout.Within(ctx, r.Timeout)
-		defer cancel()
-		if h.node, h.Err = r.Connect(within, h.from); h.Err == nil {
-			h.State, h.Err = h.node.State(within)
-		}
-	})
-	return slices.DeleteFunc(slices.Clone(r.others), func(h *host) bool { return h.node == nil || h.Err != nil })
+	return n
 }
 
-// provide has an image built, if nobody has it, and hands it to the hosts that
-// lack it.
-func (r *run) provide(ctx context.Context, m *missing) {
-	if m.err == nil && m.ID == "" {
-		m.err = r.buildSomewhere(ctx, m)
+// supply begins to build the images that nobody has, and to hand all out.
+func (r *run) supply(ctx context.Context) error {
+	for _, m := range r.missing {
+		for _, h := range r.left() {
+			if k := h.Plan.Step(h.Host, m.Image); k >= 0 {
+				m.steps[h] = &h.Plan.Steps[k]
+			}
+		}
+		r.supplies.Go(func() {
+			m.origin = origin{id: m.ID, holders: r.named(m.Holders), err: m.Err}
+			if m.err == nil && m.id == "" {
+				m.origin = r.buildSomewhere(ctx, m)
+			}
+			close(m.ready)
+			if m.err == nil && slices.ContainsFunc(m.Lack, func(name string) bool { return name != m.holders[0].Host }) {
+				r.export(ctx, m)
+			}
+		})
 	}
-	if len(m.holders) > 0 {
-		m.source = m.holders[0]
-	}
-	close(m.ready)
-	if m.err == nil && slices.ContainsFunc(m.Lack, func(name string) bool { return m.source == nil || name != m.source.Host }) {
-		r.export(ctx, m)
-	}
+	return nil
+}
+
+// attempt is what came of building an image on one host.
+type attempt struct {
+	host   *host
+	result api.StepResult
+}
+
+// failed reports whether the host is still there and its build did not work.
+func (a attempt) failed() bool {
+	return a.result.Outcome == api.Failed && a.host.node.broken() == nil
 }
 
 // mostBuilders is how many hosts are asked to build one image: what fails on
@@ -115,137 +84,159 @@ func (r *run) provide(ctx context.Context, m *missing) {
 const mostBuilders = 3
 
 // buildSomewhere has one of the hosts build the image: where it fails, the next
-// one. Why it failed on the others is said once.
-func (r *run) buildSomewhere(ctx context.Context, m *missing) error {
-	var failed []*host
-	var why []error
+// one.
+func (r *run) buildSomewhere(ctx context.Context, m *missing) origin {
+	var tried []attempt
 	tries := 0
 	for _, h := range r.named(m.Builders) {
-		result := r.build(ctx, h, m)
-		if result.Image != nil {
-			m.ID, m.holders, m.built = result.Image.ID, []*host{h}, *result.Image
-			if m.Digest != "" && m.ID != m.Digest {
-				err := fmt.Errorf("image %s: %s built %s, and the inventory wants %s: give it that digest, or bring a host that has the other",
-					m.Spec.Name, h.Host, m.ID, m.Digest)
-				if k := h.Plan.Step(m.Image); k >= 0 {
-					h.Results[k].Outcome, h.Results[k].Error = api.Failed, err.Error()
-				}
-				return err
-			}
-			for i, f := range failed {
-				r.watch(Event{Host: f.Host, Step: r.imageStep(f, m), Message: fmt.Sprintf("%sit failed here, and %s built it: %v", api.Warning, h.Host, why[i])})
-				if k := f.Plan.Step(m.Image); k >= 0 && !m.lacks(f) && f.lost() == nil {
-					f.Results[k] = api.StepResult{Outcome: api.Unchanged} // it needs none itself
-				}
-			}
-			return nil
+		a := attempt{h, r.build(ctx, h, m)}
+		if a.result.Image != nil {
+			return r.builtBy(a, m, tried)
 		}
-		failed, why = append(failed, h), append(why, errors.New(result.Error))
+		tried = append(tried, a)
 		if ctx.Err() != nil {
 			break
 		}
-		if !result.Elsewhere && h.lost() == nil {
+		if !a.result.Elsewhere && h.node.broken() == nil {
 			if tries++; tries == mostBuilders {
 				break
 			}
 		}
 	}
-	var parts []string
-	for i, h := range failed {
-		same := []string{h.Host}
-		for k := range failed {
-			if k != i && why[k].Error() == why[i].Error() {
-				same = append(same, failed[k].Host)
-			}
-		}
-		if part := fmt.Sprintf("on %s: %v", nodeset.Fold(same), why[i]); !slices.Contains(parts, part) {
-			parts = append(parts, part)
-		}
-	}
-	err := fmt.Errorf("image %s: build %s", m.Spec.Name, strings.Join(parts, "; "))
-	for _, h := range failed { // all say the same, which is then said once
-		if k := h.Plan.Step(m.Image); k >= 0 && h.Results[k].Outcome == api.Failed && h.lost() == nil {
-			h.Results[k].Error = err.Error()
-		}
-	}
-	return err
+	return builtByNobody(m, tried)
 }
 
-// imageStep is the step of a host that an event of the image's is about.
-func (r *run) imageStep(h *host, m *missing) *api.Step {
-	if k := h.Plan.Step(m.Image); k >= 0 {
-		return &h.Plan.Steps[k]
-	}
-	return &api.Step{Kind: api.StepBuildImage, Name: m.Spec.Name, Image: &m.Spec}
-}
-
-// build has a host build an image, which is what comes of its step for it.
+// build has a host build an image, and returns the result of that step.
 func (r *run) build(ctx context.Context, h *host, m *missing) api.StepResult {
-	step := api.Step{Kind: api.StepBuildImage, Name: m.Spec.Name, Image: &m.Spec, Why: r.imageStep(h, m).Why}
+	step := api.Step{Kind: api.StepBuildImage, Name: m.Spec.Name, Image: &m.Spec, Why: m.step(h).Why}
 	result := r.ask(ctx, h, []api.Step{step})[0]
 	if result.Image == nil && (result.Outcome == api.Changed || result.Outcome == api.Unchanged) {
 		result = api.StepResult{Outcome: api.Failed, Error: "vsnode does not say which image it is"}
 	}
-	if k := h.Plan.Step(m.Image); k >= 0 {
-		h.Results[k] = result
-	}
 	return result
 }
 
-// fetch gets the host the images that it lacks and puts their IDs into its
-// steps. It returns the guests that have to do without, and why.
-func (r *run) fetch(ctx context.Context, h *host, images []*missing) (lost map[string]error) {
-	lost = map[string]error{}
-	for _, m := range images {
-		if !m.lacks(h) {
-			if h.Plan.Step(m.Image) >= 0 { // it builds it for others
-				<-m.ready
+// builtBy is the origin of an image that one host built, after others had tried:
+// why these failed is a warning.
+func (r *run) builtBy(a attempt, m *missing, tried []attempt) origin {
+	o := origin{id: a.result.Image.ID, holders: []*host{a.host}, built: *a.result.Image, results: map[*host]api.StepResult{}}
+	for _, t := range tried {
+		o.results[t.host] = t.result
+	}
+	o.results[a.host] = a.result
+	if m.Digest != "" && o.id != m.Digest {
+		o.err = fmt.Errorf("image %s: %s built %s, and the inventory wants %s: give it that digest, or bring a host that has the other",
+			m.Spec.Name, a.host.Host, o.id, m.Digest)
+		a.result.Outcome, a.result.Error = api.Failed, o.err.Error()
+		o.results[a.host] = a.result
+		return o
+	}
+	for _, t := range tried {
+		r.watch(Event{Host: t.host.Host, Step: m.step(t.host), Message: fmt.Sprintf("%sit failed here, and %s built it: %s", api.Warning, a.host.Host, t.result.Error)})
+		if !m.lacks(t.host) && t.host.node.broken() == nil {
+			o.results[t.host] = api.StepResult{Outcome: api.Unchanged} // it needs none itself
+		}
+	}
+	return o
+}
+
+// builtByNobody is the origin of an image that could not be built: why it failed
+// where is one error, which is the result of all of them.
+func builtByNobody(m *missing, tried []attempt) origin {
+	var parts []string
+	for _, a := range tried {
+		var same []string
+		for _, other := range tried {
+			if other.result.Error == a.result.Error {
+				same = append(same, other.host.Host)
+			}
+		}
+		if part := fmt.Sprintf("on %s: %s", nodeset.Fold(same), a.result.Error); !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
+	}
+	o := origin{results: map[*host]api.StepResult{}}
+	o.err = fmt.Errorf("image %s: build %s", m.Spec.Name, strings.Join(parts, "; "))
+	for _, a := range tried {
+		if a.failed() {
+			a.result.Error = o.err.Error()
+		}
+		o.results[a.host] = a.result
+	}
+	return o
+}
+
+// step returns the step of a host that an event of the image's is about.
+func (m *missing) step(h *host) *api.Step {
+	if s := m.steps[h]; s != nil {
+		return s
+	}
+	return &api.Step{Kind: api.StepBuildImage, Name: m.Spec.Name, Image: &m.Spec}
+}
+
+// built returns results for the steps of a host, of which those are set that
+// build an image.
+func (r *run) built(h *host) []api.StepResult {
+	results := make([]api.StepResult, len(h.Plan.Steps))
+	for _, m := range r.missing {
+		if k := h.Plan.Step(h.Host, m.Image); k >= 0 {
+			results[k] = m.results[h]
+		}
+	}
+	return results
+}
+
+// provide gets a host the images that it lacks, and puts their IDs into its
+// steps. A host that builds one for others waits for what comes of it.
+func (r *run) provide(ctx context.Context, h *host) error {
+	h.Results, h.missed = make([]api.StepResult, len(h.Plan.Steps)), map[string]error{}
+	for _, m := range r.missing {
+		k := h.Plan.Step(h.Host, m.Image)
+		if k < 0 {
+			continue
+		}
+		<-m.ready // soon, too, if ctx ends: whoever builds it hears of it
+		var err error
+		if h.Results[k], err = r.get(ctx, h, m); err != nil {
+			for guest, key := range h.Plan.Waits {
+				if key == m.Key {
+					h.missed[guest] = err
+				}
 			}
 			continue
 		}
-		err := r.get(ctx, h, m)
-		for i, s := range h.Plan.Steps {
-			if h.Plan.Waits[s.Name] != m.Key || plan.ForImage(s) {
-				continue
-			}
-			if err != nil {
-				lost[s.Name] = err
-			} else if s.Guest != nil {
-				h.Plan.Steps[i].Guest.Image = m.ID
-			}
-		}
+		h.Plan = h.Plan.Give(m.Key, m.id)
 	}
-	return lost
+	return nil
 }
 
-// get waits for an image and imports it.
-func (r *run) get(ctx context.Context, h *host, m *missing) error {
-	step := h.Plan.Step(m.Image)
-	<-m.ready // soon, too, if ctx ends: the source hears of it
+// get has a host import an image, unless it built it itself. It returns the
+// result of the step for it, and an error if the host does not have the image.
+func (r *run) get(ctx context.Context, h *host, m *missing) (api.StepResult, error) {
+	own, tried := m.results[h]
 	err := m.err
 	switch {
-	case h == m.source && err == nil:
-		return nil
+	case !m.lacks(h), err == nil && h == m.holders[0]:
+		return own, nil
 	case err == nil && ctx.Err() != nil:
 		err = errors.New("interrupted")
 	case err == nil:
-		err = h.lost()
+		err = h.node.broken()
 	}
 	if err != nil {
-		if h.Results[step].Outcome == "" { // else it tried to build it
-			h.Results[step] = skipped("%v", err)
+		if !tried {
+			own = skipped("%v", err)
 		}
-		return err
+		return own, err
 	}
 	begun := time.Now()
-	if err = r.take(ctx, h, m, step); err != nil {
+	if err = r.take(ctx, h, m); err != nil {
 		err = fmt.Errorf("image %s: %w", m.Spec.Name, err)
 	}
 	result := api.StepResult{Outcome: api.Changed, Took: time.Since(begun)}
 	if err != nil {
 		result.Outcome, result.Error = api.Failed, err.Error()
 	}
-	h.Results[step] = result
-	r.watch(Event{Host: h.Host, Step: &h.Plan.Steps[step], Result: &result})
-	return err
+	r.watch(Event{Host: h.Host, Step: m.steps[h], Result: &result})
+	return result, err
 }

@@ -30,11 +30,8 @@ func (f *fakeFleet) over(ctx context.Context, image *inventory.Image, names ...s
 			hosts = append(hosts, h)
 		}
 	}
-	r := fleet.start("apply", hosts)
-	defer r.close()
-	r.inventory = f.inv.Hosts
-	r.carryOut(ctx, r.plan(ctx, func(string) *inventory.Image { return image }))
-	return r.report(), warnings
+	r := fleet.start("apply", hosts).of(f.inv.Hosts, func(string) *inventory.Image { return image })
+	return r.along(ctx, toApply...), warnings
 }
 
 func TestABuilderThatFailsIsReplaced(t *testing.T) {

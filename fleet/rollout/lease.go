@@ -50,10 +50,24 @@ func holds(by api.Holder) string {
 	return fmt.Sprintf("held by %s, process %d, since %s (%s)", by.Owner, by.PID, by.Since.Local().Format(time.DateTime), by.Reason)
 }
 
+// connect connects to a host and asks for what it has.
+func (r *run) connect(ctx context.Context, h *host) error {
+	h.begun = time.Now()
+	r.watch(Event{Host: h.Host, Message: "connect"})
+	within, cancel := fanout.Within(ctx, r.Timeout)
+	defer cancel()
+	node, err := r.Connect(within, h.from)
+	if err != nil {
+		return fanout.Late(within, err)
+	}
+	h.node = newConn(node)
+	return r.question(ctx, h, 0)
+}
+
 // question takes the lease of a host, if the run is to change it, and asks for
-// its state. Where another run has the lease, question waits for it at most so
-// long, and leaves h.busy behind.
-func (r *run) question(ctx context.Context, h *host, wait time.Duration) {
+// its state. If another run has the lease, question waits for it no longer than
+// wait, and then notes who has it in h.busy.
+func (r *run) question(ctx context.Context, h *host, wait time.Duration) error {
 	limit := r.Timeout
 	if limit > 0 {
 		limit += wait
@@ -66,85 +80,92 @@ func (r *run) question(ctx context.Context, h *host, wait time.Duration) {
 		}})
 		switch {
 		case err != nil:
-			h.busy = nil
-			r.fail(ctx, h, fanout.Late(within, err))
-			return
+			return fanout.Late(within, err)
 		case !answer.Held:
 			h.busy = &answer.By
-			return
+			return nil
 		}
 		h.leased, h.busy = true, nil
 	}
 	var err error
 	if h.State, err = h.node.State(within); err != nil {
-		r.fail(ctx, h, fanout.Late(within, err))
-		return
+		return fanout.Late(within, err)
 	}
 	r.watch(Event{Host: h.Host, Answered: true})
+	return nil
 }
 
-// waitForLeases waits until the run has the leases of all hosts that it
-// reached. Hosts whose lease it does not get in time have failed.
-func (r *run) waitForLeases(ctx context.Context) {
+// lock waits until the run has the leases of all hosts that go on. Hosts whose
+// lease it does not get in time have failed.
+func (r *run) lock(ctx context.Context) error {
 	deadline := time.Now().Add(r.LockWait)
-	told := map[string]bool{}
+	named := map[string]bool{}
 	for {
-		var busy []*host
-		older := -1 // index of one whose holder is older than this run
-		for _, h := range r.reached() {
-			if h.busy == nil {
-				continue
-			}
-			if h.busy.Run == r.id {
-				r.fail(ctx, h, &LockedError{Host: h.Host, By: *h.busy, same: true})
-				continue
-			}
-			if h.busy.Run < r.id {
-				older = len(busy)
-			}
-			busy = append(busy, h)
-		}
+		busy := r.busy(ctx)
 		left := time.Until(deadline)
-		switch {
-		case len(busy) == 0:
-			r.endUnleased(ctx)
-			return
-		case left <= 0 || ctx.Err() != nil:
+		if left <= 0 || ctx.Err() != nil {
 			for _, h := range busy {
 				r.fail(ctx, h, &LockedError{Host: h.Host, By: *h.busy})
 			}
-			r.endUnleased(ctx)
-			return
+			busy = nil
 		}
-		r.tellWait(busy, told)
+		if len(busy) == 0 {
+			r.endUnleased(ctx)
+			return nil
+		}
+		r.nameHolders(busy, named)
+		older := slices.IndexFunc(busy, func(h *host) bool { return h.busy.Run < r.id })
 		if older < 0 {
-			r.each(ctx, busy, func(ctx context.Context, h *host) { r.question(ctx, h, left) })
+			r.questions(ctx, busy, left)
 			continue
 		}
 		r.release(ctx)
-		r.question(ctx, busy[older], left)
-		again := slices.DeleteFunc(r.reached(), func(h *host) bool { return h.leased || h == busy[older] })
-		r.each(ctx, again, func(ctx context.Context, h *host) { r.question(ctx, h, 0) })
+		r.questions(ctx, busy[older:older+1], left)
+		r.questions(ctx, slices.DeleteFunc(r.left(), func(h *host) bool { return h.leased || h == busy[older] }), 0)
 	}
+}
+
+// busy returns the hosts whose leases others have.
+func (r *run) busy(ctx context.Context) []*host {
+	var list []*host
+	for _, h := range r.left() {
+		switch {
+		case h.busy == nil:
+		case h.busy.Run == r.id:
+			r.fail(ctx, h, &LockedError{Host: h.Host, By: *h.busy, same: true})
+		default:
+			list = append(list, h)
+		}
+	}
+	return list
+}
+
+// questions asks hosts again, see question.
+func (r *run) questions(ctx context.Context, hosts []*host, wait time.Duration) {
+	r.each(ctx, hosts, func(ctx context.Context, h *host) {
+		if err := r.question(ctx, h, wait); err != nil {
+			r.fail(ctx, h, err)
+		}
+	})
 }
 
 // endUnleased ends the hosts that an interrupt left without their lease, after
 // the run had given it back: what is known of them is old.
 func (r *run) endUnleased(ctx context.Context) {
-	for _, h := range r.reached() {
-		if r.reason != "" && !h.leased {
+	for _, h := range r.left() {
+		if !h.leased {
 			r.fail(ctx, h, context.Cause(ctx))
 		}
 	}
 }
 
-// tellWait says whom the run waits for, each once.
-func (r *run) tellWait(busy []*host, told map[string]bool) {
+// nameHolders reports the runs that this one waits for, each once.
+func (r *run) nameHolders(busy []*host, named map[string]bool) {
 	for _, h := range busy {
-		if told[h.busy.Run] {
+		if named[h.busy.Run] {
 			continue
 		}
-		told[h.busy.Run] = true
+		named[h.busy.Run] = true
 		others := 0
 		for _, other := range busy {
 			if other != h && other.busy.Run == h.busy.Run {
@@ -162,7 +183,7 @@ func (r *run) tellWait(busy []*host, told map[string]bool) {
 // release gives all leases back. What the hosts said is old by the time that
 // they are taken again.
 func (r *run) release(ctx context.Context) {
-	leased := slices.DeleteFunc(r.reached(), func(h *host) bool { return !h.leased })
+	leased := slices.DeleteFunc(r.left(), func(h *host) bool { return !h.leased })
 	r.each(ctx, leased, func(ctx context.Context, h *host) {
 		h.leased, h.State = false, api.State{}
 		if err := h.node.Release(ctx); err != nil {

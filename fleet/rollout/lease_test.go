@@ -39,10 +39,8 @@ func TestTwoAppliesDoNotMix(t *testing.T) {
 		both.Go(func() {
 			fleet := f.fleet()
 			fleet.LockWait = time.Minute
-			r := fleet.start("apply", hosts)
-			r.carryOut(ctx, r.plan(ctx, images))
-			r.close()
-			for _, h := range r.report().Hosts {
+			r := applied(ctx, fleet, hosts)
+			for _, h := range r.Hosts {
 				if h.Outcome != outcome.Changed && h.Outcome != outcome.OK {
 					t.Errorf("%s %s: %v", h.Host, h.Outcome, h.Problems())
 				}
@@ -96,10 +94,7 @@ func TestARunWaitsForWhoeverChangesAHost(t *testing.T) {
 				}
 			}
 			ctx := within(t)
-			r := fleet.start("apply", f.inv.Hosts)
-			r.carryOut(ctx, r.plan(ctx, images))
-			r.close()
-			report := r.report()
+			report := applied(ctx, fleet, f.inv.Hosts)
 			if got := outcomes(report); got != row.want {
 				t.Errorf("got %s, want %s", got, row.want)
 			}
@@ -124,10 +119,8 @@ func TestReadersNeedNoLease(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2")
 	f.hosts["lab1"].lease = api.Holder{Run: "0"}
 	fleet := f.fleet()
-	r := fleet.start("", f.inv.Hosts)
-	r.planned(within(t), images)
-	r.close()
-	if got := outcomes(r.report()); got != "lab1 changed, lab2 changed" {
+	r := fleet.start("", f.inv.Hosts).of(nil, images).along(within(t), toPlan...)
+	if got := outcomes(r); got != "lab1 changed, lab2 changed" {
 		t.Error(got)
 	}
 }
@@ -137,11 +130,9 @@ func TestOneMachineUnderTwoNamesIsRefused(t *testing.T) {
 	f.hosts["lab2"] = f.hosts["lab1"]
 	fleet := f.fleet()
 	fleet.LockWait, fleet.Forks = time.Minute, 1
-	r := fleet.start("apply", f.inv.Hosts)
-	r.plan(within(t), images)
-	r.close()
-	if err := r.hosts[1].Err; r.hosts[0].Err != nil || err == nil || !strings.Contains(err.Error(), "twice") {
-		t.Errorf("lab1 %v, lab2 %v", r.hosts[0].Err, err)
+	r := applied(within(t), fleet, f.inv.Hosts)
+	if err := r.Hosts[1].Err; r.Hosts[0].Err != nil || err == nil || !strings.Contains(err.Error(), "twice") {
+		t.Errorf("lab1 %v, lab2 %v", r.Hosts[0].Err, err)
 	}
 }
 
@@ -156,10 +147,8 @@ func TestAnInterruptedWaitLeavesNothing(t *testing.T) {
 			cancel()
 		}
 	}
-	r := fleet.start("apply", f.inv.Hosts)
-	r.carryOut(ctx, r.plan(ctx, images))
-	r.close()
-	if got := outcomes(r.report()); got != "lab1 skipped, lab2 skipped" {
+	r := applied(ctx, fleet, f.inv.Hosts)
+	if got := outcomes(r); got != "lab1 skipped, lab2 skipped" {
 		t.Error(got)
 	}
 	if l := f.hosts["lab1"].lease; l.Run != "" {

@@ -35,7 +35,8 @@ type HostReport struct {
 	Host    string
 	Address string
 	Outcome outcome.Outcome
-	Err     error // of the host as a whole
+	Reached string // the state in which it ended, see [Fleet]
+	Err     error  // of the host as a whole
 	State   api.State
 	Files   api.FilesAnswer // of the guests' files, when it was planned
 	Plan    plan.Plan

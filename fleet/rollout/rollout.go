@@ -4,15 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/vsfleet/vsfleet/fleet/fanout"
-	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -38,6 +34,14 @@ type Node interface {
 }
 
 // Fleet is how hosts are reached, and how many at once.
+//
+// Its methods are the kinds of runs. Each takes its hosts along a road of
+// states (states.go); at those in capitals they wait for one another:
+//
+//	Plan    connect        compare  ASSIGN                             predict
+//	Apply   connect  LOCK  compare  ASSIGN  CONFIRM  PROVIDE  change   verify
+//	Guests  connect  LOCK                   ACT      PROVIDE  change   verify
+//	Each    connect  LOCK                                     work
 type Fleet struct {
 	Connect func(context.Context, *inventory.Host) (Node, error)
 	Forks   int           // hosts that are worked on at once
@@ -54,6 +58,54 @@ type Fleet struct {
 	LockWait time.Duration // for others who change them
 }
 
+// Plan reports what Apply would do.
+func (f *Fleet) Plan(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) *Report {
+	return f.start("", hosts).of(inv.Hosts, inv.Image).along(ctx, toPlan...)
+}
+
+// Apply makes the hosts match the inventory.
+func (f *Fleet) Apply(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) *Report {
+	return f.start("apply", hosts).of(inv.Hosts, inv.Image).along(ctx, toApply...)
+}
+
+// Guests does one thing to guests, on all their hosts at once.
+func (f *Fleet) Guests(ctx context.Context, action plan.Action, guests []inventory.Instance) *Report {
+	act := state{name: "act", all: func(r *run, _ context.Context) error {
+		for _, h := range r.left() {
+			var here []*inventory.Guest
+			for _, g := range guests {
+				if g.Host == h.from {
+					here = append(here, g.Guest)
+				}
+			}
+			h.Plan = plan.Act(action, here, h.State.Guests)
+		}
+		return nil
+	}}
+	return f.start("guest "+string(action), Hosts(guests)).along(ctx, connect, lock, act, provide, change, verify)
+}
+
+// Hosts returns the hosts of the guests, each once, in their order.
+func Hosts(guests []inventory.Instance) []*inventory.Host {
+	var hosts []*inventory.Host
+	for _, g := range guests {
+		if !slices.Contains(hosts, g.Host) {
+			hosts = append(hosts, g.Host)
+		}
+	}
+	return hosts
+}
+
+// Each has every host do something that changes it and is not a step: do
+// returns what the host said of it.
+func (f *Fleet) Each(ctx context.Context, reason string, hosts []*inventory.Host, do func(context.Context, Node) (string, error)) *Report {
+	work := state{name: "work", each: func(_ *run, ctx context.Context, h *host) (err error) {
+		h.Said, err = do(ctx, h.node.Node)
+		return err
+	}}
+	return f.start(reason, hosts).along(ctx, connect, lock, work)
+}
+
 // run is one run over a fleet.
 type run struct {
 	*Fleet
@@ -62,31 +114,13 @@ type run struct {
 	hosts  []*host
 	begun  time.Time
 
-	inventory []*inventory.Host // all, also those that are not in the run
-	asked     bool              // for what those have
-	others    []*host
+	inventory []*inventory.Host                  // all, also those that are not in the run
+	image     func(name string) *inventory.Image // of the inventory
+	others    []*host                            // of the inventory's, those that were asked for images
 	notes     []string
+	missing   []*missing
+	supplies  sync.WaitGroup // of those that are built and handed out
 }
-
-// host is one host of a run.
-type host struct {
-	HostReport
-	from  *inventory.Host
-	node  Node
-	begun time.Time
-
-	leased bool        // by this run
-	busy   *api.Holder // else: who has the lease
-	// one request that changes something at a time: the host works on the
-	// guests of one request side by side, but knows nothing of another's order
-	applying sync.Mutex
-	// exports that run on it: each takes a session of its connection, of which
-	// sshd gives ten (MaxSessions)
-	exports chan struct{}
-}
-
-// exportsAtOnce of one host.
-const exportsAtOnce = 3
 
 // start begins a run. The reason says what it changes hosts for; one without
 // only asks.
@@ -101,16 +135,18 @@ func (f *Fleet) start(reason string, hosts []*inventory.Host) *run {
 	return r
 }
 
-func newHost(h *inventory.Host) *host {
-	return &host{
-		HostReport: HostReport{Host: h.Name, Address: h.Address}, from: h,
-		exports: make(chan struct{}, exportsAtOnce),
-	}
+// of gives a run the inventory that its hosts are compared with.
+func (r *run) of(all []*inventory.Host, image func(string) *inventory.Image) *run {
+	r.inventory, r.image = all, image
+	return r
 }
 
 // close ends all connections. What one of them has to say of it changes
 // nothing: the results are there.
 func (r *run) close() {
+	for _, m := range r.missing {
+		m.copies.close()
+	}
 	var group sync.WaitGroup
 	for _, h := range append(r.others, r.hosts...) {
 		if h.node != nil {
@@ -118,281 +154,4 @@ func (r *run) close() {
 		}
 	}
 	group.Wait()
-}
-
-// each works on hosts, so many at once; those that it does not come to before
-// ctx ends are left as they are.
-func (r *run) each(ctx context.Context, hosts []*host, do func(context.Context, *host)) {
-	fanout.Each(ctx, hosts, fanout.Limits{Forks: r.Forks}, func(ctx context.Context, h *host) (struct{}, error) {
-		do(ctx, h)
-		return struct{}{}, nil
-	}, fanout.Watch[*host, struct{}]{})
-}
-
-// reach connects to the hosts and asks for their states; where they are to be
-// changed, with their leases.
-func (r *run) reach(ctx context.Context) {
-	r.each(ctx, r.hosts, func(ctx context.Context, h *host) {
-		h.begun = time.Now()
-		r.watch(Event{Host: h.Host, Message: "connect"})
-		within, cancel := fanout.Within(ctx, r.Timeout)
-		defer cancel()
-		node, err := r.Connect(within, h.from)
-		if err != nil {
-			r.fail(ctx, h, fanout.Late(within, err))
-			return
-		}
-		h.node = node
-		r.question(ctx, h, 0)
-	})
-	for _, h := range r.hosts {
-		if h.Outcome == "" && h.begun.IsZero() {
-			r.done(h, outcome.NotStarted)
-		}
-	}
-	r.waitForLeases(ctx)
-}
-
-// fail ends a host's part in the run before anything was changed on it.
-func (r *run) fail(ctx context.Context, h *host, err error) {
-	h.Err = err
-	var late *fanout.TimeoutError
-	switch {
-	case ctx.Err() != nil:
-		h.Err = context.Cause(ctx)
-		r.done(h, outcome.NotStarted)
-	case errors.As(err, &late): // it may be there and slow
-		r.done(h, outcome.Failed)
-	default:
-		r.done(h, outcome.Of(err))
-	}
-}
-
-func (r *run) done(h *host, o outcome.Outcome) {
-	h.Outcome = o
-	if !h.begun.IsZero() {
-		h.Took = time.Since(h.begun)
-	}
-	r.watch(Event{Host: h.Host, Outcome: o})
-}
-
-// reached are the hosts that go on.
-func (r *run) reached() []*host {
-	return slices.DeleteFunc(slices.Clone(r.hosts), func(h *host) bool { return h.Outcome != "" })
-}
-
-// Plan says what Apply would do.
-func (f *Fleet) Plan(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) *Report {
-	r := f.start("", hosts)
-	defer r.close()
-	r.inventory = inv.Hosts
-	r.planned(ctx, inv.Image)
-	return r.report()
-}
-
-func (r *run) planned(ctx context.Context, image func(string) *inventory.Image) {
-	r.plan(ctx, image)
-	for _, h := range r.reached() {
-		switch {
-		case len(h.Plan.Refused) > 0:
-			r.done(h, outcome.Failed)
-		case len(h.Plan.Steps) > 0:
-			r.done(h, outcome.Changed)
-		default:
-			r.done(h, outcome.OK)
-		}
-	}
-}
-
-// plan makes the plans of all hosts that can be reached.
-func (r *run) plan(ctx context.Context, image func(string) *inventory.Image) []*missing {
-	r.reach(ctx)
-	r.askFiles(ctx)
-	for _, h := range r.reached() {
-		h.Plan = plan.Make(h.from, h.State, h.Files, image)
-	}
-	return r.sources(ctx)
-}
-
-// Apply makes the hosts as the inventory says.
-func (f *Fleet) Apply(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) *Report {
-	r := f.start("apply", hosts)
-	defer r.close()
-	r.inventory = inv.Hosts
-	images := r.plan(ctx, inv.Image)
-	if err := r.confirm(ctx); err != nil {
-		for _, h := range r.reached() {
-			h.Err = err
-			r.done(h, outcome.NotStarted)
-		}
-		rep := r.report()
-		rep.Err = err
-		return rep
-	}
-	r.carryOut(ctx, images)
-	return r.report()
-}
-
-// confirm has somebody say that guests are to be deleted.
-func (r *run) confirm(ctx context.Context) error {
-	var deletes []string
-	for _, h := range r.reached() {
-		for _, s := range h.Plan.Steps {
-			if s.Kind == api.StepDelete {
-				deletes = append(deletes, h.Host+"/"+s.Name)
-			}
-		}
-	}
-	if len(deletes) == 0 || r.Confirm == nil {
-		return nil
-	}
-	return r.Confirm(ctx, deletes)
-}
-
-// carryOut takes the steps of all plans.
-func (r *run) carryOut(ctx context.Context, images []*missing) {
-	for _, h := range r.reached() {
-		h.Results = make([]api.StepResult, len(h.Plan.Steps))
-	}
-	var group sync.WaitGroup
-	for _, m := range images {
-		defer m.copies.close()
-		group.Go(func() { r.provide(ctx, m) })
-	}
-	// Hosts that wait for images come last, so that they hold no place in
-	// which others could be done in the meantime.
-	hosts := r.reached()
-	slices.SortStableFunc(hosts, func(a, b *host) int { return imageSteps(a) - imageSteps(b) })
-	r.each(ctx, hosts, func(ctx context.Context, h *host) { r.apply(ctx, h, images) })
-	group.Wait()
-	for _, h := range r.reached() {
-		for i, result := range h.Results {
-			if result.Outcome == "" {
-				h.Results[i] = skipped("interrupted")
-			}
-		}
-		r.done(h, h.outcome(ctx))
-	}
-}
-
-// maxFilesAtOnce is after how many bytes of files the rest goes into another
-// request: with the last guest's it stays below wire.MaxMessage, in base64.
-const maxFilesAtOnce = 4 << 20
-
-// apply takes the steps of one host.
-func (r *run) apply(ctx context.Context, h *host, images []*missing) {
-	lost := r.fetch(ctx, h, images)
-	var wave []int
-	files := 0 // bytes of the wave's
-	for i, s := range h.Plan.Steps {
-		size := 0
-		for _, f := range s.Files {
-			size += len(f.Content)
-		}
-		// The steps of one guest stay together: one that fails ends the others.
-		if slices.Contains(h.Plan.Cuts, i) || files > maxFilesAtOnce && s.Name != h.Plan.Steps[i-1].Name {
-			r.send(ctx, h, wave)
-			wave, files = nil, 0
-		}
-		files += size
-		switch {
-		case plan.ForImage(s): // done by now
-		case lost[s.Name] != nil:
-			h.Results[i] = skipped("%v", lost[s.Name])
-		default:
-			wave = append(wave, i)
-		}
-	}
-	r.send(ctx, h, wave)
-	r.done(h, h.outcome(ctx))
-}
-
-// imageSteps counts the images that a host has to get or to build.
-func imageSteps(h *host) int {
-	n := 0
-	for _, s := range h.Plan.Steps {
-		if plan.ForImage(s) {
-			n++
-		}
-	}
-	return n
-}
-
-func skipped(format string, args ...any) api.StepResult {
-	return api.StepResult{Outcome: api.Skipped, Error: fmt.Sprintf(format, args...)}
-}
-
-// send asks the host to take the steps of these indices and notes their
-// results.
-func (r *run) send(ctx context.Context, h *host, steps []int) {
-	if len(steps) == 0 {
-		return
-	}
-	var list []api.Step
-	for _, i := range steps {
-		list = append(list, h.Plan.Steps[i])
-	}
-	for n, result := range r.ask(ctx, h, list) {
-		h.Results[steps[n]] = result
-	}
-}
-
-// ask has the host take steps, and gives a result for each.
-func (r *run) ask(ctx context.Context, h *host, steps []api.Step) []api.StepResult {
-	all := func(result api.StepResult) []api.StepResult {
-		return slices.Repeat([]api.StepResult{result}, len(steps))
-	}
-	h.applying.Lock()
-	defer h.applying.Unlock()
-	switch {
-	case h.Err != nil:
-		return all(skipped("the host failed before"))
-	case ctx.Err() != nil:
-		return all(skipped("interrupted"))
-	}
-	req := api.Apply{Run: r.id, Steps: steps}
-	res, err := h.node.Apply(ctx, req, func(e api.Event) {
-		if e.Step >= 0 && e.Step < len(req.Steps) {
-			r.watch(Event{Host: h.Host, Step: &req.Steps[e.Step], Message: e.Message, Done: e.Done, Total: e.Total})
-		}
-	})
-	if err == nil && len(res.Results) != len(steps) {
-		err = fmt.Errorf("vsnode answered %d of %d steps", len(res.Results), len(steps))
-	}
-	if err != nil {
-		h.Err = err
-		return all(api.StepResult{Outcome: api.Failed, Error: "the host gave no answer: what came of it is not known; run the same again to find out and finish"})
-	}
-	for n := range steps {
-		r.watch(Event{Host: h.Host, Step: &req.Steps[n], Result: &res.Results[n]})
-	}
-	return res.Results
-}
-
-// lost is why nothing more can be asked of the host.
-func (h *host) lost() error {
-	h.applying.Lock()
-	defer h.applying.Unlock()
-	return h.Err
-}
-
-// outcome is what came of a host whose steps were carried out, as far as they
-// were.
-func (h *host) outcome(ctx context.Context) outcome.Outcome {
-	has := func(o api.Outcome) bool {
-		return slices.ContainsFunc(h.Results, func(r api.StepResult) bool { return r.Outcome == o })
-	}
-	if ctx.Err() != nil && h.Err == nil && has(api.Skipped) {
-		h.Err = context.Cause(ctx)
-		if !has(api.Changed) && !has(api.Failed) {
-			return outcome.NotStarted
-		}
-	}
-	switch {
-	case h.Err != nil || len(h.Plan.Refused) > 0 || has(api.Failed) || has(api.Skipped):
-		return outcome.Failed
-	case has(api.Changed):
-		return outcome.Changed
-	}
-	return outcome.OK
 }

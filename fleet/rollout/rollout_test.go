@@ -318,10 +318,7 @@ func TestAnInterruptedApplyBeginsNoMoreHosts(t *testing.T) {
 	}
 	fleet := f.fleet()
 	fleet.Forks = 1
-	r := fleet.start("apply", f.inv.Hosts)
-	defer r.close()
-	r.carryOut(ctx, r.plan(ctx, images))
-	rep := r.report()
+	rep := applied(ctx, fleet, f.inv.Hosts)
 	if got, want := outcomes(rep), "lab1 failed, lab2 skipped, lab3 skipped"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -353,10 +350,8 @@ func TestPlanChangesNothing(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2", "lab3")
 	f.hosts["lab3"].unreachable = true
 	fleet := f.fleet()
-	r := fleet.start("apply", f.inv.Hosts)
-	defer r.close()
-	r.planned(within(t), images)
-	if got, want := outcomes(r.report()), "lab1 changed, lab2 changed, lab3 unreachable"; got != want {
+	r := fleet.start("", f.inv.Hosts).of(nil, images).along(within(t), toPlan...)
+	if got, want := outcomes(r), "lab1 changed, lab2 changed, lab3 unreachable"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	for name, h := range f.hosts {
@@ -382,9 +377,7 @@ func TestHostsAreReachedSoManyAtOnce(t *testing.T) {
 			told[e.Host] = e.Outcome
 		}
 	}
-	r := fleet.start("apply", f.inv.Hosts)
-	defer r.close()
-	r.planned(within(t), images)
+	fleet.start("", f.inv.Hosts).of(nil, images).along(within(t), toPlan...)
 	if f.most > fleet.Forks {
 		t.Errorf("%d connections at once, want at most %d", f.most, fleet.Forks)
 	}
@@ -438,6 +431,32 @@ func TestDeletesAreConfirmed(t *testing.T) {
 			}
 			if left := len(f.hosts["lab1"].state.Guests); left != 0 && row.answer == nil || left != 1 && row.answer != nil {
 				t.Errorf("%d guests are left", left)
+			}
+		})
+	}
+}
+
+func TestAHostEndsInTheStateThatStopsIt(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		set     func(*fakeFleet, *Fleet)
+		reached string
+	}{
+		{"a host that cannot be reached", func(f *fakeFleet, _ *Fleet) { f.hosts["lab1"].unreachable = true }, "connect"},
+		{"a host that another run is changing", func(f *fakeFleet, _ *Fleet) { f.hosts["lab1"].lease = api.Holder{Run: "0"} }, "lock"},
+		{"a host whose guests nobody agrees to delete", func(f *fakeFleet, fleet *Fleet) {
+			f.inv.Hosts[0].Guests[0].State = inventory.Absent
+			f.hosts["lab1"].state.Guests = []api.GuestState{there()}
+			fleet.Confirm = func(context.Context, []string) error { return errors.New("no") }
+		}, "confirm"},
+		{"a host whose steps were taken, whatever came of them", func(f *fakeFleet, _ *Fleet) { f.hosts["lab1"].failStep = "guest.start www" }, "verify"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			f := newFleet(t, "lab1")
+			fleet := f.fleet()
+			row.set(f, fleet)
+			if h := applied(within(t), fleet, f.inv.Hosts).Hosts[0]; h.Reached != row.reached || h.Outcome == outcome.OK || h.Outcome == outcome.Changed {
+				t.Errorf("%s in %s, want it to end in %s: %v", h.Outcome, h.Reached, row.reached, h.Problems())
 			}
 		})
 	}

@@ -1,0 +1,138 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/plan"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// change has a host take its steps, but for those of images and of guests whose
+// image it did not get.
+func (r *run) change(ctx context.Context, h *host) error {
+	for _, wave := range waves(h.Plan) {
+		var at []int
+		var steps []api.Step
+		for _, i := range wave {
+			s := h.Plan.Steps[i]
+			if err := h.missed[s.Name]; err != nil {
+				h.Results[i] = skipped("%v", err)
+				continue
+			}
+			at, steps = append(at, i), append(steps, s)
+		}
+		for n, result := range r.ask(ctx, h, steps) {
+			h.Results[at[n]] = result
+		}
+	}
+	return nil
+}
+
+// maxFilesAtOnce is after how many bytes of files the rest goes into another
+// request: with the last guest's it stays below wire.MaxMessage, in base64.
+const maxFilesAtOnce = 4 << 20
+
+// waves returns the indices of the steps of a plan that are not about images,
+// one list for each request.
+func waves(p plan.Plan) [][]int {
+	var list [][]int
+	var wave []int
+	files := 0 // bytes of the wave's
+	for i, s := range p.Steps {
+		// The steps of one guest stay together: one that fails ends the others.
+		if slices.Contains(p.Cuts, i) || files > maxFilesAtOnce && s.Name != p.Steps[i-1].Name {
+			list = append(list, wave)
+			wave, files = nil, 0
+		}
+		for _, f := range s.Files {
+			files += len(f.Content)
+		}
+		if !plan.ForImage(s) {
+			wave = append(wave, i)
+		}
+	}
+	return append(list, wave)
+}
+
+// ask has a host take steps, and returns a result for each.
+func (r *run) ask(ctx context.Context, h *host, steps []api.Step) []api.StepResult {
+	if len(steps) == 0 {
+		return nil
+	}
+	all := func(result api.StepResult) []api.StepResult {
+		return slices.Repeat([]api.StepResult{result}, len(steps))
+	}
+	h.node.turn.Lock()
+	defer h.node.turn.Unlock()
+	switch {
+	case h.node.broken() != nil:
+		return all(skipped("the host failed before"))
+	case ctx.Err() != nil:
+		return all(skipped("interrupted"))
+	}
+	req := api.Apply{Run: r.id, Steps: steps}
+	res, err := h.node.Apply(ctx, req, func(e api.Event) {
+		if e.Step >= 0 && e.Step < len(req.Steps) {
+			r.watch(Event{Host: h.Host, Step: &req.Steps[e.Step], Message: e.Message, Done: e.Done, Total: e.Total})
+		}
+	})
+	if err == nil && len(res.Results) != len(steps) {
+		err = fmt.Errorf("vsnode answered %d of %d steps", len(res.Results), len(steps))
+	}
+	if err != nil {
+		h.node.breaks(err)
+		return all(api.StepResult{Outcome: api.Failed, Error: "the host gave no answer: what came of it is not known; run the same again to find out and finish"})
+	}
+	for n := range steps {
+		r.watch(Event{Host: h.Host, Step: &req.Steps[n], Result: &res.Results[n]})
+	}
+	return res.Results
+}
+
+func skipped(format string, args ...any) api.StepResult {
+	return api.StepResult{Outcome: api.Skipped, Error: fmt.Sprintf(format, args...)}
+}
+
+// verify decides by the results of its steps what came of a host. Steps without
+// a result were not taken.
+func (r *run) verify(ctx context.Context, h *host) outcome.Outcome {
+	if h.Results == nil {
+		h.Results = r.built(h)
+	}
+	for i := range h.Results {
+		if h.Results[i].Outcome == "" {
+			h.Results[i] = skipped("interrupted")
+		}
+	}
+	h.Err = h.node.broken()
+	has := func(outcome api.Outcome) bool {
+		return slices.ContainsFunc(h.Results, func(r api.StepResult) bool { return r.Outcome == outcome })
+	}
+	if ctx.Err() != nil && h.Err == nil && has(api.Skipped) {
+		h.Err = context.Cause(ctx)
+		if !has(api.Changed) && !has(api.Failed) {
+			return outcome.NotStarted
+		}
+	}
+	switch {
+	case h.Err != nil || len(h.Plan.Refused) > 0 || has(api.Failed) || has(api.Skipped):
+		return outcome.Failed
+	case has(api.Changed):
+		return outcome.Changed
+	}
+	return outcome.OK
+}
+
+// predict decides by its plan what would come of a host.
+func (r *run) predict(_ context.Context, h *host) outcome.Outcome {
+	switch {
+	case len(h.Plan.Refused) > 0:
+		return outcome.Failed
+	case len(h.Plan.Steps) > 0:
+		return outcome.Changed
+	}
+	return outcome.OK
+}
