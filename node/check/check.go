@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
 // System is the host that is probed. Files are read from Files, so that a test
@@ -21,6 +22,9 @@ type System struct {
 	Files   fs.FS  // the host's root directory
 	Release string // of its kernel, as uname -r says
 	Data    string // where guests' data lies; need not exist yet
+
+	// listeners returns the services on all addresses.
+	listeners func(context.Context) ([]netctx.Listener, error)
 
 	// userns gives a user namespace that maps the ids 0 to 65535 to themselves:
 	// the same one to all probes of a run.
@@ -37,6 +41,8 @@ func This() (*System, error) {
 		Files:   os.DirFS("/"),
 		Release: unix.ByteSliceToString(u.Release[:]),
 		Data:    "/var/lib/vservers",
+
+		listeners: netctx.Wildcards,
 	}, nil
 }
 

@@ -2,9 +2,11 @@ package check
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,7 +18,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -31,7 +35,6 @@ const (
 `
 	hybridMounts  = cgroup1Mounts + "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
 	unifiedMounts = "35 24 0:30 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
-	tcpHeader     = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 )
 
 func file(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text), Mode: 0o755} }
@@ -132,27 +135,6 @@ func TestOtherHosts(t *testing.T) {
 		{"machines that meet no guest", "", fstest.MapFS{"run/systemd/nspawn-uid/20054016": file(""), "etc/vservers/www/context": file("28672\n")},
 			"ids of guests", want{api.Yes, "", ""}},
 
-		{"no listener", "", fstest.MapFS{"proc/net/tcp": file(tcpHeader)}, "ports for guests", want{api.Yes, "", ""}},
-		{"the sshd pitfall", "", fstest.MapFS{
-			"proc/net/tcp":      file(tcpHeader + "   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1234 1\n"),
-			"proc/net/tcp6":     file(tcpHeader + "   0: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1235 1\n"),
-			"proc/1/comm":       file("systemd\n"),
-			"proc/1/fd/0":       {Data: []byte("/dev/null"), Mode: 0o777 | os.ModeSymlink},
-			"proc/812/comm":     file("sshd\n"),
-			"proc/812/fd/3":     {Data: []byte("socket:[1234]"), Mode: 0o777 | os.ModeSymlink},
-			"proc/812/fd/4":     {Data: []byte("socket:[1235]"), Mode: 0o777 | os.ModeSymlink},
-			"proc/sys/whatever": file(""),
-		}, "ports for guests", want{api.No, "sshd listens on 0.0.0.0:22 [::]:22", "ListenAddress"}},
-		{"systemd listens for sshd", "", fstest.MapFS{
-			"proc/net/tcp":  file(tcpHeader + "   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7 1\n"),
-			"proc/1/comm":   file("systemd\n"),
-			"proc/1/fd/3":   {Data: []byte("socket:[7]"), Mode: 0o777 | os.ModeSymlink},
-			"proc/net/tcp6": file(tcpHeader),
-		}, "ports for guests", want{api.No, "systemd listens on 0.0.0.0:22", "ListenStream="}},
-		{"a listener that cannot be seen", "", fstest.MapFS{
-			"proc/net/tcp": file(tcpHeader + "   0: 00000000:07E8 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7 1\n"),
-		}, "ports for guests", want{api.No, "a process out of sight listens on 0.0.0.0:2024", "an address of the host"}},
-
 		{"mmdebstrap", "", fstest.MapFS{"usr/bin/mmdebstrap": file("")}, "debootstrap", want{api.Yes, "/usr/bin/mmdebstrap", ""}},
 		{"debootstrap", "", fstest.MapFS{"usr/sbin/debootstrap": file("")}, "debootstrap", want{api.Yes, "/usr/sbin/debootstrap", ""}},
 		{"neither", "", fstest.MapFS{}, "debootstrap", want{api.No, "mmdebstrap or debootstrap is not installed", "apt-get"}},
@@ -161,7 +143,7 @@ func TestOtherHosts(t *testing.T) {
 			if c.files == nil {
 				c.files = fstest.MapFS{}
 			}
-			s := &System{Files: c.files, Release: c.release, Data: t.TempDir()}
+			s := &System{Files: c.files, Release: c.release, Data: t.TempDir(), listeners: listeners()}
 			check, err := s.Run(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -172,6 +154,40 @@ func TestOtherHosts(t *testing.T) {
 			}
 			if (got.Verdict == api.Yes) != (got.Lost == "") {
 				t.Errorf("verdict %q, lost %q", got.Verdict, got.Lost)
+			}
+		})
+	}
+}
+
+// listeners returns what a host with these listeners answers.
+func listeners(list ...netctx.Listener) func(context.Context) ([]netctx.Listener, error) {
+	return func(context.Context) ([]netctx.Listener, error) { return list, nil }
+}
+
+func TestServicesOnAllAddressesAreNamedWithTheirPrograms(t *testing.T) {
+	on := func(process string, pid int, at string, proto port.Proto) netctx.Listener {
+		return netctx.Listener{Process: process, PID: pid, Addr: netip.MustParseAddrPort(at), Proto: proto}
+	}
+	for _, c := range []struct {
+		name         string
+		found        []netctx.Listener
+		verdict      api.Verdict
+		detail, cure string
+	}{
+		{"no listener", nil, api.Yes, "", ""},
+		{"the sshd pitfall", []netctx.Listener{on("sshd", 812, "0.0.0.0:22", port.TCP), on("sshd", 812, "[::]:22", port.TCP)},
+			api.No, "sshd listens on 0.0.0.0:22 [::]:22", "write ListenAddress with the host's own address into /etc/ssh/sshd_config"},
+		{"systemd listens for sshd", []netctx.Listener{on("systemd", 1, "0.0.0.0:22", port.TCP)},
+			api.No, "systemd listens on 0.0.0.0:22", "write ListenStream= with the host's own address into the socket units (systemctl list-sockets)"},
+		{"a listener that cannot be seen", []netctx.Listener{on("", 0, "0.0.0.0:2024", port.TCP)},
+			api.No, "a process out of sight listens on 0.0.0.0:2024", "give a process out of sight an address of the host to listen on"},
+		{"two programs, one on UDP", []netctx.Listener{on("sshd", 812, "0.0.0.0:22", port.TCP), on("dnsmasq", 9, "0.0.0.0:53", port.TCP), on("dnsmasq", 9, "0.0.0.0:53", port.UDP)},
+			api.No, "sshd listens on 0.0.0.0:22; dnsmasq listens on 0.0.0.0:53 0.0.0.0:53/udp", "into /etc/ssh/sshd_config; give dnsmasq an address of the host to listen on"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := wildcardListeners(&System{listeners: listeners(c.found...)})
+			if got.verdict != c.verdict || got.detail != c.detail || !strings.HasSuffix(got.cure, c.cure) {
+				t.Errorf("got %+v, want %+v", got, c)
 			}
 		})
 	}
@@ -190,7 +206,7 @@ func row(t *testing.T, c api.Check, name string) api.CheckRow {
 
 // The issue's case: kernel too old and cgroup v1 only.
 func TestMissingNamesWhatIsInTheWay(t *testing.T) {
-	s := &System{Files: fstest.MapFS{"proc/self/mountinfo": file(cgroup1Mounts)}, Release: "5.10.0-28-amd64", Data: t.TempDir()}
+	s := &System{Files: fstest.MapFS{"proc/self/mountinfo": file(cgroup1Mounts)}, Release: "5.10.0-28-amd64", Data: t.TempDir(), listeners: listeners()}
 	c, err := s.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -318,7 +334,7 @@ func TestLeftoversOfKilledChecksAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := &System{Files: fstest.MapFS{}, Data: data}
+	s := &System{Files: fstest.MapFS{}, Data: data, listeners: listeners()}
 	if _, err := s.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/printable"
 )
 
-// Listener is a process that receives where a guest would.
+// Listener is a process that receives from anybody.
 type Listener struct {
 	Proto   port.Proto
 	Addr    netip.AddrPort // as bound: 0.0.0.0:22
@@ -38,22 +38,43 @@ func (l Listener) String() string {
 	return fmt.Sprintf("%s on %s/%s", who, l.Addr, l.Proto)
 }
 
-// Listeners are the sockets outside the guest that have one of its ports, on
+// Listeners returns the sockets outside the guest that have one of its ports, on
 // one of its addresses or on all: the guest could not bind them, and a client
 // of the guest would reach the host. The oldest of pitfalls is the host's sshd.
 //
-// Where the guest owns every port, UDP sockets on ephemeral ports are no
-// services but clients, and left out.
+// Where the guest owns every port, UDP clients are left out.
 func Listeners(ctx context.Context, s Spec) ([]Listener, error) {
-	var found []diagSocket
-	var ephemeral port.Range
-	if s.AllPorts {
-		var err error
-		if ephemeral, err = localPorts(); err != nil {
-			return nil, err
-		}
-		ephemeral.Proto = port.UDP
+	clients, err := clientPorts()
+	if err != nil {
+		return nil, err
 	}
+	return find(ctx, func(k diagSocket) bool { return k.takes(s) && !(s.AllPorts && k.isOn(clients)) })
+}
+
+// Wildcards returns the services that have their ports on all addresses of the
+// host, those of guests included.
+func Wildcards(ctx context.Context) ([]Listener, error) {
+	clients, err := clientPorts()
+	if err != nil {
+		return nil, err
+	}
+	return find(ctx, func(k diagSocket) bool {
+		return k.addr.Addr().Unmap().IsUnspecified() && k.addr.Port() != 0 && !k.isOn(clients)
+	})
+}
+
+// clientPorts returns the ports of UDP sockets that belong to no service: the
+// ephemeral ones, and those of DHCP clients.
+func clientPorts() ([]port.Range, error) {
+	ephemeral, err := localPorts()
+	ephemeral.Proto = port.UDP
+	return []port.Range{ephemeral, {Proto: port.UDP, First: 68, Last: 68}, {Proto: port.UDP, First: 546, Last: 546}}, err
+}
+
+// find returns the sockets of this network namespace that receive from anybody
+// and that want selects, with the processes that have them.
+func find(ctx context.Context, want func(diagSocket) bool) ([]Listener, error) {
+	var found []diagSocket
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		for _, proto := range []port.Proto{port.TCP, port.UDP} {
 			if err := ctx.Err(); err != nil {
@@ -63,24 +84,19 @@ func Listeners(ctx context.Context, s Spec) ([]Listener, error) {
 			if err != nil {
 				return nil, fmt.Errorf("list %s sockets: %w", proto, err)
 			}
-			for _, k := range socks {
-				at := port.Range{Proto: proto, First: k.addr.Port(), Last: k.addr.Port()}
-				if k.takes(s) && !at.Overlaps(ephemeral) {
-					found = append(found, k)
-				}
-			}
+			found = append(found, slices.DeleteFunc(socks, func(k diagSocket) bool { return !want(k) })...)
 		}
 	}
 	if len(found) == 0 {
 		return nil, nil
 	}
-	owners, err := socketOwners(ctx)
+	owners, err := socketOwners(ctx, found)
 	if err != nil {
 		return nil, err
 	}
 	var list []Listener
 	for _, k := range found {
-		l := Listener{Proto: k.proto, Addr: k.addr, Context: int(k.uid >> 16)} // see context.BaseID
+		l := Listener{Proto: k.proto, Addr: k.addr, Context: int(k.uid >> 16)} // see procctx.BaseID
 		if pid := owners[k.inode]; pid != 0 {
 			l.PID, l.Process = pid, processName(pid)
 		}
@@ -103,15 +119,17 @@ type diagSocket struct {
 	inode  uint32
 }
 
-// takes says whether the socket has a port of the guest's.
+// isOn reports whether the socket's port is in one of the ranges.
+func (k diagSocket) isOn(ports []port.Range) bool {
+	return slices.ContainsFunc(ports, port.Range{Proto: k.proto, First: k.addr.Port(), Last: k.addr.Port()}.Overlaps)
+}
+
+// takes reports whether the socket has a port of the guest's.
 func (k diagSocket) takes(s Spec) bool {
 	if k.uid>>16 == uint32(s.XID) || k.addr.Port() == 0 {
 		return false // the guest itself, from an earlier start
 	}
-	owned := s.AllPorts || slices.ContainsFunc(s.Ports, func(r port.Range) bool {
-		return r.Proto == k.proto && r.First <= k.addr.Port() && k.addr.Port() <= r.Last
-	})
-	if !owned {
+	if !s.AllPorts && !k.isOn(s.Ports) {
 		return false
 	}
 	a := k.addr.Addr().Unmap()
@@ -185,22 +203,33 @@ func parseSocket(m []byte) (k diagSocket, err error) {
 	return k, nil
 }
 
-// socketOwners maps the inode of every open socket to a process that has it.
-func socketOwners(ctx context.Context) (map[uint32]int, error) {
+// socketOwners returns by inode a process that has each of the sockets: the
+// oldest one, as far as process ids tell. It looks no further than it has to.
+func socketOwners(ctx context.Context, sockets []diagSocket) (map[uint32]int, error) {
+	left := map[uint32]bool{}
+	for _, k := range sockets {
+		left[k.inode] = true
+	}
 	procs, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
-	owners := map[uint32]int{}
+	var pids []int
 	for _, p := range procs {
-		pid, err := strconv.Atoi(p.Name())
-		if err != nil {
-			continue
+		if pid, err := strconv.Atoi(p.Name()); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	owners := map[uint32]int{}
+	for _, pid := range pids {
+		if len(left) == 0 {
+			break
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		dir := filepath.Join("/proc", p.Name(), "fd")
+		dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
 		fds, err := os.ReadDir(dir)
 		if err != nil {
 			continue // ended meanwhile
@@ -210,8 +239,9 @@ func socketOwners(ctx context.Context) (map[uint32]int, error) {
 			if err != nil {
 				continue
 			}
-			if inode, ok := socketInode(target); ok && owners[inode] == 0 {
+			if inode, ok := socketInode(target); ok && left[inode] {
 				owners[inode] = pid
+				delete(left, inode)
 			}
 		}
 	}

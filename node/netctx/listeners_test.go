@@ -23,21 +23,23 @@ func TestListenersThatTakeAPort(t *testing.T) {
 		v6only bool
 		spec   Spec
 		found  bool
+		every  bool // it is on all addresses, which Wildcards finds
 	}{
-		{"sshd on every address", unix.AF_INET, unix.SOCK_STREAM, "0.0.0.0:22", false, shared, true},
-		{"sshd on every address, of a guest with an address of its own", unix.AF_INET, unix.SOCK_STREAM, "0.0.0.0:22", false, own, true},
-		{"sshd on the host's address alone", unix.AF_INET, unix.SOCK_STREAM, "10.77.0.1:22", false, own, false},
-		{"sshd on the shared address", unix.AF_INET, unix.SOCK_STREAM, "10.77.0.1:22", false, shared, true},
-		{"one socket for both families", unix.AF_INET6, unix.SOCK_STREAM, "[::]:22", false, shared, true},
-		{"every IPv6 address alone, and the guest has none", unix.AF_INET6, unix.SOCK_STREAM, "[::]:22", true, shared, false},
-		{"every IPv6 address alone", unix.AF_INET6, unix.SOCK_STREAM, "[::]:22", true, shared6, true},
-		{"every IPv4 address, and the guest has none", unix.AF_INET, unix.SOCK_STREAM, "0.0.0.0:22", false, shared6, false},
-		{"the guest's address as IPv6", unix.AF_INET6, unix.SOCK_STREAM, "[::ffff:10.77.0.10]:22", false, own, true},
-		{"another port", unix.AF_INET, unix.SOCK_STREAM, "0.0.0.0:23", false, shared, false},
-		{"the port of another protocol", unix.AF_INET, unix.SOCK_STREAM, "0.0.0.0:53", false, shared, false},
-		{"a UDP service", unix.AF_INET, unix.SOCK_DGRAM, "0.0.0.0:53", false, shared, true},
-		{"localhost", unix.AF_INET, unix.SOCK_STREAM, "127.0.0.1:22", false, own, false},
-		{"a UDP client on an ephemeral port", unix.AF_INET, unix.SOCK_DGRAM, "0.0.0.0:0", false, own, false},
+		{"sshd on every address", unix.AF_INET, unix.SOCK_STREAM, "0.0.0.0:22", false, shared, true, true},
+		{"sshd on every address, of a guest with an address of its own", unix.AF_INET, unix.SOCK_STREAM, "0.0.0.0:22", false, own, true, true},
+		{"sshd on the host's address alone", unix.AF_INET, unix.SOCK_STREAM, "10.77.0.1:22", false, own, false, false},
+		{"sshd on the shared address", unix.AF_INET, unix.SOCK_STREAM, "10.77.0.1:22", false, shared, true, false},
+		{"one socket for both families", unix.AF_INET6, unix.SOCK_STREAM, "[::]:22", false, shared, true, true},
+		{"every IPv6 address alone, and the guest has none", unix.AF_INET6, unix.SOCK_STREAM, "[::]:22", true, shared, false, true},
+		{"every IPv6 address alone", unix.AF_INET6, unix.SOCK_STREAM, "[::]:22", true, shared6, true, true},
+		{"every IPv4 address, and the guest has none", unix.AF_INET, unix.SOCK_STREAM, "0.0.0.0:22", false, shared6, false, true},
+		{"the guest's address as IPv6", unix.AF_INET6, unix.SOCK_STREAM, "[::ffff:10.77.0.10]:22", false, own, true, false},
+		{"another port", unix.AF_INET, unix.SOCK_STREAM, "0.0.0.0:23", false, shared, false, true},
+		{"the port of another protocol", unix.AF_INET, unix.SOCK_STREAM, "0.0.0.0:53", false, shared, false, true},
+		{"a UDP service", unix.AF_INET, unix.SOCK_DGRAM, "0.0.0.0:53", false, shared, true, true},
+		{"localhost", unix.AF_INET, unix.SOCK_STREAM, "127.0.0.1:22", false, own, false, false},
+		{"a UDP client on an ephemeral port", unix.AF_INET, unix.SOCK_DGRAM, "0.0.0.0:0", false, own, false, false},
+		{"a DHCP client", unix.AF_INET, unix.SOCK_DGRAM, "0.0.0.0:68", false, own, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h.t = t
@@ -59,6 +61,13 @@ func TestListenersThatTakeAPort(t *testing.T) {
 			i := slices.IndexFunc(got, func(l Listener) bool { return l.Addr == at })
 			if (i >= 0) != c.found {
 				t.Fatalf("found %v", got)
+			}
+			all, err := Wildcards(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if every := slices.ContainsFunc(all, func(l Listener) bool { return l.Addr == at && l.PID == os.Getpid() }); every != c.every {
+				t.Errorf("on all addresses are %v", all)
 			}
 			if i >= 0 {
 				if want := fmt.Sprintf("%s (pid %d) on %s/%s", processName(os.Getpid()), os.Getpid(), at, got[i].Proto); got[i].String() != want {
