@@ -167,7 +167,7 @@ func (b *bench) oneMore(ctx context.Context, g api.Guest) (m more, err error) {
 func (b *bench) plan(ctx context.Context, guests []api.Guest) (time.Duration, error) {
 	wanted := &inventory.Host{Name: "bench"}
 	for _, g := range guests {
-		wanted.Guests = append(wanted.Guests, &inventory.Guest{Name: g.Name, Context: g.Context, Image: "busybox", State: inventory.Running})
+		wanted.Guests = append(wanted.Guests, &inventory.Guest{Guest: api.Guest{Name: g.Name, Context: g.Context, Image: "busybox"}, State: inventory.Running})
 	}
 	image := &inventory.Image{Name: "busybox", Method: "template"}
 	return timed(func() error {

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
 // decoder walks the nodes of one file and reports what is not as it should be.
@@ -282,21 +284,11 @@ func (d *decoder) number(to *given[int], first, last int) func(string, *yaml.Nod
 		if !ok {
 			return
 		}
-		i, err := wholeNumber(t.value, int64(first), int64(last))
+		i, err := setting.WholeNumber(t.value, int64(first), int64(last))
 		if err != nil {
 			d.add(t.pos, "", "%s: %v", name, err)
 			return
 		}
 		*to = given[int]{int(i), t.pos}
 	}
-}
-
-// wholeNumber reads decimal digits. A leading zero is refused: YAML 1.1 means
-// eight by "010", YAML 1.2 ten.
-func wholeNumber(s string, first, last int64) (int64, error) {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || !isDigits(s) || s[0] == '0' && s != "0" || n < first || n > last {
-		return 0, fmt.Errorf("want a number from %d to %d, have %q", first, last, s)
-	}
-	return n, nil
 }

@@ -247,6 +247,10 @@ func TestErrors(t *testing.T) {
 			`fleet.yml:4:46: init: "a\x00" holds a zero byte, which no argument can`}},
 		{"a hostname", base + "  www: {on: h1, image: deb, hostname: a/b}\n", []string{
 			`fleet.yml:4:39: hostname: want at most 64 letters, digits, _ . -, have "a/b"`}},
+		{"nice beyond what the kernel has", base + "  www: {on: h1, image: deb, nice: 20}\n", []string{
+			`fleet.yml:4:35: nice: want a number from -20 to 19, have "20"`}},
+		{"nice in octal", base + "  www: {on: h1, image: deb, nice: 010}\n", []string{
+			`fleet.yml:4:35: nice: want a number from -20 to 19, have "010"`}},
 		{"a disk limit", base + "  www: {on: h1, image: deb, limits: {disk: 2G}}\n", []string{
 			"fleet.yml:4:44: limits: this version sets no disk limits (leave disk out)"}},
 		{"a memory limit in a wrong unit", base + "  www: {on: h1, image: deb, limits: {memory: 512MB}}\n", []string{

@@ -39,7 +39,7 @@ func FuzzLoad(f *testing.F) {
 					t.Errorf("host %+v", h)
 				}
 				for _, g := range h.Guests {
-					if inv.Image(g.Image) == nil || g.Hostname == "" || g.State == "" || g.Init.Style == "" || !slices.Contains(modes, g.Mode) {
+					if inv.Image(g.Image) == nil || g.Hostname == "" || g.State == "" || g.Init.Style == "" || !slices.Contains(modes, g.Network.Mode) {
 						t.Errorf("guest %+v", g)
 					}
 				}

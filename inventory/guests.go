@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
 // guestSpec is a guest as its file gives it, before it is resolved for a host.
@@ -18,14 +20,50 @@ type guestSpec struct {
 	index int // in builder.guests
 	on    []text
 
-	image, context, hostname, state text
-	memory, cpu, processes          text
+	image, context, state text
 
-	init    text
-	command []text
-	nesting given[bool]
-	network networkSpec
-	files   []*fileSpec
+	settings settings
+	init     text
+	command  []text
+	network  networkSpec
+	files    []*fileSpec
+}
+
+// settings are what a guest's file gives of the table's, by their keys.
+type settings map[string][]text
+
+// keys are those of the settings in a block of a guest.
+func (s settings) keys(d *decoder, block string) []key {
+	var keys []key
+	for _, row := range setting.In(block) {
+		var read func(string, *yaml.Node)
+		switch row.Form {
+		case setting.Text:
+			read = func(name string, v *yaml.Node) {
+				var t text
+				if d.text(&t, row.Want)(name, v); t.ok() {
+					s[row.Key] = []text{t}
+				}
+			}
+		case setting.List:
+			read = func(name string, v *yaml.Node) {
+				var list []text
+				d.texts(&list, row.Want)(name, v)
+				s[row.Key] = list
+			}
+		case setting.Flag:
+			read = func(name string, v *yaml.Node) {
+				var is given[bool]
+				if d.flag(&is)(name, v); is.ok() {
+					s[row.Key] = []text{{strconv.FormatBool(is.value), is.pos}}
+				}
+			}
+		case setting.Block:
+			continue // network.go and init
+		}
+		keys = append(keys, key{row.Name(), read})
+	}
+	return keys
 }
 
 var (
@@ -35,28 +73,22 @@ var (
 
 // guest reads one entry of guests.
 func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
-	g := &guestSpec{name: k.value, pos: k.pos}
-	given := d.fields("guest "+k.value, v, "a mapping, as {on: web, image: bookworm}", []key{
+	g := &guestSpec{name: k.value, pos: k.pos, settings: settings{}}
+	given := d.fields("guest "+k.value, v, "a mapping, as {on: web, image: bookworm}", append(g.settings.keys(d, ""), []key{
 		{"on", d.patterns(&g.on)},
 		{"image", d.text(&g.image, "an image's name")},
 		{"context", d.text(&g.context, "a number from 2 to 49151")},
-		{"hostname", d.text(&g.hostname, "a hostname")},
 		{"state", d.text(&g.state, orList(states))},
-		{"network", func(name string, v *yaml.Node) { d.network(&g.network, name, v) }},
+		{"network", func(name string, v *yaml.Node) { d.network(g, name, v) }},
 		{"files", d.files(&g.files)},
 		{"init", func(name string, v *yaml.Node) { d.init(g, name, v) }},
-		{"nesting", d.flag(&g.nesting)},
 		{"limits", func(name string, v *yaml.Node) {
-			d.fields(name, v, "a mapping, as {memory: 512M, cpu: 1.5, processes: 500}", []key{
-				{"memory", d.text(&g.memory, "a size, as 512M or 2G")},
-				{"cpu", d.text(&g.cpu, "a number of cores, as 1.5")},
-				{"processes", d.text(&g.processes, "a number, as 500")},
-				{"disk", func(_ string, v *yaml.Node) {
-					d.add(d.at(v), "leave disk out", "limits: this version sets no disk limits")
-				}},
-			})
+			disk := func(_ string, v *yaml.Node) {
+				d.add(d.at(v), "leave disk out", "limits: this version sets no disk limits")
+			}
+			d.fields(name, v, "a mapping, as {memory: 512M, cpu: 1.5, processes: 500}", append(g.settings.keys(d, "limits"), key{"disk", disk}))
 		}},
-	})
+	}...))
 	if err := checkName(k.value, maxName); err != nil {
 		d.add(k.pos, "", "guest %v", err)
 		return
@@ -178,7 +210,9 @@ func (r *resolver) value(t text, name string, read func(string) error) {
 // resolve gives the guest on that host, or nil if something is wrong with it.
 func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 	r := &resolver{builder: b, scope: scope{host: h, guest: spec.name}}
-	g := &Guest{Name: spec.name, Hostname: spec.name, State: Running, Init: Init{Style: "plain"}, Pos: spec.pos}
+	g := &Guest{State: Running, Pos: spec.pos, Guest: setting.Guest{
+		Name: spec.name, Hostname: spec.name, Init: setting.Init{Style: "plain"},
+	}}
 	r.value(spec.image, "image", func(s string) error {
 		g.Image = s
 		if b.inv.images[s] != nil {
@@ -187,20 +221,12 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 		return &Error{Msg: fmt.Sprintf("image: there is no image %q", s), Hint: b.didYouMean(s, sortedKeys(b.inv.images))}
 	})
 	r.value(spec.context, "context", func(s string) error {
-		n, err := wholeNumber(s, 2, 49151)
+		n, err := setting.WholeNumber(s, 2, 49151)
 		if s == "0" {
 			return &Error{Msg: "context: " + err.Error(), Hint: "leave context out to let the host choose"}
 		}
 		g.Context = int(n)
 		return err
-	})
-	r.value(spec.hostname, "hostname", func(s string) error {
-		g.Hostname = s
-		// sethostname(2) takes 64 bytes (__NEW_UTS_LEN).
-		if s == "" || len(s) > 64 || !isWord(s) || strings.IndexByte("_.-", s[0]) >= 0 {
-			return fmt.Errorf("want at most 64 letters, digits, _ . -, have %q", s)
-		}
-		return nil
 	})
 	r.value(spec.state, "state", func(s string) error {
 		g.State = s
@@ -209,7 +235,6 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 		}
 		return nil
 	})
-	r.limits(spec, &g.Limits)
 	for _, word := range spec.command {
 		g.Init.Style = "command"
 		r.value(word, "init", func(s string) error {
@@ -222,10 +247,8 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 	}
 	// An init of a distribution starts services that have namespaces of their own.
 	g.NoNesting = g.Init.Style == "command"
-	if spec.nesting.ok() {
-		g.NoNesting = !spec.nesting.value
-	}
 	r.network(&spec.network, g)
+	r.settings(spec.settings, g)
 	g.Files = r.resolveFiles(spec.files, false)
 	if r.failed || h == nil {
 		return nil
@@ -233,25 +256,18 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 	return g
 }
 
-func (r *resolver) limits(spec *guestSpec, to *Limits) {
-	r.value(spec.memory, "memory", func(s string) (err error) {
-		to.MemoryBytes, err = parseSize(s)
-		if err != nil || to.MemoryBytes < 1<<20 {
-			return fmt.Errorf("want a size of at least 1M, as 512M or 2G, have %q", s)
+// settings gives g what its file says.
+func (r *resolver) settings(given settings, g *Guest) {
+	for _, row := range setting.Table {
+		for _, t := range given[row.Key] {
+			r.value(t, row.Name(), func(s string) error {
+				if row.Words != nil {
+					if err := oneOf(row.Name(), s, row.Words); err != nil {
+						return err
+					}
+				}
+				return row.Parse(&g.Guest, s)
+			})
 		}
-		return nil
-	})
-	r.value(spec.cpu, "cpu", func(s string) (err error) {
-		to.CPUs, err = strconv.ParseFloat(s, 64)
-		// The kernel's smallest quota is 1 ms in each 100 ms, and it has at most
-		// 8192 processors (CONFIG_NR_CPUS).
-		if err != nil || strings.Trim(s, "0123456789.") != "" || to.CPUs < 0.01 || to.CPUs > 8192 {
-			return fmt.Errorf("want a number of cores from 0.01 to 8192, as 1.5, have %q", s)
-		}
-		return nil
-	})
-	r.value(spec.processes, "processes", func(s string) (err error) {
-		to.Processes, err = wholeNumber(s, 1, 1<<22) // PID_MAX_LIMIT
-		return err
-	})
+	}
 }

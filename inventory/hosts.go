@@ -7,11 +7,13 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/vsfleet/vsfleet/internal/nodeset"
+	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
 // hostSpec is an entry of hosts as its file gives it: one host or a range.
@@ -192,7 +194,7 @@ func (d *decoder) hostVars(to *map[string]string) func(string, *yaml.Node) {
 func (d *decoder) device(to *text) func(string, *yaml.Node) {
 	return func(name string, v *yaml.Node) {
 		d.text(to, "a network device, as eth0")(name, v)
-		if err := checkDevice(to.value); to.value != "" && err != nil {
+		if err := setting.ValidDevice(to.value); to.value != "" && err != nil {
 			d.add(to.pos, "", "%s: %v", name, err)
 		}
 	}
@@ -354,7 +356,8 @@ func parseAddress(s string) (string, *Error) {
 		return ip.String(), nil
 	}
 	hint := ""
-	if host, number, ok := strings.Cut(s, ":"); ok && isDigits(number) {
+	host, number, _ := strings.Cut(s, ":")
+	if _, err := strconv.ParseUint(number, 10, 64); err == nil {
 		hint = fmt.Sprintf("write address: %s, port: %s", host, number)
 	}
 	if len(s) > 253 || s == "" || s[0] == '-' || !isWord(s) || isDotted(s) {

@@ -3,15 +3,16 @@ package inventory
 import (
 	_ "embed"
 	"errors"
+	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
 // Inventory is what should exist, resolved: every host with the guests it
@@ -74,56 +75,39 @@ type Image struct {
 
 // The network modes and states of a guest.
 const (
-	Shared = "shared" // an address of the host, owning ports on it
-	Own    = "own"    // addresses of its own on the host's device
-	NAT    = "nat"    // a private network behind the host
+	Shared = setting.Shared
+	Own    = setting.Own
+	NAT    = setting.NAT
 
 	Running = "running"
 	Stopped = "stopped"
 	Absent  = "absent" // it is deleted where it exists
 )
 
-// Guest is one guest on one host, with all variables expanded.
+// Guest is one guest on one host, with all variables expanded. Its Image is an
+// Image's name.
 type Guest struct {
-	Name        string
-	Context     int    // XID; 0: the host chooses
-	Image       string // an Image's name
-	Hostname    string
-	Mode        string         // Shared, Own or NAT
-	HostAddress bool           // Shared: the host's own address, known to the host only
-	Addresses   []netip.Prefix // Shared without HostAddress: addresses of the host; Own: with the prefix for the device
-	Dev         string         // Own: device of the host; "" is that of the default route
-	Ports       []port.Range   // Shared: what it may bind
-	Forwards    []port.Forward // NAT: host's ports that lead to it
-	Raw         bool           // NAT: it may have raw and packet sockets
-	Metadata    bool           // it may reach the metadata service of the host's cloud
-	Init        Init
-	NoNesting   bool // it makes no user and network namespaces in it
-	Limits      Limits
+	setting.Guest
+	HostAddress bool   // Shared: the host's own address, known to the host only
 	Files       []File // by path
 	State       string // Running, Stopped or Absent
 	Pos         Position
 }
 
-// Init is what runs as a guest's process 1: the guest's own init ("plain") or
-// a command line ("command").
-type Init struct {
-	Style   string
-	Command []string
-}
-
-// Limits of a guest; 0 is none.
-type Limits struct {
-	MemoryBytes int64
-	CPUs        float64
-	Processes   int64
-}
-
 //go:embed schema.json
-var schema []byte
+var schema string
 
-// Schema is the JSON Schema (draft-07) of an inventory file, for editors.
-func Schema() []byte { return slices.Clone(schema) }
+// Schema returns the JSON Schema (draft-07) of an inventory file, for editors:
+// schema.json, with the settings of guests in the places that it names.
+func Schema() []byte {
+	text := schema
+	for block, name := range map[string]string{"": "guest", "network": "network", "limits": "limits"} {
+		before, after, _ := strings.Cut(text, fmt.Sprintf(`"settings of %s": {}`, name))
+		indent := before[strings.LastIndexByte(before, '\n'):]
+		text = before + strings.Join(setting.Schema(block), ","+indent) + after
+	}
+	return []byte(text)
+}
 
 // Load reads inventory files and merges them into one inventory. An error is
 // an *Errors with everything that is wrong in any of them.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
 // mustLoad reads a text that is right.
@@ -78,12 +79,15 @@ func TestTheExampleOfTheDesign(t *testing.T) {
 		t.Fatal(err)
 	}
 	ssh := SSH{User: "root", Identity: "~/.ssh/id_ed25519", Jump: "bastion.example.net"}
+	plain := setting.Init{Style: "plain"}
 	www := func(host string) *Guest {
 		return &Guest{
-			Name: "www", Context: 120, Image: "bookworm", Hostname: "www-" + host + ".example.net",
-			Mode: Shared, HostAddress: true,
-			Ports: []port.Range{{Proto: port.TCP, First: 80, Last: 80}, {Proto: port.TCP, First: 443, Last: 443}},
-			Init:  Init{Style: "plain"}, Limits: Limits{MemoryBytes: 512 << 20, CPUs: 1.5, Processes: 500}, State: Running,
+			Guest: setting.Guest{
+				Name: "www", Context: 120, Image: "bookworm", Hostname: "www-" + host + ".example.net",
+				Network: setting.Network{Mode: Shared, Ports: []port.Range{{Proto: port.TCP, First: 80, Last: 80}, {Proto: port.TCP, First: 443, Last: 443}}},
+				Init:    plain, Limits: setting.Limits{MemoryBytes: 512 << 20, CPUs: 1.5, Processes: 500},
+			},
+			HostAddress: true, State: Running,
 		}
 	}
 	web := func(name, address string, guests ...*Guest) *Host {
@@ -94,16 +98,25 @@ func TestTheExampleOfTheDesign(t *testing.T) {
 		}
 	}
 	mail := &Guest{
-		Name: "mail", Context: 125, Image: "bookworm", Hostname: "mail", Mode: Shared, HostAddress: true,
-		Ports: []port.Range{{Proto: port.TCP, First: 25, Last: 25}}, Init: Init{Style: "plain"}, State: Running,
+		Guest: setting.Guest{
+			Name: "mail", Context: 125, Image: "bookworm", Hostname: "mail", Init: plain,
+			Network: setting.Network{Mode: Shared, Ports: []port.Range{{Proto: port.TCP, First: 25, Last: 25}}},
+		},
+		HostAddress: true, State: Running,
 	}
 	build := &Guest{
-		Name: "build", Image: "bookworm", Hostname: "build", Mode: NAT,
-		Forwards: []port.Forward{{Host: 2222, Guest: 22, Proto: port.TCP}}, Init: Init{Style: "plain"}, State: Running,
+		Guest: setting.Guest{
+			Name: "build", Image: "bookworm", Hostname: "build", Init: plain,
+			Network: setting.Network{Mode: NAT, Forwards: []port.Forward{{Host: 2222, Guest: 22, Proto: port.TCP}}},
+		},
+		State: Running,
 	}
 	old := &Guest{
-		Name: "old", Image: "bookworm", Hostname: "old", Mode: Own, Dev: "eth0",
-		Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")}, Init: Init{Style: "plain"}, State: Stopped,
+		Guest: setting.Guest{
+			Name: "old", Image: "bookworm", Hostname: "old", Init: plain,
+			Network: setting.Network{Mode: Own, Dev: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")}},
+		},
+		State: Stopped,
 	}
 	diff(t, inv.Hosts, []*Host{
 		web("web01", "203.0.113.11", mail, www("web01")),
@@ -220,7 +233,7 @@ guests:
 	if b := h1.mustGuest(t, "b"); b.State != Running || b.Limits.MemoryBytes != 512<<20 {
 		t.Errorf("b is %+v", b)
 	}
-	if c := h1.mustGuest(t, "c"); c.Limits != (Limits{MemoryBytes: 512 << 20, CPUs: 2}) {
+	if c := h1.mustGuest(t, "c"); c.Limits != (setting.Limits{MemoryBytes: 512 << 20, CPUs: 2}) {
 		t.Errorf("c is %+v", c)
 	}
 	if d := h1.mustGuest(t, "d"); d.Hostname != "first" || d.Context != 300 || d.State != Stopped {
@@ -254,33 +267,35 @@ guests:
 		{"a network with nothing in it shares the host's address", "{on: h1, image: deb, network: }",
 			Guest{}},
 		{"every variable", `{on: h1, image: "${vars.image}", hostname: "${guest.name}.${host.name}.${host.labels.site}.${vars.domain}", state: "${vars.st}", init: {command: [/bin/x, "${host.address}", "$${HOME}", "$$${host.name}", $HOME, ""]}}`,
-			Guest{Hostname: "g.h1.fra.example.net", State: Stopped, Init: Init{"command", []string{"/bin/x", "192.0.2.1", "${HOME}", "$${host.name}", "$HOME", ""}}, NoNesting: true}},
+			Guest{Guest: setting.Guest{Hostname: "g.h1.fra.example.net", Init: setting.Init{Style: "command", Command: []string{"/bin/x", "192.0.2.1", "${HOME}", "$${host.name}", "$HOME", ""}}, NoNesting: true}, State: Stopped}},
 		{"nesting that is wanted", "{on: h1, image: deb, nesting: true, init: {command: [/bin/x]}}",
-			Guest{Init: Init{"command", []string{"/bin/x"}}}},
+			Guest{Guest: setting.Guest{Init: setting.Init{Style: "command", Command: []string{"/bin/x"}}}}},
 		{"nesting that is not", "{on: h1, image: deb, nesting: false}",
-			Guest{NoNesting: true}},
+			Guest{Guest: setting.Guest{NoNesting: true}}},
+		{"nice as a variable says", `{on: h1, image: deb, nice: "-${host.labels.octet}"}`,
+			Guest{Guest: setting.Guest{Nice: -11}}},
 		{"a variable in a number", `{on: h1, image: deb, context: "1${host.labels.octet}", limits: {processes: "${host.labels.octet}0"}}`,
-			Guest{Context: 111, Limits: Limits{Processes: 110}}},
+			Guest{Guest: setting.Guest{Context: 111, Limits: setting.Limits{Processes: 110}}}},
 		{"the least and the most", "{on: h1, image: deb, context: 49151, limits: {memory: 1M, cpu: 0.01, processes: 1}}",
-			Guest{Context: 49151, Limits: Limits{1 << 20, 0.01, 1}}},
+			Guest{Guest: setting.Guest{Context: 49151, Limits: setting.Limits{MemoryBytes: 1 << 20, CPUs: 0.01, Processes: 1}}}},
 		{"shared with an address", "{on: h1, image: deb, network: {mode: shared, address: 192.0.2.5, ports: [80, 53/udp, 8000-8010/tcp]}}",
-			Guest{Addresses: prefixes("192.0.2.5/32"), Ports: []port.Range{{Proto: "tcp", First: 80, Last: 80}, {Proto: "udp", First: 53, Last: 53}, {Proto: "tcp", First: 8000, Last: 8010}}}},
+			Guest{Guest: setting.Guest{Network: setting.Network{Addresses: prefixes("192.0.2.5/32"), Ports: []port.Range{{Proto: "tcp", First: 80, Last: 80}, {Proto: "udp", First: 53, Last: 53}, {Proto: "tcp", First: 8000, Last: 8010}}}}}},
 		{"shared with several addresses", `{on: h1, image: deb, network: {addresses: [192.0.2.5, "2001:db8::5"]}}`,
-			Guest{Addresses: prefixes("192.0.2.5/32", "2001:db8::5/128")}},
+			Guest{Guest: setting.Guest{Network: setting.Network{Addresses: prefixes("192.0.2.5/32", "2001:db8::5/128")}}}},
 		{"own on the host's device", `{on: h1, image: deb, network: {mode: own, address: "192.0.2.${host.labels.octet}/24"}}`,
-			Guest{Mode: Own, Addresses: prefixes("192.0.2.11/24"), Dev: "bond0"}},
+			Guest{Guest: setting.Guest{Network: setting.Network{Mode: Own, Addresses: prefixes("192.0.2.11/24"), Dev: "bond0"}}}},
 		{"own on a device of its own, in both families", `{on: h1, image: deb, network: {mode: own, addresses: [192.0.2.10/31, "2001:db8::10/64"], dev: eth1}}`,
-			Guest{Mode: Own, Addresses: prefixes("192.0.2.10/31", "2001:db8::10/64"), Dev: "eth1"}},
+			Guest{Guest: setting.Guest{Network: setting.Network{Mode: Own, Addresses: prefixes("192.0.2.10/31", "2001:db8::10/64"), Dev: "eth1"}}}},
 		{"nat with forwards", `{on: h1, image: deb, network: {mode: nat, forward: ["2222:22/tcp", "192.0.2.1:53:5353/udp"]}}`,
-			Guest{Mode: NAT, Forwards: []port.Forward{{Host: 2222, Guest: 22, Proto: "tcp"}, {Addr: netip.MustParseAddr("192.0.2.1"), Host: 53, Guest: 5353, Proto: "udp"}}}},
+			Guest{Guest: setting.Guest{Network: setting.Network{Mode: NAT, Forwards: []port.Forward{{Host: 2222, Guest: 22, Proto: "tcp"}, {Addr: netip.MustParseAddr("192.0.2.1"), Host: 53, Guest: 5353, Proto: "udp"}}}}}},
 		{"metadata that is allowed", "{on: h1, image: deb, network: {mode: nat, metadata: allow}}",
-			Guest{Mode: NAT, Metadata: true}},
+			Guest{Guest: setting.Guest{Network: setting.Network{Mode: NAT, Metadata: true}}}},
 		{"metadata that is refused, as it is without a word", "{on: h1, image: deb, network: {mode: nat, metadata: refuse}}",
-			Guest{Mode: NAT}},
+			Guest{Guest: setting.Guest{Network: setting.Network{Mode: NAT}}}},
 		{"raw sockets in a network of its own", "{on: h1, image: deb, network: {mode: nat, raw: true}}",
-			Guest{Mode: NAT, Raw: true}},
+			Guest{Guest: setting.Guest{Network: setting.Network{Mode: NAT, Raw: true}}}},
 		{"nat without any", "{on: h1, image: deb, network: {mode: nat}}",
-			Guest{Mode: NAT}},
+			Guest{Guest: setting.Guest{Network: setting.Network{Mode: NAT}}}},
 		{"absent", "{on: [h1, all], image: deb, state: absent, init: plain}",
 			Guest{State: Absent}},
 	} {
@@ -297,10 +312,10 @@ guests:
 			if want.Init.Style == "" {
 				want.Init.Style = "plain"
 			}
-			if want.Mode == "" {
-				want.Mode = Shared
+			if want.Network.Mode == "" {
+				want.Network.Mode = Shared
 			}
-			want.HostAddress = want.Mode == Shared && want.Addresses == nil
+			want.HostAddress = want.Network.Mode == Shared && want.Network.Addresses == nil
 			diff(t, inv.Hosts[0].Guests, []*Guest{&want})
 		})
 	}
@@ -336,23 +351,6 @@ func TestWhatGuestsOfOneHostMayShare(t *testing.T) {
 		{"the sshd's port on another address", "  a: {on: h1, image: deb, network: {address: 192.0.2.5, ports: [22]}}\n"},
 	} {
 		t.Run(row.name, func(t *testing.T) { mustLoad(t, base+row.text) })
-	}
-}
-
-func TestSize(t *testing.T) {
-	for _, row := range []struct {
-		text string
-		want int64 // -1: an error
-	}{
-		{"0", 0}, {"1", 1}, {"1024", 1024}, {"1K", 1 << 10}, {"512M", 512 << 20}, {"2G", 2 << 30}, {"1T", 1 << 40},
-		{"512MiB", 512 << 20}, {"1.5G", 3 << 29}, {"0.5K", 512}, {"8388606T", 8388606 << 40},
-		{"", -1}, {"G", -1}, {"iB", -1}, {"1iB", -1}, {"512MB", -1}, {"512m", -1}, {"-1M", -1}, {"+1M", -1}, {"1e9", -1}, {"1.5", -1},
-		{".5G", -1}, {"1.G", -1}, {"1.2.3G", -1}, {"1 G", -1}, {"8388608T", -1}, {"9223372036854775808", -1}, {"99999999999999999999", -1},
-	} {
-		got, err := parseSize(row.text)
-		if (err != nil) != (row.want < 0) || err == nil && got != row.want {
-			t.Errorf("parseSize(%q) = %d, %v, want %d", row.text, got, err, row.want)
-		}
 	}
 }
 

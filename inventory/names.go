@@ -1,7 +1,6 @@
 package inventory
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,27 +40,29 @@ func checkLabel(name, value string) error {
 	return nil
 }
 
-// checkDevice allows what dev_valid_name of the kernel (net/core/dev.c) does.
-func checkDevice(s string) error {
-	if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == '/' || c == ':' || c > '~' }) {
-		return errors.New("want a network device of at most 15 letters, as eth0")
-	}
-	return nil
-}
-
 // oneOf reads a word of a short list.
-func oneOf(what, word string, known []string) *Error {
+func oneOf[T ~string](what string, word T, known []T) *Error {
 	if slices.Contains(known, word) {
 		return nil
 	}
-	hint := didYouMean(word, known)
+	words := make([]string, len(known))
+	for i, k := range known {
+		words[i] = string(k)
+	}
+	hint := didYouMean(string(word), words)
 	return &Error{Msg: fmt.Sprintf("%s: there is no %q, want %s", what, word, orList(known)), Hint: hint}
 }
 
-func orList(words []string) string {
-	if len(words) == 1 {
-		return words[0]
+func orList[T ~string](words []T) string {
+	var b strings.Builder
+	for i, w := range words {
+		switch {
+		case i > 0 && i == len(words)-1:
+			b.WriteString(" or ")
+		case i > 0:
+			b.WriteString(", ")
+		}
+		b.WriteString(string(w))
 	}
-	last := len(words) - 1
-	return strings.Join(words[:last], ", ") + " or " + words[last]
+	return b.String()
 }

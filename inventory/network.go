@@ -8,46 +8,42 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
+// networkSpec is what needs more than its row of the table: the mode, and
+// addresses, which are read by it.
 type networkSpec struct {
-	mode, address, dev         text
-	metadata                   text
-	addresses, ports, forwards []text
-	raw                        given[bool]
-	unusable                   bool // something is wrong with it that was reported
+	mode, address text
+	addresses     []text
+	unusable      bool // something is wrong with it that was reported
 }
 
-var modes = []string{Shared, Own, NAT}
+var modes = []setting.Mode{Shared, Own, NAT}
 
-// network reads a network block. Which keys make sense hangs on the mode.
-func (d *decoder) network(net *networkSpec, name string, v *yaml.Node) {
-	given := d.fields(name, v, "a mapping, as {mode: shared, ports: [80/tcp]}", []key{
+// network reads a network block. Which keys make sense depends on the mode.
+func (d *decoder) network(g *guestSpec, name string, v *yaml.Node) {
+	net := &g.network
+	given := d.fields(name, v, "a mapping, as {mode: shared, ports: [80/tcp]}", append(g.settings.keys(d, "network"), []key{
 		{"mode", d.text(&net.mode, orList(modes))},
 		{"address", d.text(&net.address, "host or an address, as 203.0.113.11")},
 		{"addresses", d.texts(&net.addresses, "a list of addresses, as [192.0.2.10/24]")},
-		{"dev", d.text(&net.dev, "a network device, as eth0")},
-		{"ports", d.texts(&net.ports, "a list of ports, as [80/tcp, 443/tcp]")},
-		{"metadata", d.text(&net.metadata, "allow or refuse")},
-		{"raw", d.flag(&net.raw)},
-		{"forward", d.texts(&net.forwards, `a list of forwards, as ["2222:22/tcp"]`)},
-	})
+	}...))
 	if _, named := given["mode"]; given == nil || named && !net.mode.ok() {
 		return
 	}
-	mode := cmp.Or(net.mode.value, Shared)
+	mode := cmp.Or(setting.Mode(net.mode.value), Shared)
 	if err := oneOf("mode", mode, modes); err != nil {
 		d.failed(net.mode.pos, err)
 		net.unusable = true
 		return
 	}
-	for _, k := range modeKeys {
-		pos, named := given[k.name]
-		if !named || slices.Contains(k.modes, mode) {
+	for _, row := range setting.In("network") {
+		pos, named := given[row.Name()]
+		if !named || row.Modes == nil || slices.Contains(row.Modes, mode) {
 			continue
 		}
-		d.add(pos, fmt.Sprintf("%s belongs to mode: %s", k.name, orList(k.modes))+k.why, "network: %s makes no sense in mode %s", k.name, mode)
+		d.add(pos, fmt.Sprintf("%s belongs to mode: %s", row.Name(), orList(row.Modes))+row.ModesWhy, "network: %s makes no sense in mode %s", row.Name(), mode)
 		net.unusable = true
 	}
 	_, one := given["address"]
@@ -62,66 +58,28 @@ func (d *decoder) network(net *networkSpec, name string, v *yaml.Node) {
 	}
 }
 
-// modeKeys says in which modes the keys of a network make sense.
-var modeKeys = []struct {
-	name  string
-	modes []string
-	why   string
-}{
-	{"address", []string{Shared, Own}, ""},
-	{"addresses", []string{Shared, Own}, ""},
-	{"dev", []string{Own}, ""},
-	{"ports", []string{Shared}, ""},
-	{"raw", []string{NAT}, ", where a guest has a network of its own; raw and packet sockets would be the host's elsewhere"},
-	{"forward", []string{NAT}, ""},
-}
-
+// network gives g its mode, its addresses, and the device where the host says it.
 func (r *resolver) network(net *networkSpec, g *Guest) {
 	if net.unusable {
 		r.failed = true
 		return
 	}
-	g.Mode = cmp.Or(net.mode.value, Shared)
+	to := &g.Network
+	to.Mode = cmp.Or(setting.Mode(net.mode.value), Shared)
 	for _, t := range net.allAddresses() {
 		r.value(t, "address", func(s string) error {
-			if s == "host" && g.Mode == Shared && t == net.address {
+			if s == "host" && to.Mode == Shared && t == net.address {
 				g.HostAddress = true
 				return nil
 			}
-			prefix, err := parsePrefix(s, g.Mode)
-			g.Addresses = append(g.Addresses, prefix)
+			prefix, err := parsePrefix(s, to.Mode)
+			to.Addresses = append(to.Addresses, prefix)
 			return err
 		})
 	}
-	g.HostAddress = g.HostAddress || g.Mode == Shared && len(net.allAddresses()) == 0
-	if g.Mode == Own && r.scope.host != nil {
-		g.Dev = r.scope.host.Netdev
-	}
-	r.value(net.dev, "dev", func(s string) error {
-		g.Dev = s
-		return checkDevice(s)
-	})
-	r.value(net.metadata, "metadata", func(s string) error {
-		g.Metadata = s == "allow"
-		if err := oneOf("metadata", s, []string{"allow", "refuse"}); err != nil {
-			return err
-		}
-		return nil
-	})
-	g.Raw = net.raw.ok() && net.raw.value
-	for _, t := range net.ports {
-		r.value(t, "ports", func(s string) error {
-			p, err := port.Parse(s)
-			g.Ports = append(g.Ports, p)
-			return err
-		})
-	}
-	for _, t := range net.forwards {
-		r.value(t, "forward", func(s string) error {
-			f, err := port.ParseForward(s)
-			g.Forwards = append(g.Forwards, f)
-			return err
-		})
+	g.HostAddress = g.HostAddress || to.Mode == Shared && len(net.allAddresses()) == 0
+	if to.Mode == Own && r.scope.host != nil {
+		to.Dev = r.scope.host.Netdev
 	}
 }
 
@@ -135,7 +93,7 @@ func (net *networkSpec) allAddresses() []text {
 
 // parsePrefix reads an address of a guest, with the prefix that goes onto the
 // device in mode own.
-func parsePrefix(s, mode string) (netip.Prefix, error) {
+func parsePrefix(s string, mode setting.Mode) (netip.Prefix, error) {
 	prefix, err := netip.ParsePrefix(s)
 	if addr, bad := netip.ParseAddr(s); bad == nil && mode == Shared && addr.Zone() == "" {
 		prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil

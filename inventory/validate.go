@@ -99,23 +99,23 @@ func (p placed) stakes(all []stake, h *Host) []stake {
 	if p.guest.HostAddress {
 		shared = append(shared, claim.Host)
 	}
-	for i, prefix := range p.guest.Addresses {
+	for i, prefix := range p.guest.Network.Addresses {
 		at, pos := h.place(prefix.Addr()), net.allAddresses()[i].pos
 		switch {
-		case p.guest.Mode == Own:
+		case p.guest.Network.Mode == Own:
 			add(pos, claim.OfAddress(at))
-		case p.guest.Mode == Shared && !p.guest.HostAddress:
+		case p.guest.Network.Mode == Shared && !p.guest.HostAddress:
 			add(pos, claim.OfShare(at))
 			shared = append(shared, at)
 		}
 	}
-	for i, r := range p.guest.Ports {
+	for i, r := range p.guest.Network.Ports {
 		for _, at := range shared {
-			add(net.ports[i].pos, claim.OfPort(at, r))
+			add(p.spec.settings["network.ports"][i].pos, claim.OfPort(at, r))
 		}
 	}
-	for i, f := range p.guest.Forwards {
-		add(net.forwards[i].pos, claim.OfForward(h.place(f.Addr), f))
+	for i, f := range p.guest.Network.Forwards {
+		add(p.spec.settings["network.forward"][i].pos, claim.OfForward(h.place(f.Addr), f))
 	}
 	return all
 }
@@ -189,10 +189,10 @@ func newNeighbours(hosts []*Host) *neighbours {
 // host: it is announced on the network, and the other one is gone from there.
 func (cs *collisions) neighbours(h *Host, guests []placed, fleet *neighbours) {
 	for _, p := range guests {
-		if p.guest.Mode != Own {
+		if p.guest.Network.Mode != Own {
 			continue
 		}
-		for i, prefix := range p.guest.Addresses {
+		for i, prefix := range p.guest.Network.Addresses {
 			at := seen{h.SSH.Jump, prefix.Addr()}
 			pos := p.spec.network.allAddresses()[i].pos
 			if other := fleet.hosts[at]; other != nil && other != h {

@@ -19,6 +19,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/lab"
+	"github.com/vsfleet/vsfleet/node/api"
 )
 
 // app is what all commands share: the flags of the root command and what they
@@ -243,7 +244,7 @@ func stranger(inv *inventory.Inventory, pattern string) []inventory.Instance {
 	if i < 0 {
 		return nil
 	}
-	return []inventory.Instance{{Host: inv.Hosts[i], Guest: &inventory.Guest{Name: pattern[cut+1:]}}}
+	return []inventory.Instance{{Host: inv.Hosts[i], Guest: &inventory.Guest{Guest: api.Guest{Name: pattern[cut+1:]}}}}
 }
 
 var guestName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)

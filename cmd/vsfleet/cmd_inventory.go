@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
@@ -68,25 +69,13 @@ type hostRecord struct {
 
 // wantedRecord is a guest as the inventory wants it, in machine formats.
 type wantedRecord struct {
-	Host      string   `json:"host"`
-	Guest     string   `json:"guest"`
-	Context   int      `json:"context"` // 0: the host chooses
-	Image     string   `json:"image"`
-	Hostname  string   `json:"hostname"`
-	Mode      string   `json:"mode"`
-	Addresses []string `json:"addresses"` // "host": that of the host
-	Dev       string   `json:"dev"`
-	Ports     []string `json:"ports"`
-	Forwards  []string `json:"forwards"`
-	Metadata  bool     `json:"metadata"`
-	Raw       bool     `json:"raw"`
-	Init      []string `json:"init"`
-	Nesting   bool     `json:"nesting"`
-	Memory    int64    `json:"memoryBytes"`
-	CPUs      float64  `json:"cpus"`
-	Processes int64    `json:"processes"`
-	Files     []string `json:"files,omitempty"` // their paths; contents are not listed
-	State     string   `json:"state"`
+	Host    string `json:"host"`
+	Guest   string `json:"guest"`
+	Context int    `json:"context"` // 0: the host chooses
+	Image   string `json:"image"`
+	setting.Record
+	Files []string `json:"files,omitempty"` // their paths; contents are not listed
+	State string   `json:"state"`
 }
 
 func (a *app) inventoryList() *cobra.Command {
@@ -156,37 +145,21 @@ func (a *app) listGuests(hosts []*inventory.Host) error {
 				context = strconv.Itoa(r.Context)
 			}
 			ends := strings.Join(slices.Concat(r.Addresses, r.Ports, r.Forwards), " ")
-			rows = append(rows, []string{r.Host, r.Guest, context, r.State, r.Image, r.Mode, ends})
+			rows = append(rows, []string{r.Host, r.Guest, context, r.State, r.Image, string(r.Mode), ends})
 		}
 		return view.Table(w, []string{"HOST", "GUEST", ">CTX", "STATE", "IMAGE", "NETWORK", "ADDRESSES AND PORTS"}, rows)
 	})
 }
 
 func wanted(h *inventory.Host, g *inventory.Guest) wantedRecord {
-	r := wantedRecord{
-		Host: h.Name, Guest: g.Name, Context: g.Context, Image: g.Image, Hostname: g.Hostname,
-		Mode: g.Mode, Addresses: texts(g.Addresses), Dev: g.Dev, Ports: texts(g.Ports), Forwards: texts(g.Forwards), Metadata: g.Metadata, Raw: g.Raw,
-		Init: g.Init.Command, Nesting: !g.NoNesting, Memory: g.Limits.MemoryBytes, CPUs: g.Limits.CPUs, Processes: g.Limits.Processes,
-		State: g.State,
-	}
+	r := wantedRecord{Host: h.Name, Guest: g.Name, Context: g.Context, Image: g.Image, Record: g.Record(), State: g.State}
 	for _, f := range g.Files {
 		r.Files = append(r.Files, f.Path)
 	}
 	if g.HostAddress {
 		r.Addresses = []string{"host"}
 	}
-	if len(r.Init) == 0 {
-		r.Init = []string{g.Init.Style}
-	}
 	return r
-}
-
-func texts[T fmt.Stringer](list []T) []string {
-	var out []string
-	for _, item := range list {
-		out = append(out, item.String())
-	}
-	return out
 }
 
 // shownHost is all that the inventory says of a host, and where.

@@ -89,13 +89,13 @@ func thousand() (*inventory.Host, api.State) {
 		want, have := www(named(name, 2000+i, tcp(p))), there(isNamed(name, 2000+i, tcp(p+5000)))
 		switch i % 3 {
 		case 1:
-			want.Mode, want.HostAddress, want.Ports = inventory.NAT, false, nil
-			want.Forwards = []port.Forward{{Proto: port.TCP, Host: p, Guest: 80}}
+			want.Network.Mode, want.HostAddress, want.Network.Ports = inventory.NAT, false, nil
+			want.Network.Forwards = []port.Forward{{Proto: port.TCP, Host: p, Guest: 80}}
 			have.Network = api.Network{Mode: api.ModeNAT, Forwards: []port.Forward{{Proto: port.TCP, Host: p + 5000, Guest: 80}}}
 		case 2:
 			address := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 16)
-			want.Mode, want.HostAddress, want.Ports, want.Addresses, want.Dev = inventory.Own, false, nil, []netip.Prefix{address}, "eth0"
-			have.Network = api.Network{Mode: api.ModeOwn, Addresses: want.Addresses, Dev: "eth1"}
+			want.Network.Mode, want.HostAddress, want.Network.Ports, want.Network.Addresses, want.Network.Dev = inventory.Own, false, nil, []netip.Prefix{address}, "eth0"
+			have.Network = api.Network{Mode: api.ModeOwn, Addresses: want.Network.Addresses, Dev: "eth1"}
 		}
 		host.Guests = append(host.Guests, want)
 		s.Guests = append(s.Guests, have)

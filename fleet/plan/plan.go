@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -162,21 +163,10 @@ func (p *Plan) await(guest string, image need) {
 
 // resolve is the configuration of a guest as this host is to have it.
 func resolve(want *inventory.Guest, host api.Host) (api.Guest, error) {
-	g := api.Guest{
-		Name:     want.Name,
-		Context:  want.Context,
-		Hostname: cmp.Or(want.Hostname, want.Name),
-		Network: api.Network{
-			Mode:      api.Mode(want.Mode),
-			Addresses: want.Addresses,
-			Ports:     want.Ports,
-			Forwards:  want.Forwards,
-			Metadata:  want.Metadata,
-			Raw:       want.Raw,
-		},
-		Init:   api.Init{Style: cmp.Or(want.Init.Style, "plain"), Command: want.Init.Command},
-		Limits: api.Limits(want.Limits), NoNesting: want.NoNesting,
-	}
+	g := want.Guest
+	g.Image = "" // chosen from what the host has
+	g.Hostname = cmp.Or(g.Hostname, g.Name)
+	g.Init.Style = cmp.Or(g.Init.Style, "plain")
 	if want.HostAddress {
 		if !host.DefaultAddress.IsValid() {
 			return g, errors.New("it shares the host's address, and the host has none that is not local: give the guest one with network: {address: …}")
@@ -184,27 +174,21 @@ func resolve(want *inventory.Guest, host api.Host) (api.Guest, error) {
 		g.Network.Addresses = []netip.Prefix{host.DefaultAddress}
 	}
 	if g.Network.Mode == api.ModeOwn {
-		if g.Network.Dev = cmp.Or(want.Dev, host.DefaultDev); g.Network.Dev == "" {
+		if g.Network.Dev = cmp.Or(want.Network.Dev, host.DefaultDev); g.Network.Dev == "" {
 			return g, errors.New("its addresses need a network device, and the host has no default route to tell which: give the host a netdev")
 		}
 	}
-	return g, limitable(want.Limits, host.Controllers)
+	return g, limitable(&g, host.Controllers)
 }
 
 // limitable refuses limits that the host could not hold: a guest that only
 // seems to be limited is worse than none. Processes are bounded without a
 // controller, too.
-func limitable(want inventory.Limits, controllers []string) error {
+func limitable(g *api.Guest, controllers []string) error {
 	var errs []string
-	for _, limit := range []struct {
-		name, controller string
-		given            bool
-	}{
-		{"memory", "memory", want.MemoryBytes > 0},
-		{"cpu", "cpu", want.CPUs > 0},
-	} {
-		if limit.given && !slices.Contains(controllers, limit.controller) {
-			errs = append(errs, fmt.Sprintf("%s (controller %s)", limit.name, limit.controller))
+	for _, row := range setting.Table {
+		if row.Controller != "" && row.Given(g) && !slices.Contains(controllers, row.Controller) {
+			errs = append(errs, fmt.Sprintf("%s (controller %s)", row.Plan, row.Controller))
 		}
 	}
 	if errs == nil {

@@ -39,8 +39,11 @@ func built(image *inventory.Image, id string) api.Image {
 // www is a guest as the inventory gives it; each row changes what it is about.
 func www(change ...func(*inventory.Guest)) *inventory.Guest {
 	g := &inventory.Guest{
-		Name: "www", Context: 120, Image: "bookworm", Hostname: "www", Mode: inventory.Shared, HostAddress: true,
-		Ports: []port.Range{tcp(80)}, Init: inventory.Init{Style: "plain"}, State: inventory.Running,
+		Guest: api.Guest{
+			Name: "www", Context: 120, Image: "bookworm", Hostname: "www", Init: api.Init{Style: "plain"},
+			Network: api.Network{Mode: inventory.Shared, Ports: []port.Range{tcp(80)}},
+		},
+		HostAddress: true, State: inventory.Running,
 	}
 	for _, f := range change {
 		f(g)
@@ -64,7 +67,7 @@ func there(change ...func(*api.GuestState)) api.GuestState {
 func tcp(n uint16) port.Range { return port.Range{Proto: port.TCP, First: n, Last: n} }
 
 func named(name string, context int, ports ...port.Range) func(*inventory.Guest) {
-	return func(g *inventory.Guest) { g.Name, g.Hostname, g.Context, g.Ports = name, name, context, ports }
+	return func(g *inventory.Guest) { g.Name, g.Hostname, g.Context, g.Network.Ports = name, name, context, ports }
 }
 
 func isNamed(name string, context int, ports ...port.Range) func(*api.GuestState) {
@@ -153,12 +156,12 @@ func TestMake(t *testing.T) {
 		},
 		{
 			"a new port is taken at once",
-			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Ports = []port.Range{tcp(80), tcp(443)} })}, state(there()),
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Network.Ports = []port.Range{tcp(80), tcp(443)} })}, state(there()),
 			`guest.configure www sha256:b1: ports 80/tcp → 443/tcp, 80/tcp`,
 		},
 		{
 			"a port is given up by a restart, as its listener has to go",
-			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Ports = []port.Range{tcp(443)} })}, state(there()),
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Network.Ports = []port.Range{tcp(443)} })}, state(there()),
 			`guest.configure www sha256:b1: ports 80/tcp → 443/tcp
 			 guest.restart www: so that it takes its new configuration`,
 		},
@@ -175,13 +178,19 @@ func TestMake(t *testing.T) {
 		},
 		{
 			"raw sockets are allowed by a restart",
-			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Raw = true })}, state(there()),
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Network.Raw = true })}, state(there()),
 			`guest.configure www sha256:b1: raw sockets refuse → allow
 			 guest.restart www: so that it takes its new configuration`,
 		},
 		{
+			"nice holds after a restart",
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Nice = 5 })}, state(there()),
+			`guest.configure www sha256:b1: nice 0 → 5
+			 guest.restart www: so that it takes its new configuration`,
+		},
+		{
 			"metadata is allowed at once",
-			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Metadata = true })}, state(there()),
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Network.Metadata = true })}, state(there()),
 			`guest.configure www sha256:b1: metadata refuse → allow`,
 		},
 		{
@@ -198,21 +207,21 @@ func TestMake(t *testing.T) {
 		},
 		{
 			"a stopped guest is configured and not restarted",
-			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Ports, g.State = nil, inventory.Stopped })},
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Network.Ports, g.State = nil, inventory.Stopped })},
 			state(there(func(g *api.GuestState) { g.Status = api.Stopped })),
 			`guest.configure www sha256:b1: ports 80/tcp → none`,
 		},
 		{
 			"the order of ports is no difference",
-			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Ports = []port.Range{tcp(443), tcp(80)} })},
+			[]*inventory.Guest{www(func(g *inventory.Guest) { g.Network.Ports = []port.Range{tcp(443), tcp(80)} })},
 			state(there(func(g *api.GuestState) { g.Network.Ports = []port.Range{tcp(80), tcp(443)} })), "",
 		},
 		{
 			"several differences are one step that names them all",
 			[]*inventory.Guest{www(func(g *inventory.Guest) {
 				g.Hostname = "web"
-				g.Limits = inventory.Limits{MemoryBytes: 512 << 20, CPUs: 1.5, Processes: 500}
-				g.Init = inventory.Init{Style: "command", Command: []string{"/bin/sh", "-c", "exec nginx"}}
+				g.Limits = api.Limits{MemoryBytes: 512 << 20, CPUs: 1.5, Processes: 500}
+				g.Init = api.Init{Style: "command", Command: []string{"/bin/sh", "-c", "exec nginx"}}
 			})}, state(there()),
 			`guest.configure www sha256:b1: hostname www → web; init plain → /bin/sh -c "exec nginx"; memory none → 512M; cpu none → 1.5; processes none → 500
 			 guest.restart www: so that it takes its new configuration`,
@@ -358,8 +367,8 @@ func TestMake(t *testing.T) {
 
 func own(address, dev string) func(*inventory.Guest) {
 	return func(g *inventory.Guest) {
-		g.Mode, g.HostAddress, g.Ports, g.Dev = inventory.Own, false, nil, dev
-		g.Addresses = []netip.Prefix{netip.MustParsePrefix(address)}
+		g.Network.Mode, g.HostAddress, g.Network.Ports, g.Network.Dev = inventory.Own, false, nil, dev
+		g.Network.Addresses = []netip.Prefix{netip.MustParsePrefix(address)}
 	}
 }
 
@@ -408,7 +417,7 @@ func TestMakeRefuses(t *testing.T) {
 	}{
 		{
 			"limits on a host whose controllers sit on cgroup v1",
-			www(own("192.0.2.10/24", "eth0"), func(g *inventory.Guest) { g.Limits = inventory.Limits{MemoryBytes: 1 << 20, CPUs: 1, Processes: 5} }),
+			www(own("192.0.2.10/24", "eth0"), func(g *inventory.Guest) { g.Limits = api.Limits{MemoryBytes: 1 << 20, CPUs: 1, Processes: 5} }),
 			"the host's cgroup v2 cannot limit memory (controller memory), cpu (controller cpu): boot it with systemd.unified_cgroup_hierarchy=1, or take the limit out",
 		},
 		{
@@ -428,7 +437,7 @@ func TestMakeRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			fine := www(named("fine", 7, tcp(7)), func(g *inventory.Guest) { g.Mode, g.HostAddress, g.Ports = inventory.NAT, false, nil })
+			fine := www(named("fine", 7, tcp(7)), func(g *inventory.Guest) { g.Network.Mode, g.HostAddress, g.Network.Ports = inventory.NAT, false, nil })
 			p := Make(&inventory.Host{Guests: []*inventory.Guest{fine, tt.guest}}, bare, api.FilesAnswer{}, images)
 			if len(p.Refused) != 1 || p.Refused[0].Guest != "www" || p.Refused[0].Err.Error() != tt.want {
 				t.Errorf("refused %v, want www: %s", p.Refused, tt.want)
@@ -477,13 +486,5 @@ func TestMakeSaysWhatAHostDoesNotHonour(t *testing.T) {
 				t.Errorf("refused %v, without effect %v", p.Refused, p.Unread)
 			}
 		})
-	}
-}
-
-func TestSize(t *testing.T) {
-	for n, want := range map[int64]string{0: "", 1: "1", 1024: "1K", 1536: "1536", 512 << 20: "512M", 3 << 30: "3G", 1 << 40: "1T"} {
-		if got := size(n); got != want {
-			t.Errorf("size(%d) = %q, want %q", n, got, want)
-		}
 	}
 }

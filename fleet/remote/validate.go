@@ -170,10 +170,8 @@ func validGuest(g *api.Guest) error {
 		return fmt.Errorf("context %d", g.Context)
 	case g.Image != "" && !imageID.MatchString(g.Image):
 		return fmt.Errorf("image %q", g.Image)
-	case g.Limits.MemoryBytes < 0 || g.Limits.Processes < 0 || g.Limits.CPUs < 0 || math.IsNaN(g.Limits.CPUs):
-		return fmt.Errorf("limits %+v", g.Limits)
 	}
-	return nil
+	return g.Check()
 }
 
 func validImage(m *api.Image) error {

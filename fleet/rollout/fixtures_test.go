@@ -30,8 +30,11 @@ func images(name string) *inventory.Image {
 // www is a guest as the inventory gives it; each row changes what it is about.
 func www(change ...func(*inventory.Guest)) *inventory.Guest {
 	g := &inventory.Guest{
-		Name: "www", Context: 120, Image: "bookworm", Hostname: "www", Mode: inventory.Shared, HostAddress: true,
-		Ports: []port.Range{tcp(80)}, Init: inventory.Init{Style: "plain"}, State: inventory.Running,
+		Guest: api.Guest{
+			Name: "www", Context: 120, Image: "bookworm", Hostname: "www", Init: api.Init{Style: "plain"},
+			Network: api.Network{Mode: inventory.Shared, Ports: []port.Range{tcp(80)}},
+		},
+		HostAddress: true, State: inventory.Running,
 	}
 	for _, f := range change {
 		f(g)
@@ -55,7 +58,7 @@ func there(change ...func(*api.GuestState)) api.GuestState {
 func tcp(n uint16) port.Range { return port.Range{Proto: port.TCP, First: n, Last: n} }
 
 func named(name string, context int, ports ...port.Range) func(*inventory.Guest) {
-	return func(g *inventory.Guest) { g.Name, g.Hostname, g.Context, g.Ports = name, name, context, ports }
+	return func(g *inventory.Guest) { g.Name, g.Hostname, g.Context, g.Network.Ports = name, name, context, ports }
 }
 
 func isNamed(name string, context int, ports ...port.Range) func(*api.GuestState) {

@@ -31,7 +31,7 @@ func TestGuests(t *testing.T) {
 	}
 	t.Run("a guest that nobody knows cannot even be deleted", func(t *testing.T) {
 		f := newFleet(t, "lab1")
-		r := f.fleet().Guests(within(t), plan.Delete, []inventory.Instance{{Host: f.inv.Hosts[0], Guest: &inventory.Guest{Name: "wwww"}}})
+		r := f.fleet().Guests(within(t), plan.Delete, []inventory.Instance{{Host: f.inv.Hosts[0], Guest: &inventory.Guest{Guest: api.Guest{Name: "wwww"}}}})
 		if p := r.Hosts[0].Problems(); r.Hosts[0].Outcome != outcome.Failed || len(p) != 1 || !strings.Contains(p[0].Error(), "neither in the inventory nor on the host") {
 			t.Errorf("%s: %v", r.Hosts[0].Outcome, p)
 		}

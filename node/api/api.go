@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
 // Bounds of a context id (XID); 0 is the host itself, 1 was Linux-VServer's
@@ -20,59 +20,22 @@ const (
 	LastAutoContext  = 32765
 )
 
-// Mode is how a guest reaches the network.
-type Mode string
+// A guest's settings are those of the inventory: package setting has the table
+// of them.
+type (
+	Guest   = setting.Guest
+	Network = setting.Network
+	Init    = setting.Init
+	Limits  = setting.Limits
+	Mode    = setting.Mode
+)
 
 // Modes.
 const (
-	ModeShared Mode = "shared" // the host's address, owning ports on it
-	ModeOwn    Mode = "own"    // addresses of its own on the host's device
-	ModeNAT    Mode = "nat"    // a private network namespace behind the host
+	ModeShared = setting.Shared
+	ModeOwn    = setting.Own
+	ModeNAT    = setting.NAT
 )
-
-// Guest is how a guest is configured on its host. The zero value of an
-// optional field means "not set".
-type Guest struct {
-	Name     string  `json:"name"`               // [a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}
-	Context  int     `json:"context"`            // XID; 0 in a request: the host chooses
-	Image    string  `json:"image,omitempty"`    // an image's ID (its digest); empty: a private root
-	Hostname string  `json:"hostname,omitempty"` // default: the name
-	Network  Network `json:"network"`
-	Init     Init    `json:"init"`
-	Limits   Limits  `json:"limits"`
-	// NoNesting keeps it from making user and network namespaces in it.
-	NoNesting bool `json:"noNesting,omitempty"`
-}
-
-// Network is what a guest may use of the network.
-type Network struct {
-	Mode Mode `json:"mode"`
-	// Addresses of the guest: one of the host's in shared mode, its own (with
-	// the prefix that goes onto the device) in own mode, empty in nat mode.
-	Addresses []netip.Prefix `json:"addresses,omitempty"`
-	Dev       string         `json:"dev,omitempty"`      // own mode: device of the host, as "eth0"
-	Ports     []port.Range   `json:"ports,omitempty"`    // shared mode: what it may bind
-	Forwards  []port.Forward `json:"forwards,omitempty"` // nat mode
-	// Raw lets it have raw and packet sockets; nat mode, as they would be the
-	// host's elsewhere.
-	Raw bool `json:"raw,omitempty"`
-	// Metadata lets it reach the metadata service of the host's cloud, which
-	// answers with the host's credentials.
-	Metadata bool `json:"metadata,omitempty"`
-}
-
-// Init is what runs as the guest's process 1.
-type Init struct {
-	Style   string   `json:"style,omitempty"`   // "plain": the guest's own /sbin/init; "command"
-	Command []string `json:"command,omitempty"` // style "command": argv
-}
-
-// Limits of a guest; zero is "no limit".
-type Limits struct {
-	MemoryBytes int64   `json:"memoryBytes,omitempty"`
-	CPUs        float64 `json:"cpus,omitempty"` // 1.5 is one and a half cores
-	Processes   int64   `json:"processes,omitempty"`
-}
 
 // Status of a guest, read from the kernel: running is a populated cgroup.
 type Status string

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,24 +17,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // Config is what the directory of a guest says. Linux-VServer's files keep
 // their names and formats ("flower page"); meanings has them all, and what they
-// are here. Ours, where it had none, are:
+// are here. Ours, beside those of package setting, are:
 //
-//	image              the ID of the image below the guest's own files
-//	interfaces/metadata (boolean) the guest may reach the metadata service of the host's cloud
-//	interfaces/ports   shared mode: ports that the guest owns, one a line ("80/tcp")
-//	nesting            true or false: may programs make user and network namespaces?
-//	                   Without it, where the guest's own init runs
-//	netns/nat          (boolean) the guest has a private network behind the host
-//	netns/raw          nat mode (boolean): it may have raw and packet sockets
-//	netns/forward      nat mode: ports of the host that lead inside ("2222:22/tcp")
-//	ignore             what is not to keep the guest from starting
+//	image      the ID of the image below the guest's own files
+//	netns/nat  (boolean) the guest has a private network behind the host
+//	ignore     what is not to keep the guest from starting
 //
 // The network's mode is not a file: netns/nat means nat, an interface with
 // nodev means shared, one without means own.
@@ -76,7 +71,6 @@ func (p Paths) Read(name string) (Config, error) {
 	}
 	t := openTree(dir)
 	c.Image = t.scalar("image")
-	c.Hostname, _ = t.first("uts/nodename", "hostname")
 	c.Domain, _ = t.first("uts/domainname", "domainname")
 	c.Shell, _ = t.first("shell", "../.defaults/shell")
 	c.readInit(t)
@@ -84,8 +78,9 @@ func (p Paths) Read(name string) (Config, error) {
 		file string // empty: read names it
 		read func(*tree) error
 	}{
-		{"context", c.readContext}, {"nice", c.readNice}, {"nesting", c.readNesting}, {"bcapabilities", c.readCaps},
-		{"", c.readNetwork}, {"", c.readCgroup}, {"", c.readSysctls},
+		{"context", c.readContext}, {"bcapabilities", c.readCaps},
+		{"", c.readCgroup}, {"", c.readOthers}, {"", c.readNetwork}, {"", c.readSysctls},
+		{"", func(t *tree) error { return readRlimits(t, c.Cgroup) }},
 		{"", func(t *tree) error { c.Rlimits, err = readUlimits(t); return err }},
 	} {
 		if err := part.read(t); err != nil {
@@ -146,28 +141,42 @@ func (c *Config) readContext(t *tree) (err error) {
 	return nil
 }
 
-func (c *Config) readNesting(t *tree) error {
-	c.NoNesting = len(c.Init.Command) > 0
-	switch text := t.scalar("nesting"); text {
-	case "":
-	case "true", "false":
-		c.NoNesting = text == "false"
-	default:
-		return fmt.Errorf("want true or false, have %q", text)
+// readOthers reads the settings that are not of the network.
+func (c *Config) readOthers(t *tree) error {
+	err := cmp.Or(c.readSettings(t, ""), c.readSettings(t, "limits"))
+	c.Attributes.Nice = c.Guest.Nice
+	return err
+}
+
+// readSettings reads what package setting has a file for in a block.
+func (c *Config) readSettings(t *tree, block string) error {
+	for _, row := range setting.In(block) {
+		if row.File == "" {
+			continue // readInit and readNetwork
+		}
+		if err := row.Read(&c.Guest, settingTree{t, c.Cgroup}); err != nil {
+			return fmt.Errorf("%s: %w", row.File, err)
+		}
 	}
 	return nil
 }
 
-func (c *Config) readNice(t *tree) (err error) {
-	text := t.scalar("nice")
-	if text == "" {
-		return nil
-	}
-	if c.Nice, err = strconv.Atoi(text); err != nil || c.Nice < -20 || c.Nice > 19 {
-		return errors.New("want a number from -20 to 19")
-	}
-	return nil
+// settingTree is a tree with the files of the cgroup as readCgroup put them
+// together.
+type settingTree struct {
+	*tree
+	cgroup map[string]string
 }
+
+func (t settingTree) Scalar(file string) string {
+	if name, ok := strings.CutPrefix(file, "cgroup/"); ok {
+		return t.cgroup[name]
+	}
+	return t.scalar(file)
+}
+
+func (t settingTree) List(file string) []string { return t.list(file) }
+func (t settingTree) Has(file string) bool      { return t.has(file) }
 
 // readCaps also lists a set without which the guest's init would not boot.
 func (c *Config) readCaps(t *tree) (err error) {
@@ -241,14 +250,9 @@ func (c *Config) readNetwork(t *tree) error {
 		}
 		n.Addresses = append(n.Addresses, netip.PrefixFrom(addr, length))
 	}
-	var err error
-	if n.Ports, err = parseAll(t.list("interfaces/ports"), port.Parse); err != nil {
-		return fmt.Errorf("interfaces/ports: %w", err)
+	if err := c.readSettings(t, "network"); err != nil {
+		return err
 	}
-	if n.Forwards, err = parseAll(t.list("netns/forward"), port.ParseForward); err != nil {
-		return fmt.Errorf("netns/forward: %w", err)
-	}
-	n.Metadata, n.Raw = t.has("interfaces/metadata"), t.has("netns/raw")
 	switch nat := t.has("netns/nat"); {
 	case n.Raw && !nat:
 		return errors.New("netns/raw: its sockets would be in the host's network: it needs netns/nat")
@@ -288,18 +292,6 @@ func PrefixLength(addr netip.Addr, size string) (int, error) {
 	return n, nil
 }
 
-func parseAll[T any](words []string, parse func(string) (T, error)) ([]T, error) {
-	var out []T
-	for _, w := range words {
-		v, err := parse(w)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return out, nil
-}
-
 func (c *Config) readCgroup(t *tree) error {
 	c.Cgroup = map[string]string{}
 	for _, dir := range []string{"../.defaults/cgroup", "cgroup"} { // a guest's own word goes first
@@ -320,31 +312,7 @@ func (c *Config) readCgroup(t *tree) error {
 		return err
 	}
 	c.Unread = append(c.Unread, list...)
-	number := func(file string, units bool) (n int64) {
-		s := c.Cgroup[file]
-		if s == "" || s == "max" || err != nil {
-			return 0
-		}
-		v, perr := parseLimit(strings.ToUpper(s)) // the kernel's units are of 1024
-		if perr != nil || v > math.MaxInt64 || !units && strings.Trim(s, "0123456789") != "" {
-			err = fmt.Errorf("cgroup/%s: want a number or max, not %q", file, s)
-		}
-		return int64(v)
-	}
-	c.Limits.MemoryBytes = number(memoryFile, true)
-	c.Limits.Processes = number(pidsFile, false)
-	if quota, period, ok := strings.Cut(c.Cgroup[cpuFile], " "); ok && quota != "max" {
-		q, qerr := strconv.ParseFloat(quota, 64)
-		p, perr := strconv.ParseFloat(strings.TrimSpace(period), 64)
-		if qerr != nil || perr != nil || p <= 0 {
-			return fmt.Errorf("cgroup/%s: want QUOTA PERIOD in microseconds", cpuFile)
-		}
-		c.Limits.CPUs = q / p
-	}
-	if err != nil {
-		return err
-	}
-	return readRlimits(t, c.Cgroup)
+	return nil
 }
 
 // write makes the configuration of a guest that of g. Files that say what g
@@ -352,31 +320,23 @@ func (c *Config) readCgroup(t *tree) error {
 // is unknown) stay.
 func (p Paths) write(g api.Guest, root string) error {
 	f := files{text: map[string]string{
-		"context":              scalar(strconv.Itoa(g.Context)),
-		"image":                scalar(g.Image),
-		"uts/nodename":         scalar(g.Hostname),
-		"apps/init/style":      scalar(g.Init.Style),
-		"apps/init/cmd.start":  list(g.Init.Command),
-		"interfaces/ports":     list(texts(g.Network.Ports)),
-		"netns/forward":        list(texts(g.Network.Forwards)),
-		"cgroup/" + memoryFile: count(g.Limits.MemoryBytes),
-		"cgroup/" + pidsFile:   count(g.Limits.Processes),
+		"context":             scalar(strconv.Itoa(g.Context)),
+		"image":               scalar(g.Image),
+		"apps/init/style":     scalar(g.Init.Style),
+		"apps/init/cmd.start": list(g.Init.Command),
+		"netns/nat":           "",
 	}, link: map[string]string{"vdir": root, "run": p.runFile(g.Name)}}
-	f.text["nesting"] = ""
-	if g.NoNesting != (len(g.Init.Command) > 0) {
-		f.text["nesting"] = scalar(strconv.FormatBool(!g.NoNesting))
-	}
 	if g.Network.Mode == api.ModeNAT {
 		f.text["netns/nat"] = present
 	}
-	if g.Network.Raw {
-		f.text["netns/raw"] = present
-	}
-	if g.Network.Metadata {
-		f.text["interfaces/metadata"] = present
-	}
-	if g.Limits.CPUs > 0 {
-		f.text["cgroup/"+cpuFile] = fmt.Sprintf("%d %d\n", int64(math.Round(g.Limits.CPUs*cpuPeriod)), cpuPeriod)
+	for _, row := range setting.Table {
+		if row.File == "" {
+			continue
+		}
+		for _, older := range row.Older {
+			f.text[older] = ""
+		}
+		f.text[row.File] = row.Content(&g)
 	}
 	for i, a := range g.Network.Addresses {
 		dir := "interfaces/" + strconv.Itoa(i) + "/"
@@ -394,9 +354,9 @@ func (p Paths) write(g api.Guest, root string) error {
 			return true
 		case strings.HasPrefix(rel, "interfaces/"):
 			// Numbered interfaces are rewritten whole; defaults for all would speak against them.
-			return strings.Count(rel, "/") == 1 && !slices.Contains([]string{"ports", "metadata", "dev", "prefix", "mask"}, filepath.Base(rel))
-		case rel == "netns/nat" || rel == "netns/raw" || slices.Contains([]string{cpuFile, "cpu.cfs_quota_us", "cpu.cfs_period_us", "memory.limit_in_bytes"}, strings.TrimPrefix(rel, "cgroup/")):
-			return false
+			if strings.Count(rel, "/") > 1 || slices.Contains([]string{"dev", "prefix", "mask"}, filepath.Base(rel)) {
+				return false
+			}
 		}
 		_, ours := f.text[rel]
 		_, link := f.link[rel]
@@ -411,13 +371,6 @@ func texts[T fmt.Stringer](values []T) []string {
 		out[i] = v.String()
 	}
 	return out
-}
-
-func count(n int64) string {
-	if n == 0 {
-		return ""
-	}
-	return strconv.FormatInt(n, 10) + "\n"
 }
 
 // Names lists the configured guests. Directories that begin with a dot and

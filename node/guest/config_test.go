@@ -32,6 +32,17 @@ func ports(t testing.TB, words ...string) []port.Range {
 	return list
 }
 
+func parseAll[T any](words []string, parse func(string) (T, error)) (list []T, err error) {
+	for _, w := range words {
+		v, err := parse(w)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	return list, nil
+}
+
 func forwards(t testing.TB, words ...string) []port.Forward {
 	t.Helper()
 	list, err := parseAll(words, port.ParseForward)

@@ -213,8 +213,6 @@ func check(g api.Guest) error {
 		return fmt.Errorf("init style %q: want plain or command", g.Init.Style)
 	case slices.ContainsFunc(g.Init.Command, func(arg string) bool { return arg == "" || arg[0] == '#' || strings.TrimSpace(arg) != arg }):
 		return fmt.Errorf("init command %q: no argument can be empty, begin with # or have blanks around it, as each is a line in a file: put it into a script", g.Init.Command)
-	case g.Limits.MemoryBytes < 0 || g.Limits.Processes < 0 || g.Limits.CPUs < 0:
-		return errors.New("a limit is less than nothing")
 	case g.Init.Style == "command" && len(g.Init.Command) == 0:
 		return errors.New("init style command needs a command")
 	}
@@ -222,7 +220,7 @@ func check(g api.Guest) error {
 	if err != nil {
 		return err
 	}
-	return mode.Validate(n)
+	return errors.Join(mode.Validate(n), g.Check())
 }
 
 func (h *Host) own(name string) string        { return filepath.Join(h.data(name), "root") }

@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
 // A tree is a configuration directory while it is read.
@@ -144,13 +146,13 @@ func (t *tree) files() (out []string) {
 }
 
 // files are a configuration to be written: contents by path, links by path.
-// An empty content removes the file; "present" stands for an empty file.
+// An empty content removes the file; present stands for an empty file.
 type files struct {
 	text map[string]string
 	link map[string]string
 }
 
-const present = "\n"
+const present = setting.Present
 
 func list(values []string) string {
 	if len(values) == 0 {

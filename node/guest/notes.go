@@ -152,6 +152,9 @@ func parseNotes(b []byte) (notes, error) {
 	if s.Context == 0 {
 		return s, errors.New("no context")
 	}
+	if s.Runs != nil && s.Enter != nil {
+		s.Runs.Nice = s.Enter.Nice // an older vsnode noted it there alone
+	}
 	return s, nil
 }
 

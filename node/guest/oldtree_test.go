@@ -166,7 +166,7 @@ func TestOldFilesHaveTheirMeaning(t *testing.T) {
 		{"ten and more interfaces in order", map[string]string{"interfaces/10/ip": "192.0.2.10\n", "interfaces/2/ip": "192.0.2.2\n"},
 			func(c Config) any { return fmt.Sprint(c.Network.Addresses) }, "[192.0.2.1/32 192.0.2.2/32 192.0.2.10/32]"},
 		{"the old place of the host name", map[string]string{"hostname": "www\n"}, func(c Config) any { return c.Hostname }, "www"},
-		{"nice", map[string]string{"nice": "-5\n"}, func(c Config) any { return c.Nice }, -5},
+		{"nice", map[string]string{"nice": "-5\n"}, func(c Config) any { return c.Guest.Nice }, -5},
 		{"ulimits", map[string]string{"ulimits/nofile": "4096\n", "ulimits/core.soft": "0\n", "ulimits/stack.hard": "64M\n"}, func(c Config) any { return c.Rlimits },
 			map[int]unix.Rlimit{unix.RLIMIT_NOFILE: {Cur: 4096, Max: 4096}, unix.RLIMIT_CORE: {Cur: 0, Max: inf}, unix.RLIMIT_STACK: {Cur: 64 << 20, Max: 64 << 20}}},
 		{"limits of a context", map[string]string{"rlimits/nproc": "300\n", "rlimits/rss.hard": "1000\n", "rlimits/rss.soft": "inf\n"}, func(c Config) any { return c.Cgroup },

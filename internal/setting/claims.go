@@ -1,4 +1,4 @@
-package api
+package setting
 
 import (
 	"iter"
@@ -17,11 +17,11 @@ func (g Guest) Claims() iter.Seq[claim.Claim] {
 		for _, prefix := range n.Addresses {
 			at := claim.At(prefix.Addr())
 			switch n.Mode {
-			case ModeOwn:
+			case Own:
 				if !yield(claim.OfAddress(at)) {
 					return
 				}
-			case ModeShared:
+			case Shared:
 				if !yield(claim.OfShare(at)) {
 					return
 				}

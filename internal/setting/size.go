@@ -1,4 +1,4 @@
-package inventory
+package setting
 
 import (
 	"fmt"
@@ -36,13 +36,35 @@ func parseSize(s string) (int64, error) {
 	return n, nil
 }
 
-// isDigits says whether s is a number and nothing else: no sign, no exponent,
-// no underscore, no 0x.
-func isDigits(s string) bool {
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return false
+// size writes bytes as parseSize reads them, exactly.
+func size(n int64) string {
+	for i, unit := range []string{"T", "G", "M", "K"} {
+		if in := int64(1) << (10 * (4 - i)); n >= in && n%in == 0 {
+			return strconv.FormatInt(n/in, 10) + unit
 		}
 	}
-	return s != ""
+	return count(n)
+}
+
+func count(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// WholeNumber reads decimal digits. A leading zero is refused: YAML 1.1 means
+// eight by "010", YAML 1.2 ten.
+func WholeNumber(s string, first, last int64) (int64, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || !isDigits(s) || s[0] == '0' && s != "0" || n < first || n > last {
+		return 0, fmt.Errorf("want a number from %d to %d, have %q", first, last, s)
+	}
+	return n, nil
+}
+
+// isDigits reports whether s is a number and nothing else: no sign, no exponent,
+// no underscore, no 0x.
+func isDigits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
 }

@@ -1,0 +1,117 @@
+package setting
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vsfleet/vsfleet/internal/port"
+)
+
+// Mode is how a guest reaches the network.
+type Mode string
+
+// Modes.
+const (
+	Shared Mode = "shared" // the host's address, owning ports on it
+	Own    Mode = "own"    // addresses of its own on the host's device
+	NAT    Mode = "nat"    // a private network namespace behind the host
+)
+
+// Guest is which guest it is, and its settings. The zero value of an optional
+// field means "not set".
+type Guest struct {
+	Name     string  `json:"name"`               // [a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}
+	Context  int     `json:"context"`            // XID; 0 in an inventory or a request: the host chooses
+	Image    string  `json:"image,omitempty"`    // an image's name in an inventory, else its ID (its digest); empty: a private root
+	Hostname string  `json:"hostname,omitempty"` // default: the name
+	Network  Network `json:"network"`
+	Init     Init    `json:"init"`
+	Limits   Limits  `json:"limits"`
+	// NoNesting keeps it from making user and network namespaces in it.
+	NoNesting bool `json:"noNesting,omitempty"`
+	Nice      int  `json:"nice,omitempty"` // of its processes, -20 to 19
+}
+
+// Network is what a guest may use of the network.
+type Network struct {
+	Mode Mode `json:"mode"`
+	// Addresses of the guest: one of the host's in shared mode, its own (with
+	// the prefix that goes onto the device) in own mode, empty in nat mode.
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	Dev       string         `json:"dev,omitempty"`      // own mode: device of the host, as "eth0"
+	Ports     []port.Range   `json:"ports,omitempty"`    // shared mode: what it may bind
+	Forwards  []port.Forward `json:"forwards,omitempty"` // nat mode
+	// Raw lets it have raw and packet sockets; nat mode, as they would be the
+	// host's elsewhere.
+	Raw bool `json:"raw,omitempty"`
+	// Metadata lets it reach the metadata service of the host's cloud, which
+	// answers with the host's credentials.
+	Metadata bool `json:"metadata,omitempty"`
+}
+
+// Init is what runs as the guest's process 1.
+type Init struct {
+	Style   string   `json:"style,omitempty"`   // "plain": the guest's own /sbin/init; "command"
+	Command []string `json:"command,omitempty"` // style "command": argv
+}
+
+// Limits of a guest; zero is "no limit".
+type Limits struct {
+	MemoryBytes int64   `json:"memoryBytes,omitempty"`
+	CPUs        float64 `json:"cpus,omitempty"` // 1.5 is one and a half cores
+	Processes   int64   `json:"processes,omitempty"`
+}
+
+// Record has a guest's settings side by side, as `vsfleet inventory list
+// --guests` prints them in machine formats.
+type Record struct {
+	Hostname  string   `json:"hostname"`
+	Mode      Mode     `json:"mode"`
+	Addresses []string `json:"addresses"` // "host": that of the host
+	Dev       string   `json:"dev"`
+	Ports     []string `json:"ports"`
+	Forwards  []string `json:"forwards"`
+	Metadata  bool     `json:"metadata"`
+	Raw       bool     `json:"raw"`
+	Init      []string `json:"init"`
+	Nesting   bool     `json:"nesting"`
+	Memory    int64    `json:"memoryBytes"`
+	CPUs      float64  `json:"cpus"`
+	Processes int64    `json:"processes"`
+	Nice      int      `json:"nice,omitempty"`
+}
+
+// Record returns the settings of g side by side.
+func (g Guest) Record() Record {
+	r := Record{
+		Hostname: g.Hostname, Mode: g.Network.Mode, Addresses: texts(g.Network.Addresses), Dev: g.Network.Dev,
+		Ports: texts(g.Network.Ports), Forwards: texts(g.Network.Forwards), Metadata: g.Network.Metadata, Raw: g.Network.Raw,
+		Init: g.Init.Command, Nesting: !g.NoNesting,
+		Memory: g.Limits.MemoryBytes, CPUs: g.Limits.CPUs, Processes: g.Limits.Processes, Nice: g.Nice,
+	}
+	if len(r.Init) == 0 {
+		r.Init = []string{g.Init.Style}
+	}
+	return r
+}
+
+// Check reports what no guest can be set to, wherever the values come from.
+func (g Guest) Check() error {
+	for _, r := range Table {
+		if r.check == nil {
+			continue
+		}
+		if err := r.check(&g); err != nil {
+			return fmt.Errorf("%s: %w", r.Key, err)
+		}
+	}
+	return nil
+}
+
+func texts[T fmt.Stringer](values []T) []string {
+	var out []string
+	for _, v := range values {
+		out = append(out, v.String())
+	}
+	return out
+}

@@ -1,0 +1,263 @@
+package setting
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// at is where a setting of one field lies.
+type at[T any] func(*Guest) *T
+
+func (f at[T]) assign(to, from *Guest) { *f(to) = *f(from) }
+
+// word is a text of one line.
+type word struct {
+	at[string]
+	valid func(string) error
+}
+
+func (w word) parse(g *Guest, s string) error {
+	*w.at(g) = s
+	return w.valid(s)
+}
+
+func (w word) text(g *Guest) string    { return *w.at(g) }
+func (w word) same(a, b *Guest) bool   { return *w.at(a) == *w.at(b) }
+func (w word) content(g *Guest) string { return line(*w.at(g)) }
+func (w word) read(g *Guest, t Tree, file string) error {
+	*w.at(g) = t.Scalar(file)
+	return nil
+}
+
+// hostname is a word that is the guest's name where it is not given.
+type hostname struct{ word }
+
+func (h hostname) text(g *Guest) string  { return cmp.Or(g.Hostname, g.Name) }
+func (h hostname) same(a, b *Guest) bool { return h.text(a) == h.text(b) }
+
+// presence is something that the host has a file for or not.
+type presence struct{ at[bool] }
+
+func (p presence) parse(g *Guest, s string) error {
+	*p.at(g) = s == "true" || s == allow
+	return nil
+}
+
+func (p presence) text(g *Guest) string  { return allowed(*p.at(g)) }
+func (p presence) same(a, b *Guest) bool { return *p.at(a) == *p.at(b) }
+func (p presence) read(g *Guest, t Tree, file string) error {
+	*p.at(g) = t.Has(file)
+	return nil
+}
+
+func (p presence) content(g *Guest) string {
+	if *p.at(g) {
+		return Present
+	}
+	return ""
+}
+
+const allow, refuse = "allow", "refuse"
+
+func allowed(yes bool) string {
+	if yes {
+		return allow
+	}
+	return refuse
+}
+
+// nesting follows from the init where its file does not say otherwise.
+type nesting struct{ at[bool] }
+
+func (nesting) byDefault(g *Guest) bool        { return len(g.Init.Command) == 0 }
+func (nesting) text(g *Guest) string           { return allowed(!g.NoNesting) }
+func (nesting) same(a, b *Guest) bool          { return a.NoNesting == b.NoNesting }
+func (nesting) parse(g *Guest, s string) error { g.NoNesting = s != "true"; return nil }
+func (n nesting) content(g *Guest) string {
+	if !g.NoNesting == n.byDefault(g) {
+		return ""
+	}
+	return line(strconv.FormatBool(!g.NoNesting))
+}
+
+func (n nesting) read(g *Guest, t Tree, file string) error {
+	switch s := t.Scalar(file); s {
+	case "":
+		g.NoNesting = !n.byDefault(g)
+	case "true", "false":
+		g.NoNesting = s == "false"
+	default:
+		return fmt.Errorf("want true or false, have %q", s)
+	}
+	return nil
+}
+
+// number is a whole number in bounds; 0 is not set.
+type number struct {
+	at[int]
+	first, last int
+}
+
+func (n number) parse(g *Guest, s string) (err error) {
+	v, err := strconv.Atoi(s)
+	if err != nil || s != strconv.Itoa(v) || v < n.first || v > n.last {
+		return fmt.Errorf("want a number from %d to %d, have %q", n.first, n.last, s)
+	}
+	*n.at(g) = v
+	return nil
+}
+
+func (n number) text(g *Guest) string    { return strconv.Itoa(*n.at(g)) }
+func (n number) same(a, b *Guest) bool   { return *n.at(a) == *n.at(b) }
+func (n number) content(g *Guest) string { return line(count(int64(*n.at(g)))) }
+func (n number) read(g *Guest, t Tree, file string) error {
+	s := t.Scalar(file)
+	if s == "" {
+		return nil
+	}
+	v, err := strconv.Atoi(s)
+	if err != nil || v < n.first || v > n.last {
+		return fmt.Errorf("want a number from %d to %d", n.first, n.last)
+	}
+	*n.at(g) = v
+	return nil
+}
+
+// list is several things of one kind, in any order.
+type list[T fmt.Stringer] struct {
+	at[[]T]
+	item func(string) (T, error)
+}
+
+func (l list[T]) parse(g *Guest, s string) error {
+	v, err := l.item(s)
+	if err != nil {
+		return err
+	}
+	*l.at(g) = append(*l.at(g), v)
+	return nil
+}
+
+func (l list[T]) text(g *Guest) string    { return set(*l.at(g)) }
+func (l list[T]) same(a, b *Guest) bool   { return l.text(a) == l.text(b) }
+func (l list[T]) content(g *Guest) string { return lines(texts(*l.at(g))) }
+func (l list[T]) read(g *Guest, t Tree, file string) error {
+	for _, s := range t.List(file) {
+		if err := l.parse(g, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// limit is a file of the cgroup that holds a number, or "max".
+type limit struct {
+	at[int64]
+	inventory func(string) (int64, error)
+	people    func(int64) string
+	units     bool // K, M and the like may stand behind the number in the file
+}
+
+func (l limit) parse(g *Guest, s string) (err error) {
+	*l.at(g), err = l.inventory(s)
+	return err
+}
+
+func (l limit) text(g *Guest) string    { return l.people(*l.at(g)) }
+func (l limit) same(a, b *Guest) bool   { return *l.at(a) == *l.at(b) }
+func (l limit) content(g *Guest) string { return line(count(*l.at(g))) }
+func (l limit) read(g *Guest, t Tree, file string) error {
+	s := t.Scalar(file)
+	if s == "" || s == "max" {
+		return nil
+	}
+	n, err := parseSize(strings.ToUpper(s)) // the kernel's units are of 1024
+	if err != nil || strings.Contains(s, ".") || !l.units && !isDigits(s) {
+		return fmt.Errorf("want a number or max, not %q", s)
+	}
+	*l.at(g) = n
+	return nil
+}
+
+// cores is a limit of processors: a quota in each period, for the kernel.
+type cores struct{ at[float64] }
+
+const period = 100_000 // microseconds; the kernel's default
+
+func (c cores) parse(g *Guest, s string) (err error) {
+	n, err := strconv.ParseFloat(s, 64)
+	// The kernel's smallest quota is 1 ms in each 100 ms, and it has at most
+	// 8192 processors (CONFIG_NR_CPUS).
+	if err != nil || strings.Trim(s, "0123456789.") != "" || n < 0.01 || n > 8192 {
+		return fmt.Errorf("want a number of cores from 0.01 to 8192, as 1.5, have %q", s)
+	}
+	*c.at(g) = n
+	return nil
+}
+
+func (c cores) text(g *Guest) string {
+	if *c.at(g) == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(*c.at(g), 'g', -1, 64)
+}
+
+// same compares as finely as the file does: 0.29 may come back as 0.28999.
+func (c cores) same(a, b *Guest) bool { return math.Abs(*c.at(a)-*c.at(b))*period < 1.5 }
+
+func (c cores) content(g *Guest) string {
+	if *c.at(g) <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d %d\n", int64(math.Round(*c.at(g)*period)), period)
+}
+
+func (c cores) read(g *Guest, t Tree, file string) error {
+	quota, period, ok := strings.Cut(t.Scalar(file), " ")
+	if !ok || quota == "max" {
+		return nil
+	}
+	q, qerr := strconv.ParseFloat(quota, 64)
+	p, perr := strconv.ParseFloat(strings.TrimSpace(period), 64)
+	if qerr != nil || perr != nil || p <= 0 {
+		return errors.New("want QUOTA PERIOD in microseconds")
+	}
+	*c.at(g) = q / p
+	return nil
+}
+
+// several is a setting that the inventory and the host each read by code of
+// their own, from more than one key or file.
+type several[T any] struct {
+	at[T]
+	people func(*Guest) string
+}
+
+func (s several[T]) text(g *Guest) string            { return s.people(g) }
+func (s several[T]) same(a, b *Guest) bool           { return s.people(a) == s.people(b) }
+func (s several[T]) parse(*Guest, string) error      { return errors.ErrUnsupported }
+func (s several[T]) read(*Guest, Tree, string) error { return errors.ErrUnsupported }
+func (s several[T]) content(*Guest) string           { return "" }
+
+// line is the content of a file of one line.
+func line(s string) string {
+	if s == "" {
+		return ""
+	}
+	return s + "\n"
+}
+
+func lines(list []string) string { return line(strings.Join(list, "\n")) }
+
+// set writes a list in which the order says nothing: a host reads it back sorted
+// by the names of its files.
+func set[T fmt.Stringer](list []T) string {
+	words := texts(list)
+	slices.Sort(words)
+	return strings.Join(slices.Compact(words), ", ")
+}
