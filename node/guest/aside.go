@@ -19,45 +19,49 @@ const asideMark = ".~"
 // Replace sets a stopped guest aside and creates one of its name. The old one's
 // configuration and files are renamed and otherwise left as they are: renamed
 // back they are the guest again. It gives where the old configuration is now.
-func (h *Host) Replace(ctx context.Context, g api.Guest) (aside string, err error) {
-	suffix := fmt.Sprintf("%s%d~", asideMark, time.Now().Unix())
-	var done []string // what was renamed
-	undo := func() (err error) {
-		for _, path := range done {
-			err = errors.Join(err, os.Rename(path+suffix, path))
-		}
+func (h *Host) Replace(ctx context.Context, to api.Guest) (aside string, err error) {
+	err = h.Hold(ctx, to.Name, "replace", func(g *Guest) (err error) {
+		aside, err = g.replace(ctx, to)
 		return err
-	}
-	err = h.locked(ctx, g.Name, "replace", func() error {
-		on, err := h.running(g.Name)
-		if err != nil {
-			return err
-		}
-		if on {
-			return errors.New("the old one runs: stop it first")
-		}
-		if err := h.release(ctx, g.Name); err != nil {
-			return err
-		}
-		// The configuration last: until then the same command can be given again.
-		for _, path := range []string{h.data(g.Name), h.config(g.Name)} {
-			if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-				continue // its files lie elsewhere
-			}
-			if err := os.Rename(path, path+suffix); err != nil {
-				return errors.Join(err, undo())
-			}
-			done = append(done, path)
-		}
-		return nil
 	})
+	return aside, err
+}
+
+func (g *Guest) replace(ctx context.Context, to api.Guest) (aside string, err error) {
+	on, err := g.running()
 	if err != nil {
 		return "", err
 	}
-	if err := h.Create(ctx, g); err != nil { // what it made is gone again
-		return "", errors.Join(err, h.locked(context.WithoutCancel(ctx), g.Name, "bring back", undo))
+	if on {
+		return "", errors.New("the old one runs: stop it first")
 	}
-	return h.config(g.Name) + suffix, nil
+	if err := g.release(ctx); err != nil {
+		return "", err
+	}
+	suffix := fmt.Sprintf("%s%d~", asideMark, time.Now().Unix())
+	var renamed []string
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, path := range renamed { // nothing is there: what Create made is gone again
+			err = errors.Join(err, os.Rename(path+suffix, path))
+		}
+	}()
+	// The configuration last: until then the same command can be given again.
+	for _, path := range []string{g.host.data(g.name), g.host.config(g.name)} {
+		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+			continue // its files lie elsewhere
+		}
+		if err := os.Rename(path, path+suffix); err != nil {
+			return "", err
+		}
+		renamed = append(renamed, path)
+	}
+	if err := g.Create(to); err != nil {
+		return "", err
+	}
+	return g.host.config(g.name) + suffix, nil
 }
 
 // Aside names the guests that were set aside, and the images that they need.

@@ -1,119 +1,163 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
 
+	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// live brings a running guest as near to its configuration as can be without a
-// restart: its limits, its ports and forwards, and whether it may ask for metadata. Other addresses, another mode
-// or device need one: programs are bound to what was there when they began. It
-// says whether there was anything to do. Killed in between it is called again:
-// what the guest runs with still differs from what is configured.
-func (h *Host) live(ctx context.Context, c Config) (changed bool, err error) {
-	st, err := h.readNotes(c.Name)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Runs == nil {
+// Configure changes what a guest is. A running one takes its limits, ports and
+// forwards at once, and the rest at its next start.
+func (h *Host) Configure(ctx context.Context, to api.Guest) (api.Outcome, error) {
+	return h.hold(ctx, to.Name, "configure", func(g *Guest) (api.Outcome, error) { return g.Configure(ctx, to) })
+}
+
+// Configure is Host.Configure.
+func (g *Guest) Configure(ctx context.Context, to api.Guest) (api.Outcome, error) {
+	running, err := g.running()
+	if err != nil {
+		return api.Unchanged, err
+	}
+	old, err := g.Config()
+	if errors.Is(err, ErrNoGuest) && !running {
+		return api.Unchanged, err
+	}
+	damaged := err != nil
+	if damaged { // or gone while the guest runs: it is written anew
+		old = g.knownConfig()
+		old.Root = cmp.Or(old.Root, g.host.own(g.name))
+	}
+	if to.Context == 0 {
+		to.Context = old.Context
+	}
+	if running && to.Context != old.Context {
+		// Ids on disk are the guest's own, so only a running guest minds.
+		return api.Unchanged, fmt.Errorf("its context changes from %d to %d: stop it first", old.Context, to.Context)
+	}
+	outcome := api.Unchanged
+	if damaged || !reflect.DeepEqual(old.Guest, to) {
+		outcome = api.Changed
+		if err := g.host.withClaims(&to, func() error { return g.writeConfig(to, old.Root) }); err != nil {
+			return outcome, err
+		}
+	}
+	if !running {
+		return outcome, nil
+	}
+	c, err := g.Config()
+	if err != nil {
+		return outcome, err
+	}
+	changed, err := g.applyLive(ctx, c)
+	if changed {
+		outcome = api.Changed
+	}
+	if err != nil {
+		err = fmt.Errorf("it is configured, and goes on running as it was: %w", err)
+	}
+	return outcome, err
+}
+
+// applyLive brings a running guest as near to its configuration as can be without a
+// restart: its limits, its ports and forwards, and whether it may ask for metadata.
+// Other addresses, another mode or device need one: programs are bound to what was
+// there when they began. It reports whether there was anything to do. Killed in
+// between it is called again: what the guest runs with still differs from what is
+// configured.
+func (g *Guest) applyLive(ctx context.Context, c Config) (changed bool, err error) {
+	n, err := g.notes()
+	if errors.Is(err, fs.ErrNotExist) || err == nil && n.Runs == nil {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	to := *st.Runs
+	to := *n.Runs
 	if c.Limits != to.Limits {
-		if err := h.limit(c); err != nil {
+		if to.Limits, err = g.limitLive(c); err != nil {
 			return false, err
-		}
-		was := to.Limits.Processes
-		to.Limits = c.Limits
-		if counted, err := h.countsProcesses(); err != nil {
-			return false, err
-		} else if !counted {
-			to.Limits.Processes = was // until the next start
 		}
 	}
-	samePlace := to.Network
-	samePlace.Ports, samePlace.Forwards, samePlace.Metadata = c.Network.Ports, c.Network.Forwards, c.Network.Metadata
-	network := reflect.DeepEqual(samePlace, c.Network) && !reflect.DeepEqual(to.Network, c.Network)
+	network := liveNetwork(to.Network, c.Network)
 	if network {
-		_, unlock, err := h.lockClaims()
+		_, unlock, err := g.host.lockClaims()
 		if err != nil {
 			return false, err
 		}
 		defer unlock() // when the change is noted
-		if err := h.free(ctx, c.Guest, ""); err != nil {
+		if err := g.host.free(ctx, c.Guest, ""); err != nil {
+			return false, err
+		}
+		on := g.onNetwork()
+		on.Network = c.Network
+		if err := n.mode().Update(ctx, on); err != nil {
 			return false, err
 		}
 		to.Network = c.Network
-		after := st
-		after.Runs = &to
-		_, cg, err := h.cgroup(c.Name)
-		if err != nil {
-			return false, err
-		}
-		if err := st.mode().Update(ctx, h.onNetwork(c.Name, cg, &after)); err != nil {
-			return false, err
-		}
 	}
-	if reflect.DeepEqual(to, *st.Runs) {
+	if reflect.DeepEqual(to, *n.Runs) {
 		return false, nil
 	}
-	st.Runs = &to
+	after := *n
 	// The packet filter is made from what is written down; a vsnode that comes
 	// after a killed one finishes it.
-	st.Done = !network
+	after.Runs, after.Done = &to, n.Done && !network
 	if network {
-		if err := h.change(); err != nil {
+		if err := g.host.change(); err != nil {
 			return false, err
 		}
-		h.index.hold(c.Name, st)
+		g.host.index.hold(g.name, after)
 	}
-	if err := h.writeNotes(c.Name, st); err != nil {
+	if err := g.writeNotes(after); err != nil {
 		return true, err
 	}
-	return true, h.finish(ctx, c.Name)
+	return true, g.finish(ctx)
 }
 
-// limit writes the limits of a running guest. One that is gone is "max".
-func (h *Host) limit(c Config) error {
-	mount, cg, err := h.cgroup(c.Name)
+// liveNetwork reports whether the network that a guest has differs from what is
+// configured only in what can be changed while it runs.
+func liveNetwork(has, to api.Network) bool {
+	same := has
+	same.Ports, same.Forwards, same.Metadata = to.Ports, to.Forwards, to.Metadata
+	return reflect.DeepEqual(same, to) && !reflect.DeepEqual(has, to)
+}
+
+// limitLive writes the limits of a running guest, and returns those that it has
+// then. One that is not configured any more is "max".
+func (g *Guest) limitLive(c Config) (api.Limits, error) {
+	now := c.Limits
+	counted, err := g.countsProcesses()
 	if err != nil {
-		return err
-	}
-	counted, err := h.countsProcesses()
-	if err != nil {
-		return err
+		return now, err
 	}
 	for _, file := range []string{memoryFile, cpuFile, pidsFile} {
 		if file == pidsFile && !counted {
+			now.Processes = g.noted.Runs.Limits.Processes // until the next start
 			continue
 		}
 		value, given := c.Cgroup[file]
 		if !given {
 			// Where the controller was never needed there is nothing to lift.
-			if _, err := os.Stat(filepath.Join(string(cg), file)); err != nil {
+			if _, err := os.Stat(filepath.Join(string(g.cgroup), file)); err != nil {
 				continue
 			}
 			value = "max"
 		}
-		if err := cg.Limit(mount, file, value); err != nil {
-			return err
+		if err := g.cgroup.Limit(g.mount, file, value); err != nil {
+			return now, err
 		}
 	}
-	return nil
+	return now, nil
 }
 
 // countsProcesses reports whether a cgroup bounds processes here. If not, the
 // user namespace does, from start to end.
-func (h *Host) countsProcesses() (bool, error) {
-	mount, err := procctx.CgroupMount()
-	if err != nil {
-		return false, err
-	}
-	return procctx.HasController(mount, "pids")
-}
+func (g *Guest) countsProcesses() (bool, error) { return procctx.HasController(g.mount, "pids") }

@@ -22,26 +22,26 @@ import (
 // a bound.
 const maxLog = 1 << 20
 
-// attachConsole gives a guest that is being started its console. Without one it
-// starts all the same: what it says there is lost.
-func (h *Host) attachConsole(c Config, sp *procctx.Spec, warn func(string)) error {
-	path := h.console(c.Name)
+// attachConsole gives a guest its console. Without one it starts all the same:
+// what it says there is lost.
+func (s *start) attachConsole(context.Context) error {
+	path := s.host.console(s.name)
 	if st, err := os.Lstat(path); err == nil && st.Size() > 0 {
 		os.Rename(path, path+".1") // a help for people, not a reason not to start
 	}
-	err := console.Attach(sp.Cgroup)
+	err := console.Attach(s.spec.Cgroup)
 	if errors.Is(err, console.ErrUnsupported) {
-		if warn != nil {
-			warn("what the guest writes to its console is lost: " + err.Error())
+		if s.Warn != nil {
+			s.Warn("what the guest writes to its console is lost: " + err.Error())
 		}
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	sp.ConsoleNode = console.Node
+	s.spec.ConsoleNode = console.Node
 	// systemd would start a login there, which wants a terminal and fails.
-	sp.DevConsole = len(c.Init.Command) > 0 || !bootsSystemd(sp.Root)
+	s.spec.DevConsole = len(s.config.Init.Command) > 0 || !bootsSystemd(s.spec.Root)
 	return nil
 }
 
@@ -114,18 +114,19 @@ func (h *Host) output(name string) (o output, err error) {
 // saveConsole writes the console of a guest that has ended to its log, before
 // its cgroup goes and the console with it. A full disk is no reason not to stop
 // a guest.
-func (h *Host) saveConsole(name string, cg procctx.Cgroup) {
-	t, err := console.Read(string(cg))
+func (g *Guest) saveConsole(context.Context) error {
+	t, err := console.Read(string(g.cgroup))
 	if err != nil {
-		return
+		return nil
 	}
-	beside := h.console(name) + ".new"
-	os.MkdirAll(h.LogDir, 0o750)
-	if err := os.WriteFile(beside, t.Bytes, 0o640); err != nil {
-		os.Remove(beside)
-		return
+	path := g.host.console(g.name)
+	os.MkdirAll(g.host.LogDir, 0o750)
+	if err := os.WriteFile(path+".new", t.Bytes, 0o640); err != nil {
+		os.Remove(path + ".new")
+		return nil
 	}
-	os.Rename(beside, h.console(name))
+	os.Rename(path+".new", path)
+	return nil
 }
 
 // Log writes the last lines of a guest's console, and with follow what it

@@ -1,16 +1,13 @@
 package guest
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -23,180 +20,43 @@ var ErrExists = errors.New("it is there already")
 
 // Create configures a guest and makes the directory for what it writes. An
 // existing guest of that name is an error: Configure changes it.
-func (h *Host) Create(ctx context.Context, g api.Guest) error {
-	return h.locked(ctx, g.Name, "create", func() error {
-		if _, err := os.Lstat(h.config(g.Name)); err == nil {
-			return fmt.Errorf("%w (%s)", ErrExists, h.config(g.Name))
-		}
-		if on, err := h.running(g.Name); err != nil || on {
-			return errors.Join(err, fmt.Errorf("a guest of that name runs without a configuration: end it first (vserver %s delete)", g.Name))
-		}
-		return h.withClaims(&g, func() error {
-			if err := h.roomForData(g.Name); err != nil {
-				return err
-			}
-			err := h.makeData(g)
-			if err == nil {
-				if err = h.giveHostKey(g); err != nil {
-					err = fmt.Errorf("give it a host key: %w", err)
-				}
-			}
-			if err == nil {
-				err = h.write(g, h.own(g.Name))
-			}
-			if err == nil {
-				err = os.Remove(h.incomplete(g.Name))
-			}
-			if err != nil {
-				return errors.Join(err, os.RemoveAll(h.config(g.Name)), imagetree.Remove(h.data(g.Name)))
-			}
-			return nil
-		})
-	})
+func (h *Host) Create(ctx context.Context, to api.Guest) error {
+	return h.Hold(ctx, to.Name, "create", func(g *Guest) error { return g.Create(to) })
 }
 
-// Configure changes what a guest is. A running one takes its limits, ports and
-// forwards at once, and the rest at its next start.
-func (h *Host) Configure(ctx context.Context, g api.Guest) (api.Outcome, error) {
-	outcome := api.Unchanged
-	err := h.locked(ctx, g.Name, "configure", func() error {
-		running, err := h.running(g.Name)
-		if err != nil {
+// Create is Host.Create.
+func (g *Guest) Create(to api.Guest) error {
+	h := g.host
+	if _, err := os.Lstat(h.config(g.name)); err == nil {
+		return fmt.Errorf("%w (%s)", ErrExists, h.config(g.name))
+	}
+	if on, err := g.running(); err != nil || on {
+		return errors.Join(err, fmt.Errorf("a guest of that name runs without a configuration: end it first (vserver %s delete)", g.name))
+	}
+	return h.withClaims(&to, func() error {
+		if err := h.roomForData(g.name); err != nil {
 			return err
 		}
-		old, err := h.Read(g.Name)
-		if errors.Is(err, ErrNoGuest) && !running {
-			return err
-		}
-		damaged := err != nil
-		if damaged {
-			// Or gone while the guest runs: it is written anew.
-			old = h.bare(g.Name, old)
-			old.Root = cmp.Or(old.Root, h.own(g.Name))
-		}
-		if g.Context == 0 {
-			g.Context = old.Context
-		}
-		if running && g.Context != old.Context {
-			// Ids on disk are the guest's own, so only a running guest minds.
-			return fmt.Errorf("its context changes from %d to %d: stop it first", old.Context, g.Context)
-		}
-		if damaged || !reflect.DeepEqual(old.Guest, g) {
-			outcome = api.Changed
-			if err := h.withClaims(&g, func() error { return h.write(g, old.Root) }); err != nil {
-				return err
-			}
-		}
-		if !running {
-			return nil
-		}
-		c, err := h.Read(g.Name)
-		if err != nil {
-			return err
-		}
-		changed, err := h.live(ctx, c)
-		if changed {
-			outcome = api.Changed
-		}
-		if err != nil {
-			return fmt.Errorf("it is configured, and goes on running as it was: %w", err)
+		if err := g.make(to); err != nil {
+			return errors.Join(err, os.RemoveAll(h.config(g.name)), imagetree.Remove(h.data(g.name)))
 		}
 		return nil
 	})
-	return outcome, err
 }
 
-// withClaims runs f, if there is one, with all configurations locked to other
-// vsnodes, after g was found to claim nothing that another has. It chooses a
-// context where g has none.
-func (h *Host) withClaims(g *api.Guest, f func() error) error {
-	next, unlock, err := h.lockClaims()
-	if err != nil {
+// make makes the data, then the configuration. Until both are there the data is
+// marked as incomplete.
+func (g *Guest) make(to api.Guest) error {
+	if err := g.host.makeData(to); err != nil {
 		return err
 	}
-	defer unlock()
-	all, err := h.configured()
-	if err != nil {
+	if err := g.host.giveHostKey(to); err != nil {
+		return fmt.Errorf("give it a host key: %w", err)
+	}
+	if err := g.writeConfig(to, g.host.own(g.name)); err != nil {
 		return err
 	}
-	running, err := h.contexts()
-	if err != nil {
-		return err
-	}
-	if g.Context == 0 {
-		if g.Context, err = freeContext(all, running); err != nil {
-			return err
-		}
-	}
-	if err := check(*g); err != nil {
-		return err
-	}
-	if err := conflict(*g, all); err != nil {
-		return err
-	}
-	if name, taken := running[g.Context]; taken && name != g.Name {
-		on, err := h.running(name)
-		if err == nil && on {
-			err = fmt.Errorf("context %d is guest %s's, which runs with it whatever its configuration says: stop that one first (vserver %s stop)", g.Context, name, name)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if f == nil {
-		return nil
-	}
-	if err := h.change(); err != nil {
-		return err
-	}
-	done := h.index.make(*g)
-	next() // what f waits for is the disk
-	err = f()
-	done(err)
-	return err
-}
-
-// giveContext gives a context to a guest whose tree has none.
-func (h *Host) giveContext(name string) (xid int, err error) {
-	_, unlock, err := h.lockClaims()
-	if err != nil {
-		return 0, err
-	}
-	defer unlock()
-	all, err := h.configured()
-	if err != nil {
-		return 0, err
-	}
-	running, err := h.contexts()
-	if err != nil {
-		return 0, err
-	}
-	if xid, err = freeContext(all, running); err != nil {
-		return 0, err
-	}
-	if err := h.change(); err != nil {
-		return 0, err
-	}
-	h.index.forget()
-	path := filepath.Join(h.config(name), "context")
-	if err := os.WriteFile(path+".new~", []byte(strconv.Itoa(xid)+"\n"), 0o644); err != nil {
-		return 0, err
-	}
-	return xid, os.Rename(path+".new~", path)
-}
-
-// freeContext is the first unused automatic one.
-func freeContext(all []api.Guest, running map[int]string) (int, error) {
-	used := map[int]bool{}
-	for _, g := range all {
-		used[g.Context] = true
-	}
-	for xid := api.FirstAutoContext; xid <= api.LastAutoContext; xid++ {
-		if !used[xid] && running[xid] == "" {
-			return xid, nil
-		}
-	}
-	return 0, fmt.Errorf("no automatic context is free from %d to %d: give one", api.FirstAutoContext, api.LastAutoContext)
+	return os.Remove(g.host.incomplete(g.name))
 }
 
 // check refuses what no configuration may say.
@@ -338,46 +198,6 @@ func resolvConf(files []string) string {
 	return ""
 }
 
-// Delete stops a guest and removes all of it. The data goes first: as long as
-// the configuration is there the same command can be given again.
-func (h *Host) Delete(ctx context.Context, name string) error {
-	return h.locked(ctx, name, "delete", func() error {
-		if err := h.exists(name); err != nil {
-			return err
-		}
-		c, err := h.Read(name)
-		if err != nil {
-			c = h.bare(name, c)
-		}
-		users, err := h.users(name, h.data(name), c.Root)
-		if err != nil {
-			return err
-		}
-		if len(users) > 0 {
-			return fmt.Errorf("its files are those of guest %s as well: nothing was deleted; to keep them, vserver %s stop and rm -r %s", strings.Join(users, ", "), name, h.config(name))
-		}
-		// Else it would be stopped, and there all the same.
-		if err := errors.Join(writable(h.DataDir), writable(h.ConfigDir)); err != nil {
-			return err
-		}
-		if err := h.stop(ctx, c); err != nil {
-			return err
-		}
-		if root := c.Root; root != "" && root != h.own(name) {
-			return fmt.Errorf("its files are at %s, outside %s: delete them and %s by hand", root, h.data(name), h.config(name))
-		}
-		// By descriptors: no link is followed that the guest left, and no depth is too deep.
-		if err := imagetree.Remove(h.data(name)); err != nil {
-			return err
-		}
-		if err := os.RemoveAll(h.config(name)); err != nil {
-			return err
-		}
-		h.index.forget()
-		return errors.Join(remove(h.console(name)), remove(h.console(name)+".1"), remove(h.endFile(name)))
-	})
-}
-
 // remove removes a file that may be there. A read-only filesystem refuses what
 // is not there as well.
 func remove(path string) error {
@@ -389,37 +209,4 @@ func remove(path string) error {
 		return nil
 	}
 	return err
-}
-
-// locked runs f with the guest's lock held and says in an error what was done
-// to whom.
-func (h *Host) locked(ctx context.Context, name, verb string, f func() error) error {
-	err := CheckName(name)
-	if err == nil {
-		var unlock func()
-		if unlock, err = h.lockFor(ctx, name); err == nil {
-			defer unlock()
-			err = f()
-			// The lock of a guest that is not there, or not any more, goes as well.
-			if errors.Is(h.exists(name), ErrNoGuest) {
-				err = errors.Join(err, remove(h.lockFile(name)))
-			}
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("%s guest %s: %w", verb, name, err)
-	}
-	return nil
-}
-
-// Claim says whether a guest could be created: what is wrong with it is better
-// known before its image is built.
-func (h *Host) Claim(g api.Guest) error {
-	if err := CheckName(g.Name); err != nil {
-		return err
-	}
-	if err := errors.Join(writable(h.ConfigDir), h.withClaims(&g, nil)); err != nil {
-		return fmt.Errorf("guest %s: %w", g.Name, err)
-	}
-	return nil
 }

@@ -109,73 +109,63 @@ func limits(l api.Limits) (list []limit) {
 
 // Repair puts back what Drift told of a running guest, which goes on meanwhile.
 func (h *Host) Repair(ctx context.Context, name string) (api.Outcome, error) {
-	outcome := api.Unchanged
-	err := h.locked(ctx, name, "repair", func() error {
-		if err := h.exists(name); err != nil {
-			return err
-		}
-		on, err := h.running(name)
-		if err != nil {
-			return err
-		}
-		if !on {
-			return ErrNotRunning
-		}
-		if err := h.finish(ctx, name); err != nil {
-			return err
-		}
-		gone, err := h.repair(ctx, name)
-		if len(gone) > 0 {
-			outcome = api.Changed
-		}
-		return err
-	})
-	return outcome, err
+	return h.hold(ctx, name, "repair", func(g *Guest) (api.Outcome, error) { return g.Repair(ctx) })
 }
 
-// repair tells what it put back.
-func (h *Host) repair(ctx context.Context, name string) (gone []string, err error) {
-	before, err := h.drift(ctx, []string{name})
-	if err != nil || len(before[name]) == 0 {
-		return nil, err
+// Repair is Host.Repair.
+func (g *Guest) Repair(ctx context.Context) (api.Outcome, error) {
+	if err := g.host.exists(g.name); err != nil {
+		return api.Unchanged, err
 	}
-	st, err := h.readNotes(name)
+	on, err := g.running()
+	if err == nil && !on {
+		err = ErrNotRunning
+	}
 	if err != nil {
+		return api.Unchanged, err
+	}
+	if err := g.finish(ctx); err != nil {
+		return api.Unchanged, err
+	}
+	gone, err := g.repair(ctx)
+	if len(gone) > 0 {
+		return api.Changed, err
+	}
+	return api.Unchanged, err
+}
+
+// repair returns what it put back.
+func (g *Guest) repair(ctx context.Context) (gone []string, err error) {
+	before, err := g.drift(ctx)
+	if err != nil || len(before) == 0 {
 		return nil, err
 	}
-	mount, cg, err := h.cgroup(name)
-	if err != nil {
+	if err := g.repairNetwork(ctx); err != nil {
 		return nil, err
 	}
-	if err := h.repairNetwork(ctx, name, cg, st); err != nil {
-		return nil, err
-	}
-	for _, l := range limits(st.Runs.Limits) {
-		if slices.ContainsFunc(before[name], func(text string) bool { return strings.HasPrefix(text, l.file) }) {
-			if err := cg.Limit(mount, l.file, l.value); err != nil {
+	for _, l := range limits(g.noted.Runs.Limits) {
+		if slices.ContainsFunc(before, func(text string) bool { return strings.HasPrefix(text, l.file) }) {
+			if err := g.cgroup.Limit(g.mount, l.file, l.value); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if err := h.writeRunFile(name, st); err != nil {
+	if err := g.writeRunFile(); err != nil {
 		return nil, err
 	}
-	after, err := h.drift(ctx, []string{name})
-	if err == nil && len(after[name]) > 0 {
-		err = fmt.Errorf("it could not be put back: %s", strings.Join(after[name], "; "))
+	after, err := g.drift(ctx)
+	if err == nil && len(after) > 0 {
+		err = fmt.Errorf("it could not be put back: %s", strings.Join(after, "; "))
 	}
-	return before[name], err
+	return before, err
 }
 
-func (h *Host) repairNetwork(ctx context.Context, name string, cg procctx.Cgroup, st notes) (err error) {
-	g := h.onNetwork(name, cg, &st)
-	if st.mode().Private() {
-		if g.Netns, err = openNamespace(cg); err != nil {
-			return err
-		}
-		defer g.Netns.Close()
+func (g *Guest) drift(ctx context.Context) ([]string, error) {
+	if _, err := g.notes(); err != nil {
+		return nil, err
 	}
-	return st.mode().Repair(ctx, g)
+	all, err := g.host.drift(ctx, []string{g.name})
+	return all[g.name], err
 }
 
 // repairAll is for calls that nobody asked to repair something: a device that

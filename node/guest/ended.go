@@ -3,9 +3,7 @@ package guest
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -35,45 +33,41 @@ func (e *EndedError) Error() string {
 	return fmt.Sprintf("%s; its last output: %q", text, e.End.LastOutput)
 }
 
-// settle watches a guest that was just started. If it ends, all that it had is
-// taken back, and the error says how it ended. When ctx ends the guest has
-// started all the same.
-func (h *Host) settle(ctx context.Context, c Config, p procctx.Process) error {
-	if !h.Settle {
+// watch waits a moment for the end of a guest that was just started: an EndedError.
+// When ctx ends the guest has started all the same.
+func (s *start) watch(ctx context.Context) error {
+	if s.Settling != nil {
+		s.Settling()
+	}
+	if !s.host.Settle {
 		return nil
 	}
 	d := settleInit
-	if len(c.Init.Command) > 0 {
+	if len(s.config.Init.Command) > 0 {
 		d = settleCommand
 	}
-	ws, ended, err := p.End(ctx, d)
+	ws, ended, err := s.process.End(ctx, d)
 	if err != nil || !ended {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	_, cg, err := h.cgroup(c.Name)
-	if err != nil {
-		return err
-	}
-	end := h.end(c.Name, cg)
+	end := s.host.lookAtEnd(s.name, s.cgroup)
 	end.Seen = true
 	if ws.Signaled() {
 		end.Signal = unix.SignalName(ws.Signal())
 	} else {
 		end.Status = ws.ExitStatus()
 	}
-	ctx = context.WithoutCancel(ctx)
-	// Process 1 is the last of its guest, but for who is on the way in.
-	if err := errors.Join(h.writeEnd(c.Name, end), cg.Kill(ctx), h.release(ctx, c.Name)); err != nil {
+	if err := s.host.writeEnd(s.name, end); err != nil {
 		return err
 	}
 	return &EndedError{end}
 }
 
-// end is what can still be seen of a guest that ended by itself.
-func (h *Host) end(name string, cg procctx.Cgroup) api.End {
+// lookAtEnd returns what can still be seen of a guest that ended by itself.
+func (h *Host) lookAtEnd(name string, cg procctx.Cgroup) api.End {
 	end := api.End{Time: time.Now().Truncate(time.Millisecond), OOMKills: cg.OOMKills()}
 	if said, err := h.output(name); err == nil {
 		end.LastOutput = lastLine(said.Bytes)
@@ -83,29 +77,12 @@ func (h *Host) end(name string, cg procctx.Cgroup) api.End {
 
 // noteEnd remembers that a guest ended by itself, before what it left is taken
 // back. Of a start that was killed there is nothing to say.
-func (h *Host) noteEnd(name string) error {
-	end, err := h.unswept(name)
-	if err != nil || end == nil {
-		return nil // a state that cannot be read is release's to report
+func (g *Guest) noteEnd() error {
+	n, err := g.notes()
+	if err != nil || !n.Done {
+		return nil // notes that cannot be read are release's to report
 	}
-	return h.writeEnd(name, *end)
-}
-
-// unswept is the end of a guest that does not run and was not cleaned up after.
-func (h *Host) unswept(name string) (*api.End, error) {
-	st, err := h.readNotes(name)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !st.Done {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	_, cg, err := h.cgroup(name)
-	if err != nil {
-		return nil, err
-	}
-	end := h.end(name, cg)
-	return &end, nil
+	return g.host.writeEnd(g.name, g.host.lookAtEnd(g.name, g.cgroup))
 }
 
 func (h *Host) writeEnd(name string, end api.End) error {
@@ -122,8 +99,11 @@ func (h *Host) writeEnd(name string, end api.End) error {
 
 // lastEnd is how a guest that does not run ended, nil if it was stopped.
 func (h *Host) lastEnd(name string) *api.End {
-	if end, err := h.unswept(name); err == nil && end != nil {
-		return end
+	if n, err := h.readNotes(name); err == nil && n.Done { // nobody has cleaned up yet
+		if _, cg, err := h.cgroup(name); err == nil {
+			end := h.lookAtEnd(name, cg)
+			return &end
+		}
 	}
 	b, err := os.ReadFile(h.endFile(name))
 	var end api.End

@@ -77,7 +77,9 @@ func TestWhoEntersGetsWhatTheStartNoted(t *testing.T) {
 	st, err := h.readNotes(g.Name)
 	must(t, err)
 	st.Enter = nil
-	must(t, h.writeNotes(g.Name, st))
+	_, cg, err := h.cgroup(g.Name)
+	must(t, err)
+	must(t, h.writeNotes(g.Name, cg, st))
 	if _, err := h.Exec(ctx, g.Name, Program{Argv: []string{"true"}}); !errors.Is(err, ErrNoGuest) {
 		t.Errorf("nothing noted and nothing configured: %v", err)
 	}

@@ -219,24 +219,25 @@ func (h *Host) Clean(ctx context.Context) error {
 	var errs []error
 	for _, name := range slices.Compact(names) {
 		on, err := h.running(name)
-		st, serr := h.readNotes(name)
-		if err != nil || on && serr == nil && st.Done {
+		n, nerr := h.readNotes(name)
+		if err != nil || on && nerr == nil && n.Done {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, h.locked(ctx, name, "clean up after", func() error {
-			on, err := h.running(name)
-			if err == nil && on {
-				on, err = h.settled(ctx, name)
-			}
-			switch {
-			case err != nil:
-				return err
-			case on:
-				return h.finish(ctx, name)
-			}
-			return errors.Join(h.noteEnd(name), h.release(ctx, name))
-		}))
+		errs = append(errs, h.Hold(ctx, name, "clean up after", func(g *Guest) error { return g.clean(ctx) }))
 	}
 	return errors.Join(errs...)
+}
+
+// clean finishes the start of a guest that runs, and cleans up after one that does
+// not.
+func (g *Guest) clean(ctx context.Context) error {
+	on, err := g.up(ctx)
+	if err != nil {
+		return err
+	}
+	if on {
+		return g.finish(ctx)
+	}
+	return errors.Join(g.noteEnd(), g.release(ctx))
 }

@@ -37,31 +37,39 @@ func (s notes) mode() network.Mode {
 	return s.Notes.Mode(name)
 }
 
-// onNetwork returns a guest that was started as its network mode sees it. What the
-// mode notes goes into st and to the disk.
-func (h *Host) onNetwork(name string, cg procctx.Cgroup, st *notes) *network.Guest {
-	g := st.runs(name)
+// onNetwork returns a guest that was started as its network mode sees it.
+func (h *Host) onNetwork(name string, cg procctx.Cgroup, n *notes) *network.Guest {
+	g := n.runs(name)
 	g.Name = name
-	return &network.Guest{
-		Guest: g, Cgroup: string(cg), Others: neighbours{h},
-		Notes: &st.Notes, Save: func() error { return h.writeNotes(name, *st) },
-	}
+	return &network.Guest{Guest: g, Cgroup: string(cg), Others: neighbours{h}, Notes: &n.Notes}
 }
 
-// publish makes way for a guest in the host's packet filter.
-func (h *Host) publish(ctx context.Context, name string, cg procctx.Cgroup, st *notes) error {
-	if st.Runs == nil { // an older vsnode's
-		if !st.NAT {
+// publish makes way for a running guest in the host's packet filter.
+func (g *Guest) publish(ctx context.Context) error {
+	if g.noted.Runs == nil { // an older vsnode's
+		if !g.noted.NAT {
 			return nil
 		}
-		return network.PublishAll(ctx, neighbours{h})
+		return network.PublishAll(ctx, neighbours{g.host})
 	}
-	return network.Publish(ctx, h.onNetwork(name, cg, st))
+	return network.Publish(ctx, g.onNetwork())
+}
+
+// repairNetwork puts back what somebody took from a running guest.
+func (g *Guest) repairNetwork(ctx context.Context) (err error) {
+	on, mode := g.onNetwork(), g.noted.mode()
+	if mode.Private() {
+		if on.Netns, err = g.openNamespace(); err != nil {
+			return err
+		}
+		defer on.Netns.Close()
+	}
+	return mode.Repair(ctx, on)
 }
 
 // openNamespace opens the network namespace of a running guest.
-func openNamespace(cg procctx.Cgroup) (*os.File, error) {
-	pid, err := cg.Init()
+func (g *Guest) openNamespace() (*os.File, error) {
+	pid, err := g.cgroup.Init()
 	if err != nil {
 		return nil, err
 	}

@@ -197,8 +197,8 @@ func (h *Host) rebuiltNotes(name string, cg procctx.Cgroup, xid int) (notes, err
 	return s, nil
 }
 
-func (h *Host) writeNotes(name string, s notes) error {
-	b, err := json.Marshal(s)
+func (h *Host) writeNotes(name string, cg procctx.Cgroup, n notes) error {
+	b, err := json.Marshal(n)
 	if err != nil {
 		return err
 	}
@@ -209,14 +209,21 @@ func (h *Host) writeNotes(name string, s notes) error {
 	if err := os.Rename(beside, h.notesFile(name)); err != nil {
 		return err
 	}
-	_, cg, err := h.cgroup(name)
-	if errors.Is(err, procctx.ErrNoCgroup2) {
-		return nil
-	}
+	return setAttribute(cg, b)
+}
+
+// writeAttribute writes the notes onto the guest's cgroup alone: they are in the
+// file.
+func (n notes) writeAttribute(cg procctx.Cgroup) error {
+	b, err := json.Marshal(n)
 	if err != nil {
 		return err
 	}
-	err = unix.Setxattr(string(cg), notesAttr, b, 0)
+	return setAttribute(cg, b)
+}
+
+func setAttribute(cg procctx.Cgroup, b []byte) error {
+	err := unix.Setxattr(string(cg), notesAttr, b, 0)
 	if err != nil && !errors.Is(err, unix.ENOENT) { // the cgroup comes after the first note
 		return fmt.Errorf("note what is started on cgroup %s: %w", cg, err)
 	}

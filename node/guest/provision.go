@@ -32,8 +32,8 @@ func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 			continue
 		}
 		var state api.GuestFilesState
-		err := h.locked(ctx, want.Guest, "look at files of", func() (err error) {
-			state, err = inRoot(ctx, h, want.Guest, func(r guestRoot) (api.GuestFilesState, error) {
+		err := h.Hold(ctx, want.Guest, "look at files of", func(g *Guest) (err error) {
+			state, err = inRoot(ctx, g, func(r guestRoot) (api.GuestFilesState, error) {
 				return h.compareFiles(r, want, req.Contents)
 			})
 			return err
@@ -83,10 +83,10 @@ func (h *Host) Provide(ctx context.Context, name string, list []api.File) (api.O
 		}
 	}
 	var done provided
-	err := h.locked(ctx, name, "write files of", func() error {
+	err := h.Hold(ctx, name, "write files of", func(g *Guest) error {
 		err := h.exists(name)
 		if err == nil {
-			done, err = inRoot(ctx, h, name, func(r guestRoot) (provided, error) { return h.writeFiles(r, name, list) })
+			done, err = inRoot(ctx, g, func(r guestRoot) (provided, error) { return h.writeFiles(r, name, list) })
 		}
 		return err
 	})
@@ -98,7 +98,7 @@ func (h *Host) Provide(ctx context.Context, name string, list []api.File) (api.O
 		done.changed = true
 		if err = h.command(ctx, name, done.pending[i].Command); err == nil {
 			done.pending = slices.Delete(done.pending, i, i+1)
-			err = h.locked(ctx, name, "write files of", func() error { return h.writePending(name, done.pending) })
+			err = h.Hold(ctx, name, "write files of", func(*Guest) error { return h.writePending(name, done.pending) })
 		}
 	}
 	if done.changed {
@@ -243,20 +243,20 @@ type guestRoot struct {
 // its root onto a filesystem whose answers the guest gives itself, and never.
 const rootPatience = 30 * time.Second
 
-// inRoot opens the root filesystem of a guest, whose lock is held: that of its
-// processes if it runs, else a mount of its own. What f shares with its caller
-// is its result alone: it may be given up.
-func inRoot[T any](ctx context.Context, h *Host, name string, f func(guestRoot) (T, error)) (result T, err error) {
-	c, err := h.Read(name)
+// inRoot opens the root filesystem of a guest: that of its processes if it runs,
+// else a mount of its own. What f shares with its caller is its result alone: it
+// may be given up.
+func inRoot[T any](ctx context.Context, g *Guest, f func(guestRoot) (T, error)) (result T, err error) {
+	c, err := g.Config()
 	if err != nil {
 		return result, err
 	}
-	on, err := h.running(name)
+	on, err := g.running()
 	if err != nil {
 		return result, err
 	}
 	if !on {
-		spec, err := h.spec(c)
+		spec, err := g.host.spec(c)
 		if err != nil {
 			return result, err
 		}
@@ -267,7 +267,7 @@ func inRoot[T any](ctx context.Context, h *Host, name string, f func(guestRoot) 
 		defer dir.Close()
 		return f(guestRoot{Dir: rootfs.Dir{Root: dir}})
 	}
-	st, pid, err := h.init(name)
+	st, pid, err := g.host.init(g.name)
 	if err != nil {
 		return result, err
 	}

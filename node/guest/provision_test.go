@@ -220,7 +220,10 @@ func TestFilesOfAGuestThatDoesNotAnswer(t *testing.T) {
 	defer cancel()
 	hold := make(chan struct{})
 	defer close(hold)
-	_, err := inRoot(ctx, h, "mute", func(guestRoot) (struct{}, error) { <-hold; return struct{}{}, nil })
+	err := h.Hold(ctx, "mute", "look into", func(g *Guest) error {
+		_, err := inRoot(ctx, g, func(guestRoot) (struct{}, error) { <-hold; return struct{}{}, nil })
+		return err
+	})
 	if err == nil || ctx.Err() == nil {
 		t.Errorf("%v", err)
 	}
@@ -233,11 +236,13 @@ func TestDirectoriesOfTheImageCanBeRenamed(t *testing.T) {
 	h := host(t)
 	must(t, h.Create(ctx, inMode(api.ModeNAT, "moves", 144, "sleep", "1000")))
 	must(t, h.Start(ctx, "moves", Options{}))
-	_, err := inRoot(ctx, h, "moves", func(r guestRoot) (struct{}, error) {
-		at := int(r.Root.Fd())
-		return struct{}{}, unix.Renameat(at, "etc", at, "moved")
-	})
-	must(t, err)
+	must(t, h.Hold(ctx, "moves", "rename in", func(g *Guest) error {
+		_, err := inRoot(ctx, g, func(r guestRoot) (struct{}, error) {
+			at := int(r.Root.Fd())
+			return struct{}{}, unix.Renameat(at, "etc", at, "moved")
+		})
+		return err
+	}))
 	for _, state := range []string{"moved", "restarted"} {
 		if got, code := run(t, h, "moves", "cat", "/moved/passwd"); code != 0 || !strings.Contains(got, "root:x:0:0") {
 			t.Errorf("%s: %s", state, got)

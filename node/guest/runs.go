@@ -135,30 +135,10 @@ func (s notes) runs(name string) api.Guest {
 	return g
 }
 
-// claim notes a start, after it was made sure that no guest which runs, or is
-// being started or stopped, has something of it. What is configured does not
-// count here: two configurations may well say the same as long as one of them
-// runs, and one that somebody edited says nothing of the guest that runs.
-func (h *Host) claim(ctx context.Context, c Config, st notes) error {
-	_, unlock, err := h.lockClaims()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := h.free(ctx, c.Guest, st.Root); err != nil {
-		return err
-	}
-	if err := h.change(); err != nil {
-		return err
-	}
-	if err := h.writeNotes(c.Name, st); err != nil {
-		return err
-	}
-	h.index.hold(c.Name, st)
-	return nil
-}
-
-// free refuses what another guest that was started has. All claims are locked.
+// free refuses what another guest has that runs, or is being started or stopped.
+// What is configured does not count here: two configurations may well say the same
+// as long as one of them runs, and one that somebody edited says nothing of the
+// guest that runs. All claims are locked.
 func (h *Host) free(ctx context.Context, g api.Guest, root string) error {
 	holders, err := h.holders()
 	if err != nil {
@@ -251,23 +231,18 @@ func resolved(path string) string {
 // released cleans up after a guest that ended by itself. One that runs, or that
 // somebody is at work on, it leaves.
 func (h *Host) released(ctx context.Context, name string) (bool, error) {
-	on, err := h.running(name)
-	if err != nil || on {
+	if on, err := h.running(name); err != nil || on {
 		return false, err
 	}
-	unlock, err := h.tryLock(name)
-	if err != nil || unlock == nil {
-		return false, err
-	}
-	defer unlock()
-	if on, err = h.running(name); err != nil || on {
-		return false, err
-	}
-	err = errors.Join(h.noteEnd(name), h.release(ctx, name))
-	if errors.Is(h.exists(name), ErrNoGuest) {
-		err = errors.Join(err, remove(h.lockFile(name)))
-	}
-	return true, err
+	released := false
+	_, err := h.tryHold(name, func(g *Guest) error {
+		if on, err := g.running(); err != nil || on {
+			return err
+		}
+		released = true
+		return errors.Join(g.noteEnd(), g.release(ctx))
+	})
+	return released, err
 }
 
 // users names the other configurations whose files are in one of the directories.

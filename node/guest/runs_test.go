@@ -281,7 +281,9 @@ func TestStartIsByTheTimeSinceBoot(t *testing.T) {
 	st, err := h.readNotes(g.Name)
 	must(t, err)
 	st.Started = st.Started.Add(24 * time.Hour) // the clock was a day ahead when it started, and was set since
-	must(t, h.writeNotes(g.Name, st))
+	_, cg, err := h.cgroup(g.Name)
+	must(t, err)
+	must(t, h.writeNotes(g.Name, cg, st))
 	if s, err := h.State(g.Name); err != nil || time.Since(s.Started).Abs() > time.Minute {
 		t.Errorf("started at %s, %v", s.Started, err)
 	}
@@ -315,7 +317,7 @@ func TestLockIsOneWhileItsFileComesAndGoes(t *testing.T) {
 	for range 8 {
 		group.Go(func() error {
 			for range 200 {
-				err := h.locked(context.Background(), "coming", "test", func() error {
+				err := h.Hold(context.Background(), "coming", "test", func(*Guest) error {
 					inside++ // the race detector and this count tell
 					defer func() { inside-- }()
 					if inside != 1 {

@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/network"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
@@ -35,182 +31,296 @@ var ErrRunning = errors.New("already running")
 // host's Settle is set, gone on for a moment: else it is an EndedError. When it
 // fails, all that it did is undone. A guest that runs is left alone: ErrRunning.
 func (h *Host) Start(ctx context.Context, name string, opt Options) error {
-	return h.locked(ctx, name, "start", func() error { return h.start(ctx, name, opt) })
+	return h.Hold(ctx, name, "start", func(g *Guest) error { return g.Start(ctx, opt) })
 }
 
-func (h *Host) start(ctx context.Context, name string, opt Options) (err error) {
-	c, err := h.Read(name)
+// Restart stops a guest and starts it. One that could not be started again, as
+// far as that can be told, goes on running.
+func (h *Host) Restart(ctx context.Context, name string, opt Options) error {
+	return h.Hold(ctx, name, "restart", func(g *Guest) error { return g.Restart(ctx, opt) })
+}
+
+// start is a start under way.
+type start struct {
+	*Guest
+	Options
+	config  Config
+	mode    network.Mode
+	network *network.Guest
+	spec    procctx.Spec // of the guest's first process
+	process procctx.Process
+}
+
+// step is one step of a start, and what takes it back. That goes by the notes
+// alone: the vsnode that took the step may have been killed. It may find
+// everything, a part or nothing of what is to be taken back.
+type step struct {
+	do   func(*start, context.Context) error
+	undo func(*Guest, context.Context) error
+}
+
+// startSteps are a start in its order. release undoes all of them from the last to
+// the first.
+func startSteps() []step {
+	return []step{
+		{(*start).claim, (*Guest).forgetNotes},
+		{(*start).makeCgroup, (*Guest).removeCgroup},
+		{(*start).limit, nil}, // goes with the cgroup
+		{(*start).checkNetwork, nil},
+		{(*start).attachNetwork, (*Guest).releaseNetwork},
+		{(*start).attachConsole, (*Guest).saveConsole},
+		{(*start).launch, (*Guest).kill},
+		{(*start).finish, (*Guest).removeRunFiles},
+		{(*start).watch, nil},
+	}
+}
+
+// Start is Host.Start.
+func (g *Guest) Start(ctx context.Context, opt Options) error {
+	s := &start{Guest: g, Options: opt}
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	defer func() { s.spec.Cgroup.Close() }() // invalid as long as it is nil
+	for _, step := range startSteps() {
+		if err := step.do(s, ctx); err != nil {
+			return errors.Join(err, g.release(context.WithoutCancel(ctx)))
+		}
+	}
+	return nil
+}
+
+// Restart is Host.Restart. What is started is the configuration that was found to
+// be fit before the guest was stopped.
+func (g *Guest) Restart(ctx context.Context, opt Options) error {
+	c, err := g.Config()
+	if err == nil {
+		err = refusal(g.host.config(g.name), c.Unread)
+	}
+	if err == nil {
+		_, err = g.host.spec(c)
+	}
 	if err != nil {
+		return fmt.Errorf("it could not be started again, and is left as it is: %w", err)
+	}
+	if _, err := g.Stop(ctx); err != nil {
 		return err
 	}
-	runs, err := h.running(name)
-	if err != nil {
+	return g.Start(ctx, opt)
+}
+
+// release takes back what a start gave, whoever made it and however far it came.
+// What the guest still has of processes is killed.
+func (g *Guest) release(ctx context.Context) error {
+	if g.mount == "" {
+		return procctx.ErrNoCgroup2
+	}
+	if _, err := g.notes(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if runs {
-		if runs, err = h.settled(ctx, name); err != nil {
+	for _, step := range slices.Backward(startSteps()) {
+		if step.undo == nil {
+			continue
+		}
+		if err := step.undo(g, ctx); err != nil {
 			return err
 		}
 	}
-	if runs {
-		if err := h.finish(ctx, name); err != nil {
-			return err
-		}
-		if _, err := h.repair(ctx, name); err != nil {
-			return err
-		}
-		return ErrRunning
-	}
-	if err := refusal(h.config(name), c.Unread); err != nil {
+	return nil
+}
+
+// prepare does what has to come before the first step: nothing of it is taken back.
+func (s *start) prepare(ctx context.Context) (err error) {
+	if s.config, err = s.Config(); err != nil {
 		return err
 	}
-	if opt.Warn != nil {
-		for _, text := range c.warnings() {
-			opt.Warn(text)
+	if err := s.refuseRunning(ctx); err != nil {
+		return err
+	}
+	if err := refusal(s.host.config(s.name), s.config.Unread); err != nil {
+		return err
+	}
+	if s.Warn != nil {
+		for _, text := range s.config.warnings() {
+			s.Warn(text)
 		}
 	}
-	if c.Context == 0 {
-		if c.Context, err = h.giveContext(name); err != nil {
+	if s.config.Context == 0 {
+		if s.config.Context, err = s.host.giveContext(s.name); err != nil {
 			return err
 		}
 	}
+	if err := s.clear(ctx); err != nil {
+		return err
+	}
+	if s.mode, err = network.Of(s.config.Network.Mode); err != nil {
+		return err
+	}
+	s.spec, err = s.host.spec(s.config)
+	return err
+}
+
+// refuseRunning is ErrRunning where the guest runs. What is left of its start is
+// done, and what somebody took from it is put back.
+func (s *start) refuseRunning(ctx context.Context) error {
+	if on, err := s.up(ctx); err != nil || !on {
+		return err
+	}
+	if err := s.Guest.finish(ctx); err != nil {
+		return err
+	}
+	if _, err := s.repair(ctx); err != nil {
+		return err
+	}
+	return ErrRunning
+}
+
+// clear takes away what a start that was killed, or a guest that died, left.
+func (s *start) clear(ctx context.Context) error {
 	// A create that was killed behind its last step: the configuration, which is
 	// there, comes after the data.
-	if err := remove(h.incomplete(name)); err != nil {
+	if err := remove(s.host.incomplete(s.name)); err != nil {
 		return err
 	}
-	// What a killed start or a guest that died left.
-	if err := errors.Join(h.noteEnd(name), h.release(ctx, name)); err != nil {
+	if err := errors.Join(s.noteEnd(), s.release(ctx)); err != nil {
 		return err
 	}
-	if err := h.closeData(); err != nil {
-		return err
-	}
-	spec, err := h.spec(c)
-	if err != nil {
-		return err
-	}
-	mode, err := network.Of(c.Network.Mode)
-	if err != nil {
-		return err
-	}
-	mount, cg, err := h.cgroup(name)
-	if err != nil {
-		return err
-	}
-	enter := c.entry()
-	st := notes{
+	return s.host.closeData()
+}
+
+// claim notes the start, before anything is done that has to be taken back. It
+// refuses what another guest that runs has: see Host.free.
+func (s *start) claim(ctx context.Context) error {
+	enter := s.config.entry()
+	n := notes{
 		Started: time.Now().Truncate(time.Millisecond), Boot: procctx.SinceBoot(),
-		Context: c.Context, Notes: network.FirstNotes(mode),
-		Root: resolved(c.Root), Runs: &c.Guest, Enter: &enter,
+		Context: s.config.Context, Notes: network.FirstNotes(s.mode),
+		Root: resolved(s.config.Root), Runs: &s.config.Guest, Enter: &enter,
 	}
-	// Written before anything is done that has to be taken back.
-	if err := h.claim(ctx, c, st); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			uctx := context.WithoutCancel(ctx)
-			err = errors.Join(err, cg.Kill(uctx), h.release(uctx, name))
-		}
-	}()
-	if spec.Cgroup, err = cg.Make(c.Context); err != nil {
-		return err
-	}
-	defer spec.Cgroup.Close()
-	if err := h.writeNotes(name, st); err != nil { // onto the cgroup as well
-		return err
-	}
-	counted, err := h.countsProcesses()
+	_, unlock, err := s.host.lockClaims()
 	if err != nil {
 		return err
 	}
-	for file, lines := range c.Cgroup {
+	defer unlock()
+	if err := s.host.free(ctx, s.config.Guest, n.Root); err != nil {
+		return err
+	}
+	if err := s.host.change(); err != nil {
+		return err
+	}
+	if err := s.writeNotes(n); err != nil {
+		return err
+	}
+	s.host.index.hold(s.name, n)
+	return nil
+}
+
+// makeCgroup also puts the notes onto the cgroup.
+func (s *start) makeCgroup(context.Context) (err error) {
+	if s.spec.Cgroup, err = s.cgroup.Make(s.config.Context); err != nil {
+		return err
+	}
+	return s.noted.writeAttribute(s.cgroup)
+}
+
+func (g *Guest) removeCgroup(context.Context) error {
+	if g.noted != nil && g.noted.recovered {
+		// Into the file: what is noted on the cgroup goes with it.
+		if err := g.saveNotes(); err != nil {
+			return err
+		}
+	}
+	return g.cgroup.Remove()
+}
+
+// limit writes the files of the cgroup that are configured.
+func (s *start) limit(context.Context) error {
+	counted, err := s.countsProcesses()
+	if err != nil {
+		return err
+	}
+	for file, lines := range s.config.Cgroup {
 		if file == pidsFile && !counted { // cgroup v1 has it: the user namespace counts them
-			spec.Processes, _ = strconv.ParseInt(lines, 10, 64) // "max" is no bound
+			s.spec.Processes, _ = strconv.ParseInt(lines, 10, 64) // "max" is no bound
 			continue
 		}
 		for value := range strings.SplitSeq(lines, "\n") {
-			if err := cg.Limit(mount, file, value); err != nil {
+			if err := s.cgroup.Limit(s.mount, file, value); err != nil {
 				return err
 			}
 		}
 	}
-	on := h.onNetwork(name, cg, &st)
-	on.Warn = opt.Warn
-	if err := mode.Check(ctx, on); err != nil {
-		return err
-	}
-	if spec.Scope, err = mode.Scope(); err != nil {
-		return err
-	}
-	if mode.Private() {
-		spec.PrivateNet = true
-		spec.Connect = func(netns *os.File) error {
-			on.Netns = netns
-			return mode.Attach(ctx, on)
-		}
-	} else if err := mode.Attach(ctx, on); err != nil {
-		return err
-	}
-	if err := h.attachConsole(c, &spec, opt.Warn); err != nil {
-		return err
-	}
-	p, err := procctx.Start(ctx, spec)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(h.finish(ctx, name), remove(h.endFile(name))); err != nil {
-		return err
-	}
-	if opt.Settling != nil {
-		opt.Settling()
-	}
-	return h.settle(ctx, c, p)
+	return nil
 }
 
-// settled says whether a guest with processes runs, or only has the process of
-// a start that was killed.
-func (h *Host) settled(ctx context.Context, name string) (bool, error) {
-	if st, err := h.readNotes(name); err == nil && st.Done {
-		return true, nil
-	}
-	_, cg, err := h.cgroup(name)
-	if err != nil {
-		return false, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	return cg.Settle(ctx)
+func (s *start) checkNetwork(ctx context.Context) error {
+	s.network = s.onNetwork()
+	s.network.Warn = s.Warn
+	return s.mode.Check(ctx, s.network)
 }
+
+// attachNetwork leaves a private network to launch: it is attached when there is a
+// process with a namespace.
+func (s *start) attachNetwork(ctx context.Context) (err error) {
+	if s.spec.Scope, err = s.mode.Scope(); err != nil {
+		return err
+	}
+	if !s.mode.Private() {
+		return s.mode.Attach(ctx, s.network)
+	}
+	s.spec.PrivateNet = true
+	s.spec.Connect = func(netns *os.File) error {
+		s.network.Netns = netns
+		return s.mode.Attach(ctx, s.network)
+	}
+	return nil
+}
+
+func (g *Guest) releaseNetwork(ctx context.Context) error {
+	if g.noted == nil {
+		return nil
+	}
+	return g.noted.mode().Release(ctx, g.onNetwork())
+}
+
+// launch makes the guest's first process, and returns when it is the guest's own
+// program.
+func (s *start) launch(ctx context.Context) (err error) {
+	s.process, err = procctx.Start(ctx, s.spec)
+	return err
+}
+
+func (g *Guest) kill(ctx context.Context) error { return g.cgroup.Kill(ctx) }
 
 // finish does what is left of a start when the guest runs. A vsnode that was
 // killed before it is made up for by the next call.
-func (h *Host) finish(ctx context.Context, name string) error {
-	st, err := h.readNotes(name)
-	if err != nil || st.Done {
+func (g *Guest) finish(ctx context.Context) error {
+	n, err := g.notes()
+	if err != nil || n.Done {
 		return err
 	}
-	_, cg, err := h.cgroup(name)
-	if err != nil {
+	if err := g.publish(ctx); err != nil {
 		return err
 	}
-	if err := h.publish(ctx, name, cg, &st); err != nil {
+	if err := errors.Join(g.writeRunFile(), remove(g.host.endFile(g.name))); err != nil {
 		return err
 	}
-	if err := h.writeRunFile(name, st); err != nil {
-		return err
-	}
-	st.Done = true
-	return h.writeNotes(name, st)
+	done := *n
+	done.Done = true
+	return g.writeNotes(done)
 }
 
 // writeRunFile makes the file that `run` links to, with Linux-VServer's content.
-func (h *Host) writeRunFile(name string, st notes) error {
-	return os.WriteFile(h.runFile(name), []byte(strconv.Itoa(st.Context)+"\n"), 0o644)
+func (g *Guest) writeRunFile() error {
+	return os.WriteFile(g.host.runFile(g.name), []byte(strconv.Itoa(g.noted.Context)+"\n"), 0o644)
 }
 
-// spec is what the configuration means for the guest's first process.
+// removeRunFiles removes what is there only while the guest runs.
+func (g *Guest) removeRunFiles(context.Context) error {
+	return errors.Join(remove(g.host.runFile(g.name)), remove(g.host.pending(g.name)))
+}
+
+// spec returns what the configuration means for the guest's first process.
 func (h *Host) spec(c Config) (procctx.Spec, error) {
 	sp := procctx.Spec{
 		XID:      c.Context,
@@ -266,152 +376,4 @@ func (h *Host) spec(c Config) (procctx.Spec, error) {
 		sp.Argv = c.Init.Command
 	}
 	return sp, nil
-}
-
-// Restart stops a guest and starts it. One that could not be started again, as
-// far as that can be told, goes on running.
-func (h *Host) Restart(ctx context.Context, name string, opt Options) error {
-	c, err := h.Read(name)
-	if err == nil {
-		err = refusal(h.config(name), c.Unread)
-	}
-	if err == nil {
-		_, err = h.spec(c)
-	}
-	if err != nil {
-		return fmt.Errorf("restart guest %s: it could not be started again, and is left as it is: %w", name, err)
-	}
-	if _, err := h.Stop(ctx, name); err != nil {
-		return err
-	}
-	return h.Start(ctx, name, opt)
-}
-
-// Stop ends a guest: it asks its init, waits, ends what is left, and takes
-// back addresses and forwards. A guest that does not run is only cleaned up.
-func (h *Host) Stop(ctx context.Context, name string) (api.Outcome, error) {
-	outcome := api.Unchanged
-	err := h.locked(ctx, name, "stop", func() error {
-		if err := h.exists(name); err != nil {
-			return err
-		}
-		on, err := h.running(name)
-		if err != nil {
-			return err
-		}
-		if on {
-			outcome = api.Changed
-			err = remove(h.endFile(name))
-		} else {
-			err = h.noteEnd(name)
-		}
-		if err != nil {
-			return err
-		}
-		c, err := h.Read(name)
-		if err != nil {
-			c = h.bare(name, c)
-		}
-		return h.stop(ctx, c)
-	})
-	return outcome, err
-}
-
-// bare is what there is of a guest without a configuration that can be read: it
-// can be stopped and deleted all the same.
-func (h *Host) bare(name string, read Config) Config {
-	c := Config{Guest: api.Guest{Name: name}, Root: read.Root}
-	if st, err := h.readNotes(name); err == nil {
-		c.Guest, c.Root = st.runs(name), cmp.Or(c.Root, st.Root)
-	}
-	return c
-}
-
-// patience is how long an init that was asked may take (Linux-VServer's
-// sync-timeout).
-const patience = 30 * time.Second
-
-// lastPatience is for what init left.
-const lastPatience = 5 * time.Second
-
-func (h *Host) stop(ctx context.Context, c Config) error {
-	_, cg, err := h.cgroup(c.Name)
-	if errors.Is(err, procctx.ErrNoCgroup2) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := cg.Thaw(); err != nil {
-		return err
-	}
-	if pid, err := cg.Init(); err == nil && pid != 0 {
-		sig := unix.SIGINT // sysvinit's ctrl-alt-del
-		if len(c.Init.Command) > 0 {
-			sig = unix.SIGTERM
-		}
-		asked, err := procctx.Shutdown(pid, sig)
-		if err != nil {
-			return err
-		}
-		if asked {
-			if _, err := cg.WaitEmptyFor(ctx, patience); err != nil {
-				return err
-			}
-		}
-	}
-	if err := h.askTheRest(ctx, cg); err != nil {
-		return err
-	}
-	// From here on it ends, whoever gives up waiting for it.
-	ctx = context.WithoutCancel(ctx)
-	if err := cg.Kill(ctx); err != nil {
-		return err
-	}
-	return h.release(ctx, c.Name)
-}
-
-// askTheRest sends SIGTERM to what an init did not end, or did not start to end,
-// and waits a moment: a database wants to write.
-func (h *Host) askTheRest(ctx context.Context, cg procctx.Cgroup) error {
-	init, err := cg.Init()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, lastPatience)
-	defer cancel()
-	return cg.Terminate(ctx, init) // who waits no longer ends it now, whether it has written or not
-}
-
-// release takes back what a start gave. The guest has no process any more.
-func (h *Host) release(ctx context.Context, name string) error {
-	_, cg, err := h.cgroup(name)
-	if err != nil {
-		return err
-	}
-	st, err := h.readNotes(name)
-	noted := err == nil
-	switch {
-	case noted && st.recovered:
-		// Into the file: the cgroup goes, and with it what is noted there.
-		if err := h.writeNotes(name, st); err != nil {
-			return err
-		}
-	case !noted && !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	h.saveConsole(name, cg)
-	if err := cg.Remove(); err != nil {
-		return err
-	}
-	if !noted {
-		return errors.Join(remove(h.runFile(name)), remove(h.pending(name)))
-	}
-	if err := st.mode().Release(ctx, h.onNetwork(name, cg, &st)); err != nil {
-		return err
-	}
-	if err := errors.Join(remove(h.runFile(name)), remove(h.pending(name))); err != nil {
-		return err
-	}
-	return remove(h.notesFile(name)) // last: as long as it is there, there is something to take back
 }

@@ -1,0 +1,116 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Claim says whether a guest could be created: what is wrong with it is better
+// known before its image is built.
+func (h *Host) Claim(g api.Guest) error {
+	if err := CheckName(g.Name); err != nil {
+		return err
+	}
+	if err := errors.Join(writable(h.ConfigDir), h.withClaims(&g, nil)); err != nil {
+		return fmt.Errorf("guest %s: %w", g.Name, err)
+	}
+	return nil
+}
+
+// withClaims runs f, if there is one, with all configurations locked to other
+// vsnodes, after g was found to claim nothing that another has. It chooses a
+// context where g has none.
+func (h *Host) withClaims(g *api.Guest, f func() error) error {
+	next, unlock, err := h.lockClaims()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	all, err := h.configured()
+	if err != nil {
+		return err
+	}
+	running, err := h.contexts()
+	if err != nil {
+		return err
+	}
+	if g.Context == 0 {
+		if g.Context, err = freeContext(all, running); err != nil {
+			return err
+		}
+	}
+	if err := check(*g); err != nil {
+		return err
+	}
+	if err := conflict(*g, all); err != nil {
+		return err
+	}
+	if name, taken := running[g.Context]; taken && name != g.Name {
+		on, err := h.running(name)
+		if err == nil && on {
+			err = fmt.Errorf("context %d is guest %s's, which runs with it whatever its configuration says: stop that one first (vserver %s stop)", g.Context, name, name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if f == nil {
+		return nil
+	}
+	if err := h.change(); err != nil {
+		return err
+	}
+	done := h.index.make(*g)
+	next() // what f waits for is the disk
+	err = f()
+	done(err)
+	return err
+}
+
+// giveContext gives a context to a guest whose tree has none.
+func (h *Host) giveContext(name string) (xid int, err error) {
+	_, unlock, err := h.lockClaims()
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	all, err := h.configured()
+	if err != nil {
+		return 0, err
+	}
+	running, err := h.contexts()
+	if err != nil {
+		return 0, err
+	}
+	if xid, err = freeContext(all, running); err != nil {
+		return 0, err
+	}
+	if err := h.change(); err != nil {
+		return 0, err
+	}
+	h.index.forget()
+	path := filepath.Join(h.config(name), "context")
+	if err := os.WriteFile(path+".new~", []byte(strconv.Itoa(xid)+"\n"), 0o644); err != nil {
+		return 0, err
+	}
+	return xid, os.Rename(path+".new~", path)
+}
+
+// freeContext is the first unused automatic one.
+func freeContext(all []api.Guest, running map[int]string) (int, error) {
+	used := map[int]bool{}
+	for _, g := range all {
+		used[g.Context] = true
+	}
+	for xid := api.FirstAutoContext; xid <= api.LastAutoContext; xid++ {
+		if !used[xid] && running[xid] == "" {
+			return xid, nil
+		}
+	}
+	return 0, fmt.Errorf("no automatic context is free from %d to %d: give one", api.FirstAutoContext, api.LastAutoContext)
+}

@@ -1,0 +1,52 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	imagetree "github.com/vsfleet/vsfleet/node/images/tree"
+)
+
+// Delete stops a guest and removes all of it. The data goes first: as long as
+// the configuration is there the same command can be given again.
+func (h *Host) Delete(ctx context.Context, name string) error {
+	return h.Hold(ctx, name, "delete", func(g *Guest) error { return g.Delete(ctx) })
+}
+
+// Delete is Host.Delete.
+func (g *Guest) Delete(ctx context.Context) error {
+	h := g.host
+	if err := h.exists(g.name); err != nil {
+		return err
+	}
+	root := g.knownConfig().Root
+	users, err := h.users(g.name, h.data(g.name), root)
+	if err != nil {
+		return err
+	}
+	if len(users) > 0 {
+		return fmt.Errorf("its files are those of guest %s as well: nothing was deleted; to keep them, vserver %s stop and rm -r %s", strings.Join(users, ", "), g.name, h.config(g.name))
+	}
+	// Else it would be stopped, and there all the same.
+	if err := errors.Join(writable(h.DataDir), writable(h.ConfigDir)); err != nil {
+		return err
+	}
+	if err := g.end(ctx); err != nil {
+		return err
+	}
+	if root != "" && root != h.own(g.name) {
+		return fmt.Errorf("its files are at %s, outside %s: delete them and %s by hand", root, h.data(g.name), h.config(g.name))
+	}
+	// By descriptors: no link is followed that the guest left, and no depth is too deep.
+	if err := imagetree.Remove(h.data(g.name)); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(h.config(g.name)); err != nil {
+		return err
+	}
+	h.index.forget()
+	return errors.Join(remove(h.console(g.name)), remove(h.console(g.name)+".1"), remove(h.endFile(g.name)))
+}

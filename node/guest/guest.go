@@ -1,0 +1,179 @@
+package guest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/network"
+	"github.com/vsfleet/vsfleet/node/procctx"
+)
+
+// Guest is a guest in hand: its lock is held. The package's comment says what
+// that guarantees.
+type Guest struct {
+	host   *Host
+	name   string
+	mount  string         // of cgroup v2; empty: there is none, and nothing can run
+	cgroup procctx.Cgroup // its cgroup, which need not exist
+
+	configRead *Config // nil: not read yet
+	configErr  error
+	notesRead  bool
+	noted      *notes // in memory as on disk, or ahead of it where writing failed
+	notesErr   error
+}
+
+// Hold gives the named guest to do, which need not exist, and takes it back when
+// do returns. It waits for whoever else holds the guest until ctx ends. Errors say
+// what (verb) was to be done to which guest.
+func (h *Host) Hold(ctx context.Context, name, verb string, do func(*Guest) error) error {
+	err := CheckName(name)
+	if err == nil {
+		var unlock func()
+		if unlock, err = h.lockFor(ctx, name); err == nil {
+			err = h.held(name, unlock, do)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s guest %s: %w", verb, name, err)
+	}
+	return nil
+}
+
+// tryHold is Hold for a guest that nobody holds, and else reports false.
+func (h *Host) tryHold(name string, do func(*Guest) error) (bool, error) {
+	unlock, err := h.tryLock(name)
+	if err != nil || unlock == nil {
+		return false, err
+	}
+	return true, h.held(name, unlock, do)
+}
+
+func (h *Host) held(name string, unlock func(), do func(*Guest) error) error {
+	defer unlock()
+	g := &Guest{host: h, name: name}
+	var err error
+	g.mount, g.cgroup, err = h.cgroup(name)
+	if errors.Is(err, procctx.ErrNoCgroup2) {
+		g.mount, err = "", nil
+	}
+	if err == nil {
+		err = do(g)
+	}
+	// The lock of a guest that is not there, or not any more, goes as well.
+	if errors.Is(h.exists(name), ErrNoGuest) {
+		err = errors.Join(err, remove(h.lockFile(name)))
+	}
+	return err
+}
+
+// hold is Hold for what either changes a guest or finds it as it should be.
+func (h *Host) hold(ctx context.Context, name, verb string, do func(*Guest) (api.Outcome, error)) (outcome api.Outcome, err error) {
+	outcome = api.Unchanged
+	err = h.Hold(ctx, name, verb, func(g *Guest) (err error) {
+		outcome, err = do(g)
+		return err
+	})
+	return outcome, err
+}
+
+// Config returns the guest's configuration as it was when first asked for.
+func (g *Guest) Config() (Config, error) {
+	if g.configRead == nil {
+		c, err := g.host.Read(g.name)
+		g.configRead, g.configErr = &c, err
+	}
+	return *g.configRead, g.configErr
+}
+
+// writeConfig makes the configuration that of to.
+func (g *Guest) writeConfig(to api.Guest, root string) error {
+	g.configRead = nil
+	return g.host.write(to, root)
+}
+
+// knownConfig returns the configuration, or, where that cannot be read, what is
+// known from the guest's start. It can be stopped and deleted all the same.
+func (g *Guest) knownConfig() Config {
+	c, err := g.Config()
+	if err == nil {
+		return c
+	}
+	known := Config{Guest: api.Guest{Name: g.name}, Root: c.Root}
+	if n, err := g.notes(); err == nil {
+		known.Guest, known.Root = n.runs(g.name), cmp.Or(c.Root, n.Root)
+	}
+	return known
+}
+
+// running reports whether the guest has processes. The kernel is asked each time:
+// a guest may end while it is held.
+func (g *Guest) running() (bool, error) {
+	if g.mount == "" {
+		return false, nil
+	}
+	return g.cgroup.Populated()
+}
+
+// up reports whether the guest runs. The process of a start that was killed does
+// not count: unless it is past the point of no return, it notices and ends.
+func (g *Guest) up(ctx context.Context) (bool, error) {
+	if on, err := g.running(); err != nil || !on {
+		return false, err
+	}
+	if n, err := g.notes(); err == nil && n.Done {
+		return true, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return g.cgroup.Settle(ctx)
+}
+
+// notes returns what is noted of the guest's start; fs.ErrNotExist: it was not
+// started.
+func (g *Guest) notes() (*notes, error) {
+	if !g.notesRead {
+		n, err := g.host.readNotes(g.name)
+		g.notesRead, g.notesErr = true, err
+		if err == nil {
+			g.noted = &n
+		}
+	}
+	return g.noted, g.notesErr
+}
+
+// writeNotes replaces the notes.
+func (g *Guest) writeNotes(n notes) error {
+	if err := g.host.writeNotes(g.name, g.cgroup, n); err != nil {
+		return err
+	}
+	n.recovered = false
+	g.notesRead, g.noted, g.notesErr = true, &n, nil
+	return nil
+}
+
+// saveNotes writes the notes as they are in memory.
+func (g *Guest) saveNotes() error { return g.writeNotes(*g.noted) }
+
+// forgetNotes is the last of a release: as long as there are notes, there is
+// something to take back.
+func (g *Guest) forgetNotes(context.Context) error {
+	if err := remove(g.host.notesFile(g.name)); err != nil {
+		return err
+	}
+	g.notesRead, g.noted, g.notesErr = true, nil, fmt.Errorf("guest %s was not started: %w", g.name, fs.ErrNotExist)
+	return nil
+}
+
+// onNetwork returns the guest, of which there are notes, as its network mode sees
+// it. What the mode notes is on disk before the mode acts on it.
+func (g *Guest) onNetwork() *network.Guest {
+	on := g.host.onNetwork(g.name, g.cgroup, g.noted)
+	on.Save = g.saveNotes
+	return on
+}
