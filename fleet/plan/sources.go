@@ -31,6 +31,11 @@ func (h Host) space() int64 {
 // buildSpace is what a host should have free to be asked first to build.
 const buildSpace = 2 << 30
 
+// Spec is what a host is told of an image.
+func Spec(image *inventory.Image) api.ImageSpec {
+	return api.ImageSpec{Name: image.Name, Method: image.Method, Args: image.Args, Packages: image.Packages, Files: wireFiles(image.Files)}
+}
+
 // need is an image as the inventory wants it.
 type need struct {
 	spec     api.ImageSpec

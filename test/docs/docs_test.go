@@ -458,6 +458,22 @@ func TestForbiddenWays(t *testing.T) {
 	}
 }
 
+// TestPlansArePure looks for what reads, waits or writes in the package that
+// makes plans: equal input gives equal plans.
+func TestPlansArePure(t *testing.T) {
+	for _, line := range goList(t, `{{.ImportPath}}|{{join .Imports " "}}`) {
+		path, imports, _ := strings.Cut(line, "|")
+		if path != module+"fleet/plan" {
+			continue
+		}
+		for _, name := range strings.Fields(imports) {
+			if slices.Contains([]string{"context", "crypto/rand", "io", "math/rand/v2", "net", "os", "os/exec", "sync", "syscall", "time"}, name) {
+				t.Errorf("fleet/plan imports %s", name)
+			}
+		}
+	}
+}
+
 // TestNamedFilesExist looks for the Go files that docs/architecture.md and
 // docs/security.md name, by their last part.
 func TestNamedFilesExist(t *testing.T) {
