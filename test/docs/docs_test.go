@@ -402,9 +402,9 @@ func ours(list string) (names []string) {
 	return names
 }
 
-// TestLayers compares the table of docs/architecture.md with the packages that
-// there are and with what each imports.
-func TestLayers(t *testing.T) {
+// table reads that of docs/architecture.md: each package with what it imports.
+func table(t *testing.T) map[string][]string {
+	t.Helper()
 	row := regexp.MustCompile("^\\| `([a-z0-9/]+)` \\| .* \\| ?(.*) \\|$")
 	named := map[string][]string{}
 	for _, l := range parse("", read(t, "docs/architecture.md")).prose {
@@ -412,6 +412,16 @@ func TestLayers(t *testing.T) {
 			named[m[1]] = strings.Fields(strings.NewReplacer("`", "", ",", "").Replace(m[2]))
 		}
 	}
+	return named
+}
+
+// below reports whether a package is a layer's: the layer itself or in its folder.
+func below(name, layer string) bool { return name == layer || strings.HasPrefix(name, layer+"/") }
+
+// TestLayers compares the table of docs/architecture.md with the packages that
+// there are and with what each imports.
+func TestLayers(t *testing.T) {
+	named := table(t)
 	for _, line := range goList(t, `{{.ImportPath}}|{{join .Imports " "}}`) {
 		path, imports, _ := strings.Cut(line, "|")
 		name := strings.TrimPrefix(path, module)
@@ -443,7 +453,6 @@ func TestForbiddenWays(t *testing.T) {
 		path, deps, _ := strings.Cut(line, "|")
 		from := strings.TrimPrefix(path, module)
 		for _, to := range ours(deps) {
-			below := func(name, layer string) bool { return name == layer || strings.HasPrefix(name, layer+"/") }
 			switch {
 			case below(from, "node") && (below(to, "fleet") || below(to, "inventory")),
 				below(from, "inventory") && (below(to, "fleet") || below(to, "node")),
