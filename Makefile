@@ -8,10 +8,10 @@ export CGO_ENABLED := 0
 NODES   := fleet/push/binaries/vsnode-linux-amd64.zst fleet/push/binaries/vsnode-linux-arm64.zst
 SOURCES := $(shell git ls-files -co --exclude-standard '*.go' 'node/netctx/*.o' 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test test-kernel bench lint clean
+.PHONY: help build demo test test-kernel bench lint fuzz dist reproducible clean
 .DEFAULT_GOAL := help
 
-help: ## say what there is
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: bin/vsfleet bin/vsnode ## bin/vsfleet and bin/vsnode, both static
@@ -24,6 +24,9 @@ bin/vsnode: $(SOURCES)
 
 bin/vsnode-%: $(SOURCES)
 	GOARCH=$* $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/vsnode
+
+bin/vsfleet-%: $(NODES) $(SOURCES)
+	GOARCH=$* $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/vsfleet
 
 # Two vsnodes are carried inside vsfleet, compressed once.
 fleet/push/binaries/vsnode-linux-%.zst: bin/vsnode-%
@@ -52,5 +55,16 @@ lint: ## the linters of tools/go.mod, go vet, ShellCheck, go mod tidy
 	scripts/install lint
 	scripts/lint
 
+fuzz: ## each fuzz target for a while (FUZZTIME=10s)
+	scripts/fuzz
+
+dist: build $(foreach arch,amd64 arm64,bin/vsfleet-$(arch) bin/vsnode-$(arch)) ## archives, Debian packages, checksums: dist/
+	scripts/install dist
+	VERSION='$(VERSION)' scripts/dist
+	scripts/check-dist
+
+reproducible: build ## build once more, elsewhere and without a cache: are the programs the same?
+	VERSION='$(VERSION)' scripts/reproducible
+
 clean: ## remove what was built
-	rm -rf bin $(NODES) $(NODES:.zst=.sha256)
+	rm -rf bin dist $(NODES) $(NODES:.zst=.sha256)
