@@ -8,10 +8,10 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Action is what can be done to guests beside what their inventory says.
+// Action is something to do with guests now, whatever the inventory says.
 type Action string
 
-// What can be done to a guest.
+// Actions.
 const (
 	Start   Action = "start"
 	Stop    Action = "stop"
@@ -19,10 +19,10 @@ const (
 	Delete  Action = "delete"
 )
 
-// Actions are all.
+// Actions returns all actions.
 func Actions() []Action { return []Action{Start, Stop, Restart, Delete} }
 
-// Act plans one action on guests of a host.
+// Act plans an action on guests of one host.
 func Act(action Action, guests []*inventory.Guest, have []api.GuestState) Plan {
 	var p Plan
 	for _, g := range guests {
@@ -31,7 +31,7 @@ func Act(action Action, guests []*inventory.Guest, have []api.GuestState) Plan {
 	return p
 }
 
-// act plans one action on one guest.
+// act adds the step for one guest.
 func (p *Plan) act(action Action, guest *inventory.Guest, have []api.GuestState) {
 	name := guest.Name
 	i := slices.IndexFunc(have, func(g api.GuestState) bool { return g.Name == name })

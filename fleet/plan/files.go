@@ -26,7 +26,7 @@ func FilesRequest(host *inventory.Host, contents bool) api.FilesRequest {
 	return req
 }
 
-// wireFiles are files as a host is told of them.
+// wireFiles converts files of the inventory to those that are sent to a host.
 func wireFiles(files []inventory.File) []api.File {
 	var list []api.File
 	for _, f := range files {
@@ -38,8 +38,8 @@ func wireFiles(files []inventory.File) []api.File {
 	return list
 }
 
-// withFiles puts the writing of a guest's files among its steps: before it is
-// started, so that it finds them. have is nil where nobody can tell yet what it has.
+// withFiles inserts the step that writes a guest's files before the one that
+// starts it. have is nil if it is not known yet which files the guest has.
 func withFiles(steps []api.Step, want *inventory.Guest, have *api.GuestFilesState, running bool) []api.Step {
 	var files []api.File
 	var why []string

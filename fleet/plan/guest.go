@@ -13,7 +13,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// resolve is the configuration of a guest as this host is to have it.
+// resolve returns the configuration that the host should have of a guest.
 func resolve(want *inventory.Guest, host api.Host) (api.Guest, error) {
 	g := want.Guest
 	g.Image = "" // chosen from what the host has
@@ -49,8 +49,8 @@ func limitable(g *api.Guest, controllers []string) error {
 	return fmt.Errorf("the host's cgroup v2 cannot limit %s: boot it with systemd.unified_cgroup_hierarchy=1, or take the limit out", strings.Join(errs, ", "))
 }
 
-// stranger refuses a context that a guest has which is not in the inventory, in
-// the plan already. What else two guests can clash in the host refuses, before it
+// stranger refuses a context that belongs to a guest which is not in the
+// inventory. Other clashes with such a guest are refused by the host, before it
 // stops anything.
 func stranger(g api.Guest, strangers map[int]string) error {
 	if name := strangers[g.Context]; name != "" && g.Context != 0 {
@@ -59,8 +59,8 @@ func stranger(g api.Guest, strangers map[int]string) error {
 	return nil
 }
 
-// startable refuses a guest that is to run and whose configuration on the host
-// keeps it from starting.
+// startable refuses to start a guest that its configuration on the host would
+// keep from starting.
 func startable(want *inventory.Guest, now *api.GuestState) error {
 	refusing := api.Refusing(now.Unread)
 	if len(refusing) == 0 || now.Status == api.Running || want.State != inventory.Running {
@@ -69,7 +69,7 @@ func startable(want *inventory.Guest, now *api.GuestState) error {
 	return fmt.Errorf("it would not start: its configuration on the host says what cannot be had: %s", strings.Join(api.Explain(refusing), "; "))
 }
 
-// create is the steps of a guest that the host does not have.
+// create returns the steps for a guest that the host does not have.
 func create(g api.Guest, state string) []api.Step {
 	steps := []api.Step{{Kind: api.StepCreate, Name: g.Name, Guest: &g, Why: "it is not on the host"}}
 	if state == inventory.Running {
@@ -78,7 +78,7 @@ func create(g api.Guest, state string) []api.Step {
 	return steps
 }
 
-// alter returns the steps from the guest that the host has to the wanted one.
+// alter returns the steps that turn the guest on the host into the wanted one.
 func alter(g api.Guest, spec api.ImageSpec, now api.GuestState, built []api.Image, controllers []string, state string) []api.Step {
 	if g.Context == 0 {
 		g.Context = now.Context
@@ -146,8 +146,8 @@ func reasons(now api.GuestState, compare func(have api.Guest) []difference) (why
 	return strings.Join(texts, "; "), restart, stop
 }
 
-// imageNames is what people call the image that a guest has and the wanted one:
-// their names, and where these are equal what makes them differ.
+// imageNames returns the names of the image that a guest has and of the wanted
+// one. If the names are equal, each is followed by the start of its digest.
 func imageNames(has, wanted string, spec api.ImageSpec, images []api.Image) (was, is string) {
 	is = spec.Name
 	i := slices.IndexFunc(images, func(image api.Image) bool { return image.ID == has })
@@ -164,7 +164,7 @@ func imageNames(has, wanted string, spec api.ImageSpec, images []api.Image) (was
 	return is + " (" + short(has) + ")", is + " (" + short(wanted) + ")"
 }
 
-// short is the start of an image's digest, as much as tells it from others.
+// short returns the start of an image's digest, long enough to tell images apart.
 func short(id string) string {
 	id = strings.TrimPrefix(id, "sha256:")
 	return id[:min(12, len(id))]

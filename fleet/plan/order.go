@@ -8,22 +8,22 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// change is the steps of one guest, with what it was (if it was) and what it
-// will be (if it will be).
+// change is the steps of one guest, with its configuration before and after them;
+// a guest without a name is not there.
 type change struct {
 	name     string
 	old, new api.Guest
-	runs     *api.Guest // what it still runs with, where that is not old
+	runs     *api.Guest // what it still runs with, if that is not old
 	steps    []api.Step
 }
 
-// order lays the steps of the guests one after the other, those that give
-// something up before those that take it over, and notes where one must wait
-// for the other. Else the order is: deletes, changes, creates, each by name.
+// order puts the steps of the guests into the plan. A guest that gives something
+// up comes before the one that takes it over, with a cut between them. Apart from
+// that the groups and their guests keep their order.
 //
-// Two guests that swap what they have cannot be ordered. They stay as they
-// come, and the host says what is in the way: to give one of them up in the
-// middle of a run is for a person to decide.
+// Two guests that swap what they have cannot be ordered. They keep their order,
+// and the host reports the conflict: to give one of them up in the middle of a
+// run is for a person to decide.
 func (p *Plan) order(groups ...[]change) {
 	var all []change
 	for _, group := range groups {
@@ -32,7 +32,7 @@ func (p *Plan) order(groups ...[]change) {
 	have := givers(all)
 	from := make([][]int, len(all))   // whom each takes from
 	takers := make([][]int, len(all)) // the other way round
-	waits := make([]int, len(all))    // of from, how many have not had their turn
+	waits := make([]int, len(all))    // how many of from are still to come
 	for i, c := range all {
 		from[i] = c.takesFrom(have, i)
 		waits[i] = len(from[i])
@@ -58,7 +58,7 @@ func (p *Plan) order(groups ...[]change) {
 			for in[first] != 0 {
 				first++
 			}
-			next = first // those that are left go round in circles
+			next = first // the rest is a circle
 		}
 		if slices.ContainsFunc(from[next], func(j int) bool { return in[j] == wave }) {
 			p.Cuts = append(p.Cuts, len(p.Steps))
@@ -74,7 +74,7 @@ func (p *Plan) order(groups ...[]change) {
 	}
 }
 
-// ints is a heap.
+// ints is a heap of integers, see container/heap.
 type ints []int
 
 func (h ints) Len() int           { return len(h) }
@@ -87,8 +87,8 @@ func (h *ints) Pop() any {
 	return last
 }
 
-// givers returns a table of what the guests have, by their index: a host may
-// have a thousand, and each is not to be compared with each.
+// givers returns a table of what the guests have, by their indices. A host may
+// have a thousand guests, too many to compare each with each.
 func givers(all []change) *claim.Table[int] {
 	var have claim.Table[int]
 	for i, c := range all {
@@ -115,8 +115,8 @@ func (c change) takesFrom(have *claim.Table[int], i int) []int {
 	return slices.Compact(found)
 }
 
-// before is what a guest has until its steps are taken: what is configured, and
-// what it still runs with.
+// before returns what a guest has until its steps are taken: its configuration,
+// and what it still runs with.
 func (c change) before() []api.Guest {
 	var list []api.Guest
 	if c.old.Name != "" {
@@ -128,7 +128,7 @@ func (c change) before() []api.Guest {
 	return list
 }
 
-// gains returns what a guest will have that it has not: its context, addresses, ports.
+// gains returns the claims that a guest will have and does not have yet.
 func (c change) gains() []claim.Claim {
 	if c.new.Name == "" {
 		return nil

@@ -9,29 +9,28 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Plan is what must change on a host.
+// Plan is what must change on a host. It is a value: methods return another plan.
 type Plan struct {
 	Steps   []api.Step
 	Refused []Refusal // guests that the host cannot have as the inventory wants them
-	Foreign []string  // guests of the host that the inventory does not know
-	// Unread is what is in the configuration of guests and has no effect.
+	Foreign []string  // guests on the host that are not in the inventory
+	// Unread are the files in the configuration of guests that have no effect.
 	Unread map[string][]api.Unread
 
-	// Waits are the guests whose steps lack the ID of an image, which the host
-	// does not have yet, each with the image's key.
+	// Waits has the guests whose image the host lacks, with the key of that image.
+	// Their steps have no image ID yet.
 	Waits map[string]string
-	// Cuts are the indices of Steps before which all earlier ones must be
-	// done: a guest takes over what another one gives up.
+	// Cuts are indices of Steps. All steps before a cut must be done before those
+	// after it: there a guest takes over what another one gives up.
 	Cuts []int
 
-	// images are the missing ones by key, in the order of the guests.
+	// images are those that the host lacks, in the order of the guests.
 	images []need
-	// uses are the images that its guests have or will have, as far as the host
-	// has them.
+	// uses are the images of its guests that the host has.
 	uses []use
 }
 
-// use is an image that a guest has or will have.
+// use is an image that a guest has or is to have.
 type use struct {
 	need
 	id string
@@ -68,7 +67,7 @@ func Make(host *inventory.Host, state api.State, files api.FilesAnswer, images f
 	return c.plan
 }
 
-// comparison is a host on the way to its plan.
+// comparison is a host that is compared with its inventory.
 type comparison struct {
 	plan   Plan
 	host   api.Host
@@ -77,7 +76,7 @@ type comparison struct {
 
 	now       map[string]*api.GuestState
 	files     map[string]api.GuestFilesState
-	strangers map[int]string // by their contexts, the guests that the inventory does not know
+	strangers map[int]string // guests that are not in the inventory, by their contexts
 }
 
 func newComparison(host *inventory.Host, state api.State, files api.FilesAnswer, images func(string) *inventory.Image) *comparison {
@@ -150,8 +149,8 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 	return change{name: want.Name, old: now.Guest, runs: now.Runs, new: g, steps: steps}, err
 }
 
-// use notes the image of a guest, and returns its ID: empty where the host does
-// not have it.
+// use records the image of a guest and returns its ID, which is empty if the host
+// does not have it.
 func (p *Plan) use(guest string, image need, id string) string {
 	key := image.key()
 	if id == "" {

@@ -11,7 +11,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Host is a host as images are found and made for it.
+// Host is a host with its plan, as [Sources] needs it.
 type Host struct {
 	Inventory *inventory.Host
 	State     api.State
@@ -20,18 +20,18 @@ type Host struct {
 
 func (h Host) name() string { return h.Inventory.Name }
 
-// space ranks hosts by what they have free: all that have enough are equal.
+// space ranks hosts by their free disk space; hosts with enough rank the same.
 func (h Host) space() int64 {
 	if free := h.State.Host.FreeBytes; free > 0 {
 		return min(free, buildSpace)
 	}
-	return buildSpace // it did not say
+	return buildSpace // unknown
 }
 
-// buildSpace is what a host should have free to be asked first to build.
+// buildSpace is the free disk space with which a host is among the first to build.
 const buildSpace = 2 << 30
 
-// Spec is what a host is told of an image.
+// Spec converts an image of the inventory to what is sent to a host.
 func Spec(image *inventory.Image) api.ImageSpec {
 	return api.ImageSpec{Name: image.Name, Method: image.Method, Args: image.Args, Packages: image.Packages, Files: wireFiles(image.Files)}
 }
@@ -47,7 +47,7 @@ func needOf(image *inventory.Image) need {
 	return need{Spec(image), image.Digest, image.Builders}
 }
 
-// key tells needs apart.
+// key identifies a need; equal needs may have images of different names.
 func (n need) key() string { return n.spec.Key() + n.digest }
 
 // fits reports whether an image will do.
@@ -58,8 +58,8 @@ func (n need) fits(image api.Image) bool {
 	return image.Key == n.spec.Key()
 }
 
-// choose returns the ID of an image that will do and that the host has, or "". A
-// guest keeps the one that it has, if that will do.
+// choose returns the ID of an image among have that fits, or "". A guest keeps
+// its own image if that fits.
 func (n need) choose(have []api.Image, now *api.GuestState) string {
 	id := ""
 	for _, image := range have { // newest first
@@ -74,8 +74,8 @@ func (n need) choose(have []api.Image, now *api.GuestState) string {
 	return id
 }
 
-// Image is an image that hosts lack, and where it comes from. What was built on
-// one architecture does not serve another. Hosts are given by their names.
+// Image is an image that hosts lack, and where it comes from. Hosts are given by
+// their names. Hosts of different architectures lack different images.
 type Image struct {
 	Key      string // as in Plan.Waits
 	Spec     api.ImageSpec
@@ -90,9 +90,9 @@ type Image struct {
 	arch string
 }
 
-// Sources decides where the images come from that hosts lack: from one of the
-// hosts or of the others that has it, else from one that builds it. Others are
-// the rest of the inventory, whose guests are not planned.
+// Sources returns the images that hosts lack and decides where each comes from:
+// from one of the hosts that has it, else from one of the others, which are the
+// rest of the inventory, else from a host that builds it.
 func Sources(hosts, others []Host) []Image {
 	var images []Image
 	for _, h := range hosts {
@@ -125,9 +125,9 @@ func Sources(hosts, others []Host) []Image {
 	return images
 }
 
-// hold notes the hosts that have the image. Where they have different ones of
-// one spec, that one is taken which most of them have: a single host that claims
-// to have it does not supply the others.
+// hold sets the holders of the image. If hosts have different images of the same
+// spec, the one that most of them have is taken: a single host that claims to
+// have it cannot supply the others with something else.
 func (m *Image) hold(hosts []Host) {
 	have := map[string][]string{}
 	for _, h := range hosts {
@@ -143,9 +143,9 @@ func (m *Image) hold(hosts []Host) {
 	}
 }
 
-// able returns the hosts that can build the image as far as is known, those with
-// space and with fewer images to build first. If none can, all: the host that
-// tries says what it lacks.
+// able returns the hosts that can build the image as far as is known: first those
+// with more space, then those with fewer images to build. If none can, it returns
+// all that may: the one that tries reports what it lacks.
 func (m *Image) able(hosts []Host, builds map[string]int) []string {
 	among := slices.DeleteFunc(slices.Clone(hosts), func(h Host) bool {
 		if m.need.builders == nil {
@@ -167,8 +167,8 @@ func (m *Image) able(hosts []Host, builds map[string]int) []string {
 	return names
 }
 
-// Provide returns the plan of a host with the steps for the images before all
-// others, and without the guests whose image nobody can provide.
+// Provide returns the plan of a host with the steps for images before all others.
+// Guests whose image nobody can provide are refused.
 func (p Plan) Provide(host string, images []Image) Plan {
 	var first []api.Step
 	for _, m := range images {
@@ -213,8 +213,8 @@ func (p *Plan) refuseWaiting(m Image) {
 	slices.SortFunc(p.Refused, func(a, b Refusal) int { return strings.Compare(a.Guest, b.Guest) })
 }
 
-// Step returns the index of the step by which a host gets or builds an image, or
-// -1.
+// Step returns the index of the step by which a host imports or builds an image,
+// or -1.
 func (p Plan) Step(host string, m Image) int {
 	if !slices.Contains(m.Lack, host) && !m.builtBy(host) {
 		return -1 // a step of that name is about the image for another architecture
@@ -227,7 +227,7 @@ func (m Image) builtBy(host string) bool {
 	return m.ID == "" && len(m.Builders) > 0 && m.Builders[0] == host
 }
 
-// Give returns the plan with the ID of an image where it was waited for.
+// Give returns the plan with the ID of an image in the steps that waited for it.
 func (p Plan) Give(key, id string) Plan {
 	p.Steps = slices.Clone(p.Steps)
 	for i, s := range p.Steps {
@@ -243,9 +243,8 @@ func (p Plan) Give(key, id string) Plan {
 // ForImage reports whether a step is about an image and not about a guest.
 func ForImage(s api.Step) bool { return s.Kind == api.StepImport || s.Kind == api.StepBuildImage }
 
-// Differing names the images that are not the same on all hosts, though they
-// were made from the same spec. Only a person can tell which of them is the
-// right one, and names it in the inventory.
+// Differing returns a line for each image that is not the same on all hosts though
+// it was made from the same spec. Only a person can tell which is the right one.
 func Differing(hosts []Host) []string {
 	type group struct {
 		name string

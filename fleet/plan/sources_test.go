@@ -76,6 +76,12 @@ func TestSources(t *testing.T) {
 			 c image.import: b builds it`,
 		},
 		{
+			"one host of each architecture builds it", func(s map[string]*api.State) { s["a"].Host.Arch = "arm64" }, nil,
+			`a image.build: no host has it
+			 b image.build: no host has it
+			 c image.import: b builds it`,
+		},
+		{
 			"a host with the tool and with space",
 			func(s map[string]*api.State) {
 				s["a"].Host.Methods = nil
@@ -98,8 +104,10 @@ func TestSources(t *testing.T) {
 				}
 				if first := p.Steps[:len(p.Steps)-before]; len(first) > 0 {
 					got = append(got, fmt.Sprintf("%s %s: %s", h.Inventory.Name, first[0].Kind, first[0].Why))
-					if p.Step(h.Inventory.Name, sources[0]) != 0 && len(sources) == 1 {
-						t.Errorf("%s has no step for the image", h.Inventory.Name)
+					for _, m := range sources {
+						if got, lacks := p.Step(h.Inventory.Name, m), slices.Contains(m.Lack, h.Inventory.Name); lacks != (got == 0) || !lacks != (got == -1) {
+							t.Errorf("the step of %s for what %q lack is %d", h.Inventory.Name, m.Lack, got)
+						}
 					}
 				}
 			}
