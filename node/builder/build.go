@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/images/tree"
+	"github.com/vsfleet/vsfleet/node/probe"
 	"github.com/vsfleet/vsfleet/node/rootfs"
 )
 
@@ -39,10 +39,8 @@ func lack(format string, args ...any) error { return &LackError{fmt.Sprintf(form
 // Methods are those that this host has the tools for.
 func Methods() []string {
 	list := []string{"template"}
-	for _, tool := range []string{"mmdebstrap", "debootstrap"} {
-		if _, err := exec.LookPath(tool); err == nil {
-			return append(list, "debootstrap")
-		}
+	if probe.Want(probe.Debootstrap) == nil {
+		list = append(list, "debootstrap")
 	}
 	return list
 }

@@ -14,13 +14,13 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/probe"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -134,17 +134,13 @@ func TestOtherHosts(t *testing.T) {
 			"ids of guests", want{api.No, "machine build of systemd-nspawn has ids of guest www (context 306)", ""}},
 		{"machines that meet no guest", "", fstest.MapFS{"run/systemd/nspawn-uid/20054016": file(""), "etc/vservers/www/context": file("28672\n")},
 			"ids of guests", want{api.Yes, "", ""}},
-
-		{"mmdebstrap", "", fstest.MapFS{"usr/bin/mmdebstrap": file("")}, "debootstrap", want{api.Yes, "/usr/bin/mmdebstrap", ""}},
-		{"debootstrap", "", fstest.MapFS{"usr/sbin/debootstrap": file("")}, "debootstrap", want{api.Yes, "/usr/sbin/debootstrap", ""}},
-		{"neither", "", fstest.MapFS{}, "debootstrap", want{api.No, "mmdebstrap or debootstrap is not installed", "apt-get"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.files == nil {
 				c.files = fstest.MapFS{}
 			}
-			s := &System{Files: c.files, Release: c.release, Data: t.TempDir(), listeners: listeners()}
-			check, err := s.Run(t.Context())
+			s := &probe.System{Files: c.files, Release: c.release, Data: t.TempDir()}
+			check, err := run(t.Context(), s, listeners())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -160,7 +156,7 @@ func TestOtherHosts(t *testing.T) {
 }
 
 // listeners returns what a host with these listeners answers.
-func listeners(list ...netctx.Listener) func(context.Context) ([]netctx.Listener, error) {
+func listeners(list ...netctx.Listener) findListeners {
 	return func(context.Context) ([]netctx.Listener, error) { return list, nil }
 }
 
@@ -185,8 +181,8 @@ func TestServicesOnAllAddressesAreNamedWithTheirPrograms(t *testing.T) {
 			api.No, "sshd listens on 0.0.0.0:22; dnsmasq listens on 0.0.0.0:53 0.0.0.0:53/udp", "into /etc/ssh/sshd_config; give dnsmasq an address of the host to listen on"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := wildcardListeners(&System{listeners: listeners(c.found...)})
-			if got.verdict != c.verdict || got.detail != c.detail || !strings.HasSuffix(got.cure, c.cure) {
+			got := wildcardListeners(t.Context(), listeners(c.found...))
+			if got.Verdict != c.verdict || got.Detail != c.detail || !strings.HasSuffix(got.Cure, c.cure) {
 				t.Errorf("got %+v, want %+v", got, c)
 			}
 		})
@@ -206,8 +202,8 @@ func row(t *testing.T, c api.Check, name string) api.CheckRow {
 
 // The case: kernel too old and cgroup v1 only.
 func TestMissingNamesWhatIsInTheWay(t *testing.T) {
-	s := &System{Files: fstest.MapFS{"proc/self/mountinfo": file(cgroup1Mounts)}, Release: "5.10.0-28-amd64", Data: t.TempDir(), listeners: listeners()}
-	c, err := s.Run(t.Context())
+	s := &probe.System{Files: fstest.MapFS{"proc/self/mountinfo": file(cgroup1Mounts)}, Release: "5.10.0-28-amd64", Data: t.TempDir()}
+	c, err := run(t.Context(), s, listeners())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,27 +215,6 @@ func TestMissingNamesWhatIsInTheWay(t *testing.T) {
 	}
 	if got := Status(c); got != 1 {
 		t.Errorf("status %d, want 1", got)
-	}
-}
-
-func TestVerdictsOfErrors(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		err  error
-		want api.Verdict
-	}{
-		{"it worked", nil, api.Yes},
-		{"the kernel does not know the call", fmt.Errorf("fsopen: %w", unix.ENOSYS), api.No},
-		{"the kernel does not know the flag", unix.EINVAL, api.No},
-		{"root is refused (the tests are run by root)", unix.EPERM, api.No},
-		{"BPF without what is asked for", fmt.Errorf("attach: %w", ebpf.ErrNotSupported), api.No},
-		{"a full disk is no answer", unix.ENOSPC, api.Unknown},
-		{"too many open files is no answer", unix.EMFILE, api.Unknown},
-		{"an error that nobody knows", errors.New("odd"), api.Unknown},
-	} {
-		if got := tried(c.err).verdict; got != c.want {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
-		}
 	}
 }
 
@@ -292,6 +267,9 @@ func TestThisHost(t *testing.T) {
 	}
 }
 
+// leftover begins the names of what probes make.
+const leftover = ".vsnode-check-"
+
 // traces are what a probe could leave of itself.
 func traces(t *testing.T) map[string]string {
 	t.Helper()
@@ -302,15 +280,11 @@ func traces(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	seen["mounts"] = fmt.Sprint(strings.Count(string(mounts), own))
-	s, err := This()
+	root, err := procctx.CgroupMount()
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, _, err := s.cgroupRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, pattern := range []string{root + "/" + own + "*", s.dataDir() + "/" + own + "*", "/sys/class/net/" + probeLink + "*"} {
+	for _, pattern := range []string{root + "/" + own + "*", probe.Here().DataDir() + "/" + own + "*", "/sys/class/net/vsncheck*"} {
 		names, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -334,8 +308,8 @@ func TestLeftoversOfKilledChecksAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := &System{Files: fstest.MapFS{}, Data: data, listeners: listeners()}
-	if _, err := s.Run(t.Context()); err != nil {
+	s := &probe.System{Files: fstest.MapFS{}, Data: data}
+	if _, err := run(t.Context(), s, listeners()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(dead); !errors.Is(err, os.ErrNotExist) {
@@ -357,7 +331,7 @@ func TestRoom(t *testing.T) {
 		{"full", 1 << 30, 1e6, 2e6, api.No},
 		{"out of inodes", 50 << 30, 10, 2e6, api.No},
 	} {
-		if got := roomFor("/x", c.bytes, c.free, c.all); got.verdict != c.want {
+		if got := roomFor("/x", c.bytes, c.free, c.all); got.Verdict != c.want {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
@@ -367,7 +341,7 @@ func TestWrite(t *testing.T) {
 	c := api.Check{Rows: []api.CheckRow{
 		{Name: "kernel", For: "everything below", Required: true, Verdict: api.Yes, Detail: "6.1.0-50-amd64"},
 		{Name: "user namespaces", For: "a guest's root is nobody on the host", Required: true, Verdict: api.No,
-			Detail: "user.max_user_namespaces is 0", Lost: noGuests, Cure: "sysctl -w user.max_user_namespaces=65536"},
+			Detail: "user.max_user_namespaces is 0", Lost: probe.NoGuests, Cure: "sysctl -w user.max_user_namespaces=65536"},
 		{Name: "dnf", For: "building Fedora and RHEL images here", Verdict: api.No, Detail: "dnf is not installed", Lost: "…", Cure: "install dnf"},
 		{Name: "nested user namespaces", For: "programs in guests", Verdict: api.Unknown, Detail: "only root can tell", Lost: "they do not run"},
 		{Name: "mount API", For: "mounts by descriptor", Verdict: api.Yes},

@@ -11,10 +11,9 @@ import (
 	"syscall"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/probe"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
-
-// idsPerGuest: a guest has the host's ids from context × 65536 on.
-const idsPerGuest = 1 << 16
 
 // idRange is a line of /etc/subuid or subgid: ids that a user of the host may
 // use in user namespaces of their own.
@@ -43,25 +42,25 @@ func parseIDRanges(text string) []idRange {
 
 // contexts that the range has ids of; none if first > last.
 func (r idRange) contexts() (first, last int) {
-	return max(int(r.first/idsPerGuest), api.MinContext), min(int(r.last/idsPerGuest), api.MaxContext)
+	return max(int(r.first/procctx.IDs), api.MinContext), min(int(r.last/procctx.IDs), api.MaxContext)
 }
 
 // idRanges looks for users of the host who may take a guest's ids. A range
 // that meets no guest is in order: Debian's first user meets context 2.
-func idRanges(s *System) finding {
-	guests, err := s.contexts()
+func idRanges(s *probe.System) probe.Answer {
+	guests, err := contexts(s)
 	if err != nil {
-		return unknown("%v", err)
+		return probe.Unknown("%v", err)
 	}
 	var bad, taken []string
 	seen := map[string]bool{} // subuid and subgid mostly say the same
 	for _, file := range []string{"etc/subuid", "etc/subgid"} {
-		text, err := s.read(file)
+		text, err := s.Read(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return unknown("%v", err)
+			return probe.Unknown("%v", err)
 		}
 		for _, r := range parseIDRanges(text) {
 			first, last := r.contexts()
@@ -81,7 +80,7 @@ func idRanges(s *System) finding {
 			}
 		}
 	}
-	for machine, xid := range s.machines() {
+	for machine, xid := range machines(s) {
 		for name, guest := range guests {
 			if guest == xid {
 				bad = append(bad, fmt.Sprintf("%s of systemd-nspawn has ids of guest %s (context %d)", machine, name, xid))
@@ -90,17 +89,17 @@ func idRanges(s *System) finding {
 	}
 	if bad != nil {
 		slices.Sort(bad)
-		return no("%s", strings.Join(bad, ", "))
+		return probe.No("%s", strings.Join(bad, ", "))
 	}
-	return yes("%s", strings.Join(taken, ", "))
+	return probe.Yes("%s", strings.Join(taken, ", "))
 }
 
 // machines are the contexts whose ids systemd-nspawn -U gave to a machine: it
 // locks the first id of one that runs, and owns by it the tree of another.
-func (s *System) machines() map[string]int {
+func machines(s *probe.System) map[string]int {
 	found := map[string]int{}
 	add := func(machine string, uid uint64) {
-		if xid := int(uid / idsPerGuest); xid >= api.MinContext && xid <= api.MaxContext {
+		if xid := int(uid / procctx.IDs); xid >= api.MinContext && xid <= api.MaxContext {
 			found[machine] = xid
 		}
 	}
@@ -126,7 +125,7 @@ func (s *System) machines() map[string]int {
 }
 
 // contexts are those of the configured guests, by name.
-func (s *System) contexts() (map[string]int, error) {
+func contexts(s *probe.System) (map[string]int, error) {
 	const dir = "etc/vservers"
 	entries, err := fs.ReadDir(s.Files, dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -137,7 +136,7 @@ func (s *System) contexts() (map[string]int, error) {
 	}
 	guests := map[string]int{}
 	for _, e := range entries {
-		text, err := s.read(path.Join(dir, e.Name(), "context"))
+		text, err := s.Read(path.Join(dir, e.Name(), "context"))
 		if err != nil {
 			continue // .defaults, or a guest that has no context yet
 		}
@@ -146,18 +145,4 @@ func (s *System) contexts() (map[string]int, error) {
 		}
 	}
 	return guests, nil
-}
-
-// tool probes for one of some programs.
-func tool(names ...string) func(*System) finding {
-	return func(s *System) finding {
-		for _, name := range names {
-			for _, dir := range []string{"usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"} {
-				if info, err := fs.Stat(s.Files, path.Join(dir, name)); err == nil && info.Mode()&0o111 != 0 {
-					return yes("/%s/%s", dir, name)
-				}
-			}
-		}
-		return no("%s is not installed", strings.Join(names, " or "))
-	}
 }

@@ -5,17 +5,22 @@ import (
 	"strings"
 
 	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/probe"
 )
+
+// findListeners returns the services on all addresses.
+type findListeners func(context.Context) ([]netctx.Listener, error)
 
 // wildcardListeners finds the oldest pitfall of all: the host's sshd listens on
 // every address, so that who logs in to a guest lands on the host.
-func wildcardListeners(s *System) finding {
-	found, err := s.listeners(context.Background())
+func wildcardListeners(ctx context.Context, find findListeners) probe.Answer {
+	found, err := find(ctx)
 	if err != nil {
-		return tried(err)
+		return probe.Tried(err)
 	}
 	if found == nil {
-		return yes("")
+		return probe.Yes("")
 	}
 	var order []string // of programs, by first port; without pids, so that many hosts say the same
 	ports := map[string][]string{}
@@ -45,7 +50,7 @@ func wildcardListeners(s *System) finding {
 		}
 		cures = append(cures, cure)
 	}
-	return no("%s", strings.Join(parts, "; ")).withCure("%s", strings.Join(cures, "; "))
+	return probe.No("%s", strings.Join(parts, "; ")).WithCure("%s", strings.Join(cures, "; "))
 }
 
 // outOfSight names the owner of a socket whose process is in another pid namespace.

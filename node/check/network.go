@@ -6,88 +6,39 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"strings"
 
-	"github.com/google/nftables"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
-	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/nat"
 	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/probe"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// abstractSockets asks who closes them.
-func abstractSockets(*System) finding {
-	guard, err := netctx.Guard()
-	if errors.Is(err, netctx.ErrNoGuard) {
-		return no("this kernel has none that vsnode can use")
-	}
-	if err != nil {
-		return tried(err)
-	}
-	return yes("%s", guard)
-}
-
-func nfTables(*System) finding {
-	c, err := nftables.New()
-	if err != nil {
-		return tried(err)
-	}
-	tables, err := c.ListTables()
-	if err != nil {
-		return tried(fmt.Errorf("list tables: %w", err))
-	}
-	return yes("%d tables", len(tables))
-}
-
-const probeLink = "vsncheck"
-
-// vethPair makes one in a network namespace of its own.
-func vethPair(*System) finding {
-	return tried(onOwnThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("unshare: %w", err)
-		}
-		h, err := netlink.NewHandle()
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		if err := h.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: probeLink + "0"}, PeerName: probeLink + "1"}); err != nil {
-			return fmt.Errorf("veth: %w", err)
-		}
-		return nil
-	}))
-}
-
 // forwarding asks for what others on the host do to packets that it forwards.
-func forwarding(*System) finding {
-	problems, err := nat.Problems(context.Background())
+func forwarding(ctx context.Context) probe.Answer {
+	problems, err := nat.Problems(ctx)
 	switch {
 	case err != nil:
-		return unknown("%v", err)
+		return probe.Unknown("%v", err)
 	case len(problems) > 0:
-		return no("%s", strings.Join(problems, "; "))
+		return probe.No("%s", strings.Join(problems, "; "))
 	}
-	return yes("nobody drops them")
+	return probe.Yes("nobody drops them")
 }
 
 // refusedPorts asks which guests had a bind refused, of a port that they do not
 // own. Inside a guest only a program's own log says so.
-func refusedPorts(*System) finding {
+func refusedPorts(context.Context) probe.Answer {
 	mount, err := procctx.CgroupMount()
 	if errors.Is(err, procctx.ErrNoCgroup2) {
-		return yes("")
+		return probe.Yes("")
 	}
 	if err != nil {
-		return tried(err)
+		return probe.Tried(err)
 	}
 	guests, err := os.ReadDir(string(procctx.GuestCgroup(mount, "")))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return tried(err)
+		return probe.Tried(err)
 	}
 	var refused []string
 	for _, g := range guests {
@@ -102,47 +53,24 @@ func refusedPorts(*System) finding {
 		}
 	}
 	if refused != nil {
-		return no("%s", strings.Join(refused, "; "))
+		return probe.No("%s", strings.Join(refused, "; "))
 	}
-	return yes("")
+	return probe.Yes("")
 }
 
 // firewall asks for chains that drop what comes in. What they accept, a start
 // compares with the guest's ports.
-func firewall(*System) finding {
-	walls, err := netctx.Firewalls(context.Background())
+func firewall(ctx context.Context) probe.Answer {
+	walls, err := netctx.Firewalls(ctx)
 	if err != nil {
-		return unknown("%v", err)
+		return probe.Unknown("%v", err)
 	}
 	var chains []string
 	for _, f := range walls {
 		chains = append(chains, f.Chain)
 	}
 	if chains != nil {
-		return no("chain %s drops what comes in", strings.Join(chains, ", "))
+		return probe.No("chain %s drops what comes in", strings.Join(chains, ", "))
 	}
-	return yes("")
-}
-
-// pingRange: a ping socket is allowed to groups of this range. The kernel's
-// bound for its end is 2^31-1, the last id of context 32767.
-func pingRange(s *System) finding {
-	const last = 1<<31 - 1
-	text, err := s.read("proc/sys/net/ipv4/ping_group_range")
-	if err != nil {
-		return unknown("%v", err)
-	}
-	fields := strings.Fields(text)
-	if len(fields) != 2 {
-		return unknown("net.ipv4.ping_group_range is %q", text)
-	}
-	from, err1 := strconv.ParseInt(fields[0], 10, 64)
-	to, err2 := strconv.ParseInt(fields[1], 10, 64)
-	if err1 != nil || err2 != nil {
-		return unknown("net.ipv4.ping_group_range is %q", text)
-	}
-	if from > api.MinContext*idsPerGuest || to < last {
-		return no("net.ipv4.ping_group_range is %d %d", from, to)
-	}
-	return yes("contexts up to %d; the kernel has no word for higher ones", last/idsPerGuest)
+	return probe.Yes("")
 }

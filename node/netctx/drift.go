@@ -14,6 +14,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
 // View is what the host has at a moment: read once, and compared with what many
@@ -42,7 +44,7 @@ func Look() (*View, error) {
 	guard, err := Guard()
 	if guard == GuardHooks {
 		v.hooks = slices.Concat(v.hooks, unixHooks[:])
-	} else if err != nil && !errors.Is(err, ErrNoGuard) {
+	} else if err != nil && !errors.Is(err, probe.ErrMissing) {
 		return nil, err
 	}
 	if err := eachAddress(func(a onDevice, index int) {

@@ -1,23 +1,19 @@
 package netctx
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
 // UnixGuard is a way to keep a guest from the host's abstract Unix sockets,
 // which a network namespace would separate and a mount namespace does not
-// (CVE-2020-15257).
+// (CVE-2020-15257): the name of an ability.
 type UnixGuard string
 
 const (
@@ -31,62 +27,14 @@ const (
 	GuardLSM UnixGuard = "bpf-lsm"
 )
 
-// ErrNoGuard means that a guest in the host's network could reach the host's
-// abstract Unix sockets.
-var ErrNoGuard = errors.New("abstract Unix sockets of the host cannot be closed to guests in its network: boot kernel 6.12 with Landlock, or with bpf among the security modules (lsm=…,bpf), or use network mode nat")
-
-// landlockScopeABI is the version of Landlock that knows scopes.
-const landlockScopeABI = 6
-
-// Guard tells which way there is on this kernel, the best first.
+// Guard returns the way that this kernel has, the best if it has several. Without
+// one, a guest in the host's network could reach the host's abstract Unix sockets:
+// the error is a probe.ErrMissing.
 func Guard() (UnixGuard, error) {
-	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno == 0 && abi >= landlockScopeABI {
-		return GuardLandlock, nil
-	}
-	ok, err := haveUnixHooks()
-	if err != nil {
+	if err := probe.Want(probe.AbstractSockets); err != nil {
 		return "", err
 	}
-	if ok {
-		return GuardHooks, nil
-	}
-	if ok, err = haveLSM(); err != nil {
-		return "", err
-	}
-	if ok {
-		return GuardLSM, nil
-	}
-	return "", ErrNoGuard
-}
-
-// haveUnixHooks tries the smallest program of that kind.
-func haveUnixHooks() (bool, error) {
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCgroupUnixConnect, License: "GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
-	})
-	if errors.Is(err, unix.EINVAL) { // bpf(2): an attach type that it does not know
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("try a connect_unix program: %w", err)
-	}
-	return true, p.Close()
-}
-
-// haveLSM says whether the kernel asks BPF programs as a security module. Nobody
-// knows where securityfs is not mounted; systemd mounts it. That they can be
-// loaded (arm64: kernel 6.4; lockdown) shows when they are.
-func haveLSM() (bool, error) {
-	b, err := os.ReadFile("/sys/kernel/security/lsm")
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return slices.Contains(strings.Split(strings.TrimSpace(string(b)), ","), "bpf"), nil
+	return UnixGuard(probe.Ask(probe.AbstractSockets).Detail), nil
 }
 
 func pinUnix(dir string) error { return pinCollection(dir, loadUnixsock) }

@@ -9,15 +9,29 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
 func TestGuardNamesAWay(t *testing.T) {
 	guard, err := Guard()
-	if err != nil && !errors.Is(err, ErrNoGuard) {
+	if err != nil && !errors.Is(err, probe.ErrMissing) {
 		t.Fatal(err)
 	}
 	if (guard == "") != (err != nil) {
 		t.Errorf("guard %q and error %v", guard, err)
+	}
+	for _, way := range []struct {
+		guard   UnixGuard
+		ability *probe.Ability
+	}{{GuardLandlock, probe.Landlock}, {GuardHooks, probe.UnixHooks}, {GuardLSM, probe.BPFLSM}} {
+		if got := probe.Ask(way.ability); got.Verdict == api.Unknown {
+			t.Errorf("%s: %s", way.ability.Name, got.Detail)
+		}
+		if string(way.guard) != way.ability.Name {
+			t.Errorf("guard %q is ability %q", way.guard, way.ability.Name)
+		}
 	}
 }
 
@@ -25,17 +39,10 @@ func TestGuardNamesAWay(t *testing.T) {
 // that Guard would not choose. One there must be.
 func TestAbstractSocketsAreClosed(t *testing.T) {
 	ways := map[string]func(cgroup *os.File, xid int) error{}
-	have, err := haveUnixHooks()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if have {
+	if probe.Want(probe.UnixHooks) == nil {
 		ways["hooks"] = func(cgroup *os.File, _ int) error { return closeUnix(cgroup) }
 	}
-	if have, err = haveLSM(); err != nil {
-		t.Fatal(err)
-	}
-	if have {
+	if probe.Want(probe.BPFLSM) == nil {
 		ways["security module"] = func(cgroup *os.File, xid int) error {
 			id, err := cgroupID(cgroup)
 			if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
 // ErrNotAttached means that the cgroup is not that of a network context.
@@ -55,14 +56,14 @@ func attach(cgroup *os.File, s Spec) error {
 		}
 	}
 	// Where nothing closes the host's abstract sockets, whether a guest starts
-	// all the same is for the caller: Guard told.
+	// all the same is for the caller, which asks Guard.
 	guard, err := Guard()
 	switch {
 	case guard == GuardHooks:
 		err = closeUnix(cgroup)
 	case guard == GuardLSM:
 		err = closeUnixLSM(s.XID, id)
-	case errors.Is(err, ErrNoGuard):
+	case errors.Is(err, probe.ErrMissing):
 		err = nil
 	}
 	if err != nil {

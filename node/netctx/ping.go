@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
 // A ping is sent by a socket that no hook of a cgroup sees (sendto, not connected),
@@ -93,17 +94,12 @@ func DropPing(ctx context.Context, xid int) error {
 	return nil
 }
 
-// PingProblem says what keeps a guest's groups from opening a ping socket, and
+// PingProblem returns what keeps a guest's groups from opening a ping socket, and
 // what to do; empty if nothing does.
 func PingProblem(xid int) (string, error) {
-	const path = "/proc/sys/net/ipv4/ping_group_range"
-	b, err := os.ReadFile(path)
+	first, last, err := probe.PingGroups()
 	if err != nil {
 		return "", err
-	}
-	var first, last int64
-	if _, err := fmt.Sscan(string(b), &first, &last); err != nil {
-		return "", fmt.Errorf("read %s: %w", path, err)
 	}
 	base := int64(xid) << 16
 	switch {

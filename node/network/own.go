@@ -109,7 +109,7 @@ func refuseDuplicates(ctx context.Context, g *Guest, prefixes []netip.Prefix) er
 	for _, p := range prefixes {
 		addrs = append(addrs, p.Addr())
 	}
-	conflicts, err := netctx.Probe(ctx, dev, addrs)
+	conflicts, err := netctx.Duplicates(ctx, dev, addrs)
 	if err != nil {
 		return err
 	}

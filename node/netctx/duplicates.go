@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// probeWait bounds a probe. RFC 5227 gives neighbours seconds, as one may just be
+// neighbourWait bounds a probe. RFC 5227 gives neighbours seconds, as one may just be
 // waking up; those that run answer within a millisecond, and a start waits for it.
-const probeWait = 60 * time.Millisecond
+const neighbourWait = 60 * time.Millisecond
 
-// Conflict is an address that somebody else on the wire has.
-type Conflict struct {
+// Duplicate is an address that somebody else on the wire has.
+type Duplicate struct {
 	Addr netip.Addr
 	HW   net.HardwareAddr
 	// The answer came from the way to everywhere else: a router that answers for
@@ -28,13 +28,13 @@ type Conflict struct {
 	Gateway bool
 }
 
-func (c Conflict) String() string { return fmt.Sprintf("%s (%s)", c.Addr, c.HW) }
+func (c Duplicate) String() string { return fmt.Sprintf("%s (%s)", c.Addr, c.HW) }
 
-// Probe asks the neighbours of a device which of the addresses are in use, before
+// Duplicates asks the neighbours of a device which of the addresses are in use, before
 // they are put there: by ARP (RFC 5227) and neighbour solicitations (RFC 4862, 5.4),
 // neither of which changes what a neighbour knows. Devices that are down, or no
 // Ethernet, have no neighbours to ask.
-func Probe(ctx context.Context, dev string, addrs []netip.Addr) ([]Conflict, error) {
+func Duplicates(ctx context.Context, dev string, addrs []netip.Addr) ([]Duplicate, error) {
 	link, err := netlink.LinkByName(dev)
 	if err != nil {
 		return nil, fmt.Errorf("find device %s: %w", dev, err)
@@ -43,14 +43,14 @@ func Probe(ctx context.Context, dev string, addrs []netip.Addr) ([]Conflict, err
 	if !hasNeighbours(l) || l.Flags&net.FlagUp == 0 || l.RawFlags&unix.IFF_RUNNING == 0 || len(addrs) == 0 {
 		return nil, nil
 	}
-	found, err := probe(ctx, l, addrs)
+	found, err := askNeighbours(ctx, l, addrs)
 	if err != nil {
 		return nil, fmt.Errorf("ask the neighbours of %s for addresses: %w", dev, err)
 	}
 	return found, nil
 }
 
-func probe(ctx context.Context, l *netlink.LinkAttrs, addrs []netip.Addr) ([]Conflict, error) {
+func askNeighbours(ctx context.Context, l *netlink.LinkAttrs, addrs []netip.Addr) ([]Duplicate, error) {
 	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // network order
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -60,10 +60,10 @@ func probe(ctx context.Context, l *netlink.LinkAttrs, addrs []netip.Addr) ([]Con
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: l.Index}); err != nil {
 		return nil, err
 	}
-	var found []Conflict
-	end := time.Now().Add(probeWait)
+	var found []Duplicate
+	end := time.Now().Add(neighbourWait)
 	// Twice, as one may be lost.
-	for _, until := range []time.Time{end.Add(-probeWait / 2), end} {
+	for _, until := range []time.Time{end.Add(-neighbourWait / 2), end} {
 		for _, a := range addrs {
 			if err := solicit(fd, l, a); err != nil {
 				return nil, err
@@ -85,7 +85,7 @@ func probe(ctx context.Context, l *netlink.LinkAttrs, addrs []netip.Addr) ([]Con
 }
 
 // collect reads answers until a moment, or until all have been given.
-func collect(ctx context.Context, fd int, l *netlink.LinkAttrs, addrs []netip.Addr, until time.Time, found *[]Conflict) error {
+func collect(ctx context.Context, fd int, l *netlink.LinkAttrs, addrs []netip.Addr, until time.Time, found *[]Duplicate) error {
 	for buf := make([]byte, 256); len(*found) < len(addrs); {
 		left := time.Until(until)
 		if left <= 0 {
@@ -111,10 +111,10 @@ func collect(ctx context.Context, fd int, l *netlink.LinkAttrs, addrs []netip.Ad
 		}
 		a, hw := answer(sa.Protocol>>8|sa.Protocol<<8, buf[:n])
 		if hw == nil || bytes.Equal(hw, l.HardwareAddr) || !slices.Contains(addrs, a) ||
-			slices.ContainsFunc(*found, func(c Conflict) bool { return c.Addr == a }) {
+			slices.ContainsFunc(*found, func(c Duplicate) bool { return c.Addr == a }) {
 			continue
 		}
-		*found = append(*found, Conflict{Addr: a, HW: slices.Clone(hw)})
+		*found = append(*found, Duplicate{Addr: a, HW: slices.Clone(hw)})
 	}
 	return nil
 }
@@ -148,7 +148,7 @@ func solicit(fd int, l *netlink.LinkAttrs, a netip.Addr) error {
 }
 
 // markGateways tells answers of routers from those of other neighbours.
-func markGateways(l *netlink.LinkAttrs, found []Conflict) error {
+func markGateways(l *netlink.LinkAttrs, found []Duplicate) error {
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: l.Index}, netlink.RT_FILTER_OIF)
 	if err != nil {
 		return err

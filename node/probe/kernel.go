@@ -1,4 +1,4 @@
-package check
+package probe
 
 import (
 	"fmt"
@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func kernel(s *System) finding {
+func kernel(s *System) Answer {
 	major, minor, ok := parseRelease(s.Release)
 	switch {
 	case !ok:
-		return unknown("%q is no version of a kernel", s.Release)
+		return Unknown("%q is no version of a kernel", s.Release)
 	case major < 6 || major == 6 && minor < 1:
-		return no("%s is older than 6.1", s.Release)
+		return No("%s is older than 6.1", s.Release)
 	}
-	return yes("%s", s.Release)
+	return Yes("%s", s.Release)
 }
 
 // parseRelease reads the first two numbers of a kernel's release, as
@@ -36,34 +36,38 @@ func parseRelease(release string) (major, minor int, ok bool) {
 	return major, minor, err1 == nil && err2 == nil && major >= 0
 }
 
-func userNamespaces(s *System) finding {
-	if text, err := s.read("proc/sys/user/max_user_namespaces"); err == nil {
+func userNamespaces(s *System) Answer {
+	if text, err := s.Read("proc/sys/user/max_user_namespaces"); err == nil {
 		if n, err := strconv.Atoi(text); err == nil && n == 0 {
-			return no("user.max_user_namespaces is 0")
+			return No("user.max_user_namespaces is 0")
 		}
 	}
-	_, err := s.userns()
-	return tried(err)
+	ns, err := userNamespace()
+	if err == nil {
+		ns.Close()
+	}
+	return Tried(err)
 }
 
 // nestedUserNamespaces: these two settings do not stop the host's root, but
 // they stop a guest's, who has no capability against the first user namespace.
-func nestedUserNamespaces(s *System) finding {
+func nestedUserNamespaces(s *System) Answer {
 	for _, setting := range []struct{ file, blocks string }{
 		{"kernel/unprivileged_userns_clone", "0"},             // Debian's patch
 		{"kernel/apparmor_restrict_unprivileged_userns", "1"}, // Ubuntu 24.04
 	} {
-		value, err := s.read("proc/sys/" + setting.file)
+		value, err := s.Read("proc/sys/" + setting.file)
 		if err == nil && value == setting.blocks {
 			name := strings.ReplaceAll(setting.file, "/", ".")
 			other := map[string]string{"0": "1", "1": "0"}[value]
-			return no("%s is %s", name, value).withCure("sysctl -w %s=%s", name, other)
+			return No("%s is %s", name, value).WithCure("sysctl -w %s=%s", name, other)
 		}
 	}
-	return yes("")
+	return Yes("")
 }
 
-// userNamespace makes a user namespace and a descriptor of it. The process
+// userNamespace makes a user namespace that maps the ids 0 to 65535 to
+// themselves, and returns a descriptor of it. The process
 // that a namespace has to be made with is traced and so stops before its first
 // instruction; then it is killed.
 func userNamespace() (*os.File, error) {
@@ -108,25 +112,25 @@ func userNamespace() (*os.File, error) {
 }
 
 // setnsPidfd joins the UTS namespace that we are in.
-func setnsPidfd(*System) finding {
+func setnsPidfd(*System) Answer {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
-		return tried(fmt.Errorf("pidfd_open: %w", err))
+		return Tried(fmt.Errorf("pidfd_open: %w", err))
 	}
 	defer unix.Close(fd)
 	if err := unix.Setns(fd, unix.CLONE_NEWUTS); err != nil {
-		return tried(fmt.Errorf("setns: %w", err))
+		return Tried(fmt.Errorf("setns: %w", err))
 	}
-	return yes("")
+	return Yes("")
 }
 
 // cloneIntoCgroup asks for a process in a "cgroup" that is none. The kernel
 // that knows the flag (5.7) looks, and answers EBADF; so there is no process in
 // any case.
-func cloneIntoCgroup(*System) finding {
+func cloneIntoCgroup(*System) Answer {
 	dir, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return tried(err)
+		return Tried(err)
 	}
 	defer unix.Close(dir)
 	args := struct { // struct clone_args as of kernel 5.7
@@ -135,56 +139,16 @@ func cloneIntoCgroup(*System) finding {
 	}{flags: unix.CLONE_INTO_CGROUP, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(dir)}
 	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args), 0)
 	if errno == unix.EBADF {
-		return yes("")
+		return Yes("")
 	}
-	return tried(fmt.Errorf("clone3: %w", errno))
+	return Tried(fmt.Errorf("clone3: %w", errno))
 }
 
-func seccomp(*System) finding {
+func seccomp(*System) Answer {
 	action := uint32(unix.SECCOMP_RET_ERRNO)
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
 	if errno != 0 {
-		return tried(fmt.Errorf("seccomp: %w", errno))
+		return Tried(fmt.Errorf("seccomp: %w", errno))
 	}
-	return yes("")
-}
-
-// kernelLimits looks at what all guests and the host take from one store, and
-// at what each guest may have for itself: its user namespace belongs to its own
-// root, for whom the kernel counts apart (user_namespaces(7)). Not among them:
-// keyrings, which seccomp keeps guests from.
-func kernelLimits(s *System) finding {
-	var low, cures []string
-	values := map[string]int{}
-	for _, l := range []struct {
-		name       string
-		min, value int
-	}{
-		// For all: some 40 processes a guest with systemd, and a few terminals.
-		{"kernel.pid_max", 65536, 4194304},
-		{"kernel.threads-max", 32768, 262144},
-		{"kernel.pty.max", 2048, 16384},
-		// For each: some 10 instances a guest with systemd, and 3 for each of its users.
-		{"fs.inotify.max_user_instances", 128, 1024},
-		{"fs.inotify.max_user_watches", 8192, 1048576},
-	} {
-		text, err := s.read("proc/sys/" + strings.ReplaceAll(l.name, ".", "/"))
-		if err != nil {
-			return unknown("%v", err)
-		}
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			return unknown("%s is %q", l.name, text)
-		}
-		values[l.name] = n
-		if n < l.min {
-			low = append(low, fmt.Sprintf("%s is %d", l.name, n))
-			cures = append(cures, fmt.Sprintf("%s=%d", l.name, l.value))
-		}
-	}
-	if low != nil {
-		return no("%s", strings.Join(low, ", ")).withCure("sysctl -w %s", strings.Join(cures, " "))
-	}
-	return yes("%d processes and %d terminals for all, %d inotify instances for each guest",
-		min(values["kernel.pid_max"], values["kernel.threads-max"]), values["kernel.pty.max"], values["fs.inotify.max_user_instances"])
+	return Yes("")
 }

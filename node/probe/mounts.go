@@ -1,4 +1,4 @@
-package check
+package probe
 
 import (
 	"errors"
@@ -10,18 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func mountAPI(*System) finding {
+func mountAPI(*System) Answer {
 	fd, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return tried(fmt.Errorf("fsopen: %w", err))
+		return Tried(fmt.Errorf("fsopen: %w", err))
 	}
 	unix.Close(fd)
-	return yes("")
+	return Yes("")
 }
 
-// dataDir is where guests' data lies or will lie: the directory itself or the
-// nearest one above it that exists, which is on the same filesystem.
-func (s *System) dataDir() string {
+// DataDir returns where guests' data lies or will lie: the directory itself or
+// the nearest one above it that exists, which is on the same filesystem.
+func (s *System) DataDir() string {
 	dir := s.Data
 	for dir != "/" {
 		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
@@ -32,21 +32,22 @@ func (s *System) dataDir() string {
 	return dir
 }
 
-func idmappedMounts(s *System) finding {
-	dir := s.dataDir()
-	ns, err := s.userns()
+func idmappedMounts(s *System) Answer {
+	dir := s.DataDir()
+	ns, err := userNamespace()
 	if err != nil {
-		return unknown("%v", err)
+		return Unknown("%v", err)
 	}
+	defer ns.Close()
 	m, err := idmapped(dir, ns)
 	if err != nil {
-		return tried(err)
+		return Tried(err)
 	}
 	unix.Close(m)
-	return yes("%s", dir)
+	return Yes("%s", dir)
 }
 
-// idmapped gives a detached mount of dir, idmapped if there is a namespace to
+// idmapped returns a detached mount of dir, idmapped if there is a namespace to
 // map by. It is gone once it is closed.
 func idmapped(dir string, ns *os.File) (fd int, err error) {
 	fd, err = unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -64,29 +65,30 @@ func idmapped(dir string, ns *os.File) (fd int, err error) {
 	return fd, nil
 }
 
-func overlay(s *System) finding { return s.overlayOn(nil) }
+func overlay(s *System) Answer { return s.overlayOn(nil) }
 
-func idmappedOverlay(s *System) finding {
-	ns, err := s.userns()
+func idmappedOverlay(s *System) Answer {
+	ns, err := userNamespace()
 	if err != nil {
-		return unknown("%v", err)
+		return Unknown("%v", err)
 	}
+	defer ns.Close()
 	return s.overlayOn(ns)
 }
 
 // overlayOn makes an overlay of three directories where guests' data lies, as
 // a guest's root is made: not each filesystem can be an upper layer (overlayfs
 // itself cannot, nor can NFS).
-func (s *System) overlayOn(ns *os.File) finding {
-	dir := s.dataDir()
+func (s *System) overlayOn(ns *os.File) Answer {
+	dir := s.DataDir()
 	tmp, err := scratch(dir)
 	if err != nil {
-		return unknown("%v", err)
+		return Unknown("%v", err)
 	}
-	defer os.RemoveAll(tmp) // what it cannot remove, removeLeftovers will
+	defer os.RemoveAll(tmp) // what it cannot remove, RemoveLeftovers will
 	for _, sub := range []string{"layers", "layers/lower", "layers/upper", "layers/work", "at"} {
 		if err := os.Mkdir(tmp+"/"+sub, 0o700); err != nil {
-			return unknown("%v", err)
+			return Unknown("%v", err)
 		}
 	}
 	err = onOwnThread(func() error {
@@ -108,9 +110,9 @@ func (s *System) overlayOn(ns *os.File) finding {
 		return overlayMount(at+"/lower", at+"/upper", at+"/work")
 	})
 	if err != nil {
-		return tried(fmt.Errorf("on %s: %w", dir, err))
+		return Tried(fmt.Errorf("on %s: %w", dir, err))
 	}
-	return yes("on %s", dir)
+	return Yes("on %s", dir)
 }
 
 func overlayMount(lower, upper, work string) error {
@@ -132,27 +134,4 @@ func overlayMount(lower, upper, work string) error {
 		return fmt.Errorf("fsmount overlay: %w", err)
 	}
 	return unix.Close(m)
-}
-
-func freeSpace(s *System) finding {
-	dir := s.dataDir()
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return unknown("%s: %v", dir, err)
-	}
-	return roomFor(dir, st.Bavail*uint64(st.Bsize), st.Ffree, st.Files)
-}
-
-// roomFor judges free bytes and inodes; filesystems that make inodes as they
-// go have 0 of 0.
-func roomFor(dir string, bytes, inodes, allInodes uint64) finding {
-	const gib = 1 << 30
-	text := fmt.Sprintf("%.1f GiB in %s", float64(bytes)/gib, dir)
-	switch {
-	case bytes < 2*gib:
-		return no("only %s", text)
-	case allInodes > 0 && inodes < 100_000: // a Debian is some 20,000 files
-		return no("only %d more files in %s", inodes, dir)
-	}
-	return yes("%s", text)
 }

@@ -31,14 +31,14 @@ func TestProbeFindsWhoHasAnAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	found, err := Probe(t.Context(), "wire0", addrs)
+	found, err := Duplicates(t.Context(), "wire0", addrs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took < probeWait/2 || took > 20*probeWait {
-		t.Errorf("took %v, of %v", took, probeWait)
+	if took := time.Since(began); took < neighbourWait/2 || took > 20*neighbourWait {
+		t.Errorf("took %v, of %v", took, neighbourWait)
 	}
-	byAddr := map[string]Conflict{}
+	byAddr := map[string]Duplicate{}
 	for _, c := range found {
 		byAddr[c.Addr.String()] = c
 	}
@@ -60,10 +60,10 @@ func TestProbeFindsWhoHasAnAddress(t *testing.T) {
 	if err := netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4(192, 0, 2, 0).To4(), Mask: net.CIDRMask(24, 32)}, Gw: addrs[0].AsSlice()}); err != nil {
 		t.Fatal(err)
 	}
-	if found, err = Probe(t.Context(), "wire0", addrs[:1]); err != nil || len(found) != 1 || !found[0].Gateway {
+	if found, err = Duplicates(t.Context(), "wire0", addrs[:1]); err != nil || len(found) != 1 || !found[0].Gateway {
 		t.Errorf("of a gateway: %+v, %v", found, err)
 	}
-	if found, err := Probe(t.Context(), "lo", addrs); err != nil || found != nil {
+	if found, err := Duplicates(t.Context(), "lo", addrs); err != nil || found != nil {
 		t.Errorf("lo: %v, %v", found, err)
 	}
 }

@@ -1,4 +1,4 @@
-package check
+package probe
 
 import (
 	"errors"
@@ -43,7 +43,7 @@ func parseMounts(text string) []mount {
 }
 
 func (s *System) mounts() ([]mount, error) {
-	text, err := s.read("proc/self/mountinfo")
+	text, err := s.Read("proc/self/mountinfo")
 	if err != nil {
 		return nil, fmt.Errorf("read the mounts: %w", err)
 	}
@@ -74,38 +74,38 @@ func (s *System) cgroupRoot() (dir string, hybrid bool, err error) {
 	return dir, hybrid, nil
 }
 
-func cgroup2(s *System) finding {
+func cgroup2(s *System) Answer {
 	dir, hybrid, err := s.cgroupRoot()
 	switch {
 	case errors.Is(err, errNoCgroup2) && hybrid:
-		return no("only cgroup v1 is mounted")
+		return No("only cgroup v1 is mounted")
 	case errors.Is(err, errNoCgroup2):
-		return no("it is not mounted")
+		return No("it is not mounted")
 	case err != nil:
-		return unknown("%v", err)
+		return Unknown("%v", err)
 	case hybrid:
-		return yes("%s, beside cgroup v1", dir)
+		return Yes("%s, beside cgroup v1", dir)
 	}
-	return yes("%s", dir)
+	return Yes("%s", dir)
 }
 
-// controllers says where each controller is that a limit needs: one that lies
+// controllers looks where each controller is that a limit needs: one that lies
 // on cgroup v1 cannot be used from v2.
-func controllers(s *System) finding {
+func controllers(s *System) Answer {
 	root, _, err := s.cgroupRoot()
 	if errors.Is(err, errNoCgroup2) {
-		return no("%v", err)
+		return No("%v", err)
 	}
 	if err != nil {
-		return unknown("%v", err)
+		return Unknown("%v", err)
 	}
-	text, err := s.read(strings.TrimPrefix(root, "/") + "/cgroup.controllers")
+	text, err := s.Read(strings.TrimPrefix(root, "/") + "/cgroup.controllers")
 	if err != nil {
-		return unknown("%v", err)
+		return Unknown("%v", err)
 	}
 	mounts, err := s.mounts()
 	if err != nil {
-		return unknown("%v", err)
+		return Unknown("%v", err)
 	}
 	have := strings.Fields(text)
 	var missing []string
@@ -121,18 +121,18 @@ func controllers(s *System) finding {
 			}
 		}
 		// A container or a practice host does not see the v1 mounts of its machine.
-		if table, err := s.read("proc/cgroups"); err == nil && onHierarchy(table, want) {
+		if table, err := s.Read("proc/cgroups"); err == nil && onHierarchy(table, want) {
 			where, onV1 = want+" lies on cgroup v1", true
 		}
 		missing = append(missing, where)
 	}
 	switch {
 	case missing == nil:
-		return yes("cpu, memory, pids")
+		return Yes("cpu, memory, pids")
 	case onV1:
-		return no("%s", strings.Join(missing, ", "))
+		return No("%s", strings.Join(missing, ", "))
 	}
-	return no("%s", strings.Join(missing, ", ")).withCure("boot without cgroup_disable=, with cgroup_enable=memory where that is needed")
+	return No("%s", strings.Join(missing, ", ")).WithCure("boot without cgroup_disable=, with cgroup_enable=memory where that is needed")
 }
 
 // onHierarchy reads /proc/cgroups (cgroups(7)): a controller on a hierarchy of
@@ -154,14 +154,14 @@ func scratch(dir string) (string, error) {
 }
 
 // inCgroup calls f with a fresh cgroup, which is removed afterwards.
-func (s *System) inCgroup(f func(cgroup int) error) finding {
+func (s *System) inCgroup(f func(cgroup int) error) Answer {
 	root, _, err := s.cgroupRoot()
 	if err != nil { // without cgroup v2 too: what it could do there, no one can tell
-		return unknown("%v", err)
+		return Unknown("%v", err)
 	}
 	dir, err := scratch(root)
 	if err != nil {
-		return tried(fmt.Errorf("make a cgroup: %w", err))
+		return Tried(fmt.Errorf("make a cgroup: %w", err))
 	}
 	err = func() error {
 		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -174,12 +174,12 @@ func (s *System) inCgroup(f func(cgroup int) error) finding {
 	if rerr := unix.Rmdir(dir); err == nil && rerr != nil {
 		err = fmt.Errorf("remove cgroup %s: %w", dir, rerr)
 	}
-	return tried(err)
+	return Tried(err)
 }
 
-// removeLeftovers removes what checks left that were killed.
-func (s *System) removeLeftovers() {
-	dirs := []string{s.dataDir()}
+// RemoveLeftovers removes what probes left that were killed.
+func (s *System) RemoveLeftovers() {
+	dirs := []string{s.DataDir()}
 	if root, _, err := s.cgroupRoot(); err == nil {
 		dirs = append(dirs, root)
 	}
@@ -188,15 +188,15 @@ func (s *System) removeLeftovers() {
 		for _, path := range old {
 			pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), leftover), "-")
 			if _, err := os.Stat("/proc/" + pid); !errors.Is(err, fs.ErrNotExist) {
-				continue // that check still runs
+				continue // that process still runs
 			}
-			// One that cannot be removed harms nobody, and the check must go on.
+			// One that cannot be removed harms nobody, and probes must go on.
 			_ = os.RemoveAll(path)
 		}
 	}
 }
 
-func cgroupKill(s *System) finding {
+func cgroupKill(s *System) Answer {
 	return s.inCgroup(func(fd int) error {
 		err := unix.Faccessat(fd, "cgroup.kill", unix.W_OK, 0)
 		if err == unix.ENOENT {
@@ -208,7 +208,7 @@ func cgroupKill(s *System) finding {
 
 // cgroupBPF loads a program that allows everything and attaches it to a fresh
 // cgroup: loading alone does not need CONFIG_CGROUP_BPF.
-func cgroupBPF(s *System) finding {
+func cgroupBPF(s *System) Answer {
 	const where = ebpf.AttachCGroupInet4Bind
 	return s.inCgroup(func(fd int) error {
 		prog, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{
@@ -232,22 +232,22 @@ func cgroupBPF(s *System) finding {
 	})
 }
 
-func bpffs(s *System) finding {
+func bpffs(s *System) Answer {
 	mounts, err := s.mounts()
 	if err != nil {
-		return unknown("%v", err)
+		return Unknown("%v", err)
 	}
 	for _, m := range mounts {
 		if m.fstype == "bpf" {
-			return yes("%s", m.dir)
+			return Yes("%s", m.dir)
 		}
 	}
-	known, err := s.read("proc/filesystems")
+	known, err := s.Read("proc/filesystems")
 	if err != nil {
-		return unknown("%v", err)
+		return Unknown("%v", err)
 	}
 	if slices.Contains(strings.Fields(known), "bpf") {
-		return yes("not mounted; vsnode mounts it")
+		return Yes("not mounted; vsnode mounts it")
 	}
-	return no("the kernel does not have it")
+	return No("the kernel does not have it")
 }

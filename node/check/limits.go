@@ -1,0 +1,74 @@
+package check
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/probe"
+)
+
+// kernelLimits looks at what all guests and the host take from one store, and
+// at what each guest may have for itself: its user namespace belongs to its own
+// root, for whom the kernel counts apart (user_namespaces(7)). Not among them:
+// keyrings, which seccomp keeps guests from.
+func kernelLimits(s *probe.System) probe.Answer {
+	var low, cures []string
+	values := map[string]int{}
+	for _, l := range []struct {
+		name       string
+		min, value int
+	}{
+		// For all: some 40 processes a guest with systemd, and a few terminals.
+		{"kernel.pid_max", 65536, 4194304},
+		{"kernel.threads-max", 32768, 262144},
+		{"kernel.pty.max", 2048, 16384},
+		// For each: some 10 instances a guest with systemd, and 3 for each of its users.
+		{"fs.inotify.max_user_instances", 128, 1024},
+		{"fs.inotify.max_user_watches", 8192, 1048576},
+	} {
+		text, err := s.Read("proc/sys/" + strings.ReplaceAll(l.name, ".", "/"))
+		if err != nil {
+			return probe.Unknown("%v", err)
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return probe.Unknown("%s is %q", l.name, text)
+		}
+		values[l.name] = n
+		if n < l.min {
+			low = append(low, fmt.Sprintf("%s is %d", l.name, n))
+			cures = append(cures, fmt.Sprintf("%s=%d", l.name, l.value))
+		}
+	}
+	if low != nil {
+		return probe.No("%s", strings.Join(low, ", ")).WithCure("sysctl -w %s", strings.Join(cures, " "))
+	}
+	return probe.Yes("%d processes and %d terminals for all, %d inotify instances for each guest",
+		min(values["kernel.pid_max"], values["kernel.threads-max"]), values["kernel.pty.max"], values["fs.inotify.max_user_instances"])
+}
+
+func freeSpace(s *probe.System) probe.Answer {
+	dir := s.DataDir()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return probe.Unknown("%s: %v", dir, err)
+	}
+	return roomFor(dir, st.Bavail*uint64(st.Bsize), st.Ffree, st.Files)
+}
+
+// roomFor judges free bytes and inodes; filesystems that make inodes as they
+// go have 0 of 0.
+func roomFor(dir string, bytes, inodes, allInodes uint64) probe.Answer {
+	const gib = 1 << 30
+	text := fmt.Sprintf("%.1f GiB in %s", float64(bytes)/gib, dir)
+	switch {
+	case bytes < 2*gib:
+		return probe.No("only %s", text)
+	case allInodes > 0 && inodes < 100_000: // a Debian is some 20,000 files
+		return probe.No("only %d more files in %s", inodes, dir)
+	}
+	return probe.Yes("%s", text)
+}

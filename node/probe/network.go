@@ -1,0 +1,73 @@
+package probe
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+func nfTables(*System) Answer {
+	c, err := nftables.New()
+	if err != nil {
+		return Tried(err)
+	}
+	tables, err := c.ListTables()
+	if err != nil {
+		return Tried(fmt.Errorf("list tables: %w", err))
+	}
+	return Yes("%d tables", len(tables))
+}
+
+const probeLink = "vsncheck"
+
+// vethPair makes one in a network namespace of its own.
+func vethPair(*System) Answer {
+	return Tried(onOwnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		h, err := netlink.NewHandle()
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		if err := h.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: probeLink + "0"}, PeerName: probeLink + "1"}); err != nil {
+			return fmt.Errorf("veth: %w", err)
+		}
+		return nil
+	}))
+}
+
+// pingRange: a ping socket is allowed to groups of this range. The kernel's
+// bound for its end is 2^31-1, the last id of context 32767.
+func pingRange(s *System) Answer {
+	const last, idsPerGuest = 1<<31 - 1, 1 << 16
+	from, to, err := s.pingGroups()
+	if err != nil {
+		return Unknown("%v", err)
+	}
+	if from > api.MinContext*idsPerGuest || to < last {
+		return No("net.ipv4.ping_group_range is %d %d", from, to)
+	}
+	return Yes("contexts up to %d; the kernel has no word for higher ones", last/idsPerGuest)
+}
+
+// PingGroups returns the first and the last of the groups on the host we run on
+// that may open ping sockets.
+func PingGroups() (first, last int64, err error) { return Here().pingGroups() }
+
+func (s *System) pingGroups() (first, last int64, err error) {
+	text, err := s.Read("proc/sys/net/ipv4/ping_group_range")
+	if err != nil {
+		return 0, 0, err
+	}
+	if _, err := fmt.Sscan(text, &first, &last); err != nil || len(strings.Fields(text)) != 2 {
+		return 0, 0, fmt.Errorf("net.ipv4.ping_group_range is %q", text)
+	}
+	return first, last, nil
+}

@@ -1,0 +1,180 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+func TestVerdictsOfErrors(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		err  error
+		want api.Verdict
+	}{
+		{"it worked", nil, api.Yes},
+		{"the kernel does not know the call", fmt.Errorf("fsopen: %w", unix.ENOSYS), api.No},
+		{"the kernel does not know the flag", unix.EINVAL, api.No},
+		{"root is refused (the tests are run by root)", unix.EPERM, api.No},
+		{"BPF without what is asked for", fmt.Errorf("attach: %w", ebpf.ErrNotSupported), api.No},
+		{"a full disk is no answer", unix.ENOSPC, api.Unknown},
+		{"too many open files is no answer", unix.EMFILE, api.Unknown},
+		{"an error that nobody knows", errors.New("odd"), api.Unknown},
+	} {
+		if got := Tried(c.err).Verdict; got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestParseMounts(t *testing.T) {
+	got := parseMounts(`36 35 98:0 /mnt1 /mnt\040two rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+37 35 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw
+broken
+`)
+	want := []mount{
+		{"/mnt two", "ext3", []string{"rw", "errors=continue"}},
+		{"/sys/fs/cgroup", "cgroup2", []string{"rw"}},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(mount{})); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(b))
+	f.Add("6.1.0-50-amd64")
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, m := range parseMounts(text) {
+			if m.fstype == "" || m.dir == "" {
+				t.Errorf("a mount without type or place: %+v", m)
+			}
+		}
+		if major, minor, ok := parseRelease(text); ok && (major < 0 || minor < 0) {
+			t.Errorf("%q is %d.%d", text, major, minor)
+		}
+	})
+}
+
+// A yes is remembered; a no is asked again, and so is what may change.
+func TestWhatIsAskedAgain(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		answer  Answer
+		changes bool
+		want    int32
+	}{
+		{"a yes", Yes("it is there"), false, 1},
+		{"a no", No("it is not there"), false, 3},
+		{"an unknown", Unknown("too many open files"), false, 3},
+		{"a yes that may change", Yes("set"), true, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var asked atomic.Int32
+			a := &Ability{Name: "x", Changes: c.changes, Probe: func(*System) Answer {
+				asked.Add(1)
+				return c.answer
+			}}
+			s := &System{}
+			var all sync.WaitGroup
+			for range 3 {
+				all.Go(func() {
+					if got := s.Ask(a); got != c.answer {
+						t.Errorf("got %+v, want %+v", got, c.answer)
+					}
+				})
+			}
+			all.Wait()
+			if got := asked.Load(); got != c.want {
+				t.Errorf("asked %d times, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+func TestErrorsNameTheRow(t *testing.T) {
+	ability := func(got Answer) *Ability {
+		return &Ability{Name: "mount API", Cure: "run a newer kernel", Probe: func(*System) Answer { return got }}
+	}
+	const refused = "mount root: invalid argument"
+	for _, c := range []struct {
+		name    string
+		err     error
+		answer  Answer
+		want    string
+		missing bool
+	}{
+		{"what is missing explains the error", fmt.Errorf("mount root: %w", unix.EINVAL), No("fsopen: function not implemented"),
+			refused + "; this host lacks mount API: fsopen: function not implemented (run a newer kernel)", true},
+		{"a cure of the probe's own", fmt.Errorf("mount root: %w", unix.EINVAL), No("x is 0").WithCure("sysctl -w x=1"),
+			refused + "; this host lacks mount API: x is 0 (sysctl -w x=1)", true},
+		{"all is there", fmt.Errorf("mount root: %w", unix.EINVAL), Yes(""), refused, false},
+		{"it could not be told", fmt.Errorf("mount root: %w", unix.EINVAL), Unknown("odd"), refused, false},
+		{"an error that no ability would have prevented", fmt.Errorf("mount root: %w", unix.ENOSPC), No("x"), "mount root: no space left on device", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := Explain(c.err, ability(c.answer))
+			if err.Error() != c.want || errors.Is(err, ErrMissing) != c.missing || !errors.Is(err, errors.Unwrap(c.err)) {
+				t.Errorf("error %v, missing %v; want %s", err, errors.Is(err, ErrMissing), c.want)
+			}
+		})
+	}
+	if err := Explain(nil, ability(No("x"))); err != nil {
+		t.Errorf("an error of nothing: %v", err)
+	}
+	if err := Want(ability(Yes(""))); err != nil {
+		t.Errorf("wanted what is there: %v", err)
+	}
+	err := Want(ability(Unknown("too many open files")))
+	if err == nil || errors.Is(err, ErrMissing) || err.Error() != "mount API: could not be told: too many open files" {
+		t.Errorf("could not be told: %v", err)
+	}
+}
+
+func TestDebootstrapIsFoundAsABuildFindsIt(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		tools []string
+		want  string // empty: a no
+	}{
+		{"mmdebstrap", []string{"mmdebstrap"}, "mmdebstrap"},
+		{"debootstrap", []string{"debootstrap"}, "debootstrap"},
+		{"both", []string{"debootstrap", "mmdebstrap"}, "mmdebstrap"},
+		{"neither", nil, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bin := t.TempDir()
+			for _, tool := range c.tools {
+				if err := os.WriteFile(filepath.Join(bin, tool), []byte("#!/bin/sh\n"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Setenv("PATH", bin)
+			want := Answer{Verdict: api.Yes, Detail: filepath.Join(bin, c.want)}
+			if c.want == "" {
+				want = No("mmdebstrap or debootstrap is not installed")
+			}
+			if got := Ask(Debootstrap); got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+			if got := Debootstrap.Row(want); c.want == "" && !strings.Contains(got.Cure, "apt-get") {
+				t.Errorf("cure %q", got.Cure)
+			}
+		})
+	}
+}
