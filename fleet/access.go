@@ -12,6 +12,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/remote"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -88,7 +89,7 @@ func (a *Access) Open(ctx context.Context, h *inventory.Host) (*Node, error) {
 }
 
 // Rollout is for plans and for what is carried out over hosts.
-func (a *Access) Rollout(forks int, watch func(rollout.Event)) *rollout.Fleet {
+func (a *Access) Rollout(forks int, watch func(report.Event)) *rollout.Fleet {
 	return &rollout.Fleet{
 		Forks:    forks,
 		Timeout:  a.questions(forks).Timeout,

@@ -36,11 +36,14 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 			return false
 		}
 		start := time.Now()
-		r, err := h.step(ctx, req.Steps[i], func(msg string, done, total int64) {
+		event := func(e api.Event) {
 			say.Lock()
 			defer say.Unlock()
-			emit(api.Event{Run: req.Run, Step: i, Message: msg, Done: done, Total: total})
-		}, settling)
+			e.Run, e.Step = req.Run, i
+			emit(e)
+		}
+		event(api.Event{Kind: api.Started})
+		r, err := h.step(ctx, req.Steps[i], event, settling)
 		r.Took = time.Since(start)
 		if err != nil {
 			r.Outcome, r.Error = api.Failed, err.Error()
@@ -109,7 +112,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 	group.Wait()
 	// What was taken from guests that have no step for it.
 	if err := h.Guests.Sweep(context.WithoutCancel(ctx)); err != nil {
-		emit(api.Event{Run: req.Run, Step: len(req.Steps) - 1, Message: api.Warning + err.Error()})
+		emit(api.Event{Run: req.Run, Kind: api.Warning, Step: len(req.Steps) - 1, Message: err.Error()})
 	}
 	return api.ApplyResult{Results: results}, nil
 }
@@ -143,9 +146,9 @@ func (h *Host) refused(steps []api.Step, order []int) (int, error) {
 
 // step takes one step. A start calls settling when the guest is only watched
 // any more.
-func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64, int64), settling func()) (api.StepResult, error) {
+func (h *Host) step(ctx context.Context, s api.Step, progress builder.Progress, settling func()) (api.StepResult, error) {
 	changed := api.StepResult{Outcome: api.Changed}
-	options := guest.Options{Warn: func(text string) { progress(api.Warning+text, 0, 0) }, Settling: settling}
+	options := guest.Options{Warn: progress.Warn, Settling: settling}
 	switch s.Kind {
 	case api.StepBuildImage:
 		if s.Image == nil {
@@ -194,7 +197,7 @@ func (h *Host) step(ctx context.Context, s api.Step, progress func(string, int64
 	return changed, fmt.Errorf("unknown step %q", s.Kind)
 }
 
-func (h *Host) buildImage(ctx context.Context, spec api.ImageSpec, progress func(string, int64, int64)) (api.StepResult, error) {
+func (h *Host) buildImage(ctx context.Context, spec api.ImageSpec, progress builder.Progress) (api.StepResult, error) {
 	img, changed, err := h.Images.Build(ctx, spec, progress)
 	if err != nil {
 		return api.StepResult{}, err

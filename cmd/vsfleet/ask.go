@@ -2,31 +2,30 @@ package main
 
 import (
 	"io"
-	"sync"
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/report"
-	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
-// asking shows whom a command waits for. Only a terminal sees it.
+// asking shows which hosts a command waits for.
 func (a *app) asking(n int) *view.Progress {
-	if a.quiet || !a.stderr.Terminal {
-		return view.NewProgress(view.Plain(io.Discard), n)
+	if a.quiet {
+		return view.NewQuestion(view.Plain(io.Discard), n)
 	}
-	return view.NewProgress(a.stderr, n)
+	return view.NewQuestion(a.stderr, n)
 }
 
 // follow is the watch of a question: it keeps the progress, and hands each
 // result on as it comes, in a place for it. The first error of each counts.
 func follow[H, V any](p *view.Progress, name func(H) string, failed *error, each func(i int, r fanout.Result[H, V]) error) fanout.Watch[H, V] {
 	return fanout.Watch[H, V]{
-		Begin: func(h H) { p.Asked(name(h)) },
+		Begin: func(h H) { p.Watch(report.Event{Kind: report.Started, Host: name(h)}) },
 		End: func(i int, r fanout.Result[H, V]) {
-			p.Answered(view.Result{Host: name(r.Host), Outcome: r.Outcome})
+			result := report.ResultOf(r.Outcome, r.Err)
+			p.Watch(report.Event{Kind: report.Done, Host: name(r.Host), Result: &result})
 			if err := p.Around(func() error { return each(i, r) }); err != nil && *failed == nil {
 				*failed = err
 			}
@@ -56,22 +55,4 @@ func ask[V, R any](a *app, hosts []*inventory.Host, question func(fleet.Watch[V]
 		failed = records.Close(func(w io.Writer) error { return table(w, answers) })
 	}
 	return answers, failed
-}
-
-// answers makes a run that only asks show whom it waits for.
-func answers(p *view.Progress) func(rollout.Event) {
-	var mu sync.Mutex
-	answered := map[string]bool{}
-	return func(e rollout.Event) {
-		mu.Lock()
-		defer mu.Unlock()
-		switch {
-		case answered[e.Host]:
-		case e.Answered, e.Outcome != "":
-			answered[e.Host] = true
-			p.Answered(view.Result{Host: e.Host, Outcome: e.Outcome})
-		default:
-			p.Asked(e.Host)
-		}
-	}
 }

@@ -1,32 +1,16 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
-	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
-	"github.com/vsfleet/vsfleet/node/api"
 )
-
-// stepRecord is what came of a step, in machine formats.
-type stepRecord struct {
-	Host    string  `json:"host"`
-	Step    string  `json:"step"`
-	Name    string  `json:"name"`
-	Why     string  `json:"why"`
-	Outcome string  `json:"outcome"` // of the step: changed, unchanged, failed, skipped
-	Took    float64 `json:"tookSeconds"`
-	report.Result
-}
 
 func (a *app) applyCommand() *cobra.Command {
 	var check, diff, yes bool
@@ -55,17 +39,17 @@ are undone. Run the same command again to complete the rest.`,
 				return err
 			}
 			progress := a.progress(len(hosts))
-			over := a.access.Rollout(a.forks, progress.watch)
+			over := a.access.Rollout(a.forks, progress.Watch)
 			over.Diff = diff
 			if !yes {
 				over.Confirm = func(ctx context.Context, deletes []string) error { return a.confirmDeletes(ctx, progress, deletes) }
 			}
-			report := over.Apply(ctx, inv, hosts)
-			progress.close()
-			if report.Err != nil {
-				return report.Err
+			run, err := over.Apply(ctx, inv, hosts)
+			progress.Close()
+			if err != nil {
+				return err
 			}
-			return a.report(ctx, report, diff)
+			return a.report(ctx, run, diff)
 		},
 	}
 	cmd.Flags().BoolVarP(&check, "check", "C", false, "show what would change, and change nothing")
@@ -82,7 +66,7 @@ are undone. Run the same command again to complete the rest.`,
 // meant.
 const fewDeletes = 10
 
-func (a *app) confirmDeletes(ctx context.Context, p *progress, deletes []string) error {
+func (a *app) confirmDeletes(ctx context.Context, p *view.Progress, deletes []string) error {
 	if len(deletes) <= fewDeletes {
 		return nil
 	}
@@ -92,98 +76,38 @@ func (a *app) confirmDeletes(ctx context.Context, p *progress, deletes []string)
 		mute: fmt.Sprintf("%d guests would be deleted with all that they hold (%s), and there is no terminal to ask", len(deletes), nodeset.Fold(deletes)),
 		hint: "to delete them: --yes",
 	}
-	if p.view == nil {
-		return a.ask(ctx, q)
-	}
-	return p.view.Around(func() error { return a.ask(ctx, q) })
+	return p.Around(func() error { return a.ask(ctx, q) })
 }
 
 // report prints what came of a run: data where it was asked for, then the
 // recap.
-func (a *app) report(ctx context.Context, report *rollout.Report, diff bool) error {
+func (a *app) report(ctx context.Context, run report.Run, diff bool) error {
 	var err error
 	switch {
 	case a.output != view.AsTable:
-		err = a.printSteps(report)
+		err = view.Write(a.stdout, a.output, report.StepRecords(run), nil)
 	case diff:
-		err = a.printPlans(report, true)
+		err = view.Plan(a.stdout, a.output, run)
 	}
 	if err != nil {
 		return err
 	}
-	a.sayForeign(report)
-	if !a.quiet {
-		for _, note := range report.Notes {
-			say(view.Clean(note))
-		}
-		if nothing(report) {
-			fmt.Fprintln(a.stderr, "nothing to change")
-		}
-		if err := view.Recap(a.stderr, results(report)); err != nil {
+	if a.quiet {
+		if err := view.Errors(a.stderr, run.Hosts); err != nil {
 			return err
 		}
-	} else if err := view.Errors(a.stderr, results(report)); err != nil {
-		return err
-	}
-	a.hint(results(report))
-	return a.ended(ctx, outcomes(report)...)
-}
-
-// nothing says whether all hosts were found as they should be.
-func nothing(report *rollout.Report) bool {
-	for _, h := range report.Hosts {
-		if h.Outcome != outcome.OK {
-			return false
+	} else {
+		view.Notes(a.stderr, run.Hosts)
+		for _, note := range run.Notes {
+			say(view.Clean(note))
+		}
+		if outcome.Worst(run.Outcomes()...) == outcome.OK {
+			fmt.Fprintln(a.stderr, "nothing to change")
+		}
+		if err := view.Recap(a.stderr, run.Hosts); err != nil {
+			return err
 		}
 	}
-	return true
-}
-
-func (a *app) printSteps(rep *rollout.Report) error {
-	var records []stepRecord
-	for _, h := range rep.Hosts {
-		for i, s := range h.Plan.Steps {
-			r := stepRecord{Host: h.Host, Step: string(s.Kind), Name: s.Name, Why: s.Why}
-			r.Status, r.Class = outcome.NotStarted, outcome.KindOf(h.Err)
-			if i < len(h.Results) {
-				result := h.Results[i]
-				r.Outcome, r.Took = string(result.Outcome), view.Seconds(result.Took)
-				r.Result = ofStep(result, h.Err)
-			}
-			records = append(records, r)
-		}
-		for _, r := range h.Plan.Refused {
-			records = append(records, stepRecord{
-				Host: h.Host, Name: r.Guest,
-				Result: report.Result{Status: outcome.Failed, Class: outcome.KindRefused, Error: r.Err.Error()},
-			})
-		}
-		if len(h.Plan.Steps)+len(h.Plan.Refused) == 0 {
-			records = append(records, stepRecord{Host: h.Host, Result: ofHost(h)})
-		}
-	}
-	return view.Write(a.stdout, a.output, records, func(io.Writer) error { return nil })
-}
-
-// ofStep is how a step came out, as a record says it.
-func ofStep(r api.StepResult, host error) report.Result {
-	result := report.Result{Status: outcome.NotStarted, Class: outcome.KindOf(host), Error: r.Error}
-	switch r.Outcome {
-	case api.Changed:
-		result.Status, result.Class = outcome.Changed, ""
-	case api.Unchanged:
-		result.Status, result.Class = outcome.OK, ""
-	case api.Failed:
-		result.Status, result.Class = outcome.Failed, cmp.Or(outcome.KindOf(host), outcome.KindStep)
-	}
-	return result
-}
-
-// ofHost is how a host came out.
-func ofHost(h rollout.HostReport) report.Result {
-	result := report.Result{Status: h.Outcome, Class: outcome.KindOf(h.Err)}
-	if err := errors.Join(h.Problems()...); err != nil {
-		result.Error = err.Error()
-	}
-	return result
+	view.Hints(a.stderr, run.Hosts)
+	return a.ended(ctx, run.Outcomes()...)
 }

@@ -74,9 +74,9 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 				}
 			}
 			progress := a.progress(len(rollout.Hosts(guests)))
-			report := a.access.Rollout(a.forks, progress.watch).Guests(ctx, action, guests)
-			progress.close()
-			return a.report(ctx, report, false)
+			run := a.access.Rollout(a.forks, progress.Watch).Guests(ctx, action, guests)
+			progress.Close()
+			return a.report(ctx, run, false)
 		},
 	}
 	a.lockWait(cmd)

@@ -84,7 +84,7 @@ Hosts with a guest that uses the image keep it and report an error.`,
 				return err
 			}
 			progress := a.progress(len(hosts))
-			report := a.access.Rollout(a.forks, progress.watch).Each(ctx, "image remove", hosts, func(ctx context.Context, n rollout.Node) (string, error) {
+			run := a.access.Rollout(a.forks, progress.Watch).Each(ctx, "image remove", hosts, func(ctx context.Context, n rollout.Node) (string, error) {
 				removed, err := n.RemoveImage(ctx, api.RemoveImage{Image: args[0]})
 				switch {
 				case err != nil:
@@ -94,15 +94,15 @@ Hosts with a guest that uses the image keep it and report an error.`,
 				}
 				return "removed " + removed.ID, nil
 			})
-			progress.close()
+			progress.Close()
 			var records []toldRecord
-			for _, h := range report.Hosts {
-				records = append(records, toldRecord{h.Host, h.Said, ofHost(h)})
+			for _, h := range run.Hosts {
+				records = append(records, toldRecord{h.Name, h.Text, h.Result})
 			}
 			if err := a.tell(records); err != nil {
 				return err
 			}
-			return a.told(ctx, results(report), outcomes(report))
+			return a.told(ctx, run.Hosts, run.Outcomes())
 		},
 	}
 	a.lockWait(cmd)

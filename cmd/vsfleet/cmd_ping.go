@@ -58,7 +58,7 @@ func pingRecords(h *inventory.Host, p fleet.Ping, result report.Result) []pingRe
 	return []pingRecord{{
 		Host: h.Name, Address: h.Address, Version: p.Host.Version,
 		Kernel: p.Host.Kernel, OS: p.Host.OS, Arch: p.Host.Arch,
-		Connect: view.Seconds(p.Connect), Start: view.Seconds(p.Start), RoundTrip: view.Seconds(p.RoundTrip),
+		Connect: report.Seconds(p.Connect), Start: report.Seconds(p.Start), RoundTrip: report.Seconds(p.RoundTrip),
 		Result: result,
 	}}
 }

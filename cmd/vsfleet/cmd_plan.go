@@ -2,12 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
-	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 )
 
@@ -39,52 +38,21 @@ func (a *app) plan(ctx context.Context, detailed, diff bool) error {
 		return err
 	}
 	progress := a.asking(len(hosts))
-	over := a.access.Rollout(a.forks, answers(progress))
+	over := a.access.Rollout(a.forks, progress.Watch)
 	over.Diff = diff
-	report := over.Plan(ctx, inv, hosts)
+	run := over.Plan(ctx, inv, hosts)
 	progress.Close()
-	if err := a.printPlans(report, diff); err != nil {
+	if err := view.Plan(a.stdout, a.output, run); err != nil {
 		return err
 	}
-	a.sayForeign(report)
-	var problems []view.Result
-	for _, r := range results(report) {
-		if r.Err != nil || r.Outcome == outcome.NotStarted {
-			problems = append(problems, r)
-		}
+	if !a.quiet {
+		view.Notes(a.stderr, run.Hosts)
 	}
-	if err := a.told(ctx, problems, outcomes(report)); err != nil {
+	if err := a.told(ctx, run.Hosts, run.Outcomes()); err != nil {
 		return err
 	}
-	for _, h := range report.Hosts {
-		if detailed && h.Outcome == outcome.Changed {
-			return exitStatus(exitDiffers)
-		}
+	if detailed && slices.Contains(run.Outcomes(), outcome.Changed) {
+		return exitStatus(exitDiffers)
 	}
 	return nil
-}
-
-func (a *app) printPlans(report *rollout.Report, diff bool) error {
-	var plans []view.HostPlan
-	for _, h := range report.Hosts {
-		p := view.HostPlan{Host: h.Host, Steps: h.Plan.Steps, Err: h.Err, Result: ofHost(h)}
-		for _, r := range h.Plan.Refused {
-			p.Refused = append(p.Refused, view.RefusedGuest{Name: r.Guest, Error: r.Err.Error()})
-		}
-		if diff {
-			p.Diffs = make([]string, len(p.Steps))
-			for i, s := range p.Steps {
-				p.Diffs[i] = view.Diff(s.Files, h.FileStates(s))
-			}
-		}
-		if p.Err == nil && h.Outcome == outcome.NotStarted {
-			p.Err = outcome.ErrInterrupted
-		}
-		if len(h.Plan.Steps) == 0 && p.Err == nil {
-			// Not "as it should be" if its only changes were refused.
-			p.Err = errors.Join(h.Problems()...)
-		}
-		plans = append(plans, p)
-	}
-	return view.Plan(a.stdout, a.output, plans, report.Notes)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 )
 
@@ -136,7 +137,7 @@ func keyTable(w io.Writer, keys []fleet.HostKey) error {
 // trusted says what came of all keys.
 func (a *app) trusted(cmd *cobra.Command, keys []fleet.HostKey, added map[string]bool, t trust) error {
 	var records []trustRecord
-	var problems []view.Result
+	var problems []report.Host
 	var outcomes []outcome.Outcome
 	known, new := 0, 0
 	for _, k := range keys {
@@ -152,14 +153,14 @@ func (a *app) trusted(cmd *cobra.Command, keys []fleet.HostKey, added map[string
 			if k.State == fleet.KeyChanged {
 				came = outcome.Failed
 			}
-			problems = append(problems, view.Result{Host: k.Host, Address: k.Address, Outcome: came, Err: k.Err})
+			problems = append(problems, report.HostOf(k.Host, k.Address, came, k.Err))
 		case r.Added:
 			new++
 		case k.State == fleet.KeyKnown:
 			known++
 		case t.accept != nil:
 			came = outcome.Failed
-			problems = append(problems, view.Result{Host: k.Host, Outcome: outcome.Failed, Err: fmt.Errorf("its host key %s %s is none of those to accept", k.Type, k.Fingerprint)})
+			problems = append(problems, report.HostOf(k.Host, "", outcome.Failed, fmt.Errorf("its host key %s %s is none of those to accept", k.Type, k.Fingerprint)))
 		}
 		records = append(records, r)
 		outcomes = append(outcomes, came)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
-	"github.com/vsfleet/vsfleet/fleet/rollout"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
 )
@@ -100,30 +100,12 @@ func (a *app) ended(ctx context.Context, outcomes ...outcome.Outcome) error {
 	return nil
 }
 
-// outcomes are those of a report's hosts.
-func outcomes(r *rollout.Report) []outcome.Outcome {
-	list := make([]outcome.Outcome, len(r.Hosts))
-	for i, h := range r.Hosts {
-		list[i] = h.Outcome
-	}
-	return list
-}
-
-// results are the hosts of a report as a recap shows them.
-func results(r *rollout.Report) []view.Result {
-	list := make([]view.Result, len(r.Hosts))
-	for i, h := range r.Hosts {
-		list[i] = view.Result{Host: h.Host, Address: h.Address, Outcome: h.Outcome, Err: errors.Join(h.Problems()...)}
-	}
-	return list
-}
-
-// failures are the hosts that gave no answer, as a recap shows them.
-func failures[V any](results []fanout.Result[*inventory.Host, V]) []view.Result {
-	var list []view.Result
+// failures are the hosts that gave no answer.
+func failures[V any](results []fanout.Result[*inventory.Host, V]) []report.Host {
+	var list []report.Host
 	for _, r := range results {
 		if r.Outcome != outcome.OK {
-			list = append(list, view.Result{Host: r.Host.Name, Address: r.Host.Address, Outcome: r.Outcome, Err: r.Err})
+			list = append(list, report.HostOf(r.Host.Name, r.Host.Address, r.Outcome, r.Err))
 		}
 	}
 	return list

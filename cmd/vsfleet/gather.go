@@ -99,7 +99,7 @@ func (a *app) run(cmd *cobra.Command, commands []fleet.Command, do runner) error
 			exit, err := do(ctx, c, nil, &stdout, &stderr)
 			s := said{
 				Stdout: stdout.String(), Stderr: stderr.String(), Cut: stdout.cut || stderr.cut,
-				Took: view.Seconds(time.Since(begun)),
+				Took: report.Seconds(time.Since(begun)),
 			}
 			if err == nil {
 				s.Exit = &exit
@@ -131,12 +131,12 @@ func (a *app) run(cmd *cobra.Command, commands []fleet.Command, do runner) error
 	if failed != nil {
 		return failed
 	}
-	var problems []view.Result
+	var problems []report.Host
 	outcomes := fanout.Outcomes(results)
 	for i, r := range results {
 		switch {
 		case r.Outcome != outcome.OK:
-			problems = append(problems, view.Result{Host: where(r.Host), Address: r.Host.Host.Address, Outcome: r.Outcome, Err: r.Err})
+			problems = append(problems, report.HostOf(where(r.Host), r.Host.Host.Address, r.Outcome, r.Err))
 		case *r.Value.Exit != 0:
 			outcomes[i] = outcome.Failed
 		}
@@ -223,8 +223,8 @@ func (a *app) stream(ctx context.Context, c fleet.Command, stdin io.Reader, do r
 
 // lost says why there is no exit status of a command.
 func (a *app) lost(ctx context.Context, c fleet.Command, err error) error {
-	problem := view.Result{Host: where(c), Outcome: outcome.Failed, Err: err}
-	return a.told(ctx, []view.Result{problem}, []outcome.Outcome{outcome.Of(err)})
+	problem := report.HostOf(where(c), "", outcome.Of(err), err)
+	return a.told(ctx, []report.Host{problem}, []outcome.Outcome{problem.Status})
 }
 
 // writeSaid prints what was said, each different thing once.

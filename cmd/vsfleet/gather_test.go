@@ -17,7 +17,6 @@ import (
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
-	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
 )
@@ -152,19 +151,6 @@ func TestApplyAsksBeforeItDeletesMany(t *testing.T) {
 	var use *usageError
 	if !errors.As(err, &use) || use.hint != "to delete them: --yes" || !strings.Contains(err.Error(), "11 guests would be deleted with all that they hold (web[00-10]/www)") {
 		t.Errorf("many, and nobody to ask: %v", err)
-	}
-}
-
-func TestGuestsThatNobodyKnowsDoNotFillTheScreen(t *testing.T) {
-	var out bytes.Buffer
-	a := &app{stderr: view.Plain(&out)}
-	h := rollout.HostReport{Host: "lab1"}
-	for i := range 1000 {
-		h.Plan.Foreign = append(h.Plan.Foreign, fmt.Sprintf("g%d", i))
-	}
-	a.sayForeign(&rollout.Report{Hosts: []rollout.HostReport{h}})
-	if n := strings.Count(out.String(), "\n"); n != mostForeign+1 || !strings.Contains(out.String(), "and 900 more") {
-		t.Errorf("%d lines: %s", n, out.String()[max(0, out.Len()-200):])
 	}
 }
 

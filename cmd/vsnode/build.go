@@ -229,15 +229,19 @@ func (v verb) build(ctx context.Context, args []string) error {
 	return err
 }
 
-// progress tells what a build does, a line a stage.
-func (v verb) progress() func(msg string, done, total int64) {
+// progress prints what a build does, one line per stage.
+func (v verb) progress() func(api.Event) {
 	if v.silent {
-		return func(string, int64, int64) {}
+		return nil
 	}
 	last := ""
-	return func(msg string, done, total int64) {
-		if total > 0 {
-			msg = fmt.Sprintf("%s (%d of %d)", msg, done, total)
+	return func(e api.Event) {
+		msg := e.Message
+		if e.Kind == api.Warning {
+			msg = "warning: " + msg
+		}
+		if e.Total > 0 {
+			msg = fmt.Sprintf("%s (%d of %d)", msg, e.Done, e.Total)
 		}
 		if msg != last {
 			fmt.Fprintln(os.Stderr, msg)

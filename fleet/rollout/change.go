@@ -7,6 +7,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -76,7 +77,7 @@ func (r *run) ask(ctx context.Context, h *host, steps []api.Step) []api.StepResu
 	req := api.Apply{Run: r.id, Steps: steps}
 	res, err := h.node.Apply(ctx, req, func(e api.Event) {
 		if e.Step >= 0 && e.Step < len(req.Steps) {
-			r.watch(Event{Host: h.Host, Step: &req.Steps[e.Step], Message: e.Message, Done: e.Done, Total: e.Total})
+			r.watchStep(h, req.Steps[e.Step], report.Event{Kind: report.EventKind(e.Kind), Message: e.Message, Done: e.Done, Total: e.Total})
 		}
 	})
 	if err == nil && len(res.Results) != len(steps) {
@@ -87,7 +88,7 @@ func (r *run) ask(ctx context.Context, h *host, steps []api.Step) []api.StepResu
 		return all(api.StepResult{Outcome: api.Failed, Error: "the host gave no answer: what came of it is not known; run the same again to find out and finish"})
 	}
 	for n := range steps {
-		r.watch(Event{Host: h.Host, Step: &req.Steps[n], Result: &res.Results[n]})
+		r.stepDone(h, req.Steps[n], res.Results[n])
 	}
 	return res.Results
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
 // copies are the streams by which an image leaves the hosts that have it, one
@@ -113,7 +113,7 @@ func (r *run) take(ctx context.Context, h *host, m *missing) error {
 			return broken
 		}
 		progress := func(done int64) {
-			r.watch(Event{Host: h.Host, Step: m.steps[h], Message: fmt.Sprintf("%d MiB from %s", done>>20, one.source.Host)})
+			r.watchStep(h, *m.steps[h], report.Event{Kind: report.Progress, Message: fmt.Sprintf("%d MiB from %s", done>>20, one.source.Host)})
 		}
 		taken := &moving{r: one.stream.reader(ctx, progress)}
 		err := whileMoving(ctx, "import", taken, func(ctx context.Context) error { return h.node.ImportImage(ctx, m.id, taken) })
@@ -122,7 +122,7 @@ func (r *run) take(ctx context.Context, h *host, m *missing) error {
 			return err
 		}
 		if broken = why; i > 0 || len(m.holders) > 1 { // what the importing end makes of half a stream says nothing
-			r.watch(Event{Host: h.Host, Step: m.steps[h], Message: api.Warning + why.Error()})
+			r.watchStep(h, *m.steps[h], report.Event{Kind: report.Warning, Message: why.Error()})
 		}
 	}
 }

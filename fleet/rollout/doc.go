@@ -31,6 +31,6 @@
 // # Edges
 //
 // Nothing here prints, reads flags or knows SSH: hosts are reached through
-// [Node], progress goes to a callback, all results to a [Report]. Guests that
+// [Node], progress goes to a callback, all results to a [report.Run]. Guests that
 // the inventory does not know are named and left alone.
 package rollout

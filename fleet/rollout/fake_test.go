@@ -15,6 +15,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -99,14 +100,15 @@ func (f *fakeFleet) fleet() *Fleet {
 
 // apply is one run over all hosts; the inventory's images are those of the
 // plan's tests.
-func (f *fakeFleet) apply(ctx context.Context) *Report {
+func (f *fakeFleet) apply(ctx context.Context) report.Run {
 	return applied(ctx, f.fleet(), f.inv.Hosts)
 }
 
 // applied is the road of Apply with the images of the plan's tests, which no
 // inventory has.
-func applied(ctx context.Context, fleet *Fleet, hosts []*inventory.Host) *Report {
-	return fleet.start("apply", hosts).of(nil, images).along(ctx, toApply...)
+func applied(ctx context.Context, fleet *Fleet, hosts []*inventory.Host) report.Run {
+	run, _ := fleet.start("apply", hosts).of(nil, images).along(ctx, toApply...)
+	return run
 }
 
 type fakeHost struct {
@@ -239,7 +241,7 @@ func (h *fakeHost) Apply(ctx context.Context, req api.Apply, event func(api.Even
 		if h.before != nil {
 			h.before(what)
 		}
-		event(api.Event{Run: req.Run, Step: i, Message: what})
+		event(api.Event{Run: req.Run, Kind: api.Progress, Step: i, Message: what})
 		switch {
 		case ctx.Err() != nil:
 			res.Results = append(res.Results, api.StepResult{Outcome: api.Skipped, Error: "interrupted"})
@@ -344,21 +346,21 @@ func (h *fakeHost) RemoveImage(context.Context, api.RemoveImage) (api.RemovedIma
 }
 
 // outcomes is what came of the hosts, in order.
-func outcomes(r *Report) string {
+func outcomes(r report.Run) string {
 	var list []string
 	for _, h := range r.Hosts {
-		list = append(list, h.Host+" "+string(h.Outcome))
+		list = append(list, h.Name+" "+string(h.Status))
 	}
 	return strings.Join(list, ", ")
 }
 
 // results are the outcomes of a host's steps, one a line.
-func results(h HostReport) []string {
+func results(h report.Host) []string {
 	var list []string
-	for i, s := range h.Plan.Steps {
-		line := fmt.Sprintf("%s %s %s", s.Kind, s.Name, h.Results[i].Outcome)
-		if h.Results[i].Error != "" {
-			line += ": " + h.Results[i].Error
+	for _, s := range h.Steps {
+		line := fmt.Sprintf("%s %s %s", s.Kind, s.Name, s.Outcome)
+		if s.Error != "" {
+			line += ": " + s.Error
 		}
 		list = append(list, line)
 	}

@@ -26,8 +26,8 @@ func TestFilesAreAskedForWithoutTheirContents(t *testing.T) {
 	if got := h.files["www/etc/key"]; got != api.FileDigest([]byte("geheim")) {
 		t.Errorf("written: %q, %v", got, results(r.Hosts[0]))
 	}
-	if again := f.apply(within(t)); again.Hosts[0].Outcome != outcome.OK {
-		t.Errorf("again: %s, %v", again.Hosts[0].Outcome, results(again.Hosts[0]))
+	if again := f.apply(within(t)); again.Hosts[0].Status != outcome.OK {
+		t.Errorf("again: %s, %v", again.Hosts[0].Status, results(again.Hosts[0]))
 	}
 }
 
@@ -53,7 +53,7 @@ func TestManyFilesGoInSeveralRequests(t *testing.T) {
 		}
 	}
 	r := f.apply(within(t))
-	if r.Hosts[0].Outcome != outcome.Changed || h.requests < 2 || most > wire.MaxMessage {
-		t.Errorf("%s in %d requests of at most %d bytes: %v", r.Hosts[0].Outcome, h.requests, most, results(r.Hosts[0]))
+	if r.Hosts[0].Status != outcome.Changed || h.requests < 2 || most > wire.MaxMessage {
+		t.Errorf("%s in %d requests of at most %d bytes: %v", r.Hosts[0].Status, h.requests, most, results(r.Hosts[0]))
 	}
 }

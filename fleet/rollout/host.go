@@ -9,6 +9,8 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/plan"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -16,7 +18,6 @@ import (
 // host is one host of a run. All of it but its node belongs to whoever takes
 // the host through a state: one goroutine at a time.
 type host struct {
-	HostReport
 	from  *inventory.Host
 	node  *vsnodeConn // nil: not connected
 	begun time.Time
@@ -24,10 +25,21 @@ type host struct {
 	leased bool             // by this run
 	busy   *api.Holder      // else: who has the lease
 	missed map[string]error // guests whose image the host did not get, and why
+
+	Host    string // its name
+	Reached string // the state that it is in, or in which it ended
+	Outcome outcome.Outcome
+	Err     error // of the host as a whole
+	State   api.State
+	Files   api.FilesAnswer // of the guests' files, when it was planned
+	Plan    plan.Plan
+	Results []api.StepResult // one for each of Plan.Steps; none if nothing was to be carried out
+	Said    string           // by what Each had it do
+	Took    time.Duration
 }
 
 func newHost(h *inventory.Host) *host {
-	return &host{HostReport: HostReport{Host: h.Name, Address: h.Address}, from: h}
+	return &host{from: h, Host: h.Name}
 }
 
 // vsnodeConn is the vsnode of a host. A run shares it between the host and the
@@ -101,7 +113,8 @@ func (r *run) done(h *host, o outcome.Outcome) {
 	if !h.begun.IsZero() {
 		h.Took = time.Since(h.begun)
 	}
-	r.watch(Event{Host: h.Host, Outcome: o})
+	result := h.result()
+	r.watch(report.Event{Kind: report.Done, Host: h.Host, Result: &result})
 }
 
 // left returns the hosts that go on.

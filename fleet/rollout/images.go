@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/plan"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -132,7 +133,7 @@ func (r *run) builtBy(a attempt, m *missing, tried []attempt) origin {
 		return o
 	}
 	for _, t := range tried {
-		r.watch(Event{Host: t.host.Host, Step: m.step(t.host), Message: fmt.Sprintf("%sit failed here, and %s built it: %s", api.Warning, a.host.Host, t.result.Error)})
+		r.watchStep(t.host, *m.step(t.host), report.Event{Kind: report.Warning, Message: fmt.Sprintf("it failed here, and %s built it: %s", a.host.Host, t.result.Error)})
 		if !m.lacks(t.host) && t.host.node.broken() == nil {
 			o.results[t.host] = api.StepResult{Outcome: api.Unchanged} // it needs none itself
 		}
@@ -237,6 +238,6 @@ func (r *run) get(ctx context.Context, h *host, m *missing) (api.StepResult, err
 	if err != nil {
 		result.Outcome, result.Error = api.Failed, err.Error()
 	}
-	r.watch(Event{Host: h.Host, Step: m.steps[h], Result: &result})
+	r.stepDone(h, *m.steps[h], result)
 	return result, err
 }

@@ -7,20 +7,21 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
 // over is a run over some of the hosts, with an image that is as the test wants
 // it; it returns the warnings, too.
-func (f *fakeFleet) over(ctx context.Context, image *inventory.Image, names ...string) (*Report, []string) {
+func (f *fakeFleet) over(ctx context.Context, image *inventory.Image, names ...string) (report.Run, []string) {
 	var mu sync.Mutex
 	var warnings []string
 	fleet := f.fleet()
-	fleet.Watch = func(e Event) {
+	fleet.Watch = func(e report.Event) {
 		mu.Lock()
 		defer mu.Unlock()
-		if strings.HasPrefix(e.Message, api.Warning) {
+		if e.Kind == report.Warning {
 			warnings = append(warnings, e.Host+": "+e.Message)
 		}
 	}
@@ -30,8 +31,8 @@ func (f *fakeFleet) over(ctx context.Context, image *inventory.Image, names ...s
 			hosts = append(hosts, h)
 		}
 	}
-	r := fleet.start("apply", hosts).of(f.inv.Hosts, func(string) *inventory.Image { return image })
-	return r.along(ctx, toApply...), warnings
+	r, _ := fleet.start("apply", hosts).of(f.inv.Hosts, func(string) *inventory.Image { return image }).along(ctx, toApply...)
+	return r, warnings
 }
 
 func TestABuilderThatFailsIsReplaced(t *testing.T) {
@@ -44,7 +45,7 @@ func TestABuilderThatFailsIsReplaced(t *testing.T) {
 	}{
 		{"a full disk: the next one builds, and the failure is named once", func(f *fakeFleet) {
 			f.hosts["lab1"].failStep = "image.build bookworm"
-		}, "lab2", "lab1: warning: it failed here, and lab2 built it: image.build bookworm: it does not work", "lab1 changed, lab2 changed, lab3 changed"},
+		}, "lab2", "lab1: it failed here, and lab2 built it: image.build bookworm: it does not work", "lab1 changed, lab2 changed, lab3 changed"},
 		{"a disk that is known to be nearly full is asked last", func(f *fakeFleet) {
 			f.hosts["lab1"].state.Host.FreeBytes = 1 << 20
 			f.hosts["lab2"].state.Host.FreeBytes = 1 << 30
@@ -73,7 +74,7 @@ func TestABuilderThatFailsIsReplaced(t *testing.T) {
 			row.set(f)
 			r, warnings := f.over(within(t), bookworm, names...)
 			if got := outcomes(r); got != row.classes {
-				t.Errorf("got %s, want %s: %v", got, row.classes, r.Hosts[0].Problems())
+				t.Errorf("got %s, want %s: %v", got, row.classes, r.Hosts[0].Error)
 			}
 			if got := strings.Join(warnings, ", "); got != row.warned {
 				t.Errorf("warned %q, want %q", got, row.warned)
@@ -81,9 +82,7 @@ func TestABuilderThatFailsIsReplaced(t *testing.T) {
 			if row.builder == "" {
 				said := map[string]bool{}
 				for _, h := range r.Hosts {
-					for _, err := range h.Problems() {
-						said[err.Error()] = true
-					}
+					said[h.Error] = true
 				}
 				if len(said) != 1 || !said["image bookworm: build on lab[1-3]: image.build bookworm: it does not work"] {
 					t.Errorf("said %v", said)
@@ -109,9 +108,9 @@ func TestAnImageComesFromWhereverItIs(t *testing.T) {
 	f.hosts["lab3"].unreachable = true // it is not in the run, and no matter
 	r, _ := f.over(ctx, bookworm, "lab2")
 	if got := outcomes(r); got != "lab2 changed" {
-		t.Fatalf("%s: %v", got, r.Hosts[0].Problems())
+		t.Fatalf("%s: %v", got, r.Hosts[0].Error)
 	}
-	if s := r.Hosts[0].Plan.Steps[0]; s.Kind != api.StepImport || !strings.HasPrefix(s.Why, "lab1 has it (") {
+	if s := r.Hosts[0].Steps[0]; s.Kind != api.StepImport || !strings.HasPrefix(s.Why, "lab1 has it (") {
 		t.Errorf("lab2 begins with %s: %s", s.Kind, s.Why)
 	}
 	if got := f.hosts["lab2"].state.Guests[0].Image; got != idOf(bookworm, "lab1") {
@@ -144,9 +143,9 @@ func TestDifferingImagesAreSaidAndPinned(t *testing.T) {
 	pinned.Digest = hostile // for the test: it is the one that the fewest have
 	r, _ = f.over(ctx, &pinned, all...)
 	if got := outcomes(r); got != "lab1 ok, lab2 changed, lab3 changed, lab4 changed" {
-		t.Errorf("%s: %v", got, r.Hosts[1].Problems())
+		t.Errorf("%s: %v", got, r.Hosts[1].Error)
 	}
-	if s := r.Hosts[1].Plan.Steps; s[0].Kind != api.StepImport || !strings.HasPrefix(s[0].Why, "lab1 has it (") || !strings.Contains(s[1].Why, "image bookworm (") {
+	if s := r.Hosts[1].Steps; s[0].Kind != api.StepImport || !strings.HasPrefix(s[0].Why, "lab1 has it (") || !strings.Contains(s[1].Why, "image bookworm (") {
 		t.Errorf("lab2's plan is %+v", s)
 	}
 	for _, h := range f.hosts {
@@ -199,7 +198,7 @@ func TestWhoBuildsAnImage(t *testing.T) {
 			}
 			r, _ := f.over(within(t), &image, row.run...)
 			if got := outcomes(r); got != row.classes {
-				t.Errorf("got %s, want %s: %v", got, row.classes, r.Hosts[0].Problems())
+				t.Errorf("got %s, want %s: %v", got, row.classes, r.Hosts[0].Error)
 			}
 			for _, name := range []string{"lab1", "lab2"} {
 				switch guests := f.hosts[name].state.Guests; {
@@ -209,7 +208,7 @@ func TestWhoBuildsAnImage(t *testing.T) {
 					t.Errorf("%s has %+v, want what %s built", name, guests, row.builder)
 				}
 			}
-			if problems := r.Hosts[0].Problems(); row.problem != "" && (len(problems) == 0 || !strings.Contains(problems[0].Error(), row.problem)) {
+			if problems := r.Hosts[0].Error; !strings.Contains(problems, row.problem) {
 				t.Errorf("%v", problems)
 			}
 		})
@@ -222,12 +221,12 @@ func TestAnExportThatFailsHasASecondSource(t *testing.T) {
 	f.hosts["lab2"].has(bookworm)
 	r, warnings := f.over(within(t), bookworm, "lab1", "lab2", "lab3", "lab4")
 	if got := outcomes(r); got != "lab1 changed, lab2 changed, lab3 changed, lab4 changed" {
-		t.Errorf("%s: %v", got, r.Hosts[2].Problems())
+		t.Errorf("%s: %v", got, r.Hosts[2].Error)
 	}
 	slices.Sort(warnings)
 	if want := []string{
-		"lab3: warning: export from lab1: export: input/output error",
-		"lab4: warning: export from lab1: export: input/output error",
+		"lab3: export from lab1: export: input/output error",
+		"lab4: export from lab1: export: input/output error",
 	}; !slices.Equal(warnings, want) {
 		t.Errorf("warned %q, want %q", warnings, want)
 	}

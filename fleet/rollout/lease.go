@@ -9,6 +9,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -53,7 +54,6 @@ func holds(by api.Holder) string {
 // connect connects to a host and asks for what it has.
 func (r *run) connect(ctx context.Context, h *host) error {
 	h.begun = time.Now()
-	r.watch(Event{Host: h.Host, Message: "connect"})
 	within, cancel := fanout.Within(ctx, r.Timeout)
 	defer cancel()
 	node, err := r.Connect(within, h.from)
@@ -88,11 +88,8 @@ func (r *run) question(ctx context.Context, h *host, wait time.Duration) error {
 		h.leased, h.busy = true, nil
 	}
 	var err error
-	if h.State, err = h.node.State(within); err != nil {
-		return fanout.Late(within, err)
-	}
-	r.watch(Event{Host: h.Host, Answered: true})
-	return nil
+	h.State, err = h.node.State(within)
+	return fanout.Late(within, err)
 }
 
 // lock waits until the run has the leases of all hosts that go on. Hosts whose
@@ -176,7 +173,7 @@ func (r *run) nameHolders(busy []*host, named map[string]bool) {
 		if others > 0 {
 			name += fmt.Sprintf(" and %d more", others)
 		}
-		r.watch(Event{Message: fmt.Sprintf("waiting for %s: %s", name, holds(*h.busy))})
+		r.watch(report.Event{Kind: report.Progress, Message: fmt.Sprintf("waiting for %s: %s", name, holds(*h.busy))})
 	}
 }
 

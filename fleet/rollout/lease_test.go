@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -41,8 +41,8 @@ func TestTwoAppliesDoNotMix(t *testing.T) {
 			fleet.LockWait = time.Minute
 			r := applied(ctx, fleet, hosts)
 			for _, h := range r.Hosts {
-				if h.Outcome != outcome.Changed && h.Outcome != outcome.OK {
-					t.Errorf("%s %s: %v", h.Host, h.Outcome, h.Problems())
+				if h.Status != outcome.Changed && h.Status != outcome.OK {
+					t.Errorf("%s %s: %v", h.Name, h.Status, h.Error)
 				}
 			}
 		})
@@ -81,7 +81,7 @@ func TestARunWaitsForWhoeverChangesAHost(t *testing.T) {
 			var mu sync.Mutex
 			fleet := f.fleet()
 			fleet.LockWait = row.wait
-			fleet.Watch = func(e Event) {
+			fleet.Watch = func(e report.Event) {
 				mu.Lock()
 				defer mu.Unlock()
 				if e.Host == "" {
@@ -94,8 +94,8 @@ func TestARunWaitsForWhoeverChangesAHost(t *testing.T) {
 				}
 			}
 			ctx := within(t)
-			report := applied(ctx, fleet, f.inv.Hosts)
-			if got := outcomes(report); got != row.want {
+			run := applied(ctx, fleet, f.inv.Hosts)
+			if got := outcomes(run); got != row.want {
 				t.Errorf("got %s, want %s", got, row.want)
 			}
 			if row.wait > 0 && (len(said) != 1 || !strings.Contains(said[0], "waiting for lab2: held by root@ctl, process 4711, since ")) {
@@ -104,9 +104,8 @@ func TestARunWaitsForWhoeverChangesAHost(t *testing.T) {
 			if row.frees {
 				return
 			}
-			var locked *LockedError
-			if err := report.Hosts[1].Err; !errors.As(err, &locked) || !strings.Contains(err.Error(), "(apply)") || !strings.Contains(err.Error(), "kill 99") {
-				t.Errorf("it does not say who holds lab2: %v", err)
+			if h := run.Hosts[1]; h.Class != outcome.KindLocked || !strings.Contains(h.Error, "(apply)") || !strings.Contains(h.Error, "kill 99") {
+				t.Errorf("it does not say who holds lab2: %v", h.Result)
 			}
 			if busy.log != nil {
 				t.Errorf("lab2 was changed: %q", busy.log)
@@ -119,7 +118,7 @@ func TestReadersNeedNoLease(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2")
 	f.hosts["lab1"].lease = api.Holder{Run: "0"}
 	fleet := f.fleet()
-	r := fleet.start("", f.inv.Hosts).of(nil, images).along(within(t), toPlan...)
+	r, _ := fleet.start("", f.inv.Hosts).of(nil, images).along(within(t), toPlan...)
 	if got := outcomes(r); got != "lab1 changed, lab2 changed" {
 		t.Error(got)
 	}
@@ -131,8 +130,8 @@ func TestOneMachineUnderTwoNamesIsRefused(t *testing.T) {
 	fleet := f.fleet()
 	fleet.LockWait, fleet.Forks = time.Minute, 1
 	r := applied(within(t), fleet, f.inv.Hosts)
-	if err := r.Hosts[1].Err; r.Hosts[0].Err != nil || err == nil || !strings.Contains(err.Error(), "twice") {
-		t.Errorf("lab1 %v, lab2 %v", r.Hosts[0].Err, err)
+	if err := r.Hosts[1].Error; r.Hosts[0].Class != "" || !strings.Contains(err, "twice") {
+		t.Errorf("lab1 %v, lab2 %v", r.Hosts[0].Error, err)
 	}
 }
 
@@ -142,7 +141,7 @@ func TestAnInterruptedWaitLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(within(t))
 	fleet := f.fleet()
 	fleet.LockWait = time.Minute
-	fleet.Watch = func(e Event) {
+	fleet.Watch = func(e report.Event) {
 		if e.Host == "" {
 			cancel()
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/plan"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -44,9 +45,9 @@ type Node interface {
 //	Each    connect  LOCK                                     work
 type Fleet struct {
 	Connect func(context.Context, *inventory.Host) (Node, error)
-	Forks   int           // hosts that are worked on at once
-	Timeout time.Duration // of a host's answer to what it has; 0: none
-	Watch   func(Event)   // may be nil; called by many goroutines
+	Forks   int                // hosts that are worked on at once
+	Timeout time.Duration      // of a host's answer to what it has; 0: none
+	Watch   func(report.Event) // may be nil; called by many goroutines
 
 	Diff bool // plans ask for what is in files that differ
 
@@ -59,17 +60,19 @@ type Fleet struct {
 }
 
 // Plan reports what Apply would do.
-func (f *Fleet) Plan(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) *Report {
-	return f.start("", hosts).of(inv.Hosts, inv.Image).along(ctx, toPlan...)
+func (f *Fleet) Plan(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) report.Run {
+	run, _ := f.start("", hosts).of(inv.Hosts, inv.Image).along(ctx, toPlan...)
+	return run
 }
 
-// Apply makes the hosts match the inventory.
-func (f *Fleet) Apply(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) *Report {
+// Apply makes the hosts match the inventory. If Confirm returns an error, nothing
+// is changed, and Apply returns that error.
+func (f *Fleet) Apply(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) (report.Run, error) {
 	return f.start("apply", hosts).of(inv.Hosts, inv.Image).along(ctx, toApply...)
 }
 
 // Guests does one thing to guests, on all their hosts at once.
-func (f *Fleet) Guests(ctx context.Context, action plan.Action, guests []inventory.Instance) *Report {
+func (f *Fleet) Guests(ctx context.Context, action plan.Action, guests []inventory.Instance) report.Run {
 	act := state{name: "act", all: func(r *run, _ context.Context) error {
 		for _, h := range r.left() {
 			var here []*inventory.Guest
@@ -82,7 +85,8 @@ func (f *Fleet) Guests(ctx context.Context, action plan.Action, guests []invento
 		}
 		return nil
 	}}
-	return f.start("guest "+string(action), Hosts(guests)).along(ctx, connect, lock, act, provide, change, verify)
+	run, _ := f.start("guest "+string(action), Hosts(guests)).along(ctx, connect, lock, act, provide, change, verify)
+	return run
 }
 
 // Hosts returns the hosts of the guests, each once, in their order.
@@ -98,12 +102,13 @@ func Hosts(guests []inventory.Instance) []*inventory.Host {
 
 // Each has every host do something that changes it and is not a step: do
 // returns what the host said of it.
-func (f *Fleet) Each(ctx context.Context, reason string, hosts []*inventory.Host, do func(context.Context, Node) (string, error)) *Report {
+func (f *Fleet) Each(ctx context.Context, reason string, hosts []*inventory.Host, do func(context.Context, Node) (string, error)) report.Run {
 	work := state{name: "work", each: func(_ *run, ctx context.Context, h *host) (err error) {
 		h.Said, err = do(ctx, h.node.Node)
 		return err
 	}}
-	return f.start(reason, hosts).along(ctx, connect, lock, work)
+	run, _ := f.start(reason, hosts).along(ctx, connect, lock, work)
+	return run
 }
 
 // run is one run over a fleet.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -57,7 +58,7 @@ func TestAnImageThatAHostHasIsNotBuiltAgain(t *testing.T) {
 			t.Errorf("%s built it", name)
 		}
 	}
-	if s := r.Hosts[0].Plan.Steps[0]; s.Kind != api.StepImport || s.Why != "lab3 has it (f165b1ae7e0a)" {
+	if s := r.Hosts[0].Steps[0]; s.Kind != api.StepImport || s.Why != "lab3 has it (f165b1ae7e0a)" {
 		t.Errorf("lab1 begins with %s: %s", s.Kind, s.Why)
 	}
 }
@@ -136,8 +137,8 @@ func TestAnImageIsBuiltWhereItCanBe(t *testing.T) {
 				}
 			}
 			for _, h := range r.Hosts {
-				if h.Outcome == outcome.Failed && len(h.Problems()) == 0 {
-					t.Errorf("%s failed without a reason", h.Host)
+				if h.Status == outcome.Failed && h.Error == "" {
+					t.Errorf("%s failed without a reason", h.Name)
 				}
 			}
 		})
@@ -262,7 +263,7 @@ func TestFaultsStayWhereTheyAre(t *testing.T) {
 			if got := results(r.Hosts[1]); !slices.Equal(got, tt.lab2) {
 				t.Errorf("lab2:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.lab2, "\n"))
 			}
-			if len(r.Hosts[1].Problems()) == 0 {
+			if r.Hosts[1].Error == "" {
 				t.Error("lab2 failed without a reason")
 			}
 			for name, h := range f.hosts {
@@ -299,8 +300,8 @@ func TestATargetThatStandsStillIsGivenUp(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	for _, h := range rep.Hosts {
-		if err := errors.Join(h.Problems()...); h.Host == "lab2" && (err == nil || !strings.Contains(err.Error(), "nothing has moved for 200ms")) {
-			t.Errorf("error %v", err)
+		if h.Name == "lab2" && !strings.Contains(h.Error, "nothing has moved for 200ms") {
+			t.Errorf("error %v", h.Error)
 		}
 	}
 }
@@ -350,7 +351,7 @@ func TestPlanChangesNothing(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2", "lab3")
 	f.hosts["lab3"].unreachable = true
 	fleet := f.fleet()
-	r := fleet.start("", f.inv.Hosts).of(nil, images).along(within(t), toPlan...)
+	r, _ := fleet.start("", f.inv.Hosts).of(nil, images).along(within(t), toPlan...)
 	if got, want := outcomes(r), "lab1 changed, lab2 changed, lab3 unreachable"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -370,11 +371,11 @@ func TestHostsAreReachedSoManyAtOnce(t *testing.T) {
 	fleet := f.fleet()
 	var mu sync.Mutex
 	told := map[string]outcome.Outcome{}
-	fleet.Watch = func(e Event) {
+	fleet.Watch = func(e report.Event) {
 		mu.Lock()
 		defer mu.Unlock()
-		if e.Outcome != "" {
-			told[e.Host] = e.Outcome
+		if e.Kind == report.Done && e.Result != nil {
+			told[e.Host] = e.Result.Status
 		}
 	}
 	fleet.start("", f.inv.Hosts).of(nil, images).along(within(t), toPlan...)
@@ -395,7 +396,7 @@ func TestOneLostAnswerIsOneProblem(t *testing.T) {
 	}
 	f.hosts["lab1"].has(bookworm).dieAt = "guest.start g5"
 	r := f.apply(within(t))
-	if got := r.Hosts[0].Problems(); len(got) != 2 || !strings.Contains(got[1].Error(), "the host gave no answer") {
+	if got := strings.Split(r.Hosts[0].Error, "\n"); len(got) != 2 || !strings.Contains(got[1], "the host gave no answer") {
 		t.Errorf("%d problems: %v", len(got), got)
 	}
 }
@@ -422,9 +423,9 @@ func TestDeletesAreConfirmed(t *testing.T) {
 				asked = deletes
 				return row.answer
 			}
-			r := fleet.Apply(within(t), f.inv, f.inv.Hosts)
-			if got := outcomes(r); got != row.outcomes || r.Err != row.answer {
-				t.Errorf("%s, %v", got, r.Err)
+			r, err := fleet.Apply(within(t), f.inv, f.inv.Hosts)
+			if got := outcomes(r); got != row.outcomes || err != row.answer {
+				t.Errorf("%s, %v", got, err)
 			}
 			if want := []string{"lab1/www"}; !slices.Equal(asked, want) {
 				t.Errorf("asked about %q", asked)
@@ -455,8 +456,8 @@ func TestAHostEndsInTheStateThatStopsIt(t *testing.T) {
 			f := newFleet(t, "lab1")
 			fleet := f.fleet()
 			row.set(f, fleet)
-			if h := applied(within(t), fleet, f.inv.Hosts).Hosts[0]; h.Reached != row.reached || h.Outcome == outcome.OK || h.Outcome == outcome.Changed {
-				t.Errorf("%s in %s, want it to end in %s: %v", h.Outcome, h.Reached, row.reached, h.Problems())
+			if h := applied(within(t), fleet, f.inv.Hosts).Hosts[0]; h.State != row.reached || h.Status == outcome.OK || h.Status == outcome.Changed {
+				t.Errorf("%s in %s, want it to end in %s: %v", h.Status, h.State, row.reached, h.Error)
 			}
 		})
 	}

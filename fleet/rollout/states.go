@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
 // state is a place on the way of a host through a run. Each kind of run is a
@@ -43,8 +44,9 @@ var (
 	toApply = []state{connect, lock, compare, assign, confirm, provide, change, verify}
 )
 
-// along takes the hosts of a run along a road, and ends it.
-func (r *run) along(ctx context.Context, road ...state) *Report {
+// along takes the hosts of a run along a road, and ends it. An error is one of
+// the run: of the states above, only confirm has it.
+func (r *run) along(ctx context.Context, road ...state) (report.Run, error) {
 	defer r.close()
 	var err error
 	for len(road) > 0 && err == nil {
@@ -59,9 +61,7 @@ func (r *run) along(ctx context.Context, road ...state) *Report {
 		h.Err = err
 		r.done(h, outcome.NotStarted)
 	}
-	rep := r.report()
-	rep.Err = err
-	return rep
+	return r.report(), err
 }
 
 // pass takes the hosts through states of which only the first may wait for all
@@ -105,10 +105,12 @@ func (r *run) walk(ctx context.Context, h *host, states []state, last bool) {
 		if s.each == nil {
 			continue
 		}
+		r.watch(report.Event{Kind: report.Started, Host: h.Host, State: s.name})
 		if err := s.each(r, ctx, h); err != nil {
 			r.fail(ctx, h, err)
 			return
 		}
+		r.watch(report.Event{Kind: report.Done, Host: h.Host, State: s.name})
 	}
 	if last {
 		r.done(h, outcome.OK)

@@ -159,6 +159,11 @@ func (e *UnknownKeyError) Error() string {
 	return text
 }
 
+// Hint returns what helps with several of them.
+func (e *UnknownKeyError) Hint() string {
+	return "vsfleet trust shows the keys of all hosts that are not known, and adds those that you accept to known_hosts"
+}
+
 // Line of known_hosts that would make the key known.
 func (e *UnknownKeyError) Line() string { return knownhosts.Line([]string{e.Name}, e.Key) }
 

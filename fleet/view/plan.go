@@ -6,35 +6,10 @@ import (
 	"io"
 	"strings"
 
-	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/node/api"
 )
-
-// HostPlan is what would be done on one host.
-type HostPlan struct {
-	Host    string
-	Steps   []api.Step
-	Diffs   []string // of the files that each of Steps writes; nil: not asked for
-	Err     error    // why there is no plan
-	Refused []RefusedGuest
-	Result  report.Result // of the host; if it failed, why
-}
-
-// RefusedGuest is a guest that the host cannot have, and why.
-type RefusedGuest struct{ Name, Error string }
-
-// PlanRecord is a step in machine formats. A guest that is refused has one
-// without a step, and so has a host with neither.
-type PlanRecord struct {
-	Host string       `json:"host"`
-	Step api.StepKind `json:"step"`
-	Name string       `json:"name"` // of the guest or the image
-	Why  string       `json:"why"`
-	Diff string       `json:"diff,omitempty"` // of the files that it writes
-	report.Result
-}
 
 // Plan prints what would change and why. Hosts that need the same are printed
 // once; those that need nothing are only counted.
@@ -44,53 +19,29 @@ type PlanRecord struct {
 //	  ~ restart guest www: its image changed
 //	2 to add, 2 to change, 0 to remove on 2 hosts; 5 hosts are as they should be
 //
-// notes are of what differs between hosts and no step makes equal.
-func Plan(o Output, f Format, plans []HostPlan, notes []string) error {
-	records := planRecords(plans)
-	for _, note := range notes {
-		records = append(records, PlanRecord{Why: note, Result: report.Result{Status: report.Differs}})
-	}
-	return Write(o, f, records, func(w io.Writer) error { return o.writePlan(w, plans, notes) })
+// The notes of the run come behind.
+func Plan(o Output, f Format, run report.Run) error {
+	return Write(o, f, report.PlanRecords(run), func(w io.Writer) error { return o.writePlan(w, run.Hosts, run.Notes) })
 }
 
-func planRecords(plans []HostPlan) []PlanRecord {
-	var records []PlanRecord
-	for _, p := range plans {
-		for i, s := range p.Steps {
-			r := PlanRecord{Host: p.Host, Step: s.Kind, Name: subject(s), Why: s.Why, Result: report.Result{Status: report.Planned}}
-			if p.Diffs != nil {
-				r.Diff = p.Diffs[i]
-			}
-			records = append(records, r)
-		}
-		for _, r := range p.Refused {
-			records = append(records, PlanRecord{Host: p.Host, Name: r.Name, Result: report.Result{Status: outcome.Failed, Class: outcome.KindRefused, Error: r.Error}})
-		}
-		if len(p.Steps)+len(p.Refused) == 0 {
-			records = append(records, PlanRecord{Host: p.Host, Result: p.Result})
-		}
-	}
-	return records
-}
-
-func (o Output) writePlan(w io.Writer, plans []HostPlan, notes []string) error {
+func (o Output) writePlan(w io.Writer, hosts []report.Host, notes []string) error {
 	out := bufio.NewWriter(w)
-	var order []string // of different plans
-	hosts := map[string][]string{}
+	var order []string             // of different plans
+	names := map[string][]string{} // of hosts, by plan
 	marks := map[string]int{}
 	changing, same, unknown := 0, 0, 0
-	for _, p := range plans {
+	for _, h := range hosts {
 		switch {
-		case p.Err != nil:
+		case !h.Planned():
 			unknown++
 			continue
-		case len(p.Steps) == 0:
+		case len(h.Steps) == 0:
 			same++
 			continue
 		}
 		changing++
 		var b strings.Builder
-		for i, s := range p.Steps {
+		for _, s := range h.Steps {
 			mark, text := StepText(s)
 			marks[mark]++
 			line := mark + " " + text
@@ -98,17 +49,15 @@ func (o Output) writePlan(w io.Writer, plans []HostPlan, notes []string) error {
 				line += ": " + Clean(s.Why)
 			}
 			fmt.Fprintf(&b, "  %s\n", o.paint(markInk(mark), line))
-			if p.Diffs != nil {
-				o.writeDiff(&b, p.Diffs[i])
-			}
+			o.writeDiff(&b, s.Diff)
 		}
-		if hosts[b.String()] == nil {
+		if names[b.String()] == nil {
 			order = append(order, b.String())
 		}
-		hosts[b.String()] = append(hosts[b.String()], p.Host)
+		names[b.String()] = append(names[b.String()], h.Name)
 	}
 	for _, steps := range order {
-		fmt.Fprintf(out, "%s\n%s", o.paint(bold, Clean(nodeset.Fold(hosts[steps]))), steps)
+		fmt.Fprintf(out, "%s\n%s", o.paint(bold, Clean(nodeset.Fold(names[steps]))), steps)
 	}
 	for _, note := range notes {
 		fmt.Fprintln(out, o.paint(yellow, Clean(note)))
@@ -138,8 +87,8 @@ func (o Output) writePlan(w io.Writer, plans []HostPlan, notes []string) error {
 
 // StepText says in words what a step does, and marks whether it adds ("+"),
 // changes ("~") or removes ("-") something.
-func StepText(s api.Step) (mark, text string) {
-	name := Clean(subject(s))
+func StepText(s report.Step) (mark, text string) {
+	name := Clean(s.Name)
 	switch s.Kind {
 	case api.StepBuildImage:
 		return "+", "build image " + name
@@ -147,8 +96,8 @@ func StepText(s api.Step) (mark, text string) {
 		return "+", "copy image " + name
 	case api.StepCreate:
 		text = "create guest " + name
-		if s.Guest != nil && s.Guest.Context != 0 {
-			text += fmt.Sprintf(" (context %d)", s.Guest.Context)
+		if s.Context != 0 {
+			text += fmt.Sprintf(" (context %d)", s.Context)
 		}
 		return "+", text
 	case api.StepConfigure:
@@ -169,19 +118,6 @@ func StepText(s api.Step) (mark, text string) {
 	return "~", Clean(string(s.Kind)) + " " + name
 }
 
-// subject is the guest or the image that a step is about.
-func subject(s api.Step) string {
-	switch {
-	case s.Name != "":
-		return s.Name
-	case s.Guest != nil:
-		return s.Guest.Name
-	case s.Image != nil:
-		return s.Image.Name
-	}
-	return ""
-}
-
 func markInk(mark string) ink {
 	switch mark {
 	case "+":
@@ -190,4 +126,20 @@ func markInk(mark string) ink {
 		return red
 	}
 	return yellow
+}
+
+// writeDiff prints a diff below its step.
+func (o Output) writeDiff(w io.Writer, text string) {
+	for line := range strings.Lines(text) {
+		line = Clean(strings.TrimSuffix(line, "\n"))
+		switch {
+		case strings.HasPrefix(line, "diff "):
+			continue // it says what the next two lines do
+		case strings.HasPrefix(line, "+"):
+			line = o.paint(green, line)
+		case strings.HasPrefix(line, "-"):
+			line = o.paint(red, line)
+		}
+		fmt.Fprintf(w, "      %s\n", line)
+	}
 }

@@ -9,22 +9,28 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/vsfleet/vsfleet/fleet/report"
+
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 )
 
-// Progress tells on standard error how a run over many hosts goes on: on a
-// terminal in one line that is redrawn, elsewhere in a line a step. Its methods
-// may be called from many goroutines, and never wait for the terminal's reader
-// longer than a write takes.
+// Progress shows on standard error how a run over many hosts goes on: on a
+// terminal in one line that is redrawn, elsewhere in one line per step that has
+// something to say. Its methods may be called from many goroutines, and never
+// wait for the terminal's reader longer than a write takes.
 type Progress struct {
-	out   Output
-	total int
+	out     Output
+	total   int
+	verbose bool
+	asks    bool // a question: the answers go to standard output, and no line here
 
 	mu      sync.Mutex
 	done    int
 	failed  int
-	current []activity // hosts at work, the longest at work first
-	drawn   string     // the status line that is on the screen
+	current []activity      // hosts at work, the longest at work first
+	begun   map[string]bool // by host and step: it has its line
+	ended   map[string]bool // by host
+	drawn   string          // the status line that is on the screen
 	stop    chan struct{}
 	stopped chan struct{}
 }
@@ -34,14 +40,35 @@ type activity struct{ host, text string }
 // redraw is how often a status line changes: as often as an eye follows.
 const redraw = 100 * time.Millisecond
 
-// NewProgress begins to tell of a run over so many hosts. Close ends it.
-func NewProgress(o Output, hosts int) *Progress {
-	p := &Progress{out: o, total: hosts}
-	if o.Terminal {
+// NewProgress shows a run over a number of hosts, with verbose each message of a
+// step. Close ends it.
+func NewProgress(o Output, hosts int, verbose bool) *Progress {
+	p := newProgress(o, hosts)
+	p.verbose = verbose
+	p.start()
+	return p
+}
+
+// NewQuestion shows which hosts have not answered yet, on a terminal only.
+func NewQuestion(o Output, hosts int) *Progress {
+	if !o.Terminal {
+		o = Plain(io.Discard)
+	}
+	p := newProgress(o, hosts)
+	p.asks = true
+	p.start()
+	return p
+}
+
+func newProgress(o Output, hosts int) *Progress {
+	return &Progress{out: o, total: hosts, begun: map[string]bool{}, ended: map[string]bool{}}
+}
+
+func (p *Progress) start() {
+	if p.out.Terminal {
 		p.stop, p.stopped = make(chan struct{}), make(chan struct{})
 		go p.run()
 	}
-	return p
 }
 
 func (p *Progress) run() {
@@ -60,48 +87,74 @@ func (p *Progress) run() {
 	}
 }
 
-// Begin says what a host begins to do: a step, "connecting", "pushing vsnode".
-func (p *Progress) Begin(host, what string) {
+// Watch shows an event. The errors of hosts come together at the end, in the
+// recap.
+func (p *Progress) Watch(e report.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.set(host, what)
-	if !p.out.Terminal {
-		p.print(host, what)
+	switch {
+	case e.Host == "":
+		p.print("vsfleet", e.Message)
+	case p.asks:
+		p.question(e)
+	case e.Step != nil:
+		p.step(e)
+	case e.Kind == report.Done && e.State != "":
+		p.idle(e.Host)
+	case e.Kind == report.Done:
+		p.finish(e)
+		if e.Result != nil && e.Result.Status != outcome.OK {
+			p.print(e.Host, string(e.Result.Status))
+		}
+	default:
+		p.set(e.Host, e.State)
 	}
 }
 
-// Detail says how that goes on: "unpacking libc6". Of the 0 that total may be,
-// nothing is known. Only a terminal shows it.
-func (p *Progress) Detail(host, what string, done, total int64) {
-	if !p.out.Terminal {
+// question shows an event of a host that is asked: it has answered when its
+// first state is behind it.
+func (p *Progress) question(e report.Event) {
+	switch {
+	case p.ended[e.Host]:
+	case e.Kind == report.Done && e.Step == nil:
+		p.finish(e)
+	default:
+		p.set(e.Host, "")
+	}
+}
+
+func (p *Progress) step(e report.Event) {
+	_, what := StepText(*e.Step)
+	if e.Kind == report.Done {
+		if p.verbose {
+			p.print(e.Host, fmt.Sprintf("%s: %s in %s", what, e.Step.Outcome, Duration(e.Step.Took)))
+		}
 		return
 	}
-	if total > 0 {
-		what = fmt.Sprintf("%s %d%%", what, done*100/total)
+	p.set(e.Host, what)
+	if e.Kind == report.Started {
+		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.set(host, what)
-}
-
-// End says what came of a host. Hosts that are as they should be say nothing.
-func (p *Progress) End(r Result) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.finish(r)
-	switch {
-	case r.Err != nil:
-		p.print(r.Host, string(r.Outcome)+": "+r.Err.Error())
-	case r.Outcome != outcome.OK:
-		p.print(r.Host, string(r.Outcome))
+	if key := e.Host + "\x00" + what; !p.begun[key] {
+		p.begun[key] = true
+		if !p.out.Terminal {
+			p.print(e.Host, what)
+		}
 	}
-}
-
-// Idle marks a host as having nothing to do for now.
-func (p *Progress) Idle(host string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.idle(host)
+	if e.Message == "" {
+		return
+	}
+	text := what + ": " + e.Message
+	if e.Kind == report.Warning {
+		text = what + ": warning: " + e.Message
+	}
+	if p.verbose || e.Kind == report.Warning {
+		p.print(e.Host, text)
+	}
+	if e.Total > 0 {
+		text = fmt.Sprintf("%s %d%%", text, e.Done*100/e.Total)
+	}
+	p.set(e.Host, text)
 }
 
 func (p *Progress) idle(host string) {
@@ -109,23 +162,13 @@ func (p *Progress) idle(host string) {
 }
 
 // finish takes a host out of those that are at work.
-func (p *Progress) finish(r Result) {
+func (p *Progress) finish(e report.Event) {
 	p.done++
-	p.idle(r.Host)
-	if r.Outcome == outcome.Failed || r.Outcome == outcome.Unreachable {
+	p.ended[e.Host] = true
+	p.idle(e.Host)
+	if e.Result != nil && (e.Result.Status == outcome.Failed || e.Result.Status == outcome.Unreachable) {
 		p.failed++
 	}
-}
-
-// Asked begins to wait for the answer of a host, and Answered ends it. A log
-// hears of neither: the answers come on standard output.
-func (p *Progress) Asked(host string) { p.Detail(host, "", 0, 0) }
-
-// Answered ends the wait for a host.
-func (p *Progress) Answered(r Result) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.finish(r)
 }
 
 // Around writes what is not the progress's, above the status line where there
@@ -139,13 +182,6 @@ func (p *Progress) Around(write func() error) error {
 	_, _ = io.WriteString(p.out, eraseLine) // see print
 	defer func() { _, _ = io.WriteString(p.out, p.drawn) }()
 	return write()
-}
-
-// Print writes a line of a host's above the status line.
-func (p *Progress) Print(host, text string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.print(host, text)
 }
 
 // Close takes the status line away.
@@ -170,6 +206,7 @@ func (p *Progress) set(host, what string) {
 	p.current = append(p.current, activity{host, what})
 }
 
+// print writes a line of a host's above the status line.
 func (p *Progress) print(host, text string) {
 	text = Clean(host) + ": " + indented(text) + "\n"
 	if p.drawn != "" {

@@ -1,36 +1,67 @@
 package view
 
 import (
-	"errors"
 	"io"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/node/api"
 )
 
 // run is the same for a terminal and for a log. The ticks of a terminal are
 // made by hand.
 func run(p *Progress, tick func()) {
-	p.Begin("web01", "build image bookworm")
-	p.Begin("web02", "connecting")
+	of := func(host string, kind report.EventKind, step report.Step, message string) report.Event {
+		return report.Event{Kind: kind, Host: host, Step: &step, Message: message}
+	}
+	ended := func(host string, o outcome.Outcome) report.Event {
+		return report.Event{Kind: report.Done, Host: host, Result: &report.Result{Status: o}}
+	}
+	build := report.Step{Kind: api.StepBuildImage, Name: "bookworm"}
+	start := report.Step{Kind: api.StepStart, Name: "www"}
+	p.Watch(report.Event{Kind: report.Started, Host: "web01", State: "connect"})
+	p.Watch(report.Event{Kind: report.Started, Host: "web02", State: "connect"})
 	tick()
-	p.Detail("web01", "unpacking libc6", 3, 10)
+	p.Watch(report.Event{Kind: report.Done, Host: "web01", State: "connect"})
+	p.Watch(report.Event{Kind: report.Progress, Message: "waiting for web03"})
 	tick()
-	p.Print("web01", "the image is 300 MB\x1b[2J")
-	p.End(Result{Host: "web02", Outcome: outcome.Unreachable, Err: errors.New("connection refused")})
-	p.Begin("web01", "start guest www")
+	p.Watch(of("web01", report.Started, build, ""))
 	tick()
-	p.End(Result{Host: "web01", Outcome: outcome.Changed})
-	p.Begin("web03", "connecting")
-	p.End(Result{Host: "web03", Outcome: outcome.OK})
+	unpacking := of("web01", report.Progress, build, "unpacking libc6")
+	unpacking.Done, unpacking.Total = 3, 10
+	p.Watch(unpacking)
+	tick()
+	p.Watch(of("web01", report.Warning, build, "the image is 300 MB\x1b[2J"))
+	p.Watch(ended("web02", outcome.Unreachable))
+	p.Watch(of("web01", report.Started, start, ""))
+	tick()
+	start.Outcome, start.Took = api.Changed, 1500*time.Millisecond
+	p.Watch(of("web01", report.Done, start, ""))
+	p.Watch(ended("web01", outcome.Changed))
+	p.Watch(report.Event{Kind: report.Started, Host: "web03", State: "connect"})
+	p.Watch(ended("web03", outcome.OK))
 	tick()
 }
 
 func TestProgressInALog(t *testing.T) {
 	golden(t, "progress", func(w io.Writer) error {
-		p := NewProgress(Plain(w), 3)
+		p := NewProgress(Plain(w), 3, false)
+		run(p, func() {})
+		p.Close()
+		return nil
+	})
+	golden(t, "progress-verbose", func(w io.Writer) error {
+		p := NewProgress(Plain(w), 3, true)
+		run(p, func() {})
+		p.Close()
+		return nil
+	})
+	golden(t, "progress-question", func(w io.Writer) error {
+		p := NewQuestion(Plain(w), 3)
 		run(p, func() {})
 		p.Close()
 		return nil
@@ -39,7 +70,14 @@ func TestProgressInALog(t *testing.T) {
 
 func TestProgressOnATerminal(t *testing.T) {
 	golden(t, "progress-terminal", func(w io.Writer) error {
-		p := &Progress{out: Output{Writer: w, Terminal: true, Width: func() int { return 60 }}, total: 3}
+		p := newProgress(terminal(w, 60), 3)
+		run(p, func() { p.draw(p.status()) })
+		p.draw("")
+		return nil
+	})
+	golden(t, "progress-question-terminal", func(w io.Writer) error {
+		p := newProgress(terminal(w, 60), 3)
+		p.asks = true
 		run(p, func() { p.draw(p.status()) })
 		p.draw("")
 		return nil
@@ -48,16 +86,17 @@ func TestProgressOnATerminal(t *testing.T) {
 
 func TestProgressOfManyHostsAtOnce(t *testing.T) {
 	var screen strings.Builder // guarded by Progress
-	p := NewProgress(Output{Writer: &screen, Terminal: true, Width: func() int { return 80 }}, 50)
+	p := NewProgress(terminal(&screen, 80), 50, false)
 	var all sync.WaitGroup
 	for i := range 50 {
 		all.Go(func() {
 			host := "h" + string(rune('A'+i))
 			for _, step := range []string{"one", "two", "three"} {
-				p.Begin(host, step)
-				p.Detail(host, step, 1, 2)
+				of := &report.Step{Kind: api.StepStart, Name: step}
+				p.Watch(report.Event{Kind: report.Started, Host: host, Step: of})
+				p.Watch(report.Event{Kind: report.Progress, Host: host, Step: of, Message: "one of two", Done: 1, Total: 2})
 			}
-			p.End(Result{Host: host, Outcome: outcome.Changed})
+			p.Watch(report.Event{Kind: report.Done, Host: host, Result: &report.Result{Status: outcome.Changed}})
 		})
 	}
 	all.Wait()

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 )
 
@@ -25,35 +26,27 @@ var outcomes = []struct {
 	{outcome.NotStarted, faint, true},
 }
 
-// Result is what came of one host.
-type Result struct {
-	Host    string
-	Address string // where errors may name it by that; else ""
-	Outcome outcome.Outcome
-	Err     error // why, where there is a reason
-}
-
 // Recap ends a run: first the errors, hosts with the same one together, then
 // one line of how many hosts came to what:
 //
 //	ok 480, changed 12, failed 3 (web[07,09,33]), unreachable 1 (db1)
-func Recap(o Output, results []Result) error {
-	if err := Errors(o, results); err != nil {
+func Recap(o Output, hosts []report.Host) error {
+	if err := Errors(o, hosts); err != nil {
 		return err
 	}
 	byOutcome := map[outcome.Outcome][]string{}
-	for _, r := range results {
-		byOutcome[r.Outcome] = append(byOutcome[r.Outcome], r.Host)
+	for _, h := range hosts {
+		byOutcome[h.Status] = append(byOutcome[h.Status], h.Name)
 	}
 	var parts []string
 	for _, c := range outcomes {
-		hosts := byOutcome[c.outcome]
-		if len(hosts) == 0 {
+		names := byOutcome[c.outcome]
+		if len(names) == 0 {
 			continue
 		}
-		part := o.paint(c.ink, fmt.Sprintf("%s %d", c.outcome, len(hosts)))
+		part := o.paint(c.ink, fmt.Sprintf("%s %d", c.outcome, len(names)))
 		if c.named {
-			part += " (" + Clean(nodeset.Fold(hosts)) + ")"
+			part += " (" + Clean(nodeset.Fold(names)) + ")"
 		}
 		parts = append(parts, part)
 	}
@@ -64,58 +57,56 @@ func Recap(o Output, results []Result) error {
 	return err
 }
 
-// Errors prints the errors among results, one line a different one:
+// Errors prints the errors among those of hosts, one line a different one:
 //
 //	web[01-03]: connect: connection refused
 //
 // Many different ones are cut short. An error in which a host is named, or its address, is the same as that of its
 // neighbour.
-func Errors(o Output, results []Result) error {
+func Errors(o Output, hosts []report.Host) error {
 	type group struct {
 		text   string // of the first host
 		common string // of all
-		hosts  []string
+		names  []string
 	}
 	var groups []*group
 	byKey := map[string]*group{}
 	times := map[string]int{} // that each text is there, to the letter
-	for _, r := range results {
-		if r.Err != nil {
-			times[r.Err.Error()]++
-		}
+	for _, h := range hosts {
+		times[h.Error]++
 	}
-	for _, r := range results {
-		if r.Err == nil {
+	for _, h := range hosts {
+		text := h.Error
+		if text == "" {
 			continue
 		}
-		text := r.Err.Error()
 		common := text // what all say names somebody else, or one of them rightly
 		if times[text] == 1 {
-			common = withoutName(withoutName(text, r.Host, "HOST"), r.Address, "ADDRESS")
+			common = withoutName(withoutName(text, h.Name, "HOST"), h.Address, "ADDRESS")
 		}
-		key := string(r.Outcome) + "\x00" + common
+		key := string(h.Status) + "\x00" + common
 		g := byKey[key]
 		if g == nil {
 			g = &group{text: text, common: common}
 			byKey[key] = g
 			groups = append(groups, g)
 		}
-		g.hosts = append(g.hosts, r.Host)
+		g.names = append(g.names, h.Name)
 	}
 	for i, g := range groups {
 		if i == mostErrors && len(groups) > mostErrors+1 {
-			var hosts []string
+			var names []string
 			for _, rest := range groups[i:] {
-				hosts = append(hosts, rest.hosts...)
+				names = append(names, rest.names...)
 			}
-			_, err := fmt.Fprintf(o, "%s: %d other errors (-o json has them all)\n", o.paint(red, Clean(nodeset.Fold(hosts))), len(groups)-i)
+			_, err := fmt.Fprintf(o, "%s: %d other errors (-o json has them all)\n", o.paint(red, Clean(nodeset.Fold(names))), len(groups)-i)
 			return err
 		}
 		text := g.text
-		if len(g.hosts) > 1 {
+		if len(g.names) > 1 {
 			text = g.common
 		}
-		if _, err := fmt.Fprintf(o, "%s: %s\n", o.paint(red, Clean(nodeset.Fold(g.hosts))), indented(text)); err != nil {
+		if _, err := fmt.Fprintf(o, "%s: %s\n", o.paint(red, Clean(nodeset.Fold(g.names))), indented(text)); err != nil {
 			return err
 		}
 	}
@@ -145,4 +136,41 @@ func indented(text string) string {
 		lines[i] = Clean(lines[i])
 	}
 	return strings.Join(lines, "\n    ")
+}
+
+// Hints prints the commands that help with the errors of hosts, each once.
+func Hints(o Output, hosts []report.Host) {
+	seen := map[string]bool{"": true}
+	for _, h := range hosts {
+		if !seen[h.Hint] {
+			seen[h.Hint] = true
+			fmt.Fprintln(o, "hint:", Clean(h.Hint))
+		}
+	}
+}
+
+// mostNotes are printed of a run: a host may say that it has tens of thousands of
+// guests that the inventory does not know.
+const mostNotes = 100
+
+// Notes prints what hosts have that no step is about, hosts that have the same
+// together.
+func Notes(o Output, hosts []report.Host) {
+	names := map[string][]string{} // by note
+	var order []string
+	for _, h := range hosts {
+		for _, note := range h.Notes {
+			if names[note] == nil {
+				order = append(order, note)
+			}
+			names[note] = append(names[note], h.Name)
+		}
+	}
+	for i, note := range order {
+		if i == mostNotes {
+			fmt.Fprintf(o, "… and %d more of these: vsfleet guest status shows all guests\n", len(order)-i)
+			break
+		}
+		fmt.Fprintf(o, "%s: %s\n", Clean(nodeset.Fold(names[note])), Clean(note))
+	}
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
@@ -264,7 +263,7 @@ func statRecords(lines []line) []StatRecord {
 		r := StatRecord{
 			Host: l.label, Context: l.Context, Name: l.Name, Processes: l.Processes,
 			VSZBytes: l.VSZ, RSSBytes: l.RSS,
-			UserSeconds: Seconds(l.User), SysSeconds: Seconds(l.Sys), UptimeSeconds: Seconds(l.Uptime),
+			UserSeconds: report.Seconds(l.User), SysSeconds: report.Seconds(l.Sys), UptimeSeconds: report.Seconds(l.Uptime),
 			Result: report.Result{Status: outcome.OK},
 		}
 		if t := l.Traffic; t != nil {
@@ -282,7 +281,7 @@ func statSums(lines []line, hosts []HostStat) []StatSum {
 		sums = append(sums, StatSum{
 			Group: l.label, Hosts: l.hosts, Guests: l.guests, Processes: l.Processes,
 			VSZBytes: l.VSZ, RSSBytes: l.RSS,
-			UserSeconds: Seconds(l.User), SysSeconds: Seconds(l.Sys), UptimeSeconds: Seconds(l.Uptime),
+			UserSeconds: report.Seconds(l.User), SysSeconds: report.Seconds(l.Sys), UptimeSeconds: report.Seconds(l.Uptime),
 			Result: report.Result{Status: outcome.OK},
 		})
 	}
@@ -293,7 +292,3 @@ func statSums(lines []line, hosts []HostStat) []StatSum {
 	}
 	return sums
 }
-
-// Seconds returns a time as records have it, cut to microseconds: what is below
-// is noise, and would make records long.
-func Seconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1e6 }

@@ -205,7 +205,16 @@ func TestBytesAndDuration(t *testing.T) {
 	}
 }
 
-func plans() []HostPlan {
+func planned(name string, steps ...api.Step) report.Host {
+	h := report.Host{Name: name, Result: report.Result{Status: outcome.OK}}
+	for _, s := range steps {
+		h.Status = outcome.Changed
+		h.Steps = append(h.Steps, report.StepOf(s))
+	}
+	return h
+}
+
+func plans() report.Run {
 	www := &api.Guest{Name: "www", Context: 120}
 	web := []api.Step{
 		{Kind: api.StepBuildImage, Image: &api.ImageSpec{Name: "bookworm"}, Why: "no host has it"},
@@ -213,31 +222,37 @@ func plans() []HostPlan {
 		{Kind: api.StepCreate, Guest: www, Why: "context 120 is not there"},
 		{Kind: api.StepStart, Name: "www", Why: "it is stopped"},
 	}
-	return []HostPlan{
-		{Host: "web01", Steps: web},
-		{Host: "web02", Steps: web},
-		{Host: "db1", Steps: []api.Step{
-			{Kind: api.StepConfigure, Guest: &api.Guest{Name: "sql"}, Why: "its limits changed"},
-			{Kind: api.StepRestart, Name: "sql", Why: "so that it takes its new\x1b[31m configuration"},
-			{Kind: api.StepStop, Name: "old", Why: "the inventory says stopped"},
-			{Kind: api.StepDelete, Name: "older", Why: "the inventory says absent"},
-			{Kind: api.StepDelete, Name: "oldest", Why: "the inventory says absent"},
-		}},
-		{Host: "db2", Result: report.Result{Status: outcome.OK}},
-		{Host: "db3", Result: report.Result{Status: outcome.OK}},
-		{Host: "db4", Err: errors.New("connection refused"), Result: report.Result{Status: outcome.Unreachable, Class: outcome.KindUnreachable, Error: "connection refused"}},
-	}
+	return report.Run{Hosts: []report.Host{
+		planned("web01", web...),
+		planned("web02", web...),
+		planned(
+			"db1",
+			api.Step{Kind: api.StepConfigure, Guest: &api.Guest{Name: "sql"}, Why: "its limits changed"},
+			api.Step{Kind: api.StepRestart, Name: "sql", Why: "so that it takes its new\x1b[31m configuration"},
+			api.Step{Kind: api.StepStop, Name: "old", Why: "the inventory says stopped"},
+			api.Step{Kind: api.StepDelete, Name: "older", Why: "the inventory says absent"},
+			api.Step{Kind: api.StepDelete, Name: "oldest", Why: "the inventory says absent"},
+		),
+		planned("db2"),
+		planned("db3"),
+		{Name: "db4", Result: report.Result{Status: outcome.Unreachable, Class: outcome.KindUnreachable, Error: "connection refused"}},
+	}}
 }
 
 func TestPlan(t *testing.T) {
-	golden(t, "plan", func(w io.Writer) error { return Plan(Plain(w), AsTable, plans(), nil) })
-	golden(t, "plan-colour", func(w io.Writer) error { return Plan(inColour(w), AsTable, plans(), nil) })
-	golden(t, "plan-csv", func(w io.Writer) error { return Plan(Plain(w), AsCSV, plans(), []string{"image bookworm differs"}) })
+	noted := plans()
+	noted.Notes = []string{"image bookworm differs"}
+	golden(t, "plan", func(w io.Writer) error { return Plan(Plain(w), AsTable, plans()) })
+	golden(t, "plan-colour", func(w io.Writer) error { return Plan(inColour(w), AsTable, plans()) })
+	golden(t, "plan-csv", func(w io.Writer) error { return Plan(Plain(w), AsCSV, noted) })
 	golden(t, "plan-differs", func(w io.Writer) error {
-		return Plan(Plain(w), AsTable, []HostPlan{{Host: "a"}, {Host: "b"}}, []string{"image bookworm differs: a has sha256:1, b has sha256:2"})
+		return Plan(Plain(w), AsTable, report.Run{
+			Hosts: []report.Host{planned("a"), planned("b")},
+			Notes: []string{"image bookworm differs: a has sha256:1, b has sha256:2"},
+		})
 	})
 	golden(t, "plan-nothing", func(w io.Writer) error {
-		return Plan(Plain(w), AsTable, []HostPlan{{Host: "a"}}, nil)
+		return Plan(Plain(w), AsTable, report.Run{Hosts: []report.Host{planned("a")}})
 	})
 }
 
@@ -311,17 +326,17 @@ func TestRowsThatComeOneByOne(t *testing.T) {
 }
 
 func TestManyErrorsAreCutShort(t *testing.T) {
-	var results []Result
+	var hosts []report.Host
 	for i := range 500 {
-		results = append(results, Result{Host: fmt.Sprintf("web%03d", i), Outcome: outcome.Failed, Err: fmt.Errorf("error %d of its own", 1000+i)})
+		hosts = append(hosts, report.HostOf(fmt.Sprintf("web%03d", i), "", outcome.Failed, fmt.Errorf("error %d of its own", 1000+i)))
 	}
 	var lines []error
 	for i := range 1000 {
 		lines = append(lines, fmt.Errorf("guest g%d: no", i))
 	}
-	results[0].Err = errors.Join(lines...)
+	hosts[0].Error = errors.Join(lines...).Error()
 	var out strings.Builder
-	if err := Errors(Plain(&out), results); err != nil {
+	if err := Errors(Plain(&out), hosts); err != nil {
 		t.Fatal(err)
 	}
 	got := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -337,27 +352,27 @@ func TestManyErrorsAreCutShort(t *testing.T) {
 }
 
 func TestRecap(t *testing.T) {
-	var results []Result
+	var hosts []report.Host
 	for i := range 480 {
-		results = append(results, Result{Host: fmt.Sprintf("app%03d", i), Outcome: outcome.OK})
+		hosts = append(hosts, report.HostOf(fmt.Sprintf("app%03d", i), "", outcome.OK, nil))
 	}
 	for i := range 12 {
-		results = append(results, Result{Host: fmt.Sprintf("web%02d", 50+i), Outcome: outcome.Changed})
+		hosts = append(hosts, report.HostOf(fmt.Sprintf("web%02d", 50+i), "", outcome.Changed, nil))
 	}
 	for _, host := range []string{"web07", "web09", "web33"} {
-		results = append(results, Result{Host: host, Outcome: outcome.Failed, Err: fmt.Errorf("host %s: start guest www: %w", host, errors.New("no space left on device"))})
+		hosts = append(hosts, report.HostOf(host, "", outcome.Failed, fmt.Errorf("host %s: start guest www: %w", host, errors.New("no space left on device"))))
 	}
-	results = append(results,
-		Result{Host: "db1", Address: "192.0.2.9", Outcome: outcome.Unreachable, Err: errors.New("connect to db1 (192.0.2.9:22): connection refused")},
-		Result{Host: "db2", Address: "192.0.2.10", Outcome: outcome.Unreachable, Err: errors.New("connect to db2 (192.0.2.10:22): connection refused")},
-		Result{Host: "db1x", Outcome: outcome.Failed, Err: errors.Join(errors.New("guest db1: one"), errors.New("guest two: \x1b[2J"))},
-		Result{Host: "db3", Outcome: outcome.NotStarted},
+	hosts = append(hosts,
+		report.HostOf("db1", "192.0.2.9", outcome.Unreachable, errors.New("connect to db1 (192.0.2.9:22): connection refused")),
+		report.HostOf("db2", "192.0.2.10", outcome.Unreachable, errors.New("connect to db2 (192.0.2.10:22): connection refused")),
+		report.HostOf("db1x", "", outcome.Failed, errors.Join(errors.New("guest db1: one"), errors.New("guest two: \x1b[2J"))),
+		report.HostOf("db3", "", outcome.NotStarted, nil),
 		// What all say of one of them, to the letter, is one line.
-		Result{Host: "lab1", Outcome: outcome.Failed, Err: errors.New("image bookworm: build on lab1: no space left on device")},
-		Result{Host: "lab2", Outcome: outcome.Failed, Err: errors.New("image bookworm: build on lab1: no space left on device")},
+		report.HostOf("lab1", "", outcome.Failed, errors.New("image bookworm: build on lab1: no space left on device")),
+		report.HostOf("lab2", "", outcome.Failed, errors.New("image bookworm: build on lab1: no space left on device")),
 	)
-	golden(t, "recap", func(w io.Writer) error { return Recap(Plain(w), results) })
-	golden(t, "recap-colour", func(w io.Writer) error { return Recap(inColour(w), results[480:]) })
+	golden(t, "recap", func(w io.Writer) error { return Recap(Plain(w), hosts) })
+	golden(t, "recap-colour", func(w io.Writer) error { return Recap(inColour(w), hosts[480:]) })
 	golden(t, "recap-nothing", func(w io.Writer) error { return Recap(Plain(w), nil) })
 }
 
@@ -397,10 +412,11 @@ func TestDiff(t *testing.T) {
 		{Path: "/etc/long", Content: []byte("short\n")},
 	}
 	have := []api.FileState{{Path: "/etc/long", Large: true}, {Path: "/etc/motd", Content: []byte("one\nthree\n")}}
-	text := Diff(files, have)
+	step := report.StepOf(api.Step{Kind: api.StepFiles, Name: "www", Why: "/etc/motd: content"})
+	step.Diff = report.Diff(files, have)
 	var out bytes.Buffer
 	o := Output{Writer: &out}
-	if err := Plan(o, AsTable, []HostPlan{{Host: "web1", Steps: []api.Step{{Kind: api.StepFiles, Name: "www", Why: "/etc/motd: content"}}, Diffs: []string{text}}}, nil); err != nil {
+	if err := Plan(o, AsTable, report.Run{Hosts: []report.Host{{Name: "web1", Steps: []report.Step{step}}}}); err != nil {
 		t.Fatal(err)
 	}
 	want := `web1
@@ -422,5 +438,17 @@ func TestDiff(t *testing.T) {
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+func TestNotesOfManyGuestsDoNotFillTheScreen(t *testing.T) {
+	var out strings.Builder
+	h := report.Host{Name: "lab1"}
+	for i := range 1000 {
+		h.Notes = append(h.Notes, fmt.Sprintf("guest g%d is not in the inventory: left alone", i))
+	}
+	Notes(Plain(&out), []report.Host{h, {Name: "lab2", Notes: h.Notes[:1]}})
+	if n := strings.Count(out.String(), "\n"); n != mostNotes+1 || !strings.HasPrefix(out.String(), "lab[1-2]: guest g0 ") || !strings.Contains(out.String(), "and 900 more") {
+		t.Errorf("%d lines: %s", n, out.String()[max(0, out.Len()-200):])
 	}
 }

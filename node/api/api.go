@@ -176,17 +176,26 @@ type Apply struct {
 	Steps []Step `json:"steps"`
 }
 
-// Event tells how a step goes on.
-type Event struct {
-	Run     string `json:"run"`
-	Step    int    `json:"step"`    // index in Apply.Steps
-	Message string `json:"message"` // "unpacking libc6", "waiting for 3 processes"
-	Done    int64  `json:"done,omitempty"`
-	Total   int64  `json:"total,omitempty"`
-}
+// EventKind is what an Event is about.
+type EventKind string
 
-// Warning begins the Message of an Event that a person has to see.
-const Warning = "warning: "
+// Kinds of events.
+const (
+	Started  EventKind = "started"  // the step has begun
+	Progress EventKind = "progress" // what it does at the moment
+	Warning  EventKind = "warning"  // a person has to see it
+)
+
+// Event is sent while a step is under way. Progress may be lost on the way to a
+// controller that is slow to read, warnings are not.
+type Event struct {
+	Run     string    `json:"run"`
+	Kind    EventKind `json:"kind"`
+	Step    int       `json:"step"`              // index in Apply.Steps
+	Message string    `json:"message,omitempty"` // "unpacking libc6", "waiting for 3 processes"
+	Done    int64     `json:"done,omitempty"`    // of Total; 0 of 0: not known
+	Total   int64     `json:"total,omitempty"`
+}
 
 // Outcome of a step.
 type Outcome string

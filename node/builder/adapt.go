@@ -7,8 +7,6 @@ import (
 	"os"
 	"path"
 	"strings"
-
-	"github.com/vsfleet/vsfleet/node/api"
 )
 
 // adapt makes a fresh Debian fit to be cloned: what Linux-VServer's initpost
@@ -58,7 +56,7 @@ func fit(req Request) error {
 	if keys, err := fs.Glob(root.FS(), "etc/ssh/ssh_host_*_key"); err != nil {
 		return err
 	} else if len(keys) > 0 {
-		req.Progress(api.Warning+"the image holds SSH host keys ("+path.Base(keys[0])+"): all its guests have the same, and each can pose as the others; leave etc/ssh/ssh_host_* out and each gets its own", 0, 0)
+		req.Progress.Warn("the image holds SSH host keys (" + path.Base(keys[0]) + "): all its guests have the same, and each can pose as the others; leave etc/ssh/ssh_host_* out and each gets its own")
 	}
 	units, on := systemdUnits(root)
 	if err := forgetMachine(root, on); err != nil {

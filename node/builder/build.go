@@ -16,16 +16,30 @@ import (
 	"github.com/vsfleet/vsfleet/node/rootfs"
 )
 
-// Progress is told what is being done and how much of it; total is 0 as long
-// as nobody knows.
-type Progress func(message string, done, total int64)
+// Progress receives what is being done, as events without a step; may be nil.
+type Progress func(api.Event)
+
+// Report says what is being done, and how much of it; total is 0 as long as
+// nobody knows.
+func (p Progress) Report(message string, done, total int64) {
+	if p != nil {
+		p(api.Event{Kind: api.Progress, Message: message, Done: done, Total: total})
+	}
+}
+
+// Warn says what a person has to see.
+func (p Progress) Warn(text string) {
+	if p != nil {
+		p(api.Event{Kind: api.Warning, Message: text})
+	}
+}
 
 // Request is one root filesystem to be made.
 type Request struct {
 	Spec     api.ImageSpec
 	Dir      string    // an empty directory that only root can reach
 	Log      io.Writer // all that the host's tools say; may be nil
-	Progress Progress  // may be nil
+	Progress Progress
 }
 
 // LackError is a failure for want of something that another host may have: a
@@ -50,9 +64,6 @@ func Methods() []string {
 func Run(ctx context.Context, req Request) error {
 	if req.Log == nil {
 		req.Log = io.Discard
-	}
-	if req.Progress == nil {
-		req.Progress = func(string, int64, int64) {}
 	}
 	var err error
 	switch req.Spec.Method {

@@ -250,7 +250,7 @@ func TestProgressIsReadFromTheTools(t *testing.T) {
 		done, total int64
 	}
 	var got []step
-	o := &output{req: Request{Log: io.Discard, Progress: func(m string, d, n int64) { got = append(got, step{m, d, n}) }}}
+	o := &output{req: Request{Log: io.Discard, Progress: func(e api.Event) { got = append(got, step{e.Message, e.Done, e.Total}) }}}
 	for _, piece := range []string{
 		"I: skipping check/qemu as requested\nI: running apt-get upd", "ate...\n",
 		"Get:1 http://deb.debian.org/debian bookworm/main amd64 libc6 amd64 2.36 [2757 kB]\n",
@@ -278,7 +278,7 @@ func TestProgressIsReadFromTheTools(t *testing.T) {
 func FuzzOutput(f *testing.F) {
 	f.Add("Get:1 a b c d\nSetting up x\n", "0 upgraded, 1 newly installed, ")
 	f.Fuzz(func(t *testing.T, a, b string) {
-		o := &output{req: Request{Log: io.Discard, Progress: func(string, int64, int64) {}}}
+		o := &output{req: Request{Log: io.Discard}}
 		for _, piece := range []string{a, b} {
 			if n, err := o.Write([]byte(piece)); n != len(piece) || err != nil {
 				t.Fatal(n, err)
@@ -386,9 +386,9 @@ func TestTemplatesAreFitForGuests(t *testing.T) {
 			must(t, tw.Close())
 			box, dir, warned := filepath.Join(t.TempDir(), "box.tar"), t.TempDir(), ""
 			must(t, os.WriteFile(box, b.Bytes(), 0o600))
-			must(t, Run(t.Context(), Request{Spec: api.ImageSpec{Method: "template", Args: []string{"-t", box}}, Dir: dir, Progress: func(text string, _, _ int64) {
-				if s, ok := strings.CutPrefix(text, api.Warning); ok {
-					warned = s
+			must(t, Run(t.Context(), Request{Spec: api.ImageSpec{Method: "template", Args: []string{"-t", box}}, Dir: dir, Progress: func(e api.Event) {
+				if e.Kind == api.Warning {
+					warned = e.Message
 				}
 			}}))
 			for name, want := range row.want {

@@ -46,7 +46,7 @@ func debootstrap(ctx context.Context, req Request) error {
 	if err != nil {
 		return err
 	}
-	req.Progress("making it fit for guests", 0, 0)
+	req.Progress.Report("making it fit for guests", 0, 0)
 	return adapt(ctx, req.Dir)
 }
 

@@ -62,7 +62,7 @@ func extract(ctx context.Context, req Request, name string, over bool) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a file", name)
 	}
-	counted := &counter{r: reading{ctx, f}, report: func(done int64) { req.Progress("unpacking "+name, done, info.Size()) }}
+	counted := &counter{r: reading{ctx, f}, report: func(done int64) { req.Progress.Report("unpacking "+name, done, info.Size()) }}
 	r, closeArchive, err := decompress(counted)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)

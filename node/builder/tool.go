@@ -179,8 +179,8 @@ func (o *output) follow(line string) {
 
 func (o *output) report(message string) {
 	if o.transaction < 2 { // mmdebstrap has the most part still to come
-		o.req.Progress(message, 0, 0)
+		o.req.Progress.Report(message, 0, 0)
 		return
 	}
-	o.req.Progress(message, min(o.configured, o.total), o.total)
+	o.req.Progress.Report(message, min(o.configured, o.total), o.total)
 }

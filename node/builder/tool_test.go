@@ -232,7 +232,7 @@ func TestDebianIsInstalled(t *testing.T) {
 	dir := t.TempDir()
 	spec := api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "bookworm", "--", "--variant=minbase"}, Packages: []string{"iputils-ping"}}
 	var last string
-	must(t, Run(context.Background(), Request{Spec: spec, Dir: dir, Progress: func(m string, done, total int64) { last = m }}))
+	must(t, Run(context.Background(), Request{Spec: spec, Dir: dir, Progress: func(e api.Event) { last = e.Message }}))
 	if last == "" {
 		t.Error("no progress was reported")
 	}

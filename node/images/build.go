@@ -15,9 +15,6 @@ import (
 // Build makes the image of a spec, or finds the one that was made from it:
 // changed tells which. While another vsnode builds the same, Build waits for it.
 func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.Progress) (img api.Image, changed bool, err error) {
-	if progress == nil {
-		progress = func(string, int64, int64) {}
-	}
 	if err := s.sweep(ctx); err != nil {
 		return api.Image{}, false, err
 	}
@@ -42,7 +39,7 @@ func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.
 		ID: sum.ID, Spec: spec.Record(), Key: key, Bytes: sum.Bytes, Files: sum.Files,
 		Created: time.Now().UTC().Truncate(time.Second),
 	}
-	progress("writing to the disk", 0, 0)
+	progress.Report("writing to the disk", 0, 0)
 	if err := s.commit(ctx, w, img); err != nil {
 		return api.Image{}, false, fmt.Errorf("build image %s: %w", spec.Name, err)
 	}
@@ -62,6 +59,6 @@ func fill(ctx context.Context, w *work, spec api.ImageSpec, progress builder.Pro
 	if err := builder.Run(ctx, builder.Request{Spec: spec, Dir: w.tree, Log: log, Progress: progress}); err != nil {
 		return tree.Sum{}, err
 	}
-	progress("reading it for its digest", 0, 0)
+	progress.Report("reading it for its digest", 0, 0)
 	return tree.Digest(ctx, w.tree)
 }

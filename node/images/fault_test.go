@@ -51,8 +51,8 @@ func buildAsChild(dir string) error {
 		return err
 	}
 	fmt.Println("started")
-	_, changed, err := s.Build(context.Background(), spec, func(message string, _, _ int64) {
-		if kill := os.Getenv(killEnv); kill != "" && strings.HasPrefix(message, kill) {
+	_, changed, err := s.Build(context.Background(), spec, func(e api.Event) {
+		if kill := os.Getenv(killEnv); kill != "" && strings.HasPrefix(e.Message, kill) {
 			unix.Kill(os.Getpid(), unix.SIGKILL)
 			select {} // it need not be at once
 		}
@@ -218,7 +218,7 @@ func TestWaitingForAnotherBuilderCanBeCancelled(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		var once sync.Once
-		_, _, err := s.Build(context.Background(), spec, func(string, int64, int64) {
+		_, _, err := s.Build(context.Background(), spec, func(api.Event) {
 			once.Do(func() { close(inside); <-leave })
 		})
 		done <- err

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -221,7 +220,7 @@ func (s *server) say(e api.Event) {
 		return
 	}
 	m := wire.Message{Method: api.NotifyEvent, Params: b}
-	if strings.HasPrefix(e.Message, api.Warning) {
+	if e.Kind == api.Warning {
 		s.write(m)
 		return
 	}

@@ -78,13 +78,13 @@ func (host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api
 		switch s.Name {
 		case "count":
 			for n := range 500 {
-				emit(api.Event{Run: req.Run, Step: i, Message: "counting", Done: int64(n), Total: 500})
+				emit(api.Event{Run: req.Run, Kind: api.Progress, Step: i, Message: "counting", Done: int64(n), Total: 500})
 			}
 		case "wait":
-			emit(api.Event{Run: req.Run, Step: i, Message: "waiting"})
+			emit(api.Event{Run: req.Run, Kind: api.Progress, Step: i, Message: "waiting"})
 			<-ctx.Done()
 			for range 100 { // to nobody, where the controller is gone
-				emit(api.Event{Run: req.Run, Step: i, Message: "undoing"})
+				emit(api.Event{Run: req.Run, Kind: api.Progress, Step: i, Message: "undoing"})
 			}
 			if err := os.WriteFile(s.Why, []byte("undone"), 0o600); err != nil {
 				return r, err
@@ -95,7 +95,7 @@ func (host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api
 		case "die":
 			os.Exit(3)
 		case "lie":
-			emit(api.Event{Run: req.Run, Step: 1 << 40})
+			emit(api.Event{Run: req.Run, Kind: api.Progress, Step: 1 << 40})
 		case "forget":
 			continue
 		}

@@ -1,8 +1,7 @@
-package view
+package report
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"unicode/utf8"
 
@@ -38,19 +37,3 @@ func Diff(files []api.File, have []api.FileState) string {
 }
 
 func isText(b []byte) bool { return utf8.Valid(b) && !strings.ContainsRune(string(b), 0) }
-
-// writeDiff prints a diff below its step.
-func (o Output) writeDiff(w io.Writer, text string) {
-	for line := range strings.Lines(text) {
-		line = Clean(strings.TrimSuffix(line, "\n"))
-		switch {
-		case strings.HasPrefix(line, "diff "):
-			continue // it says what the next two lines do
-		case strings.HasPrefix(line, "+"):
-			line = o.paint(green, line)
-		case strings.HasPrefix(line, "-"):
-			line = o.paint(red, line)
-		}
-		fmt.Fprintf(w, "      %s\n", line)
-	}
-}
