@@ -13,14 +13,14 @@ import (
 	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
-// decoder walks the nodes of one file and reports what is not as it should be.
-// It goes only as deep as an inventory does, whatever the file nests.
+// decoder walks the nodes of one file and reports mistakes. It goes only as deep
+// as an inventory does, however deep the file nests.
 type decoder struct {
 	file string
 	*report
 }
 
-// given is a value and where it was given; the zero value was not.
+// given is a value with its position in a file. The zero value was not given.
 type given[T any] struct {
 	value T
 	pos   Position
@@ -28,16 +28,16 @@ type given[T any] struct {
 
 func (g given[T]) ok() bool { return g.pos.Line > 0 }
 
-// text is what most values are until they are resolved for a host.
+// text is a value that has not been resolved for a host yet.
 type text = given[string]
 
-// key is a key that a mapping may have, and what reads its value.
+// key is a key that a mapping may have, with the function that reads its value.
 type key struct {
 	name string
 	read func(name string, v *yaml.Node)
 }
 
-// parse reads the one document of a file, or reports why it cannot.
+// parse returns the one document of a file; if there is none, it reports why.
 func (d *decoder) parse(data []byte) *yaml.Node {
 	doc, err := parseYAML(data)
 	switch {
@@ -63,7 +63,7 @@ func (d *decoder) at(n *yaml.Node) Position {
 	return Position{File: d.file, Line: n.Line, Column: n.Column}
 }
 
-// target is what an alias stands for, or the node itself.
+// target returns the node that an alias refers to, or else the node itself.
 func target(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode {
 		return n.Alias
@@ -95,15 +95,16 @@ func (d *decoder) wrong(name string, n *yaml.Node, want string) {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
-// hasForeignTag finds "!vault …" and the like: to take the text as if the tag
-// were not there would be to use a secret's ciphertext as its value.
+// hasForeignTag reports whether a node has a tag such as "!vault": without it, a
+// secret's ciphertext would be used as its value.
 func hasForeignTag(n *yaml.Node) bool {
 	return n.Style&yaml.TaggedStyle != 0 &&
 		!slices.Contains([]string{"!!str", "!!int", "!!float", "!!bool", "!!null", "!!map", "!!seq"}, n.Tag)
 }
 
-// entries reads a mapping of any keys and says where each is; nil if it is no
-// mapping. Nothing at all is an empty mapping, as in Ansible's "hosts: {db1: }".
+// entries reads a mapping with any keys and returns their positions, or nil if n
+// is not a mapping. An empty node is an empty mapping, as in Ansible's
+// "hosts: {db1: }".
 func (d *decoder) entries(name string, n *yaml.Node, want string, each func(k text, v *yaml.Node)) map[string]Position {
 	n = target(n)
 	first := make(map[string]Position, len(n.Content)/2)
@@ -118,8 +119,8 @@ func (d *decoder) entries(name string, n *yaml.Node, want string, each func(k te
 	return first
 }
 
-// pairs gives the pairs of n, then those of the mappings that "<<" merges into
-// it and that are not there yet. Each mapping is merged once (merged holds
+// pairs calls each for the pairs of n, then for those of the mappings that "<<"
+// merges into it, unless their keys were there already. Each mapping is merged once (merged holds
 // them), so neither a loop nor a tower of merges takes longer than its text.
 func (d *decoder) pairs(n *yaml.Node, first map[string]Position, merged map[*yaml.Node]bool, each func(k text, v *yaml.Node)) {
 	var merge []*yaml.Node
@@ -157,7 +158,7 @@ func (d *decoder) pairs(n *yaml.Node, first map[string]Position, merged map[*yam
 	}
 }
 
-// fields is entries for a mapping of known keys.
+// fields reads a mapping with known keys, as entries does.
 func (d *decoder) fields(name string, n *yaml.Node, want string, keys []key) map[string]Position {
 	return d.entries(name, n, want, func(k text, v *yaml.Node) {
 		i := slices.IndexFunc(keys, func(known key) bool { return known.name == k.value })
@@ -185,7 +186,7 @@ func (d *decoder) fields(name string, n *yaml.Node, want string, keys []key) map
 	})
 }
 
-// scalar reads a text, number or truth value as it is written: a label 1.10 is
+// scalar reads a text, a number or a boolean as it is written: the label 1.10 is
 // "1.10".
 func (d *decoder) scalar(name string, n *yaml.Node, want string) (text, bool) {
 	n = target(n)
@@ -209,7 +210,7 @@ func (d *decoder) text(to *text, want string) func(string, *yaml.Node) {
 	}
 }
 
-// texts reads a list of values into to.
+// texts reads a list of non-empty values into to.
 func (d *decoder) texts(to *[]text, want string) func(string, *yaml.Node) {
 	return func(name string, n *yaml.Node) {
 		if n = target(n); n.Kind != yaml.SequenceNode || hasForeignTag(n) {
@@ -243,7 +244,7 @@ func (d *decoder) patterns(to *[]text) func(string, *yaml.Node) {
 	}
 }
 
-// labels reads a mapping of names to texts that check allows.
+// labels reads a mapping of names to texts into to; check refuses some of them.
 func (d *decoder) labels(to *map[string]string, want string, check func(name, value string) error) func(string, *yaml.Node) {
 	return func(name string, n *yaml.Node) {
 		*to = map[string]string{}
@@ -276,7 +277,7 @@ func (d *decoder) flag(to *given[bool]) func(string, *yaml.Node) {
 	}
 }
 
-// number reads a whole number of first to last into to.
+// number reads an integer from first to last into to.
 func (d *decoder) number(to *given[int], first, last int) func(string, *yaml.Node) {
 	want := fmt.Sprintf("a number from %d to %d", first, last)
 	return func(name string, n *yaml.Node) {

@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// scope is what the variables of a text mean. Without a host they are only
-// checked as far as they are the same on every host.
+// scope gives the variables of a text their values. Without a host only those are
+// checked that are the same on every host.
 type scope struct {
 	host  *Host
 	guest string // "" outside guests
-	bare  bool   // the host has no address yet: it is what is being expanded
+	bare  bool   // the host's address is being expanded, and cannot be used
 }
 
 func hasVariable(s string) bool { return strings.Contains(s, "${") }
@@ -47,7 +47,7 @@ func (sc scope) expand(s string) (string, *Error) {
 	}
 }
 
-// lookup is the value of one variable.
+// lookup returns the value of one variable.
 func (sc scope) lookup(name string) (string, *Error) {
 	known := []string{"host.name"}
 	if !sc.bare {

@@ -14,7 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Bounds of the files of a guest or an image: they travel in one message with
+// Limits on the files of a guest or an image, which are sent in one message with
 // the plan.
 const (
 	MaxFile  = 1 << 20 // bytes of one
@@ -27,20 +27,20 @@ type File struct {
 	Content []byte
 	Mode    uint32 // permission bits
 	Owner   string // "user:group", names or ids of the guest
-	// Secret files are shown in no diff and no listing.
+	// Secret files are never shown, neither in diffs nor in listings.
 	Secret   bool
 	OnChange OnChange
 	Pos      Position
 }
 
-// OnChange is what a running guest needs once a file has changed; the zero
+// OnChange is what to do in a running guest after a file has changed. The zero
 // value is nothing.
 type OnChange struct {
 	Restart bool
 	Command []string // to run inside the guest
 }
 
-// fileSpec is a file as the inventory gives it.
+// fileSpec is a file as written in the inventory.
 type fileSpec struct {
 	path                      string
 	pos                       Position
@@ -100,7 +100,7 @@ func (d *decoder) files(to *[]*fileSpec) func(string, *yaml.Node) {
 	}
 }
 
-// badPath is what keeps a path from being a file's of a guest.
+// badPath returns why a path cannot be that of a guest's file, or "".
 func badPath(p string) string {
 	switch {
 	case !strings.HasPrefix(p, "/") || p != path.Clean(p) || p == "/":
@@ -134,8 +134,8 @@ func (d *decoder) onChange(f *fileSpec, name string, v *yaml.Node) {
 	}
 }
 
-// resolveFiles gives the files as they are on the resolver's host. An image is
-// the same on all hosts: its files hold no variables.
+// resolveFiles returns the files for the resolver's host. An image is the same on
+// all hosts: its files hold no variables.
 func (r *resolver) resolveFiles(specs []*fileSpec, image bool) []File {
 	var list []File
 	total := 0
@@ -165,7 +165,7 @@ func (r *resolver) resolveFiles(specs []*fileSpec, image bool) []File {
 			})
 		}
 		r.content(spec, image, &f)
-		// What only its owner may read was not meant for a screen either.
+		// A file that only its owner may read is not meant for a screen.
 		if f.Secret = f.Mode&0o044 == 0; spec.secret.ok() {
 			f.Secret = spec.secret.value
 		}
@@ -229,7 +229,8 @@ func (r *resolver) fail(pos Position, hint, format string, args ...any) {
 	r.once(pos, hint, format, args...)
 }
 
-// readFile reads a file that the inventory names, once for all hosts.
+// readFile returns the content of a file that the inventory names. It reads each
+// file once for all hosts.
 func (b *builder) readFile(name string) ([]byte, error) {
 	if c, ok := b.contents[name]; ok {
 		return c.data, c.err
@@ -267,7 +268,7 @@ func readBounded(name string) ([]byte, error) {
 	return data, err
 }
 
-// expandHome puts the home directory in the place of "~".
+// expandHome replaces "~" by the home directory.
 func expandHome(name string) string {
 	rest, ok := strings.CutPrefix(name, "~/")
 	home, err := os.UserHomeDir()

@@ -13,7 +13,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
-// guestSpec is a guest as its file gives it, before it is resolved for a host.
+// guestSpec is a guest as written in its file, before it is resolved for a host.
 type guestSpec struct {
 	name  string
 	pos   Position
@@ -127,15 +127,15 @@ func (d *decoder) init(g *guestSpec, name string, v *yaml.Node) {
 	}
 }
 
-// placed is a guest on a host with the spec it came from, for the places.
-type placed struct {
+// placement is a guest on a host, with its spec for the positions in the files.
+type placement struct {
 	guest *Guest
 	spec  *guestSpec
 }
 
-// resolveGuests makes an instance of each guest on each of its hosts.
+// resolveGuests creates an instance of each guest on each of its hosts.
 func (b *builder) resolveGuests() {
-	b.placed = make([][]placed, len(b.inv.Hosts))
+	b.placements = make([][]placement, len(b.inv.Hosts))
 	found := map[string][]int{} // pattern: often the same for many guests
 	for _, spec := range b.guests {
 		b.resolve(spec, nil)
@@ -149,39 +149,39 @@ func (b *builder) resolveGuests() {
 				found[pattern.value] = indices(set)
 			}
 			for _, i := range found[pattern.value] {
-				b.place(spec, i)
+				b.addPlacement(spec, i)
 			}
 		}
 	}
 	for i, h := range b.inv.Hosts {
-		slices.SortFunc(b.placed[i], func(x, y placed) int { return cmp.Compare(x.guest.Name, y.guest.Name) })
-		for _, p := range b.placed[i] {
+		slices.SortFunc(b.placements[i], func(x, y placement) int { return cmp.Compare(x.guest.Name, y.guest.Name) })
+		for _, p := range b.placements[i] {
 			h.Guests = append(h.Guests, p.guest)
 		}
 	}
 }
 
-// place puts a guest on the host of that index, once.
-func (b *builder) place(spec *guestSpec, i int) {
-	on := b.placed[i]
+// addPlacement adds a guest to the host of that index, once.
+func (b *builder) addPlacement(spec *guestSpec, i int) {
+	on := b.placements[i]
 	if len(on) > 0 && on[len(on)-1].spec == spec { // guests come one after the other
 		return
 	}
 	if guest := b.resolve(spec, b.inv.Hosts[i]); guest != nil {
-		b.placed[i] = append(on, placed{guest, spec})
+		b.placements[i] = append(on, placement{guest, spec})
 	}
 }
 
-// resolver resolves the texts of one guest for one host, or, without a host,
-// checks those that hold no variables, so that each mistake is found even if
-// the guest is on no host.
+// resolver resolves the texts of one guest for one host. Without a host it checks
+// those that hold no variables, so that mistakes are found even in a guest that is
+// on no host.
 type resolver struct {
 	*builder
 	scope  scope
 	failed bool
 }
 
-// value gives the expanded text to read, and reports what is wrong with it.
+// value passes the expanded text to read and reports its error.
 func (r *resolver) value(t text, name string, read func(string) error) {
 	if !t.ok() {
 		return
@@ -207,7 +207,7 @@ func (r *resolver) value(t text, name string, read func(string) error) {
 	r.builder.failed(t.pos, bad)
 }
 
-// resolve gives the guest on that host, or nil if something is wrong with it.
+// resolve returns the guest on a host, or nil if something is wrong with it.
 func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 	r := &resolver{builder: b, scope: scope{host: h, guest: spec.name}}
 	g := &Guest{State: Running, Pos: spec.pos, Guest: setting.Guest{

@@ -16,7 +16,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
-// hostSpec is an entry of hosts as its file gives it: one host or a range.
+// hostSpec is an entry of hosts as written in its file: one host or a range.
 type hostSpec struct {
 	address, netdev text
 	ssh             sshSpec
@@ -24,7 +24,7 @@ type hostSpec struct {
 	vars            map[string]string
 }
 
-// groupSpec is a group as its file gives it.
+// groupSpec is a group as written in its file.
 type groupSpec struct {
 	name     string
 	pos      Position
@@ -36,11 +36,11 @@ type groupSpec struct {
 
 	parents []*groupSpec
 	members []bool // by index in Inventory.Hosts
-	depth   int    // 1 plus the deepest parent's; 0 while it is not known
+	depth   int    // 1 plus that of the deepest parent; 0 if not known yet
 	walking bool
 }
 
-// sshSpec is a block of ssh settings, or those of a host.
+// sshSpec are the SSH settings of a block or of a host.
 type sshSpec struct {
 	user, identity, jump, knownHosts, hostKeyAlias text
 
@@ -48,8 +48,8 @@ type sshSpec struct {
 	become given[bool]
 }
 
-// over sets what o gives. clash hears of what both give; nil if o should win
-// without a word.
+// over takes over the settings that o has. clash is called for those that both
+// have; if it is nil, o wins.
 func (s *sshSpec) over(o *sshSpec, clash func(key string, first, second Position)) {
 	overlay(&s.user, o.user, "user", clash)
 	overlay(&s.identity, o.identity, "identity", clash)
@@ -70,7 +70,7 @@ func overlay[T any](to *given[T], from given[T], key string, clash func(key stri
 	*to = from
 }
 
-// sshKeys are the keys of an ssh block, which a host has beside its own.
+// sshKeys returns the keys of an ssh block, which hosts have as well.
 func (d *decoder) sshKeys(s *sshSpec) []key {
 	return []key{
 		{"user", d.word(&s.user, "a user's name")},
@@ -89,8 +89,8 @@ func (d *decoder) sshBlock(s *sshSpec) func(string, *yaml.Node) {
 	}
 }
 
-// word reads a text without spaces and control characters. Beginning with "-"
-// it would be an option to whatever program gets to see it.
+// word reads a text without spaces and control characters that does not begin
+// with "-": any program that it is passed to would take that for an option.
 func (d *decoder) word(to *text, want string) func(string, *yaml.Node) {
 	return func(name string, v *yaml.Node) {
 		var t text
@@ -103,7 +103,7 @@ func (d *decoder) word(to *text, want string) func(string, *yaml.Node) {
 	}
 }
 
-// path reads a file's name, relative to the inventory file's directory.
+// path reads a file name, which is relative to the inventory file's directory.
 func (d *decoder) path(to *text, want string) func(string, *yaml.Node) {
 	return func(name string, v *yaml.Node) {
 		d.text(to, want)(name, v)
@@ -113,7 +113,7 @@ func (d *decoder) path(to *text, want string) func(string, *yaml.Node) {
 	}
 }
 
-// host reads one entry of hosts: one host, or as many as its ranges say.
+// host reads one entry of hosts: a host, or all those of a range.
 func (b *builder) host(d *decoder, k text, v *yaml.Node) {
 	spec := &hostSpec{}
 	var block sshSpec
@@ -145,17 +145,17 @@ func (b *builder) host(d *decoder, k text, v *yaml.Node) {
 			d.add(k.pos, "", "host %q is there twice, first at %s", name, first.Pos)
 			continue
 		}
-		// Until the groups are known, the host's own labels are all that a
-		// group's patterns can ask for.
+		// The patterns of groups see the host's own labels only: those that it
+		// has from groups are not known yet.
 		b.inv.hosts.add(&Host{Name: name, Address: addresses[i], Netdev: spec.netdev.value, Labels: spec.labels, Pos: k.pos})
 		b.specs = append(b.specs, spec)
 	}
 }
 
-// addresses gives each of n hosts its address, or "" where there is none.
+// addresses returns the address of each of n hosts, "" for one without.
 func (b *builder) addresses(d *decoder, k, address text, n int) []string {
 	list := []string{address.value}
-	// "[2001:db8::1]" is an address in brackets and no range.
+	// "[2001:db8::1]" is an address in brackets, not a range.
 	if _, err := netip.ParseAddr(strings.Trim(address.value, "[]")); err != nil {
 		if list, err = nodeset.Expand(address.value); err != nil {
 			d.add(address.pos, "", "address: %v", err)
@@ -180,8 +180,8 @@ func (d *decoder) hostLabels(to *map[string]string) func(string, *yaml.Node) {
 	return d.labels(to, "a mapping of names to values, as {site: fra}", checkLabel)
 }
 
-// hostVars reads variables. They hold no variables themselves: what they would
-// mean depends on an order that nobody can see.
+// hostVars reads variables. Their values hold no variables, which would have to be
+// expanded in an order that nobody sees.
 func (d *decoder) hostVars(to *map[string]string) func(string, *yaml.Node) {
 	return d.labels(to, "a mapping of names to values, as {domain: example.net}", func(name, value string) error {
 		if hasVariable(value) {
@@ -231,8 +231,7 @@ func (b *builder) group(d *decoder, k text, v *yaml.Node) {
 	b.groupAt[g.name] = g
 }
 
-// resolveHosts puts the hosts into their groups and gives them what they have
-// from there.
+// resolveHosts puts the hosts into their groups, from which they inherit.
 func (b *builder) resolveHosts() {
 	u := &b.inv.hosts
 	b.inv.Hosts = u.hosts
@@ -286,7 +285,8 @@ func (b *builder) resolveHosts() {
 	b.sameMachine()
 }
 
-// findDepth numbers a group and its parents, and reports a circle of children.
+// findDepth sets the depths of a group and its parents, and reports a group that
+// is its own descendant.
 func (b *builder) findDepth(g *groupSpec) {
 	if g.depth > 0 {
 		return
@@ -304,8 +304,8 @@ func (b *builder) findDepth(g *groupSpec) {
 	g.walking, g.depth = false, depth
 }
 
-// inherit gives a host what the top of the files and its groups, parents
-// first, say, and then what it says itself.
+// inherit gives a host the settings of the top of the files, then those of its
+// groups, parents first, then its own.
 func (b *builder) inherit(h *Host, own *hostSpec, groups []*groupSpec) {
 	ssh, labels, vars := b.ssh, map[string]string{}, map[string]string{}
 	for _, g := range groups {
@@ -332,7 +332,7 @@ func (b *builder) inherit(h *Host, own *hostSpec, groups []*groupSpec) {
 	}
 	h.SSH.HostKeyAlias = alias
 
-	if h.Address == "" { // none, or found wrong before
+	if h.Address == "" { // none, or a wrong one that was reported
 		h.Address = h.Name
 		return
 	}
@@ -346,7 +346,7 @@ func (b *builder) inherit(h *Host, own *hostSpec, groups []*groupSpec) {
 	}
 }
 
-// parseAddress reads where a host is: an IP address or a DNS name.
+// parseAddress returns the address of a host: an IP address or a DNS name.
 func parseAddress(s string) (string, *Error) {
 	bare := s
 	if inner, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(inner, "]") {
@@ -366,23 +366,23 @@ func parseAddress(s string) (string, *Error) {
 	return s, nil
 }
 
-// isDotted finds "203.0.113.300" and "10.0.0": nothing but digits and dots was
-// meant to be an IP address.
+// isDotted reports whether s was meant to be an IP address, as "203.0.113.300"
+// and "10.0.0" were: it consists of digits and dots.
 func isDotted(s string) bool { return strings.Trim(s, "0123456789.") == "" }
 
-// sameMachine reports two names for one sshd: two sessions would carry out two
-// plans on one machine, each against the other.
+// sameMachine reports hosts that share an sshd: two sessions would carry out two
+// plans on one machine, one against the other.
 func (b *builder) sameMachine() {
-	type door struct {
+	type endpoint struct {
 		address, jump string
 		port          int
 	}
-	first := make(map[door]*Host, len(b.inv.Hosts))
+	first := make(map[endpoint]*Host, len(b.inv.Hosts))
 	for i, h := range b.inv.Hosts {
-		if h.Address == "" { // found wrong before
+		if h.Address == "" { // reported before
 			continue
 		}
-		at := door{strings.ToLower(h.Address), h.SSH.Jump, h.Port}
+		at := endpoint{strings.ToLower(h.Address), h.SSH.Jump, h.Port}
 		if other := first[at]; other != nil {
 			b.once(cmp.Or(b.specs[i].address.pos, h.Pos), "", "hosts %s and %s are both at %s port %d, first at %s", other.Name, h.Name, h.Address, h.Port, other.Pos)
 			continue

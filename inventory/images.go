@@ -48,7 +48,7 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 		image.Args = append(image.Args, arg.value)
 	}
 	for _, p := range packages {
-		// A package is an argument of apt-get: "-o…" would be an option.
+		// Packages are arguments of apt-get: "-o…" would be an option.
 		if p.value == "" || p.value[0] == '-' || strings.ContainsAny(p.value, " \t\n") {
 			d.add(p.pos, "", "packages: %q is no package", p.value)
 		}
@@ -60,7 +60,7 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 		}
 	}
 	image.Files = (&resolver{builder: b}).resolveFiles(files, true)
-	// What could not be read is wrong already.
+	// What could not be read has been reported.
 	if _, named := given["args"]; given != nil && named == (len(args) > 0) {
 		d.imageArgs(k, image, packages)
 	}
@@ -91,8 +91,8 @@ func (b *builder) resolveImages() {
 	}
 }
 
-// imageArgs looks for what the method cannot do without, and what it cannot do.
-// The rest is the building host's to judge.
+// imageArgs reports arguments that the method lacks or does not have. All else is
+// checked by the host that builds.
 func (d *decoder) imageArgs(k text, image *Image, packages []text) {
 	has := func(letter string) bool {
 		for _, arg := range image.Args {

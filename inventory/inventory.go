@@ -15,8 +15,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
-// Inventory is what should exist, resolved: every host with the guests it
-// should have. It is not changed after Load.
+// Inventory is what should exist: every host with the guests that it should have.
+// It does not change after Load.
 type Inventory struct {
 	Hosts  []*Host  // in the order of the files
 	Groups []*Group // in the order of the files
@@ -35,22 +35,23 @@ type Host struct {
 	Become  bool // become root by sudo
 	Labels  map[string]string
 	Vars    map[string]string
-	Groups  []string // all that it is in, by name
-	Netdev  string   // the device for guests' own addresses; "" is that of the default route
+	Groups  []string // that it belongs to, by name
+	Netdev  string   // the device for guests' own addresses; empty: that of the default route
 	Guests  []*Guest // by name
 	Pos     Position
 }
 
-// SSH is how a host is reached; what is "" is left to the transport.
+// SSH is how a host is reached. Empty fields are left to package transport.
 type SSH struct {
 	User string
 	// Identity and KnownHosts are files: absolute, or relative to the working
 	// directory (in the inventory: to its file), or in the home directory as
 	// "~/.ssh/id_ed25519".
 	Identity, KnownHosts string
-	// Jump is "[user@]host[:port]" or a host's name, several separated by commas.
+	// Jump is "[user@]host[:port]" or the name of a host, or several with commas
+	// between them.
 	Jump string
-	// HostKeyAlias is the name that known_hosts and host certificates have for it.
+	// HostKeyAlias is the host's name in known_hosts and host certificates.
 	HostKeyAlias string
 }
 
@@ -68,8 +69,8 @@ type Image struct {
 	Method         string // "debootstrap" or "template"
 	Args, Packages []string
 	Files          []File  // put into it after the method, by path
-	Digest         string  // its ID, "sha256:…", where only this very one will do
-	Builders       []*Host // that may build it; nil: any
+	Digest         string  // the ID that it must have, "sha256:…"; empty: any
+	Builders       []*Host // the hosts that may build it; nil: any
 	Pos            Position
 }
 
@@ -132,7 +133,7 @@ func Load(paths ...string) (*Inventory, error) {
 	return b.build()
 }
 
-// unreadable says why a file could not be read, and what to do about it.
+// unreadable reports why a file could not be read, and what to do about it.
 func (b *builder) unreadable(path string, err error) {
 	pos := Position{File: path}
 	info, statErr := os.Stat(path)
@@ -146,18 +147,18 @@ func (b *builder) unreadable(path string, err error) {
 	}
 }
 
-// builder holds what the files say until all of them are read.
+// builder collects the contents of the files until all of them are read.
 type builder struct {
 	report
 	inv Inventory
 	ssh sshSpec
 
-	specs   []*hostSpec // one for each of inv.Hosts
-	groups  []*groupSpec
-	groupAt map[string]*groupSpec
-	guests  []*guestSpec
-	guestAt map[string]*guestSpec
-	placed  [][]placed // for each of inv.Hosts, its guests
+	specs      []*hostSpec // one for each of inv.Hosts
+	groups     []*groupSpec
+	groupAt    map[string]*groupSpec
+	guests     []*guestSpec
+	guestAt    map[string]*guestSpec
+	placements [][]placement // for each of inv.Hosts, its guests
 
 	contents map[string]fileContent // of the files that guests and images are given
 	buildOn  map[*Image][]text
@@ -174,7 +175,7 @@ func newBuilder() *builder {
 	return b
 }
 
-// read takes in one file.
+// read reads one file.
 func (b *builder) read(path string, data []byte) {
 	d := &decoder{file: path, report: &b.report}
 	root := d.parse(data)
@@ -204,14 +205,14 @@ func (b *builder) read(path string, data []byte) {
 	b.ssh.over(&ssh, b.clash("ssh."))
 }
 
-// clash reports a key that two places give at the same level.
+// clash returns a function that reports a key given twice at the same level.
 func (b *builder) clash(prefix string) func(key string, first, second Position) {
 	return func(key string, first, second Position) {
 		b.add(second, "", "%s%s is given twice, first at %s", prefix, key, first)
 	}
 }
 
-// build resolves what the files said.
+// build resolves the contents of the files.
 func (b *builder) build() (*Inventory, error) {
 	b.resolveHosts()
 	b.resolveImages()
@@ -224,5 +225,5 @@ func (b *builder) build() (*Inventory, error) {
 	return &b.inv, nil
 }
 
-// Image is the image of that name, or nil. Every guest's image exists.
+// Image returns the image of that name, or nil. Every guest's image exists.
 func (inv *Inventory) Image(name string) *Image { return inv.images[name] }

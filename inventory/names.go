@@ -7,12 +7,12 @@ import (
 )
 
 const (
-	maxName     = 63  // of guests, and of all else that has a name
+	maxName     = 63  // of guests, groups, images, labels and variables
 	maxHostName = 253 // hosts are often called by their DNS names
 )
 
-// checkName allows [a-zA-Z0-9][a-zA-Z0-9_.-]*: names become files on a host
-// and words of patterns.
+// checkName refuses names other than [a-zA-Z0-9][a-zA-Z0-9_.-]*: they become file
+// names on hosts and words of patterns.
 func checkName(s string, longest int) error {
 	if s == "" || len(s) > longest || !isWord(s) || strings.IndexByte("_.-", s[0]) >= 0 {
 		return fmt.Errorf("%q is no name: want a letter or digit, then up to %d letters, digits, _ . -", s, longest-1)
@@ -20,7 +20,7 @@ func checkName(s string, longest int) error {
 	return nil
 }
 
-// isWord says whether s is made of what a name may be made of.
+// isWord reports whether s has only characters that names may have.
 func isWord(s string) bool {
 	for _, c := range s {
 		switch {
@@ -32,7 +32,7 @@ func isWord(s string) bool {
 	return true
 }
 
-// checkLabel allows values that a selector can name.
+// checkLabel refuses values that a selector cannot name.
 func checkLabel(name, value string) error {
 	if value == "" || len(value) > maxName || !isWord(value) {
 		return fmt.Errorf("%s has the value %q: want 1 to %d letters, digits, _ . -", name, value, maxName)
@@ -40,7 +40,7 @@ func checkLabel(name, value string) error {
 	return nil
 }
 
-// oneOf reads a word of a short list.
+// oneOf refuses a word that is not among the known ones.
 func oneOf[T ~string](what string, word T, known []T) *Error {
 	if slices.Contains(known, word) {
 		return nil

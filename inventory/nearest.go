@@ -8,7 +8,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/nearest"
 )
 
-// didYouMean is the hint for a word that is not among the known ones, or "".
+// didYouMean returns the hint for a word that is not among the known ones, or "".
 func didYouMean(word string, known []string) string {
 	if near := nearest.Word(word, known); near != "" {
 		return fmt.Sprintf("did you mean %q?", near)

@@ -11,12 +11,12 @@ import (
 	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
-// networkSpec is what needs more than its row of the table: the mode, and
-// addresses, which are read by it.
+// networkSpec are the settings that need more than their rows of the table: the
+// mode, and the addresses, whose form depends on it.
 type networkSpec struct {
 	mode, address text
 	addresses     []text
-	unusable      bool // something is wrong with it that was reported
+	unusable      bool // a mistake in it was reported
 }
 
 var modes = []setting.Mode{Shared, Own, NAT}
@@ -58,7 +58,8 @@ func (d *decoder) network(g *guestSpec, name string, v *yaml.Node) {
 	}
 }
 
-// network gives g its mode, its addresses, and the device where the host says it.
+// network sets the mode and the addresses of g, and its device if the host has one
+// for guests.
 func (r *resolver) network(net *networkSpec, g *Guest) {
 	if net.unusable {
 		r.failed = true
@@ -83,7 +84,7 @@ func (r *resolver) network(net *networkSpec, g *Guest) {
 	}
 }
 
-// allAddresses are the addresses as they were given, in either way.
+// allAddresses returns the addresses, whichever key gave them.
 func (net *networkSpec) allAddresses() []text {
 	if net.address.ok() {
 		return []text{net.address}
@@ -91,8 +92,8 @@ func (net *networkSpec) allAddresses() []text {
 	return net.addresses
 }
 
-// parsePrefix reads an address of a guest, with the prefix that goes onto the
-// device in mode own.
+// parsePrefix returns an address of a guest, with its prefix, which in mode own is
+// set on the device.
 func parsePrefix(s string, mode setting.Mode) (netip.Prefix, error) {
 	prefix, err := netip.ParsePrefix(s)
 	if addr, bad := netip.ParseAddr(s); bad == nil && mode == Shared && addr.Zone() == "" {
@@ -119,7 +120,7 @@ func parsePrefix(s string, mode setting.Mode) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-// broadcast is the last address of an IPv4 network.
+// broadcast returns the last address of an IPv4 network.
 func broadcast(p netip.Prefix) netip.Addr {
 	a := p.Addr().As4()
 	for i := p.Bits(); i < 32; i++ {

@@ -17,17 +17,17 @@ type Instance struct {
 	Guest *Guest
 }
 
-// Select gives the hosts that a pattern names, in the order of Hosts. It knows
+// Select returns the hosts that a pattern names, in the order of Hosts. Patterns are
 //
 //	all, *             every host
-//	web                a host, or the hosts of a group
+//	web                a host or the hosts of a group
 //	web*, db?, db[!a]  those whose name, or whose group's name, matches
-//	~web\d+\.eu        the same by regular expression, from the name's start
+//	~web\d+\.eu        the same by a regular expression, from the start of the name
 //	web[01-03,07]      web01, web02, web03 and web07, all of which must exist
 //	web[0-20/5]        a set with a step; see package nodeset for all forms
 //	@file              what the lines of a file name
 //	site=fra,role!=db,rack in (a,b),rack notin (c)
-//	                   hosts with labels for which all of it is true
+//	                   hosts whose labels meet all of these conditions
 //	a:b  a,b           both          (as Ansible: all of these first,
 //	a:&b               what is in both  then the intersections,
 //	a:!b               a without b      then the exclusions)
@@ -43,9 +43,9 @@ func (inv *Inventory) Select(pattern string) ([]*Host, error) {
 	return u.pick(set), nil
 }
 
-// SelectGuests gives the guests that "HOSTS/GUESTS" names, by host and name:
+// SelectGuests returns the guests that "HOSTS/GUESTS" names, by host and name.
 // HOSTS is a pattern as for Select, GUESTS a name, a set or a glob. "GUESTS" alone
-// means on all hosts. Several are separated by commas.
+// means those on all hosts. Several patterns are separated by commas.
 func (inv *Inventory) SelectGuests(pattern string) ([]Instance, error) {
 	u := inv.hosts
 	u.readFiles = true
@@ -139,12 +139,13 @@ func chooseGuest(hosts []*Host, name, what string, chosen map[*Guest]bool, u *un
 	return &Error{Msg: "no guest matches " + what, Hint: hint}
 }
 
-// universe is what patterns are matched against. Sets of hosts are by index.
+// universe is the hosts and groups that patterns are matched against. A set of
+// hosts is a list of booleans by their indices.
 type universe struct {
 	hosts      []*Host
 	names      []string // of the hosts
 	index      map[string]int
-	groups     map[string][]bool // nil while they are being put together
+	groups     map[string][]bool // nil until all are known
 	groupNames []string
 	readFiles  bool // "@file" may be read
 	guess      func(word string, known []string) string
@@ -186,7 +187,7 @@ func union(to, from []bool) {
 	}
 }
 
-// match is the set that a pattern names, which is never empty.
+// match returns the set that a pattern names, which is never empty.
 func (u *universe) match(pattern string) ([]bool, *Error) {
 	if len(u.hosts) == 0 {
 		return nil, &Error{Msg: fmt.Sprintf("pattern %q: the inventory has no hosts", pattern)}
@@ -273,8 +274,8 @@ func splitOp(s string) (byte, string) {
 	return 0, s
 }
 
-// splitOutside splits at sep outside brackets, in which ranges, lists of values
-// and regular expressions have theirs.
+// splitOutside splits s at sep, except inside brackets: ranges, lists of values
+// and regular expressions have separators of their own.
 func splitOutside(s string, sep byte) []string {
 	var list []string
 	depth, from := 0, 0
@@ -295,7 +296,7 @@ func splitOutside(s string, sep byte) []string {
 	return append(list, s[from:])
 }
 
-// matchTerm is the set that one part of a pattern names, which is never empty.
+// matchTerm returns the set that one part of a pattern names, which is never empty.
 func (u *universe) matchTerm(t term) ([]bool, *Error) {
 	switch {
 	case t.requirements != nil:
@@ -327,7 +328,8 @@ func (u *universe) matchTerm(t term) ([]bool, *Error) {
 	return set, nil
 }
 
-// matchName is the set of a host's, a group's or a glob's name.
+// matchName returns the set that the name of a host or a group, or a glob, stands
+// for.
 func (u *universe) matchName(name string) ([]bool, *Error) {
 	if name == "all" {
 		return slices.Repeat([]bool{true}, len(u.hosts)), nil
@@ -350,8 +352,8 @@ func (u *universe) matchName(name string) ([]bool, *Error) {
 	return u.matchNames(name, matches)
 }
 
-// matchNames is the set of the hosts whose name, or whose group's name, is
-// matched.
+// matchNames returns the set of the hosts whose name, or whose group's name,
+// matches.
 func (u *universe) matchNames(name string, matches func(string) bool) ([]bool, *Error) {
 	set := make([]bool, len(u.hosts))
 	for i, h := range u.hosts {
@@ -375,7 +377,7 @@ func (u *universe) matchNames(name string, matches func(string) bool) ([]bool, *
 	return nil, &Error{Msg: fmt.Sprintf("no host or group matches %q", name), Hint: u.guess(name, known)}
 }
 
-// glob matches as a shell does: *, ?, [a-c], [!a-c].
+// glob returns a function that matches names as a shell does: *, ?, [a-c], [!a-c].
 func glob(pattern string) (func(string) bool, *Error) {
 	if !strings.ContainsAny(pattern, `*?[\`) {
 		return func(name string) bool { return name == pattern }, nil
@@ -390,8 +392,8 @@ func glob(pattern string) (func(string) bool, *Error) {
 	}, nil
 }
 
-// matchFile is the set of what the lines of a file name. Empty lines and those
-// with a # in front are left out.
+// matchFile returns the set that the lines of a file name. Empty lines and those
+// that begin with # are ignored.
 func (u *universe) matchFile(name string) ([]bool, *Error) {
 	if !u.readFiles {
 		return nil, &Error{Msg: fmt.Sprintf("pattern %q: a file of hosts is read from the command line only", "@"+name)}

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Position is a place in an inventory file. Line and Column count from 1; they
-// are 0 where a file as a whole is meant.
+// Position is a place in an inventory file. Line and Column count from 1; they are
+// 0 if the file as a whole is meant.
 type Position struct {
 	File         string
 	Line, Column int
@@ -21,8 +21,8 @@ func (p Position) String() string {
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 }
 
-// Error is one thing that is wrong with an inventory or a pattern. Pos is zero
-// for a pattern that came from no file.
+// Error is one mistake in an inventory or a pattern. Pos is zero for a pattern that
+// comes from no file.
 type Error struct {
 	Pos  Position
 	Msg  string
@@ -42,13 +42,13 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Errors is everything that is wrong with an inventory, in the order of the
-// files. It is never empty.
+// Errors are all mistakes in an inventory, in the order of the files. There is at
+// least one.
 type Errors struct {
 	All []*Error
 }
 
-// Error is one error a line.
+// Error returns the errors, one per line.
 func (e *Errors) Error() string {
 	lines := make([]string, len(e.All))
 	for i, one := range e.All {
@@ -68,7 +68,7 @@ func (e *Errors) Unwrap() []error {
 
 // report collects errors while files are read.
 type report struct {
-	files   []string // in the order given
+	files   []string // in the order in which they were given
 	list    []*Error
 	told    map[Position]bool
 	guesses int
@@ -78,11 +78,11 @@ func (r *report) add(pos Position, hint, format string, args ...any) {
 	r.list = append(r.list, &Error{Pos: pos, Msg: bounded(fmt.Sprintf(format, args...)), Hint: bounded(hint)})
 }
 
-// longestMessage is more than any message of ours that shows one short value.
+// longestMessage is longer than any message that shows a short value.
 const longestMessage = 300
 
-// bounded cuts a message that shows a long value: a file that was named by
-// mistake may hold anything, and should not be printed for it.
+// bounded cuts a message that shows a long value: a file that was named by mistake
+// may hold anything, and should not end up on the screen.
 func bounded(msg string) string {
 	for i := range msg {
 		if i >= longestMessage {
@@ -92,8 +92,8 @@ func bounded(msg string) string {
 	return msg
 }
 
-// once is add for values that are looked at again for every host: what is
-// wrong with the text on a thousand hosts is one mistake in one place.
+// once adds an error unless it was added before: a text that is wrong on a thousand
+// hosts is one mistake in one place.
 func (r *report) once(pos Position, hint, format string, args ...any) {
 	if r.told[pos] {
 		return
@@ -105,14 +105,14 @@ func (r *report) once(pos Position, hint, format string, args ...any) {
 	r.add(pos, hint, format, args...)
 }
 
-// failed is once for an error that knows everything but its place.
+// failed adds an error that lacks only its position, once.
 func (r *report) failed(pos Position, e *Error) { r.once(pos, e.Hint, "%s", e.Msg) }
 
-// maxGuesses bounds the search for nearest words: it compares a word with every
-// host, and the hundredth typo teaches nobody anything new.
+// maxGuesses limits how often the nearest word is looked for: each time a word is
+// compared with every host, and the hundredth typo is no news.
 const maxGuesses = 100
 
-// didYouMean is the hint for an unknown word, or "".
+// didYouMean returns the hint for an unknown word, or "".
 func (r *report) didYouMean(word string, known []string) string {
 	if r.guesses++; r.guesses > maxGuesses {
 		return ""
@@ -120,8 +120,8 @@ func (r *report) didYouMean(word string, known []string) string {
 	return didYouMean(word, known)
 }
 
-// err is all that was reported, in file order and each thing once: a mapping
-// that several aliases name is read, and found wrong, several times.
+// err returns all that was reported, in file order and without repetitions: a
+// mapping to which several aliases refer is read several times.
 func (r *report) err() error {
 	if len(r.list) == 0 {
 		return nil

@@ -7,7 +7,7 @@ import (
 )
 
 // requirement is one condition of a label selector: "site=fra", "site!=fra",
-// "role in (a,b)" or "role notin (a)". A host without the label is none of the
+// "role in (a,b)" or "role notin (a)". A host without the label has none of the
 // values, as in Kubernetes.
 type requirement struct {
 	label  string
@@ -15,8 +15,8 @@ type requirement struct {
 	not    bool
 }
 
-// isRequirement tells a condition on labels from a name, which has neither
-// "=" nor spaces.
+// isRequirement reports whether s is a condition on labels and not a name, which
+// has neither "=" nor spaces.
 func isRequirement(s string) bool {
 	_, s = splitOp(s)
 	if s == "" || s[0] == '~' || s[0] == '@' {
@@ -30,7 +30,7 @@ func parseRequirement(s string) (requirement, *Error) {
 	if label, value, ok := strings.Cut(s, "="); ok {
 		r.label, r.not = strings.CutSuffix(label, "!")
 		if !r.not {
-			value = strings.TrimPrefix(value, "=") // "==" is Kubernetes' other way to write it
+			value = strings.TrimPrefix(value, "=") // Kubernetes takes "==" as well
 		}
 		r.values = []string{value}
 	} else {
@@ -56,9 +56,9 @@ func parseRequirement(s string) (requirement, *Error) {
 	return r, nil
 }
 
-// matchSelector is the set of the hosts for which all requirements are true.
-// A label that no host has, and a value to have that no host has for it, are
-// errors of their own: "site!=fra" with a slip in it is true everywhere.
+// matchSelector returns the set of the hosts that meet all requirements. Labels and
+// required values that no host has are errors: with a typing mistake in it,
+// "site!=fra" would be true everywhere.
 func (u *universe) matchSelector(texts []string) ([]bool, *Error) {
 	set := slices.Repeat([]bool{true}, len(u.hosts))
 	for _, s := range texts {
@@ -87,7 +87,7 @@ func (u *universe) matchSelector(texts []string) ([]bool, *Error) {
 	return set, nil
 }
 
-// noLabel says whether it is the label that no host has, or the value.
+// noLabel returns the error for a label, or a value of it, that no host has.
 func (u *universe) noLabel(selector, label, value string) *Error {
 	labels, values := map[string]bool{}, map[string]bool{}
 	for _, h := range u.hosts {

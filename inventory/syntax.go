@@ -16,9 +16,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// syntax reports an error of the YAML parser. It gives its place as text, not
-// always, and often that of the block in which the mistake is; and its words
-// are for those who know YAML's grammar.
+// syntax reports an error of the YAML parser. The parser gives the position as
+// text, if at all, often that of the block around the mistake, and words its errors
+// for those who know YAML's grammar.
 func (d *decoder) syntax(data []byte, err error) {
 	msg, line := splitSyntax(err)
 	if at := badByte(data, msg); at >= 0 {
@@ -38,7 +38,7 @@ func (d *decoder) syntax(data []byte, err error) {
 	d.add(Position{File: d.file, Line: c.line, Column: c.column}, c.hint, "%s", c.msg)
 }
 
-// splitSyntax takes "yaml: line 3: …" apart.
+// splitSyntax splits "yaml: line 3: …" into message and line.
 func splitSyntax(err error) (msg string, line int) {
 	msg, line = strings.TrimPrefix(err.Error(), "yaml: "), 1
 	rest, found := strings.CutPrefix(msg, "line ")
@@ -49,7 +49,7 @@ func splitSyntax(err error) (msg string, line int) {
 	return msg, line
 }
 
-// badByte is the offset of what is not text or no anchor, or -1.
+// badByte returns the offset of what is not text or not an anchor, or -1.
 func badByte(data []byte, msg string) int {
 	if name, ok := strings.CutPrefix(msg, "unknown anchor '"); ok {
 		name, _, _ = strings.Cut(name, "'")
@@ -63,9 +63,9 @@ func badByte(data []byte, msg string) int {
 	})
 }
 
-// failingLine is the first line with which the text up to it fails as the
-// whole does: the parser names the line where the block began, not before
-// which the mistake cannot be.
+// failingLine returns the first line with which the text up to it fails as the
+// whole does. The parser names the line where the block begins: the mistake is
+// there or later.
 func failingLine(lines [][]byte, msg string, from int) int {
 	from = min(max(from-1, 1), len(lines)) // its scanner counts from 1, its parser from 0
 	n := sort.Search(len(lines)-from, func(i int) bool {
@@ -79,10 +79,10 @@ func failingLine(lines [][]byte, msg string, from int) int {
 	return from + n
 }
 
-// parseYAML gives the first document of a file, or why there is none.
+// parseYAML returns the first document of a file.
 func parseYAML(data []byte) (doc *yaml.Node, err error) {
 	// yaml.v3 panics with "internal error" on some malformed comments instead
-	// of returning an error; to whoever wrote the file it is the same thing.
+	// of returning an error.
 	defer func() {
 		if p := recover(); p != nil {
 			doc, err = nil, fmt.Errorf("%v", p)
@@ -104,7 +104,7 @@ func parseYAML(data []byte) (doc *yaml.Node, err error) {
 
 var errSecondDocument = errors.New("a second document begins here; an inventory file is one document")
 
-// complaint is a syntax error as a person who is no parser would put it.
+// complaint is a syntax error in the words of a person.
 type complaint struct {
 	line, column int
 	msg, hint    string
@@ -118,7 +118,7 @@ var (
 	colonStart   = regexp.MustCompile(`[:,\[{-]\s+(::?[^\s,}\]]*)`)
 )
 
-// explainSyntax looks at the line at fault for what people get wrong.
+// explainSyntax looks for common mistakes in the line at fault.
 func explainSyntax(lines [][]byte, number int, msg string) complaint {
 	text := func(i int) string {
 		if i < 1 || i > len(lines) {
@@ -171,8 +171,8 @@ func explainSyntax(lines [][]byte, number int, msg string) complaint {
 
 func indentation(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }
 
-// fitsNone reports whether a line that ends a block is indented as no block
-// above it.
+// fitsNone reports whether a line that ends a block is indented like none of the
+// blocks above it.
 func fitsNone(above [][]byte, indent int) bool {
 	last, fits := 0, false
 	for _, line := range above {
@@ -184,7 +184,7 @@ func fitsNone(above [][]byte, indent int) bool {
 	return indent < last && !fits
 }
 
-// firstMatch is the number of the first line that re matches, or 0.
+// firstMatch returns the number of the first line that re matches, or 0.
 func firstMatch(data []byte, re *regexp.Regexp) int {
 	for i, line := range bytes.Split(data, []byte("\n")) {
 		if re.Match(line) {
@@ -194,11 +194,11 @@ func firstMatch(data []byte, re *regexp.Regexp) int {
 	return 0
 }
 
-// longestShown bounds how much of a file an error shows: what somebody took
-// for an inventory may hold secrets.
+// longestShown limits how much of a file an error shows: a file that was taken for
+// an inventory may hold secrets.
 const longestShown = 60
 
-// short is the beginning of the first line of s.
+// short returns the beginning of the first line of s.
 func short(s string) string {
 	line, _, more := strings.Cut(s, "\n")
 	for i := range line {
@@ -213,7 +213,7 @@ func short(s string) string {
 	return line
 }
 
-// foreign recognises a file of Ansible's, and says what it is.
+// foreign returns what a file is if it is one of Ansible's, or "".
 func foreign(root *yaml.Node) string {
 	switch root.Kind {
 	case yaml.ScalarNode:

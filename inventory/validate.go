@@ -10,14 +10,14 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// collision is one thing that two places claim on one or many hosts.
+// collision is something that two guests claim, on one or many hosts.
 type collision struct {
 	pos, first Position
 	msg, hint  string
 }
 
-// collisions counts them over the hosts: two guests that are on a thousand
-// hosts collide once, in one place.
+// collisions counts collisions over the hosts: two guests on a thousand hosts
+// collide once, in one place.
 type collisions struct {
 	order []collision
 	on    map[collision][]string
@@ -30,13 +30,13 @@ func (cs *collisions) add(c collision, host string) {
 	cs.on[c] = append(cs.on[c], host)
 }
 
-// validate looks for what two guests of one host cannot both have. Guests that
-// are absent have nothing; stopped ones have what they would have when started.
+// validate reports what two guests of one host cannot both have. Absent guests have
+// nothing; stopped ones have what they would have when started.
 func (b *builder) validate() {
 	cs := &collisions{on: map[collision][]string{}}
 	fleet := newNeighbours(b.inv.Hosts)
 	for i, h := range b.inv.Hosts {
-		present := slices.DeleteFunc(slices.Clone(b.placed[i]), func(p placed) bool { return p.guest.State == Absent })
+		present := slices.DeleteFunc(slices.Clone(b.placements[i]), func(p placement) bool { return p.guest.State == Absent })
 		cs.claims(h, present)
 		cs.neighbours(h, present, fleet)
 	}
@@ -52,7 +52,7 @@ func (b *builder) validate() {
 	}
 }
 
-// stake is a claim of a guest, and where it is written.
+// stake is a claim of a guest, with its position in the files.
 type stake struct {
 	spec  *guestSpec
 	pos   Position
@@ -64,9 +64,9 @@ func (s stake) compare(o stake) int {
 	return cmp.Or(cmp.Compare(s.spec.index, o.spec.index), cmp.Compare(s.pos.Line, o.pos.Line), cmp.Compare(s.pos.Column, o.pos.Column))
 }
 
-// claims reports what the guests claim of their host that it needs itself, and
-// what two of them claim.
-func (cs *collisions) claims(h *Host, guests []placed) {
+// claims reports what guests claim that their host needs itself, and what two of
+// them claim.
+func (cs *collisions) claims(h *Host, guests []placement) {
 	var all []stake
 	for _, p := range guests {
 		all = p.stakes(all, h)
@@ -89,7 +89,7 @@ func (cs *collisions) claims(h *Host, guests []placed) {
 }
 
 // stakes appends what a guest claims of its host.
-func (p placed) stakes(all []stake, h *Host) []stake {
+func (p placement) stakes(all []stake, h *Host) []stake {
 	net := &p.spec.network
 	add := func(pos Position, c claim.Claim) { all = append(all, stake{p.spec, pos, c}) }
 	if p.guest.Context != 0 {
@@ -120,8 +120,8 @@ func (p placed) stakes(all []stake, h *Host) []stake {
 	return all
 }
 
-// owned reports that two guests claim one thing; the later one in the files is
-// at fault. x is the claim that begins inside the other.
+// owned reports that two guests claim the same, as a mistake of the later one in
+// the files. x is the claim that begins inside the other.
 func (cs *collisions) owned(h *Host, x, y stake) {
 	what := ""
 	switch {
@@ -142,9 +142,9 @@ func (cs *collisions) owned(h *Host, x, y stake) {
 	cs.add(collision{pos: x.pos, first: y.pos, msg: fmt.Sprintf("%s is already guest %s's, at %s,", what, y.spec.name, y.pos)}, h.Name)
 }
 
-// ofHost reports what the host has to keep: its address, and the port by which it
-// is reached. Were that one forwarded to a guest or owned by one, the next apply
-// would find the guest in the host's place.
+// ofHost reports a claim to what the host has to keep: its address, and the port by
+// which it is reached. If that one were forwarded to a guest or owned by one, the
+// next apply would reach the guest instead of the host.
 func (cs *collisions) ofHost(h *Host, s stake) bool {
 	sshd := port.Range{Proto: port.TCP, First: uint16(h.Port), Last: uint16(h.Port)}
 	c := collision{pos: s.pos}
@@ -162,38 +162,38 @@ func (cs *collisions) ofHost(h *Host, s stake) bool {
 	return true
 }
 
-// neighbours are the hosts that may be on one network: those that are reached by
-// the same way, as far as an inventory tells.
+// neighbours are the hosts that may be on one network, which for all that an
+// inventory knows are those with the same jump hosts.
 type neighbours struct {
-	hosts  map[seen]*Host // by their addresses
-	guests map[seen]*Host // where a guest has an address of its own
+	hosts  map[sighting]*Host // by their addresses
+	guests map[sighting]*Host // the hosts of guests with own addresses
 }
 
-// seen is an address as it is seen from a bastion, or from here.
-type seen struct {
+// sighting is an address as seen from a jump host, or from here.
+type sighting struct {
 	jump string
 	addr netip.Addr
 }
 
 func newNeighbours(hosts []*Host) *neighbours {
-	n := &neighbours{hosts: map[seen]*Host{}, guests: map[seen]*Host{}}
+	n := &neighbours{hosts: map[sighting]*Host{}, guests: map[sighting]*Host{}}
 	for _, h := range hosts {
 		if ip := h.ip(); ip.IsValid() {
-			n.hosts[seen{h.SSH.Jump, ip}] = h
+			n.hosts[sighting{h.SSH.Jump, ip}] = h
 		}
 	}
 	return n
 }
 
-// neighbours refuses an own address that another host has, or a guest on another
-// host: it is announced on the network, and the other one is gone from there.
-func (cs *collisions) neighbours(h *Host, guests []placed, fleet *neighbours) {
+// neighbours reports an own address that another host or a guest on another host
+// has: the guest would announce it on the network and take it away from there.
+func (cs *collisions) neighbours(h *Host, guests []placement, fleet *neighbours) {
 	for _, p := range guests {
 		if p.guest.Network.Mode != Own {
 			continue
 		}
 		for i, prefix := range p.guest.Network.Addresses {
-			at := seen{h.SSH.Jump, prefix.Addr()}
+			at := sighting{h.SSH.Jump, prefix.Addr()}
 			pos := p.spec.network.allAddresses()[i].pos
 			if other := fleet.hosts[at]; other != nil && other != h {
 				cs.add(collision{pos: pos, msg: fmt.Sprintf("address %s is host %s's own,", prefix.Addr(), other.Name)}, h.Name)
@@ -210,8 +210,8 @@ func (cs *collisions) neighbours(h *Host, guests []placed, fleet *neighbours) {
 	}
 }
 
-// place is where an address of the host is claimed: by its own one it is known,
-// whatever name that has.
+// place returns where an address of the host is claimed. Its own address is the
+// same place by whatever name.
 func (h *Host) place(addr netip.Addr) claim.Place {
 	if addr.IsValid() && addr == h.ip() {
 		return claim.Host
@@ -219,7 +219,7 @@ func (h *Host) place(addr netip.Addr) claim.Place {
 	return claim.At(addr)
 }
 
-// ip is the host's address; invalid if it is known by a DNS name only.
+// ip returns the host's address, which is invalid if only its DNS name is known.
 func (h *Host) ip() netip.Addr {
 	ip, err := netip.ParseAddr(h.Address)
 	if err != nil {
