@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -37,7 +38,7 @@ const (
 
 // meanings is every file that util-vserver or vsnode reads. docs/linux-vserver.md
 // has the same table; a test compares them.
-var meanings = []meaning{
+var meanings = append(settingFiles(), []meaning{
 	{"vdir", isRead, ""},
 	{"run", isRead, ""},
 	{"cache", isRead, ""},
@@ -46,9 +47,7 @@ var meanings = []meaning{
 	{"context", isRead, ""},
 	{"image", isRead, ""},
 	{"shell", isRead, ""},
-	{"nice", isRead, ""},
 	{"bcapabilities", isRead, ""},
-	{"nesting", isRead, ""},
 	{"fstab", isRead, ""},
 	{"fstab.local", isRead, ""},
 	{"fstab.remote", isRead, ""},
@@ -59,9 +58,7 @@ var meanings = []meaning{
 	{"namespace-cleanup-skip", isRead, ""},
 	{"nonamespace-cleanup", isRead, ""},
 	{"noisy", isRead, ""},
-	{"uts/nodename", isRead, ""},
 	{"uts/domainname", isRead, ""},
-	{"hostname", isRead, ""}, // of util-vserver before 0.30
 	{"domainname", isRead, ""},
 	{"uts/context", isRead, ""},
 	{"uts/*", isNamed, "system, release, version and machine are those of the host's kernel"},
@@ -82,8 +79,6 @@ var meanings = []meaning{
 	{"cpuset/**", refuses, "for exclusive processors use cgroup/cpuset.cpus.partition"},
 	{"sysctl/*/setting", isRead, ""},
 	{"sysctl/*/value", isRead, ""},
-	{"interfaces/ports", isRead, ""},
-	{"interfaces/metadata", isRead, ""},
 	{"interfaces/dev", isRead, ""},
 	{"interfaces/prefix", isRead, ""},
 	{"interfaces/mask", isRead, ""},
@@ -118,8 +113,6 @@ var meanings = []meaning{
 	{"interfaces/*/gid", isNamed, noTuntap},
 	{"interfaces/*/linktype", isNamed, noTuntap},
 	{"netns/nat", isRead, ""},
-	{"netns/forward", isRead, ""},
-	{"netns/raw", isRead, ""},
 	{"nonetns", isRead, ""},
 	{"netns/**", isNamed, "for a network of the guest's own use netns/nat"},
 	{"ncontext", isNamed, "the network context has the number of the context"},
@@ -161,6 +154,19 @@ var meanings = []meaning{
 	{"apps/vunify/**", isNamed, "guests share what an image holds; nothing is unified"},
 	{"apps/pkgmgmt/**", isNamed, "packages are managed in the guest: vserver NAME exec apt-get …"},
 	{"apps/vlogin/**", isNamed, "enter always gives a terminal of the guest's own"},
+}...)
+
+// settingFiles are the files that package setting has. Those of the cgroup are
+// read as all others of it are.
+func settingFiles() (list []meaning) {
+	for _, row := range setting.Table {
+		for _, file := range append([]string{row.File}, row.Older...) {
+			if file != "" && !strings.HasPrefix(file, "cgroup/") {
+				list = append(list, meaning{file, isRead, ""})
+			}
+		}
+	}
+	return list
 }
 
 func (m meaning) matches(file string) bool {
