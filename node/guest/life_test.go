@@ -24,6 +24,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/probe"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
@@ -335,6 +336,28 @@ func TestFailedStartIsUndone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The host lacks idmapped mounts where guests' data lies: the error of the start
+// names the row of check.
+func TestFailedStartNamesWhatTheHostLacks(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	must(t, os.MkdirAll(h.DataDir, 0o755))
+	must(t, unix.Mount("ramfs", h.DataDir, "ramfs", 0, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(h.DataDir, unix.MNT_DETACH)) })
+	g := inMode(api.ModeNAT, "lacking", 103, "/bin/sleep", "1000")
+	must(t, h.Create(ctx, g))
+	before := traces(t)
+	err := h.Start(ctx, g.Name, Options{})
+	const want = "; this host lacks idmapped mounts: idmap "
+	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "put /var/lib/vservers on ext4") || !errors.Is(err, probe.ErrMissing) {
+		t.Errorf("error %v, want %q in it", err, want)
+	}
+	if after := traces(t); after != before {
+		t.Errorf("left over:\nbefore %s\nafter  %s", before, after)
+	}
+	must(t, h.Delete(ctx, g.Name))
 }
 
 // A vsnode is killed at many points of a start and of a stop; the same command

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/network"
+	"github.com/vsfleet/vsfleet/node/probe"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
@@ -84,6 +85,7 @@ func (g *Guest) Start(ctx context.Context, opt Options) error {
 	defer func() { s.spec.Cgroup.Close() }() // invalid as long as it is nil
 	for _, step := range startSteps() {
 		if err := step.do(s, ctx); err != nil {
+			err = probe.HereWith(g.host.DataDir).Explain(err, append(probe.Required(), s.mode.Needs()...)...)
 			return errors.Join(err, g.release(context.WithoutCancel(ctx)))
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/nat"
 	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
 // hostNetwork is what modes shared and own have in common: guests in the host's
@@ -22,6 +23,10 @@ type hostNetwork struct {
 }
 
 func (hostNetwork) Private() bool { return false }
+
+func (hostNetwork) Needs() []*probe.Ability {
+	return []*probe.Ability{probe.CgroupBPF, probe.BPFFS, probe.AbstractSockets}
+}
 
 func (hostNetwork) Scope() (bool, error) {
 	guard, err := netctx.Guard()

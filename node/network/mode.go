@@ -9,6 +9,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/nat"
 	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
 // Mode is a way in which guests have a network.
@@ -18,6 +19,8 @@ type Mode interface {
 	// Scope reports whether a guest's processes have to be kept by Landlock from
 	// the abstract Unix sockets of the host, whose network they are in.
 	Scope() (bool, error)
+	// Needs returns the abilities of the host without which the mode cannot be had.
+	Needs() []*probe.Ability
 	// Validate refuses settings that the mode cannot bring about.
 	Validate(n api.Network) error
 	// Addresses returns those by which a guest finds itself.

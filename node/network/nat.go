@@ -8,6 +8,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/nat"
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
 // private is mode nat: a network namespace behind the host.
@@ -15,6 +16,8 @@ type private struct{}
 
 func (private) Private() bool        { return true }
 func (private) Scope() (bool, error) { return false, nil }
+
+func (private) Needs() []*probe.Ability { return []*probe.Ability{probe.NFTables, probe.Veth} }
 
 func (private) Validate(n api.Network) error {
 	if len(n.Addresses) > 0 || len(n.Ports) > 0 {

@@ -41,8 +41,8 @@ var (
 		Lost: NoGuests, Cure: "run a kernel with CONFIG_SECCOMP_FILTER"}
 )
 
-// Required returns the abilities without which no guest starts, in the order in
-// which one builds on the other.
+// Required returns the abilities without which no guest starts, those first on
+// which others build.
 func Required() []*Ability {
 	return []*Ability{Kernel, Cgroup2, CgroupKill, CloneIntoCgroup, UserNamespaces, MountAPI, IdmappedMounts, Overlayfs, IdmappedLayers,
 		SetnsByPidfd, SeccompFilters}

@@ -65,6 +65,11 @@ var Here = sync.OnceValue(func() *System {
 	return s
 })
 
+// HereWith returns the host that we run on, with guests' data in another place.
+func HereWith(data string) *System {
+	return &System{Files: Here().Files, Release: Here().Release, Data: data}
+}
+
 // Ask returns the host's answer.
 func (s *System) Ask(a *Ability) Answer {
 	if a.Changes {
@@ -101,15 +106,15 @@ func Want(a *Ability) error {
 	return &Error{a.Row(got)}
 }
 
-// Explain adds to the error of a try those abilities that the host we run on is
+// Explain adds to the error of a try the first of the abilities that the host is
 // without. It asks, and anew, only if the kernel may have meant that it lacks one.
-func Explain(err error, abilities ...*Ability) error {
+func (s *System) Explain(err error, abilities ...*Ability) error {
 	if err == nil || Tried(err).Verdict != api.No {
 		return err
 	}
 	for _, a := range abilities {
-		if got := a.Probe(Here()); got.Verdict == api.No {
-			err = fmt.Errorf("%w; this host lacks %w", err, &Error{a.Row(got)})
+		if got := a.Probe(s); got.Verdict == api.No {
+			return fmt.Errorf("%w; this host lacks %w", err, &Error{a.Row(got)})
 		}
 	}
 	return err

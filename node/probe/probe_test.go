@@ -128,13 +128,13 @@ func TestErrorsNameTheRow(t *testing.T) {
 		{"an error that no ability would have prevented", fmt.Errorf("mount root: %w", unix.ENOSPC), No("x"), "mount root: no space left on device", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := Explain(c.err, ability(c.answer))
+			err := Here().Explain(c.err, ability(c.answer))
 			if err.Error() != c.want || errors.Is(err, ErrMissing) != c.missing || !errors.Is(err, errors.Unwrap(c.err)) {
 				t.Errorf("error %v, missing %v; want %s", err, errors.Is(err, ErrMissing), c.want)
 			}
 		})
 	}
-	if err := Explain(nil, ability(No("x"))); err != nil {
+	if err := Here().Explain(nil, ability(No("x"))); err != nil {
 		t.Errorf("an error of nothing: %v", err)
 	}
 	if err := Want(ability(Yes(""))); err != nil {
