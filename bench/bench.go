@@ -57,7 +57,7 @@ func newBench(ctx context.Context, vsnode, vsfleet string, factor float64, many 
 	if b.host, err = node.Open("bench"); err != nil {
 		return nil, err
 	}
-	b.host.Guests.Settle = false // the watch after a start is not what is measured
+	b.host.Guests.WatchStarts = false // the watch after a start is not what is measured
 	if b.cgroups, err = procctx.CgroupMount(); err != nil {
 		return nil, err
 	}

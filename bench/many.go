@@ -67,9 +67,9 @@ func manyRow(ctx context.Context, b *bench) (err error) {
 	if err != nil {
 		return err
 	}
-	b.host.Guests.Settle = true
+	b.host.Guests.WatchStarts = true
 	applied, err := steps(guests, api.StepCreate, api.StepStart)
-	b.host.Guests.Settle = false
+	b.host.Guests.WatchStarts = false
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (b *bench) oneMore(ctx context.Context, g api.Guest) (m more, err error) {
 		if err != nil {
 			return m, err
 		}
-		fresh.Guests.Settle = false
+		fresh.Guests.WatchStarts = false
 		create, err := timed(func() error { return fresh.Guests.Create(ctx, g) })
 		if err != nil {
 			return m, err

@@ -33,8 +33,8 @@ func startRow(ctx context.Context, b *bench) error {
 			return err
 		}
 	}
-	b.host.Guests.Settle = true
-	defer func() { b.host.Guests.Settle = false }()
+	b.host.Guests.WatchStarts = true
+	defer func() { b.host.Guests.WatchStarts = false }()
 	subjects := []subject{
 		// A start sees the end of what ends at once, and clears it away.
 		command("vserver NAME start", b.vserver, "--silent", name, "start"),

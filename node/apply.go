@@ -148,7 +148,7 @@ func (h *Host) refused(steps []api.Step, order []int) (int, error) {
 // any more.
 func (h *Host) step(ctx context.Context, s api.Step, progress builder.Progress, settling func()) (api.StepResult, error) {
 	changed := api.StepResult{Outcome: api.Changed}
-	options := guest.Options{Warn: progress.Warn, Settling: settling}
+	options := guest.Options{Warn: progress.Warn, OnRunning: settling}
 	switch s.Kind {
 	case api.StepBuildImage:
 		if s.Image == nil {

@@ -36,7 +36,7 @@ func Open(version string) (*Host, error) {
 	return &Host{
 		Version: version,
 		Images:  store,
-		Guests:  &guest.Host{Paths: paths, Settle: true, Tree: func(id string) (string, error) { return tree(store, id) }},
+		Guests:  &guest.Host{Paths: paths, WatchStarts: true, Tree: func(id string) (string, error) { return tree(store, id) }},
 	}, nil
 }
 
@@ -125,7 +125,7 @@ func (h *Host) Stat(ctx context.Context) (api.Stat, error) {
 	if err != nil && !errors.Is(err, procctx.ErrNoCgroup2) {
 		return api.Stat{}, err
 	}
-	living, err := h.Guests.Living(ctx)
+	living, err := h.Guests.Lives(ctx)
 	if err != nil {
 		return api.Stat{}, err
 	}

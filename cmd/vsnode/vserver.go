@@ -123,7 +123,7 @@ options:
 	v := verb{h: h, name: name, silent: silent}
 	if xid, err := strconv.Atoi(name); err == nil && command != "build" {
 		// util-vserver takes the context of a guest that runs for its name.
-		if v.name, err = h.Guests.Named(name, xid); err != nil {
+		if v.name, err = h.Guests.FindName(name, xid); err != nil {
 			return err
 		}
 	}
@@ -268,7 +268,7 @@ func (v verb) log(ctx context.Context, args []string) error {
 	if dir := v.h.Guests.Journal(v.name); dir != "" {
 		v.say("Vserver '%s' is not running; its journal is on the host: journalctl -D %s", v.name, dir)
 	}
-	return v.h.Guests.Log(ctx, v.name, *lines, *follow, guest.Clean(os.Stdout))
+	return v.h.Guests.Log(ctx, v.name, *lines, *follow, guest.WithoutControls(os.Stdout))
 }
 
 func (v verb) run(ctx context.Context, p guest.Program) error {

@@ -16,7 +16,7 @@ func TestReplaceSetsTheOldGuestAside(t *testing.T) {
 	ctx := context.Background()
 	old := inMode(api.ModeNAT, "www", 120, "sleep", "1000")
 	must(t, h.Create(ctx, old))
-	file := filepath.Join(h.own("www"), "etc/mine")
+	file := filepath.Join(h.rootDir("www"), "etc/mine")
 	must(t, os.WriteFile(file, []byte("precious\n"), 0o644))
 	must(t, h.Start(ctx, "www", Options{}))
 

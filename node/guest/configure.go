@@ -17,7 +17,7 @@ import (
 // Configure changes what a guest is. A running one takes its limits, ports and
 // forwards at once, and the rest at its next start.
 func (h *Host) Configure(ctx context.Context, to api.Guest) (api.Outcome, error) {
-	return h.hold(ctx, to.Name, "configure", func(g *Guest) (api.Outcome, error) { return g.Configure(ctx, to) })
+	return h.holdOutcome(ctx, to.Name, "configure", func(g *Guest) (api.Outcome, error) { return g.Configure(ctx, to) })
 }
 
 // Configure is Host.Configure.
@@ -33,7 +33,7 @@ func (g *Guest) Configure(ctx context.Context, to api.Guest) (api.Outcome, error
 	damaged := err != nil
 	if damaged { // or gone while the guest runs: it is written anew
 		old = g.knownConfig()
-		old.Root = cmp.Or(old.Root, g.host.own(g.name))
+		old.Root = cmp.Or(old.Root, g.host.rootDir(g.name))
 	}
 	if to.Context == 0 {
 		to.Context = old.Context
@@ -111,10 +111,10 @@ func (g *Guest) applyLive(ctx context.Context, c Config) (changed bool, err erro
 	// after a killed one finishes it.
 	after.Runs, after.Done = &to, n.Done && !network
 	if network {
-		if err := g.host.change(); err != nil {
+		if err := g.host.beforeClaim(); err != nil {
 			return false, err
 		}
-		g.host.index.hold(g.name, after)
+		g.host.index.noteHolder(g.name, after)
 	}
 	if err := g.writeNotes(after); err != nil {
 		return true, err

@@ -22,7 +22,7 @@ func TestNobodyEntersAGuestWhoseInitLeftItsNetwork(t *testing.T) {
 			g := inMode(mode, "moved-"+string(mode), 120+i, "busybox", "unshare", "-n", "sleep", "1000")
 			must(t, h.Create(ctx, g))
 			must(t, h.Start(ctx, g.Name, Options{}))
-			_, pid, err := h.init(g.Name)
+			_, pid, err := h.lookRunning(g.Name)
 			must(t, err)
 			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 				st, err := h.readNotes(g.Name)

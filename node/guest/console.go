@@ -25,7 +25,7 @@ const maxLog = 1 << 20
 // attachConsole gives a guest its console. Without one it starts all the same:
 // what it says there is lost.
 func (s *start) attachConsole(context.Context) error {
-	path := s.host.console(s.name)
+	path := s.host.consoleLog(s.name)
 	if st, err := os.Lstat(path); err == nil && st.Size() > 0 {
 		os.Rename(path, path+".1") // a help for people, not a reason not to start
 	}
@@ -88,7 +88,7 @@ func (h *Host) output(name string) (o output, err error) {
 	} else if !errors.Is(err, procctx.ErrNoCgroup2) {
 		return o, err
 	}
-	f, err := os.Open(h.console(name))
+	f, err := os.Open(h.consoleLog(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return o, nil
 	}
@@ -119,7 +119,7 @@ func (g *Guest) saveConsole(context.Context) error {
 	if err != nil {
 		return nil
 	}
-	path := g.host.console(g.name)
+	path := g.host.consoleLog(g.name)
 	os.MkdirAll(g.host.LogDir, 0o750)
 	if err := os.WriteFile(path+".new", t.Bytes, 0o640); err != nil {
 		os.Remove(path + ".new")
@@ -153,10 +153,10 @@ func (h *Host) Log(ctx context.Context, name string, lines int, follow bool, w i
 		if err != nil {
 			return fmt.Errorf("guest %s: %w", name, err)
 		}
-		if _, err := w.Write(news(last, now)); err != nil {
+		if _, err := w.Write(newOutput(last, now)); err != nil {
 			return err
 		}
-		if abandoned() {
+		if outputAbandoned() {
 			return nil
 		}
 		last = now
@@ -166,8 +166,8 @@ func (h *Host) Log(ctx context.Context, name string, lines int, follow bool, w i
 // followEvery is how often a console is looked at that somebody follows.
 const followEvery = 250 * time.Millisecond
 
-// news is what now has that last had not.
-func news(last, now output) []byte {
+// newOutput is what now has that last had not.
+func newOutput(last, now output) []byte {
 	switch {
 	case last.live == now.live && last.file == now.file && now.Total >= last.Total:
 		more := min(now.Total-last.Total, uint64(len(now.Bytes)))
@@ -252,13 +252,13 @@ func lastLine(b []byte) string {
 	return text
 }
 
-// clean writes what a guest said to a terminal without what would steer that.
-type clean struct{ w io.Writer }
+// plainWriter writes what a guest said to a terminal without what would steer that.
+type plainWriter struct{ w io.Writer }
 
-// Clean is w without control characters but line breaks and tabs.
-func Clean(w io.Writer) io.Writer { return clean{w} }
+// WithoutControls is w without control characters but line breaks and tabs.
+func WithoutControls(w io.Writer) io.Writer { return plainWriter{w} }
 
-func (c clean) Write(b []byte) (int, error) {
+func (c plainWriter) Write(b []byte) (int, error) {
 	safe := bytes.Map(func(r rune) rune {
 		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
 			return -1

@@ -73,7 +73,7 @@ func TestConsoleIsBounded(t *testing.T) {
 	}
 	_, err := h.Stop(ctx, g.Name)
 	must(t, err)
-	st, err := os.Stat(h.console(g.Name))
+	st, err := os.Stat(h.consoleLog(g.Name))
 	must(t, err)
 	if st.Size() == 0 || st.Size() > 64<<10 {
 		t.Errorf("the log has %d bytes", st.Size())
@@ -134,7 +134,7 @@ func TestNewsOfALog(t *testing.T) {
 		{"a file that grows", at(false, 4, "a\nb\n"), at(false, 6, "a\nb\nc\n"), "c\n"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			if got := string(news(row.last, row.now)); got != row.news {
+			if got := string(newOutput(row.last, row.now)); got != row.news {
 				t.Errorf("%q, want %q", got, row.news)
 			}
 		})
@@ -157,7 +157,7 @@ func TestLastLines(t *testing.T) {
 
 func TestLogHasNothingForATerminalToDo(t *testing.T) {
 	var b bytes.Buffer
-	_, err := Clean(&b).Write([]byte("a\x1b[2Jb\r\n\tc\u009b31m\x07\n"))
+	_, err := WithoutControls(&b).Write([]byte("a\x1b[2Jb\r\n\tc\u009b31m\x07\n"))
 	must(t, err)
 	if b.String() != "a[2Jb\n\tc31m\n" {
 		t.Errorf("%q", b.String())
@@ -209,7 +209,7 @@ func TestJournalOfAGuestThatDoesNotRun(t *testing.T) {
 			h := host(t)
 			g := inMode(api.ModeNAT, "journal", 115, "sleep", "1000")
 			must(t, h.Create(ctx, g))
-			log := h.own(g.Name) + "/var/log"
+			log := h.rootDir(g.Name) + "/var/log"
 			must(t, os.MkdirAll(log, 0o755))
 			must(t, row.leave(log))
 			want := ""

@@ -62,10 +62,10 @@ func (h *Host) withClaims(g *api.Guest, f func() error) error {
 	if f == nil {
 		return nil
 	}
-	if err := h.change(); err != nil {
+	if err := h.beforeClaim(); err != nil {
 		return err
 	}
-	done := h.index.make(*g)
+	done := h.index.announce(*g)
 	next() // what f waits for is the disk
 	err = f()
 	done(err)
@@ -90,10 +90,10 @@ func (h *Host) giveContext(name string) (xid int, err error) {
 	if xid, err = freeContext(all, running); err != nil {
 		return 0, err
 	}
-	if err := h.change(); err != nil {
+	if err := h.beforeClaim(); err != nil {
 		return 0, err
 	}
-	h.index.forget()
+	h.index.invalidate()
 	path := filepath.Join(h.config(name), "context")
 	if err := os.WriteFile(path+".new~", []byte(strconv.Itoa(xid)+"\n"), 0o644); err != nil {
 		return 0, err

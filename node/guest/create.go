@@ -53,10 +53,10 @@ func (g *Guest) make(to api.Guest) error {
 	if err := g.host.giveHostKey(to); err != nil {
 		return fmt.Errorf("give it a host key: %w", err)
 	}
-	if err := g.writeConfig(to, g.host.own(g.name)); err != nil {
+	if err := g.writeConfig(to, g.host.rootDir(g.name)); err != nil {
 		return err
 	}
-	return os.Remove(g.host.incomplete(g.name))
+	return os.Remove(g.host.incompleteMark(g.name))
 }
 
 // check refuses what no configuration may say.
@@ -83,9 +83,9 @@ func check(g api.Guest) error {
 	return errors.Join(mode.Validate(n), g.Check())
 }
 
-func (h *Host) own(name string) string        { return filepath.Join(h.data(name), "root") }
-func (h *Host) work(name string) string       { return filepath.Join(h.data(name), "work") }
-func (h *Host) incomplete(name string) string { return filepath.Join(h.data(name), ".incomplete") }
+func (h *Host) rootDir(name string) string        { return filepath.Join(h.data(name), "root") }
+func (h *Host) workDir(name string) string        { return filepath.Join(h.data(name), "work") }
+func (h *Host) incompleteMark(name string) string { return filepath.Join(h.data(name), ".incomplete") }
 
 // roomForData makes the way free for the data of a new guest.
 func (h *Host) roomForData(name string) error {
@@ -96,7 +96,7 @@ func (h *Host) roomForData(name string) error {
 		return err
 	}
 	dir := h.data(name)
-	if _, err := os.Lstat(h.incomplete(name)); err == nil {
+	if _, err := os.Lstat(h.incompleteMark(name)); err == nil {
 		return imagetree.Remove(dir)
 	}
 	// Empty it is what a create left that was killed at once.
@@ -117,13 +117,13 @@ func (h *Host) makeData(g api.Guest) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	mark, err := os.OpenFile(h.incomplete(g.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	mark, err := os.OpenFile(h.incompleteMark(g.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	mark.Close()
-	etc := filepath.Join(h.own(g.Name), "etc")
-	for path, mode := range map[string]os.FileMode{h.own(g.Name): 0o755, h.work(g.Name): 0o700, etc: 0o755} {
+	etc := filepath.Join(h.rootDir(g.Name), "etc")
+	for path, mode := range map[string]os.FileMode{h.rootDir(g.Name): 0o755, h.workDir(g.Name): 0o700, etc: 0o755} {
 		if err := os.MkdirAll(path, mode); err != nil {
 			return err
 		}

@@ -23,7 +23,7 @@ func (g *Guest) Delete(ctx context.Context) error {
 		return err
 	}
 	root := g.knownConfig().Root
-	users, err := h.users(g.name, h.data(g.name), root)
+	users, err := h.sharers(g.name, h.data(g.name), root)
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (g *Guest) Delete(ctx context.Context) error {
 	if err := g.end(ctx); err != nil {
 		return err
 	}
-	if root != "" && root != h.own(g.name) {
+	if root != "" && root != h.rootDir(g.name) {
 		return fmt.Errorf("its files are at %s, outside %s: delete them and %s by hand", root, h.data(g.name), h.config(g.name))
 	}
 	// By descriptors: no link is followed that the guest left, and no depth is too deep.
@@ -47,6 +47,6 @@ func (g *Guest) Delete(ctx context.Context) error {
 	if err := os.RemoveAll(h.config(g.name)); err != nil {
 		return err
 	}
-	h.index.forget()
-	return errors.Join(remove(h.console(g.name)), remove(h.console(g.name)+".1"), remove(h.endFile(g.name)))
+	h.index.invalidate()
+	return errors.Join(remove(h.consoleLog(g.name)), remove(h.consoleLog(g.name)+".1"), remove(h.endFile(g.name)))
 }

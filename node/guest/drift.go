@@ -109,7 +109,7 @@ func limits(l api.Limits) (list []limit) {
 
 // Repair puts back what Drift told of a running guest, which goes on meanwhile.
 func (h *Host) Repair(ctx context.Context, name string) (api.Outcome, error) {
-	return h.hold(ctx, name, "repair", func(g *Guest) (api.Outcome, error) { return g.Repair(ctx) })
+	return h.holdOutcome(ctx, name, "repair", func(g *Guest) (api.Outcome, error) { return g.Repair(ctx) })
 }
 
 // Repair is Host.Repair.

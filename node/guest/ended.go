@@ -17,8 +17,8 @@ import (
 // How long a guest is watched after its start. What cannot work mostly ends
 // at once: a wrong option, a port that is taken, systemd without inotify.
 var (
-	settleCommand = 500 * time.Millisecond
-	settleInit    = time.Second
+	watchCommand = 500 * time.Millisecond
+	watchInit    = time.Second
 )
 
 // EndedError says that a guest ended while its start was watched. Nothing of it
@@ -36,15 +36,15 @@ func (e *EndedError) Error() string {
 // watch waits a moment for the end of a guest that was just started: an EndedError.
 // When ctx ends the guest has started all the same.
 func (s *start) watch(ctx context.Context) error {
-	if s.Settling != nil {
-		s.Settling()
+	if s.OnRunning != nil {
+		s.OnRunning()
 	}
-	if !s.host.Settle {
+	if !s.host.WatchStarts {
 		return nil
 	}
-	d := settleInit
+	d := watchInit
 	if len(s.config.Init.Command) > 0 {
-		d = settleCommand
+		d = watchCommand
 	}
 	ws, ended, err := s.process.End(ctx, d)
 	if err != nil || !ended {

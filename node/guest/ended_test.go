@@ -32,17 +32,17 @@ func TestStartTellsOfAGuestThatEndsAtOnce(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			ctx := context.Background()
 			h := host(t)
-			h.Settle = true
+			h.WatchStarts = true
 			if row.end != "" { // on a busy machine too
-				usual := settleCommand
-				settleCommand = 10 * time.Second
-				defer func() { settleCommand = usual }()
+				usual := watchCommand
+				watchCommand = 10 * time.Second
+				defer func() { watchCommand = usual }()
 			}
 			before := traces(t)
 			g := inMode(api.ModeOwn, "settles", 110, "sh", "-c", row.script)
 			must(t, h.Create(ctx, g))
 			settling := false
-			err := h.Start(ctx, g.Name, Options{Settling: func() { settling = true }})
+			err := h.Start(ctx, g.Name, Options{OnRunning: func() { settling = true }})
 			st, serr := h.State(g.Name)
 			must(t, serr)
 			if !settling {

@@ -29,7 +29,7 @@ var ErrNotRunning = errors.New("not running")
 // Exec starts a program in a running guest. It does not wait for a guest that
 // keeps it from beginning longer than ctx, and 10 s.
 func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Running, error) {
-	st, pid, err := h.init(name)
+	st, pid, err := h.lookRunning(name)
 	if err == nil {
 		err = st.SameNamespace(pid)
 	}
@@ -82,8 +82,8 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 	return nil, err
 }
 
-// init finds the process 1 of a running guest, and what is noted of its start.
-func (h *Host) init(name string) (notes, int, error) {
+// lookRunning finds the process 1 of a running guest, and what is noted of its start.
+func (h *Host) lookRunning(name string) (notes, int, error) {
 	if err := h.exists(name); err != nil {
 		return notes{}, 0, err
 	}
@@ -110,7 +110,7 @@ func (h *Host) init(name string) (notes, int, error) {
 // name for it; the way there is by descriptors, and what is found is looked at
 // before it is used, as the guest could have put anything in its place.
 func (h *Host) Terminal(ctx context.Context, name string) (ours, theirs *os.File, err error) {
-	st, pid, err := h.init(name)
+	st, pid, err := h.lookRunning(name)
 	if err != nil {
 		return nil, nil, fmt.Errorf("guest %s: %w", name, err)
 	}

@@ -103,7 +103,7 @@ func TestWhatInitLeavesIsAskedToEnd(t *testing.T) {
 	run(t, h, g.Name, "sh", "-c", "while ! test -e /etc/ready; do sleep 0.01; done")
 	_, err := h.Stop(ctx, g.Name)
 	must(t, err)
-	if b, err := os.ReadFile(filepath.Join(h.own(g.Name), "etc/mark")); err != nil || string(b) != "written\n" {
+	if b, err := os.ReadFile(filepath.Join(h.rootDir(g.Name), "etc/mark")); err != nil || string(b) != "written\n" {
 		t.Errorf("it wrote %q, %v", b, err)
 	}
 }
@@ -115,9 +115,9 @@ func TestCreateThatWasKilledIsTakenUp(t *testing.T) {
 	must(t, h.closeData())
 	must(t, os.Mkdir(h.data(g.Name), 0o700)) // killed before the mark
 	must(t, h.Create(ctx, g))
-	must(t, os.WriteFile(h.incomplete(g.Name), nil, 0o600)) // killed behind the configuration
+	must(t, os.WriteFile(h.incompleteMark(g.Name), nil, 0o600)) // killed behind the configuration
 	must(t, h.Start(ctx, g.Name, Options{}))
-	if _, err := os.Lstat(h.incomplete(g.Name)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(h.incompleteMark(g.Name)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the mark stays: %v", err)
 	}
 }

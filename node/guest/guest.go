@@ -36,7 +36,7 @@ func (h *Host) Hold(ctx context.Context, name, verb string, do func(*Guest) erro
 	if err == nil {
 		var unlock func()
 		if unlock, err = h.lockFor(ctx, name); err == nil {
-			err = h.held(name, unlock, do)
+			err = h.inHand(name, unlock, do)
 		}
 	}
 	if err != nil {
@@ -51,10 +51,10 @@ func (h *Host) tryHold(name string, do func(*Guest) error) (bool, error) {
 	if err != nil || unlock == nil {
 		return false, err
 	}
-	return true, h.held(name, unlock, do)
+	return true, h.inHand(name, unlock, do)
 }
 
-func (h *Host) held(name string, unlock func(), do func(*Guest) error) error {
+func (h *Host) inHand(name string, unlock func(), do func(*Guest) error) error {
 	defer unlock()
 	g := &Guest{host: h, name: name}
 	var err error
@@ -72,8 +72,8 @@ func (h *Host) held(name string, unlock func(), do func(*Guest) error) error {
 	return err
 }
 
-// hold is Hold for what either changes a guest or finds it as it should be.
-func (h *Host) hold(ctx context.Context, name, verb string, do func(*Guest) (api.Outcome, error)) (outcome api.Outcome, err error) {
+// holdOutcome is Hold for what either changes a guest or finds it as it should be.
+func (h *Host) holdOutcome(ctx context.Context, name, verb string, do func(*Guest) (api.Outcome, error)) (outcome api.Outcome, err error) {
 	outcome = api.Unchanged
 	err = h.Hold(ctx, name, verb, func(g *Guest) (err error) {
 		outcome, err = do(g)
@@ -106,7 +106,7 @@ func (g *Guest) knownConfig() Config {
 	}
 	known := Config{Guest: api.Guest{Name: g.name}, Root: c.Root}
 	if n, err := g.notes(); err == nil {
-		known.Guest, known.Root = n.runs(g.name), cmp.Or(c.Root, n.Root)
+		known.Guest, known.Root = n.startedAs(g.name), cmp.Or(c.Root, n.Root)
 	}
 	return known
 }

@@ -23,8 +23,8 @@ type Host struct {
 	Paths
 	// Tree finds the tree of an image by its ID.
 	Tree func(id string) (string, error)
-	// Settle makes Start watch a guest for a moment, and fail if it ends.
-	Settle bool
+	// WatchStarts makes Start watch a guest for a moment, and fail if it ends.
+	WatchStarts bool
 
 	index      index
 	notesCache notesCache
@@ -108,9 +108,9 @@ func (h *Host) State(name string) (api.GuestState, error) {
 	if err != nil {
 		return st, nil // it has just been stopped
 	}
-	st.Started = s.started()
+	st.Started = s.startTime()
 	if cerr != nil {
-		st.Guest = s.runs(name) // what can be said of it
+		st.Guest = s.startedAs(name) // what can be said of it
 	} else if s.Runs != nil && !reflect.DeepEqual(*s.Runs, c.Guest) {
 		st.Runs = s.Runs
 	}
@@ -149,10 +149,10 @@ type Life struct {
 	Started time.Time
 }
 
-// Living are the guests that have a cgroup, which are those that run and those
+// Lives are the guests that have a cgroup, which are those that run and those
 // that ended a moment ago. It is read from the kernel and what is noted of their
 // starts: whatever is configured, and without reading that.
-func (h *Host) Living(ctx context.Context) ([]Life, error) {
+func (h *Host) Lives(ctx context.Context) ([]Life, error) {
 	names, err := h.cgroups()
 	if err != nil {
 		return nil, err
@@ -169,7 +169,7 @@ func (h *Host) Living(ctx context.Context) ([]Life, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, Life{name, st.Context, st.started()})
+		list = append(list, Life{name, st.Context, st.startTime()})
 	}
 	return list, nil
 }

@@ -58,7 +58,7 @@ func (h *Host) giveHostKey(g api.Guest) error {
 	if err != nil {
 		return err
 	}
-	spec, err := h.spec(Config{Guest: g, Root: h.own(g.Name)})
+	spec, err := h.spec(Config{Guest: g, Root: h.rootDir(g.Name)})
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ func TestHostKeys(t *testing.T) {
 		g := inMode(api.ModeNAT, name, 0, "sleep", "1000")
 		g.Network.Forwards = nil
 		must(t, h.Create(t.Context(), g))
-		path := filepath.Join(h.own(name), "etc/ssh/ssh_host_ed25519_key")
+		path := filepath.Join(h.rootDir(name), "etc/ssh/ssh_host_ed25519_key")
 		out, err := exec.Command("ssh-keygen", "-y", "-f", path).Output()
 		if err != nil {
 			return ""

@@ -31,32 +31,32 @@ type index struct {
 
 	// What one vsnode does at once, as an apply does, need not be looked at again
 	// each time: see current.
-	epoch   string
-	seen    time.Time
-	all     []api.Guest
-	held    time.Time
-	holders map[string]notes
+	epoch       string
+	allRead     time.Time
+	all         []api.Guest
+	holdersRead time.Time
+	holders     map[string]notes
 	// making is claimed, and its configuration is being written.
 	making map[string]api.Guest
 }
 
-// lasting is how long what was seen counts while nobody else changes anything by
+// freshFor is how long what was seen counts while nobody else changes anything by
 // vsnode. Somebody may always do so by hand: what runs is looked at by a start.
-const lasting = time.Second
+const freshFor = time.Second
 
-// current reports whether this vsnode was the last to claim anything on the host.
+// claimedLast reports whether this vsnode was the last to claim anything on the host.
 // The lock of all configurations is held.
-func (h *Host) current() bool {
+func (h *Host) claimedLast() bool {
 	b, err := os.ReadFile(h.epochFile())
 	return err == nil && h.index.epoch != "" && string(b) == h.index.epoch
 }
 
-// change is called before something is claimed, with the lock of all
+// beforeClaim is called before something is claimed, with the lock of all
 // configurations held: whoever comes next looks for himself.
-func (h *Host) change() error {
-	ours := h.current()
+func (h *Host) beforeClaim() error {
+	ours := h.claimedLast()
 	if !ours {
-		h.index.seen, h.index.held = time.Time{}, time.Time{}
+		h.index.allRead, h.index.holdersRead = time.Time{}, time.Time{}
 	}
 	h.index.epoch = rand.Text()
 	err := os.WriteFile(h.epochFile(), []byte(h.index.epoch), 0o600)
@@ -69,9 +69,9 @@ func (h *Host) change() error {
 
 func (p Paths) epochFile() string { return filepath.Join(p.RunDir, "..epoch") } // no guest's name
 
-// hold notes what this vsnode has just started, or changed while it runs. The
+// noteHolder notes what this vsnode has just started, or changed while it runs. The
 // lock of all configurations is held.
-func (x *index) hold(name string, st notes) {
+func (x *index) noteHolder(name string, st notes) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.holders == nil {
@@ -80,16 +80,16 @@ func (x *index) hold(name string, st notes) {
 	x.holders[name] = st
 }
 
-// forget has everything looked at again.
-func (x *index) forget() {
+// invalidate has everything looked at again.
+func (x *index) invalidate() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.seen = time.Time{}
+	x.allRead = time.Time{}
 }
 
-// make notes what this vsnode is about to configure. Whoever claims something
+// announce notes what this vsnode is about to configure. Whoever claims something
 // next is told of it, whether it can be read by then or not, until done.
-func (x *index) make(g api.Guest) (done func(err error)) {
+func (x *index) announce(g api.Guest) (done func(err error)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.making == nil {
@@ -101,7 +101,7 @@ func (x *index) make(g api.Guest) (done func(err error)) {
 		defer x.mu.Unlock()
 		delete(x.making, g.Name)
 		if err != nil {
-			x.seen = time.Time{} // who knows what is there now
+			x.allRead = time.Time{} // who knows what is there now
 			return
 		}
 		if i := slices.IndexFunc(x.all, func(o api.Guest) bool { return o.Name == g.Name }); i >= 0 {
@@ -112,9 +112,9 @@ func (x *index) make(g api.Guest) (done func(err error)) {
 	}
 }
 
-// known are all guests: those of all, and those in the making as well. Of one that
+// guests are all guests: those of all, and those in the making as well. Of one that
 // is configured anew both count, for either may be what the disk says in the end.
-func (x *index) known() []api.Guest {
+func (x *index) guests() []api.Guest {
 	all := slices.Clone(x.all)
 	for _, g := range x.making {
 		all = append(all, g)
@@ -130,19 +130,19 @@ type indexEntry struct {
 	Sum   uint64 // of what stat says of them
 }
 
-// saved is the index as vsnode leaves it to the next one.
-type saved struct {
+// indexFile is the index as vsnode leaves it to the next one.
+type indexFile struct {
 	By     uint64 // of the binary: another may read a configuration in another way
 	Claims map[string]indexEntry
 }
 
-// racy is how old a file has to be when it is read, for its time of change to
+// clockTick is how old a file has to be when it is read, for its time of change to
 // tell the next change: the kernel takes it from a clock that goes by ticks.
-const racy = 50 * time.Millisecond
+const clockTick = 50 * time.Millisecond
 
-// worthSaving is how many configurations may be read again by each vsnode before
+// saveAfter is how many configurations may be read again by each vsnode before
 // one of them saves the index.
-const worthSaving = 32
+const saveAfter = 32
 
 // configured are all guests by what they claim. One that cannot be read is no
 // reason to refuse another; what it claims is then unknown. The lock of all
@@ -151,10 +151,10 @@ func (h *Host) configured() ([]api.Guest, error) {
 	x := &h.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if time.Since(x.seen) < lasting && h.current() {
-		return x.known(), nil
+	if time.Since(x.allRead) < freshFor && h.claimedLast() {
+		return x.guests(), nil
 	}
-	x.seen = time.Now()
+	x.allRead = time.Now()
 	entries, err := os.ReadDir(h.ConfigDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -167,7 +167,7 @@ func (h *Host) configured() ([]api.Guest, error) {
 	for _, e := range entries {
 		name := e.Name()
 		c, there := x.claims[name]
-		if !there || c.Sum == 0 || c.Sum != sum(h.config(name), c.Files, time.Time{}) {
+		if !there || c.Sum == 0 || c.Sum != statSum(h.config(name), c.Files, time.Time{}) {
 			if CheckName(name) != nil {
 				continue
 			}
@@ -183,11 +183,11 @@ func (h *Host) configured() ([]api.Guest, error) {
 		}
 	}
 	x.claims = known
-	if read >= worthSaving {
+	if read >= saveAfter {
 		x.save(h.indexFile())
 	}
 	x.all = all
-	return x.known(), nil
+	return x.guests(), nil
 }
 
 func (p Paths) indexFile() string { return filepath.Join(p.RunDir, "..claims") } // no guest's name
@@ -217,7 +217,7 @@ func (h *Host) readClaim(name string) indexEntry {
 	}
 	cl := indexEntry{Guest: c.Guest, Bad: err != nil}
 	cl.Files = strings.Join(slices.Sorted(maps.Keys(files)), "\n")
-	cl.Sum = sum(dir, cl.Files, begun.Add(-racy))
+	cl.Sum = statSum(dir, cl.Files, begun.Add(-clockTick))
 	return cl
 }
 
@@ -226,9 +226,9 @@ func isThere(path string) bool {
 	return err == nil
 }
 
-// sum is a number that changes with the files. 0: they cannot be told from what
+// statSum is a number that changes with the files. 0: they cannot be told from what
 // they may become.
-func sum(dir, files string, before time.Time) uint64 {
+func statSum(dir, files string, before time.Time) uint64 {
 	h := fnv.New64a()
 	for file := range strings.SplitSeq(files, "\n") {
 		var st unix.Stat_t
@@ -251,16 +251,16 @@ func sum(dir, files string, before time.Time) uint64 {
 
 func (x *index) load(path string) {
 	x.loaded, x.claims = true, map[string]indexEntry{}
-	var s saved
+	var s indexFile
 	b, err := os.ReadFile(path)
-	if err == nil && json.Unmarshal(b, &s) == nil && s.By == self() && s.Claims != nil {
+	if err == nil && json.Unmarshal(b, &s) == nil && s.By == binarySum() && s.Claims != nil {
 		x.claims = s.Claims
 	}
 }
 
 // save is a help for the next vsnode, nothing that has to succeed.
 func (x *index) save(path string) {
-	b, err := json.Marshal(saved{self(), x.claims})
+	b, err := json.Marshal(indexFile{binarySum(), x.claims})
 	if err == nil {
 		err = os.WriteFile(path+".new", b, 0o600)
 	}
@@ -272,5 +272,5 @@ func (x *index) save(path string) {
 	}
 }
 
-// self tells this binary from others.
-func self() uint64 { return sum("/proc/self", "exe", time.Time{}) }
+// binarySum tells this binary from others.
+func binarySum() uint64 { return statSum("/proc/self", "exe", time.Time{}) }

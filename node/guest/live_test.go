@@ -136,7 +136,7 @@ func TestConfiguredAndNotYetChangedIsFinished(t *testing.T) {
 	must(t, h.Start(ctx, g.Name, Options{}))
 	old := g
 	g.Network.Ports = append(slices.Clone(g.Network.Ports), port.Range{Proto: port.TCP, First: 8082, Last: 8082})
-	must(t, h.write(g, h.own(g.Name)))
+	must(t, h.write(g, h.rootDir(g.Name)))
 	st, err := h.State(g.Name)
 	must(t, err)
 	if st.Runs == nil || len(st.Runs.Network.Ports) != len(old.Network.Ports) {

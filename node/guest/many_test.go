@@ -62,7 +62,7 @@ func thousand(b testing.TB) *Host {
 	h := inMemory(b)
 	for i := range 1000 {
 		g := numbered(i)
-		if err := h.write(g, h.own(g.Name)); err != nil {
+		if err := h.write(g, h.rootDir(g.Name)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -72,12 +72,12 @@ func thousand(b testing.TB) *Host {
 // A create beside many reads what has changed since somebody looked, and no more.
 func TestConfigurationsAreReadOnce(t *testing.T) {
 	h := inMemory(t)
-	const many = 3 * worthSaving
+	const many = 3 * saveAfter
 	for i := range many {
 		g := numbered(i)
-		must(t, h.write(g, h.own(g.Name)))
+		must(t, h.write(g, h.rootDir(g.Name)))
 	}
-	time.Sleep(2 * racy) // until then a change could not be seen by its time
+	time.Sleep(2 * clockTick) // until then a change could not be seen by its time
 	another := func() *Host { return &Host{Paths: h.Paths, Tree: h.Tree} }
 	claims := func(h *Host) (map[string]api.Guest, int) {
 		t.Helper()
@@ -123,7 +123,7 @@ func TestConfigurationsAreReadOnce(t *testing.T) {
 	} {
 		if row.change != nil {
 			must(t, row.change(h.config("many-0000")))
-			time.Sleep(2 * racy)
+			time.Sleep(2 * clockTick)
 		}
 		all, reads := claims(row.h)
 		if reads != row.reads || row.check != nil && !row.check(all) {
@@ -170,7 +170,7 @@ func TestTwoVsnodesSeeWhatEachOtherClaims(t *testing.T) {
 func TestFreshFilesAreReadAgain(t *testing.T) {
 	h := inMemory(t)
 	g := numbered(0)
-	must(t, h.write(g, h.own(g.Name)))
+	must(t, h.write(g, h.rootDir(g.Name)))
 	for want := 1; want < 4; want++ {
 		_, err := h.configured()
 		must(t, err)
@@ -233,7 +233,7 @@ func BenchmarkAThousand(b *testing.B) {
 	}
 	for b.Loop() {
 		fresh := &Host{Paths: h.Paths} // as another vsnode
-		living, err := fresh.Living(ctx)
+		living, err := fresh.Lives(ctx)
 		if err != nil || len(living) != 1000 {
 			b.Fatal(len(living), err)
 		}

@@ -15,7 +15,7 @@ import (
 // neighbours are the guests of a host as network modes ask for them.
 type neighbours struct{ h *Host }
 
-func (n neighbours) Networks() (map[string]api.Guest, error) { return n.h.started() }
+func (n neighbours) Networks() (map[string]api.Guest, error) { return n.h.startedGuests() }
 
 func (n neighbours) ContextNames() (map[int]string, error) {
 	guests, err := n.h.configured()
@@ -39,7 +39,7 @@ func (s notes) mode() network.Mode {
 
 // onNetwork returns a guest that was started as its network mode sees it.
 func (h *Host) onNetwork(name string, cg procctx.Cgroup, n *notes) *network.Guest {
-	g := n.runs(name)
+	g := n.startedAs(name)
 	g.Name = name
 	return &network.Guest{Guest: g, Cgroup: string(cg), Others: neighbours{h}, Notes: &n.Notes}
 }

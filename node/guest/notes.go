@@ -112,7 +112,7 @@ type noted struct {
 // fileNotes reads the notes of a start.
 func (h *Host) fileNotes(name string) (notes, error) {
 	x := &h.notesCache
-	now := sum(h.RunDir, filepath.Base(h.notesFile(name)), time.Time{})
+	now := statSum(h.RunDir, filepath.Base(h.notesFile(name)), time.Time{})
 	x.mu.Lock()
 	n, there := x.states[name]
 	x.mu.Unlock()
@@ -230,9 +230,9 @@ func setAttribute(cg procctx.Cgroup, b []byte) error {
 	return nil
 }
 
-// started is when a guest was started, by today's clock: of the clock that it
-// was started by nobody knows how often it was set since.
-func (s notes) started() time.Time {
+// startTime is when a guest was startTime, by today's clock: of the clock that it
+// was startTime by nobody knows how often it was set since.
+func (s notes) startTime() time.Time {
 	if s.Boot == 0 {
 		return s.Started
 	}

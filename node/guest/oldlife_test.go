@@ -115,10 +115,10 @@ func TestHostNameIsTheGuestsName(t *testing.T) {
 			h := host(t)
 			g := inMode(mode, "named-"+string(mode), 130, "sh", "-c", "hostname >/said; exec sleep 1000")
 			must(t, h.Create(ctx, g))
-			if b, err := os.ReadFile(filepath.Join(h.own(g.Name), "etc/hostname")); err != nil || string(b) != g.Name+"\n" {
+			if b, err := os.ReadFile(filepath.Join(h.rootDir(g.Name), "etc/hostname")); err != nil || string(b) != g.Name+"\n" {
 				t.Errorf("/etc/hostname is %q (%v)", b, err)
 			}
-			must(t, os.WriteFile(filepath.Join(h.own(g.Name), "etc/hostname"), []byte("mine\n"), 0o644))
+			must(t, os.WriteFile(filepath.Join(h.rootDir(g.Name), "etc/hostname"), []byte("mine\n"), 0o644))
 			must(t, h.Start(ctx, g.Name, Options{}))
 			out, code := run(t, h, g.Name, "sh", "-c", "while ! test -s /said; do sleep 0.01; done; cat /said /proc/sys/kernel/hostname; hostname; cat /etc/hostname")
 			if want := strings.Repeat(g.Name+"\n", 3) + "mine"; code != 0 || out != want {

@@ -56,13 +56,13 @@ func writable(dir string) error {
 }
 
 // Dir is where a guest is configured.
-func (p Paths) Dir(name string) string       { return p.config(name) }
-func (p Paths) config(name string) string    { return filepath.Join(p.ConfigDir, name) }
-func (p Paths) data(name string) string      { return filepath.Join(p.DataDir, name) }
-func (p Paths) runFile(name string) string   { return filepath.Join(p.RunDir, name) }
-func (p Paths) notesFile(name string) string { return filepath.Join(p.RunDir, "."+name+".state") }
-func (p Paths) lockFile(name string) string  { return filepath.Join(p.RunDir, "."+name+".lock") }
-func (p Paths) console(name string) string   { return filepath.Join(p.LogDir, name+".log") }
+func (p Paths) Dir(name string) string        { return p.config(name) }
+func (p Paths) config(name string) string     { return filepath.Join(p.ConfigDir, name) }
+func (p Paths) data(name string) string       { return filepath.Join(p.DataDir, name) }
+func (p Paths) runFile(name string) string    { return filepath.Join(p.RunDir, name) }
+func (p Paths) notesFile(name string) string  { return filepath.Join(p.RunDir, "."+name+".state") }
+func (p Paths) lockFile(name string) string   { return filepath.Join(p.RunDir, "."+name+".lock") }
+func (p Paths) consoleLog(name string) string { return filepath.Join(p.LogDir, name+".log") }
 
 // CheckName refuses what cannot be a guest's name. A name becomes a file, a
 // cgroup and a word on command lines: no slash, no leading dot or dash.

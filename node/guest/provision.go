@@ -82,11 +82,11 @@ func (h *Host) Provide(ctx context.Context, name string, list []api.File) (api.O
 			return api.Failed, fmt.Errorf("write files of guest %s: %s: its content is not what its digest says", name, f.Path)
 		}
 	}
-	var done provided
+	var done writeResult
 	err := h.Hold(ctx, name, "write files of", func(g *Guest) error {
 		err := h.exists(name)
 		if err == nil {
-			done, err = inRoot(ctx, g, func(r guestRoot) (provided, error) { return h.writeFiles(r, name, list) })
+			done, err = inRoot(ctx, g, func(r guestRoot) (writeResult, error) { return h.writeFiles(r, name, list) })
 		}
 		return err
 	})
@@ -107,13 +107,13 @@ func (h *Host) Provide(ctx context.Context, name string, list []api.File) (api.O
 	return api.Unchanged, err
 }
 
-// provided is what came of writing files.
-type provided struct {
+// writeResult is what came of writing files.
+type writeResult struct {
 	changed bool
 	pending []api.OnChange // what the running guest has to do now
 }
 
-func (h *Host) writeFiles(r guestRoot, name string, list []api.File) (done provided, err error) {
+func (h *Host) writeFiles(r guestRoot, name string, list []api.File) (done writeResult, err error) {
 	if done.pending, err = h.readPending(name); err != nil {
 		return done, err
 	}
@@ -121,7 +121,7 @@ func (h *Host) writeFiles(r guestRoot, name string, list []api.File) (done provi
 		differs, _, err := r.Compare(f, false)
 		if err == nil && differs != "" {
 			done.changed = true
-			done.pending = later(done.pending, f.OnChange)
+			done.pending = addPending(done.pending, f.OnChange)
 			if r.running {
 				err = h.writePending(name, done.pending)
 			}
@@ -139,8 +139,8 @@ func (h *Host) writeFiles(r guestRoot, name string, list []api.File) (done provi
 	return done, nil
 }
 
-// later adds what has to be done, once.
-func later(pending []api.OnChange, o api.OnChange) []api.OnChange {
+// addPending adds what has to be done, once.
+func addPending(pending []api.OnChange, o api.OnChange) []api.OnChange {
 	if o.IsZero() || slices.ContainsFunc(pending, func(p api.OnChange) bool { return reflect.DeepEqual(p, o) }) {
 		return pending
 	}
@@ -167,7 +167,7 @@ func (h *Host) command(ctx context.Context, name string, argv []string) error {
 		return fmt.Errorf("run %s: %w", argv[0], err)
 	}
 	said := make(chan string, 1)
-	go func() { said <- lastSaid(ours) }()
+	go func() { said <- lastLineOf(ours) }()
 	ended := make(chan struct{})
 	go hangUp(ctx, run, ended, func() bool { return false })
 	code, err := run.Wait()
@@ -188,8 +188,8 @@ func (h *Host) command(ctx context.Context, name string, argv []string) error {
 	return fmt.Errorf("run %s in the guest: exit status %d: %s", argv[0], code, text)
 }
 
-// lastSaid is the last line that r gives.
-func lastSaid(r io.Reader) string {
+// lastLineOf is the last line that r gives.
+func lastLineOf(r io.Reader) string {
 	var tail []byte
 	buf := make([]byte, 4096)
 	for {
@@ -202,12 +202,12 @@ func lastSaid(r io.Reader) string {
 	}
 }
 
-// pending is the file that notes what a running guest was not told yet. It is
+// pendingFile is the file that notes what a running guest was not told yet. It is
 // gone with the guest's run.
-func (p Paths) pending(name string) string { return p.RunDir + "/." + name + ".pending" }
+func (p Paths) pendingFile(name string) string { return p.RunDir + "/." + name + ".pending" }
 
 func (h *Host) readPending(name string) ([]api.OnChange, error) {
-	b, err := os.ReadFile(h.pending(name))
+	b, err := os.ReadFile(h.pendingFile(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -220,17 +220,17 @@ func (h *Host) readPending(name string) ([]api.OnChange, error) {
 
 func (h *Host) writePending(name string, list []api.OnChange) error {
 	if len(list) == 0 {
-		return remove(h.pending(name))
+		return remove(h.pendingFile(name))
 	}
 	b, err := json.Marshal(list)
 	if err != nil {
 		return err
 	}
-	beside := h.pending(name) + ".new"
+	beside := h.pendingFile(name) + ".new"
 	if err := os.WriteFile(beside, b, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(beside, h.pending(name))
+	return os.Rename(beside, h.pendingFile(name))
 }
 
 // guestRoot is the root filesystem of a guest.
@@ -267,7 +267,7 @@ func inRoot[T any](ctx context.Context, g *Guest, f func(guestRoot) (T, error)) 
 		defer dir.Close()
 		return f(guestRoot{Dir: rootfs.Dir{Root: dir}})
 	}
-	st, pid, err := g.host.init(g.name)
+	st, pid, err := g.host.lookRunning(g.name)
 	if err != nil {
 		return result, err
 	}

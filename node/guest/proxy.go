@@ -36,7 +36,7 @@ func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
 			return 0, err
 		}
 		ended := make(chan struct{})
-		go hangUp(ctx, run, ended, abandoned)
+		go hangUp(ctx, run, ended, outputAbandoned)
 		code, err := run.Wait()
 		close(ended)
 		finish(ctx)
@@ -112,10 +112,10 @@ func hangUp(ctx context.Context, run *procctx.Running, ended <-chan struct{}, go
 	}
 }
 
-// abandoned says whether nobody reads standard output and standard error any
+// outputAbandoned says whether nobody reads standard output and standard error any
 // more: that is how a session of sshd looks that was closed, or whose controller
 // was killed. One of them alone is a pipeline that has seen enough.
-func abandoned() bool {
+func outputAbandoned() bool {
 	fds := []unix.PollFd{{Fd: 1}, {Fd: 2}}
 	if _, err := unix.Poll(fds, 0); err != nil {
 		return false

@@ -89,9 +89,9 @@ func (h *Host) contexts() (map[int]string, error) {
 	return of, nil
 }
 
-// Named is the name of a guest that is called by a name or by the context that
+// FindName is the name of a guest that is called by a name or by the context that
 // it runs in.
-func (h *Host) Named(name string, xid int) (string, error) {
+func (h *Host) FindName(name string, xid int) (string, error) {
 	if _, err := os.Lstat(h.config(name)); err == nil {
 		return name, nil
 	}
@@ -102,8 +102,8 @@ func (h *Host) Named(name string, xid int) (string, error) {
 	return name, err
 }
 
-// started are the running guests by name, as they were started.
-func (h *Host) started() (map[string]api.Guest, error) {
+// startedGuests are the running guests by name, as they were startedGuests.
+func (h *Host) startedGuests() (map[string]api.Guest, error) {
 	names, err := h.runningNames()
 	if err != nil {
 		return nil, err
@@ -117,14 +117,14 @@ func (h *Host) started() (map[string]api.Guest, error) {
 		if err != nil {
 			return nil, fmt.Errorf("guest %s, which runs: %w", name, err)
 		}
-		guests[name] = st.runs(name)
+		guests[name] = st.startedAs(name)
 	}
 	return guests, nil
 }
 
-// runs is what the guest goes by. A vsnode that noted less than this one does
+// startedAs is what the guest goes by. A vsnode that noted less than this one does
 // noted the context at least.
-func (s notes) runs(name string) api.Guest {
+func (s notes) startedAs(name string) api.Guest {
 	if s.Runs != nil {
 		return *s.Runs
 	}
@@ -154,7 +154,7 @@ func (h *Host) free(ctx context.Context, g api.Guest, root string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(clashes)) {
 		held := clashes[name]
-		gone, err := h.released(ctx, name)
+		gone, err := h.releaseDead(ctx, name)
 		if err != nil {
 			return errors.Join(held, err)
 		}
@@ -171,10 +171,10 @@ func (h *Host) holders() (map[string]notes, error) {
 	x := &h.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if time.Since(x.held) < lasting && h.current() {
+	if time.Since(x.holdersRead) < freshFor && h.claimedLast() {
 		return x.holders, nil
 	}
-	x.held = time.Now()
+	x.holdersRead = time.Now()
 	names, err := h.cgroups()
 	if err != nil {
 		return nil, err
@@ -210,7 +210,7 @@ func clash(g api.Guest, root, name string, held notes) error {
 	if within(root, held.Root) || within(held.Root, root) {
 		return fmt.Errorf("its files (%s) are guest %s's", root, name)
 	}
-	runs := held.runs(name)
+	runs := held.startedAs(name)
 	runs.Name = name
 	return conflict(g, []api.Guest{runs})
 }
@@ -228,9 +228,9 @@ func resolved(path string) string {
 	return filepath.Clean(path)
 }
 
-// released cleans up after a guest that ended by itself. One that runs, or that
+// releaseDead cleans up after a guest that ended by itself. One that runs, or that
 // somebody is at work on, it leaves.
-func (h *Host) released(ctx context.Context, name string) (bool, error) {
+func (h *Host) releaseDead(ctx context.Context, name string) (bool, error) {
 	if on, err := h.running(name); err != nil || on {
 		return false, err
 	}
@@ -245,8 +245,8 @@ func (h *Host) released(ctx context.Context, name string) (bool, error) {
 	return released, err
 }
 
-// users names the other configurations whose files are in one of the directories.
-func (h *Host) users(except string, dirs ...string) ([]string, error) {
+// sharers names the other configurations whose files are in one of the directories.
+func (h *Host) sharers(except string, dirs ...string) ([]string, error) {
 	entries, err := os.ReadDir(h.ConfigDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -264,7 +264,7 @@ func (h *Host) users(except string, dirs ...string) ([]string, error) {
 			continue
 		}
 		// Most are where vsnode puts them: no need to follow their path.
-		if info, err := os.Lstat(h.data(name)); root != h.own(name) || err != nil || !info.IsDir() {
+		if info, err := os.Lstat(h.data(name)); root != h.rootDir(name) || err != nil || !info.IsDir() {
 			root = resolved(root)
 		}
 		if slices.ContainsFunc(dirs, func(dir string) bool { return within(root, dir) }) {

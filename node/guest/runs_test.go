@@ -29,7 +29,7 @@ func TestSecondGuestWithOneThingIsRefusedByWhatRuns(t *testing.T) {
 			must(t, os.WriteFile(filepath.Join(h.config(second), "context"), []byte("140\n"), 0o644))
 		}, "context 140"},
 		{"one directory", func(t *testing.T, h *Host, first, second string) {
-			point(t, h, second, h.own(first))
+			point(t, h, second, h.rootDir(first))
 		}, "its files"},
 		{"one directory by another name", func(t *testing.T, h *Host, first, second string) {
 			alias := filepath.Join(h.DataDir, "alias")
@@ -37,13 +37,13 @@ func TestSecondGuestWithOneThingIsRefusedByWhatRuns(t *testing.T) {
 			point(t, h, second, alias+"/root")
 		}, "its files"},
 		{"a directory in the other's", func(t *testing.T, h *Host, first, second string) {
-			point(t, h, second, filepath.Join(h.own(first), "etc"))
+			point(t, h, second, filepath.Join(h.rootDir(first), "etc"))
 		}, "its files"},
 		{"a configuration that was copied", func(t *testing.T, h *Host, first, second string) {
 			must(t, os.RemoveAll(h.config(second)))
 			must(t, os.CopyFS(h.config(second), os.DirFS(h.config(first))))
 			must(t, errors.Join(remove(filepath.Join(h.config(second), "vdir")), remove(filepath.Join(h.config(second), "run"))))
-			point(t, h, second, h.own(first))
+			point(t, h, second, h.rootDir(first))
 		}, "context 140"},
 		{"a port that the first has given up in its configuration only", func(t *testing.T, h *Host, first, second string) {
 			must(t, os.WriteFile(filepath.Join(h.config(first), "interfaces/ports"), []byte("8088\n"), 0o644))
@@ -67,13 +67,13 @@ func TestSecondGuestWithOneThingIsRefusedByWhatRuns(t *testing.T) {
 			if after := traces(t); after != before {
 				t.Errorf("left over:\nbefore %s\nafter  %s", before, after)
 			}
-			if err := h.Delete(ctx, second.Name); strings.Contains(row.reason, "files") && (err == nil || !exists(h.own(first.Name))) {
-				t.Errorf("deleting the second: %v; the first has its files: %t", err, exists(h.own(first.Name)))
+			if err := h.Delete(ctx, second.Name); strings.Contains(row.reason, "files") && (err == nil || !exists(h.rootDir(first.Name))) {
+				t.Errorf("deleting the second: %v; the first has its files: %t", err, exists(h.rootDir(first.Name)))
 			}
 			_, err = h.Stop(ctx, first.Name)
 			must(t, err)
 			if exists(h.config(second.Name)) {
-				must(t, os.MkdirAll(filepath.Join(h.own(first.Name), "work"), 0o700)) // beside the directory in the other's
+				must(t, os.MkdirAll(filepath.Join(h.rootDir(first.Name), "work"), 0o700)) // beside the directory in the other's
 				must(t, h.Start(ctx, second.Name, Options{}))
 				_, err = h.Stop(ctx, second.Name)
 				must(t, err)
@@ -151,7 +151,7 @@ func TestGuestWithoutItsConfigurationIsSeenAndStopped(t *testing.T) {
 				if err := h.Start(ctx, "renamed", Options{}); err == nil {
 					t.Error("the renamed guest starts beside itself")
 				}
-				if err := h.Delete(ctx, g.Name); err == nil || !exists(h.own(g.Name)) {
+				if err := h.Delete(ctx, g.Name); err == nil || !exists(h.rootDir(g.Name)) {
 					t.Errorf("deleted with the files of the renamed one: %v", err)
 				}
 				outcome, err := h.Stop(ctx, g.Name)

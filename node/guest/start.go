@@ -20,9 +20,9 @@ import (
 // Options of a start.
 type Options struct {
 	Warn func(string) // told of what will not work as expected; may be nil
-	// Settling is called when the guest runs, and Start only waits to see whether
+	// OnRunning is called when the guest runs, and Start only waits to see whether
 	// it goes on; may be nil.
-	Settling func()
+	OnRunning func()
 }
 
 // ErrRunning says that a guest runs already.
@@ -181,7 +181,7 @@ func (s *start) refuseRunning(ctx context.Context) error {
 func (s *start) clear(ctx context.Context) error {
 	// A create that was killed behind its last step: the configuration, which is
 	// there, comes after the data.
-	if err := remove(s.host.incomplete(s.name)); err != nil {
+	if err := remove(s.host.incompleteMark(s.name)); err != nil {
 		return err
 	}
 	if err := errors.Join(s.noteEnd(), s.release(ctx)); err != nil {
@@ -207,13 +207,13 @@ func (s *start) claim(ctx context.Context) error {
 	if err := s.host.free(ctx, s.config.Guest, n.Root); err != nil {
 		return err
 	}
-	if err := s.host.change(); err != nil {
+	if err := s.host.beforeClaim(); err != nil {
 		return err
 	}
 	if err := s.writeNotes(n); err != nil {
 		return err
 	}
-	s.host.index.hold(s.name, n)
+	s.host.index.noteHolder(s.name, n)
 	return nil
 }
 
@@ -319,7 +319,7 @@ func (g *Guest) writeRunFile() error {
 
 // removeRunFiles removes what is there only while the guest runs.
 func (g *Guest) removeRunFiles(context.Context) error {
-	return errors.Join(remove(g.host.runFile(g.name)), remove(g.host.pending(g.name)))
+	return errors.Join(remove(g.host.runFile(g.name)), remove(g.host.pendingFile(g.name)))
 }
 
 // spec returns what the configuration means for the guest's first process.
@@ -350,8 +350,8 @@ func (h *Host) spec(c Config) (procctx.Spec, error) {
 		return sp, fmt.Errorf("its own files (vdir): %w", err)
 	}
 	sp.Root = procctx.Root{Upper: upper, Work: upper + ".work"}
-	if c.Root == h.own(c.Name) {
-		sp.Root.Work = filepath.Join(filepath.Dir(upper), filepath.Base(h.work(c.Name)))
+	if c.Root == h.rootDir(c.Name) {
+		sp.Root.Work = filepath.Join(filepath.Dir(upper), filepath.Base(h.workDir(c.Name)))
 	}
 	if sp.Hostname == "" {
 		sp.Hostname = c.Name

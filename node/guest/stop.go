@@ -13,7 +13,7 @@ import (
 // Stop ends a guest: it asks its init, waits, ends what is left, and takes
 // back addresses and forwards. A guest that does not run is only cleaned up.
 func (h *Host) Stop(ctx context.Context, name string) (api.Outcome, error) {
-	return h.hold(ctx, name, "stop", func(g *Guest) (api.Outcome, error) { return g.Stop(ctx) })
+	return h.holdOutcome(ctx, name, "stop", func(g *Guest) (api.Outcome, error) { return g.Stop(ctx) })
 }
 
 // Stop is Host.Stop.

@@ -10,13 +10,13 @@ import (
 // They claim one after the other, but the disk they wait for together: an apply
 // makes hundreds of guests.
 type turns struct {
-	mu     sync.Mutex
-	left   *sync.Cond // told when the file is unlocked
-	inside int
-	since  time.Time
-	unlock func() // of the file
+	mu       sync.Mutex
+	unlocked *sync.Cond // told when the file is unlocked
+	users    int
+	since    time.Time
+	unlock   func() // of the file
 
-	one sync.Mutex // who claims
+	claiming sync.Mutex // who claims
 }
 
 // turn is how long newcomers may join those who have the lock: then it is the
@@ -31,35 +31,35 @@ func (h *Host) lockClaims() (next, unlock func(), err error) {
 	if err := t.enter(h.Paths); err != nil {
 		return nil, nil, err
 	}
-	t.one.Lock()
-	next = sync.OnceFunc(t.one.Unlock)
+	t.claiming.Lock()
+	next = sync.OnceFunc(t.claiming.Unlock)
 	return next, func() { next(); t.leave() }, nil
 }
 
 func (t *turns) enter(p Paths) (err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.left == nil {
-		t.left = sync.NewCond(&t.mu)
+	if t.unlocked == nil {
+		t.unlocked = sync.NewCond(&t.mu)
 	}
-	for t.inside > 0 && time.Since(t.since) > turn {
-		t.left.Wait()
+	for t.users > 0 && time.Since(t.since) > turn {
+		t.unlocked.Wait()
 	}
-	if t.inside == 0 {
+	if t.users == 0 {
 		if t.unlock, err = p.lock(""); err != nil {
 			return err
 		}
 		t.since = time.Now()
 	}
-	t.inside++
+	t.users++
 	return nil
 }
 
 func (t *turns) leave() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.inside--; t.inside == 0 {
+	if t.users--; t.users == 0 {
 		t.unlock()
-		t.left.Broadcast()
+		t.unlocked.Broadcast()
 	}
 }

@@ -29,7 +29,7 @@ const maxUserFile = 4 << 20
 // User finds a user of a running guest: an id, or a name in its /etc/passwd.
 func (h *Host) User(name, user string) (procctx.User, error) {
 	uid, numeric := number(user)
-	_, pid, err := h.init(name)
+	_, pid, err := h.lookRunning(name)
 	if err != nil {
 		return procctx.User{}, fmt.Errorf("guest %s: %w", name, err)
 	}
