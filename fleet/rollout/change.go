@@ -11,33 +11,33 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// change has a host take its steps, but for those of images and of guests whose
+// change has a host take its steps, except those of images and of guests whose
 // image it did not get.
 func (r *run) change(ctx context.Context, h *host) error {
-	for _, wave := range waves(h.Plan) {
+	for _, wave := range waves(h.plan) {
 		var at []int
 		var steps []api.Step
 		for _, i := range wave {
-			s := h.Plan.Steps[i]
+			s := h.plan.Steps[i]
 			if err := h.missed[s.Name]; err != nil {
-				h.Results[i] = skipped("%v", err)
+				h.results[i] = skipped("%v", err)
 				continue
 			}
 			at, steps = append(at, i), append(steps, s)
 		}
-		for n, result := range r.ask(ctx, h, steps) {
-			h.Results[at[n]] = result
+		for n, result := range r.request(ctx, h, steps) {
+			h.results[at[n]] = result
 		}
 	}
 	return nil
 }
 
-// maxFilesAtOnce is after how many bytes of files the rest goes into another
-// request: with the last guest's it stays below wire.MaxMessage, in base64.
+// maxFilesAtOnce is the number of bytes of files after which another request begins.
+// With the files of the last guest, a request stays below wire.MaxMessage in base64.
 const maxFilesAtOnce = 4 << 20
 
-// waves returns the indices of the steps of a plan that are not about images,
-// one list for each request.
+// waves returns the indices of the steps of a plan that are about guests, one list
+// for each request.
 func waves(p plan.Plan) [][]int {
 	var list [][]int
 	var wave []int
@@ -58,8 +58,8 @@ func waves(p plan.Plan) [][]int {
 	return append(list, wave)
 }
 
-// ask has a host take steps, and returns a result for each.
-func (r *run) ask(ctx context.Context, h *host, steps []api.Step) []api.StepResult {
+// request has a host take steps, and returns a result for each.
+func (r *run) request(ctx context.Context, h *host, steps []api.Step) []api.StepResult {
 	if len(steps) == 0 {
 		return nil
 	}
@@ -84,7 +84,7 @@ func (r *run) ask(ctx context.Context, h *host, steps []api.Step) []api.StepResu
 		err = fmt.Errorf("vsnode answered %d of %d steps", len(res.Results), len(steps))
 	}
 	if err != nil {
-		h.node.breaks(err)
+		h.node.setBroken(err)
 		return all(api.StepResult{Outcome: api.Failed, Error: "the host gave no answer: what came of it is not known; run the same again to find out and finish"})
 	}
 	for n := range steps {
@@ -97,29 +97,29 @@ func skipped(format string, args ...any) api.StepResult {
 	return api.StepResult{Outcome: api.Skipped, Error: fmt.Sprintf(format, args...)}
 }
 
-// verify decides by the results of its steps what came of a host. Steps without
-// a result were not taken.
+// verify returns the outcome of a host by the results of its steps. Steps without a
+// result were not taken.
 func (r *run) verify(ctx context.Context, h *host) outcome.Outcome {
-	if h.Results == nil {
-		h.Results = r.built(h)
+	if h.results == nil {
+		h.results = r.buildResults(h)
 	}
-	for i := range h.Results {
-		if h.Results[i].Outcome == "" {
-			h.Results[i] = skipped("interrupted")
+	for i := range h.results {
+		if h.results[i].Outcome == "" {
+			h.results[i] = skipped("interrupted")
 		}
 	}
-	h.Err = h.node.broken()
+	h.err = h.node.broken()
 	has := func(outcome api.Outcome) bool {
-		return slices.ContainsFunc(h.Results, func(r api.StepResult) bool { return r.Outcome == outcome })
+		return slices.ContainsFunc(h.results, func(r api.StepResult) bool { return r.Outcome == outcome })
 	}
-	if ctx.Err() != nil && h.Err == nil && has(api.Skipped) {
-		h.Err = context.Cause(ctx)
+	if ctx.Err() != nil && h.err == nil && has(api.Skipped) {
+		h.err = context.Cause(ctx)
 		if !has(api.Changed) && !has(api.Failed) {
 			return outcome.NotStarted
 		}
 	}
 	switch {
-	case h.Err != nil || len(h.Plan.Refused) > 0 || has(api.Failed) || has(api.Skipped):
+	case h.err != nil || len(h.plan.Refused) > 0 || has(api.Failed) || has(api.Skipped):
 		return outcome.Failed
 	case has(api.Changed):
 		return outcome.Changed
@@ -127,12 +127,12 @@ func (r *run) verify(ctx context.Context, h *host) outcome.Outcome {
 	return outcome.OK
 }
 
-// predict decides by its plan what would come of a host.
+// predict returns what the outcome of a host would be, by its plan.
 func (r *run) predict(_ context.Context, h *host) outcome.Outcome {
 	switch {
-	case len(h.Plan.Refused) > 0:
+	case len(h.plan.Refused) > 0:
 		return outcome.Failed
-	case len(h.Plan.Steps) > 0:
+	case len(h.plan.Steps) > 0:
 		return outcome.Changed
 	}
 	return outcome.OK

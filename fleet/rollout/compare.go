@@ -9,32 +9,32 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// compare asks a host which files of its guests differ, and plans what has to
-// change there. What the files should hold stays here until it is written.
+// compare asks a host which files of its guests differ, and makes its plan. The
+// contents of the files are not sent until they are written.
 func (r *run) compare(ctx context.Context, h *host) (err error) {
-	if req := plan.FilesRequest(h.from, r.Diff); len(req.Guests) > 0 {
-		if h.Files, err = h.node.Files(ctx, req); err != nil {
+	if req := plan.FilesRequest(h.want, r.Diff); len(req.Guests) > 0 {
+		if h.files, err = h.node.Files(ctx, req); err != nil {
 			return err
 		}
 	}
-	h.Plan = plan.Make(h.from, h.State, h.Files, r.image)
+	h.plan = plan.Make(h.want, h.state, h.files, r.image)
 	return nil
 }
 
-// assign decides where the images come from that hosts lack, and gives each
-// host its steps for them.
+// assign decides where the images that hosts lack come from, and adds the steps for
+// them to the plans.
 func (r *run) assign(ctx context.Context) error {
-	hosts := compared(r.left())
+	hosts := compared(r.remaining())
 	r.notes = plan.Differing(hosts)
 	images := plan.Sources(hosts, nil)
 	if slices.ContainsFunc(images, func(m plan.Image) bool { return m.ID == "" }) {
 		images = plan.Sources(hosts, compared(r.outside(ctx)))
 	}
-	for _, h := range r.left() {
-		h.Plan = h.Plan.Provide(h.Host, images)
+	for _, h := range r.remaining() {
+		h.plan = h.plan.Provide(h.name, images)
 	}
 	for _, m := range images {
-		r.missing = append(r.missing, &missing{Image: m, steps: map[*host]*api.Step{}, ready: make(chan struct{}), copies: newCopies()})
+		r.supplies = append(r.supplies, &supply{Image: m, steps: map[*host]*api.Step{}, ready: make(chan struct{}), streams: newStreams()})
 	}
 	return nil
 }
@@ -43,31 +43,31 @@ func (r *run) assign(ctx context.Context) error {
 func compared(hosts []*host) []plan.Host {
 	var list []plan.Host
 	for _, h := range hosts {
-		list = append(list, plan.Host{Inventory: h.from, State: h.State, Plan: h.Plan})
+		list = append(list, plan.Host{Inventory: h.want, State: h.state, Plan: h.plan})
 	}
 	return list
 }
 
-// outside asks the hosts of the inventory that are not in the run what they
-// have: an image that is built anew beside them would be another one.
+// outside asks the hosts of the inventory that are not in the run for their states:
+// an image that they have is not built again, which would make another one.
 func (r *run) outside(ctx context.Context) []*host {
 	for _, h := range r.inventory {
-		if !slices.ContainsFunc(r.hosts, func(of *host) bool { return of.from == h }) {
+		if !slices.ContainsFunc(r.hosts, func(of *host) bool { return of.want == h }) {
 			r.others = append(r.others, newHost(h))
 		}
 	}
 	r.each(ctx, r.others, func(ctx context.Context, h *host) {
 		within, cancel := fanout.Within(ctx, r.Timeout)
 		defer cancel()
-		node, err := r.Connect(within, h.from)
+		node, err := r.Connect(within, h.want)
 		if err != nil {
-			h.Err = err
+			h.err = err
 			return
 		}
 		h.node = newConn(node)
-		h.State, h.Err = node.State(within)
+		h.state, h.err = node.State(within)
 	})
-	return slices.DeleteFunc(slices.Clone(r.others), func(h *host) bool { return h.node == nil || h.Err != nil })
+	return slices.DeleteFunc(slices.Clone(r.others), func(h *host) bool { return h.node == nil || h.err != nil })
 }
 
 // named returns the hosts of these names.
@@ -75,7 +75,7 @@ func (r *run) named(names []string) []*host {
 	all := slices.Concat(r.hosts, r.others)
 	var list []*host
 	for _, name := range names {
-		if i := slices.IndexFunc(all, func(h *host) bool { return h.Host == name }); i >= 0 {
+		if i := slices.IndexFunc(all, func(h *host) bool { return h.name == name }); i >= 0 {
 			list = append(list, all[i])
 		}
 	}
@@ -85,10 +85,10 @@ func (r *run) named(names []string) []*host {
 // confirm asks whether guests are to be deleted.
 func (r *run) confirm(ctx context.Context) error {
 	var deletes []string
-	for _, h := range r.left() {
-		for _, s := range h.Plan.Steps {
+	for _, h := range r.remaining() {
+		for _, s := range h.plan.Steps {
 			if s.Kind == api.StepDelete {
-				deletes = append(deletes, h.Host+"/"+s.Name)
+				deletes = append(deletes, h.name+"/"+s.Name)
 			}
 		}
 	}

@@ -107,7 +107,7 @@ func (f *fakeFleet) apply(ctx context.Context) report.Run {
 // applied is the road of Apply with the images of the plan's tests, which no
 // inventory has.
 func applied(ctx context.Context, fleet *Fleet, hosts []*inventory.Host) report.Run {
-	run, _ := fleet.start("apply", hosts).of(nil, images).along(ctx, toApply...)
+	run, _ := fleet.start("apply", hosts).against(nil, images).follow(ctx, toApply...)
 	return run
 }
 

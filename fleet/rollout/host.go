@@ -15,43 +15,48 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// host is one host of a run. All of it but its node belongs to whoever takes
+// host is one host of a run. All of it except its node belongs to whoever takes
 // the host through a state: one goroutine at a time.
 type host struct {
-	from  *inventory.Host
-	node  *vsnodeConn // nil: not connected
-	begun time.Time
+	name    string
+	want    *inventory.Host
+	reached string // the state that it is in, or in which it ended
 
-	leased bool             // by this run
-	busy   *api.Holder      // else: who has the lease
-	missed map[string]error // guests whose image the host did not get, and why
+	// What connect and lock found.
+	begun  time.Time
+	node   *vsnodeConn // nil: not connected
+	state  api.State
+	leased bool        // by this run
+	busy   *api.Holder // else: who has the lease
 
-	Host    string // its name
-	Reached string // the state that it is in, or in which it ended
-	Outcome outcome.Outcome
-	Err     error // of the host as a whole
-	State   api.State
-	Files   api.FilesAnswer // of the guests' files, when it was planned
-	Plan    plan.Plan
-	Results []api.StepResult // one for each of Plan.Steps; none if nothing was to be carried out
-	Said    string           // by what Each had it do
-	Took    time.Duration
+	// What has to change, and the files of guests that it was compared with.
+	plan  plan.Plan
+	files api.FilesAnswer
+
+	missed  map[string]error // guests whose image the host did not get, and why
+	results []api.StepResult // one for each of the plan's steps; none if nothing was to be carried out
+	text    string           // what it answered in Each
+
+	// The end.
+	outcome outcome.Outcome
+	err     error // of the host as a whole
+	took    time.Duration
 }
 
 func newHost(h *inventory.Host) *host {
-	return &host{from: h, Host: h.Name}
+	return &host{name: h.Name, want: h}
 }
 
-// vsnodeConn is the vsnode of a host. A run shares it between the host and the
+// vsnodeConn is the connection to the vsnode of a host. The host shares it with the
 // images that are built and handed out there.
 type vsnodeConn struct {
 	Node
-	// turn is held for a request that changes something, one at a time: the host
-	// works on the guests of one request side by side, but knows nothing of
-	// another's order.
+	// turn is held during a request that changes something, one at a time: the host
+	// works on the guests of one request side by side, and knows nothing of the
+	// order between two.
 	turn sync.Mutex
-	// exports that run: each takes a session of the connection, of which sshd
-	// gives ten (MaxSessions).
+	// exports bounds those that run at once: each takes a session of the connection,
+	// and sshd allows ten (MaxSessions).
 	exports chan struct{}
 
 	mu   sync.Mutex
@@ -65,21 +70,21 @@ func newConn(node Node) *vsnodeConn {
 	return &vsnodeConn{Node: node, exports: make(chan struct{}, exportsAtOnce)}
 }
 
-// broken returns why nothing more can be asked of the host, or nil.
+// broken returns why the host takes no more requests, or nil.
 func (c *vsnodeConn) broken() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.lost
 }
 
-func (c *vsnodeConn) breaks(err error) {
+func (c *vsnodeConn) setBroken(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lost = err
 }
 
-// each calls do for the hosts, Forks of them at a time, and returns those that
-// it did not come to before ctx ended.
+// each calls do for the hosts, Forks of them at a time, and returns those whose
+// turn did not come before ctx ended.
 func (r *run) each(ctx context.Context, hosts []*host, do func(context.Context, *host)) (interrupted []*host) {
 	results := fanout.Each(ctx, hosts, fanout.Limits{Forks: r.Forks}, func(ctx context.Context, h *host) (struct{}, error) {
 		do(ctx, h)
@@ -93,13 +98,13 @@ func (r *run) each(ctx context.Context, hosts []*host, do func(context.Context, 
 	return interrupted
 }
 
-// fail ends a host's way before anything was changed on it.
+// fail ends a host's way through the run before anything was changed on it.
 func (r *run) fail(ctx context.Context, h *host, err error) {
-	h.Err = err
+	h.err = err
 	var late *fanout.TimeoutError
 	switch {
 	case ctx.Err() != nil:
-		h.Err = context.Cause(ctx)
+		h.err = context.Cause(ctx)
 		r.done(h, outcome.NotStarted)
 	case errors.As(err, &late): // it may be there and slow
 		r.done(h, outcome.Failed)
@@ -109,15 +114,15 @@ func (r *run) fail(ctx context.Context, h *host, err error) {
 }
 
 func (r *run) done(h *host, o outcome.Outcome) {
-	h.Outcome = o
+	h.outcome = o
 	if !h.begun.IsZero() {
-		h.Took = time.Since(h.begun)
+		h.took = time.Since(h.begun)
 	}
 	result := h.result()
-	r.watch(report.Event{Kind: report.Done, Host: h.Host, Result: &result})
+	r.watch(report.Event{Kind: report.Done, Host: h.name, Result: &result})
 }
 
-// left returns the hosts that go on.
-func (r *run) left() []*host {
-	return slices.DeleteFunc(slices.Clone(r.hosts), func(h *host) bool { return h.Outcome != "" })
+// remaining returns the hosts that have not ended.
+func (r *run) remaining() []*host {
+	return slices.DeleteFunc(slices.Clone(r.hosts), func(h *host) bool { return h.outcome != "" })
 }

@@ -14,31 +14,31 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// missing is an image that hosts of the run lack.
-type missing struct {
+// supply is the way of an image to the hosts of the run that lack it.
+type supply struct {
 	plan.Image
-	steps  map[*host]*api.Step // by which hosts get or build it
-	ready  chan struct{}       // closed when the origin is known
-	origin                     // then; it may still hand the image out
-	copies copies
+	steps map[*host]*api.Step // of the hosts that import or build it
+	ready chan struct{}       // closed when origin is set
+	origin
+	streams streams
 }
 
-// origin is where an image comes from in the end.
+// origin is where an image comes from, or why it does not.
 type origin struct {
 	id      string
 	holders []*host   // to be asked in this order
-	built   api.Image // by this run; else it is in the holders' states
+	built   api.Image // by this run; otherwise it is in the states of its holders
 	err     error
 	results map[*host]api.StepResult // of the hosts that built it, or tried to
 }
 
-// lacks reports whether a host is to be given the image.
-func (m *missing) lacks(h *host) bool { return slices.Contains(m.Lack, h.Host) }
+// lacks reports whether a host lacks the image.
+func (m *supply) lacks(h *host) bool { return slices.Contains(m.Lack, h.name) }
 
-// imageSteps counts the images that a host has to get or to build.
+// imageSteps returns the number of images that a host imports or builds.
 func imageSteps(h *host) int {
 	n := 0
-	for _, s := range h.Plan.Steps {
+	for _, s := range h.plan.Steps {
 		if plan.ForImage(s) {
 			n++
 		}
@@ -46,21 +46,21 @@ func imageSteps(h *host) int {
 	return n
 }
 
-// supply begins to build the images that nobody has, and to hand all out.
-func (r *run) supply(ctx context.Context) error {
-	for _, m := range r.missing {
-		for _, h := range r.left() {
-			if k := h.Plan.Step(h.Host, m.Image); k >= 0 {
-				m.steps[h] = &h.Plan.Steps[k]
+// deliver begins to build the images that nobody has, and to hand out all.
+func (r *run) deliver(ctx context.Context) error {
+	for _, m := range r.supplies {
+		for _, h := range r.remaining() {
+			if k := h.plan.Step(h.name, m.Image); k >= 0 {
+				m.steps[h] = &h.plan.Steps[k]
 			}
 		}
-		r.supplies.Go(func() {
+		r.delivering.Go(func() {
 			m.origin = origin{id: m.ID, holders: r.named(m.Holders), err: m.Err}
 			if m.err == nil && m.id == "" {
 				m.origin = r.buildSomewhere(ctx, m)
 			}
 			close(m.ready)
-			if m.err == nil && slices.ContainsFunc(m.Lack, func(name string) bool { return name != m.holders[0].Host }) {
+			if m.err == nil && slices.ContainsFunc(m.Lack, func(name string) bool { return name != m.holders[0].name }) {
 				r.export(ctx, m)
 			}
 		})
@@ -68,31 +68,30 @@ func (r *run) supply(ctx context.Context) error {
 	return nil
 }
 
-// attempt is what came of building an image on one host.
+// attempt is the result of building an image on one host.
 type attempt struct {
 	host   *host
 	result api.StepResult
 }
 
-// failed reports whether the host is still there and its build did not work.
+// failed reports whether the build failed and the host is still there.
 func (a attempt) failed() bool {
 	return a.result.Outcome == api.Failed && a.host.node.broken() == nil
 }
 
-// mostBuilders is how many hosts are asked to build one image: what fails on
-// three for whatever reason fails on all. Hosts that lack a tool or an archive
-// do not count, for they fail at once.
+// mostBuilders is the number of hosts that try to build an image: what fails on
+// three fails on all. Hosts that lack a tool or an archive fail at once and do not
+// count.
 const mostBuilders = 3
 
-// buildSomewhere has one of the hosts build the image: where it fails, the next
-// one.
-func (r *run) buildSomewhere(ctx context.Context, m *missing) origin {
+// buildSomewhere has one of the hosts build the image; if it fails, the next one.
+func (r *run) buildSomewhere(ctx context.Context, m *supply) origin {
 	var tried []attempt
 	tries := 0
 	for _, h := range r.named(m.Builders) {
 		a := attempt{h, r.build(ctx, h, m)}
 		if a.result.Image != nil {
-			return r.builtBy(a, m, tried)
+			return r.buildOf(a, m, tried)
 		}
 		tried = append(tried, a)
 		if ctx.Err() != nil {
@@ -104,22 +103,22 @@ func (r *run) buildSomewhere(ctx context.Context, m *missing) origin {
 			}
 		}
 	}
-	return builtByNobody(m, tried)
+	return failedBuilds(m, tried)
 }
 
 // build has a host build an image, and returns the result of that step.
-func (r *run) build(ctx context.Context, h *host, m *missing) api.StepResult {
+func (r *run) build(ctx context.Context, h *host, m *supply) api.StepResult {
 	step := api.Step{Kind: api.StepBuildImage, Name: m.Spec.Name, Image: &m.Spec, Why: m.step(h).Why}
-	result := r.ask(ctx, h, []api.Step{step})[0]
+	result := r.request(ctx, h, []api.Step{step})[0]
 	if result.Image == nil && (result.Outcome == api.Changed || result.Outcome == api.Unchanged) {
 		result = api.StepResult{Outcome: api.Failed, Error: "vsnode does not say which image it is"}
 	}
 	return result
 }
 
-// builtBy is the origin of an image that one host built, after others had tried:
-// why these failed is a warning.
-func (r *run) builtBy(a attempt, m *missing, tried []attempt) origin {
+// buildOf returns the origin of an image that a host built. Others that had tried
+// before get a warning with the reason of their failure.
+func (r *run) buildOf(a attempt, m *supply, tried []attempt) origin {
 	o := origin{id: a.result.Image.ID, holders: []*host{a.host}, built: *a.result.Image, results: map[*host]api.StepResult{}}
 	for _, t := range tried {
 		o.results[t.host] = t.result
@@ -127,13 +126,13 @@ func (r *run) builtBy(a attempt, m *missing, tried []attempt) origin {
 	o.results[a.host] = a.result
 	if m.Digest != "" && o.id != m.Digest {
 		o.err = fmt.Errorf("image %s: %s built %s, and the inventory wants %s: give it that digest, or bring a host that has the other",
-			m.Spec.Name, a.host.Host, o.id, m.Digest)
+			m.Spec.Name, a.host.name, o.id, m.Digest)
 		a.result.Outcome, a.result.Error = api.Failed, o.err.Error()
 		o.results[a.host] = a.result
 		return o
 	}
 	for _, t := range tried {
-		r.watchStep(t.host, *m.step(t.host), report.Event{Kind: report.Warning, Message: fmt.Sprintf("it failed here, and %s built it: %s", a.host.Host, t.result.Error)})
+		r.watchStep(t.host, *m.step(t.host), report.Event{Kind: report.Warning, Message: fmt.Sprintf("it failed here, and %s built it: %s", a.host.name, t.result.Error)})
 		if !m.lacks(t.host) && t.host.node.broken() == nil {
 			o.results[t.host] = api.StepResult{Outcome: api.Unchanged} // it needs none itself
 		}
@@ -141,15 +140,15 @@ func (r *run) builtBy(a attempt, m *missing, tried []attempt) origin {
 	return o
 }
 
-// builtByNobody is the origin of an image that could not be built: why it failed
-// where is one error, which is the result of all of them.
-func builtByNobody(m *missing, tried []attempt) origin {
+// failedBuilds returns the origin of an image that nobody could build, with one
+// error that has the reasons of all hosts and is the result of each.
+func failedBuilds(m *supply, tried []attempt) origin {
 	var parts []string
 	for _, a := range tried {
 		var same []string
 		for _, other := range tried {
 			if other.result.Error == a.result.Error {
-				same = append(same, other.host.Host)
+				same = append(same, other.host.name)
 			}
 		}
 		if part := fmt.Sprintf("on %s: %s", nodeset.Fold(same), a.result.Error); !slices.Contains(parts, part) {
@@ -167,53 +166,53 @@ func builtByNobody(m *missing, tried []attempt) origin {
 	return o
 }
 
-// step returns the step of a host that an event of the image's is about.
-func (m *missing) step(h *host) *api.Step {
+// step returns the step of a host that an event of the image belongs to.
+func (m *supply) step(h *host) *api.Step {
 	if s := m.steps[h]; s != nil {
 		return s
 	}
 	return &api.Step{Kind: api.StepBuildImage, Name: m.Spec.Name, Image: &m.Spec}
 }
 
-// built returns results for the steps of a host, of which those are set that
-// build an image.
-func (r *run) built(h *host) []api.StepResult {
-	results := make([]api.StepResult, len(h.Plan.Steps))
-	for _, m := range r.missing {
-		if k := h.Plan.Step(h.Host, m.Image); k >= 0 {
+// buildResults returns results for the steps of a host. Only those of the images
+// that it built are set.
+func (r *run) buildResults(h *host) []api.StepResult {
+	results := make([]api.StepResult, len(h.plan.Steps))
+	for _, m := range r.supplies {
+		if k := h.plan.Step(h.name, m.Image); k >= 0 {
 			results[k] = m.results[h]
 		}
 	}
 	return results
 }
 
-// provide gets a host the images that it lacks, and puts their IDs into its
-// steps. A host that builds one for others waits for what comes of it.
+// provide imports the images that a host lacks, and sets their IDs in its steps. A
+// host that builds one for others waits for the result.
 func (r *run) provide(ctx context.Context, h *host) error {
-	h.Results, h.missed = make([]api.StepResult, len(h.Plan.Steps)), map[string]error{}
-	for _, m := range r.missing {
-		k := h.Plan.Step(h.Host, m.Image)
+	h.results, h.missed = make([]api.StepResult, len(h.plan.Steps)), map[string]error{}
+	for _, m := range r.supplies {
+		k := h.plan.Step(h.name, m.Image)
 		if k < 0 {
 			continue
 		}
-		<-m.ready // soon, too, if ctx ends: whoever builds it hears of it
+		<-m.ready // soon if ctx ends, which ends the build as well
 		var err error
-		if h.Results[k], err = r.get(ctx, h, m); err != nil {
-			for guest, key := range h.Plan.Waits {
+		if h.results[k], err = r.obtain(ctx, h, m); err != nil {
+			for guest, key := range h.plan.Waits {
 				if key == m.Key {
 					h.missed[guest] = err
 				}
 			}
 			continue
 		}
-		h.Plan = h.Plan.Give(m.Key, m.id)
+		h.plan = h.plan.Give(m.Key, m.id)
 	}
 	return nil
 }
 
-// get has a host import an image, unless it built it itself. It returns the
-// result of the step for it, and an error if the host does not have the image.
-func (r *run) get(ctx context.Context, h *host, m *missing) (api.StepResult, error) {
+// obtain has a host import an image, unless it built it itself. It returns the
+// result of the step, and an error if the host does not have the image now.
+func (r *run) obtain(ctx context.Context, h *host, m *supply) (api.StepResult, error) {
 	own, tried := m.results[h]
 	err := m.err
 	switch {
@@ -231,7 +230,7 @@ func (r *run) get(ctx context.Context, h *host, m *missing) (api.StepResult, err
 		return own, err
 	}
 	begun := time.Now()
-	if err = r.take(ctx, h, m); err != nil {
+	if err = r.importImage(ctx, h, m); err != nil {
 		err = fmt.Errorf("image %s: %w", m.Spec.Name, err)
 	}
 	result := api.StepResult{Outcome: api.Changed, Took: time.Since(begun)}

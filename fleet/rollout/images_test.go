@@ -31,7 +31,7 @@ func (f *fakeFleet) over(ctx context.Context, image *inventory.Image, names ...s
 			hosts = append(hosts, h)
 		}
 	}
-	r, _ := fleet.start("apply", hosts).of(f.inv.Hosts, func(string) *inventory.Image { return image }).along(ctx, toApply...)
+	r, _ := fleet.start("apply", hosts).against(f.inv.Hosts, func(string) *inventory.Image { return image }).follow(ctx, toApply...)
 	return r, warnings
 }
 

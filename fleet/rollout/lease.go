@@ -13,16 +13,15 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// A run that changes hosts has their leases from the question to the last
-// step, so that no other run changes what it compared. Two runs that want the
-// same hosts each get some of them first. So that they do not wait for one
-// another for ever, the younger one gives back all that it has and waits with
-// empty hands; the older one keeps what it has. Which is older is told by the
-// runs' ids, which begin with their times: clocks that differ make it unfair,
-// not wrong.
+// A run that changes hosts holds their leases from the question for their states to
+// the last step, so that no other run changes what it compared. Two runs that want
+// the same hosts may each get some of them. So that they do not wait for one another
+// for ever, the younger one gives back all its leases before it waits; the older one
+// keeps its own. The ids of runs begin with their times, by which they are compared:
+// clocks that differ make it unfair, not wrong.
 
-// LockedError is that somebody else was changing a host for longer than the run
-// wanted to wait.
+// LockedError is returned for a host that another run was changing for longer than
+// this one was to wait.
 type LockedError struct {
 	Host string
 	By   api.Holder
@@ -43,7 +42,7 @@ func (e *LockedError) Error() string {
 // ErrorKind is the [outcome.Kind] of the error.
 func (e *LockedError) ErrorKind() string { return string(outcome.KindLocked) }
 
-// holds says who holds a lease: "held by root@ctl since 12:00:03 (apply)".
+// holds returns who holds a lease: "held by root@ctl since 12:00:03 (apply)".
 func holds(by api.Holder) string {
 	if by.Owner == "" {
 		return "held by a run that has just begun"
@@ -51,23 +50,23 @@ func holds(by api.Holder) string {
 	return fmt.Sprintf("held by %s, process %d, since %s (%s)", by.Owner, by.PID, by.Since.Local().Format(time.DateTime), by.Reason)
 }
 
-// connect connects to a host and asks for what it has.
+// connect connects to a host and asks for its state.
 func (r *run) connect(ctx context.Context, h *host) error {
 	h.begun = time.Now()
 	within, cancel := fanout.Within(ctx, r.Timeout)
 	defer cancel()
-	node, err := r.Connect(within, h.from)
+	node, err := r.Connect(within, h.want)
 	if err != nil {
 		return fanout.Late(within, err)
 	}
 	h.node = newConn(node)
-	return r.question(ctx, h, 0)
+	return r.askState(ctx, h, 0)
 }
 
-// question takes the lease of a host, if the run is to change it, and asks for
-// its state. If another run has the lease, question waits for it no longer than
+// askState takes the lease of a host, if the run is to change it, and asks for
+// its state. If another run has the lease, askState waits for it no longer than
 // wait, and then notes who has it in h.busy.
-func (r *run) question(ctx context.Context, h *host, wait time.Duration) error {
+func (r *run) askState(ctx context.Context, h *host, wait time.Duration) error {
 	limit := r.Timeout
 	if limit > 0 {
 		limit += wait
@@ -88,12 +87,12 @@ func (r *run) question(ctx context.Context, h *host, wait time.Duration) error {
 		h.leased, h.busy = true, nil
 	}
 	var err error
-	h.State, err = h.node.State(within)
+	h.state, err = h.node.State(within)
 	return fanout.Late(within, err)
 }
 
-// lock waits until the run has the leases of all hosts that go on. Hosts whose
-// lease it does not get in time have failed.
+// lock waits until the run has the leases of all hosts. Hosts whose lease it does
+// not get in time fail.
 func (r *run) lock(ctx context.Context) error {
 	deadline := time.Now().Add(r.LockWait)
 	named := map[string]bool{}
@@ -102,7 +101,7 @@ func (r *run) lock(ctx context.Context) error {
 		left := time.Until(deadline)
 		if left <= 0 || ctx.Err() != nil {
 			for _, h := range busy {
-				r.fail(ctx, h, &LockedError{Host: h.Host, By: *h.busy})
+				r.fail(ctx, h, &LockedError{Host: h.name, By: *h.busy})
 			}
 			busy = nil
 		}
@@ -113,23 +112,23 @@ func (r *run) lock(ctx context.Context) error {
 		r.nameHolders(busy, named)
 		older := slices.IndexFunc(busy, func(h *host) bool { return h.busy.Run < r.id })
 		if older < 0 {
-			r.questions(ctx, busy, left)
+			r.askStates(ctx, busy, left)
 			continue
 		}
 		r.release(ctx)
-		r.questions(ctx, busy[older:older+1], left)
-		r.questions(ctx, slices.DeleteFunc(r.left(), func(h *host) bool { return h.leased || h == busy[older] }), 0)
+		r.askStates(ctx, busy[older:older+1], left)
+		r.askStates(ctx, slices.DeleteFunc(r.remaining(), func(h *host) bool { return h.leased || h == busy[older] }), 0)
 	}
 }
 
-// busy returns the hosts whose leases others have.
+// busy returns the hosts that other runs have leased.
 func (r *run) busy(ctx context.Context) []*host {
 	var list []*host
-	for _, h := range r.left() {
+	for _, h := range r.remaining() {
 		switch {
 		case h.busy == nil:
 		case h.busy.Run == r.id:
-			r.fail(ctx, h, &LockedError{Host: h.Host, By: *h.busy, same: true})
+			r.fail(ctx, h, &LockedError{Host: h.name, By: *h.busy, same: true})
 		default:
 			list = append(list, h)
 		}
@@ -137,26 +136,26 @@ func (r *run) busy(ctx context.Context) []*host {
 	return list
 }
 
-// questions asks hosts again, see question.
-func (r *run) questions(ctx context.Context, hosts []*host, wait time.Duration) {
+// askStates asks hosts again, as askState does.
+func (r *run) askStates(ctx context.Context, hosts []*host, wait time.Duration) {
 	r.each(ctx, hosts, func(ctx context.Context, h *host) {
-		if err := r.question(ctx, h, wait); err != nil {
+		if err := r.askState(ctx, h, wait); err != nil {
 			r.fail(ctx, h, err)
 		}
 	})
 }
 
-// endUnleased ends the hosts that an interrupt left without their lease, after
-// the run had given it back: what is known of them is old.
+// endUnleased ends the hosts whose leases the run had given back when it was
+// interrupted: what it knows of them is old.
 func (r *run) endUnleased(ctx context.Context) {
-	for _, h := range r.left() {
+	for _, h := range r.remaining() {
 		if !h.leased {
 			r.fail(ctx, h, context.Cause(ctx))
 		}
 	}
 }
 
-// nameHolders reports the runs that this one waits for, each once.
+// nameHolders sends an event for each run that this one waits for, once.
 func (r *run) nameHolders(busy []*host, named map[string]bool) {
 	for _, h := range busy {
 		if named[h.busy.Run] {
@@ -169,7 +168,7 @@ func (r *run) nameHolders(busy []*host, named map[string]bool) {
 				others++
 			}
 		}
-		name := h.Host
+		name := h.name
 		if others > 0 {
 			name += fmt.Sprintf(" and %d more", others)
 		}
@@ -177,12 +176,12 @@ func (r *run) nameHolders(busy []*host, named map[string]bool) {
 	}
 }
 
-// release gives all leases back. What the hosts said is old by the time that
-// they are taken again.
+// release gives back all leases. The states of the hosts are asked for again when
+// the leases are.
 func (r *run) release(ctx context.Context) {
-	leased := slices.DeleteFunc(r.left(), func(h *host) bool { return !h.leased })
+	leased := slices.DeleteFunc(r.remaining(), func(h *host) bool { return !h.leased })
 	r.each(ctx, leased, func(ctx context.Context, h *host) {
-		h.leased, h.State = false, api.State{}
+		h.leased, h.state = false, api.State{}
 		if err := h.node.Release(ctx); err != nil {
 			r.fail(ctx, h, err)
 		}

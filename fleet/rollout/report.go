@@ -13,7 +13,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// report returns what came of the run.
+// report returns the report on the run.
 func (r *run) report() report.Run {
 	run := report.Run{
 		ID: r.id, Who: r.Owner, Verb: cmp.Or(r.reason, "plan"), When: r.begun, Took: time.Since(r.begun), Notes: r.notes,
@@ -24,52 +24,51 @@ func (r *run) report() report.Run {
 	return run
 }
 
-// result returns what came of the host in three words.
+// result returns the outcome of the host, with its errors.
 func (h *host) result() report.Result {
-	result := report.ResultOf(h.Outcome, h.Err)
+	result := report.ResultOf(h.outcome, h.err)
 	if err := errors.Join(h.problems()...); err != nil {
 		result.Error = err.Error()
 	}
 	return result
 }
 
-// hostReport returns what came of a host; of a run that changes nothing, its
+// hostReport returns the report on a host; of a run that changes nothing, with its
 // plan.
 func (r *run) hostReport(h *host) report.Host {
-	rep := report.HostOf(h.Host, h.from.Address, h.Outcome, h.Err)
-	rep.Result, rep.State, rep.Text, rep.Took = h.result(), h.Reached, h.Said, h.Took
-	for i, s := range h.Plan.Steps {
+	rep := report.HostOf(h.name, h.want.Address, h.outcome, h.err)
+	rep.Result, rep.State, rep.Text, rep.Took = h.result(), h.reached, h.text, h.took
+	for i, s := range h.plan.Steps {
 		step := report.StepOf(s)
 		if r.Diff {
 			step.Diff = report.Diff(s.Files, h.fileStates(s.Name))
 		}
 		if r.reason != "" {
 			var result api.StepResult
-			if i < len(h.Results) {
-				result = h.Results[i]
+			if i < len(h.results) {
+				result = h.results[i]
 			}
-			step = step.Ended(result, outcome.KindOf(h.Err))
+			step = step.Ended(result, outcome.KindOf(h.err))
 		}
 		rep.Steps = append(rep.Steps, step)
 	}
-	for _, refused := range h.Plan.Refused {
+	for _, refused := range h.plan.Refused {
 		rep.Refused = append(rep.Refused, report.Refusal{Guest: refused.Guest, Error: refused.Err.Error()})
 	}
-	for _, guest := range h.Plan.Foreign {
+	for _, guest := range h.plan.Foreign {
 		rep.Notes = append(rep.Notes, "guest "+guest+" is not in the inventory: left alone")
 	}
-	for _, guest := range slices.Sorted(maps.Keys(h.Plan.Unread)) {
-		for _, line := range api.Explain(h.Plan.Unread[guest]) {
+	for _, guest := range slices.Sorted(maps.Keys(h.plan.Unread)) {
+		for _, line := range api.Explain(h.plan.Unread[guest]) {
 			rep.Notes = append(rep.Notes, "guest "+guest+": not honoured: "+line)
 		}
 	}
 	return rep
 }
 
-// problems are the reasons why a host failed: the host's own, guests that it
-// cannot have, steps that failed, images that it did not get because they
-// failed elsewhere. Other steps were skipped for the sake of one of these. What
-// several have in common is returned once.
+// problems returns the reasons why a host failed, each once: its own error, guests
+// that it cannot have, steps that failed, images that it did not get because they
+// failed elsewhere. All other steps were skipped because of these.
 func (h *host) problems() []error {
 	var list []error
 	said := map[string]bool{} // 11 steps of one lost answer are one problem
@@ -79,15 +78,15 @@ func (h *host) problems() []error {
 			list = append(list, err)
 		}
 	}
-	if h.Err != nil {
-		add(h.Err.Error(), h.Err)
+	if h.err != nil {
+		add(h.err.Error(), h.err)
 	}
-	for _, refused := range h.Plan.Refused {
+	for _, refused := range h.plan.Refused {
 		list = append(list, fmt.Errorf("guest %s: %w", refused.Guest, refused.Err))
 		said[refused.Err.Error()] = true
 	}
-	for i, result := range h.Results {
-		missed := result.Outcome == api.Skipped && h.Plan.Steps[i].Kind == api.StepImport && h.Err == nil
+	for i, result := range h.results {
+		missed := result.Outcome == api.Skipped && h.plan.Steps[i].Kind == api.StepImport && h.err == nil
 		if result.Outcome == api.Failed || missed {
 			add(result.Error, errors.New(result.Error))
 		}
@@ -95,9 +94,9 @@ func (h *host) problems() []error {
 	return list
 }
 
-// fileStates returns what the host said of the files of a guest.
+// fileStates returns the states of a guest's files on the host.
 func (h *host) fileStates(guest string) []api.FileState {
-	for _, g := range h.Files.Guests {
+	for _, g := range h.files.Guests {
 		if g.Guest == guest {
 			return g.Files
 		}
@@ -115,12 +114,12 @@ func (r *run) watch(e report.Event) {
 // watchStep reports an event of a step.
 func (r *run) watchStep(h *host, step api.Step, e report.Event) {
 	of := report.StepOf(step)
-	e.Host, e.Step = h.Host, &of
+	e.Host, e.Step = h.name, &of
 	r.watch(e)
 }
 
 // stepDone reports what came of a step.
 func (r *run) stepDone(h *host, step api.Step, result api.StepResult) {
 	done := report.StepOf(step).Ended(result, "")
-	r.watch(report.Event{Kind: report.Done, Host: h.Host, Step: &done})
+	r.watch(report.Event{Kind: report.Done, Host: h.name, Step: &done})
 }

@@ -34,7 +34,7 @@ type Node interface {
 	Close() error
 }
 
-// Fleet is how hosts are reached, and how many at once.
+// Fleet carries plans out on hosts.
 //
 // Its methods are the kinds of runs. Each takes its hosts along a road of
 // states (states.go); at those in capitals they wait for one another:
@@ -61,31 +61,31 @@ type Fleet struct {
 
 // Plan reports what Apply would do.
 func (f *Fleet) Plan(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) report.Run {
-	run, _ := f.start("", hosts).of(inv.Hosts, inv.Image).along(ctx, toPlan...)
+	run, _ := f.start("", hosts).against(inv.Hosts, inv.Image).follow(ctx, toPlan...)
 	return run
 }
 
 // Apply makes the hosts match the inventory. If Confirm returns an error, nothing
 // is changed, and Apply returns that error.
 func (f *Fleet) Apply(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) (report.Run, error) {
-	return f.start("apply", hosts).of(inv.Hosts, inv.Image).along(ctx, toApply...)
+	return f.start("apply", hosts).against(inv.Hosts, inv.Image).follow(ctx, toApply...)
 }
 
-// Guests does one thing to guests, on all their hosts at once.
+// Guests carries out an action on guests, on all their hosts at once.
 func (f *Fleet) Guests(ctx context.Context, action plan.Action, guests []inventory.Instance) report.Run {
 	act := state{name: "act", all: func(r *run, _ context.Context) error {
-		for _, h := range r.left() {
+		for _, h := range r.remaining() {
 			var here []*inventory.Guest
 			for _, g := range guests {
-				if g.Host == h.from {
+				if g.Host == h.want {
 					here = append(here, g.Guest)
 				}
 			}
-			h.Plan = plan.Act(action, here, h.State.Guests)
+			h.plan = plan.Act(action, here, h.state.Guests)
 		}
 		return nil
 	}}
-	run, _ := f.start("guest "+string(action), Hosts(guests)).along(ctx, connect, lock, act, provide, change, verify)
+	run, _ := f.start("guest "+string(action), Hosts(guests)).follow(ctx, connect, lock, act, provide, change, verify)
 	return run
 }
 
@@ -100,14 +100,14 @@ func Hosts(guests []inventory.Instance) []*inventory.Host {
 	return hosts
 }
 
-// Each has every host do something that changes it and is not a step: do
-// returns what the host said of it.
+// Each calls do for every host, to change it in a way that is not a step. do returns
+// the text for the report.
 func (f *Fleet) Each(ctx context.Context, reason string, hosts []*inventory.Host, do func(context.Context, Node) (string, error)) report.Run {
 	work := state{name: "work", each: func(_ *run, ctx context.Context, h *host) (err error) {
-		h.Said, err = do(ctx, h.node.Node)
+		h.text, err = do(ctx, h.node.Node)
 		return err
 	}}
-	run, _ := f.start(reason, hosts).along(ctx, connect, lock, work)
+	run, _ := f.start(reason, hosts).follow(ctx, connect, lock, work)
 	return run
 }
 
@@ -119,16 +119,16 @@ type run struct {
 	hosts  []*host
 	begun  time.Time
 
-	inventory []*inventory.Host                  // all, also those that are not in the run
-	image     func(name string) *inventory.Image // of the inventory
-	others    []*host                            // of the inventory's, those that were asked for images
-	notes     []string
-	missing   []*missing
-	supplies  sync.WaitGroup // of those that are built and handed out
+	inventory  []*inventory.Host                  // all, also those that are not in the run
+	image      func(name string) *inventory.Image // of the inventory
+	others     []*host                            // of the inventory's, those that were asked for images
+	notes      []string
+	supplies   []*supply      // the images that hosts lack
+	delivering sync.WaitGroup // those that are built and handed out
 }
 
-// start begins a run. The reason says what it changes hosts for; one without
-// only asks.
+// start begins a run. reason is what it changes hosts for; it is empty for a run
+// that changes nothing.
 func (f *Fleet) start(reason string, hosts []*inventory.Host) *run {
 	r := &run{Fleet: f, reason: reason, begun: time.Now()}
 	var b [4]byte
@@ -140,17 +140,16 @@ func (f *Fleet) start(reason string, hosts []*inventory.Host) *run {
 	return r
 }
 
-// of gives a run the inventory that its hosts are compared with.
-func (r *run) of(all []*inventory.Host, image func(string) *inventory.Image) *run {
+// against sets the inventory that the hosts are compared with.
+func (r *run) against(all []*inventory.Host, image func(string) *inventory.Image) *run {
 	r.inventory, r.image = all, image
 	return r
 }
 
-// close ends all connections. What one of them has to say of it changes
-// nothing: the results are there.
+// close ends all connections. Their errors are ignored: all results are there.
 func (r *run) close() {
-	for _, m := range r.missing {
-		m.copies.close()
+	for _, m := range r.supplies {
+		m.streams.close()
 	}
 	var group sync.WaitGroup
 	for _, h := range append(r.others, r.hosts...) {

@@ -351,7 +351,7 @@ func TestPlanChangesNothing(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2", "lab3")
 	f.hosts["lab3"].unreachable = true
 	fleet := f.fleet()
-	r, _ := fleet.start("", f.inv.Hosts).of(nil, images).along(within(t), toPlan...)
+	r, _ := fleet.start("", f.inv.Hosts).against(nil, images).follow(within(t), toPlan...)
 	if got, want := outcomes(r), "lab1 changed, lab2 changed, lab3 unreachable"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -378,7 +378,7 @@ func TestHostsAreReachedSoManyAtOnce(t *testing.T) {
 			told[e.Host] = e.Result.Status
 		}
 	}
-	fleet.start("", f.inv.Hosts).of(nil, images).along(within(t), toPlan...)
+	fleet.start("", f.inv.Hosts).against(nil, images).follow(within(t), toPlan...)
 	if f.most > fleet.Forks {
 		t.Errorf("%d connections at once, want at most %d", f.most, fleet.Forks)
 	}

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spool is a stream that many read, each at its own pace and from the
-// beginning, while it is still being written. It lies in a file that has no
-// name, so nothing is left of it whatever happens to this process.
+// spool is a stream with many readers, each of which reads it from the beginning
+// and at its own pace, while it is still written. It is a file without a name:
+// nothing is left of it whatever happens to this process.
 type spool struct {
 	file *os.File
 	most int64 // bytes
@@ -21,7 +21,7 @@ type spool struct {
 	grown  *sync.Cond
 	size   int64
 	closed bool
-	err    error // why it is not whole
+	err    error // if it is not whole
 }
 
 func newSpool(most int64) (*spool, error) {
@@ -38,14 +38,14 @@ func newSpool(most int64) (*spool, error) {
 	return s, nil
 }
 
-// brokenSpool is one that could not be made.
+// brokenSpool returns a spool that could not be created.
 func brokenSpool(err error) *spool {
 	s := &spool{closed: true, err: err}
 	s.grown = sync.NewCond(&s.mu)
 	return s
 }
 
-// Write appends for all readers.
+// Write appends to the stream.
 func (s *spool) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	size := s.size
@@ -53,8 +53,8 @@ func (s *spool) Write(b []byte) (int, error) {
 	if size+int64(len(b)) > s.most {
 		return 0, fmt.Errorf("it is more than the %d MiB that such an image can be", s.most>>20)
 	}
-	if size>>roomShift != (size+int64(len(b)))>>roomShift || size == 0 {
-		if err := s.room(); err != nil {
+	if size>>spaceShift != (size+int64(len(b)))>>spaceShift || size == 0 {
+		if err := s.checkSpace(); err != nil {
 			return 0, err
 		}
 	}
@@ -69,26 +69,26 @@ func (s *spool) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// roomShift: each 16 MiB it is looked whether there is room for more.
-const roomShift = 24
+// spaceShift is the interval at which Write checks the free space: 16 MiB.
+const spaceShift = 24
 
-// leastRoom is left to others on the controller's filesystem, or a twentieth
-// of it where that is less. A host that sends without end must not fill it.
-const leastRoom = 256 << 20
+// minSpace is left free on the controller's filesystem, or a twentieth of it if
+// that is less. A host that sends without end must not fill it.
+const minSpace = 256 << 20
 
-func (s *spool) room() error {
+func (s *spool) checkSpace() error {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(s.file.Fd()), &fs); err != nil {
 		return fmt.Errorf("keep an image on its way: %w", err)
 	}
 	left := fs.Bavail * uint64(fs.Bsize)
-	if least := min(leastRoom, fs.Blocks*uint64(fs.Bsize)/20); left < least {
+	if least := min(minSpace, fs.Blocks*uint64(fs.Bsize)/20); left < least {
 		return fmt.Errorf("keep an image on its way: only %d MiB are left in %s (TMPDIR=… chooses another place)", left>>20, os.TempDir())
 	}
 	return nil
 }
 
-// finish tells the readers that no more will come, and why if it is not all.
+// finish ends the stream for its readers, with an error if it is not whole.
 func (s *spool) finish(err error) {
 	s.mu.Lock()
 	s.closed, s.err = true, err
@@ -96,7 +96,7 @@ func (s *spool) finish(err error) {
 	s.grown.Broadcast()
 }
 
-// broken is why the stream is not whole, or nil as long as it may become so.
+// broken returns why the stream is not whole, or nil if it is or may still become so.
 func (s *spool) broken() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +110,8 @@ func (s *spool) close() error {
 	return s.file.Close()
 }
 
-// reader reads it from the beginning until it is finished, or ctx ends.
+// reader returns a reader that begins at the start and ends when the stream is
+// finished or ctx ends.
 func (s *spool) reader(ctx context.Context, progress func(done int64)) io.Reader {
 	return &spoolReader{spool: s, ctx: ctx, progress: progress}
 }
@@ -120,15 +121,15 @@ type spoolReader struct {
 	ctx      context.Context
 	progress func(done int64)
 	off      int64
-	told     int64
+	reported int64
 }
 
-// progressStep is how much is read between two words about it.
+// progressStep is the number of bytes between two calls of progress.
 const progressStep = 1 << 20
 
 func (r *spoolReader) Read(b []byte) (int, error) {
 	forget := context.AfterFunc(r.ctx, func() {
-		r.mu.Lock() // not between a reader's look at the context and its wait
+		r.mu.Lock() // so that no reader is between looking at the context and waiting
 		defer r.mu.Unlock()
 		r.grown.Broadcast()
 	})
@@ -142,15 +143,15 @@ func (r *spoolReader) Read(b []byte) (int, error) {
 	switch {
 	case r.ctx.Err() != nil:
 		return 0, context.Cause(r.ctx)
-	case closed && err != nil: // what came of it is of no use to anyone
+	case closed && err != nil: // the part that came is of no use
 		return 0, err
 	case r.off == size:
 		return 0, io.EOF
 	}
 	n, err := r.file.ReadAt(b[:min(int64(len(b)), size-r.off)], r.off)
 	r.off += int64(n)
-	if r.progress != nil && r.off-r.told >= progressStep {
-		r.told = r.off
+	if r.progress != nil && r.off-r.reported >= progressStep {
+		r.reported = r.off
 		r.progress(r.off)
 	}
 	return n, err

@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// stallTimeout is how long a stream of an image may stand still: a host writes a
-// gigabyte to its disk when the last of it has come, and says nothing meanwhile.
+// stallTimeout limits how long a stream of an image may stand still. It is long: a
+// host may have a gigabyte to write to its disk after the last byte.
 var stallTimeout = 15 * time.Minute
 
-// moving is the bytes of an image on their way; each of them puts off the end of
-// the patience with it.
+// moving is a stream whose timer starts anew with every read and write.
 type moving struct {
 	r     io.Reader
 	w     io.Writer
 	timer *time.Timer
 }
 
-// whileMoving carries an image as long as it moves. what is for the error.
+// whileMoving calls carry, whose context ends when m stands still for stallTimeout.
+// what names the stream in the error.
 func whileMoving(ctx context.Context, what string, m *moving, carry func(context.Context) error) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)

@@ -8,45 +8,44 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
-// state is a place on the way of a host through a run. Each kind of run is a
-// road of states, see [Fleet]. A host that cannot go on is done; the others go
-// on without it.
+// state is a part of the way of a host through a run. Each kind of run is a road of
+// states, see [Fleet]. A host that cannot go on ends there; the others go on.
 type state struct {
 	name string
-	// all is called once, when all hosts that go on have come here. States
-	// without it do not wait: each host goes on by itself. Its error ends the run.
+	// all is called once, when all remaining hosts are here. Its error ends the run.
+	// Hosts do not wait for each other at states without it.
 	all func(*run, context.Context) error
-	// each is called for every host, for Forks hosts at a time. Its error ends the
+	// each is called for every host, Forks of them at a time. Its error ends the
 	// host's way.
 	each func(*run, context.Context, *host) error
-	// judge ends the road: it decides what came of a host. It is also called for
-	// hosts that the run did not come to before it was interrupted.
+	// judge returns the outcome of a host and ends its way. It is also called for
+	// hosts whose turn did not come before the run was interrupted.
 	judge func(*run, context.Context, *host) outcome.Outcome
 }
 
-// The states, and the methods that take hosts through them.
+// The states and their methods.
 var (
-	connect = state{name: "connect", each: (*run).connect}                     // to vsnode, which says what the host has; with its lease, if it is to be changed
-	lock    = state{name: "lock", all: (*run).lock}                            // until no other run changes any of the hosts
-	compare = state{name: "compare", each: (*run).compare}                     // with the inventory: a plan
-	assign  = state{name: "assign", all: (*run).assign}                        // who builds or hands out the images that hosts lack: steps of the plans, too
-	confirm = state{name: "confirm", all: (*run).confirm}                      // that guests are deleted
-	provide = state{name: "provide", all: (*run).supply, each: (*run).provide} // the host with the images
-	change  = state{name: "change", each: (*run).change}                       // by all other steps
-	verify  = state{name: "verify", judge: (*run).verify}                      // what came of the steps
-	predict = state{name: "predict", judge: (*run).predict}                    // what would come of them
+	connect = state{name: "connect", each: (*run).connect}                      // to vsnode; take the lease if the run changes the host; ask for its state
+	lock    = state{name: "lock", all: (*run).lock}                             // wait for the leases of all hosts
+	compare = state{name: "compare", each: (*run).compare}                      // with the inventory: make the plan
+	assign  = state{name: "assign", all: (*run).assign}                         // who builds or hands out the images that hosts lack, and add the steps for it
+	confirm = state{name: "confirm", all: (*run).confirm}                       // that guests are to be deleted
+	provide = state{name: "provide", all: (*run).deliver, each: (*run).provide} // the host with the images that it lacks
+	change  = state{name: "change", each: (*run).change}                        // the host: take all other steps
+	verify  = state{name: "verify", judge: (*run).verify}                       // the results of the steps
+	predict = state{name: "predict", judge: (*run).predict}                     // the outcome, in a run that changes nothing
 )
 
-// The roads of Plan and Apply. Those of Guests and Each have a state of their
-// own in the place of the plan and of the change.
+// The roads of Plan and Apply. Guests and Each have a state of their own each, in
+// place of the comparison and of the change.
 var (
 	toPlan  = []state{connect, compare, assign, predict}
 	toApply = []state{connect, lock, compare, assign, confirm, provide, change, verify}
 )
 
-// along takes the hosts of a run along a road, and ends it. An error is one of
-// the run: of the states above, only confirm has it.
-func (r *run) along(ctx context.Context, road ...state) (report.Run, error) {
+// follow takes the hosts of a run along a road, and ends the run. The error is that
+// of confirm: no other state ends the whole run.
+func (r *run) follow(ctx context.Context, road ...state) (report.Run, error) {
 	defer r.close()
 	var err error
 	for len(road) > 0 && err == nil {
@@ -57,19 +56,19 @@ func (r *run) along(ctx context.Context, road ...state) (report.Run, error) {
 		err = r.pass(ctx, road[:n], n == len(road))
 		road = road[n:]
 	}
-	for _, h := range r.left() {
-		h.Err = err
+	for _, h := range r.remaining() {
+		h.err = err
 		r.done(h, outcome.NotStarted)
 	}
 	return r.report(), err
 }
 
-// pass takes the hosts through states of which only the first may wait for all
-// of them.
+// pass takes the hosts through states at which they do not wait for each other,
+// except at the first.
 func (r *run) pass(ctx context.Context, states []state, last bool) error {
 	if all := states[0].all; all != nil {
-		for _, h := range r.left() {
-			h.Reached = states[0].name
+		for _, h := range r.remaining() {
+			h.reached = states[0].name
 		}
 		if err := all(r, ctx); err != nil {
 			return err
@@ -78,12 +77,12 @@ func (r *run) pass(ctx context.Context, states []state, last bool) error {
 			return nil
 		}
 	}
-	// Hosts that wait for images come last, so that they hold no place in
-	// which others could be done in the meantime.
-	hosts := r.left()
+	// Hosts that wait for images come last: they would take the turns of others
+	// that could go on in the meantime.
+	hosts := r.remaining()
 	slices.SortStableFunc(hosts, func(a, b *host) int { return imageSteps(a) - imageSteps(b) })
 	interrupted := r.each(ctx, hosts, func(ctx context.Context, h *host) { r.walk(ctx, h, states, last) })
-	r.supplies.Wait()
+	r.delivering.Wait()
 	for _, h := range interrupted {
 		o := outcome.NotStarted
 		if judge := states[len(states)-1].judge; judge != nil {
@@ -97,7 +96,7 @@ func (r *run) pass(ctx context.Context, states []state, last bool) error {
 // walk takes one host through states.
 func (r *run) walk(ctx context.Context, h *host, states []state, last bool) {
 	for _, s := range states {
-		h.Reached = s.name
+		h.reached = s.name
 		if s.judge != nil {
 			r.done(h, s.judge(r, ctx, h))
 			return
@@ -105,12 +104,12 @@ func (r *run) walk(ctx context.Context, h *host, states []state, last bool) {
 		if s.each == nil {
 			continue
 		}
-		r.watch(report.Event{Kind: report.Started, Host: h.Host, State: s.name})
+		r.watch(report.Event{Kind: report.Started, Host: h.name, State: s.name})
 		if err := s.each(r, ctx, h); err != nil {
 			r.fail(ctx, h, err)
 			return
 		}
-		r.watch(report.Event{Kind: report.Done, Host: h.Host, State: s.name})
+		r.watch(report.Event{Kind: report.Done, Host: h.name, State: s.name})
 	}
 	if last {
 		r.done(h, outcome.OK)
