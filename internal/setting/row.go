@@ -60,6 +60,9 @@ type Live struct {
 	now func(a, b *Guest, controllers []string) bool
 }
 
+// Possible reports whether there is any change that running guests take at once.
+func (l Live) Possible() bool { return l.now != nil }
+
 // Tree reads the files of a guest's configuration, by their names below
 // /etc/vservers/NAME.
 type Tree interface {
@@ -112,7 +115,7 @@ func (r *Row) Change(from, to *Guest) string {
 // AtOnce reports whether a guest that runs with a has it as b does without a
 // restart, on a host with these controllers of cgroup v2.
 func (r *Row) AtOnce(a, b *Guest, controllers []string) bool {
-	return r.Live.now != nil && r.Live.now(a, b, controllers)
+	return r.Live.Possible() && r.Live.now(a, b, controllers)
 }
 
 // Assign gives to what from has.

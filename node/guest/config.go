@@ -365,14 +365,6 @@ func (p Paths) write(g api.Guest, root string) error {
 	return f.replace(p.config(g.Name), keep)
 }
 
-func texts[T fmt.Stringer](values []T) []string {
-	out := make([]string, len(values))
-	for i, v := range values {
-		out[i] = v.String()
-	}
-	return out
-}
-
 // Names lists the configured guests. Directories that begin with a dot and
 // those that lead to no files of a guest are none.
 func (p Paths) Names() ([]string, error) {

@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
@@ -66,12 +68,11 @@ func (g *Guest) Configure(ctx context.Context, to api.Guest) (api.Outcome, error
 	return outcome, err
 }
 
-// applyLive brings a running guest as near to its configuration as can be without a
-// restart: its limits, its ports and forwards, and whether it may ask for metadata.
-// Other addresses, another mode or device need one: programs are bound to what was
-// there when they began. It reports whether there was anything to do. Killed in
-// between it is called again: what the guest runs with still differs from what is
-// configured.
+// applyLive gives a running guest what its configuration says of the settings that
+// can change live (setting.Table). Other addresses, another mode or device need a
+// restart: programs are bound to what was there when they began. It reports whether
+// there was anything to do. Killed in between it is called again: what the guest
+// runs with still differs from what is configured.
 func (g *Guest) applyLive(ctx context.Context, c Config) (changed bool, err error) {
 	n, err := g.notes()
 	if errors.Is(err, fs.ErrNotExist) || err == nil && n.Runs == nil {
@@ -81,12 +82,10 @@ func (g *Guest) applyLive(ctx context.Context, c Config) (changed bool, err erro
 		return false, err
 	}
 	to := *n.Runs
-	if c.Limits != to.Limits {
-		if to.Limits, err = g.limitLive(c); err != nil {
-			return false, err
-		}
+	if err := g.limitLive(c, &to); err != nil {
+		return false, err
 	}
-	network := liveNetwork(to.Network, c.Network)
+	network := liveNetwork(to, c.Guest)
 	if network {
 		_, unlock, err := g.host.lockClaims()
 		if err != nil {
@@ -124,25 +123,37 @@ func (g *Guest) applyLive(ctx context.Context, c Config) (changed bool, err erro
 
 // liveNetwork reports whether the network that a guest has differs from what is
 // configured only in what can be changed while it runs.
-func liveNetwork(has, to api.Network) bool {
+func liveNetwork(has, to api.Guest) bool {
 	same := has
-	same.Ports, same.Forwards, same.Metadata = to.Ports, to.Forwards, to.Metadata
-	return reflect.DeepEqual(same, to) && !reflect.DeepEqual(has, to)
+	for _, row := range setting.In("network") {
+		if row.Live.Possible() {
+			row.Assign(&same, &to)
+		}
+	}
+	return reflect.DeepEqual(same.Network, to.Network) && !reflect.DeepEqual(has.Network, to.Network)
 }
 
-// limitLive writes the limits of a running guest, and returns those that it has
-// then. One that is not configured any more is "max".
-func (g *Guest) limitLive(c Config) (api.Limits, error) {
-	now := c.Limits
+// limitLive writes the settings that are files of the cgroup, if one of them
+// changes, and gives them to runs. A limit that is not configured any more is "max".
+func (g *Guest) limitLive(c Config, runs *api.Guest) error {
+	rows := slices.DeleteFunc(slices.Clone(setting.Table), func(row *setting.Row) bool { return row.CgroupFile() == "" })
+	after := *runs
+	for _, row := range rows {
+		row.Assign(&after, &c.Guest)
+	}
+	if reflect.DeepEqual(after, *runs) {
+		return nil
+	}
 	counted, err := g.countsProcesses()
 	if err != nil {
-		return now, err
+		return err
 	}
-	for _, file := range []string{memoryFile, cpuFile, pidsFile} {
+	for _, row := range rows {
+		file := row.CgroupFile()
 		if file == pidsFile && !counted {
-			now.Processes = g.noted.Runs.Limits.Processes // until the next start
-			continue
+			continue // until the next start
 		}
+		row.Assign(runs, &c.Guest)
 		value, given := c.Cgroup[file]
 		if !given {
 			// Where the controller was never needed there is nothing to lift.
@@ -152,10 +163,10 @@ func (g *Guest) limitLive(c Config) (api.Limits, error) {
 			value = "max"
 		}
 		if err := g.cgroup.Limit(g.mount, file, value); err != nil {
-			return now, err
+			return err
 		}
 	}
-	return now, nil
+	return nil
 }
 
 // countsProcesses reports whether a cgroup bounds processes here. If not, the

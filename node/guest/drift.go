@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/network"
 	"github.com/vsfleet/vsfleet/node/procctx"
@@ -72,7 +72,7 @@ func (h *Host) drift(ctx context.Context, names []string) (map[string][]string, 
 
 // ownDrift looks at what every guest has.
 func (h *Host) ownDrift(name string, cg procctx.Cgroup, st notes, all map[string][]string) error {
-	for _, l := range limits(st.Runs.Limits) {
+	for _, l := range limits(st.Runs) {
 		b, err := os.ReadFile(filepath.Join(string(cg), l.file))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // refused at the start, or accounted for in another way
@@ -93,16 +93,18 @@ func (h *Host) ownDrift(name string, cg procctx.Cgroup, st notes, all map[string
 // limit is a file of the cgroup as the kernel shows it.
 type limit struct{ file, value string }
 
-func limits(l api.Limits) (list []limit) {
-	if l.MemoryBytes > 0 {
-		page := int64(os.Getpagesize())
-		list = append(list, limit{memoryFile, strconv.FormatInt(l.MemoryBytes/page*page, 10)})
-	}
-	if l.CPUs > 0 {
-		list = append(list, limit{cpuFile, fmt.Sprintf("%d %d", int64(math.Round(l.CPUs*cpuPeriod)), cpuPeriod)})
-	}
-	if l.Processes > 0 {
-		list = append(list, limit{pidsFile, strconv.FormatInt(l.Processes, 10)})
+// limits are the settings of a guest that are files of its cgroup.
+func limits(g *api.Guest) (list []limit) {
+	for _, row := range setting.Table {
+		file, value := row.CgroupFile(), strings.TrimSpace(row.Content(g))
+		if file == "" || value == "" {
+			continue
+		}
+		if bytes, err := strconv.ParseInt(value, 10, 64); err == nil && strings.HasPrefix(file, "memory.") {
+			page := int64(os.Getpagesize()) // the kernel counts whole ones
+			value = strconv.FormatInt(bytes/page*page, 10)
+		}
+		list = append(list, limit{file, value})
 	}
 	return list
 }
@@ -143,7 +145,7 @@ func (g *Guest) repair(ctx context.Context) (gone []string, err error) {
 	if err := g.repairNetwork(ctx); err != nil {
 		return nil, err
 	}
-	for _, l := range limits(g.noted.Runs.Limits) {
+	for _, l := range limits(g.noted.Runs) {
 		if slices.ContainsFunc(before, func(text string) bool { return strings.HasPrefix(text, l.file) }) {
 			if err := g.cgroup.Limit(g.mount, l.file, l.value); err != nil {
 				return nil, err
