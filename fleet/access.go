@@ -153,17 +153,9 @@ func (a *Access) State(ctx context.Context, hosts []*inventory.Host, forks int, 
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.State, error) { return n.State(ctx) }, watch)
 }
 
-// Ping is how a host answers.
-type Ping struct {
-	Host      api.Host
-	Connect   time.Duration // to the end of authentication
-	Start     time.Duration // of vsnode, with the push where it was missing
-	RoundTrip time.Duration // of sshd
-}
-
 // Ping reaches hosts and says how long it takes.
-func (a *Access) Ping(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[Ping]) Answers[Ping] {
-	return fanout.Each(ctx, hosts, a.questions(forks), func(ctx context.Context, h *inventory.Host) (p Ping, err error) {
+func (a *Access) Ping(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[report.Ping]) Answers[report.Ping] {
+	return fanout.Each(ctx, hosts, a.questions(forks), func(ctx context.Context, h *inventory.Host) (p report.Ping, err error) {
 		begun := time.Now()
 		conn, err := a.Dial(ctx, h)
 		if err != nil {

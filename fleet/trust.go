@@ -8,6 +8,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/inventory"
 )
@@ -127,4 +128,34 @@ func (a *Access) Trust(keys []HostKey) error {
 		}
 	}
 	return a.dialer.Trust(unknown)
+}
+
+// Door names the host and the address at which it shows the key.
+func (k HostKey) Door() string { return k.Host + " " + k.Address }
+
+// KeyReport returns what came of keys: their records and their hosts, of which
+// those fail whose key is still not accepted. added are the doors whose keys were
+// added to known_hosts; listed tells that only keys from a list were to be added.
+func KeyReport(keys []HostKey, added map[string]bool, listed bool) ([]report.KeyRecord, []report.Host) {
+	var records []report.KeyRecord
+	var hosts []report.Host
+	for _, k := range keys {
+		r := report.KeyRecord{
+			Host: k.Host, Address: k.Address, Type: k.Type, Fingerprint: k.Fingerprint, State: string(k.State),
+			Added: added[k.Door()],
+		}
+		h := report.HostOf(k.Host, k.Address, outcome.OK, nil)
+		switch {
+		case k.Err != nil:
+			r.Error = k.Err.Error()
+			h = report.HostOf(k.Host, k.Address, outcome.Unreachable, k.Err)
+			if k.State == KeyChanged {
+				h.Status = outcome.Failed
+			}
+		case listed && k.State == KeyNew && !r.Added:
+			h = report.HostOf(k.Host, "", outcome.Failed, fmt.Errorf("its host key %s %s is none of those to accept", k.Type, k.Fingerprint))
+		}
+		records, hosts = append(records, r), append(hosts, h)
+	}
+	return records, hosts
 }

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"io"
+	"slices"
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -34,25 +37,56 @@ func follow[H, V any](p *view.Progress, name func(H) string, failed *error, each
 }
 
 // ask asks hosts a question and prints the records of each answer, those that
-// have none with the reason. A table is printed when all answers are there, or,
-// with live, by that as they come.
+// have none with the reason. A table is printed of the answers when all are
+// there, or, with live, by that as they come.
 func ask[V, R any](a *app, hosts []*inventory.Host, question func(fleet.Watch[V]) fleet.Answers[V],
-	record func(h *inventory.Host, v V, result report.Result) []R, table func(w io.Writer, answers fleet.Answers[V]) error,
-	live func(r fanout.Result[*inventory.Host, V]) error,
+	record func(h *inventory.Host, v V, result report.Result) []R, table func(w io.Writer, records []R) error, live func(R) error,
 ) (fleet.Answers[V], error) {
 	var failed error
 	progress := a.asking(len(hosts))
 	records := view.NewRecords[R](a.stdout, a.output, len(hosts))
+	answered := make([][]R, len(hosts))
 	answers := question(follow(progress, func(h *inventory.Host) string { return h.Name }, &failed,
 		func(i int, r fanout.Result[*inventory.Host, V]) error {
-			if live != nil {
-				return live(r)
+			list := record(r.Host, r.Value, report.ResultOf(r.Outcome, r.Err))
+			if r.Outcome == outcome.OK {
+				answered[i] = list
+				for k := 0; live != nil && k < len(list); k++ {
+					if err := live(list[k]); err != nil {
+						return err
+					}
+				}
 			}
-			return records.Put(i, record(r.Host, r.Value, report.ResultOf(r.Outcome, r.Err))...)
+			return records.Put(i, list...)
 		}))
 	progress.Close()
-	if failed == nil && live == nil {
-		failed = records.Close(func(w io.Writer) error { return table(w, answers) })
+	if failed == nil {
+		failed = records.Close(func(w io.Writer, _ []R) error {
+			list := slices.Concat(answered...)
+			if len(list) == 0 || live != nil {
+				return nil
+			}
+			return table(w, list)
+		})
 	}
 	return answers, failed
+}
+
+// show prints records that are there at once.
+func show[R any](a *app, records []R, table func(w io.Writer, records []R) error) error {
+	return view.Write(a.stdout, a.output, records, func(w io.Writer) error { return table(w, records) })
+}
+
+// printTexts prints what hosts answered to a request that has no data: for people
+// on standard error.
+func (a *app) printTexts(records []report.TextRecord) error {
+	if a.output != view.AsTable {
+		return view.Write(a.stdout, a.output, records, nil)
+	}
+	for _, r := range records {
+		if r.Status == outcome.OK && !a.quiet {
+			fmt.Fprintf(a.stderr, "%s: %s\n", view.Clean(r.Host), view.Clean(r.Text))
+		}
+	}
+	return nil
 }

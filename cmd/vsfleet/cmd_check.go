@@ -34,45 +34,19 @@ A host counts as failed if it lacks a feature that every guest needs.`,
 			}
 			results, err := ask(a, hosts, func(w fleet.Watch[api.Check]) fleet.Answers[api.Check] {
 				return a.access.Check(ctx, hosts, a.forks, w)
-			}, func(h *inventory.Host, c api.Check, result report.Result) []view.CheckRecord {
-				if result.Status == outcome.OK && !able(c) {
-					result = report.Result{Status: outcome.Failed, Class: outcome.KindUnable, Error: "the host lacks what every guest needs"}
-				}
-				return view.CheckRecords(view.HostCheck{Host: h.Name, Check: c}, result)
-			}, a.checkTable, nil)
+			}, func(h *inventory.Host, c api.Check, result report.Result) []report.CheckRecord {
+				return report.CheckRecords(h.Name, c, result)
+			}, func(w io.Writer, records []report.CheckRecord) error { return view.CheckTable(a.stdout, w, records) }, nil)
 			if err != nil {
 				return err
 			}
 			outcomes := fanout.Outcomes(results)
 			for i, r := range results {
-				if r.Outcome == outcome.OK && !able(r.Value) {
+				if r.Outcome == outcome.OK && !report.Able(r.Value) {
 					outcomes[i] = outcome.Failed
 				}
 			}
 			return a.told(ctx, failures(results), outcomes)
 		},
 	}
-}
-
-func (a *app) checkTable(w io.Writer, answers fleet.Answers[api.Check]) error {
-	var checks []view.HostCheck
-	for _, r := range answers {
-		if r.Outcome == outcome.OK {
-			checks = append(checks, view.HostCheck{Host: r.Host.Name, Check: r.Value})
-		}
-	}
-	if checks == nil {
-		return nil
-	}
-	return view.CheckTable(a.stdout, w, checks)
-}
-
-// able says whether guests can run at all.
-func able(c api.Check) bool {
-	for _, r := range c.Rows {
-		if r.Required && r.Verdict == api.No {
-			return false
-		}
-	}
-	return true
 }

@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
-	"time"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
-	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
@@ -101,16 +98,6 @@ func (a *app) confirm(ctx context.Context, guests []inventory.Instance) error {
 	})
 }
 
-// guestRecord is a guest as its host has it, in machine formats. Of a host that
-// did not answer there is one without a guest, whose status is the host's.
-type guestRecord struct {
-	Host string `json:"host"`
-	api.GuestState
-	ImageName string       `json:"imageName"`
-	Class     outcome.Kind `json:"class"`
-	Error     string       `json:"error"`
-}
-
 func (a *app) guestStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status [PATTERN]",
@@ -152,87 +139,16 @@ on the hosts, including those that are not in the inventory.`,
 }
 
 func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted func(host, guest string) bool) error {
-	record := func(h *inventory.Host, st api.State, result report.Result) []guestRecord {
-		if result.Status != outcome.OK {
-			return []guestRecord{{Host: h.Name, GuestState: api.GuestState{Status: api.Status(result.Status)}, Class: result.Class, Error: result.Error}}
-		}
-		names := map[string]string{}
-		for _, image := range st.Images {
-			names[image.ID] = image.Spec.Name
-		}
-		var records []guestRecord
-		for _, g := range st.Guests {
-			if wanted(h.Name, g.Name) {
-				records = append(records, guestRecord{Host: h.Name, GuestState: g, ImageName: names[g.Image]})
-			}
-		}
-		return records
-	}
 	results, err := ask(a, hosts, func(w fleet.Watch[api.State]) fleet.Answers[api.State] {
 		return a.access.State(ctx, hosts, a.forks, w)
-	}, record, func(w io.Writer, answers fleet.Answers[api.State]) error {
-		var records []guestRecord
-		for _, r := range answers {
-			if r.Outcome == outcome.OK {
-				records = append(records, record(r.Host, r.Value, report.Result{Status: outcome.OK})...)
-			}
-		}
-		if records == nil {
-			return nil
-		}
-		return guestTable(w, records)
-	}, nil)
+	}, func(h *inventory.Host, st api.State, result report.Result) []report.GuestRecord {
+		st.Guests = slices.DeleteFunc(st.Guests, func(g api.GuestState) bool { return !wanted(h.Name, g.Name) })
+		return report.GuestRecords(h.Name, st, result)
+	}, view.GuestTable, nil)
 	if err != nil {
 		return err
 	}
 	return a.told(ctx, failures(results), fanout.Outcomes(results))
-}
-
-func guestTable(w io.Writer, records []guestRecord) error {
-	var rows [][]string
-	for _, r := range records {
-		status, up := string(r.Status), ""
-		if r.Ended != nil {
-			status += " (" + r.Ended.String() + ")"
-		}
-		if len(r.Drift) > 0 {
-			status += " (" + strings.Join(r.Drift, "; ") + ")"
-		}
-		if r.Problem != "" {
-			status += " (" + r.Problem + ")"
-		}
-		if refusing := api.Refusing(r.Unread); len(refusing) > 0 {
-			status += " (does not start: " + strings.Join(api.Explain(refusing), "; ") + ")"
-		} else if n := len(r.Unread); n > 0 {
-			status += fmt.Sprintf(" (%d of its files have no effect: -o json names them)", n)
-		}
-		if r.Status == api.Running && !r.Started.IsZero() {
-			up = view.Duration(time.Since(r.Started))
-		}
-		rows = append(rows, []string{
-			r.Host, r.Name, strconv.Itoa(r.Context), status, strconv.Itoa(r.Processes), up,
-			r.ImageName, string(r.Network.Mode), networkText(r.Network),
-		})
-	}
-	return view.Table(w, []string{"HOST", "GUEST", ">CTX", "STATUS", ">PROC", ">UP", "IMAGE", "NETWORK", "ADDRESSES AND PORTS"}, rows)
-}
-
-func networkText(n api.Network) string {
-	var words []string
-	for _, a := range n.Addresses {
-		if n.Mode == api.ModeShared {
-			words = append(words, a.Addr().String())
-		} else {
-			words = append(words, a.String())
-		}
-	}
-	for _, p := range n.Ports {
-		words = append(words, p.String())
-	}
-	for _, f := range n.Forwards {
-		words = append(words, f.String())
-	}
-	return strings.Join(words, " ")
 }
 
 func (a *app) enterCommand() *cobra.Command {
@@ -286,7 +202,7 @@ The command is not passed through a shell; use sh -c '…' for one.`,
 			if len(command) == 0 {
 				return usage("vsfleet guest enter gives a shell")(errors.New("which command?"))
 			}
-			return a.run(cmd, commandsIn(guests, command), a.access.Run)
+			return a.run(cmd, fleet.CommandsIn(guests, command), a.access.Run)
 		},
 	}
 	addStdinFlag(cmd)

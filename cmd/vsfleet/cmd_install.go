@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -10,7 +9,6 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
-	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -31,38 +29,18 @@ does not need this; it keeps its own copy in /var/lib/vsnode.`,
 				return err
 			}
 			results := a.access.Install(ctx, hosts, a.forks, fleet.Watch[api.Installed]{})
-			var records []toldRecord
+			var records []report.TextRecord
 			for _, r := range results {
 				text := ""
 				if r.Outcome == outcome.OK {
 					text = "installed " + r.Value.Path + " with " + strings.Join(r.Value.Links, " and ")
 				}
-				records = append(records, toldRecord{r.Host.Name, text, report.ResultOf(r.Outcome, r.Err)})
+				records = append(records, report.TextRecord{Host: r.Host.Name, Text: text, Result: report.ResultOf(r.Outcome, r.Err)})
 			}
-			if err := a.tell(records); err != nil {
+			if err := a.printTexts(records); err != nil {
 				return err
 			}
 			return a.told(ctx, failures(results), fanout.Outcomes(results))
 		},
 	}
-}
-
-// toldRecord is what a host said of what it did.
-type toldRecord struct {
-	Host string `json:"host"`
-	Text string `json:"text"`
-	report.Result
-}
-
-// tell prints what hosts said: for people on standard error, as it is no data.
-func (a *app) tell(records []toldRecord) error {
-	if a.output != view.AsTable {
-		return view.Write(a.stdout, a.output, records, nil)
-	}
-	for _, r := range records {
-		if r.Status == outcome.OK && !a.quiet {
-			fmt.Fprintf(a.stderr, "%s: %s\n", view.Clean(r.Host), view.Clean(r.Text))
-		}
-	}
-	return nil
 }

@@ -6,10 +6,10 @@ import (
 	"io"
 	"io/fs"
 	"net/netip"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/lab"
 )
@@ -99,33 +99,10 @@ complete the lab.`,
 	return cmd
 }
 
-// labRecord is a host of the lab, in machine formats.
-type labRecord struct {
-	Host    string     `json:"host"`
-	Address netip.Addr `json:"address"`
-	Up      bool       `json:"up"`
-	SSH     bool       `json:"ssh"`
-	PID     int        `json:"pid"`
-	Guests  int        `json:"guests"`
-}
-
 func (a *app) labStatus(l *lab.Lab) error {
-	var records []labRecord
+	var records []report.LabRecord
 	for _, h := range l.Hosts {
-		records = append(records, labRecord{h.Name, h.Address, h.PID != 0, h.SSH, h.PID, h.Guests})
+		records = append(records, report.LabRecord{Host: h.Name, Address: h.Address, Up: h.PID != 0, SSH: h.SSH, PID: h.PID, Guests: h.Guests})
 	}
-	return view.Write(a.stdout, a.output, records, func(w io.Writer) error {
-		var rows [][]string
-		for _, r := range records {
-			state := "down"
-			switch {
-			case r.Up && r.SSH:
-				state = "up"
-			case r.Up:
-				state = "up, no sshd"
-			}
-			rows = append(rows, []string{r.Host, r.Address.String(), state, strconv.Itoa(r.PID), strconv.Itoa(r.Guests)})
-		}
-		return view.Table(w, []string{"HOST", "ADDRESS", "STATE", ">PID", ">GUESTS"}, rows)
-	})
+	return show(a, records, view.LabTable)
 }

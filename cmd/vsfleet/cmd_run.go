@@ -1,29 +1,17 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"github.com/spf13/cobra"
+	"io"
 
 	"github.com/vsfleet/vsfleet/fleet"
-	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/fleet/view"
 )
-
-// commandsOn is one command on many hosts.
-func commandsOn(hosts []*inventory.Host, argv []string) []fleet.Command {
-	list := make([]fleet.Command, len(hosts))
-	for i, h := range hosts {
-		list[i] = fleet.Command{Host: h, Argv: argv}
-	}
-	return list
-}
-
-// commandsIn is one command in many guests.
-func commandsIn(guests []inventory.Instance, argv []string) []fleet.Command {
-	list := make([]fleet.Command, len(guests))
-	for i, g := range guests {
-		list[i] = fleet.Command{Host: g.Host, Guest: g.Guest.Name, Argv: argv}
-	}
-	return list
-}
 
 func (a *app) runCommand() *cobra.Command {
 	var guests string
@@ -46,13 +34,13 @@ work. Several arguments are a program and its arguments, passed unchanged.`,
 				if err != nil {
 					return err
 				}
-				return a.run(cmd, commandsIn(chosen, args), a.access.Run)
+				return a.run(cmd, fleet.CommandsIn(chosen, args), a.access.Run)
 			}
 			_, hosts, err := a.hosts(ctx)
 			if err != nil {
 				return err
 			}
-			return a.run(cmd, commandsOn(hosts, args), a.access.Run)
+			return a.run(cmd, fleet.CommandsOn(hosts, args), a.access.Run)
 		},
 	}
 	cmd.Flags().StringVar(&guests, "guests", "", "run inside guests matching this `pattern`: www, lab1/*, web*/www")
@@ -67,4 +55,76 @@ work. Several arguments are a program and its arguments, passed unchanged.`,
 func ownFlags(cmd *cobra.Command) {
 	cmd.Flags().SetInterspersed(false)
 	cmd.DisableFlagsInUseLine = true
+}
+
+// run runs a command in all these places, and shows what it wrote: of one place
+// as it comes, of several on a terminal as they end, those that wrote the same at
+// the same time together, and elsewhere at the end, all that wrote the same
+// together. What a command wrote before it was given up is shown as well.
+func (a *app) run(cmd *cobra.Command, commands []fleet.Command, do fleet.Runner) error {
+	ctx := cmd.Context()
+	if err := onlyOne(cmd, len(commands)); err != nil {
+		return err
+	}
+	if len(commands) == 1 && a.output == view.AsTable {
+		return a.stream(ctx, commands[0], a.stdin(cmd), do)
+	}
+	var failed error
+	progress := a.asking(len(commands))
+	records := view.NewRecords[report.OutputRecord](a.stdout, a.output, len(commands))
+	outputs := view.NewOutputs(a.stdout, a.output, progress)
+	results := fleet.Outputs(ctx, commands, fanout.Limits{Forks: a.forks, Timeout: a.access.Timeout}, do,
+		follow(progress, fleet.Command.Place, &failed, func(i int, r fleet.Output) error {
+			outputs.Add(r.Value)
+			return records.Put(i, r.Value)
+		}))
+	progress.Close()
+	shown, err := outputs.Close()
+	if err == nil {
+		err = failed
+	}
+	if err == nil {
+		err = records.Close(func(w io.Writer, all []report.OutputRecord) error {
+			if shown {
+				return nil
+			}
+			return view.OutputTable(w, all)
+		})
+	}
+	if err != nil {
+		return err
+	}
+	var problems []report.Host
+	for _, r := range results {
+		if r.Err != nil {
+			problems = append(problems, report.HostOf(r.Host.Place(), r.Host.Host.Address, r.Outcome, r.Err))
+		}
+	}
+	return a.told(ctx, problems, fanout.Outcomes(results))
+}
+
+// stream is run for one place.
+func (a *app) stream(ctx context.Context, c fleet.Command, stdin io.Reader, do fleet.Runner) error {
+	stdout := view.NewLines(a.stdout)
+	stderr := view.NewLines(a.stderr)
+	within, cancel := fanout.Within(ctx, a.access.Timeout)
+	defer cancel()
+	exit, err := do(within, c, stdin, stdout, stderr)
+	err = fanout.Late(within, err)
+	stdout.Close()
+	stderr.Close()
+	switch {
+	case err != nil:
+		return a.lost(ctx, c, err)
+	case exit != 0:
+		fmt.Fprintf(a.stderr, "%s: exit status %d\n", c.Place(), exit)
+		return a.ended(ctx, outcome.Failed)
+	}
+	return nil
+}
+
+// lost says why there is no exit status of a command.
+func (a *app) lost(ctx context.Context, c fleet.Command, err error) error {
+	problem := report.HostOf(c.Place(), "", outcome.Of(err), err)
+	return a.told(ctx, []report.Host{problem}, []outcome.Outcome{problem.Status})
 }

@@ -1,29 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
-	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 )
-
-// trustRecord is a host key in machine formats.
-type trustRecord struct {
-	Host        string `json:"host"`
-	Address     string `json:"address"` // as known_hosts has it
-	Type        string `json:"type"`
-	Fingerprint string `json:"fingerprint"`
-	State       string `json:"state"` // known, new, changed, hidden, missing
-	Added       bool   `json:"added"` // to known_hosts, by this call
-	Error       string `json:"error,omitempty"`
-}
 
 func (a *app) trustCommand() *cobra.Command {
 	var t trust
@@ -82,7 +70,7 @@ func (a *app) trust(cmd *cobra.Command, t trust) error {
 		var refused error
 		asks := !t.yes && t.accept == nil
 		if len(chosen) > 0 && (asks || !a.quiet) {
-			if err := keyTable(a.stderr, chosen); err != nil {
+			if err := a.keyTable(chosen); err != nil {
 				return err
 			}
 		}
@@ -99,13 +87,13 @@ func (a *app) trust(cmd *cobra.Command, t trust) error {
 				return err
 			}
 			for _, k := range chosen {
-				added[k.Host+" "+k.Address] = true
+				added[k.Door()] = true
 			}
 			if slices.ContainsFunc(keys, func(k fleet.HostKey) bool { return k.State == fleet.KeyHidden }) {
 				continue
 			}
 		}
-		err = a.trusted(cmd, keys, added, t)
+		err = a.printKeys(ctx, keys, added, t)
 		if refused != nil {
 			err = refused
 		}
@@ -126,44 +114,24 @@ func files(keys []fleet.HostKey) string {
 	return view.Clean(names[0])
 }
 
-func keyTable(w io.Writer, keys []fleet.HostKey) error {
-	var rows [][]string
-	for _, k := range keys {
-		rows = append(rows, []string{k.Host, k.Address, k.Type, k.Fingerprint})
-	}
-	return view.Table(w, []string{"HOST", "ADDRESS", "TYPE", "FINGERPRINT"}, rows)
+// keyTable shows keys to somebody who is to accept them.
+func (a *app) keyTable(keys []fleet.HostKey) error {
+	records, _ := fleet.KeyReport(keys, nil, false)
+	return view.KeyTable(a.stderr, records)
 }
 
-// trusted says what came of all keys.
-func (a *app) trusted(cmd *cobra.Command, keys []fleet.HostKey, added map[string]bool, t trust) error {
-	var records []trustRecord
-	var problems []report.Host
-	var outcomes []outcome.Outcome
+// printKeys prints what came of all keys.
+func (a *app) printKeys(ctx context.Context, keys []fleet.HostKey, added map[string]bool, t trust) error {
+	records, hosts := fleet.KeyReport(keys, added, t.accept != nil)
 	known, new := 0, 0
-	for _, k := range keys {
-		r := trustRecord{
-			Host: k.Host, Address: k.Address, Type: k.Type, Fingerprint: k.Fingerprint, State: string(k.State),
-			Added: added[k.Host+" "+k.Address],
-		}
-		came := outcome.OK
+	for _, r := range records {
 		switch {
-		case k.Err != nil:
-			r.Error = k.Err.Error()
-			came = outcome.Unreachable
-			if k.State == fleet.KeyChanged {
-				came = outcome.Failed
-			}
-			problems = append(problems, report.HostOf(k.Host, k.Address, came, k.Err))
+		case r.Error != "":
 		case r.Added:
 			new++
-		case k.State == fleet.KeyKnown:
+		case r.State == string(fleet.KeyKnown):
 			known++
-		case t.accept != nil:
-			came = outcome.Failed
-			problems = append(problems, report.HostOf(k.Host, "", outcome.Failed, fmt.Errorf("its host key %s %s is none of those to accept", k.Type, k.Fingerprint)))
 		}
-		records = append(records, r)
-		outcomes = append(outcomes, came)
 	}
 	if a.output != view.AsTable {
 		if err := view.Write(a.stdout, a.output, records, nil); err != nil {
@@ -172,5 +140,5 @@ func (a *app) trusted(cmd *cobra.Command, keys []fleet.HostKey, added map[string
 	} else if !a.quiet && known+new > 0 {
 		fmt.Fprintf(a.stderr, "host keys: %d known, %d added\n", known, new)
 	}
-	return a.told(cmd.Context(), problems, outcomes)
+	return a.told(ctx, hosts, report.Outcomes(hosts))
 }

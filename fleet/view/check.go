@@ -10,60 +10,27 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// HostCheck is what one host answered.
-type HostCheck struct {
-	Host string
-	api.Check
-}
-
-// CheckRecord is one feature of one host in machine formats.
-type CheckRecord struct {
-	Host     string      `json:"host"`
-	Name     string      `json:"name"`
-	For      string      `json:"for"`
-	Required bool        `json:"required"`
-	Verdict  api.Verdict `json:"verdict"`
-	Detail   string      `json:"detail"`
-	Lost     string      `json:"lost"`
-	Cure     string      `json:"cure"`
-	report.Result
-}
-
-// CheckRecords are the features of a host, or, without an answer, why there is
-// none.
-func CheckRecords(h HostCheck, result report.Result) []CheckRecord {
-	if len(h.Rows) == 0 {
-		return []CheckRecord{{Host: h.Host, Verdict: api.Unknown, Result: result}}
-	}
-	var records []CheckRecord
-	for _, r := range h.Rows {
-		records = append(records, CheckRecord{h.Host, r.Name, r.For, r.Required, r.Verdict, r.Detail, r.Lost, r.Cure, result})
-	}
-	return records
-}
-
 // CheckTable prints what hosts lack, hosts that lack the same together, and how
 // many lack nothing that every guest needs.
-func CheckTable(o Output, w io.Writer, hosts []HostCheck) error {
+func CheckTable(o Output, w io.Writer, records []report.CheckRecord) error {
 	out := bufio.NewWriter(w)
 	var order []api.CheckRow // different ones; they are comparable
 	lacking := map[api.CheckRow][]string{}
-	able := 0
-	for _, h := range hosts {
-		missing := false
-		for _, r := range h.Rows {
-			if r.Verdict == api.Yes {
-				continue
-			}
-			missing = missing || r.Required
-			if lacking[r] == nil {
-				order = append(order, r)
-			}
-			lacking[r] = append(lacking[r], h.Host)
+	able := map[string]bool{} // hosts
+	for _, record := range records {
+		r := api.CheckRow{
+			Name: record.Name, For: record.For, Required: record.Required, Verdict: record.Verdict,
+			Detail: record.Detail, Lost: record.Lost, Cure: record.Cure,
 		}
-		if !missing {
-			able++
+		known, seen := able[record.Host]
+		able[record.Host] = (known || !seen) && (r.Verdict == api.Yes || !r.Required)
+		if r.Verdict == api.Yes || r.Name == "" {
+			continue
 		}
+		if lacking[r] == nil {
+			order = append(order, r)
+		}
+		lacking[r] = append(lacking[r], record.Host)
 	}
 	for _, r := range order {
 		mark := o.paint(yellow, "no")
@@ -80,6 +47,12 @@ func CheckTable(o Output, w io.Writer, hosts []HostCheck) error {
 			}
 		}
 	}
-	fmt.Fprintf(out, "%d of %s can run guests\n", able, count(len(hosts), "host"))
+	n := 0
+	for _, is := range able {
+		if is {
+			n++
+		}
+	}
+	fmt.Fprintf(out, "%d of %s can run guests\n", n, count(len(able), "host"))
 	return out.Flush()
 }

@@ -28,10 +28,12 @@ func (r *Records[R]) Put(place int, records ...R) error {
 	return Write(r.out, AsNDJSON, records, nil)
 }
 
-// Close writes what has not gone out yet. The table is the caller's.
-func (r *Records[R]) Close(table func(io.Writer) error) error {
+// Close writes what has not gone out yet, all records in the order of the places.
+// The table is the caller's.
+func (r *Records[R]) Close(table func(io.Writer, []R) error) error {
 	if r.format == AsNDJSON {
 		return nil
 	}
-	return Write(r.out, r.format, slices.Concat(r.places...), table)
+	all := slices.Concat(r.places...)
+	return Write(r.out, r.format, all, func(w io.Writer) error { return table(w, all) })
 }

@@ -37,7 +37,7 @@ func TestRecordsOfManyPlaces(t *testing.T) {
 			if err := r.Put(0, lost); err != nil {
 				t.Error(err)
 			}
-			if err := r.Close(func(w io.Writer) error { _, err := io.WriteString(w, "a table\n"); return err }); err != nil {
+			if err := r.Close(func(w io.Writer, _ []record) error { _, err := io.WriteString(w, "a table\n"); return err }); err != nil {
 				t.Error(err)
 			}
 			got := out.String()

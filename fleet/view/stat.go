@@ -48,41 +48,6 @@ func ByGuest() *Grouping {
 	return &Grouping{"GUEST", func(_ string, r api.StatRow) string { return r.Name }}
 }
 
-// StatRecord is a guest, or the host itself, in machine formats. The order and
-// the names of the fields are an interface: they are added to, never changed.
-type StatRecord struct {
-	Host          string  `json:"host"`
-	Context       int     `json:"context"` // 0: the host itself
-	Name          string  `json:"name"`
-	Processes     int     `json:"processes"`
-	VSZBytes      uint64  `json:"vszBytes"`
-	RSSBytes      uint64  `json:"rssBytes"`
-	UserSeconds   float64 `json:"userSeconds"`
-	SysSeconds    float64 `json:"sysSeconds"`
-	UptimeSeconds float64 `json:"uptimeSeconds"`
-	// Traffic since the guest's start; nil where nothing counts it.
-	InPackets  *uint64 `json:"inPackets,omitempty"`
-	InBytes    *uint64 `json:"inBytes,omitempty"`
-	OutPackets *uint64 `json:"outPackets,omitempty"`
-	OutBytes   *uint64 `json:"outBytes,omitempty"`
-	report.Result
-}
-
-// StatSum is a group of them.
-type StatSum struct {
-	Group         string  `json:"group"`
-	Hosts         int     `json:"hosts"`
-	Guests        int     `json:"guests"`
-	Processes     int     `json:"processes"`
-	VSZBytes      uint64  `json:"vszBytes"`
-	RSSBytes      uint64  `json:"rssBytes"`
-	UserSeconds   float64 `json:"userSeconds"`
-	SysSeconds    float64 `json:"sysSeconds"`
-	UptimeSeconds float64 `json:"uptimeSeconds"` // of the oldest
-	Host          string  `json:"host"`          // that is missing in the sums; else empty
-	report.Result
-}
-
 // line is a row of the table: one guest, or a group.
 type line struct {
 	label string // host or group
@@ -117,9 +82,9 @@ func Stat(w io.Writer, f Format, hosts []HostStat, o StatOptions) error {
 }
 
 // StatRecords are the counters of one host, or why there are none.
-func StatRecords(h HostStat) []StatRecord {
+func StatRecords(h HostStat) []report.StatRecord {
 	if h.failed() {
-		return []StatRecord{{Host: h.Host, Result: h.Result}}
+		return []report.StatRecord{{Host: h.Host, Result: h.Result}}
 	}
 	return statRecords(statLines([]HostStat{h}, nil))
 }
@@ -257,10 +222,10 @@ func count(n int, what string) string {
 	return strconv.Itoa(n) + " " + what
 }
 
-func statRecords(lines []line) []StatRecord {
-	records := make([]StatRecord, 0, len(lines))
+func statRecords(lines []line) []report.StatRecord {
+	records := make([]report.StatRecord, 0, len(lines))
 	for _, l := range lines {
-		r := StatRecord{
+		r := report.StatRecord{
 			Host: l.label, Context: l.Context, Name: l.Name, Processes: l.Processes,
 			VSZBytes: l.VSZ, RSSBytes: l.RSS,
 			UserSeconds: report.Seconds(l.User), SysSeconds: report.Seconds(l.Sys), UptimeSeconds: report.Seconds(l.Uptime),
@@ -275,10 +240,10 @@ func statRecords(lines []line) []StatRecord {
 	return records
 }
 
-func statSums(lines []line, hosts []HostStat) []StatSum {
-	sums := make([]StatSum, 0, len(lines))
+func statSums(lines []line, hosts []HostStat) []report.StatSum {
+	sums := make([]report.StatSum, 0, len(lines))
 	for _, l := range lines {
-		sums = append(sums, StatSum{
+		sums = append(sums, report.StatSum{
 			Group: l.label, Hosts: l.hosts, Guests: l.guests, Processes: l.Processes,
 			VSZBytes: l.VSZ, RSSBytes: l.RSS,
 			UserSeconds: report.Seconds(l.User), SysSeconds: report.Seconds(l.Sys), UptimeSeconds: report.Seconds(l.Uptime),
@@ -287,7 +252,7 @@ func statSums(lines []line, hosts []HostStat) []StatSum {
 	}
 	for _, h := range hosts {
 		if h.failed() {
-			sums = append(sums, StatSum{Host: h.Host, Result: h.Result})
+			sums = append(sums, report.StatSum{Host: h.Host, Result: h.Result})
 		}
 	}
 	return sums

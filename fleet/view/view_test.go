@@ -383,23 +383,30 @@ func TestCheck(t *testing.T) {
 	ports := api.CheckRow{Name: "ports for guests", For: "no listener on all addresses", Verdict: api.No,
 		Detail: "sshd listens on 0.0.0.0:22", Lost: "who connects reaches the host", Cure: "ListenAddress"}
 	lsm := api.CheckRow{Name: "abstract socket guard", For: "shared guests", Verdict: api.Unknown, Detail: "no securityfs"}
-	hosts := []HostCheck{
-		{"web01", api.Check{Rows: []api.CheckRow{ok, ports}}},
-		{"web02", api.Check{Rows: []api.CheckRow{ok, ports, lsm}}},
-		{"db1", api.Check{Rows: []api.CheckRow{ok, userns}}},
+	var records [][]report.CheckRecord
+	for _, h := range []struct {
+		name string
+		rows []api.CheckRow
+	}{
+		{"web01", []api.CheckRow{ok, ports}},
+		{"web02", []api.CheckRow{ok, ports, lsm}},
+		{"db1", []api.CheckRow{ok, userns}},
+	} {
+		records = append(records, report.CheckRecords(h.name, api.Check{Rows: h.rows}, report.Result{Status: outcome.OK}))
 	}
-	golden(t, "check", func(w io.Writer) error { return CheckTable(Plain(w), w, hosts) })
+	golden(t, "check", func(w io.Writer) error { return CheckTable(Plain(w), w, slices.Concat(records...)) })
 	golden(t, "check-ndjson", func(w io.Writer) error {
-		records := NewRecords[CheckRecord](w, AsNDJSON, 3)
-		for i, h := range hosts {
-			if err := records.Put(i, CheckRecords(h, report.Result{Status: outcome.OK})...); err != nil {
+		out := NewRecords[report.CheckRecord](w, AsNDJSON, 3)
+		for i, r := range records {
+			if err := out.Put(i, r...); err != nil {
 				return err
 			}
 		}
-		if err := records.Put(0, CheckRecords(HostCheck{Host: "db2"}, report.Result{Status: outcome.Failed, Class: outcome.KindTimeout, Error: "no end after 5s"})...); err != nil {
+		late := report.Result{Status: outcome.Failed, Class: outcome.KindTimeout, Error: "no end after 5s"}
+		if err := out.Put(0, report.CheckRecords("db2", api.Check{}, late)...); err != nil {
 			return err
 		}
-		return records.Close(nil)
+		return out.Close(nil)
 	})
 }
 

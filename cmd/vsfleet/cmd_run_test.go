@@ -8,7 +8,6 @@ import (
 	"io"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
 )
@@ -116,27 +116,6 @@ func TestASlowHostHidesNoOther(t *testing.T) {
 	}
 }
 
-func TestWhatIsKeptOfAllPlaces(t *testing.T) {
-	var all atomic.Int64
-	all.Store(mostSaidByAll - 3<<19) // room for one and a half
-	total := 0
-	for i := range 3 {
-		k := keep{all: &all}
-		for range 5 {
-			if n, err := k.Write(make([]byte, 1<<19)); n != 1<<19 || err != nil {
-				t.Fatal(n, err)
-			}
-		}
-		if !k.cut || k.Len() > mostSaid {
-			t.Errorf("stream %d: %d bytes, cut %t", i, k.Len(), k.cut)
-		}
-		total += k.Len()
-	}
-	if total != 3<<19 {
-		t.Errorf("%d bytes are kept", total)
-	}
-}
-
 // The inventory says state: absent, perhaps of more than was meant.
 func TestApplyAsksBeforeItDeletesMany(t *testing.T) {
 	a := &app{stderr: view.Plain(io.Discard)}
@@ -159,16 +138,16 @@ func TestPingPrintsHostsAsTheyAnswer(t *testing.T) {
 	a := &app{output: view.AsTable, stderr: view.Plain(io.Discard)}
 	a.stdout = view.Output{Writer: &out, Terminal: true, Width: func() int { return 200 }}
 	hosts := []*inventory.Host{{Name: "lab1", Address: "192.0.2.1"}, {Name: "lab2", Address: "192.0.2.2"}}
-	_, err := ask(a, hosts, func(w fleet.Watch[fleet.Ping]) fleet.Answers[fleet.Ping] {
+	_, err := a.ping(hosts, func(w fleet.Watch[report.Ping]) fleet.Answers[report.Ping] {
 		w.Begin(hosts[0])
 		w.Begin(hosts[1])
-		w.End(1, fanout.Result[*inventory.Host, fleet.Ping]{Host: hosts[1], Outcome: outcome.OK})
+		w.End(1, fanout.Result[*inventory.Host, report.Ping]{Host: hosts[1], Outcome: outcome.OK})
 		if got := out.String(); !strings.Contains(got, "HOST") || !strings.Contains(got, "lab2  192.0.2.2") {
 			t.Errorf("before the slow host answers:\n%s", got)
 		}
-		w.End(0, fanout.Result[*inventory.Host, fleet.Ping]{Host: hosts[0], Outcome: outcome.OK})
+		w.End(0, fanout.Result[*inventory.Host, report.Ping]{Host: hosts[0], Outcome: outcome.OK})
 		return nil
-	}, pingRecords, pingTable, a.pingLive(hosts))
+	})
 	if got := out.String(); err != nil || strings.Count(got, "\n") != 3 || strings.Count(got, "HOST") != 1 {
 		t.Errorf("%v:\n%s", err, got)
 	}

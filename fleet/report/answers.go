@@ -1,0 +1,148 @@
+package report
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Ping is how a host answers.
+type Ping struct {
+	Host      api.Host
+	Connect   time.Duration // to the end of authentication
+	Start     time.Duration // of vsnode, with the push where it was missing
+	RoundTrip time.Duration // of sshd
+}
+
+// PingRecord is how a host answers.
+type PingRecord struct {
+	Host      string  `json:"host"`
+	Address   string  `json:"address"`
+	Version   string  `json:"version"` // of vsnode
+	Kernel    string  `json:"kernel"`
+	OS        string  `json:"os"`
+	Arch      string  `json:"arch"`
+	Connect   float64 `json:"connectSeconds"`
+	Start     float64 `json:"startSeconds"`
+	RoundTrip float64 `json:"roundTripSeconds"`
+	Result
+}
+
+// PingRecordOf returns the record of a host.
+func PingRecordOf(host, address string, p Ping, result Result) PingRecord {
+	return PingRecord{
+		Host: host, Address: address, Version: p.Host.Version,
+		Kernel: p.Host.Kernel, OS: p.Host.OS, Arch: p.Host.Arch,
+		Connect: Seconds(p.Connect), Start: Seconds(p.Start), RoundTrip: Seconds(p.RoundTrip),
+		Result: result,
+	}
+}
+
+// GuestRecord is a guest as its host has it. A host that did not answer has one
+// without a guest, whose status is the host's.
+type GuestRecord struct {
+	Host string `json:"host"`
+	api.GuestState
+	ImageName string       `json:"imageName"`
+	Class     outcome.Kind `json:"class"`
+	Error     string       `json:"error"`
+}
+
+// GuestRecords returns the records of the guests of a host, or why there are
+// none.
+func GuestRecords(host string, st api.State, result Result) []GuestRecord {
+	if result.Status != outcome.OK {
+		return []GuestRecord{{Host: host, GuestState: api.GuestState{Status: api.Status(result.Status)}, Class: result.Class, Error: result.Error}}
+	}
+	names := map[string]string{}
+	for _, image := range st.Images {
+		names[image.ID] = image.Spec.Name
+	}
+	var records []GuestRecord
+	for _, g := range st.Guests {
+		records = append(records, GuestRecord{Host: host, GuestState: g, ImageName: names[g.Image]})
+	}
+	return records
+}
+
+// ImageRecord is an image of a host.
+type ImageRecord struct {
+	Host string `json:"host"`
+	api.Image
+	Guests int `json:"guests"` // that are made of it
+	Result
+}
+
+// ImageRecords returns the records of the images of a host, or why there are
+// none.
+func ImageRecords(host string, st api.State, result Result) []ImageRecord {
+	if result.Status != outcome.OK {
+		return []ImageRecord{{Host: host, Result: result}}
+	}
+	uses := map[string]int{}
+	for _, g := range st.Guests {
+		uses[g.Image]++
+	}
+	var records []ImageRecord
+	for _, image := range st.Images {
+		records = append(records, ImageRecord{Host: host, Image: image, Guests: uses[image.ID], Result: result})
+	}
+	return records
+}
+
+// TextRecord is what a host answered to a request that has no data.
+type TextRecord struct {
+	Host string `json:"host"`
+	Text string `json:"text"`
+	Result
+}
+
+// KeyRecord is a host key.
+type KeyRecord struct {
+	Host        string `json:"host"`
+	Address     string `json:"address"` // as known_hosts has it
+	Type        string `json:"type"`
+	Fingerprint string `json:"fingerprint"`
+	State       string `json:"state"` // known, new, changed, hidden, missing
+	Added       bool   `json:"added"` // to known_hosts, by this call
+	Error       string `json:"error,omitempty"`
+}
+
+// MostOutput is what is kept of each stream of a command.
+const MostOutput = 1 << 20
+
+// OutputRecord is what a command wrote on one host or in one guest.
+type OutputRecord struct {
+	Host   string  `json:"host"`
+	Guest  string  `json:"guest,omitempty"`
+	Exit   *int    `json:"exit"` // null where nobody knows
+	Stdout string  `json:"stdout"`
+	Stderr string  `json:"stderr"`
+	Cut    bool    `json:"cut"` // there was more than is kept
+	Took   float64 `json:"tookSeconds"`
+	Result
+}
+
+// Place names the host, or the guest on it.
+func (r OutputRecord) Place() string {
+	if r.Guest == "" {
+		return r.Host
+	}
+	return r.Host + "/" + r.Guest
+}
+
+// Empty reports whether the command was not even begun, or wrote nothing before
+// it was given up: the errors at the end say why.
+func (r OutputRecord) Empty() bool { return r.Exit == nil && r.Stdout == "" && r.Stderr == "" }
+
+// LabRecord is a host of the lab.
+type LabRecord struct {
+	Host    string     `json:"host"`
+	Address netip.Addr `json:"address"`
+	Up      bool       `json:"up"`
+	SSH     bool       `json:"ssh"`
+	PID     int        `json:"pid"`
+	Guests  int        `json:"guests"`
+}

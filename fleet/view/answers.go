@@ -1,0 +1,133 @@
+package view
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// The tables of what hosts answer. Hosts without an answer are not in them: they
+// come with their errors, behind the table.
+
+// GuestTable prints guests as their hosts have them.
+func GuestTable(w io.Writer, records []report.GuestRecord) error {
+	var rows [][]string
+	for _, r := range records {
+		status, up := string(r.Status), ""
+		if r.Ended != nil {
+			status += " (" + r.Ended.String() + ")"
+		}
+		if len(r.Drift) > 0 {
+			status += " (" + strings.Join(r.Drift, "; ") + ")"
+		}
+		if r.Problem != "" {
+			status += " (" + r.Problem + ")"
+		}
+		if refusing := api.Refusing(r.Unread); len(refusing) > 0 {
+			status += " (does not start: " + strings.Join(api.Explain(refusing), "; ") + ")"
+		} else if n := len(r.Unread); n > 0 {
+			status += fmt.Sprintf(" (%d of its files have no effect: -o json names them)", n)
+		}
+		if r.Status == api.Running && !r.Started.IsZero() {
+			up = Duration(time.Since(r.Started))
+		}
+		rows = append(rows, []string{
+			r.Host, r.Name, strconv.Itoa(r.Context), status, strconv.Itoa(r.Processes), up,
+			r.ImageName, string(r.Network.Mode), networkText(r.Network),
+		})
+	}
+	return Table(w, []string{"HOST", "GUEST", ">CTX", "STATUS", ">PROC", ">UP", "IMAGE", "NETWORK", "ADDRESSES AND PORTS"}, rows)
+}
+
+func networkText(n api.Network) string {
+	var words []string
+	for _, a := range n.Addresses {
+		if n.Mode == api.ModeShared {
+			words = append(words, a.Addr().String())
+		} else {
+			words = append(words, a.String())
+		}
+	}
+	for _, p := range n.Ports {
+		words = append(words, p.String())
+	}
+	for _, f := range n.Forwards {
+		words = append(words, f.String())
+	}
+	return strings.Join(words, " ")
+}
+
+// ImageTable prints the images of hosts.
+func ImageTable(w io.Writer, records []report.ImageRecord) error {
+	if len(records) == 0 {
+		return nil
+	}
+	var rows [][]string
+	for _, r := range records {
+		id := strings.TrimPrefix(r.ID, "sha256:")
+		rows = append(rows, []string{
+			r.Host, r.Spec.Name, id[:min(12, len(id))], r.Spec.Method + " " + strings.Join(r.Spec.Args, " "),
+			Bytes(uint64(max(0, r.Bytes))), strconv.FormatInt(r.Files, 10), Duration(time.Since(r.Created)), strconv.Itoa(r.Guests),
+		})
+	}
+	return Table(w, []string{"HOST", "IMAGE", "ID", "MADE BY", ">SIZE", ">FILES", ">AGE", ">GUESTS"}, rows)
+}
+
+var pingColumns = []string{"HOST", "ADDRESS", "VSNODE", "KERNEL", "OS", "ARCH", ">CONNECT", ">START", ">RTT"}
+
+func pingRow(r report.PingRecord) []string {
+	return []string{r.Host, r.Address, r.Version, r.Kernel, r.OS, r.Arch, seconds(r.Connect), seconds(r.Start), seconds(r.RoundTrip)}
+}
+
+func seconds(s float64) string { return Duration(time.Duration(math.Round(s*1e6)) * time.Microsecond) }
+
+// PingTable prints how hosts answer.
+func PingTable(w io.Writer, records []report.PingRecord) error {
+	var rows [][]string
+	for _, r := range records {
+		rows = append(rows, pingRow(r))
+	}
+	return Table(w, pingColumns, rows)
+}
+
+// PingRows returns a function that prints hosts as they answer, below one
+// heading. The columns are as wide as these hosts need.
+func PingRows(o Output, hosts []report.HostRecord) func(report.PingRecord) error {
+	widths := []int{0, 0, 8, 24, 32, 5, 5, 5, 5} // of what hosts say
+	for _, h := range hosts {
+		widths[0], widths[1] = max(widths[0], len(h.Host)), max(widths[1], len(h.Address))
+	}
+	rows := NewRows(o, pingColumns, widths)
+	return func(r report.PingRecord) error { return rows.Add(pingRow(r)) }
+}
+
+// LabTable prints the hosts of a lab.
+func LabTable(w io.Writer, records []report.LabRecord) error {
+	var rows [][]string
+	for _, r := range records {
+		state := "down"
+		switch {
+		case r.Up && r.SSH:
+			state = "up"
+		case r.Up:
+			state = "up, no sshd"
+		}
+		rows = append(rows, []string{r.Host, r.Address.String(), state, strconv.Itoa(r.PID), strconv.Itoa(r.Guests)})
+	}
+	return Table(w, []string{"HOST", "ADDRESS", "STATE", ">PID", ">GUESTS"}, rows)
+}
+
+// KeyTable prints host keys.
+func KeyTable(w io.Writer, records []report.KeyRecord) error {
+	var rows [][]string
+	for _, r := range records {
+		rows = append(rows, []string{r.Host, r.Address, r.Type, r.Fingerprint})
+	}
+	return Table(w, []string{"HOST", "ADDRESS", "TYPE", "FINGERPRINT"}, rows)
+}
