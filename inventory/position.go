@@ -68,10 +68,10 @@ func (e *Errors) Unwrap() []error {
 
 // report collects errors while files are read.
 type report struct {
-	files   []string // in the order in which they were given
-	list    []*Error
-	told    map[Position]bool
-	guesses int
+	files    []string // in the order in which they were given
+	list     []*Error
+	reported map[Position]bool
+	guesses  int
 }
 
 func (r *report) add(pos Position, hint, format string, args ...any) {
@@ -95,13 +95,13 @@ func bounded(msg string) string {
 // once adds an error unless it was added before: a text that is wrong on a thousand
 // hosts is one mistake in one place.
 func (r *report) once(pos Position, hint, format string, args ...any) {
-	if r.told[pos] {
+	if r.reported[pos] {
 		return
 	}
-	if r.told == nil {
-		r.told = map[Position]bool{}
+	if r.reported == nil {
+		r.reported = map[Position]bool{}
 	}
-	r.told[pos] = true
+	r.reported[pos] = true
 	r.add(pos, hint, format, args...)
 }
 

@@ -51,7 +51,7 @@ func www(change ...func(*inventory.Guest)) *inventory.Guest {
 	return g
 }
 
-// there is www as a host tells of it when nothing is to be done.
+// there returns the state of www on a host where nothing is to be done.
 func there(change ...func(*api.GuestState)) api.GuestState {
 	g := api.GuestState{Status: api.Running, Guest: api.Guest{
 		Name: "www", Context: 120, Image: "sha256:b1", Hostname: "www",
@@ -91,7 +91,7 @@ func TestMake(t *testing.T) {
 		name  string
 		want  []*inventory.Guest
 		state api.State
-		steps string // one a line; "--" where earlier steps must be done before
+		steps string // one per line; "--" where earlier steps must be done before
 	}{
 		{"nothing is wanted and nothing is there", nil, state(), ""},
 		{

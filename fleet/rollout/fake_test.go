@@ -354,7 +354,7 @@ func outcomes(r report.Run) string {
 	return strings.Join(list, ", ")
 }
 
-// results are the outcomes of a host's steps, one a line.
+// results are the outcomes of a host's steps, one per line.
 func results(h report.Host) []string {
 	var list []string
 	for _, s := range h.Steps {

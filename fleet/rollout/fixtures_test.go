@@ -42,7 +42,7 @@ func www(change ...func(*inventory.Guest)) *inventory.Guest {
 	return g
 }
 
-// there is www as a host tells of it when nothing is to be done.
+// there returns the state of www on a host where nothing is to be done.
 func there(change ...func(*api.GuestState)) api.GuestState {
 	g := api.GuestState{Status: api.Running, Guest: api.Guest{
 		Name: "www", Context: 120, Image: "sha256:b1", Hostname: "www",

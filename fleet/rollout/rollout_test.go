@@ -370,20 +370,20 @@ func TestHostsAreReachedSoManyAtOnce(t *testing.T) {
 	f := newFleet(t, names...)
 	fleet := f.fleet()
 	var mu sync.Mutex
-	told := map[string]outcome.Outcome{}
+	ended := map[string]outcome.Outcome{}
 	fleet.Watch = func(e report.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		if e.Kind == report.Done && e.Result != nil {
-			told[e.Host] = e.Result.Status
+			ended[e.Host] = e.Result.Status
 		}
 	}
 	fleet.start("", f.inv.Hosts).against(nil, images).follow(within(t), toPlan...)
 	if f.most > fleet.Forks {
 		t.Errorf("%d connections at once, want at most %d", f.most, fleet.Forks)
 	}
-	if len(told) != len(names) {
-		t.Errorf("the end of %d hosts was told of, want %d", len(told), len(names))
+	if len(ended) != len(names) {
+		t.Errorf("%d hosts were reported as done, want %d", len(ended), len(names))
 	}
 }
 

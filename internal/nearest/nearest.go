@@ -1,10 +1,10 @@
-// Package nearest finds what somebody meant who mistyped a word.
+// Package nearest finds the known word that was meant by a mistyped one.
 package nearest
 
 import "strings"
 
-// Word is the known word that word is most likely a slip of, or "" if none is
-// near enough: one slip in each three letters.
+// Word returns the known word that is nearest to word, or "" if none is near
+// enough: one typing mistake in three letters.
 func Word(word string, known []string) string {
 	best, found := (len(word)+2)/3+1, ""
 	lower := strings.ToLower(word)

@@ -6,6 +6,6 @@
 //	web[0-20/5]          web0, web5 … web20; Ansible writes [0:20:5]
 //	r[1-2]n[a:c]         r1na, r1nb, r1nc, r2na …
 //
-// [Expand] and [Fold] are inverse: what Fold writes, Expand reads back as the
-// same names. A number keeps the leading zeros of the first end of its range.
+// [Expand] and [Fold] are inverse: Expand reads what Fold writes back as the same
+// names. A number keeps the leading zeros of the first end of its range.
 package nodeset

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// Max bounds the names that one set stands for: a slip in "[1-300]" should be
-// an error and not all of the memory.
+// Max is the largest number of names that one set may stand for: a typing mistake
+// in "[1-300]" should be an error and not fill the memory.
 const Max = 1 << 16
 
-// Expand returns the names that a text with sets stands for, in the order of
-// the sets. A text without brackets stands for itself.
+// Expand returns the names that a text with sets stands for, in the order of the
+// sets. A text without brackets stands for itself.
 func Expand(s string) ([]string, error) {
 	list := []string{""}
 	for left := s; ; {
@@ -35,10 +35,9 @@ func Expand(s string) ([]string, error) {
 	}
 }
 
-// ExpandGlob is Expand for patterns, in which brackets may also be a shell's
-// character class, as in "db[abc]" or "web[!3]*": those are left as they are. A
-// class of digits alone is read as the set, since that is what the tools of
-// fleets print.
+// ExpandGlob is like Expand, for patterns in which brackets may also be a character
+// class of the shell, as in "db[abc]" or "web[!3]*", which is left as it is. A
+// class of digits only is taken as a set, as other fleet tools print them.
 func ExpandGlob(pattern string) ([]string, error) {
 	list := []string{""}
 	for left := pattern; ; {
@@ -61,8 +60,8 @@ func ExpandGlob(pattern string) ([]string, error) {
 	}
 }
 
-// cutBrackets cuts s around its first brackets that no backslash escapes. The
-// "]" that comes first in a class is part of it, as a shell has it.
+// cutBrackets cuts s around its first brackets without a backslash. A "]" that
+// comes first in a class is part of it, as in a shell.
 func cutBrackets(s string) (before, inner, after string, found bool) {
 	for i := 0; i < len(s); i++ {
 		switch s[i] {
@@ -80,8 +79,8 @@ func cutBrackets(s string) (before, inner, after string, found bool) {
 	return s, "", "", false
 }
 
-// isSet tells a set from a character class: it has nothing but numbers, or it
-// has what no class needs.
+// isSet reports whether brackets hold a set and not a character class: they hold
+// numbers only, or something that no class needs.
 func isSet(inner string) bool {
 	if strings.Trim(inner, "0123456789-,/:") == "" {
 		return true
@@ -109,7 +108,7 @@ func cross(heads, tails []string) []string {
 	return list
 }
 
-// expandSet expands what stands in one pair of brackets, to at most limit names.
+// expandSet expands the content of one pair of brackets to at most limit names.
 func expandSet(inner string, limit int) ([]string, error) {
 	if len(inner) > 1 && isDigits(inner) {
 		return nil, fmt.Errorf("[%s] could be the number %s or any of its digits: write the number without brackets, or [%s]",

@@ -9,8 +9,8 @@ import (
 )
 
 // Fold returns the names of hosts as a node set, "db1,web[01-03,07].example.net".
-// Names that differ in one number share a bracket, with leading zeros kept, and
-// all are sorted as people count: web2 before web10.
+// Names that differ in one number share a bracket, which keeps leading zeros. The
+// names are sorted by their numbers: web2 before web10.
 func Fold(names []string) string {
 	items := make([][]token, 0, len(names))
 	longest := 0
@@ -35,13 +35,13 @@ func Fold(names []string) string {
 	return strings.Join(texts, ",")
 }
 
-// token is a part of a name: texts at even places, numbers at odd ones.
+// token is a part of a name: a text at even places, a number at odd ones.
 type token struct {
 	text string
 	n    uint64
 }
 
-// tokens takes a name apart. A number of more digits than Expand reads stays text.
+// tokens splits a name. A number of more digits than Expand reads is text.
 func tokens(name string) []token {
 	var out []token
 	start := 0 // of the text that is not yet in out
@@ -76,8 +76,8 @@ func compareTokens(a, b []token) int {
 	return cmp.Compare(len(a), len(b))
 }
 
-// foldAt joins the items that differ only in the number at a place. An item
-// keeps the place of the first of those that it stands for.
+// foldAt joins the items that differ only in the number at a place. An item takes
+// the place of the first that it stands for.
 func foldAt(items [][]token, at int) [][]token {
 	type group struct {
 		item    []token
@@ -116,10 +116,10 @@ func foldAt(items [][]token, at int) [][]token {
 	return out
 }
 
-// ranges writes sorted numbers as "1-3,7". A range runs on as long as counting
-// up from its first number, with its leading zeros, gives the next text; where
-// these run out, at 99 and 100, another one begins, as both ends of a padded
-// range must have one width.
+// ranges writes sorted numbers as "1-3,7". A range ends where counting up from its
+// first number, with its leading zeros, does not give the next text. It also ends
+// where the width changes, as from 99 to 100, since both ends of a padded range have
+// the same width.
 func ranges(numbers []token) string {
 	slices.SortFunc(numbers, func(a, b token) int {
 		return cmp.Or(cmp.Compare(a.n, b.n), strings.Compare(a.text, b.text))
