@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -168,27 +167,4 @@ func (g *Guest) drift(ctx context.Context) ([]string, error) {
 	}
 	all, err := g.host.drift(ctx, []string{g.name})
 	return all[g.name], err
-}
-
-// repairAll is for calls that nobody asked to repair something: a device that
-// somebody switched off stays so.
-func (h *Host) repairAll(ctx context.Context) error {
-	all, err := h.Drift(ctx)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for name := range all {
-		st, err := h.readNotes(name)
-		if err != nil {
-			continue // stopped meanwhile
-		}
-		if link, err := net.InterfaceByName(st.Dev); st.Dev != "" && (err != nil || link.Flags&net.FlagUp == 0) {
-			continue
-		}
-		if _, err := h.Repair(ctx, name); err != nil && !errors.Is(err, ErrNotRunning) && !errors.Is(err, ErrNoGuest) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
 }

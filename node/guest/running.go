@@ -1,0 +1,131 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/procctx"
+)
+
+// cgroups names the guests that have a cgroup: those that run, and those of
+// which a start, a stop or their own end left one.
+func (h *Host) cgroups() ([]string, error) {
+	mount, err := procctx.CgroupMount()
+	if errors.Is(err, procctx.ErrNoCgroup2) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	names, err := procctx.GuestCgroups(mount)
+	return slices.DeleteFunc(names, func(name string) bool { return CheckName(name) != nil }), err
+}
+
+// runningNames goes by the kernel alone: a guest runs, whatever became of its
+// configuration and of the notes of its start.
+func (h *Host) runningNames() ([]string, error) {
+	names, err := h.cgroups()
+	if err != nil {
+		return nil, err
+	}
+	var on []string
+	for _, name := range names {
+		runs, err := h.running(name)
+		if err != nil {
+			return nil, err
+		}
+		if runs {
+			on = append(on, name)
+		}
+	}
+	return on, nil
+}
+
+// allNames are the guests that are configured, and those that only run.
+func (h *Host) allNames() ([]string, error) {
+	names, err := h.Names()
+	if err != nil {
+		return nil, err
+	}
+	on, err := h.runningNames()
+	if err != nil {
+		return nil, err
+	}
+	names = append(names, on...)
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// contexts names the guest of each context that has a cgroup.
+func (h *Host) contexts() (map[int]string, error) {
+	names, err := h.cgroups()
+	if err != nil {
+		return nil, err
+	}
+	of := map[int]string{}
+	for _, name := range names {
+		_, cg, err := h.cgroup(name)
+		if err != nil {
+			return nil, err
+		}
+		xid, err := cg.Context()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has just been stopped
+		}
+		if err != nil {
+			return nil, err
+		}
+		of[xid] = name
+	}
+	return of, nil
+}
+
+// FindName is the name of a guest that is called by a name or by the context that
+// it runs in.
+func (h *Host) FindName(name string, xid int) (string, error) {
+	if _, err := os.Lstat(h.config(name)); err == nil {
+		return name, nil
+	}
+	of, err := h.contexts()
+	if found := of[xid]; found != "" {
+		return found, err
+	}
+	return name, err
+}
+
+// startedGuests are the running guests by name, as they were startedGuests.
+func (h *Host) startedGuests() (map[string]api.Guest, error) {
+	names, err := h.runningNames()
+	if err != nil {
+		return nil, err
+	}
+	guests := map[string]api.Guest{}
+	for _, name := range names {
+		st, err := h.readNotes(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has just been stopped
+		}
+		if err != nil {
+			return nil, fmt.Errorf("guest %s, which runs: %w", name, err)
+		}
+		guests[name] = st.startedAs(name)
+	}
+	return guests, nil
+}
+
+// startedAs is what the guest goes by. A vsnode that noted less than this one does
+// noted the context at least.
+func (s notes) startedAs(name string) api.Guest {
+	if s.Runs != nil {
+		return *s.Runs
+	}
+	g := api.Guest{Name: name, Context: s.Context}
+	if s.NAT {
+		g.Network.Mode = api.ModeNAT
+	}
+	return g
+}
