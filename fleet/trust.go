@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
@@ -128,6 +129,34 @@ func (a *Access) Trust(keys []HostKey) error {
 		}
 	}
 	return a.dialer.Trust(unknown)
+}
+
+// AcceptKeys reads the host keys of hosts, and adds to known_hosts those new ones
+// that accept returns. Hosts behind a bastion whose key was added are read in
+// another round. It returns the keys of the last round, and which of all were
+// added, by [HostKey.Door]. If accept returns an error, AcceptKeys adds nothing more
+// and returns it beside the keys.
+func (a *Access) AcceptKeys(ctx context.Context, hosts []*inventory.Host, forks int, accept func(fresh []HostKey) ([]HostKey, error)) (keys []HostKey, added map[string]bool, err error) {
+	added = map[string]bool{}
+	for {
+		if keys, err = a.HostKeys(ctx, hosts, forks); err != nil {
+			return nil, added, err
+		}
+		fresh := slices.DeleteFunc(slices.Clone(keys), func(k HostKey) bool { return k.State != KeyNew })
+		chosen, err := accept(fresh)
+		if err != nil || len(chosen) == 0 {
+			return keys, added, err
+		}
+		if err := a.Trust(chosen); err != nil {
+			return nil, added, err
+		}
+		for _, k := range chosen {
+			added[k.Door()] = true
+		}
+		if !slices.ContainsFunc(keys, func(k HostKey) bool { return k.State == KeyHidden }) {
+			return keys, added, nil
+		}
+	}
 }
 
 // Door names the host and the address at which it shows the key.

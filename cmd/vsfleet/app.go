@@ -164,7 +164,7 @@ func labDir() string { return cmp.Or(os.Getenv("VSFLEET_LAB"), lab.DefaultDir) }
 // hosts are those of the inventory that -l leaves, to be reached: what is wrong
 // on this machine is said before any of them is asked.
 func (a *app) hosts(ctx context.Context) (*inventory.Inventory, []*inventory.Host, error) {
-	inv, hosts, err := a.chosen(ctx)
+	inv, hosts, err := a.selectHosts(ctx)
 	if err == nil {
 		err = a.verify(ctx, hosts)
 	}
@@ -182,8 +182,8 @@ func (a *app) verify(ctx context.Context, hosts []*inventory.Host) error {
 	return nil
 }
 
-// chosen are the hosts of the inventory that -l leaves.
-func (a *app) chosen(ctx context.Context) (*inventory.Inventory, []*inventory.Host, error) {
+// selectHosts returns the hosts of the inventory that -l leaves.
+func (a *app) selectHosts(ctx context.Context) (*inventory.Inventory, []*inventory.Host, error) {
 	inv, err := a.inventory(ctx)
 	if err != nil || a.limit == "" {
 		if err == nil && len(inv.Hosts) == 0 {
@@ -203,7 +203,7 @@ func (a *app) chosen(ctx context.Context) (*inventory.Inventory, []*inventory.Ho
 
 // guests are those that a pattern names and -l leaves, on hosts to be reached.
 func (a *app) guests(ctx context.Context, pattern string) ([]inventory.Instance, error) {
-	guests, err := a.chosenGuests(ctx, pattern)
+	guests, err := a.selectGuests(ctx, pattern)
 	if err != nil {
 		return nil, err
 	}
@@ -214,14 +214,14 @@ func (a *app) guests(ctx context.Context, pattern string) ([]inventory.Instance,
 	return guests, a.verify(ctx, hosts)
 }
 
-func (a *app) chosenGuests(ctx context.Context, pattern string) ([]inventory.Instance, error) {
-	inv, hosts, err := a.chosen(ctx)
+func (a *app) selectGuests(ctx context.Context, pattern string) ([]inventory.Instance, error) {
+	inv, hosts, err := a.selectHosts(ctx)
 	if err != nil {
 		return nil, err
 	}
 	guests, err := inv.SelectGuests(pattern)
 	if err != nil {
-		if guests, a.unlisted = stranger(inv, pattern), err; guests == nil {
+		if guests, a.unlisted = unlistedGuest(inv, pattern), err; guests == nil {
 			return nil, usage("vsfleet guest status shows all guests; one that the inventory lacks is named as HOST/GUEST")(err)
 		}
 	}
@@ -233,9 +233,9 @@ func (a *app) chosenGuests(ctx context.Context, pattern string) ([]inventory.Ins
 	return guests, nil
 }
 
-// stranger is a guest that only its host may know, if the pattern names one such
+// unlistedGuest returns a guest that only its host may know, if the pattern names one such
 // guest and no set of them: HOST/GUEST.
-func stranger(inv *inventory.Inventory, pattern string) []inventory.Instance {
+func unlistedGuest(inv *inventory.Inventory, pattern string) []inventory.Instance {
 	cut := strings.LastIndexByte(pattern, '/')
 	if cut < 0 || !guestName.MatchString(pattern[cut+1:]) {
 		return nil
@@ -251,7 +251,7 @@ var guestName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
 
 // guest is the one that a pattern names.
 func (a *app) guest(ctx context.Context, pattern string) (inventory.Instance, error) {
-	guests, err := a.chosenGuests(ctx, pattern)
+	guests, err := a.selectGuests(ctx, pattern)
 	switch {
 	case err != nil:
 		return inventory.Instance{}, err

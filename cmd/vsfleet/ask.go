@@ -13,6 +13,14 @@ import (
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
+// progress shows a run while it goes on.
+func (a *app) progress(hosts int) *view.Progress {
+	if a.quiet {
+		return view.NewProgress(view.Plain(io.Discard), hosts, false)
+	}
+	return view.NewProgress(a.stderr, hosts, a.verbose)
+}
+
 // asking shows which hosts a command waits for.
 func (a *app) asking(n int) *view.Progress {
 	if a.quiet {

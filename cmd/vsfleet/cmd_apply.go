@@ -71,12 +71,12 @@ func (a *app) confirmDeletes(ctx context.Context, p *view.Progress, deletes []st
 		return nil
 	}
 	q := question{
-		text: fmt.Sprintf("Delete %d guests (%s) with all that they hold, as the inventory says (state: absent)?", len(deletes), view.Clean(nodeset.Fold(deletes))),
-		no:   "nothing was changed",
-		mute: fmt.Sprintf("%d guests would be deleted with all that they hold (%s), and there is no terminal to ask", len(deletes), nodeset.Fold(deletes)),
-		hint: "to delete them: --yes",
+		text:       fmt.Sprintf("Delete %d guests (%s) with all that they hold, as the inventory says (state: absent)?", len(deletes), view.Clean(nodeset.Fold(deletes))),
+		no:         "nothing was changed",
+		noTerminal: fmt.Sprintf("%d guests would be deleted with all that they hold (%s), and there is no terminal to ask", len(deletes), nodeset.Fold(deletes)),
+		hint:       "to delete them: --yes",
 	}
-	return p.Around(func() error { return a.ask(ctx, q) })
+	return p.Around(func() error { return a.confirm(ctx, q) })
 }
 
 // report prints what came of a run: data where it was asked for, then the
@@ -99,7 +99,7 @@ func (a *app) report(ctx context.Context, run report.Run, diff bool) error {
 	} else {
 		view.Notes(a.stderr, run.Hosts)
 		for _, note := range run.Notes {
-			say(view.Clean(note))
+			message(view.Clean(note))
 		}
 		if outcome.Worst(run.Outcomes()...) == outcome.OK {
 			fmt.Fprintln(a.stderr, "nothing to change")
@@ -109,5 +109,5 @@ func (a *app) report(ctx context.Context, run report.Run, diff bool) error {
 		}
 	}
 	view.Hints(a.stderr, run.Hosts)
-	return a.ended(ctx, run.Outcomes()...)
+	return a.exitStatus(ctx, run.Outcomes())
 }

@@ -6,8 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
-	"github.com/vsfleet/vsfleet/fleet/fanout"
-	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -32,7 +30,7 @@ A host counts as failed if it lacks a feature that every guest needs.`,
 			if err != nil {
 				return err
 			}
-			results, err := ask(a, hosts, func(w fleet.Watch[api.Check]) fleet.Answers[api.Check] {
+			answers, err := ask(a, hosts, func(w fleet.Watch[api.Check]) fleet.Answers[api.Check] {
 				return a.access.Check(ctx, hosts, a.forks, w)
 			}, func(h *inventory.Host, c api.Check, result report.Result) []report.CheckRecord {
 				return report.CheckRecords(h.Name, c, result)
@@ -40,13 +38,7 @@ A host counts as failed if it lacks a feature that every guest needs.`,
 			if err != nil {
 				return err
 			}
-			outcomes := fanout.Outcomes(results)
-			for i, r := range results {
-				if r.Outcome == outcome.OK && !report.Able(r.Value) {
-					outcomes[i] = outcome.Failed
-				}
-			}
-			return a.told(ctx, failures(results), outcomes)
+			return a.exit(ctx, fleet.CheckedHosts(answers))
 		},
 	}
 }

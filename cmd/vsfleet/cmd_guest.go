@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
-	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
@@ -66,7 +66,7 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 				return err
 			}
 			if action == plan.Delete && !yes {
-				if err := a.confirm(ctx, guests); err != nil {
+				if err := a.confirmDelete(ctx, guests); err != nil {
 					return err
 				}
 			}
@@ -83,18 +83,18 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 	return cmd
 }
 
-// confirm asks before data is lost. Without a terminal nobody can be asked.
-func (a *app) confirm(ctx context.Context, guests []inventory.Instance) error {
+// confirmDelete asks before data is lost.
+func (a *app) confirmDelete(ctx context.Context, guests []inventory.Instance) error {
 	var names []string
 	for _, g := range guests {
 		names = append(names, g.Host.Name+"/"+g.Guest.Name)
 	}
 	all := view.Clean(nodeset.Fold(names))
-	return a.ask(ctx, question{
-		text: fmt.Sprintf("Delete %s with all that they hold?", all),
-		no:   "nothing was deleted",
-		mute: all + " would be deleted with all that they hold, and there is no terminal to ask",
-		hint: "to delete them: --yes",
+	return a.confirm(ctx, question{
+		text:       fmt.Sprintf("Delete %s with all that they hold?", all),
+		no:         "nothing was deleted",
+		noTerminal: all + " would be deleted with all that they hold, and there is no terminal to ask",
+		hint:       "to delete them: --yes",
 	})
 }
 
@@ -110,13 +110,13 @@ on the hosts, including those that are not in the inventory.`,
 		ValidArgsFunction: a.completeGuests,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			_, hosts, err := a.chosen(ctx)
+			_, hosts, err := a.selectHosts(ctx)
 			if err != nil {
 				return err
 			}
 			wanted := func(host, guest string) bool { return true }
 			if len(args) == 1 {
-				guests, err := a.chosenGuests(ctx, args[0])
+				guests, err := a.selectGuests(ctx, args[0])
 				if err != nil {
 					return err
 				}
@@ -139,7 +139,7 @@ on the hosts, including those that are not in the inventory.`,
 }
 
 func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted func(host, guest string) bool) error {
-	results, err := ask(a, hosts, func(w fleet.Watch[api.State]) fleet.Answers[api.State] {
+	answers, err := ask(a, hosts, func(w fleet.Watch[api.State]) fleet.Answers[api.State] {
 		return a.access.State(ctx, hosts, a.forks, w)
 	}, func(h *inventory.Host, st api.State, result report.Result) []report.GuestRecord {
 		st.Guests = slices.DeleteFunc(st.Guests, func(g api.GuestState) bool { return !wanted(h.Name, g.Name) })
@@ -148,7 +148,7 @@ func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted f
 	if err != nil {
 		return err
 	}
-	return a.told(ctx, failures(results), fanout.Outcomes(results))
+	return a.exit(ctx, fleet.Hosts(answers))
 }
 
 func (a *app) enterCommand() *cobra.Command {
@@ -169,7 +169,7 @@ that of the shell.`,
 			c := fleet.Command{Host: g.Host, Guest: g.Guest.Name}
 			exit, err := a.access.Enter(ctx, c)
 			if err != nil {
-				return a.lost(ctx, c, err)
+				return a.exit(ctx, []report.Host{report.HostOf(c.Place(), "", outcome.Of(err), err)})
 			}
 			if exit != 0 {
 				return exitStatus(exit)

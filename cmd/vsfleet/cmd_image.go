@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
-	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
@@ -34,7 +33,7 @@ on a host. vsfleet apply builds the images that the inventory names.`,
 			if err != nil {
 				return err
 			}
-			results, err := ask(a, hosts, func(w fleet.Watch[api.State]) fleet.Answers[api.State] {
+			answers, err := ask(a, hosts, func(w fleet.Watch[api.State]) fleet.Answers[api.State] {
 				return a.access.State(ctx, hosts, a.forks, w)
 			}, func(h *inventory.Host, st api.State, result report.Result) []report.ImageRecord {
 				return report.ImageRecords(h.Name, st, result)
@@ -42,7 +41,7 @@ on a host. vsfleet apply builds the images that the inventory names.`,
 			if err != nil {
 				return err
 			}
-			return a.told(ctx, failures(results), fanout.Outcomes(results))
+			return a.exit(ctx, fleet.Hosts(answers))
 		},
 	})
 	cmd.AddCommand(a.imageRemoveCommand())
@@ -83,7 +82,7 @@ Hosts with a guest that uses the image keep it and report an error.`,
 			if err := a.printTexts(records); err != nil {
 				return err
 			}
-			return a.told(ctx, run.Hosts, run.Outcomes())
+			return a.exit(ctx, run.Hosts)
 		},
 	}
 	a.lockWait(cmd)

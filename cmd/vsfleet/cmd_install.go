@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
-	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -28,9 +27,9 @@ does not need this; it keeps its own copy in /var/lib/vsnode.`,
 			if err != nil {
 				return err
 			}
-			results := a.access.Install(ctx, hosts, a.forks, fleet.Watch[api.Installed]{})
+			answers := a.access.Install(ctx, hosts, a.forks, fleet.Watch[api.Installed]{})
 			var records []report.TextRecord
-			for _, r := range results {
+			for _, r := range answers {
 				text := ""
 				if r.Outcome == outcome.OK {
 					text = "installed " + r.Value.Path + " with " + strings.Join(r.Value.Links, " and ")
@@ -40,7 +39,7 @@ does not need this; it keeps its own copy in /var/lib/vsnode.`,
 			if err := a.printTexts(records); err != nil {
 				return err
 			}
-			return a.told(ctx, failures(results), fanout.Outcomes(results))
+			return a.exit(ctx, fleet.Hosts(answers))
 		},
 	}
 }

@@ -62,7 +62,7 @@ func (a *app) inventoryList() *cobra.Command {
   vsfleet inventory list -l 'site=fra' --guests`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, hosts, err := a.chosen(cmd.Context())
+			_, hosts, err := a.selectHosts(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -4,7 +4,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
-	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -26,13 +25,13 @@ of vsnode (including the copy the first time), and RTT of one request to sshd.`,
 			if err != nil {
 				return err
 			}
-			results, err := a.ping(hosts, func(w fleet.Watch[report.Ping]) fleet.Answers[report.Ping] {
+			answers, err := a.ping(hosts, func(w fleet.Watch[report.Ping]) fleet.Answers[report.Ping] {
 				return a.access.Ping(ctx, hosts, a.forks, w)
 			})
 			if err != nil {
 				return err
 			}
-			return a.told(ctx, failures(results), fanout.Outcomes(results))
+			return a.exit(ctx, fleet.Hosts(answers))
 		},
 	}
 }

@@ -48,7 +48,7 @@ func (a *app) plan(ctx context.Context, detailed, diff bool) error {
 	if !a.quiet {
 		view.Notes(a.stderr, run.Hosts)
 	}
-	if err := a.told(ctx, run.Hosts, run.Outcomes()); err != nil {
+	if err := a.exit(ctx, run.Hosts); err != nil {
 		return err
 	}
 	if detailed && slices.Contains(run.Outcomes(), outcome.Changed) {

@@ -94,16 +94,10 @@ func (a *app) run(cmd *cobra.Command, commands []fleet.Command, do fleet.Runner)
 	if err != nil {
 		return err
 	}
-	var problems []report.Host
-	for _, r := range results {
-		if r.Err != nil {
-			problems = append(problems, report.HostOf(r.Host.Place(), r.Host.Host.Address, r.Outcome, r.Err))
-		}
-	}
-	return a.told(ctx, problems, fanout.Outcomes(results))
+	return a.exit(ctx, fleet.Places(results))
 }
 
-// stream is run for one place.
+// stream runs a command in one place, with the standard streams of this program.
 func (a *app) stream(ctx context.Context, c fleet.Command, stdin io.Reader, do fleet.Runner) error {
 	stdout := view.NewLines(a.stdout)
 	stderr := view.NewLines(a.stderr)
@@ -115,16 +109,10 @@ func (a *app) stream(ctx context.Context, c fleet.Command, stdin io.Reader, do f
 	stderr.Close()
 	switch {
 	case err != nil:
-		return a.lost(ctx, c, err)
+		return a.exit(ctx, []report.Host{report.HostOf(c.Place(), "", outcome.Of(err), err)})
 	case exit != 0:
 		fmt.Fprintf(a.stderr, "%s: exit status %d\n", c.Place(), exit)
-		return a.ended(ctx, outcome.Failed)
+		return a.exitStatus(ctx, []outcome.Outcome{outcome.Failed})
 	}
 	return nil
-}
-
-// lost says why there is no exit status of a command.
-func (a *app) lost(ctx context.Context, c fleet.Command, err error) error {
-	problem := report.HostOf(c.Place(), "", outcome.Of(err), err)
-	return a.told(ctx, []report.Host{problem}, []outcome.Outcome{problem.Status})
 }

@@ -30,7 +30,7 @@ and totals. Context 0 is the host itself.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			inv, hosts, err := a.chosen(ctx)
+			inv, hosts, err := a.selectHosts(ctx)
 			if err != nil {
 				return err
 			}
@@ -47,11 +47,11 @@ and totals. Context 0 is the host itself.`,
 				return err
 			}
 			ndjson := a.output == view.AsNDJSON
-			results, err := a.stat(ctx, hosts, options, ndjson && by == "" && sort == "")
+			answers, err := a.stat(ctx, hosts, options, ndjson && by == "" && sort == "")
 			if err != nil {
 				return err
 			}
-			return a.told(ctx, failures(results), fanout.Outcomes(results))
+			return a.exit(ctx, fleet.Hosts(answers))
 		},
 	}
 	cmd.Flags().StringVar(&by, "by", "", "one row for each `host|guest|LABEL`")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
-	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 )
 
@@ -33,75 +33,64 @@ Without a terminal, keys are added only if --accept lists their fingerprints, or
   vsfleet trust -l 'web*' --accept SHA256:rDbwg6W/aSdZhKmTfYNcrosGCu3l3wKTXaqMTWEXhGc
   vsfleet trust -o csv                 which keys do the hosts show`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.trust(cmd, t) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.trust(cmd.Context(), t) },
 	}
 	cmd.Flags().BoolVarP(&t.yes, "yes", "y", false, "add all new keys without asking")
 	cmd.Flags().StringSliceVar(&t.accept, "accept", nil, "add only keys with this `fingerprint` (SHA256:…); may be given several times")
 	return cmd
 }
 
-// trust is which keys are added.
+// trust holds the flags of the command.
 type trust struct {
 	yes    bool
 	accept []string
 }
 
-// trust goes on while keys that are added let it see others.
-func (a *app) trust(cmd *cobra.Command, t trust) error {
-	ctx := cmd.Context()
+func (a *app) trust(ctx context.Context, t trust) error {
 	if t.yes && t.accept != nil {
 		return &usageError{err: errors.New("--yes and --accept: it is one or the other")}
 	}
-	_, hosts, err := a.chosen(ctx)
+	_, hosts, err := a.selectHosts(ctx)
 	if err != nil {
 		return err
 	}
-	added := map[string]bool{} // by the key's host and address
-	for {
-		keys, err := a.access.HostKeys(ctx, hosts, a.forks)
-		if err != nil {
-			return err
-		}
-		fresh := slices.DeleteFunc(slices.Clone(keys), func(k fleet.HostKey) bool { return k.State != fleet.KeyNew })
-		chosen := fresh
-		if t.accept != nil {
-			chosen = slices.DeleteFunc(slices.Clone(fresh), func(k fleet.HostKey) bool { return !slices.Contains(t.accept, k.Fingerprint) })
-		}
-		var refused error
-		asks := !t.yes && t.accept == nil
-		if len(chosen) > 0 && (asks || !a.quiet) {
-			if err := a.keyTable(chosen); err != nil {
-				return err
-			}
-		}
-		if len(chosen) > 0 && asks {
-			refused = a.ask(ctx, question{
-				text: fmt.Sprintf("Are these the keys of your hosts? Add %d to %s?", len(chosen), files(chosen)),
-				no:   "nothing was added",
-				mute: fmt.Sprintf("%d host keys are new, and there is no terminal to ask", len(chosen)),
-				hint: "to add all of them, whatever they are: --yes; to add some by their fingerprints: --accept",
-			})
-		}
-		if len(chosen) > 0 && refused == nil {
-			if err := a.access.Trust(chosen); err != nil {
-				return err
-			}
-			for _, k := range chosen {
-				added[k.Door()] = true
-			}
-			if slices.ContainsFunc(keys, func(k fleet.HostKey) bool { return k.State == fleet.KeyHidden }) {
-				continue
-			}
-		}
-		err = a.printKeys(ctx, keys, added, t)
-		if refused != nil {
-			err = refused
-		}
+	keys, added, err := a.access.AcceptKeys(ctx, hosts, a.forks, func(fresh []fleet.HostKey) ([]fleet.HostKey, error) {
+		return a.acceptKeys(ctx, fresh, t)
+	})
+	if keys == nil && err != nil {
 		return err
 	}
+	printed := a.printKeys(ctx, keys, added, t)
+	return cmp.Or(err, printed)
 }
 
-func files(keys []fleet.HostKey) string {
+// acceptKeys returns the new keys that flags or whoever sits there accept.
+func (a *app) acceptKeys(ctx context.Context, fresh []fleet.HostKey, t trust) ([]fleet.HostKey, error) {
+	asks := !t.yes && t.accept == nil
+	if t.accept != nil {
+		fresh = slices.DeleteFunc(fresh, func(k fleet.HostKey) bool { return !slices.Contains(t.accept, k.Fingerprint) })
+	}
+	if len(fresh) == 0 {
+		return nil, nil
+	}
+	if asks || !a.quiet {
+		records, _ := fleet.KeyReport(fresh, nil, false)
+		if err := view.KeyTable(a.stderr, records); err != nil {
+			return nil, err
+		}
+	}
+	if !asks {
+		return fresh, nil
+	}
+	return fresh, a.confirm(ctx, question{
+		text:       fmt.Sprintf("Are these the keys of your hosts? Add %d to %s?", len(fresh), knownHostsFiles(fresh)),
+		no:         "nothing was added",
+		noTerminal: fmt.Sprintf("%d host keys are new, and there is no terminal to ask", len(fresh)),
+		hint:       "to add all of them, whatever they are: --yes; to add some by their fingerprints: --accept",
+	})
+}
+
+func knownHostsFiles(keys []fleet.HostKey) string {
 	var names []string
 	for _, k := range keys {
 		if !slices.Contains(names, k.File) {
@@ -112,12 +101,6 @@ func files(keys []fleet.HostKey) string {
 		return fmt.Sprintf("%d files", len(names))
 	}
 	return view.Clean(names[0])
-}
-
-// keyTable shows keys to somebody who is to accept them.
-func (a *app) keyTable(keys []fleet.HostKey) error {
-	records, _ := fleet.KeyReport(keys, nil, false)
-	return view.KeyTable(a.stderr, records)
 }
 
 // printKeys prints what came of all keys.
@@ -140,5 +123,5 @@ func (a *app) printKeys(ctx context.Context, keys []fleet.HostKey, added map[str
 	} else if !a.quiet && known+new > 0 {
 		fmt.Fprintf(a.stderr, "host keys: %d known, %d added\n", known, new)
 	}
-	return a.told(ctx, hosts, report.Outcomes(hosts))
+	return a.exit(ctx, hosts)
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 
-	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
@@ -22,16 +21,16 @@ const (
 	exitUsage    = 5 // bad inventory, pattern or flag
 )
 
-// mostErrors of an inventory are printed: one mistake in a group of thousands is
-// made thousands of times.
+// mostErrors bounds how many errors of an inventory are printed: one mistake in a
+// group of thousands is made thousands of times.
 const mostErrors = 20
 
-// exitStatus ends the program with a status; all has been said.
+// exitStatus is an error that ends the program with a status and prints nothing.
 type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// usageError is a mistake of whoever typed the command.
+// usageError is a mistake in the command line.
 type usageError struct {
 	err  error
 	hint string
@@ -40,14 +39,14 @@ type usageError struct {
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-// usage makes mistakes of errors, with a hint.
+// usage returns a function that makes an error a usageError with a hint.
 func usage(hint string, args ...any) func(error) error {
 	return func(err error) error { return &usageError{err, fmt.Sprintf(hint, args...)} }
 }
 
-// status is the exit status for what a command returned. It says what nobody
-// has said yet: one line, and a hint where there is one.
-func (a *app) status(ctx context.Context, err error) int {
+// exitCode returns the exit status for the error of a command. If the error has
+// not been printed yet, exitCode prints it: one line, and a hint where there is one.
+func (a *app) exitCode(ctx context.Context, err error) int {
 	var exit exitStatus
 	var use *usageError
 	var files *inventory.Errors
@@ -62,35 +61,44 @@ func (a *app) status(ctx context.Context, err error) int {
 	case errors.As(err, &files):
 		for i, one := range files.All {
 			if i == mostErrors && len(files.All) > mostErrors+1 && !a.verbose {
-				say(fmt.Sprintf("and %d more errors: mend these first, or see them all with --verbose", len(files.All)-i))
+				message(fmt.Sprintf("and %d more errors: mend these first, or see them all with --verbose", len(files.All)-i))
 				break
 			}
-			say(one.Error())
+			message(one.Error())
 		}
 		return exitUsage
 	case errors.As(err, &use):
-		say(err.Error())
+		message(err.Error())
 		if use.hint != "" {
 			fmt.Fprintln(os.Stderr, "hint:", use.hint)
 		}
 		return exitUsage
 	case errors.As(err, &pattern):
-		say(err.Error())
+		message(err.Error())
 		return exitUsage
 	case !a.prepared: // cobra's own: an unknown command or flag, a missing argument
-		say(err.Error())
+		message(err.Error())
 		fmt.Fprintf(os.Stderr, "hint: see %s --help\n", cmp.Or(a.typed, "vsfleet"))
 		return exitUsage
 	}
-	say(err.Error())
+	message(err.Error())
 	return exitInternal
 }
 
-func say(text string) { fmt.Fprintln(os.Stderr, "vsfleet:", text) }
+// message prints a line of the program's own on standard error.
+func message(text string) { fmt.Fprintln(os.Stderr, "vsfleet:", text) }
 
-// ended is the error for what came of the hosts of a command: nil if all is
-// well with all of them.
-func (a *app) ended(ctx context.Context, outcomes ...outcome.Outcome) error {
+// exit prints the errors of hosts, and returns the exit status that is due to what
+// came of them: nil if all is well with all of them.
+func (a *app) exit(ctx context.Context, hosts []report.Host) error {
+	if err := view.Errors(a.stderr, hosts); err != nil {
+		return err
+	}
+	view.Hints(a.stderr, hosts)
+	return a.exitStatus(ctx, report.Outcomes(hosts))
+}
+
+func (a *app) exitStatus(ctx context.Context, outcomes []outcome.Outcome) error {
 	if slices.Contains(outcomes, outcome.Failed) && a.unlisted != nil {
 		fmt.Fprintln(a.stderr, "hint:", view.Clean(a.unlisted.Error()))
 	}
@@ -98,15 +106,4 @@ func (a *app) ended(ctx context.Context, outcomes ...outcome.Outcome) error {
 		return exitStatus(code)
 	}
 	return nil
-}
-
-// failures are the hosts that gave no answer.
-func failures[V any](results []fanout.Result[*inventory.Host, V]) []report.Host {
-	var list []report.Host
-	for _, r := range results {
-		if r.Outcome != outcome.OK {
-			list = append(list, report.HostOf(r.Host.Name, r.Host.Address, r.Outcome, r.Err))
-		}
-	}
-	return list
 }

@@ -40,7 +40,7 @@ func run(args []string) int {
 	if cmd, _, err := root.Find(args); err == nil {
 		a.typed = cmd.CommandPath()
 	}
-	return a.status(ctx, root.ExecuteContext(ctx))
+	return a.exitCode(ctx, root.ExecuteContext(ctx))
 }
 
 // lastReport is how long a command may take to say what it knows, once its
@@ -64,7 +64,7 @@ func (a *app) interruptible() (context.Context, func()) {
 		if view.Open(os.Stderr, true).Terminal {
 			fmt.Fprintln(os.Stderr) // behind ^C, or the status line
 		}
-		say("interrupted: what runs is being ended; once more to leave at once")
+		message("interrupted: what runs is being ended; once more to leave at once")
 		cancel(outcome.ErrInterrupted)
 		if _, ok := <-signals; !ok {
 			return

@@ -2,8 +2,8 @@
 // controller: tables, machine formats, plans, progress, recaps. The rules that
 // all of it keeps stand at the top of terminal.go.
 //
-// It takes what node/api says and small values of its own, decides nothing and
-// asks nobody: no inventory, no rollout, no connection. It keeps no state but
-// that of a status line, which is gone when [Progress.Close] returns; killed
-// before, the terminal keeps one line of text and is otherwise as it was.
+// It shows what package report holds: runs, events and records. It decides nothing
+// and asks nobody: no rollout, no connection. It keeps no state but that of a status
+// line, which is gone when [Progress.Close] returns; killed before, the terminal
+// keeps one line of text and is otherwise as it was.
 package view

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// question is asked before something that cannot be undone.
+type question struct {
+	text       string
+	no         string // the error after a no
+	noTerminal string // the error if there is no terminal
+	hint       string // what to do then
+}
+
+// confirm asks a question; any answer but yes is an error.
+func (a *app) confirm(ctx context.Context, q question) error {
+	if !term.IsTerminal(int(os.Stdin.Fd())) || !a.stderr.Terminal {
+		return usage("%s", q.hint)(errors.New(q.noTerminal))
+	}
+	fmt.Fprint(a.stderr, q.text, " [y/N] ")
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(os.Stdin).ReadString('\n') // its end is a no
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case line := <-answer:
+		if line == "y" || line == "yes" {
+			return nil
+		}
+		return &usageError{err: errors.New(q.no)}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
