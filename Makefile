@@ -8,13 +8,18 @@ export CGO_ENABLED := 0
 NODES   := fleet/push/binaries/vsnode-linux-amd64.zst fleet/push/binaries/vsnode-linux-arm64.zst
 SOURCES := $(shell git ls-files -co --exclude-standard '*.go' 'node/netctx/*.o' 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test test-kernel bench lint fuzz dist reproducible clean
+.PHONY: help build demo test test-kernel bench lint fuzz dist reproducible clean always
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: bin/vsfleet bin/vsnode ## bin/vsfleet and bin/vsnode, both static
+
+# What is linked into the programs: they are built again when it changes.
+bin/version: always
+	@mkdir -p bin; echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
+SOURCES += bin/version
 
 bin/vsfleet: $(NODES) $(SOURCES)
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/vsfleet
@@ -60,11 +65,11 @@ fuzz: ## each fuzz target for a while (FUZZTIME=10s)
 
 dist: build $(foreach arch,amd64 arm64,bin/vsfleet-$(arch) bin/vsnode-$(arch)) ## archives, Debian packages, checksums: dist/
 	scripts/install dist
-	VERSION='$(VERSION)' scripts/dist
+	scripts/dist
 	scripts/check-dist
 
-reproducible: build ## build once more, elsewhere and without a cache: are the programs the same?
-	VERSION='$(VERSION)' scripts/reproducible
+reproducible: build ## build once more, elsewhere: are the programs the same? (COLD=1: without a cache)
+	scripts/reproducible
 
 clean: ## remove what was built
 	rm -rf bin dist $(NODES) $(NODES:.zst=.sha256)
