@@ -106,12 +106,12 @@ func knownHostsFiles(keys []fleet.HostKey) string {
 // printKeys prints what came of all keys.
 func (a *app) printKeys(ctx context.Context, keys []fleet.HostKey, added map[string]bool, t trust) error {
 	records, hosts := fleet.KeyReport(keys, added, t.accept != nil)
-	known, new := 0, 0
+	known, fresh := 0, 0
 	for _, r := range records {
 		switch {
 		case r.Error != "":
 		case r.Added:
-			new++
+			fresh++
 		case r.State == string(fleet.KeyKnown):
 			known++
 		}
@@ -120,8 +120,8 @@ func (a *app) printKeys(ctx context.Context, keys []fleet.HostKey, added map[str
 		if err := view.Write(a.stdout, a.output, records, nil); err != nil {
 			return err
 		}
-	} else if !a.quiet && known+new > 0 {
-		fmt.Fprintf(a.stderr, "host keys: %d known, %d added\n", known, new)
+	} else if !a.quiet && known+fresh > 0 {
+		fmt.Fprintf(a.stderr, "host keys: %d known, %d added\n", known, fresh)
 	}
 	return a.exit(ctx, hosts)
 }

@@ -272,7 +272,7 @@ func (n *Node) read() error {
 			n.Session.Close()
 			return fmt.Errorf("%s: vsnode: %w", n.conn.Name(), err)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+		ctx, cancel := context.WithTimeout(context.Background(), closeGrace) //nolint:forbidigo // of no caller: the session is over
 		exit, err := n.Session.Wait(ctx)
 		cancel()
 		if err == nil {

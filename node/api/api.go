@@ -20,14 +20,19 @@ const (
 	LastAutoContext  = 32765
 )
 
-// A guest's settings are those of the inventory: package setting has the table
-// of them.
+// What a guest is made of is what the inventory says: package setting has the
+// table of all settings.
 type (
-	Guest   = setting.Guest
+	// Guest is the settings of a guest.
+	Guest = setting.Guest
+	// Network is how a guest uses the network.
 	Network = setting.Network
-	Init    = setting.Init
-	Limits  = setting.Limits
-	Mode    = setting.Mode
+	// Init is the first process of a guest.
+	Init = setting.Init
+	// Limits bound what a guest may use.
+	Limits = setting.Limits
+	// Mode is the network mode of a guest.
+	Mode = setting.Mode
 )
 
 // Modes.

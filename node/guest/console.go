@@ -27,7 +27,7 @@ const maxLog = 1 << 20
 func (s *start) attachConsole(context.Context) error {
 	path := s.host.consoleLog(s.name)
 	if st, err := os.Lstat(path); err == nil && st.Size() > 0 {
-		os.Rename(path, path+".1") // a help for people, not a reason not to start
+		_ = os.Rename(path, path+".1") // a help for people, not a reason not to start
 	}
 	err := console.Attach(s.spec.Cgroup)
 	if errors.Is(err, console.ErrUnsupported) {
@@ -120,12 +120,12 @@ func (g *Guest) saveConsole(context.Context) error {
 		return nil
 	}
 	path := g.host.consoleLog(g.name)
-	os.MkdirAll(g.host.LogDir, 0o750)
+	_ = os.MkdirAll(g.host.LogDir, 0o750)
 	if err := os.WriteFile(path+".new", t.Bytes, 0o640); err != nil {
 		os.Remove(path + ".new")
 		return nil
 	}
-	os.Rename(path+".new", path)
+	_ = os.Rename(path+".new", path)
 	return nil
 }
 

@@ -72,7 +72,7 @@ func parseMount(f []string) (*procctx.Mount, error) {
 	case bind:
 		m := &procctx.Mount{Source: source, Place: place, Recursive: slices.Contains(options, "rbind")}
 		if !strings.HasPrefix(source, "/") || source != path.Clean(source) {
-			return nil, fmt.Errorf("%s is to be an absolute path of the host without . and ..", source)
+			return nil, fmt.Errorf("%s: want an absolute path of the host, with no . or .. in it", source)
 		}
 		return m, m.SetOptions(options)
 	case fstype == "tmpfs":

@@ -157,7 +157,7 @@ func (w *work) close() { w.dir.Close() }
 // stays, and the error says so if something does.
 func (w *work) abandon(err *error) {
 	if same(w.dir, w.path) == nil {
-		// Not the call's context: cleaning up is what a cancelled call still does.
+		//nolint:forbidigo // not the call's context: cleaning up is what a cancelled call still does
 		if e := w.discard(context.Background()); e != nil {
 			e = fmt.Errorf("clean up %s: %w", w.path, e)
 			if *err != nil {

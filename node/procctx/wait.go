@@ -23,7 +23,7 @@ func poll(ctx context.Context, d time.Duration, fds ...unix.PollFd) (ready bool,
 	}
 	woken := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		_, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 		close(woken)
 	})
 	defer func() {
@@ -266,7 +266,7 @@ func (c Cgroup) OOMKills() int {
 	}
 	n := 0
 	for line := range strings.Lines(string(b)) {
-		fmt.Sscanf(line, "oom_kill %d", &n)
+		_, _ = fmt.Sscanf(line, "oom_kill %d", &n)
 	}
 	return n
 }

@@ -175,7 +175,7 @@ func (r Dir) Write(f api.File) (err error) {
 	defer func() {
 		file.Close()
 		if err != nil {
-			unix.Unlinkat(at, beside, 0)
+			_ = unix.Unlinkat(at, beside, 0)
 		}
 	}()
 	if _, err := file.Write(f.Content); err != nil {
