@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// What the schema of an inventory has for most settings.
+// Types of most settings in the schema.
 const (
 	oneText   = `"$ref": "#/definitions/text"`
 	someTexts = `"$ref": "#/definitions/texts"`
 )
 
-// Schema returns the properties of a block of a guest in the JSON Schema of an
-// inventory, a line each.
+// Schema returns the properties of a block in the JSON Schema of inventories, one
+// per line.
 func Schema(block string) []string {
 	var lines []string
 	for _, r := range In(block) {
@@ -39,8 +39,8 @@ func (r *Row) schemaType() string {
 	return oneText
 }
 
-// description is Doc for editors: without the marks of Markdown, and without the
-// links in brackets, which lead nowhere from there.
+// description returns Doc without Markdown, for editors. Links in parentheses are
+// left out.
 func (r *Row) description() string {
 	s := r.Doc
 	if r.Modes != nil {
@@ -77,7 +77,7 @@ func Reference(block string) []string {
 	return lines
 }
 
-// FileReference returns the rows of docs/guests.md: the files that hold settings.
+// FileReference returns the rows of docs/guests.md: the files of settings.
 func FileReference() []string {
 	var lines []string
 	for _, r := range Table {

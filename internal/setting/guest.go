@@ -17,12 +17,12 @@ const (
 	NAT    Mode = "nat"    // a private network namespace behind the host
 )
 
-// Guest is which guest it is, and its settings. The zero value of an optional
-// field means "not set".
+// Guest identifies a guest and holds its settings. Optional fields that are zero
+// are not set.
 type Guest struct {
 	Name     string  `json:"name"`               // [a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}
 	Context  int     `json:"context"`            // XID; 0 in an inventory or a request: the host chooses
-	Image    string  `json:"image,omitempty"`    // an image's name in an inventory, else its ID (its digest); empty: a private root
+	Image    string  `json:"image,omitempty"`    // its name in an inventory, its ID (a digest) on a host; empty: a private root
 	Hostname string  `json:"hostname,omitempty"` // default: the name
 	Network  Network `json:"network"`
 	Init     Init    `json:"init"`
@@ -32,7 +32,7 @@ type Guest struct {
 	Nice      int  `json:"nice,omitempty"` // of its processes, -20 to 19
 }
 
-// Network is what a guest may use of the network.
+// Network is the part of the network that a guest may use.
 type Network struct {
 	Mode Mode `json:"mode"`
 	// Addresses of the guest: one of the host's in shared mode, its own (with
@@ -49,7 +49,7 @@ type Network struct {
 	Metadata bool `json:"metadata,omitempty"`
 }
 
-// Init is what runs as the guest's process 1.
+// Init selects the guest's process 1.
 type Init struct {
 	Style   string   `json:"style,omitempty"`   // "plain": the guest's own /sbin/init; "command"
 	Command []string `json:"command,omitempty"` // style "command": argv
@@ -62,12 +62,12 @@ type Limits struct {
 	Processes   int64   `json:"processes,omitempty"`
 }
 
-// Record has a guest's settings side by side, as `vsfleet inventory list
-// --guests` prints them in machine formats.
+// Record is a flat form of a guest's settings: the one that `vsfleet inventory
+// list --guests` prints in machine formats.
 type Record struct {
 	Hostname  string   `json:"hostname"`
 	Mode      Mode     `json:"mode"`
-	Addresses []string `json:"addresses"` // "host": that of the host
+	Addresses []string `json:"addresses"` // or "host"
 	Dev       string   `json:"dev"`
 	Ports     []string `json:"ports"`
 	Forwards  []string `json:"forwards"`
@@ -81,7 +81,7 @@ type Record struct {
 	Nice      int      `json:"nice,omitempty"`
 }
 
-// Record returns the settings of g side by side.
+// Record returns the settings of g in their flat form.
 func (g Guest) Record() Record {
 	r := Record{
 		Hostname: g.Hostname, Mode: g.Network.Mode, Addresses: texts(g.Network.Addresses), Dev: g.Network.Dev,
@@ -95,7 +95,7 @@ func (g Guest) Record() Record {
 	return r
 }
 
-// Check reports what no guest can be set to, wherever the values come from.
+// Check refuses values that no guest can have, wherever they come from.
 func (g Guest) Check() error {
 	for _, r := range Table {
 		if r.check == nil {

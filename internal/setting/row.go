@@ -9,40 +9,40 @@ import (
 
 // Row is one setting of a guest.
 type Row struct {
-	// Key is where the inventory has it: "limits.memory" is memory in limits.
+	// Key is its place in the inventory: "limits.memory" is memory in limits.
 	Key  string
 	Form Form
 	// Want describes a value of it in errors: "a size, as 512M or 2G".
 	Want string
-	// Words are all values that a Text can have; nil: no such list.
+	// Words are the values that a Text can have; nil: any.
 	Words []string
-	// Modes of the network in which it makes sense, and what to say to whoever
-	// gives it in another; nil: all.
+	// Modes are the network modes in which it makes sense; nil: all. ModesWhy is the
+	// hint for another mode.
 	Modes    []Mode
 	ModesWhy string
 
-	// Doc and Default are its text in docs/inventory.md and in the schema.
+	// Doc and Default describe it in docs/inventory.md and in the schema.
 	Doc, Default string
-	schema       string // how the schema has it, where that does not follow from Form and Words
+	schema       string // its JSON Schema, if that does not follow from Form and Words
 
-	// Plan is its name in what a plan says: "raw sockets".
+	// Plan is its name in plans: "raw sockets".
 	Plan string
-	// Live decides whether a running guest takes a change at once.
+	// Live tells which changes a running guest takes without a restart.
 	Live Live
-	// Controller of cgroup v2 without which a host cannot hold it; "": none.
+	// Controller is the one of cgroup v2 that a host needs for it; "": none.
 	Controller string
 
-	// File holds it below /etc/vservers/NAME; "": several files do, which
-	// node/guest reads. FileDoc is its text in docs/guests.md.
+	// File is its file in /etc/vservers/NAME; "": there are several, which
+	// node/guest reads. FileDoc describes it in docs/guests.md.
 	File, FileDoc string
-	// Older files say the same: read where File says nothing.
+	// Older files are read if File is empty, and removed when it is written.
 	Older []string
 
 	value value
-	check func(*Guest) error // what it cannot be; nil: anything
+	check func(*Guest) error // refuses values that no guest can have; nil: none
 }
 
-// Form is how the inventory gives a setting.
+// Form is the form of a value in the inventory.
 type Form int
 
 // Forms.
@@ -50,41 +50,43 @@ const (
 	Text  Form = iota // one value, which may hold variables
 	List              // a list of such values
 	Flag              // true or false
-	Block             // what else the inventory reads by code of its own
+	Block             // read by the inventory's own code
 )
 
-// Live decides whether a running guest takes a change at once, or at a restart.
+// Live tells which changes a running guest takes without a restart. The zero value
+// is none.
 type Live struct {
 	Doc string // "at once"
-	// now: the guest has a, it is to have b, and these are the controllers of its host.
+	// now reports whether a change from a to b is one, on a host with these
+	// controllers of cgroup v2.
 	now func(a, b *Guest, controllers []string) bool
 }
 
-// Possible reports whether there is any change that running guests take at once.
+// Possible reports whether running guests take any change at once.
 func (l Live) Possible() bool { return l.now != nil }
 
-// Tree reads the files of a guest's configuration, by their names below
-// /etc/vservers/NAME.
+// Tree reads the files in /etc/vservers/NAME, by their names there.
 type Tree interface {
-	Scalar(file string) string // its first line; "" where there is none
-	List(file string) []string // its lines without comments and blank ones
+	Scalar(file string) string // the first line, or ""
+	List(file string) []string // the lines without comments and blank lines
 	Has(file string) bool
 }
 
-// value is where a setting lies in a Guest, and how it is written.
+// value gives access to a setting in a Guest, and converts it.
 type value interface {
-	parse(g *Guest, s string) error           // a text of the inventory, or an item of its list
+	parse(g *Guest, s string) error           // sets it from a text of the inventory, or adds an item of a list
 	text(g *Guest) string                     // for people; "": not set
-	same(a, b *Guest) bool                    // whether they have it alike
-	assign(to, from *Guest)                   // gives to what from has
-	read(g *Guest, t Tree, file string) error // what the host's file says
-	content(g *Guest) string                  // of that file; "": there is none
+	same(a, b *Guest) bool                    // reports whether both have the same
+	assign(to, from *Guest)                   // sets it in to as in from
+	read(g *Guest, t Tree, file string) error // sets it from a file of the host
+	content(g *Guest) string                  // of that file; "": no file
 }
 
-// Name is the last part of the key, as the inventory's errors call it.
+// Name returns the last part of the key, by which errors call the setting.
 func (r *Row) Name() string { return r.Key[strings.LastIndexByte(r.Key, '.')+1:] }
 
-// Block is the mapping of the inventory that the key stands in; "": the guest's own.
+// Block returns the mapping that has the key: "network", "limits", or "" for the
+// guest's own.
 func (r *Row) Block() string {
 	block, _, found := strings.Cut(r.Key, ".")
 	if !found {
@@ -93,35 +95,35 @@ func (r *Row) Block() string {
 	return block
 }
 
-// In returns the rows whose keys stand in a block of a guest.
+// In returns the rows of a block.
 func In(block string) []*Row {
 	return slices.DeleteFunc(slices.Clone(Table), func(r *Row) bool { return r.Block() != block })
 }
 
-// Parse sets it to what an inventory says, or, in a list, adds an item.
+// Parse sets it from a text of an inventory, or adds an item to a list.
 func (r *Row) Parse(g *Guest, s string) error { return r.value.parse(g, s) }
 
-// Same reports whether two guests have it alike, in whatever way that is written.
+// Same reports whether two guests have the same, however it is written.
 func (r *Row) Same(a, b *Guest) bool { return r.value.same(a, b) }
 
-// Given reports whether it is set.
+// Given reports whether g has it set.
 func (r *Row) Given(g *Guest) bool { return r.value.text(g) != "" }
 
-// Change says in a line what becomes of it between two guests.
+// Change describes a change for people: "ports 80/tcp → 80/tcp, 443/tcp".
 func (r *Row) Change(from, to *Guest) string {
 	return fmt.Sprintf("%s %s → %s", r.Plan, cmp.Or(r.value.text(from), "none"), cmp.Or(r.value.text(to), "none"))
 }
 
-// AtOnce reports whether a guest that runs with a has it as b does without a
+// AtOnce reports whether a running guest takes the change from a to b without a
 // restart, on a host with these controllers of cgroup v2.
 func (r *Row) AtOnce(a, b *Guest, controllers []string) bool {
 	return r.Live.Possible() && r.Live.now(a, b, controllers)
 }
 
-// Assign gives to what from has.
+// Assign sets it in to as in from.
 func (r *Row) Assign(to, from *Guest) { r.value.assign(to, from) }
 
-// Read sets it to what File says, or an older one.
+// Read sets it from File, or from an older file.
 func (r *Row) Read(g *Guest, t Tree) error {
 	file := r.File
 	for _, older := range r.Older {
@@ -132,12 +134,10 @@ func (r *Row) Read(g *Guest, t Tree) error {
 	return r.value.read(g, t, file)
 }
 
-// Content is what File holds: "" where there is none, [Present] where its being
-// there says all.
+// Content returns the content of File: "" for no file, [Present] for an empty one.
 func (r *Row) Content(g *Guest) string { return r.value.content(g) }
 
-// CgroupFile returns the file of the cgroup that holds it while the guest runs,
-// or "".
+// CgroupFile returns the file of the guest's cgroup that has it, or "".
 func (r *Row) CgroupFile() string {
 	file, ok := strings.CutPrefix(r.File, "cgroup/")
 	if !ok {
@@ -146,5 +146,5 @@ func (r *Row) CgroupFile() string {
 	return file
 }
 
-// Present is the content of a file that is empty.
+// Present stands for an empty file.
 const Present = "\n"

@@ -23,7 +23,8 @@ func validHostname(s string) error {
 	return nil
 }
 
-// ValidDevice allows what dev_valid_name of the kernel (net/core/dev.c) does.
+// ValidDevice refuses the names that dev_valid_name of the kernel (net/core/dev.c)
+// does.
 func ValidDevice(s string) error {
 	if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == '/' || c == ':' || c > '~' }) {
 		return errors.New("want a network device of at most 15 letters, as eth0")
@@ -55,8 +56,8 @@ func within(n, first, last int) error {
 	return nil
 }
 
-// addresses in one form. In mode shared only the address counts: its prefix is
-// the host's matter, and never put onto a device by us.
+// addresses returns addresses in a form that can be compared. In mode shared the
+// prefix does not count: it is the host's, and never set on a device by vsnode.
 func addresses(g *Guest) string {
 	if g.Network.Mode != Shared {
 		return set(g.Network.Addresses)
@@ -68,7 +69,7 @@ func addresses(g *Guest) string {
 	return set(list)
 }
 
-// command is process 1 as a shell would be given it.
+// command returns process 1 as one would type it.
 func command(g *Guest) string {
 	if len(g.Init.Command) == 0 {
 		if g.Init.Style == "" {
@@ -85,8 +86,8 @@ func command(g *Guest) string {
 	return strings.Join(words, " ")
 }
 
-// keepsPorts reports whether b has all ports of a. One that a guest gives up may
-// still have its listener, which nobody can take but by ending it.
+// keepsPorts reports whether b has all ports of a. A port that is taken away may
+// still have a listener, which only a restart ends.
 func keepsPorts(a, b *Guest) bool {
 	return !slices.ContainsFunc(a.Network.Ports, func(had port.Range) bool {
 		return !slices.ContainsFunc(b.Network.Ports, func(has port.Range) bool {
@@ -95,6 +96,6 @@ func keepsPorts(a, b *Guest) bool {
 	})
 }
 
-// hasPids: without that controller the user namespace counts processes, from
-// start to end.
+// hasPids reports whether a cgroup counts processes. Otherwise the user namespace
+// does, with a limit that is set at the start.
 func hasPids(_, _ *Guest, controllers []string) bool { return slices.Contains(controllers, "pids") }

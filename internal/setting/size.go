@@ -9,7 +9,7 @@ import (
 
 // parseSize reads an amount of memory: bytes, or with K, M, G or T (also as
 // KiB, MiB, …) powers of 1024, as cgroup v2 and systemd read them. "1.5G" is
-// allowed where it comes to whole bytes.
+// allowed if the result is a whole number of bytes.
 func parseSize(s string) (int64, error) {
 	num, unit := s, int64(1)
 	if cut := strings.TrimSuffix(s, "iB"); cut != "" {
@@ -36,7 +36,7 @@ func parseSize(s string) (int64, error) {
 	return n, nil
 }
 
-// size writes bytes as parseSize reads them, exactly.
+// size is the inverse of parseSize.
 func size(n int64) string {
 	for i, unit := range []string{"T", "G", "M", "K"} {
 		if in := int64(1) << (10 * (4 - i)); n >= in && n%in == 0 {
@@ -63,8 +63,8 @@ func WholeNumber(s string, first, last int64) (int64, error) {
 	return n, nil
 }
 
-// isDigits reports whether s is a number and nothing else: no sign, no exponent,
-// no underscore, no 0x.
+// isDigits reports whether s consists of digits: no sign, exponent, underscore or
+// 0x.
 func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }

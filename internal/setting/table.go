@@ -6,9 +6,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// Table is every setting, in the order in which plans and listings have them.
-// After a change: go test ./internal/setting -update writes it into
-// docs/inventory.md and docs/guests.md.
+// Table has all settings, in the order of plans and listings. After a change,
+// go test ./internal/setting -update writes docs/inventory.md and docs/guests.md.
 var Table = []*Row{
 	{
 		Key: "hostname", Want: "a hostname", Plan: "hostname",
@@ -107,5 +106,5 @@ var Table = []*Row{
 	},
 }
 
-// atOnce is a change that running guests take without a restart.
+// atOnce is for settings that a running guest always takes at once.
 var atOnce = Live{"at once", func(*Guest, *Guest, []string) bool { return true }}

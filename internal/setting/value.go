@@ -10,12 +10,12 @@ import (
 	"strings"
 )
 
-// at is where a setting of one field lies.
+// at returns the field of a setting.
 type at[T any] func(*Guest) *T
 
 func (f at[T]) assign(to, from *Guest) { *f(to) = *f(from) }
 
-// word is a text of one line.
+// word is a single line.
 type word struct {
 	at[string]
 	valid func(string) error
@@ -34,13 +34,13 @@ func (w word) read(g *Guest, t Tree, file string) error {
 	return nil
 }
 
-// hostname is a word that is the guest's name where it is not given.
+// hostname is a word; the default is the guest's name.
 type hostname struct{ word }
 
 func (h hostname) text(g *Guest) string  { return cmp.Or(g.Hostname, g.Name) }
 func (h hostname) same(a, b *Guest) bool { return h.text(a) == h.text(b) }
 
-// presence is something that the host has a file for or not.
+// presence is a boolean: its file exists or not.
 type presence struct{ at[bool] }
 
 func (p presence) parse(g *Guest, s string) error {
@@ -71,7 +71,7 @@ func allowed(yes bool) string {
 	return refuse
 }
 
-// nesting follows from the init where its file does not say otherwise.
+// nesting has a default that depends on the init.
 type nesting struct{ at[bool] }
 
 func (nesting) byDefault(g *Guest) bool        { return len(g.Init.Command) == 0 }
@@ -97,7 +97,7 @@ func (n nesting) read(g *Guest, t Tree, file string) error {
 	return nil
 }
 
-// number is a whole number in bounds; 0 is not set.
+// number is an integer in bounds; 0: not set.
 type number struct {
 	at[int]
 	first, last int
@@ -128,7 +128,7 @@ func (n number) read(g *Guest, t Tree, file string) error {
 	return nil
 }
 
-// list is several things of one kind, in any order.
+// list is a list whose order does not matter.
 type list[T fmt.Stringer] struct {
 	at[[]T]
 	item func(string) (T, error)
@@ -155,12 +155,12 @@ func (l list[T]) read(g *Guest, t Tree, file string) error {
 	return nil
 }
 
-// limit is a file of the cgroup that holds a number, or "max".
+// limit is a file of the cgroup with a number or "max".
 type limit struct {
 	at[int64]
 	inventory func(string) (int64, error)
 	people    func(int64) string
-	units     bool // K, M and the like may stand behind the number in the file
+	units     bool // the file may have a unit, as 512M
 }
 
 func (l limit) parse(g *Guest, s string) (err error) {
@@ -184,7 +184,7 @@ func (l limit) read(g *Guest, t Tree, file string) error {
 	return nil
 }
 
-// cores is a limit of processors: a quota in each period, for the kernel.
+// cores is a limit of processors; its file has the quota in each period.
 type cores struct{ at[float64] }
 
 const period = 100_000 // microseconds; the kernel's default
@@ -231,8 +231,8 @@ func (c cores) read(g *Guest, t Tree, file string) error {
 	return nil
 }
 
-// several is a setting that the inventory and the host each read by code of
-// their own, from more than one key or file.
+// several is a setting that has more than one key or file, which inventory and host
+// read by code of their own.
 type several[T any] struct {
 	at[T]
 	people func(*Guest) string
@@ -244,7 +244,7 @@ func (s several[T]) parse(*Guest, string) error      { return errors.ErrUnsuppor
 func (s several[T]) read(*Guest, Tree, string) error { return errors.ErrUnsupported }
 func (s several[T]) content(*Guest) string           { return "" }
 
-// line is the content of a file of one line.
+// line returns the content of a file with one line.
 func line(s string) string {
 	if s == "" {
 		return ""
@@ -254,8 +254,8 @@ func line(s string) string {
 
 func lines(list []string) string { return line(strings.Join(list, "\n")) }
 
-// set writes a list in which the order says nothing: a host reads it back sorted
-// by the names of its files.
+// set writes a list in which the order does not matter: hosts sort it by the names
+// of their files.
 func set[T fmt.Stringer](list []T) string {
 	words := texts(list)
 	slices.Sort(words)

@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,18 +21,18 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// Config is what the directory of a guest says. Linux-VServer's files keep
-// their names and formats ("flower page"); meanings has them all, and what they
-// are here. Ours, beside those of package setting, are:
+// Config is the configuration of a guest, read from its directory. The files have
+// the names and formats of Linux-VServer ("flower page"); setting.Table and
+// knownFiles list them. Linux-VServer does not have:
 //
 //	image      the ID of the image below the guest's own files
 //	netns/nat  (boolean) the guest has a private network behind the host
-//	ignore     what is not to keep the guest from starting
+//	ignore     files that do not keep the guest from starting
 //
-// The network's mode is not a file: netns/nat means nat, an interface with
-// nodev means shared, one without means own.
+// The network mode has no file: netns/nat means nat, an interface with nodev means
+// shared, one without means own.
 type Config struct {
-	api.Guest // Context is 0 where there is no such file: the start chooses one
+	api.Guest // Context is 0 without such a file: the start chooses one
 	procctx.Attributes
 	Root     string            // target of vdir: the guest's own files
 	Caps     procctx.CapSet    // bcapabilities
@@ -55,10 +54,10 @@ const (
 	cpuPeriod  = 100000 // microseconds; the kernel's default
 )
 
-// ErrNoGuest says that a guest is not configured on this host.
+// ErrNoGuest is the error for a guest that is not configured on this host.
 var ErrNoGuest = errors.New("no such guest")
 
-// Read reads a guest's configuration. An error says which file is at fault.
+// Read returns a guest's configuration. Errors name the file at fault.
 func (p Paths) Read(name string) (Config, error) {
 	if err := CheckName(name); err != nil {
 		return Config{}, err
@@ -75,11 +74,14 @@ func (p Paths) Read(name string) (Config, error) {
 	c.Shell, _ = t.first("shell", "../.defaults/shell")
 	c.readInit(t)
 	for _, part := range []struct {
-		file string // empty: read names it
+		file string // "": errors of read have it
 		read func(*tree) error
 	}{
 		{"context", c.readContext}, {"bcapabilities", c.readCaps},
-		{"", c.readCgroup}, {"", c.readOthers}, {"", c.readNetwork}, {"", c.readSysctls},
+		{"", c.readCgroup},
+		{"", func(t *tree) error { return c.readSettings(t, "") }},
+		{"", func(t *tree) error { return c.readSettings(t, "limits") }},
+		{"", c.readNetwork}, {"", c.readSysctls},
 		{"", func(t *tree) error { return readRlimits(t, c.Cgroup) }},
 		{"", func(t *tree) error { c.Rlimits, err = readUlimits(t); return err }},
 	} {
@@ -90,6 +92,7 @@ func (p Paths) Read(name string) (Config, error) {
 			return c, fmt.Errorf("%s/%w", dir, err)
 		}
 	}
+	c.Attributes.Nice = c.Guest.Nice
 	for _, file := range []string{"fstab", "fstab.local", "fstab.remote"} {
 		text, _ := t.read(file)
 		mounts, list := readFstab(file, text)
@@ -104,8 +107,8 @@ func (p Paths) Read(name string) (Config, error) {
 	return c, t.err
 }
 
-// vdir is where a guest's own files lie: what the link leads to, or where
-// util-vserver puts guests without one.
+// vdir returns the directory of a guest's own files: the target of the link, or
+// without one the directory that util-vserver uses.
 func (p Paths) vdir(name string) (string, error) {
 	dir := p.config(name)
 	root, err := os.Readlink(filepath.Join(dir, "vdir"))
@@ -118,7 +121,7 @@ func (p Paths) vdir(name string) (string, error) {
 			return base, nil
 		}
 	}
-	if errors.Is(err, unix.EINVAL) { // not a link but the directory itself
+	if errors.Is(err, unix.EINVAL) { // the directory itself
 		return filepath.Join(dir, "vdir"), nil
 	}
 	if err != nil {
@@ -141,14 +144,7 @@ func (c *Config) readContext(t *tree) (err error) {
 	return nil
 }
 
-// readOthers reads the settings that are not of the network.
-func (c *Config) readOthers(t *tree) error {
-	err := cmp.Or(c.readSettings(t, ""), c.readSettings(t, "limits"))
-	c.Attributes.Nice = c.Guest.Nice
-	return err
-}
-
-// readSettings reads what package setting has a file for in a block.
+// readSettings reads the files that setting.Table has for a block.
 func (c *Config) readSettings(t *tree, block string) error {
 	for _, row := range setting.In(block) {
 		if row.File == "" {
@@ -161,8 +157,7 @@ func (c *Config) readSettings(t *tree, block string) error {
 	return nil
 }
 
-// settingTree is a tree with the files of the cgroup as readCgroup put them
-// together.
+// settingTree is a tree in which cgroup/ holds what readCgroup found.
 type settingTree struct {
 	*tree
 	cgroup map[string]string
@@ -178,7 +173,8 @@ func (t settingTree) Scalar(file string) string {
 func (t settingTree) List(file string) []string { return t.list(file) }
 func (t settingTree) Has(file string) bool      { return t.has(file) }
 
-// readCaps also lists a set without which the guest's init would not boot.
+// readCaps also reports a set of capabilities with which the guest's init would
+// not boot.
 func (c *Config) readCaps(t *tree) (err error) {
 	if c.Caps, err = procctx.ParseCaps(t.list("bcapabilities")); err != nil {
 		return err
@@ -197,7 +193,7 @@ func (c *Config) readInit(t *tree) {
 	}
 	c.Runlevel, _ = t.first("apps/init/runlevel.start", "apps/init/runlevel")
 	if s := c.Init.Style; s != "" && s != "plain" && s != "command" {
-		c.Unread = append(c.Unread, api.Unread{File: "apps/init/style", Refuses: true, Why: noStyle(s)})
+		c.Unread = append(c.Unread, api.Unread{File: "apps/init/style", Refuses: true, Why: styleProblem(s)})
 	}
 }
 
@@ -205,7 +201,7 @@ func (c *Config) readSysctls(t *tree) error {
 	for _, n := range t.subdirs("sysctl") {
 		dir := "sysctl/" + n
 		setting, value := t.scalar(dir+"/setting"), t.scalar(dir+"/value")
-		path := strings.ReplaceAll(setting, ".", "/") // sysctl(8): either way
+		path := strings.ReplaceAll(setting, ".", "/") // sysctl(8) takes both
 		if strings.Contains(setting, "/") {
 			path = setting
 		}
@@ -270,8 +266,8 @@ func (c *Config) readNetwork(t *tree) error {
 	return nil
 }
 
-// PrefixLength reads the size of a network: "24", "255.255.255.0", or nothing,
-// which is the address alone.
+// PrefixLength returns the length of a prefix that is written as "24" or as
+// "255.255.255.0"; "" is that of a single address.
 func PrefixLength(addr netip.Addr, size string) (int, error) {
 	if size == "" {
 		return addr.BitLen(), nil
@@ -294,10 +290,10 @@ func PrefixLength(addr netip.Addr, size string) (int, error) {
 
 func (c *Config) readCgroup(t *tree) error {
 	c.Cgroup = map[string]string{}
-	for _, dir := range []string{"../.defaults/cgroup", "cgroup"} { // a guest's own word goes first
+	for _, dir := range []string{"../.defaults/cgroup", "cgroup"} { // the guest's own file wins
 		for _, name := range t.names(dir) {
 			if !slices.Contains([]string{"name", "base", "mnt", "subsys", "inherit", "per-ss"}, name) {
-				// Some have a line for each device (io.max).
+				// Some have one line per device (io.max).
 				c.Cgroup[name] = strings.Join(t.list(dir+"/"+name), "\n")
 			}
 		}
@@ -315,9 +311,9 @@ func (c *Config) readCgroup(t *tree) error {
 	return nil
 }
 
-// write makes the configuration of a guest that of g. Files that say what g
-// cannot (capabilities, other cgroup files, scripts of an administrator, what
-// is unknown) stay.
+// write replaces the configuration of a guest by g. Files that hold what g does not
+// (capabilities, other cgroup files, an administrator's scripts, unknown files) are
+// kept.
 func (p Paths) write(g api.Guest, root string) error {
 	f := files{text: map[string]string{
 		"context":             scalar(strconv.Itoa(g.Context)),
@@ -353,7 +349,7 @@ func (p Paths) write(g api.Guest, root string) error {
 		case slices.ContainsFunc(strings.Split(rel, "/"), isBackup):
 			return true
 		case strings.HasPrefix(rel, "interfaces/"):
-			// Numbered interfaces are rewritten whole; defaults for all would speak against them.
+			// Numbered interfaces are rewritten whole; defaults for all of them could differ.
 			if strings.Count(rel, "/") > 1 || slices.Contains([]string{"dev", "prefix", "mask"}, filepath.Base(rel)) {
 				return false
 			}
@@ -365,8 +361,8 @@ func (p Paths) write(g api.Guest, root string) error {
 	return f.replace(p.config(g.Name), keep)
 }
 
-// Names lists the configured guests. Directories that begin with a dot and
-// those that lead to no files of a guest are none.
+// Names returns the names of the configured guests. It skips directories that
+// begin with a dot and those without a guest's files.
 func (p Paths) Names() ([]string, error) {
 	entries, err := os.ReadDir(p.ConfigDir)
 	if errors.Is(err, fs.ErrNotExist) {

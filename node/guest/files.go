@@ -16,11 +16,11 @@ import (
 	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
-// A tree is a configuration directory while it is read.
+// A tree reads a configuration directory.
 type tree struct {
 	dir  string
 	err  error           // the first that was not "does not exist"
-	seen map[string]bool // what was looked at, if somebody wants to know
+	seen map[string]bool // the files that were looked at; nil: not recorded
 }
 
 func (t *tree) see(name string) {
@@ -44,14 +44,14 @@ func (t *tree) read(name string) (string, bool) {
 	return string(b), err == nil
 }
 
-// scalar is the first line of a file.
+// scalar returns the first line of a file.
 func (t *tree) scalar(name string) string {
 	s, _ := t.read(name)
 	s, _, _ = strings.Cut(s, "\n")
 	return strings.TrimSpace(s)
 }
 
-// first is the scalar of the first of some files that has one.
+// first returns the first scalar that is not empty, and its file.
 func (t *tree) first(names ...string) (value, name string) {
 	for _, name := range names {
 		if s := t.scalar(name); s != "" {
@@ -61,7 +61,7 @@ func (t *tree) first(names ...string) (value, name string) {
 	return "", ""
 }
 
-// list is one value a line; comments and blank lines do not count.
+// list returns the lines of a file without comments and blank lines.
 func (t *tree) list(name string) []string {
 	s, _ := t.read(name)
 	var out []string
@@ -73,7 +73,7 @@ func (t *tree) list(name string) []string {
 	return out
 }
 
-// words is a list whose lines may hold several, separated by commas or blanks.
+// words returns the words of a list, separated by commas, blanks or lines.
 func (t *tree) words(name string) (out []string) {
 	for _, line := range t.list(name) {
 		out = append(out, strings.FieldsFunc(line, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })...)
@@ -81,16 +81,17 @@ func (t *tree) words(name string) (out []string) {
 	return out
 }
 
-// has is a boolean: the file is there.
+// has reports whether a file exists.
 func (t *tree) has(name string) bool {
 	_, ok := t.read(name)
 	return ok
 }
 
-// subdirs names the directories in one, 2 before 10. Backup copies are none.
+// subdirs returns the names of the directories in one, 2 before 10, without backup
+// copies.
 func (t *tree) subdirs(name string) []string { return t.in(name, true) }
 
-// names names the files in a directory.
+// names returns the names of the files in a directory, likewise.
 func (t *tree) names(name string) []string { return t.in(name, false) }
 
 func (t *tree) in(name string, dirs bool) (out []string) {
@@ -102,7 +103,7 @@ func (t *tree) in(name string, dirs bool) (out []string) {
 			continue
 		}
 		t.see(filepath.Join(name, e.Name()))
-		info, err := os.Stat(filepath.Join(t.dir, name, e.Name())) // links count as what they lead to
+		info, err := os.Stat(filepath.Join(t.dir, name, e.Name())) // follows links
 		if err == nil && info.IsDir() == dirs {
 			out = append(out, e.Name())
 		}
@@ -118,10 +119,10 @@ func (t *tree) in(name string, dirs bool) (out []string) {
 	return out
 }
 
-// deepest is how far below a guest's directory there are files that mean something.
-const deepest = 4
+// maxTreeDepth is the depth of the deepest file that has a meaning.
+const maxTreeDepth = 4
 
-// files lists all files, as paths below the directory.
+// files returns the paths of all files below the directory.
 func (t *tree) files() (out []string) {
 	var walk func(dir string, depth int)
 	walk = func(dir string, depth int) {
@@ -134,7 +135,7 @@ func (t *tree) files() (out []string) {
 				info, err := os.Stat(filepath.Join(t.dir, rel))
 				isDir = err == nil && info.IsDir()
 			}
-			if isDir && depth < deepest && !isBackup(e.Name()) {
+			if isDir && depth < maxTreeDepth && !isBackup(e.Name()) {
 				walk(rel, depth+1)
 			} else {
 				out = append(out, rel)
@@ -145,8 +146,8 @@ func (t *tree) files() (out []string) {
 	return out
 }
 
-// files are a configuration to be written: contents by path, links by path.
-// An empty content removes the file; present stands for an empty file.
+// files is a configuration to write: contents and targets of links, by path. The
+// content "" removes a file, present makes it empty.
 type files struct {
 	text map[string]string
 	link map[string]string

@@ -12,17 +12,18 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// mounted is what every guest has at its place; an old tree's fstab asks for it.
-var mounted = map[string]string{
+// alwaysMounted are filesystems that every guest has; the fstab of an old tree
+// lists them as well.
+var alwaysMounted = map[string]string{
 	"/proc": "proc", "/sys": "sysfs", "/dev/pts": "devpts", "/dev/mqueue": "mqueue", "/sys/fs/cgroup": "cgroup",
 }
 
-// mostMounts bounds what one fstab file asks for.
-const mostMounts = 32
+// maxMounts limits the mounts of one fstab file.
+const maxMounts = 32
 
-// readFstab reads fstab(5) as secure-mount of util-vserver did: places are in
-// the guest, sources are the host's. Bind mounts and tmpfs are mounted; each
-// line that cannot be honoured is listed.
+// readFstab reads fstab(5) as util-vserver's secure-mount did: mount points are in
+// the guest, sources on the host. It returns the bind mounts and tmpfs, and the
+// lines that cannot be honoured.
 func readFstab(file, text string) (mounts []procctx.Mount, list []api.Unread) {
 	n := 0
 	for line := range strings.Lines(text) {
@@ -34,8 +35,8 @@ func readFstab(file, text string) (mounts []procctx.Mount, list []api.Unread) {
 		where := file + ":" + strconv.Itoa(n)
 		m, err := parseMount(f)
 		switch {
-		case err == nil && len(mounts) == mostMounts:
-			err = fmt.Errorf("more than %d mounts", mostMounts)
+		case err == nil && len(mounts) == maxMounts:
+			err = fmt.Errorf("more than %d mounts", maxMounts)
 			fallthrough
 		case err != nil:
 			list = append(list, api.Unread{File: where, Why: err.Error(), Refuses: true})
@@ -47,8 +48,8 @@ func readFstab(file, text string) (mounts []procctx.Mount, list []api.Unread) {
 	return mounts, list
 }
 
-// parseMount reads the fields of a line: a mount, nil for what every guest has
-// anyway or mount -a passes over, or why it cannot be.
+// parseMount reads the fields of a line. It returns nil for a mount that every
+// guest has anyway, or that mount -a skips.
 func parseMount(f []string) (*procctx.Mount, error) {
 	if len(f) < 3 {
 		return nil, errors.New("want SOURCE PLACE TYPE OPTIONS")
@@ -62,7 +63,7 @@ func parseMount(f []string) (*procctx.Mount, error) {
 	switch {
 	case slices.Contains(options, "noauto"), fstype == "swap", fstype == "ignore":
 		return nil, nil
-	case mounted[place] != "" && (mounted[place] == fstype || place == "/sys/fs/cgroup" && fstype == "cgroup2"):
+	case alwaysMounted[place] != "" && (alwaysMounted[place] == fstype || place == "/sys/fs/cgroup" && fstype == "cgroup2"):
 		if slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, "hidepid=") && o != "hidepid=0" }) {
 			return nil, errors.New("the guest's /proc is mounted without hidepid: take the option out, or mount it anew in the guest")
 		}
@@ -82,7 +83,7 @@ func parseMount(f []string) (*procctx.Mount, error) {
 	return nil, fmt.Errorf("a guest mounts no %s: mount %s on the host, and say here DIRECTORY %s none bind", fstype, source, place)
 }
 
-// unescape undoes the octal escapes of fstab(5) for blanks.
+// unescape decodes the octal escapes that fstab(5) has for blanks.
 func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#").Replace(s)
 }

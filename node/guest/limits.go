@@ -14,7 +14,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// resources are util-vserver's names of what setrlimit(2) limits.
+// resources maps util-vserver's names to the resources of setrlimit(2).
 var resources = map[string]int{
 	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
 	"fsize": unix.RLIMIT_FSIZE, "locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK,
@@ -23,13 +23,13 @@ var resources = map[string]int{
 	"sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
 }
 
-// mostFiles is what nofile can be at most, unless fs.nr_open was raised;
-// util-vserver's own.
-const mostFiles = 1 << 20
+// maxOpenFiles is the highest nofile that the kernel allows, unless fs.nr_open was
+// raised. util-vserver has the same.
+const maxOpenFiles = 1 << 20
 
-// readUlimits reads ulimits/RESOURCE, RESOURCE.soft and RESOURCE.hard, which
-// hold for each process of the guest. As in util-vserver, the half that is not
-// given has no limit.
+// readUlimits reads ulimits/RESOURCE, RESOURCE.soft and RESOURCE.hard: limits of
+// each process of the guest. If only the soft or only the hard limit is given, the
+// other one is infinite, as in util-vserver.
 func readUlimits(t *tree) (map[int]unix.Rlimit, error) {
 	limits := map[int]unix.Rlimit{}
 	for _, name := range t.names("ulimits") {
@@ -44,13 +44,13 @@ func readUlimits(t *tree) (map[int]unix.Rlimit, error) {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		if resource == unix.RLIMIT_NOFILE {
-			n = min(n, mostFiles)
+			n = min(n, maxOpenFiles)
 		}
 		l, given := limits[resource]
 		if !given {
 			l = unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
 			if resource == unix.RLIMIT_NOFILE {
-				l = unix.Rlimit{Cur: mostFiles, Max: mostFiles}
+				l = unix.Rlimit{Cur: maxOpenFiles, Max: maxOpenFiles}
 			}
 		}
 		if half != "hard" {
@@ -68,8 +68,8 @@ func readUlimits(t *tree) (map[int]unix.Rlimit, error) {
 	return limits, nil
 }
 
-// parseLimit reads a limit: a number, with K, M or G (of 1024) or k, m or g (of
-// 1000) behind it, or "inf".
+// parseLimit reads a number, which may have a unit, or "inf". The units K, M and G
+// are powers of 1024, k, m and g of 1000.
 func parseLimit(s string) (uint64, error) {
 	if s == "inf" || s == "infinite" || s == "-1" {
 		return unix.RLIM_INFINITY, nil
@@ -86,7 +86,7 @@ func parseLimit(s string) (uint64, error) {
 	return n * unit, nil
 }
 
-// readRlimits turns the limits of a context that cgroup v2 has into its files:
+// readRlimits translates the limits of a context that cgroup v2 has as well:
 // processes, and resident memory in pages.
 func readRlimits(t *tree, cgroup map[string]string) error {
 	for _, name := range t.names("rlimits") {
@@ -99,14 +99,14 @@ func readRlimits(t *tree, cgroup map[string]string) error {
 		case "rss.soft":
 			file, unit = "memory.high", uint64(os.Getpagesize())
 		default:
-			continue // in the table of meanings
+			continue // knownFiles has it
 		}
 		n, err := parseLimit(t.scalar("rlimits/" + name))
 		if err != nil {
 			return fmt.Errorf("rlimits/%s: %w", name, err)
 		}
 		if _, given := cgroup[file]; given || n == unix.RLIM_INFINITY {
-			continue // the administrator's own word for it goes first
+			continue // cgroup/ takes precedence
 		}
 		if n > math.MaxInt64/unit {
 			return fmt.Errorf("rlimits/%s: %d is too large", name, n)
@@ -116,15 +116,15 @@ func readRlimits(t *tree, cgroup map[string]string) error {
 	return nil
 }
 
-// fromCgroup1 turns files of cgroup v1 into those of v2 that mean the same, and
-// lists the others. A file of v2 that is there goes first.
+// fromCgroup1 translates files of cgroup v1 into those of v2, which take
+// precedence, and returns the files that v2 has no equivalent of.
 func fromCgroup1(cgroup map[string]string) (list []api.Unread, err error) {
 	put := func(file, value string) {
 		if _, given := cgroup[file]; !given {
 			cgroup[file] = value
 		}
 	}
-	// scaled maps a weight of v1 to one of v2 (1 to 10000), as systemd does.
+	// scaled converts a weight of v1 to one of v2 (1 to 10000), as systemd does.
 	scaled := func(file string, n, from, to, base int64) {
 		put(file, strconv.FormatInt(base+(min(max(n, from), to)-from)*(10000-base)/(to-from), 10))
 	}
@@ -156,7 +156,7 @@ func fromCgroup1(cgroup map[string]string) (list []api.Unread, err error) {
 			if quota > 0 {
 				put(cpuFile, fmt.Sprintf("%d %d", quota, period))
 			}
-		case file == "cpu.cfs_period_us": // with the quota
+		case file == "cpu.cfs_period_us": // read with the quota
 		case file == "blkio.weight":
 			scaled("io.weight", number(), 10, 1000, 1)
 		case file == "memory.memsw.limit_in_bytes", file == "memory.kmem.limit_in_bytes":

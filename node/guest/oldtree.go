@@ -10,21 +10,21 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// A fate is what becomes of a file of a guest's configuration.
-type fate string
+// An effect is what vsnode does with a file of a guest's configuration.
+type effect string
 
 const (
-	isRead  fate = "read"    // it has its meaning, or what it asks for is always so
-	isNamed fate = "named"   // no effect: said at each start and by status
-	refuses fate = "refused" // the guest does not start with it, unless the file ignore names it
+	hasEffect    effect = "read"    // it means what it says, or every guest has what it asks for
+	noEffect     effect = "named"   // each start and status list it
+	refusesStart effect = "refused" // the guest does not start, unless the file ignore names it
 )
 
-// A meaning is what files of the configuration tree say here. The first that
-// matches counts.
-type meaning struct {
-	file string // as path.Match has it; "dir/**" is everything below dir
-	fate fate
-	why  string // named and refused: what it lacks, and what to use instead
+// A knownFile is a file of the configuration tree, or a pattern of such files. The
+// first that matches applies.
+type knownFile struct {
+	file   string // a pattern of path.Match; "dir/**" matches everything below dir
+	effect effect
+	why    string // without effect or refused: why, and what to use instead
 }
 
 const (
@@ -36,140 +36,140 @@ const (
 	noCopy    = "a backup copy, which is not read"
 )
 
-// meanings is every file that util-vserver or vsnode reads. docs/linux-vserver.md
-// has the same table; a test compares them.
-var meanings = append(settingFiles(), []meaning{
-	{"vdir", isRead, ""},
-	{"run", isRead, ""},
-	{"cache", isRead, ""},
-	{"name", isRead, ""},
-	{"ignore", isRead, ""},
-	{"context", isRead, ""},
-	{"image", isRead, ""},
-	{"shell", isRead, ""},
-	{"bcapabilities", isRead, ""},
-	{"fstab", isRead, ""},
-	{"fstab.local", isRead, ""},
-	{"fstab.remote", isRead, ""},
-	{"flags", isRead, ""},
-	{"cflags", isRead, ""},
-	{"namespace", isRead, ""}, // what these ask for is always so
-	{"namespace-cleanup", isRead, ""},
-	{"namespace-cleanup-skip", isRead, ""},
-	{"nonamespace-cleanup", isRead, ""},
-	{"noisy", isRead, ""},
-	{"uts/domainname", isRead, ""},
-	{"domainname", isRead, ""},
-	{"uts/context", isRead, ""},
-	{"uts/*", isNamed, "system, release, version and machine are those of the host's kernel"},
-	{"ulimits/*", isRead, ""},
-	{"rlimits/*.min", isRead, ""}, // no kernel looked at it
-	{"rlimits/nproc*", isRead, ""},
-	{"rlimits/rss*", isRead, ""},
-	{"rlimits/**", refuses, "the kernel limits this for no group of processes: use ulimits/ for each process, cgroup/memory.max or cgroup/pids.max"},
-	{"cgroup/name", isNamed, "a guest's cgroup is vservers/NAME"},
-	{"cgroup/base", isNamed, "a guest's cgroup is vservers/NAME"},
-	{"cgroup/*", isRead, ""},
-	{"nocgroup", isNamed, "every guest has a cgroup: its processes are found and ended by it"},
-	{"cpuset/cpus", isRead, ""},
-	{"cpuset/mems", isRead, ""},
-	{"cpuset/name", isNamed, "a guest's cpuset is its cgroup"},
-	{"cpuset/nocreate", isNamed, "a guest's cpuset is its cgroup"},
-	{"cpuset/virtualized", isNamed, "programs see the processors that they may use by sched_getaffinity(2); /proc/cpuinfo is the host's"},
-	{"cpuset/**", refuses, "for exclusive processors use cgroup/cpuset.cpus.partition"},
-	{"sysctl/*/setting", isRead, ""},
-	{"sysctl/*/value", isRead, ""},
-	{"interfaces/dev", isRead, ""},
-	{"interfaces/prefix", isRead, ""},
-	{"interfaces/mask", isRead, ""},
-	{"interfaces/scope", isRead, ""}, // util-vserver reads it and does nothing
-	{"interfaces/novlandev", isRead, ""},
-	{"interfaces/bcast", isNamed, "the broadcast address follows from the prefix"},
-	{"interfaces/lback", isNamed, "localhost of context N is 127.N>>8.N&255.1"},
-	{"interfaces/vlandev", isNamed, "VLAN devices are not made: the host's network configuration has to"},
-	{"interfaces/extip", isNamed, "addresses are not translated: mode nat (netns/nat) does"},
-	{"interfaces/*/ip", isRead, ""},
-	{"interfaces/*/dev", isRead, ""},
-	{"interfaces/*/prefix", isRead, ""},
-	{"interfaces/*/mask", isRead, ""},
-	{"interfaces/*/nodev", isRead, ""},
-	{"interfaces/*/only_ip", isRead, ""}, // an old name of nodev
-	{"interfaces/*/disabled", isRead, ""},
-	{"interfaces/*/scope", isRead, ""},
-	{"interfaces/*/novlandev", isRead, ""},
-	{"interfaces/*/name", isNamed, "addresses have no labels (eth0:NAME): ip address show lists them without"},
-	{"interfaces/*/bcast", isNamed, "the broadcast address follows from the prefix"},
-	{"interfaces/*/peer", isNamed, "point-to-point addresses are not made: put it onto the device on the host, and say nodev"},
-	{"interfaces/*/down", isNamed, "the device stays as the host has it"},
-	{"interfaces/*/vlandev", isNamed, "VLAN devices are not made: the host's network configuration has to"},
-	{"interfaces/*/extip", isNamed, "addresses are not translated: mode nat (netns/nat) does"},
-	{"interfaces/*/mac", isNamed, "dummy devices are not made: the host's network configuration has to"},
-	{"interfaces/*/indirect", isNamed, "dummy devices are not made: the host's network configuration has to"},
-	{"interfaces/*/tun", isNamed, noTuntap},
-	{"interfaces/*/tap", isNamed, noTuntap},
-	{"interfaces/*/nocsum", isNamed, noTuntap},
-	{"interfaces/*/shared", isNamed, noTuntap},
-	{"interfaces/*/uid", isNamed, noTuntap},
-	{"interfaces/*/gid", isNamed, noTuntap},
-	{"interfaces/*/linktype", isNamed, noTuntap},
-	{"netns/nat", isRead, ""},
-	{"nonetns", isRead, ""},
-	{"netns/**", isNamed, "for a network of the guest's own use netns/nat"},
-	{"ncontext", isNamed, "the network context has the number of the context"},
-	{"noncontext", isNamed, "a guest cannot use the host's network without bounds"},
-	{"nflags", isNamed, "127.0.0.1 is always the guest's own, and the interfaces of the host are in sight"},
-	{"ncapabilities", isNamed, "raw sockets are in mode nat (netns/nat) with netns/raw"},
-	{"ccapabilities", isNamed, "what they allowed a guest has against its own namespaces, or not at all: see docs/security.md"},
-	{"capabilities", isNamed, "of kernel 2.4; use bcapabilities"},
-	{"umask", isNamed, "docs/security.md says which namespaces are made inside a guest"},
-	{"tag", isNamed, "files have no tags: on disk an owner is the guest's own id"},
-	{"spaces/**", isNamed, "every guest has its own namespaces; the network's with netns/nat"},
-	{"personality", refuses, "programs are those of the host's architecture: calls of 32-bit programs are refused"},
-	{"ionice/**", isNamed, "use cgroup/io.weight"},
-	{"badness", isNamed, "use cgroup/memory.low to protect a guest, memory.oom.group to end it whole"},
-	{"schedule", refuses, noBuckets},
-	{"sched/**", refuses, noBuckets},
-	{"dlimits/**", refuses, "there are no disk limits for a guest: give it a filesystem of its own at vdir, or a project quota"},
-	{"nonamespace", isNamed, "every guest has its own mounts"},
-	{"keepfds", isNamed, "no descriptor of the host's gets into a guest"},
-	{"disabled", isNamed, noStart},
-	{"legacy", isNamed, "there is no older tool to hand this guest to"},
-	{"scripts/**", isNamed, noHooks},
-	{"apps/init/style", isRead, ""},
-	{"apps/init/cmd.start", isRead, ""},
-	{"apps/init/runlevel", isRead, ""},
-	{"apps/init/runlevel.start", isRead, ""},
-	{"apps/init/environment", isRead, ""},
-	{"apps/init/sync", isRead, ""}, // always
-	{"apps/init/runlevel.stop", isNamed, "stop sends a signal to process 1, which is to end the rest"},
-	{"apps/init/killseq", isNamed, "stop asks process 1 and waits 30 s, asks what is left by SIGTERM and waits 5 s, then kills"},
-	{"apps/init/cmd.*", isNamed, "stop sends a signal to process 1 (SIGRTMIN+3, SIGINT or SIGTERM); nothing runs before or after"},
-	{"apps/init/mark", isNamed, noStart},
-	{"apps/init/depends", isNamed, noStart + ", in no order"},
-	{"apps/init/tty", isNamed, "output goes to the console log (vsfleet guest log)"},
-	{"apps/init/mtab", isNamed, "/etc/mtab is the guest's own file: make it a link to /proc/self/mounts"},
-	{"apps/vshelper/**", isNamed, noHelper},
-	{"apps/vshelper-methods/**", isNamed, noHelper},
-	{"apps/vdevmap/**", isNamed, "a guest has /dev/null, zero, full, random, urandom, tty and pseudoterminals, and no other device"},
-	{"apps/vunify/**", isNamed, "guests share what an image holds; nothing is unified"},
-	{"apps/pkgmgmt/**", isNamed, "packages are managed in the guest: vserver NAME exec apt-get …"},
-	{"apps/vlogin/**", isNamed, "enter always gives a terminal of the guest's own"},
+// knownFiles are all files that util-vserver or vsnode reads. docs/linux-vserver.md
+// has the same table: go test ./node/guest -run TestEveryFileIsDocumented -update.
+var knownFiles = append(settingFiles(), []knownFile{
+	{"vdir", hasEffect, ""},
+	{"run", hasEffect, ""},
+	{"cache", hasEffect, ""},
+	{"name", hasEffect, ""},
+	{"ignore", hasEffect, ""},
+	{"context", hasEffect, ""},
+	{"image", hasEffect, ""},
+	{"shell", hasEffect, ""},
+	{"bcapabilities", hasEffect, ""},
+	{"fstab", hasEffect, ""},
+	{"fstab.local", hasEffect, ""},
+	{"fstab.remote", hasEffect, ""},
+	{"flags", hasEffect, ""},
+	{"cflags", hasEffect, ""},
+	{"namespace", hasEffect, ""}, // every guest has what these ask for
+	{"namespace-cleanup", hasEffect, ""},
+	{"namespace-cleanup-skip", hasEffect, ""},
+	{"nonamespace-cleanup", hasEffect, ""},
+	{"noisy", hasEffect, ""},
+	{"uts/domainname", hasEffect, ""},
+	{"domainname", hasEffect, ""},
+	{"uts/context", hasEffect, ""},
+	{"uts/*", noEffect, "system, release, version and machine are those of the host's kernel"},
+	{"ulimits/*", hasEffect, ""},
+	{"rlimits/*.min", hasEffect, ""}, // no kernel has ever read it
+	{"rlimits/nproc*", hasEffect, ""},
+	{"rlimits/rss*", hasEffect, ""},
+	{"rlimits/**", refusesStart, "the kernel limits this for no group of processes: use ulimits/ for each process, cgroup/memory.max or cgroup/pids.max"},
+	{"cgroup/name", noEffect, "a guest's cgroup is vservers/NAME"},
+	{"cgroup/base", noEffect, "a guest's cgroup is vservers/NAME"},
+	{"cgroup/*", hasEffect, ""},
+	{"nocgroup", noEffect, "every guest has a cgroup: its processes are found and ended by it"},
+	{"cpuset/cpus", hasEffect, ""},
+	{"cpuset/mems", hasEffect, ""},
+	{"cpuset/name", noEffect, "a guest's cpuset is its cgroup"},
+	{"cpuset/nocreate", noEffect, "a guest's cpuset is its cgroup"},
+	{"cpuset/virtualized", noEffect, "programs see the processors that they may use by sched_getaffinity(2); /proc/cpuinfo is the host's"},
+	{"cpuset/**", refusesStart, "for exclusive processors use cgroup/cpuset.cpus.partition"},
+	{"sysctl/*/setting", hasEffect, ""},
+	{"sysctl/*/value", hasEffect, ""},
+	{"interfaces/dev", hasEffect, ""},
+	{"interfaces/prefix", hasEffect, ""},
+	{"interfaces/mask", hasEffect, ""},
+	{"interfaces/scope", hasEffect, ""}, // util-vserver reads it and ignores it
+	{"interfaces/novlandev", hasEffect, ""},
+	{"interfaces/bcast", noEffect, "the broadcast address follows from the prefix"},
+	{"interfaces/lback", noEffect, "localhost of context N is 127.N>>8.N&255.1"},
+	{"interfaces/vlandev", noEffect, "VLAN devices are not made: the host's network configuration has to"},
+	{"interfaces/extip", noEffect, "addresses are not translated: mode nat (netns/nat) does"},
+	{"interfaces/*/ip", hasEffect, ""},
+	{"interfaces/*/dev", hasEffect, ""},
+	{"interfaces/*/prefix", hasEffect, ""},
+	{"interfaces/*/mask", hasEffect, ""},
+	{"interfaces/*/nodev", hasEffect, ""},
+	{"interfaces/*/only_ip", hasEffect, ""}, // an old name of nodev
+	{"interfaces/*/disabled", hasEffect, ""},
+	{"interfaces/*/scope", hasEffect, ""},
+	{"interfaces/*/novlandev", hasEffect, ""},
+	{"interfaces/*/name", noEffect, "addresses have no labels (eth0:NAME): ip address show lists them without"},
+	{"interfaces/*/bcast", noEffect, "the broadcast address follows from the prefix"},
+	{"interfaces/*/peer", noEffect, "point-to-point addresses are not made: put it onto the device on the host, and say nodev"},
+	{"interfaces/*/down", noEffect, "the device stays as the host has it"},
+	{"interfaces/*/vlandev", noEffect, "VLAN devices are not made: the host's network configuration has to"},
+	{"interfaces/*/extip", noEffect, "addresses are not translated: mode nat (netns/nat) does"},
+	{"interfaces/*/mac", noEffect, "dummy devices are not made: the host's network configuration has to"},
+	{"interfaces/*/indirect", noEffect, "dummy devices are not made: the host's network configuration has to"},
+	{"interfaces/*/tun", noEffect, noTuntap},
+	{"interfaces/*/tap", noEffect, noTuntap},
+	{"interfaces/*/nocsum", noEffect, noTuntap},
+	{"interfaces/*/shared", noEffect, noTuntap},
+	{"interfaces/*/uid", noEffect, noTuntap},
+	{"interfaces/*/gid", noEffect, noTuntap},
+	{"interfaces/*/linktype", noEffect, noTuntap},
+	{"netns/nat", hasEffect, ""},
+	{"nonetns", hasEffect, ""},
+	{"netns/**", noEffect, "for a network of the guest's own use netns/nat"},
+	{"ncontext", noEffect, "the network context has the number of the context"},
+	{"noncontext", noEffect, "a guest cannot use the host's network without bounds"},
+	{"nflags", noEffect, "127.0.0.1 is always the guest's own, and the interfaces of the host are in sight"},
+	{"ncapabilities", noEffect, "raw sockets are in mode nat (netns/nat) with netns/raw"},
+	{"ccapabilities", noEffect, "what they allowed a guest has against its own namespaces, or not at all: see docs/security.md"},
+	{"capabilities", noEffect, "of kernel 2.4; use bcapabilities"},
+	{"umask", noEffect, "docs/security.md says which namespaces are made inside a guest"},
+	{"tag", noEffect, "files have no tags: on disk an owner is the guest's own id"},
+	{"spaces/**", noEffect, "every guest has its own namespaces; the network's with netns/nat"},
+	{"personality", refusesStart, "programs are those of the host's architecture: calls of 32-bit programs are refused"},
+	{"ionice/**", noEffect, "use cgroup/io.weight"},
+	{"badness", noEffect, "use cgroup/memory.low to protect a guest, memory.oom.group to end it whole"},
+	{"schedule", refusesStart, noBuckets},
+	{"sched/**", refusesStart, noBuckets},
+	{"dlimits/**", refusesStart, "there are no disk limits for a guest: give it a filesystem of its own at vdir, or a project quota"},
+	{"nonamespace", noEffect, "every guest has its own mounts"},
+	{"keepfds", noEffect, "no descriptor of the host's gets into a guest"},
+	{"disabled", noEffect, noStart},
+	{"legacy", noEffect, "there is no older tool to hand this guest to"},
+	{"scripts/**", noEffect, noHooks},
+	{"apps/init/style", hasEffect, ""},
+	{"apps/init/cmd.start", hasEffect, ""},
+	{"apps/init/runlevel", hasEffect, ""},
+	{"apps/init/runlevel.start", hasEffect, ""},
+	{"apps/init/environment", hasEffect, ""},
+	{"apps/init/sync", hasEffect, ""}, // always
+	{"apps/init/runlevel.stop", noEffect, "stop sends a signal to process 1, which is to end the rest"},
+	{"apps/init/killseq", noEffect, "stop asks process 1 and waits 30 s, asks what is left by SIGTERM and waits 5 s, then kills"},
+	{"apps/init/cmd.*", noEffect, "stop sends a signal to process 1 (SIGRTMIN+3, SIGINT or SIGTERM); nothing runs before or after"},
+	{"apps/init/mark", noEffect, noStart},
+	{"apps/init/depends", noEffect, noStart + ", in no order"},
+	{"apps/init/tty", noEffect, "output goes to the console log (vsfleet guest log)"},
+	{"apps/init/mtab", noEffect, "/etc/mtab is the guest's own file: make it a link to /proc/self/mounts"},
+	{"apps/vshelper/**", noEffect, noHelper},
+	{"apps/vshelper-methods/**", noEffect, noHelper},
+	{"apps/vdevmap/**", noEffect, "a guest has /dev/null, zero, full, random, urandom, tty and pseudoterminals, and no other device"},
+	{"apps/vunify/**", noEffect, "guests share what an image holds; nothing is unified"},
+	{"apps/pkgmgmt/**", noEffect, "packages are managed in the guest: vserver NAME exec apt-get …"},
+	{"apps/vlogin/**", noEffect, "enter always gives a terminal of the guest's own"},
 }...)
 
-// settingFiles are the files that package setting has. Those of the cgroup are
-// read as all others of it are.
-func settingFiles() (list []meaning) {
+// settingFiles returns the files of setting.Table. Those in cgroup/ are left out:
+// the pattern for that directory covers them.
+func settingFiles() (list []knownFile) {
 	for _, row := range setting.Table {
 		for _, file := range append([]string{row.File}, row.Older...) {
 			if file != "" && !strings.HasPrefix(file, "cgroup/") {
-				list = append(list, meaning{file, isRead, ""})
+				list = append(list, knownFile{file, hasEffect, ""})
 			}
 		}
 	}
 	return list
 }
 
-func (m meaning) matches(file string) bool {
+func (m knownFile) matches(file string) bool {
 	if dir, ok := strings.CutSuffix(m.file, "/**"); ok {
 		return strings.HasPrefix(file, dir+"/")
 	}
@@ -177,8 +177,8 @@ func (m meaning) matches(file string) bool {
 	return ok && err == nil
 }
 
-// isBackup reports whether a name is an editor's or a package manager's copy.
-// util-vserver passes most of these over.
+// isBackup reports whether a name is that of a copy made by an editor or a package
+// manager. util-vserver skips most of these.
 func isBackup(name string) bool {
 	for _, pattern := range []string{
 		"*~", "*.bak", "*.orig", "*.old", "*.save", "*.swp", "#*#", "*.rpmsave", "*.rpmnew", "*.rpmorig",
@@ -191,27 +191,27 @@ func isBackup(name string) bool {
 	return false
 }
 
-// unread lists the files of a tree that have no effect. Whatever no table knows
-// is among them: nothing that a tree says is dropped silently.
+// unread returns the files of a tree that have no effect, unknown files included:
+// nothing is dropped silently.
 func unread(files []string) (list []api.Unread) {
 	for _, file := range files {
 		if slices.ContainsFunc(strings.Split(file, "/"), isBackup) {
 			list = append(list, api.Unread{File: file, Why: noCopy})
 			continue
 		}
-		i := slices.IndexFunc(meanings, func(m meaning) bool { return m.matches(file) })
+		i := slices.IndexFunc(knownFiles, func(m knownFile) bool { return m.matches(file) })
 		switch {
 		case i < 0:
 			list = append(list, api.Unread{File: file, Why: "vsnode knows no such file"})
-		case meanings[i].fate != isRead:
-			list = append(list, api.Unread{File: file, Why: meanings[i].why, Refuses: meanings[i].fate == refuses})
+		case knownFiles[i].effect != hasEffect:
+			list = append(list, api.Unread{File: file, Why: knownFiles[i].why, Refuses: knownFiles[i].effect == refusesStart})
 		}
 	}
 	return list
 }
 
-// ignore lets a guest start without what the file of that name lists: files of
-// the tree, directories, or lines of a file as "fstab:3".
+// ignore lets a guest start in spite of what its file "ignore" lists: files,
+// directories, or lines of a file, as "fstab:3".
 func ignore(list []api.Unread, ignored []string) {
 	for i, u := range list {
 		file, _, _ := strings.Cut(u.File, ":")
@@ -224,7 +224,7 @@ func ignore(list []api.Unread, ignored []string) {
 	}
 }
 
-// warnings are what to say when a guest is started.
+// warnings returns what to tell whoever starts the guest.
 func (c Config) warnings() []string {
 	var list []string
 	for _, line := range api.Explain(c.Unread) {
@@ -238,7 +238,7 @@ func (c Config) warnings() []string {
 	return list
 }
 
-// refusal is why a guest does not start, or nil.
+// refusal returns the error for files that keep a guest from starting, or nil.
 func refusal(dir string, list []api.Unread) error {
 	stop := api.Refusing(list)
 	if len(stop) == 0 {
@@ -247,8 +247,8 @@ func refusal(dir string, list []api.Unread) error {
 	return fmt.Errorf("its configuration in %s says what cannot be had: %s; to start without, name the file in %s/ignore", dir, strings.Join(api.Explain(stop), "; "), dir)
 }
 
-// noStyle is why a guest does not start with an init style.
-func noStyle(style string) string {
+// styleProblem explains why a guest with this init style does not start.
+func styleProblem(style string) string {
 	known := map[string]string{
 		"sysv":   "runs /etc/init.d/rc and leaves no process 1",
 		"gentoo": "runs /lib/rc/sh/init-vserver.sh and leaves no process 1",
@@ -264,17 +264,17 @@ func noStyle(style string) string {
 	return fmt.Sprintf("style %s %s: use plain (the guest's own /sbin/init is process 1), or command and the program in apps/init/cmd.start", style, why)
 }
 
-// given are context flags that ask for what every guest has.
-var given = []string{"lock", "sched", "fakeinit", "init", "hideinfo", "namespace", "nspace", "hide_mount", "hide_vinfo",
+// impliedFlags are context flags that ask for what every guest has anyway.
+var impliedFlags = []string{"lock", "sched", "fakeinit", "init", "hideinfo", "namespace", "nspace", "hide_mount", "hide_vinfo",
 	"state_setup", "state_init", "state_admin", "sc_helper", "reboot_kill", "secure", "default"}
 
-// readFlags lists the context flags that have no effect.
+// readFlags returns the context flags that have no effect.
 func readFlags(t *tree) (list []api.Unread) {
 	for _, file := range []string{"flags", "cflags"} {
 		var lost []string
 		for _, word := range t.words(file) {
 			name := strings.TrimPrefix(strings.TrimPrefix(strings.ToLower(strings.TrimLeft(word, "!~")), "vxf_"), "info_")
-			if !slices.Contains(given, name) {
+			if !slices.Contains(impliedFlags, name) {
 				lost = append(lost, word)
 			}
 		}

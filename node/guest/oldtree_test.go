@@ -42,13 +42,13 @@ func TestEveryFileIsDocumented(t *testing.T) {
 	const page, begin, end = "../../docs/linux-vserver.md", "| file | here | instead |\n|---|---|---|\n", "\n\n"
 	var table strings.Builder
 	table.WriteString(begin)
-	for i := 0; i < len(meanings); {
-		m := meanings[i]
+	for i := 0; i < len(knownFiles); {
+		m := knownFiles[i]
 		var files []string
-		for ; i < len(meanings) && meanings[i].fate == m.fate && meanings[i].why == m.why; i++ {
-			files = append(files, "`"+meanings[i].file+"`")
+		for ; i < len(knownFiles) && knownFiles[i].effect == m.effect && knownFiles[i].why == m.why; i++ {
+			files = append(files, "`"+knownFiles[i].file+"`")
 		}
-		fmt.Fprintf(&table, "| %s | %s | %s |\n", strings.Join(files, " "), m.fate, m.why)
+		fmt.Fprintf(&table, "| %s | %s | %s |\n", strings.Join(files, " "), m.effect, m.why)
 	}
 	b, err := os.ReadFile(page)
 	if err != nil {
@@ -63,7 +63,7 @@ func TestEveryFileIsDocumented(t *testing.T) {
 		return
 	}
 	if !strings.Contains(string(b), table.String()) {
-		t.Errorf("%s does not have the table of meanings: go test ./node/guest -run %s -update", page, t.Name())
+		t.Errorf("%s does not have the table of files: go test ./node/guest -run %s -update", page, t.Name())
 	}
 }
 
