@@ -14,7 +14,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node"
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/procctx"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 // bench is what all rows use.
@@ -58,7 +58,7 @@ func newBench(ctx context.Context, vsnode, vsfleet string, factor float64, many 
 		return nil, err
 	}
 	b.host.Guests.WatchStarts = false // the watch after a start is not what is measured
-	if b.cgroups, err = procctx.CgroupMount(); err != nil {
+	if b.cgroups, err = cgroup.Mount(); err != nil {
 		return nil, err
 	}
 	const archive = "/run/busybox.tar"
@@ -132,7 +132,7 @@ func (b *bench) spec(name string, command ...string) api.Guest {
 	}
 }
 
-func (b *bench) cgroup(name string) procctx.Cgroup { return procctx.GuestCgroup(b.cgroups, name) }
+func (b *bench) cgroup(name string) cgroup.Dir { return cgroup.Guest(b.cgroups, name) }
 
 // bundle is a plain OCI bundle: what the runtime's own spec command writes, with
 // another root filesystem and program. The devices' resources are left out:

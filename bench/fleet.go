@@ -20,7 +20,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/vsfleet/vsfleet/node/procctx"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 // The fleet is one sshd that answers on so many addresses, asked by at most so
@@ -108,7 +108,7 @@ type tool struct {
 
 // measure runs a tool in a cgroup of its own.
 func (t tool) measure(ctx context.Context, b *bench) (c cost, err error) {
-	cg := procctx.Cgroup(filepath.Join(b.cgroups, "tool"))
+	cg := cgroup.Dir(filepath.Join(b.cgroups, "tool"))
 	if err := os.Mkdir(string(cg), 0o755); err != nil {
 		return c, err
 	}
@@ -151,7 +151,7 @@ func (t tool) measure(ctx context.Context, b *bench) (c cost, err error) {
 
 // cpuOf a cgroup, ended processes included. The kernel counts it without any
 // controller (cgroup-v2.rst, "CPU").
-func cpuOf(cg procctx.Cgroup) (time.Duration, error) {
+func cpuOf(cg cgroup.Dir) (time.Duration, error) {
 	file := filepath.Join(string(cg), "cpu.stat")
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -165,7 +165,7 @@ func cpuOf(cg procctx.Cgroup) (time.Duration, error) {
 }
 
 // memoryOf is the proportional set size of a cgroup's processes.
-func memoryOf(cg procctx.Cgroup) (sum int64, err error) {
+func memoryOf(cg cgroup.Dir) (sum int64, err error) {
 	pids, err := cg.PIDs()
 	for _, pid := range pids {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))

@@ -14,7 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/vsfleet/vsfleet/node/procctx"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 // The machine is this program again, in a cgroup, a network and a mount
@@ -54,11 +54,11 @@ func outside(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	mount, err := procctx.CgroupMount()
+	mount, err := cgroup.Mount()
 	if err != nil {
 		return err
 	}
-	cg := procctx.Cgroup(filepath.Join(mount, "vsfleet-bench-"+strconv.Itoa(os.Getpid())))
+	cg := cgroup.Dir(filepath.Join(mount, "vsfleet-bench-"+strconv.Itoa(os.Getpid())))
 	if err := os.Mkdir(string(cg), 0o755); err != nil {
 		return err
 	}

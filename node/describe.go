@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -16,7 +15,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/builder"
-	"github.com/vsfleet/vsfleet/node/procctx"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 // describe says what machine this is.
@@ -35,14 +34,12 @@ func describe(version string) (api.Host, error) {
 	if kib, err := strconv.ParseInt(strings.TrimSuffix(field("/proc/meminfo", "MemTotal:"), " kB"), 10, 64); err == nil {
 		h.MemoryBytes = kib << 10
 	}
-	mount, err := procctx.CgroupMount()
+	mount, err := cgroup.Mount()
 	if err == nil {
-		b, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
-		if err != nil {
+		if h.Controllers, err = cgroup.Controllers(mount); err != nil {
 			return h, err
 		}
-		h.Controllers = strings.Fields(string(b))
-	} else if !errors.Is(err, procctx.ErrNoCgroup2) {
+	} else if !errors.Is(err, cgroup.ErrNotMounted) {
 		return h, err
 	}
 	h.Methods = builder.Methods()

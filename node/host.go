@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/check"
 	"github.com/vsfleet/vsfleet/node/guest"
 	"github.com/vsfleet/vsfleet/node/images"
-	"github.com/vsfleet/vsfleet/node/procctx"
 	"github.com/vsfleet/vsfleet/node/stat"
 )
 
@@ -121,8 +121,8 @@ func Check(ctx context.Context, guests *guest.Host) (api.Check, error) {
 
 // Stat is what the machine and its guests use.
 func (h *Host) Stat(ctx context.Context) (api.Stat, error) {
-	mount, err := procctx.CgroupMount()
-	if err != nil && !errors.Is(err, procctx.ErrNoCgroup2) {
+	mount, err := cgroup.Mount()
+	if err != nil && !errors.Is(err, cgroup.ErrNotMounted) {
 		return api.Stat{}, err
 	}
 	living, err := h.Guests.Lives(ctx)

@@ -18,9 +18,9 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/netctx"
 	"github.com/vsfleet/vsfleet/node/probe"
-	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -280,7 +280,7 @@ func traces(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	seen["mounts"] = fmt.Sprint(strings.Count(string(mounts), own))
-	root, err := procctx.CgroupMount()
+	root, err := cgroup.Mount()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,10 +8,10 @@ import (
 	"os"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/nat"
 	"github.com/vsfleet/vsfleet/node/netctx"
 	"github.com/vsfleet/vsfleet/node/probe"
-	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // forwarding asks for what others on the host do to packets that it forwards.
@@ -29,20 +29,20 @@ func forwarding(ctx context.Context) probe.Answer {
 // refusedPorts asks which guests had a bind refused, of a port that they do not
 // own. Inside a guest only a program's own log says so.
 func refusedPorts(context.Context) probe.Answer {
-	mount, err := procctx.CgroupMount()
-	if errors.Is(err, procctx.ErrNoCgroup2) {
+	mount, err := cgroup.Mount()
+	if errors.Is(err, cgroup.ErrNotMounted) {
 		return probe.Yes("")
 	}
 	if err != nil {
 		return probe.Tried(err)
 	}
-	guests, err := os.ReadDir(string(procctx.GuestCgroup(mount, "")))
+	guests, err := os.ReadDir(string(cgroup.Guest(mount, "")))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return probe.Tried(err)
 	}
 	var refused []string
 	for _, g := range guests {
-		dir, err := os.Open(string(procctx.GuestCgroup(mount, g.Name())))
+		dir, err := os.Open(string(cgroup.Guest(mount, g.Name())))
 		if err != nil {
 			continue // a file of the kernel's, or a guest that has just stopped
 		}

@@ -12,13 +12,13 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/vsfleet/vsfleet/node/procctx"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
-// cgroup gives a fresh cgroup with a console.
-func cgroup(t *testing.T) *os.File {
+// newCgroup gives a fresh cgroup with a console.
+func newCgroup(t *testing.T) *os.File {
 	t.Helper()
-	mount, err := procctx.CgroupMount()
+	mount, err := cgroup.Mount()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func cgroup(t *testing.T) *os.File {
 	}
 	t.Cleanup(func() {
 		f.Close()
-		if err := procctx.Cgroup(dir).Remove(); err != nil {
+		if err := cgroup.Dir(dir).Remove(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -59,7 +59,7 @@ func inside(t *testing.T, cg *os.File, script string) {
 }
 
 func TestConsoleIsForAllUsers(t *testing.T) {
-	cg := cgroup(t)
+	cg := newCgroup(t)
 	cmd := exec.Command("sh", "-c", "echo one >"+Node)
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cg.Fd()), Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -82,7 +82,7 @@ func TestConsoleKeepsWhatIsWritten(t *testing.T) {
 		{"other settings are not the console", "cat /proc/sys/kernel/ostype >/dev/null; cat /proc/sys/kernel/pid_max >/dev/null; echo one", "one\n"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			cg := cgroup(t)
+			cg := newCgroup(t)
 			inside(t, cg, row.script)
 			got, err := Read(cg.Name())
 			if err != nil || string(got.Bytes) != row.text || got.Total != uint64(len(row.text)) {
@@ -96,7 +96,7 @@ func TestConsoleKeepsWhatIsWritten(t *testing.T) {
 func TestConsoleKeepsTheEnd(t *testing.T) {
 	for _, size := range []int{1, 7, 100, 1000, 4096, 5000, 100_000} {
 		t.Run(fmt.Sprintf("writes of %d", size), func(t *testing.T) {
-			cg := cgroup(t)
+			cg := newCgroup(t)
 			var all bytes.Buffer
 			for i := 0; all.Len() < 300_000; i++ {
 				fmt.Fprintf(&all, "line %d\n", i)
@@ -121,7 +121,7 @@ func TestConsoleKeepsTheEnd(t *testing.T) {
 }
 
 func TestManyWritersLoseNoLine(t *testing.T) {
-	cg := cgroup(t)
+	cg := newCgroup(t)
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
@@ -141,7 +141,7 @@ func TestManyWritersLoseNoLine(t *testing.T) {
 }
 
 func TestCgroupWithoutConsole(t *testing.T) {
-	mount, err := procctx.CgroupMount()
+	mount, err := cgroup.Mount()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/procctx"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 // Configure changes what a guest is. A running one takes its limits, ports and
@@ -171,4 +171,4 @@ func (g *Guest) limitLive(c Config, runs *api.Guest) error {
 
 // countsProcesses reports whether a cgroup bounds processes here. If not, the
 // user namespace does, from start to end.
-func (g *Guest) countsProcesses() (bool, error) { return procctx.HasController(g.mount, "pids") }
+func (g *Guest) countsProcesses() (bool, error) { return cgroup.HasController(g.mount, "pids") }

@@ -14,6 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/console"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
@@ -85,7 +86,7 @@ func (h *Host) output(name string) (o output, err error) {
 			}
 			return o, err
 		}
-	} else if !errors.Is(err, procctx.ErrNoCgroup2) {
+	} else if !errors.Is(err, cgroup.ErrNotMounted) {
 		return o, err
 	}
 	f, err := os.Open(h.consoleLog(name))

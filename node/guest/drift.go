@@ -14,8 +14,8 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/network"
-	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // Drift tells what is not any more as starts made it, by the names of the guests
@@ -70,7 +70,7 @@ func (h *Host) drift(ctx context.Context, names []string) (map[string][]string, 
 }
 
 // ownDrift looks at what every guest has.
-func (h *Host) ownDrift(name string, cg procctx.Cgroup, st notes, all map[string][]string) error {
+func (h *Host) ownDrift(name string, cg cgroup.Dir, st notes, all map[string][]string) error {
 	for _, l := range limits(st.Runs) {
 		b, err := os.ReadFile(filepath.Join(string(cg), l.file))
 		if errors.Is(err, fs.ErrNotExist) {

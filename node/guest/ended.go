@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/procctx"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 // How long a guest is watched after its start. What cannot work mostly ends
@@ -67,7 +67,7 @@ func (s *start) watch(ctx context.Context) error {
 }
 
 // lookAtEnd returns what can still be seen of a guest that ended by itself.
-func (h *Host) lookAtEnd(name string, cg procctx.Cgroup) api.End {
+func (h *Host) lookAtEnd(name string, cg cgroup.Dir) api.End {
 	end := api.End{Time: time.Now().Truncate(time.Millisecond), OOMKills: cg.OOMKills()}
 	if said, err := h.output(name); err == nil {
 		end.LastOutput = lastLine(said.Bytes)

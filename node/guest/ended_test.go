@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/procctx"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 func TestStartTellsOfAGuestThatEndsAtOnce(t *testing.T) {
@@ -131,10 +131,10 @@ func TestEndIsSaidAsItWas(t *testing.T) {
 func TestOOMKillsAreCounted(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(dir+"/memory.events", []byte("low 0\nhigh 0\nmax 7\noom 2\noom_kill 3\noom_group_kill 0\n"), 0o644))
-	if n := procctx.Cgroup(dir).OOMKills(); n != 3 {
+	if n := cgroup.Dir(dir).OOMKills(); n != 3 {
 		t.Errorf("%d, want 3", n)
 	}
-	if n := procctx.Cgroup(dir + "/nosuch").OOMKills(); n != 0 {
+	if n := cgroup.Dir(dir + "/nosuch").OOMKills(); n != 0 {
 		t.Errorf("without a controller %d, want 0", n)
 	}
 }

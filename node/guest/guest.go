@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/network"
-	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // Guest is a guest in hand: its lock is held. The package's comment says what
@@ -18,8 +18,8 @@ import (
 type Guest struct {
 	host   *Host
 	name   string
-	mount  string         // of cgroup v2; empty: there is none, and nothing can run
-	cgroup procctx.Cgroup // its cgroup, which need not exist
+	mount  string     // of cgroup v2; empty: there is none, and nothing can run
+	cgroup cgroup.Dir // its cgroup, which need not exist
 
 	configRead *Config // nil: not read yet
 	configErr  error
@@ -59,7 +59,7 @@ func (h *Host) inHand(name string, unlock func(), do func(*Guest) error) error {
 	g := &Guest{host: h, name: name}
 	var err error
 	g.mount, g.cgroup, err = h.cgroup(name)
-	if errors.Is(err, procctx.ErrNoCgroup2) {
+	if errors.Is(err, cgroup.ErrNotMounted) {
 		g.mount, err = "", nil
 	}
 	if err == nil {
@@ -131,7 +131,7 @@ func (g *Guest) up(ctx context.Context) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return g.cgroup.Settle(ctx)
+	return g.cgroup.WaitExec(ctx)
 }
 
 // notes returns what is noted of the guest's start; fs.ErrNotExist: it was not

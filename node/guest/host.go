@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/netctx"
-	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // Host is the guests of this machine.
@@ -30,14 +30,14 @@ type Host struct {
 	turns      turns
 }
 
-func (h *Host) cgroup(name string) (mount string, cg procctx.Cgroup, err error) {
-	mount, err = procctx.CgroupMount()
-	return mount, procctx.GuestCgroup(mount, name), err
+func (h *Host) cgroup(name string) (mount string, cg cgroup.Dir, err error) {
+	mount, err = cgroup.Mount()
+	return mount, cgroup.Guest(mount, name), err
 }
 
 func (h *Host) running(name string) (bool, error) {
 	_, cg, err := h.cgroup(name)
-	if errors.Is(err, procctx.ErrNoCgroup2) {
+	if errors.Is(err, cgroup.ErrNotMounted) {
 		return false, nil // nothing can run without
 	}
 	if err != nil {

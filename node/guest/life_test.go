@@ -24,6 +24,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/probe"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
@@ -75,7 +76,7 @@ func TestMain(m *testing.M) {
 // inOwnCgroup runs f in a cgroup of its own, which becomes the root of a cgroup
 // namespace: the guests of other tests are none of this host's.
 func inOwnCgroup(f func() error) (err error) {
-	mount, err := procctx.CgroupMount()
+	mount, err := cgroup.Mount()
 	if err != nil {
 		return err
 	}
@@ -112,7 +113,7 @@ func inOwnCgroup(f func() error) (err error) {
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, move(mount+old), procctx.Cgroup(dir).Remove())
+		err = errors.Join(err, move(mount+old), cgroup.Dir(dir).Remove())
 	}()
 	return f()
 }
@@ -121,7 +122,7 @@ func makeHost() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	mount, err := procctx.CgroupMount()
+	mount, err := cgroup.Mount()
 	if err != nil {
 		return err
 	}
@@ -477,7 +478,7 @@ func traces(t *testing.T) string {
 	for _, a := range addrs {
 		fmt.Fprintf(&b, "address %s;", a.IPNet)
 	}
-	mount, err := procctx.CgroupMount()
+	mount, err := cgroup.Mount()
 	must(t, err)
 	cgroups, err := filepath.Glob(mount + "/vservers/*/cgroup.procs")
 	must(t, err)

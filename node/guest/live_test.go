@@ -15,7 +15,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/procctx"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 // The guest's program goes on through all of it: its process is the same one.
@@ -190,7 +190,7 @@ func TestPortOfTheHostIsNotGivenToARunningGuest(t *testing.T) {
 // processes are bounded from the next start, and others are refused.
 func TestLimitsOfARunningGuestAreChanged(t *testing.T) {
 	ctx := context.Background()
-	mount, err := procctx.CgroupMount()
+	mount, err := cgroup.Mount()
 	must(t, err)
 	have, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
 	must(t, err)

@@ -16,7 +16,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/procctx"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/stat"
 )
 
@@ -227,7 +227,7 @@ func BenchmarkAThousand(b *testing.B) {
 	b.Log("create, start")
 	each(func(g api.Guest) error { return h.Create(ctx, g) })
 	each(func(g api.Guest) error { return h.Start(ctx, g.Name, Options{}) })
-	mount, err := procctx.CgroupMount()
+	mount, err := cgroup.Mount()
 	if err != nil {
 		b.Fatal(err)
 	}

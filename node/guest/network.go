@@ -8,8 +8,8 @@ import (
 	"os"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/network"
-	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // neighbours are the guests of a host as network modes ask for them.
@@ -38,7 +38,7 @@ func (s notes) mode() network.Mode {
 }
 
 // onNetwork returns a guest that was started as its network mode sees it.
-func (h *Host) onNetwork(name string, cg procctx.Cgroup, n *notes) *network.Guest {
+func (h *Host) onNetwork(name string, cg cgroup.Dir, n *notes) *network.Guest {
 	g := n.startedAs(name)
 	g.Name = name
 	return &network.Guest{Guest: g, Cgroup: string(cg), Others: neighbours{h}, Notes: &n.Notes}

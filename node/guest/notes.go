@@ -12,7 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/network"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
@@ -81,7 +83,7 @@ func (h *Host) readNotes(name string) (notes, error) {
 	}
 	lost := errors.Is(err, fs.ErrNotExist)
 	_, cg, err := h.cgroup(name)
-	if err != nil && !errors.Is(err, procctx.ErrNoCgroup2) {
+	if err != nil && !errors.Is(err, cgroup.ErrNotMounted) {
 		return notes{}, err
 	}
 	if err == nil {
@@ -90,11 +92,11 @@ func (h *Host) readNotes(name string) (notes, error) {
 			return s, nil
 		}
 	}
-	xid, err := cg.Context()
+	owner, err := cg.Owner()
 	if lost && errors.Is(err, fs.ErrNotExist) {
 		return notes{}, fmt.Errorf("no guest %s was started: %w", name, fs.ErrNotExist)
 	}
-	return h.rebuiltNotes(name, cg, xid)
+	return h.rebuiltNotes(name, cg, procctx.ContextOf(owner))
 }
 
 // notesCache is what vsnode has read of notes of starts. They are replaced and
@@ -170,7 +172,7 @@ func attribute(path, name string) []byte {
 // rebuiltNotes is what can be told without notes: the context by the owner of
 // the cgroup (0: there is none), the network by the namespace of process 1,
 // and the rest by the configuration, where it is of that context.
-func (h *Host) rebuiltNotes(name string, cg procctx.Cgroup, xid int) (notes, error) {
+func (h *Host) rebuiltNotes(name string, cg cgroup.Dir, xid int) (notes, error) {
 	s := notes{Context: xid, Done: true, recovered: true}
 	c, cerr := h.Read(name)
 	if xid == 0 {
@@ -188,7 +190,7 @@ func (h *Host) rebuiltNotes(name string, cg procctx.Cgroup, xid int) (notes, err
 	if err != nil {
 		return s, err
 	}
-	if s.Boot, err = procctx.Born(pid); err != nil {
+	if s.Boot, err = linux.ForkTime(pid); err != nil {
 		return s, err
 	}
 	if private != s.NAT {
@@ -197,7 +199,7 @@ func (h *Host) rebuiltNotes(name string, cg procctx.Cgroup, xid int) (notes, err
 	return s, nil
 }
 
-func (h *Host) writeNotes(name string, cg procctx.Cgroup, n notes) error {
+func (h *Host) writeNotes(name string, cg cgroup.Dir, n notes) error {
 	b, err := json.Marshal(n)
 	if err != nil {
 		return err
@@ -214,7 +216,7 @@ func (h *Host) writeNotes(name string, cg procctx.Cgroup, n notes) error {
 
 // writeAttribute writes the notes onto the guest's cgroup alone: they are in the
 // file.
-func (n notes) writeAttribute(cg procctx.Cgroup) error {
+func (n notes) writeAttribute(cg cgroup.Dir) error {
 	b, err := json.Marshal(n)
 	if err != nil {
 		return err
@@ -222,7 +224,7 @@ func (n notes) writeAttribute(cg procctx.Cgroup) error {
 	return setAttribute(cg, b)
 }
 
-func setAttribute(cg procctx.Cgroup, b []byte) error {
+func setAttribute(cg cgroup.Dir, b []byte) error {
 	err := unix.Setxattr(string(cg), notesAttr, b, 0)
 	if err != nil && !errors.Is(err, unix.ENOENT) { // the cgroup comes after the first note
 		return fmt.Errorf("note what is started on cgroup %s: %w", cg, err)
@@ -236,7 +238,7 @@ func (s notes) startTime() time.Time {
 	if s.Boot == 0 {
 		return s.Started
 	}
-	return time.Now().Add(s.Boot - procctx.SinceBoot()).Truncate(time.Millisecond)
+	return time.Now().Add(s.Boot - linux.SinceBoot()).Truncate(time.Millisecond)
 }
 
 // notedNames are the guests of which notes are in RunDir.

@@ -8,20 +8,21 @@ import (
 	"slices"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // cgroups names the guests that have a cgroup: those that run, and those of
 // which a start, a stop or their own end left one.
 func (h *Host) cgroups() ([]string, error) {
-	mount, err := procctx.CgroupMount()
-	if errors.Is(err, procctx.ErrNoCgroup2) {
+	mount, err := cgroup.Mount()
+	if errors.Is(err, cgroup.ErrNotMounted) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	names, err := procctx.GuestCgroups(mount)
+	names, err := cgroup.Guests(mount)
 	return slices.DeleteFunc(names, func(name string) bool { return CheckName(name) != nil }), err
 }
 
@@ -72,14 +73,14 @@ func (h *Host) contexts() (map[int]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		xid, err := cg.Context()
+		owner, err := cg.Owner()
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it has just been stopped
 		}
 		if err != nil {
 			return nil, err
 		}
-		of[xid] = name
+		of[procctx.ContextOf(owner)] = name
 	}
 	return of, nil
 }

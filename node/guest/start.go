@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/network"
 	"github.com/vsfleet/vsfleet/node/probe"
 	"github.com/vsfleet/vsfleet/node/procctx"
@@ -115,7 +117,7 @@ func (g *Guest) Restart(ctx context.Context, opt Options) error {
 // What the guest still has of processes is killed.
 func (g *Guest) release(ctx context.Context) error {
 	if g.mount == "" {
-		return procctx.ErrNoCgroup2
+		return cgroup.ErrNotMounted
 	}
 	if _, err := g.notes(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -195,7 +197,7 @@ func (s *start) clear(ctx context.Context) error {
 func (s *start) claim(ctx context.Context) error {
 	enter := s.config.entry()
 	n := notes{
-		Started: time.Now().Truncate(time.Millisecond), Boot: procctx.SinceBoot(),
+		Started: time.Now().Truncate(time.Millisecond), Boot: linux.SinceBoot(),
 		Context: s.config.Context, Notes: network.FirstNotes(s.mode),
 		Root: resolved(s.config.Root), Runs: &s.config.Guest, Enter: &enter,
 	}

@@ -10,8 +10,8 @@
 // Killed: before the parent has handed over the mounts, the child ends with
 // it; after that, the guest runs as if Start had returned. Mounts live in the
 // guest's namespaces only and go with its last process. What can be left over
-// is an empty cgroup, which the next Make removes.
+// is an empty cgroup (package cgroup).
 //
-// Kernel: 6.1. clone3 into a cgroup (5.7), setns by pidfd (5.8), cgroup.kill
-// (5.14), idmapped layers of overlayfs (5.19), all without a fallback.
+// Kernel: 6.1. clone3 into a cgroup (5.7), setns by pidfd (5.8),
+// idmapped layers of overlayfs (5.19), all without a fallback.
 package procctx

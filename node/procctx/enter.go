@@ -4,18 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 // Command is a program to run in a running guest.
 type Command struct {
-	InitPID    int    // the guest's process 1, as the host numbers it
-	Cgroup     Cgroup // the guest's
+	InitPID    int        // the guest's process 1, as the host numbers it
+	Cgroup     cgroup.Dir // the guest's
 	PrivateNet bool
 	Scope      bool
 	Caps       CapSet
@@ -66,18 +69,21 @@ func enter(ctx context.Context, cmd Command) (*Running, error) {
 	// Init's own cgroup: with systemd inside, the guest's outermost has
 	// children and takes no process. Read after the pidfd was had and looked
 	// at again below it, so that a reused pid cannot lead elsewhere.
-	dir, err := cmd.Cgroup.of(cmd.InitPID)
+	dir, err := cmd.Cgroup.Of(cmd.InitPID)
+	if errors.As(err, new(*fs.PathError)) {
+		err = fmt.Errorf("%w: %w", ErrNotRunning, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	// Before its program runs it may still be on the host's root.
-	if unborn(cmd.InitPID) {
+	if linux.BeforeExec(cmd.InitPID) {
 		return nil, fmt.Errorf("%w: it is being started", ErrNotRunning)
 	}
 	if err := unix.PidfdSendSignal(pidfd, 0, nil, 0); err != nil {
 		return nil, fmt.Errorf("%w: process %d: %w", ErrNotRunning, cmd.InitPID, err)
 	}
-	cg, err := os.Open(dir)
+	cg, err := os.Open(string(dir))
 	if err != nil {
 		return nil, err
 	}
@@ -179,28 +185,6 @@ func (r *Running) Wait() (int, error) {
 // Signal sends the program a signal.
 func (r *Running) Signal(sig unix.Signal) error { return unix.Kill(r.pid, sig) }
 
-// of is the cgroup directory of a process, which must be this one or below.
-func (c Cgroup) of(pid int) (string, error) {
-	b, err := os.ReadFile(procFile(pid, "cgroup"))
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrNotRunning, err)
-	}
-	for line := range strings.Lines(string(b)) {
-		p, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
-			continue
-		}
-		mount := filepath.Dir(filepath.Dir(string(c)))
-		// Seen from a cgroup namespace the path is below its root, as is the mount.
-		dir := filepath.Join(mount, p)
-		if dir == string(c) || strings.HasPrefix(dir, string(c)+"/") {
-			return dir, nil
-		}
-		return "", fmt.Errorf("process %d is in cgroup %s, not in %s", pid, p, c)
-	}
-	return "", fmt.Errorf("process %d is in no cgroup of version 2", pid)
-}
-
 // Shutdown asks a guest's init to end: systemd by SIGRTMIN+3, any other by the
 // signal given. An init that does not catch it would not notice (a namespace's
 // process 1 has no default actions): then there is nothing to wait for, and
@@ -211,7 +195,7 @@ func Shutdown(initPID int, sig unix.Signal) (bool, error) {
 		return false, nil // gone
 	}
 	defer unix.Close(pidfd)
-	b, err := os.ReadFile(procFile(initPID, "status"))
+	b, err := os.ReadFile(linux.ProcFile(initPID, "status"))
 	if err != nil {
 		return false, nil
 	}
@@ -222,7 +206,7 @@ func Shutdown(initPID int, sig unix.Signal) (bool, error) {
 	if !catches(status, sig) {
 		return false, nil
 	}
-	if err := signalStopped(pidfd, sig); err != nil {
+	if err := linux.SignalStopped(pidfd, sig); err != nil {
 		return false, fmt.Errorf("signal init (process %d): %w", initPID, err)
 	}
 	return true, nil
@@ -230,7 +214,7 @@ func Shutdown(initPID int, sig unix.Signal) (bool, error) {
 
 // IsSystemd reports whether a guest's init calls itself systemd.
 func IsSystemd(initPID int) bool {
-	b, err := os.ReadFile(procFile(initPID, "status"))
+	b, err := os.ReadFile(linux.ProcFile(initPID, "status"))
 	return err == nil && isSystemd(string(b))
 }
 

@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // IDs is how many user and group ids a guest has: all that 16 bits hold, so
@@ -16,12 +18,15 @@ const IDs = 1 << 16
 // the host are the context that it belongs to.
 func BaseID(xid int) int { return xid * IDs }
 
+// ContextOf returns the context that an id on the host belongs to.
+func ContextOf(id int) int { return id / IDs }
+
 // mapIDs gives the process the guest's ids. It has to be done from outside:
 // only the host's root may map a range (user_namespaces(7)).
 func mapIDs(pid, xid int) error {
 	m := []byte("0 " + strconv.Itoa(BaseID(xid)) + " " + strconv.Itoa(IDs))
 	for _, name := range []string{"uid_map", "gid_map"} {
-		if err := os.WriteFile(procFile(pid, name), m, 0); err != nil {
+		if err := os.WriteFile(linux.ProcFile(pid, name), m, 0); err != nil {
 			return fmt.Errorf("map ids of context %d: %w", xid, err)
 		}
 	}

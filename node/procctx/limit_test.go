@@ -9,12 +9,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 // TestLimitsHold needs cgroup v2 with controllers, as test/kernel has it. Where
 // they sit on version 1, a limit has to be refused with that reason.
 func TestLimitsHold(t *testing.T) {
-	mount, err := CgroupMount()
+	mount, err := cgroup.Mount()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,10 +27,10 @@ func TestLimitsHold(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		limits []string // FILE=VALUE
-		check  func(t *testing.T, cg Cgroup, inside func(command string) (string, int))
+		check  func(t *testing.T, cg cgroup.Dir, inside func(command string) (string, int))
 	}{
 		{"a program beyond the memory is killed, the guest is not", []string{"memory.max=33554432", "memory.swap.max=0"},
-			func(t *testing.T, cg Cgroup, inside func(string) (string, int)) {
+			func(t *testing.T, cg cgroup.Dir, inside func(string) (string, int)) {
 				if out, code := inside("busybox dd if=/dev/zero of=/dev/null bs=64M count=1"); code != 137 {
 					t.Errorf("exit status %d: %s", code, out)
 				}
@@ -40,13 +42,13 @@ func TestLimitsHold(t *testing.T) {
 				}
 			}},
 		{"files in memory count", []string{"memory.max=33554432", "memory.swap.max=0"},
-			func(t *testing.T, cg Cgroup, inside func(string) (string, int)) {
+			func(t *testing.T, cg cgroup.Dir, inside func(string) (string, int)) {
 				if out, code := inside("busybox dd if=/dev/zero of=/dev/shm/big bs=1M count=64"); code == 0 {
 					t.Errorf("64 MiB in 32: %s", out)
 				}
 			}},
 		{"no more processes than allowed", []string{"pids.max=8"},
-			func(t *testing.T, cg Cgroup, inside func(string) (string, int)) {
+			func(t *testing.T, cg cgroup.Dir, inside func(string) (string, int)) {
 				out, _ := inside("for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 >/dev/null 2>&1 & done; echo done")
 				if !strings.Contains(out, "fork") {
 					t.Errorf("a shell that starts ten says %q", out)
@@ -56,7 +58,7 @@ func TestLimitsHold(t *testing.T) {
 				}
 			}},
 		{"a fifth of a processor", []string{"cpu.max=20000 100000"},
-			func(t *testing.T, cg Cgroup, inside func(string) (string, int)) {
+			func(t *testing.T, cg cgroup.Dir, inside func(string) (string, int)) {
 				before, begun := counter(t, cg, "cpu.stat", "usage_usec"), time.Now()
 				inside("busybox timeout 2 sh -c 'while :; do :; done'")
 				used := time.Duration(counter(t, cg, "cpu.stat", "usage_usec")-before) * time.Microsecond
@@ -66,7 +68,7 @@ func TestLimitsHold(t *testing.T) {
 				}
 			}},
 		{"the guest cannot lift them", []string{"pids.max=100"},
-			func(t *testing.T, cg Cgroup, inside func(string) (string, int)) {
+			func(t *testing.T, cg cgroup.Dir, inside func(string) (string, int)) {
 				for _, file := range []string{"pids.max", "memory.max", "cpu.max"} {
 					if out, code := inside("echo max >/sys/fs/cgroup/" + file); code == 0 {
 						t.Errorf("%s was written: %s", file, out)
@@ -74,7 +76,7 @@ func TestLimitsHold(t *testing.T) {
 				}
 			}},
 		{"the guest divides its share", []string{"pids.max=100", "memory.max=268435456"},
-			func(t *testing.T, cg Cgroup, inside func(string) (string, int)) {
+			func(t *testing.T, cg cgroup.Dir, inside func(string) (string, int)) {
 				// As systemd does it: nothing stays in the outermost.
 				out, code := inside(`cd /sys/fs/cgroup; busybox mkdir all part
 					while read p; do echo $p >all/cgroup.procs; done <cgroup.procs
@@ -116,7 +118,7 @@ func TestLimitsHold(t *testing.T) {
 }
 
 func TestLimitsThatAreNone(t *testing.T) {
-	mount, err := CgroupMount()
+	mount, err := cgroup.Mount()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +135,7 @@ func TestLimitsThatAreNone(t *testing.T) {
 }
 
 // counter reads one line "KEY NUMBER" of a cgroup's file.
-func counter(t *testing.T, cg Cgroup, file, key string) int {
+func counter(t *testing.T, cg cgroup.Dir, file, key string) int {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(string(cg), file))
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // A guest is the same whoever starts it: from cron with nice 10, from a shell with
@@ -165,7 +167,7 @@ func limitProcess(pid int, processes int64, a Attributes) error {
 			return fmt.Errorf("set limits of process %d: %w", pid, err)
 		}
 	}
-	if err := os.WriteFile(procFile(pid, "oom_score_adj"), []byte("0"), 0); err != nil {
+	if err := os.WriteFile(linux.ProcFile(pid, "oom_score_adj"), []byte("0"), 0); err != nil {
 		return fmt.Errorf("set oom_score_adj: %w", err)
 	}
 	return nil

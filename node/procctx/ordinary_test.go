@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // inside names what this test's own program does as a program of a guest.
@@ -73,7 +75,7 @@ func TestWhatTheKernelCountsForAUserIsCountedForEachGuest(t *testing.T) {
 	t.Log(strings.TrimSpace(console(t, greedy, "took ")))
 
 	var owner uint32
-	ns, err := os.Open(procFile(p.PID, "ns/user"))
+	ns, err := os.Open(linux.ProcFile(p.PID, "ns/user"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +202,7 @@ func runtimeOdd(t *testing.T) {
 
 func read(t *testing.T, pid int, name string) string {
 	t.Helper()
-	b, err := os.ReadFile(procFile(pid, name))
+	b, err := os.ReadFile(linux.ProcFile(pid, name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +238,7 @@ func TestDevicesAreTheGuestsOwn(t *testing.T) {
 		if err := unix.Stat("/dev/"+name, &host); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Stat(filepath.Join(procFile(p.PID, "root"), "dev", name), &theirs); err != nil {
+		if err := unix.Stat(filepath.Join(linux.ProcFile(p.PID, "root"), "dev", name), &theirs); err != nil {
 			t.Fatal(err)
 		}
 		if host.Dev == theirs.Dev && host.Ino == theirs.Ino {

@@ -274,6 +274,3 @@ func newBootID() string {
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
-
-// procFile names a file of a process.
-func procFile(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }

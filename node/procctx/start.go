@@ -14,6 +14,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // Spec says what a guest's first process is born into.
@@ -146,14 +148,14 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 
 // mounts makes what only the host's root can: the idmapped root, /sys and /dev.
 func (sp Spec) mounts(pid int) (fds []*os.File, err error) {
-	userns, err := os.Open(procFile(pid, "ns/user"))
+	userns, err := os.Open(linux.ProcFile(pid, "ns/user"))
 	if err != nil {
 		return nil, err
 	}
 	defer userns.Close()
 	var sys *os.File
 	if sp.PrivateNet {
-		netns, err := os.Open(procFile(pid, "ns/net"))
+		netns, err := os.Open(linux.ProcFile(pid, "ns/net"))
 		if err != nil {
 			return nil, err
 		}

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 // TestMain runs the tests in a mount namespace whose mounts are shared, as
@@ -94,16 +96,16 @@ func dataDir(t testing.TB) string {
 }
 
 // guest prepares a guest called for the test; its cgroup is killed afterwards.
-func guest(t testing.TB, xid int, argv ...string) (Spec, Cgroup) {
+func guest(t testing.TB, xid int, argv ...string) (Spec, cgroup.Dir) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("needs root")
 	}
-	mount, err := CgroupMount()
+	mount, err := cgroup.Mount()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cg := GuestCgroup(mount, fmt.Sprint("test-", strings.ReplaceAll(t.Name(), "/", "-"), "-", xid))
+	cg := cgroup.Guest(mount, fmt.Sprint("test-", strings.ReplaceAll(t.Name(), "/", "-"), "-", xid))
 	dir := dataDir(t)
 	sp := Spec{
 		XID:      xid,
@@ -119,7 +121,7 @@ func guest(t testing.TB, xid int, argv ...string) (Spec, Cgroup) {
 			t.Fatal(err)
 		}
 	}
-	if sp.Cgroup, err = cg.Make(xid); err != nil {
+	if sp.Cgroup, err = cg.Make(BaseID(xid)); err != nil {
 		t.Fatal(err)
 	}
 	if sp.Console, err = os.Create(dir + "/console"); err != nil {
@@ -139,7 +141,7 @@ func guest(t testing.TB, xid int, argv ...string) (Spec, Cgroup) {
 }
 
 // output runs a shell command in a running guest.
-func output(t testing.TB, p Process, sp Spec, cg Cgroup, command string) (string, int) {
+func output(t testing.TB, p Process, sp Spec, cg cgroup.Dir, command string) (string, int) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -127,11 +128,7 @@ func each(ctx context.Context, n int, do func(r *reader, i int) error) error {
 
 // finish computes the uptimes and leaves out what does not run.
 func finish(rows []row, guests []Guest) ([]api.StatRow, error) {
-	var boot unix.Timespec // start times in /proc count from boot, sleep included
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
-		return nil, fmt.Errorf("read the time since boot: %w", err)
-	}
-	now := time.Now()
+	boot, now := linux.SinceBoot(), time.Now() // start times in /proc count from boot
 	out := make([]api.StatRow, 0, len(rows))
 	for i := range rows {
 		r := &rows[i]
@@ -141,7 +138,7 @@ func finish(rows []row, guests []Guest) ([]api.StatRow, error) {
 		if i > 0 && !guests[i-1].Started.IsZero() {
 			r.Uptime = now.Sub(guests[i-1].Started)
 		} else if r.Processes > 0 {
-			r.Uptime = time.Duration(boot.Nano()) - r.oldest
+			r.Uptime = boot - r.oldest
 		}
 		r.Uptime = max(r.Uptime, 0) // the clock was set back
 		out = append(out, r.StatRow)

@@ -1,0 +1,21 @@
+package cgroup
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// OOMKills returns how many processes of the cgroup the kernel killed for want
+// of memory: 0 where cgroup v2 has no memory controller.
+func (c Dir) OOMKills() int {
+	b, err := os.ReadFile(string(c) + "/memory.events")
+	if err != nil {
+		return 0
+	}
+	n := 0
+	for line := range strings.Lines(string(b)) {
+		_, _ = fmt.Sscanf(line, "oom_kill %d", &n)
+	}
+	return n
+}

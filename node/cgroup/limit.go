@@ -1,0 +1,39 @@
+package cgroup
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Limit writes one file of the cgroup, as memory.max. The controller that the
+// file belongs to is switched on for guests first.
+func (c Dir) Limit(mount, file, value string) error {
+	controller, _, _ := strings.Cut(file, ".")
+	if controller == "cgroup" {
+		return fmt.Errorf("cgroup/%s is vsnode's own", file)
+	}
+	have, err := HasController(mount, controller)
+	if err != nil {
+		return err
+	}
+	if !have {
+		return fmt.Errorf("limit %s=%s: controller %q is not in cgroup v2 on this host (it may sit on cgroup v1: boot with systemd.unified_cgroup_hierarchy=1)", file, value, controller)
+	}
+	for _, dir := range []string{mount, filepath.Dir(string(c))} {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {
+			return fmt.Errorf("limit %s=%s: switch on controller %s: %w", file, value, controller, err)
+		}
+	}
+	// Not created: a misspelt name would be "permission denied".
+	f, err := os.OpenFile(filepath.Join(string(c), file), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("limit %s=%s: %w", file, value, err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(value); err != nil {
+		return fmt.Errorf("limit %s=%s: %w", file, value, err)
+	}
+	return nil
+}
