@@ -44,10 +44,10 @@ func (f fence) text() string {
 	return b.String()
 }
 
-// pages are README.md and all that is in docs.
+// pages are those at the top and all that is in docs.
 func pages(t *testing.T) []page {
 	t.Helper()
-	names := []string{"README.md", "CHANGELOG.md"}
+	names := []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
 	for _, pattern := range []string{"docs/*.md", "docs/*/*.md"} {
 		found, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
@@ -497,6 +497,25 @@ func TestNamedFilesExist(t *testing.T) {
 				t.Errorf("%s names %s, which is not there", name, file)
 			}
 		}
+	}
+}
+
+// TestNamedPathsExist looks for the folders and files that CONTRIBUTING.md names.
+func TestNamedPathsExist(t *testing.T) {
+	seen := 0
+	for _, l := range parse("", read(t, "CONTRIBUTING.md")).prose {
+		for _, span := range codeSpan.FindAllStringSubmatch(l.text, -1) {
+			if !regexp.MustCompile(`^(\.golangci\.yml|[a-z]+/[\w./-]+|fleet|node)$`).MatchString(span[1]) || strings.Contains(span[1], "NAME") {
+				continue
+			}
+			seen++
+			if _, err := os.Stat(filepath.Join(root, span[1])); err != nil {
+				t.Errorf("CONTRIBUTING.md:%d: %v", l.number, err)
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("only %d paths were found", seen)
 	}
 }
 
