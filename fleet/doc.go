@@ -1,7 +1,7 @@
-// Package fleet does one thing on many hosts of an inventory: reach them, ask
-// them, run commands there. How a host is reached is said by its inventory and
-// may be overruled by the operator ([Access]); the packages below do the work.
+// Package fleet reaches hosts of an inventory, asks them, and runs commands there, on
+// many of them at a time. The inventory describes how a host is reached, and the
+// operator may override it ([Access]); the packages below do the work.
 //
-// It keeps nothing: every call opens its connections and closes them. When the
-// context ends no more hosts are begun, and those that are get to end it.
+// It keeps no state: every call opens its connections and closes them. When the context
+// ends, no further hosts are started; those under way finish or undo what they do.
 package fleet

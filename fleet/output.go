@@ -43,9 +43,8 @@ type Runner func(ctx context.Context, c Command, stdin io.Reader, stdout, stderr
 // Output is what came of a command in one place.
 type Output = fanout.Result[Command, report.OutputRecord]
 
-// Outputs runs commands and keeps the beginning of what each of them writes. A
-// command that is given up has what it wrote until then. Its outcome is that of
-// its exit status, too.
+// Outputs runs commands and returns the beginning of what each of them writes, also of
+// those that are given up. A command has failed if its exit status is not 0.
 func Outputs(ctx context.Context, commands []Command, limits fanout.Limits, run Runner, watch fanout.Watch[Command, report.OutputRecord]) []Output {
 	var kept atomic.Int64
 	end := watch.End
@@ -69,7 +68,7 @@ func Outputs(ctx context.Context, commands []Command, limits fanout.Limits, run 
 	return results
 }
 
-// finished puts into the record what fanout knows.
+// finished completes the record with its place and its outcome.
 func finished(r Output) Output {
 	o := &r.Value
 	o.Host, o.Guest, o.Result = r.Host.Host.Name, r.Host.Guest, report.ResultOf(r.Outcome, r.Err)
@@ -83,8 +82,8 @@ func finished(r Output) Output {
 // mostOutput bounds what is kept of all places of a command together.
 const mostOutput = 512 << 20
 
-// beginning is the beginning of a stream: a thousand hosts that all write a lot
-// must not be the end of the controller.
+// beginning keeps the beginning of a stream: a thousand hosts that write a lot must not
+// exhaust the memory of the controller.
 type beginning struct {
 	bytes.Buffer
 	cut bool

@@ -14,40 +14,40 @@ import (
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
-// HostKey is the key that a host shows, or a bastion on the way to some.
+// HostKey is the key of a host, or of a bastion on the way to hosts.
 type HostKey struct {
 	Host        string
 	Address     string // as known_hosts has it
 	Type        string // "ssh-ed25519"; empty where none was shown
 	Fingerprint string // "SHA256:…"
 	State       KeyState
-	File        string // KeyNew: where it belongs
+	File        string // KeyNew: to which it would be added
 	Err         error  // why it is neither known nor new
 
 	unknown *transport.UnknownKeyError
 }
 
-// KeyState is what known_hosts says of a host key.
+// KeyState is whether known_hosts has a host key.
 type KeyState string
 
 // States of host keys.
 const (
 	KeyKnown   KeyState = "known"
-	KeyNew     KeyState = "new"     // nothing is known of the host
-	KeyChanged KeyState = "changed" // another one is known
-	KeyHidden  KeyState = "hidden"  // the host is behind a bastion that is not known
+	KeyNew     KeyState = "new"     // it has no key of the host
+	KeyChanged KeyState = "changed" // it has another one
+	KeyHidden  KeyState = "hidden"  // the host is behind a bastion whose key is not known
 	KeyMissing KeyState = "missing" // the host did not show one
 )
 
-// HostKeys asks hosts, and the bastions on the way to them, for their keys.
-// Bastions come before what is behind them. It logs in to no host, and to
-// bastions whose key is known only.
+// HostKeys reads the keys of hosts and of the bastions on the way to them. Bastions come
+// before the hosts behind them. It logs in only to bastions, and only if their key is
+// known.
 func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks int) ([]HostKey, error) {
-	type door struct {
+	type endpoint struct {
 		settings transport.Settings
 		via      int // index of the bastion, or -1
 	}
-	var doors []door
+	var endpoints []endpoint
 	index := map[string]int{}
 	for _, h := range hosts {
 		s, err := a.settings(h)
@@ -62,17 +62,17 @@ func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks in
 		for _, s := range way {
 			i, seen := index[s.Door()]
 			if !seen {
-				i = len(doors)
+				i = len(endpoints)
 				index[s.Door()] = i
-				doors = append(doors, door{s, via})
+				endpoints = append(endpoints, endpoint{s, via})
 			}
 			via = i
 		}
 	}
-	keys := make([]HostKey, len(doors))
+	keys := make([]HostKey, len(endpoints))
 	for {
 		var turn []int
-		for i, d := range doors {
+		for i, d := range endpoints {
 			if keys[i].State == "" && (d.via < 0 || keys[d.via].State == KeyKnown) {
 				turn = append(turn, i)
 			}
@@ -81,7 +81,7 @@ func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks in
 			break
 		}
 		for _, r := range fanout.Each(ctx, turn, a.questions(forks), func(ctx context.Context, i int) (HostKey, error) {
-			k := a.hostKey(ctx, doors[i].settings)
+			k := a.hostKey(ctx, endpoints[i].settings)
 			return k, k.Err
 		}, fanout.Watch[int, HostKey]{}) {
 			if r.Outcome == outcome.NotStarted {
@@ -90,7 +90,7 @@ func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks in
 			keys[r.Host] = r.Value
 		}
 	}
-	for i, d := range doors {
+	for i, d := range endpoints {
 		if keys[i].State == "" {
 			keys[i] = HostKey{Host: d.settings.Name, Address: d.settings.KnownAs(), State: KeyHidden,
 				Err: fmt.Errorf("it is behind %s, whose key is not known yet", d.settings.Via.Name)}
@@ -99,7 +99,7 @@ func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks in
 	return keys, nil
 }
 
-// hostKey asks one.
+// hostKey reads the key of one host.
 func (a *Access) hostKey(ctx context.Context, s transport.Settings) HostKey {
 	k := HostKey{Host: strings.TrimPrefix(s.Name, "jump host "), Address: s.KnownAs()}
 	key, err := a.dialer.HostKey(ctx, s)
@@ -120,7 +120,7 @@ func (a *Access) hostKey(ctx context.Context, s transport.Settings) HostKey {
 	return k
 }
 
-// Trust adds keys that are new to the known hosts of their hosts.
+// Trust adds new keys to the known_hosts files of their hosts.
 func (a *Access) Trust(keys []HostKey) error {
 	var unknown []*transport.UnknownKeyError
 	for _, k := range keys {
@@ -134,7 +134,7 @@ func (a *Access) Trust(keys []HostKey) error {
 // AcceptKeys reads the host keys of hosts, and adds to known_hosts those new ones
 // that accept returns. Hosts behind a bastion whose key was added are read in
 // another round. It returns the keys of the last round, and which of all were
-// added, by [HostKey.Door]. If accept returns an error, AcceptKeys adds nothing more
+// added, by [HostKey.Endpoint]. If accept returns an error, AcceptKeys adds nothing more
 // and returns it beside the keys.
 func (a *Access) AcceptKeys(ctx context.Context, hosts []*inventory.Host, forks int, accept func(fresh []HostKey) ([]HostKey, error)) (keys []HostKey, added map[string]bool, err error) {
 	added = map[string]bool{}
@@ -151,7 +151,7 @@ func (a *Access) AcceptKeys(ctx context.Context, hosts []*inventory.Host, forks 
 			return nil, added, err
 		}
 		for _, k := range chosen {
-			added[k.Door()] = true
+			added[k.Endpoint()] = true
 		}
 		if !slices.ContainsFunc(keys, func(k HostKey) bool { return k.State == KeyHidden }) {
 			return keys, added, nil
@@ -159,19 +159,19 @@ func (a *Access) AcceptKeys(ctx context.Context, hosts []*inventory.Host, forks 
 	}
 }
 
-// Door names the host and the address at which it shows the key.
-func (k HostKey) Door() string { return k.Host + " " + k.Address }
+// Endpoint names the host and the address that has the key.
+func (k HostKey) Endpoint() string { return k.Host + " " + k.Address }
 
-// KeyReport returns what came of keys: their records and their hosts, of which
-// those fail whose key is still not accepted. added are the doors whose keys were
-// added to known_hosts; listed tells that only keys from a list were to be added.
+// KeyReport returns the records of keys, and their hosts: those whose key is not accepted
+// have failed. added has the endpoints whose keys were added to known_hosts; listed
+// means that only keys from a list were accepted.
 func KeyReport(keys []HostKey, added map[string]bool, listed bool) ([]report.KeyRecord, []report.Host) {
 	var records []report.KeyRecord
 	var hosts []report.Host
 	for _, k := range keys {
 		r := report.KeyRecord{
 			Host: k.Host, Address: k.Address, Type: k.Type, Fingerprint: k.Fingerprint, State: string(k.State),
-			Added: added[k.Door()],
+			Added: added[k.Endpoint()],
 		}
 		h := report.HostOf(k.Host, k.Address, outcome.OK, nil)
 		switch {

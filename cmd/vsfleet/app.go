@@ -22,8 +22,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// app is what all commands share: the flags of the root command and what they
-// were made into.
+// app holds what all commands share: the flags of the root command, and the values
+// made of them.
 type app struct {
 	inventories    []string
 	limit          string
@@ -34,8 +34,8 @@ type app struct {
 	access         fleet.Access
 
 	unlisted       error  // why the guest that a pattern names may be a mistake
-	typed          string // the command, as far as it was understood
-	prepared       bool   // flags are read: errors from here on are not cobra's
+	typed          string // the command line, as far as it names a command
+	prepared       bool   // flags are read: later errors are not cobra's
 	output         view.Format
 	stdout, stderr view.Output
 }
@@ -70,18 +70,18 @@ func (a *app) lockWait(cmd *cobra.Command) {
 	durationVar(cmd.Flags(), &a.access.LockWait, "lock-wait", time.Minute, "time to wait for another run that is changing a host (0: do not wait)")
 }
 
-// must is for what only a mistake in this program can make fail.
+// must panics on errors that only a bug in this program can cause.
 func must(err error) {
 	if err != nil {
 		panic(err)
 	}
 }
 
-// prepare makes values of flags, environment and settings files.
+// prepare reads flags, environment and settings files.
 func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	a.prepared = true
 	a.stdout, a.stderr = view.Open(os.Stdout, a.noColor), view.Open(os.Stderr, a.noColor)
-	asked := cmd.Flags().Changed("output") // and not by a setting, which is for the commands that have data
+	asked := cmd.Flags().Changed("output") // a setting does not count: it is for commands that have data
 	if err := a.settings(cmd.Root().PersistentFlags()); err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 
 const defaultInventory = "fleet.yml"
 
-// inventory loads the inventories that were named, or the one that is near.
+// inventory loads the inventories of -i, or that of nearInventory.
 func (a *app) inventory(ctx context.Context) (*inventory.Inventory, error) {
 	paths := a.inventories
 	if len(paths) == 0 {
@@ -135,7 +135,8 @@ func (a *app) inventory(ctx context.Context) (*inventory.Inventory, error) {
 	return inv, err
 }
 
-// nearInventory is fleet.yml here, or that of the lab if one is there.
+// nearInventory returns the path of fleet.yml in this directory, or else of the
+// inventory of the lab.
 func nearInventory(ctx context.Context) (string, error) {
 	switch _, err := os.Stat(defaultInventory); {
 	case err == nil:
@@ -158,11 +159,11 @@ func nearInventory(ctx context.Context) (string, error) {
 		fmt.Errorf("there is no %s in %s, and no lab on this machine", defaultInventory, dir))
 }
 
-// labDir is where the lab of this machine is: VSFLEET_LAB, for who has several.
+// labDir returns the directory of the lab; VSFLEET_LAB overrides it.
 func labDir() string { return cmp.Or(os.Getenv("VSFLEET_LAB"), lab.DefaultDir) }
 
-// hosts are those of the inventory that -l leaves, to be reached: what is wrong
-// on this machine is said before any of them is asked.
+// hosts returns the hosts that -l selects, for commands that connect to them: what on
+// this machine would prevent that is an error before any host is asked.
 func (a *app) hosts(ctx context.Context) (*inventory.Inventory, []*inventory.Host, error) {
 	inv, hosts, err := a.selectHosts(ctx)
 	if err == nil {
@@ -182,7 +183,7 @@ func (a *app) verify(ctx context.Context, hosts []*inventory.Host) error {
 	return nil
 }
 
-// selectHosts returns the hosts of the inventory that -l leaves.
+// selectHosts returns the hosts of the inventory that -l selects.
 func (a *app) selectHosts(ctx context.Context) (*inventory.Inventory, []*inventory.Host, error) {
 	inv, err := a.inventory(ctx)
 	if err != nil || a.limit == "" {
@@ -201,7 +202,8 @@ func (a *app) selectHosts(ctx context.Context) (*inventory.Inventory, []*invento
 	return inv, hosts, nil
 }
 
-// guests are those that a pattern names and -l leaves, on hosts to be reached.
+// guests returns the guests that a pattern and -l select, for commands that connect
+// to their hosts.
 func (a *app) guests(ctx context.Context, pattern string) ([]inventory.Instance, error) {
 	guests, err := a.selectGuests(ctx, pattern)
 	if err != nil {
@@ -233,8 +235,8 @@ func (a *app) selectGuests(ctx context.Context, pattern string) ([]inventory.Ins
 	return guests, nil
 }
 
-// unlistedGuest returns a guest that only its host may know, if the pattern names one such
-// guest and no set of them: HOST/GUEST.
+// unlistedGuest returns the guest of a pattern that names one guest by its host,
+// HOST/GUEST: the host may have it although the inventory does not.
 func unlistedGuest(inv *inventory.Inventory, pattern string) []inventory.Instance {
 	cut := strings.LastIndexByte(pattern, '/')
 	if cut < 0 || !guestName.MatchString(pattern[cut+1:]) {
@@ -249,7 +251,7 @@ func unlistedGuest(inv *inventory.Inventory, pattern string) []inventory.Instanc
 
 var guestName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
 
-// guest is the one that a pattern names.
+// guest returns the one guest that a pattern selects.
 func (a *app) guest(ctx context.Context, pattern string) (inventory.Instance, error) {
 	guests, err := a.selectGuests(ctx, pattern)
 	switch {
@@ -266,11 +268,10 @@ func (a *app) guest(ctx context.Context, pattern string) (inventory.Instance, er
 	return guests[0], a.verify(ctx, []*inventory.Host{guests[0].Host})
 }
 
-// prose annotates commands without data: -o is a mistake there, and a setting of
-// it is for others.
+// prose annotates commands without data: they refuse -o, and ignore a setting of it.
 const prose = "prose"
 
-// noData makes a command one of those.
+// noData annotates a command with prose.
 func noData(cmd *cobra.Command) *cobra.Command {
 	cmd.Annotations = map[string]string{prose: ""}
 	return cmd

@@ -13,7 +13,7 @@ import (
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
-// progress shows a run while it goes on.
+// progress returns the display of a run.
 func (a *app) progress(hosts int) *view.Progress {
 	if a.quiet {
 		return view.NewProgress(view.Plain(io.Discard), hosts, false)
@@ -21,7 +21,7 @@ func (a *app) progress(hosts int) *view.Progress {
 	return view.NewProgress(a.stderr, hosts, a.verbose)
 }
 
-// asking shows which hosts a command waits for.
+// asking returns the display of a question: the hosts that have not answered yet.
 func (a *app) asking(n int) *view.Progress {
 	if a.quiet {
 		return view.NewQuestion(view.Plain(io.Discard), n)
@@ -29,8 +29,8 @@ func (a *app) asking(n int) *view.Progress {
 	return view.NewQuestion(a.stderr, n)
 }
 
-// follow is the watch of a question: it keeps the progress, and hands each
-// result on as it comes, in a place for it. The first error of each counts.
+// follow returns the watch of a question: it shows progress and calls each for every
+// result. failed is set to the first error of each.
 func follow[H, V any](p *view.Progress, name func(H) string, failed *error, each func(i int, r fanout.Result[H, V]) error) fanout.Watch[H, V] {
 	return fanout.Watch[H, V]{
 		Begin: func(h H) { p.Watch(report.Event{Kind: report.Started, Host: name(h)}) },
@@ -44,9 +44,9 @@ func follow[H, V any](p *view.Progress, name func(H) string, failed *error, each
 	}
 }
 
-// ask asks hosts a question and prints the records of each answer, those that
-// have none with the reason. A table is printed of the answers when all are
-// there, or, with live, by that as they come.
+// ask asks hosts a question and prints the records of each host; a host without an
+// answer has a record with the reason. As a table, only answers are printed: all
+// together, or each by live, if that is not nil, when it comes.
 func ask[V, R any](a *app, hosts []*inventory.Host, question func(fleet.Watch[V]) fleet.Answers[V],
 	record func(h *inventory.Host, v V, result report.Result) []R, table func(w io.Writer, records []R) error, live func(R) error,
 ) (fleet.Answers[V], error) {
@@ -80,13 +80,13 @@ func ask[V, R any](a *app, hosts []*inventory.Host, question func(fleet.Watch[V]
 	return answers, failed
 }
 
-// show prints records that are there at once.
+// show prints records that need no question.
 func show[R any](a *app, records []R, table func(w io.Writer, records []R) error) error {
 	return view.Write(a.stdout, a.output, records, func(w io.Writer) error { return table(w, records) })
 }
 
-// printTexts prints what hosts answered to a request that has no data: for people
-// on standard error.
+// printTexts prints the answers to a request that has no data: as a table, it prints
+// them on standard error.
 func (a *app) printTexts(records []report.TextRecord) error {
 	if a.output != view.AsTable {
 		return view.Write(a.stdout, a.output, records, nil)

@@ -61,9 +61,8 @@ are undone. Run the same command again to complete the rest.`,
 	return cmd
 }
 
-// fewDeletes is how many guests apply deletes without a question, for the
-// inventory says so: more may be a group or a pattern that says more than was
-// meant.
+// fewDeletes is how many guests apply deletes without asking, as the inventory wants
+// it. More may come from a group or a pattern that covers more than was meant.
 const fewDeletes = 10
 
 func (a *app) confirmDeletes(ctx context.Context, p *view.Progress, deletes []string) error {
@@ -79,8 +78,7 @@ func (a *app) confirmDeletes(ctx context.Context, p *view.Progress, deletes []st
 	return p.Around(func() error { return a.confirm(ctx, q) })
 }
 
-// report prints what came of a run: data where it was asked for, then the
-// recap.
+// report prints what came of a run: data if it was asked for, then the recap.
 func (a *app) report(ctx context.Context, run report.Run, diff bool) error {
 	var err error
 	switch {

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// docsCommand is for packagers: it makes the man pages from the commands.
+// docsCommand generates the man pages, for packagers.
 func (a *app) docsCommand() *cobra.Command {
 	cmd := group(&cobra.Command{Use: "docs", Short: "Generate documentation from the commands", Hidden: true})
 	cmd.AddCommand(noData(&cobra.Command{

@@ -196,7 +196,7 @@ The command is not passed through a shell; use sh -c '…' for one.`,
 				return err
 			}
 			command := args[1:]
-			if command[0] == "--" { // behind PATTERN it is a word like any other
+			if command[0] == "--" { // after PATTERN, cobra leaves it in place
 				command = command[1:]
 			}
 			if len(command) == 0 {

@@ -69,7 +69,7 @@ complete the lab.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := lab.Status(cmd.Context(), o)
 			missing := errors.Is(err, fs.ErrNotExist)
-			if err := lab.Down(cmd.Context(), o); err != nil { // whatever a killed one left, too
+			if err := lab.Down(cmd.Context(), o); err != nil { // also what a killed up left
 				return err
 			}
 			if missing {

@@ -36,7 +36,7 @@ of vsnode (including the copy the first time), and RTT of one request to sshd.`,
 	}
 }
 
-// ping prints how hosts answer; where somebody watches, each as it does.
+// ping prints how hosts answer; on a terminal, each as it does.
 func (a *app) ping(hosts []*inventory.Host, question func(fleet.Watch[report.Ping]) fleet.Answers[report.Ping]) (fleet.Answers[report.Ping], error) {
 	var live func(report.PingRecord) error
 	if a.stdout.Terminal && a.output == view.AsTable {

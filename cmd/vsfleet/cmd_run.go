@@ -50,17 +50,17 @@ work. Several arguments are a program and its arguments, passed unchanged.`,
 	return cmd
 }
 
-// ownFlags leaves flags behind the command's words to the command: the -l of
-// "run ls -l" is ls's.
+// ownFlags passes flags after the first word of the command to the command: the -l in
+// "run ls -l" belongs to ls.
 func ownFlags(cmd *cobra.Command) {
 	cmd.Flags().SetInterspersed(false)
 	cmd.DisableFlagsInUseLine = true
 }
 
-// run runs a command in all these places, and shows what it wrote: of one place
-// as it comes, of several on a terminal as they end, those that wrote the same at
-// the same time together, and elsewhere at the end, all that wrote the same
-// together. What a command wrote before it was given up is shown as well.
+// run runs a command in many places and shows its output, equal output once. Output of a
+// single place is shown as it comes. Output of several is shown on a terminal as they
+// end, and elsewhere when all have ended. The output of a command that is given up is
+// shown as well.
 func (a *app) run(cmd *cobra.Command, commands []fleet.Command, do fleet.Runner) error {
 	ctx := cmd.Context()
 	if err := onlyOne(cmd, len(commands)); err != nil {
@@ -101,10 +101,10 @@ func (a *app) run(cmd *cobra.Command, commands []fleet.Command, do fleet.Runner)
 func (a *app) stream(ctx context.Context, c fleet.Command, stdin io.Reader, do fleet.Runner) error {
 	stdout := view.NewLines(a.stdout)
 	stderr := view.NewLines(a.stderr)
-	within, cancel := fanout.Within(ctx, a.access.Timeout)
+	within, cancel := fanout.WithTimeout(ctx, a.access.Timeout)
 	defer cancel()
 	exit, err := do(within, c, stdin, stdout, stderr)
-	err = fanout.Late(within, err)
+	err = fanout.TimeoutOr(within, err)
 	stdout.Close()
 	stderr.Close()
 	switch {

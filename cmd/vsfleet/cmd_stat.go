@@ -41,7 +41,7 @@ and totals. Context 0 is the host itself.`,
 				}
 			}
 			if err := view.Stat(view.Plain(discard{}), view.AsTable, nil, options); err != nil {
-				return &usageError{err: err} // a column that is not there: said before hosts are asked
+				return &usageError{err: err} // an unknown column, before hosts are asked
 			}
 			if err := a.verify(ctx, hosts); err != nil {
 				return err
@@ -71,9 +71,9 @@ and totals. Context 0 is the host itself.`,
 	return cmd
 }
 
-// stat asks for the counters and prints them: host by host as they come, or all
-// when they are there, added up and sorted.
-func (a *app) stat(ctx context.Context, hosts []*inventory.Host, options view.StatOptions, atOnce bool) (fleet.Answers[api.Stat], error) {
+// stat asks for the counters and prints them: those of each host as they come, or all
+// together, added up and sorted.
+func (a *app) stat(ctx context.Context, hosts []*inventory.Host, options view.StatOptions, live bool) (fleet.Answers[api.Stat], error) {
 	var failed error
 	progress := a.asking(len(hosts))
 	of := func(r fanout.Result[*inventory.Host, api.Stat]) view.HostStat {
@@ -81,13 +81,13 @@ func (a *app) stat(ctx context.Context, hosts []*inventory.Host, options view.St
 	}
 	results := a.access.Stat(ctx, hosts, a.forks, follow(progress, func(h *inventory.Host) string { return h.Name }, &failed,
 		func(_ int, r fanout.Result[*inventory.Host, api.Stat]) error {
-			if !atOnce {
+			if !live {
 				return nil
 			}
 			return view.Write(a.stdout, view.AsNDJSON, view.StatRecords(of(r)), nil)
 		}))
 	progress.Close()
-	if atOnce || failed != nil {
+	if live || failed != nil {
 		return results, failed
 	}
 	var stats []view.HostStat
@@ -102,7 +102,7 @@ func (a *app) stat(ctx context.Context, hosts []*inventory.Host, options view.St
 	return results, view.Stat(a.stdout, a.output, stats, options)
 }
 
-// grouping of rows by host, by guest, or by a label of the host.
+// grouping returns the grouping of --by: by host, by guest, or by a label of hosts.
 func grouping(inv *inventory.Inventory, by string) (*view.Grouping, error) {
 	switch by {
 	case "host":
@@ -125,7 +125,7 @@ func grouping(inv *inventory.Inventory, by string) (*view.Grouping, error) {
 	}, nil
 }
 
-// discard is where a table goes that is made for its errors only.
+// discard is the writer of a table that is made only for its errors.
 type discard struct{}
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }

@@ -64,7 +64,7 @@ func (a *app) trust(ctx context.Context, t trust) error {
 	return cmp.Or(err, printed)
 }
 
-// acceptKeys returns the new keys that flags or whoever sits there accept.
+// acceptKeys returns the new keys that the flags or the operator accept.
 func (a *app) acceptKeys(ctx context.Context, fresh []fleet.HostKey, t trust) ([]fleet.HostKey, error) {
 	asks := !t.yes && t.accept == nil
 	if t.accept != nil {

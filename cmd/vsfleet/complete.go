@@ -9,8 +9,8 @@ import (
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
-// completeHosts completes a pattern of hosts: names of hosts and groups, also
-// after the operators that join them.
+// completeHosts completes a pattern of hosts: the names of hosts and groups, also after
+// operators.
 func (a *app) completeHosts(cmd *cobra.Command, _ []string, text string) ([]string, cobra.ShellCompDirective) {
 	inv, err := a.completing(cmd)
 	if err != nil {
@@ -27,7 +27,8 @@ func (a *app) completeHosts(cmd *cobra.Command, _ []string, text string) ([]stri
 	return startingWith(text[:cut], names, text), cobra.ShellCompDirectiveNoFileComp
 }
 
-// completing is the inventory to complete names of: no command was prepared.
+// completing returns the inventory whose names are completed. It reads the settings
+// first, as prepare was not called.
 func (a *app) completing(cmd *cobra.Command) (*inventory.Inventory, error) {
 	if err := a.settings(cmd.Root().PersistentFlags()); err != nil {
 		return nil, err
@@ -63,8 +64,8 @@ func (a *app) completeGuests(cmd *cobra.Command, args []string, text string) ([]
 	return startingWith("", names, text), cobra.ShellCompDirectiveNoFileComp
 }
 
-// startingWith are the names that, behind what is typed before them, go on
-// from text.
+// startingWith returns the completions of text: before, which was typed already, and a
+// name.
 func startingWith(before string, names []string, text string) []string {
 	var list []string
 	for _, name := range names {

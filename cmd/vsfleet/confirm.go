@@ -27,7 +27,7 @@ func (a *app) confirm(ctx context.Context, q question) error {
 	fmt.Fprint(a.stderr, q.text, " [y/N] ")
 	answer := make(chan string, 1)
 	go func() {
-		line, _ := bufio.NewReader(os.Stdin).ReadString('\n') // its end is a no
+		line, _ := bufio.NewReader(os.Stdin).ReadString('\n') // end of file is a no
 		answer <- strings.ToLower(strings.TrimSpace(line))
 	}()
 	select {

@@ -9,11 +9,11 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// duration is a flag for a time. A bare number is seconds, as with ssh and
+// duration is a flag for a duration. A bare number is seconds, as with ssh and
 // Ansible.
 type duration time.Duration
 
-// durationVar adds such a flag.
+// durationVar adds a duration flag.
 func durationVar(f *pflag.FlagSet, to *time.Duration, name string, byDefault time.Duration, usage string) {
 	*to = byDefault
 	f.Var((*duration)(to), name, usage)
@@ -34,7 +34,7 @@ func (d *duration) Set(text string) error {
 
 func (d *duration) String() string {
 	if *d == 0 {
-		return "0" // by which the help knows that there is no default to show
+		return "0" // the help then shows no default
 	}
 	return time.Duration(*d).String()
 }

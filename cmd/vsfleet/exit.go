@@ -14,7 +14,7 @@ import (
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
-// Exit statuses. Those that depend on what came of hosts are outcome.ExitCode's.
+// Exit statuses. outcome.ExitCode has those that depend on hosts.
 const (
 	exitInternal = 1
 	exitDiffers  = 3 // plan --detailed-exitcode: there is something to change
@@ -76,7 +76,7 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 	case errors.As(err, &pattern):
 		message(err.Error())
 		return exitUsage
-	case !a.prepared: // cobra's own: an unknown command or flag, a missing argument
+	case !a.prepared: // by cobra: an unknown command or flag, a missing argument
 		message(err.Error())
 		fmt.Fprintf(os.Stderr, "hint: see %s --help\n", cmp.Or(a.typed, "vsfleet"))
 		return exitUsage
@@ -85,11 +85,10 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 	return exitInternal
 }
 
-// message prints a line of the program's own on standard error.
+// message prints a line on standard error, with the name of the program.
 func message(text string) { fmt.Fprintln(os.Stderr, "vsfleet:", text) }
 
-// exit prints the errors of hosts, and returns the exit status that is due to what
-// came of them: nil if all is well with all of them.
+// exit prints the errors of hosts, and returns their exit status; nil if no host failed.
 func (a *app) exit(ctx context.Context, hosts []report.Host) error {
 	if err := view.Errors(a.stderr, hosts); err != nil {
 		return err

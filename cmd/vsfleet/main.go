@@ -1,6 +1,6 @@
-// Command vsfleet runs guests on a fleet of hosts, as an inventory says. It is
-// the controller: flags, help and exit statuses are here, the work is in
-// package fleet and below.
+// Command vsfleet runs guests on a fleet of hosts, as described by an inventory. It is
+// the controller. Flags, help and exit statuses are here; the work is done by package
+// fleet and below.
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 }
 
 func run(args []string) int {
-	cobra.EnableCommandSorting = false // they are in the order in which one needs them
+	cobra.EnableCommandSorting = false // keep them in the order in which they are needed
 	a := &app{}
 	ctx, stop := a.interruptible()
 	defer stop()
@@ -43,14 +43,13 @@ func run(args []string) int {
 	return a.exitCode(ctx, root.ExecuteContext(ctx))
 }
 
-// lastReport is how long a command may take to say what it knows, once its
-// connections are cut.
+// lastReport is how long a command may take to report after its connections were cut.
 const lastReport = 3 * time.Second
 
-// interruptible ends its context at the first Ctrl-C (or TERM, or HUP), so that
-// no more hosts are begun and what runs is finished or undone. The second one
-// cuts all connections (hosts notice, and undo by themselves), and the command
-// says what it knows by then. The third one ends the program.
+// interruptible returns a context that ends at the first Ctrl-C (or TERM, or HUP): no
+// further hosts are started, and steps under way finish or are undone. The second
+// signal cuts all connections; hosts notice and undo by themselves, and the command
+// reports what it knows by then. The third one ends the program.
 func (a *app) interruptible() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	abort, cut := context.WithCancel(context.Background())
@@ -62,7 +61,7 @@ func (a *app) interruptible() (context.Context, func()) {
 			return
 		}
 		if view.Open(os.Stderr, true).Terminal {
-			fmt.Fprintln(os.Stderr) // behind ^C, or the status line
+			fmt.Fprintln(os.Stderr) // after ^C or the status line
 		}
 		message("interrupted: what runs is being ended; once more to leave at once")
 		cancel(outcome.ErrInterrupted)
@@ -99,7 +98,7 @@ const rootExample = `  vsfleet lab up                          three practice ho
   vsfleet stat                            what all guests use
   vsfleet guest enter lab1/www            a shell in a guest`
 
-// root is the command with all its commands.
+// root returns the root command with all its commands.
 func (a *app) root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "vsfleet",
@@ -124,7 +123,7 @@ func (a *app) root() *cobra.Command {
 	return cmd
 }
 
-// buildVersion is what the linker was told, or what go build knows.
+// buildVersion returns the version that the linker set, or that of the module.
 func buildVersion() string {
 	if version != "" {
 		return version
@@ -136,8 +135,7 @@ func buildVersion() string {
 	return "development"
 }
 
-// group is a command that has commands and does nothing itself: a word that is
-// none of them is a mistake, not a cry for help.
+// group makes a command one that only has subcommands: an unknown word is an error.
 func group(cmd *cobra.Command) *cobra.Command {
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }

@@ -13,13 +13,13 @@ import (
 	"github.com/spf13/viper"
 )
 
-// settable are the flags that may also be set for all calls, by VSFLEET_FORKS
-// and the like or in a settings file. What a fleet is, and how its hosts are
-// reached, belongs into its inventory.
+// settable lists the flags that may also be set by an environment variable, such as
+// VSFLEET_FORKS, or in a settings file. What describes a fleet and how its hosts are
+// reached belongs in its inventory.
 var settable = []string{"inventory", "forks", "output", "connect-timeout", "no-color"}
 
-// settings fills the flags that were not given: from the environment, from
-// vsfleet.yml here, from the user's, from the machine's.
+// settings sets flags that were not given from the environment, or else from
+// vsfleet.yml in this directory, of the user, or of the machine.
 func (a *app) settings(flags *pflag.FlagSet) error {
 	files, err := settingsFiles()
 	if err != nil {
@@ -55,13 +55,13 @@ func (a *app) settings(flags *pflag.FlagSet) error {
 	return nil
 }
 
-// settingWants says in an error what a setting is.
+// settingWants describes the values of settings, for errors.
 var settingWants = map[string]string{
 	"inventory": "a file, or a list of files", "forks": "a number of hosts", "output": "the name of a format",
 	"connect-timeout": "a time, as 30 or 30s", "no-color": "true or false",
 }
 
-// settingTexts is a value of a file as a flag takes it: one text, or those of a
+// settingTexts returns a value of a file as flags take it: one text, or several for a
 // list of inventories.
 func settingTexts(name string, value any) ([]string, error) {
 	kind := ""
@@ -101,10 +101,10 @@ func settingTexts(name string, value any) ([]string, error) {
 	return nil, fmt.Errorf("want %s, have %s", settingWants[name], kind)
 }
 
-// settingsFiles are those that there are, the strongest first.
+// settingsFiles returns the settings files that exist, in order of precedence.
 func settingsFiles() ([]*viper.Viper, error) {
 	paths := []string{"vsfleet.yml"}
-	if dir, err := os.UserConfigDir(); err == nil { // fails without a home only
+	if dir, err := os.UserConfigDir(); err == nil { // fails only without a home directory
 		paths = append(paths, filepath.Join(dir, "vsfleet", "config.yml"))
 	}
 	var files []*viper.Viper

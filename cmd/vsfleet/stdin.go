@@ -12,20 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Standard input goes to a command that runs in one place, as with ssh, unless
-// it belongs to the shell around: in
+// Standard input goes to a command that runs in one place, as with ssh, unless it belongs
+// to the surrounding shell. In
 //
 //	while read h; do vsfleet run -l $h -- uptime; done < list
 //
-// it is the list, and ssh's way is to swallow it. A file that somebody has read
-// from before is the shell's, and so is a pipe that a shell above has as its own
-// standard input. --stdin decides it either way.
+// it is the list, which ssh would consume. A file that was read from before belongs to the
+// shell, and so does a pipe that is the standard input of a shell among the parents.
+// --stdin overrides this.
 
 func addStdinFlag(cmd *cobra.Command) {
 	cmd.Flags().Bool("stdin", false, "pass standard input to the command even if the surrounding shell may want it (--stdin=false: never)")
 }
 
-// stdin for the command of one place; nil is none.
+// stdin returns the standard input of a command that runs in one place; nil: none.
 func (a *app) stdin(cmd *cobra.Command) io.Reader {
 	if f := cmd.Flags().Lookup("stdin"); f != nil && f.Changed {
 		if f.Value.String() == "true" {
@@ -53,7 +53,7 @@ func (a *app) stdin(cmd *cobra.Command) io.Reader {
 	return os.Stdin
 }
 
-// onlyOne refuses --stdin where several places would share it.
+// onlyOne refuses --stdin for several places.
 func onlyOne(cmd *cobra.Command, places int) error {
 	if on, _ := cmd.Flags().GetBool("stdin"); on && places > 1 {
 		return &usageError{err: errors.New("--stdin: standard input can go to one place only")}
@@ -65,8 +65,8 @@ var shells = map[string]bool{
 	"sh": true, "bash": true, "dash": true, "ash": true, "busybox": true, "zsh": true, "ksh": true, "mksh": true, "fish": true, "tcsh": true, "csh": true,
 }
 
-// shellAbove reports whether a shell among the parents has this file as its
-// standard input, with nobody in between that has another.
+// shellAbove reports whether a shell among the parents has this file as its standard
+// input, and so has every process in between.
 func shellAbove(own *unix.Stat_t) bool {
 	for pid := os.Getppid(); pid > 1; {
 		var st unix.Stat_t

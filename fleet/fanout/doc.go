@@ -1,9 +1,8 @@
-// Package fanout does one thing on many hosts at once: as many side by side as
-// forks says, results in the order of the hosts, each with its outcome. One host
-// that fails or cannot be reached stops no other. When the context ends, no
-// further host is begun, and those under way are told; hosts that were never
-// begun say so.
+// Package fanout does one thing on many hosts, a bounded number of them at a time
+// ([Limits]). Results come in the order of the hosts, each with its outcome, and can
+// be watched as they come ([Watch]).
 //
-// Each host may have only so much time ([Limits]), and results can be watched as
-// they come ([Watch]).
+// A host that fails or cannot be reached does not stop the others. When the context
+// ends, hosts under way see it, and no further hosts are started: their outcome is
+// outcome.NotStarted.
 package fanout

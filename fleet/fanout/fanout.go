@@ -15,19 +15,19 @@ import (
 // Result is what came of one host.
 type Result[H, V any] struct {
 	Host    H
-	Value   V // may be in part there beside Err
+	Value   V // may be there in part beside Err
 	Err     error
 	Outcome outcome.Outcome
 	Took    time.Duration
 }
 
-// Limits bound what Each does at once and for how long.
+// Limits bound what Each does.
 type Limits struct {
-	Forks   int           // hosts at once
-	Timeout time.Duration // of each host; 0: none
+	Forks   int           // hosts at a time
+	Timeout time.Duration // per host; 0: none
 }
 
-// TimeoutError is that a host took longer than it may.
+// TimeoutError means that a host took longer than its timeout.
 type TimeoutError struct{ After time.Duration }
 
 func (e *TimeoutError) Error() string {
@@ -37,31 +37,31 @@ func (e *TimeoutError) Error() string {
 // ErrorKind is the [outcome.Kind] of the error.
 func (e *TimeoutError) ErrorKind() string { return string(outcome.KindTimeout) }
 
-// Watch hears of hosts as they begin and end, one call at a time. Either may
+// Watch is called when hosts begin and end, one call at a time. Either function may
 // be nil.
 type Watch[H, V any] struct {
 	Begin func(H)
-	End   func(i int, r Result[H, V]) // also of hosts that are never begun
+	End   func(i int, r Result[H, V]) // also for hosts that are never started
 }
 
-// Each calls fn for every host, at most limits.Forks at once, and returns one
-// result a host in the order of hosts. When ctx ends, no host is begun any
-// more; fn sees the same ctx, with the host's own limit, and is waited for.
+// Each calls fn for every host, at most limits.Forks at a time, and returns one
+// result per host, in the order of hosts. fn gets ctx with the timeout of the host.
+// When ctx ends, Each starts no further hosts, and waits for those under way.
 func Each[H, V any](ctx context.Context, hosts []H, limits Limits, fn func(context.Context, H) (V, error), watch Watch[H, V]) []Result[H, V] {
 	results := make([]Result[H, V], len(hosts))
-	var told sync.Mutex
+	var watching sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(max(limits.Forks, 1))
 	for i, host := range hosts {
 		r := &results[i]
 		r.Host, r.Outcome = host, outcome.NotStarted
-		// Go waits for a free place; ctx may end meanwhile.
+		// Go waits until fewer than Forks run; ctx may end meanwhile.
 		g.Go(func() error {
 			if r.Err = context.Cause(ctx); r.Err == nil {
 				if watch.Begin != nil {
-					told.Lock()
+					watching.Lock()
 					watch.Begin(host)
-					told.Unlock()
+					watching.Unlock()
 				}
 				start := time.Now()
 				r.Value, r.Err = limited(ctx, host, limits.Timeout, fn)
@@ -69,8 +69,8 @@ func Each[H, V any](ctx context.Context, hosts []H, limits Limits, fn func(conte
 				r.Outcome = outcome.Of(r.Err)
 			}
 			if watch.End != nil {
-				told.Lock()
-				defer told.Unlock()
+				watching.Lock()
+				defer watching.Unlock()
 				watch.End(i, *r)
 			}
 			return nil
@@ -80,28 +80,29 @@ func Each[H, V any](ctx context.Context, hosts []H, limits Limits, fn func(conte
 	return results
 }
 
-// limited calls fn, which has only so much time for the host.
+// limited calls fn with a timeout.
 func limited[H, V any](ctx context.Context, host H, timeout time.Duration, fn func(context.Context, H) (V, error)) (V, error) {
-	within, cancel := Within(ctx, timeout)
+	within, cancel := WithTimeout(ctx, timeout)
 	defer cancel()
 	v, err := fn(within, host)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause // not the connection that was lost because it was cut
+		err = cause // not that of the connection that was cut for it
 	}
-	return v, Late(within, err)
+	return v, TimeoutOr(within, err)
 }
 
-// Within gives what is done with one host only so much time; 0 is no limit.
-func Within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+// WithTimeout returns a context that ends after timeout, with a [TimeoutError] as its
+// cause; 0 is no limit.
+func WithTimeout(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if timeout <= 0 {
 		return ctx, func() {}
 	}
 	return context.WithTimeoutCause(ctx, timeout, &TimeoutError{timeout})
 }
 
-// Late makes err the reason that it has, if that is a context of Within's that
-// is over: a lost connection, say, which was closed for it.
-func Late(ctx context.Context, err error) error {
+// TimeoutOr returns err, or, if ctx is one of WithTimeout and over, its
+// [TimeoutError]: err is then an effect of it, such as a closed connection.
+func TimeoutOr(ctx context.Context, err error) error {
 	var late *TimeoutError
 	if err != nil && errors.As(context.Cause(ctx), &late) {
 		return late

@@ -86,7 +86,7 @@ func TestEach(t *testing.T) {
 			if i != 1 {
 				return "whole", nil
 			}
-			for range 2 { // the others are told of before this one ends
+			for range 2 { // the other two end before this one
 				ended <- <-ended
 			}
 			<-ctx.Done()
@@ -99,19 +99,19 @@ func TestEach(t *testing.T) {
 		close(ended)
 		for want := range slices.Values([]string{"whole", "whole", "half"}) {
 			if got := <-ended; got != want {
-				t.Errorf("told of %q, want %q", got, want)
+				t.Errorf("End was called with %q, want %q", got, want)
 			}
 		}
 	})
-	t.Run("hosts that are not begun are told of as well", func(t *testing.T) {
+	t.Run("End is called for hosts that are not started, too", func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		why := errors.New("Ctrl-C")
 		cancel(why)
-		var told []outcome.Outcome
+		var ended []outcome.Outcome
 		r := Each(ctx, []int{0, 1}, Limits{Forks: 1}, func(context.Context, int) (int, error) { return 0, nil },
-			Watch[int, int]{Begin: func(int) { t.Error("begun") }, End: func(_ int, r Result[int, int]) { told = append(told, r.Outcome) }})
-		if !slices.Equal(told, []outcome.Outcome{outcome.NotStarted, outcome.NotStarted}) || r[0].Err != why {
-			t.Errorf("%v, %v", told, r)
+			Watch[int, int]{Begin: func(int) { t.Error("begun") }, End: func(_ int, r Result[int, int]) { ended = append(ended, r.Outcome) }})
+		if !slices.Equal(ended, []outcome.Outcome{outcome.NotStarted, outcome.NotStarted}) || r[0].Err != why {
+			t.Errorf("%v, %v", ended, r)
 		}
 	})
 	t.Run("no hosts are no results", func(t *testing.T) {

@@ -57,7 +57,7 @@ func (r *run) outside(ctx context.Context) []*host {
 		}
 	}
 	r.each(ctx, r.others, func(ctx context.Context, h *host) {
-		within, cancel := fanout.Within(ctx, r.Timeout)
+		within, cancel := fanout.WithTimeout(ctx, r.Timeout)
 		defer cancel()
 		node, err := r.Connect(within, h.want)
 		if err != nil {

@@ -53,11 +53,11 @@ func holds(by api.Holder) string {
 // connect connects to a host and asks for its state.
 func (r *run) connect(ctx context.Context, h *host) error {
 	h.begun = time.Now()
-	within, cancel := fanout.Within(ctx, r.Timeout)
+	within, cancel := fanout.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	node, err := r.Connect(within, h.want)
 	if err != nil {
-		return fanout.Late(within, err)
+		return fanout.TimeoutOr(within, err)
 	}
 	h.node = newConn(node)
 	return r.askState(ctx, h, 0)
@@ -71,7 +71,7 @@ func (r *run) askState(ctx context.Context, h *host, wait time.Duration) error {
 	if limit > 0 {
 		limit += wait
 	}
-	within, cancel := fanout.Within(ctx, limit)
+	within, cancel := fanout.WithTimeout(ctx, limit)
 	defer cancel()
 	if r.reason != "" && !h.leased {
 		answer, err := h.node.Lease(within, api.Lease{Wait: wait, Holder: api.Holder{
@@ -79,7 +79,7 @@ func (r *run) askState(ctx context.Context, h *host, wait time.Duration) error {
 		}})
 		switch {
 		case err != nil:
-			return fanout.Late(within, err)
+			return fanout.TimeoutOr(within, err)
 		case !answer.Held:
 			h.busy = &answer.By
 			return nil
@@ -88,7 +88,7 @@ func (r *run) askState(ctx context.Context, h *host, wait time.Duration) error {
 	}
 	var err error
 	h.state, err = h.node.State(within)
-	return fanout.Late(within, err)
+	return fanout.TimeoutOr(within, err)
 }
 
 // lock waits until the run has the leases of all hosts. Hosts whose lease it does

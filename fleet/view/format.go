@@ -23,11 +23,11 @@ const (
 	AsTable  Format = "table"  // for people; may change
 	AsJSON   Format = "json"   // one array
 	AsYAML   Format = "yaml"   // one list
-	AsNDJSON Format = "ndjson" // one object a line
+	AsNDJSON Format = "ndjson" // one object per line
 	AsCSV    Format = "csv"    // RFC 4180, with a line of names
 )
 
-// Formats are all, for help and completion.
+// Formats returns all formats, for help and completion.
 func Formats() []string {
 	return []string{string(AsTable), string(AsJSON), string(AsYAML), string(AsNDJSON), string(AsCSV)}
 }
@@ -40,9 +40,8 @@ func ParseFormat(s string) (Format, error) {
 	return Format(s), nil
 }
 
-// Write prints records, a slice of structs. The names of the fields are those
-// of their json tags in every machine format, and their order is the struct's;
-// the table is the caller's.
+// Write prints records, a slice of structs. In every machine format the fields have
+// the names of their json tags and the order of the struct; table prints the rest.
 func Write[T any](w io.Writer, f Format, records []T, table func(io.Writer) error) error {
 	if records == nil {
 		records = []T{} // an empty list is [] and not null
@@ -80,14 +79,14 @@ func Write[T any](w io.Writer, f Format, records []T, table func(io.Writer) erro
 
 func encoder(w io.Writer) *json.Encoder {
 	enc := json.NewEncoder(escaping{w})
-	enc.SetEscapeHTML(false) // "<" is nothing special to who reads a fleet's JSON
+	enc.SetEscapeHTML(false) // it is no HTML
 	return enc
 }
 
-// escaping writes JSON in which no terminal finds a command: what encoding/json
-// leaves as it is and YAML forbids (DEL, the C1 controls, two that are no
-// characters), and what turns the direction of text. They occur inside strings
-// only. A Write is one whole value.
+// escaping writes JSON without anything that a terminal takes for a command. It escapes
+// what encoding/json leaves and YAML forbids (DEL, the C1 controls, two
+// noncharacters), and what changes the direction of text; all of these occur inside
+// strings only. Each Write is one whole value.
 type escaping struct{ w io.Writer }
 
 func (e escaping) Write(b []byte) (int, error) {
@@ -117,9 +116,9 @@ func hidden(r rune) bool {
 		r == 0x61c || r == 0x200e || r == 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 }
 
-// writeYAML goes through JSON, of which YAML is a superset: so both have the
-// same names, the same order and the same values. It writes the list in pieces,
-// as a tree of nodes for all would take a hundred times their size.
+// writeYAML converts from JSON, of which YAML is a superset, so that both have the same
+// names, order and values. It writes the list in pieces: a tree of nodes for all
+// records would take a hundred times their size.
 func writeYAML[T any](w io.Writer, records []T) error {
 	if len(records) == 0 {
 		_, err := io.WriteString(w, "[]\n")
@@ -151,8 +150,8 @@ func writeYAML[T any](w io.Writer, records []T) error {
 	return nil
 }
 
-// unquote takes JSON's brackets and quotes off; the encoder puts quotes where
-// a text would be read as something else.
+// unquote removes JSON's brackets and quotes; the encoder adds quotes to texts that
+// would be read as something else.
 func unquote(n *yaml.Node) {
 	if len(n.Content) > 0 || n.Kind == yaml.ScalarNode {
 		n.Style = 0 // but an empty list stays []
@@ -165,9 +164,9 @@ func unquote(n *yaml.Node) {
 	}
 }
 
-// writeCSV writes plain fields as text and anything deeper as JSON. Texts are
-// clean, as CSV is often read in a terminal and cannot write control characters
-// in another way; so a record is one line, too.
+// writeCSV writes plain fields as text and anything deeper as JSON. Control characters
+// in texts are made visible: CSV is often read in a terminal and cannot escape them.
+// So each record is one line.
 func writeCSV[T any](w io.Writer, records []T) error {
 	out := csv.NewWriter(w)
 	var fields []reflect.StructField

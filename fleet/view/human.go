@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// Bytes writes a size for people as vserver-stat does: in the unit that leaves
-// less than 1000 of it, with a decimal that is cut off and left out where it
-// is 0: "999", "1.5K", "33.2M".
+// Bytes formats a size as vserver-stat does: in the unit that leaves less than 1000,
+// with one decimal, rounded down, unless it is 0: "999", "1.5K", "33.2M".
 func Bytes(n uint64) string {
 	const units = "KMGTPE"
 	unit, decimal := -1, uint64(0)
@@ -27,7 +26,7 @@ func Bytes(n uint64) string {
 	return s
 }
 
-// clock writes a time as vserver-stat does: "0m01s63", "4h48m24", "3d14h53".
+// clock formats a time as vserver-stat does: "0m01s63", "4h48m24", "3d14h53".
 func clock(d time.Duration) string {
 	d = max(d, 0)
 	days, hours := d/(24*time.Hour), d/time.Hour%24
@@ -44,8 +43,7 @@ func clock(d time.Duration) string {
 	}
 }
 
-// Duration writes how long something took or lasts, for people: two units at
-// most, "830µs", "42ms", "3.4s", "2m05s", "4h48m", "3d14h".
+// Duration formats a duration in at most two units: "830µs", "42ms", "3.4s", "2m05s", "4h48m", "3d14h".
 func Duration(d time.Duration) string {
 	switch {
 	case d < 0:

@@ -12,9 +12,9 @@ import (
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 )
 
-// Outputs shows what commands wrote, as they end, equal output together. Only a
-// terminal shows it before the end: what goes into a file or a pipe does not
-// depend on who was quicker.
+// Outputs shows the output of commands as they end, equal output together. It does so
+// on terminals only: what goes into a file or a pipe must not depend on which host was
+// quicker.
 type Outputs struct {
 	out      Output
 	progress *Progress
@@ -25,7 +25,7 @@ type Outputs struct {
 	failed   error
 }
 
-// soon is how long an output waits for others that are equal.
+// soon is how long an output waits for equal ones.
 const soon = 200 * time.Millisecond
 
 // NewOutputs shows outputs above the line of a progress.
@@ -33,7 +33,7 @@ func NewOutputs(o Output, f Format, p *Progress) *Outputs {
 	return &Outputs{out: o, progress: p, live: o.Terminal && f == AsTable}
 }
 
-// Add is called within the progress's Around.
+// Add adds an output. It must be called within the progress's Around.
 func (o *Outputs) Add(r report.OutputRecord) {
 	if !o.live || r.Empty() {
 		return
@@ -43,12 +43,12 @@ func (o *Outputs) Add(r report.OutputRecord) {
 	o.rest = append(o.rest, r)
 	if o.timer == nil {
 		o.timer = time.AfterFunc(soon, func() {
-			_ = o.progress.Around(o.show) // its error is kept
+			_ = o.progress.Around(o.show) // show keeps its error
 		})
 	}
 }
 
-// show prints what has come since the last time.
+// show prints what was added since the last time.
 func (o *Outputs) show() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -60,8 +60,8 @@ func (o *Outputs) show() error {
 	return o.failed
 }
 
-// Close shows what is left, where it was shown before the end. Elsewhere the
-// caller prints a table of all.
+// Close shows what is left, and reports whether outputs were shown at all: if not, the
+// caller prints them.
 func (o *Outputs) Close() (shown bool, err error) {
 	if !o.live {
 		return false, nil
@@ -116,7 +116,7 @@ func OutputTable(w io.Writer, records []report.OutputRecord) error {
 	return nil
 }
 
-// cleanLine makes a line fit for a terminal. Tabs may stay: they move nothing back.
+// cleanLine makes control characters visible, except tabs: they do not move back.
 func cleanLine(line string) string {
 	fields := strings.Split(strings.TrimRight(line, "\r\n"), "\t")
 	for i, field := range fields {
@@ -125,14 +125,14 @@ func cleanLine(line string) string {
 	return strings.Join(fields, "\t")
 }
 
-// Lines makes what goes to a terminal fit for it, line by line. What goes into
-// a file or a pipe stays as it is.
+// Lines makes control characters visible in what goes to a terminal, line by line.
+// What goes into a file or a pipe is not changed.
 type Lines struct {
 	out  Output
 	rest []byte
 }
 
-// NewLines writes to an output.
+// NewLines returns a Lines that writes to an output.
 func NewLines(o Output) *Lines { return &Lines{out: o} }
 
 func (l *Lines) Write(b []byte) (int, error) {
@@ -155,7 +155,7 @@ func (l *Lines) Write(b []byte) (int, error) {
 	}
 }
 
-// Close writes what was left without a line's end.
+// Close writes an unfinished last line.
 func (l *Lines) Close() {
 	if len(l.rest) > 0 {
 		fmt.Fprintln(l.out, cleanLine(string(l.rest)))

@@ -11,15 +11,15 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Plan prints what would change and why. Hosts that need the same are printed
-// once; those that need nothing are only counted.
+// Plan prints what would change and why. Hosts with the same steps are printed
+// together; those without steps are only counted.
 //
 //	web[01-02]
 //	  + build image bookworm: no host has it
 //	  ~ restart guest www: its image changed
 //	2 to add, 2 to change, 0 to remove on 2 hosts; 5 hosts are as they should be
 //
-// The notes of the run come behind.
+// The notes of the run follow the steps.
 func Plan(o Output, f Format, run report.Run) error {
 	return Write(o, f, report.PlanRecords(run), func(w io.Writer) error { return o.writePlan(w, run.Hosts, run.Notes) })
 }
@@ -85,7 +85,7 @@ func (o Output) writePlan(w io.Writer, hosts []report.Host, notes []string) erro
 	return out.Flush()
 }
 
-// StepText says in words what a step does, and marks whether it adds ("+"),
+// StepText returns in words what a step does, and a mark for whether it adds ("+"),
 // changes ("~") or removes ("-") something.
 func StepText(s report.Step) (mark, text string) {
 	name := Clean(s.Name)
@@ -134,7 +134,7 @@ func (o Output) writeDiff(w io.Writer, text string) {
 		line = Clean(strings.TrimSuffix(line, "\n"))
 		switch {
 		case strings.HasPrefix(line, "diff "):
-			continue // it says what the next two lines do
+			continue // the next two lines say the same
 		case strings.HasPrefix(line, "+"):
 			line = o.paint(green, line)
 		case strings.HasPrefix(line, "-"):

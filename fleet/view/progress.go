@@ -37,7 +37,7 @@ type Progress struct {
 
 type activity struct{ host, text string }
 
-// redraw is how often a status line changes: as often as an eye follows.
+// redraw is the interval at which the status line changes: an eye follows no faster.
 const redraw = 100 * time.Millisecond
 
 // NewProgress shows a run over a number of hosts, with verbose each message of a
@@ -161,7 +161,7 @@ func (p *Progress) idle(host string) {
 	p.current = slices.DeleteFunc(p.current, func(a activity) bool { return a.host == host })
 }
 
-// finish takes a host out of those that are at work.
+// finish counts a host as done.
 func (p *Progress) finish(e report.Event) {
 	p.done++
 	p.ended[e.Host] = true
@@ -171,8 +171,7 @@ func (p *Progress) finish(e report.Event) {
 	}
 }
 
-// Around writes what is not the progress's, above the status line where there
-// is one.
+// Around calls write, which may print lines, above the status line if there is one.
 func (p *Progress) Around(write func() error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,7 +183,7 @@ func (p *Progress) Around(write func() error) error {
 	return write()
 }
 
-// Close takes the status line away.
+// Close removes the status line.
 func (p *Progress) Close() {
 	if p.stop == nil {
 		return
@@ -206,13 +205,13 @@ func (p *Progress) set(host, what string) {
 	p.current = append(p.current, activity{host, what})
 }
 
-// print writes a line of a host's above the status line.
+// print prints a line for a host above the status line.
 func (p *Progress) print(host, text string) {
 	text = Clean(host) + ": " + indented(text) + "\n"
 	if p.drawn != "" {
 		text = eraseLine + text + p.drawn
 	}
-	// Nobody is left to tell if standard error is gone: the run goes on.
+	// If standard error is gone, the run goes on.
 	_, _ = io.WriteString(p.out, text)
 }
 
@@ -233,7 +232,7 @@ func (p *Progress) status() string {
 	return truncate(b.String(), p.out.Width()-1) // the last column would wrap the line
 }
 
-// eraseLine goes to the first column and clears what is right of it.
+// eraseLine moves to the first column and clears the line.
 const eraseLine = "\r\x1b[K"
 
 // draw replaces the status line.
@@ -245,7 +244,7 @@ func (p *Progress) draw(status string) {
 	_, _ = io.WriteString(p.out, eraseLine+status) // see print
 }
 
-// truncate cuts a text to so many characters.
+// truncate cuts a text to a number of characters.
 func truncate(s string, width int) string {
 	width = max(width, 1)
 	if utf8.RuneCountInString(s) <= width {

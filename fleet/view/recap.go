@@ -26,8 +26,8 @@ var outcomes = []struct {
 	{outcome.NotStarted, faint, true},
 }
 
-// Recap ends a run: first the errors, hosts with the same one together, then
-// one line of how many hosts came to what:
+// Recap prints the end of a run: the errors, hosts with the same one together, and
+// one line with the number of hosts per outcome:
 //
 //	ok 480, changed 12, failed 3 (web[07,09,33]), unreachable 1 (db1)
 func Recap(o Output, hosts []report.Host) error {
@@ -57,12 +57,12 @@ func Recap(o Output, hosts []report.Host) error {
 	return err
 }
 
-// Errors prints the errors among those of hosts, one line a different one:
+// Errors prints the errors of hosts, one line per different error:
 //
 //	web[01-03]: connect: connection refused
 //
-// Many different ones are cut short. An error in which a host is named, or its address, is the same as that of its
-// neighbour.
+// Errors that differ only in the name or the address of their host count as one. Of
+// many different ones only the first are printed.
 func Errors(o Output, hosts []report.Host) error {
 	type group struct {
 		text   string // of the first host
@@ -71,7 +71,7 @@ func Errors(o Output, hosts []report.Host) error {
 	}
 	var groups []*group
 	byKey := map[string]*group{}
-	times := map[string]int{} // that each text is there, to the letter
+	times := map[string]int{} // each text occurs, letter for letter
 	for _, h := range hosts {
 		times[h.Error]++
 	}
@@ -80,7 +80,7 @@ func Errors(o Output, hosts []report.Host) error {
 		if text == "" {
 			continue
 		}
-		common := text // what all say names somebody else, or one of them rightly
+		common := text // several have this very text: the name in it is right
 		if times[text] == 1 {
 			common = withoutName(withoutName(text, h.Name, "HOST"), h.Address, "ADDRESS")
 		}
@@ -113,7 +113,7 @@ func Errors(o Output, hosts []report.Host) error {
 	return nil
 }
 
-// withoutName puts another word for a name where that stands as a word.
+// withoutName replaces a name, where it stands as a word, by another word.
 func withoutName(text, name, word string) string {
 	if name == "" || !strings.Contains(text, name) {
 		return text
@@ -122,11 +122,11 @@ func withoutName(text, name, word string) string {
 	return whole.ReplaceAllString(text, "${1}"+word+"${2}")
 }
 
-// mostErrors are printed of a run, and lines of one host's errors.
+// mostErrors bounds how many errors of a run are printed, and lines of one error.
 const mostErrors = 20
 
-// indented keeps the lines of a joined error together, and nothing else that
-// could move the cursor.
+// indented indents all but the first line of a joined error, and makes other control
+// characters visible.
 func indented(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	if more := len(lines) - mostErrors; more > 1 {
@@ -149,12 +149,11 @@ func Hints(o Output, hosts []report.Host) {
 	}
 }
 
-// mostNotes are printed of a run: a host may say that it has tens of thousands of
-// guests that the inventory does not know.
+// mostNotes bounds how many notes of a run are printed: a host may claim to have tens of
+// thousands of guests that the inventory does not know.
 const mostNotes = 100
 
-// Notes prints what hosts have that no step is about, hosts that have the same
-// together.
+// Notes prints the notes of hosts, hosts with the same note together.
 func Notes(o Output, hosts []report.Host) {
 	names := map[string][]string{} // by note
 	var order []string

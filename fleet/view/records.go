@@ -5,21 +5,21 @@ import (
 	"slices"
 )
 
-// Records are what a command prints, as it comes from many places. In ndjson
-// each goes out at once; the other formats have one beginning and one end, and
-// keep the order of the places. It is used by one goroutine at a time.
+// Records prints the records of a command as they come from many places. In ndjson each
+// is printed at once; in the other formats all are printed by Close, in the order of
+// the places. It must be used by one goroutine at a time.
 type Records[R any] struct {
 	out    io.Writer
 	format Format
 	places [][]R
 }
 
-// NewRecords makes room for the records of n places.
+// NewRecords returns Records for a number of places.
 func NewRecords[R any](out io.Writer, f Format, places int) *Records[R] {
 	return &Records[R]{out: out, format: f, places: make([][]R, places)}
 }
 
-// Put gives the records of a place.
+// Put adds records of a place.
 func (r *Records[R]) Put(place int, records ...R) error {
 	r.places[place] = append(r.places[place], records...)
 	if r.format != AsNDJSON {
@@ -28,8 +28,7 @@ func (r *Records[R]) Put(place int, records ...R) error {
 	return Write(r.out, AsNDJSON, records, nil)
 }
 
-// Close writes what has not gone out yet, all records in the order of the places.
-// The table is the caller's.
+// Close prints what was not printed yet; table prints records as a table.
 func (r *Records[R]) Close(table func(io.Writer, []R) error) error {
 	if r.format == AsNDJSON {
 		return nil

@@ -9,17 +9,16 @@ import (
 	"github.com/olekukonko/tablewriter/tw"
 )
 
-// Rows is a table on a terminal whose rows come one after the other, over
-// minutes perhaps: the columns have their widths before the texts are known.
+// Rows is a table on a terminal whose rows come one by one, perhaps over minutes: the
+// widths of its columns are set before the texts are known.
 type Rows struct {
 	out    Output
 	align  []tw.Align
 	widths []int
-	names  []string // still to be written
+	names  []string // not written yet
 }
 
-// NewRows begins a table with columns as of [Table], so wide for their texts at
-// least.
+// NewRows begins a table with columns as in [Table], each at least as wide as given.
 func NewRows(o Output, columns []string, widths []int) *Rows {
 	names, align := headings(columns)
 	r := &Rows{out: o, names: names, align: align}
@@ -35,8 +34,7 @@ func NewRows(o Output, columns []string, widths []int) *Rows {
 	return r
 }
 
-// Add writes a row. A text that is too long is cut off where the terminal would
-// wrap it.
+// Add writes a row. Texts that are too long are cut off.
 func (r *Rows) Add(cells []string) error {
 	if r.names != nil {
 		if err := r.write(r.names); err != nil {

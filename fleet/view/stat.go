@@ -16,34 +16,34 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// HostStat is what one host answered.
+// HostStat is the answer of one host.
 type HostStat struct {
 	Host string
 	api.Stat
-	Result report.Result // of a host that did not, with no rows
+	Result report.Result // if the host did not answer: why
 }
 
 func (h HostStat) failed() bool { return h.Result.Status != "" && h.Result.Status != outcome.OK }
 
-// StatOptions say how the fleet's counters are shown.
+// StatOptions select how the counters of a fleet are shown.
 type StatOptions struct {
 	By   *Grouping // nil: each guest of each host
 	Sort string    // a column; empty: as the hosts came, by context
 }
 
-// Grouping adds rows up.
+// Grouping selects which rows are added up.
 type Grouping struct {
 	Column string                                  // its heading: "HOST"
-	Key    func(host string, r api.StatRow) string // which group a row belongs to
+	Key    func(host string, r api.StatRow) string // returns the group of a row
 }
 
-// ByHost makes a row of each host, its guests and itself.
+// ByHost makes one row per host, of its guests and itself.
 func ByHost() *Grouping {
 	return &Grouping{"HOST", func(host string, _ api.StatRow) string { return host }}
 }
 
-// ByGuest makes a row of the guests of one name on all hosts; the hosts
-// themselves are one.
+// ByGuest makes one row per name of guests, over all hosts, and one of the hosts
+// themselves.
 func ByGuest() *Grouping {
 	return &Grouping{"GUEST", func(_ string, r api.StatRow) string { return r.Name }}
 }
@@ -57,8 +57,8 @@ type line struct {
 	last   string // the host that was counted last
 }
 
-// Stat prints the counters of a fleet: vserver-stat's columns with HOST before
-// them and the sum below, or groups of them. 10,000 rows take milliseconds.
+// Stat prints the counters of a fleet: the columns of vserver-stat after HOST, with
+// the sum below, or one row per group. 10,000 rows take milliseconds.
 func Stat(w io.Writer, f Format, hosts []HostStat, o StatOptions) error {
 	lines := statLines(hosts, o.By)
 	if o.Sort != "" {
@@ -81,7 +81,7 @@ func Stat(w io.Writer, f Format, hosts []HostStat, o StatOptions) error {
 	return Write(w, f, records, func(w io.Writer) error { return writeLines(w, lines, answered) })
 }
 
-// StatRecords are the counters of one host, or why there are none.
+// StatRecords returns the counters of one host, or why there are none.
 func StatRecords(h HostStat) []report.StatRecord {
 	if h.failed() {
 		return []report.StatRecord{{Host: h.Host, Result: h.Result}}
@@ -127,8 +127,8 @@ func (l *line) add(host string, r api.StatRow) {
 	l.Uptime = max(l.Uptime, r.Uptime) // as vserver-stat's is that of the oldest process
 }
 
-// sortLines sorts by a column of the table: texts up, numbers down, so that
-// the largest is on top. Equal ones stay as they were.
+// sortLines sorts by a column of the table: texts in ascending order, numbers in
+// descending order. The sort is stable.
 func sortLines(lines []line, column string, by *Grouping) error {
 	text := func(f func(line) string) func(a, b line) int {
 		return func(a, b line) int { return strings.Compare(f(a), f(b)) }
@@ -163,10 +163,10 @@ func sortLines(lines []line, column string, by *Grouping) error {
 	return nil
 }
 
-// statHeader is vserver-stat's, to the letter.
+// statHeader is exactly that of vserver-stat.
 const statHeader = "CTX   PROC    VSZ    RSS  userTIME   sysTIME    UPTIME NAME"
 
-// write writes the columns that all tables have.
+// write prints the columns that all tables have.
 func (l line) write(out *bufio.Writer, uptime string) {
 	fmt.Fprintf(out, " %4d%7s%7s%10s%10s%10s", l.Processes, Bytes(l.VSZ), Bytes(l.RSS), clock(l.User), clock(l.Sys), uptime)
 }
@@ -214,7 +214,7 @@ func writeSums(w io.Writer, column string, lines []line) error {
 	return out.Flush()
 }
 
-// count writes "1 guest", "2 guests".
+// count formats a number of things: "1 guest", "2 guests".
 func count(n int, what string) string {
 	if n != 1 {
 		what += "s"

@@ -12,13 +12,13 @@ import (
 	"github.com/olekukonko/tablewriter/tw"
 )
 
-// sized is where a table for a terminal goes.
+// sized is the writer of a table for a terminal.
 type sized struct {
 	io.Writer
 	columns int
 }
 
-// columnsOf is how wide a table may be; 0 is as wide as it is.
+// columnsOf returns how many columns a table may have; 0 is no limit.
 func columnsOf(w io.Writer) int {
 	if s, ok := w.(sized); ok {
 		return s.columns
@@ -26,11 +26,10 @@ func columnsOf(w io.Writer) int {
 	return 0
 }
 
-// Table prints rows below the names of their columns, in columns as kubectl's:
-// no lines, nothing wrapped. Only on a terminal that is too narrow are texts cut
-// off, the longest first; the first column, which says what the row is about, is
-// not. A column whose name begins with ">" is right-aligned. For tables of
-// thousands of rows there is [Stat].
+// Table prints rows below the names of their columns, as kubectl does: no lines,
+// nothing wrapped. On a terminal that is too narrow, the longest texts are cut off,
+// except in the first column, which names what the row is about. A column whose name
+// begins with ">" is right-aligned. For tables of thousands of rows use [Stat].
 func Table(w io.Writer, columns []string, rows [][]string) error {
 	names, align := headings(columns)
 	cell := tw.CellConfig{
@@ -76,7 +75,7 @@ func Table(w io.Writer, columns []string, rows [][]string) error {
 	return nil
 }
 
-// headings are the names of columns without their marks.
+// headings returns the names of columns without their marks, and their alignment.
 func headings(columns []string) (names []string, align []tw.Align) {
 	for _, c := range columns {
 		name, right := strings.CutPrefix(c, ">")
@@ -88,12 +87,12 @@ func headings(columns []string) (names []string, align []tw.Align) {
 	return names, align
 }
 
-// fewest characters of a column that is cut off; addresses and the like, which
-// have no more than short, are cut last.
+// fewest is the minimum width of a column that is cut off. Columns no wider than
+// short, such as addresses, are cut last.
 const fewest, short = 8, 16
 
-// narrow cuts texts off, so that rows of these cells are no wider than width.
-// Numbers stay, and so does the first column.
+// narrow cuts texts off, so that rows of these cells are no wider than width. It
+// leaves numbers and the first column alone.
 func narrow(rows [][]string, align []tw.Align, width int) {
 	widths := make([]int, len(align))
 	for _, row := range rows {

@@ -11,19 +11,19 @@ import (
 
 // The rules of the terminal:
 //
-//   - Standard output is data only: what was asked for, in the format that was
-//     asked for. Progress, recaps, warnings and errors go to standard error.
+//   - Standard output has data only, in the format that was asked for. Progress,
+//     recaps, warnings and errors go to standard error.
 //   - Machine formats (json, yaml, ndjson, csv) never change with the terminal,
 //     the locale or the time of day, and have no colour.
 //   - Colour and redrawn lines are for terminals only. NO_COLOR, TERM=dumb and
-//     --no-color turn colour off, CLICOLOR_FORCE turns it on. Nothing is said by
+//     --no-color turn colour off, CLICOLOR_FORCE turns it on. Nothing depends on
 //     colour alone.
 //   - The screen is never cleared and the cursor never leaves the last line.
-//   - Many hosts that say the same are one line: web[01-40].
-//   - What a host or a guest said is shown with its control characters made
-//     visible: a name or an error must not move the operator's cursor, retitle
-//     the window or hide a line.
-//   - No question is asked here.
+//   - Equal lines of many hosts are one line: web[01-40].
+//   - Text of hosts and guests is shown with its control characters made visible: a
+//     name or an error must not move the operator's cursor, retitle the window or
+//     hide a line.
+//   - Nothing here asks a question.
 
 // Output is a stream that people may read.
 type Output struct {
@@ -33,7 +33,7 @@ type Output struct {
 	Width    func() int // columns of the terminal, asked anew as it may change
 }
 
-// Open looks at a standard stream. noColor is the flag of that name.
+// Open returns the output on a standard stream. noColor is the flag of that name.
 func Open(f *os.File, noColor bool) Output {
 	fd := int(f.Fd())
 	return judge(f, term.IsTerminal(fd), noColor, os.Getenv, func() int {
@@ -55,7 +55,7 @@ func judge(w io.Writer, terminal, noColor bool, getenv func(string) string, widt
 	return Output{Writer: w, Terminal: terminal && !dumb, Colour: colour, Width: width}
 }
 
-// Plain is an output that is no terminal.
+// Plain returns an output that is not a terminal.
 func Plain(w io.Writer) Output { return Output{Writer: w} }
 
 // ink is an ANSI colour.
@@ -69,7 +69,7 @@ const (
 	bold   ink = "1"
 )
 
-// paint colours a text where there is colour.
+// paint colours a text if the output has colour.
 func (o Output) paint(c ink, text string) string {
 	if !o.Colour || c == "" || text == "" {
 		return text

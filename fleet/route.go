@@ -10,14 +10,14 @@ import (
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
-// settings of the way to a host.
+// settings returns the settings of the connection to a host.
 func (a *Access) settings(h *inventory.Host) (transport.Settings, error) {
-	return a.way(h, nil)
+	return a.route(h, nil)
 }
 
-// way is the settings of a host with those of its bastions; behind are the
-// hosts that are reached through it.
-func (a *Access) way(h *inventory.Host, behind []*inventory.Host) (transport.Settings, error) {
+// route returns the settings of a host with those of its bastions; behind are the hosts
+// that are reached through it.
+func (a *Access) route(h *inventory.Host, behind []*inventory.Host) (transport.Settings, error) {
 	s := transport.Settings{
 		Name:           h.Name,
 		Address:        h.Address,
@@ -35,7 +35,7 @@ func (a *Access) way(h *inventory.Host, behind []*inventory.Host) (transport.Set
 		return s, fmt.Errorf("host %s: %w", h.Name, err)
 	}
 	for i, hop := range hops {
-		bastion := a.host(hop)
+		bastion := a.hopHost(hop)
 		switch {
 		case bastion == nil:
 			s.Via = hop.Through(s, s.Via)
@@ -50,17 +50,17 @@ func (a *Access) way(h *inventory.Host, behind []*inventory.Host) (transport.Set
 					h.Name, jump, bastion.Name, h.Name+names(behind[:j]))
 			}
 		}
-		way, err := a.way(bastion, append([]*inventory.Host{h}, behind...))
+		through, err := a.route(bastion, append([]*inventory.Host{h}, behind...))
 		if err != nil {
 			return s, err
 		}
-		if i > 0 { // the way to it is what the jump says
-			way.Via = s.Via
+		if i > 0 { // the jump names the route to it
+			through.Via = s.Via
 		}
-		way.Name, way.Become = "jump host "+bastion.Name, false
-		way.User = cmp.Or(hop.User, way.User)
-		way.Port = cmp.Or(hop.Port, way.Port)
-		s.Via = &way
+		through.Name, through.Become = "jump host "+bastion.Name, false
+		through.User = cmp.Or(hop.User, through.User)
+		through.Port = cmp.Or(hop.Port, through.Port)
+		s.Via = &through
 	}
 	return s, nil
 }
@@ -73,8 +73,8 @@ func names(hosts []*inventory.Host) string {
 	return s.String()
 }
 
-// host of the inventory that a jump names.
-func (a *Access) host(hop transport.Hop) *inventory.Host {
+// hopHost returns the host of the inventory that a jump names, or nil.
+func (a *Access) hopHost(hop transport.Hop) *inventory.Host {
 	for _, h := range a.Hosts {
 		if strings.EqualFold(h.Name, hop.Address) {
 			return h
@@ -88,8 +88,8 @@ func (a *Access) host(hop transport.Hop) *inventory.Host {
 	return nil
 }
 
-// Verify reports what on this machine would keep hosts from being reached, as a
-// key file that is not there. It connects to none of them.
+// Verify returns what on this machine would prevent a connection to hosts, such as a
+// missing key file. It connects to none of them.
 func (a *Access) Verify(ctx context.Context, hosts []*inventory.Host) error {
 	seen := map[string]bool{}
 	for _, h := range hosts {
