@@ -331,6 +331,25 @@ func TestAnInterruptedApplyBeginsNoMoreHosts(t *testing.T) {
 	}
 }
 
+func TestAnInterruptedComparisonLeavesTheOtherHostsWithoutAPlan(t *testing.T) {
+	f := newFleet(t, "lab1", "lab2")
+	ctx, interrupt := context.WithCancelCause(within(t))
+	defer interrupt(nil)
+	for _, h := range f.inv.Hosts {
+		h.Guests[0].Files = []inventory.File{{Path: "/etc/motd", Content: []byte("a")}}
+		f.hosts[h.Name].asked = func(api.FilesRequest) { interrupt(errors.New("interrupted")) }
+	}
+	fleet := f.fleet()
+	fleet.Forks = 1
+	r := applied(ctx, fleet, f.inv.Hosts)
+	if got, want := outcomes(r), "lab1 skipped, lab2 skipped"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if h := r.Hosts[1]; len(h.Steps) > 0 || h.State != "lock" {
+		t.Errorf("lab2 ended in %s with the steps %v", h.State, h.Steps)
+	}
+}
+
 func TestWhatATakeoverWaitsForIsARequestOfItsOwn(t *testing.T) {
 	f := newFleet(t, "lab1")
 	f.hosts["lab1"].has(bookworm)
