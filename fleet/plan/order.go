@@ -8,11 +8,10 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// change is the steps of one guest, with its configuration before and after them;
-// a guest without a name is not there.
+// change is the steps of one guest, with its configuration before and after them,
+// which is nil if there is none.
 type change struct {
-	name     string
-	old, new api.Guest
+	old, new *api.Guest
 	runs     *api.Guest // what it still runs with, if that is not old
 	steps    []api.Step
 }
@@ -25,10 +24,7 @@ type change struct {
 // and the host reports the conflict: to give one of them up in the middle of a
 // run is for a person to decide.
 func (p *Plan) order(groups ...[]change) {
-	var all []change
-	for _, group := range groups {
-		all = append(all, group...)
-	}
+	all := slices.Concat(groups...)
 	have := givers(all)
 	from := make([][]int, len(all))   // whom each takes from
 	takers := make([][]int, len(all)) // the other way round
@@ -117,22 +113,18 @@ func (c change) takesFrom(have *claim.Table[int], i int) []int {
 
 // before returns what a guest has until its steps are taken: its configuration,
 // and what it still runs with.
-func (c change) before() []api.Guest {
-	var list []api.Guest
-	if c.old.Name != "" {
-		list = append(list, c.old)
-	}
-	if c.runs != nil {
-		list = append(list, *c.runs)
-	}
-	return list
+func (c change) before() []*api.Guest {
+	return slices.DeleteFunc([]*api.Guest{c.old, c.runs}, func(g *api.Guest) bool { return g == nil })
 }
 
 // gains returns the claims that a guest will have and does not have yet.
 func (c change) gains() []claim.Claim {
-	if c.new.Name == "" {
+	if c.new == nil {
 		return nil
 	}
-	had := slices.Collect(c.old.Claims())
+	var had []claim.Claim
+	if c.old != nil {
+		had = slices.Collect(c.old.Claims())
+	}
 	return slices.DeleteFunc(slices.Collect(c.new.Claims()), func(cl claim.Claim) bool { return slices.Contains(had, cl) })
 }

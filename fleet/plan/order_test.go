@@ -15,8 +15,8 @@ import (
 // The order is the plain one: the first that takes from nobody who is left, and
 // where all do, the first.
 func TestOrderIsThatOfComparingEachWithEach(t *testing.T) {
-	random := func(name string) api.Guest {
-		g := api.Guest{Name: name, Context: rand.IntN(8)}
+	random := func(name string) *api.Guest {
+		g := &api.Guest{Name: name, Context: rand.IntN(8)}
 		g.Network.Mode = []api.Mode{api.ModeShared, api.ModeOwn, api.ModeNAT}[rand.IntN(3)]
 		g.Network.Addresses = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(rand.IntN(6))}), 24)}
 		for range rand.IntN(3) {
@@ -28,18 +28,17 @@ func TestOrderIsThatOfComparingEachWithEach(t *testing.T) {
 	for range 2000 {
 		var all []change
 		for i := range 1 + rand.IntN(7) {
-			c := change{name: fmt.Sprint("g", i)}
+			name := fmt.Sprint("g", i)
+			c := change{steps: []api.Step{{Name: name}}}
 			if rand.IntN(4) > 0 {
-				c.old = random(c.name)
+				c.old = random(name)
 			}
-			if c.old.Name == "" || rand.IntN(4) > 0 {
-				c.new = random(c.name)
+			if c.old == nil || rand.IntN(4) > 0 {
+				c.new = random(name)
 			}
-			if c.old.Name != "" && rand.IntN(3) == 0 {
-				runs := random(c.name)
-				c.runs = &runs
+			if c.old != nil && rand.IntN(3) == 0 {
+				c.runs = random(name)
 			}
-			c.steps = []api.Step{{Name: c.name}}
 			all = append(all, c)
 		}
 		var p, plain Plan
@@ -57,7 +56,7 @@ func (p *Plan) orderPlainly(rest []change) {
 		for _, o := range others {
 			for _, has := range o.before() {
 				for cl := range has.Claims() {
-					if o.name != c.name && slices.ContainsFunc(c.gains(), cl.Conflicts) {
+					if o.steps[0].Name != c.steps[0].Name && slices.ContainsFunc(c.gains(), cl.Conflicts) {
 						return true
 					}
 				}

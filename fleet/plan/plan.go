@@ -73,6 +73,7 @@ type comparison struct {
 	host   api.Host
 	built  []api.Image
 	images func(name string) *inventory.Image
+	needs  map[*inventory.Image]need
 
 	now       map[string]*api.GuestState
 	files     map[string]api.GuestFilesState
@@ -82,7 +83,7 @@ type comparison struct {
 func newComparison(host *inventory.Host, state api.State, files api.FilesAnswer, images func(string) *inventory.Image) *comparison {
 	c := &comparison{
 		plan: Plan{Waits: map[string]string{}, Unread: map[string][]api.Unread{}},
-		host: state.Host, built: state.Images, images: images,
+		host: state.Host, built: state.Images, images: images, needs: map[*inventory.Image]need{},
 		now: map[string]*api.GuestState{}, files: map[string]api.GuestFilesState{}, strangers: map[int]string{},
 	}
 	known := map[string]bool{}
@@ -110,7 +111,7 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 		if now == nil {
 			return change{}, nil
 		}
-		return change{name: want.Name, old: now.Guest, runs: now.Runs, steps: []api.Step{
+		return change{old: &now.Guest, runs: now.Runs, steps: []api.Step{
 			{Kind: api.StepDelete, Name: want.Name, Why: "the inventory says absent"},
 		}}, nil
 	}
@@ -128,10 +129,14 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 	if err != nil {
 		return change{}, err
 	}
-	wants := needOf(image)
+	wants, known := c.needs[image]
+	if !known { // a key is a digest: not one for each of a thousand guests
+		wants = needOf(image)
+		c.needs[image] = wants
+	}
 	g.Image = c.plan.use(want.Name, wants, wants.choose(c.built, now))
 	if now == nil {
-		return change{name: want.Name, new: g, steps: withFiles(create(g, want.State), want, nil, false)}, nil
+		return change{new: &g, steps: withFiles(create(g, want.State), want, nil, false)}, nil
 	}
 	if len(now.Unread) > 0 {
 		c.plan.Unread[want.Name] = now.Unread
@@ -146,19 +151,18 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 		err = errors.New("its files: " + have.Problem)
 	}
 	steps := withFiles(alter(g, wants.spec, *now, c.built, c.host.Controllers, want.State), want, have, now.Status == api.Running)
-	return change{name: want.Name, old: now.Guest, runs: now.Runs, new: g, steps: steps}, err
+	return change{old: &now.Guest, runs: now.Runs, new: &g, steps: steps}, err
 }
 
 // use records the image of a guest and returns its ID, which is empty if the host
 // does not have it.
 func (p *Plan) use(guest string, image need, id string) string {
-	key := image.key()
 	if id == "" {
-		p.Waits[guest] = key
-		if !slices.ContainsFunc(p.images, func(n need) bool { return n.key() == key }) {
+		p.Waits[guest] = image.key
+		if !slices.ContainsFunc(p.images, func(n need) bool { return n.key == image.key }) {
 			p.images = append(p.images, image)
 		}
-	} else if !slices.ContainsFunc(p.uses, func(u use) bool { return u.id == id && u.key() == key }) {
+	} else if !slices.ContainsFunc(p.uses, func(u use) bool { return u.id == id && u.key == image.key }) {
 		p.uses = append(p.uses, use{image, id})
 	}
 	return id

@@ -388,7 +388,7 @@ func written(p Plan) []string {
 		if s.Guest != nil {
 			image = " " + s.Guest.Image
 			if key, waits := p.Waits[s.Name]; waits {
-				j := slices.IndexFunc(p.images, func(n need) bool { return n.key() == key })
+				j := slices.IndexFunc(p.images, func(n need) bool { return n.key == key })
 				image = " (" + p.images[j].spec.Name + ")"
 			}
 		}

@@ -38,24 +38,25 @@ func Spec(image *inventory.Image) api.ImageSpec {
 
 // need is an image as the inventory wants it.
 type need struct {
+	key      string // identifies it; equal needs may have images of different names
 	spec     api.ImageSpec
+	specKey  string
 	digest   string // the ID, where only that one will do
 	builders []*inventory.Host
 }
 
 func needOf(image *inventory.Image) need {
-	return need{Spec(image), image.Digest, image.Builders}
+	spec := Spec(image)
+	key := spec.Key()
+	return need{key: key + image.Digest, spec: spec, specKey: key, digest: image.Digest, builders: image.Builders}
 }
-
-// key identifies a need; equal needs may have images of different names.
-func (n need) key() string { return n.spec.Key() + n.digest }
 
 // fits reports whether an image will do.
 func (n need) fits(image api.Image) bool {
 	if n.digest != "" {
 		return image.ID == n.digest
 	}
-	return image.Key == n.spec.Key()
+	return image.Key == n.specKey
 }
 
 // choose returns the ID of an image among have that fits, or "". A guest keeps
@@ -97,7 +98,7 @@ func Sources(hosts, others []Host) []Image {
 	var images []Image
 	for _, h := range hosts {
 		for _, n := range h.Plan.images {
-			key, arch := n.key(), h.State.Host.Arch
+			key, arch := n.key, h.State.Host.Arch
 			i := slices.IndexFunc(images, func(m Image) bool { return m.Key == key && m.arch == arch })
 			if i < 0 {
 				i = len(images)
@@ -255,7 +256,7 @@ func Differing(hosts []Host) []string {
 	byKey := map[string]*group{}
 	for _, h := range hosts {
 		for _, use := range h.Plan.uses {
-			key := use.key() + h.State.Host.Arch
+			key := use.key + h.State.Host.Arch
 			g := byKey[key]
 			if g == nil {
 				g = &group{name: use.spec.Name, have: map[string][]string{}}
