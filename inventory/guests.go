@@ -29,10 +29,12 @@ type guestSpec struct {
 	files    []*fileSpec
 }
 
-// settings are what a guest's file gives of the table's, by their keys.
+// settings are the values that a guest's file has for setting.Table, by the keys of
+// the rows.
 type settings map[string][]text
 
-// keys are those of the settings in a block of a guest.
+// keys returns the keys of the settings in a block, each with a function that reads
+// its value into s.
 func (s settings) keys(d *decoder, block string) []key {
 	var keys []key
 	for _, row := range setting.In(block) {
@@ -256,7 +258,7 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 	return g
 }
 
-// settings gives g what its file says.
+// settings sets g as its file has it.
 func (r *resolver) settings(given settings, g *Guest) {
 	for _, row := range setting.Table {
 		for _, t := range given[row.Key] {

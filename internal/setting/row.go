@@ -3,8 +3,8 @@ package setting
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strings"
+	"sync"
 )
 
 // Row is one setting of a guest.
@@ -12,7 +12,7 @@ type Row struct {
 	// Key is its place in the inventory: "limits.memory" is memory in limits.
 	Key  string
 	Form Form
-	// Want describes a value of it in errors: "a size, as 512M or 2G".
+	// Want describes a value in errors: "a size, as 512M or 2G". A Block has none.
 	Want string
 	// Words are the values that a Text can have; nil: any.
 	Words []string
@@ -95,10 +95,17 @@ func (r *Row) Block() string {
 	return block
 }
 
-// In returns the rows of a block.
-func In(block string) []*Row {
-	return slices.DeleteFunc(slices.Clone(Table), func(r *Row) bool { return r.Block() != block })
-}
+// In returns the rows of a block. They are not to be changed.
+func In(block string) []*Row { return blocks()[block] }
+
+// blocks is asked for each guest of an inventory.
+var blocks = sync.OnceValue(func() map[string][]*Row {
+	rows := map[string][]*Row{}
+	for _, r := range Table {
+		rows[r.Block()] = append(rows[r.Block()], r)
+	}
+	return rows
+})
 
 // Parse sets it from a text of an inventory, or adds an item to a list.
 func (r *Row) Parse(g *Guest, s string) error { return r.value.parse(g, s) }

@@ -16,18 +16,18 @@ var Table = []*Row{
 		value: hostname{word{func(g *Guest) *string { return &g.Hostname }, validHostname}},
 	},
 	{
-		Key: "network.mode", Form: Block, Want: "shared, own or nat", Plan: "network",
+		Key: "network.mode", Form: Block, Plan: "network",
 		Doc:     "`shared` (an address of the host, owning ports on it), `own` (addresses of its own on the host's device) or `nat` (a private network behind the host)",
 		Default: "`shared`", schema: `"enum": ["shared", "own", "nat"]`,
 		value: several[Mode]{func(g *Guest) *Mode { return &g.Network.Mode }, func(g *Guest) string { return string(g.Network.Mode) }},
 	},
-	{
-		Key: "network.address", Form: Block, Want: "host or an address, as 203.0.113.11", Modes: []Mode{Shared, Own},
+	{ // another key for addresses, whose row compares them
+		Key: "network.address", Form: Block, Modes: []Mode{Shared, Own},
 		Doc: "one address; in shared mode `host` means the host's own", Default: "shared: `host`", schema: oneText,
 		value: several[[]netip.Prefix]{func(g *Guest) *[]netip.Prefix { return &g.Network.Addresses }, func(*Guest) string { return "" }},
 	},
 	{
-		Key: "network.addresses", Form: Block, Want: "a list of addresses, as [192.0.2.10/24]", Modes: []Mode{Shared, Own}, Plan: "addresses",
+		Key: "network.addresses", Form: Block, Modes: []Mode{Shared, Own}, Plan: "addresses",
 		Doc: "a list instead; in own mode each with its prefix, `192.0.2.10/24`", schema: someTexts,
 		value: several[[]netip.Prefix]{func(g *Guest) *[]netip.Prefix { return &g.Network.Addresses }, addresses},
 	},
@@ -63,7 +63,7 @@ var Table = []*Row{
 		value: presence{func(g *Guest) *bool { return &g.Network.Raw }},
 	},
 	{
-		Key: "init", Form: Block, Want: "plain or {command: [/usr/sbin/sshd, -D]}", Plan: "init",
+		Key: "init", Form: Block, Plan: "init",
 		Doc: "what runs as process 1: `plain`, the guest's own `/sbin/init`, or `{command: [PROGRAM, ARGUMENT, …]}`", Default: "`plain`",
 		schema: `"anyOf": [{ "enum": ["plain"] }, { "type": "object", "additionalProperties": false, "patternProperties": { "^x-": {} }, "required": ["command"],` +
 			` "properties": { "command": { "type": "array", "minItems": 1, "items": { "$ref": "#/definitions/scalar" } } } }]`,
