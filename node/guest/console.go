@@ -167,7 +167,7 @@ func (h *Host) Log(ctx context.Context, name string, lines int, follow bool, w i
 // followEvery is how often a console is looked at that somebody follows.
 const followEvery = 250 * time.Millisecond
 
-// newOutput is what now has that last had not.
+// newOutput returns what now has and last had not.
 func newOutput(last, now output) []byte {
 	switch {
 	case last.live == now.live && last.file == now.file && now.Total >= last.Total:
@@ -214,7 +214,7 @@ func (h *Host) LogsToJournal(name string) bool {
 	return err == nil && pid != 0 && procctx.IsSystemd(pid)
 }
 
-// Journal is where on the host a guest that does not run has its journal, "" if
+// Journal returns where on the host a guest that does not run has its journal, "" if
 // there is none. Reading it is left to whoever asks: the files are the guest's.
 func (h *Host) Journal(name string) string {
 	if running, err := h.Running(name); err != nil || running {
@@ -236,7 +236,8 @@ func (h *Host) Journal(name string) string {
 	return filepath.Join(c.Root, dir)
 }
 
-// lastLine is the last line that is not blank, short and harmless to a terminal.
+// lastLine returns the last line that is not blank, shortened and harmless to a
+// terminal.
 func lastLine(b []byte) string {
 	const longest = 300
 	line := bytes.TrimSpace(b)
@@ -253,10 +254,11 @@ func lastLine(b []byte) string {
 	return text
 }
 
-// plainWriter writes what a guest said to a terminal without what would steer that.
+// plainWriter writes what a guest wrote, without what would steer a terminal.
 type plainWriter struct{ w io.Writer }
 
-// WithoutControls is w without control characters but line breaks and tabs.
+// WithoutControls returns a writer to w that leaves out control characters, except
+// line breaks and tabs.
 func WithoutControls(w io.Writer) io.Writer { return plainWriter{w} }
 
 func (c plainWriter) Write(b []byte) (int, error) {

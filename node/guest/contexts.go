@@ -10,8 +10,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Claim says whether a guest could be created: what is wrong with it is better
-// known before its image is built.
+// Claim reports why a guest could not be created or configured: what is wrong with it
+// is better known before its image is built.
 func (h *Host) Claim(g api.Guest) error {
 	if err := CheckName(g.Name); err != nil {
 		return err
@@ -101,7 +101,7 @@ func (h *Host) giveContext(name string) (xid int, err error) {
 	return xid, os.Rename(path+".new~", path)
 }
 
-// freeContext is the first unused automatic one.
+// freeContext returns the first unused automatic context.
 func freeContext(all []api.Guest, running map[int]string) (int, error) {
 	used := map[int]bool{}
 	for _, g := range all {

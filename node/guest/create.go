@@ -15,7 +15,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/network"
 )
 
-// ErrExists says that there is a guest of that name.
+// ErrExists means that there is a guest of that name.
 var ErrExists = errors.New("it is there already")
 
 // Create configures a guest and makes the directory for what it writes. An
@@ -176,23 +176,23 @@ var upstreams = []string{
 	"/run/NetworkManager/no-stub-resolv.conf", "/run/dnsmasq/resolv.conf", "/run/resolvconf/resolv.conf",
 }
 
-// resolvConf is the host's, without what only the host can reach.
+// resolvConf returns the host's, without what only the host can reach.
 func resolvConf(files []string) string {
 	for _, path := range files {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			continue
 		}
-		var keep []string
+		var lines []string
 		for line := range strings.Lines(string(b)) {
 			f := strings.Fields(line)
 			if len(f) == 0 || f[0] == "nameserver" && (len(f) < 2 || strings.HasPrefix(f[1], "127.") || f[1] == "::1") {
 				continue
 			}
-			keep = append(keep, strings.TrimSpace(line))
+			lines = append(lines, strings.TrimSpace(line))
 		}
-		if strings.Contains(strings.Join(keep, " "), "nameserver") {
-			return strings.Join(keep, "\n") + "\n"
+		if strings.Contains(strings.Join(lines, " "), "nameserver") {
+			return strings.Join(lines, "\n") + "\n"
 		}
 	}
 	return ""

@@ -26,8 +26,7 @@
 // it, without the lock: what they return may have changed meanwhile.
 //
 // What needs to be seen whole (contexts, ports, addresses) is decided under one
-// lock for all guests, which is taken with a guest in hand and never the other way
-// round.
+// lock for all guests. Who holds that lock never waits for a guest's.
 //
 // # Killed
 //

@@ -18,9 +18,9 @@ import (
 	"github.com/vsfleet/vsfleet/node/network"
 )
 
-// Drift tells what is not any more as starts made it, by the names of the guests
-// that run, all or those named: somebody removed an address, flushed the packet
-// filter, or wrote another limit. Repair puts it back.
+// Drift returns what running guests, all or those named, do not have any more as
+// their starts gave it: somebody removed an address, flushed the packet filter, or
+// wrote another limit. Repair puts it back.
 func (h *Host) Drift(ctx context.Context, names ...string) (map[string][]string, error) {
 	on, err := h.runningNames()
 	if err != nil {
@@ -108,7 +108,8 @@ func limits(g *api.Guest) (list []limit) {
 	return list
 }
 
-// Repair puts back what Drift told of a running guest, which goes on meanwhile.
+// Repair puts back what Drift finds missing of a running guest, which goes on
+// meanwhile.
 func (h *Host) Repair(ctx context.Context, name string) (api.Outcome, error) {
 	return h.holdOutcome(ctx, name, "repair", func(g *Guest) (api.Outcome, error) { return g.Repair(ctx) })
 }

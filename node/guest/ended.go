@@ -21,8 +21,8 @@ var (
 	watchInit    = time.Second
 )
 
-// EndedError says that a guest ended while its start was watched. Nothing of it
-// is left but End, which State tells from then on.
+// EndedError means that a guest ended while its start was watched. Nothing of it
+// is left but End, which State returns from then on.
 type EndedError struct{ End api.End }
 
 func (e *EndedError) Error() string {
@@ -75,8 +75,8 @@ func (h *Host) lookAtEnd(name string, cg cgroup.Dir) api.End {
 	return end
 }
 
-// noteEnd remembers that a guest ended by itself, before what it left is taken
-// back. Of a start that was killed there is nothing to say.
+// noteEnd writes down that the guest ended by itself, before what it left is taken
+// back. Of a start that was killed there is nothing to write.
 func (g *Guest) noteEnd() error {
 	n, err := g.notes()
 	if err != nil || !n.Done {
@@ -97,7 +97,7 @@ func (h *Host) writeEnd(name string, end api.End) error {
 	return os.Rename(beside, h.endFile(name))
 }
 
-// lastEnd is how a guest that does not run ended, nil if it was stopped.
+// lastEnd returns how a guest that does not run ended, nil if it was stopped.
 func (h *Host) lastEnd(name string) *api.End {
 	if n, err := h.readNotes(name); err == nil && n.Done { // nobody has cleaned up yet
 		if _, cg, err := h.cgroup(name); err == nil {

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/network"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
@@ -23,44 +25,53 @@ type Program struct {
 	Term                  string
 }
 
-// ErrNotRunning is given where a guest has to run and does not.
+// ErrNotRunning means that a guest has to run for this and does not.
 var ErrNotRunning = errors.New("not running")
+
+// view is what is seen of a running guest that nobody holds for us: it may end at
+// any time.
+type view struct {
+	notes
+	cgroup  cgroup.Dir
+	initPID int
+}
+
+// look finds a running guest.
+func (h *Host) look(name string) (v view, err error) {
+	if err := h.exists(name); err != nil {
+		return v, err
+	}
+	if _, v.cgroup, err = h.cgroup(name); err != nil {
+		return v, err
+	}
+	if v.initPID, err = v.cgroup.Init(); err != nil {
+		return v, err
+	}
+	if v.initPID == 0 {
+		return v, ErrNotRunning
+	}
+	if v.notes, err = h.readNotes(name); errors.Is(err, fs.ErrNotExist) {
+		err = ErrNotRunning // it has just been stopped
+	}
+	return v, err
+}
 
 // Exec starts a program in a running guest. It does not wait for a guest that
 // keeps it from beginning longer than ctx, and 10 s.
 func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Running, error) {
-	st, pid, err := h.lookRunning(name)
+	v, err := h.look(name)
 	if err == nil {
-		err = st.SameNamespace(pid)
+		err = v.SameNamespace(v.initPID)
 	}
 	var e entry
 	if err == nil {
-		e, err = h.entry(name, st)
+		e, err = h.entry(name, v.notes)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("guest %s: %w", name, err)
 	}
-	_, cg, err := h.cgroup(name)
-	if err != nil {
-		return nil, err
-	}
-	cmd := procctx.Command{
-		InitPID: pid, Cgroup: cg, PrivateNet: st.NAT, Caps: e.Caps, Nesting: !e.NoNesting, Raw: e.Raw,
-		Attributes: e.Attributes, User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
-		Env: []string{
-			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-			"HOME=/root", "TERM=" + p.Term, "container=vserver",
-		},
-	}
-	if p.Term == "" {
-		cmd.Env[2] = "TERM=dumb"
-	}
-	// What is known of the network from process 1 alone may be what it wants us to know.
-	mode := st.mode()
-	if st.recovered {
-		mode = network.Shared
-	}
-	if cmd.Scope, err = mode.Scope(); err != nil {
+	cmd := p.command(v, e)
+	if cmd.Scope, err = v.scope(); err != nil {
 		return nil, err
 	}
 	if len(cmd.Argv) > 0 {
@@ -82,27 +93,26 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 	return nil, err
 }
 
-// lookRunning finds the process 1 of a running guest, and what is noted of its start.
-func (h *Host) lookRunning(name string) (notes, int, error) {
-	if err := h.exists(name); err != nil {
-		return notes{}, 0, err
+// command returns the program as it enters the guest.
+func (p Program) command(v view, e entry) procctx.Command {
+	terminal := cmp.Or(p.Term, "dumb")
+	return procctx.Command{
+		InitPID: v.initPID, Cgroup: v.cgroup, PrivateNet: v.NAT, Caps: e.Caps, Nesting: !e.NoNesting, Raw: e.Raw,
+		Attributes: e.Attributes, User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
+		Env: []string{
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+			"HOME=/root", "TERM=" + terminal, "container=vserver",
+		},
 	}
-	_, cg, err := h.cgroup(name)
-	if err != nil {
-		return notes{}, 0, err
+}
+
+// scope reports whether Landlock has to shut a program off that enters.
+func (v view) scope() (bool, error) {
+	if v.recovered {
+		// What is known of the network from process 1 alone may be what it wants us to know.
+		return network.Shared.Scope()
 	}
-	pid, err := cg.Init()
-	if err != nil {
-		return notes{}, 0, err
-	}
-	if pid == 0 {
-		return notes{}, 0, ErrNotRunning
-	}
-	st, err := h.readNotes(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = ErrNotRunning // it has just been stopped
-	}
-	return st, pid, err
+	return v.mode().Scope()
 }
 
 // Terminal makes a terminal in a running guest: its own end, and the end that
@@ -110,13 +120,13 @@ func (h *Host) lookRunning(name string) (notes, int, error) {
 // name for it; the way there is by descriptors, and what is found is looked at
 // before it is used, as the guest could have put anything in its place.
 func (h *Host) Terminal(ctx context.Context, name string) (ours, theirs *os.File, err error) {
-	st, pid, err := h.lookRunning(name)
+	v, err := h.look(name)
 	if err != nil {
 		return nil, nil, fmt.Errorf("guest %s: %w", name, err)
 	}
 	type ends struct{ ours, theirs *os.File }
 	t, err := promptly(ctx, func() (ends, error) {
-		ours, theirs, err := terminal(pid, procctx.BaseID(st.Context))
+		ours, theirs, err := terminal(v.initPID, procctx.BaseID(v.Context))
 		return ends{ours, theirs}, err
 	})
 	if err != nil {

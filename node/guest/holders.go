@@ -45,8 +45,8 @@ func (h *Host) free(ctx context.Context, g api.Guest, root string) error {
 	return nil
 }
 
-// holders are the guests that may have something of the host, by what is noted
-// of them, or was lately.
+// holders returns the guests that may have something of the host, with their notes,
+// which may have been read a moment ago.
 func (h *Host) holders() (map[string]notes, error) {
 	x := &h.index
 	x.mu.Lock()
@@ -125,7 +125,7 @@ func (h *Host) releaseDead(ctx context.Context, name string) (bool, error) {
 	return released, err
 }
 
-// sharers names the other configurations whose files are in one of the directories.
+// sharers returns the names of other guests whose files are in one of the directories.
 func (h *Host) sharers(except string, dirs ...string) ([]string, error) {
 	entries, err := os.ReadDir(h.ConfigDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

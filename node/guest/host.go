@@ -30,6 +30,8 @@ type Host struct {
 	turns      turns
 }
 
+// cgroup returns the cgroup of a guest, which need not exist, and where the
+// hierarchy is mounted.
 func (h *Host) cgroup(name string) (mount string, cg cgroup.Dir, err error) {
 	mount, err = cgroup.Mount()
 	return mount, cgroup.Guest(mount, name), err
@@ -46,7 +48,7 @@ func (h *Host) running(name string) (bool, error) {
 	return cg.Populated()
 }
 
-// Running says whether a guest has processes.
+// Running reports whether a guest has processes.
 func (h *Host) Running(name string) (bool, error) {
 	if err := h.exists(name); err != nil {
 		return false, err
@@ -69,8 +71,8 @@ func (h *Host) exists(name string) error {
 	return err
 }
 
-// State is a guest's configuration and what it does. A configuration that
-// cannot be read is told in Problem, not as an error.
+// State returns a guest's configuration and what it does. Why a configuration
+// cannot be read is in Problem; it is not an error.
 func (h *Host) State(name string) (api.GuestState, error) {
 	if err := h.exists(name); err != nil {
 		return api.GuestState{}, err
@@ -116,8 +118,8 @@ func (h *Host) State(name string) (api.GuestState, error) {
 	return st, nil
 }
 
-// States is every guest of the host, by context: those that are configured, and
-// those that run without.
+// States returns every guest of the host, by context: those that are configured,
+// and those that run without a configuration.
 func (h *Host) States(ctx context.Context) ([]api.GuestState, error) {
 	names, err := h.allNames()
 	if err != nil {
@@ -132,7 +134,7 @@ func (h *Host) States(ctx context.Context) ([]api.GuestState, error) {
 		if errors.Is(err, ErrNoGuest) {
 			continue // deleted meanwhile
 		}
-		if err != nil { // of this guest alone: the others are to be told of
+		if err != nil { // of this guest alone: the others are listed
 			st.Name, st.Problem = name, err.Error()
 		}
 		list = append(list, st)
@@ -148,9 +150,8 @@ type Life struct {
 	Started time.Time
 }
 
-// Lives are the guests that have a cgroup, which are those that run and those
-// that ended a moment ago. It is read from the kernel and what is noted of their
-// starts: whatever is configured, and without reading that.
+// Lives returns the guests that have a cgroup: those that run, and those that ended
+// a moment ago. It reads the kernel and the notes of starts, and no configuration.
 func (h *Host) Lives(ctx context.Context) ([]Life, error) {
 	names, err := h.cgroups()
 	if err != nil {
@@ -173,8 +174,8 @@ func (h *Host) Lives(ctx context.Context) ([]Life, error) {
 	return list, nil
 }
 
-// Traffic is what guests in the host's network sent and received, by name. One
-// that ended since has no counters, one with a private network neither.
+// Traffic returns what guests in the host's network sent and received, by name.
+// Guests that ended since and guests with a private network have no counters.
 func (h *Host) Traffic(names []string) (map[string]*api.Traffic, error) {
 	var counters netctx.Counters
 	defer counters.Close()
@@ -191,7 +192,7 @@ func (h *Host) Traffic(names []string) (map[string]*api.Traffic, error) {
 	return all, nil
 }
 
-// nameInNotesFile is the guest whose state lies at path.
+// nameInNotesFile returns the guest whose notes are at path.
 func nameInNotesFile(path string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "."), ".state")
 }

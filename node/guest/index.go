@@ -19,18 +19,18 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// An index is what all configurations claim. A create has to know, and beside a
-// thousand guests nobody wants to read ten thousand files for it: what was read
-// once counts as long as the files are the same (their inode, size and time of
-// change, which nobody can set back).
+// index holds what all configurations claim. A create has to know that, and with a
+// thousand guests it would have to read ten thousand files. So what was read once
+// counts as long as the files are the same: their inode, size and time of change,
+// which nobody can set back.
 type index struct {
 	mu     sync.Mutex
 	loaded bool
 	claims map[string]indexEntry
 	reads  int // of configurations
 
-	// What one vsnode does at once, as an apply does, need not be looked at again
-	// each time: see current.
+	// What one vsnode does in a row, as in an apply, is not looked at again each time:
+	// see claimedLast.
 	epoch       string
 	allRead     time.Time
 	all         []api.Guest
@@ -40,8 +40,8 @@ type index struct {
 	making map[string]api.Guest
 }
 
-// freshFor is how long what was seen counts while nobody else changes anything by
-// vsnode. Somebody may always do so by hand: what runs is looked at by a start.
+// freshFor is how long what was read counts while no other vsnode changes anything.
+// Somebody may always do so by hand: a start looks at what runs.
 const freshFor = time.Second
 
 // claimedLast reports whether this vsnode was the last to claim anything on the host.
@@ -51,8 +51,8 @@ func (h *Host) claimedLast() bool {
 	return err == nil && h.index.epoch != "" && string(b) == h.index.epoch
 }
 
-// beforeClaim is called before something is claimed, with the lock of all
-// configurations held: whoever comes next looks for himself.
+// beforeClaim is called before something is claimed, so that whoever claims next
+// reads anew what other vsnodes changed. The lock of all configurations is held.
 func (h *Host) beforeClaim() error {
 	ours := h.claimedLast()
 	if !ours {
@@ -69,8 +69,8 @@ func (h *Host) beforeClaim() error {
 
 func (p Paths) epochFile() string { return filepath.Join(p.RunDir, "..epoch") } // no guest's name
 
-// noteHolder notes what this vsnode has just started, or changed while it runs. The
-// lock of all configurations is held.
+// noteHolder adds a guest that this vsnode has just started, or changed while it
+// runs. The lock of all configurations is held.
 func (x *index) noteHolder(name string, st notes) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -80,15 +80,15 @@ func (x *index) noteHolder(name string, st notes) {
 	x.holders[name] = st
 }
 
-// invalidate has everything looked at again.
+// invalidate has all configurations looked at again.
 func (x *index) invalidate() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.allRead = time.Time{}
 }
 
-// announce notes what this vsnode is about to configure. Whoever claims something
-// next is told of it, whether it can be read by then or not, until done.
+// announce adds what this vsnode is about to configure. Until done is called,
+// whoever claims something next sees it, whether it can be read by then or not.
 func (x *index) announce(g api.Guest) (done func(err error)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -112,8 +112,8 @@ func (x *index) announce(g api.Guest) (done func(err error)) {
 	}
 }
 
-// guests are all guests: those of all, and those in the making as well. Of one that
-// is configured anew both count, for either may be what the disk says in the end.
+// guests returns those of all, and those in the making as well. Of one that is
+// configured anew both count, for either may be what the disk says in the end.
 func (x *index) guests() []api.Guest {
 	all := slices.Clone(x.all)
 	for _, g := range x.making {
@@ -136,8 +136,8 @@ type indexFile struct {
 	Claims map[string]indexEntry
 }
 
-// clockTick is how old a file has to be when it is read, for its time of change to
-// tell the next change: the kernel takes it from a clock that goes by ticks.
+// clockTick is how old a file has to be when it is read, so that its next change has
+// another time: the kernel takes times of change from a clock that goes by ticks.
 const clockTick = 50 * time.Millisecond
 
 // saveAfter is how many configurations may be read again by each vsnode before
@@ -226,8 +226,8 @@ func isThere(path string) bool {
 	return err == nil
 }
 
-// statSum is a number that changes with the files. 0: they cannot be told from what
-// they may become.
+// statSum returns a number that changes with the files; 0 if their next change could
+// not be told by it.
 func statSum(dir, files string, before time.Time) uint64 {
 	h := fnv.New64a()
 	for file := range strings.SplitSeq(files, "\n") {
@@ -272,5 +272,5 @@ func (x *index) save(path string) {
 	}
 }
 
-// binarySum tells this binary from others.
+// binarySum is another number for each binary.
 func binarySum() uint64 { return statSum("/proc/self", "exe", time.Time{}) }

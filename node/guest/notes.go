@@ -19,11 +19,11 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// notes is what is remembered of a start until the stop: nothing that decides
-// whether the guest runs, only what has to be taken back. It is gone after a
-// reboot, like all that it speaks of.
+// notes are kept of a start until the stop. Nothing in them decides whether the
+// guest runs; they say what has to be taken back. They are gone after a reboot,
+// like everything that they are about.
 //
-// It is kept twice: in a file, which is there before anything is done, and as
+// They are kept twice: in a file, which is there before anything is done, and as
 // an extended attribute of the guest's cgroup, which lives exactly as long as
 // the cgroup. So a guest stays known when somebody deletes or damages the file.
 type notes struct {
@@ -36,15 +36,15 @@ type notes struct {
 	Root string `json:"root,omitempty"`
 	// Runs is what the guest was started with, and has been given since.
 	Runs *api.Guest `json:"runs,omitempty"`
-	// Enter is what else programs get that enter; an older vsnode did not note it.
+	// Enter is what programs get that enter besides; an older vsnode did not note it.
 	Enter *entry `json:"enter,omitempty"`
 
 	recovered bool // not from the file
 }
 
-// entry is what the configuration that a guest was started with says of programs
-// that enter it. It is noted to spare them the reading of all that, and to give
-// them what those have that run: not what somebody edited since.
+// entry is what programs that enter a guest get of the configuration that it was
+// started with. It is noted so that entering needs to read no configuration, and so
+// that they get what the guest's own processes have, not what somebody edited since.
 type entry struct {
 	procctx.Attributes
 	Caps      procctx.CapSet `json:"caps"`
@@ -53,7 +53,7 @@ type entry struct {
 	Shell     string         `json:"shell,omitempty"`
 }
 
-// entry is what programs get that enter the guest of this state.
+// entry returns what programs that enter the guest get.
 func (h *Host) entry(name string, st notes) (entry, error) {
 	if st.Enter != nil {
 		return *st.Enter, nil
@@ -73,15 +73,15 @@ func (c Config) entry() entry {
 // written (xattr(7), "Trusted extended attributes"): no guest can.
 const notesAttr = "trusted.vservers"
 
-// readNotes gives what was noted of a guest's start: from the file, from the
-// cgroup where that is lost or damaged, or put together from what is to be seen.
-// fs.ErrNotExist: there is nothing of a start.
+// readNotes returns the notes of a guest's start: from the file; if that is missing
+// or damaged, from the cgroup; and if they are not there either, put together from
+// what the kernel shows. fs.ErrNotExist means that the guest was not started.
 func (h *Host) readNotes(name string) (notes, error) {
 	s, err := h.fileNotes(name)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDamaged) {
 		return s, err
 	}
-	lost := errors.Is(err, fs.ErrNotExist)
+	absent := errors.Is(err, fs.ErrNotExist)
 	_, cg, err := h.cgroup(name)
 	if err != nil && !errors.Is(err, cgroup.ErrNotMounted) {
 		return notes{}, err
@@ -93,14 +93,14 @@ func (h *Host) readNotes(name string) (notes, error) {
 		}
 	}
 	owner, err := cg.Owner()
-	if lost && errors.Is(err, fs.ErrNotExist) {
+	if absent && errors.Is(err, fs.ErrNotExist) {
 		return notes{}, fmt.Errorf("no guest %s was started: %w", name, fs.ErrNotExist)
 	}
 	return h.rebuiltNotes(name, cg, procctx.ContextOf(owner))
 }
 
-// notesCache is what vsnode has read of notes of starts. They are replaced and
-// never written to, so a file that is the same says the same.
+// notesCache holds the notes that vsnode has read. Their files are replaced and
+// never written to: one that is the same has the same content.
 type notesCache struct {
 	mu     sync.Mutex
 	states map[string]noted
@@ -111,7 +111,7 @@ type noted struct {
 	notes
 }
 
-// fileNotes reads the notes of a start.
+// fileNotes returns the notes that are in a guest's file.
 func (h *Host) fileNotes(name string) (notes, error) {
 	x := &h.notesCache
 	now := statSum(h.RunDir, filepath.Base(h.notesFile(name)), time.Time{})
@@ -169,7 +169,7 @@ func attribute(path, name string) []byte {
 	return b[:n]
 }
 
-// rebuiltNotes is what can be told without notes: the context by the owner of
+// rebuiltNotes returns what can be known without notes: the context by the owner of
 // the cgroup (0: there is none), the network by the namespace of process 1,
 // and the rest by the configuration, where it is of that context.
 func (h *Host) rebuiltNotes(name string, cg cgroup.Dir, xid int) (notes, error) {
@@ -199,6 +199,7 @@ func (h *Host) rebuiltNotes(name string, cg cgroup.Dir, xid int) (notes, error) 
 	return s, nil
 }
 
+// writeNotes writes the notes into the file, and onto the cgroup if there is one.
 func (h *Host) writeNotes(name string, cg cgroup.Dir, n notes) error {
 	b, err := json.Marshal(n)
 	if err != nil {
@@ -232,8 +233,8 @@ func setAttribute(cg cgroup.Dir, b []byte) error {
 	return nil
 }
 
-// startTime is when a guest was startTime, by today's clock: of the clock that it
-// was startTime by nobody knows how often it was set since.
+// startTime returns when the guest was started, by the clock as it is set now:
+// nobody knows how often it was set since.
 func (s notes) startTime() time.Time {
 	if s.Boot == 0 {
 		return s.Started
@@ -241,7 +242,7 @@ func (s notes) startTime() time.Time {
 	return time.Now().Add(s.Boot - linux.SinceBoot()).Truncate(time.Millisecond)
 }
 
-// notedNames are the guests of which notes are in RunDir.
+// notedNames returns the guests of which there are notes in RunDir.
 func (h *Host) notedNames() ([]string, error) {
 	paths, err := filepath.Glob(filepath.Join(h.RunDir, ".*.state"))
 	if err != nil {

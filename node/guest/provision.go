@@ -69,13 +69,13 @@ func (h *Host) compareFiles(r guestRoot, want api.GuestFiles, contents bool) (st
 	return state, nil
 }
 
-// commandPatience is how long a command may take that a changed file asks for.
+// commandPatience is how long the command of a changed file may take.
 const commandPatience = time.Minute
 
 // Provide writes those files of a guest that differ, each complete or not at
-// all, and has a running guest do what they ask for. What that is is noted
-// before the first file is written, so that the next call makes up for what a
-// killed one did not come to. Restarts are the caller's to make.
+// all, and has a running guest do what they ask for. That is noted before the first
+// file is written, so that the next call does what a killed one did not reach.
+// Restarts are left to the caller.
 func (h *Host) Provide(ctx context.Context, name string, list []api.File) (api.Outcome, error) {
 	for _, f := range list {
 		if api.FileDigest(f.Content) != f.Digest {
@@ -107,7 +107,7 @@ func (h *Host) Provide(ctx context.Context, name string, list []api.File) (api.O
 	return api.Unchanged, err
 }
 
-// writeResult is what came of writing files.
+// writeResult is the result of writing files.
 type writeResult struct {
 	changed bool
 	pending []api.OnChange // what the running guest has to do now
@@ -139,7 +139,7 @@ func (h *Host) writeFiles(r guestRoot, name string, list []api.File) (done write
 	return done, nil
 }
 
-// addPending adds what has to be done, once.
+// addPending adds what has to be done, unless it is there already.
 func addPending(pending []api.OnChange, o api.OnChange) []api.OnChange {
 	if o.IsZero() || slices.ContainsFunc(pending, func(p api.OnChange) bool { return reflect.DeepEqual(p, o) }) {
 		return pending
@@ -147,7 +147,7 @@ func addPending(pending []api.OnChange, o api.OnChange) []api.OnChange {
 	return append(pending, o)
 }
 
-// command runs a command in a guest, and fails with what it said last.
+// command runs a command in a guest. Its error has the command's last line.
 func (h *Host) command(ctx context.Context, name string, argv []string) error {
 	ctx, cancel := context.WithTimeout(ctx, commandPatience)
 	defer cancel()
@@ -168,10 +168,7 @@ func (h *Host) command(ctx context.Context, name string, argv []string) error {
 	}
 	said := make(chan string, 1)
 	go func() { said <- lastLineOf(ours) }()
-	ended := make(chan struct{})
-	go hangUp(ctx, run, ended, func() bool { return false })
-	code, err := run.Wait()
-	close(ended)
+	code, err := waitOrHangUp(ctx, run, func() bool { return false })
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("run %s in the guest: it did not end within %s", argv[0], commandPatience)
@@ -188,7 +185,7 @@ func (h *Host) command(ctx context.Context, name string, argv []string) error {
 	return fmt.Errorf("run %s in the guest: exit status %d: %s", argv[0], code, text)
 }
 
-// lastLineOf is the last line that r gives.
+// lastLineOf reads r to its end and returns the last line.
 func lastLineOf(r io.Reader) string {
 	var tail []byte
 	buf := make([]byte, 4096)
@@ -202,8 +199,8 @@ func lastLineOf(r io.Reader) string {
 	}
 }
 
-// pendingFile is the file that notes what a running guest was not told yet. It is
-// gone with the guest's run.
+// pendingFile is the file with what a running guest has yet to do. It is removed
+// with the end of the guest.
 func (p Paths) pendingFile(name string) string { return p.RunDir + "/." + name + ".pending" }
 
 func (h *Host) readPending(name string) ([]api.OnChange, error) {
@@ -267,11 +264,11 @@ func inRoot[T any](ctx context.Context, g *Guest, f func(guestRoot) (T, error)) 
 		defer dir.Close()
 		return f(guestRoot{Dir: rootfs.Dir{Root: dir}})
 	}
-	st, pid, err := g.host.lookRunning(g.name)
+	v, err := g.host.look(g.name)
 	if err != nil {
 		return result, err
 	}
-	xid := st.Context // somebody may have edited the configuration since
+	xid := v.Context // somebody may have edited the configuration since
 	type answer struct {
 		result T
 		err    error
@@ -280,7 +277,7 @@ func inRoot[T any](ctx context.Context, g *Guest, f func(guestRoot) (T, error)) 
 	go func() {
 		var a answer
 		a.err = procctx.AsGuestRoot(xid, func() error {
-			fd, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			fd, err := unix.Open(fmt.Sprintf("/proc/%d/root", v.initPID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 			if err != nil {
 				return err
 			}

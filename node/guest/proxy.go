@@ -15,7 +15,7 @@ import (
 )
 
 // Run runs a program in a running guest with this process's standard streams
-// and gives its exit status. From a terminal the program gets one of its own,
+// and returns its exit status. From a terminal the program gets one of its own,
 // and what is typed and shown is carried between the two; where only some of the
 // streams are a terminal, as in a pipeline, pipes take its place. A program of a
 // guest never holds the administrator's terminal (CVE-2016-10124).
@@ -23,25 +23,27 @@ import (
 // When ctx ends, or whoever had the streams is gone, the program is hung up and,
 // if it does not take that for its end, killed: nothing of ours stays for it.
 func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
-	in := int(os.Stdin.Fd())
-	if !term.IsTerminal(in) || !term.IsTerminal(int(os.Stdout.Fd())) {
-		p.Stdin, p.Stdout, p.Stderr = os.Stdin, os.Stdout, os.Stderr
-		started, finish, err := p.relay()
-		if err != nil {
-			return 0, err
-		}
-		run, err := h.Exec(ctx, name, p)
-		started()
-		if err != nil {
-			return 0, err
-		}
-		ended := make(chan struct{})
-		go hangUp(ctx, run, ended, outputAbandoned)
-		code, err := run.Wait()
-		close(ended)
-		finish(ctx)
-		return code, err
+	if term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())) {
+		return h.runOnTerminal(ctx, name, p)
 	}
+	p.Stdin, p.Stdout, p.Stderr = os.Stdin, os.Stdout, os.Stderr
+	started, finish, err := p.relay()
+	if err != nil {
+		return 0, err
+	}
+	run, err := h.Exec(ctx, name, p)
+	started()
+	if err != nil {
+		return 0, err
+	}
+	code, err := waitOrHangUp(ctx, run, outputAbandoned)
+	finish(ctx)
+	return code, err
+}
+
+// runOnTerminal is Run from a terminal.
+func (h *Host) runOnTerminal(ctx context.Context, name string, p Program) (int, error) {
+	in := int(os.Stdin.Fd())
 	ours, theirs, err := h.Terminal(ctx, name)
 	if err != nil {
 		return 0, err
@@ -82,11 +84,18 @@ func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
 	}()
 	go io.Copy(ours, os.Stdin) // ends with the process: a read from a terminal cannot be taken back
 	shown := carry(ours, os.Stdout)
+	code, err := waitOrHangUp(ctx, run, func() bool { return false })
+	shown.drain(ctx)
+	return code, err
+}
+
+// waitOrHangUp returns the exit status of a program. It ends the program when ctx
+// ends or gone reports that nobody is there for it any more.
+func waitOrHangUp(ctx context.Context, run *procctx.Running, gone func() bool) (int, error) {
 	ended := make(chan struct{})
-	go hangUp(ctx, run, ended, func() bool { return false })
+	go hangUp(ctx, run, ended, gone)
 	code, err := run.Wait()
 	close(ended)
-	shown.drain(ctx)
 	return code, err
 }
 
@@ -112,7 +121,7 @@ func hangUp(ctx context.Context, run *procctx.Running, ended <-chan struct{}, go
 	}
 }
 
-// outputAbandoned says whether nobody reads standard output and standard error any
+// outputAbandoned reports whether nobody reads standard output and standard error any
 // more: that is how a session of sshd looks that was closed, or whose controller
 // was killed. One of them alone is a pipeline that has seen enough.
 func outputAbandoned() bool {

@@ -102,8 +102,7 @@ func carry(from, to *os.File) *carrier {
 	return c
 }
 
-// waits reports whether there is something to read, after at most so many
-// milliseconds.
+// waits reports whether there is something to read, after at most ms milliseconds.
 func (c *carrier) waits(ms int) (bool, error) {
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(c.from.Fd()), Events: unix.POLLIN}}, ms)

@@ -12,7 +12,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// cgroups names the guests that have a cgroup: those that run, and those of
+// cgroups returns the names of guests that have a cgroup: those that run, and those of
 // which a start, a stop or their own end left one.
 func (h *Host) cgroups() ([]string, error) {
 	mount, err := cgroup.Mount()
@@ -26,8 +26,8 @@ func (h *Host) cgroups() ([]string, error) {
 	return slices.DeleteFunc(names, func(name string) bool { return CheckName(name) != nil }), err
 }
 
-// runningNames goes by the kernel alone: a guest runs, whatever became of its
-// configuration and of the notes of its start.
+// runningNames returns the guests that run. It asks the kernel alone, whatever
+// became of a guest's configuration and of the notes of its start.
 func (h *Host) runningNames() ([]string, error) {
 	names, err := h.cgroups()
 	if err != nil {
@@ -46,7 +46,7 @@ func (h *Host) runningNames() ([]string, error) {
 	return on, nil
 }
 
-// allNames are the guests that are configured, and those that only run.
+// allNames returns the guests that are configured or run.
 func (h *Host) allNames() ([]string, error) {
 	names, err := h.Names()
 	if err != nil {
@@ -61,7 +61,7 @@ func (h *Host) allNames() ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// contexts names the guest of each context that has a cgroup.
+// contexts returns by context the names of guests that have a cgroup.
 func (h *Host) contexts() (map[int]string, error) {
 	names, err := h.cgroups()
 	if err != nil {
@@ -85,8 +85,8 @@ func (h *Host) contexts() (map[int]string, error) {
 	return of, nil
 }
 
-// FindName is the name of a guest that is called by a name or by the context that
-// it runs in.
+// FindName returns the name of a guest that somebody calls by its name or by the
+// context that it runs in.
 func (h *Host) FindName(name string, xid int) (string, error) {
 	if _, err := os.Lstat(h.config(name)); err == nil {
 		return name, nil
@@ -98,7 +98,8 @@ func (h *Host) FindName(name string, xid int) (string, error) {
 	return name, err
 }
 
-// startedGuests are the running guests by name, as they were startedGuests.
+// startedGuests returns the running guests by name, as they were started and have
+// been changed since.
 func (h *Host) startedGuests() (map[string]api.Guest, error) {
 	names, err := h.runningNames()
 	if err != nil {
@@ -118,8 +119,8 @@ func (h *Host) startedGuests() (map[string]api.Guest, error) {
 	return guests, nil
 }
 
-// startedAs is what the guest goes by. A vsnode that noted less than this one does
-// noted the context at least.
+// startedAs returns the guest as it was started and has been changed since. An older
+// vsnode that noted less noted the context at least.
 func (s notes) startedAs(name string) api.Guest {
 	if s.Runs != nil {
 		return *s.Runs

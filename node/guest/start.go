@@ -21,17 +21,17 @@ import (
 
 // Options of a start.
 type Options struct {
-	Warn func(string) // told of what will not work as expected; may be nil
+	Warn func(string) // called with what will not work as expected; may be nil
 	// OnRunning is called when the guest runs, and Start only waits to see whether
 	// it goes on; may be nil.
 	OnRunning func()
 }
 
-// ErrRunning says that a guest runs already.
+// ErrRunning means that a guest runs already.
 var ErrRunning = errors.New("already running")
 
 // Start starts a guest and returns when its init has taken over and, if the
-// host's Settle is set, gone on for a moment: else it is an EndedError. When it
+// host's WatchStarts is set, gone on for a moment: else it is an EndedError. When it
 // fails, all that it did is undone. A guest that runs is left alone: ErrRunning.
 func (h *Host) Start(ctx context.Context, name string, opt Options) error {
 	return h.Hold(ctx, name, "start", func(g *Guest) error { return g.Start(ctx, opt) })

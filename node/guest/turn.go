@@ -11,12 +11,12 @@ import (
 // makes hundreds of guests.
 type turns struct {
 	mu       sync.Mutex
-	unlocked *sync.Cond // told when the file is unlocked
+	unlocked *sync.Cond // the file is
 	users    int
 	since    time.Time
 	unlock   func() // of the file
 
-	claiming sync.Mutex // who claims
+	claiming sync.Mutex // held by who claims
 }
 
 // turn is how long newcomers may join those who have the lock: then it is the

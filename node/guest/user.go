@@ -29,11 +29,11 @@ const maxUserFile = 4 << 20
 // User finds a user of a running guest: an id, or a name in its /etc/passwd.
 func (h *Host) User(name, user string) (procctx.User, error) {
 	uid, numeric := number(user)
-	_, pid, err := h.lookRunning(name)
+	v, err := h.look(name)
 	if err != nil {
 		return procctx.User{}, fmt.Errorf("guest %s: %w", name, err)
 	}
-	u, err := findUser(func(path string) (io.ReadCloser, error) { return openInside(pid, path) }, user, uid, numeric)
+	u, err := findUser(func(path string) (io.ReadCloser, error) { return openInside(v.initPID, path) }, user, uid, numeric)
 	if err != nil {
 		return u, fmt.Errorf("guest %s: %w", name, err)
 	}
