@@ -500,6 +500,36 @@ func TestNamedFilesExist(t *testing.T) {
 	}
 }
 
+// TestManPagesHaveEveryCommand asks vsnode for its commands and looks for them in
+// the pages that packaging has for it.
+func TestManPagesHaveEveryCommand(t *testing.T) {
+	for _, row := range []struct {
+		page    string
+		help    []string
+		pattern string
+	}{
+		{"packaging/vsnode.8", []string{"help"}, `(?m)^  vsnode (\w+)`},
+		{"packaging/vserver.8", []string{"vserver", "--help"}, `(?m)^  (\w+)(?: |$)`},
+	} {
+		ask := exec.Command("go", append([]string{"run", "./cmd/vsnode"}, row.help...)...)
+		ask.Dir = root
+		help, err := ask.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		page := read(t, row.page)
+		found := regexp.MustCompile(row.pattern).FindAllStringSubmatch(string(help), -1)
+		if len(found) < 5 {
+			t.Errorf("only %d commands in %s", len(found), help)
+		}
+		for _, m := range found {
+			if !regexp.MustCompile(`\b` + m[1] + `\b`).MatchString(page) {
+				t.Errorf("%s has no command %s", row.page, m[1])
+			}
+		}
+	}
+}
+
 // TestNamedPathsExist looks for the folders and files that CONTRIBUTING.md names.
 func TestNamedPathsExist(t *testing.T) {
 	seen := 0
