@@ -71,7 +71,10 @@ func (r Range) String() string {
 	return fmt.Sprintf("%d-%d/%s", r.First, r.Last, r.Proto)
 }
 
-// Overlaps says whether the two ranges have a port of one protocol in common.
+// Contains reports whether a port is in the range, whatever its protocol.
+func (r Range) Contains(p uint16) bool { return r.First <= p && p <= r.Last }
+
+// Overlaps reports whether the two ranges have a port of one protocol in common.
 func (r Range) Overlaps(o Range) bool {
 	return r.Proto == o.Proto && r.First <= o.Last && o.First <= r.Last
 }

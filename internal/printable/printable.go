@@ -34,7 +34,7 @@ func Line(s string) string {
 	return b.String()
 }
 
-// Lines does the same to a text of several lines.
+// Lines is Line for a text of several lines.
 func Lines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, line := range lines {

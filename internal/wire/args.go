@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// MaxArgs is how long the arguments of one command may be: the kernel takes
-// 128 KiB in one word (MAX_ARG_STRLEN), and they grow by a third on their way.
+// MaxArgs is the greatest length in bytes of the arguments of one command: the
+// kernel takes 128 KiB in one word (MAX_ARG_STRLEN), and they grow by a third on
+// their way.
 const MaxArgs = 90 << 10
 
 // EncodeArgs writes the arguments of a command as one word of letters, digits,

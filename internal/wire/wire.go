@@ -1,6 +1,6 @@
-// Package wire is the form of what vsfleet and vsnode say to each other:
-// JSON-RPC 2.0 messages, one a line. What they mean is node/api's matter, who
-// asks is fleet/remote's, who answers node/serve's.
+// Package wire carries messages between vsfleet and vsnode:
+// JSON-RPC 2.0 messages, one per line. Package node/api defines what they
+// mean; fleet/remote asks, node/serve answers.
 //
 // It is jrpc2's framing without its server and client: the server would link
 // net/http (by expvar) into vsnode, and the client hands out notifications in
@@ -22,13 +22,13 @@ import (
 // MethodCancel is the notification that ends the context of a request.
 const MethodCancel = "rpc.cancel"
 
-// Cancel is what MethodCancel says.
+// Cancel holds the parameters of MethodCancel.
 type Cancel struct {
 	ID int64 `json:"id"`
 }
 
-// MaxMessage is how long one message may be. A host with 10,000 guests says
-// its state in 4 MiB.
+// MaxMessage is the longest message in bytes. The state of a host with 10,000
+// guests takes 4 MiB.
 const MaxMessage = 16 << 20
 
 // Message is a request (ID and Method), a notification (Method alone) or a
@@ -42,7 +42,7 @@ type Message struct {
 	Error   *Error          `json:"error,omitempty"`
 }
 
-// Error is why a request failed.
+// Error describes why a request failed.
 type Error struct {
 	Code    int    `json:"code"`
 	Message string `json:"message"`
@@ -59,7 +59,7 @@ const (
 	CodeFailed         = -32000
 )
 
-// ErrMessageTooLong is what Receive says of a line beyond MaxMessage.
+// ErrMessageTooLong is returned by Receive for a line longer than MaxMessage.
 var ErrMessageTooLong = errors.New("message is longer than 16 MiB")
 
 // Conn carries messages both ways. Any number of goroutines may send; one may
@@ -106,10 +106,10 @@ func (c *Conn) Receive() (Message, error) {
 	return m, nil
 }
 
-// Close ends what is sent; the other side sees the end of its stream.
+// Close closes the writing side; the other side sees the end of its stream.
 func (c *Conn) Close() error { return c.ch.Close() }
 
-// bounded fails where a line goes on for longer than MaxMessage.
+// bounded is a reader that fails when a line is longer than MaxMessage.
 type bounded struct {
 	r    io.Reader
 	left int

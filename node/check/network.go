@@ -46,7 +46,7 @@ func refusedPorts(context.Context) probe.Answer {
 		if err != nil {
 			continue // a file of the kernel's, or a guest that has just stopped
 		}
-		times, last, err := netctx.Refused(dir)
+		times, last, err := netctx.RefusedPorts(dir)
 		dir.Close()
 		if err == nil && times > 0 { // one in mode nat has no network context
 			refused = append(refused, fmt.Sprintf("guest %s was refused port %s (of %d refusals the last)", g.Name(), last, times))

@@ -19,7 +19,7 @@ const group = 'v'<<8 | 's'
 // context and is no guest's.
 const gatewayXID = 1
 
-// Addresses of the guest with this XID: one of each family, and no more.
+// Addresses returns the addresses of the guest with this XID, one of each family.
 func Addresses(xid int) (v4, v6 netip.Prefix) {
 	return netip.PrefixFrom(address4(xid), 32), netip.PrefixFrom(address6(xid), 128)
 }
@@ -44,20 +44,21 @@ func address6(xid int) netip.Addr {
 // guests of the host's network (netctx.Loopback6; a test compares).
 var localhosts6 = netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0x76, 0x73, 0x65, 0x72, 0x76, 0x65, 0x72}), 64)
 
-// hardwareAddr of eth0 is locally administered and, like the addresses, always
-// the same: nothing in a guest may take it for a new card.
+// hardwareAddr returns the address of eth0. It is locally administered and, like
+// the IP addresses, always the same: nothing in a guest may take the device for a
+// new card.
 func hardwareAddr(xid int) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0x76, 0x73, 0x00, byte(xid >> 8), byte(xid)}
 }
 
-// linkLocal is the address that the kernel makes of eth0's hardware address
-// (RFC 4291, appendix A).
+// linkLocal returns the address that the kernel derives from eth0's hardware
+// address (RFC 4291, appendix A).
 func linkLocal(xid int) netip.Addr {
 	m := hardwareAddr(xid)
 	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
 }
 
-// deviceName of the host's end of a guest's veth.
+// deviceName returns the name of the host's end of a guest's veth.
 func deviceName(xid int) string { return fmt.Sprintf("vs%d", xid) }
 
 func checkXID(xid int) error {
@@ -67,7 +68,7 @@ func checkXID(xid int) error {
 	return nil
 }
 
-// family is what differs between IPv4 and IPv6.
+// family holds the differences between IPv4 and IPv6.
 type family struct {
 	name     string // suffix of sets and maps
 	number   byte   // NFPROTO_*, AF_*

@@ -286,7 +286,7 @@ func TestProblems(t *testing.T) {
 		handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		must(t, err)
 		defer handle.Close()
-		if got, err := strangers(handle, nil); err != nil || len(got) > 0 {
+		if got, err := foreignRoutes(handle, nil); err != nil || len(got) > 0 {
 			t.Errorf("routes of a guest that was not there yet: %q, %v", got, err)
 		}
 

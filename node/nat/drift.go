@@ -12,9 +12,11 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// Drift tells by XID what is gone of what Attach and Sync made for running
+// Drift returns by XID what is gone of what Attach and Sync made for running
 // guests. Attach of the guest, and Sync, put it back.
 func Drift(ctx context.Context, guests []Guest) (map[int][]string, error) {
 	if len(guests) == 0 {
@@ -49,7 +51,7 @@ func drift(ctx context.Context, guests []Guest) (map[int][]string, error) {
 			return nil, err
 		}
 	}
-	l, err := lookAtLinks()
+	l, err := readLinks()
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +67,7 @@ func drift(ctx context.Context, guests []Guest) (map[int][]string, error) {
 // tablesHold reports whether the tables are what the last Sync made, and that was
 // for these guests among others.
 func tablesHold(guests []Guest) (bool, error) {
-	ports, err := ephemeralPorts()
+	ports, err := probe.EphemeralPorts()
 	if err != nil {
 		return false, err
 	}
@@ -73,14 +75,14 @@ func tablesHold(guests []Guest) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if len(unlike(Want{Guests: guests}, last.Want).Guests) > 0 {
+	if len(without(Want{Guests: guests}, last.Want).Guests) > 0 {
 		return false, nil
 	}
 	l, err := newLayout()
 	if err != nil {
 		return false, err
 	}
-	now, err := l.look(last, ports)
+	now, err := l.readState(last, ports)
 	if err != nil || now.elements == nil || now.recorded {
 		return now.recorded && !now.empty, err
 	}
@@ -95,7 +97,7 @@ func tablesHold(guests []Guest) (bool, error) {
 	return true, last.write()
 }
 
-// links is what the host has of our devices.
+// links describes our devices on the host.
 type links struct {
 	index  map[string]int // of a device, by its name
 	up     map[string]bool
@@ -134,10 +136,10 @@ func (l *links) drift(xid int) (gone []string) {
 	return gone
 }
 
-// lookAtLinks asks for all devices, addresses and routes, and reads no more of
-// them than it needs: there may be thousands.
-func lookAtLinks() (*links, error) {
-	l, err := lookAtDevices()
+// readLinks reads all devices, addresses and routes, and parses no more of them
+// than it needs: there may be thousands.
+func readLinks() (*links, error) {
+	l, err := readDevices()
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +177,7 @@ func lookAtLinks() (*links, error) {
 	return l, nil
 }
 
-func dump(message int, head nl.NetlinkRequestData, tell func(m []byte), more ...nl.NetlinkRequestData) error {
+func dump(message int, head nl.NetlinkRequestData, visit func(m []byte), more ...nl.NetlinkRequestData) error {
 	for {
 		req := nl.NewNetlinkRequest(message, unix.NLM_F_DUMP)
 		req.AddData(head)
@@ -187,14 +189,14 @@ func dump(message int, head nl.NetlinkRequestData, tell func(m []byte), more ...
 			continue
 		}
 		for _, m := range msgs {
-			tell(m)
+			visit(m)
 		}
 		return err
 	}
 }
 
-// lookAtDevices is lookAtLinks without addresses and routes.
-func lookAtDevices() (*links, error) {
+// readDevices is readLinks without addresses and routes.
+func readDevices() (*links, error) {
 	l := &links{index: map[string]int{}, up: map[string]bool{}, at: map[onLink]bool{}, routes: map[onLink]bool{}}
 	const filterSkipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h
 	skipStats := nl.NewRtAttr(unix.IFLA_EXT_MASK, binary.NativeEndian.AppendUint32(nil, filterSkipStats))

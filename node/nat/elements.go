@@ -2,11 +2,8 @@ package nat
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -25,8 +22,8 @@ func (e elementSets) add(set string, s nftables.SetElement) {
 	e[set][string(s.Key)] = s
 }
 
-// elements are those that the tables shall have.
-func (w Want) elements(ws []inward, ephemeral portRange) elementSets {
+// elements returns the elements that the tables have to hold.
+func (w Want) elements(ws []translation, ephemeral port.Range) elementSets {
 	e := elementSets{}
 	for _, g := range w.Guests {
 		dev := ifname(deviceName(g.XID))
@@ -51,14 +48,14 @@ func (w Want) elements(ws []inward, ephemeral portRange) elementSets {
 		} else {
 			e.add("any"+f.name, nftables.SetElement{Key: key, Val: to})
 		}
-		if (!w.addr.IsValid() || w.addr == f.loopback) && !ephemeral.holds(w.port) {
+		if (!w.addr.IsValid() || w.addr == f.loopback) && !ephemeral.Contains(w.port) {
 			e.add("localhost"+f.name, nftables.SetElement{Key: key})
 		}
 	}
 	return e
 }
 
-// alter writes what is between two lots of elements.
+// alter changes the tables' elements from have to want.
 func (l *layout) alter(have, want elementSets) error {
 	type change struct {
 		set       *nftables.Set
@@ -92,7 +89,8 @@ func (l *layout) alter(have, want elementSets) error {
 	})
 }
 
-// missing are the elements of a that b has not, or has otherwise.
+// missing returns the elements of a that b does not have, or has with another
+// value.
 func missing(a, b map[string]nftables.SetElement) map[string]nftables.SetElement {
 	diff := map[string]nftables.SetElement{}
 	for key, e := range a {
@@ -125,7 +123,7 @@ func sorted(elements map[string]nftables.SetElement) []nftables.SetElement {
 	return list
 }
 
-// readElements reads those that the kernel's tables have.
+// readElements returns the elements of the kernel's tables.
 func (l *layout) readElements() (elementSets, error) {
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
@@ -148,7 +146,7 @@ func (l *layout) readElements() (elementSets, error) {
 	return all, nil
 }
 
-// concat puts the parts of a key one behind another, each filled up to a register.
+// concat joins the parts of a key, each padded to a register.
 func concat(parts ...[]byte) []byte {
 	var key []byte
 	for _, p := range parts {
@@ -167,37 +165,14 @@ func protoNumber(p port.Proto) byte {
 	return unix.IPPROTO_TCP
 }
 
-type portRange struct{ first, last uint16 }
-
-func (r portRange) holds(p uint16) bool { return r.first <= p && p <= r.last }
-
 // refuseEphemeral refuses forwards on localhost of ports that a connection there
 // may have as its source.
-func refuseEphemeral(ws []inward, ports portRange) error {
+func refuseEphemeral(ws []translation, ephemeral port.Range) error {
 	for _, w := range ws {
-		if w.addr.IsLoopback() && ports.holds(w.port) {
+		if w.addr.IsLoopback() && ephemeral.Contains(w.port) {
 			return fmt.Errorf("guest %s: port %d of localhost cannot be forwarded: it is one of %d to %d, from which connections take their source port (net.ipv4.ip_local_port_range): choose another",
-				w.owner, w.port, ports.first, ports.last)
+				w.owner, w.port, ephemeral.First, ephemeral.Last)
 		}
 	}
 	return nil
-}
-
-// ephemeralPorts are those that a socket may get without asking for one.
-func ephemeralPorts() (portRange, error) {
-	const path = "/proc/sys/net/ipv4/ip_local_port_range"
-	s, err := get(path)
-	if err != nil {
-		return portRange{}, err
-	}
-	fields := strings.Fields(s)
-	if len(fields) != 2 {
-		return portRange{}, fmt.Errorf("%s holds %q, want two ports", path, s)
-	}
-	first, err1 := strconv.ParseUint(fields[0], 10, 16)
-	last, err2 := strconv.ParseUint(fields[1], 10, 16)
-	if err := errors.Join(err1, err2); err != nil {
-		return portRange{}, fmt.Errorf("%s: %w", path, err)
-	}
-	return portRange{uint16(first), uint16(last)}, nil
 }

@@ -22,13 +22,13 @@ import (
 //
 // The kernel goes through its whole table for each question, which takes
 // milliseconds where it is empty: it is only asked about what has changed.
-func endFlows(host *netlink.Handle, last, now Want, ws []inward) error {
-	qs, gone := questions(last, now, ws)
+func endFlows(host *netlink.Handle, last, now Want, ws []translation) error {
+	qs, gone := flowQueries(last, now, ws)
 	if len(qs) == 0 {
 		return nil
 	}
 	if few, err := fewFlows(); err != nil || few {
-		qs = []question{{}} // about all: one way through the table
+		qs = []flowQuery{{}} // about all: one way through the table
 		if err != nil {
 			return err
 		}
@@ -51,17 +51,17 @@ func endFlows(host *netlink.Handle, last, now Want, ws []inward) error {
 	return nil
 }
 
-// question is what the kernel is asked for: zero fields are anything.
-type question struct {
+// flowQuery selects flows of the kernel's table; zero fields match anything.
+type flowQuery struct {
 	family   byte
 	from, to netip.Addr // source of the first packet, and of the answers
 	proto    byte
 	port     uint16 // where the first packet went
 }
 
-// questions are about what may have flows to forget, when the guests were last
-// and are now; gone are the addresses of those that are no more.
-func questions(last, now Want, ws []inward) (qs []question, gone map[netip.Addr]bool) {
+// flowQueries returns queries for the flows that may have to be forgotten, given
+// the guests before and now. gone are the addresses of guests that are no more.
+func flowQueries(last, now Want, ws []translation) (qs []flowQuery, gone map[netip.Addr]bool) {
 	gone = map[netip.Addr]bool{}
 	alive := map[int]bool{}
 	for _, g := range now.Guests {
@@ -74,10 +74,10 @@ func questions(last, now Want, ws []inward) (qs []question, gone map[netip.Addr]
 		for _, f := range families() {
 			a := f.address(g.XID)
 			gone[a] = true
-			qs = append(qs, question{family: f.number, from: a}, question{family: f.number, to: a})
+			qs = append(qs, flowQuery{family: f.number, from: a}, flowQuery{family: f.number, to: a})
 		}
 	}
-	before := map[inward]bool{}
+	before := map[translation]bool{}
 	for _, g := range last.Guests {
 		for _, fw := range g.Forwards {
 			for _, w := range resolve(g, fw) {
@@ -86,8 +86,8 @@ func questions(last, now Want, ws []inward) (qs []question, gone map[netip.Addr]
 			}
 		}
 	}
-	ask := func(w inward) {
-		q := question{family: familyOf(w.to.Addr()).number, proto: protoNumber(w.proto), port: w.port}
+	ask := func(w translation) {
+		q := flowQuery{family: familyOf(w.to.Addr()).number, proto: protoNumber(w.proto), port: w.port}
 		if !slices.Contains(qs, q) {
 			qs = append(qs, q)
 		}
@@ -107,7 +107,7 @@ func questions(last, now Want, ws []inward) (qs []question, gone map[netip.Addr]
 	return qs, gone
 }
 
-// fewFlows reports whether all can be looked at as fast as some.
+// fewFlows reports whether reading all flows is as fast as reading some.
 func fewFlows() (bool, error) {
 	text, err := get("/proc/sys/net/netfilter/nf_conntrack_count")
 	if err != nil {
@@ -127,9 +127,9 @@ const (
 	filterIPSrc, filterProtoNum, filterProtoDstPort = 1 << 0, 1 << 3, 1 << 5
 )
 
-// answer is every flow that the kernel names (CTA_FILTER, kernel 5.8) and that
-// matches.
-func (q question) answer(matches func(flow) bool) (flows []flow, err error) {
+// answer returns the flows that the kernel selects (CTA_FILTER, kernel 5.8) and
+// that match.
+func (q flowQuery) answer(matches func(flow) bool) (flows []flow, err error) {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: q.family, Version: nl.NFNETLINK_V0})
 	var origFlags, replyFlags uint32
@@ -179,7 +179,8 @@ func (q question) answer(matches func(flow) bool) (flows []flow, err error) {
 
 func nested(kind int) *nl.RtAttr { return nl.NewRtAttr(kind|unix.NLA_F_NESTED, nil) }
 
-// tupleSrc is the attribute of a source address (CTA_IP_V4_SRC, CTA_IP_V6_SRC).
+// tupleSrc returns the number of the attribute of a source address (CTA_IP_V4_SRC,
+// CTA_IP_V6_SRC).
 func tupleSrc(a netip.Addr) int {
 	if a.Is4() {
 		return 1
@@ -259,7 +260,8 @@ func endAll(flows []flow) error {
 	return nil
 }
 
-// end goes by the flow's id, so that it is no other which has taken its place.
+// end deletes the flow by its id, so that another one that has taken its place
+// stays.
 func (f flow) end(sockets map[int]*nl.SocketHandle) error {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
 	req.Sockets = sockets
@@ -283,7 +285,7 @@ type flowKey struct {
 	port  uint16
 }
 
-// flowFilter knows where the forwards lead.
+// flowFilter holds the destinations of the forwards.
 type flowFilter struct {
 	forwards map[flowKey]netip.AddrPort
 	host     map[netip.Addr]bool
@@ -291,7 +293,7 @@ type flowFilter struct {
 	pools    [2]netip.Prefix
 }
 
-func newFlowFilter(host *netlink.Handle, ws []inward, gone map[netip.Addr]bool) (*flowFilter, error) {
+func newFlowFilter(host *netlink.Handle, ws []translation, gone map[netip.Addr]bool) (*flowFilter, error) {
 	ff := &flowFilter{forwards: map[flowKey]netip.AddrPort{}, host: map[netip.Addr]bool{}, gone: gone}
 	for i, f := range families() {
 		ff.pools[i] = f.pool

@@ -56,7 +56,7 @@ func enableForwarding(host *netlink.Handle) error {
 	return set(forward6, "1")
 }
 
-// defaultRoutes are the indexes of the devices of the default routes.
+// defaultRoutes returns the indexes of the devices of the default routes.
 func defaultRoutes(host *netlink.Handle, family int) ([]int, error) {
 	routes, err := again(func() ([]netlink.Route, error) { return host.RouteList(nil, family) })
 	if err != nil {
@@ -79,8 +79,8 @@ func defaultRoutes(host *netlink.Handle, family int) ([]int, error) {
 	return devs, nil
 }
 
-// familiesOf are those that a device may have addresses of. A device that is
-// gone has none.
+// familiesOf returns the families of which a device may have addresses. A device
+// that is gone has none.
 func familiesOf(dev string) ([]family, error) {
 	all := families()
 	off, err := get(ipv6Conf(dev, "disable_ipv6"))
@@ -101,7 +101,7 @@ func get(path string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// set writes a setting that has another value.
+// set writes a setting unless it has that value.
 func set(path, value string) error {
 	if now, err := get(path); err != nil || now == value {
 		return err

@@ -11,8 +11,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// inward is one forward in one family: what the table's maps are made of.
-type inward struct {
+// translation is one forward in one family, from which the table's maps are made.
+type translation struct {
 	addr  netip.Addr // of the host; invalid: each of the family
 	proto port.Proto
 	port  uint16
@@ -20,17 +20,17 @@ type inward struct {
 	owner string
 }
 
-func (w inward) String() string {
+func (w translation) String() string {
 	if !w.addr.IsValid() {
 		return fmt.Sprintf("%s %d to %s", w.proto, w.port, w.to)
 	}
 	return fmt.Sprintf("%s %s to %s", w.proto, netip.AddrPortFrom(w.addr, w.port), w.to)
 }
 
-// inwards resolves the guests' forwards and refuses two that claim one port.
-// It changes the order of nothing that it is given.
-func inwards(guests []Guest) ([]inward, error) {
-	var all []inward
+// translations resolves the guests' forwards and refuses two that claim one port.
+// It does not reorder its arguments.
+func translations(guests []Guest) ([]translation, error) {
+	var all []translation
 	var errs []error
 	var taken claim.Table[string] // by the guests' names
 	for _, g := range guests {
@@ -60,7 +60,7 @@ func inwards(guests []Guest) ([]inward, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b inward) int {
+	slices.SortFunc(all, func(a, b translation) int {
 		return cmp.Or(a.to.Compare(b.to), cmp.Compare(a.proto, b.proto), cmp.Compare(a.port, b.port), a.addr.Compare(b.addr))
 	})
 	return all, nil
@@ -82,22 +82,22 @@ func check(fw port.Forward) error {
 	return nil
 }
 
-// resolve makes of a forward one for each family that it is for: no address
-// means every address of both.
-func resolve(g Guest, fw port.Forward) []inward {
-	var ws []inward
+// resolve returns a translation for each family that the forward is for: no
+// address means every address of both.
+func resolve(g Guest, fw port.Forward) []translation {
+	var ws []translation
 	for _, f := range families() {
 		if !fw.Addr.IsValid() || f.has(fw.Addr) {
 			to := netip.AddrPortFrom(f.address(g.XID), fw.Guest)
-			ws = append(ws, inward{addr: fw.Addr, proto: fw.Proto, port: fw.Host, to: to, owner: g.Name})
+			ws = append(ws, translation{addr: fw.Addr, proto: fw.Proto, port: fw.Host, to: to, owner: g.Name})
 		}
 	}
 	return ws
 }
 
-// resolveAll is inwards for guests whose forwards are known to be in order.
-func resolveAll(guests []Guest) []inward {
-	var all []inward
+// resolveAll is translations for guests whose forwards are known to be valid.
+func resolveAll(guests []Guest) []translation {
+	var all []translation
 	for _, g := range guests {
 		for _, fw := range g.Forwards {
 			all = append(all, resolve(g, fw)...)

@@ -18,7 +18,7 @@ type namespace struct {
 	families []family
 }
 
-// openNamespace takes a namespace's file or a pidfd.
+// openNamespace opens a namespace by its file or by a pidfd.
 func openNamespace(f *os.File) (*namespace, error) {
 	done := make(chan error)
 	ns := &namespace{}

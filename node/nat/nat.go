@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
 // Guest is a guest in nat mode.
@@ -23,7 +24,7 @@ type Guest struct {
 	Metadata bool // it may reach the metadata service of the host's cloud
 }
 
-// Want is what Sync brings about.
+// Want is the state that Sync brings about.
 type Want struct {
 	// Guests in nat mode that have a process. All others lose their veth.
 	Guests []Guest
@@ -116,7 +117,7 @@ func Detach(ctx context.Context, xid int) error {
 	}
 	defer host.Close()
 	veth, err := findLink(host, deviceName(xid))
-	if err == nil && veth != nil && ours(veth) {
+	if err == nil && veth != nil && isOurs(veth) {
 		err = deleteLink(host, veth)
 	}
 	if err != nil {
@@ -146,19 +147,20 @@ func Add(ctx context.Context, more Want, want func(context.Context) (Want, error
 		if last == nil {
 			return want(ctx)
 		}
-		w := unlike(*last, more)
+		w := without(*last, more)
 		w.Guests = slices.DeleteFunc(w.Guests, func(g Guest) bool {
 			return slices.ContainsFunc(more.Guests, func(m Guest) bool { return m.XID == g.XID })
 		})
 		w.Guests, w.Reserved = append(w.Guests, more.Guests...), append(w.Reserved, more.Reserved...)
-		if _, err := inwards(w.Guests); err != nil { // with one that has just ended
+		if _, err := translations(w.Guests); err != nil { // with one that has just ended
 			return want(ctx)
 		}
 		return w, nil
 	})
 }
 
-// apply brings about what choose gives. last is what the tables hold, if that is known.
+// apply brings about the state that choose returns. last is what the tables hold,
+// nil if that is not known.
 func apply(ctx context.Context, choose func(last *Want) (Want, error)) error {
 	if err := applyLocked(ctx, choose); err != nil {
 		return fmt.Errorf("set up private networks: %w", err)
@@ -172,7 +174,7 @@ func applyLocked(ctx context.Context, choose func(last *Want) (Want, error)) err
 		return err
 	}
 	defer unlock()
-	ports, err := ephemeralPorts()
+	ports, err := probe.EphemeralPorts()
 	if err != nil {
 		return err
 	}
@@ -184,7 +186,7 @@ func applyLocked(ctx context.Context, choose func(last *Want) (Want, error)) err
 	if err != nil {
 		return err
 	}
-	now, err := l.look(last, ports)
+	now, err := l.readState(last, ports)
 	if err != nil {
 		return err
 	}
@@ -196,7 +198,7 @@ func applyLocked(ctx context.Context, choose func(last *Want) (Want, error)) err
 	if err != nil {
 		return err
 	}
-	ws, err := inwards(w.Guests)
+	ws, err := translations(w.Guests)
 	if err != nil {
 		return err
 	}
@@ -215,7 +217,7 @@ func applyLocked(ctx context.Context, choose func(last *Want) (Want, error)) err
 	}
 	switch {
 	case len(w.Guests) > 0:
-		err = errors.Join(l.bring(now, last.Want, w, ports), enableForwarding(host))
+		err = errors.Join(l.install(now, last.Want, w, ports), enableForwarding(host))
 	case !now.empty:
 		err = removeTables()
 	}
@@ -232,16 +234,16 @@ func applyLocked(ctx context.Context, choose func(last *Want) (Want, error)) err
 	return last.write()
 }
 
-// bring makes the tables what w needs, by as little as that takes.
-func (l *layout) bring(now sight, last, w Want, ports portRange) error {
+// install changes the tables to what w needs, by as little as possible.
+func (l *layout) install(now tableState, last, w Want, ports port.Range) error {
 	all := func() error { return l.replace(w.elements(resolveAll(w.Guests), ports)) }
 	if now.elements == nil {
 		return all()
 	}
 	have, want := now.elements, w
 	if now.recorded { // of the other guests nothing changes
-		was := unlike(last, w)
-		have, want = was.elements(resolveAll(was.Guests), ports), unlike(w, last)
+		was := without(last, w)
+		have, want = was.elements(resolveAll(was.Guests), ports), without(w, last)
 	}
 	if l.alter(have, want.elements(resolveAll(want.Guests), ports)) == nil {
 		return nil

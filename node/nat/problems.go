@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Problems are what keeps private networks from working on this host and is
+// Problems returns what keeps private networks from working on this host and is
 // not ours to change: one line each, with the cure.
 func Problems(ctx context.Context) ([]string, error) {
 	if err := ctx.Err(); err != nil {
@@ -39,7 +39,7 @@ func Problems(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list nftables chains: %w", err)
 	}
-	problems, err := droppers(conn, chains)
+	problems, err := droppingChains(conn, chains)
 	if err != nil {
 		return nil, err
 	}
@@ -56,12 +56,12 @@ func Problems(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	more, err := strangers(host, mine)
+	more, err := foreignRoutes(host, mine)
 	if err != nil {
 		return nil, err
 	}
 	problems = append(problems, more...)
-	lost, err := tableLost(chains)
+	lost, err := tableIsGone(chains)
 	if err != nil {
 		return nil, err
 	}
@@ -71,9 +71,9 @@ func Problems(ctx context.Context) ([]string, error) {
 	return problems, nil
 }
 
-// droppers finds the base chains that drop what is forwarded, unless their
-// table has a rule about our devices: then somebody has seen to it.
-func droppers(conn *nftables.Conn, chains []*nftables.Chain) ([]string, error) {
+// droppingChains describes the base chains that drop what is forwarded, unless
+// their table has a rule about our devices: then somebody has taken care of it.
+func droppingChains(conn *nftables.Conn, chains []*nftables.Chain) ([]string, error) {
 	var problems []string
 	for _, c := range chains {
 		family, layer3 := map[nftables.TableFamily]string{
@@ -89,7 +89,7 @@ func droppers(conn *nftables.Conn, chains []*nftables.Chain) ([]string, error) {
 		if (c.Policy == nil || *c.Policy != nftables.ChainPolicyDrop) && !endsInDrop(rules) {
 			continue
 		}
-		in, out, err := mentions(conn, chains, c.Table)
+		in, out, err := acceptsGuests(conn, chains, c.Table)
 		if err != nil {
 			return nil, fmt.Errorf("read rules of table %s %s: %w", family, c.Table.Name, err)
 		}
@@ -103,7 +103,7 @@ func droppers(conn *nftables.Conn, chains []*nftables.Chain) ([]string, error) {
 	return problems, nil
 }
 
-// endsInDrop says whether the last rule drops or rejects whatever comes.
+// endsInDrop reports whether the last rule drops or rejects everything.
 func endsInDrop(rules []*nftables.Rule) bool {
 	if len(rules) == 0 {
 		return false
@@ -122,9 +122,9 @@ func endsInDrop(rules []*nftables.Rule) bool {
 	return false
 }
 
-// mentions says whether a table has rules, other than drops, about what comes
-// from our devices and about what goes to them.
-func mentions(conn *nftables.Conn, chains []*nftables.Chain, t *nftables.Table) (in, out bool, err error) {
+// acceptsGuests reports whether a table has rules, other than drops, about packets
+// from our devices and about packets to them.
+func acceptsGuests(conn *nftables.Conn, chains []*nftables.Chain, t *nftables.Table) (in, out bool, err error) {
 	for _, c := range chains {
 		if c.Table.Name != t.Name || c.Table.Family != t.Family {
 			continue
@@ -134,14 +134,14 @@ func mentions(conn *nftables.Conn, chains []*nftables.Chain, t *nftables.Table) 
 			return false, false, err
 		}
 		for _, r := range rules {
-			i, o := about(r)
+			i, o := matchesGuests(r)
 			in, out = in || i, out || o
 		}
 	}
 	return in, out, nil
 }
 
-func about(r *nftables.Rule) (in, out bool) {
+func matchesGuests(r *nftables.Rule) (in, out bool) {
 	var key expr.MetaKey
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
@@ -160,10 +160,10 @@ func about(r *nftables.Rule) (in, out bool) {
 	return in, out
 }
 
-// strangers finds routes of others into our pools, in any routing table:
+// foreignRoutes describes routes of others into our pools, in any routing table:
 // Tailscale and providers' networks use 100.64.0.0/10, too. Devices of guests that
-// were started since mine was looked at are no others'.
-func strangers(host *netlink.Handle, mine map[int]bool) ([]string, error) {
+// were started after mine was read are ours all the same.
+func foreignRoutes(host *netlink.Handle, mine map[int]bool) ([]string, error) {
 	var problems []string
 	err := dump(unix.RTM_GETROUTE, nl.NewIfAddrmsg(unix.AF_UNSPEC), func(m []byte) {
 		if len(m) < unix.SizeofRtMsg {
@@ -192,7 +192,7 @@ func strangers(host *netlink.Handle, mine map[int]bool) ([]string, error) {
 		switch {
 		case errors.As(err, &netlink.LinkNotFoundError{}):
 			return // gone meanwhile, and the route with it
-		case err == nil && ours(l):
+		case err == nil && isOurs(l):
 			return
 		case err == nil:
 			name = l.Attrs().Name
@@ -205,9 +205,9 @@ func strangers(host *netlink.Handle, mine map[int]bool) ([]string, error) {
 	return problems, nil
 }
 
-// ourDevices are the indexes of all our veths.
+// ourDevices returns the indexes of all our veths.
 func ourDevices() (map[int]bool, error) {
-	l, err := lookAtDevices()
+	l, err := readDevices()
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +218,7 @@ func ourDevices() (map[int]bool, error) {
 	return mine, nil
 }
 
-func tableLost(chains []*nftables.Chain) (bool, error) {
+func tableIsGone(chains []*nftables.Chain) (bool, error) {
 	for _, c := range chains {
 		if c.Table.Name == tableName && c.Table.Family == nftables.TableFamilyINet {
 			return false, nil

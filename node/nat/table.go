@@ -127,7 +127,7 @@ func (l *layout) add(c *nftables.Chain, words ...exprs) {
 	l.rules = append(l.rules, &nftables.Rule{Table: c.Table, Chain: c, Exprs: rule(words...)})
 }
 
-// version tells layouts apart: two that have one are the same.
+// version identifies a layout: two with one version are the same.
 func (l *layout) version() (string, error) {
 	b, err := json.Marshal([]any{l.sets, l.chains, l.rules})
 	if err != nil {
@@ -170,7 +170,7 @@ func (l *layout) remove(conn *nftables.Conn) {
 	}
 }
 
-// ensureTables puts tables without guests where there are none.
+// ensureTables makes tables without guests unless there are tables.
 func ensureTables() (undo func() error, err error) {
 	parts, err := partsOfTables()
 	if err != nil || len(parts) > 0 {

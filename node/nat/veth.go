@@ -21,7 +21,7 @@ func ensureVeth(host *netlink.Handle, guest *namespace, xid int) (veth netlink.L
 	if veth, err = findLink(host, name); err != nil {
 		return nil, false, err
 	}
-	if veth != nil && !ours(veth) {
+	if veth != nil && !isOurs(veth) {
 		return nil, false, fmt.Errorf("the host has a device %s that is not ours: rename it", name)
 	}
 	if veth != nil && inside != nil &&
@@ -118,7 +118,7 @@ func removeOthers(host *netlink.Handle, guests, last []Guest, known bool) error 
 				continue
 			}
 			l, err := findLink(host, deviceName(g.XID))
-			if err == nil && l != nil && ours(l) {
+			if err == nil && l != nil && isOurs(l) {
 				err = deleteLink(host, l)
 			}
 			if err != nil {
@@ -132,7 +132,7 @@ func removeOthers(host *netlink.Handle, guests, last []Guest, known bool) error 
 		return fmt.Errorf("list the host's devices: %w", err)
 	}
 	for _, l := range links {
-		if ours(l) && !wanted[l.Attrs().Name] {
+		if isOurs(l) && !wanted[l.Attrs().Name] {
 			if err := deleteLink(host, l); err != nil {
 				return err
 			}
@@ -141,8 +141,8 @@ func removeOthers(host *netlink.Handle, guests, last []Guest, known bool) error 
 	return nil
 }
 
-// ours says whether Attach made the device.
-func ours(l netlink.Link) bool { return l.Type() == "veth" && l.Attrs().Group == group }
+// isOurs reports whether Attach made the device.
+func isOurs(l netlink.Link) bool { return l.Type() == "veth" && l.Attrs().Group == group }
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 

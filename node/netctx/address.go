@@ -23,8 +23,8 @@ const addedByUs = 'v'
 // ifaProto is IFA_PROTO of linux/if_addr.h.
 const ifaProto = 11
 
-// onDevice is an address as it lies on a device.
-type onDevice struct {
+// deviceAddress is an address as it lies on a device.
+type deviceAddress struct {
 	prefix netip.Prefix
 	ours   bool
 }
@@ -113,9 +113,9 @@ func RemoveAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) e
 	return nil
 }
 
-// Missing are those of the addresses that the host itself does not have on the
-// device: they are vsnode's to add and to remove.
-func Missing(dev string, prefixes []netip.Prefix) ([]netip.Prefix, error) {
+// MissingAddresses returns those of the addresses that the host does not have on
+// the device: vsnode adds them, and may remove them.
+func MissingAddresses(dev string, prefixes []netip.Prefix) ([]netip.Prefix, error) {
 	link, err := netlink.LinkByName(dev)
 	if err != nil {
 		return nil, fmt.Errorf("find device %s: %w", dev, err)
@@ -160,7 +160,7 @@ func EnsureLoopback6(ctx context.Context, addr netip.Addr) error {
 	return nil
 }
 
-// DropLoopback6 takes it away again.
+// DropLoopback6 removes what EnsureLoopback6 put onto lo.
 func DropLoopback6(ctx context.Context, addr netip.Addr) error {
 	return RemoveAddresses(ctx, "lo", []netip.Prefix{netip.PrefixFrom(addr, 128)})
 }
@@ -221,7 +221,7 @@ func broadcast(p netip.Prefix) []byte {
 // removeAddress removes one address alone. By default the kernel takes all
 // secondary addresses of a subnet away with the primary one: other guests', or
 // the host's. Which one is primary may change until it is removed.
-func removeAddress(link *netlink.LinkAttrs, a onDevice, all map[netip.Addr]onDevice) (err error) {
+func removeAddress(link *netlink.LinkAttrs, a deviceAddress, all map[netip.Addr]deviceAddress) (err error) {
 	if a.prefix.Addr().Is4() {
 		for _, o := range all {
 			if o.prefix != a.prefix && o.prefix.Masked() == a.prefix.Masked() {
@@ -241,7 +241,8 @@ func removeAddress(link *netlink.LinkAttrs, a onDevice, all map[netip.Addr]onDev
 	return err
 }
 
-// promoteSecondaries makes the kernel keep them, and gives the way back.
+// promoteSecondaries makes the kernel keep secondary addresses, and returns a
+// function that restores the setting.
 func promoteSecondaries(dev string) (restore func() error, err error) {
 	path := filepath.Join("/proc/sys/net/ipv4/conf", dev, "promote_secondaries")
 	old, err := os.ReadFile(path)
@@ -254,26 +255,26 @@ func promoteSecondaries(dev string) (restore func() error, err error) {
 	return func() error { return os.WriteFile(path, old, 0) }, nil
 }
 
-// Place is where an address of the host lies.
-type Place struct {
+// HostAddress describes where the host has an address.
+type HostAddress struct {
 	Index int  // of the device
 	Ours  bool // AddAddresses put it there
 }
 
-// Places are those of all addresses of the host.
-func Places() (map[netip.Addr]Place, error) {
-	on := map[netip.Addr]Place{}
-	err := eachAddress(func(a onDevice, index int) { on[a.prefix.Addr()] = Place{index, a.ours} })
+// HostAddresses returns all addresses of the host.
+func HostAddresses() (map[netip.Addr]HostAddress, error) {
+	on := map[netip.Addr]HostAddress{}
+	err := eachAddress(func(a deviceAddress, index int) { on[a.prefix.Addr()] = HostAddress{index, a.ours} })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	return on, nil
 }
 
-// addresses lists what is on a device.
-func addresses(index int) (map[netip.Addr]onDevice, error) {
-	have := map[netip.Addr]onDevice{}
-	err := eachAddress(func(a onDevice, on int) {
+// addresses returns the addresses of a device.
+func addresses(index int) (map[netip.Addr]deviceAddress, error) {
+	have := map[netip.Addr]deviceAddress{}
+	err := eachAddress(func(a deviceAddress, on int) {
 		if on == index {
 			have[a.prefix.Addr()] = a
 		}
@@ -284,9 +285,9 @@ func addresses(index int) (map[netip.Addr]onDevice, error) {
 // lists counts how often all addresses were asked for, for tests.
 var lists atomic.Int64
 
-// eachAddress tells of all addresses of the host; of some again, if they changed
-// meanwhile.
-func eachAddress(tell func(a onDevice, index int)) error {
+// eachAddress calls visit for all addresses of the host, and again for some if
+// they change meanwhile.
+func eachAddress(visit func(a deviceAddress, index int)) error {
 	for {
 		lists.Add(1)
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
@@ -304,7 +305,7 @@ func eachAddress(tell func(a onDevice, index int)) error {
 				return err
 			}
 			if a.prefix.IsValid() {
-				tell(a, on)
+				visit(a, on)
 			}
 		}
 		return nil
@@ -312,7 +313,7 @@ func eachAddress(tell func(a onDevice, index int)) error {
 }
 
 // parseAddress reads an RTM_NEWADDR message (rtnetlink(7)).
-func parseAddress(m []byte) (a onDevice, index int, err error) {
+func parseAddress(m []byte) (a deviceAddress, index int, err error) {
 	if len(m) < unix.SizeofIfAddrmsg {
 		return a, 0, errors.New("short address message")
 	}

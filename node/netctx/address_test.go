@@ -105,7 +105,7 @@ func TestAddressesComeAndGo(t *testing.T) {
 	hostAdds(t, "own0", "192.0.2.1/24")
 	want := prefixes("192.0.2.1/24", "192.0.2.10/24", "2001:db8::10/64")
 
-	missing, err := Missing("own0", want)
+	missing, err := MissingAddresses("own0", want)
 	if err != nil || !slices.Equal(missing, want[1:]) {
 		t.Errorf("missing %v, %v", missing, err)
 	}
@@ -119,7 +119,7 @@ func TestAddressesComeAndGo(t *testing.T) {
 		}
 	}
 	// Killed before it could remember, it still knows what is its own.
-	if missing, err = Missing("own0", want); err != nil || !slices.Equal(missing, want[1:]) {
+	if missing, err = MissingAddresses("own0", want); err != nil || !slices.Equal(missing, want[1:]) {
 		t.Errorf("missing once added: %v, %v", missing, err)
 	}
 	l, err := netlink.LinkByName("own0")

@@ -38,7 +38,7 @@ func sendTo(fd int, link *netlink.LinkAttrs, proto uint16, packet []byte, to [6]
 	return unix.Sendto(fd, packet, 0, sa)
 }
 
-// arp is an announcement: a request for one's own address.
+// arp returns an announcement: a request for one's own address.
 func arp(hw net.HardwareAddr, addr netip.Addr) []byte {
 	four := addr.As4()
 	b := []byte{0, 1, 8, 0, 6, 4, 0, 1} // Ethernet, IPv4, their lengths, request
@@ -46,7 +46,7 @@ func arp(hw net.HardwareAddr, addr netip.Addr) []byte {
 	return append(append(b, 0, 0, 0, 0, 0, 0), four[:]...)
 }
 
-// advertisement is an IPv6 packet from addr to all nodes on the link.
+// advertisement returns an IPv6 packet from addr to all nodes on the link.
 func advertisement(hw net.HardwareAddr, addr netip.Addr) []byte {
 	src, dst := addr.As16(), netip.IPv6LinkLocalAllNodes().As16()
 	body := []byte{136, 0, 0, 0, 0x20, 0, 0, 0} // neighbour advertisement, override

@@ -78,7 +78,7 @@ func TestResolverThatNamesItsPort(t *testing.T) {
 // TestRefusedPortsAreCounted is for an administrator whose ftpd has no passive ports.
 func TestRefusedPortsAreCounted(t *testing.T) {
 	g, cg := newGuest(t, www("21/tcp"))
-	if n, _, err := Refused(cg); err != nil || n != 0 {
+	if n, _, err := RefusedPorts(cg); err != nil || n != 0 {
 		t.Errorf("of a new guest: %d, %v", n, err)
 	}
 	for range 3 {
@@ -89,7 +89,7 @@ func TestRefusedPortsAreCounted(t *testing.T) {
 		g.close(fd)
 	}
 	want := port.Range{Proto: port.TCP, First: 49170, Last: 49170}
-	if n, last, err := Refused(cg); err != nil || n != 3 || last != want {
+	if n, last, err := RefusedPorts(cg); err != nil || n != 3 || last != want {
 		t.Errorf("%d times, last %s, %v", n, last, err)
 	}
 }

@@ -378,7 +378,7 @@ func TestAttachWantsAFreshCgroup(t *testing.T) {
 // TestWithoutSettingsNothingIsAllowed is the moment between attach and settings.
 func TestWithoutSettingsNothingIsAllowed(t *testing.T) {
 	cg := newCgroup(t)
-	dir, err := loadedNetctx()
+	dir, err := ensureNetctx()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,15 +18,15 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// View is what the host has at a moment: read once, and compared with what many
-// guests were given. What somebody took away meanwhile is in Drift.
+// View is the state of the host's network at one moment. It is read once, and
+// compared with what many guests were given.
 type View struct {
 	on       map[place]bool
 	devices  map[string]*netlink.LinkAttrs
 	programs map[ebpf.ProgramID]string
 	hooks    []hook
 	pinned   map[ebpf.ProgramID]bool // egress programs of all versions
-	hosts    map[netip.Addr]Place
+	hosts    map[netip.Addr]HostAddress
 	pings    map[int]bool // XIDs in the table of pings; nil: not looked at yet
 }
 
@@ -38,18 +38,18 @@ type place struct {
 	index int
 }
 
-// Look reads what does not depend on a guest.
+// Look reads the parts of a View that do not depend on a guest.
 func Look() (*View, error) {
-	v := &View{on: map[place]bool{}, devices: map[string]*netlink.LinkAttrs{}, programs: map[ebpf.ProgramID]string{}, hooks: hooks[:], pinned: map[ebpf.ProgramID]bool{}, hosts: map[netip.Addr]Place{}}
+	v := &View{on: map[place]bool{}, devices: map[string]*netlink.LinkAttrs{}, programs: map[ebpf.ProgramID]string{}, hooks: hooks[:], pinned: map[ebpf.ProgramID]bool{}, hosts: map[netip.Addr]HostAddress{}}
 	guard, err := Guard()
 	if guard == GuardHooks {
 		v.hooks = slices.Concat(v.hooks, unixHooks[:])
 	} else if err != nil && !errors.Is(err, probe.ErrMissing) {
 		return nil, err
 	}
-	if err := eachAddress(func(a onDevice, index int) {
+	if err := eachAddress(func(a deviceAddress, index int) {
 		v.on[place{a.prefix.Addr(), index}] = true
-		v.hosts[a.prefix.Addr()] = Place{index, a.ours}
+		v.hosts[a.prefix.Addr()] = HostAddress{index, a.ours}
 	}); err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -70,9 +70,9 @@ func Look() (*View, error) {
 	return v, nil
 }
 
-// Drift tells what is gone of the addresses that AddAddresses put onto a device,
+// Drift returns what is gone of the addresses that AddAddresses put onto a device,
 // one text for each. A device that is down has no IPv6 addresses and may not be
-// touched: it says so.
+// changed; the text says that it is down.
 func (v *View) Drift(dev string, prefixes []netip.Prefix) (gone []string, err error) {
 	link, known := v.devices[dev]
 	if !known {
@@ -99,7 +99,7 @@ func (v *View) Drift(dev string, prefixes []netip.Prefix) (gone []string, err er
 	return gone, nil
 }
 
-// Loopback6Drift is Drift of what EnsureLoopback6 does.
+// Loopback6Drift returns what is gone of what EnsureLoopback6 added.
 func (v *View) Loopback6Drift(addr netip.Addr) ([]string, error) {
 	if off, err := os.ReadFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6"); err != nil || len(off) > 0 && off[0] != '0' {
 		return nil, nil // it could not be put there
@@ -107,13 +107,14 @@ func (v *View) Loopback6Drift(addr netip.Addr) ([]string, error) {
 	return v.Drift("lo", []netip.Prefix{netip.PrefixFrom(addr, 128)})
 }
 
-// PingDrift is Drift of what PingFrom does. Without nftables there is none.
+// PingDrift returns what is gone of what PingFrom added. Without nftables nothing
+// can be.
 func (v *View) PingDrift(s Spec) (gone []string, err error) {
 	if !s.mayBeMistaken(v.hosts) {
 		return nil, nil
 	}
 	if v.pings == nil {
-		if v.pings, err = pinging(); err != nil {
+		if v.pings, err = pingContexts(); err != nil {
 			return nil, err
 		}
 	}
@@ -123,8 +124,8 @@ func (v *View) PingDrift(s Spec) (gone []string, err error) {
 	return gone, nil
 }
 
-// ProgramDrift tells which of the programs that Attach put onto the cgroup are
-// not on it any more.
+// ProgramDrift returns the programs that Attach put onto the cgroup and that are
+// no longer on it.
 func (v *View) ProgramDrift(cgroup *os.File) (gone []string, err error) {
 	missing := 0
 	for _, h := range v.hooks {
@@ -144,8 +145,8 @@ func (v *View) ProgramDrift(cgroup *os.File) (gone []string, err error) {
 	return gone, nil
 }
 
-// attached finds the program of a hook on a cgroup; 0: there is none. Others may
-// have put theirs there.
+// attached returns the program that a hook has on a cgroup, or 0 if there is none.
+// Others may have attached theirs.
 func (v *View) attached(cgroup *os.File, h hook) (ebpf.ProgramID, error) {
 	progs, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: h.at})
 	if err != nil {
@@ -182,9 +183,9 @@ func nameOf(id ebpf.ProgramID) (string, error) {
 	return info.Name, nil
 }
 
-// Restore attaches what ProgramDrift misses and writes the guest's settings
-// again, while it runs. What the guest bound in between without a program to
-// look at it stays bound, and sends and receives nothing.
+// Restore attaches what ProgramDrift misses and writes the guest's settings again,
+// while the guest runs. A socket that the guest bound meanwhile, without a program
+// to check it, stays bound; it sends and receives nothing.
 func Restore(cgroup *os.File, s Spec) error {
 	if err := restore(cgroup, s); err != nil {
 		return fmt.Errorf("restore network context of %s: %w", cgroup.Name(), err)
@@ -201,7 +202,7 @@ func restore(cgroup *os.File, s Spec) error {
 	if err != nil {
 		return err
 	}
-	dir, err := loadedNetctx()
+	dir, err := ensureNetctx()
 	if err != nil {
 		return err
 	}
@@ -245,7 +246,7 @@ func restore(cgroup *os.File, s Spec) error {
 
 // restoreUnix attaches those of unixHooks that are missing.
 func (v *View) restoreUnix(cgroup *os.File) error {
-	dir, err := loaded(_UnixsockBytes, pinUnix)
+	dir, err := ensurePinned(_UnixsockBytes, pinUnix)
 	if err != nil {
 		return err
 	}

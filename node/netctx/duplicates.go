@@ -69,7 +69,7 @@ func askNeighbours(ctx context.Context, l *netlink.LinkAttrs, addrs []netip.Addr
 				return nil, err
 			}
 		}
-		if err := collect(ctx, fd, l, addrs, until, &found); err != nil {
+		if err := readAnswers(ctx, fd, l, addrs, until, &found); err != nil {
 			return nil, err
 		}
 		if len(found) == len(addrs) {
@@ -84,8 +84,8 @@ func askNeighbours(ctx context.Context, l *netlink.LinkAttrs, addrs []netip.Addr
 	return found, nil
 }
 
-// collect reads answers until a moment, or until all have been given.
-func collect(ctx context.Context, fd int, l *netlink.LinkAttrs, addrs []netip.Addr, until time.Time, found *[]Duplicate) error {
+// readAnswers reads answers until the given time, or until each address has one.
+func readAnswers(ctx context.Context, fd int, l *netlink.LinkAttrs, addrs []netip.Addr, until time.Time, found *[]Duplicate) error {
 	for buf := make([]byte, 256); len(*found) < len(addrs); {
 		left := time.Until(until)
 		if left <= 0 {
@@ -109,7 +109,7 @@ func collect(ctx context.Context, fd int, l *netlink.LinkAttrs, addrs []netip.Ad
 		if !ok || sa.Pkttype == unix.PACKET_OUTGOING {
 			continue
 		}
-		a, hw := answer(sa.Protocol>>8|sa.Protocol<<8, buf[:n])
+		a, hw := parseAnswer(sa.Protocol>>8|sa.Protocol<<8, buf[:n])
 		if hw == nil || bytes.Equal(hw, l.HardwareAddr) || !slices.Contains(addrs, a) ||
 			slices.ContainsFunc(*found, func(c Duplicate) bool { return c.Addr == a }) {
 			continue
@@ -119,8 +119,9 @@ func collect(ctx context.Context, fd int, l *netlink.LinkAttrs, addrs []netip.Ad
 	return nil
 }
 
-// answer reads who has an address, from an ARP packet or a neighbour advertisement.
-func answer(proto uint16, p []byte) (netip.Addr, net.HardwareAddr) {
+// parseAnswer returns the owner of an address that an ARP packet or a neighbour
+// advertisement names.
+func parseAnswer(proto uint16, p []byte) (netip.Addr, net.HardwareAddr) {
 	switch {
 	case proto == unix.ETH_P_ARP && len(p) >= 28 && binary.BigEndian.Uint16(p) == 1 && p[4] == 6 && p[5] == 4:
 		// A reply, or a question of somebody who has the address.
@@ -147,7 +148,7 @@ func solicit(fd int, l *netlink.LinkAttrs, a netip.Addr) error {
 	return sendTo(fd, l, unix.ETH_P_IPV6, packet, [6]byte{0x33, 0x33, to[12], to[13], to[14], to[15]})
 }
 
-// markGateways tells answers of routers from those of other neighbours.
+// markGateways marks the answers that came from routers.
 func markGateways(l *netlink.LinkAttrs, found []Duplicate) error {
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: l.Index}, netlink.RT_FILTER_OIF)
 	if err != nil {

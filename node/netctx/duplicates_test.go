@@ -72,7 +72,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(uint16(0x0806), arp(make([]byte, 6), netip.MustParseAddr("192.0.2.1")))
 	f.Add(uint16(0x86dd), advertisement(make([]byte, 6), netip.MustParseAddr("2001:db8::1")))
 	f.Fuzz(func(t *testing.T, proto uint16, p []byte) {
-		if a, hw := answer(proto, p); a.IsValid() != (len(hw) == 6) {
+		if a, hw := parseAnswer(proto, p); a.IsValid() != (len(hw) == 6) {
 			t.Errorf("%v %v", a, hw)
 		}
 	})

@@ -7,15 +7,16 @@ import (
 	"strings"
 
 	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// Ephemeral are those of a guest's ports that any connection of the host or of
-// another guest may have for a while, so that the guest cannot bind them: they
-// are in net.ipv4.ip_local_port_range and not in net.ipv4.ip_local_reserved_ports.
-// Both settings are those of this network namespace; the answer is sorted, and
-// nil where all is well.
-func Ephemeral(ports []port.Range) ([]port.Range, error) {
-	chosen, err := localPorts()
+// EphemeralPorts returns those of a guest's ports that any connection of the host
+// or of another guest may take for a while, so that the guest cannot bind them:
+// they are in net.ipv4.ip_local_port_range and not in
+// net.ipv4.ip_local_reserved_ports. Both are settings of the current network
+// namespace. The result is sorted, and nil if there are none.
+func EphemeralPorts(ports []port.Range) ([]port.Range, error) {
+	chosen, err := probe.EphemeralPorts()
 	if err != nil {
 		return nil, err
 	}
@@ -50,31 +51,18 @@ func Ephemeral(ports []port.Range) ([]port.Range, error) {
 	return out, nil
 }
 
-// localPorts is the range of ports that the kernel hands out.
-func localPorts() (r port.Range, err error) {
-	const path = "/proc/sys/net/ipv4/ip_local_port_range"
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return r, err
-	}
-	if _, err := fmt.Sscan(string(b), &r.First, &r.Last); err != nil {
-		return r, fmt.Errorf("read %s: %w", path, err)
-	}
-	return r, nil
-}
-
-// socketsPerGuest is how many sockets of each protocol a guest in the host's
-// network may have: as many as a quarter of the ports that the kernel hands out.
+// socketsPerGuest returns the number of sockets of each protocol that a guest in
+// the host's network may have: a quarter of the ports that the kernel hands out.
 func socketsPerGuest() (uint32, error) {
 	const share, least = 4, 256
-	r, err := localPorts()
+	r, err := probe.EphemeralPorts()
 	if err != nil {
 		return 0, err
 	}
 	return max((uint32(r.Last)-uint32(r.First)+1)/share, least), nil
 }
 
-// reservedPorts are those that it does not, whatever their range.
+// reservedPorts returns the ports that the kernel does not hand out.
 func reservedPorts() ([]port.Range, error) {
 	const path = "/proc/sys/net/ipv4/ip_local_reserved_ports"
 	b, err := os.ReadFile(path)
@@ -89,7 +77,7 @@ func reservedPorts() ([]port.Range, error) {
 }
 
 // parseReserved reads "8080,9148-9150" (proc_do_large_bitmap), sorted by the
-// kernel. Of no protocol in truth, they are said to be of TCP.
+// kernel. The ports have no protocol; they are returned as those of TCP.
 func parseReserved(text string) (list []port.Range, err error) {
 	for part := range strings.SplitSeq(text, ",") {
 		if part == "" {

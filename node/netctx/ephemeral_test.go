@@ -44,7 +44,7 @@ func TestPortsThatAnyConnectionMayHave(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			setting(t, "ip_local_reserved_ports", c.reserved+"\n")
-			got, err := Ephemeral(spec(2, c.ports).Ports)
+			got, err := EphemeralPorts(spec(2, c.ports).Ports)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -53,7 +53,7 @@ func TestPortsThatAnyConnectionMayHave(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Ephemeral([]port.Range{{Proto: "icmp", First: 1, Last: 1}}); err == nil {
+	if _, err := EphemeralPorts([]port.Range{{Proto: "icmp", First: 1, Last: 1}}); err == nil {
 		t.Error("no error for a protocol without ports")
 	}
 }

@@ -23,8 +23,8 @@ type Firewall struct {
 	addrs []netip.Addr
 }
 
-// Firewalls finds them. Rules of iptables-legacy are not among them: nobody but
-// iptables-legacy reads these.
+// Firewalls returns the chains that drop what comes in. Rules of iptables-legacy
+// are not among them: only iptables-legacy reads those.
 func Firewalls(ctx context.Context) ([]Firewall, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -65,9 +65,9 @@ func Firewalls(ctx context.Context) ([]Firewall, error) {
 	return found, nil
 }
 
-// Closes tells which of a guest's ports no rule names. What a rule says of one of
-// the guest's addresses is somebody's decision.
-func (f Firewall) Closes(s Spec) (closed []port.Range) {
+// ClosedPorts returns those of a guest's ports that no rule names. It returns none
+// if a rule names one of the guest's addresses: somebody has decided.
+func (f Firewall) ClosedPorts(s Spec) (closed []port.Range) {
 	for _, p := range s.Addresses {
 		if slices.Contains(f.addrs, p.Addr()) {
 			return nil
@@ -81,7 +81,7 @@ func (f Firewall) Closes(s Spec) (closed []port.Range) {
 	return closed
 }
 
-// read notes the destination ports and addresses of a rule that does not drop.
+// read adds the destination ports and addresses of a rule that does not drop.
 func (f *Firewall) read(conn *nftables.Conn, r *nftables.Rule) error {
 	var ports []port.Range
 	var addrs []netip.Addr
@@ -171,16 +171,17 @@ func (f *Firewall) read(conn *nftables.Conn, r *nftables.Rule) error {
 	return nil
 }
 
-// Problem says what a guest's clients will meet, and what to do; empty if nothing.
+// Problem describes what the guest's clients will run into and how to solve it;
+// empty if nothing.
 func (f Firewall) Problem(s Spec) string {
 	var names []string
-	for _, r := range f.Closes(s) {
+	for _, r := range f.ClosedPorts(s) {
 		names = append(names, r.String())
 	}
 	if len(names) == 0 {
 		return ""
 	}
-	r := f.Closes(s)[0]
+	r := f.ClosedPorts(s)[0]
 	which := fmt.Sprint(r.First)
 	if r.Last > r.First {
 		which = fmt.Sprintf("%d-%d", r.First, r.Last)

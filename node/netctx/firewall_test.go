@@ -41,7 +41,7 @@ func TestFirewallsNameTheirPorts(t *testing.T) {
 			}
 			var closed []string
 			for _, f := range found {
-				for _, r := range f.Closes(www("80/tcp", "443/tcp", "8000-8010/tcp", "53/udp")) {
+				for _, r := range f.ClosedPorts(www("80/tcp", "443/tcp", "8000-8010/tcp", "53/udp")) {
 					closed = append(closed, r.String())
 				}
 				if p := f.Problem(www("80/tcp")); p != "" && !strings.Contains(p, "chain inet f input drops what comes in, and no rule there names 80/tcp: accept it, as with `nft add rule inet f input tcp dport 80 accept`") {

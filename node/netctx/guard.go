@@ -22,7 +22,7 @@ const (
 	// GuardHooks has Attach put programs on the cgroup (kernel 6.7). They refuse
 	// the guest its own abstract sockets, too.
 	GuardHooks UnixGuard = "connect_unix"
-	// GuardLSM has Attach tell a pair of programs, which it loads once a boot
+	// GuardLSM has Attach enter the guest into a map of programs that it loads once per boot
 	// (kernel 6.1 with bpf among its security modules, as of Debian 12).
 	GuardLSM UnixGuard = "bpf-lsm"
 )
@@ -39,9 +39,9 @@ func Guard() (UnixGuard, error) {
 
 func pinUnix(dir string) error { return pinCollection(dir, loadUnixsock) }
 
-// closeUnix refuses abstract Unix sockets to the cgroup, by hooks.
+// closeUnix attaches hooks that refuse abstract Unix sockets to the cgroup.
 func closeUnix(cgroup *os.File) error {
-	dir, err := loaded(_UnixsockBytes, pinUnix)
+	dir, err := ensurePinned(_UnixsockBytes, pinUnix)
 	if err != nil {
 		return err
 	}
@@ -53,10 +53,10 @@ func closeUnix(cgroup *os.File) error {
 	return nil
 }
 
-// closeUnixLSM makes the host's programs refuse abstract Unix sockets that are
-// not the guest's own to the guest.
+// closeUnixLSM has the host's programs refuse the guest all abstract Unix sockets
+// but its own.
 func closeUnixLSM(xid int, cgroup uint64) error {
-	dir, err := loaded(_LsmBytes, pinLSM)
+	dir, err := ensurePinned(_LsmBytes, pinLSM)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func closeUnixLSM(xid int, cgroup uint64) error {
 	return nil
 }
 
-// pinLSM loads the programs and pins what keeps them attached.
+// pinLSM loads the programs and pins the links that keep them attached.
 func pinLSM(dir string) error {
 	spec, err := loadLsm()
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/internal/printable"
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
 // Listener is a process that receives from anybody.
@@ -48,7 +49,7 @@ func Listeners(ctx context.Context, s Spec) ([]Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return find(ctx, func(k diagSocket) bool { return k.takes(s) && !(s.AllPorts && k.isOn(clients)) })
+	return findListeners(ctx, func(k diagSocket) bool { return k.takes(s) && !(s.AllPorts && k.isOn(clients)) })
 }
 
 // Wildcards returns the services that have their ports on all addresses of the
@@ -58,7 +59,7 @@ func Wildcards(ctx context.Context) ([]Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return find(ctx, func(k diagSocket) bool {
+	return findListeners(ctx, func(k diagSocket) bool {
 		return k.addr.Addr().Unmap().IsUnspecified() && k.addr.Port() != 0 && !k.isOn(clients)
 	})
 }
@@ -66,14 +67,14 @@ func Wildcards(ctx context.Context) ([]Listener, error) {
 // clientPorts returns the ports of UDP sockets that belong to no service: the
 // ephemeral ones, and those of DHCP clients.
 func clientPorts() ([]port.Range, error) {
-	ephemeral, err := localPorts()
+	ephemeral, err := probe.EphemeralPorts()
 	ephemeral.Proto = port.UDP
 	return []port.Range{ephemeral, {Proto: port.UDP, First: 68, Last: 68}, {Proto: port.UDP, First: 546, Last: 546}}, err
 }
 
-// find returns the sockets of this network namespace that receive from anybody
+// findListeners returns the sockets of this network namespace that receive from anybody
 // and that want selects, with the processes that have them.
-func find(ctx context.Context, want func(diagSocket) bool) ([]Listener, error) {
+func findListeners(ctx context.Context, want func(diagSocket) bool) ([]Listener, error) {
 	var found []diagSocket
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		for _, proto := range []port.Proto{port.TCP, port.UDP} {

@@ -39,7 +39,7 @@ func attach(cgroup *os.File, s Spec) error {
 	if err != nil {
 		return err
 	}
-	dir, err := loadedNetctx()
+	dir, err := ensureNetctx()
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func Update(cgroup *os.File, s Spec) error {
 	return nil
 }
 
-// put replaces the settings: a program sees the old ones or the new ones.
+// put replaces the settings. A program sees either the old or the new ones.
 func put(m *ebpf.Map, id uint64, set *netctxSettings) error {
 	if err := m.Update(id, set, ebpf.UpdateExist); err != nil {
 		return fmt.Errorf("write settings: %w", err)
@@ -120,8 +120,8 @@ func put(m *ebpf.Map, id uint64, set *netctxSettings) error {
 	return nil
 }
 
-// Counters reads the counters of many guests: those that one vsnode has started
-// are all in one map, which is looked for once. Of several goroutines at once.
+// Counters reads the traffic of many guests. Those that one vsnode started share a
+// map, which is opened once. It may be used by several goroutines at once.
 type Counters struct {
 	mu     sync.Mutex
 	maps   []*ebpf.Map
@@ -135,8 +135,8 @@ func (c *Counters) Close() {
 	}
 }
 
-// Traffic is what the guest with this cgroup received and sent since Attach,
-// dropped packets not counted.
+// Traffic returns what the guest with this cgroup has received and sent since
+// Attach, without dropped packets.
 func (c *Counters) Traffic(cgroup string) (api.Traffic, error) {
 	var t api.Traffic
 	counters, err := c.read(cgroup)
@@ -189,10 +189,10 @@ func (c *Counters) read(cgroup string) (percpu []netctxCounters, err error) {
 	return percpu, err
 }
 
-// Refused is how often the guest asked for a port of its addresses that it does
-// not own, and which was the last one. Nothing in the guest says so but the
-// errors of its programs.
-func Refused(cgroup *os.File) (times uint64, last port.Range, err error) {
+// RefusedPorts returns how often the guest asked for a port of its addresses that
+// it does not own, and the last such port. In the guest only the errors of its
+// programs show it.
+func RefusedPorts(cgroup *os.File) (times uint64, last port.Range, err error) {
 	err = withMap(cgroup, trafficMap, unsafe.Sizeof(netctxCounters{}), func(m *ebpf.Map, id uint64) error {
 		var percpu []netctxCounters
 		if err := m.Lookup(id, &percpu); err != nil {
@@ -216,7 +216,7 @@ func Refused(cgroup *os.File) (times uint64, last port.Range, err error) {
 	return times, last, nil
 }
 
-// withMap opens a map of the programs that are on the cgroup: those of the
+// withMap calls do with a map of the programs on the cgroup. They belong to the
 // vsnode that started the guest, which need not be ours.
 func withMap(cgroup *os.File, name string, size uintptr, do func(m *ebpf.Map, id uint64) error) error {
 	id, err := cgroupID(cgroup)
@@ -241,8 +241,8 @@ func withMap(cgroup *os.File, name string, size uintptr, do func(m *ebpf.Map, id
 	return ErrNotAttached
 }
 
-// mapOf opens the map of that name that a program uses; nil if it has none.
-// Another vsnode's may hold something else: its size tells.
+// mapOf opens the map of that name that a program uses; nil if it has none. The
+// value of another vsnode's may have another layout, and with it another size.
 func mapOf(id ebpf.ProgramID, name string, size uint32) (*ebpf.Map, error) {
 	p, err := ebpf.NewProgramFromID(id)
 	if err != nil {
@@ -275,7 +275,7 @@ func mapOf(id ebpf.ProgramID, name string, size uint32) (*ebpf.Map, error) {
 	return nil, nil
 }
 
-// cgroupID is what the kernel calls the cgroup: the inode of its directory.
+// cgroupID returns the kernel's id of the cgroup: the inode of its directory.
 func cgroupID(cgroup *os.File) (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(cgroup.Fd()), &st); err != nil {

@@ -23,29 +23,29 @@ const (
 	addressesLock = "addresses.lock"
 )
 
-// pinned is the directory of an object's programs.
-func pinned(object []byte) string {
+// pinDir returns the directory of an object's programs.
+func pinDir(object []byte) string {
 	sum := sha256.Sum256(object)
 	return filepath.Join(pins, hex.EncodeToString(sum[:8]))
 }
 
-// loaded makes sure that the object's programs and maps are pinned, and says
-// where.
-func loaded(object []byte, pin func(dir string) error) (dir string, err error) {
-	dir = pinned(object)
+// ensurePinned pins the object's programs and maps unless they are pinned, and
+// returns their directory.
+func ensurePinned(object []byte, pin func(dir string) error) (dir string, err error) {
+	dir = pinDir(object)
 	return dir, load(dir, pin, func() (bool, error) { return exists(dir) })
 }
 
-// loadedNetctx does so for the programs of network contexts. One of them belongs
-// to the network namespace, and finds guests' listeners by their addresses:
-// where two namespaces share a bpffs, each has a set of its own.
-func loadedNetctx() (dir string, err error) {
+// ensureNetctx does so for the programs of network contexts. One of them belongs
+// to the network namespace and finds guests' listeners by their addresses: where
+// two namespaces share a bpffs, each has a set of its own.
+func ensureNetctx() (dir string, err error) {
 	var ns unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
 		return "", fmt.Errorf("look for the network namespace: %w", err)
 	}
-	dir = fmt.Sprintf("%s_%x", pinned(_NetctxBytes), ns.Ino)
-	return dir, load(dir, pinNetctx, func() (bool, error) { return steers(dir, ns.Ino) })
+	dir = fmt.Sprintf("%s_%x", pinDir(_NetctxBytes), ns.Ino)
+	return dir, load(dir, pinNetctx, func() (bool, error) { return isSteering(dir, ns.Ino) })
 }
 
 // load pins an object's programs and maps unless they are there already. The
@@ -83,7 +83,7 @@ func load(dir string, pin func(dir string) error, there func() (bool, error)) er
 	if err := os.Rename(half, dir); err != nil {
 		return err
 	}
-	pinning()
+	afterPin()
 	return nil
 }
 
@@ -95,10 +95,10 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// steers reports whether the programs in dir are there and attached to the network
+// isSteering reports whether the programs in dir are there and attached to the network
 // namespace with that inode. Inodes are used again, attachments end with the
 // namespace.
-func steers(dir string, ns uint64) (bool, error) {
+func isSteering(dir string, ns uint64) (bool, error) {
 	l, err := link.LoadPinnedLink(filepath.Join(dir, steering), nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -141,12 +141,12 @@ func pinNetctx(dir string) error {
 	if err := l.Pin(filepath.Join(dir, steering)); err != nil {
 		return err
 	}
-	pinning()
+	afterPin()
 	return nil
 }
 
-// dropUnused removes the programs of other versions that no guest has any more: a
-// network namespace asks them all, and takes 64.
+// dropUnused removes the programs of other versions that no guest uses any more: a
+// network namespace calls them all, and takes 64.
 func dropUnused(pins string) error {
 	dirs, err := os.ReadDir(pins)
 	if err != nil {
@@ -188,21 +188,21 @@ func pinCollection(dir string, load func() (*ebpf.CollectionSpec, error), maps .
 		if err := p.Pin(filepath.Join(dir, name)); err != nil {
 			return err
 		}
-		pinning()
+		afterPin()
 	}
 	for _, name := range maps {
 		if err := coll.Maps[name].Pin(filepath.Join(dir, name)); err != nil {
 			return err
 		}
-		pinning()
+		afterPin()
 	}
 	return nil
 }
 
-// pinning is called at every step, for the test that is killed at each.
-var pinning = func() {}
+// afterPin is called after each step, for the test that is killed at each.
+var afterPin = func() {}
 
-// mountBPF mounts bpffs where systemd would have, unless it is there.
+// mountBPF mounts bpffs where systemd does, unless it is mounted.
 func mountBPF() error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(bpffs, &st); err != nil {

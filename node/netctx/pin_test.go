@@ -25,14 +25,14 @@ func loaderMain() int {
 		if err != nil {
 			panic(err)
 		}
-		pinning = func() {
+		afterPin = func() {
 			if left--; left < 0 {
 				unix.Kill(os.Getpid(), unix.SIGKILL)
 				select {}
 			}
 		}
 	}
-	if _, err := loadedNetctx(); err != nil {
+	if _, err := ensureNetctx(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -54,7 +54,7 @@ const allPins = len(hooks) + 4
 // complete says whether the directory of pins is there, and fails if it is not whole.
 func complete(t *testing.T) bool {
 	t.Helper()
-	dirs, err := filepath.Glob(pinned(_NetctxBytes) + "_*[0-9a-f]")
+	dirs, err := filepath.Glob(pinDir(_NetctxBytes) + "_*[0-9a-f]")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestBpffsIsMountedWhereItIsNot(t *testing.T) {
 	for unix.Unmount(bpffs, unix.MNT_DETACH) == nil {
 	}
 	for range 2 {
-		if _, err := loadedNetctx(); err != nil {
+		if _, err := ensureNetctx(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -148,7 +148,7 @@ func TestUnusedProgramsAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := loadedNetctx(); err != nil {
+	if _, err := ensureNetctx(); err != nil {
 		t.Fatal(err)
 	}
 	if ok, err := exists(used); !ok || err != nil {

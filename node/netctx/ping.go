@@ -26,10 +26,10 @@ const pingTable = "vservers_ping"
 
 const pingLock = "ping.lock"
 
-// uidsOfGuest is the part of a user id that is the XID (see context.BaseID).
+// uidsOfGuest is the part of a user id that is the XID (see procctx.BaseID).
 const uidsOfGuest = 0xffff0000
 
-// pingFamily is what the table has for one family.
+// pingFamily holds the parts of the table for one family.
 type pingFamily struct {
 	number, icmp  byte
 	next          uint32 // where the header names the protocol
@@ -47,11 +47,11 @@ type pings struct {
 	families [2]*pingFamily
 }
 
-// PingFrom has a guest's pings leave from its first address of each family,
-// unless the host has no others: then there is no other source.
-// on are the host's addresses. The table is for all guests, and another's part of
-// it stays.
-func PingFrom(ctx context.Context, s Spec, on map[netip.Addr]Place) error {
+// PingFrom makes a guest's pings leave from its first address of each family. It
+// does nothing if the host has no other address: then there is no other source. on
+// are the host's addresses. The table is shared by all guests; their parts of it
+// stay.
+func PingFrom(ctx context.Context, s Spec, on map[netip.Addr]HostAddress) error {
 	var want []netip.Addr
 	if s.mayBeMistaken(on) {
 		for _, p := range s.Addresses {
@@ -68,10 +68,11 @@ func PingFrom(ctx context.Context, s Spec, on map[netip.Addr]Place) error {
 // host's end of them is a source for their guests alone.
 var behindHost = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16"), netip.MustParsePrefix("fd76:7365:7276:1cad::/64")}
 
-// mayBeMistaken reports whether the host has a source that is none of the guest's,
-// of a family that the guest has. What guests brought there does not count: it is
-// chosen after the host's own, and comes and goes while others run.
-func (s Spec) mayBeMistaken(on map[netip.Addr]Place) bool {
+// mayBeMistaken reports whether the host has an address, of a family that the
+// guest has, which is not the guest's and could become the source. Addresses that
+// other guests brought do not count: they are chosen after the host's own, and
+// come and go while others run.
+func (s Spec) mayBeMistaken(on map[netip.Addr]HostAddress) bool {
 	owns := func(a netip.Addr) bool {
 		return slices.ContainsFunc(s.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
 	}
@@ -86,7 +87,7 @@ func (s Spec) mayBeMistaken(on map[netip.Addr]Place) bool {
 	return false
 }
 
-// DropPing removes a guest's part of the table.
+// DropPing removes the guest from the table.
 func DropPing(ctx context.Context, xid int) error {
 	if err := setPings(ctx, xid, nil); err != nil {
 		return fmt.Errorf("remove the source of pings of network context %d: %w", xid, err)
@@ -165,8 +166,8 @@ func setPings(ctx context.Context, xid int, addrs []netip.Addr) error {
 	return p.conn.Flush()
 }
 
-// replace writes into the transaction what makes the set hold these elements of a
-// guest, and counts those of others.
+// replace adds to the transaction what gives the set these elements of a guest,
+// and counts the elements of others.
 func (p *pings) replace(set *nftables.Set, uid []byte, want []nftables.SetElement) (others int, err error) {
 	var old []nftables.SetElement
 	if p.there {
@@ -193,8 +194,8 @@ func (p *pings) replace(set *nftables.Set, uid []byte, want []nftables.SetElemen
 	return others, err
 }
 
-// pinging are the XIDs of guests that the table has.
-func pinging() (map[int]bool, error) {
+// pingContexts returns the XIDs of the guests in the table.
+func pingContexts() (map[int]bool, error) {
 	on := map[int]bool{}
 	p, err := openPings()
 	if err != nil {
@@ -215,7 +216,7 @@ func pinging() (map[int]bool, error) {
 	return on, nil
 }
 
-// openPings begins a transaction, and looks whether there is a table.
+// openPings begins a transaction and looks for the table.
 func openPings() (*pings, error) {
 	conn, err := nftables.New()
 	if err != nil {
@@ -244,7 +245,7 @@ func openPings() (*pings, error) {
 	return p, nil
 }
 
-// create writes the table, without a guest, into the transaction.
+// create adds the table, without guests, to the transaction.
 func (p *pings) create() error {
 	p.conn.AddTable(p.table)
 	// Before conntrack (-200), which is to see what the wire does.

@@ -121,9 +121,9 @@ func TestPingTableIsForWhoNeedsIt(t *testing.T) {
 		"one that has no other family":   {[]string{"192.0.2.1/24", "2001:db8::1/64"}, []string{"192.0.2.1/24"}, false},
 		"localhosts are no other source": {[]string{"127.0.0.1/8", "::1/128", "fe80::1/64", Loopback6(7).String() + "/128", "192.0.2.1/24"}, []string{"192.0.2.1/24"}, false},
 	} {
-		on := map[netip.Addr]Place{}
+		on := map[netip.Addr]HostAddress{}
 		for _, p := range prefixes(row.host...) {
-			on[p.Addr()] = Place{}
+			on[p.Addr()] = HostAddress{}
 		}
 		if got := (Spec{Addresses: prefixes(row.guest...)}).mayBeMistaken(on); got != row.want {
 			t.Errorf("%s: %v", name, got)
@@ -156,17 +156,17 @@ func TestPingTableIsForWhoNeedsIt(t *testing.T) {
 // other guests bring comes and goes, and is no drift of this one.
 func TestPingsGoByTheHostsOwnAddresses(t *testing.T) {
 	shared := Spec{Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.11/24")}}
-	on := map[netip.Addr]Place{netip.MustParseAddr("203.0.113.11"): {}, netip.MustParseAddr("127.0.0.1"): {}}
+	on := map[netip.Addr]HostAddress{netip.MustParseAddr("203.0.113.11"): {}, netip.MustParseAddr("127.0.0.1"): {}}
 	for _, row := range []struct {
 		name, address string
-		place         Place
+		place         HostAddress
 		want          bool
 	}{
-		{"its own alone", "203.0.113.11", Place{}, false},
-		{"the host's end of a private network", "100.64.0.1", Place{}, false},
-		{"an own address of another guest", "203.0.113.77", Place{Ours: true}, false},
-		{"one of the other family", "2001:db8::1", Place{}, false},
-		{"another of the host", "198.51.100.1", Place{}, true},
+		{"its own alone", "203.0.113.11", HostAddress{}, false},
+		{"the host's end of a private network", "100.64.0.1", HostAddress{}, false},
+		{"an own address of another guest", "203.0.113.77", HostAddress{Ours: true}, false},
+		{"one of the other family", "2001:db8::1", HostAddress{}, false},
+		{"another of the host", "198.51.100.1", HostAddress{}, true},
 	} {
 		have := maps.Clone(on)
 		have[netip.MustParseAddr(row.address)] = row.place
@@ -176,9 +176,9 @@ func TestPingsGoByTheHostsOwnAddresses(t *testing.T) {
 	}
 }
 
-func places(t *testing.T) map[netip.Addr]Place {
+func places(t *testing.T) map[netip.Addr]HostAddress {
 	t.Helper()
-	on, err := Places()
+	on, err := HostAddresses()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// Spec is what a guest owns of the network.
+// Spec describes what a guest owns of the network.
 type Spec struct {
 	XID int
 	// Addresses of the guest with the prefixes of their subnets: a connection
@@ -30,22 +30,22 @@ const (
 	maxPorts     = len(netctxSettings{}.Ports)
 )
 
-// Loopback is the address that a guest's 127.0.0.1 stands for: 127.x.y.1 with
+// Loopback returns the address that a guest's 127.0.0.1 stands for: 127.x.y.1 with
 // its XID in the middle. The other addresses of that /24 are the guest's too.
 func Loopback(xid int) netip.Addr {
 	return netip.AddrFrom4([4]byte{127, byte(xid >> 8), byte(xid), 1})
 }
 
-// Loopback6 is the address that a guest's ::1 stands for. It has to be put
-// onto lo (EnsureLoopback6). fd is the prefix of unique local addresses, the
-// rest spells "vserver".
+// Loopback6 returns the address that a guest's ::1 stands for. EnsureLoopback6
+// puts it onto lo. fd is the prefix of unique local addresses, the rest spells
+// "vserver".
 func Loopback6(xid int) netip.Addr {
 	a := [16]byte{0xfd, 'v', 's', 'e', 'r', 'v', 'e', 'r'}
 	binary.BigEndian.PutUint16(a[14:], uint16(xid))
 	return netip.AddrFrom16(a)
 }
 
-// settings is the spec as the programs read it.
+// settings returns the spec in the layout of the programs.
 func (s Spec) settings(cgroup uint64) (netctxSettings, error) {
 	set := netctxSettings{Cgroup: cgroup, Context: uint32(s.XID)}
 	if s.XID < 1 || s.XID > 0xffff {

@@ -75,7 +75,7 @@ func (m hostNetwork) warnings(ctx context.Context, g *Guest) {
 		return
 	}
 	spec := m.spec(g)
-	if loose, err := netctx.Ephemeral(spec.Ports); err == nil && len(loose) > 0 {
+	if loose, err := netctx.EphemeralPorts(spec.Ports); err == nil && len(loose) > 0 {
 		g.warn("ports %s are in net.ipv4.ip_local_port_range: any connection may have one just when the guest wants it; keep them with sysctl -w net.ipv4.ip_local_reserved_ports=…", join(loose))
 	}
 	if len(spec.Ports) > 0 {

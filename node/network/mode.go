@@ -80,7 +80,7 @@ type Guest struct {
 	Warn      func(string) // may be nil: nobody wants to know
 	Others    Others
 
-	places map[netip.Addr]netctx.Place // see hostAddresses
+	places map[netip.Addr]netctx.HostAddress // see hostAddresses
 }
 
 // Others knows the other guests of a host.
@@ -124,9 +124,9 @@ func (g *Guest) warn(format string, args ...any) {
 }
 
 // hostAddresses returns what the host had when this was first asked.
-func (g *Guest) hostAddresses() (_ map[netip.Addr]netctx.Place, err error) {
+func (g *Guest) hostAddresses() (_ map[netip.Addr]netctx.HostAddress, err error) {
 	if g.places == nil {
-		g.places, err = netctx.Places()
+		g.places, err = netctx.HostAddresses()
 	}
 	return g.places, err
 }

@@ -83,7 +83,7 @@ func (m own) Attach(ctx context.Context, g *Guest) error {
 		return err
 	}
 	// What vsnode may have added is removed, what the host had before is not.
-	missing, err := netctx.Missing(g.Network.Dev, g.Network.Addresses)
+	missing, err := netctx.MissingAddresses(g.Network.Dev, g.Network.Addresses)
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (m own) Drift(_ context.Context, host *Survey, guests []*Guest) (map[string
 // Repair notes first what somebody took away and vsnode had not added: the
 // host's own addresses.
 func (m own) Repair(ctx context.Context, g *Guest) error {
-	missing, err := netctx.Missing(g.Notes.Dev, g.Network.Addresses)
+	missing, err := netctx.MissingAddresses(g.Notes.Dev, g.Network.Addresses)
 	if err != nil {
 		return err
 	}

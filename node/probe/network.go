@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -55,6 +56,20 @@ func pingRange(s *System) Answer {
 		return No("net.ipv4.ping_group_range is %d %d", from, to)
 	}
 	return Yes("contexts up to %d; the kernel has no word for higher ones", last/idsPerGuest)
+}
+
+// EphemeralPorts returns the ports that the kernel gives to sockets which ask for
+// none, in the network namespace of the thread. They have no protocol.
+func EphemeralPorts() (r port.Range, err error) {
+	const setting = "net.ipv4.ip_local_port_range"
+	text, err := Here().Read("proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return r, fmt.Errorf("read %s: %w", setting, err)
+	}
+	if _, err := fmt.Sscan(text, &r.First, &r.Last); err != nil || len(strings.Fields(text)) != 2 {
+		return r, fmt.Errorf("%s is %q, want two ports", setting, text)
+	}
+	return r, nil
 }
 
 // PingGroups returns the first and the last of the groups on the host we run on

@@ -10,10 +10,12 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// sight is what the kernel has of the tables.
-type sight struct {
+// tableState is the state of the tables in the kernel.
+type tableState struct {
 	layout     string
 	generation uint32
 	recorded   bool        // the record says what they hold: nobody was at them since
@@ -21,15 +23,15 @@ type sight struct {
 	elements   elementSets // as read; nil if recorded, or if the tables have to be made anew
 }
 
-// look finds out what the tables hold, and whether the rest of them is as it
+// readState reads what the tables hold, and whether the rest of them is as it
 // should be.
-func (l *layout) look(last record, ports portRange) (sight, error) {
-	var s sight
+func (l *layout) readState(last record, ports port.Range) (tableState, error) {
+	var s tableState
 	var err error
 	if s.layout, err = l.version(); err != nil {
 		return s, err
 	}
-	s.layout += fmt.Sprint(" ", ports)
+	s.layout += fmt.Sprintf(" {%d %d}", ports.First, ports.Last)
 	if s.generation, err = generation(); err != nil {
 		return s, err
 	}
@@ -51,9 +53,9 @@ func (l *layout) look(last record, ports portRange) (sight, error) {
 	return s, err
 }
 
-// next is the generation that the record may go by after what was done: none, if
-// somebody else changed something meanwhile.
-func (s sight) next() (uint32, error) {
+// next returns the generation that the record may refer to after what was done: 0
+// if somebody else changed something meanwhile.
+func (s tableState) next() (uint32, error) {
 	g, err := generation()
 	if g != s.generation && g != s.generation+1 {
 		g = 0
@@ -125,8 +127,8 @@ func partsOfTables() (map[part]int, error) {
 	return parts, nil
 }
 
-// dumpTables tells of all chains, rules or sets of our table of a family.
-func dumpTables(family byte, message, table int, tell func(attrs map[uint16][]byte)) error {
+// dumpTables calls visit for all chains, rules or sets of our table of a family.
+func dumpTables(family byte, message, table int, visit func(attrs map[uint16][]byte)) error {
 	for {
 		req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, unix.NLM_F_DUMP)
 		req.AddData(&nl.Nfgenmsg{NfgenFamily: family})
@@ -150,7 +152,7 @@ func dumpTables(family byte, message, table int, tell func(attrs map[uint16][]by
 				attrs[kind] = value
 			}
 			if cString(attrs[uint16(table)]) == tableName {
-				tell(attrs)
+				visit(attrs)
 			}
 		}
 		return nil
@@ -159,8 +161,8 @@ func dumpTables(family byte, message, table int, tell func(attrs map[uint16][]by
 
 func cString(b []byte) string { return unix.ByteSliceToString(b) }
 
-// unlike is what of a is not in b just so.
-func unlike(a, b Want) Want {
+// without is what of a is not in b just so.
+func without(a, b Want) Want {
 	others := map[int]Guest{}
 	for _, g := range b.Guests {
 		others[g.XID] = g
