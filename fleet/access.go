@@ -19,20 +19,20 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Access is how hosts are reached. What is not set is as the inventory says.
+// Access describes how hosts are reached. Unset fields fall back to the inventory.
 type Access struct {
 	User, Identity, KnownHosts, Jump string
 
 	Become         bool
 	ConnectTimeout time.Duration
-	LockWait       time.Duration // for others who change a host
-	// Timeout of each host: to answer a question, and to end a command. 0 is five
-	// minutes for the one and none for the other.
+	LockWait       time.Duration // for other runs that change a host
+	// Timeout of each host, to answer a question or to end a command. If it is 0, a
+	// question has five minutes, and a command has no timeout.
 	Timeout time.Duration
 	// Abort ends all connections when it ends; may be nil.
 	Abort context.Context
 
-	// Hosts are those of the inventory that a jump may name.
+	// Hosts are all of the inventory: a jump may name one of them.
 	Hosts []*inventory.Host
 
 	dialer transport.Dialer
@@ -51,8 +51,8 @@ func (a *Access) Dial(ctx context.Context, h *inventory.Host) (*transport.Conn, 
 	return conn, err
 }
 
-// questionTimeout is how long a host may take to answer, with the push of
-// vsnode over a slow line.
+// questionTimeout is how long a host may take to answer, including the push of vsnode
+// over a slow connection.
 const questionTimeout = 5 * time.Minute
 
 func (a *Access) questions(forks int) fanout.Limits {
@@ -88,7 +88,7 @@ func (a *Access) Open(ctx context.Context, h *inventory.Host) (*Node, error) {
 	return &Node{node, conn}, nil
 }
 
-// Rollout is for plans and for what is carried out over hosts.
+// Rollout returns a fleet on which plans are made and carried out.
 func (a *Access) Rollout(forks int, watch func(report.Event)) *rollout.Fleet {
 	return &rollout.Fleet{
 		Forks:    forks,
@@ -106,7 +106,7 @@ func (a *Access) Rollout(forks int, watch func(report.Event)) *rollout.Fleet {
 	}
 }
 
-// owner is who runs vsfleet, and where.
+// owner returns the user and the machine that run vsfleet.
 func owner() string {
 	name := "uid " + strconv.Itoa(os.Getuid())
 	if u, err := user.Current(); err == nil {
@@ -119,13 +119,13 @@ func owner() string {
 	return name + "@" + machine
 }
 
-// Answers are what hosts said, or why they said nothing.
+// Answers holds the answers of hosts, or why there are none.
 type Answers[V any] = []fanout.Result[*inventory.Host, V]
 
-// Watch hears of hosts as they begin and end.
+// Watch is called when hosts begin and end.
 type Watch[V any] = fanout.Watch[*inventory.Host, V]
 
-// Ask asks the vsnode of each host the same.
+// Ask asks the vsnode of each host the same question.
 func Ask[V any](ctx context.Context, a *Access, hosts []*inventory.Host, forks int, ask func(context.Context, *Node) (V, error), watch Watch[V]) Answers[V] {
 	return fanout.Each(ctx, hosts, a.questions(forks), func(ctx context.Context, h *inventory.Host) (V, error) {
 		node, err := a.Open(ctx, h)
@@ -138,22 +138,22 @@ func Ask[V any](ctx context.Context, a *Access, hosts []*inventory.Host, forks i
 	}, watch)
 }
 
-// Check asks what hosts are able to.
+// Check asks hosts which features they have.
 func (a *Access) Check(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Check]) Answers[api.Check] {
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Check, error) { return n.Check(ctx) }, watch)
 }
 
-// Stat asks what hosts and their guests use.
+// Stat asks for the resources that hosts and their guests use.
 func (a *Access) Stat(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Stat]) Answers[api.Stat] {
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Stat, error) { return n.Stat(ctx) }, watch)
 }
 
-// State asks what hosts have.
+// State asks for the guests and images of hosts.
 func (a *Access) State(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.State]) Answers[api.State] {
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.State, error) { return n.State(ctx) }, watch)
 }
 
-// Ping reaches hosts and says how long it takes.
+// Ping connects to hosts and measures how long it takes.
 func (a *Access) Ping(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[report.Ping]) Answers[report.Ping] {
 	return fanout.Each(ctx, hosts, a.questions(forks), func(ctx context.Context, h *inventory.Host) (p report.Ping, err error) {
 		begun := time.Now()

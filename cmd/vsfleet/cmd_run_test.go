@@ -40,8 +40,8 @@ func (s *screen) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A command that takes long on one host: lab3 ends only when what the others
-// said is on the screen, or after its time, or after Ctrl-C.
+// A command that takes long on one host: lab3 ends only when the output of the others
+// is on the screen, or after its timeout, or after Ctrl-C.
 func TestASlowHostHidesNoOther(t *testing.T) {
 	for _, row := range []struct {
 		name     string
@@ -53,10 +53,10 @@ func TestASlowHostHidesNoOther(t *testing.T) {
 		ends     []string
 		exit     int
 	}{
-		{name: "on a terminal, those that say the same together", format: view.AsTable, terminal: true, wants: "lab[1-2]:\n  hello\n",
+		{name: "on a terminal, equal output together", format: view.AsTable, terminal: true, wants: "lab[1-2]:\n  hello\n",
 			ends: []string{"lab3:\n  late\n"}, exit: 0},
 		{name: "as ndjson", format: view.AsNDJSON, wants: `"host":"lab2"`, ends: []string{`"host":"lab3"`, `"stdout":"late\n"`}, exit: 0},
-		{name: "in a pipe after its time, with what it said until then", format: view.AsTable, timeout: 50 * time.Millisecond,
+		{name: "in a pipe after its time, with what it wrote until then", format: view.AsTable, timeout: 50 * time.Millisecond,
 			ends: []string{"lab[1-2]:\n  hello\nlab3 (not to its end):\n  so far\n", "no end after 50ms"}, exit: 2},
 		{name: "as json after its time", format: view.AsJSON, timeout: 50 * time.Millisecond,
 			ends: []string{`"host": "lab1"`, `"exit": null`, `"class": "timeout"`, `"stdout": "so far\n"`}, exit: 2},
@@ -83,7 +83,7 @@ func TestASlowHostHidesNoOther(t *testing.T) {
 					select {
 					case <-out.seen:
 					case <-time.After(20 * time.Second):
-						return 0, errors.New("what the others said was not shown")
+						return 0, errors.New("the output of the others was not shown")
 					}
 					_, err := fmt.Fprintln(stdout, "late")
 					return 0, err

@@ -10,8 +10,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Diff shows what writing files changes: those of a step, beside what the host
-// said that they hold. What is secret is not shown.
+// Diff returns how the files of a step differ from what the host reported of them. The
+// content of secret files is not shown.
 func Diff(files []api.File, have []api.FileState) string {
 	var b strings.Builder
 	for _, f := range files {
