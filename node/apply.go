@@ -30,7 +30,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 	}
 	results := make([]api.StepResult, len(req.Steps))
 	var say sync.Mutex
-	do := func(i int, settling func()) bool {
+	do := func(i int, onRunning func()) bool {
 		if err := ctx.Err(); err != nil {
 			results[i] = api.StepResult{Outcome: api.Skipped, Error: "interrupted"}
 			return false
@@ -43,7 +43,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 			emit(e)
 		}
 		event(api.Event{Kind: api.Started})
-		r, err := h.step(ctx, req.Steps[i], event, settling)
+		r, err := h.step(ctx, req.Steps[i], event, onRunning)
 		r.Took = time.Since(start)
 		if err != nil {
 			r.Outcome, r.Error = api.Failed, err.Error()
@@ -79,13 +79,13 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		group.Go(func() {
 			working := true
 			// A guest that is only watched for a moment keeps no other waiting.
-			settling := func() {
+			stepAside := func() {
 				if working {
 					working = false
 					<-busy
 				}
 			}
-			defer settling()
+			defer stepAside()
 			if i, err := h.refused(req.Steps, guests[name]); err != nil {
 				for _, k := range guests[name] {
 					results[k] = api.StepResult{Outcome: api.Skipped, Error: "its new configuration is refused"}
@@ -98,7 +98,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 					busy <- struct{}{}
 					working = true
 				}
-				if do(i, settling) {
+				if do(i, stepAside) {
 					continue
 				}
 				h.resumed(ctx, req.Steps, results, guests[name][:n], i)
@@ -144,11 +144,11 @@ func (h *Host) refused(steps []api.Step, order []int) (int, error) {
 	return 0, nil
 }
 
-// step takes one step. A start calls settling when the guest is only watched
+// step takes one step. A start calls onRunning when the guest is only watched
 // any more.
-func (h *Host) step(ctx context.Context, s api.Step, progress builder.Progress, settling func()) (api.StepResult, error) {
+func (h *Host) step(ctx context.Context, s api.Step, progress builder.Progress, onRunning func()) (api.StepResult, error) {
 	changed := api.StepResult{Outcome: api.Changed}
-	options := guest.Options{Warn: progress.Warn, OnRunning: settling}
+	options := guest.Options{Warn: progress.Warn, OnRunning: onRunning}
 	switch s.Kind {
 	case api.StepBuildImage:
 		if s.Image == nil {
@@ -184,10 +184,7 @@ func (h *Host) step(ctx context.Context, s api.Step, progress builder.Progress, 
 		outcome, err := h.Guests.Stop(ctx, s.Name)
 		return api.StepResult{Outcome: outcome}, err
 	case api.StepRestart:
-		if err := h.Guests.Restart(ctx, s.Name, options); !errors.Is(err, guest.ErrRunning) { // by another apply, as it is configured
-			return changed, err
-		}
-		return changed, nil
+		return changed, h.Guests.Restart(ctx, s.Name, options)
 	case api.StepDelete:
 		if err := h.Guests.Delete(ctx, s.Name); !errors.Is(err, guest.ErrNoGuest) {
 			return changed, err

@@ -2,7 +2,6 @@ package network
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 // The tests run on a host of their own: the test binary again, in new network and
@@ -155,43 +155,21 @@ func (p *process) tell(t *testing.T, line string) string {
 	return strings.TrimSpace(answer)
 }
 
-// newCgroup makes the cgroup of a guest, in the one cgroup v2 hierarchy that is
-// mounted.
+// newCgroup makes a cgroup for a guest.
 func newCgroup(t *testing.T, name string) string {
 	t.Helper()
-	mounts, err := os.ReadFile("/proc/self/mounts")
+	mount, err := cgroup.Mount()
 	must(t, err)
-	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); f[2] == "cgroup2" {
-			dir, err := os.MkdirTemp(f[1], "vsfleet-test-network-"+name+"-")
-			must(t, err)
-			t.Cleanup(func() { removeCgroup(t, dir) })
-			return dir
-		}
-	}
-	t.Fatal("no cgroup v2 hierarchy is mounted")
-	return ""
-}
-
-// removeCgroup waits for the kernel, which holds a cgroup for a moment after its
-// last process was reaped.
-func removeCgroup(t *testing.T, dir string) {
-	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; unix.Poll(nil, 1) {
-		err := unix.Rmdir(dir)
-		if err == nil || errors.Is(err, unix.ENOENT) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("remove %s: %v", dir, err)
-		}
-	}
+	dir, err := os.MkdirTemp(mount, "vsfleet-test-network-"+name+"-")
+	must(t, err)
+	t.Cleanup(func() { must(t, cgroup.Dir(dir).Remove()) })
+	return dir
 }
 
 // newProcess starts a guest's process in its cgroup.
-func newProcess(t *testing.T, cgroup string, xid int, private bool) *process {
+func newProcess(t *testing.T, cgroupDir string, xid int, private bool) *process {
 	t.Helper()
-	dir, err := os.Open(cgroup)
+	dir, err := os.Open(cgroupDir)
 	must(t, err)
 	defer dir.Close()
 	ids := []syscall.SysProcIDMap{{HostID: xid << 16, Size: 1 << 16}}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
@@ -133,7 +134,7 @@ func release(t *testing.T, m Mode, g *Guest, p *process) {
 	t.Helper()
 	p.end()
 	delete(g.Others.(neighbours), g.Name)
-	removeCgroup(t, g.Cgroup)
+	must(t, cgroup.Dir(g.Cgroup).Remove())
 	must(t, m.Release(context.Background(), g))
 }
 

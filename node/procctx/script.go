@@ -116,10 +116,10 @@ func (s *script) fd(f *os.File) int {
 	return int(f.Fd())
 }
 
-// closeOthers comes first. The child has copies of all that this process has
+// closeInherited comes first. The child has copies of all that this process has
 // open at its birth: locks, and ends of the pipes and sockets of other starts,
 // which must not live on in a process that waits.
-func (s *script) closeOthers() {
+func (s *script) closeInherited() {
 	used := slices.Compact(slices.Sorted(slices.Values(s.fds)))
 	ours, next := s.steps, 3
 	s.steps = nil

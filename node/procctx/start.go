@@ -444,7 +444,7 @@ func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
 	}
 	defer w.Close()
 	s.cells[status] = int32(s.fd(w))
-	s.closeOthers()
+	s.closeInherited()
 	pid, err = s.fork(args)
 	if err != nil {
 		r.Close()
