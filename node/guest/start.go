@@ -221,7 +221,7 @@ func (s *start) claim(ctx context.Context) error {
 
 // makeCgroup also puts the notes onto the cgroup.
 func (s *start) makeCgroup(context.Context) (err error) {
-	if s.spec.Cgroup, err = s.cgroup.Make(s.config.Context); err != nil {
+	if s.spec.Cgroup, err = s.cgroup.Make(procctx.BaseID(s.config.Context)); err != nil {
 		return err
 	}
 	return s.noted.writeAttribute(s.cgroup)
