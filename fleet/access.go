@@ -3,7 +3,6 @@ package fleet
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"os/user"
@@ -80,7 +79,7 @@ func (a *Access) Open(ctx context.Context, h *inventory.Host) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	node, err := remote.Start(ctx, conn)
+	node, err := remote.New(conn).Serve(ctx)
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -164,7 +163,7 @@ func (a *Access) Ping(ctx context.Context, hosts []*inventory.Host, forks int, w
 		defer conn.Close()
 		p.Connect = time.Since(begun)
 		begun = time.Now()
-		node, err := remote.Start(ctx, conn)
+		node, err := remote.New(conn).Serve(ctx)
 		if err != nil {
 			return p, err
 		}
@@ -197,30 +196,18 @@ func (a *Access) Run(ctx context.Context, c Command, stdin io.Reader, stdout, st
 	if c.Guest == "" {
 		return conn.Run(ctx, c.Argv, stdin, stdout, stderr)
 	}
-	node, err := remote.Start(ctx, conn)
-	if err != nil {
-		return 0, err
-	}
-	defer node.Close()
-	return node.Run(ctx, stdin, stdout, stderr, c.vserver("exec")...)
+	return remote.New(conn).Exec(ctx, c.Guest, c.Argv, remote.Streams{In: stdin, Out: stdout, Errs: stderr})
 }
 
 // Enter gives the controller's terminal to a shell in a guest, or to a command
 // if there is one.
 func (a *Access) Enter(ctx context.Context, c Command) (exit int, err error) {
-	node, err := a.Open(ctx, c.Host)
+	conn, err := a.Dial(ctx, c.Host)
 	if err != nil {
 		return 0, err
 	}
-	defer node.Close()
-	if len(c.Argv) == 0 {
-		return node.Terminal(ctx, c.vserver("enter")...)
-	}
-	return node.Terminal(ctx, c.vserver("exec")...)
-}
-
-func (c Command) vserver(verb string) []string {
-	return append([]string{"vserver", "--", c.Guest, verb}, c.Argv...)
+	defer conn.Close()
+	return remote.New(conn).Terminal(ctx, c.Guest, c.Argv)
 }
 
 // Install puts vsnode where administrators of the hosts find it.
@@ -228,17 +215,13 @@ func (a *Access) Install(ctx context.Context, hosts []*inventory.Host, forks int
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Installed, error) { return n.Install(ctx) }, watch)
 }
 
-// Log writes what a guest said on its console, the last so many lines of it,
-// and with follow what it says from now on.
-func (a *Access) Log(ctx context.Context, h *inventory.Host, guest string, lines int, follow bool, stdout, stderr io.Writer) (exit int, err error) {
-	node, err := a.Open(ctx, h)
+// Log shows what a guest logged last: a number of lines, and with follow what
+// comes from now on.
+func (a *Access) Log(ctx context.Context, h *inventory.Host, req api.Log, stdout, stderr io.Writer) (exit int, err error) {
+	conn, err := a.Dial(ctx, h)
 	if err != nil {
 		return 0, err
 	}
-	defer node.Close()
-	argv := []string{"vserver", "--", guest, "log", "-n", fmt.Sprint(lines)}
-	if follow {
-		argv = append(argv, "-f")
-	}
-	return node.Run(ctx, nil, stdout, stderr, argv...)
+	defer conn.Close()
+	return remote.New(conn).Log(ctx, req, stdout, stderr)
 }

@@ -36,13 +36,18 @@ func flags(fs *flag.FlagSet, args []string, least, most int) error {
 	return nil
 }
 
-func serveController(ctx context.Context, args []string) error {
-	if err := flags(flag.NewFlagSet("serve", flag.ContinueOnError), args, 0, 0); err != nil {
+// answer answers a controller on standard input and output: many requests, or one
+// with bytes beside it.
+func answer(ctx context.Context, how string, args []string) error {
+	if err := flags(flag.NewFlagSet(how, flag.ContinueOnError), args, 0, 0); err != nil {
 		return err
 	}
 	h, err := open()
 	if err != nil {
 		return err
+	}
+	if how == "stream" {
+		return serve.Stream(ctx, os.Stdin, os.Stdout, h)
 	}
 	return serve.Serve(ctx, os.Stdin, os.Stdout, h)
 }

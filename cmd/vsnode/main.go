@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/printable"
-	"github.com/vsfleet/vsfleet/internal/wire"
 	"github.com/vsfleet/vsfleet/node"
 )
 
@@ -80,10 +79,8 @@ func run(ctx context.Context, name string, args []string) error {
 		return exitError(2)
 	}
 	switch cmd, rest := args[0], args[1:]; cmd {
-	case "serve":
-		return serveController(ctx, rest)
-	case "args": // a controller's, in a form that every login shell leaves alone
-		return encoded(ctx, rest)
+	case "serve", "stream":
+		return answer(ctx, cmd, rest)
 	case "check":
 		return checkHost(ctx, rest)
 	case "stat":
@@ -104,21 +101,6 @@ func run(ctx context.Context, name string, args []string) error {
 		commands := []string{"serve", "check", "stat", "vserver", "image", "install", "version", "help"}
 		return usageError(fmt.Sprintf("unknown command %q%s; vsnode help lists them", cmd, didYouMean(cmd, commands)))
 	}
-}
-
-// encoded runs the command whose words are encoded in one.
-func encoded(ctx context.Context, rest []string) error {
-	if len(rest) != 1 {
-		return usageError("args takes one word")
-	}
-	args, err := wire.DecodeArgs(rest[0])
-	if err != nil {
-		return err
-	}
-	if len(args) > 0 && args[0] == "args" {
-		return usageError("args within args")
-	}
-	return run(ctx, "vsnode", args)
 }
 
 func open() (*node.Host, error) {

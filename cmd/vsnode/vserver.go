@@ -13,13 +13,10 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vsfleet/vsfleet/internal/printable"
 	"github.com/vsfleet/vsfleet/node"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/guest"
-	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 const vserverUsage = `vserver [--silent] [--] NAME COMMAND [ARGUMENTS]
@@ -257,18 +254,10 @@ func (v verb) log(ctx context.Context, args []string) error {
 	if err := flags(fs, args, 0, 0); err != nil {
 		return err
 	}
-	if v.h.Guests.LogsToJournal(v.name) {
-		v.say("Vserver '%s' logs to its journal, which follows", v.name)
-		argv := []string{"journalctl", "--no-pager", "-n", strconv.Itoa(*lines)}
-		if *follow {
-			argv = append(argv, "-f")
-		}
-		return v.run(ctx, guest.Program{Argv: argv})
-	}
-	if dir := v.h.Guests.Journal(v.name); dir != "" {
-		v.say("Vserver '%s' is not running; its journal is on the host: journalctl -D %s", v.name, dir)
-	}
-	return v.h.Guests.Log(ctx, v.name, *lines, *follow, guest.WithoutControls(os.Stdout))
+	_, err := v.h.Guests.ShowLog(ctx, v.name, *lines, *follow, os.Stdout,
+		func(text string) { v.say("%s", text) },
+		func(p guest.Program) (int, error) { return 0, v.run(ctx, p) })
+	return err
 }
 
 func (v verb) run(ctx context.Context, p guest.Program) error {
@@ -278,24 +267,12 @@ func (v verb) run(ctx context.Context, p guest.Program) error {
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "vserver: %s\n", printable.Lines(err.Error()))
-		return exitError(notRun(err))
+		return exitError(guest.NotRunStatus(err))
 	}
 	if code != 0 {
 		return exitError(code)
 	}
 	return nil
-}
-
-// notRun is the exit status for a program that was not run, as shells have it.
-func notRun(err error) int {
-	var step *procctx.StepError
-	switch {
-	case !errors.As(err, &step) || !strings.HasPrefix(step.What, "run "):
-		return 1
-	case errors.Is(err, unix.ENOENT):
-		return 127
-	}
-	return 126
 }
 
 func (v verb) status(ctx context.Context) error {

@@ -26,7 +26,7 @@ func newHost(t *testing.T, login string, config ...string) *host {
 
 func (h *host) start() *Vsnode {
 	h.t.Helper()
-	v, err := h.opts.Start(h.t.Context(), h.Dial())
+	v, err := h.opts.Start(h.t.Context(), h.Dial(), Serve)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func version(t *testing.T, v *Vsnode) string {
 // refuses wants Start to fail with a text.
 func (h *host) refuses(want ...string) {
 	h.t.Helper()
-	_, err := h.opts.Start(h.t.Context(), h.Dial())
+	_, err := h.opts.Start(h.t.Context(), h.Dial(), Serve)
 	if err == nil {
 		h.t.Fatal("vsnode started")
 	}

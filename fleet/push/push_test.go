@@ -191,7 +191,7 @@ func TestPushesAtOnce(t *testing.T) {
 	for range 6 {
 		conn := h.Dial()
 		all.Go(func() {
-			n, err := h.opts.Start(t.Context(), conn)
+			n, err := h.opts.Start(t.Context(), conn, Serve)
 			if err != nil {
 				t.Error(err)
 			} else if v := version(t, n); v != "one" {
@@ -321,7 +321,7 @@ func TestALoginThatHangsIsGivenUp(t *testing.T) {
 	time.AfterFunc(300*time.Millisecond, func() { interrupt(errors.New("interrupted")) })
 	done := make(chan error, 1)
 	go func() {
-		_, err := h.opts.Start(ctx, h.Dial())
+		_, err := h.opts.Start(ctx, h.Dial(), Serve)
 		done <- err
 	}()
 	select {

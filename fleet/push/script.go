@@ -17,17 +17,17 @@ func shell(script string) string { return transport.Script(script, "vsnode") }
 // startScript runs the first of the binaries that is in dir, or says what the
 // host is. find is what tells that nobody but root could have written it: one
 // process, where stat(1) is not everywhere.
-func startScript(dir string, carry []*binary) string {
+func startScript(command Command, dir string, carry []*binary) string {
 	var list []string
 	for _, b := range carry {
 		list = append(list, fmt.Sprintf("%s:%d", b.hash, b.size))
 	}
 	return fmt.Sprintf(`d=%s; for b in %s; do h=${b%%:*}; f=$d/$h/vsnode; [ -e $f ] || continue; `+
 		`set -- $(find $d/. $d/$h $f -prune -user 0 -perm 0700 "(" -type d -o -type f -size ${b#*:}c ")"); `+
-		`if [ "$*" = "$d/. $d/$h $f" ]; then printf "\000%s %%s\n" $h; exec $f serve; fi; done; `+
+		`if [ "$*" = "$d/. $d/$h $f" ]; then printf "\000%s %%s\n" $h; exec $f %s; fi; done; `+
 		`t=none; for c in gzip zstd; do command -v $c >/dev/null 2>&1 && t=$c; done; `+
 		`printf "\000%s %%s %%s %%s\n" "$(uname -m)" "$(id -u)" $t`,
-		dir, strings.Join(list, " "), execWord, needWord)
+		dir, strings.Join(list, " "), execWord, command, needWord)
 }
 
 // uploadScript writes a binary from its input into dir; beside is a name that

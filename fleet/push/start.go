@@ -26,17 +26,25 @@ const (
 	stallTimeout = time.Minute
 )
 
+// Command is what a vsnode does for the controller.
+type Command string
+
+// Commands.
+const (
+	Serve  Command = "serve"  // answer many requests
+	Stream Command = "stream" // answer one, with bytes beside it
+)
+
 // Options are for tests and for hosts that keep vsnode elsewhere.
 type Options struct {
 	Dir      string // on the host; default /var/lib/vsnode
 	Binaries fs.FS  // as fleet/push/binaries; default: those inside this program
 }
 
-// Vsnode is a vsnode that serves on a host, in a session of its own.
+// Vsnode is a vsnode that runs on a host, in a session of its own.
 type Vsnode struct {
 	Version string // the beginning of its hash
 	Pushed  bool   // it was not there before
-	Path    string // on the host
 
 	Session *transport.Session
 	Stdout  *bufio.Reader // of the session, from behind [api.Preamble]
@@ -45,23 +53,23 @@ type Vsnode struct {
 
 // Start starts vsnode on a host, and puts it there first if it is missing. ctx
 // bounds the start.
-func Start(ctx context.Context, conn *transport.Conn) (*Vsnode, error) {
-	return Options{}.Start(ctx, conn)
+func Start(ctx context.Context, conn *transport.Conn, command Command) (*Vsnode, error) {
+	return Options{}.Start(ctx, conn, command)
 }
 
 // plainPath is a path that needs no quotes in a shell.
 var plainPath = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+)+$`)
 
 // Start is [Start] with these options.
-func (o Options) Start(ctx context.Context, conn *transport.Conn) (*Vsnode, error) {
-	n, err := o.start(ctx, conn)
+func (o Options) Start(ctx context.Context, conn *transport.Conn, command Command) (*Vsnode, error) {
+	v, err := o.start(ctx, conn, command)
 	if err != nil {
 		return nil, fmt.Errorf("start vsnode: %w", err)
 	}
-	return n, nil
+	return v, nil
 }
 
-func (o Options) start(ctx context.Context, conn *transport.Conn) (*Vsnode, error) {
+func (o Options) start(ctx context.Context, conn *transport.Conn, command Command) (*Vsnode, error) {
 	dir := cmp.Or(o.Dir, "/var/lib/vsnode")
 	if !plainPath.MatchString(dir) {
 		return nil, fmt.Errorf("%q is no place for vsnode: want an absolute path of letters, digits, - . and _", dir)
@@ -76,9 +84,9 @@ func (o Options) start(ctx context.Context, conn *transport.Conn) (*Vsnode, erro
 	if len(carry) == 0 {
 		return nil, errors.New("this vsfleet carries no vsnode: build it with make build")
 	}
-	n, g, err := begin(ctx, conn, dir, carry)
-	if err != nil || n != nil {
-		return n, err
+	v, g, err := begin(ctx, conn, command, dir, carry)
+	if err != nil || v != nil {
+		return v, err
 	}
 	b, err := g.choose(conn.Name(), carry)
 	if err != nil {
@@ -87,22 +95,23 @@ func (o Options) start(ctx context.Context, conn *transport.Conn) (*Vsnode, erro
 	if err := upload(ctx, conn, dir, b, g.form); err != nil {
 		return nil, err
 	}
-	n, _, err = begin(ctx, conn, dir, []*binary{b})
+	v, _, err = begin(ctx, conn, command, dir, []*binary{b})
 	if err != nil {
 		return nil, err
 	}
-	if n == nil {
+	if v == nil {
 		return nil, fmt.Errorf("%s: vsnode was put into %s and is not root's alone there: what owns or changes %s?", conn.Name(), dir, dir)
 	}
-	n.Pushed = true
-	return n, nil
+	v.Pushed = true
+	return v, nil
 }
 
-// begin runs the first command. It returns a vsnode, or what the host needs.
-func begin(ctx context.Context, conn *transport.Conn, dir string, carry []*binary) (*Vsnode, greeting, error) {
+// begin runs the first command. It returns a vsnode that has greeted, or what the
+// host needs.
+func begin(ctx context.Context, conn *transport.Conn, command Command, dir string, carry []*binary) (*Vsnode, greeting, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%s: nothing within %s: does something in the login hang there?", conn.Name(), startTimeout))
 	defer cancel()
-	s, err := conn.Pipe(ctx, shell(startScript(dir, carry)))
+	s, err := conn.Pipe(ctx, shell(startScript(command, dir, carry)))
 	if err != nil {
 		return nil, greeting{}, err
 	}
@@ -112,10 +121,7 @@ func begin(ctx context.Context, conn *transport.Conn, dir string, carry []*binar
 	if err == nil && g.serves {
 		for _, b := range carry {
 			if b.hash == g.hash {
-				return &Vsnode{
-					Version: b.hash[:12], Path: fmt.Sprintf("%s/%s/vsnode", dir, b.hash),
-					Session: s, Stdout: out, Stderr: stderr,
-				}, g, nil
+				return &Vsnode{Version: b.hash[:12], Session: s, Stdout: out, Stderr: stderr}, g, nil
 			}
 		}
 		err = fmt.Errorf("it started a vsnode that it was not asked for: %q", transport.Printable(g.hash))

@@ -23,11 +23,11 @@ const undoGrace = time.Minute
 // closeGrace is how long vsnode may take to end when it is told to.
 const closeGrace = 10 * time.Second
 
-// Node is vsnode on a host. Its methods may be used side by side.
+// Node is a vsnode that serves on a host. Its methods may be used side by side.
 type Node struct {
+	*Host
 	*push.Vsnode
 
-	conn  *transport.Conn
 	wire  *wire.Conn
 	ended chan struct{} // closed when nothing more will be answered; err says why
 	err   error
@@ -46,28 +46,16 @@ type apply struct {
 	emit  func(api.Event)
 }
 
-// Error is what a host said of a request that it could not do.
-type Error struct {
-	Host    string
-	Message string
-}
-
-func (e *Error) Error() string { return e.Host + ": " + e.Message }
-
-// Start starts vsnode on a host, and puts it there first if it is missing. ctx
+// Serve starts vsnode on the host, and puts it there first if it is missing. ctx
 // bounds the start.
-func Start(ctx context.Context, conn *transport.Conn) (*Node, error) {
-	v, err := push.Start(ctx, conn)
+func (h *Host) Serve(ctx context.Context) (*Node, error) {
+	v, err := h.push.Start(ctx, h.conn, push.Serve)
 	if err != nil {
 		return nil, err
 	}
-	return newNode(conn, v), nil
-}
-
-func newNode(conn *transport.Conn, v *push.Vsnode) *Node {
 	n := &Node{
+		Host:    h,
 		Vsnode:  v,
-		conn:    conn,
 		wire:    wire.NewConn(v.Stdout, v.Session.Stdin),
 		ended:   make(chan struct{}),
 		answers: make(map[int64]chan wire.Message),
@@ -78,7 +66,7 @@ func newNode(conn *transport.Conn, v *push.Vsnode) *Node {
 		close(n.ended)
 	}()
 	go n.alive()
-	return n
+	return n, nil
 }
 
 // alive says from time to time that the controller is there, for the host tells
@@ -168,26 +156,15 @@ func (n *Node) RemoveImage(ctx context.Context, req api.RemoveImage) (api.Remove
 }
 
 // call sends a request and waits for its answer.
-func call[R, A any](ctx context.Context, n *Node, method api.Method[R, A], req R) (answer A, err error) {
-	m := wire.Message{Method: string(method)}
-	if _, none := any(req).(api.None); !none {
-		if m.Params, err = json.Marshal(req); err != nil {
-			return answer, err
-		}
+func call[R, A any](ctx context.Context, n *Node, method api.Method[R, A], req R) (none A, err error) {
+	m, err := message(method, req)
+	if err != nil {
+		return none, err
 	}
-	m, err = n.ask(ctx, m, m.Method == string(api.MethodApply))
-	switch {
-	case err != nil:
-		return answer, err
-	case m.Error != nil && ctx.Err() != nil:
-		return answer, fmt.Errorf("%s: %w", n.conn.Name(), context.Cause(ctx))
-	case m.Error != nil:
-		return answer, &Error{Host: n.conn.Name(), Message: transport.Printable(m.Error.Message)}
+	if m, err = n.ask(ctx, m, m.Method == string(api.MethodApply)); err != nil {
+		return none, err
 	}
-	if answer, err = read[A](m.Result); err != nil {
-		return answer, fmt.Errorf("%s: its answer to %s cannot be: %w", n.conn.Name(), method, err)
-	}
-	return answer, nil
+	return answer(ctx, n.Host, method, m)
 }
 
 // ask sends a request and gives what the host answers. When ctx ends the host
@@ -272,16 +249,7 @@ func (n *Node) read() error {
 			n.Session.Close()
 			return fmt.Errorf("%s: vsnode: %w", n.conn.Name(), err)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), closeGrace) //nolint:forbidigo // of no caller: the session is over
-		exit, err := n.Session.Wait(ctx)
-		cancel()
-		if err == nil {
-			err = fmt.Errorf("%s: vsnode ended with exit status %d", n.conn.Name(), exit)
-		}
-		if said := n.Stderr.String(); said != "" {
-			err = fmt.Errorf("%w: %s", err, said)
-		}
-		return err
+		return n.endOf(n.Vsnode)
 	}
 }
 
@@ -313,39 +281,6 @@ func (n *Node) event(params json.RawMessage) error {
 		a.emit(e)
 	}
 	return nil
-}
-
-// RTT is how long the host takes to answer.
-func (n *Node) RTT(ctx context.Context) (time.Duration, error) { return n.conn.RTT(ctx) }
-
-// command is vsnode with arguments, in a session of its own.
-func (n *Node) command(args []string) (string, error) {
-	word, err := wire.EncodeArgs(args)
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("exec %s args %s", n.Path, word), nil
-}
-
-// Run runs vsnode with args in a session of its own: what a login shell prints
-// before is no part of stdout, and vsnode that did not begin is an error. It is
-// as [transport.Conn.Run].
-func (n *Node) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args ...string) (exit int, err error) {
-	command, err := n.command(args)
-	if err != nil {
-		return -1, err
-	}
-	return n.conn.RunScript(ctx, command, stdin, stdout, stderr)
-}
-
-// Terminal runs vsnode with args and the controller's terminal. It is as
-// [transport.Conn.Terminal].
-func (n *Node) Terminal(ctx context.Context, args ...string) (exit int, err error) {
-	command, err := n.command(args)
-	if err != nil {
-		return -1, err
-	}
-	return n.conn.Terminal(ctx, command)
 }
 
 // Close ends vsnode on the host, which undoes what is under way; requests

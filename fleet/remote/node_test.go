@@ -25,13 +25,26 @@ func newHost(t *testing.T, login string, config ...string) *host {
 	return &host{pushtest.NewHost(t, login, config...), t}
 }
 
+// on is the host at the end of a connection.
+func (h *host) on(conn *transport.Conn) *Host {
+	h.t.Helper()
+	r := New(conn)
+	r.push = push.Options{Dir: h.Pushed, Binaries: pushtest.Vsnode(h.t, "one")}
+	return r
+}
+
+func (h *host) connect() *Host {
+	h.t.Helper()
+	return h.on(h.Dial())
+}
+
 func (h *host) startOn(conn *transport.Conn) *Node {
 	h.t.Helper()
-	v, err := push.Options{Dir: h.Pushed, Binaries: pushtest.Vsnode(h.t, "one")}.Start(h.t.Context(), conn)
+	n, err := h.on(conn).Serve(h.t.Context())
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return newNode(conn, v)
+	return n
 }
 
 func (h *host) start() *Node {

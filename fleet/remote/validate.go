@@ -105,6 +105,10 @@ func valid(answer any) error {
 				return fmt.Errorf("file %q", name)
 			}
 		}
+	case *api.Exit:
+		if a.Status < 0 || a.Status > 255 {
+			return fmt.Errorf("exit status %d", a.Status)
+		}
 	case *api.RemovedImage:
 		if a.ID != "" && !imageID.MatchString(a.ID) {
 			return fmt.Errorf("image ID %q", a.ID)

@@ -38,11 +38,6 @@ func (c *Conn) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, 
 	return c.run(ctx, runScript+`eval "$c"`, words(argv), stdin, stdout, stderr)
 }
 
-// RunScript is Run for a script of [Script]'s kind.
-func (c *Conn) RunScript(ctx context.Context, script string, stdin io.Reader, stdout, stderr io.Writer) (exit int, err error) {
-	return c.run(ctx, runScript+script, "", stdin, stdout, stderr)
-}
-
 func (c *Conn) run(ctx context.Context, script, arg string, stdin io.Reader, stdout, stderr io.Writer) (exit int, err error) {
 	out := &marked{w: stdout}
 	var last tail

@@ -35,9 +35,25 @@ func TestBytesOfMessages(t *testing.T) {
 	}
 }
 
-func TestBytesOfArguments(t *testing.T) {
-	word, err := EncodeArgs([]string{"exec", "--", "echo", "ü'!\n", ""})
-	if want := "ZXhlYwAtLQBlY2hvAMO8JyEKAAA"; err != nil || word != want {
-		t.Errorf("%q (%v), want %q", word, err, want)
+func TestBytesOfFrames(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		send func(s *Stream) error
+		want string
+	}{
+		{"a message", func(s *Stream) error { return s.Send(Message{ID: 1, Method: "x"}) }, "m\x00\x00\x25" + `{"jsonrpc":"2.0","id":1,"method":"x"}`},
+		{"data", func(s *Stream) error { _, err := s.Writer(KindData).Write(make([]byte, 300)); return err }, "d\x00\x01\x2c" + string(make([]byte, 300))},
+		{"errors", func(s *Stream) error { _, err := s.Writer(KindErrors).Write([]byte("no")); return err }, "e\x00\x00\x02no"},
+		{"an end", (*Stream).End, "z\x00\x00\x00"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var sent bytes.Buffer
+			if err := row.send(NewStream(nil, &sent)); err != nil {
+				t.Fatal(err)
+			}
+			if sent.String() != row.want {
+				t.Errorf("%q, want %q", sent.String(), row.want)
+			}
+		})
 	}
 }

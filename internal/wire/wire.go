@@ -1,6 +1,7 @@
-// Package wire carries messages between vsfleet and vsnode:
-// JSON-RPC 2.0 messages, one per line. Package node/api defines what they
-// mean; fleet/remote asks, node/serve answers.
+// Package wire carries messages between vsfleet and vsnode: JSON-RPC 2.0
+// messages, one per line ([Conn]); or one request with bytes beside it, in
+// frames ([Stream]). Package node/api defines what they mean; fleet/remote asks,
+// node/serve answers.
 //
 // It is jrpc2's framing without its server and client: the server would link
 // net/http (by expvar) into vsnode, and the client hands out notifications in
@@ -59,8 +60,9 @@ const (
 	CodeFailed         = -32000
 )
 
-// ErrMessageTooLong is returned by Receive for a line longer than MaxMessage.
-var ErrMessageTooLong = errors.New("message is longer than 16 MiB")
+// ErrMessageTooLong is wrapped where a message exceeds MaxMessage, or
+// MaxStreamMessage in a stream.
+var ErrMessageTooLong = errors.New("message is too long")
 
 // Conn carries messages both ways. Any number of goroutines may send; one may
 // receive.
@@ -96,6 +98,11 @@ func (c *Conn) Receive() (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
+	return parse(b)
+}
+
+// parse reads a message.
+func parse(b []byte) (Message, error) {
 	var m Message
 	if err := json.Unmarshal(b, &m); err != nil {
 		return Message{}, fmt.Errorf("read message: %w", err)

@@ -2,7 +2,8 @@ package api
 
 import "time"
 
-// Preamble is the line that vsnode writes before its first message.
+// Preamble is the line that vsnode writes before its first message, whether it
+// serves or streams.
 const Preamble = "\x00vsnode-serve-1\n"
 
 // Method names a request, by the types of what is asked and what is answered:

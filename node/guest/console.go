@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -212,6 +213,24 @@ func (h *Host) LogsToJournal(name string) bool {
 	}
 	pid, err := cg.Init()
 	return err == nil && pid != 0 && procctx.IsSystemd(pid)
+}
+
+// ShowLog shows what a guest logged last, wherever that is: on its console (Log),
+// or in its journal, by journalctl inside, which run has to run. note hears where
+// else to look. It returns the exit status.
+func (h *Host) ShowLog(ctx context.Context, name string, lines int, follow bool, out io.Writer, note func(string), run func(Program) (int, error)) (int, error) {
+	if h.LogsToJournal(name) {
+		note(fmt.Sprintf("Vserver '%s' logs to its journal, which follows", name))
+		argv := []string{"journalctl", "--no-pager", "-n", strconv.Itoa(lines)}
+		if follow {
+			argv = append(argv, "-f")
+		}
+		return run(Program{Argv: argv})
+	}
+	if dir := h.Journal(name); dir != "" {
+		note(fmt.Sprintf("Vserver '%s' is not running; its journal is on the host: journalctl -D %s", name, dir))
+	}
+	return 0, h.Log(ctx, name, lines, follow, WithoutControls(out))
 }
 
 // Journal returns where on the host a guest that does not run has its journal, "" if

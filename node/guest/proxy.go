@@ -6,16 +6,18 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // Run runs a program in a running guest with this process's standard streams
-// and returns its exit status. From a terminal the program gets one of its own,
+// and gives its exit status. From a terminal the program gets one of its own,
 // and what is typed and shown is carried between the two; where only some of the
 // streams are a terminal, as in a pipeline, pipes take its place. A program of a
 // guest never holds the administrator's terminal (CVE-2016-10124).
@@ -27,49 +29,28 @@ func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
 		return h.runOnTerminal(ctx, name, p)
 	}
 	p.Stdin, p.Stdout, p.Stderr = os.Stdin, os.Stdout, os.Stderr
-	started, finish, err := p.relay()
-	if err != nil {
+	var r relay
+	if err := r.standard(&p); err != nil {
 		return 0, err
 	}
-	run, err := h.Exec(ctx, name, p)
-	started()
-	if err != nil {
-		return 0, err
-	}
-	code, err := waitOrHangUp(ctx, run, outputAbandoned)
-	finish(ctx)
-	return code, err
+	return h.runPiped(ctx, name, p, &r)
 }
 
 // runOnTerminal is Run from a terminal.
 func (h *Host) runOnTerminal(ctx context.Context, name string, p Program) (int, error) {
 	in := int(os.Stdin.Fd())
-	ours, theirs, err := h.Terminal(ctx, name)
+	size, err := windowSize(in)
 	if err != nil {
 		return 0, err
 	}
-	defer ours.Close()
-	resize := func() error {
-		size, err := unix.IoctlGetWinsize(in, unix.TIOCGWINSZ)
-		if err != nil {
-			return err
-		}
-		return unix.IoctlSetWinsize(int(ours.Fd()), unix.TIOCSWINSZ, size)
-	}
-	if err := resize(); err != nil {
-		theirs.Close()
-		return 0, err
-	}
-	p.Stdin, p.Stdout, p.Stderr, p.Terminal = theirs, theirs, theirs, true
-	p.Term = os.Getenv("TERM")
-	run, err := h.Exec(ctx, name, p)
-	theirs.Close()
+	t, err := h.startOnTerminal(ctx, name, p, Terminal{Type: os.Getenv("TERM"), Size: size})
 	if err != nil {
 		return 0, err
 	}
 	old, err := term.MakeRaw(in)
 	if err != nil {
-		return 0, errors.Join(err, run.Signal(unix.SIGHUP))
+		t.close()
+		return 0, errors.Join(err, t.run.Signal(unix.SIGHUP))
 	}
 	defer term.Restore(in, old)
 	winch := make(chan os.Signal, 1)
@@ -77,16 +58,126 @@ func (h *Host) runOnTerminal(ctx context.Context, name string, p Program) (int, 
 	defer signal.Stop(winch)
 	go func() {
 		for range winch {
-			if resize() != nil {
+			size, err := windowSize(in)
+			if err != nil || t.resize(size) != nil {
 				return // the terminal is gone, the program will notice
 			}
 		}
 	}()
-	go io.Copy(ours, os.Stdin) // ends with the process: a read from a terminal cannot be taken back
-	shown := carry(ours, os.Stdout)
-	code, err := waitOrHangUp(ctx, run, func() bool { return false })
+	return t.carry(ctx, os.Stdin, os.Stdout, func() bool { return false })
+}
+
+// NotRunStatus returns the exit status for a program that was not run, as shells
+// have it, and that of LSB for a guest that is not there.
+func NotRunStatus(err error) int {
+	var step *procctx.StepError
+	switch {
+	case errors.Is(err, ErrNoGuest):
+		return 5 // program is not installed
+	case !errors.As(err, &step) || !strings.HasPrefix(step.What, "run "):
+		return 1
+	case errors.Is(err, unix.ENOENT):
+		return 127
+	}
+	return 126
+}
+
+// Streams are those of somebody who runs a program from afar.
+type Streams struct {
+	In        io.Reader
+	Out, Errs io.Writer
+	Terminal  *Terminal // the program gets one of its own; nil: pipes
+}
+
+// Terminal is one that a terminal of the guest's is to be like.
+type Terminal struct {
+	Type  string // TERM
+	Size  api.Size
+	Sizes <-chan api.Size // later ones
+}
+
+// RunOver is Run with the streams of somebody else.
+func (h *Host) RunOver(ctx context.Context, name string, p Program, s Streams) (int, error) {
+	if s.Terminal == nil {
+		var r relay
+		if err := r.streams(&p, s); err != nil {
+			return 0, err
+		}
+		return h.runPiped(ctx, name, p, &r)
+	}
+	t, err := h.startOnTerminal(ctx, name, p, *s.Terminal)
+	if err != nil {
+		return 0, err
+	}
+	go func() {
+		for size := range s.Terminal.Sizes {
+			if t.resize(size) != nil {
+				return // as above
+			}
+		}
+	}()
+	return t.carry(ctx, s.In, s.Out, outputAbandoned)
+}
+
+// runPiped runs a program whose streams are relayed.
+func (h *Host) runPiped(ctx context.Context, name string, p Program, r *relay) (int, error) {
+	run, err := h.Exec(ctx, name, p)
+	r.started()
+	if err != nil {
+		return 0, err
+	}
+	code, err := waitOrHangUp(ctx, run, outputAbandoned)
+	r.finish(ctx)
+	return code, err
+}
+
+// onTerminal is a program that runs on a terminal of the guest's.
+type onTerminal struct {
+	run  *procctx.Running
+	ours *os.File
+}
+
+func (h *Host) startOnTerminal(ctx context.Context, name string, p Program, like Terminal) (*onTerminal, error) {
+	ours, theirs, err := h.Terminal(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	t := &onTerminal{ours: ours}
+	p.Stdin, p.Stdout, p.Stderr, p.Terminal, p.Term = theirs, theirs, theirs, true, like.Type
+	if err = t.resize(like.Size); err == nil {
+		t.run, err = h.Exec(ctx, name, p)
+	}
+	if err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *onTerminal) close() { t.ours.Close() }
+
+func (t *onTerminal) resize(size api.Size) error {
+	return unix.IoctlSetWinsize(int(t.ours.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: size.Rows, Col: size.Columns})
+}
+
+// carry takes what is typed to the program, and what it shows to out, until the
+// program ends.
+func (t *onTerminal) carry(ctx context.Context, in io.Reader, out io.Writer, gone func() bool) (int, error) {
+	defer t.close()
+	go io.Copy(t.ours, in) // ends with the process: a read from a terminal cannot be taken back
+	shown := carry(t.ours, out)
+	code, err := waitOrHangUp(ctx, t.run, gone)
 	shown.drain(ctx)
 	return code, err
+}
+
+func windowSize(fd int) (api.Size, error) {
+	size, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
+	if err != nil {
+		return api.Size{}, err
+	}
+	return api.Size{Rows: size.Row, Columns: size.Col}, nil
 }
 
 // waitOrHangUp returns the exit status of a program. It ends the program when ctx

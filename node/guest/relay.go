@@ -17,24 +17,15 @@ import (
 // by ioctl on it, or could be handed more by whoever is at the other end. And in
 // the place of a terminal, which is the administrator's: a program that holds it
 // can type there.
-//
-// started is to be called when the program has its streams; finish when it has
-// ended: it waits for what the program wrote.
-func (p *Program) relay() (started func(), finish func(context.Context), err error) {
-	var theirs []*os.File
-	var carried []*carrier
+type relay struct {
+	theirs  []*os.File // the program's ends
+	feed    *os.File   // our end of its input; kept, as one that is forgotten is closed
+	carried []*carrier
+}
+
+// standard relays this process's streams, those that are no files or pipes.
+func (r *relay) standard(p *Program) error {
 	var shown *os.File // what goes to the terminal
-	started = func() {
-		for _, f := range theirs {
-			f.Close()
-		}
-		theirs = nil
-	}
-	finish = func(ctx context.Context) {
-		for _, c := range carried {
-			c.drain(ctx)
-		}
-	}
 	// What nobody reads any more is an error of a write, and not our end.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	for i, stream := range []**os.File{&p.Stdin, &p.Stdout, &p.Stderr} {
@@ -44,32 +35,94 @@ func (p *Program) relay() (started func(), finish func(context.Context), err err
 		if err := unix.Fstat(int(from.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK && !terminal {
 			continue
 		}
-		if terminal && i == 2 && shown != nil {
-			*stream = shown // one pipe for both keeps the order of lines
-			continue
-		}
-		r, w, err := os.Pipe()
-		if err != nil {
-			started()
-			return nil, nil, err
-		}
-		if i == 0 {
-			*stream, theirs = r, append(theirs, r)
+		var err error
+		switch {
+		case i == 0:
 			// In the background a read would stop this process: nothing is typed then.
 			signal.Ignore(unix.SIGTTIN)
-			go func() { // it ends with the process: a read cannot be taken back
-				io.Copy(w, from)
-				w.Close()
-			}()
-			continue
+			var ours *os.File
+			if *stream, ours, err = r.input(); err == nil {
+				go func() { // it ends with the process: a read cannot be taken back
+					io.Copy(ours, from)
+					ours.Close()
+				}()
+			}
+		case terminal && i == 2 && shown != nil:
+			*stream = shown // one pipe for both keeps the order of lines
+		default:
+			*stream, err = r.output(from)
+			if terminal {
+				shown = *stream
+			}
 		}
-		*stream, theirs = w, append(theirs, w)
-		if terminal {
-			shown = w
+		if err != nil {
+			r.started()
+			return err
 		}
-		carried = append(carried, carry(r, from))
 	}
-	return started, finish, nil
+	return nil
+}
+
+// streams relays all that somebody else gives.
+func (r *relay) streams(p *Program, s Streams) (err error) {
+	var ours *os.File
+	if p.Stdin, ours, err = r.input(); err != nil {
+		return err
+	}
+	if p.Stdout, err = r.output(s.Out); err == nil {
+		p.Stderr, err = r.output(s.Errs)
+	}
+	if err != nil {
+		r.started()
+		return err
+	}
+	go func() {
+		// Input that breaks off has no end: that would tell the program that it has
+		// all. It is hung up instead.
+		if _, err := io.Copy(ours, s.In); err == nil {
+			ours.Close()
+		}
+	}()
+	return nil
+}
+
+// input is a pipe that the program reads from.
+func (r *relay) input() (theirs, ours *os.File, err error) {
+	theirs, ours, err = os.Pipe()
+	if err == nil {
+		r.theirs, r.feed = append(r.theirs, theirs), ours
+	}
+	return theirs, ours, err
+}
+
+// output is a pipe by which the program writes to to.
+func (r *relay) output(to io.Writer) (*os.File, error) {
+	ours, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	r.theirs = append(r.theirs, theirs)
+	r.carried = append(r.carried, carry(ours, to))
+	return theirs, nil
+}
+
+// started is to be called when the program has its streams.
+func (r *relay) started() {
+	for _, f := range r.theirs {
+		f.Close()
+	}
+	r.theirs = nil
+}
+
+// finish is to be called when the program has ended: it waits for what the
+// program wrote.
+func (r *relay) finish(ctx context.Context) {
+	for _, c := range r.carried {
+		c.drain(ctx)
+	}
+	if r.feed != nil {
+		r.feed.Close() // of a program that has ended
+	}
 }
 
 // carrier copies what a program writes to whoever is to see it.
@@ -79,7 +132,7 @@ type carrier struct {
 	over chan struct{} // closed at the end of from, or when nobody wants it
 }
 
-func carry(from, to *os.File) *carrier {
+func carry(from *os.File, to io.Writer) *carrier {
 	c := &carrier{from: from, over: make(chan struct{})}
 	go func() {
 		defer close(c.over)

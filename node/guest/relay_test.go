@@ -1,11 +1,15 @@
 package guest
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"regexp"
+	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,6 +52,58 @@ func TestNoSocketOfTheHostsIsHandedIn(t *testing.T) {
 			t.Errorf("stream %d: %q, %v, want %s", i+1, got, err, want)
 		}
 	}
+}
+
+// TestAProgramOverStreamsOfSomebodyElse runs programs as a controller's stream does.
+func TestAProgramOverStreamsOfSomebodyElse(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeNAT, "afar", 126, "sleep", "1000")
+	must(t, h.Create(ctx, g))
+	must(t, h.Start(ctx, g.Name, Options{}))
+	sh := func(script string) Program { return Program{Argv: []string{"sh", "-c", script}} }
+	t.Run("by pipes", func(t *testing.T) {
+		var out, errs bytes.Buffer
+		code, err := h.RunOver(ctx, g.Name, sh("sleep 1000 & cat; echo wrong >&2; exit 7"), Streams{In: strings.NewReader("what is typed"), Out: &out, Errs: &errs})
+		if err != nil || code != 7 || out.String() != "what is typed" || errs.String() != "wrong\n" {
+			t.Errorf("exit status %d, %v, %q, %q", code, err, &out, &errs)
+		}
+	})
+	t.Run("by a terminal of the guest's", func(t *testing.T) {
+		var out bytes.Buffer
+		sizes := make(chan api.Size, 1)
+		typed, keys := io.Pipe()
+		defer keys.Close()
+		go func() {
+			sizes <- api.Size{Rows: 30, Columns: 100}
+			io.WriteString(keys, "go on\n")
+		}()
+		like := &Terminal{Type: "vt220", Size: api.Size{Rows: 24, Columns: 80}, Sizes: sizes}
+		code, err := h.RunOver(ctx, g.Name, sh("tty; echo $TERM; until busybox stty size | busybox grep -x '30 100'; do :; done; read x; echo got $x; exit 5"), Streams{In: typed, Out: &out, Terminal: like})
+		if want := regexp.MustCompile(`(?s)^/dev/pts/\d+\r\nvt220\r\n30 100\r\n.*got go on\r\n$`); err != nil || code != 5 || !want.MatchString(strings.TrimPrefix(out.String(), "go on\r\n")) {
+			t.Errorf("exit status %d, %v, %q", code, err, &out)
+		}
+	})
+	t.Run("a program that cannot be run has a status", func(t *testing.T) {
+		_, err := h.RunOver(ctx, g.Name, Program{Argv: []string{"/none"}}, Streams{In: strings.NewReader(""), Out: io.Discard, Errs: io.Discard})
+		if err == nil || NotRunStatus(err) != 127 {
+			t.Errorf("%v: %d", err, NotRunStatus(err))
+		}
+		_, err = h.RunOver(ctx, "nobody", Program{}, Streams{In: strings.NewReader(""), Out: io.Discard, Errs: io.Discard})
+		if !errors.Is(err, ErrNoGuest) || NotRunStatus(err) != 5 {
+			t.Errorf("%v: %d", err, NotRunStatus(err))
+		}
+	})
+	t.Run("input that breaks off is not the end of it", func(t *testing.T) {
+		in := io.MultiReader(strings.NewReader("half"), iotest.ErrReader(io.ErrUnexpectedEOF))
+		var out bytes.Buffer
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		code, err := h.RunOver(ctx, g.Name, sh("cat >/dev/null; echo all of it"), Streams{In: in, Out: &out, Errs: io.Discard})
+		if err != nil || code != 128+int(unix.SIGHUP) || out.Len() > 0 {
+			t.Errorf("exit status %d, %v, %q", code, err, &out)
+		}
+	})
 }
 
 // TestWhatAProgramWroteIsWrittenOn to somebody who reads slowly.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,27 +37,20 @@ type Host interface {
 // of in is no error. A controller that has stopped to read holds up nothing: it
 // misses progress, and in the end what it did not take.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, h Host) error {
-	// A write to a standard output that nobody reads kills a Go program by
-	// SIGPIPE (os/signal, "SIGPIPE"): the controller that was killed would
-	// take vsnode with it in the middle of an undo. Caught, it is EPIPE.
-	// Caught and not ignored, for an ignored signal is inherited by children.
-	pipe := make(chan os.Signal, 1)
-	signal.Notify(pipe, unix.SIGPIPE)
-	defer signal.Stop(pipe)
-
+	defer catchSIGPIPE()()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if _, err := io.WriteString(out, api.Preamble); err != nil {
 		return fmt.Errorf("greet the controller: %w", err)
 	}
 	s := &server{
-		host:     h,
 		conn:     wire.NewConn(in, nopCloser{out}),
 		stop:     cancel,
 		requests: make(map[int64]context.CancelFunc),
 		queue:    make(chan wire.Message, 256),
 		gone:     make(chan struct{}),
 	}
+	s.methods = methodsOf(h, s.say)
 	s.leave = sync.OnceFunc(func() { close(s.gone) })
 	written := make(chan struct{})
 	go func() {
@@ -90,12 +82,22 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, h Host) error {
 	return nil
 }
 
+// catchSIGPIPE keeps what a killed controller does not read from killing vsnode
+// in the middle of an undo: a write to a standard output that nobody reads does
+// that to a Go program (os/signal, "SIGPIPE"). Caught, it is EPIPE. Caught and
+// not ignored, for an ignored signal is inherited by children.
+func catchSIGPIPE() (stop func()) {
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, unix.SIGPIPE)
+	return func() { signal.Stop(pipe) }
+}
+
 type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
 type server struct {
-	host    Host
+	methods methods
 	conn    *wire.Conn
 	stop    context.CancelCauseFunc
 	running sync.WaitGroup
@@ -145,7 +147,7 @@ func (s *server) read(ctx context.Context) error {
 			}
 			s.mu.Unlock()
 		case m.ID == 0 || m.Method == "":
-			s.answer(m.ID, nil, &wire.Error{Code: wire.CodeInvalidRequest, Message: "not a request: id or method is missing"})
+			s.write(s.methods.answer(ctx, m))
 		default:
 			s.start(ctx, m)
 		}
@@ -157,17 +159,17 @@ func (s *server) start(ctx context.Context, m wire.Message) {
 	ctx, cancel := context.WithCancel(ctx)
 	if !s.enter(m.ID, cancel) {
 		cancel()
-		s.answer(m.ID, nil, &wire.Error{Code: wire.CodeInvalidRequest, Message: "request is late, or its id is in use"})
+		s.write(respond(m.ID, nil, &wire.Error{Code: wire.CodeInvalidRequest, Message: "request is late, or its id is in use"}))
 		return
 	}
 	go func() {
 		defer s.running.Done()
-		result, err := s.call(ctx, m)
+		response := s.methods.answer(ctx, m)
 		s.mu.Lock()
 		delete(s.requests, m.ID)
 		s.mu.Unlock()
 		cancel()
-		s.answer(m.ID, result, err)
+		s.write(response)
 	}()
 }
 
@@ -181,35 +183,6 @@ func (s *server) enter(id int64, cancel context.CancelFunc) bool {
 	s.requests[id] = cancel
 	s.running.Add(1)
 	return true
-}
-
-// call does what a request asks for. A panic is an error of this request.
-func (s *server) call(ctx context.Context, m wire.Message) (result any, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			fmt.Fprintf(os.Stderr, "vsnode: %s: panic: %v\n%s", m.Method, p, debug.Stack())
-			err = &wire.Error{Code: wire.CodeInternal, Message: fmt.Sprintf("%s: panic: %v", m.Method, p)}
-		}
-	}()
-	do := requests[m.Method]
-	if do == nil {
-		return nil, &wire.Error{Code: wire.CodeNoSuchMethod, Message: fmt.Sprintf("unknown request %q", m.Method)}
-	}
-	return do(ctx, s, m)
-}
-
-// answer writes the result of a request, or why there is none.
-func (s *server) answer(id int64, result any, err error) {
-	m := wire.Message{ID: id}
-	if err == nil {
-		if m.Result, err = json.Marshal(result); err != nil {
-			err = &wire.Error{Code: wire.CodeInternal, Message: err.Error()}
-		}
-	}
-	if err != nil && !errors.As(err, &m.Error) {
-		m.Error = &wire.Error{Code: wire.CodeFailed, Message: err.Error()}
-	}
-	s.write(m)
 }
 
 // say puts an event in line, unless nobody takes what is in it: the work must not

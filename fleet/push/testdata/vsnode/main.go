@@ -6,11 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
-	"github.com/vsfleet/vsfleet/internal/wire"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/serve"
 )
@@ -19,24 +17,16 @@ import (
 var flavour string
 
 func main() {
-	if os.Args[1] == "args" {
-		args, err := wire.DecodeArgs(os.Args[2])
-		if err != nil {
-			panic(err)
-		}
-		os.Args = append(os.Args[:1], args...)
-	}
+	var err error
 	switch os.Args[1] {
 	case "serve":
-		if err := serve.Serve(context.Background(), os.Stdin, os.Stdout, host{}); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-	case "echo":
-		fmt.Print(strings.Join(os.Args[2:], "|"))
-	case "cat":
-		io.Copy(os.Stdout, os.Stdin)
-		os.Exit(7)
+		err = serve.Serve(context.Background(), os.Stdin, os.Stdout, host{})
+	case "stream":
+		err = serve.Stream(context.Background(), os.Stdin, os.Stdout, host{})
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 }
 

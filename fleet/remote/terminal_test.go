@@ -1,4 +1,4 @@
-package transport
+package remote
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
-	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
+	"github.com/vsfleet/vsfleet/fleet/push/pushtest"
 )
 
 // screen is what a person sees and types at.
@@ -74,7 +74,7 @@ func (s *screen) typed(keys string) {
 
 func (s *screen) shows(text string) {
 	s.t.Helper()
-	waitFor(s.t, "the screen to show "+text, func() bool {
+	pushtest.WaitFor(s.t, "the screen to show "+text, func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return strings.Contains(s.text.String(), text)
@@ -82,7 +82,7 @@ func (s *screen) shows(text string) {
 }
 
 func TestTerminal(t *testing.T) {
-	c := dial(t, settings(sshtest.Start(t, sshtest.Options{})))
+	h := newHost(t, "").connect()
 	type end struct {
 		exit int
 		err  error
@@ -90,7 +90,7 @@ func TestTerminal(t *testing.T) {
 	run := func(ctx context.Context, s *screen, command string) <-chan end {
 		ended := make(chan end, 1)
 		go func() {
-			exit, err := c.terminal(ctx, command, s.tty, s.tty, s.tty)
+			exit, err := h.terminal(ctx, "www", []string{"bash", "-c", command}, s.tty, s.tty, s.tty)
 			ended <- end{exit, err}
 		}()
 		return ended
@@ -164,7 +164,7 @@ func TestTerminal(t *testing.T) {
 			_, _ = io.WriteString(w, "input")
 			w.Close()
 		}()
-		exit, err := c.terminal(t.Context(), "test -t 0 || cat", r, out, out)
+		exit, err := h.terminal(t.Context(), "www", []string{"sh", "-c", "test -t 0 || cat"}, r, out, out)
 		b, _ := os.ReadFile(out.Name())
 		if exit != 0 || err != nil || string(b) != "input" {
 			t.Errorf("exit %d, error %v, output %q", exit, err, b)

@@ -1,0 +1,71 @@
+package remote
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/vsfleet/vsfleet/fleet/push"
+	"github.com/vsfleet/vsfleet/fleet/transport"
+	"github.com/vsfleet/vsfleet/internal/wire"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Host is a host that is connected. Its methods may be used side by side.
+type Host struct {
+	conn *transport.Conn
+	push push.Options
+}
+
+// New returns the host at the other end of a connection, which stays the
+// caller's.
+func New(conn *transport.Conn) *Host { return &Host{conn: conn} }
+
+// RTT is how long the host takes to answer.
+func (h *Host) RTT(ctx context.Context) (time.Duration, error) { return h.conn.RTT(ctx) }
+
+// Error is what a host said of a request that it could not do.
+type Error struct {
+	Host    string
+	Message string
+}
+
+func (e *Error) Error() string { return e.Host + ": " + e.Message }
+
+// message makes a request.
+func message[R, A any](method api.Method[R, A], req R) (m wire.Message, err error) {
+	m.Method = string(method)
+	if _, none := any(req).(api.None); !none {
+		m.Params, err = json.Marshal(req)
+	}
+	return m, err
+}
+
+// answer reads the response to a request.
+func answer[R, A any](ctx context.Context, h *Host, method api.Method[R, A], m wire.Message) (answer A, err error) {
+	switch {
+	case m.Error != nil && ctx.Err() != nil:
+		return answer, fmt.Errorf("%s: %w", h.conn.Name(), context.Cause(ctx))
+	case m.Error != nil:
+		return answer, &Error{Host: h.conn.Name(), Message: transport.Printable(m.Error.Message)}
+	}
+	if answer, err = read[A](m.Result); err != nil {
+		return answer, fmt.Errorf("%s: its answer to %s cannot be: %w", h.conn.Name(), method, err)
+	}
+	return answer, nil
+}
+
+// endOf explains why a session has ended that should have answered.
+func (h *Host) endOf(v *push.Vsnode) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace) //nolint:forbidigo // of no caller: the session is over
+	defer cancel()
+	exit, err := v.Session.Wait(ctx)
+	if err == nil {
+		err = fmt.Errorf("%s: vsnode ended with exit status %d", h.conn.Name(), exit)
+	}
+	if said := v.Stderr.String(); said != "" {
+		err = fmt.Errorf("%w: %s", err, said)
+	}
+	return err
+}

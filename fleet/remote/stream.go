@@ -1,0 +1,244 @@
+package remote
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vsfleet/vsfleet/fleet/push"
+	"github.com/vsfleet/vsfleet/fleet/transport"
+	"github.com/vsfleet/vsfleet/internal/wire"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// Streams are this side's ends of what a program reads and writes.
+type Streams struct {
+	In        io.Reader // nil: nothing
+	Out, Errs io.Writer // nil: nowhere
+}
+
+// ExportImage writes an image of the host to w.
+func (h *Host) ExportImage(ctx context.Context, id string, w io.Writer) error {
+	_, err := stream(ctx, h, api.MethodExportImage, api.ExportImage{ID: id}, Streams{Out: w})
+	return err
+}
+
+// ImportImage has the host take an image from r.
+func (h *Host) ImportImage(ctx context.Context, id string, r io.Reader) error {
+	_, err := stream(ctx, h, api.MethodImportImage, api.ImportImage{ID: id}, Streams{In: r})
+	return err
+}
+
+// Log shows what a guest logged last, and returns the exit status of that.
+func (h *Host) Log(ctx context.Context, req api.Log, out, errs io.Writer) (exit int, err error) {
+	e, err := stream(ctx, h, api.MethodLog, req, Streams{Out: out, Errs: errs})
+	return e.Status, err
+}
+
+// Exec runs a program inside a guest to its end and returns its exit status,
+// which is that of a shell where the program could not be run. When ctx ends, or
+// one of the streams of this side fails, the program is hung up.
+func (h *Host) Exec(ctx context.Context, guest string, argv []string, s Streams) (exit int, err error) {
+	req, err := execRequest(guest, argv)
+	if err != nil {
+		return -1, err
+	}
+	e, err := stream(ctx, h, api.MethodExec, req, s)
+	return status(e, s.Errs), err
+}
+
+func execRequest(guest string, argv []string) (api.Exec, error) {
+	req := api.Exec{Guest: guest}
+	size := 0
+	for _, word := range argv {
+		if strings.ContainsRune(word, 0) {
+			return req, fmt.Errorf("argument %q: there is a NUL in it, which no command can be given", word)
+		}
+		size += len(word) + 1
+		req.Argv = append(req.Argv, []byte(word))
+	}
+	if size > api.MaxArgv {
+		return req, fmt.Errorf("the command and its arguments are %d KiB, and %d are possible: give it the rest on standard input", size>>10, api.MaxArgv>>10)
+	}
+	return req, nil
+}
+
+// status says why a program was not run, and returns its exit status.
+func status(e api.Exit, errs io.Writer) int {
+	if e.NotRun != "" && errs != nil {
+		fmt.Fprintln(errs, transport.Printable(e.NotRun))
+	}
+	return e.Status
+}
+
+// stream asks for something in a session of its own, and carries the bytes that
+// belong to it.
+func stream[R, A any](ctx context.Context, h *Host, method api.Method[R, A], req R, s Streams) (none A, err error) {
+	m, err := message(method, req)
+	if err != nil {
+		return none, err
+	}
+	v, err := h.push.Start(ctx, h.conn, push.Stream)
+	if err != nil {
+		return none, err
+	}
+	if m, err = h.exchange(ctx, v, m, s, nil); err != nil {
+		return none, err
+	}
+	return answer(ctx, h, method, m)
+}
+
+// cancelGrace is how long the last words of what was given up are waited for.
+const cancelGrace = time.Second
+
+// exchange sends a request, carries bytes to and fro, and returns the response.
+// When ctx ends, or a stream of this side fails, the host is told, and the session
+// closed.
+func (h *Host) exchange(ctx context.Context, v *push.Vsnode, m wire.Message, s Streams, sizes <-chan api.Size) (wire.Message, error) {
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	conn := wire.NewStream(v.Stdout, v.Session.Stdin)
+	m.ID = 1
+	// What is read may outlast the request (a terminal): it is not waited for.
+	go func() {
+		if err := send(conn, m, s.In); err != nil {
+			giveUp(err)
+		}
+	}()
+	go sendSizes(ctx, conn, sizes)
+	out := &outlet{out: s.Out, errs: s.Errs, failed: giveUp}
+	type end struct {
+		m   wire.Message
+		err error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		m, err := receive(conn, out)
+		ended <- end{m, err}
+	}()
+	select {
+	case e := <-ended:
+		if ctx.Err() != nil {
+			break
+		}
+		defer v.Session.Close()
+		if e.err == io.EOF || errors.Is(e.err, io.ErrUnexpectedEOF) {
+			e.err = h.endOf(v)
+		} else if e.err != nil {
+			e.err = fmt.Errorf("%s: vsnode: %w", h.conn.Name(), e.err)
+		}
+		return e.m, e.err
+	case <-ctx.Done():
+	}
+	go func() { // on a link that stalls these wait
+		if params, err := json.Marshal(wire.Cancel{ID: m.ID}); err == nil {
+			_ = conn.Send(wire.Message{Method: wire.MethodCancel, Params: params}) // or it has ended
+		}
+	}()
+	select {
+	case <-ended: // with the last of its output
+	case <-time.After(cancelGrace):
+	}
+	out.close()
+	go v.Session.Close()
+	return wire.Message{}, fmt.Errorf("%s: %w", h.conn.Name(), context.Cause(ctx))
+}
+
+// send sends a request and what belongs to it. Its error is this side's; what the
+// host does not take is not said.
+func send(conn *wire.Stream, m wire.Message, in io.Reader) error {
+	if err := conn.Send(m); errors.Is(err, wire.ErrMessageTooLong) {
+		return err
+	}
+	if in == nil {
+		_ = conn.End()
+		return nil
+	}
+	data := conn.Writer(wire.KindData)
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := in.Read(buf)
+		if _, err := data.Write(buf[:n]); err != nil {
+			return nil
+		}
+		switch {
+		case err == io.EOF:
+			_ = conn.End()
+			return nil
+		case err != nil:
+			// The end of its input would tell a program that it has all.
+			return fmt.Errorf("read standard input: %w", err)
+		}
+	}
+}
+
+// sendSizes tells the host of changes of the window.
+func sendSizes(ctx context.Context, conn *wire.Stream, sizes <-chan api.Size) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case size := <-sizes:
+			params, err := json.Marshal(size)
+			if err != nil || conn.Send(wire.Message{Method: api.NotifySize, Params: params}) != nil {
+				return // it has ended
+			}
+		}
+	}
+}
+
+// receive writes what comes until the response does, and returns that.
+func receive(conn *wire.Stream, out *outlet) (wire.Message, error) {
+	for {
+		f, err := conn.Receive()
+		switch {
+		case err != nil:
+			return wire.Message{}, err
+		case f.Kind == wire.KindData:
+			err = out.write(out.out, f.Bytes)
+		case f.Kind == wire.KindErrors:
+			err = out.write(out.errs, f.Bytes)
+		case f.Kind == wire.KindMessage && f.Message.ID == 1 && f.Message.Method == "":
+			return f.Message, nil
+		default:
+			err = fmt.Errorf("a frame of kind %q that is no response", f.Kind)
+		}
+		if err != nil {
+			return wire.Message{}, err
+		}
+	}
+}
+
+// outlet writes until it is closed: what a host says after it was given up is
+// written nowhere.
+type outlet struct {
+	out, errs io.Writer // nil: nowhere
+	failed    func(error)
+
+	mu     sync.Mutex
+	closed bool
+}
+
+func (o *outlet) write(w io.Writer, b []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if w == nil || o.closed {
+		return nil
+	}
+	_, err := w.Write(b)
+	if err != nil {
+		o.failed(err)
+	}
+	return err
+}
+
+func (o *outlet) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+}

@@ -1,0 +1,62 @@
+package api
+
+// Methods of `vsnode stream`, which answers one request in a session of its own,
+// with bytes beside the messages (internal/wire.Stream).
+const (
+	MethodExportImage Method[ExportImage, None] = "image.export" // data to the controller: the image
+	MethodImportImage Method[ImportImage, None] = "image.import" // data to the node: the image
+	MethodLog         Method[Log, Exit]         = "guest.log"    // data and errors to the controller: text
+	MethodExec        Method[Exec, Exit]        = "guest.exec"   // data both ways, errors: the program's streams
+)
+
+// NotifySize tells the node of a stream that the window has another Size.
+const NotifySize = "size"
+
+// ExportImage asks for an image.
+type ExportImage struct {
+	ID string `json:"id"`
+}
+
+// ImportImage gives an image to a host, which refuses any other.
+type ImportImage struct {
+	ID string `json:"id"`
+}
+
+// Log asks for the end of what a guest wrote to its console.
+type Log struct {
+	Guest  string `json:"guest"`
+	Lines  int    `json:"lines"`
+	Follow bool   `json:"follow,omitempty"` // and for what it writes from now on
+}
+
+// MaxArgv is how long a command with its arguments may be, each with a byte for
+// its end. The kernel may take less (execve(2), E2BIG).
+const MaxArgv = 1 << 20
+
+// Exec asks for a program to be run inside a guest, as its root.
+type Exec struct {
+	Guest string `json:"guest"`
+	// Argv are bytes, as the kernel has them: JSON knows only UTF-8. Without any
+	// it is the guest's shell, as a login.
+	Argv [][]byte `json:"argv,omitempty"`
+	// Terminal of the guest's for the program; nil: pipes.
+	Terminal *Terminal `json:"terminal,omitempty"`
+}
+
+// Terminal is that of the controller, which a guest's is to be like.
+type Terminal struct {
+	Type string `json:"type"` // TERM
+	Size Size   `json:"size"`
+}
+
+// Size of a terminal's window, in characters.
+type Size struct {
+	Rows    uint16 `json:"rows"`
+	Columns uint16 `json:"columns"`
+}
+
+// Exit is how a program ended, or why it was not run.
+type Exit struct {
+	Status int    `json:"status"`           // 128 and its number for a signal; what a shell gives for what was not run
+	NotRun string `json:"notRun,omitempty"` // why
+}

@@ -1,0 +1,111 @@
+package serve
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/vsfleet/vsfleet/internal/wire"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// StreamHost does what has bytes of its own beside the request. in ends with the
+// controller's input, and with an error where the controller is gone; a write to
+// out or errs waits for the controller to take it. sizes tells of changes of the
+// controller's window, of the last one if several came at once.
+type StreamHost interface {
+	ExportImage(ctx context.Context, req api.ExportImage, out io.Writer) error
+	ImportImage(ctx context.Context, req api.ImportImage, in io.Reader) error
+	Log(ctx context.Context, req api.Log, out, errs io.Writer) (api.Exit, error)
+	Exec(ctx context.Context, req api.Exec, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) (api.Exit, error)
+}
+
+func streamMethods(h StreamHost, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) methods {
+	m := methods{}
+	with(m, api.MethodExportImage, func(ctx context.Context, req api.ExportImage) (api.None, error) {
+		return api.None{}, h.ExportImage(ctx, req, out)
+	})
+	with(m, api.MethodImportImage, func(ctx context.Context, req api.ImportImage) (api.None, error) {
+		return api.None{}, h.ImportImage(ctx, req, in)
+	})
+	with(m, api.MethodLog, func(ctx context.Context, req api.Log) (api.Exit, error) { return h.Log(ctx, req, out, errs) })
+	with(m, api.MethodExec, func(ctx context.Context, req api.Exec) (api.Exit, error) {
+		return h.Exec(ctx, req, in, out, errs, sizes)
+	})
+	return m
+}
+
+// Stream answers one request with bytes beside it, read from in, on out. When in
+// ends before the answer, or the controller cancels the request, its context
+// ends; what is done then is undone or hung up before Stream returns.
+func Stream(ctx context.Context, in io.Reader, out io.Writer, h StreamHost) error {
+	defer catchSIGPIPE()()
+	if _, err := io.WriteString(out, api.Preamble); err != nil {
+		return fmt.Errorf("greet the controller: %w", err)
+	}
+	conn := wire.NewStream(in, out)
+	f, err := conn.Receive()
+	if err == io.EOF {
+		return nil // it changed its mind
+	}
+	if err == nil && f.Kind != wire.KindMessage {
+		err = fmt.Errorf("a stream begins with a request, not with a frame of kind %q", f.Kind)
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	input, feed := io.Pipe()
+	sizes := make(chan api.Size, 1)
+	// The reader is not waited for: it may sit in a read that nothing interrupts.
+	go func() {
+		err := receive(conn, feed, sizes)
+		feed.CloseWithError(err)
+		cancel(err)
+	}()
+	methods := streamMethods(h, input, conn.Writer(wire.KindData), conn.Writer(wire.KindErrors), sizes)
+	response := methods.answer(ctx, f.Message)
+	input.Close() // what still comes is for nobody
+	if err := conn.Send(response); err != nil {
+		return fmt.Errorf("answer the controller: %w", err)
+	}
+	return nil
+}
+
+// errCanceled is why a context ended that the controller ended.
+var errCanceled = errors.New("the controller has given it up")
+
+// receive hands on what the controller sends until it sends no more, and returns
+// why.
+func receive(conn *wire.Stream, feed *io.PipeWriter, sizes chan api.Size) error {
+	for {
+		f, err := conn.Receive()
+		switch {
+		case err == io.EOF:
+			return io.ErrUnexpectedEOF // the controller is gone
+		case err != nil:
+			return err
+		case f.Kind == wire.KindEnd:
+			feed.Close()
+		case f.Kind == wire.KindData:
+			_, _ = feed.Write(f.Bytes) // who takes no more has had enough
+		case f.Kind != wire.KindMessage:
+			return fmt.Errorf("a frame of kind %q", f.Kind)
+		case f.Message.Method == wire.MethodCancel:
+			return errCanceled
+		case f.Message.Method == api.NotifySize:
+			var size api.Size
+			if err := json.Unmarshal(f.Message.Params, &size); err != nil {
+				return fmt.Errorf("%s: %w", api.NotifySize, err)
+			}
+			select {
+			case <-sizes: // nobody has taken the last one yet
+			default:
+			}
+			sizes <- size
+		}
+	}
+}

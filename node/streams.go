@@ -1,0 +1,50 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/guest"
+)
+
+// ExportImage writes an image to the controller.
+func (h *Host) ExportImage(ctx context.Context, req api.ExportImage, out io.Writer) error {
+	return h.Images.Export(ctx, req.ID, out)
+}
+
+// ImportImage takes an image from the controller.
+func (h *Host) ImportImage(ctx context.Context, req api.ImportImage, in io.Reader) error {
+	_, _, err := h.Images.Import(ctx, in, req.ID)
+	return err
+}
+
+// Log shows what a guest logged last.
+func (h *Host) Log(ctx context.Context, req api.Log, out, errs io.Writer) (api.Exit, error) {
+	run := func(prog guest.Program) (int, error) {
+		return h.Guests.RunOver(ctx, req.Guest, prog, guest.Streams{In: strings.NewReader(""), Out: out, Errs: errs})
+	}
+	note := func(text string) { fmt.Fprintln(errs, text) }
+	status, err := h.Guests.ShowLog(ctx, req.Guest, req.Lines, req.Follow, out, note, run)
+	return api.Exit{Status: status}, err
+}
+
+// Exec runs a program inside a guest. One that could not be run is an answer: a
+// shell would give a status for it as well.
+func (h *Host) Exec(ctx context.Context, req api.Exec, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) (api.Exit, error) {
+	var prog guest.Program
+	for _, word := range req.Argv {
+		prog.Argv = append(prog.Argv, string(word))
+	}
+	s := guest.Streams{In: in, Out: out, Errs: errs}
+	if t := req.Terminal; t != nil {
+		s.Terminal = &guest.Terminal{Type: t.Type, Size: t.Size, Sizes: sizes}
+	}
+	status, err := h.Guests.RunOver(ctx, req.Guest, prog, s)
+	if err != nil {
+		return api.Exit{Status: guest.NotRunStatus(err), NotRun: err.Error()}, nil
+	}
+	return api.Exit{Status: status}, nil
+}
