@@ -17,8 +17,8 @@ import (
 //go:embed all:binaries
 var embedded embed.FS
 
-// carried are the vsnodes inside this program.
-var carried = sync.OnceValues(func() ([]*binary, error) {
+// embeddedBinaries returns the vsnodes inside this program.
+var embeddedBinaries = sync.OnceValues(func() ([]*binary, error) {
 	files, err := fs.Sub(embedded, "binaries")
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ type binary struct {
 
 var hashAndSize = regexp.MustCompile(`^[0-9a-f]{64} [1-9][0-9]*\n$`)
 
-// readBinaries takes what the Makefile put into a directory: for each
+// readBinaries reads what the Makefile put into a directory: for each
 // architecture vsnode-linux-ARCH.zst and .sha256, or neither.
 func readBinaries(files fs.FS) ([]*binary, error) {
 	var found []*binary
@@ -69,7 +69,7 @@ func readBinaries(files fs.FS) ([]*binary, error) {
 	return found, nil
 }
 
-// stream is the binary in the form that a host can unpack: "zstd", "gzip" or,
+// stream returns the binary in the form that a host can unpack: "zstd", "gzip" or,
 // for anything else, as it is.
 func (b *binary) stream(form string) (io.Reader, error) {
 	switch form {

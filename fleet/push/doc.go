@@ -13,7 +13,7 @@
 // an hour removes. Vsnodes of other versions go when they are 30 days old and
 // nothing runs them.
 //
-// A [Vsnode] is one `vsnode serve`, whose output begins with [api.Preamble];
+// A [Vsnode] is one `vsnode serve` or `vsnode stream`, whose output begins with [api.Preamble];
 // what a login shell printed before is skipped. Speaking with it is
 // fleet/remote's matter.
 package push

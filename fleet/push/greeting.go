@@ -30,37 +30,37 @@ type greeting struct {
 	form    string // "zstd", "gzip" or "none": what it can unpack
 }
 
-// errNoGreeting is wrapped by what the host said instead.
+// errNoGreeting is wrapped in an error that quotes what the host sent instead.
 var errNoGreeting = errors.New("vsnode did not begin")
 
 // readGreeting reads up to and with the line that decides, one byte at a time:
 // what follows belongs to somebody else. r is buffered.
 func readGreeting(r io.ByteReader) (greeting, error) {
 	var g greeting
-	var said []byte
-	line := -1 // where the line that may be ours begins in said
+	var head []byte
+	line := -1 // where the line that may be ours begins in head
 	for {
 		c, err := r.ReadByte()
 		if err != nil {
-			return greeting{}, fmt.Errorf("%w: %w%s", errNoGreeting, err, instead(said))
+			return greeting{}, fmt.Errorf("%w: %w%s", errNoGreeting, err, outputEnd(head))
 		}
-		said = append(said, c)
+		head = append(head, c)
 		switch {
 		case c == 0:
-			line = len(said) - 1
+			line = len(head) - 1
 		case c == '\n' && line >= 0:
-			if g.take(string(said[line:])) {
+			if g.take(string(head[line:])) {
 				return g, nil
 			}
 			line = -1
 		}
-		if len(said) > maxChatter {
-			return greeting{}, fmt.Errorf("%w within its first %d bytes%s", errNoGreeting, maxChatter, instead(said))
+		if len(head) > maxChatter {
+			return greeting{}, fmt.Errorf("%w within its first %d bytes%s", errNoGreeting, maxChatter, outputEnd(head))
 		}
 	}
 }
 
-// take reads one line of ours, and says whether it was the last.
+// take reads one line of ours, and reports whether it was the last.
 func (g *greeting) take(line string) (last bool) {
 	if line == api.Preamble {
 		g.serves = true
@@ -77,9 +77,9 @@ func (g *greeting) take(line string) (last bool) {
 	return false
 }
 
-// instead is the end of what a host said, for an error.
-func instead(said []byte) string {
-	text := transport.Printable(string(said[max(0, len(said)-200):]))
+// outputEnd returns the end of what a host sent instead of a greeting, for an error.
+func outputEnd(head []byte) string {
+	text := transport.Printable(string(head[max(0, len(head)-200):]))
 	if text == "" {
 		return ""
 	}

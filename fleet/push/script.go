@@ -11,15 +11,15 @@ import (
 // among them. The user's login shell takes them in as one quoted word, and may be
 // csh or fish: see [transport.Script].
 
-// shell is the command that runs a script, whatever the login shell is.
+// shell returns the command that runs a script, whatever the login shell is.
 func shell(script string) string { return transport.Script(script, "vsnode") }
 
-// startScript runs the first of the binaries that is in dir, or says what the
-// host is. find is what tells that nobody but root could have written it: one
-// process, where stat(1) is not everywhere.
-func startScript(command Command, dir string, carry []*binary) string {
+// startScript runs the first of the binaries that is in dir, or prints what the
+// host is. find reports whether nobody but root could have written it: in one
+// process, and stat(1) is not everywhere.
+func startScript(command Command, dir string, binaries []*binary) string {
 	var list []string
-	for _, b := range carry {
+	for _, b := range binaries {
 		list = append(list, fmt.Sprintf("%s:%d", b.hash, b.size))
 	}
 	return fmt.Sprintf(`d=%s; for b in %s; do h=${b%%:*}; f=$d/$h/vsnode; [ -e $f ] || continue; `+

@@ -74,21 +74,21 @@ func (o Options) start(ctx context.Context, conn *transport.Conn, command Comman
 	if !plainPath.MatchString(dir) {
 		return nil, fmt.Errorf("%q is no place for vsnode: want an absolute path of letters, digits, - . and _", dir)
 	}
-	carry, err := carried()
+	binaries, err := embeddedBinaries()
 	if o.Binaries != nil {
-		carry, err = readBinaries(o.Binaries)
+		binaries, err = readBinaries(o.Binaries)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if len(carry) == 0 {
+	if len(binaries) == 0 {
 		return nil, errors.New("this vsfleet carries no vsnode: build it with make build")
 	}
-	v, g, err := begin(ctx, conn, command, dir, carry)
+	v, g, err := begin(ctx, conn, command, dir, binaries)
 	if err != nil || v != nil {
 		return v, err
 	}
-	b, err := g.choose(conn.Name(), carry)
+	b, err := g.choose(conn.Name(), binaries)
 	if err != nil {
 		return nil, err
 	}
@@ -108,18 +108,18 @@ func (o Options) start(ctx context.Context, conn *transport.Conn, command Comman
 
 // begin runs the first command. It returns a vsnode that has greeted, or what the
 // host needs.
-func begin(ctx context.Context, conn *transport.Conn, command Command, dir string, carry []*binary) (*Vsnode, greeting, error) {
+func begin(ctx context.Context, conn *transport.Conn, command Command, dir string, binaries []*binary) (*Vsnode, greeting, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%s: nothing within %s: does something in the login hang there?", conn.Name(), startTimeout))
 	defer cancel()
-	s, err := conn.Pipe(ctx, shell(startScript(command, dir, carry)))
+	s, err := conn.Pipe(ctx, shell(startScript(command, dir, binaries)))
 	if err != nil {
 		return nil, greeting{}, err
 	}
 	stderr := transport.CollectLastLines(s.Stderr)
 	out := bufio.NewReader(s.Stdout)
-	g, err := greeted(ctx, out)
+	g, err := awaitGreeting(ctx, out)
 	if err == nil && g.serves {
-		for _, b := range carry {
+		for _, b := range binaries {
 			if b.hash == g.hash {
 				return &Vsnode{Version: b.hash[:12], Session: s, Stdout: out, Stderr: stderr}, g, nil
 			}
@@ -138,21 +138,21 @@ func begin(ctx context.Context, conn *transport.Conn, command Command, dir strin
 		return nil, g, fmt.Errorf("%s: %w", conn.Name(), err)
 	}
 	// To its end before Wait, which looks there for what sudo had to say.
-	said := cmp.Or(stderr.String(), "nothing on standard error")
+	output := cmp.Or(stderr.String(), "nothing on standard error")
 	exit, end := s.Wait(ctx)
 	switch {
 	case end != nil:
 		return nil, g, end // lost, or sudo
 	case exit == 126:
-		return nil, g, fmt.Errorf("%s: %s: is %s on a file system mounted noexec?", conn.Name(), said, dir)
+		return nil, g, fmt.Errorf("%s: %s: is %s on a file system mounted noexec?", conn.Name(), output, dir)
 	}
-	return nil, g, fmt.Errorf("%s: %w (exit status %d): %s", conn.Name(), err, exit, said)
+	return nil, g, fmt.Errorf("%s: %w (exit status %d): %s", conn.Name(), err, exit, output)
 }
 
-// greeted waits for the greeting while ctx lasts. sshd ends the output of a login
+// awaitGreeting waits for the greeting while ctx lasts. sshd ends the output of a login
 // that hangs no sooner than the login: its reader is left behind, and ends with
 // the connection.
-func greeted(ctx context.Context, out *bufio.Reader) (greeting, error) {
+func awaitGreeting(ctx context.Context, out *bufio.Reader) (greeting, error) {
 	type result struct {
 		g   greeting
 		err error
@@ -170,8 +170,8 @@ func greeted(ctx context.Context, out *bufio.Reader) (greeting, error) {
 	}
 }
 
-// choose the binary that a host can run.
-func (g greeting) choose(host string, carry []*binary) (*binary, error) {
+// choose returns the binary that a host can run.
+func (g greeting) choose(host string, binaries []*binary) (*binary, error) {
 	if g.uid != "0" {
 		return nil, fmt.Errorf("%s: the user there is not root, who alone can run guests: log in as root, or set become to use sudo", host)
 	}
@@ -179,7 +179,7 @@ func (g greeting) choose(host string, carry []*binary) (*binary, error) {
 	if arch == "" {
 		return nil, fmt.Errorf("%s is a machine of type %s: vsnode is made for x86_64 and aarch64", host, transport.Printable(g.machine))
 	}
-	for _, b := range carry {
+	for _, b := range binaries {
 		if b.arch == arch {
 			return b, nil
 		}
@@ -196,7 +196,7 @@ func upload(ctx context.Context, conn *transport.Conn, dir string, b *binary, fo
 	script := uploadScript(dir, ".upload-"+strings.ToLower(rand.Text()), b, form)
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	sent := &moving{r: in}
+	sent := &progressReader{r: in}
 	sent.stalled = time.AfterFunc(stallTimeout, func() {
 		giveUp(fmt.Errorf("the host has taken nothing for %s, after %d KiB", stallTimeout, sent.bytes.Load()>>10))
 	})
@@ -212,14 +212,14 @@ func upload(ctx context.Context, conn *transport.Conn, dir string, b *binary, fo
 	return nil
 }
 
-// moving puts off the end of its patience as long as something is read.
-type moving struct {
+// progressReader puts off the end of its patience as long as something is read.
+type progressReader struct {
 	r       io.Reader
 	bytes   atomic.Int64
 	stalled *time.Timer
 }
 
-func (m *moving) Read(p []byte) (int, error) {
+func (m *progressReader) Read(p []byte) (int, error) {
 	n, err := m.r.Read(p)
 	m.bytes.Add(int64(n))
 	m.stalled.Reset(stallTimeout)

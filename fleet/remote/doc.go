@@ -1,5 +1,8 @@
-// Package remote is a host's vsnode as the controller sees it: typed requests to
-// one `vsnode serve` that [push.Start] has started.
+// Package remote is a host's vsnode as the controller sees it. A [Host] is one that
+// is connected. [Host.Serve] starts a `vsnode serve` there, a [Node], which answers
+// many typed requests over one session. What has bytes of its own (images, logs,
+// programs, terminals) is one request to a `vsnode stream`, in a session for itself:
+// [Host.Exec], [Host.Terminal], [Host.Log], [Host.ExportImage], [Host.ImportImage].
 //
 // What a host says is not trusted further than that host: it cannot make the
 // controller allocate without end, point outside of what was asked, or write

@@ -40,7 +40,7 @@ type Node struct {
 	applies map[string]apply // by Apply.Run
 }
 
-// apply is a plan under way, whose events are awaited.
+// apply is a plan under way, whose events are handed on.
 type apply struct {
 	steps int
 	emit  func(api.Event)
@@ -65,13 +65,13 @@ func (h *Host) Serve(ctx context.Context) (*Node, error) {
 		n.err = n.read()
 		close(n.ended)
 	}()
-	go n.alive()
+	go n.keepAlive()
 	return n, nil
 }
 
-// alive says from time to time that the controller is there, for the host tells
-// one that was cut off from one that has nothing to say by that alone.
-func (n *Node) alive() {
+// keepAlive notifies the host from time to time that the controller is there: by
+// that alone the host can tell one that was cut off from one that is idle.
+func (n *Node) keepAlive() {
 	tick := time.NewTicker(api.AliveEvery)
 	defer tick.Stop()
 	for {
@@ -167,8 +167,8 @@ func call[R, A any](ctx context.Context, n *Node, method api.Method[R, A], req R
 	return answer(ctx, n.Host, method, m)
 }
 
-// ask sends a request and gives what the host answers. When ctx ends the host
-// is told; only with undo is there something to wait for.
+// ask sends a request and returns the response. When ctx ends the host is told to
+// cancel it; only with undo the response is waited for even then.
 func (n *Node) ask(ctx context.Context, m wire.Message, undo bool) (wire.Message, error) {
 	answer := make(chan wire.Message, 1)
 	n.mu.Lock()
@@ -209,7 +209,7 @@ func (n *Node) ask(ctx context.Context, m wire.Message, undo bool) (wire.Message
 	}
 }
 
-// lastAnswer is one that came just before the end.
+// lastAnswer returns the response if it came just before the end.
 func (n *Node) lastAnswer(answer chan wire.Message) (wire.Message, error) {
 	select {
 	case m := <-answer:
@@ -219,8 +219,8 @@ func (n *Node) lastAnswer(answer chan wire.Message) (wire.Message, error) {
 	}
 }
 
-// send writes a message. Where it cannot, the session has ended or is ended
-// here, and whoever waits for an answer learns it by that.
+// send writes a message. If that fails the session has ended, or is closed here,
+// which ends the wait for every answer.
 func (n *Node) send(m wire.Message) {
 	if err := n.wire.Send(m); err != nil {
 		n.Session.Close()
@@ -256,7 +256,7 @@ func (n *Node) read() error {
 // maxMessage is what is kept of the message of an event.
 const maxMessage = 4 << 10
 
-// event hands an event to who waits for it.
+// event hands an event to the Apply that it belongs to.
 func (n *Node) event(params json.RawMessage) error {
 	var e api.Event
 	if err := json.Unmarshal(params, &e); err != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 // What a host says is believed of that host only, and only as far as it can be
-// true: a name or an ID goes into commands for other hosts, a number is added to
+// true: a name or an ID goes into requests to other hosts, a number is added to
 // those of others, and a list without end would fill the controller's memory.
 
 // Bounds of one answer. A message could otherwise be millions of guests of three
@@ -32,13 +32,13 @@ var (
 	word      = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.+-]{0,127}$`)
 )
 
-// read an answer of a host.
+// read decodes and validates an answer of a host.
 func read[R any](b []byte) (answer R, err error) {
-	if err = bounded(b); err == nil {
+	if err = checkSize(b); err == nil {
 		err = json.Unmarshal(b, &answer)
 	}
 	if err == nil {
-		err = valid(&answer)
+		err = validate(&answer)
 	}
 	if err != nil {
 		var none R
@@ -47,9 +47,9 @@ func read[R any](b []byte) (answer R, err error) {
 	return answer, nil
 }
 
-// bounded reports JSON that, once it is read, is larger than an answer may be.
-// What else is wrong with it the decoder says.
-func bounded(b []byte) error {
+// checkSize refuses JSON that would be larger in memory than an answer may be. What
+// else is wrong with it is left to the decoder.
+func checkSize(b []byte) error {
 	var items [maxDepth]int // of the lists that are open
 	depth, all, text := 0, 0, -1
 	for i := 0; i < len(b); i++ {
@@ -86,8 +86,8 @@ func bounded(b []byte) error {
 	return nil
 }
 
-// valid reports what cannot be true in an answer.
-func valid(answer any) error {
+// validate reports what cannot be true in an answer.
+func validate(answer any) error {
 	switch a := answer.(type) {
 	case *api.State:
 		return validState(a)

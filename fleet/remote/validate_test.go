@@ -90,11 +90,11 @@ func TestAMessageOfManySmallThings(t *testing.T) {
 	}
 }
 
-func FuzzBounded(f *testing.F) {
+func FuzzCheckSize(f *testing.F) {
 	f.Add([]byte(`{"a":["\"",{}],"b":"\\"}`))
 	f.Add([]byte(`]]]"\`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if err := bounded(b); err != nil && len(b) < maxDepth {
+		if err := checkSize(b); err != nil && len(b) < maxDepth {
 			t.Fatal(err)
 		}
 	})

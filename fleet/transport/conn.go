@@ -33,9 +33,9 @@ type Conn struct {
 	more   []*Conn
 }
 
-// newConn watches over a connection; heard counts what comes from the host, and
-// release is called when it has ended.
-func newConn(d *Dialer, s Settings, client *ssh.Client, heard *atomic.Int64, release func()) *Conn {
+// newConn watches over a connection; received counts the bytes that come from the
+// host, and release is called when it has ended.
+func newConn(d *Dialer, s Settings, client *ssh.Client, received *atomic.Int64, release func()) *Conn {
 	c := &Conn{settings: s, dialer: d, client: client, done: make(chan struct{})}
 	c.close = sync.OnceFunc(func() {
 		client.Close() // of a connection that is lost already: no news
@@ -53,7 +53,7 @@ func newConn(d *Dialer, s Settings, client *ssh.Client, heard *atomic.Int64, rel
 		c.lose(fmt.Errorf("connection lost: %w", err))
 		close(c.done)
 	}()
-	go c.keepAlive(s.KeepAlive, heard)
+	go c.keepAlive(s.KeepAlive, received)
 	return c
 }
 
@@ -66,7 +66,7 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// RTT is how long the host's sshd takes to answer.
+// RTT measures how long the host's sshd takes to answer.
 func (c *Conn) RTT(ctx context.Context) (time.Duration, error) {
 	start := time.Now()
 	answer := make(chan error, 1)
@@ -89,11 +89,11 @@ func (c *Conn) ask() error {
 // without it, a session whose host lost power waits for TCP, which may be for
 // hours. Whatever the host sends is an answer: behind a slow upload the question
 // itself may wait for minutes, and room for more of the upload is granted.
-func (c *Conn) keepAlive(every time.Duration, heard *atomic.Int64) {
+func (c *Conn) keepAlive(every time.Duration, received *atomic.Int64) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	answers := make(chan error, 1)
-	asked, misses, last := false, 0, heard.Load()
+	asked, misses, last := false, 0, received.Load()
 	for {
 		select {
 		case <-c.done:
@@ -104,7 +104,7 @@ func (c *Conn) keepAlive(every time.Duration, heard *atomic.Int64) {
 			}
 			asked, misses = false, 0
 		case <-tick.C:
-			if now := heard.Load(); now != last {
+			if now := received.Load(); now != last {
 				misses, last = 0, now
 			}
 			if asked {
@@ -124,9 +124,9 @@ func (c *Conn) keepAlive(every time.Duration, heard *atomic.Int64) {
 // lose notes why the connection ended; the first reason counts.
 func (c *Conn) lose(err error) { c.lost.CompareAndSwap(nil, &err) }
 
-// settle waits a moment: what has just ended may be the whole connection, whose
+// awaitLoss waits a moment: what has just ended may be the whole connection, whose
 // reason is the better one.
-func (c *Conn) settle() {
+func (c *Conn) awaitLoss() {
 	select {
 	case <-c.done:
 	case <-time.After(100 * time.Millisecond):
@@ -139,8 +139,8 @@ func (c *Conn) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	if closed(err) {
-		c.settle()
+	if peerClosed(err) {
+		c.awaitLoss()
 	}
 	if lost := c.lost.Load(); lost != nil {
 		return &unreachable{fmt.Errorf("%s: %w", c.settings, *lost)}

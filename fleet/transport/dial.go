@@ -85,8 +85,8 @@ func (d *Dialer) knownHosts(s Settings, probe bool) (*knownHosts, error) {
 	return known, nil
 }
 
-// HostKey is the key that a host shows, if that is known already; it does not log
-// in there. The error is an [UnknownKeyError] or a [ChangedKeyError], or as Dial's.
+// HostKey returns the key that a host shows, if it is known already; it does not
+// log in there. The error is an [UnknownKeyError] or a [ChangedKeyError], or as Dial's.
 func (d *Dialer) HostKey(ctx context.Context, s Settings) (ssh.PublicKey, error) {
 	var known *knownKey
 	_, err := d.connect(ctx, s.withDefaults(), true)
@@ -136,12 +136,12 @@ func (d *Dialer) dialOnce(ctx context.Context, s Settings, probe bool) (*Conn, e
 		if try == 0 {
 			first = time.Now()
 		}
-		client, heard, err := d.attempt(ctx, s, known, dial, probe)
+		client, received, err := d.attempt(ctx, s, known, dial, probe)
 		var drop *dropped
 		again := errors.As(err, &drop) && !drop.penalty()
 		door.leave(again)
 		if err == nil {
-			return newConn(d, s, client, heard, release), nil
+			return newConn(d, s, client, received, release), nil
 		}
 		if again && (try+1 < minTries || time.Since(first) < s.ConnectTimeout) {
 			err = pause(ctx, try)
@@ -159,7 +159,7 @@ func (d *Dialer) dialOnce(ctx context.Context, s Settings, probe bool) (*Conn, e
 	}
 }
 
-// lostBastion is that the connection to a jump host ended unnoticed before it
+// lostBastion reports that the connection to a jump host ended unnoticed before it
 // was asked for one more.
 type lostBastion struct{ name string }
 
@@ -196,7 +196,7 @@ func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dia
 		return nil, nil, context.Cause(ctx)
 	}
 	if err == nil {
-		return ssh.NewClient(c, chans, reqs), &h.sock.heard, nil
+		return ssh.NewClient(c, chans, reqs), &h.sock.received, nil
 	}
 	return nil, nil, h.explain(ctx, err)
 }
@@ -211,7 +211,7 @@ func keyExchanges() []string {
 	}
 }
 
-// dialError says what a refused connection may mean.
+// dialError explains what a refused connection may mean.
 func dialError(ctx context.Context, s Settings, err error) error {
 	var refused *ssh.OpenChannelError
 	var lost *lostBastion
@@ -225,7 +225,7 @@ func dialError(ctx context.Context, s Settings, err error) error {
 			s.Via.Address, Printable(refused.Message))
 	case errors.As(err, &refused):
 		return fmt.Errorf("the jump host %s cannot reach it: %s", s.Via.Address, Printable(refused.Message))
-	case s.Via != nil && (closed(err) || errors.Is(err, net.ErrClosed)):
+	case s.Via != nil && (peerClosed(err) || errors.Is(err, net.ErrClosed)):
 		return &lostBastion{s.Via.Address}
 	case errors.Is(err, syscall.ECONNRESET): // it was faster than connect(2)
 		return &dropped{}
@@ -235,8 +235,8 @@ func dialError(ctx context.Context, s Settings, err error) error {
 	return err
 }
 
-// closed says whether err is the end of a connection from its other side.
-func closed(err error) bool {
+// peerClosed reports whether err is the end of a connection from its other side.
+func peerClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

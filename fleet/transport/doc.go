@@ -1,5 +1,5 @@
-// Package transport reaches hosts over SSH: one connection a host, and on it
-// commands with their exit status, pipes, and the controller's terminal.
+// Package transport reaches hosts over SSH: one connection per host, and on it
+// commands with their exit status, and pipes.
 //
 // It is strict where others ask: a host key that known_hosts does not hold is
 // refused with its fingerprint, a changed one with both. It is careful with

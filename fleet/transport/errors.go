@@ -21,8 +21,8 @@ func (e *unreachable) Unwrap() error { return e.err }
 // ErrorKind is an outcome.Kind, which package outcome asks errors for.
 func (e *unreachable) ErrorKind() string { return "unreachable" }
 
-// Unreachable says whether err is that the host could not be reached, or no
-// longer: name, route, port, time, host key, authentication, a lost
+// Unreachable reports whether err means that the host could not be reached, or
+// no longer: name, route, port, time, host key, authentication, a lost
 // connection. False means that the host was there and could not do it.
 func Unreachable(err error) bool {
 	var u *unreachable
@@ -59,7 +59,7 @@ func outOfFiles(err error) error {
 	return nil
 }
 
-// SignalError is that a command was ended by a signal.
+// SignalError reports that a signal ended a command.
 type SignalError struct {
 	Signal string // without SIG: "KILL"
 }

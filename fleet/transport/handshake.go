@@ -107,7 +107,7 @@ func (h *handshake) explain(ctx context.Context, err error) error {
 		return fmt.Errorf("SSH handshake: %w", context.Cause(ctx))
 	case errors.As(err, &none):
 		return h.noCommon(none)
-	case closed(err):
+	case peerClosed(err):
 		return fmt.Errorf("sshd closed the connection during the handshake, and its log says why (there: journalctl -u ssh -u sshd): %w", err)
 	}
 	return fmt.Errorf("SSH handshake: %w", err)
@@ -115,14 +115,14 @@ func (h *handshake) explain(ctx context.Context, err error) error {
 
 // stranger is what answers without the greeting of an SSH server.
 func (h *handshake) stranger(ctx context.Context, err error) error {
-	said := Printable(strings.ToValidUTF8(string(h.sock.said), "?"))
+	said := Printable(strings.ToValidUTF8(string(h.sock.head), "?"))
 	drop := &dropped{said: said}
 	switch {
-	case len(h.sock.said) > 0 && !drop.throttled():
+	case len(h.sock.head) > 0 && !drop.throttled():
 		return fmt.Errorf("no SSH server answers there, but something that says %q: is the port right?", said[:min(len(said), 60)])
 	case ctx.Err() != nil:
 		return fmt.Errorf("the connection was accepted and no SSH server spoke: %w", context.Cause(ctx))
-	case closed(err):
+	case peerClosed(err):
 		return drop
 	}
 	return err
@@ -163,7 +163,7 @@ func (h *handshake) refusal(ctx context.Context, err error) error {
 		return fmt.Errorf("authenticate as %s: %s does not sign: %w", user, h.accepted, h.unsigned)
 	case strings.Contains(err.Error(), "Too many authentication failures"):
 		return fmt.Errorf("sshd hung up before the right key was offered (MaxAuthTries; %s): name that one with identity", h.keys)
-	case closed(err):
+	case peerClosed(err):
 		return fmt.Errorf("sshd closed the connection while %s authenticated (%s): %w", user, h.keys, err)
 	case !strings.Contains(err.Error(), "unable to authenticate") && !strings.Contains(err.Error(), "no supported methods"):
 		return fmt.Errorf("authenticate as %s (%s): %w", user, h.keys, err)

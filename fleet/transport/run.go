@@ -56,7 +56,7 @@ func (c *Conn) run(ctx context.Context, script, arg string, stdin io.Reader, std
 	}
 	if err == nil && out.group() == 0 {
 		// A login shell that cannot read the command ends with 0, too.
-		said := cmp.Or(Printable(string(out.said)), Printable(last.String()), "nothing")
+		said := cmp.Or(Printable(string(out.head)), Printable(last.String()), "nothing")
 		err = fmt.Errorf("%s: the command did not begin (exit status %d), the host said: %q", c.settings, exit, said[max(0, len(said)-200):])
 	}
 	return exit, err
@@ -83,7 +83,7 @@ const maxChatter = 64 << 10
 // marked is a writer that throws away what comes before the line of runMark.
 type marked struct {
 	w    io.Writer // nil: nowhere
-	said []byte    // before the mark
+	head []byte    // before the mark
 	done bool
 	pgrp atomic.Int64
 }
@@ -98,8 +98,8 @@ func (m *marked) Write(p []byte) (int, error) {
 		return m.write(p)
 	}
 	// The mark may begin in the last write and end in this one.
-	m.said = append(m.said, p...)
-	for rest := m.said; ; {
+	m.head = append(m.head, p...)
+	for rest := m.head; ; {
 		i := bytes.Index(rest, []byte(runMark))
 		if i < 0 {
 			break
@@ -107,7 +107,7 @@ func (m *marked) Write(p []byte) (int, error) {
 		rest = rest[i+len(runMark):]
 		line, after, whole := bytes.Cut(rest, []byte("\n"))
 		if group, err := strconv.Atoi(string(line)); whole && err == nil && group > 0 {
-			m.done, m.said = true, nil
+			m.done, m.head = true, nil
 			m.pgrp.Store(int64(group))
 			if _, err := m.write(after); err != nil {
 				return 0, err
@@ -115,7 +115,7 @@ func (m *marked) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 	}
-	if len(m.said) > maxChatter {
+	if len(m.head) > maxChatter {
 		return 0, errors.New("the command did not begin within the first 64 KiB of output")
 	}
 	return len(p), nil

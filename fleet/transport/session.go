@@ -21,7 +21,7 @@ type Session struct {
 
 	conn  *Conn
 	ssh   *ssh.Session
-	said  *tail // of Stderr, where sudo may complain; nil without Become
+	sudo  *tail // the end of Stderr, where sudo may complain; nil without Become
 	close func()
 }
 
@@ -33,11 +33,11 @@ func (c *Conn) command(command string) string {
 	return Script(becomeScript, command)
 }
 
-// errSession is that sshd gives no session.
-type errSession struct{ said string }
+// errSession reports that sshd gives no session.
+type errSession struct{ reason string }
 
 func (e *errSession) Error() string {
-	return fmt.Sprintf("sshd refuses a session: %s (MaxSessions bounds those of one connection)", e.said)
+	return fmt.Sprintf("sshd refuses a session: %s (MaxSessions bounds those of one connection)", e.reason)
 }
 
 // sessionPause is how long a session that has just ended may count for sshd.
@@ -114,7 +114,7 @@ func (c *Conn) session(ctx context.Context) (*ssh.Session, error) {
 			return nil, c.explain(&errSession{Printable(refused.Message)})
 		}
 		if r.err != nil {
-			c.settle() // x/crypto says "unexpected packet: <nil>" of a connection that ended
+			c.awaitLoss() // x/crypto says "unexpected packet: <nil>" of a connection that ended
 		}
 		return r.s, c.explain(r.err)
 	case <-ctx.Done():
@@ -127,7 +127,7 @@ func (c *Conn) session(ctx context.Context) (*ssh.Session, error) {
 	}
 }
 
-// Pipe starts a command and gives the ends of its streams. ctx bounds the
+// Pipe starts a command and returns the ends of its streams. ctx bounds the
 // start; the session lives until it ends or is closed.
 func (c *Conn) Pipe(ctx context.Context, command string) (*Session, error) {
 	raw, c, err := c.open(ctx)
@@ -154,8 +154,8 @@ func (s *Session) start(ctx context.Context, command string) (err error) {
 		return err
 	}
 	if s.conn.settings.Become {
-		s.said = new(tail)
-		s.Stderr = io.TeeReader(s.Stderr, s.said)
+		s.sudo = new(tail)
+		s.Stderr = io.TeeReader(s.Stderr, s.sudo)
 	}
 	ctx, cancel := withinSession(ctx, "start a command")
 	defer cancel()
@@ -186,11 +186,11 @@ func (s *Session) Wait(ctx context.Context) (exit int, err error) {
 	if err = try(ctx, s.ssh.Wait); err != nil && ctx.Err() != nil {
 		return -1, s.conn.explain(err)
 	}
-	return s.conn.status(err, s.said)
+	return s.conn.status(err, s.sudo)
 }
 
 // status of a session that ended with err.
-func (c *Conn) status(err error, said *tail) (exit int, _ error) {
+func (c *Conn) status(err error, sudo *tail) (exit int, _ error) {
 	var status *ssh.ExitError
 	var missing *ssh.ExitMissingError
 	switch {
@@ -199,8 +199,8 @@ func (c *Conn) status(err error, said *tail) (exit int, _ error) {
 		return 128 + signal.number(), fmt.Errorf("%s: %w", c.settings, signal)
 	case errors.As(err, &status):
 		exit = status.ExitStatus()
-		if said != nil {
-			err = becomeError(exit, said.String())
+		if sudo != nil {
+			err = becomeError(exit, sudo.String())
 		} else {
 			err = nil
 		}
@@ -209,7 +209,7 @@ func (c *Conn) status(err error, said *tail) (exit int, _ error) {
 		}
 		return exit, nil
 	case errors.As(err, &missing):
-		c.settle()
+		c.awaitLoss()
 		return -1, c.explain(errors.New("the session ended without saying how"))
 	case err != nil:
 		return -1, c.explain(err)
@@ -259,7 +259,7 @@ func (s *Session) finish(ctx context.Context, wait func() error, gates ...*gate)
 	var err error
 	ended := make(chan struct{})
 	go func() {
-		exit, err = s.conn.status(wait(), s.said)
+		exit, err = s.conn.status(wait(), s.sudo)
 		close(ended)
 	}()
 	select {

@@ -16,9 +16,9 @@ type socket struct {
 	net.Conn
 	raw  syscall.RawConn // nil: not TCP, but a channel through a bastion
 	in   *bufio.Reader
-	said []byte // the first bytes
+	head []byte // the first bytes
 
-	heard atomic.Int64 // bytes from the other side
+	received atomic.Int64 // bytes from the other side
 }
 
 func newSocket(c net.Conn) *socket {
@@ -34,15 +34,15 @@ func newSocket(c net.Conn) *socket {
 
 func (s *socket) Read(p []byte) (int, error) {
 	n, err := s.in.Read(p)
-	if room := 256 - len(s.said); room > 0 {
-		s.said = append(s.said, p[:min(n, room)]...)
+	if room := 256 - len(s.head); room > 0 {
+		s.head = append(s.head, p[:min(n, room)]...)
 	}
 	return n, err
 }
 
-// greeted says whether sshd said its version: it let us in so far.
+// greeted reports whether sshd sent its version: it let us in so far.
 func (s *socket) greeted() bool {
-	return bytes.HasPrefix(s.said, []byte("SSH-")) || bytes.Contains(s.said, []byte("\nSSH-"))
+	return bytes.HasPrefix(s.head, []byte("SSH-")) || bytes.Contains(s.head, []byte("\nSSH-"))
 }
 
 type source struct{ s *socket }
@@ -53,7 +53,7 @@ type source struct{ s *socket }
 // only (tcp(7): "This flag is not permanent").
 func (r source) Read(p []byte) (int, error) {
 	n, err := r.s.Conn.Read(p)
-	r.s.heard.Add(int64(n))
+	r.s.received.Add(int64(n))
 	if r.s.raw != nil && n > 0 {
 		// A connection that is closed meanwhile says so in the next read.
 		_ = r.s.raw.Control(func(fd uintptr) {

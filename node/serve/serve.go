@@ -50,12 +50,12 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, h Host) error {
 		queue:    make(chan wire.Message, 256),
 		gone:     make(chan struct{}),
 	}
-	s.methods = methodsOf(h, s.say)
-	s.leave = sync.OnceFunc(func() { close(s.gone) })
+	s.methods = methodsOf(h, s.emit)
+	s.giveUp = sync.OnceFunc(func() { close(s.gone) })
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		s.writeOut()
+		s.writeQueue()
 	}()
 	// The reader is not waited for: where ctx ends first it sits in a read
 	// that nothing interrupts, and takes no new request.
@@ -64,10 +64,10 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, h Host) error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	giveUp := time.AfterFunc(lastWords, s.leave)
-	defer giveUp.Stop()
+	timer := time.AfterFunc(finalGrace, s.giveUp)
+	defer timer.Stop()
 	s.running.Wait()
-	late := time.After(lastWords)
+	late := time.After(finalGrace)
 	select {
 	case s.queue <- wire.Message{}: // the last
 		select {
@@ -102,11 +102,11 @@ type server struct {
 	stop    context.CancelCauseFunc
 	running sync.WaitGroup
 
-	queue chan wire.Message // to be written; an empty one is the last
-	gone  chan struct{}     // closed when nobody is expected to take more
-	leave func()            // closes it
+	queue  chan wire.Message // to be written; an empty one is the last
+	gone   chan struct{}     // closed when nobody is expected to take more
+	giveUp func()            // closes it
 
-	stalled atomic.Bool // nobody takes what is in line: no more progress is told
+	stalled atomic.Bool // nobody takes what is queued: progress is dropped
 
 	mu       sync.Mutex
 	closed   bool
@@ -116,9 +116,9 @@ type server struct {
 // silence is how long a controller may say nothing.
 var silence = api.Silence
 
-// lastWords is how long the controller may take to read what is left, once it
+// finalGrace is how long the controller may take to read what is left, once it
 // has ended the session.
-const lastWords = 2 * time.Second
+const finalGrace = 2 * time.Second
 
 // read takes requests until the stream ends, and returns why it did.
 func (s *server) read(ctx context.Context) error {
@@ -185,9 +185,9 @@ func (s *server) enter(id int64, cancel context.CancelFunc) bool {
 	return true
 }
 
-// say puts an event in line, unless nobody takes what is in it: the work must not
-// wait for who watches it.
-func (s *server) say(e api.Event) {
+// emit queues an event, unless nobody takes what is queued: the work must not
+// wait for whoever watches it.
+func (s *server) emit(e api.Event) {
 	b, err := json.Marshal(e)
 	if err != nil {
 		return
@@ -214,7 +214,7 @@ func (s *server) say(e api.Event) {
 	}
 }
 
-// write puts an answer in line; without room it waits, as long as there is
+// write queues an answer; while the queue is full it waits, as long as there is
 // anybody to take it.
 func (s *server) write(m wire.Message) {
 	select {
@@ -228,16 +228,16 @@ func (s *server) write(m wire.Message) {
 	}
 }
 
-// writeOut says one thing after the other to the controller. One that cannot
-// hear any more is one that is gone: what it asked for is undone.
-func (s *server) writeOut() {
+// writeQueue sends what is queued to the controller. If that fails the controller
+// is gone: what it asked for is undone.
+func (s *server) writeQueue() {
 	for m := range s.queue {
 		if m.ID == 0 && m.Method == "" && m.Error == nil {
 			return
 		}
 		if err := s.conn.Send(m); err != nil {
 			s.stop(fmt.Errorf("answer the controller: %w", err))
-			s.leave()
+			s.giveUp()
 			for m = range s.queue { // whoever waits for room
 				if m.ID == 0 && m.Method == "" && m.Error == nil {
 					return
