@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // initScope is where a host's own processes live. A cgroup that hands
@@ -25,13 +27,13 @@ type cgroup string
 // cgroupRoot finds cgroup v2 where it is mounted: /sys/fs/cgroup, or
 // /sys/fs/cgroup/unified on hybrid hosts.
 func cgroupRoot() (cgroup, error) {
-	mounts, err := readMounts()
+	mounts, err := linux.Mounts()
 	if err != nil {
 		return "", err
 	}
 	for _, m := range mounts {
-		if m.fstype == "cgroup2" {
-			return cgroup(m.point), nil
+		if m.FSType == "cgroup2" {
+			return cgroup(m.Dir), nil
 		}
 	}
 	return "", errors.New("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup")

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // Files of a lab's directory, its state aside.
@@ -69,15 +71,12 @@ func (l *Lab) Usage() string {
 
 // newSuffix marks a file that is being written: it is renamed when complete,
 // and removed with the lab when it never was.
-const newSuffix = ".new"
+const newSuffix = linux.ReplaceSuffix
 
 // writeFile writes beside and renames, and leaves an equal file untouched.
 func writeFile(path string, data []byte, mode fs.FileMode) error {
 	if old, err := os.ReadFile(path); err == nil && string(old) == string(data) {
 		return nil
 	}
-	if err := os.WriteFile(path+newSuffix, data, mode); err != nil {
-		return err
-	}
-	return os.Rename(path+newSuffix, path)
+	return linux.ReplaceFile(path, data, mode)
 }

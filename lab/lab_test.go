@@ -18,8 +18,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
-	"github.com/vsfleet/vsfleet/inventory"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/inventory"
 )
 
 // labDir is a directory for a lab on the machine's own filesystem: /tmp may be
@@ -408,7 +410,7 @@ func TestHostsAreMasqueraded(t *testing.T) {
 	// What stays in the lab (the logins of this test) is not tracked, what leaves
 	// it is, until the lab ends.
 	tracked := func() (inside, outside int) {
-		flows, err := dump(func() ([]*netlink.ConntrackFlow, error) {
+		flows, err := linux.Dump(func() ([]*netlink.ConntrackFlow, error) {
 			return netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
 		})
 		if err != nil {

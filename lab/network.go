@@ -13,6 +13,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // hostDevice is the name of a host's network device inside the host.
@@ -30,7 +32,7 @@ func hardwareAddr(a netip.Addr) net.HardwareAddr {
 
 // freeSubnet returns the first of our subnets that the machine has no use for.
 func freeSubnet() (netip.Prefix, error) {
-	routes, err := dump(func() ([]netlink.Route, error) {
+	routes, err := linux.Dump(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE) // table 0: all of them
 	})
 	if err != nil {
@@ -60,16 +62,6 @@ func freeSubnet() (netip.Prefix, error) {
 		}
 	}
 	return netip.Prefix{}, errors.New("all of 10.253.0.0/16 and 172.29.0.0/16 is in use here: choose a network with --subnet")
-}
-
-// dump asks the kernel for a list until it did not change on the way.
-func dump[T any](list func() ([]T, error)) ([]T, error) {
-	for {
-		all, err := list()
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return all, err
-		}
-	}
 }
 
 // makeBridge makes the lab's bridge, or makes it right again.
@@ -156,7 +148,7 @@ func removeLink(name string) error {
 
 // removeLinks deletes the lab's bridge and all that hung on it.
 func removeLinks(lab string) error {
-	links, err := dump(netlink.LinkList)
+	links, err := linux.Dump(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}

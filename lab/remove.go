@@ -1,13 +1,14 @@
 package lab
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // removeTree removes path and all below it, if it is there. It follows no
@@ -66,46 +67,14 @@ func removeAt(parent int, name, path string) error {
 // mount namespace: the lab does no such thing, so somebody else did, and must
 // decide what becomes of it before files are removed.
 func refuseMounts(dir string) error {
-	mounts, err := readMounts()
+	mounts, err := linux.Mounts()
 	if err != nil {
 		return err
 	}
 	for _, m := range mounts {
-		if m.point == dir || strings.HasPrefix(m.point, dir+"/") {
-			return fmt.Errorf("%s is mounted on %s, which is not the lab's doing: unmount it first", m.fstype, m.point)
+		if m.Dir == dir || strings.HasPrefix(m.Dir, dir+"/") {
+			return fmt.Errorf("%s is mounted on %s, which is not the lab's doing: unmount it first", m.FSType, m.Dir)
 		}
 	}
 	return nil
 }
-
-type mountPoint struct{ point, fstype string }
-
-func readMounts() ([]mountPoint, error) {
-	data, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	return parseMounts(string(data))
-}
-
-// parseMounts reads mountinfo (proc(5)): the fifth field is the mount point,
-// the one after "-" the type of the filesystem.
-func parseMounts(text string) ([]mountPoint, error) {
-	var mounts []mountPoint
-	for line := range strings.Lines(text) {
-		before, after, ok := strings.Cut(line, " - ")
-		fields := strings.Fields(before)
-		fstype, _, _ := strings.Cut(after, " ")
-		if !ok || len(fields) < 6 || fstype == "" {
-			return nil, fmt.Errorf("/proc/self/mountinfo: line not understood: %q", line)
-		}
-		mounts = append(mounts, mountPoint{point: unescapeMount.Replace(fields[4]), fstype: fstype})
-	}
-	if len(mounts) == 0 {
-		return nil, errors.New("/proc/self/mountinfo is empty")
-	}
-	return mounts, nil
-}
-
-// The kernel writes these four characters of a path as octal numbers.
-var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)

@@ -3,10 +3,8 @@ package lab
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -62,37 +60,6 @@ func TestRemoveTreeStaysInside(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestParseMounts(t *testing.T) {
-	const text = `27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 master:1 - cgroup2 cgroup2 rw
-50 27 0:40 / /mnt/with\040space\134and\011more rw - tmpfs x rw
-`
-	got, err := parseMounts(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []mountPoint{{"/", "ext4"}, {"/sys/fs/cgroup/unified", "cgroup2"}, {"/mnt/with space\\and\tmore", "tmpfs"}}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(mountPoint{})); diff != "" {
-		t.Error(diff)
-	}
-	for _, bad := range []string{"", "27 1 254:0 / /\n", "a - b\n"} {
-		if _, err := parseMounts(bad); err == nil {
-			t.Errorf("%q was understood", bad)
-		}
-	}
-}
-
-func FuzzParseMounts(f *testing.F) {
-	f.Add("27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n")
-	f.Add("50 27 0:40 / /a\\040b rw shared:1 - tmpfs x rw")
-	f.Fuzz(func(t *testing.T, text string) {
-		mounts, err := parseMounts(text)
-		if err == nil && len(mounts) != strings.Count(strings.TrimSuffix(text, "\n"), "\n")+1 {
-			t.Errorf("%d mounts in %q", len(mounts), text)
-		}
-	})
 }
 
 func must(t *testing.T, err error) {

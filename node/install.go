@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -50,14 +51,8 @@ func copySelf(target string) error {
 		return err
 	}
 	defer self.Close()
-	beside, err := os.CreateTemp(filepath.Dir(target), ".vsnode-")
-	if err != nil {
+	return linux.ReplaceFileSync(target, 0o700, func(f *os.File) error {
+		_, err := io.Copy(f, self)
 		return err
-	}
-	defer os.Remove(beside.Name())
-	_, err = io.Copy(beside, self)
-	if err = errors.Join(err, beside.Chmod(0o700), beside.Sync(), beside.Close()); err != nil {
-		return err
-	}
-	return os.Rename(beside.Name(), target)
+	})
 }

@@ -11,8 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -21,7 +20,7 @@ import (
 // of a controller that was killed.
 type lease struct {
 	mu   sync.Mutex
-	file *os.File // locked; nil: not ours
+	held *linux.Lock // nil: not ours
 }
 
 // leaseName cannot be a file of a guest's: their names have no leading dot.
@@ -62,31 +61,27 @@ func (h *Host) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error
 func (h *Host) tryLease(who api.Holder) (held bool, by api.Holder, err error) {
 	h.lease.mu.Lock()
 	defer h.lease.mu.Unlock()
-	if h.lease.file != nil {
+	if h.lease.held != nil {
 		return true, who, nil
 	}
 	if err := os.MkdirAll(h.Guests.RunDir, 0o755); err != nil {
 		return false, by, err
 	}
 	path := filepath.Join(h.Guests.RunDir, leaseName)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	l, err := linux.TryLockFile(path)
+	if errors.Is(err, linux.ErrLocked) {
+		by, err = readHolder(path)
+		return false, by, err
+	}
 	if err != nil {
 		return false, by, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		by, err = readHolder(f)
-		return false, by, errors.Join(err, f.Close())
-	}
-	if err == nil {
-		who.Since, who.Node = time.Now().Truncate(time.Second), os.Getpid()
-		err = writeHolder(f, who)
-	}
-	if err != nil {
-		f.Close()
+	who.Since, who.Node = time.Now().Truncate(time.Second), os.Getpid()
+	if err := writeHolder(l.File, who); err != nil {
+		l.Unlock()
 		return false, by, fmt.Errorf("%s: %w", path, err)
 	}
-	h.lease.file = f
+	h.lease.held = l
 	return true, who, nil
 }
 
@@ -94,24 +89,29 @@ func (h *Host) tryLease(who api.Holder) (held bool, by api.Holder, err error) {
 func (h *Host) Release(context.Context) error {
 	h.lease.mu.Lock()
 	defer h.lease.mu.Unlock()
-	if h.lease.file == nil {
+	if h.lease.held == nil {
 		return nil
 	}
-	err := h.lease.file.Close()
-	h.lease.file = nil
-	return err
+	h.lease.held.Unlock()
+	h.lease.held = nil
+	return nil
 }
 
 // leased reports whether this session has the lease.
 func (h *Host) leased() bool {
 	h.lease.mu.Lock()
 	defer h.lease.mu.Unlock()
-	return h.lease.file != nil
+	return h.lease.held != nil
 }
 
 // readHolder reads who holds a lease. Whoever took it a moment ago may not have
 // written that yet: then nobody is named.
-func readHolder(f *os.File) (by api.Holder, err error) {
+func readHolder(path string) (by api.Holder, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return by, err
+	}
+	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxHolder))
 	if err == nil && json.Unmarshal(b, &by) != nil {
 		by = api.Holder{}

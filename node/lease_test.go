@@ -57,7 +57,7 @@ func TestAWaitForALease(t *testing.T) {
 		{"ends with the holder's session", time.Hour, func(t *testing.T, a *Host, _ chan struct{}) { release(t, a) }, true},
 		{"ends when another one takes it", time.Hour, func(t *testing.T, a *Host, over chan struct{}) {
 			for n := 2; ; n++ { // as waiters that are quicker, one after the other
-				if err := writeHolder(a.lease.file, holder(fmt.Sprint(n))); err != nil {
+				if err := writeHolder(a.lease.held.File, holder(fmt.Sprint(n))); err != nil {
 					t.Error(err)
 				}
 				select {

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,7 +12,7 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // Trust makes host keys known: each is added to its known_hosts file, whose
@@ -41,14 +42,14 @@ func appendLines(file string, lines []string) (err error) {
 		return err
 	}
 	// Two controllers at once: the second adds to what the first has written.
-	lock, err := os.Open(dir)
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return err
+	}
+	lock, err := linux.LockDir(context.Background(), dir)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock %s: %w", dir, err)
-	}
+	defer lock.Unlock()
 	old, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -62,30 +63,16 @@ func appendLines(file string, lines []string) (err error) {
 			old, have = append(append(old, line...), '\n'), append(have, line)
 		}
 	}
-	next, err := os.CreateTemp(dir, ".known_hosts-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		next.Close()
-		if err != nil {
-			os.Remove(next.Name())
-		}
-	}()
+	mode, give := fs.FileMode(0o600), func(*os.File) error { return nil }
 	if was, err := os.Stat(file); err == nil {
 		owner := was.Sys().(*syscall.Stat_t)
-		if err := next.Chown(int(owner.Uid), int(owner.Gid)); err != nil {
+		mode, give = was.Mode().Perm(), func(f *os.File) error { return f.Chown(int(owner.Uid), int(owner.Gid)) }
+	}
+	return linux.ReplaceFileSync(file, mode, func(f *os.File) error {
+		if err := give(f); err != nil {
 			return err
 		}
-		if err := next.Chmod(was.Mode().Perm()); err != nil {
-			return err
-		}
-	}
-	if _, err := next.Write(old); err != nil {
+		_, err := f.Write(old)
 		return err
-	}
-	if err := next.Sync(); err != nil {
-		return err
-	}
-	return os.Rename(next.Name(), file)
+	})
 }

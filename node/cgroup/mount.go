@@ -1,7 +1,6 @@
 package cgroup
 
 import (
-	"bufio"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // ErrNotMounted means that no cgroup v2 hierarchy is mounted.
@@ -23,16 +24,13 @@ func Mount() (string, error) {
 			return dir, nil
 		}
 	}
-	f, err := os.Open("/proc/self/mountinfo")
+	mounts, err := linux.Mounts()
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		// 36 35 98:0 /root /where options - type source superoptions (proc_pid_mountinfo(5))
-		before, after, _ := strings.Cut(sc.Text(), " - ")
-		if fields := strings.Fields(before); strings.HasPrefix(after, "cgroup2 ") && len(fields) > 4 {
-			return fields[4], nil
+	for _, m := range mounts {
+		if m.FSType == "cgroup2" {
+			return m.Dir, nil
 		}
 	}
 	return "", ErrNotMounted

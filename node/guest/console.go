@@ -15,6 +15,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/console"
 	"github.com/vsfleet/vsfleet/node/procctx"
@@ -121,13 +122,8 @@ func (g *Guest) saveConsole(context.Context) error {
 	if err != nil {
 		return nil
 	}
-	path := g.host.consoleLog(g.name)
 	_ = os.MkdirAll(g.host.LogDir, 0o750)
-	if err := os.WriteFile(path+".new", t.Bytes, 0o640); err != nil {
-		os.Remove(path + ".new")
-		return nil
-	}
-	_ = os.Rename(path+".new", path)
+	_ = linux.ReplaceFile(g.host.consoleLog(g.name), t.Bytes, 0o640)
 	return nil
 }
 

@@ -3,10 +3,10 @@ package guest
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -94,11 +94,7 @@ func (h *Host) giveContext(name string) (xid int, err error) {
 		return 0, err
 	}
 	h.index.invalidate()
-	path := filepath.Join(h.config(name), "context")
-	if err := os.WriteFile(path+".new~", []byte(strconv.Itoa(xid)+"\n"), 0o644); err != nil {
-		return 0, err
-	}
-	return xid, os.Rename(path+".new~", path)
+	return xid, linux.ReplaceFile(filepath.Join(h.config(name), "context"), []byte(strconv.Itoa(xid)+"\n"), 0o644)
 }
 
 // freeContext returns the first unused automatic context.

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
@@ -90,11 +91,7 @@ func (h *Host) writeEnd(name string, end api.End) error {
 	if err != nil {
 		return err
 	}
-	beside := h.endFile(name) + ".new"
-	if err := os.WriteFile(beside, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(beside, h.endFile(name))
+	return linux.ReplaceFile(h.endFile(name), b, 0o600)
 }
 
 // lastEnd returns how a guest that does not run ended, nil if it was stopped.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
@@ -225,7 +226,7 @@ func (f files) replace(dir string, keep func(rel string) bool) error {
 	if err != nil {
 		return &os.LinkError{Op: "rename", Old: beside, New: dir, Err: err}
 	}
-	return syncDir(filepath.Dir(dir))
+	return linux.SyncDir(filepath.Dir(dir))
 }
 
 func copyKept(from, to string, keep func(rel string) bool) error {
@@ -261,16 +262,6 @@ func copyKept(from, to string, keep func(rel string) bool) error {
 		}
 		return os.WriteFile(target, b, info.Mode().Perm())
 	})
-}
-
-// syncDir writes a directory to disk: the name that a rename put there.
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }
 
 func sameFS(a, b string) (bool, error) {

@@ -35,7 +35,7 @@ func (h *Host) Hold(ctx context.Context, name, verb string, do func(*Guest) erro
 	err := CheckName(name)
 	if err == nil {
 		var unlock func()
-		if unlock, err = h.lockFor(ctx, name); err == nil {
+		if unlock, err = h.lock(ctx, name); err == nil {
 			err = h.inHand(name, unlock, do)
 		}
 	}

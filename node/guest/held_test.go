@@ -125,7 +125,7 @@ func TestWaitForALockCanBeBrokenOff(t *testing.T) {
 	h := host(t)
 	g := inMode(api.ModeNAT, "locked", 121, "sleep", "1000")
 	must(t, h.Create(context.Background(), g))
-	unlock, err := h.lock(g.Name)
+	unlock, err := h.lock(t.Context(), g.Name)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

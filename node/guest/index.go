@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -260,15 +261,8 @@ func (x *index) load(path string) {
 
 // save is a help for the next vsnode, nothing that has to succeed.
 func (x *index) save(path string) {
-	b, err := json.Marshal(indexFile{binarySum(), x.claims})
-	if err == nil {
-		err = os.WriteFile(path+".new", b, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
-		os.Remove(path + ".new")
+	if b, err := json.Marshal(indexFile{binarySum(), x.claims}); err == nil {
+		_ = linux.ReplaceFile(path, b, 0o600)
 	}
 }
 

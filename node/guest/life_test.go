@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
@@ -462,18 +463,12 @@ func traces(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
 	// Other tests may change addresses meanwhile: the kernel then says that what it told is not of one moment.
-	links, err := netlink.LinkList()
-	for errors.Is(err, netlink.ErrDumpInterrupted) {
-		links, err = netlink.LinkList()
-	}
+	links, err := linux.Dump(netlink.LinkList)
 	must(t, err)
 	for _, l := range links {
 		fmt.Fprintf(&b, "link %s;", l.Attrs().Name)
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
-	for errors.Is(err, netlink.ErrDumpInterrupted) {
-		addrs, err = netlink.AddrList(nil, netlink.FAMILY_ALL)
-	}
+	addrs, err := linux.Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	must(t, err)
 	for _, a := range addrs {
 		fmt.Fprintf(&b, "address %s;", a.IPNet)

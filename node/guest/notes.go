@@ -205,12 +205,8 @@ func (h *Host) writeNotes(name string, cg cgroup.Dir, n notes) error {
 	if err != nil {
 		return err
 	}
-	beside := h.notesFile(name) + ".new"
-	if err := os.WriteFile(beside, b, 0o600); err != nil {
-		return errors.Join(fmt.Errorf("note what is started: %w", err), remove(beside))
-	}
-	if err := os.Rename(beside, h.notesFile(name)); err != nil {
-		return err
+	if err := linux.ReplaceFile(h.notesFile(name), b, 0o600); err != nil {
+		return fmt.Errorf("note what is started: %w", err)
 	}
 	return setAttribute(cg, b)
 }

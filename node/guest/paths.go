@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // Paths are where a host keeps what belongs to its guests.
@@ -83,79 +85,34 @@ func CheckName(name string) error {
 	return nil
 }
 
-// lock takes the lock of a guest, or of all configurations ("").
-func (p Paths) lock(name string) (unlock func(), err error) { return p.flock(name, unix.LOCK_EX) }
-
-// lockFor takes it as soon as nobody has it, or fails when ctx ends first: a
-// stop holds it for as long as a guest takes to end.
-func (p Paths) lockFor(ctx context.Context, name string) (unlock func(), err error) {
-	if unlock, err = p.tryLock(name); unlock != nil || err != nil {
-		return unlock, err
-	}
-	// A wait in flock(2) cannot be broken off: it is left to itself.
-	type result struct {
-		unlock func()
-		err    error
-	}
-	got := make(chan result, 1)
-	go func() {
-		unlock, err := p.lock(name)
-		got <- result{unlock, err}
-	}()
-	select {
-	case r := <-got:
-		return r.unlock, r.err
-	case <-ctx.Done():
-		go func() {
-			if r := <-got; r.err == nil {
-				r.unlock()
-			}
-		}()
-		return nil, fmt.Errorf("another vsnode works on it: %w", ctx.Err())
-	}
-}
-
-// tryLock takes it if nobody has it, and else gives nil.
-func (p Paths) tryLock(name string) (unlock func(), err error) {
-	unlock, err = p.flock(name, unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, nil
-	}
-	return unlock, err
-}
-
-func (p Paths) flock(name string, how int) (unlock func(), err error) {
+// lock takes the lock of a guest, or of all configurations (""). It waits for
+// whoever has it until ctx ends: a stop holds a guest's for as long as the guest
+// takes to end.
+func (p Paths) lock(ctx context.Context, name string) (unlock func(), err error) {
 	if err := os.MkdirAll(p.RunDir, 0o755); err != nil {
 		return nil, err
 	}
-	for {
-		f, err := os.OpenFile(p.lockFile(name), os.O_RDWR|os.O_CREATE, 0o600)
-		if err != nil {
-			return nil, err
+	l, err := linux.LockFile(ctx, p.lockFile(name))
+	if err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("another vsnode works on it: %w", ctx.Err())
 		}
-		for {
-			err = unix.Flock(int(f.Fd()), how)
-			if !errors.Is(err, unix.EINTR) {
-				break
-			}
-		}
-		if err != nil {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
-		unlock := func() {
-			unix.Flock(int(f.Fd()), unix.LOCK_UN) // not by closing alone: see nat's
-			f.Close()
-		}
-		held, err := f.Stat()
-		if err != nil {
-			unlock()
-			return nil, err
-		}
-		// Who had it before may have removed the file: see locked.
-		if now, err := os.Lstat(f.Name()); err == nil && os.SameFile(held, now) {
-			return unlock, nil
-		}
-		unlock()
+		return nil, err
 	}
+	return l.Unlock, nil
+}
+
+// tryLock takes it if nobody has it, and else returns nil.
+func (p Paths) tryLock(name string) (unlock func(), err error) {
+	if err := os.MkdirAll(p.RunDir, 0o755); err != nil {
+		return nil, err
+	}
+	l, err := linux.TryLockFile(p.lockFile(name))
+	if errors.Is(err, linux.ErrLocked) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l.Unlock, nil
 }

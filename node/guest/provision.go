@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/procctx"
 	"github.com/vsfleet/vsfleet/node/rootfs"
@@ -223,11 +224,7 @@ func (h *Host) writePending(name string, list []api.OnChange) error {
 	if err != nil {
 		return err
 	}
-	beside := h.pendingFile(name) + ".new"
-	if err := os.WriteFile(beside, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(beside, h.pendingFile(name))
+	return linux.ReplaceFile(h.pendingFile(name), b, 0o600)
 }
 
 // guestRoot is the root filesystem of a guest.

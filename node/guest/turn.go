@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -46,7 +47,7 @@ func (t *turns) enter(p Paths) (err error) {
 		t.unlocked.Wait()
 	}
 	if t.users == 0 {
-		if t.unlock, err = p.lock(""); err != nil {
+		if t.unlock, err = p.lock(context.Background(), ""); err != nil {
 			return err
 		}
 		t.since = time.Now()

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -207,7 +208,7 @@ func (s *Store) commit(ctx context.Context, w *work, images ...api.Image) error 
 		}
 	}
 	// The name says that all of it is on the disk.
-	if err := unix.Syncfs(int(w.dir.Fd())); err != nil {
+	if err := unix.Syncfs(int(w.lock.Fd())); err != nil {
 		return fmt.Errorf("sync %s: %w", w.path, err)
 	}
 	if err := ctx.Err(); err != nil {
@@ -221,7 +222,7 @@ func (s *Store) commit(ctx context.Context, w *work, images ...api.Image) error 
 	if err != nil {
 		return &os.LinkError{Op: "rename", Old: w.path, New: s.path(id), Err: err}
 	}
-	return syncDir(s.dir)
+	return linux.SyncDir(s.dir)
 }
 
 // enrol adds records to an image that is here, and says whether one was new.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/images/tree"
 )
@@ -26,7 +27,7 @@ const (
 // flock on it says so, and is gone with the process.
 type work struct {
 	path string
-	dir  *os.File
+	lock *linux.Lock
 	tree string // where the tree is made
 }
 
@@ -51,13 +52,14 @@ func (s *Store) hold(ctx context.Context, name string) (*work, error) {
 		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
-		w, err := lock(ctx, path)
+		l, err := linux.LockDir(ctx, path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // whoever had it has finished
 		}
 		if err != nil {
 			return nil, err
 		}
+		w := &work{path: path, lock: l}
 		// What a killed one left would mix with ours.
 		if err := w.empty(ctx); err != nil {
 			w.close()
@@ -65,40 +67,6 @@ func (s *Store) hold(ctx context.Context, name string) (*work, error) {
 		}
 		return w, nil
 	}
-}
-
-// lock waits for the flock on a directory. fs.ErrNotExist: by the time that it
-// was ours, the directory was removed or had become an image.
-func lock(ctx context.Context, path string) (*work, error) {
-	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	locked := make(chan error, 1)
-	go func() {
-		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-		for err == unix.EINTR {
-			err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-		}
-		locked <- err
-	}()
-	select {
-	case err = <-locked:
-	case <-ctx.Done():
-		// flock(2) cannot be called off; the descriptor is closed when it
-		// returns, or with the process.
-		go func() { <-locked; dir.Close() }()
-		return nil, ctx.Err()
-	}
-	if err != nil {
-		dir.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	if err := same(dir, path); err != nil {
-		dir.Close()
-		return nil, err
-	}
-	return &work{path: path, dir: dir}, nil
 }
 
 // same makes sure that the path still leads to the open directory.
@@ -151,12 +119,12 @@ func (w *work) discard(ctx context.Context) error {
 }
 
 // close lets the directory go.
-func (w *work) close() { w.dir.Close() }
+func (w *work) close() { w.lock.Unlock() }
 
 // abandon is for the end of a work that did not become an image: nothing of it
 // stays, and the error says so if something does.
 func (w *work) abandon(err *error) {
-	if same(w.dir, w.path) == nil {
+	if same(w.lock.File, w.path) == nil {
 		//nolint:forbidigo // not the call's context: cleaning up is what a cancelled call still does
 		if e := w.discard(context.Background()); e != nil {
 			e = fmt.Errorf("clean up %s: %w", w.path, e)
@@ -175,22 +143,10 @@ func record(dir string, img api.Image) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".record-")
-	if err != nil {
+	return linux.ReplaceFileSync(filepath.Join(dir, img.Key+recordSuffix), 0o600, func(f *os.File) error {
+		_, err := f.Write(append(b, '\n'))
 		return err
-	}
-	defer os.Remove(f.Name()) // renamed by then, or of no use
-	_, err = f.Write(append(b, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", f.Name(), err)
-	}
-	if err := os.Rename(f.Name(), filepath.Join(dir, img.Key+recordSuffix)); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	})
 }
 
 // sweep removes what killed calls left. What a living one works in is locked,
@@ -218,33 +174,16 @@ func (s *Store) sweep(ctx context.Context) error {
 }
 
 func sweepOne(ctx context.Context, path string) error {
-	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	l, err := linux.TryLockDir(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, linux.ErrLocked): // removed or made an image meanwhile, or in use
 		return nil
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP): // not ours, and in the way
 		return os.Remove(path)
 	case err != nil:
 		return err
 	}
-	defer dir.Close()
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == unix.EWOULDBLOCK {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("lock %s: %w", path, err)
-	}
-	if same(dir, path) != nil {
-		return nil // it was removed, or became an image, before the lock was ours
-	}
-	w := &work{path: path, dir: dir}
+	w := &work{path: path, lock: l}
+	defer w.close()
 	return w.discard(ctx)
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -9,10 +9,10 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
@@ -178,21 +178,18 @@ func readLinks() (*links, error) {
 }
 
 func dump(message int, head nl.NetlinkRequestData, visit func(m []byte), more ...nl.NetlinkRequestData) error {
-	for {
+	msgs, err := linux.Dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(message, unix.NLM_F_DUMP)
 		req.AddData(head)
 		for _, d := range more {
 			req.AddData(d)
 		}
-		msgs, err := req.Execute(unix.NETLINK_ROUTE, 0)
-		if errors.Is(err, netlink.ErrDumpInterrupted) {
-			continue
-		}
-		for _, m := range msgs {
-			visit(m)
-		}
-		return err
+		return req.Execute(unix.NETLINK_ROUTE, 0)
+	})
+	for _, m := range msgs {
+		visit(m)
 	}
+	return err
 }
 
 // readDevices is readLinks without addresses and routes.

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
@@ -301,7 +302,7 @@ func newFlowFilter(host *netlink.Handle, ws []translation, gone map[netip.Addr]b
 	for _, w := range ws {
 		ff.forwards[flowKey{w.addr, w.to.Addr().Is4(), protoNumber(w.proto), w.port}] = w.to
 	}
-	addrs, err := again(func() ([]netlink.Addr, error) { return host.AddrList(nil, netlink.FAMILY_ALL) })
+	addrs, err := linux.Dump(func() ([]netlink.Addr, error) { return host.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list the host's addresses: %w", err)
 	}

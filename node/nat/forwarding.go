@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 const (
@@ -58,7 +60,7 @@ func enableForwarding(host *netlink.Handle) error {
 
 // defaultRoutes returns the indexes of the devices of the default routes.
 func defaultRoutes(host *netlink.Handle, family int) ([]int, error) {
-	routes, err := again(func() ([]netlink.Route, error) { return host.RouteList(nil, family) })
+	routes, err := linux.Dump(func() ([]netlink.Route, error) { return host.RouteList(nil, family) })
 	if err != nil {
 		return nil, fmt.Errorf("list the host's routes: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
@@ -129,34 +130,31 @@ func partsOfTables() (map[part]int, error) {
 
 // dumpTables calls visit for all chains, rules or sets of our table of a family.
 func dumpTables(family byte, message, table int, visit func(attrs map[uint16][]byte)) error {
-	for {
+	msgs, err := linux.Dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, unix.NLM_F_DUMP)
 		req.AddData(&nl.Nfgenmsg{NfgenFamily: family})
 		req.AddData(nl.NewRtAttr(table, nl.ZeroTerminated(tableName)))
-		msgs, err := req.Execute(unix.NETLINK_NETFILTER, 0)
-		if errors.Is(err, nl.ErrDumpInterrupted) {
-			continue
-		}
-		if errors.Is(err, unix.ENOENT) { // no such table
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read nftables table %s: %w", tableName, err)
-		}
-		for _, m := range msgs {
-			if len(m) < nl.SizeofNfgenmsg {
-				continue
-			}
-			attrs := map[uint16][]byte{}
-			for kind, value := range attributes(m[nl.SizeofNfgenmsg:]) {
-				attrs[kind] = value
-			}
-			if cString(attrs[uint16(table)]) == tableName {
-				visit(attrs)
-			}
-		}
+		return req.Execute(unix.NETLINK_NETFILTER, 0)
+	})
+	if errors.Is(err, unix.ENOENT) { // no such table
 		return nil
 	}
+	if err != nil {
+		return fmt.Errorf("read nftables table %s: %w", tableName, err)
+	}
+	for _, m := range msgs {
+		if len(m) < nl.SizeofNfgenmsg {
+			continue
+		}
+		attrs := map[uint16][]byte{}
+		for kind, value := range attributes(m[nl.SizeofNfgenmsg:]) {
+			attrs[kind] = value
+		}
+		if cString(attrs[uint16(table)]) == tableName {
+			visit(attrs)
+		}
+	}
+	return nil
 }
 
 func cString(b []byte) string { return unix.ByteSliceToString(b) }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // ensureVeth returns the host's end of the guest's veth. One that was made just
@@ -127,7 +129,7 @@ func removeOthers(host *netlink.Handle, guests, last []Guest, known bool) error 
 		}
 		return nil
 	}
-	links, err := again(host.LinkList)
+	links, err := linux.Dump(host.LinkList)
 	if err != nil {
 		return fmt.Errorf("list the host's devices: %w", err)
 	}
@@ -158,17 +160,6 @@ func address(p netip.Prefix) *netlink.Addr {
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-// again asks once more when the kernel says that its answer was torn by a
-// change meanwhile, as it may be while guests come and go.
-func again[T any](list func() ([]T, error)) ([]T, error) {
-	for {
-		all, err := list()
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return all, err
-		}
-	}
 }
 
 // findLink returns nil for a device that is not there.

@@ -14,6 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // addedByUs marks an address as put there by vsnode (IFA_PROTO, kernel 5.18;
@@ -288,28 +290,25 @@ var lists atomic.Int64
 // eachAddress calls visit for all addresses of the host, and again for some if
 // they change meanwhile.
 func eachAddress(visit func(a deviceAddress, index int)) error {
-	for {
+	msgs, err := linux.Dump(func() ([][]byte, error) {
 		lists.Add(1)
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
 		req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
-		msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
-		if errors.Is(err, netlink.ErrDumpInterrupted) {
-			continue
-		}
+		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
+	})
+	if err != nil {
+		return err
+	}
+	for _, m := range msgs {
+		a, on, err := parseAddress(m)
 		if err != nil {
 			return err
 		}
-		for _, m := range msgs {
-			a, on, err := parseAddress(m)
-			if err != nil {
-				return err
-			}
-			if a.prefix.IsValid() {
-				visit(a, on)
-			}
+		if a.prefix.IsValid() {
+			visit(a, on)
 		}
-		return nil
 	}
+	return nil
 }
 
 // parseAddress reads an RTM_NEWADDR message (rtnetlink(7)).

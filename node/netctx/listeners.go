@@ -13,10 +13,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/internal/printable"
 	"github.com/vsfleet/vsfleet/node/probe"
@@ -161,27 +161,24 @@ func boundSockets(family uint8, proto port.Proto) ([]diagSocket, error) {
 		ask[1], states = unix.IPPROTO_UDP, 1<<tcpClose
 	}
 	binary.NativeEndian.PutUint32(ask[4:], states)
-	for {
+	msgs, err := linux.Dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
 		req.AddRawData(ask)
-		msgs, err := req.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
-		if errors.Is(err, netlink.ErrDumpInterrupted) {
-			continue
-		}
+		return req.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var list []diagSocket
+	for _, m := range msgs {
+		k, err := parseSocket(m)
 		if err != nil {
 			return nil, err
 		}
-		var list []diagSocket
-		for _, m := range msgs {
-			k, err := parseSocket(m)
-			if err != nil {
-				return nil, err
-			}
-			k.proto = proto
-			list = append(list, k)
-		}
-		return list, nil
+		k.proto = proto
+		list = append(list, k)
 	}
+	return list, nil
 }
 
 // parseSocket reads an inet_diag_msg (sock_diag(7)).

@@ -13,41 +13,16 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// mount is a line of /proc/self/mountinfo.
-type mount struct {
-	dir     string
-	fstype  string
-	options []string // of the filesystem: for cgroup v1 its controllers
-}
-
-// parseMounts reads /proc/self/mountinfo (proc(5)); lines that are none are
-// left out.
-func parseMounts(text string) []mount {
-	var mounts []mount
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	for line := range strings.Lines(text) {
-		before, after, found := strings.Cut(line, " - ")
-		left, right := strings.Fields(before), strings.Fields(after)
-		if !found || len(left) < 6 || len(right) < 3 {
-			continue
-		}
-		mounts = append(mounts, mount{
-			dir:     unescape.Replace(left[4]),
-			fstype:  right[0],
-			options: strings.Split(right[2], ","),
-		})
-	}
-	return mounts
-}
-
-func (s *System) mounts() ([]mount, error) {
+func (s *System) mounts() ([]linux.Mount, error) {
 	text, err := s.Read("proc/self/mountinfo")
 	if err != nil {
 		return nil, fmt.Errorf("read the mounts: %w", err)
 	}
-	return parseMounts(text), nil
+	return linux.ParseMounts(text)
 }
 
 var errNoCgroup2 = errors.New("cgroup v2 is not mounted")
@@ -59,10 +34,10 @@ func (s *System) cgroupRoot() (dir string, hybrid bool, err error) {
 		return "", false, err
 	}
 	for _, m := range mounts {
-		switch m.fstype {
+		switch m.FSType {
 		case "cgroup2":
 			if dir == "" {
-				dir = m.dir
+				dir = m.Dir
 			}
 		case "cgroup":
 			hybrid = true
@@ -116,7 +91,7 @@ func controllers(s *System) Answer {
 		}
 		where := want + " is not in the kernel"
 		for _, m := range mounts {
-			if m.fstype == "cgroup" && slices.Contains(m.options, want) {
+			if m.FSType == "cgroup" && slices.Contains(m.Options, want) {
 				where, onV1 = want+" lies on cgroup v1", true
 			}
 		}
@@ -238,8 +213,8 @@ func bpffs(s *System) Answer {
 		return Unknown("%v", err)
 	}
 	for _, m := range mounts {
-		if m.fstype == "bpf" {
-			return Yes("%s", m.dir)
+		if m.FSType == "bpf" {
+			return Yes("%s", m.Dir)
 		}
 	}
 	known, err := s.Read("proc/filesystems")

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 func mountAPI(*System) Answer {
@@ -91,23 +93,23 @@ func (s *System) overlayOn(ns *os.File) Answer {
 			return Unknown("%v", err)
 		}
 	}
-	err = onOwnThread(func() error {
+	_, err = linux.OnOwnThread(func() (none struct{}, _ error) {
 		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-			return fmt.Errorf("unshare: %w", err)
+			return none, fmt.Errorf("unshare: %w", err)
 		}
 		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			return fmt.Errorf("make mounts private: %w", err)
+			return none, fmt.Errorf("make mounts private: %w", err)
 		}
 		layers, err := idmapped(tmp+"/layers", ns)
 		if err != nil {
-			return err
+			return none, err
 		}
 		defer unix.Close(layers)
 		at := tmp + "/at" // overlayfs takes attached layers only
 		if err := unix.MoveMount(layers, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-			return fmt.Errorf("move_mount: %w", err)
+			return none, fmt.Errorf("move_mount: %w", err)
 		}
-		return overlayMount(at+"/lower", at+"/upper", at+"/work")
+		return none, overlayMount(at+"/lower", at+"/upper", at+"/work")
 	})
 	if err != nil {
 		return Tried(fmt.Errorf("on %s: %w", dir, err))

@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -28,20 +29,21 @@ const probeLink = "vsncheck"
 
 // vethPair makes one in a network namespace of its own.
 func vethPair(*System) Answer {
-	return Tried(onOwnThread(func() error {
+	_, err := linux.OnOwnThread(func() (none struct{}, _ error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("unshare: %w", err)
+			return none, fmt.Errorf("unshare: %w", err)
 		}
 		h, err := netlink.NewHandle()
 		if err != nil {
-			return err
+			return none, err
 		}
 		defer h.Close()
 		if err := h.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: probeLink + "0"}, PeerName: probeLink + "1"}); err != nil {
-			return fmt.Errorf("veth: %w", err)
+			return none, fmt.Errorf("veth: %w", err)
 		}
-		return nil
-	}))
+		return none, nil
+	})
+	return Tried(err)
 }
 
 // pingRange: a ping socket is allowed to groups of this range. The kernel's

@@ -98,7 +98,7 @@ func enter(ctx context.Context, cmd Command) (*Running, error) {
 		pid  int
 		pipe *os.File
 	}
-	c, err := onOwnThread(func() (c child, err error) {
+	c, err := linux.OnOwnThread(func() (c child, err error) {
 		if err := ordinaryThread(cmd.Nice); err != nil {
 			return c, err
 		}

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // Open gives the root filesystem of a guest that does not run, as a detached
@@ -15,7 +17,7 @@ func (r Root) Open() (*os.File, error) {
 		if err := os.MkdirAll(scratch, 0o700); err != nil {
 			return nil, err
 		}
-		return onOwnThread(func() (*os.File, error) { return r.overlay(nil, 0) })
+		return linux.OnOwnThread(func() (*os.File, error) { return r.overlay(nil, 0) })
 	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, r.Upper, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
@@ -28,7 +30,7 @@ func (r Root) Open() (*os.File, error) {
 // that runs: its root is an idmapped mount, which takes no ids but the guest's.
 // On the host these are BaseID(xid) and on.
 func AsGuestRoot(xid int, f func() error) error {
-	_, err := onOwnThread(func() (struct{}, error) {
+	_, err := linux.OnOwnThread(func() (struct{}, error) {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil { // the umask is the thread's own
 			return struct{}{}, fmt.Errorf("unshare umask: %w", err)
 		}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // Root is where a guest's root filesystem comes from: an image's tree, which
@@ -37,7 +39,7 @@ func (r Root) mount(userns *os.File, xid int) (*os.File, error) {
 	if r.Image == "" {
 		return idmapped(r.Upper, userns, unix.MOUNT_ATTR_NODEV)
 	}
-	return onOwnThread(func() (*os.File, error) { return r.overlay(userns, xid) })
+	return linux.OnOwnThread(func() (*os.File, error) { return r.overlay(userns, xid) })
 }
 
 // overlay needs a thread of its own. Without a userns the ids are those on disk.
@@ -197,7 +199,7 @@ func hostSys() (*os.File, error) {
 
 // netSys is a sysfs that shows the network devices of netns.
 func netSys(netns *os.File) (*os.File, error) {
-	return onOwnThread(func() (*os.File, error) {
+	return linux.OnOwnThread(func() (*os.File, error) {
 		if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
 			return nil, fmt.Errorf("join network namespace: %w", err)
 		}

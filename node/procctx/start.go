@@ -464,7 +464,7 @@ func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
 // has to be called when the child runs its program or is gone.
 func (s *script) launchAs(sp Spec, args *cloneArgs) (pid int, pipe *os.File, release func(), err error) {
 	born, over := make(chan error), make(chan struct{})
-	go onOwnThread(func() (none struct{}, _ error) {
+	go linux.OnOwnThread(func() (none struct{}, _ error) {
 		born <- func() error {
 			if err := ordinaryThread(sp.Nice); err != nil {
 				return err

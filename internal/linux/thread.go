@@ -1,4 +1,4 @@
-package procctx
+package linux
 
 import (
 	"runtime"
@@ -6,11 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onOwnThread runs f on a thread that ends afterwards, so that f may change
-// what belongs to a thread: its namespaces, its capabilities, its ids. Never
-// on the first thread of the process: that one cannot end, and /proc/self
-// would show what f made of it.
-func onOwnThread[T any](f func() (T, error)) (T, error) {
+// OnOwnThread runs f on a thread that ends afterwards, so that f may change
+// what belongs to a thread: its namespaces, its capabilities, its ids
+// (setns(2), capabilities(7), credentials(7)). It is never the first thread of
+// the process: that one cannot end, and /proc/self would show what f made of it.
+func OnOwnThread[T any](f func() (T, error)) (T, error) {
 	type result struct {
 		val T
 		err error
@@ -20,7 +20,7 @@ func onOwnThread[T any](f func() (T, error)) (T, error) {
 		runtime.LockOSThread() // never unlocked: the runtime ends the thread with the goroutine
 		if unix.Gettid() == unix.Getpid() {
 			// While this goroutine holds the first thread, another runs elsewhere.
-			val, err := onOwnThread(f)
+			val, err := OnOwnThread(f)
 			runtime.UnlockOSThread()
 			done <- result{val, err}
 			return

@@ -1,0 +1,105 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Lock is the exclusive lock of a file or directory (flock(2)). The kernel
+// releases it with the process.
+type Lock struct{ *os.File }
+
+// ErrLocked means that somebody else has a lock.
+var ErrLocked = errors.New("locked by another process")
+
+const (
+	asFile      = os.O_RDWR | os.O_CREATE | unix.O_NOFOLLOW
+	asDirectory = unix.O_DIRECTORY | unix.O_NOFOLLOW
+)
+
+// LockFile waits for the lock of a file, which is made if it is missing (mode
+// 0600). When ctx ends, so does the wait.
+func LockFile(ctx context.Context, path string) (*Lock, error) { return lock(ctx, path, asFile) }
+
+// TryLockFile is LockFile without the wait: ErrLocked if somebody has it.
+func TryLockFile(path string) (*Lock, error) { return lock(nil, path, asFile) }
+
+// LockDir waits for the lock of a directory, which is not made:
+// fs.ErrNotExist if there is none, or none any more once the lock is free.
+func LockDir(ctx context.Context, path string) (*Lock, error) { return lock(ctx, path, asDirectory) }
+
+// TryLockDir is LockDir without the wait: ErrLocked if somebody has it.
+func TryLockDir(path string) (*Lock, error) { return lock(nil, path, asDirectory) }
+
+// Unlock releases the lock at once. Closing alone does not: a process that was
+// just forked, as a guest's first, has a copy of the descriptor, and may itself
+// wait for who waits for this lock.
+func (l *Lock) Unlock() {
+	_ = unix.Flock(int(l.Fd()), unix.LOCK_UN)
+	l.Close()
+}
+
+// lock takes the lock of what the path leads to when the lock is taken: whoever
+// had it before may have removed the file, and a new one be there. A nil ctx
+// waits for nobody.
+func lock(ctx context.Context, path string, flags int) (*Lock, error) {
+	for {
+		f, err := os.OpenFile(path, flags, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := acquire(ctx, f); err != nil {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		l := &Lock{f}
+		held, err := f.Stat()
+		if err != nil {
+			l.Unlock()
+			return nil, err
+		}
+		if now, err := os.Lstat(path); err == nil && os.SameFile(held, now) {
+			return l, nil
+		}
+		l.Unlock()
+	}
+}
+
+// acquire locks f, or closes it.
+func acquire(ctx context.Context, f *os.File) error {
+	err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK && ctx == nil {
+		err = ErrLocked
+	}
+	if err == unix.EWOULDBLOCK {
+		got := make(chan error, 1)
+		go func() { got <- flock(f, unix.LOCK_EX) }()
+		select {
+		case err = <-got:
+		case <-ctx.Done():
+			// A wait in flock(2) cannot be broken off: it is left to itself, keeps
+			// its place in the queue, and gives the lock up at once.
+			go func() {
+				<-got
+				(&Lock{f}).Unlock()
+			}()
+			return ctx.Err()
+		}
+	}
+	if err != nil {
+		f.Close()
+	}
+	return err
+}
+
+// flock calls flock(2) until no signal breaks in.
+func flock(f *os.File, how int) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), how); err != unix.EINTR {
+			return err
+		}
+	}
+}

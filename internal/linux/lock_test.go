@@ -1,0 +1,93 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func locked(t *testing.T, lock *Lock, err error) *Lock {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lock
+}
+
+func TestLockFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := LockFile(t.Context(), path)
+	locked(t, first, err)
+	if _, err := TryLockFile(path); !errors.Is(err, ErrLocked) {
+		t.Errorf("a lock that somebody has: %v", err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	given := make(chan error)
+	go func() {
+		_, err := LockFile(ctx, path)
+		given <- err
+	}()
+	cancel()
+	if err := <-given; !errors.Is(err, context.Canceled) {
+		t.Errorf("a wait that was called off: %v", err)
+	}
+
+	first.Unlock() // who was called off gives the lock up once it has it
+	second, err := LockFile(t.Context(), path)
+	locked(t, second, err).Unlock()
+}
+
+func TestLockOfAFileThatWasRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := TryLockFile(path)
+	locked(t, first, err)
+	type result struct {
+		lock *Lock
+		err  error
+	}
+	got := make(chan result)
+	go func() {
+		l, err := LockFile(t.Context(), path)
+		got <- result{l, err}
+	}()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	first.Unlock()
+	r := <-got
+	defer locked(t, r.lock, r.err).Unlock()
+	if _, err := TryLockFile(path); !errors.Is(err, ErrLocked) {
+		t.Errorf("the file that is there now is not the one that is locked: %v", err)
+	}
+}
+
+func TestLockDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dir")
+	if _, err := TryLockDir(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no directory: %v", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	first, err := TryLockDir(dir)
+	locked(t, first, err)
+	if _, err := TryLockDir(dir); !errors.Is(err, ErrLocked) {
+		t.Errorf("a lock that somebody has: %v", err)
+	}
+	gone := make(chan error)
+	go func() {
+		_, err := LockDir(t.Context(), dir)
+		gone <- err
+	}()
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	first.Unlock()
+	if err := <-gone; !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that was removed meanwhile: %v", err)
+	}
+}
