@@ -6,7 +6,7 @@ LDFLAGS := -s -w -buildid= -X main.version=$(VERSION)
 export CGO_ENABLED := 0
 
 NODES   := fleet/push/binaries/vsnode-linux-amd64.zst fleet/push/binaries/vsnode-linux-arm64.zst
-SOURCES := $(shell git ls-files -co --exclude-standard '*.go' 'node/netctx/*.o' 2>/dev/null) go.mod go.sum
+SOURCES := $(shell git ls-files -co --exclude-standard '*.go' 'node/netctx/*.o' 'node/netctx/*.zst' 2>/dev/null) go.mod go.sum
 
 .PHONY: help build demo test test-kernel bench lint fuzz dist reproducible clean always
 .DEFAULT_GOAL := help

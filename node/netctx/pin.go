@@ -47,7 +47,7 @@ func ensureNetctx() (dir string, err error) {
 	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
 		return "", fmt.Errorf("look for the network namespace: %w", err)
 	}
-	dir = fmt.Sprintf("%s_%x", pinDir(_NetctxBytes), ns.Ino)
+	dir = fmt.Sprintf("%s_%x", pinDir(netctxPacked), ns.Ino)
 	return dir, load(dir, pinNetctx, func() (bool, error) { return isSteering(dir, ns.Ino) })
 }
 
@@ -123,7 +123,7 @@ func pinNetctx(dir string) error {
 	if err := dropUnused(filepath.Dir(dir)); err != nil {
 		return err
 	}
-	if err := pinCollection(dir, loadNetctx, settingsMap, trafficMap); err != nil {
+	if err := pinCollection(dir, netctxSpec, settingsMap, trafficMap); err != nil {
 		return err
 	}
 	p, err := ebpf.LoadPinnedProgram(filepath.Join(dir, steer.name), nil)

@@ -54,7 +54,7 @@ const allPins = len(hooks) + 4
 // complete says whether the directory of pins is there, and fails if it is not whole.
 func complete(t *testing.T) bool {
 	t.Helper()
-	dirs, err := filepath.Glob(pinDir(_NetctxBytes) + "_*[0-9a-f]")
+	dirs, err := filepath.Glob(pinDir(netctxPacked) + "_*[0-9a-f]")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -289,7 +289,10 @@ func TestTablesAgreeWithObjects(t *testing.T) {
 			t.Error("the object holds a path of the machine that it was made on")
 		}
 	}
-	agree(loadNetctx, append(hooks[:], steer), _NetctxBytes, settingsMap, trafficMap)
+	if packed, err := unpackNetctx(); err != nil || !bytes.Equal(packed, _NetctxBytes) {
+		t.Errorf("netctx.o.zst does not hold netctx_bpfel.o (%v): go generate ./node/netctx", err)
+	}
+	agree(netctxSpec, append(hooks[:], steer), _NetctxBytes, settingsMap, trafficMap)
 	agree(loadUnixsock, unixHooks[:], _UnixsockBytes)
 	if bytes.Contains(_LsmBytes, []byte("/work/")) {
 		t.Error("the object of the security module holds a path")
