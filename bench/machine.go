@@ -33,7 +33,7 @@ const (
 	home     = "/run/home"         // of its root
 )
 
-// enterMachine says whether this process is inside; the one that is not has
+// enterMachine reports whether this process is inside; the one that is not has
 // seen the whole run and cleaned up after it.
 func enterMachine(ctx context.Context) (inside bool, err error) {
 	switch os.Getenv(stageVar) {

@@ -92,7 +92,7 @@ func (g cgroup) pids() ([]int, error) {
 	return pids, nil
 }
 
-// populated tells whether there is a process in g or below.
+// populated reports whether there is a process in g or below.
 func (g cgroup) populated() (bool, error) {
 	data, err := os.ReadFile(g.file("cgroup.events"))
 	if gone(err) {

@@ -54,7 +54,7 @@ hosts:
 	return writeFile(l.Inventory, []byte(inv.String()), 0o600)
 }
 
-// Usage says how to use the lab, for people.
+// Usage returns a short text on how to use the lab.
 func (l *Lab) Usage() string {
 	var b strings.Builder
 	first := l.Hosts[0]

@@ -85,7 +85,7 @@ func initOf(g cgroup) (int, error) {
 	return 0, nil
 }
 
-// answers tells whether an SSH server greets at address.
+// answers reports whether an SSH server greets at address.
 func answers(ctx context.Context, address netip.Addr) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

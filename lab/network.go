@@ -108,7 +108,7 @@ func (s *state) connect(bridge netlink.Link, n, pid int) error {
 	return nil
 }
 
-// connected tells whether host n hangs on the bridge, and hangs it there if
+// connected reports whether host n is on the bridge, and puts it there if
 // only the bridge was made anew.
 func (s *state) connected(bridge netlink.Link, n int) (bool, error) {
 	link, err := netlink.LinkByName(portName(s.Name, n))

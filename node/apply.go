@@ -47,8 +47,8 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		r.Took = time.Since(start)
 		if err != nil {
 			r.Outcome, r.Error = api.Failed, err.Error()
-			var lack *builder.LackError
-			r.Elsewhere = errors.As(err, &lack)
+			var missing *builder.MissingError
+			r.Elsewhere = errors.As(err, &missing)
 			if ctx.Err() != nil {
 				r.Error = "interrupted: " + r.Error
 			}

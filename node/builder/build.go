@@ -42,13 +42,13 @@ type Request struct {
 	Progress Progress
 }
 
-// LackError is a failure for want of something that another host may have: a
+// MissingError is a failure for want of something that another host may have: a
 // tool, an archive.
-type LackError struct{ what string }
+type MissingError struct{ what string }
 
-func (e *LackError) Error() string { return e.what }
+func (e *MissingError) Error() string { return e.what }
 
-func lack(format string, args ...any) error { return &LackError{fmt.Sprintf(format, args...)} }
+func missingf(format string, args ...any) error { return &MissingError{fmt.Sprintf(format, args...)} }
 
 // Methods are those that this host has the tools for.
 func Methods() []string {
@@ -81,7 +81,7 @@ func Run(ctx context.Context, req Request) error {
 		err = putFiles(req)
 	}
 	if err == nil {
-		err = tree.Settle(ctx, req.Dir)
+		err = tree.Normalize(ctx, req.Dir)
 	}
 	if err != nil {
 		return fmt.Errorf("build by %s: %w", req.Spec.Method, err)

@@ -120,7 +120,7 @@ var mmdebstrapOnly = []string{
 	"--skip", "--architectures", "--verbose", "--quiet", "--silent", "--debug", "--logfile",
 }
 
-// word says whether s is a name of Debian's: letters, digits, dashes and some
+// word reports whether s is a name of Debian's: letters, digits, dashes and some
 // other marks, beginning with a letter or a digit.
 func word(s, marks string) bool {
 	for i, c := range []byte(s) {
@@ -143,15 +143,15 @@ func (b *bootstrap) command(dir string) (program string, args []string, err erro
 		}
 	}
 	if b.modern != "" {
-		return "", nil, lack("only mmdebstrap knows %s, and it is not on this host; install it: apt-get install mmdebstrap", b.modern)
+		return "", nil, missingf("only mmdebstrap knows %s, and it is not on this host; install it: apt-get install mmdebstrap", b.modern)
 	}
 	if program, err = exec.LookPath("debootstrap"); err == nil {
 		return program, b.debootstrap(dir), nil
 	}
 	if b.original != "" {
-		return "", nil, lack("only debootstrap knows %s, and it is not on this host; install it: apt-get install debootstrap", b.original)
+		return "", nil, missingf("only debootstrap knows %s, and it is not on this host; install it: apt-get install debootstrap", b.original)
 	}
-	return "", nil, lack("neither mmdebstrap nor debootstrap is on this host; install one: apt-get install mmdebstrap")
+	return "", nil, missingf("neither mmdebstrap nor debootstrap is on this host; install one: apt-get install mmdebstrap")
 }
 
 func (b *bootstrap) mmdebstrap(dir string) []string {

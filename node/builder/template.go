@@ -49,7 +49,7 @@ func template(ctx context.Context, req Request) error {
 func extract(ctx context.Context, req Request, name string, over bool) error {
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return lack("no archive %s on this host; copy it there first", name)
+		return missingf("no archive %s on this host; copy it there first", name)
 	}
 	if err != nil {
 		return err

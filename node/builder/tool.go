@@ -66,7 +66,7 @@ func environment() []string {
 	return env
 }
 
-// aptSetting is what the host's apt is told: where a Debian host keeps its proxy.
+// aptSetting returns a setting of the host's apt: where a Debian host keeps its proxy.
 // The tools have an apt of their own, which does not look there.
 func aptSetting(key string) string {
 	if key == "" {

@@ -34,7 +34,7 @@ func (c Dir) Kill(ctx context.Context) error {
 	return err
 }
 
-// dying is how long processes may take that were killed.
+// dying is how long killed processes may take to end.
 const dying = time.Minute
 
 // WaitEmptyFor waits for a guest's last process, but not longer than d.

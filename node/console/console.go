@@ -146,7 +146,7 @@ func fetchAdd(dst, src asm.Register) asm.Instruction {
 	return ins
 }
 
-// Text is what a guest wrote.
+// Text is the output of a guest.
 type Text struct {
 	Bytes []byte // the end of it, 60 KiB at most
 	Total uint64 // how many bytes it wrote altogether

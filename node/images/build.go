@@ -22,7 +22,7 @@ func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.
 	if img, found, err := s.byKey(ctx, key); found || err != nil {
 		return img, false, err
 	}
-	w, err := s.hold(ctx, "build-"+key)
+	w, err := s.lockWork(ctx, "build-"+key)
 	if err != nil {
 		return api.Image{}, false, fmt.Errorf("build image %s: %w", spec.Name, err)
 	}
@@ -48,7 +48,7 @@ func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.
 
 // fill builds the tree in the work directory and says what it amounts to.
 func fill(ctx context.Context, w *work, spec api.ImageSpec, progress builder.Progress) (tree.Sum, error) {
-	if err := w.plant(); err != nil {
+	if err := w.makeTree(); err != nil {
 		return tree.Sum{}, err
 	}
 	log, err := os.OpenFile(filepath.Join(w.path, "build.log"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

@@ -24,9 +24,9 @@ func (s *Store) Free() (int64, error) {
 	}
 }
 
-// fits refuses an image for which there is no space: found out at the end, it
+// checkSpace refuses an image for which there is no space: found out at the end, it
 // would have filled the disk for everybody else first.
-func (s *Store) fits(img api.Image) error {
+func (s *Store) checkSpace(img api.Image) error {
 	free, err := s.Free()
 	if err != nil {
 		return err

@@ -145,7 +145,7 @@ func (s *Store) path(id string) string {
 	return filepath.Join(s.dir, strings.TrimPrefix(id, "sha256:"))
 }
 
-// Has says whether the image is here, complete.
+// Has reports whether the image is here, complete.
 func (s *Store) Has(id string) (bool, error) {
 	if !validID(id) {
 		return false, fmt.Errorf("image %q: want sha256: and 64 hexadecimal digits", id)
@@ -184,7 +184,7 @@ func (s *Store) Remove(ctx context.Context, id string, users func(id string) ([]
 	}
 	// Renamed first: a removal that is killed leaves no half image, and its
 	// remains are swept like a build's.
-	w, err := s.hold(ctx, "removed-"+strings.TrimPrefix(id, "sha256:"))
+	w, err := s.lockWork(ctx, "removed-"+strings.TrimPrefix(id, "sha256:"))
 	if err != nil {
 		return err
 	}
@@ -216,7 +216,7 @@ func (s *Store) commit(ctx context.Context, w *work, images ...api.Image) error 
 	}
 	err := unix.Renameat2(unix.AT_FDCWD, w.path, unix.AT_FDCWD, s.path(id), unix.RENAME_NOREPLACE)
 	if err == unix.EEXIST {
-		_, err := s.enrol(images)
+		_, err := s.addRecords(images)
 		return errors.Join(err, w.discard(ctx))
 	}
 	if err != nil {
@@ -225,8 +225,8 @@ func (s *Store) commit(ctx context.Context, w *work, images ...api.Image) error 
 	return linux.SyncDir(s.dir)
 }
 
-// enrol adds records to an image that is here, and says whether one was new.
-func (s *Store) enrol(images []api.Image) (changed bool, err error) {
+// addRecords adds records to an image that is here, and reports whether one was new.
+func (s *Store) addRecords(images []api.Image) (changed bool, err error) {
 	for _, img := range images {
 		_, err := os.Lstat(filepath.Join(s.path(img.ID), img.Key+recordSuffix))
 		if err == nil {

@@ -102,7 +102,7 @@ func (s *Store) receive(ctx context.Context, r io.Reader, want string) (img api.
 	if here, err := s.Has(want); err != nil {
 		return img, false, err
 	} else if !here {
-		if err := s.fits(img); err != nil {
+		if err := s.checkSpace(img); err != nil {
 			return img, false, err
 		}
 		changed, err = s.unpack(ctx, z, images)
@@ -110,7 +110,7 @@ func (s *Store) receive(ctx context.Context, r io.Reader, want string) (img api.
 			return img, changed, err
 		}
 	}
-	if changed, err = s.enrol(images); err != nil {
+	if changed, err = s.addRecords(images); err != nil {
 		return img, false, err
 	}
 	// The sender counts on a reader; what it sends need not be unpacked.
@@ -123,7 +123,7 @@ func (s *Store) receive(ctx context.Context, r io.Reader, want string) (img api.
 // vsnode brought it meanwhile.
 func (s *Store) unpack(ctx context.Context, z io.Reader, images []api.Image) (changed bool, err error) {
 	want := images[0]
-	w, err := s.hold(ctx, "import-"+want.ID[len("sha256:"):])
+	w, err := s.lockWork(ctx, "import-"+want.ID[len("sha256:"):])
 	if err != nil {
 		return false, err
 	}
@@ -131,7 +131,7 @@ func (s *Store) unpack(ctx context.Context, z io.Reader, images []api.Image) (ch
 	if here, err := s.Has(want.ID); here || err != nil {
 		return false, err
 	}
-	if err := w.plant(); err != nil {
+	if err := w.makeTree(); err != nil {
 		return false, err
 	}
 	sum, err := tree.Unpack(ctx, w.tree, z)

@@ -31,19 +31,19 @@ type work struct {
 	tree string // where the tree is made
 }
 
-// plant makes the directory of the tree. Its name is new each time: the lock of
+// makeTree makes the directory of the tree. Its name is new each time: the lock of
 // a killed vsnode is free a moment before the last of its tools is dead, and
 // what that still writes must not land in our tree.
-func (w *work) plant() (err error) {
+func (w *work) makeTree() (err error) {
 	if w.tree, err = os.MkdirTemp(w.path, "tree-"); err != nil {
 		return err
 	}
 	return os.Chmod(w.tree, 0o755)
 }
 
-// hold takes the work directory of that name, empty. While another process has
-// it, hold waits.
-func (s *Store) hold(ctx context.Context, name string) (*work, error) {
+// lockWork takes the work directory of that name, empty. While another process has
+// it, lockWork waits.
+func (s *Store) lockWork(ctx context.Context, name string) (*work, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// IDs is how many user and group ids a guest has: all that 16 bits hold, so
+// IDs is the number of user and group ids that a guest has: all that 16 bits hold, so
 // that every id of an ordinary distribution is mapped, nobody (65534) too.
 const IDs = 1 << 16
 

@@ -29,7 +29,7 @@ var mountFlags = map[string]uint64{
 	"nodiratime": unix.MOUNT_ATTR_NODIRATIME, "strictatime": unix.MOUNT_ATTR_STRICTATIME,
 }
 
-// SetOptions reads the options of a line of fstab(5), and says which the mount
+// SetOptions reads the options of a line of fstab(5), and returns which the mount
 // cannot have.
 func (m *Mount) SetOptions(options []string) error {
 	m.Attrs = unix.MOUNT_ATTR_NODEV

@@ -11,7 +11,7 @@ import (
 // tick is the unit of times in /proc/PID/stat: USER_HZ is 100 wherever Go runs.
 const tick = time.Second / 100
 
-// process is what /proc/PID/stat says of one.
+// process holds what /proc/PID/stat tells about a process.
 type process struct {
 	zombie    bool
 	user, sys time.Duration // with those of its children that have ended

@@ -19,7 +19,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// HostName is what vserver-stat calls context 0.
+// HostName is the name of context 0 in vserver-stat.
 const HostName = "root server"
 
 // Guest is a running guest to be counted.

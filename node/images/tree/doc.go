@@ -19,7 +19,7 @@
 // directory itself is no entry: it is always root's, mode 0755.
 // Which names are one file (hard links) counts: the first name in walk order
 // is the file, the others are links to it. Sockets and device nodes cannot be
-// in a tree: [Settle] takes them out of a fresh installation, since a guest
+// in a tree: [Normalize] takes them out of a fresh installation, since a guest
 // gets its /dev at start.
 //
 // [Pack] writes a tree as tar in walk order; [Unpack] takes only that order

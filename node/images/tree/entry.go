@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Sum is what a tree amounts to.
+// Sum is the digest and the size of a tree.
 type Sum struct {
 	ID    string // "sha256:…"
 	Bytes int64  // of all files, each hard-linked one once
@@ -43,7 +43,7 @@ type entry struct {
 
 type xattr struct{ name, value string }
 
-// portable says whether an extended attribute is part of a tree.
+// portable reports whether an extended attribute is part of a tree.
 func portable(name string) bool {
 	switch name {
 	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":

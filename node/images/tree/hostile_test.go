@@ -154,7 +154,7 @@ func TestExtractStaysInside(t *testing.T) {
 			if info, err := os.Stat(filepath.Join(root, "etc")); err == nil && info.Mode().Perm() != 0o755 {
 				t.Errorf("a directory that is implied is %v", info.Mode())
 			}
-			must(t, Settle(context.Background(), root))
+			must(t, Normalize(context.Background(), root))
 			digest(t, root) // what is there is a tree
 		})
 	}

@@ -16,7 +16,7 @@ import (
 type placer struct {
 	ctx   context.Context
 	root  *os.File
-	room  room
+	space freeSpace
 	buf   []byte
 	zeros []byte // as long
 
@@ -47,7 +47,7 @@ func newPlacer(ctx context.Context, dir string, resolve uint64) (*placer, error)
 		return nil, err
 	}
 	return &placer{
-		ctx: ctx, root: root, room: room{root: root, dir: dir}, resolve: resolve,
+		ctx: ctx, root: root, space: freeSpace{root: root, dir: dir}, resolve: resolve,
 		buf: make([]byte, 1<<18), zeros: make([]byte, 1<<18), directories: make(map[inode]*entry),
 	}, nil
 }
@@ -153,7 +153,7 @@ func (p *placer) place(e *entry, content io.Reader, seen func([]byte)) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
-	if err := p.room.take(e.size); err != nil {
+	if err := p.space.take(e.size); err != nil {
 		return err
 	}
 	p.mtime = e.mtime
@@ -166,7 +166,7 @@ func (p *placer) place(e *entry, content io.Reader, seen func([]byte)) error {
 	default:
 		err = p.leaf(e, content, seen)
 	}
-	return p.room.explain(err)
+	return p.space.explain(err)
 }
 
 func (p *placer) hardlink(e *entry) error {
@@ -352,7 +352,7 @@ func setTime(dirfd int, base string, mtime int64) error {
 func (p *placer) finish() error {
 	for at, e := range p.directories {
 		if err := p.finishDirectory(at, e); err != nil {
-			return fmt.Errorf("finish %s: %w", e.path, p.room.explain(err))
+			return fmt.Errorf("finish %s: %w", e.path, p.space.explain(err))
 		}
 	}
 	return nil

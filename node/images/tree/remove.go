@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// levels is how many directories Remove has open at once. A guest can make a tree
+// levels is the number of directories that Remove has open at once. A guest can make a tree
 // that is deeper than RLIMIT_NOFILE allows to walk (and than PATH_MAX to name).
 const levels = 64
 

@@ -224,9 +224,9 @@ func TestDigestRefusesWhatNoImageHolds(t *testing.T) {
 	if _, err := Digest(context.Background(), dir); err == nil || !strings.Contains(err.Error(), "dev/null is a device node") {
 		t.Errorf("digest with a device node: %v", err)
 	}
-	must(t, Settle(context.Background(), dir))
+	must(t, Normalize(context.Background(), dir))
 	if sum := digest(t, dir); sum.Files != 1 {
-		t.Errorf("after Settle: %+v, want the directory dev only", sum)
+		t.Errorf("after Normalize: %+v, want the directory dev only", sum)
 	}
 }
 

@@ -71,7 +71,7 @@ func Unpack(ctx context.Context, dir string, r io.Reader) (Sum, error) {
 	return s.done(), nil
 }
 
-// follows says whether a walk meets path b after path a.
+// follows reports whether a walk meets path b after path a.
 func follows(a, b string) bool {
 	for a != "" && b != "" {
 		var x, y string

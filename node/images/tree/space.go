@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A room watches the free space of a filesystem, so that no archive, however
+// A freeSpace watches the free space of a filesystem, so that no archive, however
 // well a bomb is packed, fills the disk under the guests that run on it.
-type room struct {
+type freeSpace struct {
 	root *os.File
 	dir  string
 	left int64 // may be taken before asking again
 }
 
-// Reserve is what unpacking leaves free: a twentieth of the filesystem, of
+// reserve returns what unpacking leaves free: a twentieth of the filesystem, of
 // which a quarter GiB is enough.
 func reserve(st *unix.Statfs_t) int64 {
 	return min(int64(st.Blocks)*int64(st.Bsize)/20, 256<<20)
@@ -26,8 +26,7 @@ func reserve(st *unix.Statfs_t) int64 {
 // rest of its last block.
 const overhead = 4096
 
-// Needs returns the space that a tree may take which holds so many bytes in so
-// many files.
+// Needs returns the space that a tree of that many bytes and files may take.
 func Needs(bytes, files int64) int64 { return bytes + files*overhead }
 
 // Free returns the space that trees may take in the filesystem of dir.
@@ -41,7 +40,7 @@ func Free(dir string) (int64, error) {
 
 // take books the space of a file. A sparse one is booked in full: whoever
 // copies the tree may fill the holes.
-func (r *room) take(size int64) error {
+func (r *freeSpace) take(size int64) error {
 	if size > 1<<62 {
 		return fmt.Errorf("a file of %d bytes: %w", size, unix.EFBIG)
 	}
@@ -65,7 +64,7 @@ func (r *room) take(size int64) error {
 }
 
 // explain names the filesystem in an error that says no more than "no space".
-func (r *room) explain(err error) error {
+func (r *freeSpace) explain(err error) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
 	}

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Settle makes a fresh installation a tree: it removes device nodes and
+// Normalize makes a fresh installation a tree: it removes device nodes and
 // sockets, and gives the root directory to root with mode 0755, without which
 // no user of the guest could reach anything.
-func Settle(ctx context.Context, dir string) error {
+func Normalize(ctx context.Context, dir string) error {
 	root, err := os.OpenFile(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
@@ -23,10 +23,10 @@ func Settle(ctx context.Context, dir string) error {
 	if err := root.Chmod(0o755); err != nil {
 		return err
 	}
-	return settle(ctx, root)
+	return normalize(ctx, root)
 }
 
-func settle(ctx context.Context, dir *os.File) error {
+func normalize(ctx context.Context, dir *os.File) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func settle(ctx context.Context, dir *os.File) error {
 				return fmt.Errorf("open %s: %w", e.Name(), err)
 			}
 			sub := os.NewFile(uintptr(fd), e.Name())
-			err = settle(ctx, sub)
+			err = normalize(ctx, sub)
 			sub.Close()
 			if err != nil {
 				return err
