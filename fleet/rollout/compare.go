@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/images"
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -26,15 +27,15 @@ func (r *run) compare(ctx context.Context, h *host) (err error) {
 func (r *run) assign(ctx context.Context) error {
 	hosts := compared(r.remaining())
 	r.notes = plan.Differing(hosts)
-	images := plan.Sources(hosts, nil)
-	if slices.ContainsFunc(images, func(m plan.Image) bool { return m.ID == "" }) {
-		images = plan.Sources(hosts, compared(r.outside(ctx)))
+	missing := plan.Sources(hosts, nil)
+	if slices.ContainsFunc(missing, func(m plan.Image) bool { return m.ID == "" }) {
+		missing = plan.Sources(hosts, compared(r.outside(ctx)))
 	}
 	for _, h := range r.remaining() {
-		h.plan = h.plan.Provide(h.name, images)
+		h.plan = h.plan.Provide(h.name, missing)
 	}
-	for _, m := range images {
-		r.supplies = append(r.supplies, &supply{Image: m, steps: map[*host]*api.Step{}, ready: make(chan struct{}), streams: newStreams()})
+	for _, m := range missing {
+		r.supplies = append(r.supplies, &supply{Image: m, steps: map[*host]*api.Step{}, ready: make(chan struct{}), Delivery: images.New(stallTimeout)})
 	}
 	return nil
 }

@@ -107,7 +107,7 @@ func (f *fakeFleet) apply(ctx context.Context) report.Run {
 // applied is the road of Apply with the images of the plan's tests, which no
 // inventory has.
 func applied(ctx context.Context, fleet *Fleet, hosts []*inventory.Host) report.Run {
-	run, _ := fleet.start("apply", hosts).against(nil, images).follow(ctx, toApply...)
+	run, _ := fleet.start("apply", hosts).against(nil, imageNamed).follow(ctx, toApply...)
 	return run
 }
 
@@ -337,7 +337,7 @@ func (h *fakeHost) ImportImage(ctx context.Context, want string, r io.Reader) er
 	defer h.mu.Unlock()
 	h.log = append(h.log, "image import")
 	name, _, _ := strings.Cut(string(text), "the root")
-	h.hold(images(name), string(text))
+	h.hold(imageNamed(name), string(text))
 	return nil
 }
 

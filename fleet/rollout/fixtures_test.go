@@ -14,7 +14,7 @@ var (
 	trixie   = &inventory.Image{Name: "trixie", Method: "debootstrap", Args: []string{"-d", "trixie"}}
 )
 
-func images(name string) *inventory.Image {
+func imageNamed(name string) *inventory.Image {
 	switch name {
 	case "bookworm":
 		return bookworm

@@ -4,15 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/images"
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/node/api"
 )
+
+// stallTimeout limits how long a stream of an image may stand still. It is long: a
+// host may have a gigabyte to write to its disk after the last byte.
+var stallTimeout = 15 * time.Minute
 
 // supply is the way of an image to the hosts of the run that lack it.
 type supply struct {
@@ -20,7 +26,7 @@ type supply struct {
 	steps map[*host]*api.Step // of the hosts that import or build it
 	ready chan struct{}       // closed when origin is set
 	origin
-	streams streams
+	*images.Delivery
 }
 
 // origin is where an image comes from, or why it does not.
@@ -61,7 +67,7 @@ func (r *run) deliver(ctx context.Context) error {
 			}
 			close(m.ready)
 			if m.err == nil && slices.ContainsFunc(m.Lack, func(name string) bool { return name != m.holders[0].name }) {
-				r.export(ctx, m)
+				m.Send(ctx, m.sources())
 			}
 		})
 	}
@@ -239,4 +245,44 @@ func (r *run) obtain(ctx context.Context, h *host, m *supply) (api.StepResult, e
 	}
 	r.stepDone(h, *m.steps[h], result)
 	return result, err
+}
+
+// importImage has a host take an image that is under way.
+func (r *run) importImage(ctx context.Context, h *host, m *supply) error {
+	take := func(ctx context.Context, stream io.Reader) error { return h.node.ImportImage(ctx, m.id, stream) }
+	return m.Receive(ctx, take, images.Watch{
+		Progress: func(done int64, source string) {
+			r.watchStep(h, *m.steps[h], report.Event{Kind: report.Progress, Message: fmt.Sprintf("%d MiB from %s", done>>20, source)})
+		},
+		Broken: func(err error) {
+			r.watchStep(h, *m.steps[h], report.Event{Kind: report.Warning, Message: err.Error()})
+		},
+	})
+}
+
+// sources returns the holders of the image.
+func (m *supply) sources() []images.Source {
+	var list []images.Source
+	for _, h := range m.holders {
+		list = append(list, images.Source{
+			Name:   h.name,
+			Export: func(ctx context.Context, w io.Writer) error { return h.node.ExportImage(ctx, m.id, w) },
+			Most:   m.most(h),
+			Turns:  h.node.exports,
+		})
+	}
+	return list
+}
+
+// most returns an upper bound for the stream of the image, by its size on the host:
+// with holes and archive headers it is larger than the content of its files.
+func (m *supply) most(h *host) int64 {
+	img := m.built
+	for _, i := range h.state.Images {
+		if i.ID == m.id {
+			img = i
+		}
+	}
+	const largest = 1 << 44 // keeps the sum a number
+	return 2*min(img.Bytes, largest) + 16<<10*min(img.Files, largest>>14) + 64<<20
 }

@@ -118,7 +118,7 @@ func TestReadersNeedNoLease(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2")
 	f.hosts["lab1"].lease = api.Holder{Run: "0"}
 	fleet := f.fleet()
-	r, _ := fleet.start("", f.inv.Hosts).against(nil, images).follow(within(t), toPlan...)
+	r, _ := fleet.start("", f.inv.Hosts).against(nil, imageNamed).follow(within(t), toPlan...)
 	if got := outcomes(r); got != "lab1 changed, lab2 changed" {
 		t.Error(got)
 	}

@@ -149,7 +149,7 @@ func (r *run) against(all []*inventory.Host, image func(string) *inventory.Image
 // close ends all connections. Their errors are ignored: all results are there.
 func (r *run) close() {
 	for _, m := range r.supplies {
-		m.streams.close()
+		m.Close()
 	}
 	var group sync.WaitGroup
 	for _, h := range append(r.others, r.hosts...) {

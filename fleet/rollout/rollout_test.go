@@ -152,7 +152,7 @@ func TestManyImagesAreNotExportedAtOnce(t *testing.T) {
 	f.hosts["lab1"].exportTakes = 20 * time.Millisecond // so that they would meet
 	for i := range 12 {
 		name := fmt.Sprint("box", i)
-		f.hosts["lab1"].has(images(name))
+		f.hosts["lab1"].has(imageNamed(name))
 		f.inv.Hosts[1].Guests = append(f.inv.Hosts[1].Guests,
 			www(named(name, 200+i), func(g *inventory.Guest) { g.Image = name }))
 	}
@@ -370,7 +370,7 @@ func TestPlanChangesNothing(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2", "lab3")
 	f.hosts["lab3"].unreachable = true
 	fleet := f.fleet()
-	r, _ := fleet.start("", f.inv.Hosts).against(nil, images).follow(within(t), toPlan...)
+	r, _ := fleet.start("", f.inv.Hosts).against(nil, imageNamed).follow(within(t), toPlan...)
 	if got, want := outcomes(r), "lab1 changed, lab2 changed, lab3 unreachable"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -397,7 +397,7 @@ func TestHostsAreReachedSoManyAtOnce(t *testing.T) {
 			ended[e.Host] = e.Result.Status
 		}
 	}
-	fleet.start("", f.inv.Hosts).against(nil, images).follow(within(t), toPlan...)
+	fleet.start("", f.inv.Hosts).against(nil, imageNamed).follow(within(t), toPlan...)
 	if f.most > fleet.Forks {
 		t.Errorf("%d connections at once, want at most %d", f.most, fleet.Forks)
 	}

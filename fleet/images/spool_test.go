@@ -1,4 +1,4 @@
-package rollout
+package images
 
 import (
 	"bytes"
@@ -9,9 +9,16 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
 
 func TestSpoolIsReadByManyWhileItIsWritten(t *testing.T) {
 	s, err := newSpool(1 << 30)
