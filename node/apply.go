@@ -13,17 +13,17 @@ import (
 	"github.com/vsfleet/vsfleet/node/guest"
 )
 
-// sideBySide is how many guests are worked on at once. More than the cores of
-// a small machine: most of a start waits for the kernel.
+// sideBySide is the number of guests that are worked on at once. It is more than a
+// small machine has cores: most of a start is waiting for the kernel.
 const sideBySide = 8
 
-// Apply takes the steps of a plan: those of images first, one after the other,
-// then those of guests, several guests at once, each guest's in order. A step
-// that fails ends the steps of its guest; a failed image those of the guests
-// are the controller's to leave out. At last, what was taken from any guest that
-// runs is put back. When ctx ends, steps under way finish or
-// undo, and what has not begun is skipped. The session must have the host's
-// lease: else two controllers would mix what they make of the host.
+// Apply carries out the steps of a plan: first those of images, one after the other,
+// then those of guests, several guests at once, each guest's in order. If a step
+// fails, the remaining steps of its guest are skipped; after a failed image, the
+// controller leaves out the steps of the guests that need it. Finally, Apply restores
+// what running guests have lost. When ctx ends, steps under way finish or are undone,
+// and the others are skipped. The session must have the host's lease, so that two
+// controllers never change the host at the same time.
 func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
 	if !h.leased() {
 		return api.ApplyResult{}, errors.New("the session does not have the host's lease")
@@ -78,7 +78,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		busy <- struct{}{}
 		group.Go(func() {
 			working := true
-			// A guest that is only watched for a moment keeps no other waiting.
+			// While a started guest is only watched, another may be worked on.
 			stepAside := func() {
 				if working {
 					working = false
@@ -110,14 +110,14 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		})
 	}
 	group.Wait()
-	// What was taken from guests that have no step for it.
+	// Restore what guests without a repair step have lost.
 	if err := h.Guests.Sweep(context.WithoutCancel(ctx)); err != nil {
 		emit(api.Event{Run: req.Run, Kind: api.Warning, Step: len(req.Steps) - 1, Message: err.Error()})
 	}
 	return api.ApplyResult{Results: results}, nil
 }
 
-// resumed starts a guest again that was stopped for a step which has failed.
+// resumed restarts a guest that was stopped for a step which has failed.
 func (h *Host) resumed(ctx context.Context, steps []api.Step, results []api.StepResult, done []int, failed int) {
 	stopped := slices.ContainsFunc(done, func(i int) bool {
 		return steps[i].Kind == api.StepStop && results[i].Outcome == api.Changed
@@ -133,8 +133,9 @@ func (h *Host) resumed(ctx context.Context, steps []api.Step, results []api.Step
 	}
 }
 
-// refused says which of a guest's steps would be refused after earlier ones had
-// been taken: a guest that is stopped to be configured would stay stopped.
+// refused returns the first of a guest's steps that would be refused after earlier
+// ones have been carried out, and why: a guest that is stopped to be configured would
+// stay stopped.
 func (h *Host) refused(steps []api.Step, order []int) (int, error) {
 	for n, i := range order {
 		if s := steps[i]; n > 0 && s.Kind == api.StepConfigure && s.Guest != nil {
@@ -144,8 +145,8 @@ func (h *Host) refused(steps []api.Step, order []int) (int, error) {
 	return 0, nil
 }
 
-// step takes one step. A start calls onRunning when the guest is only watched
-// any more.
+// step carries out one step. A start calls onRunning once the guest runs and is only
+// being watched.
 func (h *Host) step(ctx context.Context, s api.Step, progress builder.Progress, onRunning func()) (api.StepResult, error) {
 	changed := api.StepResult{Outcome: api.Changed}
 	options := guest.Options{Warn: progress.Warn, OnRunning: onRunning}
@@ -164,9 +165,9 @@ func (h *Host) step(ctx context.Context, s api.Step, progress builder.Progress, 
 			if !errors.Is(err, guest.ErrExists) {
 				return changed, err
 			}
-			// Two applies at once: the other one was first.
+			// Somebody else created it meanwhile.
 		}
-		outcome, err := h.Guests.Configure(ctx, *s.Guest) // of one that is as wanted: unchanged
+		outcome, err := h.Guests.Configure(ctx, *s.Guest) // Unchanged if it is as wanted
 		return api.StepResult{Outcome: outcome}, err
 	case api.StepFiles:
 		outcome, err := h.Guests.Provide(ctx, s.Name, s.Files)

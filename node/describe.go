@@ -18,7 +18,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
-// describe says what machine this is.
+// describe returns the facts about this machine.
 func describe(version string) (api.Host, error) {
 	h := api.Host{Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Version: version}
 	var uts unix.Utsname
@@ -47,7 +47,8 @@ func describe(version string) (api.Host, error) {
 	return h, err
 }
 
-// field is the value of the first line that begins with a key.
+// field returns the value of the first line that begins with key, "" if there is
+// none.
 func field(path, key string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -61,8 +62,8 @@ func field(path, key string) string {
 	return ""
 }
 
-// defaultAddress is the host's first global IPv4 address on the device of its
-// default route; without one, the first global address of any device.
+// defaultAddress returns the host's first global IPv4 address on the device of its
+// default route; without a default route, the first global address of any device.
 func defaultAddress() (netip.Prefix, string, error) {
 	index := 0
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)

@@ -17,7 +17,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/stat"
 )
 
-// Host is this machine.
+// Host is this machine, as a controller sees it.
 type Host struct {
 	Version string // of vsnode
 	Guests  *guest.Host
@@ -26,7 +26,7 @@ type Host struct {
 	lease lease
 }
 
-// Open gives this machine with its guests and images at their usual places.
+// Open returns this machine with its guests and images in their usual places.
 func Open(version string) (*Host, error) {
 	paths := guest.DefaultPaths()
 	store, err := images.Open(filepath.Join(paths.DataDir, ".images"))
@@ -40,7 +40,8 @@ func Open(version string) (*Host, error) {
 	}, nil
 }
 
-// tree is where an image lies that a guest is built from.
+// tree returns the path of the root filesystem of an image that a guest is built
+// from.
 func tree(store *images.Store, id string) (string, error) {
 	has, err := store.Has(id)
 	if err == nil && !has {
@@ -49,9 +50,9 @@ func tree(store *images.Store, id string) (string, error) {
 	return store.Tree(id), err
 }
 
-// State is all that a plan needs to know. Guests that ended by themselves are
-// cleaned up first, so that what is told is what is there. What somebody took
-// from guests that run is told, and left for Apply to put back.
+// State returns all that a plan needs to know. It first cleans up after guests that
+// ended by themselves, so that the answer is true. What running guests have lost is
+// reported as drift and left for Apply to restore.
 func (h *Host) State(ctx context.Context) (api.State, error) {
 	info, err := describe(h.Version)
 	if err != nil {
@@ -78,15 +79,16 @@ func (h *Host) State(ctx context.Context) (api.State, error) {
 	return st, err
 }
 
-// Files compares files of guests with what they should be.
+// Files compares files of guests with those that are wanted.
 func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error) {
 	return h.Guests.Files(ctx, req)
 }
 
-// Check is whether this machine is able.
+// Check reports whether this machine is able to run its guests.
 func (h *Host) Check(ctx context.Context) (api.Check, error) { return Check(ctx, h.Guests) }
 
-// Check is whether this machine is able to run guests, those that it has.
+// Check reports whether this machine is able to run guests, and whether it can start
+// those that it has.
 func Check(ctx context.Context, guests *guest.Host) (api.Check, error) {
 	c, err := check.Run(ctx)
 	if err != nil {
@@ -119,7 +121,7 @@ func Check(ctx context.Context, guests *guest.Host) (api.Check, error) {
 	return c, nil
 }
 
-// Stat is what the machine and its guests use.
+// Stat returns the resource usage of the machine and its guests.
 func (h *Host) Stat(ctx context.Context) (api.Stat, error) {
 	mount, err := cgroup.Mount()
 	if err != nil && !errors.Is(err, cgroup.ErrNotMounted) {
@@ -164,8 +166,8 @@ func (h *Host) RemoveImage(ctx context.Context, req api.RemoveImage) (api.Remove
 	return api.RemovedImage{ID: img.ID}, nil
 }
 
-// imageUsers returns the guests that are built from an image, running ones by
-// their start and those that were set aside among them.
+// imageUsers returns the guests that use an image: by their configuration, running
+// ones since their start, and those whose configuration was set aside.
 func (h *Host) imageUsers(ctx context.Context, id string) ([]string, error) {
 	states, err := h.Guests.States(ctx)
 	if err != nil {

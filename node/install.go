@@ -12,15 +12,14 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// InstallDir is where an administrator's PATH finds vsnode.
+// InstallDir is the directory in an administrator's PATH that vsnode goes to.
 const InstallDir = "/usr/local/sbin"
 
-// Install copies this program to where administrators of the host find it.
+// Install copies this program to InstallDir.
 func (h *Host) Install(context.Context) (api.Installed, error) { return Install(InstallDir) }
 
-// Install copies this program into a directory, with the names of
-// Linux-VServer's tools beside it. Only root may read or run it: see
-// procctx.Start.
+// Install copies this program into dir and links the names of Linux-VServer's tools
+// to it. Only root may read or run it: see procctx.Start.
 func Install(dir string) (api.Installed, error) {
 	done := api.Installed{Path: filepath.Join(dir, "vsnode"), Links: []string{"vserver", "vserver-stat"}}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -44,7 +43,7 @@ func Install(dir string) (api.Installed, error) {
 	return done, nil
 }
 
-// copySelf writes this program beside its target, and renames it.
+// copySelf replaces target by this program.
 func copySelf(target string) error {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {

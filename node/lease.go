@@ -15,26 +15,27 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// lease is a host's lease as this process has it. The lock is the kernel's and
-// ends with the process, and so with the controller's session: nothing is left
-// of a controller that was killed.
+// lease is this process's hold on the host's lease. The lock is the kernel's: it ends
+// with the process, and so with the controller's session, and a controller that is
+// killed leaves nothing behind.
 type lease struct {
 	mu   sync.Mutex
 	held *linux.Lock // nil: not ours
 }
 
-// leaseName cannot be a file of a guest's: their names have no leading dot.
+// leaseName cannot be the file of a guest: guests' names do not begin with a dot.
 const leaseName = "..lease"
 
-// leasePoll is how often a lease is asked for that somebody else holds.
+// leasePoll is the interval between attempts to take a lease that somebody else
+// holds.
 const leasePoll = 50 * time.Millisecond
 
-// maxHolder bounds what is read of a lease's file.
+// maxHolder limits the bytes that are read of a lease's file.
 const maxHolder = 4096
 
 // Lease takes the host's lease for this session. If another session holds it,
-// Lease waits as long as the request says, or until yet another one holds it:
-// the controller decides anew then.
+// Lease waits as long as the request says, or until yet another session holds it, so
+// that the controller can decide again.
 func (h *Host) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error) {
 	deadline := time.Now().Add(req.Wait)
 	var first api.Holder
@@ -57,7 +58,7 @@ func (h *Host) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error
 	}
 }
 
-// tryLease takes the lease, or says who holds it.
+// tryLease takes the lease, or returns its holder.
 func (h *Host) tryLease(who api.Holder) (held bool, by api.Holder, err error) {
 	h.lease.mu.Lock()
 	defer h.lease.mu.Unlock()
@@ -97,15 +98,15 @@ func (h *Host) Release(context.Context) error {
 	return nil
 }
 
-// leased reports whether this session has the lease.
+// leased reports whether this session holds the lease.
 func (h *Host) leased() bool {
 	h.lease.mu.Lock()
 	defer h.lease.mu.Unlock()
 	return h.lease.held != nil
 }
 
-// readHolder reads who holds a lease. Whoever took it a moment ago may not have
-// written that yet: then nobody is named.
+// readHolder returns the holder of a lease. If the holder took it a moment ago and
+// has not written its name yet, by is zero.
 func readHolder(path string) (by api.Holder, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -124,9 +125,9 @@ func writeHolder(f *os.File, who api.Holder) error {
 	if err != nil {
 		return err
 	}
-	// In place: a file that was renamed over would be another lock. The new text
-	// goes in with one write before the old one's end is cut off, so that a
-	// reader never finds nothing.
+	// In place: a new file renamed over this one would be a different lock. The new
+	// text is written at once before the rest of the old one is cut off, so that a
+	// reader never finds an empty file.
 	b = append(b, '\n')
 	if _, err := f.WriteAt(b, 0); err != nil {
 		return err

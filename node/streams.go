@@ -10,18 +10,18 @@ import (
 	"github.com/vsfleet/vsfleet/node/guest"
 )
 
-// ExportImage writes an image to the controller.
+// ExportImage sends an image to the controller.
 func (h *Host) ExportImage(ctx context.Context, req api.ExportImage, out io.Writer) error {
 	return h.Images.Export(ctx, req.ID, out)
 }
 
-// ImportImage takes an image from the controller.
+// ImportImage receives an image from the controller.
 func (h *Host) ImportImage(ctx context.Context, req api.ImportImage, in io.Reader) error {
 	_, _, err := h.Images.Import(ctx, in, req.ID)
 	return err
 }
 
-// Log shows what a guest logged last.
+// Log shows the last lines of a guest's log.
 func (h *Host) Log(ctx context.Context, req api.Log, out, errs io.Writer) (api.Exit, error) {
 	run := func(prog guest.Program) (int, error) {
 		return h.Guests.RunOver(ctx, req.Guest, prog, guest.Streams{In: strings.NewReader(""), Out: out, Errs: errs})
@@ -31,8 +31,8 @@ func (h *Host) Log(ctx context.Context, req api.Log, out, errs io.Writer) (api.E
 	return api.Exit{Status: status}, err
 }
 
-// Exec runs a program inside a guest. One that could not be run is an answer: a
-// shell would give a status for it as well.
+// Exec runs a program inside a guest. A program that could not be run is an answer,
+// not an error: a shell would return a status for it as well.
 func (h *Host) Exec(ctx context.Context, req api.Exec, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) (api.Exit, error) {
 	var prog guest.Program
 	for _, word := range req.Argv {

@@ -14,33 +14,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Node is the file that a guest's console is, as seen in the guest.
+// Node is the path of a guest's console inside the guest.
 const Node = "/proc/sys/kernel/ns_last_pid"
 
-// ErrUnsupported says that the kernel cannot keep a console.
+// ErrUnsupported means that the kernel cannot keep a console.
 var ErrUnsupported = errors.New("the kernel cannot keep guests' consoles (it needs CONFIG_CHECKPOINT_RESTORE and CONFIG_CGROUP_BPF)")
 
-// ErrNone says that a cgroup has no console.
+// ErrNone means that a cgroup has no console.
 var ErrNone = errors.New("the guest has no console")
 
 const program = "vs_console"
 
-// The map's one value: how many bytes were ever written (head); how many of
-// those at the ring's beginning are behind its end instead (spill), as a write
-// does not wrap; the ring, with room for that and for the NUL that the kernel
-// puts after a value; and scratch.
+// The map has one value: the number of bytes ever written (head); the number of
+// bytes that belong at the ring's beginning but lie behind its end (spill), since a
+// write does not wrap; the ring, with room for those and for the NUL that the kernel
+// puts after a value; and scratch space.
 const (
 	ringSize  = 64 << 10
-	writeSize = 4 << 10 // of one write, at most: the rest is a write of its own
+	writeSize = 4 << 10 // the most that one write takes: the rest is another write
 	spillAt   = 8
 	ringAt    = 16
 	scratchAt = ringAt + ringSize + writeSize + 8
 	valueSize = scratchAt + writeSize + 8
-	// What Read gives at most: the oldest bytes are where a write may be under way.
+	// The most that Read returns: a write in progress may overwrite the oldest bytes.
 	readSize = ringSize - writeSize
 )
 
-// Attach gives a fresh cgroup a console, before any process is in it.
+// Attach gives a new cgroup a console, before any process is in it.
 func Attach(cgroup *os.File) error {
 	if _, err := os.Stat(Node); errors.Is(err, fs.ErrNotExist) {
 		return ErrUnsupported
@@ -138,8 +138,8 @@ func instructions(fd int) asm.Instructions {
 	}
 }
 
-// fetchAdd is BPF_ADD|BPF_FETCH, which cilium/ebpf 0.22 encodes without BPF_FETCH
-// unless Constant has it too.
+// fetchAdd returns BPF_ADD|BPF_FETCH, which cilium/ebpf 0.22 encodes without
+// BPF_FETCH unless Constant has it too.
 func fetchAdd(dst, src asm.Register) asm.Instruction {
 	ins := asm.FetchAdd.Mem(dst, src, asm.DWord, 0)
 	ins.Constant = 1
@@ -148,11 +148,12 @@ func fetchAdd(dst, src asm.Register) asm.Instruction {
 
 // Text is the output of a guest.
 type Text struct {
-	Bytes []byte // the end of it, 60 KiB at most
-	Total uint64 // how many bytes it wrote altogether
+	Bytes []byte // its end, at most 60 KiB
+	Total uint64 // number of bytes ever written
 }
 
-// Read reads the console of a guest's cgroup: ErrNone if it has none.
+// Read returns the console output of a guest's cgroup, or ErrNone if the cgroup has
+// no console.
 func Read(cgroup string) (Text, error) {
 	dir, err := os.Open(cgroup)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -174,7 +175,7 @@ func Read(cgroup string) (Text, error) {
 	return unroll(value), nil
 }
 
-// ring finds the map by way of the program, which nothing but the cgroup holds.
+// ring returns the map of the cgroup's program; only the cgroup keeps both alive.
 func ring(dir *os.File) (*ebpf.Map, error) {
 	found, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: ebpf.AttachCGroupSysctl})
 	if err != nil {
@@ -208,7 +209,7 @@ func mapOf(id ebpf.ProgramID) (*ebpf.Map, error) {
 	return nil, nil
 }
 
-// unroll gives what is in a ring in the order in which it was written.
+// unroll returns the contents of a ring in the order in which they were written.
 func unroll(value []byte) Text {
 	head := binary.NativeEndian.Uint64(value)
 	spill := binary.NativeEndian.Uint64(value[spillAt:]) % (writeSize + 1)
@@ -225,7 +226,7 @@ func unroll(value []byte) Text {
 		}
 		from += end - at
 	}
-	// Of a write that is under way, or of a guest that writes them.
+	// NULs come from a write in progress, or from the guest.
 	t.Bytes = bytes.ReplaceAll(t.Bytes, []byte{0}, nil)
 	return t
 }

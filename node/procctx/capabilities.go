@@ -9,41 +9,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CapSet is a set of capabilities, a bit a capability. A guest's capabilities
-// count against its own user namespace only.
+// CapSet is a set of capabilities, one bit each. A guest's capabilities apply to
+// its own user namespace only.
 type CapSet uint64
 
 // AllCaps is every capability up to CAP_CHECKPOINT_RESTORE (kernel 5.9).
 const AllCaps CapSet = 1<<41 - 1
 
-// capNames in the order of their numbers (capabilities(7)).
+// capNames are the names in the order of their numbers (capabilities(7)).
 const capNames = "chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap " +
 	"linux_immutable net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module " +
 	"sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time " +
 	"sys_tty_config mknod lease audit_write audit_control setfcap mac_override mac_admin syslog " +
 	"wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore"
 
-// DefaultCaps is what a guest has whose configuration does not say otherwise:
-// all but those that the kernel asks of the host's root alone and whose absence
-// programs and units look for first. With a name that means nothing chrony
-// fails; without it its unit is skipped (ConditionCapability= in systemd.unit(5)). A
-// name in bcapabilities gives one back, for a program that only wants to hold it.
+// DefaultCaps are the capabilities of a guest unless its configuration changes them:
+// all but those that have an effect on the host only and that programs and units
+// check for. Holding CAP_SYS_TIME without its effect, chrony would fail; without it,
+// its unit is skipped (ConditionCapability= in systemd.unit(5)). A name in
+// bcapabilities gives a capability back, for a program that insists on holding it.
 //
-// The rest that means nothing inside stays, since no unit is skipped by it and
-// programs that set a fixed list of capabilities fail if one is missing:
-// AUDIT_WRITE, AUDIT_CONTROL, SYSLOG, WAKE_ALARM, BLOCK_SUSPEND, SYS_PACCT, PERFMON, BPF.
+// Others that have no effect inside stay, since no unit checks for them and programs
+// that set a fixed list of capabilities fail if one is missing: AUDIT_WRITE,
+// AUDIT_CONTROL, SYSLOG, WAKE_ALARM, BLOCK_SUSPEND, SYS_PACCT, PERFMON, BPF.
 const DefaultCaps = AllCaps &^ (1<<unix.CAP_SYS_MODULE | 1<<unix.CAP_SYS_RAWIO | 1<<unix.CAP_SYS_TIME |
 	1<<unix.CAP_AUDIT_READ | 1<<unix.CAP_MAC_ADMIN | 1<<unix.CAP_MAC_OVERRIDE)
 
-// InitCaps is what a distribution's init does not boot without: systemd drops
-// privileges of services and mounts, every login sets ids.
+// InitCaps are the capabilities without which a distribution's init does not boot:
+// systemd mounts and drops privileges of services, every login sets ids.
 const InitCaps CapSet = 1<<0 | 1<<1 | 1<<3 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<21 // chown to setpcap, sys_admin
 
-// ParseCaps reads a bcapabilities file as util-vserver does: names add to the
-// default set, names with ! or ~ before them are taken from the set. A name may
-// have CAP_ before it, in either case; ^N is the capability of that number. A
-// line may hold several names, separated by commas or blanks. Later words
-// override earlier ones.
+// ParseCaps parses a bcapabilities file as util-vserver does: names are added to the
+// default set, names with a leading ! or ~ are removed from it. A name may begin
+// with CAP_, in either case; ^N is the capability of that number. A line may hold
+// several names, separated by commas or blanks. Later words override earlier ones.
 func ParseCaps(lines []string) (CapSet, error) {
 	set := DefaultCaps
 	for _, line := range lines {
@@ -76,7 +75,7 @@ func capBit(name string) (CapSet, error) {
 	return 0, fmt.Errorf("unknown capability %q (see capabilities(7))", name)
 }
 
-// String names the capabilities of a set.
+// String returns the names of the capabilities in the set.
 func (c CapSet) String() string {
 	var in []string
 	for i, name := range strings.Fields(capNames) {

@@ -35,24 +35,24 @@ type Command struct {
 	Attributes
 }
 
-// User is who a program runs as, in ids of the guest.
+// User is the identity that a program runs with, in ids of the guest.
 type User struct {
 	UID, GID int
 	Groups   []uint32
 }
 
-// Running is a program in a guest that has taken over its process.
+// Running is a program that runs in a guest, as started by Exec.
 type Running struct{ pid int }
 
-// ErrNotRunning says that a guest has no process 1 (any more).
+// ErrNotRunning means that a guest has no process 1, or no longer has one.
 var ErrNotRunning = errors.New("guest is not running")
 
-// entering is how long the way in may take: the process on it is in the guest's
-// cgroup and under the hands of its root, who can stop it.
+// entering bounds the time that entering may take: the entering process is in the
+// guest's cgroup and at the mercy of its root, who can stop it.
 var entering = 10 * time.Second
 
-// Exec starts a program in a running guest, in all its namespaces, its cgroup
-// and under the same filter as everything there.
+// Exec starts a program in a running guest: in all its namespaces and its cgroup,
+// under the same seccomp filter as the guest's own processes.
 func Exec(ctx context.Context, cmd Command) (*Running, error) {
 	if err := hiddenBinary(); err != nil {
 		return nil, err
@@ -66,9 +66,9 @@ func enter(ctx context.Context, cmd Command) (*Running, error) {
 		return nil, fmt.Errorf("%w: process %d: %w", ErrNotRunning, cmd.InitPID, err)
 	}
 	defer unix.Close(pidfd)
-	// Init's own cgroup: with systemd inside, the guest's outermost has
-	// children and takes no process. Read after the pidfd was had and looked
-	// at again below it, so that a reused pid cannot lead elsewhere.
+	// Init's own cgroup: with systemd inside, the guest's outermost cgroup has
+	// children and takes no process. It is read after the pidfd was opened, and the
+	// pidfd is checked again below, so that a reused pid cannot lead elsewhere.
 	dir, err := cmd.Cgroup.Of(cmd.InitPID)
 	if errors.As(err, new(*fs.PathError)) {
 		err = fmt.Errorf("%w: %w", ErrNotRunning, err)
@@ -76,7 +76,7 @@ func enter(ctx context.Context, cmd Command) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Before its program runs it may still be on the host's root.
+	// Until init's program runs, it may still have the host's root directory.
 	if linux.BeforeExec(cmd.InitPID) {
 		return nil, fmt.Errorf("%w: it is being started", ErrNotRunning)
 	}
@@ -102,7 +102,7 @@ func enter(ctx context.Context, cmd Command) (*Running, error) {
 		if err := ordinaryThread(cmd.Nice); err != nil {
 			return c, err
 		}
-		// A process is born into a pid namespace, and cannot join one.
+		// Only children enter the pid namespace: a process cannot join one itself.
 		if err := unix.Setns(pidfd, unix.CLONE_NEWPID); err != nil {
 			return c, fmt.Errorf("join pid namespace: %w", err)
 		}
@@ -116,7 +116,7 @@ func enter(ctx context.Context, cmd Command) (*Running, error) {
 	ctx, cancel := context.WithTimeout(ctx, entering)
 	defer cancel()
 	if err := s.outcome(ctx, c.pipe); err != nil {
-		// Whatever the guest did to it (SIGSTOP, a frozen cgroup), this ends it.
+		// SIGKILL works whatever the guest did to it (SIGSTOP, a frozen cgroup).
 		unix.Kill(c.pid, unix.SIGKILL)
 		_, werr := wait(c.pid)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -129,9 +129,9 @@ func enter(ctx context.Context, cmd Command) (*Running, error) {
 	return &Running{pid: c.pid}, nil
 }
 
-// enterScript is the way into a guest. Its process cannot be looked into by
-// the guest's root before execve (CVE-2016-9962): not dumpable, and of a
-// memory that belongs to the host's user namespace; a copy of ours.
+// enterScript returns the system calls that lead into a guest. The guest's root
+// cannot inspect the process before execve (CVE-2016-9962): it is not dumpable, and
+// its memory, a copy of ours, belongs to the host's user namespace.
 func enterScript(cmd Command, pidfd int) (*script, error) {
 	s := newScript()
 	s.call("become undumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -142,7 +142,7 @@ func enterScript(cmd Command, pidfd int) (*script, error) {
 	}
 	s.fds = append(s.fds, pidfd)
 	s.call("join namespaces", unix.SYS_SETNS, pidfd, flags)
-	// Out of the way first: one may be where another has to go.
+	// Move all streams out of the way first: one may occupy another's number.
 	var streams [3]cell
 	for fd, f := range []*os.File{cmd.Stdin, cmd.Stdout, cmd.Stderr} {
 		streams[fd] = s.open("keep standard stream", unix.SYS_FCNTL, s.fd(f), unix.F_DUPFD_CLOEXEC, 3)
@@ -150,7 +150,7 @@ func enterScript(cmd Command, pidfd int) (*script, error) {
 	for fd, stream := range streams {
 		s.call("set standard stream", unix.SYS_DUP3, stream, fd, 0)
 	}
-	// Always: /dev/tty of the session that vsnode is in is the administrator's.
+	// Always: in vsnode's session, /dev/tty is the administrator's terminal.
 	s.call("become session leader", unix.SYS_SETSID)
 	if cmd.Terminal {
 		s.call("take terminal", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
@@ -169,8 +169,8 @@ func enterScript(cmd Command, pidfd int) (*script, error) {
 	return s, nil
 }
 
-// Wait waits for the program's end and gives its exit status; 128 and the
-// signal's number where a signal ended it, as shells have it.
+// Wait waits for the program to end and returns its exit status, or 128 plus the
+// signal's number if a signal ended it, as shells do.
 func (r *Running) Wait() (int, error) {
 	ws, err := wait(r.pid)
 	if err != nil {
@@ -185,10 +185,10 @@ func (r *Running) Wait() (int, error) {
 // Signal sends the program a signal.
 func (r *Running) Signal(sig unix.Signal) error { return unix.Kill(r.pid, sig) }
 
-// Shutdown asks a guest's init to end: systemd by SIGRTMIN+3, any other by the
-// signal given. An init that does not catch it would not notice (a namespace's
-// process 1 has no default actions): then there is nothing to wait for, and
-// false is returned.
+// Shutdown asks a guest's init to end: systemd by SIGRTMIN+3, any other by sig.
+// An init that does not catch the signal would not notice it (process 1 of a
+// namespace has no default actions): then there is nothing to wait for, and
+// Shutdown returns false.
 func Shutdown(initPID int, sig unix.Signal) (bool, error) {
 	pidfd, err := unix.PidfdOpen(initPID, 0)
 	if err != nil {
@@ -220,11 +220,12 @@ func IsSystemd(initPID int) bool {
 
 func isSystemd(status string) bool { return strings.HasPrefix(status, "Name:\tsystemd\n") }
 
-// sigRTMin is SIGRTMIN as glibc counts, which keeps the kernel's first two.
+// sigRTMin is glibc's SIGRTMIN: glibc reserves the kernel's first two.
 const sigRTMin = unix.Signal(34)
 
-// catches reads the masks of /proc/PID/status: a handler (SigCgt), or blocked
-// to be taken from a signalfd (SigBlk), as systemd does.
+// catches reports whether a process handles a signal according to its
+// /proc/PID/status: by a handler (SigCgt), or blocked for a signalfd (SigBlk), as
+// systemd does.
 func catches(status string, sig unix.Signal) bool {
 	for _, name := range []string{"\nSigCgt:\t", "\nSigBlk:\t"} {
 		_, rest, ok := strings.Cut(status, name)

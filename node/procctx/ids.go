@@ -10,19 +10,19 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// IDs is the number of user and group ids that a guest has: all that 16 bits hold, so
-// that every id of an ordinary distribution is mapped, nobody (65534) too.
+// IDs is the number of user and group ids that a guest has: all 16-bit ids, so
+// that every id of an ordinary distribution is mapped, including nobody (65534).
 const IDs = 1 << 16
 
-// BaseID is the host's id for a guest's root: the upper 16 bits of an id on
+// BaseID returns the host's id of a guest's root: the upper 16 bits of an id on
 // the host are the context that it belongs to.
 func BaseID(xid int) int { return xid * IDs }
 
 // ContextOf returns the context that an id on the host belongs to.
 func ContextOf(id int) int { return id / IDs }
 
-// mapIDs gives the process the guest's ids. It has to be done from outside:
-// only the host's root may map a range (user_namespaces(7)).
+// mapIDs maps the guest's ids into the user namespace of pid. It works from outside
+// only: mapping a range takes the host's root (user_namespaces(7)).
 func mapIDs(pid, xid int) error {
 	m := []byte("0 " + strconv.Itoa(BaseID(xid)) + " " + strconv.Itoa(IDs))
 	for _, name := range []string{"uid_map", "gid_map"} {
@@ -33,8 +33,8 @@ func mapIDs(pid, xid int) error {
 	return nil
 }
 
-// actAsCreator makes the calling thread the guest's root as far as the kernel
-// asks who makes something, with all its capabilities: the saved id stays the host's root.
+// actAsCreator makes the calling thread the guest's root where the kernel asks who
+// creates an object, and keeps all capabilities. The saved id stays the host's root.
 func actAsCreator(xid int) error {
 	id := uintptr(BaseID(xid))
 	for _, nr := range []uintptr{unix.SYS_SETRESGID, unix.SYS_SETRESUID} {
@@ -46,8 +46,8 @@ func actAsCreator(xid int) error {
 	return raiseCaps(0)
 }
 
-// raiseCaps makes all permitted capabilities of the calling thread effective,
-// those that changing its ids took, without those in drop.
+// raiseCaps makes all permitted capabilities of the calling thread effective again
+// after a change of its ids took them, and gives up those in drop.
 func raiseCaps(drop uint32) error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -65,9 +65,9 @@ func raiseCaps(drop uint32) error {
 }
 
 // actAsMounter gives the calling thread the credentials with which overlayfs
-// shall work in the guest's layers: the guest's root as the owner of what it
-// makes (an idmapped layer can hold no other), all capabilities but one. With
-// CAP_SYS_RESOURCE a guest's writes would ignore quotas and eat the blocks
+// works in the guest's layers: the guest's root as the owner of new files (an
+// idmapped layer can hold no other), and all capabilities except one. With
+// CAP_SYS_RESOURCE, a guest's writes would ignore quotas and use up the blocks
 // that are reserved for the host's root.
 func actAsMounter(xid int) error {
 	for _, nr := range []uintptr{unix.SYS_SETFSGID, unix.SYS_SETFSUID} {

@@ -12,25 +12,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mount is what a guest has mounted besides what every guest has: a directory
-// or file of the host's (bind), or a tmpfs where Source is empty.
+// Mount is a mount that a guest has in addition to those of every guest: a
+// directory or file of the host (bind), or a tmpfs if Source is empty.
 type Mount struct {
 	Line      string // of the configuration that asks for it, for errors
 	Source    string // a path of the host; the ids of its files are the guest's
-	Place     string // in the guest, whose links lead nowhere outside
-	Recursive bool   // with what is mounted below Source
+	Place     string // path in the guest; its links are resolved inside the guest
+	Recursive bool   // include what is mounted below Source
 	Attrs     uint64 // MOUNT_ATTR_*
 	Options   []string
 }
 
-// mountFlags are options of any mount. Device nodes are dead in each.
+// mountFlags are the options that any mount can have. Every mount is nodev.
 var mountFlags = map[string]uint64{
 	"nosuid": unix.MOUNT_ATTR_NOSUID, "noexec": unix.MOUNT_ATTR_NOEXEC, "noatime": unix.MOUNT_ATTR_NOATIME,
 	"nodiratime": unix.MOUNT_ATTR_NODIRATIME, "strictatime": unix.MOUNT_ATTR_STRICTATIME,
 }
 
-// SetOptions reads the options of a line of fstab(5), and returns which the mount
-// cannot have.
+// SetOptions reads the options of a line of fstab(5). The error names an option
+// that the mount cannot have.
 func (m *Mount) SetOptions(options []string) error {
 	m.Attrs = unix.MOUNT_ATTR_NODEV
 	for _, o := range options {
@@ -38,7 +38,7 @@ func (m *Mount) SetOptions(options []string) error {
 		switch {
 		case slices.Contains([]string{"", "defaults", "rw", "nodev", "suid", "exec", "async", "relatime", "auto", "nofail", "nouser", "bind", "rbind"}, o):
 		case o == "ro" && m.Source != "":
-			// The mount would be in a namespace of the guest's, whose root may remount it.
+			// The mount would be in the guest's mount namespace, whose root may remount it.
 			return errors.New("a bind mount cannot be kept read-only from the guest's root: without ro it is writable")
 		case o == "ro":
 			m.Attrs |= unix.MOUNT_ATTR_RDONLY
@@ -55,9 +55,9 @@ func (m *Mount) SetOptions(options []string) error {
 	return nil
 }
 
-// Exposed reports whether users of the host can get at what a guest has by a
-// bind mount: the guest's root can leave a program there that is setuid to the
-// host's root (CVE-2021-41091).
+// Exposed reports whether users of the host can reach the source of a bind mount:
+// the guest's root can leave a program there that is setuid to the host's root
+// (CVE-2021-41091).
 func (m Mount) Exposed() bool {
 	for dir := path.Dir(m.Source); ; dir = path.Dir(dir) {
 		info, err := os.Stat(dir)
@@ -70,9 +70,9 @@ func (m Mount) Exposed() bool {
 	}
 }
 
-// open gives a detached clone of what is to be bound, with the guest's ids. No
-// part of its path may be a link: a guest that can write along the way would
-// have any directory of the host's.
+// open returns a detached clone of a bind mount's source, with the guest's ids. No
+// part of its path may be a link: otherwise a guest that can write to a directory
+// on the way could obtain any directory of the host.
 func (m Mount) open(userns *os.File) (*os.File, error) {
 	fd, err := unix.Openat2(unix.AT_FDCWD, m.Source, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC,
@@ -92,7 +92,7 @@ func (m Mount) open(userns *os.File) (*os.File, error) {
 	return f, nil
 }
 
-// binds opens all that is to be bound.
+// binds opens the sources of all bind mounts.
 func binds(mounts []Mount, userns *os.File) (files []*os.File, err error) {
 	for _, m := range mounts {
 		if m.Source == "" {
@@ -108,8 +108,8 @@ func binds(mounts []Mount, userns *os.File) (files []*os.File, err error) {
 	return files, nil
 }
 
-// mounts puts mounts to their places. The host's root is gone, and the kernel
-// resolves a place as a chroot would: a link of the guest's leads to the guest.
+// mounts attaches mounts at their places. The host's root is gone by then, and the
+// kernel resolves paths as in a chroot: links lead to files of the guest.
 func (s *script) mounts(mounts []Mount, sent []cell) {
 	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	s.keep = append(s.keep, how)

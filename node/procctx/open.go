@@ -9,9 +9,9 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// Open gives the root filesystem of a guest that does not run, as a detached
-// mount with the ids that the guest sees. The caller holds the guest's lock:
-// two overlays over one upper layer at once are undefined.
+// Open returns the root filesystem of a guest that does not run, as a detached
+// mount with the ids that the guest sees. The caller holds the guest's lock: two
+// overlays that use one upper layer at the same time are undefined behavior.
 func (r Root) Open() (*os.File, error) {
 	if r.Image != "" {
 		if err := os.MkdirAll(scratch, 0o700); err != nil {
@@ -26,9 +26,9 @@ func (r Root) Open() (*os.File, error) {
 	return os.NewFile(uintptr(fd), r.Upper), nil
 }
 
-// AsGuestRoot calls f on a thread that acts on files as the root of a guest
-// that runs: its root is an idmapped mount, which takes no ids but the guest's.
-// On the host these are BaseID(xid) and on.
+// AsGuestRoot calls f on a thread that acts on files as the root of a running
+// guest, whose root filesystem is an idmapped mount that accepts the guest's ids
+// only. On the host these begin at BaseID(xid).
 func AsGuestRoot(xid int, f func() error) error {
 	_, err := linux.OnOwnThread(func() (struct{}, error) {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil { // the umask is the thread's own

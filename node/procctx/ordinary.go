@@ -15,17 +15,16 @@ import (
 )
 
 // A guest is the same whoever starts it: from cron with nice 10, from a shell with
-// ulimit, from a unit with a CPU mask, by nohup. All that a process hands down
-// to its children and that execve keeps is set to what the kernel gives the
-// first process of a machine, for a guest's process 1 and for each program that
-// enters.
+// ulimit, from a unit with a CPU mask, by nohup. Every attribute that children
+// inherit and execve keeps is reset to what the kernel gives the first process of a
+// machine, for a guest's process 1 and for each program that enters.
 
 const rlimits = 16 // RLIM_NLIMITS
 
-// limits are the kernel's own for its first process (INIT_RLIMITS), with
-// systemd's ceiling of open files. processes bounds those of one user; 0: the
-// kernel's default, half of what the machine can have. Without CAP_SYS_RESOURCE
-// (a host in a container) nothing can be above what we have ourselves.
+// limits returns the resource limits of the kernel's first process (INIT_RLIMITS),
+// with systemd's ceiling of open files. processes bounds those of one user; 0 means
+// the kernel's default, half of what the machine can have. Without CAP_SYS_RESOURCE
+// (a host in a container) no limit exceeds our own.
 func limits(processes int64) [rlimits]unix.Rlimit {
 	var list [rlimits]unix.Rlimit
 	for i := range list {
@@ -63,20 +62,20 @@ func limits(processes int64) [rlimits]unix.Rlimit {
 	return list
 }
 
-// limits are those of a guest, with what its configuration says.
+// limits returns a guest's limits: the defaults, overridden by its configuration.
 func (a Attributes) limits(processes int64) [rlimits]unix.Rlimit {
 	list := limits(processes)
 	bound := list[unix.RLIMIT_NPROC]
 	for which, limit := range a.Rlimits {
 		list[which] = limit
 	}
-	if nproc := &list[unix.RLIMIT_NPROC]; processes > 0 { // one for each user is no more than that for all
+	if nproc := &list[unix.RLIMIT_NPROC]; processes > 0 { // the limit per user must not exceed that for all users
 		nproc.Cur, nproc.Max = min(nproc.Cur, bound.Cur), min(nproc.Max, bound.Max)
 	}
 	return list
 }
 
-// first are the limits of a process until the guest's program comes.
+// first returns the limits of a process until it runs the guest's program.
 func (a Attributes) first(processes int64) [rlimits]unix.Rlimit {
 	list := a.limits(processes)
 	files := &list[unix.RLIMIT_NOFILE]
@@ -84,8 +83,8 @@ func (a Attributes) first(processes int64) [rlimits]unix.Rlimit {
 	return list
 }
 
-// leastFiles may be open until the guest's program comes, however few that may
-// open itself.
+// leastFiles is the number of files that may be open until the guest's program
+// runs, even if the program itself may open fewer.
 const leastFiles = 1024
 
 // mayRaiseLimits reports whether this process has CAP_SYS_RESOURCE.
@@ -95,12 +94,12 @@ func mayRaiseLimits() bool {
 	return unix.Capget(&hdr, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
-// ordinaryThread gives the calling thread what its children inherit and only
-// the host's root may raise: scheduler, priority, processors, class of input and
-// output; and the slack of timers.
+// ordinaryThread resets the attributes of the calling thread that its children
+// inherit and only the host's root may raise: scheduler, priority, processors and
+// I/O class; and the timer slack.
 //
-// What nobody can take back again is refused: with no_new_privs no setuid program
-// of the guest would work.
+// It fails if no_new_privs is set, which cannot be reset and would keep every setuid
+// program of the guest from working.
 func ordinaryThread(nice int) error {
 	if on, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err != nil || on != 0 {
 		return errors.Join(err, errors.New("vsnode runs with no_new_privs (NoNewPrivileges= in a unit, setpriv), which would keep su, sudo and every other setuid program of the guest from working; start it without"))
@@ -109,7 +108,7 @@ func ordinaryThread(nice int) error {
 	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Nice: int32(nice)}, 0); err != nil {
 		return fmt.Errorf("set scheduler: %w", err)
 	}
-	// The kernel takes away those that there are not, and those that cpuset.cpus forbids.
+	// The kernel ignores processors that do not exist or that cpuset.cpus forbids.
 	var all [1024]byte
 	for i := range all {
 		all[i] = 0xff
@@ -127,9 +126,9 @@ func ordinaryThread(nice int) error {
 	return nil
 }
 
-// ordinary adds what every process may set for itself: the mask of new files,
-// the personality (setarch), and what is done at signals, of which clone3 leaves
-// the ignored ones ignored (nohup).
+// ordinary resets what every process may set for itself: the umask, the personality
+// (setarch), the limit of open files, and signal dispositions, of which clone3 keeps
+// ignored ones (nohup).
 func (s *script) ordinary(a Attributes) {
 	s.call("set umask", unix.SYS_UMASK, 0o022)
 	s.call("set personality", unix.SYS_PERSONALITY, 0)
@@ -146,8 +145,8 @@ func (s *script) ordinary(a Attributes) {
 	}
 }
 
-// ordinaryLimits adds the limits and the weight for the killer of the kernel
-// that is out of memory, to a process that still is the host's root's.
+// ordinaryLimits sets the resource limits and oom_score_adj, in a process that
+// still runs as the host's root.
 func (s *script) ordinaryLimits(a Attributes) {
 	list := a.first(0)
 	s.keep = append(s.keep, &list)
@@ -158,8 +157,8 @@ func (s *script) ordinaryLimits(a Attributes) {
 	s.call("set oom_score_adj", unix.SYS_WRITE, adj, "0", 1)
 }
 
-// limitProcess does the same to a process from outside. While it shares this
-// one's memory the kernel gives both the same oom_score_adj.
+// limitProcess does the same to a process from outside. While the process shares
+// our memory, the kernel gives us the same oom_score_adj.
 func limitProcess(pid int, processes int64, a Attributes) error {
 	list := a.first(processes)
 	for which := range list {
@@ -173,20 +172,20 @@ func limitProcess(pid int, processes int64, a Attributes) error {
 	return nil
 }
 
-// userLimits are those that a user namespace takes from the process that makes
-// it, as bounds of all its users together (create_user_ns).
+// userLimits are the limits that a user namespace takes over from its creator, as
+// bounds of all its users together (create_user_ns).
 var userLimits = [...]int{unix.RLIMIT_NPROC, unix.RLIMIT_MSGQUEUE, unix.RLIMIT_SIGPENDING, unix.RLIMIT_MEMLOCK}
 
-// limiting keeps starts apart: limits belong to this whole process.
+// limiting serializes starts in withUserLimits: limits belong to the whole process.
 var limiting sync.Mutex
 
-// withUserLimits runs f, which forks, with those limits. Only the soft ones
-// count, and only they can be set back without CAP_SYS_RESOURCE.
+// withUserLimits runs f, which forks, with those limits. Only soft limits count, and
+// only they can be restored without CAP_SYS_RESOURCE.
 func withUserLimits(processes int64, a Attributes, f func() error) (err error) {
 	limiting.Lock()
 	defer limiting.Unlock()
 	list := a.limits(processes)
-	list[unix.RLIMIT_NPROC] = limits(processes)[unix.RLIMIT_NPROC] // a's is of one user
+	list[unix.RLIMIT_NPROC] = limits(processes)[unix.RLIMIT_NPROC] // that of a is per user
 	for _, which := range userLimits {
 		var old unix.Rlimit
 		if err := unix.Prlimit(0, which, nil, &old); err != nil {

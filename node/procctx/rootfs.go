@@ -13,27 +13,27 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// Root is where a guest's root filesystem comes from: an image's tree, which
-// many guests read, and a directory of the guest's own for what it writes. All
-// are trusted paths of the host, never paths inside a guest. Ids on disk are
-// those that the guest sees: nothing is chowned.
+// Root describes a guest's root filesystem: an image's tree, shared by many guests
+// and only read, and a directory of the guest's own that it writes to. All are
+// trusted paths of the host, never paths inside a guest. Ids on disk are those that
+// the guest sees: nothing is chowned.
 type Root struct {
 	Image string // an image's tree; empty: Upper is the whole root
 	Upper string
 	Work  string // overlayfs's work directory, beside Upper
 }
 
-// scratch is where layers are attached for the moment in which overlayfs takes
-// its private clones of them. The mounts are in a mount namespace of one
-// thread and vanish with it; the directories stay.
+// scratch is the directory where layers are attached while overlayfs makes its
+// private clones of them. The mounts are in the mount namespace of one thread and
+// disappear with it; the directories stay.
 const scratch = "/run/vservers/.layers"
 
-// mount gives the detached root mount of a guest whose ids are those of
-// userns: an overlay of idmapped layers (kernel 5.19), nodev, so that device
-// nodes that an image brought are dead.
+// mount returns the detached root mount of a guest whose ids are those of userns:
+// an overlay of idmapped layers (kernel 5.19), nodev, so that device nodes from an
+// image do not work.
 //
 // The overlay is mounted from the initial user namespace: its xattrs are then
-// trusted.*, out of the guest's reach. It acts with the credentials of its
+// trusted.*, which the guest cannot reach. It acts with the credentials of its
 // mounter (ovl_override_creds): see actAsMounter.
 func (r Root) mount(userns *os.File, xid int) (*os.File, error) {
 	if r.Image == "" {
@@ -42,7 +42,8 @@ func (r Root) mount(userns *os.File, xid int) (*os.File, error) {
 	return linux.OnOwnThread(func() (*os.File, error) { return r.overlay(userns, xid) })
 }
 
-// overlay needs a thread of its own. Without a userns the ids are those on disk.
+// overlay mounts a root from its layers. It needs a thread of its own. If userns is
+// nil, ids are those on disk.
 func (r Root) overlay(userns *os.File, xid int) (*os.File, error) {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return nil, fmt.Errorf("unshare mount namespace: %w", err)
@@ -78,15 +79,15 @@ func (r Root) overlay(userns *os.File, xid int) (*os.File, error) {
 			return nil, err
 		}
 	}
-	// redirect_dir: else rename(2) of a directory of the image is EXDEV, on which
-	// many programs give up. Where a directory came from stands in a trusted.*
-	// xattr, which only the host's root can write, and no image brings any: a
+	// redirect_dir: without it, rename(2) of a directory of the image fails with
+	// EXDEV, which many programs do not handle. The origin of a directory is kept in a
+	// trusted.* xattr, which only the host's root can write and no image contains: a
 	// guest cannot forge one (kernel's overlayfs.rst, "Redirect").
 	return fsMount("overlay", unix.MOUNT_ATTR_NODEV,
 		"source", "overlay", "lowerdir", lower, "upperdir", own+"/"+upper, "workdir", own+"/"+work, "redirect_dir", "on")
 }
 
-// layer clones the mount of a layer, idmapped where userns is given.
+// layer returns a clone of a layer's mount, idmapped if userns is not nil.
 func layer(path string, userns *os.File) (*os.File, error) {
 	if userns != nil {
 		return idmapped(path, userns, unix.MOUNT_ATTR_NODEV)
@@ -98,7 +99,7 @@ func layer(path string, userns *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// siblings splits two paths of one directory.
+// siblings splits two paths in the same directory.
 func siblings(a, b string) (dir, aName, bName string, err error) {
 	i, j := strings.LastIndexByte(a, '/'), strings.LastIndexByte(b, '/')
 	if i < 0 || j < 0 || a[:i] != b[:j] {
@@ -107,14 +108,14 @@ func siblings(a, b string) (dir, aName, bName string, err error) {
 	return a[:i], a[i+1:], b[j+1:], nil
 }
 
-// idmapped gives a detached clone of the mount at path whose ids are shifted
-// into userns (mount_setattr(2), kernel 5.12). Not recursive: what the host has
-// mounted below is not for the guest.
+// idmapped returns a detached clone of the mount at path whose ids are shifted
+// into userns (mount_setattr(2), kernel 5.12). It is not recursive: the guest does
+// not get what the host has mounted below.
 func idmapped(path string, userns *os.File, attrs uint64) (*os.File, error) {
 	return idmappedAt(unix.AT_FDCWD, path, path, userns, attrs, false)
 }
 
-// idmappedAt is idmapped of a path below dir; name is what errors call it.
+// idmappedAt is idmapped for a path below dir; errors call it name.
 func idmappedAt(dir int, path, name string, userns *os.File, attrs uint64, recursive bool) (*os.File, error) {
 	flags := uint(unix.AT_EMPTY_PATH)
 	if recursive {
@@ -139,8 +140,8 @@ func idmappedAt(dir int, path, name string, userns *os.File, attrs uint64, recur
 }
 
 // fsMount makes a detached mount of a new filesystem with the given pairs of
-// options (fsopen(2), fsmount(2), kernel 5.2). What the filesystem logged
-// becomes part of the error.
+// option and value (fsopen(2), fsmount(2), kernel 5.2). Errors include the
+// filesystem's log.
 func fsMount(fstype string, attrs int, options ...string) (*os.File, error) {
 	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -197,7 +198,7 @@ func hostSys() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "/sys"), nil
 }
 
-// netSys is a sysfs that shows the network devices of netns.
+// netSys returns a sysfs that shows the network devices of netns.
 func netSys(netns *os.File) (*os.File, error) {
 	return linux.OnOwnThread(func() (*os.File, error) {
 		if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
@@ -207,10 +208,10 @@ func netSys(netns *os.File) (*os.File, error) {
 	})
 }
 
-// devices is a guest's /dev: a tmpfs with device nodes that are the guest's own.
-// A tmpfs of a user namespace has none that work, and the host's, bound, would
-// be one file for all: what is locked, watched or touched in one guest would
-// show in the others.
+// devices returns a guest's /dev: a tmpfs with device nodes of the guest's own.
+// Device nodes do not work on a tmpfs of a user namespace, and the host's nodes, if
+// bind-mounted, would be the same files for all: locks, watches and times set in
+// one guest would show in the others.
 func devices(xid int) (*os.File, error) {
 	const noexec = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 	id := strconv.Itoa(BaseID(xid))
@@ -265,11 +266,11 @@ func devices(xid int) (*os.File, error) {
 	return dev, nil
 }
 
-// bootIDFile is in a guest's /dev until it is mounted where the kernel has its
-// own.
+// bootIDFile is the guest's boot id in its /dev, until it is mounted over the
+// kernel's.
 const bootIDFile = ".boot_id"
 
-// newBootID is a random UUID, as the kernel makes one when it boots.
+// newBootID returns a random UUID, as the kernel makes one at boot.
 func newBootID() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails (crypto/rand)

@@ -10,33 +10,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A script is the list of system calls that a process makes between its birth
-// and its execve. It is written down by the parent, where Go is whole, and run
-// in the child, where only raw system calls are safe: the child is one thread
-// that Go's runtime does not know of, on a stack of its own.
+// A script is the list of system calls that a process makes between clone3 and
+// execve. The parent prepares it in ordinary Go; the child runs it, where only raw
+// system calls are safe: the child is one thread unknown to Go's runtime, on a stack
+// of its own.
 //
-// That one thread is the point. Joining a user namespace needs a process with
-// one thread (setns(2)), which a running Go program never is; and a child that
-// never execs vsnode again leaves no binary of the host for a guest to reach
-// through /proc/PID/exe (CVE-2019-5736).
+// This way the child has only one thread, as joining a user namespace requires
+// (setns(2)); a running Go program always has several. And because the child never
+// execs vsnode again, a guest cannot reach a binary of the host through
+// /proc/PID/exe (CVE-2019-5736).
 type script struct {
 	steps []step
-	cells [maxCells]int32 // what is known only when the script runs
+	cells [maxCells]int32 // values known only when the script runs
 	used  int
-	said  report        // what the child writes: that the program comes next, or what failed
-	keep  []any         // what the addresses in steps point to
+	said  report        // written by the child: the program runs next, or a step failed
+	keep  []any         // keeps alive what the addresses in steps point to
 	fds   []int         // descriptors of ours that the child uses
 	stack [8 << 10]byte // the child's
 }
 
-// newScript makes a script on the heap, always, where it stays in its place:
-// the child uses it while the stack of the goroutine that made it may move.
+// newScript returns a script on the heap, where it does not move: the child uses it
+// while the stack of the goroutine that made it may move.
 //
 //go:noinline
 func newScript() *script { return new(script) }
 
 const (
-	maxCells = 192     // 32 mounts of a configuration, and what every guest has
+	maxCells = 192     // enough for 32 configured mounts and what every guest has
 	status   = cell(0) // of the pipe to the parent
 )
 
@@ -44,20 +44,20 @@ const (
 // returns, or that the parent sends.
 type cell int
 
-// A step is one system call. What it returns may be kept in a cell and used as
-// an argument further down.
+// A step is one system call. Its result may be stored in a cell and used as an
+// argument of later steps.
 type step struct {
 	what   string // "mount /proc", for the error
 	nr     uintptr
 	args   [6]uintptr
-	cells  uint8 // bit i: args[i] is a cell, whose value is meant
-	result cell  // where the result goes; 0: nowhere
+	cells  uint8 // bit i: args[i] is a cell that holds the argument
+	result cell  // the cell for the result; 0: none
 	min    int   // the least result that is success; below it: EPIPE
 	allow  [2]syscall.Errno
 }
 
-// report is what the child writes to the status pipe: what failed, or with
-// Errno 0 that the program comes next.
+// A report is written by the child to the status pipe: the step that failed, or
+// with Errno 0 that the program runs next.
 type report struct {
 	Step  int32
 	Errno int32
@@ -65,8 +65,8 @@ type report struct {
 
 const reportSize = int(unsafe.Sizeof(report{}))
 
-// call adds a system call. An argument is an int, a uintptr, a string (as C
-// has them), a cell (its value when the script runs), or a pointer.
+// call adds a system call. An argument is an int, a uintptr, a string (passed as a
+// C string), a cell (its value when the script runs), or a pointer.
 func (s *script) call(what string, nr uintptr, args ...any) *step {
 	st := step{what: what, nr: nr}
 	for i, a := range args {
@@ -91,14 +91,14 @@ func (s *script) call(what string, nr uintptr, args ...any) *step {
 	return &s.steps[len(s.steps)-1]
 }
 
-// text keeps a C string and gives its address.
+// text keeps a C string alive and returns its address.
 func (s *script) text(str string) uintptr {
 	b := append([]byte(str), 0)
 	s.keep = append(s.keep, b)
 	return uintptr(unsafe.Pointer(&b[0]))
 }
 
-// texts keeps a NULL-terminated array of C strings, as execve takes it.
+// texts returns a NULL-terminated array of C strings, as execve takes it.
 func (s *script) texts(list []string) unsafe.Pointer {
 	ptrs := make([]uintptr, len(list)+1)
 	for i, str := range list {
@@ -108,17 +108,17 @@ func (s *script) texts(list []string) unsafe.Pointer {
 	return unsafe.Pointer(&ptrs[0])
 }
 
-// fd is a descriptor of ours that the child uses: all others are closed there
-// before anything else.
+// fd returns the number of a descriptor that the child uses: the child closes all
+// others before anything else.
 func (s *script) fd(f *os.File) int {
 	s.keep = append(s.keep, f)
 	s.fds = append(s.fds, int(f.Fd()))
 	return int(f.Fd())
 }
 
-// closeInherited comes first. The child has copies of all that this process has
-// open at its birth: locks, and ends of the pipes and sockets of other starts,
-// which must not live on in a process that waits.
+// closeInherited puts the closing of descriptors before all steps. The child is
+// born with copies of all descriptors of this process: locks, and ends of the pipes
+// and sockets of other starts, which must not stay open in a process that waits.
 func (s *script) closeInherited() {
 	used := slices.Compact(slices.Sorted(slices.Values(s.fds)))
 	ours, next := s.steps, 3
@@ -133,14 +133,14 @@ func (s *script) closeInherited() {
 	s.steps = append(s.steps, ours...)
 }
 
-// open adds a system call whose result is a descriptor, and gives its cell.
+// open adds a system call whose result is a descriptor, and returns its cell.
 func (s *script) open(what string, nr uintptr, args ...any) cell {
 	st := s.call(what, nr, args...)
 	st.result = s.cell()
 	return st.result
 }
 
-// cell takes the next free cell.
+// cell allocates a cell.
 func (s *script) cell() cell {
 	s.used++
 	if s.used == maxCells {
@@ -149,7 +149,7 @@ func (s *script) cell() cell {
 	return cell(s.used)
 }
 
-// or tolerates an error: the step then counts as done.
+// or allows an error: the script goes on after it.
 func (st *step) or(errno syscall.Errno) *step {
 	if st.allow[0] == 0 {
 		st.allow[0] = errno
@@ -171,10 +171,10 @@ var _ [88]byte = [unsafe.Sizeof(cloneArgs{})]byte{} // as spawn_*.s has it
 func spawn(args *cloneArgs, s *script) (pid int, errno uintptr)
 
 // fork makes a process that runs the script, in a copy of this one's memory or,
-// with CLONE_VM, in the same, which saves the copying. The script has to be
-// kept until the process has ended or called execve: until outcome returns.
+// with CLONE_VM, in the same, which saves the copying. The script must stay alive
+// until the process has ended or called execve, that is, until outcome returns.
 func (s *script) fork(args *cloneArgs) (pid int, err error) {
-	// No handler of Go's may run in a process that Go does not know.
+	// No signal handler of Go may run in a process that Go does not know.
 	args.flags |= unix.CLONE_CLEAR_SIGHAND // kernel 5.5
 	base := uintptr(unsafe.Pointer(&s.stack))
 	top := (base + unsafe.Sizeof(s.stack)) &^ 15
@@ -186,8 +186,8 @@ func (s *script) fork(args *cloneArgs) (pid int, err error) {
 	return pid, nil
 }
 
-// unsignalled spawns with all signals blocked, which the child inherits: until
-// the script lets them in they wait. Nothing here yields to the scheduler.
+// unsignalled spawns with all signals blocked. The child inherits that: signals
+// stay pending until the script unblocks them. Nothing here yields to the scheduler.
 //
 //go:nosplit
 func (s *script) unsignalled(args *cloneArgs) (pid int, errno uintptr) {
@@ -198,8 +198,8 @@ func (s *script) unsignalled(args *cloneArgs) (pid int, errno uintptr) {
 	return pid, errno
 }
 
-// run makes the calls. No stack growth, no allocation, no write barrier: where
-// it runs there is no Go runtime.
+// run makes the calls, in the child. It must not grow the stack, allocate or use
+// write barriers: the Go runtime does not exist there.
 //
 //go:nosplit
 //go:norace
@@ -239,7 +239,7 @@ func (s *script) explain(r report) error {
 	return &StepError{What: s.steps[r.Step].what, Errno: errno}
 }
 
-// StepError says which step between a process's birth and its program failed.
+// StepError is the failure of a step between a process's birth and its program.
 type StepError struct {
 	What  string
 	Errno syscall.Errno

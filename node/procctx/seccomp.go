@@ -8,13 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The filter that every process of a guest is under. It looks at numbers only,
-// so nothing a guest writes while it is checked can change what it saw. It
-// allows what it does not name: a guest is a whole userland, and its user
-// namespace refuses most already. What it closes are the parts of the kernel
-// that look at no namespace, and those whose bugs wrote to the shared page
-// cache in 2026 (AF_ALG, AF_RXRPC, AF_KEY, NETLINK_XFRM: CVE-2026-31431,
-// CVE-2026-43284, CVE-2026-46300).
+// The seccomp filter of every process of a guest. It compares numbers only, never
+// memory, so a guest cannot change an argument between check and use. It allows
+// whatever it does not name: a guest is a whole userland, and its user namespace
+// already refuses most of what is dangerous. The filter closes the parts of the
+// kernel that ignore namespaces, and those whose bugs wrote to the shared page cache
+// in 2026 (AF_ALG, AF_RXRPC, AF_KEY, NETLINK_XFRM: CVE-2026-31431, CVE-2026-43284,
+// CVE-2026-46300).
 
 // Results of a filter (seccomp(2)).
 const (
@@ -22,10 +22,9 @@ const (
 	seccompErrno = unix.SECCOMP_RET_ERRNO
 )
 
-// refusal is a system call that is refused whatever its arguments. The errno
-// is the one that programs are known to go on at: EPERM is what the kernel
-// itself answers whoever lacks the privilege, ENOSYS what a kernel answers that
-// was built without the call.
+// A refusal is a system call that is refused whatever its arguments. The errno is
+// one that programs are known to cope with: EPERM, as from the kernel to a caller
+// without the privilege, or ENOSYS, as from a kernel built without the call.
 type refusal struct {
 	name  string
 	nr    uint32
@@ -34,28 +33,29 @@ type refusal struct {
 }
 
 var refused = [...]refusal{
-	// Keyrings are counted per user id of the host, and a key that the host's
-	// kernel asks for runs a program there. ENOSYS: runc and crun go on without a
-	// keyring, pam_keyinit ignores it, Kerberos takes a file; at EPERM they fail.
+	// Keyrings are counted per user id of the host, and requesting a key runs a
+	// program on the host. With ENOSYS, runc and crun do without a keyring,
+	// pam_keyinit ignores it, Kerberos uses a file; with EPERM they fail.
 	{"add_key", unix.SYS_ADD_KEY, unix.ENOSYS, "keyrings know no namespace"},
 	{"request_key", unix.SYS_REQUEST_KEY, unix.ENOSYS, "runs /sbin/request-key on the host"},
 	{"keyctl", unix.SYS_KEYCTL, unix.ENOSYS, "keyrings know no namespace"},
 
-	// Sockets and files of io_uring pass no filter. ENOSYS: libuv, liburing, nginx
-	// and databases take epoll.
+	// io_uring's operations on sockets and files bypass seccomp. With ENOSYS, libuv,
+	// liburing, nginx and databases use epoll.
 	{"io_uring_setup", unix.SYS_IO_URING_SETUP, unix.ENOSYS, "its operations pass no filter"},
 	{"io_uring_enter", unix.SYS_IO_URING_ENTER, unix.ENOSYS, "its operations pass no filter"},
 	{"io_uring_register", unix.SYS_IO_URING_REGISTER, unix.ENOSYS, "its operations pass no filter"},
 
-	// What an unprivileged user of a hardened host has not either. EPERM: systemd
-	// does without BPF firewalls, JVMs without perf counters, QEMU without postcopy.
+	// Calls that unprivileged users of a hardened host do not have either. With EPERM,
+	// systemd does without BPF firewalls, JVMs without perf counters, QEMU without
+	// postcopy.
 	{"bpf", unix.SYS_BPF, unix.EPERM, "the verifier is the kernel's largest parser of hostile input"},
 	{"perf_event_open", unix.SYS_PERF_EVENT_OPEN, unix.EPERM, "counts and samples the whole machine"},
 	{"userfaultfd", unix.SYS_USERFAULTFD, unix.EPERM, "stops the kernel in the middle of a copy: the tool of most exploits of races"},
 	{"open_by_handle_at", unix.SYS_OPEN_BY_HANDLE_AT, unix.EPERM, "opens any inode of a filesystem (\"shocker\", 2014)"},
 
-	// The machine's. EPERM: their tools (kexec, modprobe, swapon, accton, dmesg)
-	// say "Operation not permitted", and their callers are used to that.
+	// Calls that control the machine. With EPERM, their tools (kexec, modprobe, swapon,
+	// accton, dmesg) print "Operation not permitted", which their callers expect.
 	{"kexec_load", unix.SYS_KEXEC_LOAD, unix.EPERM, "replaces the host's kernel"},
 	{"kexec_file_load", unix.SYS_KEXEC_FILE_LOAD, unix.EPERM, "replaces the host's kernel"},
 	{"init_module", unix.SYS_INIT_MODULE, unix.EPERM, "loads code into the host's kernel"},
@@ -67,21 +67,21 @@ var refused = [...]refusal{
 	{"syslog", unix.SYS_SYSLOG, unix.EPERM, "the host's kernel log, where kernel.dmesg_restrict is 0"},
 	{"vhangup", unix.SYS_VHANGUP, unix.EPERM, "the terminal may be the administrator's; agetty and login ignore it"},
 
-	// ENOSYS: systemd and the quota tools take "not supported" as no quota, and EPERM
-	// as a failure.
+	// To systemd and the quota tools, ENOSYS means no quota, and EPERM a failure.
 	{"quotactl", unix.SYS_QUOTACTL, unix.ENOSYS, "quotas of the host's filesystems"},
 	{"quotactl_fd", unix.SYS_QUOTACTL_FD, unix.ENOSYS, "quotas of the host's filesystems"},
 
-	// Gone from today's kernels, which answer just that.
+	// Removed from current kernels, which return ENOSYS too.
 	{"nfsservctl", unix.SYS_NFSSERVCTL, unix.ENOSYS, "the host's NFS server (until 3.1)"},
 	{"lookup_dcookie", unix.SYS_LOOKUP_DCOOKIE, unix.ENOSYS, "paths of the whole machine (until 6.7)"},
 }
 
-// nested are the namespaces that a guest without nesting cannot make. A user
-// namespace gives its maker every capability again, in a new network namespace
-// against all of packet filters, traffic control and routing: most holes of the
-// last years that a plain user could use needed just these two. The others give
-// nothing that the guest's root does not have; services of systemd use them.
+// nested are the namespaces that a guest without nesting cannot create. A user
+// namespace gives its creator every capability again, and a new network namespace
+// opens packet filters, traffic control and routing to them: most kernel
+// vulnerabilities of recent years that a plain user could exploit needed just these
+// two. The other namespaces give nothing that the guest's root does not have, and
+// systemd's services use them.
 const nested = unix.CLONE_NEWUSER | unix.CLONE_NEWNET
 
 // Offsets in struct seccomp_data (seccomp(2)), little endian.
@@ -90,14 +90,16 @@ const (
 	offArch = 4
 )
 
-func offArg(i int) uint32 { return 16 + 8*uint32(i) } // its lower half: all the kernel looks at here
+// offArg returns the offset of the lower half of an argument: the kernel ignores the
+// upper half of those that the filter checks.
+func offArg(i int) uint32 { return 16 + 8*uint32(i) }
 
-// netlinkProtocols are those that a guest may speak: routing, which the kernel
-// has read-only for a guest in the host's network, and the kernel's device
-// events, without which libudev fails and systemd-logind with it. In the host's network a guest
-// hears the host's devices come and go, as any user of the host does; only the
-// owner of the network namespace can send any (uevent_net_rcv_skb,
-// netlink_sendmsg). A guest with a network of its own has its packet filter too.
+// netlinkProtocols returns the protocols that a guest may use: routing, which is
+// read-only for a guest in the host's network, and the kernel's device events,
+// without which libudev fails and systemd-logind with it. In the host's network a
+// guest receives the events of the host's devices, as any user of the host does; only
+// the owner of the network namespace can send events (uevent_net_rcv_skb,
+// netlink_sendmsg). A guest with a network of its own may use its packet filter too.
 func netlinkProtocols(private bool) []uint32 {
 	list := []uint32{unix.NETLINK_ROUTE, unix.NETLINK_KOBJECT_UEVENT}
 	if private {
@@ -106,14 +108,14 @@ func netlinkProtocols(private bool) []uint32 {
 	return list
 }
 
-// filterRules is the filter as instructions.
+// filterRules returns the filter's instructions.
 func filterRules(privateNet, nesting, raw bool) []bpf.Instruction {
 	errno := func(e unix.Errno) bpf.Instruction { return bpf.RetConstant{Val: seccompErrno | uint32(e)} }
 	allow := bpf.RetConstant{Val: seccompAllow}
 	var p []bpf.Instruction
 	add := func(in ...bpf.Instruction) { p = append(p, in...) }
 
-	// Another machine's ABI has other numbers; i386's socketcall hides its arguments.
+	// Other ABIs have other numbers, and i386's socketcall has its arguments in memory.
 	add(bpf.LoadAbsolute{Off: offArch, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: auditArch, SkipTrue: 1}, errno(unix.ENOSYS),
 		bpf.LoadAbsolute{Off: offNr, Size: 4},
@@ -123,7 +125,7 @@ func filterRules(privateNet, nesting, raw bool) []bpf.Instruction {
 		add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: r.nr, SkipFalse: 1}, errno(r.errno))
 	}
 
-	// when adds instructions that run for one system call and end in a verdict.
+	// when adds instructions that run for one system call and end with a verdict.
 	when := func(nr uint32, then []bpf.Instruction) {
 		add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: nr, SkipFalse: uint8(len(then))})
 		add(then...)
@@ -136,7 +138,8 @@ func filterRules(privateNet, nesting, raw bool) []bpf.Instruction {
 				bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: nested, SkipFalse: 1}, errno(unix.EPERM),
 				allow})
 		}
-		// Its flags are in memory, out of sight: C libraries take clone instead.
+		// Its flags are in memory, where the filter cannot see them. With ENOSYS, C
+		// libraries use clone instead.
 		when(unix.SYS_CLONE3, []bpf.Instruction{errno(unix.ENOSYS)})
 	}
 
@@ -147,7 +150,7 @@ func filterRules(privateNet, nesting, raw bool) []bpf.Instruction {
 	for _, proto := range netlinkProtocols(privateNet) {
 		nl = append(nl, bpf.JumpIf{Cond: bpf.JumpEqual, Val: proto, SkipFalse: 1}, allow)
 	}
-	// libaudit takes it for a kernel without audit, and PAM goes on.
+	// To libaudit this means a kernel without audit, and PAM goes on.
 	nl = append(nl, errno(unix.EPROTONOSUPPORT))
 	sock = append(sock, bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_NETLINK, SkipFalse: uint8(len(nl))})
 	sock = append(sock, nl...)
@@ -160,11 +163,11 @@ func filterRules(privateNet, nesting, raw bool) []bpf.Instruction {
 		errno(unix.EAFNOSUPPORT))
 	if !raw || !privateNet {
 		sock = append(sock,
-			// The kind without SOCK_NONBLOCK and SOCK_CLOEXEC.
+			// The socket type without SOCK_NONBLOCK and SOCK_CLOEXEC.
 			bpf.LoadAbsolute{Off: offArg(1), Size: 4},
 			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf},
 			bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SOCK_RAW, SkipFalse: 1}, errno(unix.EPERM),
-			// The kernel makes a packet socket of this kind of AF_INET (__sock_create).
+			// The kernel makes a packet socket of AF_INET with this type (__sock_create).
 			bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SOCK_PACKET, SkipFalse: 1}, errno(unix.EPERM))
 	}
 	sock = append(sock, allow)
@@ -174,7 +177,7 @@ func filterRules(privateNet, nesting, raw bool) []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_UNIX, SkipFalse: 1}, allow,
 		errno(unix.EAFNOSUPPORT)})
 
-	// Characters pushed into the administrator's terminal: the kernel looks at
+	// These push characters into the administrator's terminal. The kernel looks at
 	// 32 bits of the request, so the filter does too (CVE-2016-10124, CVE-2019-10063).
 	when(unix.SYS_IOCTL, []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offArg(1), Size: 4},
@@ -185,7 +188,7 @@ func filterRules(privateNet, nesting, raw bool) []bpf.Instruction {
 	return p
 }
 
-// filter is the assembled program, as seccomp(2) takes it.
+// filter returns the assembled program, as seccomp(2) takes it.
 func filter(privateNet, nesting, raw bool) ([]unix.SockFilter, error) {
 	code, err := bpf.Assemble(filterRules(privateNet, nesting, raw))
 	if err != nil {
@@ -198,8 +201,9 @@ func filter(privateNet, nesting, raw bool) ([]unix.SockFilter, error) {
 	return prog, nil
 }
 
-// addFilter puts the filter into the script. It needs CAP_SYS_ADMIN in the
-// guest's user namespace; no_new_privs would break setuid programs.
+// addFilter adds the installation of the filter to the script. It takes CAP_SYS_ADMIN
+// in the guest's user namespace; the alternative, no_new_privs, would break setuid
+// programs.
 func (s *script) addFilter(privateNet, nesting, raw bool) error {
 	prog, err := filter(privateNet, nesting, raw)
 	if err != nil {

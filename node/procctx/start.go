@@ -18,62 +18,62 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// Spec says what a guest's first process is born into.
+// Spec describes what a guest's first process is born into.
 type Spec struct {
 	XID      int
 	Hostname string
 	Domain   string // NIS domain name; empty: the kernel's "(none)"
 	Root     Root
 	Cgroup   *os.File // the guest's fresh cgroup: it is born in it (CLONE_INTO_CGROUP, kernel 5.7)
-	// PrivateNet gives the guest a network namespace of its own, and with it
-	// whatever Connect does to that before the guest's program runs.
+	// PrivateNet gives the guest a network namespace of its own. Connect, if not
+	// nil, sets it up before the guest's program runs.
 	PrivateNet bool
 	Connect    func(netns *os.File) error
-	Scope      bool // shut the host's abstract Unix sockets off with Landlock
+	Scope      bool // block the host's abstract Unix sockets with Landlock
 	Caps       CapSet
-	Nesting    bool // it may make user and network namespaces in it
-	Raw        bool // with PrivateNet: it may have raw and packet sockets
-	// Processes bounds the processes of all users of the guest together, where
-	// no controller of cgroups does; 0: half of what the machine can have.
+	Nesting    bool // the guest may create user and network namespaces
+	Raw        bool // with PrivateNet: the guest may open raw and packet sockets
+	// Processes limits the processes of all users of the guest together, where
+	// no cgroup controller does; 0: half of what the machine can have.
 	Processes int64
-	Argv      []string // Argv[0] is looked for in the guest, along Env's PATH if it has no slash
+	Argv      []string // Argv[0] is looked up in the guest, in Env's PATH if it has no slash
 	Env       []string
-	// Console is the guest's standard output and error, or ConsoleNode, a file
-	// below its /proc; without either it is /dev/null.
+	// Console is the guest's standard output and error. If it is nil, ConsoleNode
+	// is, a file below the guest's /proc; without either, /dev/null.
 	Console     *os.File
 	ConsoleNode string
-	DevConsole  bool // ConsoleNode is /dev/console too
+	DevConsole  bool // mount ConsoleNode on /dev/console too
 	Mounts      []Mount
 	Sysctls     []Sysctl
 	Attributes
 }
 
-// Attributes are what a program inherits from the one that starts it.
+// Attributes are inherited by a program from the process that starts it.
 type Attributes struct {
 	Nice    int
 	Rlimits map[int]unix.Rlimit // by RLIMIT_*
 }
 
-// Sysctl is a setting that is written from inside: what the guest's root may not
-// write fails.
+// Sysctl is a kernel parameter that is written from inside the guest. Writing one
+// that the guest's root may not write fails.
 type Sysctl struct {
 	Line  string // of the configuration that asks for it, for errors
 	Path  string // below /proc/sys
 	Value string
 }
 
-// Process is a process that was started in a guest.
+// Process is a guest's process 1, as started by Start.
 type Process struct {
 	PID int // as the host numbers it
 }
 
-// namespaces that every guest is born into. The network's comes on top where
-// it is private; the cgroup's is unshared in the child, as clone3 would root it
-// at the cgroup of the parent (copy_cgroup_ns), not at that of CLONE_INTO_CGROUP.
+// namespaces are those that every guest is born into. A private network adds a
+// network namespace. The cgroup namespace is unshared in the child: clone3 would
+// root it at the parent's cgroup (copy_cgroup_ns), not at that of CLONE_INTO_CGROUP.
 const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
 
-// Start makes a guest: it returns when the guest's program has taken over as
-// process 1, or with the reason and nothing left but the (empty) cgroup.
+// Start starts a guest. It returns once the guest's program has taken over as
+// process 1; on error nothing is left but the (empty) cgroup.
 func Start(ctx context.Context, sp Spec) (Process, error) {
 	if err := hiddenBinary(); err != nil {
 		return Process{}, err
@@ -95,8 +95,8 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	if err != nil {
 		return Process{}, err
 	}
-	// CLONE_VM: until it is the guest's program, the only process of the guest
-	// may share this one's memory.
+	// CLONE_VM: until it runs the guest's program, the guest's only process may
+	// share this one's memory.
 	flags := uint64(namespaces | unix.CLONE_INTO_CGROUP | unix.CLONE_VM)
 	if sp.PrivateNet {
 		flags |= unix.CLONE_NEWNET
@@ -108,7 +108,7 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	}
 	defer pipe.Close()
 	// The child's end of the socket must close with the child, so that neither
-	// side can wait for the other for ever.
+	// side waits for the other forever.
 	theirs.Close()
 	err = func() error {
 		if err := mapIDs(pid, sp.XID); err != nil {
@@ -146,7 +146,8 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	return Process{PID: pid}, nil
 }
 
-// mounts makes what only the host's root can: the idmapped root, /sys and /dev.
+// mounts makes the mounts that only the host's root can make: the idmapped root,
+// /sys, /dev and bind mounts.
 func (sp Spec) mounts(pid int) (fds []*os.File, err error) {
 	userns, err := os.Open(linux.ProcFile(pid, "ns/user"))
 	if err != nil {
@@ -190,7 +191,7 @@ func (sp Spec) mounts(pid int) (fds []*os.File, err error) {
 	return append([]*os.File{root, sys, dev}, bound...), nil
 }
 
-// explain adds to the commonest reasons why nothing runs.
+// explain adds a cure or a cause to the most frequent errors of a start.
 func explain(err error) error {
 	var st *StepError
 	if !errors.As(err, &st) {
@@ -209,8 +210,9 @@ func explain(err error) error {
 	return err
 }
 
-// startScript is the way of a guest's first process from clone3 to its init.
-// It already has its ids' namespace, where it is root and nobody elsewhere.
+// startScript returns the system calls of a guest's first process from clone3 to
+// its init. The process is born in its user namespace, where it is root; outside,
+// it is nobody.
 func startScript(sp Spec, sock *os.File) (*script, error) {
 	s := newScript()
 	s.await(sock) // the ids
@@ -221,12 +223,13 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	if sp.Domain != "" {
 		s.call("set domain name", unix.SYS_SETDOMAINNAME, sp.Domain, len(sp.Domain))
 	}
-	// Mounts that the host makes from now on are not the guest's.
+	// Mounts that the host makes from now on do not propagate into the guest.
 	s.call("make mounts private", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
 
-	// What needs no root is made while the parent mounts that.
+	// Filesystems that do not need the root are made while the parent mounts it.
 	nosuid := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-	// A new proc is refused where no old one is fully in sight: before the host's goes.
+	// The kernel refuses a new proc unless an old one is fully visible: make it
+	// before the host's disappears.
 	proc := s.filesystem("proc", nosuid)
 	cg := s.filesystem("cgroup2", nosuid)
 	run := s.filesystem("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode", "0755", "size", "20%")
@@ -248,12 +251,12 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	attach := func(what string, from, dir cell, name string) {
 		s.call(what, unix.SYS_MOVE_MOUNT, from, "", dir, name, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	}
-	// The scratch directory serves as the place for the moment before pivot_root.
+	// The scratch directory's parent is the mount point until pivot_root.
 	s.call("attach root", unix.SYS_MOVE_MOUNT, root, "", unix.AT_FDCWD, path.Dir(scratch), unix.MOVE_MOUNT_F_EMPTY_PATH)
 
 	// Names directly below the root: mkdirat and move_mount do not follow a
-	// link in the last component, and there is no other (CVE-2026-41579: an
-	// image whose /dev is a link). A link there fails with ENOTDIR.
+	// link in the last component, and the path has no other component
+	// (CVE-2026-41579: an image whose /dev is a link). A link there fails with ENOTDIR.
 	below := func(from cell, name string) {
 		s.call("make /"+name, unix.SYS_MKDIRAT, root, name, 0o755).or(unix.EEXIST)
 		attach("mount /"+name, from, root, name)
@@ -262,11 +265,11 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	below(sys, "sys")
 	attach("mount /sys/fs/cgroup", cg, sys, "fs/cgroup")
 	below(run, "run")
-	// Programs that keep their locks there expect it of the system (FHS).
+	// Programs that keep their locks there expect the system to provide it (FHS).
 	s.call("make /run/lock", unix.SYS_MKDIRAT, run, "lock", 0o777)
 	s.call("open /run/lock to all", unix.SYS_FCHMODAT, run, "lock", 0o1777)
 	below(dev, "dev")
-	// Below kernel 6.15 not before it has its place itself.
+	// Before kernel 6.15, nothing can be mounted on a detached mount: after /dev.
 	attach("mount /dev/pts", pts, dev, "pts")
 	attach("mount /dev/shm", shm, dev, "shm")
 	attach("mount /dev/mqueue", mqueue, dev, "mqueue")
@@ -276,10 +279,10 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 		attach("mount /dev/console", node, dev, "console")
 	}
 
-	// Each start is a boot of its own: with the host's id a journal could not tell
-	// one from the other. What is mounted on /proc keeps a user namespace further
-	// in from a /proc of its own (mnt_already_visible), so not where programs may
-	// make these.
+	// Each start is a boot of its own: with the host's boot id, a journal could not
+	// tell two starts apart. A mount on /proc keeps nested user namespaces from
+	// mounting a /proc of their own (mnt_already_visible), so leave it out where
+	// programs may create these.
 	if !sp.Nesting {
 		id := s.open("open boot id", unix.SYS_OPEN_TREE, dev, bootIDFile, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 		attach("mount boot id", id, proc, "sys/kernel/random/boot_id")
@@ -316,7 +319,7 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	return s, nil
 }
 
-// await waits until the parent says a word.
+// await waits for a byte from the parent.
 func (s *script) await(sock *os.File) {
 	buf := make([]byte, 1)
 	s.keep = append(s.keep, buf)
@@ -324,8 +327,8 @@ func (s *script) await(sock *os.File) {
 	st.min = 1 // 0: the parent is gone
 }
 
-// receive waits for n mounts of the parent's. Descriptors come in a control
-// message of 16 bytes and an int each: it is laid over the cells.
+// receive waits for n mounts from the parent. Descriptors arrive in a control
+// message, a header of 16 bytes and one int each, which is laid over the cells.
 func (s *script) receive(sock *os.File, n int) (sent []cell) {
 	first := s.cell()
 	for range 4 + n + n%2 { // the header, the descriptors, and up to two to align to 8 bytes
@@ -349,7 +352,7 @@ func (s *script) receive(sock *os.File, n int) (sent []cell) {
 	return sent
 }
 
-// filesystem makes a detached mount of a new filesystem, and gives its cell.
+// filesystem makes a detached mount of a new filesystem and returns its cell.
 func (s *script) filesystem(fstype string, attrs int, options ...string) cell {
 	fs := s.open("open "+fstype, unix.SYS_FSOPEN, fstype, unix.FSOPEN_CLOEXEC)
 	for i := 0; i+1 < len(options); i += 2 {
@@ -359,8 +362,7 @@ func (s *script) filesystem(fstype string, attrs int, options ...string) cell {
 	return s.open("mount "+fstype, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, attrs)
 }
 
-// becomeRoot takes the guest's root as the identity of the process, whose
-// ids of the host mean nothing inside.
+// becomeRoot makes the process the guest's root: its host ids mean nothing inside.
 func (s *script) becomeRoot() { s.become(0, 0, nil) }
 
 func (s *script) become(uid, gid int, groups []uint32) {
@@ -374,14 +376,14 @@ func (s *script) become(uid, gid int, groups []uint32) {
 	s.call("set user", unix.SYS_SETRESUID, uid, uid, uid)
 }
 
-// confine takes what a guest may not have: capabilities outside its set, other
-// contexts' abstract sockets, and the system calls of seccomp.go.
+// confine removes what a guest may not have: capabilities outside its set, access
+// to other contexts' abstract sockets, and the system calls of seccomp.go.
 func (s *script) confine(caps CapSet, scope, privateNet, nesting, raw bool) error {
-	// Capabilities that execve would carry over (CVE-2022-24769).
+	// execve would carry ambient capabilities over (CVE-2022-24769).
 	s.call("clear ambient capabilities", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	for bit := range 64 {
 		if AllCaps&^caps&(1<<bit) != 0 {
-			// EINVAL: an older kernel does not know this one.
+			// EINVAL: an older kernel does not know this capability.
 			s.call("drop capability", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, bit, 0, 0, 0).or(unix.EINVAL)
 		}
 	}
@@ -397,12 +399,12 @@ func (s *script) confine(caps CapSet, scope, privateNet, nesting, raw bool) erro
 
 // exec ends the script with the guest's program.
 func (s *script) exec(argv, env []string) {
-	// All were blocked for the fork.
+	// All signals were blocked for the fork.
 	none := new(uint64)
 	s.keep = append(s.keep, none)
 	s.call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, unsafe.Pointer(none), 0, 8)
-	// No descriptor of the host's gets in (CVE-2024-21626). Not closed at once:
-	// the status pipe lives until execve succeeds.
+	// No descriptor of the host enters the guest (CVE-2024-21626). They are not
+	// closed at once: the status pipe is needed until execve succeeds.
 	s.call("close descriptors", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
 	s.call("tell vsnode", unix.SYS_WRITE, status, unsafe.Pointer(&s.said), reportSize)
 	args, envs := s.texts(argv), s.texts(env)
@@ -415,7 +417,7 @@ func (s *script) exec(argv, env []string) {
 	}
 }
 
-// searchPath is where a program may be, in order.
+// searchPath returns the paths where a program may be, in order.
 func searchPath(name string, env []string) []string {
 	if strings.ContainsRune(name, '/') {
 		return []string{name}
@@ -436,7 +438,7 @@ func searchPath(name string, env []string) []string {
 	return list
 }
 
-// launch forks with a status pipe.
+// launch forks and returns the child's pid and its status pipe.
 func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -453,15 +455,16 @@ func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
 	return pid, r, nil
 }
 
-// launchAs forks as the guest's root, so that the guest's user namespace is that
-// user's: what the kernel counts for a user and all user namespaces of that user
-// (inotify instances, message queues, pending signals, timers, nested
-// namespaces, processes; ucounts in the kernel) is then counted for each guest
-// apart. Made by the host's root, one guest could take them all, from the host too.
+// launchAs forks as the guest's root, so that the guest's user namespace belongs
+// to that user: what the kernel counts per user and all user namespaces of that
+// user (inotify instances, message queues, pending signals, timers, nested
+// namespaces, processes; ucounts in the kernel) is then counted separately for each
+// guest. If the host's root owned them, one guest could exhaust them for the other
+// guests and for the host.
 //
-// The child shares this process's memory, and with it what belongs to the thread
-// that made it (its thread-local storage): that thread stays until release, which
-// has to be called when the child runs its program or is gone.
+// The child shares this process's memory, including the thread-local storage of
+// the thread that made it: that thread stays until release, which must be called
+// once the child runs its program or is gone.
 func (s *script) launchAs(sp Spec, args *cloneArgs) (pid int, pipe *os.File, release func(), err error) {
 	born, over := make(chan error), make(chan struct{})
 	go linux.OnOwnThread(func() (none struct{}, _ error) {
@@ -478,7 +481,7 @@ func (s *script) launchAs(sp Spec, args *cloneArgs) (pid int, pipe *os.File, rel
 			}); err != nil {
 				return err
 			}
-			// Here, where we are the owner of its namespace.
+			// On this thread, which owns the child's namespace.
 			err := limitProcess(pid, sp.Processes, sp.Attributes)
 			if err != nil {
 				unix.Kill(pid, unix.SIGKILL)
@@ -495,7 +498,8 @@ func (s *script) launchAs(sp Spec, args *cloneArgs) (pid int, pipe *os.File, rel
 }
 
 // outcome reads the status pipe to its end: it closes when the program runs.
-// When ctx ends the error is os.ErrDeadlineExceeded, and the process may wait still.
+// When ctx ends, the error is os.ErrDeadlineExceeded and the process may still be
+// waiting.
 func (s *script) outcome(ctx context.Context, pipe *os.File) (err error) {
 	defer runtime.KeepAlive(s)
 	stop := context.AfterFunc(ctx, func() { pipe.SetReadDeadline(time.Unix(1, 0)) })
@@ -521,7 +525,7 @@ func (s *script) outcome(ctx context.Context, pipe *os.File) (err error) {
 
 var errKilled = errors.New("the process was killed before its program could run")
 
-// wait reaps a child and gives its wait status.
+// wait reaps a child and returns its wait status.
 func wait(pid int) (unix.WaitStatus, error) {
 	var ws unix.WaitStatus
 	for {

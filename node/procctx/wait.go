@@ -10,10 +10,9 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// End waits for the end of a process that Start made, d at most, and returns
-// how it ended.
+// End waits at most d for the process to end, and returns how it ended.
 func (p Process) End(ctx context.Context, d time.Duration) (ws unix.WaitStatus, ended bool, err error) {
-	// The number cannot be another's: until it is waited for, it is kept.
+	// The pid cannot be reused: the kernel keeps it until the process is reaped.
 	pidfd, err := unix.PidfdOpen(p.PID, 0)
 	if err != nil {
 		return 0, false, fmt.Errorf("watch process %d: %w", p.PID, err)

@@ -14,16 +14,15 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Dir is a root filesystem. All paths are resolved by the kernel and never
-// leave it.
+// Dir is a root filesystem. The kernel resolves all paths inside it.
 type Dir struct {
 	Root *os.File // may be opened with O_PATH
-	Base int      // what is added to the ids of the root's own files
+	Base int      // offset from ids inside the root to ids of its files
 }
 
-// Open opens what lies below the root. Links are resolved inside, and nothing
-// that is mounted in the guest is entered: a guest may mount a filesystem whose
-// answers it gives itself, and have us wait for ever.
+// Open opens a file or directory below the root. Links are resolved inside, and
+// mounts of the guest are not entered: a guest may mount a filesystem that it serves
+// itself (FUSE) and make us wait forever.
 func (r Dir) Open(name string, flags uint64) (*os.File, error) {
 	name = strings.TrimPrefix(name, "/")
 	if name == "" {
@@ -42,9 +41,9 @@ func (r Dir) Open(name string, flags uint64) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// Read gives a regular file of at most limit bytes.
+// Read returns the first limit bytes, at most, of a regular file.
 func (r Dir) Read(name string, limit int64) ([]byte, error) {
-	// A pipe or a device would be waited for: look before it is opened.
+	// Opening a pipe or a device could block: look before opening.
 	found, err := r.Open(name, unix.O_PATH)
 	if err != nil {
 		return nil, err
@@ -57,7 +56,7 @@ func (r Dir) Read(name string, limit int64) ([]byte, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, errors.New("it is not a regular file")
 	}
-	// Not blocking: the guest may have a lease on it (fcntl(2)).
+	// O_NONBLOCK: the guest may hold a lease on the file (fcntl(2)).
 	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", found.Fd()), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -67,8 +66,8 @@ func (r Dir) Read(name string, limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, limit))
 }
 
-// Compare says how a file differs from what it should be ("" if it does not),
-// and, if content is set, what it holds.
+// Compare describes how a file differs from want ("" if it does not) and, if
+// content is set, returns what it holds.
 func (r Dir) Compare(want api.File, content bool) (differs string, have []byte, err error) {
 	uid, gid, err := r.owner(want.Owner)
 	if err != nil {
@@ -114,7 +113,7 @@ func (r Dir) Compare(want api.File, content bool) (differs string, have []byte, 
 	return strings.Join(list, ", "), have, nil
 }
 
-// owner finds "user:group" in the guest, as ids of the root's files.
+// owner looks up "user:group" in the guest and returns ids of the root's files.
 func (r Dir) owner(owner string) (uid, gid int, err error) {
 	user, group, _ := strings.Cut(owner, ":")
 	if uid, err = r.id("etc/passwd", "user", user); err != nil {
@@ -124,7 +123,7 @@ func (r Dir) owner(owner string) (uid, gid int, err error) {
 	return r.Base + uid, r.Base + gid, err
 }
 
-// maxDatabase bounds what is read of passwd and group.
+// maxDatabase limits the bytes that are read of passwd and group.
 const maxDatabase = 4 << 20
 
 func (r Dir) id(file, kind, name string) (int, error) {
@@ -150,8 +149,7 @@ func (r Dir) id(file, kind, name string) (int, error) {
 	return 0, fmt.Errorf("there is no %s %q in it: install what makes it, or give the number", kind, name)
 }
 
-// Write puts a file in its place: complete, or not at all. Directories that are
-// missing are made.
+// Write writes a file completely or not at all. Missing directories are made.
 func (r Dir) Write(f api.File) (err error) {
 	uid, gid, err := r.owner(f.Owner)
 	if err != nil {
@@ -163,7 +161,7 @@ func (r Dir) Write(f api.File) (err error) {
 	}
 	defer dir.Close()
 	at, name := int(dir.Fd()), path.Base(f.Path)
-	beside := "." + name + ".vsfleet~" // of a killed call, if it is there
+	beside := "." + name + ".vsfleet~" // left by a killed call, if it exists
 	if err := unix.Unlinkat(at, beside, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", beside, err)
 	}
@@ -181,7 +179,7 @@ func (r Dir) Write(f api.File) (err error) {
 	if _, err := file.Write(f.Content); err != nil {
 		return err
 	}
-	// The owner first: chown(2) takes set-id bits away.
+	// The owner first: chown(2) clears set-id bits.
 	if err := unix.Fchown(fd, uid, gid); err != nil {
 		return fmt.Errorf("give it to %s: %w", f.Owner, err)
 	}
@@ -194,7 +192,8 @@ func (r Dir) Write(f api.File) (err error) {
 	return unix.Renameat(at, beside, at, name)
 }
 
-// directory opens a directory below the root and makes what of it is missing.
+// directory opens a directory below the root and makes it, with its parents, if it
+// is missing.
 func (r Dir) directory(name string) (*os.File, error) {
 	dir, err := r.Open(name, unix.O_PATH|unix.O_DIRECTORY)
 	if !errors.Is(err, unix.ENOENT) || name == "/" {

@@ -11,19 +11,19 @@ import (
 // tick is the unit of times in /proc/PID/stat: USER_HZ is 100 wherever Go runs.
 const tick = time.Second / 100
 
-// process holds what /proc/PID/stat tells about a process.
+// A process holds the fields of /proc/PID/stat that are counted.
 type process struct {
 	zombie    bool
-	user, sys time.Duration // with those of its children that have ended
+	user, sys time.Duration // including children that have been waited for
 	start     time.Duration // after boot
 	vsz, rss  uint64        // bytes
 }
 
 var errStat = errors.New("/proc/PID/stat is not as proc(5) says")
 
-// parseStat reads /proc/PID/stat. The name of the program stands in brackets,
-// is chosen by its owner and may hold brackets and blanks itself: the fields
-// begin after the last one.
+// parseStat parses /proc/PID/stat. The name of the program is in parentheses, is
+// chosen by its owner and may itself contain parentheses and blanks: the other
+// fields begin after the last parenthesis.
 func parseStat(b []byte) (process, error) {
 	end := bytes.LastIndexByte(b, ')')
 	if end < 0 {
@@ -58,7 +58,7 @@ func parseStat(b []byte) (process, error) {
 	return p, nil
 }
 
-// parseCPUStat reads user_usec and system_usec of a cgroup's cpu.stat.
+// parseCPUStat returns user_usec and system_usec of a cgroup's cpu.stat.
 func parseCPUStat(b []byte) (user, sys time.Duration, ok bool) {
 	var hasUser, hasSys bool
 	for line := range bytes.Lines(b) {

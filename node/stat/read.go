@@ -22,21 +22,21 @@ import (
 // HostName is the name of context 0 in vserver-stat.
 const HostName = "root server"
 
-// Guest is a running guest to be counted.
+// Guest identifies a running guest to count.
 type Guest struct {
 	XID     int
 	Name    string
 	Cgroup  string    // path below the cgroup2 mount: "vservers/www"
-	Started time.Time // zero: the start of its oldest process is taken
+	Started time.Time // zero: the start of its oldest process counts
 }
 
-// Read counts the host (row 0) and the guests, by context. A guest without
-// processes is not running and has no row. The calling process is left out,
-// as vserver-stat left itself out.
+// Read returns the counts of the host (row 0) and of the guests, sorted by context.
+// A guest without processes is not running and has no row. The calling process is
+// left out, as vserver-stat left itself out.
 func Read(ctx context.Context, cgroupRoot string, guests []Guest) ([]api.StatRow, error) {
-	// /proc is listed before the cgroups: a guest's process that is in the list
-	// is in its cgroup's list as well, or has ended. The other way round, what
-	// a guest forks in between would be booked to the host.
+	// /proc is listed before the cgroups: a guest's process in this list is in its
+	// cgroup's list as well, or has ended. The other way round, processes that a
+	// guest forks in between would be counted as the host's.
 	proc, err := os.Open("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("count processes: %w", err)
@@ -102,7 +102,7 @@ func Read(ctx context.Context, cgroupRoot string, guests []Guest) ([]api.StatRow
 	return finish(rows, guests)
 }
 
-// each does something n times, on all processors.
+// each calls do for each i below n, on all processors.
 func each(ctx context.Context, n int, do func(r *reader, i int) error) error {
 	var next atomic.Int64
 	var group errgroup.Group
@@ -126,7 +126,7 @@ func each(ctx context.Context, n int, do func(r *reader, i int) error) error {
 	return group.Wait()
 }
 
-// finish computes the uptimes and leaves out what does not run.
+// finish computes the uptimes and leaves out guests that do not run.
 func finish(rows []row, guests []Guest) ([]api.StatRow, error) {
 	boot, now := linux.SinceBoot(), time.Now() // start times in /proc count from boot
 	out := make([]api.StatRow, 0, len(rows))
@@ -147,12 +147,12 @@ func finish(rows []row, guests []Guest) ([]api.StatRow, error) {
 	return out, nil
 }
 
-// row is a line in the making.
+// A row is a line of the result while it is being counted.
 type row struct {
 	api.StatRow
 	oldest  time.Duration // after boot
-	cpuStat bool          // the cgroup has counted User and Sys
-	pids    []int         // of the cgroup
+	cpuStat bool          // User and Sys come from the cgroup's cpu.stat
+	pids    []int         // processes of the cgroup
 }
 
 func (r *row) add(p process) {
@@ -168,11 +168,11 @@ func (r *row) add(p process) {
 	}
 }
 
-// reader reads small files of the kernel with one buffer for all, which is one goroutine's.
+// A reader reads small files of the kernel into one buffer. It serves one goroutine.
 type reader struct{ buf []byte }
 
-// guest notes whose the guest's processes are and reads its processor time.
-// The names below a cgroup are the guest's own, but cgroupfs has no links.
+// guest records the guest's processes and its processor time. The guest chooses the
+// names of cgroups below its own, but cgroupfs has no links.
 func (r *reader) guest(root string, g Guest, to *row) error {
 	dir, err := unix.Open(root+"/"+g.Cgroup, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT {
@@ -192,7 +192,7 @@ func (r *reader) guest(root string, g Guest, to *row) error {
 	return r.members(dir, to)
 }
 
-// members walks a cgroup and those below it.
+// members records the processes of a cgroup and of those below it.
 func (r *reader) members(dir int, to *row) error {
 	procs, err := r.file(dir, "cgroup.procs")
 	switch {
@@ -212,7 +212,7 @@ func (r *reader) members(dir int, to *row) error {
 	if err := unix.Fstat(dir, &st); err != nil {
 		return fmt.Errorf("stat cgroup: %w", err)
 	}
-	if st.Nlink <= 2 { // no cgroup below: spares reading a directory of forty files
+	if st.Nlink <= 2 { // no cgroup below: skip reading a directory of forty files
 		return nil
 	}
 	names, err := directories(dir)
@@ -264,14 +264,14 @@ func (r *reader) process(proc int, pid string) (process, error) {
 	}
 	p, err := parseStat(b)
 	if err == nil && p.zombie {
-		// It has no memory any more, its time is its parent's once it is reaped,
-		// and a guest's would be booked to the host, for cgroup.procs leaves it out.
+		// A zombie has no memory, its time is added to its parent's once it is reaped,
+		// and one of a guest would count as the host's, since cgroup.procs omits it.
 		return process{}, unix.ESRCH
 	}
 	return p, err
 }
 
-// file reads a whole file; the bytes hold until the next call.
+// file reads a whole file. The bytes are valid until the next call.
 func (r *reader) file(dir int, name string) ([]byte, error) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -291,11 +291,11 @@ func (r *reader) file(dir int, name string) ([]byte, error) {
 			return nil, err
 		}
 		n += m
-		if m == 0 { // a short read is no end: the kernel gives lists a page at a time
+		if m == 0 { // a short read is not the end: the kernel returns lists a page at a time
 			return r.buf[:n], nil
 		}
 	}
 }
 
-// gone says that a cgroup was removed while it was read.
+// gone reports whether err means that the cgroup was removed while it was read.
 func gone(err error) bool { return err == unix.ENOENT || err == unix.ENODEV }

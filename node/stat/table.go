@@ -11,18 +11,18 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Header is vserver-stat's, to the letter.
+// Header is the heading of vserver-stat, to the letter.
 const Header = "CTX   PROC    VSZ    RSS  userTIME   sysTIME    UPTIME NAME"
 
-// Write prints the table of util-vserver's vserver-stat: the same columns,
-// widths and units, for the scripts that read them. It differs in two values
-// that util-vserver got wrong: see [FormatTime].
+// Write writes the table of util-vserver's vserver-stat, with the same columns,
+// widths and units, for scripts that parse them. It differs in two values that
+// util-vserver got wrong: see [FormatTime].
 func Write(w io.Writer, rows []api.StatRow) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintln(out, Header)
 	for _, r := range rows {
-		// The context stands at the left, the processes end at column 10; both
-		// may take from the blanks between them.
+		// The context begins at the left, the number of processes ends at column 10;
+		// long ones use up the blanks between them.
 		xid, procs := strconv.Itoa(r.Context), strconv.Itoa(r.Processes)
 		gap := max(1, 10-len(xid)-len(procs))
 		fmt.Fprintf(out, "%s%s%s%7s%7s%10s%10s%10s %.20s\n",
@@ -33,9 +33,9 @@ func Write(w io.Writer, rows []api.StatRow) error {
 	return out.Flush()
 }
 
-// FormatBytes writes an amount of memory as vserver-stat does: in the unit
-// that leaves less than 1000 of it, with one decimal that is cut off, not
-// rounded, and left out where it is 0. Bytes have a blank for a unit.
+// FormatBytes formats an amount of memory as vserver-stat does: in the smallest unit
+// that gives a number below 1000, with one decimal that is truncated, not rounded,
+// and omitted if it is 0. The unit of bytes is a blank.
 func FormatBytes(n uint64) string {
 	const units = " KMGT+"
 	unit, decimal := 0, uint64(0)
@@ -51,8 +51,8 @@ func FormatBytes(n uint64) string {
 	return s + units[unit:unit+1]
 }
 
-// FormatTime writes a time as vserver-stat does: its two largest units and two
-// digits of the next, all cut off. Two values are corrected within the format:
+// FormatTime formats a time as vserver-stat does: its two largest units and two
+// digits of the next, truncated. Two values are corrected within the format:
 // util-vserver printed the first two digits of the milliseconds as if they
 // were hundredths of a second (20 ms: "20" instead of "02"), and cut the day of
 // the year to two digits (1000 days: "2y27d00" instead of "2y270d00").
