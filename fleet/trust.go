@@ -121,14 +121,14 @@ func (a *Access) hostKey(ctx context.Context, s transport.Settings) HostKey {
 }
 
 // Trust adds new keys to the known_hosts files of their hosts.
-func (a *Access) Trust(keys []HostKey) error {
+func (a *Access) Trust(ctx context.Context, keys []HostKey) error {
 	var unknown []*transport.UnknownKeyError
 	for _, k := range keys {
 		if k.unknown != nil {
 			unknown = append(unknown, k.unknown)
 		}
 	}
-	return a.dialer.Trust(unknown)
+	return a.dialer.Trust(ctx, unknown)
 }
 
 // AcceptKeys reads the host keys of hosts, and adds to known_hosts those new ones
@@ -147,7 +147,7 @@ func (a *Access) AcceptKeys(ctx context.Context, hosts []*inventory.Host, forks 
 		if err != nil || len(chosen) == 0 {
 			return keys, added, err
 		}
-		if err := a.Trust(chosen); err != nil {
+		if err := a.Trust(ctx, chosen); err != nil {
 			return nil, added, err
 		}
 		for _, k := range chosen {

@@ -55,7 +55,7 @@ func TestTrust(t *testing.T) {
 				}
 			}
 		}
-		if err := a.Trust(chosen); err != nil {
+		if err := a.Trust(t.Context(), chosen); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -86,7 +86,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 				}
 			}
 			defer stepAside()
-			if i, err := h.refused(req.Steps, guests[name]); err != nil {
+			if i, err := h.refused(ctx, req.Steps, guests[name]); err != nil {
 				for _, k := range guests[name] {
 					results[k] = api.StepResult{Outcome: api.Skipped, Error: "its new configuration is refused"}
 				}
@@ -136,10 +136,10 @@ func (h *Host) resumed(ctx context.Context, steps []api.Step, results []api.Step
 // refused returns the first of a guest's steps that would be refused after earlier
 // ones have been carried out, and why: a guest that is stopped to be configured would
 // stay stopped.
-func (h *Host) refused(steps []api.Step, order []int) (int, error) {
+func (h *Host) refused(ctx context.Context, steps []api.Step, order []int) (int, error) {
 	for n, i := range order {
 		if s := steps[i]; n > 0 && s.Kind == api.StepConfigure && s.Guest != nil {
-			return i, h.Guests.Claim(*s.Guest)
+			return i, h.Guests.Claim(ctx, *s.Guest)
 		}
 	}
 	return 0, nil

@@ -210,7 +210,7 @@ func (v verb) build(ctx context.Context, args []string) error {
 	case on:
 		return fmt.Errorf("build guest %s: the old one runs: stop it first (vserver %s stop)", v.name, v.name)
 	}
-	if err := v.h.Guests.Claim(b.g); err != nil {
+	if err := v.h.Guests.Claim(ctx, b.g); err != nil {
 		return err
 	}
 	img, _, err := v.h.Images.Build(ctx, api.ImageSpec{Name: v.name, Method: b.method, Args: b.args}, v.progress())

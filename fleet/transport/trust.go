@@ -18,13 +18,13 @@ import (
 // Trust makes host keys known: each is added to its known_hosts file, whose
 // lines stay as they are. A file is replaced as a whole, so one that is read
 // meanwhile, or a controller that is killed, sees the old one or the new one.
-func (d *Dialer) Trust(keys []*UnknownKeyError) error {
+func (d *Dialer) Trust(ctx context.Context, keys []*UnknownKeyError) error {
 	files := map[string][]string{}
 	for _, key := range keys {
 		files[key.File] = append(files[key.File], key.Line())
 	}
 	for file, lines := range files {
-		if err := appendLines(file, lines); err != nil {
+		if err := appendLines(ctx, file, lines); err != nil {
 			return fmt.Errorf("add to known hosts: %w", err)
 		}
 	}
@@ -33,7 +33,7 @@ func (d *Dialer) Trust(keys []*UnknownKeyError) error {
 }
 
 // appendLines adds lines that are not there to a file, which may not be there.
-func appendLines(file string, lines []string) (err error) {
+func appendLines(ctx context.Context, file string, lines []string) (err error) {
 	if linked, err := filepath.EvalSymlinks(file); err == nil {
 		file = linked
 	}
@@ -45,7 +45,7 @@ func appendLines(file string, lines []string) (err error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return err
 	}
-	lock, err := linux.LockDir(context.Background(), dir)
+	lock, err := linux.LockDir(ctx, dir)
 	if err != nil {
 		return err
 	}

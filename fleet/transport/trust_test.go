@@ -28,7 +28,7 @@ func TestTrustKeepsWhatIsThere(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 { // the second time there is nothing to add
-			if err := new(Dialer).Trust([]*UnknownKeyError{unknown("a", link), unknown("b", link), unknown("a", link)}); err != nil {
+			if err := new(Dialer).Trust(t.Context(), []*UnknownKeyError{unknown("a", link), unknown("b", link), unknown("a", link)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -57,7 +57,7 @@ func TestTrustKeepsWhatIsThere(t *testing.T) {
 		const n = 20
 		for i := range n {
 			all.Go(func() {
-				if err := new(Dialer).Trust([]*UnknownKeyError{unknown(fmt.Sprint("host", i), file)}); err != nil {
+				if err := new(Dialer).Trust(t.Context(), []*UnknownKeyError{unknown(fmt.Sprint("host", i), file)}); err != nil {
 					t.Error(err)
 				}
 			})

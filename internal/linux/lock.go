@@ -23,17 +23,21 @@ const (
 
 // LockFile waits for the lock of a file, which is made if it is missing (mode
 // 0600). When ctx ends, so does the wait.
-func LockFile(ctx context.Context, path string) (*Lock, error) { return lock(ctx, path, asFile) }
+func LockFile(ctx context.Context, path string) (*Lock, error) {
+	return lock(path, asFile, waiting(ctx))
+}
 
 // TryLockFile is LockFile without the wait: ErrLocked if somebody has it.
-func TryLockFile(path string) (*Lock, error) { return lock(nil, path, asFile) }
+func TryLockFile(path string) (*Lock, error) { return lock(path, asFile, tryLock) }
 
 // LockDir waits for the lock of a directory, which is not made:
 // fs.ErrNotExist if there is none, or none any more once the lock is free.
-func LockDir(ctx context.Context, path string) (*Lock, error) { return lock(ctx, path, asDirectory) }
+func LockDir(ctx context.Context, path string) (*Lock, error) {
+	return lock(path, asDirectory, waiting(ctx))
+}
 
 // TryLockDir is LockDir without the wait: ErrLocked if somebody has it.
-func TryLockDir(path string) (*Lock, error) { return lock(nil, path, asDirectory) }
+func TryLockDir(path string) (*Lock, error) { return lock(path, asDirectory, tryLock) }
 
 // Unlock releases the lock at once. Closing alone does not: a process that was
 // just forked, as a guest's first, has a copy of the descriptor, and may itself
@@ -44,15 +48,15 @@ func (l *Lock) Unlock() {
 }
 
 // lock takes the lock of what the path leads to when the lock is taken: whoever
-// had it before may have removed the file, and a new one be there. A nil ctx
-// waits for nobody.
-func lock(ctx context.Context, path string, flags int) (*Lock, error) {
+// had it before may have removed the file, and a new one be there. acquire locks
+// an open file, or closes it.
+func lock(path string, flags int, acquire func(*os.File) error) (*Lock, error) {
 	for {
 		f, err := os.OpenFile(path, flags, 0o600)
 		if err != nil {
 			return nil, err
 		}
-		if err := acquire(ctx, f); err != nil {
+		if err := acquire(f); err != nil {
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		l := &Lock{f}
@@ -68,31 +72,46 @@ func lock(ctx context.Context, path string, flags int) (*Lock, error) {
 	}
 }
 
-// acquire locks f, or closes it.
-func acquire(ctx context.Context, f *os.File) error {
+// tryLock locks f if nobody else has, or closes it.
+func tryLock(f *os.File) error {
 	err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
-	if err == unix.EWOULDBLOCK && ctx == nil {
-		err = ErrLocked
-	}
-	if err == unix.EWOULDBLOCK {
-		got := make(chan error, 1)
-		go func() { got <- flock(f, unix.LOCK_EX) }()
-		select {
-		case err = <-got:
-		case <-ctx.Done():
-			// A wait in flock(2) cannot be broken off: it is left to itself, keeps
-			// its place in the queue, and gives the lock up at once.
-			go func() {
-				<-got
-				(&Lock{f}).Unlock()
-			}()
-			return ctx.Err()
-		}
-	}
 	if err != nil {
 		f.Close()
 	}
+	if err == unix.EWOULDBLOCK {
+		return ErrLocked
+	}
 	return err
+}
+
+// waiting returns a function that locks a file as soon as nobody else has, and
+// closes it if ctx ends before.
+func waiting(ctx context.Context) func(*os.File) error {
+	return func(f *os.File) error {
+		err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
+		if err == unix.EWOULDBLOCK {
+			got := make(chan error, 1)
+			go func() { got <- flock(f, unix.LOCK_EX) }()
+			select {
+			case err = <-got:
+			case <-ctx.Done():
+				// A wait in flock(2) cannot be broken off: it is left to itself, keeps
+				// its place in the queue, and gives the lock up at once.
+				go func() {
+					if <-got == nil {
+						(&Lock{f}).Unlock()
+					} else {
+						f.Close()
+					}
+				}()
+				return ctx.Err()
+			}
+		}
+		if err != nil {
+			f.Close()
+		}
+		return err
+	}
 }
 
 // flock calls flock(2) until no signal breaks in.

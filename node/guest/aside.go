@@ -58,7 +58,7 @@ func (g *Guest) replace(ctx context.Context, to api.Guest) (aside string, err er
 		}
 		renamed = append(renamed, path)
 	}
-	if err := g.Create(to); err != nil {
+	if err := g.Create(ctx, to); err != nil {
 		return "", err
 	}
 	return g.host.config(g.name) + suffix, nil

@@ -47,7 +47,7 @@ func (g *Guest) Configure(ctx context.Context, to api.Guest) (api.Outcome, error
 	outcome := api.Unchanged
 	if damaged || !reflect.DeepEqual(old.Guest, to) {
 		outcome = api.Changed
-		if err := g.host.withClaims(&to, func() error { return g.writeConfig(to, old.Root) }); err != nil {
+		if err := g.host.withClaims(ctx, &to, func() error { return g.writeConfig(to, old.Root) }); err != nil {
 			return outcome, err
 		}
 	}
@@ -87,7 +87,7 @@ func (g *Guest) applyLive(ctx context.Context, c Config) (changed bool, err erro
 	}
 	network := liveNetwork(to, c.Guest)
 	if network {
-		_, unlock, err := g.host.lockClaims()
+		_, unlock, err := g.host.lockClaims(ctx)
 		if err != nil {
 			return false, err
 		}

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -12,11 +13,11 @@ import (
 
 // Claim reports why a guest could not be created or configured: what is wrong with it
 // is better known before its image is built.
-func (h *Host) Claim(g api.Guest) error {
+func (h *Host) Claim(ctx context.Context, g api.Guest) error {
 	if err := CheckName(g.Name); err != nil {
 		return err
 	}
-	if err := errors.Join(writable(h.ConfigDir), h.withClaims(&g, nil)); err != nil {
+	if err := errors.Join(writable(h.ConfigDir), h.withClaims(ctx, &g, nil)); err != nil {
 		return fmt.Errorf("guest %s: %w", g.Name, err)
 	}
 	return nil
@@ -25,8 +26,8 @@ func (h *Host) Claim(g api.Guest) error {
 // withClaims runs f, if there is one, with all configurations locked to other
 // vsnodes, after g was found to claim nothing that another has. It chooses a
 // context where g has none.
-func (h *Host) withClaims(g *api.Guest, f func() error) error {
-	next, unlock, err := h.lockClaims()
+func (h *Host) withClaims(ctx context.Context, g *api.Guest, f func() error) error {
+	next, unlock, err := h.lockClaims(ctx)
 	if err != nil {
 		return err
 	}
@@ -73,8 +74,8 @@ func (h *Host) withClaims(g *api.Guest, f func() error) error {
 }
 
 // giveContext gives a context to a guest whose tree has none.
-func (h *Host) giveContext(name string) (xid int, err error) {
-	_, unlock, err := h.lockClaims()
+func (h *Host) giveContext(ctx context.Context, name string) (xid int, err error) {
+	_, unlock, err := h.lockClaims(ctx)
 	if err != nil {
 		return 0, err
 	}

@@ -21,11 +21,11 @@ var ErrExists = errors.New("it is there already")
 // Create configures a guest and makes the directory for what it writes. An
 // existing guest of that name is an error: Configure changes it.
 func (h *Host) Create(ctx context.Context, to api.Guest) error {
-	return h.Hold(ctx, to.Name, "create", func(g *Guest) error { return g.Create(to) })
+	return h.Hold(ctx, to.Name, "create", func(g *Guest) error { return g.Create(ctx, to) })
 }
 
 // Create is Host.Create.
-func (g *Guest) Create(to api.Guest) error {
+func (g *Guest) Create(ctx context.Context, to api.Guest) error {
 	h := g.host
 	if _, err := os.Lstat(h.config(g.name)); err == nil {
 		return fmt.Errorf("%w (%s)", ErrExists, h.config(g.name))
@@ -33,7 +33,7 @@ func (g *Guest) Create(to api.Guest) error {
 	if on, err := g.running(); err != nil || on {
 		return errors.Join(err, fmt.Errorf("a guest of that name runs without a configuration: end it first (vserver %s delete)", g.name))
 	}
-	return h.withClaims(&to, func() error {
+	return h.withClaims(ctx, &to, func() error {
 		if err := h.roomForData(g.name); err != nil {
 			return err
 		}

@@ -48,7 +48,7 @@ func TestReadOnlyFilesystems(t *testing.T) {
 			} else {
 				changed := g
 				changed.Hostname = "changed"
-				if err := h.Claim(changed); err == nil || !strings.Contains(err.Error(), "read-only") {
+				if err := h.Claim(t.Context(), changed); err == nil || !strings.Contains(err.Error(), "read-only") {
 					t.Errorf("claim: %v", err)
 				}
 				if _, err := h.Configure(ctx, changed); err == nil {

@@ -150,7 +150,7 @@ func (s *start) prepare(ctx context.Context) (err error) {
 		}
 	}
 	if s.config.Context == 0 {
-		if s.config.Context, err = s.host.giveContext(s.name); err != nil {
+		if s.config.Context, err = s.host.giveContext(ctx, s.name); err != nil {
 			return err
 		}
 	}
@@ -201,7 +201,7 @@ func (s *start) claim(ctx context.Context) error {
 		Context: s.config.Context, Notes: network.FirstNotes(s.mode),
 		Root: resolved(s.config.Root), Runs: &s.config.Guest, Enter: &enter,
 	}
-	_, unlock, err := s.host.lockClaims()
+	_, unlock, err := s.host.lockClaims(ctx)
 	if err != nil {
 		return err
 	}

@@ -27,9 +27,9 @@ const turn = 200 * time.Millisecond
 // lockClaims takes the lock of all configurations. next lets the next goroutine
 // of this vsnode claim something before unlock is called; what this one has
 // claimed is in the index by then.
-func (h *Host) lockClaims() (next, unlock func(), err error) {
+func (h *Host) lockClaims(ctx context.Context) (next, unlock func(), err error) {
 	t := &h.turns
-	if err := t.enter(h.Paths); err != nil {
+	if err := t.enter(ctx, h.Paths); err != nil {
 		return nil, nil, err
 	}
 	t.claiming.Lock()
@@ -37,7 +37,7 @@ func (h *Host) lockClaims() (next, unlock func(), err error) {
 	return next, func() { next(); t.leave() }, nil
 }
 
-func (t *turns) enter(p Paths) (err error) {
+func (t *turns) enter(ctx context.Context, p Paths) (err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.unlocked == nil {
@@ -47,7 +47,7 @@ func (t *turns) enter(p Paths) (err error) {
 		t.unlocked.Wait()
 	}
 	if t.users == 0 {
-		if t.unlock, err = p.lock(context.Background(), ""); err != nil {
+		if t.unlock, err = p.lock(ctx, ""); err != nil {
 			return err
 		}
 		t.since = time.Now()

@@ -90,7 +90,7 @@ func RemoveAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) e
 	}
 	// One at a time: two that each take their turn with promote_secondaries would
 	// switch it off under the other, and take others' addresses along.
-	unlock, err := lock(addressesLock)
+	unlock, err := lock(ctx, addressesLock)
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ func load(dir string, pin func(dir string) error, there func() (bool, error)) er
 	if ok, err := there(); err != nil || ok {
 		return err
 	}
-	unlock, err := lock(programsLock)
+	unlock, err := lock(context.Background(), programsLock) //nolint:forbidigo // held for the moment in which programs are loaded
 	if err != nil {
 		return err
 	}
@@ -221,11 +221,11 @@ func mountBPF() error {
 }
 
 // lock keeps other vsnodes from doing the same at the same time.
-func lock(name string) (unlock func(), err error) {
+func lock(ctx context.Context, name string) (unlock func(), err error) {
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
 		return nil, err
 	}
-	l, err := linux.LockFile(context.Background(), filepath.Join(runDir, name))
+	l, err := linux.LockFile(ctx, filepath.Join(runDir, name))
 	if err != nil {
 		return nil, err
 	}

@@ -118,7 +118,7 @@ func setPings(ctx context.Context, xid int, addrs []netip.Addr) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	unlock, err := lock(pingLock)
+	unlock, err := lock(ctx, pingLock)
 	if err != nil {
 		return err
 	}
