@@ -17,14 +17,14 @@ import (
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
-// bench is what all rows use.
+// bench holds what all rows use.
 type bench struct {
 	host            *node.Host // in this process, as `vsnode serve` has it
 	vserver         string     // the vsnode binary under its name of an administrator's tool
 	vsnode, vsfleet string
 	image           api.Image // a busybox
 	cgroups         string    // where cgroup v2 is mounted
-	counter         string    // and as vserver-stat
+	vserverStat     string    // and as vserver-stat
 	factor          float64
 	many            int // guests that fill a host
 	guests          int // made until now
@@ -33,7 +33,7 @@ type bench struct {
 func (b *bench) rounds(n int) int { return max(1, int(float64(n)*b.factor)) }
 
 func newBench(ctx context.Context, vsnode, vsfleet string, factor float64, many int) (*bench, error) {
-	b := &bench{factor: factor, many: many, vserver: "/run/vserver", counter: "/run/vserver-stat"}
+	b := &bench{factor: factor, many: many, vserver: "/run/vserver", vserverStat: "/run/vserver-stat"}
 	var err error
 	for to, path := range map[*string]string{&b.vsnode: vsnode, &b.vsfleet: vsfleet} {
 		if *to, err = filepath.Abs(path); err != nil {
@@ -49,7 +49,7 @@ func newBench(ctx context.Context, vsnode, vsfleet string, factor float64, many 
 			return nil, err
 		}
 	}
-	for _, name := range []string{b.vserver, b.counter} {
+	for _, name := range []string{b.vserver, b.vserverStat} {
 		if err := os.Symlink(b.vsnode, name); err != nil {
 			return nil, err
 		}
@@ -57,7 +57,7 @@ func newBench(ctx context.Context, vsnode, vsfleet string, factor float64, many 
 	if b.host, err = node.Open("bench"); err != nil {
 		return nil, err
 	}
-	b.host.Guests.WatchStarts = false // the watch after a start is not what is measured
+	b.host.Guests.WatchStarts = false // the watch after a start is not to be measured
 	if b.cgroups, err = cgroup.Mount(); err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func writeTree(archive string) error {
 	return f.Close()
 }
 
-// tree is where the image lies: the peers' root filesystem too.
+// tree returns the directory of the image, which is the peers' root filesystem too.
 func (b *bench) tree() string { return b.host.Images.Tree(b.image.ID) }
 
 // guest makes a guest on the machine's address whose init is the command.
@@ -117,7 +117,7 @@ func (b *bench) guest(ctx context.Context, name string, command ...string) error
 	return b.host.Guests.Create(ctx, b.spec(name, command...))
 }
 
-// spec is such a guest, with a port of its own.
+// spec returns such a guest, with a port of its own.
 func (b *bench) spec(name string, command ...string) api.Guest {
 	b.guests++
 	ports := port.Range{Proto: port.TCP, First: uint16(1024 + b.guests), Last: uint16(1024 + b.guests)}

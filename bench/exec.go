@@ -34,10 +34,10 @@ func execRow(ctx context.Context, b *bench) (err error) {
 		if err := (bundle{runtime: runtime, root: b.tree()}).write(ctx, dir, "/bin/sleep", "1000000"); err != nil {
 			return err
 		}
-		if err := quietly(ctx, runtime, "run", "--detach", "--bundle", dir, name); err != nil {
+		if err := runQuietly(ctx, runtime, "run", "--detach", "--bundle", dir, name); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, quietly(ctx, runtime, "delete", "--force", name)) }()
+		defer func() { err = errors.Join(err, runQuietly(ctx, runtime, "delete", "--force", name)) }()
 		subjects = append(subjects, command(runtime+" exec", runtime, "exec", name, "/bin/true"))
 	}
 	return row(ctx, "Run /bin/true in a running guest", b.rounds(50), subjects, []pair{{0, 1, 1.5}, {0, 2, 0}, {0, 3, 0}})

@@ -23,16 +23,16 @@ import (
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
-// The fleet is one sshd that answers on so many addresses, asked by at most so
-// many connections at once.
+// The fleet is one sshd that answers on fleetHosts addresses, asked over at most
+// fleetForks connections at once.
 const (
 	fleetHosts = 100
 	fleetForks = 32
 )
 
-// fleetRow is what a controller costs a host: connect, authenticate, one
-// command. The processor's time is that of all processes of a tool, told by a
-// cgroup of its own; that of sshd is not in it.
+// fleetRow measures what a controller spends per host: connect, authenticate, one
+// command. The processor time is that of all processes of a tool, as a cgroup of
+// its own counts it, without that of sshd.
 func fleetRow(ctx context.Context, b *bench) (err error) {
 	f, stop, err := startSSH(ctx, "/run/fleet")
 	if err != nil {
@@ -83,8 +83,8 @@ func fleetRow(ctx context.Context, b *bench) (err error) {
 		if i == 0 {
 			own = mid
 		}
-		fmt.Printf("  %-20s %16s %12s … %11s %10s %7.1f MB  %d\n", t.name, short(mid.cpu/fleetHosts),
-			short(runs[i][0].cpu/fleetHosts), short(last.cpu/fleetHosts), short(mid.wall), float64(mid.memory)/1e6, len(runs[i]))
+		fmt.Printf("  %-20s %16s %12s … %11s %10s %7.1f MB  %d\n", t.name, threeDigits(mid.cpu/fleetHosts),
+			threeDigits(runs[i][0].cpu/fleetHosts), threeDigits(last.cpu/fleetHosts), threeDigits(mid.wall), float64(mid.memory)/1e6, len(runs[i]))
 		if i > 0 {
 			fmt.Printf("  vsfleet ping : %s = %.3f of the processor, %.3f of the time\n", t.name,
 				float64(own.cpu)/float64(mid.cpu), float64(own.wall)/float64(mid.wall))
@@ -149,8 +149,8 @@ func (t tool) measure(ctx context.Context, b *bench) (c cost, err error) {
 	}
 }
 
-// cpuOf a cgroup, ended processes included. The kernel counts it without any
-// controller (cgroup-v2.rst, "CPU").
+// cpuOf returns the processor time of a cgroup, ended processes included. The
+// kernel counts it without any controller (cgroup-v2.rst, "CPU").
 func cpuOf(cg cgroup.Dir) (time.Duration, error) {
 	file := filepath.Join(string(cg), "cpu.stat")
 	text, err := os.ReadFile(file)
@@ -164,7 +164,7 @@ func cpuOf(cg cgroup.Dir) (time.Duration, error) {
 	return time.Duration(µs) * time.Microsecond, nil
 }
 
-// memoryOf is the proportional set size of a cgroup's processes.
+// memoryOf returns the proportional set size of a cgroup's processes.
 func memoryOf(cg cgroup.Dir) (sum int64, err error) {
 	pids, err := cg.PIDs()
 	for _, pid := range pids {
@@ -239,7 +239,7 @@ func startSSH(ctx context.Context, dir string) (f fleet, stop func() error, err 
 	}
 	stop = func() error {
 		err := cmd.Process.Kill()
-		cmd.Wait() // "signal: killed" is what was wanted
+		cmd.Wait() // "signal: killed", as intended
 		return err
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; {
@@ -255,7 +255,7 @@ func startSSH(ctx context.Context, dir string) (f fleet, stop func() error, err 
 	}
 }
 
-// newKey writes a private key, and gives the public one as a line.
+// newKey writes a private key, and returns the public one as a line.
 func newKey(path string) (string, error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 )
 
 // The machine is this program again, in a cgroup, a network and a mount
-// namespace of its own. It keeps the pid namespace: somebody has to reap what
-// a runtime leaves to process 1.
+// namespace of its own. It keeps the pid namespace: process 1 has to reap what
+// a runtime leaves behind.
 //
 // A cgroup namespace whose hierarchy is mounted on /sys/fs/cgroup is a pure
 // cgroup v2 machine also where the real one is hybrid, with a version 1
@@ -33,19 +33,19 @@ const (
 	home     = "/run/home"         // of its root
 )
 
-// enterMachine reports whether this process is inside; the one that is not has
-// seen the whole run and cleaned up after it.
+// enterMachine reports whether this process is inside. If not, the whole run is over
+// and cleaned up.
 func enterMachine(ctx context.Context) (inside bool, err error) {
 	switch os.Getenv(stageVar) {
 	case "":
-		return false, outside(ctx)
+		return false, runMachine(ctx)
 	case "namespaces":
-		return false, furnish(os.Getenv(dirVar))
+		return false, prepareMachine(os.Getenv(dirVar))
 	}
 	return true, nil
 }
 
-func outside(ctx context.Context) (err error) {
+func runMachine(ctx context.Context) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("needs root")
 	}
@@ -87,9 +87,9 @@ func outside(ctx context.Context) (err error) {
 	return nil
 }
 
-// furnish makes the mounts and the network, and becomes the bench itself: the
+// prepareMachine makes the mounts and the network, and becomes the bench itself: the
 // cgroup namespace is that of one thread until execve.
-func furnish(dir string) error {
+func prepareMachine(dir string) error {
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWCGROUP | unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare cgroup namespace: %w", err)
@@ -137,7 +137,7 @@ func furnish(dir string) error {
 	if err := makeNetwork(); err != nil {
 		return err
 	}
-	// Who logs in here shall not run what the real root has in .bashrc.
+	// Logins must not run the real root's .bashrc.
 	if err := os.Mkdir(home, 0o700); err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func main() {
 func run(ctx context.Context) error {
 	vsnode := flag.String("vsnode", "bin/vsnode", "the vsnode to measure")
 	vsfleet := flag.String("vsfleet", "bin/vsfleet", "the vsfleet to measure")
-	factor := flag.Float64("rounds", 1, "take so many times the usual rounds")
+	factor := flag.Float64("rounds", 1, "`factor` by which to multiply the usual number of rounds")
 	many := flag.Int("guests", 1000, "number of guests to put on one host")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [flags] [row…]; rows are", strings.Join(names(), ", "))

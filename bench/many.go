@@ -25,14 +25,14 @@ import (
 // costs on a host without another guest.
 func manyRow(ctx context.Context, b *bench) (err error) {
 	if held, err := b.host.Lease(ctx, api.Lease{}); err != nil || !held.Held {
-		return errors.Join(err, errors.New("the lease of the host is not to be had"))
+		return errors.Join(err, errors.New("another run has the lease of the host"))
 	}
 	guests := make([]api.Guest, b.many)
 	for i := range guests {
 		guests[i] = b.spec(fmt.Sprintf("many-%04d", i), "/bin/sleep", "1000000")
 	}
 	one := b.spec("one", "/bin/sleep", "1000000")
-	// steps takes the same of all guests, as one apply.
+	// steps takes the same steps for all guests, as one apply.
 	steps := func(of []api.Guest, kinds ...api.StepKind) (time.Duration, error) {
 		var list []api.Step
 		for i := range of {
@@ -91,7 +91,7 @@ func manyRow(ctx context.Context, b *bench) (err error) {
 	if err != nil {
 		return err
 	}
-	counted, err := turns(ctx, b.rounds(10), []subject{command("vserver-stat", b.counter)})
+	counted, err := turns(ctx, b.rounds(10), []subject{command("vserver-stat", b.vserverStat)})
 	if err != nil {
 		return err
 	}
@@ -112,9 +112,9 @@ func manyRow(ctx context.Context, b *bench) (err error) {
 	say := func(what string, took, target time.Duration) {
 		word := ""
 		if len(guests) == 1000 && target > 0 {
-			word = "   (target " + short(target) + ")"
+			word = "   (target " + threeDigits(target) + ")"
 		}
-		fmt.Printf("  %-44s %10s%s\n", what, short(took), word)
+		fmt.Printf("  %-44s %10s%s\n", what, threeDigits(took), word)
 	}
 	say("made and started by one apply", applied, 15*time.Second)
 	say("stopped by one apply", stopped, 4*time.Second)
@@ -131,12 +131,12 @@ func manyRow(ctx context.Context, b *bench) (err error) {
 	return nil
 }
 
-// more is what one more guest costs.
-type more struct{ create, start time.Duration }
+// addition is the cost of one more guest.
+type addition struct{ create, start time.Duration }
 
 // oneMore makes, starts and deletes a guest, each time by a vsnode that has
 // seen nothing of the host before, and gives the medians.
-func (b *bench) oneMore(ctx context.Context, g api.Guest) (m more, err error) {
+func (b *bench) oneMore(ctx context.Context, g api.Guest) (m addition, err error) {
 	var creates, starts times
 	for range b.rounds(7) {
 		fresh, err := node.Open("bench")
@@ -159,7 +159,7 @@ func (b *bench) oneMore(ctx context.Context, g api.Guest) (m more, err error) {
 	}
 	slices.Sort(creates)
 	slices.Sort(starts)
-	return more{creates.median(), starts.median()}, nil
+	return addition{creates.median(), starts.median()}, nil
 }
 
 // plan asks the host what there is, and compares it with an inventory that wants
@@ -173,7 +173,7 @@ func (b *bench) plan(ctx context.Context, guests []api.Guest) (time.Duration, er
 	return timed(func() error {
 		state, err := b.host.State(ctx)
 		if err == nil && len(state.Guests) < len(guests) { // and those of other rows
-			err = fmt.Errorf("the host tells of %d guests", len(state.Guests))
+			err = fmt.Errorf("the host has %d guests", len(state.Guests))
 		}
 		if err == nil {
 			plan.Make(wanted, state, api.FilesAnswer{}, func(string) *inventory.Image { return image })
@@ -182,10 +182,10 @@ func (b *bench) plan(ctx context.Context, guests []api.Guest) (time.Duration, er
 	})
 }
 
-// kernelMemory is what the kernel holds for itself, in bytes. What it could
-// give back is given back first, or a cache that grows meanwhile would count.
+// kernelMemory returns the bytes that the kernel holds for itself, without caches
+// that it can give back.
 func kernelMemory() (int64, error) {
-	time.Sleep(200 * time.Millisecond) // RCU frees in its own time, and tells nobody
+	time.Sleep(200 * time.Millisecond) // RCU frees in its own time, and nothing reports it
 	text, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return 0, err
@@ -205,7 +205,7 @@ func kernelMemory() (int64, error) {
 	return sum, nil
 }
 
-// diskUse is what a tree takes on the disk.
+// diskUse returns the bytes that a tree takes on the disk.
 func diskUse(dir string) (sum int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/guest"
 )
 
-// startRow starts a guest whose init is /bin/true, sees it end, and clears it
-// away, all of which is a start. Ours comes by the real road: configuration, user namespace,
+// startRow starts a guest whose init is /bin/true, sees it end, and cleans up, all
+// of which is one start. Ours is the real one: configuration, user namespace,
 // idmapped overlay, network context by BPF, Landlock, seccomp. The peers' have
 // no user namespace, a network namespace of their own and a root that they only
 // read, unless it says otherwise: an end of a root that is written to writes
@@ -74,5 +74,5 @@ func (b *bench) runOverlay(ctx context.Context, bundle, name string) (err error)
 		return fmt.Errorf("mount overlay: %w", err)
 	}
 	defer func() { err = errors.Join(err, unix.Unmount(layers+"/merged", 0)) }()
-	return quietly(ctx, "crun", "run", "--bundle", bundle, name)
+	return runQuietly(ctx, "crun", "run", "--bundle", bundle, name)
 }

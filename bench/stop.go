@@ -26,19 +26,19 @@ func stopRow(ctx context.Context, b *bench) error {
 		stop := func(ctx context.Context) error { _, err := b.host.Guests.Stop(ctx, name); return err }
 		subjects := []subject{
 			{"vserver NAME stop", func(ctx context.Context) (time.Duration, error) {
-				if err := b.full(ctx, name, n); err != nil {
+				if err := b.startFull(ctx, name, n); err != nil {
 					return 0, err
 				}
-				return timed(func() error { return quietly(ctx, b.vserver, name, "stop") })
+				return timed(func() error { return runQuietly(ctx, b.vserver, name, "stop") })
 			}},
 			{"stop in a running vsnode serve", func(ctx context.Context) (time.Duration, error) {
-				if err := b.full(ctx, name, n); err != nil {
+				if err := b.startFull(ctx, name, n); err != nil {
 					return 0, err
 				}
 				return timed(func() error { return stop(ctx) })
 			}},
 			{"the kernel alone", func(ctx context.Context) (time.Duration, error) {
-				if err := b.full(ctx, name, n); err != nil {
+				if err := b.startFull(ctx, name, n); err != nil {
 					return 0, err
 				}
 				d, err := timed(func() error { return b.cgroup(name).Kill(ctx) })
@@ -56,10 +56,10 @@ func stopRow(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// full starts a guest and waits until it has so many processes, and until the
-// kernel would tell of the next change of its cgroup at once: it does so once
-// in 10 ms (CGROUP_FILE_NOTIFY_MIN_INTV).
-func (b *bench) full(ctx context.Context, name string, n int) error {
+// startFull starts a guest and waits until it has n processes, and until the kernel
+// would report the next change of its cgroup at once, which it does at most every
+// 10 ms (CGROUP_FILE_NOTIFY_MIN_INTV).
+func (b *bench) startFull(ctx context.Context, name string, n int) error {
 	if err := b.host.Guests.Start(ctx, name, guest.Options{}); err != nil {
 		return err
 	}
@@ -75,6 +75,6 @@ func (b *bench) full(ctx context.Context, name string, n int) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		unix.Poll(nil, 1) // the kernel tells nobody how many there are
+		unix.Poll(nil, 1) // the kernel sends no event for their number
 	}
 }

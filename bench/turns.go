@@ -12,8 +12,8 @@ import (
 // A subject is one way to do what a row is about.
 type subject struct {
 	name string
-	// once does it, and says how long that took without what had to be
-	// prepared or cleared away.
+	// once does it, and returns how long that took without preparations and
+	// cleaning up.
 	once func(ctx context.Context) (time.Duration, error)
 }
 
@@ -23,11 +23,11 @@ type times []time.Duration
 func (t times) median() time.Duration { return t[len(t)/2] }
 
 func (t times) String() string {
-	return fmt.Sprintf("%10s   %s … %s", short(t.median()), short(t[0]), short(t[len(t)-1]))
+	return fmt.Sprintf("%10s   %s … %s", threeDigits(t.median()), threeDigits(t[0]), threeDigits(t[len(t)-1]))
 }
 
-// short is a duration with three digits.
-func short(d time.Duration) string {
+// threeDigits formats a duration with three digits.
+func threeDigits(d time.Duration) string {
 	switch {
 	case d < time.Millisecond:
 		return fmt.Sprintf("%.3g µs", float64(d)/1e3)
@@ -37,11 +37,11 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%.3g s", d.Seconds())
 }
 
-// warm is how often a subject goes before it counts.
+// warm is the number of rounds before times count.
 const warm = 2
 
 // turns lets the subjects take turns, each round beginning with another one,
-// so that what else the machine does meets all of them.
+// so that whatever else the machine does affects all of them.
 func turns(ctx context.Context, rounds int, subjects []subject) ([]times, error) {
 	all := make([]times, len(subjects))
 	for round := -warm; round < rounds; round++ {
@@ -100,12 +100,12 @@ func verdict(ratio, target float64) string {
 // command is a subject that runs a program.
 func command(name, path string, args ...string) subject {
 	return subject{name, func(ctx context.Context) (time.Duration, error) {
-		return timed(func() error { return quietly(ctx, path, args...) })
+		return timed(func() error { return runQuietly(ctx, path, args...) })
 	}}
 }
 
-// quietly runs a program; what it says becomes the error if it fails.
-func quietly(ctx context.Context, path string, args ...string) error {
+// runQuietly runs a program. If it fails, its output becomes the error.
+func runQuietly(ctx context.Context, path string, args ...string) error {
 	err := exec.CommandContext(ctx, path, args...).Run()
 	if err == nil {
 		return nil

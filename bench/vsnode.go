@@ -6,8 +6,8 @@ import (
 	"os"
 )
 
-// vsnodeRow is what vsnode costs before it does anything, beside a static
-// program of C that does nothing.
+// vsnodeRow measures what vsnode costs before it does anything, beside a static
+// C program that does nothing.
 func vsnodeRow(ctx context.Context, b *bench) error {
 	info, err := os.Stat(b.vsnode)
 	if err != nil {

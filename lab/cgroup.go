@@ -75,7 +75,7 @@ func (g cgroup) delegate() error {
 // pids of the processes that are in g itself.
 func (g cgroup) pids() ([]int, error) {
 	data, err := os.ReadFile(g.file("cgroup.procs"))
-	if gone(err) {
+	if isGone(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -95,7 +95,7 @@ func (g cgroup) pids() ([]int, error) {
 // populated reports whether there is a process in g or below.
 func (g cgroup) populated() (bool, error) {
 	data, err := os.ReadFile(g.file("cgroup.events"))
-	if gone(err) {
+	if isGone(err) {
 		return false, nil
 	}
 	if err != nil {
@@ -104,8 +104,9 @@ func (g cgroup) populated() (bool, error) {
 	return strings.Contains(string(data), "populated 1"), nil
 }
 
-// gone: the file is not there, or its cgroup went while it was open.
-func gone(err error) bool {
+// isGone reports whether err means that the file is not there, or that its cgroup
+// was removed while it was open.
+func isGone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV)
 }
 
@@ -114,7 +115,7 @@ func gone(err error) bool {
 func (g cgroup) destroy(ctx context.Context) error {
 	for {
 		err := os.WriteFile(g.file("cgroup.kill"), []byte("1"), 0o644)
-		if gone(err) {
+		if isGone(err) {
 			return nil
 		}
 		if err != nil {
@@ -137,7 +138,7 @@ func (g cgroup) destroy(ctx context.Context) error {
 // waitEmpty returns when no process is left in g and below.
 func (g cgroup) waitEmpty(ctx context.Context) error {
 	events, err := os.Open(g.file("cgroup.events"))
-	if gone(err) {
+	if isGone(err) {
 		return nil
 	}
 	if err != nil {
@@ -147,7 +148,7 @@ func (g cgroup) waitEmpty(ctx context.Context) error {
 	buf := make([]byte, 256)
 	for {
 		n, err := events.ReadAt(buf, 0)
-		if gone(err) || strings.Contains(string(buf[:n]), "populated 0") {
+		if isGone(err) || strings.Contains(string(buf[:n]), "populated 0") {
 			return nil
 		}
 		if n == 0 {
@@ -169,7 +170,7 @@ func (g cgroup) waitEmpty(ctx context.Context) error {
 // in a cgroup filesystem.
 func (g cgroup) remove() error {
 	entries, err := os.ReadDir(string(g))
-	if gone(err) {
+	if isGone(err) {
 		return nil
 	}
 	if err != nil {

@@ -1,12 +1,12 @@
 // Package lab makes a practice fleet of hosts on the machine you sit at, and
 // takes it away again.
 //
-// A lab host is what a rented one is to the controller: an address, an OpenSSH
+// To the controller a lab host looks like a rented one: an address, an OpenSSH
 // server with host keys of its own, and root. It has its own network, mount,
 // pid, uts, ipc and cgroup namespaces and no user namespace, because its root
 // must be able to do what a real root can. That also means that a lab host is
-// no protection against its own root: give a lab to nobody whom you would not
-// give the machine. Lab hosts see the machine's root filesystem as it is
+// no protection against its own root: do not give a lab to anybody to whom you
+// would not give the machine. Lab hosts see the machine's root filesystem as it is
 // mounted at /, without what is mounted below it, and write to a layer of
 // their own.
 //
@@ -22,7 +22,7 @@
 //	/sys/fs/bpf          a bpf filesystem of its own
 //
 // Only the three directories above are real, not the whole of /var/lib:
-// overlayfs can not keep the upper layer of another overlayfs, nor can it be
+// overlayfs cannot keep the upper layer of another overlayfs, nor can it be
 // mounted with translated ids, so images and guests need a real filesystem;
 // dpkg's database and everything else in /var/lib must go on describing the
 // /usr that the host sees, and is fine copied on write.

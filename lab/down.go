@@ -126,7 +126,7 @@ func (s *state) clearKernel(ctx context.Context) error {
 	return removeTable(s.Name)
 }
 
-// removeFiles removes what is the lab's in dir, and its state not yet.
+// removeFiles removes the lab's files in dir, except for its state.
 func removeFiles(dir string) error {
 	if err := refuseMounts(dir); err != nil {
 		return err

@@ -20,14 +20,14 @@ const (
 )
 
 // Exec runs a program inside a host without its sshd, for tests which look at
-// what SSH can not be trusted to tell. argv[0] is a path in the host. Exit
+// what SSH cannot be trusted to tell. argv[0] is a path in the host. Exit
 // status 126 is also that of a program that could not be started; stderr says
 // why.
 //
 // The program that calls it is started again in between, as for Up: a process
 // must first be in the host's cgroup and then join its cgroup namespace,
-// because cgroup v2 mounted with nsdelegate, as systemd does, lets nobody in
-// from the outside.
+// because cgroup v2 mounted with nsdelegate, as systemd does, lets no process in
+// from outside.
 func (l *Lab) Exec(ctx context.Context, host string, stdin io.Reader, stdout, stderr io.Writer, argv ...string) (exit int, err error) {
 	lab, err := labCgroup(l.Name)
 	if err != nil {
@@ -96,7 +96,7 @@ func enter(argv []string) int {
 
 func startWithin(pidfd int, argv []string) (*exec.Cmd, error) {
 	runtime.LockOSThread() // for good: it is the thread that is in the host
-	// setns(2): a mount namespace can not be joined while the working
+	// setns(2): a mount namespace cannot be joined while the working
 	// directory is shared with other threads.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return nil, fmt.Errorf("unshare: %w", err)

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is a lab host as it is found.
+// Host is a lab host in its current state.
 type Host struct {
 	Name    string
 	Address netip.Addr
@@ -33,8 +33,8 @@ type Host struct {
 
 func hostName(n int) string { return "lab" + strconv.Itoa(n) }
 
-// look reads host n from the kernel.
-func (s *state) look(ctx context.Context, lab cgroup, n int) (Host, error) {
+// inspect returns host n as the kernel has it.
+func (s *state) inspect(ctx context.Context, lab cgroup, n int) (Host, error) {
 	h := Host{Name: hostName(n), Address: s.address(n)}
 	g := lab.child(h.Name)
 	var err error
@@ -43,7 +43,7 @@ func (s *state) look(ctx context.Context, lab cgroup, n int) (Host, error) {
 	}
 	h.SSH = answers(ctx, h.Address)
 	guests, err := os.ReadDir(g.file("vservers"))
-	if err != nil && !gone(err) {
+	if err != nil && !isGone(err) {
 		return h, err
 	}
 	for _, guest := range guests {
@@ -102,7 +102,7 @@ func answers(ctx context.Context, address netip.Addr) bool {
 	return err == nil && strings.HasPrefix(greeting, "SSH-2.0-")
 }
 
-// launch is all that starting a host needs.
+// launch holds all that starting a host needs.
 type launch struct {
 	*state
 	dir        string // the lab's
@@ -196,7 +196,7 @@ func (l *launch) runInit(ctx context.Context, g cgroup, hostDir string, n int) e
 		return fmt.Errorf("start init: %w", err)
 	}
 	theirs.Close()
-	// The host goes on when we end; while we are there, its body is ours.
+	// The host goes on when we end; while we are there, we reap it.
 	go cmd.Wait()
 
 	if err := l.connect(l.bridge, n, cmd.Process.Pid); err != nil {

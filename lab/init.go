@@ -28,7 +28,7 @@ const (
 	ready        = "ready"
 )
 
-// hostConfig is what an init is told by Up.
+// hostConfig is sent to an init by Up.
 type hostConfig struct {
 	Hostname string       `json:"hostname"`
 	Address  netip.Prefix `json:"address"`
@@ -63,7 +63,7 @@ func InitMain(args []string) int {
 	} else {
 		err = build(control)
 	}
-	// If Up is not there any more to be told, the host's log still says it.
+	// If Up has ended, the host's log still has it.
 	fmt.Fprintln(os.Stderr, "lab-init:", err)
 	io.WriteString(control, err.Error())
 	return 1
@@ -103,7 +103,7 @@ func build(control io.Reader) error {
 	return fmt.Errorf("execute init again: %w", err)
 }
 
-// hostEnv is what a host's processes start with: nothing of ours.
+// hostEnv returns the environment of a host's processes, with nothing of ours.
 func hostEnv() []string {
 	return []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
 }
@@ -122,7 +122,7 @@ func enterInitScope() error {
 	return root.delegate()
 }
 
-// boot starts sshd, says when it listens, and reaps until it is killed.
+// boot starts sshd, reports when it listens, and reaps until it is killed.
 func boot(control io.WriteCloser) error {
 	if err := unix.Access(sshdPath, unix.X_OK); err != nil {
 		return fmt.Errorf("%s: %w (a /usr of its own on this machine is not seen in a lab host)", sshdPath, err)
@@ -146,7 +146,7 @@ func boot(control io.WriteCloser) error {
 		if err := listening(); err != nil {
 			io.WriteString(control, err.Error())
 		} else {
-			io.WriteString(control, ready) // nobody left to be told: then we just serve
+			io.WriteString(control, ready) // nobody is there to read it: serve all the same
 		}
 		control.Close()
 	}()

@@ -61,7 +61,7 @@ func TestKilledAnywhere(t *testing.T) {
 	}
 }
 
-// killAfter tells whether the program ended before it was killed.
+// killAfter reports whether the program ended before it was killed.
 func killAfter(t *testing.T, after time.Duration, args ...string) bool {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), after)

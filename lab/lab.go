@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultDir is where a lab keeps its files unless told otherwise.
+// DefaultDir is the default directory of a lab.
 const DefaultDir = "/var/lib/vsfleet/lab"
 
 const (
@@ -23,16 +23,16 @@ const (
 	defaultHosts = 3
 )
 
-// Options say which lab is meant and what it should be.
+// Options select a lab and describe what it should be.
 type Options struct {
 	Dir    string       // "": DefaultDir. Up makes it; what is above it must exist
 	Name   string       // tells labs of one machine apart; "": that of the lab in Dir, or "lab"
-	Hosts  int          // so many at least; 0: as many as there are, or 3
+	Hosts  int          // at least; 0: as many as there are, or 3
 	Subnet netip.Prefix // IPv4; zero: that of the lab in Dir, or the first free 10.253.N.0/24
-	Log    func(string) // progress, a line at a time; nil: none
+	Log    func(string) // called with progress, one line each; nil: none
 }
 
-// Lab is a practice fleet as it is found.
+// Lab is a practice fleet in its current state.
 type Lab struct {
 	Name       string
 	Dir        string
@@ -109,7 +109,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 }
 
 func up(ctx context.Context, o Options) (*Lab, error) {
-	l, err := found(ctx, o)
+	l, err := prepareShared(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -123,9 +123,9 @@ func up(ctx context.Context, o Options) (*Lab, error) {
 	return lab, lab.writeFiles()
 }
 
-// found brings up what the hosts share: the lab's name, files and network.
-func found(ctx context.Context, o Options) (*launch, error) {
-	s, fresh, err := settle(o)
+// prepareShared sets up what the hosts share: the lab's name, files and network.
+func prepareShared(ctx context.Context, o Options) (*launch, error) {
+	s, fresh, err := resolveState(o)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func found(ctx context.Context, o Options) (*launch, error) {
 			return nil, err
 		}
 	}
-	if s.Hosts > room(s.Subnet) {
+	if s.Hosts > capacity(s.Subnet) {
 		return nil, fmt.Errorf("%d hosts do not fit into %s: choose a wider network with --subnet", s.Hosts, s.Subnet)
 	}
 	if err := reg.claim(s.Name, o.Dir); err != nil {
@@ -164,7 +164,7 @@ func found(ctx context.Context, o Options) (*launch, error) {
 	if err := s.filterPackets(); err != nil {
 		return nil, err
 	}
-	if err := reg.forward(); err != nil {
+	if err := reg.enableForwarding(); err != nil {
 		return nil, err
 	}
 	if l.cgroup, err = labCgroup(s.Name); err != nil {
@@ -185,8 +185,8 @@ func found(ctx context.Context, o Options) (*launch, error) {
 	return l, nil
 }
 
-// settle reads what the lab in o.Dir is, or says what a new one will be.
-func settle(o Options) (s *state, fresh bool, err error) {
+// resolveState returns the state of the lab in o.Dir, or that of a new one.
+func resolveState(o Options) (s *state, fresh bool, err error) {
 	if s, err = readState(o.Dir); err != nil {
 		return nil, false, err
 	}
@@ -234,7 +234,7 @@ func checkNewDir(dir string) error {
 		return err
 	}
 	if st.Type == unix.OVERLAYFS_SUPER_MAGIC {
-		return errors.New("this is an overlayfs, which can not keep the layers of another one: choose a --dir on a real filesystem")
+		return errors.New("this is an overlayfs, which cannot keep the layers of another one: choose a --dir on a real filesystem")
 	}
 	return nil
 }
@@ -256,13 +256,13 @@ func (l *launch) startMissing(ctx context.Context, log func(string)) error {
 }
 
 func (l *launch) startIfMissing(ctx context.Context, n int, log func(string)) error {
-	connected, err := l.connected(l.bridge, n)
+	connected, err := l.reconnect(l.bridge, n)
 	if err != nil {
 		return err
 	}
 	// One that runs and is too busy to greet at once is not one to be ended.
 	for until := time.Now().Add(10 * time.Second); connected; {
-		h, err := l.look(ctx, l.cgroup, n)
+		h, err := l.inspect(ctx, l.cgroup, n)
 		if err != nil || h.SSH {
 			return err
 		}
@@ -299,7 +299,7 @@ func (s *state) describe(ctx context.Context, dir string) (*Lab, error) {
 	all.SetLimit(64)
 	for i := range lab.Hosts {
 		all.Go(func() (err error) {
-			lab.Hosts[i], err = s.look(ctx, g, i+1)
+			lab.Hosts[i], err = s.inspect(ctx, g, i+1)
 			return err
 		})
 	}

@@ -61,7 +61,7 @@ func (l *layer) dir(name string) error {
 		st.Mode = unix.S_IFDIR | 0o755
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return fmt.Errorf("/%s is not a directory on this machine: the lab can not put anything below it", name)
+		return fmt.Errorf("/%s is not a directory on this machine: the lab cannot put anything below it", name)
 	}
 	if err := l.root.Mkdir(name, 0o700); err != nil {
 		return err
@@ -127,7 +127,7 @@ func (l *layer) file(name string, data []byte, mode fs.FileMode) error {
 	return l.root.Rename(name+newSuffix, name)
 }
 
-// identity is what tells one host from another.
+// identity holds what differs from host to host.
 type identity struct {
 	name       string
 	address    netip.Addr
@@ -138,7 +138,7 @@ type identity struct {
 	labDir     string // of this machine
 }
 
-// write puts into the layer what makes it this host and no other.
+// write writes the host's identity into the layer.
 func (l *layer) write(id identity) error {
 	controller := path.Dir(DefaultDir)
 	hidden := []string{controller}
@@ -185,7 +185,7 @@ func (l *layer) write(id identity) error {
 			return err
 		}
 	}
-	return l.passwordless()
+	return l.removePassword()
 }
 
 const hostsFile = `127.0.0.1 localhost
@@ -195,7 +195,7 @@ const hostsFile = `127.0.0.1 localhost
 
 // The host listens on its address and not on the wildcard, as a well-kept host
 // of guests does: else it would take port 22 from all of them. Without PAM,
-// what the machine's PAM configuration asks for can not keep us out.
+// what the machine's PAM configuration asks for cannot keep us out.
 const sshdConfig = `# Written by vsfleet lab up.
 ListenAddress %s
 HostKey /etc/ssh/ssh_host_ed25519_key
@@ -210,10 +210,10 @@ AcceptEnv LANG LC_*
 Subsystem sftp /usr/lib/openssh/sftp-server
 `
 
-// passwordless gives the host's root no password: the machine's must not be
-// good for it, and sshd without PAM refuses an account locked with "!", keys
+// removePassword gives the host's root no password: the machine's must not be
+// valid there, and sshd without PAM refuses an account locked with "!", keys
 // or not. "*" is no password and no lock (shadow(5)).
-func (l *layer) passwordless() error {
+func (l *layer) removePassword() error {
 	const name = "etc/shadow"
 	if _, err := l.root.Lstat(name); err == nil {
 		return nil // written at an earlier start, the host's own since
@@ -233,7 +233,7 @@ func (l *layer) passwordless() error {
 }
 
 // resolvConf returns the machine's resolver configuration without the name
-// servers that a host can not reach: those on the machine's loopback, and
+// servers that a host cannot reach: those on the machine's loopback, and
 // those of IPv6, which the lab's network does not carry.
 // systemd-resolved, one of these, keeps the real ones in a second file.
 func resolvConf() ([]byte, error) {

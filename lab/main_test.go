@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 		case InitCommand:
 			os.Exit(InitMain(os.Args[2:]))
 		case upCommand, downCmd:
-			if err := victim(os.Args[1:]); err != nil {
+			if err := runUp(os.Args[1:]); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(1)
 			}
@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func victim(args []string) error {
+func runUp(args []string) error {
 	o := Options{Dir: args[1], Name: args[2]}
 	if args[0] == downCmd {
 		return Down(context.Background(), o)

@@ -30,7 +30,7 @@ func hardwareAddr(a netip.Addr) net.HardwareAddr {
 	return net.HardwareAddr{0x0a, 0xfd, ip[0], ip[1], ip[2], ip[3]} // 0x02 bit: locally administered
 }
 
-// freeSubnet returns the first of our subnets that the machine has no use for.
+// freeSubnet returns the first of our subnets that no route of the machine uses.
 func freeSubnet() (netip.Prefix, error) {
 	routes, err := linux.Dump(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE) // table 0: all of them
@@ -108,9 +108,9 @@ func (s *state) connect(bridge netlink.Link, n, pid int) error {
 	return nil
 }
 
-// connected reports whether host n is on the bridge, and puts it there if
-// only the bridge was made anew.
-func (s *state) connected(bridge netlink.Link, n int) (bool, error) {
+// reconnect reports whether host n is on the bridge. If only the bridge was made
+// anew, it puts the host there first.
+func (s *state) reconnect(bridge netlink.Link, n int) (bool, error) {
 	link, err := netlink.LinkByName(portName(s.Name, n))
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		return false, nil
@@ -146,7 +146,7 @@ func removeLink(name string) error {
 	return nil
 }
 
-// removeLinks deletes the lab's bridge and all that hung on it.
+// removeLinks deletes the lab's bridge and all ports of it.
 func removeLinks(lab string) error {
 	links, err := linux.Dump(netlink.LinkList)
 	if err != nil {

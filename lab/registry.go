@@ -11,9 +11,10 @@ import (
 	"strings"
 )
 
-// registry is what the labs of a machine share. It lives in /run because it
+// registry holds what the labs of a machine share. It lives in /run because it
 // describes the running kernel: after a reboot there is nothing to restore.
-// (Machines without a tmpfs there keep it over a reboot; the boot id tells.)
+// (Machines without a tmpfs there keep it over a reboot; the boot id in it is
+// another one then.)
 type registry struct {
 	dir    string
 	boot   string
@@ -46,7 +47,7 @@ func openRegistry(ctx context.Context, log func(string)) (*registry, error) {
 }
 
 // close unlocks the registry. One in which nothing was written goes; that it
-// can not, because there are records, is the usual case.
+// cannot, because there are records, is the usual case.
 func (r *registry) close() {
 	os.Remove(r.dir)
 	r.unlock()
@@ -111,8 +112,9 @@ func (r *registry) labs() (map[string]string, error) {
 	return labs, nil
 }
 
-// forward lets the machine forward packets, and remembers that it did not.
-func (r *registry) forward() error {
+// enableForwarding lets the machine forward packets, and records that it did not
+// before.
+func (r *registry) enableForwarding() error {
 	_, known, err := r.read(forwardRecord)
 	if err != nil {
 		return err

@@ -128,8 +128,8 @@ func mountOverlay() error {
 	return err
 }
 
-// makeDevices fills /dev with what every system has. It is no devtmpfs:
-// there is one of those a kernel, and the host's changes would be the machine's.
+// makeDevices fills /dev with what every system has. It is not a devtmpfs: a
+// kernel has only one, and the host's changes would be the machine's.
 func makeDevices() error {
 	for _, d := range []struct {
 		name         string

@@ -23,7 +23,7 @@ func readForward(t testing.TB) string {
 	return strings.TrimSpace(string(data))
 }
 
-// snapshot is all that a lab could leave behind in the tests' namespaces.
+// snapshot holds all that a lab could leave behind in the tests' namespaces.
 type snapshot struct {
 	mounts, links, tables, forward, run string
 }

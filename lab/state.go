@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 )
 
-// state is what must outlive a reboot so that a lab comes back with the same
+// state holds what must survive a reboot so that a lab comes back with the same
 // addresses. Everything else is derived from it or read from the kernel.
 type state struct {
 	Name   string       `json:"name"`
@@ -36,7 +36,7 @@ func readState(dir string) (*state, error) {
 	if err := checkName(s.Name); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, stateFile), err)
 	}
-	if !s.Subnet.Addr().Is4() || s.Hosts < 1 || s.Hosts > room(s.Subnet) {
+	if !s.Subnet.Addr().Is4() || s.Hosts < 1 || s.Hosts > capacity(s.Subnet) {
 		return nil, fmt.Errorf("%s: no room for %d hosts in %s", filepath.Join(dir, stateFile), s.Hosts, s.Subnet)
 	}
 	return &s, nil
@@ -61,6 +61,6 @@ func (s *state) address(n int) netip.Addr {
 
 func (s *state) gateway() netip.Addr { return s.address(0) }
 
-// room for hosts in the subnet: its first address names the net, the second
-// is the bridge's, the last one is for broadcasts.
-func room(subnet netip.Prefix) int { return 1<<(32-subnet.Bits()) - 3 }
+// capacity returns the number of hosts that fit into the subnet: its first address
+// names the net, the second is the bridge's, the last one is for broadcasts.
+func capacity(subnet netip.Prefix) int { return 1<<(32-subnet.Bits()) - 3 }

@@ -37,7 +37,7 @@ func TestAddresses(t *testing.T) {
 		{"172.29.0.0/22", 1021, "172.29.0.1", "172.29.3.254"},
 	} {
 		s := state{Subnet: netip.MustParsePrefix(row.subnet)}
-		if got := room(s.Subnet); got != row.room {
+		if got := capacity(s.Subnet); got != row.room {
 			t.Errorf("%s has room for %d", row.subnet, got)
 		}
 		if s.gateway().String() != row.gateway || s.address(row.room).String() != row.last {
@@ -116,8 +116,8 @@ func TestDownRefusesMounts(t *testing.T) {
 	must(t, unix.Unmount(point, 0))
 }
 
-// reboot is one for a lab: it ends processes and network, forgets sysctls, and
-// leaves files; on this machine /run too, with records of another boot.
+// reboot does to a lab what a reboot would: it ends processes and network, forgets
+// sysctls, and leaves files; on this machine /run too, with records of another boot.
 func reboot(t *testing.T, name string, before snapshot) {
 	t.Helper()
 	must(t, (&state{Name: name}).clearKernel(t.Context()))

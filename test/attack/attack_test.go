@@ -126,7 +126,7 @@ func TestServicesOfTheHostAreReachedWithoutAGuest(t *testing.T) {
 			continue
 		}
 		delete(want, r.name)
-		if reached, detail := r.undisturbed(o); !reached {
+		if reached, detail := r.attempt(o); !reached {
 			t.Errorf("%s: %s", r.name, detail)
 		}
 	}
@@ -135,7 +135,7 @@ func TestServicesOfTheHostAreReachedWithoutAGuest(t *testing.T) {
 	}
 }
 
-func TestWrongUsageIsSaid(t *testing.T) {
+func TestWrongUsageIsReported(t *testing.T) {
 	for _, args := range [][]string{{}, {"--mode=bridge"}, {"--mode=own", "--own=x"}, {"--mode=nat", "--other-loop=x"}, {"--mode=nat", "--private=x"}, {"--nothing"}} {
 		if code := run(args); code != 2 {
 			t.Errorf("%q: exit status %d", args, code)

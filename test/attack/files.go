@@ -26,9 +26,9 @@ func fileRows(*outside) []row {
 			return o.read(fmt.Sprint("/proc/", o.pid, "/root", o.file))
 		}},
 		{"read-host-file-through-descriptors", "file", func(o *outside) (bool, string) {
-			return o.everyone("fd")
+			return o.readThroughProcesses("fd")
 		}},
-		{"read-host-file-through-cwd", "file", func(o *outside) (bool, string) { return o.everyone("cwd") }},
+		{"read-host-file-through-cwd", "file", func(o *outside) (bool, string) { return o.readThroughProcesses("cwd") }},
 		{"leave-chroot", "file", leaveChroot},
 		{"see-host-mounts", "file", func(o *outside) (bool, string) {
 			b, err := os.ReadFile("/proc/self/mountinfo")
@@ -55,7 +55,7 @@ func fileRows(*outside) []row {
 			if err == nil {
 				unix.Close(fd)
 			}
-			return unless(err, "opened")
+			return resultOf(err, "opened")
 		}})
 	}
 	for _, m := range []struct{ fstype, source string }{
@@ -135,7 +135,7 @@ func changeCgroup1(*outside) (bool, string) {
 	return false, fmt.Sprint("nothing can be changed in ", mounted, " hierarchies")
 }
 
-// read says whether the host's file is at a path.
+// read reports whether the host's file is at a path.
 func (o *outside) read(path string) (bool, string) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -147,8 +147,9 @@ func (o *outside) read(path string) (bool, string) {
 	return true, path + " read"
 }
 
-// everyone looks for the host's file behind a link of every process in sight.
-func (o *outside) everyone(link string) (bool, string) {
+// readThroughProcesses looks for the host's file behind a link of every visible
+// process.
+func (o *outside) readThroughProcesses(link string) (bool, string) {
 	procs, err := filepath.Glob("/proc/[0-9]*/" + link)
 	if err != nil {
 		return false, err.Error()
@@ -250,7 +251,7 @@ func makeNode(kind uint32, major, minor uint32) (bool, string) {
 		unix.Close(fd)
 		return true, "made and opened"
 	}
-	// Made, but mounted nodev, or no such device.
+	// Made, but on a mount with nodev, or there is no such device.
 	return errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV), "made, not opened: " + err.Error()
 }
 

@@ -23,7 +23,7 @@ func kernelRows(*outside) []row {
 		"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/cgroup.max.descendants",
 	} {
 		rows = append(rows, row{"write" + strings.ReplaceAll(path, "/", "-"), "", func(o *outside) (bool, string) {
-			if path == "/sys/class/net/lo/mtu" && !o.shares() {
+			if path == "/sys/class/net/lo/mtu" && !o.sharesNetwork() {
 				return false, "its own"
 			}
 			// Opened, not written: that was the permission.
@@ -31,7 +31,7 @@ func kernelRows(*outside) []row {
 			if err == nil {
 				unix.Close(fd)
 			}
-			return unless(err, path+" opened for writing")
+			return resultOf(err, path+" opened for writing")
 		}})
 	}
 	call := func(name string, nr uintptr, args ...uintptr) {
@@ -47,7 +47,7 @@ func kernelRows(*outside) []row {
 		panic(err)
 	}
 	path := uintptr(unsafe.Pointer(nowhere))
-	// Arguments that nothing comes of where the call is allowed.
+	// Arguments that have no effect if the call is allowed.
 	call("load-module", unix.SYS_INIT_MODULE, path, 0, path)
 	call("load-module-file", unix.SYS_FINIT_MODULE, ^uintptr(0), path, 0)
 	call("remove-module", unix.SYS_DELETE_MODULE, path, unix.O_NONBLOCK)
@@ -69,12 +69,12 @@ func kernelRows(*outside) []row {
 			}
 			t.Modes = unix.ADJ_TICK // to what it is
 			_, err := unix.Adjtimex(&t)
-			return unless(err, "clock adjusted")
+			return resultOf(err, "clock adjusted")
 		}},
 		row{"io-ports", "", ioPorts},
 		row{"raise-open-files", "", func(*outside) (bool, string) {
 			err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1 << 30, Max: 1 << 30})
-			return unless(err, "limit of open files raised above the host's")
+			return resultOf(err, "limit of open files raised above the host's")
 		}},
 	)
 	return rows
@@ -89,7 +89,7 @@ var (
 	detachAttr = [4]uint32{^uint32(0), ^uint32(0), 0, 0}
 )
 
-// allowed tells a refusal from arguments that make no sense.
+// allowed distinguishes a refusal from an error about the arguments.
 func allowed(r uintptr, errno unix.Errno) (bool, string) {
 	switch {
 	case errno == 0:

@@ -1,14 +1,14 @@
-// Command attack tries to get out of a guest. It runs inside one, as root, and
-// is told what there is outside; every row of its list says whether it was
-// refused or reached something:
+// Command attack tries to get out of a guest. It runs inside one, as root. Flags
+// name what there is outside; for each row of its list it reports whether the row
+// was refused or reached something:
 //
 //	attack connect-host-127.0.0.1: refused (connection refused)
 //	attack raw-socket: REACHED (socket made)
 //
 // It is static (CGO_ENABLED=0), so that it runs in any guest. Exit status: 0
-// all refused, 1 something was reached, 2 wrong usage. A row that was not told
-// what it needs says "left out", and is no success: -complete makes it one
-// failure more. Run without a guest around it, it does no harm.
+// all refused, 1 something was reached, 2 wrong usage. A row whose flag is
+// missing is "left out", which is no success: with -complete it is a failure. Run
+// without a guest around it, the program does no harm.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outside is what the caller tells of the world outside the guest.
+// outside describes what there is outside the guest, by the flags.
 type outside struct {
 	mode                string         // "shared", "own" or "nat"
 	own                 []netip.Addr   // the guest's
@@ -41,10 +41,10 @@ type outside struct {
 	secret              string // what is in it
 }
 
-// shares says whether the guest is in the host's network namespace.
-func (o *outside) shares() bool { return o.mode != "nat" }
+// sharesNetwork reports whether the guest is in the host's network namespace.
+func (o *outside) sharesNetwork() bool { return o.mode != "nat" }
 
-// row is one attack. try gives how it was refused, or what it reached.
+// row is one attack. try returns how it was refused, or what it reached.
 type row struct {
 	name string
 	// needs names the flag without which the row cannot be tried; empty: none.
@@ -70,7 +70,7 @@ func run(args []string) int {
 	var own, other, host string
 	fs := flag.NewFlagSet("attack", flag.ContinueOnError)
 	fs.StringVar(&o.mode, "mode", "", "network mode of the guest: shared, own or nat")
-	fs.StringVar(&own, "own", "", "the guest's addresses, with commas between")
+	fs.StringVar(&own, "own", "", "the guest's addresses, separated by commas")
 	fs.StringVar(&other, "other", "", "address of another guest, or any that is not this one's")
 	fs.IntVar(&o.otherPort, "other-port", 0, "port that another guest owns on the shared address")
 	fs.StringVar(&host, "host", "", "address of the host (left out where it is the guest's too)")
@@ -138,7 +138,7 @@ func (o *outside) report(given map[string]bool, complete, list bool) int {
 				}
 				continue
 			}
-			reached, detail := r.undisturbed(o)
+			reached, detail := r.attempt(o)
 			word := "refused"
 			if reached {
 				word, code = "REACHED", 1
@@ -149,10 +149,10 @@ func (o *outside) report(given map[string]bool, complete, list bool) int {
 	return code
 }
 
-// undisturbed tries with signals shut out: an interrupted connect, which a
-// socket with a time limit does not take up again (signal(7)), would look like
-// a refusal.
-func (r row) undisturbed(o *outside) (reached bool, detail string) {
+// attempt tries the row with all signals blocked: a connect that is interrupted, and
+// that a socket with a timeout does not resume (signal(7)), would look like a
+// refusal.
+func (r row) attempt(o *outside) (reached bool, detail string) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var all, old unix.Sigset_t
@@ -166,8 +166,9 @@ func (r row) undisturbed(o *outside) (reached bool, detail string) {
 	return r.try(o)
 }
 
-// unless says that an error is a refusal, and success is not.
-func unless(err error, done string) (bool, string) {
+// resultOf takes an error for a refusal, and anything else for an attack that
+// reached what is done.
+func resultOf(err error, done string) (bool, string) {
 	if err != nil {
 		return false, err.Error()
 	}

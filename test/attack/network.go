@@ -16,7 +16,7 @@ var localhost = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 // networkRows are about addresses and ports that are not the guest's, and the
 // localhost of others. In nat mode the guest has a network of its own, where
-// it may call itself what it likes; whom it reaches is what counts.
+// it may take any address; only what it reaches counts.
 func networkRows(o *outside) []row {
 	var rows []row
 	add := func(name, needs string, try func(*outside) (bool, string)) {
@@ -42,7 +42,7 @@ func networkRows(o *outside) []row {
 		})
 		add("send-from-host", "host", func(o *outside) (bool, string) { return sendFrom(o.host) })
 	}
-	if o.shares() {
+	if o.sharesNetwork() {
 		bind("bind-freebind", "", unix.SOCK_STREAM, func(*outside) netip.AddrPort {
 			return netip.MustParseAddrPort("203.0.113.251:41999")
 		}, unix.IP_FREEBIND)
@@ -55,12 +55,12 @@ func networkRows(o *outside) []row {
 				return false, err.Error()
 			}
 			defer unix.Close(fd)
-			// Of lo that it was done is said, and is not (see TestBindToLo).
+			// For lo the call reports success and does nothing (see TestBindToLo).
 			links, err := net.Interfaces()
 			if err != nil || len(links) < 2 {
 				return false, "no device but lo"
 			}
-			return unless(unix.BindToDevice(fd, links[1].Name), "bound to "+links[1].Name)
+			return resultOf(unix.BindToDevice(fd, links[1].Name), "bound to "+links[1].Name)
 		})
 	}
 	if o.mode == "shared" {
@@ -88,10 +88,10 @@ func networkRows(o *outside) []row {
 			}
 			defer unix.Close(fd)
 			const localPortRange = 51 // IP_LOCAL_PORT_RANGE of linux/in.h (kernel 6.3)
-			return unless(unix.SetsockoptInt(fd, unix.IPPROTO_IP, localPortRange, anyHigh<<16|anyHigh), "named")
+			return resultOf(unix.SetsockoptInt(fd, unix.IPPROTO_IP, localPortRange, anyHigh<<16|anyHigh), "named")
 		})
 	}
-	if o.shares() {
+	if o.sharesNetwork() {
 		add("hold-tcp-ports", "", func(o *outside) (bool, string) { return holdPorts(unix.SOCK_STREAM) })
 		add("hold-udp-ports", "", func(o *outside) (bool, string) { return holdPorts(unix.SOCK_DGRAM) })
 	}
@@ -103,7 +103,7 @@ func networkRows(o *outside) []row {
 		add("echo-host-"+text, "loop-udp", func(o *outside) (bool, string) {
 			return echo(netip.AddrPortFrom(a, uint16(o.loopUDP)))
 		})
-		// A service on every address takes whoever comes from 127.0.0.0/8 for
+		// A service on every address takes every client from 127.0.0.0/8 for
 		// a user of its host.
 		add("connect-host-wildcard-"+text, "wildcard", func(o *outside) (bool, string) {
 			return tryConnect(netip.AddrPortFrom(a, uint16(o.wildcard)), netip.Addr{})
@@ -123,7 +123,7 @@ func networkRows(o *outside) []row {
 		}
 		defer unix.Close(fd)
 		to := &unix.SockaddrInet4{Addr: localhost.As4(), Port: o.loop}
-		return unless(unix.Sendto(fd, []byte("x"), unix.MSG_FASTOPEN|unix.MSG_NOSIGNAL, to), "sent")
+		return resultOf(unix.Sendto(fd, []byte("x"), unix.MSG_FASTOPEN|unix.MSG_NOSIGNAL, to), "sent")
 	})
 	for _, text := range []string{"169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"} {
 		at := func(o *outside) netip.AddrPort {
@@ -146,11 +146,11 @@ func networkRows(o *outside) []row {
 	add("connect-private-as-ipv6", "private", func(o *outside) (bool, string) {
 		return tryConnect(netip.AddrPortFrom(netip.AddrFrom16(o.private.Addr().As16()), o.private.Port()), netip.Addr{})
 	})
-	if o.shares() { // else it leaves the guest, and the host drops it
+	if o.sharesNetwork() { // else it leaves the guest, and the host drops it
 		add("send-private", "private", func(o *outside) (bool, string) { return send(o.private) })
 	}
 	// 127.x.y.z is a name for one's own localhost everywhere: no harm in binding it.
-	if o.shares() {
+	if o.sharesNetwork() {
 		bind("bind-other-localhost-ipv6", "other-loop6", unix.SOCK_STREAM, func(o *outside) netip.AddrPort {
 			return netip.AddrPortFrom(o.otherLoop6.Addr(), anyHigh)
 		})
@@ -208,11 +208,11 @@ func tryBind(kind int, at netip.AddrPort, options ...int) (bool, string) {
 		// Refused already is fine, but not enough: bind must refuse as well.
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, o, 1)
 	}
-	return unless(unix.Bind(fd, sockaddr(at)), "bound to "+at.String())
+	return resultOf(unix.Bind(fd, sockaddr(at)), "bound to "+at.String())
 }
 
-// holdPorts takes ports that the kernel chooses until there is none. Half of them
-// in one hand are too many.
+// holdPorts takes ports that the kernel chooses until there is none left. To get half
+// of them is to have reached too many.
 func holdPorts(kind int) (bool, string) {
 	const half = (60999 - 32768 + 1) / 2 // net.ipv4.ip_local_port_range as it comes
 	var limit unix.Rlimit
@@ -239,7 +239,7 @@ func holdPorts(kind int) (bool, string) {
 	return true, fmt.Sprintf("holds %d ports", len(held))
 }
 
-// tryPort names a UDP port. To be given another one is no success.
+// tryPort asks for a UDP port. Getting another one is no success.
 func tryPort(at netip.AddrPort) (bool, string) {
 	fd, err := open(family(at.Addr()), unix.SOCK_DGRAM)
 	if err != nil {
@@ -274,7 +274,7 @@ func tryConnect(to netip.AddrPort, from netip.Addr) (bool, string) {
 			return false, "bind: " + err.Error()
 		}
 	}
-	return unless(unix.Connect(fd, sockaddr(to)), "connected to "+to.String())
+	return resultOf(unix.Connect(fd, sockaddr(to)), "connected to "+to.String())
 }
 
 // echo sends both ways: to an address, and connected.
@@ -313,7 +313,7 @@ func send(to netip.AddrPort) (bool, string) {
 		return false, err.Error()
 	}
 	defer unix.Close(fd)
-	return unless(unix.Sendto(fd, []byte("x"), unix.MSG_NOSIGNAL, sockaddr(to)), "sent to "+to.String())
+	return resultOf(unix.Sendto(fd, []byte("x"), unix.MSG_NOSIGNAL, sockaddr(to)), "sent to "+to.String())
 }
 
 // sendFrom sends a datagram with a source address of its choice (IP_PKTINFO).
@@ -330,5 +330,5 @@ func sendFrom(from netip.Addr) (bool, string) {
 		oob = unix.PktInfo6(&unix.Inet6Pktinfo{Addr: from.As16()})
 	}
 	_, err = unix.SendmsgN(fd, []byte("x"), oob, sockaddr(netip.AddrPortFrom(from, 9)), unix.MSG_NOSIGNAL)
-	return unless(err, "sent from "+from.String())
+	return resultOf(err, "sent from "+from.String())
 }

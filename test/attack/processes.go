@@ -15,18 +15,18 @@ import (
 func processRows(*outside) []row {
 	return []row{
 		{"signal-host-process", "pid", func(o *outside) (bool, string) {
-			return unless(unix.Kill(o.pid, 0), fmt.Sprint("process ", o.pid, " could be killed"))
+			return resultOf(unix.Kill(o.pid, 0), fmt.Sprint("process ", o.pid, " could be killed"))
 		}},
 		{"see-host-process", "pid", func(o *outside) (bool, string) {
 			_, err := os.Stat(fmt.Sprint("/proc/", o.pid, "/status"))
-			return unless(err, fmt.Sprint("/proc/", o.pid, " is there"))
+			return resultOf(err, fmt.Sprint("/proc/", o.pid, " is there"))
 		}},
 		{"open-host-process", "pid", func(o *outside) (bool, string) {
 			fd, err := unix.PidfdOpen(o.pid, 0)
 			if err == nil {
 				unix.Close(fd)
 			}
-			return unless(err, "pidfd opened")
+			return resultOf(err, "pidfd opened")
 		}},
 		{"trace-host-process", "pid", func(o *outside) (bool, string) {
 			_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(o.pid), 0, 0, 0, 0)
@@ -47,7 +47,7 @@ func processRows(*outside) []row {
 		}},
 		{"ask-host-process-priority", "pid", func(o *outside) (bool, string) {
 			_, err := unix.Getpriority(unix.PRIO_PROCESS, o.pid)
-			return unless(err, "priority seen")
+			return resultOf(err, "priority seen")
 		}},
 		{"type-into-terminal", "", func(*outside) (bool, string) { return typeInto(unix.TIOCSTI) }},
 		{"type-into-terminal-high-bits", "", func(*outside) (bool, string) { return typeInto(unix.TIOCSTI | 1<<32) }},
@@ -63,7 +63,8 @@ func processRows(*outside) []row {
 }
 
 // typeInto puts a character into the terminal that it controls, as if it had
-// been typed: a new one, the one of whoever entered the guest is not spoilt.
+// been typed. It is a new one, so that the terminal of whoever entered the guest is
+// left alone.
 func typeInto(request uint) (bool, string) {
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -82,7 +83,7 @@ func typeInto(request uint) (bool, string) {
 	cmd := exec.Command("/proc/self/exe", "--type-inside", fmt.Sprint(request))
 	cmd.Stdin = slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	return again(cmd)
+	return runSelf(cmd)
 }
 
 func typeInside(request string) int {

@@ -47,7 +47,7 @@ func socketRows(o *outside) []row {
 		{"l2tp", unix.AF_INET, unix.SOCK_DGRAM, 115, true},
 		{"smc", unix.AF_INET, unix.SOCK_STREAM, 256, true},
 	} {
-		if s.private && !o.shares() {
+		if s.private && !o.sharesNetwork() {
 			continue
 		}
 		add(s.name, "", func(*outside) (bool, string) {
@@ -55,7 +55,7 @@ func socketRows(o *outside) []row {
 			if err == nil {
 				unix.Close(fd)
 			}
-			return unless(err, "socket made")
+			return resultOf(err, "socket made")
 		})
 	}
 	add("x32-socket", "", func(*outside) (bool, string) {
@@ -74,7 +74,7 @@ func socketRows(o *outside) []row {
 			UidMappings: []syscall.SysProcIDMap{{Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{Size: 1}},
 		}
-		return again(cmd)
+		return runSelf(cmd)
 	})
 	for _, ns := range []struct {
 		name  string
@@ -83,7 +83,7 @@ func socketRows(o *outside) []row {
 		add(ns.name, "", func(*outside) (bool, string) {
 			cmd := exec.Command("/proc/self/exe", "--nothing-inside")
 			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: ns.flags}
-			return again(cmd)
+			return runSelf(cmd)
 		})
 	}
 	add("io-uring", "", func(*outside) (bool, string) {
@@ -95,10 +95,10 @@ func socketRows(o *outside) []row {
 		}
 		return false, errno.Error()
 	})
-	if o.shares() {
+	if o.sharesNetwork() {
 		add("change-addresses", "", changeAddresses)
-		// The host's udevd and systemd listen to these (CVE-2009-1185). To hear
-		// them is allowed to every user.
+		// The host's udevd and systemd listen to these (CVE-2009-1185). Every
+		// user may receive from them.
 		add("forge-uevent", "", func(*outside) (bool, string) {
 			return forgeUevent(&unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 2})
 		})
@@ -123,13 +123,13 @@ func socketRows(o *outside) []row {
 					return true, "sent to @" + o.abstract
 				}
 			}
-			return unless(unix.Connect(fd, sa), "connected to @"+o.abstract)
+			return resultOf(unix.Connect(fd, sa), "connected to @"+o.abstract)
 		})
 	}
 	return rows
 }
 
-// rawInside tries what a process may that is all-powerful in new namespaces.
+// rawInside tries what a process with all capabilities in new namespaces may do.
 func rawInside() int {
 	var err error
 	for _, s := range [][3]int{{unix.AF_PACKET, unix.SOCK_RAW, 0}, {unix.AF_INET, unix.SOCK_PACKET, 0}, {unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW}} {
@@ -144,8 +144,8 @@ func rawInside() int {
 	return 1
 }
 
-// again runs this program for a part of an attack that needs a process of its own.
-func again(cmd *exec.Cmd) (bool, string) {
+// runSelf runs this program for a part of an attack that needs a process of its own.
+func runSelf(cmd *exec.Cmd) (bool, string) {
 	out, err := cmd.Output()
 	detail := strings.TrimSpace(string(out))
 	var exit *exec.ExitError

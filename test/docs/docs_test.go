@@ -44,7 +44,7 @@ func (f fence) text() string {
 	return b.String()
 }
 
-// pages are those at the top and all that is in docs.
+// pages returns those at the top and all in docs.
 func pages(t *testing.T) []page {
 	t.Helper()
 	names := []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
@@ -187,7 +187,7 @@ func TestWords(t *testing.T) {
 	}
 }
 
-// help is what vsfleet says of one of its commands.
+// help is the help text of one of vsfleet's commands, parsed.
 type help struct {
 	commands []string
 	flags    map[string]bool // "--name" and "-n": does it take a value?
@@ -379,7 +379,7 @@ func TestRowsAreDocumented(t *testing.T) {
 
 const module = "github.com/vsfleet/vsfleet/"
 
-// goList runs go list over all packages and gives a line for each.
+// goList runs go list over all packages and returns a line for each.
 func goList(t *testing.T, format string) []string {
 	t.Helper()
 	list := exec.Command("go", "list", "-f", format, "./...")
@@ -391,8 +391,9 @@ func goList(t *testing.T, format string) []string {
 	return strings.Split(strings.TrimSpace(string(out)), "\n")
 }
 
-// ours are the packages of this module in a list, by their names in the page.
-func ours(list string) (names []string) {
+// packagesIn returns the packages of this module in a list, by their names in the
+// page.
+func packagesIn(list string) (names []string) {
 	for _, path := range strings.Fields(list) {
 		if name, ok := strings.CutPrefix(path, module); ok {
 			names = append(names, name)
@@ -415,8 +416,8 @@ func table(t *testing.T) map[string][]string {
 	return named
 }
 
-// below reports whether a package is a layer's: the layer itself or in its folder.
-func below(name, layer string) bool { return name == layer || strings.HasPrefix(name, layer+"/") }
+// inLayer reports whether a package is the layer itself or in its folder.
+func inLayer(name, layer string) bool { return name == layer || strings.HasPrefix(name, layer+"/") }
 
 // TestLayers compares the table of docs/architecture.md with the packages that
 // there are and with what each imports.
@@ -430,7 +431,7 @@ func TestLayers(t *testing.T) {
 			t.Errorf("docs/architecture.md does not name %s", name)
 		}
 		delete(named, name)
-		have := ours(imports)
+		have := packagesIn(imports)
 		for _, other := range have {
 			if !slices.Contains(table, other) {
 				t.Errorf("%s imports %s: docs/architecture.md has no such arrow", name, other)
@@ -447,18 +448,18 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// TestForbiddenWays looks for what no package may reach, by whatever way.
+// TestForbiddenWays looks for what no package may import, directly or not.
 func TestForbiddenWays(t *testing.T) {
 	for _, line := range goList(t, `{{.ImportPath}}|{{join .Deps " "}}`) {
 		path, deps, _ := strings.Cut(line, "|")
 		from := strings.TrimPrefix(path, module)
-		for _, to := range ours(deps) {
+		for _, to := range packagesIn(deps) {
 			switch {
-			case below(from, "node") && (below(to, "fleet") || below(to, "inventory")),
-				below(from, "inventory") && (below(to, "fleet") || below(to, "node")),
-				below(from, "fleet") && below(to, "node") && to != "node/api",
-				below(from, "internal") && !below(to, "internal"),
-				below(to, "cmd"),
+			case inLayer(from, "node") && (inLayer(to, "fleet") || inLayer(to, "inventory")),
+				inLayer(from, "inventory") && (inLayer(to, "fleet") || inLayer(to, "node")),
+				inLayer(from, "fleet") && inLayer(to, "node") && to != "node/api",
+				inLayer(from, "internal") && !inLayer(to, "internal"),
+				inLayer(to, "cmd"),
 				(from == "fleet/rollout" || from == "fleet/plan" || from == "fleet/fanout") && to == "fleet/transport",
 				from == "fleet/plan" && (to == "fleet/rollout" || to == "fleet/fanout"):
 				t.Errorf("%s reaches %s", from, to)

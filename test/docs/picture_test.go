@@ -45,19 +45,19 @@ var boxes = []struct {
 }
 
 // picture draws packages and what they import in Mermaid's language. It leaves
-// out what is for tests and builds, internal, on which everything may stand, and
+// out what is for tests and builds, internal, which everything may import, and
 // arrows that follow from others.
 func picture(imports map[string][]string) string {
 	var b strings.Builder
 	b.WriteString("flowchart TD\n")
 	box := map[string]int{}
 	for name := range imports {
-		if below(name, "fleet/push/pack") || strings.HasSuffix(name, "test") {
+		if inLayer(name, "fleet/push/pack") || strings.HasSuffix(name, "test") {
 			continue
 		}
 		for i, candidate := range boxes {
 			for _, prefix := range candidate.prefixes {
-				if below(name, prefix) {
+				if inLayer(name, prefix) {
 					box[name] = i
 				}
 			}
@@ -73,7 +73,7 @@ func picture(imports map[string][]string) string {
 		}
 		b.WriteString("  end\n")
 	}
-	imports = reduced(imports)
+	imports = reduce(imports)
 	for _, from := range names {
 		for _, to := range imports[from] {
 			if _, drawn := box[to]; !drawn {
@@ -88,8 +88,8 @@ func picture(imports map[string][]string) string {
 // id names a package in Mermaid, where "end" and slashes mean something else.
 func id(name string) string { return "p_" + strings.ReplaceAll(name, "/", "_") }
 
-// reduced is a graph without the arrows that a longer way makes superfluous.
-func reduced(imports map[string][]string) map[string][]string {
+// reduce returns a graph without the arrows that a longer way makes superfluous.
+func reduce(imports map[string][]string) map[string][]string {
 	var reach func(from, to string) bool
 	reach = func(from, to string) bool {
 		return slices.ContainsFunc(imports[from], func(next string) bool { return next == to || reach(next, to) })
@@ -104,8 +104,8 @@ func reduced(imports map[string][]string) map[string][]string {
 	return less
 }
 
-func TestReduced(t *testing.T) {
-	got := reduced(map[string][]string{"a": {"b", "c", "d"}, "b": {"c"}, "c": {"d"}, "d": nil})
+func TestReduce(t *testing.T) {
+	got := reduce(map[string][]string{"a": {"b", "c", "d"}, "b": {"c"}, "c": {"d"}, "d": nil})
 	if text := fmt.Sprint(got); text != "map[a:[b] b:[c] c:[d] d:[]]" {
 		t.Error(text)
 	}

@@ -104,7 +104,7 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 	l.must("apply")
 	host := l.Hosts[0].Address.String()
 	for address, want := range map[string]string{host + ":8025": "victim", l.network() + ".202": "bystander"} {
-		if err := fetched(address, want); err != nil {
+		if err := waitForPage(address, want); err != nil {
 			t.Fatal(err)
 		}
 	}

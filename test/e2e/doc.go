@@ -1,12 +1,12 @@
-// Package e2e tests the whole road, from vsfleet's command line over real
-// OpenSSH to guests that run, on the practice hosts of package lab. It
+// Package e2e tests vsfleet as a whole, from its command line over real OpenSSH to
+// running guests, on the practice hosts of package lab. It
 // has tests only:
 //
 //	go test ./test/e2e                   all of it, as root; builds bin/vsfleet first
 //	go test ./test/e2e -run Scripts/road one script
 //
 // testdata/*.txtar are scripts that read as a manual: what to type, and what
-// then is to be seen. What no script can say (kills at any moment, a full
+// is then printed. What a script cannot express (kills at any moment, a full
 // disk, the attack from inside guests) is Go.
 //
 // Each test has a lab of its own, called e2eSOMETHING, below /var/lib/vsfleet-e2e.

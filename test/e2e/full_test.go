@@ -7,8 +7,8 @@ import (
 )
 
 // TestFullHost fills /var/lib/vservers of a host in the middle of a build, and
-// of a copy: the error says so, no half image is left, and the same command
-// works when there is room.
+// of a copy: the error names it, no half image is left, and the same command
+// works once there is space.
 func TestFullHost(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, "full", 2)
@@ -29,7 +29,7 @@ guests:
 	for _, host := range []string{"lab1", "lab2"} {
 		l.mustOn(host, "mount", "-t", "tmpfs", "-o", "size=6m,mode=0755", "tmpfs", "/var/lib/vservers")
 	}
-	// nothingLeft: neither an image nor what it was to become.
+	// nothingLeft checks that there is no image and no half one.
 	nothingLeft := func(host string) {
 		t.Helper()
 		if big := l.mustOn(host, "find", "/var/lib/vservers", "-size", "+64k"); big != "" {
@@ -47,14 +47,14 @@ guests:
 		}
 		for _, w := range want {
 			if !strings.Contains(stderr, w) {
-				t.Errorf("not said: %s", w)
+				t.Errorf("stderr lacks: %s", w)
 			}
 		}
 		if t.Failed() {
 			t.Fatal(stdout + stderr)
 		}
 	}
-	makeRoom := func(host string) {
+	makeSpace := func(host string) {
 		t.Helper()
 		l.mustOn(host, "mount", "-o", "remount,size=64m", "/var/lib/vservers")
 	}
@@ -63,16 +63,16 @@ guests:
 	nothingLeft("lab1")
 	nothingLeft("lab2")
 
-	makeRoom("lab1")
+	makeSpace("lab1")
 	apply(2, "lab2: ", "no space left on device", "changed 1, failed 1 (lab2)")
 	nothingLeft("lab2")
-	if err := fetched(l.Hosts[0].Address.String(), "www-lab1"); err != nil {
+	if err := waitForPage(l.Hosts[0].Address.String(), "www-lab1"); err != nil {
 		t.Error(err)
 	}
 
-	makeRoom("lab2")
+	makeSpace("lab2")
 	apply(0, "ok 1, changed 1")
-	if err := fetched(l.Hosts[1].Address.String(), "www-lab2"); err != nil {
+	if err := waitForPage(l.Hosts[1].Address.String(), "www-lab2"); err != nil {
 		t.Error(err)
 	}
 }

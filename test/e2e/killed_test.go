@@ -45,14 +45,14 @@ guests:
 `
 
 // TestKilled ends vsfleet, or vsnode on a host, at moments that cover a whole
-// build and a whole start, and gives the same command again: it finishes.
+// build and a whole start, and runs the same command again, which has to finish.
 func TestKilled(t *testing.T) {
 	for _, k := range []struct {
 		title, lab string
 		kill       func(l *killedLab, running *exec.Cmd)
-		exits      []int // that the killed command may have
+		exits      []int // of the killed command
 	}{
-		// -1 is to have been killed, 0 to have been done before.
+		// -1: it was killed; 0: it was done before.
 		{"vsfleet by Ctrl-C", "int", interrupt, []int{0, 130}},
 		{"vsfleet by kill -9", "kill", kill, []int{0, -1}},
 		{"vsnode by kill -9", "node", killNodes, []int{0, 2, 4, 6}},
@@ -62,20 +62,20 @@ func TestKilled(t *testing.T) {
 			l := &killedLab{newLab(t, k.lab, 2)}
 			l.prepare()
 			for _, command := range [][]string{{"apply"}, {"guest", "start", "lab*/*"}} {
-				whole := l.whole(command)
+				whole := l.duration(command)
 				const moments = 6
 				ended := 0
 				for i := range moments {
 					after := whole * time.Duration(2*i+1) / (2 * moments)
 					t.Logf("vsfleet %s takes %v; killed after %v", strings.Join(command, " "), whole, after)
-					l.undo(command)
-					if l.killed(command, after, k.kill, k.exits) != 0 {
+					l.reset(command)
+					if l.runKilled(command, after, k.kill, k.exits) != 0 {
 						ended++
 					}
-					l.finishes(command)
+					l.runAgain(command)
 				}
 				if ended == 0 {
-					t.Errorf("vsfleet %s was always done before it was killed: this shows nothing", strings.Join(command, " "))
+					t.Errorf("vsfleet %s was always done before it was killed: the test shows nothing", strings.Join(command, " "))
 				}
 			}
 		})
@@ -87,27 +87,27 @@ type killedLab struct{ *testLab }
 func (l *killedLab) prepare() {
 	l.t.Helper()
 	l.fleet(killedFleet)
-	noise := make([]byte, 24<<20) // so that there is a middle of a build, and of a copy
+	noise := make([]byte, 24<<20) // so that a build and a copy take some time
 	rand.Read(noise)
 	l.image("lab1", map[string][]byte{"srv/noise": noise})
 	l.must("install")
 }
 
-// whole is how long a command takes that nobody ends.
-func (l *killedLab) whole(command []string) time.Duration {
+// duration returns how long the command takes when nobody ends it.
+func (l *killedLab) duration(command []string) time.Duration {
 	l.t.Helper()
 	if command[0] != "apply" {
-		l.undo(command)
+		l.reset(command)
 	}
 	begun := time.Now()
 	l.must(command...)
 	took := time.Since(begun)
-	l.finishes(command)
+	l.runAgain(command)
 	return took
 }
 
-// undo makes that a command has all to do again.
-func (l *killedLab) undo(command []string) {
+// reset undoes what the command did, so that it has all to do again.
+func (l *killedLab) reset(command []string) {
 	l.t.Helper()
 	if command[0] != "apply" {
 		l.must("guest", "stop", "lab*/*")
@@ -129,8 +129,8 @@ func (l *killedLab) undo(command []string) {
 	}
 }
 
-// killed starts a command, has it killed, and gives its exit status.
-func (l *killedLab) killed(command []string, after time.Duration, kill func(*killedLab, *exec.Cmd), exits []int) int {
+// runKilled starts a command, kills it after a while, and returns its exit status.
+func (l *killedLab) runKilled(command []string, after time.Duration, kill func(*killedLab, *exec.Cmd), exits []int) int {
 	l.t.Helper()
 	cmd := l.command(command...)
 	var said bytes.Buffer
@@ -161,8 +161,8 @@ func (l *killedLab) killed(command []string, after time.Duration, kill func(*kil
 	return exit
 }
 
-// finishes gives the command again and looks at what came of it.
-func (l *killedLab) finishes(command []string) {
+// runAgain runs the command again and checks that nothing is left to do.
+func (l *killedLab) runAgain(command []string) {
 	l.t.Helper()
 	l.must(command...)
 	for i, h := range l.Hosts {
@@ -171,7 +171,7 @@ func (l *killedLab) finishes(command []string) {
 			h.Address.String() + ":8080":                    "nat",
 			l.network() + "." + strconv.Itoa(201+i) + ":80": "own",
 		} {
-			if err := fetched(address, guest+"-"+h.Name); err != nil {
+			if err := waitForPage(address, guest+"-"+h.Name); err != nil {
 				l.t.Error(err)
 			}
 		}
@@ -201,7 +201,7 @@ func killNodes(l *killedLab, _ *exec.Cmd) {
 			l.t.Error(err)
 			continue
 		}
-		// A pidfd first: what is looked at after it is about that process.
+		// A pidfd first: what is read afterwards is about that process.
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
 			continue // it has ended

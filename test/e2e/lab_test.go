@@ -14,7 +14,7 @@ import (
 	"github.com/vsfleet/vsfleet/lab"
 )
 
-// practice is a lab of a test.
+// practice is the lab of a test.
 type practice struct {
 	*lab.Lab
 	dir string // the test's own, with its fleet.yml
@@ -47,7 +47,8 @@ func (p *practice) network() string {
 	return fmt.Sprintf("%d.%d.%d", a[0], a[1], a[2])
 }
 
-// environment makes a plain vsfleet talk to this lab with this test's guests.
+// environment returns the variables with which vsfleet uses this lab and the test's
+// guests.
 func (p *practice) environment() map[string]string {
 	env := map[string]string{
 		"PATH":              binDir + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -148,7 +149,7 @@ func (l *testLab) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// vsfleet runs it to its end.
+// vsfleet runs vsfleet to its end.
 func (l *testLab) vsfleet(args ...string) (stdout, stderr string, exit int) {
 	l.t.Helper()
 	cmd := l.command(args...)
@@ -160,7 +161,7 @@ func (l *testLab) vsfleet(args ...string) (stdout, stderr string, exit int) {
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// must runs it, and it must succeed.
+// must runs vsfleet, which must succeed.
 func (l *testLab) must(args ...string) (stdout string) {
 	l.t.Helper()
 	stdout, stderr, exit := l.vsfleet(args...)
@@ -170,7 +171,7 @@ func (l *testLab) must(args ...string) (stdout string) {
 	return stdout
 }
 
-// mustOn runs a program on a host, and it must succeed.
+// mustOn runs a program on a host, which must succeed.
 func (l *testLab) mustOn(host string, argv ...string) (stdout string) {
 	l.t.Helper()
 	stdout, stderr, exit, err := l.on(host, nil, argv...)

@@ -13,10 +13,10 @@ import (
 	"github.com/vsfleet/vsfleet/lab"
 )
 
-// labsDir is on a real filesystem: guests' layers can not be on an overlayfs.
+// labsDir is on a real filesystem: guests' layers cannot be on an overlayfs.
 const labsDir = "/var/lib/vsfleet-e2e"
 
-// Programs of the tests, which nobody builds anew while they run.
+// Programs of the tests: copies that no build replaces while they run.
 var (
 	binDir  string
 	vsfleet string
@@ -69,7 +69,7 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer lock.Close()
-	defer os.Remove(labsDir) // fails if a lab is left, which has been said
+	defer os.Remove(labsDir) // fails if a lab is left, which was reported
 
 	if binDir, err = os.MkdirTemp("", "vsfleet-e2e-"); err != nil {
 		return 1, err

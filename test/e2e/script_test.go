@@ -28,10 +28,10 @@ import (
 //	exits STATUS COMMAND…   run a command that must end with this exit status
 //	on HOST COMMAND…        run it on a host, but not over SSH (! on: it fails)
 //	fetch ADDRESS TEXT      a page must come from there and be TEXT (! fetch: no connection)
-//	records FORMAT COUNT    standard output must be so many records of json, ndjson or csv
+//	records FORMAT COUNT    standard output must be COUNT records of json, ndjson or csv
 //	totals                  standard output must be vsfleet stat's table, and its sum right
 func TestScripts(t *testing.T) {
-	// Before go test ends all: what hangs is then named, and labs are taken down.
+	// Before go test ends everything: the scripts that hang are named, and labs removed.
 	deadline, limited := t.Deadline()
 	if limited {
 		deadline = deadline.Add(-time.Minute)
@@ -134,8 +134,8 @@ func on(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// soon is how long a program in a guest may take until it listens.
-const soon = 15 * time.Second
+// listenTimeout is how long a program in a guest may take until it listens.
+const listenTimeout = 15 * time.Second
 
 func fetch(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 1 || len(args) > 2 || neg != (len(args) == 1) {
@@ -152,13 +152,13 @@ func fetch(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return
 	}
-	ts.Check(fetched(args[0], args[1]))
+	ts.Check(waitForPage(args[0], args[1]))
 }
 
-// fetched waits for a page that is as it should be.
-func fetched(address, want string) error {
+// waitForPage waits until a page is as it should be.
+func waitForPage(address, want string) error {
 	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	for deadline := time.Now().Add(soon); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(listenTimeout); ; time.Sleep(50 * time.Millisecond) {
 		got, err := page(&client, "http://"+address+"/")
 		if err == nil && got == want {
 			return nil

@@ -14,9 +14,9 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// snapshot is what tests could leave behind on this machine, by kind. Other
-// tests and other labs run beside these, so of what has a name only ours is
-// looked at.
+// snapshot holds what tests could leave behind on this machine, by kind. Other
+// tests and other labs run at the same time, so of things with names only ours are
+// compared.
 type snapshot map[string]string
 
 const (
@@ -25,7 +25,7 @@ const (
 	ourGroups = "vsfleet-e2e"
 )
 
-// machineDirs are what a host of vsfleet has: this machine is none.
+// machineDirs are directories of a host of vsfleet. This machine has none of them.
 var machineDirs = []string{
 	"/etc/vservers", "/var/lib/vservers", "/var/lib/vsnode", "/run/vservers", "/var/log/vservers",
 	"/sys/fs/bpf/vservers", "/usr/local/sbin", labsDir,
@@ -44,7 +44,7 @@ func takeSnapshot() (snapshot, error) {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
 	for _, l := range links {
-		// vs… is what vsnode calls a guest's end on a host.
+		// vs… is the name of a guest's device on its host.
 		if name := l.Attrs().Name; strings.HasPrefix(name, ourLinks) || !strings.HasPrefix(name, "vsf-") {
 			s["links"] += name + "\n"
 		}
@@ -102,7 +102,7 @@ func ourProcesses() (string, error) {
 			continue
 		}
 		// Processes come and go while one looks. A dead one that this machine's
-		// process 1 has not buried yet is nothing that a lab leaves.
+		// process 1 has not reaped yet was not left by a lab.
 		if stat, _ := os.ReadFile(dir + "/stat"); bytes.Contains(stat, []byte(") Z ")) || bytes.Contains(stat, []byte(") X ")) {
 			continue
 		}
