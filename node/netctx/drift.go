@@ -194,37 +194,14 @@ func Restore(cgroup *os.File, s Spec) error {
 }
 
 func restore(cgroup *os.File, s Spec) error {
-	id, err := cgroupID(cgroup)
-	if err != nil {
-		return err
-	}
-	set, err := s.settings(id)
-	if err != nil {
-		return err
-	}
-	dir, err := ensureNetctx()
+	set, dir, err := s.prepare(cgroup)
 	if err != nil {
 		return err
 	}
 	v := View{programs: map[ebpf.ProgramID]string{}}
-	var missing []hook
-	for _, h := range hooks {
-		on, err := v.attached(cgroup, h)
-		if err != nil {
-			return err
-		}
-		if on == 0 {
-			missing = append(missing, h)
-			continue
-		}
-		// Programs of two objects have two maps of settings.
-		ours, err := pinnedID(filepath.Join(dir, h.name))
-		if err != nil {
-			return err
-		}
-		if on != ours {
-			return errors.New("its programs are of another version of vsnode, or not pinned any more: restart the guest")
-		}
+	missing, err := v.missingHooks(cgroup, dir)
+	if err != nil {
+		return err
 	}
 	for _, h := range missing {
 		if err := attachPinned(cgroup, dir, h); err != nil {
@@ -236,12 +213,31 @@ func restore(cgroup *os.File, s Spec) error {
 			return err
 		}
 	}
-	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, settingsMap), nil)
-	if err != nil {
-		return err
+	return putSettings(dir, set)
+}
+
+// missingHooks returns the hooks of a cgroup that have no program of a network
+// context. If others have programs that are not those in dir, it is an error:
+// programs of two objects have two maps of settings.
+func (v *View) missingHooks(cgroup *os.File, dir string) (missing []hook, err error) {
+	for _, h := range hooks {
+		on, err := v.attached(cgroup, h)
+		if err != nil {
+			return nil, err
+		}
+		if on == 0 {
+			missing = append(missing, h)
+			continue
+		}
+		ours, err := pinnedID(filepath.Join(dir, h.name))
+		if err != nil {
+			return nil, err
+		}
+		if on != ours {
+			return nil, errors.New("its programs are of another version of vsnode, or not pinned any more: restart the guest")
+		}
 	}
-	defer m.Close()
-	return put(m, id, &set)
+	return missing, nil
 }
 
 // restoreUnix attaches those of unixHooks that are missing.

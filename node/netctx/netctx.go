@@ -31,15 +31,7 @@ func Attach(cgroup *os.File, s Spec) error {
 }
 
 func attach(cgroup *os.File, s Spec) error {
-	id, err := cgroupID(cgroup)
-	if err != nil {
-		return err
-	}
-	set, err := s.settings(id)
-	if err != nil {
-		return err
-	}
-	dir, err := ensureNetctx()
+	set, dir, err := s.prepare(cgroup)
 	if err != nil {
 		return err
 	}
@@ -62,20 +54,39 @@ func attach(cgroup *os.File, s Spec) error {
 	case guard == GuardHooks:
 		err = closeUnix(cgroup)
 	case guard == GuardLSM:
-		err = closeUnixLSM(s.XID, id)
+		err = closeUnixLSM(s.XID, set.Cgroup)
 	case errors.Is(err, probe.ErrMissing):
 		err = nil
 	}
 	if err != nil {
 		return err
 	}
-	// Storage is there from the first program on.
+	return putSettings(dir, set)
+}
+
+// prepare returns the settings of a network context on a cgroup, and the directory
+// of the pinned programs.
+func (s Spec) prepare(cgroup *os.File) (set netctxSettings, dir string, err error) {
+	id, err := cgroupID(cgroup)
+	if err != nil {
+		return set, "", err
+	}
+	if set, err = s.settings(id); err != nil {
+		return set, "", err
+	}
+	dir, err = ensureNetctx()
+	return set, dir, err
+}
+
+// putSettings writes the settings for the cgroup that they name. Their storage is
+// there from the first attached program on.
+func putSettings(dir string, set netctxSettings) error {
 	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, settingsMap), nil)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	return put(m, id, &set)
+	return put(m, set.Cgroup, &set)
 }
 
 func attachPinned(cgroup *os.File, dir string, h hook) error {
