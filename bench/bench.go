@@ -20,14 +20,14 @@ import (
 // bench holds what all rows use.
 type bench struct {
 	host            *node.Host // in this process, as `vsnode serve` has it
-	vserver         string     // the vsnode binary under its name of an administrator's tool
+	vserver         string     // the vsnode binary, by its name for administrators
 	vsnode, vsfleet string
 	image           api.Image // a busybox
 	cgroups         string    // where cgroup v2 is mounted
 	vserverStat     string    // and as vserver-stat
 	factor          float64
 	many            int // guests that fill a host
-	guests          int // made until now
+	guests          int // made so far
 }
 
 func (b *bench) rounds(n int) int { return max(1, int(float64(n)*b.factor)) }
@@ -43,7 +43,7 @@ func newBench(ctx context.Context, vsnode, vsfleet string, factor float64, many 
 			return nil, fmt.Errorf("%w; make build makes it", err)
 		}
 	}
-	// As an installed vsnode is: nothing else takes anybody into a guest.
+	// As an installed vsnode has it: one that others can read enters no guest.
 	for _, path := range []string{b.vsnode, "/proc/self/exe"} {
 		if err := os.Chmod(path, 0o700); err != nil {
 			return nil, err
@@ -136,8 +136,8 @@ func (b *bench) cgroup(name string) cgroup.Dir { return cgroup.Guest(b.cgroups, 
 
 // bundle is a plain OCI bundle: what the runtime's own spec command writes, with
 // another root filesystem and program. The devices' resources are left out:
-// with them crun 1.8 wants to lock more memory for its BPF program than a
-// virtual machine may let it.
+// with them crun 1.8 locks more memory for its BPF program than a virtual machine
+// may allow.
 type bundle struct {
 	runtime  string
 	root     string

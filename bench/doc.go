@@ -1,8 +1,8 @@
 // Command bench measures vsnode and vsfleet beside the programs that people use
-// today, each pair in one run, in turns, warm: a figure of one machine means
-// nothing on another, the ratio of two does. scripts/bench builds and calls it.
+// today: each pair in one run, in turns, warm. A figure means nothing on another
+// machine, but the ratio of two figures does. scripts/bench builds and runs it.
 //
 // It needs root, and works on a machine of its own (machine.go): namespaces, a
-// network and directories that end with it, a killed one's included but for
-// its directory in /var/lib. The machine that it is started on stays as it is.
+// network and directories that end with it. The machine that it is started on stays
+// as it is; a bench that was killed leaves a directory in /var/lib.
 package main

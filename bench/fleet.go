@@ -45,8 +45,8 @@ func fleetRow(ctx context.Context, b *bench) (err error) {
 		{name: "vsfleet ping", args: []string{b.vsfleet, "--inventory", f.dir + "/fleet.yml", "--forks", forks, "ping"}},
 		{name: "pdsh -R ssh", args: []string{"pdsh", "-R", "ssh", "-f", forks, "-w", targets, "true"},
 			env: []string{"PDSH_SSH_ARGS=-F " + f.dir + "/ssh_config -2 -a -x -l%u %h"}},
-		// Its leanest: no Python on the host. Its usual, -m ping, takes two and a
-		// half times as much.
+		// The leanest module, which needs no Python on the host. The usual -m ping takes
+		// two and a half times as much.
 		{name: "ansible -m raw", args: []string{"ansible", "all", "-i", targets + ",", "-f", forks, "-m", "raw", "-a", "true"}, slow: true,
 			env: []string{"ANSIBLE_SSH_ARGS=-F " + f.dir + "/ssh_config -o ControlMaster=no", "ANSIBLE_NOCOLOR=1"}},
 	}

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Wherever an Up or a Down is killed, Down leaves nothing, and Up works.
+// TestKilledAnywhere kills Up and Down at many moments: Down then leaves nothing, and
+// Up works.
 func TestKilledAnywhere(t *testing.T) {
 	dir := labDir(t)
 	const name = "killed"
@@ -48,7 +49,7 @@ func TestKilledAnywhere(t *testing.T) {
 		if killAfter(t, after, downCmd, dir, name) {
 			survived++
 		}
-		// Every second time Up itself must cope with the remains.
+		// Every second time Up itself has to cope with what is left.
 		if int(after/step)%2 == 0 {
 			if err := Down(t.Context(), o); err != nil {
 				t.Fatalf("Down after Down was killed after %s: %v", after, err)

@@ -56,7 +56,7 @@ func mustUp(t testing.TB, o Options) *Lab {
 	return lab
 }
 
-// login runs a command on a host as anybody would who follows Usage.
+// login runs a command on a host, as Usage describes.
 func login(t *testing.T, l *Lab, h Host, command string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "ssh", "-F", "none", "-i", l.Identity,
@@ -223,8 +223,8 @@ func TestUpAgainRepairsAndGrows(t *testing.T) {
 		t.Errorf("Up again was not a no-op (%q):\n%s", logged, diff)
 	}
 
-	// What the first host has on its disk survives; a link of its own making
-	// where the lab writes at each start leads nowhere.
+	// What the first host has on its disk survives. A link that it puts where the
+	// lab writes at each start is not followed.
 	login(t, first, first.Hosts[0], "touch /var/lib/vservers/kept; touch /var/tmp/kept; ln -sf ../../../../../../../../etc/passwd /etc/hostname.new")
 	passwd, err := os.ReadFile("/etc/passwd")
 	if err != nil {
@@ -331,7 +331,8 @@ func TestTwoLabsSideBySide(t *testing.T) {
 	before.compare(t, "sideb")
 }
 
-// A mirror beyond the machine is reached, and sees the machine's address.
+// TestHostsAreMasqueraded has a host reach a server beyond the machine, which sees the
+// machine's address.
 func TestHostsAreMasqueraded(t *testing.T) {
 	l := mustUp(t, Options{Dir: labDir(t), Name: "masq", Hosts: 1})
 	thread := make(chan int)

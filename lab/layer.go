@@ -18,7 +18,7 @@ import (
 
 // layer is a host's own layer over the machine's root filesystem, while it is
 // not mounted. Directories in it must look like those below them, because
-// overlayfs shows the owner and mode of the topmost one. What stands in it was
+// overlayfs shows the owner and mode of the topmost one. It was
 // written by the host's root, so it is reached through an os.Root only.
 type layer struct{ root *os.Root }
 
@@ -44,12 +44,12 @@ func openLayer(hostDir string) (*layer, error) {
 	return &layer{root}, nil
 }
 
-// dir makes a directory and those above it, as they are on the machine.
-func (l *layer) dir(name string) error {
+// makeDir makes a directory and those above it, as they are on the machine.
+func (l *layer) makeDir(name string) error {
 	if _, err := l.root.Lstat(name); err == nil {
 		return nil
 	}
-	if err := l.dir(path.Dir(name)); err != nil {
+	if err := l.makeDir(path.Dir(name)); err != nil {
 		return err
 	}
 	var st unix.Stat_t
@@ -78,7 +78,7 @@ func (l *layer) dir(name string) error {
 
 // hideBelow makes a directory that shows nothing of the machine's.
 func (l *layer) hideBelow(name string) error {
-	if err := l.dir(name); err != nil {
+	if err := l.makeDir(name); err != nil {
 		return err
 	}
 	f, err := l.root.Open(name)
@@ -95,7 +95,7 @@ func (l *layer) hideBelow(name string) error {
 // hide makes a whiteout (device 0:0): in the host, name does not exist.
 func (l *layer) hide(name string) error {
 	parent := path.Dir(name)
-	if err := l.dir(parent); err != nil {
+	if err := l.makeDir(parent); err != nil {
 		return err
 	}
 	f, err := l.root.Open(parent)
@@ -110,9 +110,9 @@ func (l *layer) hide(name string) error {
 	return nil
 }
 
-// file writes a file, replacing what the host has put in its place.
-func (l *layer) file(name string, data []byte, mode fs.FileMode) error {
-	if err := l.dir(path.Dir(name)); err != nil {
+// writeFile writes a file and replaces whatever the host has put in its place.
+func (l *layer) writeFile(name string, data []byte, mode fs.FileMode) error {
+	if err := l.makeDir(path.Dir(name)); err != nil {
 		return err
 	}
 	if err := l.root.RemoveAll(name + newSuffix); err != nil {
@@ -161,7 +161,7 @@ func (l *layer) write(id identity) error {
 		return err
 	}
 	for _, dir := range realDirs {
-		if err := l.dir(dir.path); err != nil {
+		if err := l.makeDir(dir.path); err != nil {
 			return err
 		}
 	}
@@ -181,7 +181,7 @@ func (l *layer) write(id identity) error {
 		{"etc/ssh/ssh_host_ed25519_key.pub", id.hostPub, 0o644},
 		{"root/.ssh/authorized_keys", id.authorized, 0o600},
 	} {
-		if err := l.file(f.name, f.data, f.mode); err != nil {
+		if err := l.writeFile(f.name, f.data, f.mode); err != nil {
 			return err
 		}
 	}
@@ -229,7 +229,7 @@ func (l *layer) removePassword() error {
 			lines[i] = bytes.Join(fields, []byte(":"))
 		}
 	}
-	return l.file(name, bytes.Join(lines, nil), 0o600)
+	return l.writeFile(name, bytes.Join(lines, nil), 0o600)
 }
 
 // resolvConf returns the machine's resolver configuration without the name

@@ -16,7 +16,7 @@ import (
 
 // The tests need root. They run in a network and a mount namespace of their
 // own, with a /run of their own: labs made there neither meet nor change those
-// of the machine, and what they leave behind can be compared to the last bit.
+// of the machine, and whatever they leave behind can be found by comparison.
 // Cgroups are the machine's; the names of the tests' labs are theirs alone.
 
 const (

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What lies outside, behind a link or a mount, must survive whatever happens.
+// TestRemoveTreeStaysInside: files outside, behind a link or a mount, must survive.
 func TestRemoveTreeStaysInside(t *testing.T) {
 	for _, row := range []struct {
 		name    string

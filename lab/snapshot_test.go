@@ -84,7 +84,7 @@ func (s snapshot) compare(t testing.TB, name string) {
 	if _, err := os.Stat(string(g)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%s: %v", g, err)
 	}
-	// Every init of a host is this program; what it started, it took along.
+	// Every host's init is this program; the processes that it started ended with it.
 	self, err := os.Stat("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)

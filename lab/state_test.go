@@ -70,7 +70,8 @@ func TestStatusWithoutALab(t *testing.T) {
 	}
 }
 
-// The lab must not take over, and later remove, what is not its own.
+// TestUpRefusesADirectoryWithFiles: a lab must not take over, and later remove,
+// files that are not its own.
 func TestUpRefusesADirectoryWithFiles(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "fleet.yml")
@@ -99,8 +100,8 @@ func TestDownKeepsWhatIsNotTheLabs(t *testing.T) {
 	must(t, os.Remove(mine))
 }
 
-// Something mounted below the lab's directory, by mistake, stops Down before
-// the first file goes.
+// TestDownRefusesMounts mounts something below the lab's directory, as by mistake:
+// Down stops before it removes the first file.
 func TestDownRefusesMounts(t *testing.T) {
 	o := Options{Dir: labDir(t), Name: "mounts", Hosts: 1}
 	l := mustUp(t, o)

@@ -34,8 +34,8 @@ func TestNothingIsRefusedWithoutAGuest(t *testing.T) {
 	if err := os.WriteFile(file, []byte("secret of the host"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// A directory that a process in sight holds open: what the row about
-	// descriptors needs, and no machine is sure to have.
+	// The row about descriptors needs a visible process that holds a directory open,
+	// which not every machine has.
 	dir, err := os.Open("/")
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func TestNothingIsRefusedWithoutAGuest(t *testing.T) {
 		}
 		got[rowName], _, _ = strings.Cut(verdict, " ")
 	}
-	// Where there are such hierarchies.
+	// Only where there are such hierarchies.
 	if table, err := os.ReadFile("/proc/self/cgroup"); err != nil {
 		t.Fatal(err)
 	} else if v1 := regexp.MustCompile(`(?m)^[1-9]`).Match(table); v1 != (got["change-cgroup-v1"] == "REACHED") {
@@ -83,8 +83,8 @@ func TestNothingIsRefusedWithoutAGuest(t *testing.T) {
 	}
 }
 
-// TestServicesOfTheHostAreReachedWithoutAGuest does the same for what has to
-// listen: in this network, as the services are.
+// TestServicesOfTheHostAreReachedWithoutAGuest does the same for rows about
+// services, in this network, where the services are.
 func TestServicesOfTheHostAreReachedWithoutAGuest(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -36,7 +36,7 @@ func fileRows(*outside) []row {
 				return false, err.Error()
 			}
 			for line := range strings.Lines(string(b)) {
-				// Where the guest's root is mounted elsewhere too, the host is near.
+				// If the guest's root is mounted elsewhere too, that mount is the host's.
 				if f := strings.Fields(line); len(f) > 4 {
 					if reached, detail := o.read(filepath.Join(f[4], o.file)); reached {
 						return true, detail
@@ -69,8 +69,8 @@ func fileRows(*outside) []row {
 	return append(rows,
 		row{"change-cgroup-v1", "", changeCgroup1},
 		row{"lock-host-device", "", func(*outside) (bool, string) {
-			// A node that is also somebody else's has the inode of a devtmpfs; one
-			// that is the guest's own belongs to its root.
+			// A node shared with others is an inode of a devtmpfs; one of the guest's own
+			// belongs to its root.
 			var st unix.Stat_t
 			if err := unix.Stat("/dev/null", &st); err != nil {
 				return false, err.Error()
@@ -87,8 +87,8 @@ func fileRows(*outside) []row {
 }
 
 // changeCgroup1 mounts each hierarchy of cgroup v1 that there is, which a guest
-// may, and tries what can be changed in it: making a cgroup, moving itself out of
-// the one that it is in, and the program that the host's root runs when a cgroup is
+// may, and tries to change it: by making a cgroup, by moving out of the one that it is
+// in, and by setting the program that the host's root runs when a cgroup is
 // left (CVE-2022-0492).
 func changeCgroup1(*outside) (bool, string) {
 	table, err := os.ReadFile("/proc/self/cgroup")

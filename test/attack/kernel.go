@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernelRows are about what belongs to the machine as a whole.
+// kernelRows are about the machine as a whole.
 func kernelRows(*outside) []row {
 	var rows []row
 	for _, path := range []string{
@@ -26,7 +26,7 @@ func kernelRows(*outside) []row {
 			if path == "/sys/class/net/lo/mtu" && !o.sharesNetwork() {
 				return false, "its own"
 			}
-			// Opened, not written: that was the permission.
+			// Opening asks for the permission; nothing is written.
 			fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 			if err == nil {
 				unix.Close(fd)
@@ -67,7 +67,7 @@ func kernelRows(*outside) []row {
 			if _, err := unix.Adjtimex(&t); err != nil {
 				return false, err.Error()
 			}
-			t.Modes = unix.ADJ_TICK // to what it is
+			t.Modes = unix.ADJ_TICK // to its present value
 			_, err := unix.Adjtimex(&t)
 			return resultOf(err, "clock adjusted")
 		}},
@@ -85,7 +85,7 @@ var (
 	perfAttr = [16]uint64{1 | 128<<32}
 	// union bpf_attr: an array of one element.
 	arrayAttr = [4]uint32{2, 4, 4, 1}
-	// union bpf_attr: of a descriptor that is none.
+	// union bpf_attr: of a descriptor that is not open.
 	detachAttr = [4]uint32{^uint32(0), ^uint32(0), 0, 0}
 )
 

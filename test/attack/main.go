@@ -166,8 +166,8 @@ func (r row) attempt(o *outside) (reached bool, detail string) {
 	return r.try(o)
 }
 
-// resultOf takes an error for a refusal, and anything else for an attack that
-// reached what is done.
+// resultOf returns the result of an attack: refused if there is an error, otherwise
+// reached, as done describes.
 func resultOf(err error, done string) (bool, string) {
 	if err != nil {
 		return false, err.Error()

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// anyHigh is a port that nobody is given in a test.
+// anyHigh is a port that no test gives to a guest.
 const anyHigh = 41999
 
 var localhost = netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -149,7 +149,7 @@ func networkRows(o *outside) []row {
 	if o.sharesNetwork() { // else it leaves the guest, and the host drops it
 		add("send-private", "private", func(o *outside) (bool, string) { return send(o.private) })
 	}
-	// 127.x.y.z is a name for one's own localhost everywhere: no harm in binding it.
+	// Any 127.x.y.z means the guest's own localhost: binding it does no harm.
 	if o.sharesNetwork() {
 		bind("bind-other-localhost-ipv6", "other-loop6", unix.SOCK_STREAM, func(o *outside) netip.AddrPort {
 			return netip.AddrPortFrom(o.otherLoop6.Addr(), anyHigh)
@@ -205,7 +205,7 @@ func tryBind(kind int, at netip.AddrPort, options ...int) (bool, string) {
 	}
 	defer unix.Close(fd)
 	for _, o := range options {
-		// Refused already is fine, but not enough: bind must refuse as well.
+		// A refusal here is fine, but not enough: bind must refuse as well.
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, o, 1)
 	}
 	return resultOf(unix.Bind(fd, sockaddr(at)), "bound to "+at.String())
@@ -214,7 +214,7 @@ func tryBind(kind int, at netip.AddrPort, options ...int) (bool, string) {
 // holdPorts takes ports that the kernel chooses until there is none left. To get half
 // of them is to have reached too many.
 func holdPorts(kind int) (bool, string) {
-	const half = (60999 - 32768 + 1) / 2 // net.ipv4.ip_local_port_range as it comes
+	const half = (60999 - 32768 + 1) / 2 // of the default net.ipv4.ip_local_port_range
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil {
 		limit.Cur = limit.Max
@@ -277,7 +277,7 @@ func tryConnect(to netip.AddrPort, from netip.Addr) (bool, string) {
 	return resultOf(unix.Connect(fd, sockaddr(to)), "connected to "+to.String())
 }
 
-// echo sends both ways: to an address, and connected.
+// echo sends twice: to an address, and on a connected socket.
 func echo(to netip.AddrPort) (bool, string) {
 	detail := ""
 	for _, connected := range []bool{false, true} {

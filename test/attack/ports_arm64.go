@@ -1,4 +1,4 @@
 package main
 
-// ioPorts: the machine has none.
+// ioPorts reports that the machine has no I/O ports.
 func ioPorts(*outside) (bool, string) { return false, "no such thing on this machine" }

@@ -36,7 +36,7 @@ func processRows(*outside) []row {
 			return false, errno.Error()
 		}},
 		{"read-host-process", "pid", func(o *outside) (bool, string) {
-			// Address 0 is never there: EFAULT comes after the question whether one may.
+			// Address 0 is never mapped: EFAULT comes after the permission check.
 			var b [8]byte
 			local := []unix.Iovec{{Base: &b[0], Len: 8}}
 			_, err := unix.ProcessVMReadv(o.pid, local, []unix.RemoteIovec{{Base: 0, Len: 8}}, 0)

@@ -59,7 +59,7 @@ func socketRows(o *outside) []row {
 		})
 	}
 	add("x32-socket", "", func(*outside) (bool, string) {
-		// The numbers of another ABI pass a filter that looks at numbers only.
+		// A filter that compares numbers only would let those of another ABI pass.
 		fd, _, errno := unix.Syscall(unix.SYS_SOCKET|1<<30, unix.AF_PACKET, unix.SOCK_RAW, 0)
 		if errno == 0 {
 			unix.Close(int(fd))
@@ -165,7 +165,7 @@ func forgeUevent(to unix.Sockaddr) (bool, string) {
 		return true, "no socket, which libudev needs: " + err.Error()
 	}
 	defer unix.Close(fd)
-	// ECONNREFUSED: it was allowed, and nobody was there.
+	// ECONNREFUSED: sending was allowed, and nothing received it.
 	if err := unix.Sendto(fd, []byte("change@/devices/attack\x00ACTION=change\x00"), 0, to); err != nil && !errors.Is(err, unix.ECONNREFUSED) {
 		return false, err.Error()
 	}

@@ -80,8 +80,8 @@ guests:
 
 // TestNobodyGetsOutOfAGuest runs test/attack as root in a real guest of
 // each network mode, with another guest and the host as victims. The same
-// program on the host itself reaches what it must not reach from inside: it is
-// the protection that refuses it.
+// program on the host itself reaches what it must not reach from inside, so
+// it is the protection that refuses it.
 func TestNobodyGetsOutOfAGuest(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, "atk", 1)
@@ -98,7 +98,7 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 		}
 	}
 	l.mustOn("lab1", "chmod", "755", "/srv/attack")
-	// Of a number that no process of a guest reaches.
+	// A number that no process of a guest has.
 	pid := strings.TrimSpace(l.mustOn("lab1", "sh", "-c", "for i in $(seq 500); do /bin/true; done; sleep 3600 >/dev/null 2>&1 & echo $!"))
 
 	l.must("apply")
@@ -108,7 +108,7 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// It listens on its localhost, and itself gets there.
+	// It listens on its localhost, and reaches that itself.
 	l.must("guest", "exec", "lab1/victim", "--", "sh", "-c", "nc 127.0.0.1 7004 </dev/null")
 	l.must("guest", "exec", "lab1/victim", "--", "sh", "-c", "nc ::1 7004 </dev/null")
 	hidden, _ := nat.Addresses(127)
