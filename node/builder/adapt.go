@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// adapt makes a fresh Debian fit to be cloned: what Linux-VServer's initpost
+// adapt makes a new Debian installation fit to be cloned, as Linux-VServer's initpost
 // scripts did.
 func adapt(ctx context.Context, dir string) error {
 	root, err := os.OpenRoot(dir)
@@ -45,8 +45,8 @@ func adapt(ctx context.Context, dir string) error {
 	return nil
 }
 
-// fit makes a tree, whatever method it comes from, fit to run as several
-// guests: by what is in it.
+// fit adapts a tree from any method to run as several guests, according to what it
+// contains.
 func fit(req Request) error {
 	root, err := os.OpenRoot(req.Dir)
 	if err != nil {
@@ -64,7 +64,7 @@ func fit(req Request) error {
 	}
 	if _, err := root.Lstat(inittab); err != nil && !on {
 		if missing(err) {
-			return nil // no init that would read what follows
+			return nil // no init that reads the files below
 		}
 		return err
 	}
@@ -77,9 +77,9 @@ func fit(req Request) error {
 	return systemd(root, units)
 }
 
-// systemdUnits is where a tree with systemd has its units.
+// systemdUnits returns the directory of units of a tree with systemd.
 func systemdUnits(root *os.Root) (dir string, on bool) {
-	for _, lib := range []string{"usr/lib", "lib"} { // what is not merged yet has it in /lib
+	for _, lib := range []string{"usr/lib", "lib"} { // /lib: distributions before the /usr merge
 		if _, err := root.Stat(lib + "/systemd/systemd"); err == nil {
 			return "/" + lib + "/systemd/system", true
 		}
@@ -87,12 +87,12 @@ func systemdUnits(root *os.Root) (dir string, on bool) {
 	return "", false
 }
 
-// forgetMachine takes away what tells one machine from another and must not be
-// the same in two guests. An empty machine-id has systemd make one at the first
-// start; others make one where there is none.
+// forgetMachine removes what identifies a machine and must not be the same in two
+// guests. If machine-id is empty, systemd makes one at the first start; others make
+// one if the file is missing.
 func forgetMachine(root *os.Root, systemd bool) error {
 	for _, name := range []string{"etc/machine-id", "var/lib/dbus/machine-id", "var/lib/systemd/random-seed"} {
-		// As a link it leads to the other one.
+		// A link leads to the other file.
 		if info, err := root.Lstat(name); missing(err) || err == nil && info.Mode()&fs.ModeSymlink != 0 {
 			continue
 		}
@@ -109,25 +109,25 @@ func forgetMachine(root *os.Root, systemd bool) error {
 	return write(root, "etc/machine-id", "", 0o644)
 }
 
-// inittab is what sysvinit, OpenRC's and busybox's init start by.
+// inittab is the configuration of sysvinit and of OpenRC's and busybox's init.
 const inittab = "etc/inittab"
 
-// isDisk finds in an fstab what an installation mounts of its disks: systemd would
-// wait for each until it gives up, and sysvinit asks an administrator on the
-// console if one cannot be checked.
+// isDisk reports whether a line of fstab mounts a disk: systemd would wait for each
+// disk until it times out, and if one cannot be checked, sysvinit asks an
+// administrator on the console.
 func isDisk(line string) bool {
 	f := strings.Fields(line)
 	return len(f) > 2 && (strings.HasPrefix(f[0], "/dev/") || strings.Contains(f[0], "=") || f[2] == "swap")
 }
 
-// isGetty finds in an inittab what would be started again and again for terminals
-// that a guest does not have, and fill its log.
+// isGetty reports whether a line of inittab would be respawned forever on a terminal
+// that a guest does not have, and fill the guest's log.
 func isGetty(line string) bool {
 	f := strings.SplitN(line, ":", 4)
 	return len(f) == 4 && strings.Contains(f[3], "getty")
 }
 
-// commentOut makes lines of a configuration file comments, if there is that file.
+// commentOut comments out lines of a configuration file, if the file exists.
 func commentOut(root *os.Root, name string, match func(line string) bool) error {
 	info, err := root.Lstat(name)
 	if missing(err) || err == nil && !info.Mode().IsRegular() {
@@ -153,7 +153,7 @@ func commentOut(root *os.Root, name string, match func(line string) bool) error 
 	return write(root, name, out.String(), info.Mode().Perm())
 }
 
-// write makes a file with these permissions, whatever vsnode's umask is.
+// write creates a file with these permissions, whatever vsnode's umask is.
 func write(root *os.Root, name, content string, mode os.FileMode) error {
 	if err := root.WriteFile(name, []byte(content), mode); err != nil {
 		return err
@@ -161,8 +161,8 @@ func write(root *os.Root, name, content string, mode os.FileMode) error {
 	return root.Chmod(name, mode)
 }
 
-// scrub removes what is the building host's, what must not be the same in two
-// guests, and what is only weight.
+// scrub removes what belongs to the building host, what must not be the same in two
+// guests, and what only takes space.
 func scrub(root *os.Root) error {
 	for _, name := range []string{
 		policy,
@@ -189,7 +189,7 @@ func scrub(root *os.Root) error {
 	return nil
 }
 
-// empty removes what matches in a directory, if there is one.
+// empty removes the files of a directory that match, if the directory exists.
 func empty(root *os.Root, dir, pattern string) error {
 	d, err := root.Open(dir)
 	if missing(err) {
@@ -216,8 +216,8 @@ func empty(root *os.Root, dir, pattern string) error {
 	return nil
 }
 
-// masked are the units that serve hardware, the kernel or a console that a
-// guest does not have. Left alone they fail, one by one, at each start.
+// masked are the units for hardware, the kernel or a console, which a guest does not
+// have. Unless masked, they fail at each start.
 var masked = []string{
 	// devices
 	"systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
@@ -242,15 +242,15 @@ var masked = []string{
 	"systemd-networkd-wait-online.service", "NetworkManager-wait-online.service",
 }
 
-// systemd masks the units that a guest has no use for, and has it start what a
-// server does.
+// systemd masks the units that a guest has no use for, and sets the default target of
+// a server.
 func systemd(root *os.Root, lib string) error {
 	const units = "etc/systemd/system/"
 	if err := root.MkdirAll(units, 0o755); err != nil {
 		return err
 	}
 	links := map[string]string{}
-	// The graphical one is what systemd takes where nothing is said.
+	// Without a link, systemd's default is the graphical target.
 	if to, err := root.Readlink(units + "default.target"); missing(err) || path.Base(to) == "graphical.target" {
 		links["default.target"] = lib + "/multi-user.target"
 	}

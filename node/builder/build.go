@@ -16,33 +16,33 @@ import (
 	"github.com/vsfleet/vsfleet/node/rootfs"
 )
 
-// Progress receives what is being done, as events without a step; may be nil.
+// Progress receives events (without a step) about what is being done; it may be nil.
 type Progress func(api.Event)
 
-// Report says what is being done, and how much of it; total is 0 as long as
-// nobody knows.
+// Report emits what is being done and how much of it is done; total is 0 while it is
+// unknown.
 func (p Progress) Report(message string, done, total int64) {
 	if p != nil {
 		p(api.Event{Kind: api.Progress, Message: message, Done: done, Total: total})
 	}
 }
 
-// Warn says what a person has to see.
+// Warn emits a warning.
 func (p Progress) Warn(text string) {
 	if p != nil {
 		p(api.Event{Kind: api.Warning, Message: text})
 	}
 }
 
-// Request is one root filesystem to be made.
+// Request describes one root filesystem to make.
 type Request struct {
 	Spec     api.ImageSpec
 	Dir      string    // an empty directory that only root can reach
-	Log      io.Writer // all that the host's tools say; may be nil
+	Log      io.Writer // receives all output of the host's tools; may be nil
 	Progress Progress
 }
 
-// MissingError is a failure for want of something that another host may have: a
+// MissingError means that this host lacks something that another host may have: a
 // tool, an archive.
 type MissingError struct{ what string }
 
@@ -50,7 +50,7 @@ func (e *MissingError) Error() string { return e.what }
 
 func missingf(format string, args ...any) error { return &MissingError{fmt.Sprintf(format, args...)} }
 
-// Methods are those that this host has the tools for.
+// Methods returns the methods that this host has the tools for.
 func Methods() []string {
 	list := []string{"template"}
 	if probe.Want(probe.Debootstrap) == nil {
@@ -59,8 +59,8 @@ func Methods() []string {
 	return list
 }
 
-// Run makes the root filesystem. After an error the directory holds a part of
-// one, to be removed.
+// Run makes the root filesystem. After an error, the directory holds an incomplete
+// one, which the caller removes.
 func Run(ctx context.Context, req Request) error {
 	if req.Log == nil {
 		req.Log = io.Discard
@@ -111,7 +111,7 @@ func putFiles(req Request) error {
 	return nil
 }
 
-// noMethod is why there is no such method, and what to use instead.
+// noMethod returns the error for an unknown method, with what to use instead.
 func noMethod(method string) error {
 	const archive = "make a tar archive of the tree (tar --numeric-owner --xattrs -C TREE -cf FILE .) and use template"
 	why, known := map[string]string{
@@ -135,8 +135,8 @@ func noMethod(method string) error {
 	return fmt.Errorf("the method %s; there are debootstrap and template", why)
 }
 
-// options reads a method's arguments as getopt does: the letters each take a
-// value, "--" ends them, and what follows is handed on.
+// options parses a method's arguments as getopt does: each of the letters takes a
+// value, and "--" ends the options; rest is what follows.
 func options(args []string, letters string) (values map[byte][]string, rest []string, err error) {
 	values = make(map[byte][]string)
 	for i := 0; i < len(args); i++ {

@@ -12,15 +12,15 @@ import (
 	"strings"
 )
 
-// A bootstrap is what the arguments of the method debootstrap ask for.
+// A bootstrap holds the parsed arguments of the method debootstrap.
 type bootstrap struct {
 	dist     string
 	mirror   string   // empty: the distribution's own
 	script   string   // of debootstrap
 	include  []string // packages
-	options  []string // handed on
-	original string   // an argument that only debootstrap itself knows
-	modern   string   // one that only mmdebstrap knows
+	options  []string // passed on to the tool
+	original string   // an argument that only debootstrap knows
+	modern   string   // an argument that only mmdebstrap knows
 }
 
 func debootstrap(ctx context.Context, req Request) error {
@@ -113,15 +113,15 @@ func parseBootstrap(args, packages []string) (*bootstrap, error) {
 	return b, nil
 }
 
-// mmdebstrapOnly are options of mmdebstrap that debootstrap does not have. Each takes
-// its value behind a =.
+// mmdebstrapOnly are options of mmdebstrap that debootstrap does not have. Each has
+// its value after a =.
 var mmdebstrapOnly = []string{
 	"--aptopt", "--dpkgopt", "--setup-hook", "--extract-hook", "--essential-hook", "--customize-hook", "--hook-dir", "--hook-directory",
 	"--skip", "--architectures", "--verbose", "--quiet", "--silent", "--debug", "--logfile",
 }
 
-// word reports whether s is a name of Debian's: letters, digits, dashes and some
-// other marks, beginning with a letter or a digit.
+// word reports whether s is a name in Debian: letters, digits, dashes and some other
+// characters, beginning with a letter or a digit.
 func word(s, marks string) bool {
 	for i, c := range []byte(s) {
 		switch {
@@ -134,8 +134,8 @@ func word(s, marks string) bool {
 	return s != ""
 }
 
-// command chooses the host's tool: mmdebstrap, which needs half the time and
-// takes security updates in, and debootstrap for what only that can do.
+// command chooses the host's tool: mmdebstrap, which takes half the time and includes
+// security updates, or debootstrap for what only debootstrap can do.
 func (b *bootstrap) command(dir string) (program string, args []string, err error) {
 	if b.original == "" {
 		if program, err = exec.LookPath("mmdebstrap"); err == nil {
@@ -190,7 +190,7 @@ func (b *bootstrap) debootstrap(dir string) []string {
 	// where the keyring is missing, and warns in its log.
 	args := []string{"--force-check-gpg"}
 	if slices.Contains(b.options, "--no-check-gpg") {
-		args = nil // somebody's own word
+		args = nil // the caller chose explicitly
 	}
 	if len(b.include) > 0 {
 		args = append(args, "--include="+strings.Join(b.include, ","))
@@ -226,5 +226,6 @@ func forbidDaemons(dir string) error {
 
 const policy = "usr/sbin/policy-rc.d"
 
-// missing says that a file is not there, which is as good as removed.
+// missing reports whether err means that a file does not exist, which is as good as
+// removed.
 func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

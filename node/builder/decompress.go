@@ -16,11 +16,11 @@ import (
 	"github.com/ulikunitz/xz/lzma"
 )
 
-// maxDictionary bounds the memory that an archive may ask for: as much as
-// zstd --long=27 and more than xz -9 do.
+// maxDictionary bounds the memory that an archive may require: as much as
+// zstd --long=27 and more than xz -9.
 const maxDictionary = 128 << 20
 
-// refused are kinds of archives that are named, so that nobody has to guess.
+// refused are kinds of archives that are recognized only to name them in the error.
 var refused = []struct{ magic, name string }{
 	{"\x1f\x9d", "packed by compress (.Z)"},
 	{"\x04\x22\x4d\x18", "packed by lz4"},
@@ -35,7 +35,8 @@ var refused = []struct{ magic, name string }{
 	{"QFI\xfb", "a disk image (qcow2)"},
 }
 
-// decompress tells the kind of an archive by its first bytes, as file(1) does.
+// decompress returns a reader of the tar archive in r. It recognizes the compression
+// by the first bytes, as file(1) does.
 func decompress(f io.Reader) (r io.Reader, done func(), err error) {
 	b := bufio.NewReaderSize(f, 1<<18)
 	magic, err := b.Peek(512)
@@ -81,8 +82,8 @@ func decompress(f io.Reader) (r io.Reader, done func(), err error) {
 
 var errDictionary = fmt.Errorf("to unpack it takes more than %d MiB of memory: pack it again with xz -9 or less", maxDictionary>>20)
 
-// isTar checks the sum of a header, which archives before POSIX and volume
-// labels have as well; "ustar" they lack.
+// isTar verifies the checksum of a header, which old archives and volume labels have
+// as well; they lack "ustar".
 func isTar(header []byte) bool {
 	if len(header) < 512 {
 		return false
@@ -110,9 +111,8 @@ func littleEndian(b []byte, from, n int) (v uint64) {
 	return v
 }
 
-// xzDictionary looks at the size of the dictionary that the first block of an
-// .xz file asks for (The .xz File Format, 3.1 and 5.3.1): the library would
-// make it, whatever it is.
+// xzDictionary checks the dictionary size that the first block of an .xz file
+// requires (The .xz File Format, 3.1 and 5.3.1): the library would allocate any size.
 func xzDictionary(b []byte) error {
 	const header = 12 // of the stream
 	if len(b) < header+2 {
@@ -131,8 +131,8 @@ func xzDictionary(b []byte) error {
 	return nil
 }
 
-// members is what gzip unpacks: one member after the other, and nothing of what
-// follows the last, as the zeros with which a tape or a disk is filled.
+// members reads what gzip unpacks: one member after the other, but not what follows
+// the last one, such as the zeros that fill up a tape or a disk.
 type members struct {
 	from *bufio.Reader
 	gz   *gzip.Reader

@@ -17,7 +17,7 @@ func template(ctx context.Context, req Request) error {
 	args := slices.Clone(req.Spec.Args)
 	for i, arg := range args {
 		switch arg {
-		case "--template": // of util-vserver, as all here
+		case "--template": // util-vserver's spelling, like the others here
 			args[i] = "-t"
 		case "--pkgmgmt":
 			return errors.New("argument --pkgmgmt: packages are managed in the guest")
@@ -25,7 +25,7 @@ func template(ctx context.Context, req Request) error {
 			return errors.New("argument --nodevsanity: device nodes of an archive are dead in a guest, whose /dev is always its own")
 		}
 	}
-	// -d said how to adapt the tree, which is seen from the tree itself.
+	// -d chose how to adapt the tree, which we see from the tree itself.
 	values, rest, err := options(args, "td")
 	if err != nil {
 		return err
@@ -45,7 +45,7 @@ func template(ctx context.Context, req Request) error {
 	return nil
 }
 
-// extract unpacks one archive, over those before it.
+// extract unpacks one archive over the previous ones.
 func extract(ctx context.Context, req Request, name string, over bool) error {
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -73,8 +73,8 @@ func extract(ctx context.Context, req Request, name string, over bool) error {
 		err = errors.New("the archive is empty")
 	}
 	if err == nil {
-		// What follows the archive's end is read as well: the check sum of the
-		// compressed stream is at its very end.
+		// Read what follows the archive's end as well: the checksum of the compressed
+		// stream is at its very end.
 		err = afterEnd(r)
 	}
 	if err != nil {
@@ -84,12 +84,12 @@ func extract(ctx context.Context, req Request, name string, over bool) error {
 	return nil
 }
 
-// mostPadding is what may follow the end of an archive: tar fills its last block,
-// of 10 KiB by default.
+// mostPadding is the number of bytes that may follow the end of an archive: tar pads
+// its last record, of 10 KiB by default.
 const mostPadding = 64 << 20
 
 // afterEnd reads what follows an archive's end. A second archive there (cat a b,
-// tar -A of what was packed) would be left out without a word.
+// tar -A of compressed archives) would otherwise be ignored silently.
 func afterEnd(r io.Reader) error {
 	b := bufio.NewReaderSize(r, 512)
 	for n := 0; n < mostPadding; n += 512 {
@@ -111,7 +111,7 @@ func afterEnd(r io.Reader) error {
 	return errors.New("the archive goes on after its end")
 }
 
-// reading ends with ctx.
+// A reading is a reader that ends with ctx.
 type reading struct {
 	ctx context.Context
 	r   io.Reader
@@ -124,7 +124,7 @@ func (r reading) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// A counter reports how far a file has been read, once a MiB.
+// A counter reports how far a file has been read, once per MiB.
 type counter struct {
 	r              io.Reader
 	read, reported int64

@@ -17,15 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tool runs a program of the host that writes a root filesystem, and takes
-// everything of it down with it: when process 1 of a pid namespace ends, the
-// kernel ends the others, and when the last process of a mount namespace ends,
-// its mounts are gone. A build that is cancelled, or whose vsnode is killed,
-// leaves files and nothing else.
+// tool runs a program of the host that writes a root filesystem. Everything that the
+// program started ends with it: when process 1 of a pid namespace ends, the kernel
+// ends the others, and when the last process of a mount namespace ends, its mounts
+// disappear. A build that is cancelled, or whose vsnode is killed, leaves only files.
 func tool(ctx context.Context, req Request, program string, args ...string) error {
 	out := &output{req: req}
-	// The shell gives the namespace its /proc: with the host's one, the tool
-	// would take other processes for its own. Nothing is put into the script.
+	// The shell mounts the namespace's /proc: with the host's, the tool would take
+	// other processes for its own. The script is constant; arguments are passed to it.
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-ec", `umask 022; mount -t proc proc /proc; exec "$@"`, "sh", program}, args...)...)
 	cmd.Env = environment()
 	cmd.Dir = "/"
@@ -35,7 +34,7 @@ func tool(ctx context.Context, req Request, program string, args ...string) erro
 		Unshareflags: unix.CLONE_NEWNS, // here Go makes the mounts private as well
 		Pdeathsig:    syscall.SIGKILL,
 	}
-	// The signal of Pdeathsig comes when the thread ends that forked.
+	// The signal of Pdeathsig is sent when the thread that forked ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	err := cmd.Run()
@@ -50,7 +49,7 @@ func tool(ctx context.Context, req Request, program string, args ...string) erro
 	return err
 }
 
-// environment holds nothing of vsnode's but the way out of the host.
+// environment returns the environment of tools: nothing of vsnode's except proxies.
 func environment() []string {
 	env := []string{
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb",
@@ -79,8 +78,8 @@ func aptSetting(key string) string {
 	return "" // no Debian, or none set
 }
 
-// full adds to an error that the disk is full, the most frequent reason and
-// one that the tools' last lines rarely show.
+// full returns a part of an error if the disk is full, the most frequent cause and one that
+// the last lines of the output of tools rarely show.
 func full(dir string) string {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -96,7 +95,7 @@ func full(dir string) string {
 	return ""
 }
 
-// output follows what a tool says, line by line.
+// An output follows the output of a tool, line by line.
 type output struct {
 	req  Request
 	line []byte   // begun
@@ -133,7 +132,7 @@ func (o *output) flush() {
 	if line == "" {
 		return
 	}
-	// apt and mmdebstrap mark what is wrong, and then say much more.
+	// apt and mmdebstrap mark errors, and then print much more.
 	if wrong := strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "W: Failed"); wrong != o.errs {
 		if o.errs {
 			o.follow(line)
@@ -148,8 +147,8 @@ func (o *output) flush() {
 	o.follow(line)
 }
 
-// follow reads the progress out of apt's, dpkg's, mmdebstrap's and
-// debootstrap's lines.
+// follow derives the progress from the lines of apt, dpkg, mmdebstrap and
+// debootstrap.
 func (o *output) follow(line string) {
 	words := strings.Fields(line)
 	second := ""
@@ -178,7 +177,7 @@ func (o *output) follow(line string) {
 }
 
 func (o *output) report(message string) {
-	if o.transaction < 2 { // mmdebstrap has the most part still to come
+	if o.transaction < 2 { // the larger part of mmdebstrap's work is still to come
 		o.req.Progress.Report(message, 0, 0)
 		return
 	}

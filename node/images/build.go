@@ -12,8 +12,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/images/tree"
 )
 
-// Build makes the image of a spec, or finds the one that was made from it:
-// changed tells which. While another vsnode builds the same, Build waits for it.
+// Build makes the image of a spec, or finds the one that was made from it; changed
+// reports whether it made one. If another vsnode builds the same, Build waits for it.
 func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.Progress) (img api.Image, changed bool, err error) {
 	if err := s.sweep(ctx); err != nil {
 		return api.Image{}, false, err
@@ -46,7 +46,7 @@ func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.
 	return img, true, nil
 }
 
-// fill builds the tree in the work directory and says what it amounts to.
+// fill builds the tree in the work directory and returns its digest and size.
 func fill(ctx context.Context, w *work, spec api.ImageSpec, progress builder.Progress) (tree.Sum, error) {
 	if err := w.makeTree(); err != nil {
 		return tree.Sum{}, err

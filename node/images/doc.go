@@ -5,17 +5,16 @@
 //	.images/<hex>/            an image; <hex> is its ID without "sha256:"
 //	.images/<hex>/tree/       its root filesystem, the lower layer of guests
 //	.images/<hex>/<key>.json  a spec that it is built from (api.Image), by the spec's key
-//	.images/<hex>/build.log   what the tools said, on the host that built it
-//	.images/.tmp-<name>/      one that is being made or removed
+//	.images/<hex>/build.log   output of the build tools, on the host that built it
+//	.images/.tmp-<name>/      an image that is being made or removed
 //
-// An image that has its final name is complete and on the disk: it is made
-// under a .tmp name, synced, and renamed. Two specs that give the same tree
-// have one image with two records.
+// An image under its final name is complete and on the disk: it is made under a
+// .tmp name, synced, and renamed. Two specs that give the same tree share one image
+// with two records.
 //
-// Who works in a .tmp directory holds an flock on it. A second vsnode that
-// wants the same image waits for that lock and finds the image; the next call
-// that writes removes the directories that nobody holds, which are what a killed
-// vsnode left.
+// A vsnode that works in a .tmp directory holds an flock on it. A second vsnode that
+// wants the same image waits for that lock and finds the image. Directories whose
+// lock is free were left by a killed vsnode; the next call that writes removes them.
 //
 // .images and each image are mode 0700: their files belong to the host's root,
 // and no user of the host may run a guest's setuid program (CVE-2021-41091).

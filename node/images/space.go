@@ -12,20 +12,19 @@ import (
 	"github.com/vsfleet/vsfleet/node/images/tree"
 )
 
-// Free returns how many bytes an image may take, of what the store's filesystem
-// has free.
+// Free returns the number of bytes that an image may take in the store's filesystem.
 func (s *Store) Free() (int64, error) {
 	for dir := s.dir; ; dir = filepath.Dir(dir) {
 		free, err := tree.Free(dir)
 		if errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
-			continue // there is no image yet
+			continue // no image was made yet
 		}
 		return free, err
 	}
 }
 
-// checkSpace refuses an image for which there is no space: found out at the end, it
-// would have filled the disk for everybody else first.
+// checkSpace refuses an image that does not fit, before it fills the disk for
+// everybody else.
 func (s *Store) checkSpace(img api.Image) error {
 	free, err := s.Free()
 	if err != nil {

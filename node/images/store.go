@@ -18,14 +18,14 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// ErrNotFound is wrapped where there is no such image.
+// ErrNotFound means that the store has no such image.
 var ErrNotFound = errors.New("no such image")
 
 // Store is the directory of a host's images.
 type Store struct{ dir string }
 
-// Open gives the store in dir, as /var/lib/vservers/.images. Nothing is made
-// there before the first image.
+// Open returns the store in dir, such as /var/lib/vservers/.images. Nothing is
+// created there before the first image.
 func Open(dir string) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -34,8 +34,8 @@ func Open(dir string) (*Store, error) {
 	return &Store{dir}, nil
 }
 
-// List gives the images by name, the newest first. One that several specs gave
-// is there once for each.
+// List returns the images sorted by name, the newest first. An image that was built
+// from several specs is listed once for each.
 func (s *Store) List(ctx context.Context) ([]api.Image, error) {
 	entries, err := os.ReadDir(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -70,7 +70,8 @@ func (s *Store) List(ctx context.Context) ([]api.Image, error) {
 	return images, nil
 }
 
-// records reads what specs an image was built from, the oldest first.
+// records returns the records of the specs that an image was built from, the oldest
+// first.
 func (s *Store) records(id string) ([]api.Image, error) {
 	entries, err := os.ReadDir(s.path(id))
 	if err != nil {
@@ -99,8 +100,8 @@ func (s *Store) records(id string) ([]api.Image, error) {
 	return images, nil
 }
 
-// Get finds an image by its ID, by a prefix of its digest of at least 8 digits
-// that no other has, or by its name: then the newest of that name.
+// Get finds an image by its ID, by a unique prefix of its digest of at least 8
+// digits, or by its name; of several with that name it returns the newest.
 func (s *Store) Get(ctx context.Context, ref string) (api.Image, error) {
 	images, err := s.List(ctx)
 	if err != nil {
@@ -137,15 +138,15 @@ func (s *Store) byKey(ctx context.Context, key string) (found api.Image, ok bool
 	return found, ok, err
 }
 
-// Tree is the path of an image's root filesystem, to be a lower layer. It is
-// there if the image is.
+// Tree returns the path of an image's root filesystem, the lower layer of guests. It
+// exists if the image does.
 func (s *Store) Tree(id string) string { return filepath.Join(s.path(id), "tree") }
 
 func (s *Store) path(id string) string {
 	return filepath.Join(s.dir, strings.TrimPrefix(id, "sha256:"))
 }
 
-// Has reports whether the image is here, complete.
+// Has reports whether the store has the image, complete.
 func (s *Store) Has(id string) (bool, error) {
 	if !validID(id) {
 		return false, fmt.Errorf("image %q: want sha256: and 64 hexadecimal digits", id)
@@ -162,8 +163,8 @@ func validID(id string) bool {
 	return ok && len(digest) == 64 && strings.Trim(digest, "0123456789abcdef") == ""
 }
 
-// Remove deletes an image with all its records, unless a guest uses it: users
-// names those that do.
+// Remove deletes an image with all its records, unless a guest uses it. users returns
+// the guests that use an image.
 func (s *Store) Remove(ctx context.Context, id string, users func(id string) ([]string, error)) error {
 	here, err := s.Has(id)
 	if err != nil {
@@ -182,8 +183,8 @@ func (s *Store) Remove(ctx context.Context, id string, users func(id string) ([]
 	if err := s.sweep(ctx); err != nil {
 		return err
 	}
-	// Renamed first: a removal that is killed leaves no half image, and its
-	// remains are swept like a build's.
+	// Rename it first: a removal that is killed leaves no incomplete image, and its
+	// remains are swept like those of a build.
 	w, err := s.lockWork(ctx, "removed-"+strings.TrimPrefix(id, "sha256:"))
 	if err != nil {
 		return err
@@ -195,8 +196,8 @@ func (s *Store) Remove(ctx context.Context, id string, users func(id string) ([]
 	return w.discard(ctx)
 }
 
-// commit makes what was built in w an image of the store, with the records
-// that come with it. If one with the same tree is there, it takes the records.
+// commit turns the work directory into an image of the store with the given records.
+// If the store has an image with the same tree, it adds the records to that one.
 func (s *Store) commit(ctx context.Context, w *work, images ...api.Image) error {
 	id := images[0].ID
 	if err := os.Rename(w.tree, filepath.Join(w.path, "tree")); err != nil {
@@ -207,7 +208,7 @@ func (s *Store) commit(ctx context.Context, w *work, images ...api.Image) error 
 			return err
 		}
 	}
-	// The name says that all of it is on the disk.
+	// An image under its final name is on the disk as a whole.
 	if err := unix.Syncfs(int(w.lock.Fd())); err != nil {
 		return fmt.Errorf("sync %s: %w", w.path, err)
 	}
@@ -225,7 +226,7 @@ func (s *Store) commit(ctx context.Context, w *work, images ...api.Image) error 
 	return linux.SyncDir(s.dir)
 }
 
-// addRecords adds records to an image that is here, and reports whether one was new.
+// addRecords adds records to an image and reports whether one was new.
 func (s *Store) addRecords(images []api.Image) (changed bool, err error) {
 	for _, img := range images {
 		_, err := os.Lstat(filepath.Join(s.path(img.ID), img.Key+recordSuffix))

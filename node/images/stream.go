@@ -14,17 +14,17 @@ import (
 	"github.com/vsfleet/vsfleet/node/images/tree"
 )
 
-// A stream is one zstd frame with a check sum: the line magic, one line with
+// A stream is one zstd frame with a checksum: the line magic, one line with
 // the image's record as JSON, and its tree as tree.Pack writes it.
 const (
 	magic      = "vsfleet-image-1\n"
 	maxRecords = 1 << 20
-	maxWindow  = 8 << 20 // of zstd: the memory that reading takes
+	maxWindow  = 8 << 20 // zstd's window: the memory that reading takes
 )
 
 // Export writes an image as a stream for Import. Equal images give equal
-// streams. The tree is hashed on the way: one that is no longer what its ID
-// says is not handed on.
+// streams. The tree is hashed on the way: one that no longer matches its ID makes
+// Export fail.
 func (s *Store) Export(ctx context.Context, id string, w io.Writer) error {
 	if err := s.export(ctx, id, w); err != nil {
 		return fmt.Errorf("export image %s: %w", id, err)
@@ -63,15 +63,15 @@ func (s *Store) export(ctx context.Context, id string, w io.Writer) error {
 		err = fmt.Errorf("its tree was changed in the store and is now %s; remove the image and build it again", sum.ID)
 	}
 	if err != nil {
-		// Closing would end the frame, as if all were well.
+		// Closing would end the frame as if the image were complete.
 		return err
 	}
 	return z.Close()
 }
 
-// Import takes an image from a stream, which must be the image that is wanted,
-// and stores it. One that is here already only takes records that it lacks, and
-// the rest of the stream goes by unread: changed is false if there were none.
+// Import stores an image from a stream, which must be the image that is wanted. If
+// the store has it already, only missing records are added and the rest of the
+// stream is discarded; changed is false if none was missing.
 func (s *Store) Import(ctx context.Context, r io.Reader, want string) (img api.Image, changed bool, err error) {
 	if img, changed, err = s.receive(ctx, r, want); err != nil {
 		return api.Image{}, false, fmt.Errorf("import image %s: %w", want, err)
@@ -113,14 +113,14 @@ func (s *Store) receive(ctx context.Context, r io.Reader, want string) (img api.
 	if changed, err = s.addRecords(images); err != nil {
 		return img, false, err
 	}
-	// The sender counts on a reader; what it sends need not be unpacked.
+	// The sender needs a reader until its end; the data need not be unpacked.
 	z.Close()
 	_, err = io.Copy(io.Discard, r)
 	return img, changed, err
 }
 
 // unpack makes an image of the rest of a stream. changed is false if another
-// vsnode brought it meanwhile.
+// vsnode stored the same image meanwhile.
 func (s *Store) unpack(ctx context.Context, z io.Reader, images []api.Image) (changed bool, err error) {
 	want := images[0]
 	w, err := s.lockWork(ctx, "import-"+want.ID[len("sha256:"):])
@@ -138,7 +138,7 @@ func (s *Store) unpack(ctx context.Context, z io.Reader, images []api.Image) (ch
 	if err != nil {
 		return false, err
 	}
-	// To the end of the frame, where zstd compares its check sum.
+	// Read to the end of the frame, where zstd verifies its checksum.
 	if n, err := io.Copy(io.Discard, io.LimitReader(z, tarPadding+1)); err != nil {
 		return false, fmt.Errorf("read the stream: %w", err)
 	} else if n > tarPadding {
@@ -150,7 +150,7 @@ func (s *Store) unpack(ctx context.Context, z io.Reader, images []api.Image) (ch
 	return true, s.commit(ctx, w, images...)
 }
 
-// tarPadding may follow the end of a tar archive.
+// tarPadding is the number of bytes that may follow the end of a tar archive.
 const tarPadding = 1 << 16
 
 // readRecords reads the head of a stream: the magic line and the records.
@@ -181,7 +181,7 @@ func readRecords(r io.Reader) ([]api.Image, error) {
 	return images, nil
 }
 
-// readLine reads up to a newline and not a byte further: tar begins there.
+// readLine reads up to a newline and not a byte further: the tar archive begins there.
 func readLine(r io.Reader, limit int) ([]byte, error) {
 	var line []byte
 	for one := make([]byte, 1); len(line) < limit; {

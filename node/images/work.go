@@ -23,17 +23,17 @@ const (
 	recordSuffix = ".json"
 )
 
-// work is a directory of the store that this process alone writes to: the
-// flock on it says so, and is gone with the process.
+// A work is a directory of the store that only this process writes to. The flock on
+// it keeps others out and ends with the process.
 type work struct {
 	path string
 	lock *linux.Lock
 	tree string // where the tree is made
 }
 
-// makeTree makes the directory of the tree. Its name is new each time: the lock of
-// a killed vsnode is free a moment before the last of its tools is dead, and
-// what that still writes must not land in our tree.
+// makeTree makes the directory of the tree, with a new name each time: the lock of
+// a killed vsnode becomes free a moment before the last of its tools is dead, and
+// what that tool still writes must not land in our tree.
 func (w *work) makeTree() (err error) {
 	if w.tree, err = os.MkdirTemp(w.path, "tree-"); err != nil {
 		return err
@@ -41,8 +41,8 @@ func (w *work) makeTree() (err error) {
 	return os.Chmod(w.tree, 0o755)
 }
 
-// lockWork takes the work directory of that name, empty. While another process has
-// it, lockWork waits.
+// lockWork locks the work directory of that name and empties it. If another process
+// holds it, lockWork waits.
 func (s *Store) lockWork(ctx context.Context, name string) (*work, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
@@ -54,13 +54,13 @@ func (s *Store) lockWork(ctx context.Context, name string) (*work, error) {
 		}
 		l, err := linux.LockDir(ctx, path)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // whoever had it has finished
+			continue // its holder has finished
 		}
 		if err != nil {
 			return nil, err
 		}
 		w := &work{path: path, lock: l}
-		// What a killed one left would mix with ours.
+		// Leftovers of a killed process would mix with our files.
 		if err := w.empty(ctx); err != nil {
 			w.close()
 			return nil, err
@@ -69,7 +69,7 @@ func (s *Store) lockWork(ctx context.Context, name string) (*work, error) {
 	}
 }
 
-// same makes sure that the path still leads to the open directory.
+// same returns fs.ErrNotExist unless the path still leads to the open directory.
 func same(dir *os.File, path string) error {
 	a, err := dir.Stat()
 	if err != nil {
@@ -85,8 +85,8 @@ func same(dir *os.File, path string) error {
 	return nil
 }
 
-// empty removes what is in the directory. Of a build that was killed a moment
-// ago the last processes may still be dying, and writing: then it tries again.
+// empty removes the contents of the directory. The last processes of a build that was
+// killed a moment ago may still be writing: then it tries again.
 func (w *work) empty(ctx context.Context) error {
 	for range 100 {
 		err := w.removeAll()
@@ -110,7 +110,7 @@ func (w *work) removeAll() error {
 	return err
 }
 
-// discard removes the directory with all that is in it.
+// discard removes the directory and its contents.
 func (w *work) discard(ctx context.Context) error {
 	if err := w.empty(ctx); err != nil {
 		return err
@@ -118,11 +118,11 @@ func (w *work) discard(ctx context.Context) error {
 	return os.Remove(w.path)
 }
 
-// close lets the directory go.
+// close releases the directory.
 func (w *work) close() { w.lock.Unlock() }
 
-// abandon is for the end of a work that did not become an image: nothing of it
-// stays, and the error says so if something does.
+// abandon ends a work that did not become an image: it removes everything, and adds
+// to the error what could not be removed.
 func (w *work) abandon(err *error) {
 	if same(w.lock.File, w.path) == nil {
 		//nolint:forbidigo // not the call's context: cleaning up is what a cancelled call still does
@@ -137,7 +137,7 @@ func (w *work) abandon(err *error) {
 	w.close()
 }
 
-// record writes the image's record into its directory, beside and renamed.
+// record writes a record into the image's directory, under a temporary name first.
 func record(dir string, img api.Image) error {
 	b, err := json.MarshalIndent(img, "", "  ")
 	if err != nil {
@@ -149,8 +149,7 @@ func record(dir string, img api.Image) error {
 	})
 }
 
-// sweep removes what killed calls left. What a living one works in is locked,
-// and stays.
+// sweep removes what killed calls left. Directories in use are locked and stay.
 func (s *Store) sweep(ctx context.Context) error {
 	entries, err := os.ReadDir(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {

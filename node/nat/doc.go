@@ -2,75 +2,72 @@
 //
 // A guest in nat mode has a network namespace of its own, owned by its user
 // namespace (so iptables and nft work inside). One veth pair leads out of it:
-// eth0 inside, vs<XID> outside, of device group 30323. Addresses are a
-// function of the XID, so there is no lease to lose: XID 666 is 100.64.2.154
-// and fd76:7365:7276:1cad::29a; the host is XID 1, on every veth the same. A guest
-// has a single address of each family (/32, /128), and the host routes whatever
-// it sends.
+// eth0 inside, vs<XID> outside, in device group 30323. Addresses are computed from
+// the XID, so no lease can be lost: XID 666 is 100.64.2.154 and
+// fd76:7365:7276:1cad::29a; the host is XID 1, the same on every veth. A guest
+// has a single address of each family (/32, /128), and the host routes everything
+// that it sends.
 //
-// Two nftables tables, inet vservers and arp vservers, do the rest. Their rules
-// ask sets and maps; what a guest has are elements of these, which [Sync] adds
-// and deletes in one transaction, from the list of running guests. Where the
-// tables are not as they should be, it makes them anew as a whole. In nft's words:
+// Two nftables tables, inet vservers and arp vservers, do the rest. Their rules look
+// up sets and maps, whose elements describe the guests: [Sync] adds and deletes
+// elements in one transaction, from the list of running guests. If the tables are
+// damaged, it replaces them as a whole. Their chains:
 //
-//	chain guard       what comes from a guest must carry its address, and not
-//	                  be for 127.0.0.0/8, nor for what stands for ::1 in guests
+//	chain guard       packets from a guest must carry its address, and not be for
+//	                  127.0.0.0/8, nor for addresses that stand for ::1 in guests
 //	                  of the host's network, nor for the metadata services of
-//	                  clouds; neighbours are not made up
-//	chain bound       a guest has no more than a sixteenth of conntrack's table
-//	                  with each family
+//	                  clouds; a guest cannot invent neighbours
+//	chain bound       a guest may use at most a sixteenth of conntrack's table
+//	                  for each family
 //	chain forwards    from prerouting and output: ports of the host's addresses
 //	                  lead to guests (maps any4, any6, at4, at6)
 //	chain forward     to a guest: answers and forwarded ports only
-//	chain postrouting what a guest sends elsewhere is masqueraded; so is what it
-//	                  sends to itself by a forward of its own
+//	chain postrouting masquerades what a guest sends elsewhere, and what it sends
+//	                  to itself through a forward of its own
 //	chain output      forwards on localhost, see below; no ICMP redirects
 //	chain input       the way back of forwards on localhost; in table arp,
 //	                  requests must carry the guest's address, as the host
 //	                  remembers who asks
 //
-// Nobody else's tables are touched. A base chain of somebody else that drops
-// what is forwarded cannot be overruled from a table of ours: [Problems] finds
-// it and says what to do.
+// Tables of others are not touched. If a base chain in one of them drops forwarded
+// packets, no table of ours can overrule it: [Problems] finds it and says what to do.
 //
 // # No bridge
 //
-// A veth a guest, routed, is what is left when a bridge is made safe. On a
-// bridge, ports must be isolated, or guests reach, and claim, each other's
-// addresses behind the host's back; and where br_netfilter is on (Docker, Kubernetes),
-// a packet translated from one guest to another is sent from port to port
-// without leaving the bridge, which isolation then drops: forwards between
-// guests would work on some hosts only. Routed, there is no layer 2 between guests,
-// and the device that a packet comes from tells who sent it.
+// Each guest has a routed veth instead. On a bridge, ports must be isolated, or guests
+// reach, and claim, each other's addresses without the host noticing; and where
+// br_netfilter is on (Docker, Kubernetes), a packet translated from one guest to
+// another is sent from port to port without leaving the bridge, which isolation then
+// drops: forwards between guests would work on some hosts only. With routing, guests
+// share no layer 2, and the device that a packet comes from identifies its sender.
 //
-// Guests reach one another through forwards and not by private address. They
-// reach the host's own addresses as anybody outside does, and never its
-// loopback. Before Sync has named a guest, the guard drops all that it
-// sends.
+// Guests reach one another through forwards, not by private address. They reach the
+// host's own addresses as anybody outside does, and never its loopback. Until Sync
+// has added a guest, the guard drops everything that the guest sends.
 //
 // # Forwards on localhost
 //
 // On the host, localhost:PORT leads to the guest, too. The usual way is
 // net.ipv4.conf.*.route_localnet, which lets everybody on the link reach
 // 127.0.0.1 as soon as a rule that forbids it is lost (CVE-2020-8558, and
-// `nft flush ruleset`), and which IPv6 does not have. Instead, chain output gives
-// the packet the gateway's address as its source before conntrack sees it, and
-// chain input gives the answer its 127.0.0.1 back. The IPv6 pool's prefix adds
-// up to zero in ones' complement, so that ::1 and the gateway's address have
-// one checksum. The price: ports in net.ipv4.ip_local_port_range are not forwarded
-// on localhost, because a connection there may have such a source port, and
-// a closed UDP port is a timeout instead of "connection refused".
+// `nft flush ruleset`), and which IPv6 does not have. Instead, chain output sets
+// the packet's source to the gateway's address before conntrack sees it, and chain
+// input restores 127.0.0.1 in the answer. The IPv6 pool's prefix adds up to zero in
+// ones' complement, so that ::1 and the gateway's address have the same checksum.
+// Two limits follow: ports in net.ipv4.ip_local_port_range are not forwarded on
+// localhost, because a connection there may have such a source port; and a closed UDP
+// port times out instead of answering "connection refused".
 //
-// # What is left when killed, and what changes
+// # Killed, and changed
 //
 // Attach, Detach and Sync hold a lock, /run/vservers/nat.lock, and may be killed
-// at any point: called again, they come to the same end. A guest's death takes
-// the veth along. Without guests, Sync removes the table. IP forwarding stays
-// on, because somebody else may rely on it by then.
+// at any point: called again, they reach the same result. The veth disappears with
+// its guest. Without guests, Sync removes the tables. IP forwarding stays on, because
+// somebody else may rely on it by then.
 //
-// Forwards that are gone translate nothing new, and their connections end:
-// Sync deletes them from conntrack, and UDP conversations that a new forward
-// would have led elsewhere, and all that a guest leaves. All others go on.
+// A forward that was removed translates no new connections, and those that it had
+// end: Sync deletes them from conntrack, together with UDP conversations that a new
+// forward leads elsewhere, and those of a guest that has gone. All others continue.
 //
 // What somebody else takes away while guests run (`nft flush ruleset`, a device,
 // a route, forwarding) is found by [Check] and put back by [Repair].

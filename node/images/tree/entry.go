@@ -54,7 +54,7 @@ func portable(name string) bool {
 	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
 }
 
-// A summer makes the manifest's digest.
+// A summer computes the manifest's digest.
 type summer struct {
 	hash hash.Hash
 	sum  Sum
@@ -66,9 +66,9 @@ func newSummer() *summer {
 	return s
 }
 
-// add takes the next entry in walk order and, of a file, its content's sha256.
+// add adds the next entry in walk order and, for a file, its content's sha256.
 func (s *summer) add(e *entry, content []byte) {
-	// %+q: what %q leaves as it is follows the Unicode tables of the Go release.
+	// %+q: what %q leaves unescaped depends on the Unicode tables of the Go release.
 	fmt.Fprintf(s.hash, "%c %+q %o %d %d %d %d %+q %x", e.kind, e.path, e.mode, e.uid, e.gid, e.size, e.mtime, e.link, content)
 	for _, x := range e.xattrs {
 		fmt.Fprintf(s.hash, " %+q %+q", x.name, x.value)
@@ -85,7 +85,7 @@ func (s *summer) done() Sum {
 
 const paxXattr = "SCHILY.xattr."
 
-// header is the entry as Pack writes it.
+// header returns the entry's header as Pack writes it.
 func (e *entry) header() *tar.Header {
 	h := &tar.Header{
 		Format: tar.FormatPAX, Name: e.path, Linkname: e.link, Size: e.size,
@@ -113,11 +113,11 @@ func (e *entry) header() *tar.Header {
 	return h
 }
 
-// fromHeader reads any archive's header. The entry has kind 0 where it is
-// nothing that a tree can hold: a device node, a label, a global header.
+// fromHeader returns the entry of any archive's header. Its kind is 0 if a tree
+// cannot hold it: a device node, a label, a global header.
 func fromHeader(h *tar.Header) (*entry, error) {
 	switch h.Typeflag {
-	case tar.TypeXGlobalHeader, 'V': // of git archive, and a label of GNU tar: no entries
+	case tar.TypeXGlobalHeader, 'V': // a header of git archive and a label of GNU tar: not entries
 		return &entry{}, nil
 	case 'M', 'N':
 		return nil, fmt.Errorf("%q: the archive is one of several volumes: put them together first", h.Name)
@@ -127,11 +127,11 @@ func fromHeader(h *tar.Header) (*entry, error) {
 		return nil, err
 	}
 	e := &entry{path: path, mode: uint32(h.Mode & 0o7777), uid: uint32(h.Uid), gid: uint32(h.Gid), mtime: h.ModTime.Unix()}
-	// 4294967295 is no user: to chown(2) it means "leave it".
+	// 4294967295 is not a user: to chown(2) it means "unchanged".
 	if h.Uid < 0 || h.Uid >= math.MaxUint32 || h.Gid < 0 || h.Gid >= math.MaxUint32 {
 		return nil, fmt.Errorf("%q: owner %d:%d is out of range", h.Name, h.Uid, h.Gid)
 	}
-	// What ext4 can hold; beyond it the time would be another one on the disk.
+	// The range of ext4; times beyond it would be different ones on the disk.
 	if e.mtime < math.MinInt32 || e.mtime >= 15032385536 {
 		return nil, fmt.Errorf("%q: time of modification %d is out of range", h.Name, e.mtime)
 	}
@@ -169,9 +169,9 @@ func fromHeader(h *tar.Header) (*entry, error) {
 	return e, nil
 }
 
-// textACL refuses an ACL that names users, as `tar --acls` writes it: who they
-// are only the system knows that wrote it. Left out, the owning group would get
-// the rights of the mask.
+// textACL refuses an ACL that names users, as `tar --acls` writes it: only the system
+// that wrote it knows their ids. Without the ACL, the owning group would get the
+// rights of the mask.
 func textACL(h *tar.Header) error {
 	for _, which := range []string{"access", "default"} {
 		text := h.PAXRecords["SCHILY.acl."+which]
@@ -183,9 +183,9 @@ func textACL(h *tar.Header) error {
 	return nil
 }
 
-// clean gives an archive's name as a path below the root, "" for the root
-// itself. A leading slash means the root, as every tar has it; ".." is an
-// attack or a mistake (CVE-2022-23648 and many before it).
+// clean returns an archive's name as a path below the root, "" for the root itself. A
+// leading slash means the root, as to every tar; ".." is an attack or a mistake
+// (CVE-2022-23648 and many before it).
 func clean(name string) (string, error) {
 	parts := strings.Split(name, "/")
 	kept := parts[:0]

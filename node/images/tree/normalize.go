@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Normalize makes a fresh installation a tree: it removes device nodes and
+// Normalize turns a new installation into a tree: it removes device nodes and
 // sockets, and gives the root directory to root with mode 0755, without which
 // no user of the guest could reach anything.
 func Normalize(ctx context.Context, dir string) error {

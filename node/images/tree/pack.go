@@ -8,13 +8,13 @@ import (
 	"io"
 )
 
-// Digest reads a whole tree and says what it amounts to.
+// Digest reads a whole tree and returns its digest and size.
 func Digest(ctx context.Context, dir string) (Sum, error) {
 	return pack(ctx, dir, nil)
 }
 
 // Pack writes a tree as a tar stream that [Unpack] reads: equal trees give
-// equal streams. The digest that it returns is of what it wrote.
+// equal streams. The returned digest is that of the data written.
 func Pack(ctx context.Context, dir string, w io.Writer) (Sum, error) {
 	tw := tar.NewWriter(w)
 	sum, err := pack(ctx, dir, tw)
@@ -62,7 +62,7 @@ func pack(ctx context.Context, dir string, tw *tar.Writer) (Sum, error) {
 	return s.done(), nil
 }
 
-// copyBuffer hands all of r to write, piece by piece, until ctx ends.
+// copyBuffer passes all of r to write, piece by piece, until ctx ends.
 func copyBuffer(ctx context.Context, buf []byte, r io.Reader, write func([]byte) error) (int64, error) {
 	var total int64
 	for {

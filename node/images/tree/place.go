@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A placer makes entries below a root that it holds by descriptor.
+// A placer creates entries below a root that it holds by descriptor.
 type placer struct {
 	ctx   context.Context
 	root  *os.File
@@ -20,25 +20,25 @@ type placer struct {
 	buf   []byte
 	zeros []byte // as long
 
-	// resolve is how the directories of a path are looked up, beside
+	// resolve are the openat2 flags for the directories of a path, in addition to
 	// RESOLVE_NO_MAGICLINKS: RESOLVE_NO_SYMLINKS refuses an entry that goes
 	// through a symbolic link, which no archiver writes and attackers do (an
 	// archive with "x -> /etc" and then "x/passwd"); RESOLVE_IN_ROOT follows
 	// such links, within the root.
 	resolve uint64
-	// makeParents: directories which the archive has no entry for.
+	// makeParents: create directories that have no entry in the archive.
 	makeParents bool
-	// replace: an entry takes the place of an earlier one of its name.
+	// replace: an entry replaces an earlier one of the same name.
 	replace bool
 
 	parent     *os.File // the directory of the last entry,
 	parentPath string   // kept open since most entries follow a neighbour
 
-	// What directories get when they are full: a default ACL is inherited by new
-	// files, a time is changed by them. By inode, since a link to a directory is
-	// another path to it.
+	// The attributes that directories get once they are full: new files would inherit
+	// a default ACL and change the time. Keyed by inode, since a link to a directory
+	// is another path to it.
 	directories map[inode]*entry
-	mtime       int64 // of the entry that is placed: directories that it implies get it
+	mtime       int64 // of the entry being placed, for directories that it implies
 }
 
 func newPlacer(ctx context.Context, dir string, resolve uint64) (*placer, error) {
@@ -57,7 +57,7 @@ func (p *placer) close() {
 	p.root.Close()
 }
 
-// forget closes the kept directory: it may not be the one of that path any more.
+// forget closes the cached parent directory: its path may now lead elsewhere.
 func (p *placer) forget() {
 	if p.parent != nil {
 		p.parent.Close()
@@ -82,8 +82,8 @@ func (p *placer) open(path string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// in opens the directory that name lies in, and gives its last component.
-// The descriptor is the placer's.
+// in opens the parent directory of name, and returns it with the last component.
+// The placer keeps and closes the descriptor.
 func (p *placer) in(name string) (dirfd int, base string, err error) {
 	dir, base := path.Split(name)
 	dir = path.Clean("/" + dir)[1:]
@@ -102,7 +102,7 @@ func (p *placer) in(name string) (dirfd int, base string, err error) {
 		}
 		p.parent, p.parentPath = f, dir
 		if dir != "" {
-			// One that was there before keeps its time, so that equal archives
+			// A directory that existed before keeps its time, so that equal archives
 			// make equal trees.
 			if err := p.remember(int(f.Fd()), &entry{path: dir}, false); err != nil {
 				return 0, "", err
@@ -130,8 +130,8 @@ func (p *placer) makeParent(dir string) error {
 	return nil
 }
 
-// remember keeps what the open directory gets at the end: what e says, if that
-// comes from an entry of the archive, and else the time that it has now.
+// remember records what the open directory gets at the end: the attributes of e if
+// the archive has an entry for it, otherwise the time that it has now.
 func (p *placer) remember(fd int, e *entry, explicit bool) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -148,7 +148,7 @@ func (p *placer) remember(fd int, e *entry, explicit bool) error {
 	return nil
 }
 
-// place makes the entry; content is read for a file. What it read goes to seen.
+// place creates the entry; content is read for a file. What was read is passed to seen.
 func (p *placer) place(e *entry, content io.Reader, seen func([]byte)) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
@@ -174,7 +174,7 @@ func (p *placer) hardlink(e *entry) error {
 	if err != nil {
 		return err
 	}
-	// The kept directory changes below: hold this one.
+	// The cached parent changes below: hold this one.
 	from, err := unix.FcntlInt(uintptr(dirfd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -196,7 +196,7 @@ func (p *placer) hardlink(e *entry) error {
 	return nil
 }
 
-// clear makes way for an entry.
+// clear removes what is in the place of an entry.
 func (p *placer) clear(dirfd int, name string) error {
 	if !p.replace {
 		return nil
@@ -248,7 +248,7 @@ func (p *placer) directory(e *entry) error {
 	return p.remember(fd, e, true)
 }
 
-// mode gives the type bits of a name, 0 if there is none.
+// mode returns the type bits of a name, 0 if it does not exist.
 func mode(dirfd int, base string) uint32 {
 	var st unix.Stat_t
 	if unix.Fstatat(dirfd, base, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
@@ -257,7 +257,7 @@ func mode(dirfd int, base string) uint32 {
 	return st.Mode & unix.S_IFMT
 }
 
-// leaf makes a file, a symbolic link or a fifo.
+// leaf creates a file, a symbolic link or a fifo.
 func (p *placer) leaf(e *entry, content io.Reader, seen func([]byte)) error {
 	dirfd, base, err := p.in(e.path)
 	if err != nil {
@@ -331,7 +331,7 @@ func (p *placer) file(dirfd int, base string, e *entry, content io.Reader, seen 
 	if err := setXattrs(fd, e.xattrs); err != nil {
 		return err
 	}
-	return f.Close() // quota and network filesystems tell here that the disk is full
+	return f.Close() // quota and network filesystems report a full disk here
 }
 
 func setXattrs(fd int, xs []xattr) error {
@@ -348,7 +348,7 @@ func setTime(dirfd int, base string, mtime int64) error {
 	return unix.UtimesNanoAt(dirfd, base, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// finish gives the directories what waited until they are full.
+// finish sets the attributes that directories get once they are full.
 func (p *placer) finish() error {
 	for at, e := range p.directories {
 		if err := p.finishDirectory(at, e); err != nil {
@@ -361,7 +361,7 @@ func (p *placer) finish() error {
 func (p *placer) finishDirectory(at inode, e *entry) error {
 	dir, err := p.open(e.path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if p.replace && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)) {
-		return nil // a later entry of the archive took its place
+		return nil // a later entry of the archive replaced it
 	}
 	if err != nil {
 		return err

@@ -11,20 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// levels is the number of directories that Remove has open at once. A guest can make a tree
-// that is deeper than RLIMIT_NOFILE allows to walk (and than PATH_MAX to name).
+// levels is the number of directories that Remove has open at once. A guest can make
+// a tree deeper than RLIMIT_NOFILE lets a process walk (and than PATH_MAX can name).
 const levels = 64
 
-// Remove removes a tree of any depth, in which nobody makes anything any more. It
-// follows no link, and what is mounted somewhere in the tree it leaves, with an
-// error. What is not there is no error.
+// Remove removes a tree of any depth, in which nobody creates files any more. It does
+// not follow links. If something is mounted in the tree, Remove leaves it and returns
+// an error. A tree that does not exist is not an error.
 func Remove(path string) error {
 	err := unix.Unlinkat(unix.AT_FDCWD, path, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	if _, lerr := os.Lstat(path); errors.Is(lerr, os.ErrNotExist) {
-		return nil // a read-only filesystem says so first
+		return nil // a read-only filesystem would return EROFS
 	}
 	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -43,8 +43,8 @@ type remover struct {
 	moved int // to it
 }
 
-// empty removes all that is in a directory. Some names that cannot be removed
-// keep nothing else; the first error counts.
+// empty removes the contents of a directory. Names that cannot be removed do not keep
+// it from removing the others; it returns the first error.
 func (r *remover) empty(dir *os.File, level int) error {
 	for {
 		var failed error
@@ -68,8 +68,8 @@ func (r *remover) empty(dir *os.File, level int) error {
 				break
 			}
 		}
-		// Once more: what was removed may have hidden a part of the list, and
-		// what lay too deep has come up to the top.
+		// List again: removing may have hidden a part of the list, and directories
+		// that lay too deep were moved to the top.
 		if failed != nil || removed == 0 {
 			return failed
 		}
@@ -121,7 +121,7 @@ func (r *remover) lift(dir int, name string) error {
 	}
 }
 
-// within is an error at a place that is told as far as a line can hold it.
+// within adds the path of a file to an error, as far as it fits into a line.
 type within struct {
 	path string
 	err  error
@@ -141,7 +141,7 @@ func inside(name string, err error) error {
 	return &within{short(path), err}
 }
 
-// short leaves out the middle of a path that no line can hold.
+// short leaves out the middle of a path that is too long for a line.
 func short(path string) string {
 	if len(path) <= longestPath {
 		return path

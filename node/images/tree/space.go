@@ -8,22 +8,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A freeSpace watches the free space of a filesystem, so that no archive, however
-// well a bomb is packed, fills the disk under the guests that run on it.
+// A freeSpace watches the free space of a filesystem, so that no archive, not even a
+// decompression bomb, fills the disk of running guests.
 type freeSpace struct {
 	root *os.File
 	dir  string
-	left int64 // may be taken before asking again
+	left int64 // bytes that may be taken before asking again
 }
 
-// reserve returns what unpacking leaves free: a twentieth of the filesystem, of
-// which a quarter GiB is enough.
+// reserve returns the number of bytes that unpacking leaves free: a twentieth of the
+// filesystem, but at most a quarter GiB.
 func reserve(st *unix.Statfs_t) int64 {
 	return min(int64(st.Blocks)*int64(st.Bsize)/20, 256<<20)
 }
 
-// overhead is what a file costs beside its content: a name, its inode and the
-// rest of its last block.
+// overhead is the space that a file takes besides its content: its name, its inode
+// and the rest of its last block.
 const overhead = 4096
 
 // Needs returns the space that a tree of that many bytes and files may take.
@@ -38,8 +38,8 @@ func Free(dir string) (int64, error) {
 	return max(0, int64(st.Bavail)*int64(st.Bsize)-reserve(&st)), nil
 }
 
-// take books the space of a file. A sparse one is booked in full: whoever
-// copies the tree may fill the holes.
+// take accounts for the space of a file. A sparse file counts in full: whoever copies
+// the tree may fill the holes.
 func (r *freeSpace) take(size int64) error {
 	if size > 1<<62 {
 		return fmt.Errorf("a file of %d bytes: %w", size, unix.EFBIG)
@@ -63,7 +63,7 @@ func (r *freeSpace) take(size int64) error {
 	return nil
 }
 
-// explain names the filesystem in an error that says no more than "no space".
+// explain adds the filesystem to an ENOSPC error.
 func (r *freeSpace) explain(err error) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Unpack takes back what [Pack] wrote, into an empty directory, and says what
-// it amounts to without reading it again. It refuses what Pack would not
-// write: an order other than the walk's, a name twice, a directory missing.
+// Unpack unpacks a stream of [Pack] into an empty directory, and returns the tree's
+// digest and size without reading it again. It refuses what Pack would not write: an
+// order other than the walk's, a duplicate name, a missing directory.
 func Unpack(ctx context.Context, dir string, r io.Reader) (Sum, error) {
 	p, err := newPlacer(ctx, dir, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
@@ -71,7 +71,7 @@ func Unpack(ctx context.Context, dir string, r io.Reader) (Sum, error) {
 	return s.done(), nil
 }
 
-// follows reports whether a walk meets path b after path a.
+// follows reports whether a walk visits path b after path a.
 func follows(a, b string) bool {
 	for a != "" && b != "" {
 		var x, y string
@@ -84,17 +84,17 @@ func follows(a, b string) bool {
 	return b != ""
 }
 
-// Extracted says what an archive held.
+// Extracted describes the contents of an archive.
 type Extracted struct {
 	Entries int64
 	Bytes   int64
 	Nodes   int64 // device nodes, which were left out
 }
 
-// Extract unpacks a tar archive of any origin. Of entries of one name the last
-// one wins. With over, the directory is what other archives left, and links in
-// it are followed, never out of it: "bin/tool" lands in usr/bin of a tree whose
-// /bin is a link. Without, nothing goes through a link.
+// Extract unpacks a tar archive of any origin. Of several entries of one name, the
+// last one wins. If over is set, the directory holds the contents of other archives,
+// and links are followed within it: "bin/tool" lands in usr/bin of a tree whose /bin
+// is a link. Otherwise, an entry that goes through a link is refused.
 func Extract(ctx context.Context, dir string, r io.Reader, over bool) (Extracted, error) {
 	resolve := uint64(unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS)
 	if over {
@@ -107,7 +107,7 @@ func Extract(ctx context.Context, dir string, r io.Reader, over bool) (Extracted
 	defer p.close()
 	p.makeParents, p.replace = true, true
 	var x Extracted
-	nodes := map[string]bool{} // names of what was left out: tar links to the first of a node's names
+	nodes := map[string]bool{} // names of skipped device nodes: tar links to the first name of each
 	end := &lastBlock{r: r}
 	tr := tar.NewReader(end)
 	for {
@@ -145,8 +145,8 @@ func Extract(ctx context.Context, dir string, r io.Reader, over bool) (Extracted
 	}
 }
 
-// lastBlock remembers the end of what was read. An archive ends with blocks of
-// zeros; one that was cut off between two files looks whole to package tar.
+// A lastBlock keeps the end of what was read. An archive ends with blocks of zeros;
+// one that was cut off between two files looks complete to package tar.
 type lastBlock struct {
 	r    io.Reader
 	tail []byte

@@ -20,7 +20,7 @@ type walker struct {
 	visit func(e *entry, content io.Reader) error
 }
 
-// walk calls visit for each entry below dir; content is nil but for files.
+// walk calls visit for each entry below dir; content is nil except for files.
 func walk(ctx context.Context, dir string, visit func(e *entry, content io.Reader) error) error {
 	root, err := os.OpenFile(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
