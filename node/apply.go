@@ -13,9 +13,9 @@ import (
 	"github.com/vsfleet/vsfleet/node/guest"
 )
 
-// sideBySide is the number of guests that are worked on at once. It is more than a
+// maxParallel is the number of guests that are worked on at once. It is more than a
 // small machine has cores: most of a start is waiting for the kernel.
-const sideBySide = 8
+const maxParallel = 8
 
 // Apply carries out the steps of a plan: first those of images, one after the other,
 // then those of guests, several guests at once, each guest's in order. If a step
@@ -73,7 +73,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		guests[name] = append(guests[name], i)
 	}
 	var group sync.WaitGroup
-	busy := make(chan struct{}, sideBySide)
+	busy := make(chan struct{}, maxParallel)
 	for _, name := range order {
 		busy <- struct{}{}
 		group.Go(func() {
@@ -86,7 +86,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 				}
 			}
 			defer stepAside()
-			if i, err := h.refused(ctx, req.Steps, guests[name]); err != nil {
+			if i, err := h.firstRefusal(ctx, req.Steps, guests[name]); err != nil {
 				for _, k := range guests[name] {
 					results[k] = api.StepResult{Outcome: api.Skipped, Error: "its new configuration is refused"}
 				}
@@ -101,7 +101,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 				if do(i, stepAside) {
 					continue
 				}
-				h.resumed(ctx, req.Steps, results, guests[name][:n], i)
+				h.resume(ctx, req.Steps, results, guests[name][:n], i)
 				for _, rest := range guests[name][n+1:] {
 					results[rest] = api.StepResult{Outcome: api.Skipped, Error: "an earlier step of the guest did not succeed"}
 				}
@@ -117,8 +117,8 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 	return api.ApplyResult{Results: results}, nil
 }
 
-// resumed restarts a guest that was stopped for a step which has failed.
-func (h *Host) resumed(ctx context.Context, steps []api.Step, results []api.StepResult, done []int, failed int) {
+// resume restarts a guest that was stopped for a step which has failed.
+func (h *Host) resume(ctx context.Context, steps []api.Step, results []api.StepResult, done []int, failed int) {
 	stopped := slices.ContainsFunc(done, func(i int) bool {
 		return steps[i].Kind == api.StepStop && results[i].Outcome == api.Changed
 	})
@@ -133,10 +133,10 @@ func (h *Host) resumed(ctx context.Context, steps []api.Step, results []api.Step
 	}
 }
 
-// refused returns the first of a guest's steps that would be refused after earlier
+// firstRefusal returns the first of a guest's steps that would be refused after earlier
 // ones have been carried out, and why: a guest that is stopped to be configured would
 // stay stopped.
-func (h *Host) refused(ctx context.Context, steps []api.Step, order []int) (int, error) {
+func (h *Host) firstRefusal(ctx context.Context, steps []api.Step, order []int) (int, error) {
 	for n, i := range order {
 		if s := steps[i]; n > 0 && s.Kind == api.StepConfigure && s.Guest != nil {
 			return i, h.Guests.Claim(ctx, *s.Guest)

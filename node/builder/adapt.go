@@ -30,14 +30,14 @@ func adapt(ctx context.Context, dir string) error {
 		"etc/hostname", // a guest gets its own
 		"etc/fstab",    // a guest's mounts are made before it starts
 	} {
-		if err := root.Remove(name); err != nil && !missing(err) {
+		if err := root.Remove(name); err != nil && !isMissing(err) {
 			return err
 		}
 		if err := write(root, name, "", 0o644); err != nil {
 			return err
 		}
 	}
-	if _, err := root.Lstat("etc/hosts"); missing(err) {
+	if _, err := root.Lstat("etc/hosts"); isMissing(err) {
 		if err := write(root, "etc/hosts", "127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\n", 0o644); err != nil {
 			return err
 		}
@@ -63,7 +63,7 @@ func fit(req Request) error {
 		return err
 	}
 	if _, err := root.Lstat(inittab); err != nil && !on {
-		if missing(err) {
+		if isMissing(err) {
 			return nil // no init that reads the files below
 		}
 		return err
@@ -93,7 +93,7 @@ func systemdUnits(root *os.Root) (dir string, on bool) {
 func forgetMachine(root *os.Root, systemd bool) error {
 	for _, name := range []string{"etc/machine-id", "var/lib/dbus/machine-id", "var/lib/systemd/random-seed"} {
 		// A link leads to the other file.
-		if info, err := root.Lstat(name); missing(err) || err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		if info, err := root.Lstat(name); isMissing(err) || err == nil && info.Mode()&fs.ModeSymlink != 0 {
 			continue
 		}
 		if err := root.Remove(name); err != nil {
@@ -130,7 +130,7 @@ func isGetty(line string) bool {
 // commentOut comments out lines of a configuration file, if the file exists.
 func commentOut(root *os.Root, name string, match func(line string) bool) error {
 	info, err := root.Lstat(name)
-	if missing(err) || err == nil && !info.Mode().IsRegular() {
+	if isMissing(err) || err == nil && !info.Mode().IsRegular() {
 		return nil
 	}
 	if err != nil {
@@ -172,7 +172,7 @@ func scrub(root *os.Root) error {
 		"var/log/bootstrap.log", "var/log/dpkg.log", "var/log/alternatives.log",
 		"var/cache/apt/pkgcache.bin", "var/cache/apt/srcpkgcache.bin",
 	} {
-		if err := root.Remove(name); err != nil && !missing(err) {
+		if err := root.Remove(name); err != nil && !isMissing(err) {
 			return err
 		}
 	}
@@ -192,7 +192,7 @@ func scrub(root *os.Root) error {
 // empty removes the files of a directory that match, if the directory exists.
 func empty(root *os.Root, dir, pattern string) error {
 	d, err := root.Open(dir)
-	if missing(err) {
+	if isMissing(err) {
 		return nil
 	}
 	if err != nil {
@@ -216,9 +216,9 @@ func empty(root *os.Root, dir, pattern string) error {
 	return nil
 }
 
-// masked are the units for hardware, the kernel or a console, which a guest does not
+// maskedUnits are the units for hardware, the kernel or a console, which a guest does not
 // have. Unless masked, they fail at each start.
-var masked = []string{
+var maskedUnits = []string{
 	// devices
 	"systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
 	"systemd-udev-trigger.service", "systemd-udev-settle.service", "systemd-hwdb-update.service",
@@ -251,10 +251,10 @@ func systemd(root *os.Root, lib string) error {
 	}
 	links := map[string]string{}
 	// Without a link, systemd's default is the graphical target.
-	if to, err := root.Readlink(units + "default.target"); missing(err) || path.Base(to) == "graphical.target" {
+	if to, err := root.Readlink(units + "default.target"); isMissing(err) || path.Base(to) == "graphical.target" {
 		links["default.target"] = lib + "/multi-user.target"
 	}
-	for _, unit := range masked {
+	for _, unit := range maskedUnits {
 		links[unit] = "/dev/null"
 	}
 	for name, to := range links {

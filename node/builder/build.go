@@ -72,7 +72,7 @@ func Run(ctx context.Context, req Request) error {
 	case "template":
 		err = template(ctx, req)
 	default:
-		err = noMethod(req.Spec.Method)
+		err = unknownMethod(req.Spec.Method)
 	}
 	if err == nil {
 		err = fit(req)
@@ -111,8 +111,8 @@ func putFiles(req Request) error {
 	return nil
 }
 
-// noMethod returns the error for an unknown method, with what to use instead.
-func noMethod(method string) error {
+// unknownMethod returns the error for an unknown method, with what to use instead.
+func unknownMethod(method string) error {
 	const archive = "make a tar archive of the tree (tar --numeric-owner --xattrs -C TREE -cf FILE .) and use template"
 	why, known := map[string]string{
 		"legacy":   "copies the host's own root, with all that it holds: " + archive,

@@ -100,7 +100,7 @@ func TestTemplateIsKnownByItsFirstBytes(t *testing.T) {
 		{"a tar that was cut off between two files, in gzip",
 			pack(t, plain[:1024], func(w io.Writer) (*gzip.Writer, error) { return gzip.NewWriter(w), nil }), "the archive has no end"},
 		{"a gzip with endless zeros behind the archive",
-			pack(t, append(slices.Clone(plain), make([]byte, mostPadding+1)...), func(w io.Writer) (*gzip.Writer, error) { return gzip.NewWriter(w), nil }), "goes on after its end"},
+			pack(t, append(slices.Clone(plain), make([]byte, maxPadding+1)...), func(w io.Writer) (*gzip.Writer, error) { return gzip.NewWriter(w), nil }), "goes on after its end"},
 		{"a truncated gzip", gz[:len(gz)-6], "unexpected EOF"},
 		{"a gzip with a wrong check sum", append(slices.Clone(gz[:len(gz)-8]), 1, 2, 3, 4, gz[len(gz)-4], gz[len(gz)-3], 0, 0), "invalid checksum"},
 		{"a truncated xz", xzd[:len(xzd)-6], "EOF"},

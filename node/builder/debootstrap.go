@@ -70,7 +70,7 @@ func parseBootstrap(args, packages []string) (*bootstrap, error) {
 	}
 	// The values become arguments of a program that runs as root: none may
 	// look like an option of it, or like a path or a list where a name belongs.
-	if !word(b.dist, ".") {
+	if !isWord(b.dist, ".") {
 		return nil, fmt.Errorf("distribution %q: want a name, as bookworm", b.dist)
 	}
 	if b.mirror != "" && (!strings.Contains(b.mirror, ":/") || strings.HasPrefix(b.mirror, "-") || strings.ContainsAny(b.mirror, " \t\n")) {
@@ -106,7 +106,7 @@ func parseBootstrap(args, packages []string) (*bootstrap, error) {
 		return nil, fmt.Errorf("only debootstrap knows %s, and only mmdebstrap knows %s: one tool makes the image", b.original, b.modern)
 	}
 	for _, p := range b.include {
-		if !word(p, "+.:") {
+		if !isWord(p, "+.:") {
 			return nil, fmt.Errorf("package %q: want a package's name", p)
 		}
 	}
@@ -120,9 +120,9 @@ var mmdebstrapOnly = []string{
 	"--skip", "--architectures", "--verbose", "--quiet", "--silent", "--debug", "--logfile",
 }
 
-// word reports whether s is a name in Debian: letters, digits, dashes and some other
+// isWord reports whether s is a name in Debian: letters, digits, dashes and some other
 // characters, beginning with a letter or a digit.
-func word(s, marks string) bool {
+func isWord(s, marks string) bool {
 	for i, c := range []byte(s) {
 		switch {
 		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c >= 'A' && c <= 'Z':
@@ -226,6 +226,6 @@ func forbidDaemons(dir string) error {
 
 const policy = "usr/sbin/policy-rc.d"
 
-// missing reports whether err means that a file does not exist, which is as good as
+// isMissing reports whether err means that a file does not exist, which is as good as
 // removed.
-func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -20,8 +20,8 @@ import (
 // zstd --long=27 and more than xz -9.
 const maxDictionary = 128 << 20
 
-// refused are kinds of archives that are recognized only to name them in the error.
-var refused = []struct{ magic, name string }{
+// unsupported are kinds of archives that are recognized only to name them in the error.
+var unsupported = []struct{ magic, name string }{
 	{"\x1f\x9d", "packed by compress (.Z)"},
 	{"\x04\x22\x4d\x18", "packed by lz4"},
 	{"LZIP", "packed by lzip"},
@@ -68,7 +68,7 @@ func decompress(f io.Reader) (r io.Reader, done func(), err error) {
 		}
 	default:
 		err = errors.New("want a tar archive, alone or packed by gzip, bzip2, xz, lzma or zstd")
-		for _, kind := range refused {
+		for _, kind := range unsupported {
 			if starts(kind.magic) {
 				err = fmt.Errorf("it is %s: %w", kind.name, err)
 			}
@@ -131,24 +131,24 @@ func xzDictionary(b []byte) error {
 	return nil
 }
 
-// members reads what gzip unpacks: one member after the other, but not what follows
+// gzipMembers reads what gzip unpacks: one member after the other, but not what follows
 // the last one, such as the zeros that fill up a tape or a disk.
-type members struct {
+type gzipMembers struct {
 	from *bufio.Reader
 	gz   *gzip.Reader
 	over bool
 }
 
-func newMembers(b *bufio.Reader) (*members, error) {
+func newMembers(b *bufio.Reader) (*gzipMembers, error) {
 	gz, err := gzip.NewReader(b)
 	if err != nil {
 		return nil, err
 	}
 	gz.Multistream(false)
-	return &members{from: b, gz: gz}, nil
+	return &gzipMembers{from: b, gz: gz}, nil
 }
 
-func (m *members) Read(p []byte) (int, error) {
+func (m *gzipMembers) Read(p []byte) (int, error) {
 	for !m.over {
 		n, err := m.gz.Read(p)
 		if n > 0 || err != io.EOF {

@@ -62,7 +62,7 @@ func extract(ctx context.Context, req Request, name string, over bool) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a file", name)
 	}
-	counted := &counter{r: reading{ctx, f}, report: func(done int64) { req.Progress.Report("unpacking "+name, done, info.Size()) }}
+	counted := &counter{r: contextReader{ctx, f}, report: func(done int64) { req.Progress.Report("unpacking "+name, done, info.Size()) }}
 	r, closeArchive, err := decompress(counted)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -84,15 +84,15 @@ func extract(ctx context.Context, req Request, name string, over bool) error {
 	return nil
 }
 
-// mostPadding is the number of bytes that may follow the end of an archive: tar pads
+// maxPadding is the number of bytes that may follow the end of an archive: tar pads
 // its last record, of 10 KiB by default.
-const mostPadding = 64 << 20
+const maxPadding = 64 << 20
 
 // afterEnd reads what follows an archive's end. A second archive there (cat a b,
 // tar -A of compressed archives) would otherwise be ignored silently.
 func afterEnd(r io.Reader) error {
 	b := bufio.NewReaderSize(r, 512)
-	for n := 0; n < mostPadding; n += 512 {
+	for n := 0; n < maxPadding; n += 512 {
 		block, err := b.Peek(512)
 		if isTar(block) {
 			return errors.New("another archive follows its end: give each a -t of its own")
@@ -111,13 +111,13 @@ func afterEnd(r io.Reader) error {
 	return errors.New("the archive goes on after its end")
 }
 
-// A reading is a reader that ends with ctx.
-type reading struct {
+// A contextReader is a reader that ends with ctx.
+type contextReader struct {
 	ctx context.Context
 	r   io.Reader
 }
 
-func (r reading) Read(p []byte) (int, error) {
+func (r contextReader) Read(p []byte) (int, error) {
 	if err := r.ctx.Err(); err != nil {
 		return 0, err
 	}

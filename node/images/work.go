@@ -69,8 +69,8 @@ func (s *Store) lockWork(ctx context.Context, name string) (*work, error) {
 	}
 }
 
-// same returns fs.ErrNotExist unless the path still leads to the open directory.
-func same(dir *os.File, path string) error {
+// checkSame returns fs.ErrNotExist unless the path still leads to the open directory.
+func checkSame(dir *os.File, path string) error {
 	a, err := dir.Stat()
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func (w *work) close() { w.lock.Unlock() }
 // abandon ends a work that did not become an image: it removes everything, and adds
 // to the error what could not be removed.
 func (w *work) abandon(err *error) {
-	if same(w.lock.File, w.path) == nil {
+	if checkSame(w.lock.File, w.path) == nil {
 		//nolint:forbidigo // not the call's context: cleaning up is what a cancelled call still does
 		if e := w.discard(context.Background()); e != nil {
 			e = fmt.Errorf("clean up %s: %w", w.path, e)

@@ -6,13 +6,13 @@ import (
 	"syscall"
 )
 
-// hiddenBinary returns an error unless only the host's root can run or read
+// checkBinaryHidden returns an error unless only the host's root can run or read
 // vsnode's own file. Until its execve, a process on its way into a guest is a copy
 // of vsnode: when the kernel opens the interpreter that a script of the guest names,
 // /proc/self/exe is vsnode's file. A script with "#!/proc/self/exe" would run it in
 // the guest, which could then hold it open (CVE-2019-5736). The guest's root has no
 // privileges over a file that belongs to the host's root.
-func hiddenBinary() error {
+func checkBinaryHidden() error {
 	info, err := os.Stat("/proc/self/exe")
 	if err != nil {
 		return fmt.Errorf("look at vsnode's own file: %w", err)

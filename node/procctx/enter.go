@@ -47,14 +47,14 @@ type Running struct{ pid int }
 // ErrNotRunning means that a guest has no process 1, or no longer has one.
 var ErrNotRunning = errors.New("guest is not running")
 
-// entering bounds the time that entering may take: the entering process is in the
+// enterTimeout bounds the time that entering may take: the entering process is in the
 // guest's cgroup and at the mercy of its root, who can stop it.
-var entering = 10 * time.Second
+var enterTimeout = 10 * time.Second
 
 // Exec starts a program in a running guest: in all its namespaces and its cgroup,
 // under the same seccomp filter as the guest's own processes.
 func Exec(ctx context.Context, cmd Command) (*Running, error) {
-	if err := hiddenBinary(); err != nil {
+	if err := checkBinaryHidden(); err != nil {
 		return nil, err
 	}
 	return enter(ctx, cmd)
@@ -99,7 +99,7 @@ func enter(ctx context.Context, cmd Command) (*Running, error) {
 		pipe *os.File
 	}
 	c, err := linux.OnOwnThread(func() (c child, err error) {
-		if err := ordinaryThread(cmd.Nice); err != nil {
+		if err := resetThread(cmd.Nice); err != nil {
 			return c, err
 		}
 		// Only children enter the pid namespace: a process cannot join one itself.
@@ -113,7 +113,7 @@ func enter(ctx context.Context, cmd Command) (*Running, error) {
 		return nil, fmt.Errorf("enter guest: %w", err)
 	}
 	defer c.pipe.Close()
-	ctx, cancel := context.WithTimeout(ctx, entering)
+	ctx, cancel := context.WithTimeout(ctx, enterTimeout)
 	defer cancel()
 	if err := s.outcome(ctx, c.pipe); err != nil {
 		// SIGKILL works whatever the guest did to it (SIGSTOP, a frozen cgroup).
@@ -135,7 +135,7 @@ func enter(ctx context.Context, cmd Command) (*Running, error) {
 func enterScript(cmd Command, pidfd int) (*script, error) {
 	s := newScript()
 	s.call("become undumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-	s.ordinaryLimits(cmd.Attributes)
+	s.resetLimits(cmd.Attributes)
 	flags := namespaces&^unix.CLONE_NEWPID | unix.CLONE_NEWCGROUP
 	if cmd.PrivateNet {
 		flags |= unix.CLONE_NEWNET
@@ -159,7 +159,7 @@ func enterScript(cmd Command, pidfd int) (*script, error) {
 		return nil, err
 	}
 	s.become(cmd.User.UID, cmd.User.GID, cmd.User.Groups)
-	s.ordinary(cmd.Attributes)
+	s.resetInherited(cmd.Attributes)
 	dir := cmd.Dir
 	if dir == "" {
 		dir = "/"

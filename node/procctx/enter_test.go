@@ -11,9 +11,9 @@ import (
 // TestAFrozenGuestHoldsNobody: a guest freezes the cgroup of its init, in which
 // whoever enters is born.
 func TestAFrozenGuestHoldsNobody(t *testing.T) {
-	usual := entering
-	defer func() { entering = usual }()
-	entering = 300 * time.Millisecond
+	usual := enterTimeout
+	defer func() { enterTimeout = usual }()
+	enterTimeout = 300 * time.Millisecond
 	sp, cg := guest(t, 682, "sleep", "1000")
 	p, err := Start(context.Background(), sp)
 	if err != nil {

@@ -92,8 +92,8 @@ func (m Mount) open(userns *os.File) (*os.File, error) {
 	return f, nil
 }
 
-// binds opens the sources of all bind mounts.
-func binds(mounts []Mount, userns *os.File) (files []*os.File, err error) {
+// openBinds opens the sources of all bind mounts.
+func openBinds(mounts []Mount, userns *os.File) (files []*os.File, err error) {
 	for _, m := range mounts {
 		if m.Source == "" {
 			continue
@@ -112,7 +112,7 @@ func binds(mounts []Mount, userns *os.File) (files []*os.File, err error) {
 // kernel resolves paths as in a chroot: links lead to files of the guest.
 func (s *script) mounts(mounts []Mount, sent []cell) {
 	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	s.keep = append(s.keep, how)
+	s.refs = append(s.refs, how)
 	for _, m := range mounts {
 		var from cell
 		if m.Source == "" {

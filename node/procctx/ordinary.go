@@ -75,17 +75,17 @@ func (a Attributes) limits(processes int64) [rlimits]unix.Rlimit {
 	return list
 }
 
-// first returns the limits of a process until it runs the guest's program.
-func (a Attributes) first(processes int64) [rlimits]unix.Rlimit {
+// initialLimits returns the limits of a process until it runs the guest's program.
+func (a Attributes) initialLimits(processes int64) [rlimits]unix.Rlimit {
 	list := a.limits(processes)
 	files := &list[unix.RLIMIT_NOFILE]
-	files.Cur, files.Max = max(files.Cur, leastFiles), max(files.Max, leastFiles)
+	files.Cur, files.Max = max(files.Cur, minOpenFiles), max(files.Max, minOpenFiles)
 	return list
 }
 
-// leastFiles is the number of files that may be open until the guest's program
+// minOpenFiles is the number of files that may be open until the guest's program
 // runs, even if the program itself may open fewer.
-const leastFiles = 1024
+const minOpenFiles = 1024
 
 // mayRaiseLimits reports whether this process has CAP_SYS_RESOURCE.
 func mayRaiseLimits() bool {
@@ -94,13 +94,13 @@ func mayRaiseLimits() bool {
 	return unix.Capget(&hdr, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
-// ordinaryThread resets the attributes of the calling thread that its children
+// resetThread resets the attributes of the calling thread that its children
 // inherit and only the host's root may raise: scheduler, priority, processors and
 // I/O class; and the timer slack.
 //
 // It fails if no_new_privs is set, which cannot be reset and would keep every setuid
 // program of the guest from working.
-func ordinaryThread(nice int) error {
+func resetThread(nice int) error {
 	if on, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err != nil || on != 0 {
 		return errors.Join(err, errors.New("vsnode runs with no_new_privs (NoNewPrivileges= in a unit, setpriv), which would keep su, sudo and every other setuid program of the guest from working; start it without"))
 	}
@@ -126,18 +126,18 @@ func ordinaryThread(nice int) error {
 	return nil
 }
 
-// ordinary resets what every process may set for itself: the umask, the personality
+// resetInherited resets what every process may set for itself: the umask, the personality
 // (setarch), the limit of open files, and signal dispositions, of which clone3 keeps
 // ignored ones (nohup).
-func (s *script) ordinary(a Attributes) {
+func (s *script) resetInherited(a Attributes) {
 	s.call("set umask", unix.SYS_UMASK, 0o022)
 	s.call("set personality", unix.SYS_PERSONALITY, 0)
 	if limit, given := a.Rlimits[unix.RLIMIT_NOFILE]; given {
-		s.keep = append(s.keep, &limit)
+		s.refs = append(s.refs, &limit)
 		s.call("limit open files", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, unsafe.Pointer(&limit), 0)
 	}
 	byDefault := new([4]uint64) // struct sigaction of the kernel
-	s.keep = append(s.keep, byDefault)
+	s.refs = append(s.refs, byDefault)
 	for sig := 1; sig <= 64; sig++ {
 		if unix.Signal(sig) != unix.SIGKILL && unix.Signal(sig) != unix.SIGSTOP {
 			s.call("reset signals", unix.SYS_RT_SIGACTION, sig, unsafe.Pointer(byDefault), 0, 8)
@@ -145,11 +145,11 @@ func (s *script) ordinary(a Attributes) {
 	}
 }
 
-// ordinaryLimits sets the resource limits and oom_score_adj, in a process that
+// resetLimits sets the resource limits and oom_score_adj, in a process that
 // still runs as the host's root.
-func (s *script) ordinaryLimits(a Attributes) {
-	list := a.first(0)
-	s.keep = append(s.keep, &list)
+func (s *script) resetLimits(a Attributes) {
+	list := a.initialLimits(0)
+	s.refs = append(s.refs, &list)
 	for which := range list {
 		s.call("set limits", unix.SYS_PRLIMIT64, 0, which, unsafe.Pointer(&list[which]), 0)
 	}
@@ -160,7 +160,7 @@ func (s *script) ordinaryLimits(a Attributes) {
 // limitProcess does the same to a process from outside. While the process shares
 // our memory, the kernel gives us the same oom_score_adj.
 func limitProcess(pid int, processes int64, a Attributes) error {
-	list := a.first(processes)
+	list := a.initialLimits(processes)
 	for which := range list {
 		if err := unix.Prlimit(pid, which, &list[which], nil); err != nil {
 			return fmt.Errorf("set limits of process %d: %w", pid, err)
@@ -176,14 +176,14 @@ func limitProcess(pid int, processes int64, a Attributes) error {
 // bounds of all its users together (create_user_ns).
 var userLimits = [...]int{unix.RLIMIT_NPROC, unix.RLIMIT_MSGQUEUE, unix.RLIMIT_SIGPENDING, unix.RLIMIT_MEMLOCK}
 
-// limiting serializes starts in withUserLimits: limits belong to the whole process.
-var limiting sync.Mutex
+// limitsMu serializes starts in withUserLimits: limits belong to the whole process.
+var limitsMu sync.Mutex
 
 // withUserLimits runs f, which forks, with those limits. Only soft limits count, and
 // only they can be restored without CAP_SYS_RESOURCE.
 func withUserLimits(processes int64, a Attributes, f func() error) (err error) {
-	limiting.Lock()
-	defer limiting.Unlock()
+	limitsMu.Lock()
+	defer limitsMu.Unlock()
 	list := a.limits(processes)
 	list[unix.RLIMIT_NPROC] = limits(processes)[unix.RLIMIT_NPROC] // that of a is per user
 	for _, which := range userLimits {

@@ -20,13 +20,13 @@ import (
 // execs vsnode again, a guest cannot reach a binary of the host through
 // /proc/PID/exe (CVE-2019-5736).
 type script struct {
-	steps []step
-	cells [maxCells]int32 // values known only when the script runs
-	used  int
-	said  report        // written by the child: the program runs next, or a step failed
-	keep  []any         // keeps alive what the addresses in steps point to
-	fds   []int         // descriptors of ours that the child uses
-	stack [8 << 10]byte // the child's
+	steps  []step
+	cells  [maxCells]int32 // values known only when the script runs
+	used   int
+	report report        // written by the child: the program runs next, or a step failed
+	refs   []any         // keeps alive what the addresses in steps point to
+	fds    []int         // descriptors of ours that the child uses
+	stack  [8 << 10]byte // the child's
 }
 
 // newScript returns a script on the heap, where it does not move: the child uses it
@@ -82,7 +82,7 @@ func (s *script) call(what string, nr uintptr, args ...any) *step {
 			st.cells |= 1 << i
 		case unsafe.Pointer:
 			st.args[i] = uintptr(a)
-			s.keep = append(s.keep, a)
+			s.refs = append(s.refs, a)
 		default:
 			panic(fmt.Sprintf("step %s: argument %d is a %T", what, i, a))
 		}
@@ -94,7 +94,7 @@ func (s *script) call(what string, nr uintptr, args ...any) *step {
 // text keeps a C string alive and returns its address.
 func (s *script) text(str string) uintptr {
 	b := append([]byte(str), 0)
-	s.keep = append(s.keep, b)
+	s.refs = append(s.refs, b)
 	return uintptr(unsafe.Pointer(&b[0]))
 }
 
@@ -104,14 +104,14 @@ func (s *script) texts(list []string) unsafe.Pointer {
 	for i, str := range list {
 		ptrs[i] = s.text(str)
 	}
-	s.keep = append(s.keep, ptrs)
+	s.refs = append(s.refs, ptrs)
 	return unsafe.Pointer(&ptrs[0])
 }
 
 // fd returns the number of a descriptor that the child uses: the child closes all
 // others before anything else.
 func (s *script) fd(f *os.File) int {
-	s.keep = append(s.keep, f)
+	s.refs = append(s.refs, f)
 	s.fds = append(s.fds, int(f.Fd()))
 	return int(f.Fd())
 }
@@ -179,18 +179,18 @@ func (s *script) fork(args *cloneArgs) (pid int, err error) {
 	base := uintptr(unsafe.Pointer(&s.stack))
 	top := (base + unsafe.Sizeof(s.stack)) &^ 15
 	args.stack, args.stackSize = uint64(base), uint64(top-base)
-	pid, errno := s.unsignalled(args)
+	pid, errno := s.spawnBlocked(args)
 	if errno != 0 {
 		return 0, fmt.Errorf("clone3: %w", syscall.Errno(errno))
 	}
 	return pid, nil
 }
 
-// unsignalled spawns with all signals blocked. The child inherits that: signals
+// spawnBlocked spawns with all signals blocked. The child inherits that: signals
 // stay pending until the script unblocks them. Nothing here yields to the scheduler.
 //
 //go:nosplit
-func (s *script) unsignalled(args *cloneArgs) (pid int, errno uintptr) {
+func (s *script) spawnBlocked(args *cloneArgs) (pid int, errno uintptr) {
 	all, old := ^uint64(0), uint64(0)
 	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
 	pid, errno = spawn(args, s)
@@ -217,8 +217,8 @@ func run(s *script) {
 			errno = syscall.EPIPE
 		}
 		if errno != 0 && errno != st.allow[0] && errno != st.allow[1] {
-			s.said.Step, s.said.Errno = int32(i), int32(errno)
-			syscall.RawSyscall(unix.SYS_WRITE, uintptr(s.cells[status]), uintptr(unsafe.Pointer(&s.said)), uintptr(reportSize))
+			s.report.Step, s.report.Errno = int32(i), int32(errno)
+			syscall.RawSyscall(unix.SYS_WRITE, uintptr(s.cells[status]), uintptr(unsafe.Pointer(&s.report)), uintptr(reportSize))
 			break
 		}
 		if errno == 0 && st.result != status {

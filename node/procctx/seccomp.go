@@ -32,7 +32,7 @@ type refusal struct {
 	why   string
 }
 
-var refused = [...]refusal{
+var refusals = [...]refusal{
 	// Keyrings are counted per user id of the host, and requesting a key runs a
 	// program on the host. With ENOSYS, runc and crun do without a keyring,
 	// pam_keyinit ignores it, Kerberos uses a file; with EPERM they fail.
@@ -76,13 +76,13 @@ var refused = [...]refusal{
 	{"lookup_dcookie", unix.SYS_LOOKUP_DCOOKIE, unix.ENOSYS, "paths of the whole machine (until 6.7)"},
 }
 
-// nested are the namespaces that a guest without nesting cannot create. A user
+// nestedNamespaces are the namespaces that a guest without nesting cannot create. A user
 // namespace gives its creator every capability again, and a new network namespace
 // opens packet filters, traffic control and routing to them: most kernel
 // vulnerabilities of recent years that a plain user could exploit needed just these
 // two. The other namespaces give nothing that the guest's root does not have, and
 // systemd's services use them.
-const nested = unix.CLONE_NEWUSER | unix.CLONE_NEWNET
+const nestedNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNET
 
 // Offsets in struct seccomp_data (seccomp(2)), little endian.
 const (
@@ -121,7 +121,7 @@ func filterRules(privateNet, nesting, raw bool) []bpf.Instruction {
 		bpf.LoadAbsolute{Off: offNr, Size: 4},
 		// x32 has x86-64's audit architecture and this bit (0x40000000).
 		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: 1 << 30, SkipFalse: 1}, errno(unix.ENOSYS))
-	for _, r := range refused {
+	for _, r := range refusals {
 		add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: r.nr, SkipFalse: 1}, errno(r.errno))
 	}
 
@@ -135,7 +135,7 @@ func filterRules(privateNet, nesting, raw bool) []bpf.Instruction {
 		for _, nr := range []uint32{unix.SYS_UNSHARE, unix.SYS_CLONE} {
 			when(nr, []bpf.Instruction{
 				bpf.LoadAbsolute{Off: offArg(0), Size: 4},
-				bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: nested, SkipFalse: 1}, errno(unix.EPERM),
+				bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: nestedNamespaces, SkipFalse: 1}, errno(unix.EPERM),
 				allow})
 		}
 		// Its flags are in memory, where the filter cannot see them. With ENOSYS, C
@@ -210,7 +210,7 @@ func (s *script) addFilter(privateNet, nesting, raw bool) error {
 		return err
 	}
 	fprog := &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
-	s.keep = append(s.keep, prog, fprog)
+	s.refs = append(s.refs, prog, fprog)
 	s.call("install seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, unsafe.Pointer(fprog))
 	return nil
 }

@@ -87,7 +87,7 @@ func TestFilterAnswersWhatProgramsGoOnAt(t *testing.T) {
 
 func TestEveryRefusalHasAReason(t *testing.T) {
 	seen := map[uint32]bool{}
-	for _, r := range refused {
+	for _, r := range refusals {
 		if seen[r.nr] || r.name == "" || r.why == "" || r.errno != unix.EPERM && r.errno != unix.ENOSYS {
 			t.Errorf("%+v", r)
 		}

@@ -75,7 +75,7 @@ const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | u
 // Start starts a guest. It returns once the guest's program has taken over as
 // process 1; on error nothing is left but the (empty) cgroup.
 func Start(ctx context.Context, sp Spec) (Process, error) {
-	if err := hiddenBinary(); err != nil {
+	if err := checkBinaryHidden(); err != nil {
 		return Process{}, err
 	}
 	return start(ctx, sp)
@@ -183,7 +183,7 @@ func (sp Spec) mounts(pid int) (fds []*os.File, err error) {
 		closeAll([]*os.File{root, sys})
 		return nil, fmt.Errorf("make /dev: %w", err)
 	}
-	bound, err := binds(sp.Mounts, userns)
+	bound, err := openBinds(sp.Mounts, userns)
 	if err != nil {
 		closeAll([]*os.File{root, sys, dev})
 		return nil, err
@@ -314,7 +314,7 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	if err := s.confine(sp.Caps, sp.Scope, sp.PrivateNet, sp.Nesting, sp.Raw); err != nil {
 		return nil, err
 	}
-	s.ordinary(sp.Attributes)
+	s.resetInherited(sp.Attributes)
 	s.exec(sp.Argv, sp.Env)
 	return s, nil
 }
@@ -322,7 +322,7 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 // await waits for a byte from the parent.
 func (s *script) await(sock *os.File) {
 	buf := make([]byte, 1)
-	s.keep = append(s.keep, buf)
+	s.refs = append(s.refs, buf)
 	st := s.call("wait for vsnode", unix.SYS_READ, s.fd(sock), unsafe.Pointer(&buf[0]), 1)
 	st.min = 1 // 0: the parent is gone
 }
@@ -343,7 +343,7 @@ func (s *script) receive(sock *os.File, n int) (sent []cell) {
 	msg := &unix.Msghdr{Iov: iov, Control: (*byte)(unsafe.Pointer(&s.cells[first]))}
 	msg.SetIovlen(1)
 	msg.SetControllen(unix.CmsgSpace(n * 4))
-	s.keep = append(s.keep, buf, iov, msg)
+	s.refs = append(s.refs, buf, iov, msg)
 	st := s.call("wait for vsnode", unix.SYS_RECVMSG, s.fd(sock), unsafe.Pointer(msg), unix.MSG_CMSG_CLOEXEC)
 	st.min = 1 // 0: the parent is gone
 	for i := range n {
@@ -369,7 +369,7 @@ func (s *script) become(uid, gid int, groups []uint32) {
 	if len(groups) == 0 {
 		s.call("set groups", unix.SYS_SETGROUPS, 0, 0)
 	} else {
-		s.keep = append(s.keep, groups)
+		s.refs = append(s.refs, groups)
 		s.call("set groups", unix.SYS_SETGROUPS, len(groups), unsafe.Pointer(&groups[0]))
 	}
 	s.call("set group", unix.SYS_SETRESGID, gid, gid, gid)
@@ -401,12 +401,12 @@ func (s *script) confine(caps CapSet, scope, privateNet, nesting, raw bool) erro
 func (s *script) exec(argv, env []string) {
 	// All signals were blocked for the fork.
 	none := new(uint64)
-	s.keep = append(s.keep, none)
+	s.refs = append(s.refs, none)
 	s.call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, unsafe.Pointer(none), 0, 8)
 	// No descriptor of the host enters the guest (CVE-2024-21626). They are not
 	// closed at once: the status pipe is needed until execve succeeds.
 	s.call("close descriptors", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
-	s.call("tell vsnode", unix.SYS_WRITE, status, unsafe.Pointer(&s.said), reportSize)
+	s.call("tell vsnode", unix.SYS_WRITE, status, unsafe.Pointer(&s.report), reportSize)
 	args, envs := s.texts(argv), s.texts(env)
 	paths := searchPath(argv[0], env)
 	for i, p := range paths {
@@ -469,7 +469,7 @@ func (s *script) launchAs(sp Spec, args *cloneArgs) (pid int, pipe *os.File, rel
 	born, over := make(chan error), make(chan struct{})
 	go linux.OnOwnThread(func() (none struct{}, _ error) {
 		born <- func() error {
-			if err := ordinaryThread(sp.Nice); err != nil {
+			if err := resetThread(sp.Nice); err != nil {
 				return err
 			}
 			if err := actAsCreator(sp.XID); err != nil {

@@ -54,20 +54,20 @@ func portable(name string) bool {
 	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
 }
 
-// A summer computes the manifest's digest.
-type summer struct {
+// A digester computes the manifest's digest.
+type digester struct {
 	hash hash.Hash
 	sum  Sum
 }
 
-func newSummer() *summer {
-	s := &summer{hash: sha256.New()}
+func newSummer() *digester {
+	s := &digester{hash: sha256.New()}
 	fmt.Fprintln(s.hash, "vsfleet tree 1") // a hash takes every write
 	return s
 }
 
 // add adds the next entry in walk order and, for a file, its content's sha256.
-func (s *summer) add(e *entry, content []byte) {
+func (s *digester) add(e *entry, content []byte) {
 	// %+q: what %q leaves unescaped depends on the Unicode tables of the Go release.
 	fmt.Fprintf(s.hash, "%c %+q %o %d %d %d %d %+q %x", e.kind, e.path, e.mode, e.uid, e.gid, e.size, e.mtime, e.link, content)
 	for _, x := range e.xattrs {
@@ -78,7 +78,7 @@ func (s *summer) add(e *entry, content []byte) {
 	s.sum.Bytes += e.size
 }
 
-func (s *summer) done() Sum {
+func (s *digester) done() Sum {
 	s.sum.ID = "sha256:" + hex.EncodeToString(s.hash.Sum(nil))
 	return s.sum
 }

@@ -53,12 +53,12 @@ func newPlacer(ctx context.Context, dir string, resolve uint64) (*placer, error)
 }
 
 func (p *placer) close() {
-	p.forget()
+	p.closeParent()
 	p.root.Close()
 }
 
-// forget closes the cached parent directory: its path may now lead elsewhere.
-func (p *placer) forget() {
+// closeParent closes the cached parent directory: its path may now lead elsewhere.
+func (p *placer) closeParent() {
 	if p.parent != nil {
 		p.parent.Close()
 	}
@@ -82,19 +82,19 @@ func (p *placer) open(path string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// in opens the parent directory of name, and returns it with the last component.
+// openParent opens the parent directory of name, and returns it with the last component.
 // The placer keeps and closes the descriptor.
-func (p *placer) in(name string) (dirfd int, base string, err error) {
+func (p *placer) openParent(name string) (dirfd int, base string, err error) {
 	dir, base := path.Split(name)
 	dir = path.Clean("/" + dir)[1:]
 	if p.parent == nil || dir != p.parentPath {
-		p.forget()
+		p.closeParent()
 		f, err := p.open(dir, unix.O_PATH|unix.O_DIRECTORY)
 		if errors.Is(err, unix.ENOENT) && p.makeParents {
 			if err := p.makeParent(dir); err != nil {
 				return 0, "", err
 			}
-			p.forget()
+			p.closeParent()
 			f, err = p.open(dir, unix.O_PATH|unix.O_DIRECTORY)
 		}
 		if err != nil {
@@ -113,7 +113,7 @@ func (p *placer) in(name string) (dirfd int, base string, err error) {
 }
 
 func (p *placer) makeParent(dir string) error {
-	fd, base, err := p.in(dir)
+	fd, base, err := p.openParent(dir)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (p *placer) place(e *entry, content io.Reader, seen func([]byte)) error {
 }
 
 func (p *placer) hardlink(e *entry) error {
-	dirfd, base, err := p.in(e.link)
+	dirfd, base, err := p.openParent(e.link)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (p *placer) hardlink(e *entry) error {
 		return err
 	}
 	defer unix.Close(from)
-	to, name, err := p.in(e.path)
+	to, name, err := p.openParent(e.path)
 	if err != nil {
 		return err
 	}
@@ -215,7 +215,7 @@ func (p *placer) clear(dirfd int, name string) error {
 }
 
 func (p *placer) directory(e *entry) error {
-	dirfd, base, err := p.in(e.path)
+	dirfd, base, err := p.openParent(e.path)
 	if err != nil {
 		return err
 	}
@@ -259,7 +259,7 @@ func mode(dirfd int, base string) uint32 {
 
 // leaf creates a file, a symbolic link or a fifo.
 func (p *placer) leaf(e *entry, content io.Reader, seen func([]byte)) error {
-	dirfd, base, err := p.in(e.path)
+	dirfd, base, err := p.openParent(e.path)
 	if err != nil {
 		return err
 	}

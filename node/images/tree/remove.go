@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// levels is the number of directories that Remove has open at once. A guest can make
+// maxOpenDirs is the number of directories that Remove has open at once. A guest can make
 // a tree deeper than RLIMIT_NOFILE lets a process walk (and than PATH_MAX can name).
-const levels = 64
+const maxOpenDirs = 64
 
 // Remove removes a tree of any depth, in which nobody creates files any more. It does
 // not follow links. If something is mounted in the tree, Remove leaves it and returns
@@ -88,7 +88,7 @@ func (r *remover) name(dir int, name string, level int) error {
 	} else if !errors.Is(rerr, unix.ENOTEMPTY) && !errors.Is(rerr, unix.EEXIST) {
 		return rerr
 	}
-	if level == levels {
+	if level == maxOpenDirs {
 		return r.lift(dir, name)
 	}
 	fd, err := unix.Openat2(dir, name, &unix.OpenHow{
@@ -121,28 +121,28 @@ func (r *remover) lift(dir int, name string) error {
 	}
 }
 
-// within adds the path of a file to an error, as far as it fits into a line.
-type within struct {
+// A pathError is an error with the path of a file, as far as it fits into a line.
+type pathError struct {
 	path string
 	err  error
 }
 
-func (w *within) Error() string { return w.path + ": " + w.err.Error() }
-func (w *within) Unwrap() error { return w.err }
+func (e *pathError) Error() string { return e.path + ": " + e.err.Error() }
+func (e *pathError) Unwrap() error { return e.err }
 
 const longestPath = 300
 
 func inside(name string, err error) error {
 	path := name
-	var w *within
+	var w *pathError
 	if errors.As(err, &w) {
 		path, err = filepath.Join(name, w.path), w.err
 	}
-	return &within{short(path), err}
+	return &pathError{shorten(path), err}
 }
 
-// short leaves out the middle of a path that is too long for a line.
-func short(path string) string {
+// shorten leaves out the middle of a path that is too long for a line.
+func shorten(path string) string {
 	if len(path) <= longestPath {
 		return path
 	}

@@ -53,11 +53,11 @@ func (w *walker) directory(dir *os.File, path string) error {
 
 func (w *walker) name(dir *os.File, name, path string) error {
 	if len(path) >= unix.PathMax {
-		return fmt.Errorf("%s: a path of %d bytes, which no program can name", short(path), len(path))
+		return fmt.Errorf("%s: a path of %d bytes, which no program can name", shorten(path), len(path))
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return fmt.Errorf("stat %s: %w", short(path), err)
+		return fmt.Errorf("stat %s: %w", shorten(path), err)
 	}
 	e := &entry{path: path, mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid, mtime: st.Mtim.Sec}
 	if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -74,7 +74,7 @@ func (w *walker) name(dir *os.File, name, path string) error {
 		buf := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(int(dir.Fd()), name, buf)
 		if err != nil {
-			return fmt.Errorf("read link %s: %w", short(path), err)
+			return fmt.Errorf("read link %s: %w", shorten(path), err)
 		}
 		e.link = string(buf[:n])
 		return w.visit(e, nil)
@@ -82,17 +82,17 @@ func (w *walker) name(dir *os.File, name, path string) error {
 		e.kind = fifo
 		return w.visit(e, nil)
 	default:
-		return fmt.Errorf("%s is a device node or a socket, which no image holds", short(path))
+		return fmt.Errorf("%s is a device node or a socket, which no image holds", shorten(path))
 	}
 
 	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", short(path), err)
+		return fmt.Errorf("open %s: %w", shorten(path), err)
 	}
 	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
 	if e.xattrs, err = xattrs(fd); err != nil {
-		return fmt.Errorf("read attributes of %s: %w", short(path), err)
+		return fmt.Errorf("read attributes of %s: %w", shorten(path), err)
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
 		e.kind, e.size = file, st.Size
