@@ -20,8 +20,8 @@ const (
 	LastAutoContext  = 32765
 )
 
-// What a guest is made of is what the inventory says: package setting has the
-// table of all settings.
+// A guest consists of the same settings here as in the inventory: package setting has
+// the table of all of them.
 type (
 	// Guest is the settings of a guest.
 	Guest = setting.Guest
@@ -59,18 +59,18 @@ type GuestState struct {
 	Processes int       `json:"processes,omitempty"`
 	Started   time.Time `json:"started,omitzero"`
 	Ended     *End      `json:"ended,omitempty"` // of a stopped guest that nobody stopped
-	// Runs is what a running guest goes by, where that is not what is
-	// configured: the rest comes with a restart.
+	// Runs are the settings that a running guest was started with, if they differ
+	// from the configured ones: the difference needs a restart.
 	Runs *Guest `json:"runs,omitempty"`
-	// Drift is what is not any more as the start of a running guest made it, one
-	// text for each thing: an address that somebody removed, a packet filter that was flushed.
+	// Drift describes what has changed since the start of a running guest, one text
+	// per item: an address that somebody removed, a packet filter that was flushed.
 	Drift []string `json:"drift,omitempty"`
-	// Unread is what its configuration says and has no effect.
+	// Unread are the parts of its configuration that have no effect.
 	Unread  []Unread `json:"unread,omitempty"`
 	Problem string   `json:"problem,omitempty"` // why the configuration cannot be used
 }
 
-// End is how a guest ended that nobody stopped.
+// End describes how a guest ended that nobody stopped.
 type End struct {
 	// Time of the end if vsnode saw it, else of when it was found.
 	Time time.Time `json:"time"`
@@ -82,7 +82,7 @@ type End struct {
 	LastOutput string `json:"lastOutput,omitempty"` // its last line on the console
 }
 
-// String says in a word how process 1 ended, as far as that was seen.
+// String describes briefly how process 1 ended, as far as that was seen.
 func (e End) String() string {
 	how := "ended by itself"
 	switch {
@@ -102,7 +102,7 @@ func (e End) String() string {
 	return how
 }
 
-// ImageSpec says how a reference installation is made.
+// ImageSpec describes how a reference installation is made.
 type ImageSpec struct {
 	Name     string   `json:"name"`
 	Method   string   `json:"method"`             // "debootstrap", "template"
@@ -181,13 +181,13 @@ type Apply struct {
 	Steps []Step `json:"steps"`
 }
 
-// EventKind is what an Event is about.
+// EventKind is the kind of an Event.
 type EventKind string
 
 // Kinds of events.
 const (
 	Started  EventKind = "started"  // the step has begun
-	Progress EventKind = "progress" // what it does at the moment
+	Progress EventKind = "progress" // what the step is doing
 	Warning  EventKind = "warning"  // a person has to see it
 )
 
@@ -213,22 +213,23 @@ const (
 	Skipped   Outcome = "skipped"   // an earlier step of the guest failed, or the run was cancelled
 )
 
-// StepResult is what came of a step.
+// StepResult is the result of a step.
 type StepResult struct {
 	Outcome Outcome `json:"outcome"`
 	Error   string  `json:"error,omitempty"`
 	Image   *Image  `json:"image,omitempty"` // of image.build
-	// Elsewhere says that the host lacks what another may have: a tool, an archive.
+	// Elsewhere means that the host lacks something that another may have: a tool, an
+	// archive.
 	Elsewhere bool          `json:"elsewhere,omitempty"`
 	Took      time.Duration `json:"took"`
 }
 
-// ApplyResult has one result a step, in order.
+// ApplyResult has one result per step, in order.
 type ApplyResult struct {
 	Results []StepResult `json:"results"`
 }
 
-// Stat is what a host and its guests use.
+// Stat is the resource usage of a host and its guests.
 type Stat struct {
 	Time time.Time `json:"time"`
 	Rows []StatRow `json:"rows"` // by context, the host (0) first

@@ -5,7 +5,7 @@ import (
 	"encoding/hex"
 )
 
-// Bounds of the files that an inventory gives a guest or an image.
+// Limits of the files that an inventory provides to a guest or an image.
 const (
 	MaxFile  = 1 << 20 // bytes of one file
 	MaxFiles = 4 << 20 // bytes of all files of a guest or image
@@ -18,7 +18,7 @@ const (
 type File struct {
 	Path   string `json:"path"`   // absolute and clean
 	Digest string `json:"digest"` // FileDigest of the content
-	// Content is only there where the file is to be written.
+	// Content is set only if the file is to be written.
 	Content  []byte   `json:"content,omitempty"`
 	Mode     uint32   `json:"mode"`             // permission bits, set-ids and sticky among them
 	Owner    string   `json:"owner"`            // "user:group", names or ids of the guest
@@ -26,7 +26,7 @@ type File struct {
 	OnChange OnChange `json:"onChange,omitzero"`
 }
 
-// OnChange is what a running guest needs once a file has changed.
+// OnChange describes what a running guest needs once a file has changed.
 type OnChange struct {
 	Restart bool     `json:"restart,omitempty"`
 	Command []string `json:"command,omitempty"` // to run inside
@@ -60,21 +60,21 @@ type FilesAnswer struct {
 	Guests []GuestFilesState `json:"guests"`
 }
 
-// GuestFilesState is what a guest's files lack.
+// GuestFilesState describes how a guest's files differ from those wanted.
 type GuestFilesState struct {
 	Guest string `json:"guest"`
 	// Files are those that differ.
 	Files []FileState `json:"files,omitempty"`
-	// Pending is what an earlier run should have done after it wrote files,
-	// and did not come to.
+	// Pending is what an earlier run should have done after it wrote files, but did
+	// not get to.
 	Pending []OnChange `json:"pending,omitempty"`
-	Problem string     `json:"problem,omitempty"` // why nobody can tell
+	Problem string     `json:"problem,omitempty"` // why the state is unknown
 }
 
-// FileState is how a file differs.
+// FileState describes how a file differs.
 type FileState struct {
 	Path    string `json:"path"`
 	Differs string `json:"differs"`           // "it is not there", "content", "mode 0644 → 0600"
-	Content []byte `json:"content,omitempty"` // what it holds, where that was asked for
-	Large   bool   `json:"large,omitempty"`   // that was too much
+	Content []byte `json:"content,omitempty"` // its content, if the request asked for it
+	Large   bool   `json:"large,omitempty"`   // the content is too large to show
 }

@@ -6,11 +6,11 @@ import "time"
 // serves or streams.
 const Preamble = "\x00vsnode-serve-1\n"
 
-// Method names a request, by the types of what is asked and what is answered:
-// both ends are held to them by the compiler.
+// Method is the name of a request, with the types of the request and the answer, which
+// the compiler checks at both ends.
 type Method[Request, Answer any] string
 
-// None is asked or answered where the method says all.
+// None is an empty request or answer.
 type None struct{}
 
 // Methods of `vsnode serve`.
@@ -29,18 +29,19 @@ const (
 // Notifications.
 const (
 	NotifyEvent = "event" // node to controller: Event
-	NotifyAlive = "alive" // controller to node, where nothing else is to be said
+	NotifyAlive = "alive" // controller to node, if there is nothing else to send
 )
 
-// A controller says something at least every AliveEvery. One that has been
-// silent for Silence is gone, even if the connection looks open (a machine
-// without power or asleep): what it asked for is undone, its lease ends.
+// A controller sends something at least every AliveEvery. If it has been silent for
+// Silence, it counts as gone, even if the connection looks open (a machine without
+// power or asleep): its requests are undone and its lease ends.
 const (
 	AliveEvery = 30 * time.Second
 	Silence    = 5 * time.Minute
 )
 
-// Holder is who holds the lease of a host: the right to change it.
+// Holder identifies the holder of a host's lease, which is the right to change the
+// host.
 type Holder struct {
 	Run    string    `json:"run"`    // of the controller; it begins with its time
 	Owner  string    `json:"owner"`  // user@machine of the controller
@@ -50,10 +51,10 @@ type Holder struct {
 	Node   int       `json:"node,omitempty"` // pid of vsnode, on the host
 }
 
-// Lease asks for the lease of the host, until the session ends or gives it back.
+// Lease requests the lease of the host, until the session ends or gives it back.
 type Lease struct {
 	Holder Holder        `json:"holder"`
-	Wait   time.Duration `json:"wait"` // for whoever holds it; 0: do not wait
+	Wait   time.Duration `json:"wait"` // for the current holder; 0: do not wait
 }
 
 // LeaseAnswer reports whether the session has the lease, and who holds it otherwise.
@@ -62,18 +63,18 @@ type LeaseAnswer struct {
 	By   Holder `json:"by"`
 }
 
-// Installed is where vsnode was put for administrators of the host.
+// Installed describes where vsnode was installed for administrators of the host.
 type Installed struct {
 	Path  string   `json:"path"`
 	Links []string `json:"links"` // names of links to it, beside it
 }
 
-// RemoveImage asks for an image to be removed that no guest uses.
+// RemoveImage requests the removal of an image that no guest uses.
 type RemoveImage struct {
 	Image string `json:"image"` // its ID, the beginning of its digest, or its name
 }
 
-// RemovedImage is what was removed.
+// RemovedImage identifies the image that was removed.
 type RemovedImage struct {
 	ID string `json:"id,omitempty"` // empty: the host does not have it
 }

@@ -9,24 +9,24 @@ const (
 	MethodExec        Method[Exec, Exit]        = "guest.exec"   // data both ways, errors: the program's streams
 )
 
-// NotifySize tells the node of a stream that the window has another Size.
+// NotifySize notifies the node's end of a stream of a new window Size.
 const NotifySize = "size"
 
-// ExportImage asks for an image.
+// ExportImage requests an image.
 type ExportImage struct {
 	ID string `json:"id"`
 }
 
-// ImportImage gives an image to a host, which refuses any other.
+// ImportImage announces an image to a host, which refuses any other.
 type ImportImage struct {
 	ID string `json:"id"`
 }
 
-// Log asks for the end of what a guest wrote to its console.
+// Log requests the last lines that a guest logged.
 type Log struct {
 	Guest  string `json:"guest"`
 	Lines  int    `json:"lines"`
-	Follow bool   `json:"follow,omitempty"` // and for what it writes from now on
+	Follow bool   `json:"follow,omitempty"` // continue with what is logged from now on
 }
 
 // MaxArgv is how long a command with its arguments may be, each with a byte for

@@ -15,7 +15,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
-// newCgroup gives a fresh cgroup with a console.
+// newCgroup returns a new cgroup with a console.
 func newCgroup(t *testing.T) *os.File {
 	t.Helper()
 	mount, err := cgroup.Mount()

@@ -93,7 +93,7 @@ func contains(t testing.TB, s *Store, images ...api.Image) {
 	}
 }
 
-// heavy gives a spec whose build takes long enough to be caught in it.
+// heavy returns a spec whose build takes long enough to be caught in it.
 func heavy(t testing.TB, name string) api.ImageSpec {
 	files := make(map[string]string)
 	for i := range 400 {

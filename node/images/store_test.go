@@ -16,7 +16,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// archive writes a template and gives the spec that builds from it.
+// archive writes a template and returns the spec that builds from it.
 func archive(t testing.TB, name string, files map[string]string) api.ImageSpec {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name+".tar")

@@ -218,7 +218,7 @@ func TestAttributesOfTheHostStayOut(t *testing.T) {
 	}
 }
 
-// onSmallDisk gives a filesystem of its own to what follows in the test, in a
+// onSmallDisk gives the rest of the test a filesystem of its own, in a
 // mount namespace that goes with the test's thread.
 func onSmallDisk(t testing.TB, options string) string {
 	t.Helper()
@@ -300,7 +300,7 @@ func FuzzExtract(f *testing.F) {
 	})
 }
 
-// confined gives a root, and fails the test if anything beside it changed.
+// confined returns a root, and fails the test if anything beside it changed.
 func confined(t *testing.T) (root string) {
 	tmp := t.TempDir()
 	root = filepath.Join(tmp, "root")

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// acl gives a POSIX ACL as the kernel has it, with one named user.
+// acl returns a POSIX ACL in the format of the kernel, with one named user.
 func acl(user uint32) []byte {
 	b := binary.LittleEndian.AppendUint32(nil, 2)
 	for _, e := range []struct {
