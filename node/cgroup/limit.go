@@ -14,6 +14,9 @@ func (c Dir) Limit(mount, file, value string) error {
 	if controller == "cgroup" {
 		return fmt.Errorf("cgroup/%s is vsnode's own", file)
 	}
+	if strings.Contains(file, "/") { // another cgroup's
+		return fmt.Errorf("limit %s=%s: want a file of the cgroup, without /", file, value)
+	}
 	have, err := HasController(mount, controller)
 	if err != nil {
 		return err

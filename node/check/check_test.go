@@ -65,6 +65,8 @@ func TestOtherHosts(t *testing.T) {
 			"cgroup v2", want{api.Yes, "/sys/fs/cgroup/unified, beside cgroup v1", ""}},
 		{"cgroup v2 only", "", fstest.MapFS{"proc/self/mountinfo": file(unifiedMounts)},
 			"cgroup v2", want{api.Yes, "/sys/fs/cgroup", ""}},
+		{"another cgroup v2 before the usual one", "", fstest.MapFS{"proc/self/mountinfo": file("50 24 0:30 / /mnt/cgroup rw - cgroup2 cgroup2 rw\n" + unifiedMounts)},
+			"cgroup v2", want{api.Yes, "/sys/fs/cgroup", ""}},
 		{"/proc that cannot be read", "", nil, "cgroup v2", want{api.Unknown, "mountinfo", ""}},
 
 		{"all controllers", "", fstest.MapFS{"proc/self/mountinfo": file(unifiedMounts),

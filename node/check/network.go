@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 
@@ -36,20 +35,20 @@ func refusedPorts(context.Context) probe.Answer {
 	if err != nil {
 		return probe.Tried(err)
 	}
-	guests, err := os.ReadDir(string(cgroup.Guest(mount, "")))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	guests, err := cgroup.Guests(mount)
+	if err != nil {
 		return probe.Tried(err)
 	}
 	var refused []string
-	for _, g := range guests {
-		dir, err := os.Open(string(cgroup.Guest(mount, g.Name())))
+	for _, name := range guests {
+		dir, err := os.Open(string(cgroup.Guest(mount, name)))
 		if err != nil {
-			continue // a file of the kernel's, or a guest that has just stopped
+			continue // a guest that has just stopped
 		}
 		times, last, err := netctx.RefusedPorts(dir)
 		dir.Close()
 		if err == nil && times > 0 { // one in mode nat has no network context
-			refused = append(refused, fmt.Sprintf("guest %s was refused port %s (of %d refusals the last)", g.Name(), last, times))
+			refused = append(refused, fmt.Sprintf("guest %s was refused port %s (of %d refusals the last)", name, last, times))
 		}
 	}
 	if refused != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 func (s *System) mounts() ([]linux.Mount, error) {
@@ -27,26 +28,18 @@ func (s *System) mounts() ([]linux.Mount, error) {
 
 var errNoCgroup2 = errors.New("cgroup v2 is not mounted")
 
-// cgroupRoot finds where cgroup v2 is mounted.
+// cgroupRoot finds where cgroup v2 is mounted, and whether v1 is too.
 func (s *System) cgroupRoot() (dir string, hybrid bool, err error) {
 	mounts, err := s.mounts()
 	if err != nil {
 		return "", false, err
 	}
-	for _, m := range mounts {
-		switch m.FSType {
-		case "cgroup2":
-			if dir == "" {
-				dir = m.Dir
-			}
-		case "cgroup":
-			hybrid = true
-		}
+	hybrid = slices.ContainsFunc(mounts, func(m linux.Mount) bool { return m.FSType == "cgroup" })
+	dir, err = cgroup.MountIn(mounts)
+	if errors.Is(err, cgroup.ErrNotMounted) {
+		err = errNoCgroup2 // check prints the cure beside it
 	}
-	if dir == "" {
-		return "", hybrid, errNoCgroup2
-	}
-	return dir, hybrid, nil
+	return dir, hybrid, err
 }
 
 func cgroup2(s *System) Answer {
@@ -129,7 +122,7 @@ func scratch(dir string) (string, error) {
 }
 
 // inCgroup calls f with a fresh cgroup, which is removed afterwards.
-func (s *System) inCgroup(f func(cgroup int) error) Answer {
+func (s *System) inCgroup(f func(fd int) error) Answer {
 	root, _, err := s.cgroupRoot()
 	if err != nil { // without cgroup v2 too: what it could do there, no one can tell
 		return Unknown("%v", err)
