@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 func TestStartTellsOfAGuestThatEndsAtOnce(t *testing.T) {
@@ -125,16 +124,5 @@ func TestEndIsSaidAsItWas(t *testing.T) {
 		if got := row.end.String(); got != row.text {
 			t.Errorf("%+v is %q, want %q", row.end, got, row.text)
 		}
-	}
-}
-
-func TestOOMKillsAreCounted(t *testing.T) {
-	dir := t.TempDir()
-	must(t, os.WriteFile(dir+"/memory.events", []byte("low 0\nhigh 0\nmax 7\noom 2\noom_kill 3\noom_group_kill 0\n"), 0o644))
-	if n := cgroup.Dir(dir).OOMKills(); n != 3 {
-		t.Errorf("%d, want 3", n)
-	}
-	if n := cgroup.Dir(dir + "/nosuch").OOMKills(); n != 0 {
-		t.Errorf("without a controller %d, want 0", n)
 	}
 }
