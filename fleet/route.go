@@ -38,7 +38,7 @@ func (a *Access) route(h *inventory.Host, behind []*inventory.Host) (transport.S
 		bastion := a.hopHost(hop)
 		switch {
 		case bastion == nil:
-			s.Via = hop.Through(s, s.Via)
+			s.Via = hop.Settings(s, s.Via)
 			continue
 		case bastion == h:
 			// What all hosts jump through is itself reached by what is before it.

@@ -60,10 +60,10 @@ func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks in
 		}
 		via := -1
 		for _, s := range way {
-			i, seen := index[s.Door()]
+			i, seen := index[s.Route()]
 			if !seen {
 				i = len(endpoints)
-				index[s.Door()] = i
+				index[s.Route()] = i
 				endpoints = append(endpoints, endpoint{s, via})
 			}
 			via = i
@@ -92,7 +92,7 @@ func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks in
 	}
 	for i, d := range endpoints {
 		if keys[i].State == "" {
-			keys[i] = HostKey{Host: d.settings.Name, Address: d.settings.KnownAs(), State: KeyHidden,
+			keys[i] = HostKey{Host: d.settings.Name, Address: d.settings.KnownHostsName(), State: KeyHidden,
 				Err: fmt.Errorf("it is behind %s, whose key is not known yet", d.settings.Via.Name)}
 		}
 	}
@@ -101,7 +101,7 @@ func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks in
 
 // hostKey reads the key of one host.
 func (a *Access) hostKey(ctx context.Context, s transport.Settings) HostKey {
-	k := HostKey{Host: strings.TrimPrefix(s.Name, "jump host "), Address: s.KnownAs()}
+	k := HostKey{Host: strings.TrimPrefix(s.Name, "jump host "), Address: s.KnownHostsName()}
 	key, err := a.dialer.HostKey(ctx, s)
 	var changed *transport.ChangedKeyError
 	switch {
@@ -115,7 +115,7 @@ func (a *Access) hostKey(ctx context.Context, s transport.Settings) HostKey {
 		k.State, k.Err = KeyMissing, err
 	}
 	if key != nil {
-		k.Type, k.Fingerprint, _ = strings.Cut(transport.Shown(key), " ")
+		k.Type, k.Fingerprint, _ = strings.Cut(transport.KeyString(key), " ")
 	}
 	return k
 }

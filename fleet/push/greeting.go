@@ -10,14 +10,14 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Our lines begin with a NUL, which no login shell prints.
+// The lines of our scripts begin with a NUL, which no login shell prints.
 const (
-	execWord = "vsnode-exec-1" // HASH: it is there, and is started
-	needWord = "vsnode-need-1" // MACHINE UID FORM: it is not
+	execWord = "vsnode-exec-1" // HASH: vsnode exists, and is started
+	needWord = "vsnode-need-1" // MACHINE UID FORM: vsnode is missing
 )
 
-// maxChatter is what may come before our first line: a message of the day, not
-// the output of something that runs away.
+// maxChatter is how many bytes may precede our first line: enough for a message of
+// the day, not for output without end.
 const maxChatter = 64 << 10
 
 // greeting is the answer to the first command on a host: vsnode serves, or the
@@ -33,8 +33,8 @@ type greeting struct {
 // errNoGreeting is wrapped in an error that quotes what the host sent instead.
 var errNoGreeting = errors.New("vsnode did not begin")
 
-// readGreeting reads up to and with the line that decides, one byte at a time:
-// what follows belongs to somebody else. r is buffered.
+// readGreeting reads to the end of the line that decides, one byte at a time, as what
+// follows is for another reader. r is buffered.
 func readGreeting(r io.ByteReader) (greeting, error) {
 	var g greeting
 	var head []byte
@@ -49,7 +49,7 @@ func readGreeting(r io.ByteReader) (greeting, error) {
 		case c == 0:
 			line = len(head) - 1
 		case c == '\n' && line >= 0:
-			if g.take(string(head[line:])) {
+			if g.parseLine(string(head[line:])) {
 				return g, nil
 			}
 			line = -1
@@ -60,8 +60,8 @@ func readGreeting(r io.ByteReader) (greeting, error) {
 	}
 }
 
-// take reads one line of ours, and reports whether it was the last.
-func (g *greeting) take(line string) (last bool) {
+// parseLine parses one line of our scripts, and reports whether it is the last.
+func (g *greeting) parseLine(line string) (last bool) {
 	if line == api.Preamble {
 		g.serves = true
 		return true

@@ -30,8 +30,8 @@ func startScript(command Command, dir string, binaries []*binary) string {
 		dir, strings.Join(list, " "), execWord, command, needWord)
 }
 
-// uploadScript writes a binary from its input into dir; beside is a name that
-// nobody else uses. A stream that ends too early fails to unpack, or has
+// uploadScript writes a binary from its input into dir; beside is the name of the
+// temporary file, which nobody else uses. A stream that ends too early fails to unpack, or has
 // another hash.
 func uploadScript(dir, beside string, b *binary, form string) string {
 	unpack := map[string]string{"zstd": "zstd -dcq", "gzip": "gzip -dc"}[form]

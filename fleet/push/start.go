@@ -18,15 +18,15 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/transport"
 )
 
-// startTimeout is how long vsnode may take to begin: start-up files of a login
-// shell included, which some fill with much. stallTimeout is how long an upload
-// may stand still; how long it takes is the link's matter.
+// startTimeout is how long vsnode may take to begin, including the start-up files of
+// the login shell, which may be slow. stallTimeout is how long an upload may make no
+// progress; its whole duration is not bounded, as that depends on the link.
 const (
 	startTimeout = time.Minute
 	stallTimeout = time.Minute
 )
 
-// Command is what a vsnode does for the controller.
+// Command is the subcommand that a vsnode runs for the controller.
 type Command string
 
 // Commands.
@@ -35,7 +35,7 @@ const (
 	Stream Command = "stream" // answer one, with bytes beside it
 )
 
-// Options are for tests and for hosts that keep vsnode elsewhere.
+// Options are for tests, and for hosts with vsnode in another directory.
 type Options struct {
 	Dir      string // on the host; default /var/lib/vsnode
 	Binaries fs.FS  // as fleet/push/binaries; default: those inside this program
@@ -44,10 +44,10 @@ type Options struct {
 // Vsnode is a vsnode that runs on a host, in a session of its own.
 type Vsnode struct {
 	Version string // the beginning of its hash
-	Pushed  bool   // it was not there before
+	Pushed  bool   // it was missing before
 
 	Session *transport.Session
-	Stdout  *bufio.Reader // of the session, from behind [api.Preamble]
+	Stdout  *bufio.Reader // of the session, from the end of [api.Preamble]
 	Stderr  *transport.LastLines
 }
 
@@ -129,7 +129,7 @@ func begin(ctx context.Context, conn *transport.Conn, command Command, dir strin
 	defer s.Close()
 	switch {
 	case err == nil:
-		// To its end: where sshd gives one session (MaxSessions 1) the next is free then.
+		// Wait for its end: with MaxSessions 1, sshd refuses the next session until then.
 		_, end := s.Wait(ctx)
 		return nil, g, end
 	case ctx.Err() != nil:
@@ -137,7 +137,7 @@ func begin(ctx context.Context, conn *transport.Conn, command Command, dir strin
 	case !errors.Is(err, io.EOF):
 		return nil, g, fmt.Errorf("%s: %w", conn.Name(), err)
 	}
-	// To its end before Wait, which looks there for what sudo had to say.
+	// Read it to its end before Wait, which looks there for an error of sudo's.
 	output := cmp.Or(stderr.String(), "nothing on standard error")
 	exit, end := s.Wait(ctx)
 	switch {
@@ -149,9 +149,8 @@ func begin(ctx context.Context, conn *transport.Conn, command Command, dir strin
 	return nil, g, fmt.Errorf("%s: %w (exit status %d): %s", conn.Name(), err, exit, output)
 }
 
-// awaitGreeting waits for the greeting while ctx lasts. sshd ends the output of a login
-// that hangs no sooner than the login: its reader is left behind, and ends with
-// the connection.
+// awaitGreeting waits for the greeting until ctx ends. If a login hangs, sshd does not
+// end its output: the goroutine that reads it then ends with the connection.
 func awaitGreeting(ctx context.Context, out *bufio.Reader) (greeting, error) {
 	type result struct {
 		g   greeting
@@ -187,7 +186,7 @@ func (g greeting) choose(host string, binaries []*binary) (*binary, error) {
 	return nil, fmt.Errorf("%s: this vsfleet carries no vsnode for linux/%s: build it with make build", host, arch)
 }
 
-// upload puts a binary onto a host.
+// upload writes a binary to a host.
 func upload(ctx context.Context, conn *transport.Conn, dir string, b *binary, form string) error {
 	in, err := b.stream(form)
 	if err != nil {
@@ -212,7 +211,7 @@ func upload(ctx context.Context, conn *transport.Conn, dir string, b *binary, fo
 	return nil
 }
 
-// progressReader puts off the end of its patience as long as something is read.
+// progressReader counts the bytes read, and restarts the timer stalled at each read.
 type progressReader struct {
 	r       io.Reader
 	bytes   atomic.Int64

@@ -1,14 +1,14 @@
-// Package remote is a host's vsnode as the controller sees it. A [Host] is one that
-// is connected. [Host.Serve] starts a `vsnode serve` there, a [Node], which answers
-// many typed requests over one session. What has bytes of its own (images, logs,
-// programs, terminals) is one request to a `vsnode stream`, in a session for itself:
+// Package remote is the controller's side of a host's vsnode. A [Host] is a connected
+// host. [Host.Serve] starts a `vsnode serve` there, a [Node], which answers
+// many typed requests over one session. A request with a stream of bytes (images, logs,
+// programs, terminals) has a `vsnode stream` and a session of its own:
 // [Host.Exec], [Host.Terminal], [Host.Log], [Host.ExportImage], [Host.ImportImage].
 //
-// What a host says is not trusted further than that host: it cannot make the
-// controller allocate without end, point outside of what was asked, or write
-// control characters to a terminal. Answers are bounded and checked on arrival,
-// before anybody else sees them.
+// A host's answers are trusted only about that host: it cannot make the
+// controller allocate without bound, name anything outside the request, or write
+// control characters to a terminal. Answers are bounded and validated on arrival,
+// before any other package sees them.
 //
-// A controller that is killed ends its session: the host cancels what is under
-// way and undoes it. Nothing is kept here.
+// If the controller is killed, its session ends: the host cancels and undoes what is
+// under way. The package keeps no state on disk.
 package remote

@@ -12,20 +12,19 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Host is a host that is connected. Its methods may be used side by side.
+// Host is a host that is connected. Its methods may be called concurrently.
 type Host struct {
 	conn *transport.Conn
 	push push.Options
 }
 
-// New returns the host at the other end of a connection, which stays the
-// caller's.
+// New returns the host at the other end of a connection, which the caller closes.
 func New(conn *transport.Conn) *Host { return &Host{conn: conn} }
 
-// RTT is how long the host takes to answer.
+// RTT measures how long the host's sshd takes to answer.
 func (h *Host) RTT(ctx context.Context) (time.Duration, error) { return h.conn.RTT(ctx) }
 
-// Error is what a host said of a request that it could not do.
+// Error is a host's error for a request that it could not carry out.
 type Error struct {
 	Host    string
 	Message string
@@ -33,7 +32,7 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Host + ": " + e.Message }
 
-// message makes a request.
+// message returns a request as a message.
 func message[R, A any](method api.Method[R, A], req R) (m wire.Message, err error) {
 	m.Method = string(method)
 	if _, none := any(req).(api.None); !none {
@@ -42,7 +41,7 @@ func message[R, A any](method api.Method[R, A], req R) (m wire.Message, err erro
 	return m, err
 }
 
-// answer reads the response to a request.
+// answer decodes and validates the response to a request.
 func answer[R, A any](ctx context.Context, h *Host, method api.Method[R, A], m wire.Message) (answer A, err error) {
 	switch {
 	case m.Error != nil && ctx.Err() != nil:
@@ -56,16 +55,16 @@ func answer[R, A any](ctx context.Context, h *Host, method api.Method[R, A], m w
 	return answer, nil
 }
 
-// endOf explains why a session has ended that should have answered.
-func (h *Host) endOf(v *push.Vsnode) error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeGrace) //nolint:forbidigo // of no caller: the session is over
+// endError returns why a session ended before it answered.
+func (h *Host) endError(v *push.Vsnode) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace) //nolint:forbidigo // no caller's context: the session has ended
 	defer cancel()
 	exit, err := v.Session.Wait(ctx)
 	if err == nil {
 		err = fmt.Errorf("%s: vsnode ended with exit status %d", h.conn.Name(), exit)
 	}
-	if said := v.Stderr.String(); said != "" {
-		err = fmt.Errorf("%w: %s", err, said)
+	if stderr := v.Stderr.String(); stderr != "" {
+		err = fmt.Errorf("%w: %s", err, stderr)
 	}
 	return err
 }

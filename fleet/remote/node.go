@@ -16,23 +16,23 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// undoGrace is how long a host may take to undo what was cancelled: the end of
-// a debootstrap and the removal of what it wrote.
+// undoGrace is how long a host may take to undo a cancelled request: to end a
+// debootstrap, for example, and remove what it wrote.
 const undoGrace = time.Minute
 
-// closeGrace is how long vsnode may take to end when it is told to.
+// closeGrace is how long vsnode may take to end when its input has ended.
 const closeGrace = 10 * time.Second
 
-// Node is a vsnode that serves on a host. Its methods may be used side by side.
+// Node is a vsnode that serves on a host. Its methods may be called concurrently.
 type Node struct {
 	*Host
 	*push.Vsnode
 
 	wire  *wire.Conn
-	ended chan struct{} // closed when nothing more will be answered; err says why
+	ended chan struct{} // closed when no more answers will come; err is the reason
 	err   error
 
-	givenUp atomic.Bool // an answer was not waited for
+	givenUp atomic.Bool // a request was given up without its answer
 
 	mu      sync.Mutex
 	last    int64
@@ -40,7 +40,7 @@ type Node struct {
 	applies map[string]apply // by Apply.Run
 }
 
-// apply is a plan under way, whose events are handed on.
+// apply is a plan under way, whose events are passed on.
 type apply struct {
 	steps int
 	emit  func(api.Event)
@@ -69,8 +69,8 @@ func (h *Host) Serve(ctx context.Context) (*Node, error) {
 	return n, nil
 }
 
-// keepAlive notifies the host from time to time that the controller is there: by
-// that alone the host can tell one that was cut off from one that is idle.
+// keepAlive notifies the host at intervals that the controller is there: only so can
+// the host distinguish a lost controller from an idle one.
 func (n *Node) keepAlive() {
 	tick := time.NewTicker(api.AliveEvery)
 	defer tick.Stop()
@@ -89,7 +89,7 @@ func (n *Node) State(ctx context.Context) (api.State, error) {
 	return call(ctx, n, api.MethodState, api.None{})
 }
 
-// Check asks whether the host is able.
+// Check asks which abilities the host has.
 func (n *Node) Check(ctx context.Context) (api.Check, error) {
 	return call(ctx, n, api.MethodCheck, api.None{})
 }
@@ -120,10 +120,10 @@ func (n *Node) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 	return call(ctx, n, api.MethodFiles, req)
 }
 
-// Apply has a plan carried out. Events are emitted one at a time, in the order
-// in which the host sent them and before the result; an emit that takes long
-// holds up the host. When ctx ends the host is told, and given a minute to
-// undo what is under way and to say what came of each step.
+// Apply carries out a plan. Events are emitted one at a time, in the order in which
+// the host sent them and before the result; a slow emit holds up the host. When ctx
+// ends the host is notified, and has a minute to undo the steps under way and to
+// report the result of each step.
 func (n *Node) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
 	n.mu.Lock()
 	if _, busy := n.applies[req.Run]; busy {
@@ -139,7 +139,7 @@ func (n *Node) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 	}()
 	r, err := call(ctx, n, api.MethodApply, req)
 	if err == nil && len(r.Results) != len(req.Steps) {
-		// Whoever reads the results goes by the steps.
+		// Callers look results up by the index of the step.
 		return api.ApplyResult{}, fmt.Errorf("%s: %d results of %d steps", n.conn.Name(), len(r.Results), len(req.Steps))
 	}
 	return r, err
@@ -167,8 +167,8 @@ func call[R, A any](ctx context.Context, n *Node, method api.Method[R, A], req R
 	return answer(ctx, n.Host, method, m)
 }
 
-// ask sends a request and returns the response. When ctx ends the host is told to
-// cancel it; only with undo the response is waited for even then.
+// ask sends a request and returns the response. When ctx ends, the host is asked to
+// cancel the request; if undo is set, ask still waits for the response.
 func (n *Node) ask(ctx context.Context, m wire.Message, undo bool) (wire.Message, error) {
 	answer := make(chan wire.Message, 1)
 	n.mu.Lock()
@@ -181,7 +181,7 @@ func (n *Node) ask(ctx context.Context, m wire.Message, undo bool) (wire.Message
 		delete(n.answers, m.ID)
 		n.mu.Unlock()
 	}()
-	// A host that does not read holds up the writer, and only that.
+	// A host that does not read blocks only the writer.
 	go n.send(m)
 	select {
 	case m := <-answer:
@@ -227,7 +227,7 @@ func (n *Node) send(m wire.Message) {
 	}
 }
 
-// read takes answers and events until the session ends, and returns why.
+// read dispatches answers and events until the session ends, and returns the reason.
 func (n *Node) read() error {
 	for {
 		m, err := n.wire.Receive()
@@ -236,7 +236,7 @@ func (n *Node) read() error {
 		} else if err == nil {
 			n.mu.Lock()
 			answer := n.answers[m.ID]
-			delete(n.answers, m.ID) // a second one finds nobody
+			delete(n.answers, m.ID) // a second answer is dropped
 			n.mu.Unlock()
 			if answer != nil {
 				answer <- m
@@ -249,14 +249,14 @@ func (n *Node) read() error {
 			n.Session.Close()
 			return fmt.Errorf("%s: vsnode: %w", n.conn.Name(), err)
 		}
-		return n.endOf(n.Vsnode)
+		return n.endError(n.Vsnode)
 	}
 }
 
-// maxMessage is what is kept of the message of an event.
+// maxMessage is how many bytes of an event's message are kept.
 const maxMessage = 4 << 10
 
-// event hands an event to the Apply that it belongs to.
+// event passes an event to the Apply that it belongs to.
 func (n *Node) event(params json.RawMessage) error {
 	var e api.Event
 	if err := json.Unmarshal(params, &e); err != nil {
@@ -287,13 +287,13 @@ func (n *Node) event(params json.RawMessage) error {
 // without an answer fail. The connection stays.
 func (n *Node) Close() error {
 	if n.givenUp.Load() {
-		// What did not answer in time is not waited for again; on a link that
-		// stalls even the end of its input would wait.
+		// Do not wait again for a vsnode that did not answer in time: on a stalled
+		// link even closing its input blocks.
 		go n.Session.Close()
 		return nil
 	}
 	defer n.Session.Close()
-	// Its input ends, and so does vsnode; one that ended before is no error.
+	// vsnode ends with its input. If it has ended before, that is not an error.
 	if err := n.wire.Close(); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: end vsnode: %w", n.conn.Name(), err)
 	}

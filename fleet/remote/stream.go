@@ -16,10 +16,10 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Streams are this side's ends of what a program reads and writes.
+// Streams are this side's ends of a program's input and output.
 type Streams struct {
-	In        io.Reader // nil: nothing
-	Out, Errs io.Writer // nil: nowhere
+	In        io.Reader // nil: empty
+	Out, Errs io.Writer // nil: discarded
 }
 
 // ExportImage writes an image of the host to w.
@@ -34,22 +34,22 @@ func (h *Host) ImportImage(ctx context.Context, id string, r io.Reader) error {
 	return err
 }
 
-// Log shows what a guest logged last, and returns the exit status of that.
+// Log writes the end of a guest's log, and returns the exit status of that.
 func (h *Host) Log(ctx context.Context, req api.Log, out, errs io.Writer) (exit int, err error) {
 	e, err := stream(ctx, h, api.MethodLog, req, Streams{Out: out, Errs: errs})
 	return e.Status, err
 }
 
 // Exec runs a program inside a guest to its end and returns its exit status,
-// which is that of a shell where the program could not be run. When ctx ends, or
-// one of the streams of this side fails, the program is hung up.
+// which is a shell's if the program could not be run. If ctx ends, or one of the
+// streams of this side fails, the program is sent SIGHUP, SIGTERM and SIGKILL.
 func (h *Host) Exec(ctx context.Context, guest string, argv []string, s Streams) (exit int, err error) {
 	req, err := execRequest(guest, argv)
 	if err != nil {
 		return -1, err
 	}
 	e, err := stream(ctx, h, api.MethodExec, req, s)
-	return status(e, s.Errs), err
+	return exitStatus(e, s.Errs), err
 }
 
 func execRequest(guest string, argv []string) (api.Exec, error) {
@@ -68,16 +68,16 @@ func execRequest(guest string, argv []string) (api.Exec, error) {
 	return req, nil
 }
 
-// status says why a program was not run, and returns its exit status.
-func status(e api.Exit, errs io.Writer) int {
+// exitStatus returns the exit status, and prints the reason if the program was not run.
+func exitStatus(e api.Exit, errs io.Writer) int {
 	if e.NotRun != "" && errs != nil {
 		fmt.Fprintln(errs, transport.Printable(e.NotRun))
 	}
 	return e.Status
 }
 
-// stream asks for something in a session of its own, and carries the bytes that
-// belong to it.
+// stream sends a request to a vsnode in a session of its own, and copies the bytes
+// that belong to it.
 func stream[R, A any](ctx context.Context, h *Host, method api.Method[R, A], req R, s Streams) (none A, err error) {
 	m, err := message(method, req)
 	if err != nil {
@@ -93,18 +93,18 @@ func stream[R, A any](ctx context.Context, h *Host, method api.Method[R, A], req
 	return answer(ctx, h, method, m)
 }
 
-// cancelGrace is how long the last words of what was given up are waited for.
+// cancelGrace is how long to wait for the last output of a request that was given up.
 const cancelGrace = time.Second
 
-// exchange sends a request, carries bytes to and fro, and returns the response.
-// When ctx ends, or a stream of this side fails, the host is told, and the session
+// exchange sends a request, copies bytes in both directions, and returns the response.
+// If ctx ends, or a stream of this side fails, the request is cancelled and the session
 // closed.
 func (h *Host) exchange(ctx context.Context, v *push.Vsnode, m wire.Message, s Streams, sizes <-chan api.Size) (wire.Message, error) {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	conn := wire.NewStream(v.Stdout, v.Session.Stdin)
 	m.ID = 1
-	// What is read may outlast the request (a terminal): it is not waited for.
+	// The reader may outlast the request (a terminal), so nothing waits for it.
 	go func() {
 		if err := send(conn, m, s.In); err != nil {
 			giveUp(err)
@@ -128,14 +128,14 @@ func (h *Host) exchange(ctx context.Context, v *push.Vsnode, m wire.Message, s S
 		}
 		defer v.Session.Close()
 		if e.err == io.EOF || errors.Is(e.err, io.ErrUnexpectedEOF) {
-			e.err = h.endOf(v)
+			e.err = h.endError(v)
 		} else if e.err != nil {
 			e.err = fmt.Errorf("%s: vsnode: %w", h.conn.Name(), e.err)
 		}
 		return e.m, e.err
 	case <-ctx.Done():
 	}
-	go func() { // on a link that stalls these wait
+	go func() { // this blocks on a stalled link
 		if params, err := json.Marshal(wire.Cancel{ID: m.ID}); err == nil {
 			_ = conn.Send(wire.Message{Method: wire.MethodCancel, Params: params}) // or it has ended
 		}
@@ -149,8 +149,8 @@ func (h *Host) exchange(ctx context.Context, v *push.Vsnode, m wire.Message, s S
 	return wire.Message{}, fmt.Errorf("%s: %w", h.conn.Name(), context.Cause(ctx))
 }
 
-// send sends a request and what belongs to it. Its error is this side's; what the
-// host does not take is not said.
+// send sends a request and the bytes that belong to it. It returns errors of this
+// side only: that the host does not accept the bytes is not one.
 func send(conn *wire.Stream, m wire.Message, in io.Reader) error {
 	if err := conn.Send(m); errors.Is(err, wire.ErrMessageTooLong) {
 		return err
@@ -171,13 +171,13 @@ func send(conn *wire.Stream, m wire.Message, in io.Reader) error {
 			_ = conn.End()
 			return nil
 		case err != nil:
-			// The end of its input would tell a program that it has all.
+			// The program would take an end of its input for the end of the data.
 			return fmt.Errorf("read standard input: %w", err)
 		}
 	}
 }
 
-// sendSizes tells the host of changes of the window.
+// sendSizes sends the host each new size of the window.
 func sendSizes(ctx context.Context, conn *wire.Stream, sizes <-chan api.Size) {
 	for {
 		select {
@@ -192,7 +192,7 @@ func sendSizes(ctx context.Context, conn *wire.Stream, sizes <-chan api.Size) {
 	}
 }
 
-// receive writes what comes until the response does, and returns that.
+// receive writes the bytes that arrive before the response, and returns that.
 func receive(conn *wire.Stream, out *outlet) (wire.Message, error) {
 	for {
 		f, err := conn.Receive()
@@ -214,10 +214,10 @@ func receive(conn *wire.Stream, out *outlet) (wire.Message, error) {
 	}
 }
 
-// outlet writes until it is closed: what a host says after it was given up is
-// written nowhere.
+// outlet writes until it is closed: what a host sends after its request was given up
+// is discarded.
 type outlet struct {
-	out, errs io.Writer // nil: nowhere
+	out, errs io.Writer // nil: discarded
 	failed    func(error)
 
 	mu     sync.Mutex

@@ -16,11 +16,10 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Terminal runs a program inside a guest, or without one its shell, with the
-// controller's own terminal: every key goes there, every change of the window's
-// size too, and the terminal is as it was when Terminal returns. Where standard
-// input is no terminal the program gets none, as with ssh. It is as [Host.Exec]
-// otherwise.
+// Terminal runs a program inside a guest, or its shell if argv is empty, on the
+// controller's own terminal: every key and every change of the window size is passed
+// on. The terminal is restored when Terminal returns. If standard input is not a
+// terminal, the program gets none, as with ssh. Otherwise it is as [Host.Exec].
 func (h *Host) Terminal(ctx context.Context, guest string, argv []string) (exit int, err error) {
 	return h.terminal(ctx, guest, argv, os.Stdin, os.Stdout, os.Stderr)
 }
@@ -33,7 +32,7 @@ func (h *Host) terminal(ctx context.Context, guest string, argv []string, in, ou
 	if err != nil {
 		return -1, err
 	}
-	// Not raw yet: Ctrl-C ends what takes long.
+	// The terminal is not raw yet, so that Ctrl-C can end a long start.
 	v, err := h.push.Start(ctx, h.conn, push.Stream)
 	if err != nil {
 		return -1, err
@@ -43,7 +42,7 @@ func (h *Host) terminal(ctx context.Context, guest string, argv []string, in, ou
 		v.Session.Close()
 		return -1, err
 	}
-	return status(e, errs), nil
+	return exitStatus(e, errs), nil
 }
 
 func (h *Host) onTerminal(ctx context.Context, v *push.Vsnode, req api.Exec, in, out *os.File) (e api.Exit, err error) {
@@ -65,18 +64,18 @@ func (h *Host) onTerminal(ctx context.Context, v *push.Vsnode, req api.Exec, in,
 		return e, err
 	}
 	defer keys.Close()
-	was, err := term.MakeRaw(fd)
+	state, err := term.MakeRaw(fd)
 	if err != nil {
 		return e, fmt.Errorf("make the terminal raw: %w", err)
 	}
 	defer func() {
-		if e := term.Restore(fd, was); e != nil {
+		if e := term.Restore(fd, state); e != nil {
 			err = errors.Join(err, fmt.Errorf("restore the terminal (type reset): %w", e))
 		}
 	}()
 	ended := make(chan struct{})
 	defer close(ended)
-	// A terminal has one output.
+	// On a terminal, standard output and error are one stream.
 	m, err = h.exchange(ctx, v, m, Streams{keys, out, out}, windowSizes(fd, changes, ended))
 	if err != nil {
 		return e, err
@@ -92,7 +91,7 @@ func windowSize(fd int) (api.Size, error) {
 	return api.Size{Rows: uint16(height), Columns: uint16(width)}, nil
 }
 
-// windowSizes gives the size of the window after each change.
+// windowSizes returns a channel of the window's size after each change.
 func windowSizes(fd int, changes <-chan os.Signal, ended <-chan struct{}) <-chan api.Size {
 	sizes := make(chan api.Size)
 	go func() {
@@ -116,26 +115,26 @@ func windowSizes(fd int, changes <-chan os.Signal, ended <-chan struct{}) <-chan
 	return sizes
 }
 
-// keys reads a terminal until it is closed. A plain read could not be ended,
-// and would take the first key that is meant for whoever comes next.
+// keys reads a terminal until it is closed. A plain read cannot be interrupted, and
+// would take the first key that is typed for the next program.
 type keys struct {
-	in         *os.File
-	wake, woke *os.File
+	in                     *os.File
+	wakeWriter, wakeReader *os.File
 }
 
 func readKeys(in *os.File) (*keys, error) {
-	woke, wake, err := os.Pipe()
+	wakeReader, wakeWriter, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	return &keys{in: in, wake: wake, woke: woke}, nil
+	return &keys{in: in, wakeWriter: wakeWriter, wakeReader: wakeReader}, nil
 }
 
 func (k *keys) Read(p []byte) (int, error) {
 	for {
 		fds := []unix.PollFd{
 			{Fd: int32(k.in.Fd()), Events: unix.POLLIN},
-			{Fd: int32(k.woke.Fd()), Events: unix.POLLIN},
+			{Fd: int32(k.wakeReader.Fd()), Events: unix.POLLIN},
 		}
 		_, err := unix.Poll(fds, -1)
 		switch {
@@ -143,7 +142,7 @@ func (k *keys) Read(p []byte) (int, error) {
 		case err != nil:
 			return 0, err
 		case fds[1].Revents != 0:
-			k.woke.Close()
+			k.wakeReader.Close()
 			return 0, io.EOF
 		default:
 			return k.in.Read(p)
@@ -152,4 +151,4 @@ func (k *keys) Read(p []byte) (int, error) {
 }
 
 // Close ends Read.
-func (k *keys) Close() error { return k.wake.Close() }
+func (k *keys) Close() error { return k.wakeWriter.Close() }

@@ -18,15 +18,15 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// maxKeys are offered at most: sshd hangs up after six (MaxAuthTries), and
-// since 9.8 it punishes addresses that fail (PerSourcePenalties).
+// maxKeys is the number of keys that are offered at most: sshd hangs up after six
+// (MaxAuthTries), and since 9.8 it punishes addresses that fail (PerSourcePenalties).
 const maxKeys = 5
 
-// offer is what a host is shown to be let in.
+// offer is the set of keys with which a host is asked to let the user in.
 type offer struct {
 	signers []ssh.Signer
-	names   []string // one a signer: "~/.ssh/id_ed25519 (SHA256:…)"
-	left    []string // what is there and was not offered, and why
+	names   []string // one per signer: "~/.ssh/id_ed25519 (SHA256:…)"
+	skipped []string // keys that were found and not offered, and why
 	agent   io.Closer
 }
 
@@ -45,14 +45,14 @@ func (o *offer) add(key ssh.Signer, from string) {
 	}
 	name := fmt.Sprintf("%s (%s)", from, ssh.FingerprintSHA256(key.PublicKey()))
 	if len(o.signers) == maxKeys {
-		o.left = append(o.left, name+": five were offered before it")
+		o.skipped = append(o.skipped, name+": five were offered before it")
 		return
 	}
 	o.signers = append(o.signers, key)
 	o.names = append(o.names, name)
 }
 
-// addIdentity adds a key and, before it, the certificate that lies beside it.
+// addIdentity adds a key and, before it, the certificate beside it.
 func (o *offer) addIdentity(id identity, key ssh.Signer, path string) {
 	if id.cert != nil {
 		name := strings.TrimSuffix(path, ".pub") + "-cert.pub"
@@ -60,9 +60,9 @@ func (o *offer) addIdentity(id identity, key ssh.Signer, path string) {
 		signer, err := ssh.NewCertSigner(id.cert, key)
 		switch {
 		case err != nil:
-			o.left = append(o.left, fmt.Sprintf("%s: it is not a certificate of %s", name, path))
+			o.skipped = append(o.skipped, fmt.Sprintf("%s: it is not a certificate of %s", name, path))
 		case now >= id.cert.ValidBefore:
-			o.left = append(o.left, fmt.Sprintf("%s: it was valid until %s", name, until.Format(time.DateTime)))
+			o.skipped = append(o.skipped, fmt.Sprintf("%s: it was valid until %s", name, until.Format(time.DateTime)))
 		default:
 			o.add(signer, name)
 		}
@@ -70,18 +70,18 @@ func (o *offer) addIdentity(id identity, key ssh.Signer, path string) {
 	o.add(key, path)
 }
 
-// String is for the error of a host that accepted none.
+// String lists the keys, for the error of a host that accepted none.
 func (o *offer) String() string {
 	s := "keys offered: " + strings.Join(o.names, ", ")
-	if len(o.left) > 0 {
-		s += "; not offered: " + strings.Join(o.left, ", ")
+	if len(o.skipped) > 0 {
+		s += "; not offered: " + strings.Join(o.skipped, ", ")
 	}
 	return s
 }
 
-// offer gathers the keys for a host. The agent's come first: they are what one
-// has unlocked for today. An agent that is not needed is not asked: some hang.
-// The connection to it ends with ctx, and with it a signature that is waited for.
+// offer gathers the keys for a host. The agent's come first, as the user has
+// unlocked them. An agent that is not needed is not asked: some hang. The
+// connection to the agent ends with ctx, and so does the wait for a signature.
 func (d *Dialer) offer(ctx context.Context, identity string) (*offer, error) {
 	o := new(offer)
 	if identity != "" {
@@ -90,12 +90,12 @@ func (d *Dialer) offer(ctx context.Context, identity string) (*offer, error) {
 			return o, nil
 		}
 	}
-	held, err := d.agentKeys(ctx, o)
+	agentKeys, err := d.agentKeys(ctx, o)
 	if err != nil {
-		o.left = append(o.left, err.Error())
+		o.skipped = append(o.skipped, err.Error())
 	}
 	if identity != "" {
-		id, key, err := d.identity(identity, held)
+		id, key, err := d.identity(identity, agentKeys)
 		if err != nil {
 			o.Close()
 			return nil, err
@@ -103,16 +103,16 @@ func (d *Dialer) offer(ctx context.Context, identity string) (*offer, error) {
 		o.addIdentity(id, key, identity)
 		return o, nil
 	}
-	for _, key := range held {
+	for _, key := range agentKeys {
 		o.add(key, "agent's "+key.PublicKey().Type())
 	}
 	for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} {
 		path := filepath.Join("~/.ssh", name)
-		id, key, err := d.identity(path, held)
+		id, key, err := d.identity(path, agentKeys)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 		case err != nil:
-			o.left = append(o.left, err.Error())
+			o.skipped = append(o.skipped, err.Error())
 		default:
 			o.addIdentity(id, key, path)
 		}
@@ -120,16 +120,16 @@ func (d *Dialer) offer(ctx context.Context, identity string) (*offer, error) {
 	if len(o.signers) == 0 {
 		o.Close()
 		hint := "start an agent (ssh-add), make one (ssh-keygen -t ed25519), or name one with identity"
-		return nil, fmt.Errorf("there is no key to offer; %s%s", strings.Join(append(o.left, ""), "; "), hint)
+		return nil, fmt.Errorf("there is no key to offer; %s%s", strings.Join(append(o.skipped, ""), "; "), hint)
 	}
 	return o, nil
 }
 
-// agentPatience is how long an agent may take to say what it holds: it asks
-// nobody for that.
-const agentPatience = 3 * time.Second
+// agentTimeout is how long an agent may take to list its keys. It needs no answer
+// of the user's for that.
+const agentTimeout = 3 * time.Second
 
-// agentKeys asks the agent what it holds. No agent is no error.
+// agentKeys returns the keys that the agent holds: none, if there is no agent.
 func (d *Dialer) agentKeys(ctx context.Context, o *offer) ([]ssh.Signer, error) {
 	socket := d.Agent
 	if socket == "" {
@@ -144,7 +144,7 @@ func (d *Dialer) agentKeys(ctx context.Context, o *offer) ([]ssh.Signer, error) 
 	}
 	o.agent = conn
 	context.AfterFunc(ctx, func() { conn.Close() })
-	until := time.Now().Add(agentPatience)
+	until := time.Now().Add(agentTimeout)
 	if err := conn.SetDeadline(until); err != nil {
 		return nil, fmt.Errorf("agent %s: %w", socket, err)
 	}
@@ -161,13 +161,13 @@ func (d *Dialer) agentKeys(ctx context.Context, o *offer) ([]ssh.Signer, error) 
 	return keys, nil
 }
 
-// identity is the key of a file, or the one of the agent that the file names.
-func (d *Dialer) identity(path string, held []ssh.Signer) (identity, ssh.Signer, error) {
+// identity returns the key of a file, or the agent's key that the file names.
+func (d *Dialer) identity(path string, agentKeys []ssh.Signer) (identity, ssh.Signer, error) {
 	id, err := d.keys.get(path, readIdentity)
 	if err != nil || id.key != nil {
 		return id, id.key, err
 	}
-	for _, key := range held {
+	for _, key := range agentKeys {
 		if id.public != nil && bytes.Equal(key.PublicKey().Marshal(), id.public.Marshal()) {
 			return id, key, nil
 		}
@@ -175,18 +175,19 @@ func (d *Dialer) identity(path string, held []ssh.Signer) (identity, ssh.Signer,
 	return id, nil, fmt.Errorf("%s is protected by a passphrase and no agent holds it: ssh-add %s", path, path)
 }
 
-// identity is what a key file holds: a private key, or which key is meant.
+// identity is the content of a key file: a private key, or the public half of one
+// that the agent may hold.
 type identity struct {
 	key    ssh.Signer
 	public ssh.PublicKey
 	cert   *ssh.Certificate // of FILE-cert.pub; nil if there is none
 }
 
-// readIdentity reads a key file, and the certificate beside it. A key that is
-// protected by a passphrase gives its public half alone, as does the file of a
-// public key. The file of a certificate stands for its key.
+// readIdentity reads a key file and the certificate beside it. Of a key that is
+// protected by a passphrase it returns the public half alone, as it does for the
+// file of a public key. If path names a certificate, its key is read.
 func readIdentity(path string) (identity, error) {
-	file, err := home(path)
+	file, err := expandHome(path)
 	if err != nil {
 		return identity{}, err
 	}

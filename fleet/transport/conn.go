@@ -10,54 +10,53 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// maxMisses of keepalives are the end of a connection.
+// maxMisses is the number of unanswered keepalives in a row that ends a connection.
 const maxMisses = 3
 
-// endGrace is how long the last words of a session that was given up are
-// waited for.
+// endGrace is how long to wait for the last output of a session that was given up.
 const endGrace = time.Second
 
-// Conn is a connection to a host. Its methods may be used side by side. Where
-// sshd bounds the sessions of one connection (MaxSessions), further ones take
-// connections of their own.
+// Conn is a connection to a host. Its methods may be called concurrently. If
+// sshd bounds the sessions of one connection (MaxSessions), further connections
+// are made for further sessions.
 type Conn struct {
 	settings Settings
 	dialer   *Dialer
 	client   *ssh.Client
 	done     chan struct{} // closed when the connection has ended
-	lost     atomic.Pointer[error]
+	loss     atomic.Pointer[error]
 	close    func()
 
-	mu     sync.Mutex // one more connection is made at a time
+	mu     sync.Mutex // extra connections are made one at a time
 	closed bool
-	more   []*Conn
+	extra  []*Conn
 }
 
-// newConn watches over a connection; received counts the bytes that come from the
-// host, and release is called when it has ended.
+// newConn returns a connection with its keepalive. received counts the bytes that
+// come from the host; release is called when the connection has ended.
 func newConn(d *Dialer, s Settings, client *ssh.Client, received *atomic.Int64, release func()) *Conn {
 	c := &Conn{settings: s, dialer: d, client: client, done: make(chan struct{})}
 	c.close = sync.OnceFunc(func() {
-		client.Close() // of a connection that is lost already: no news
+		client.Close() // fails if the connection is lost already
 		<-c.done
 		release()
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.closed = true
-		for _, other := range c.more {
+		for _, other := range c.extra {
 			other.close()
 		}
 	})
 	go func() {
 		err := client.Wait()
-		c.lose(fmt.Errorf("connection lost: %w", err))
+		c.setLoss(fmt.Errorf("connection lost: %w", err))
 		close(c.done)
 	}()
 	go c.keepAlive(s.KeepAlive, received)
 	return c
 }
 
-// Name of the host, as Settings.Name.
+// Name returns the host's name, as Settings.Name.
 func (c *Conn) Name() string { return c.settings.Name }
 
 // Close ends the connection and every session on it.
@@ -70,7 +69,7 @@ func (c *Conn) Close() error {
 func (c *Conn) RTT(ctx context.Context) (time.Duration, error) {
 	start := time.Now()
 	answer := make(chan error, 1)
-	go func() { answer <- c.ask() }()
+	go func() { answer <- c.ping() }()
 	select {
 	case err := <-answer:
 		return time.Since(start), c.explain(err)
@@ -79,16 +78,16 @@ func (c *Conn) RTT(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// ask sshd for any answer; it refuses this request, and that is one.
-func (c *Conn) ask() error {
+// ping waits for any answer of sshd's. sshd refuses this request, which is an answer.
+func (c *Conn) ping() error {
 	_, _, err := c.client.SendRequest("keepalive@openssh.com", true, nil)
 	return err
 }
 
-// keepAlive asks the host now and then, and closes a connection that is dead:
-// without it, a session whose host lost power waits for TCP, which may be for
-// hours. Whatever the host sends is an answer: behind a slow upload the question
-// itself may wait for minutes, and room for more of the upload is granted.
+// keepAlive pings the host at intervals, and closes a connection that is dead:
+// without it, a session whose host lost power waits for TCP, which may take
+// hours. Any bytes from the host count as an answer: behind a slow upload the ping
+// itself may wait for minutes, while the host keeps enlarging the upload's window.
 func (c *Conn) keepAlive(every time.Duration, received *atomic.Int64) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -109,22 +108,22 @@ func (c *Conn) keepAlive(every time.Duration, received *atomic.Int64) {
 			}
 			if asked {
 				if misses++; misses == maxMisses {
-					c.lose(fmt.Errorf("connection lost: no answer for %s", every*maxMisses))
+					c.setLoss(fmt.Errorf("connection lost: no answer for %s", every*maxMisses))
 					c.client.Close()
 					return
 				}
 				continue
 			}
 			asked = true
-			go func() { answers <- c.ask() }()
+			go func() { answers <- c.ping() }()
 		}
 	}
 }
 
-// lose notes why the connection ended; the first reason counts.
-func (c *Conn) lose(err error) { c.lost.CompareAndSwap(nil, &err) }
+// setLoss records why the connection ended; the first reason counts.
+func (c *Conn) setLoss(err error) { c.loss.CompareAndSwap(nil, &err) }
 
-// awaitLoss waits a moment: what has just ended may be the whole connection, whose
+// awaitLoss waits a moment, as the whole connection may have just ended: then its
 // reason is the better one.
 func (c *Conn) awaitLoss() {
 	select {
@@ -133,8 +132,8 @@ func (c *Conn) awaitLoss() {
 	}
 }
 
-// explain puts the reason in place of what the end of a connection looks like
-// from above, and the host's name before it.
+// explain puts the host's name before an error. If the connection has ended, the
+// reason for that takes the error's place.
 func (c *Conn) explain(err error) error {
 	if err == nil {
 		return nil
@@ -142,8 +141,8 @@ func (c *Conn) explain(err error) error {
 	if peerClosed(err) {
 		c.awaitLoss()
 	}
-	if lost := c.lost.Load(); lost != nil {
-		return &unreachable{fmt.Errorf("%s: %w", c.settings, *lost)}
+	if lost := c.loss.Load(); lost != nil {
+		return &unreachableError{fmt.Errorf("%s: %w", c.settings, *lost)}
 	}
 	return fmt.Errorf("%s: %w", c.settings, err)
 }

@@ -14,21 +14,22 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Dialer makes connections, and shares between them what it can: files that it
-// read, bastions, and the places at each sshd's door. The zero value is ready.
+// Dialer makes connections, and shares between them the files that it has read, the
+// connections to bastions, and the handshakes that each sshd accepts at once. The
+// zero value is ready to use.
 type Dialer struct {
-	Agent  string // socket of the ssh-agent; default $SSH_AUTH_SOCK
-	Starts int    // handshakes at once at one sshd; default 8
+	Agent         string // socket of the ssh-agent; default $SSH_AUTH_SOCK
+	MaxHandshakes int    // at once at one sshd; default 8
 
 	known    cache[*knownHosts]
 	keys     cache[identity]
-	doors    doors
+	limiters limiters
 	bastions bastions
 }
 
-// Dial connects to a host and authenticates there. ctx bounds this and not the
-// connection, which lives until it is closed or lost. Errors are [Unreachable],
-// except for the end of ctx and for what is wrong on this machine ([Local]).
+// Dial connects to a host and authenticates there. ctx bounds this, not
+// the connection, which lives until it is closed or lost. Errors are [Unreachable],
+// except if ctx ends or something is wrong on this machine ([Local]).
 func (d *Dialer) Dial(ctx context.Context, s Settings) (*Conn, error) {
 	return d.connect(ctx, s.withDefaults(), false)
 }
@@ -48,12 +49,12 @@ func (d *Dialer) connect(ctx context.Context, s Settings, probe bool) (*Conn, er
 	if Local(err) {
 		return nil, err
 	}
-	return nil, &unreachable{err}
+	return nil, &unreachableError{err}
 }
 
-// Check reports what would keep any host with these settings from being
-// reached and lies on this machine: files that cannot be read, no key to offer.
-// It connects to nothing but the agent.
+// Check returns an error if something on this machine keeps every host with these
+// settings from being reached: a file that cannot be read, no key to offer.
+// It connects only to the agent.
 func (d *Dialer) Check(ctx context.Context, s Settings) error {
 	s = s.withDefaults()
 	if _, err := d.knownHosts(s, false); err != nil {
@@ -66,29 +67,29 @@ func (d *Dialer) Check(ctx context.Context, s Settings) error {
 	}
 	keys, err := d.offer(ctx, s.Identity)
 	if err != nil {
-		return &local{err}
+		return &localError{err}
 	}
 	keys.Close()
 	return nil
 }
 
-// knownHosts by which a host is known. Before its keys are, the file need not
-// be there.
+// knownHosts returns the known host keys. The file may be missing only if probe is
+// set, as the host's key may then be the first.
 func (d *Dialer) knownHosts(s Settings, probe bool) (*knownHosts, error) {
 	known, err := d.known.get(s.KnownHosts, readKnownHosts)
 	if err == nil && !probe {
-		err = known.none
+		err = known.missing
 	}
 	if err != nil {
-		return nil, &local{err}
+		return nil, &localError{err}
 	}
 	return known, nil
 }
 
-// HostKey returns the key that a host shows, if it is known already; it does not
-// log in there. The error is an [UnknownKeyError] or a [ChangedKeyError], or as Dial's.
+// HostKey returns the key that a host shows, if that is known already. It does not
+// log in. The error is an [UnknownKeyError] or a [ChangedKeyError], or as Dial's.
 func (d *Dialer) HostKey(ctx context.Context, s Settings) (ssh.PublicKey, error) {
-	var known *knownKey
+	var known *knownKeyError
 	_, err := d.connect(ctx, s.withDefaults(), true)
 	if errors.As(err, &known) {
 		return known.key, nil
@@ -96,16 +97,16 @@ func (d *Dialer) HostKey(ctx context.Context, s Settings) (ssh.PublicKey, error)
 	return nil, err
 }
 
-// knownKey ends a handshake that was made for the host key alone.
-type knownKey struct{ key ssh.PublicKey }
+// knownKeyError ends a handshake that was made only to see the host key.
+type knownKeyError struct{ key ssh.PublicKey }
 
-func (e *knownKey) Error() string { return "its host key is known" }
+func (e *knownKeyError) Error() string { return "its host key is known" }
 
-// dial connects, by another connection to the jump host if the one that was
-// there turns out to be lost.
+// dial connects. If the connection to the jump host turns out to be lost, it makes
+// another one and tries again.
 func (d *Dialer) dial(ctx context.Context, s Settings, probe bool) (*Conn, error) {
 	c, err := d.dialOnce(ctx, s, probe)
-	if lost := new(lostBastion); errors.As(err, &lost) {
+	if lost := new(lostBastionError); errors.As(err, &lost) {
 		return d.dialOnce(ctx, s, probe)
 	}
 	return c, err
@@ -116,20 +117,20 @@ func (d *Dialer) dialOnce(ctx context.Context, s Settings, probe bool) (*Conn, e
 	if err != nil {
 		return nil, err
 	}
-	// One dials through the controller's network or through a bastion's.
+	// Through the controller's own network, or through a bastion.
 	dial, release := (&net.Dialer{}).DialContext, func() {}
 	var b *bastion
 	if s.Via != nil {
-		b, err = d.bastions.take(ctx, d, s.Via.withDefaults())
+		b, err = d.bastions.acquire(ctx, d, s.Via.withDefaults())
 		if err != nil {
 			return nil, err
 		}
-		dial, release = b.dialContext, func() { d.bastions.give(b) }
+		dial, release = b.dialContext, func() { d.bastions.release(b) }
 	}
-	door := d.doors.at(s.Door(), cmp.Or(d.Starts, 8))
+	limiter := d.limiters.get(s.Route(), cmp.Or(d.MaxHandshakes, 8))
 	var first time.Time
 	for try := 0; ; try++ {
-		if err := door.enter(ctx); err != nil {
+		if err := limiter.acquire(ctx); err != nil {
 			release()
 			return nil, err
 		}
@@ -137,13 +138,13 @@ func (d *Dialer) dialOnce(ctx context.Context, s Settings, probe bool) (*Conn, e
 			first = time.Now()
 		}
 		client, received, err := d.attempt(ctx, s, known, dial, probe)
-		var drop *dropped
-		again := errors.As(err, &drop) && !drop.penalty()
-		door.leave(again)
+		var drop *droppedError
+		again := errors.As(err, &drop) && !drop.isPenalty()
+		limiter.release(again)
 		if err == nil {
 			return newConn(d, s, client, received, release), nil
 		}
-		if again && (try+1 < minTries || time.Since(first) < s.ConnectTimeout) {
+		if again && (try+1 < minAttempts || time.Since(first) < s.ConnectTimeout) {
 			err = pause(ctx, try)
 			if err == nil {
 				continue
@@ -151,7 +152,7 @@ func (d *Dialer) dialOnce(ctx context.Context, s Settings, probe bool) (*Conn, e
 		} else if again {
 			err = fmt.Errorf("%w, %d times within %s: its sshd is overloaded (MaxStartups), or refuses this address", err, try+1, time.Since(first).Round(time.Second/10))
 		}
-		if lost := new(lostBastion); errors.As(err, &lost) {
+		if lost := new(lostBastionError); errors.As(err, &lost) {
 			d.bastions.forget(b)
 		}
 		release()
@@ -159,11 +160,11 @@ func (d *Dialer) dialOnce(ctx context.Context, s Settings, probe bool) (*Conn, e
 	}
 }
 
-// lostBastion reports that the connection to a jump host ended unnoticed before it
-// was asked for one more.
-type lostBastion struct{ name string }
+// lostBastionError reports that the connection to a jump host had ended before a
+// channel through it was asked for.
+type lostBastionError struct{ name string }
 
-func (e *lostBastion) Error() string {
+func (e *lostBastionError) Error() string {
 	return "the connection to the jump host " + e.name + " was lost"
 }
 
@@ -179,7 +180,7 @@ func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dia
 	if !probe {
 		var err error
 		if keys, err = d.offer(ctx, s.Identity); err != nil {
-			return nil, nil, &local{err}
+			return nil, nil, &localError{err}
 		}
 	}
 	defer keys.Close()
@@ -201,8 +202,8 @@ func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dia
 	return nil, nil, h.explain(ctx, err)
 }
 
-// keyExchanges in order: safe against quantum computers first, then cheap
-// first. SHA-1 is left out.
+// keyExchanges returns the key exchanges in order: those safe against quantum
+// computers first, then cheap ones first. SHA-1 is left out.
 func keyExchanges() []string {
 	return []string{
 		ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519,
@@ -214,7 +215,7 @@ func keyExchanges() []string {
 // dialError explains what a refused connection may mean.
 func dialError(ctx context.Context, s Settings, err error) error {
 	var refused *ssh.OpenChannelError
-	var lost *lostBastion
+	var lost *lostBastionError
 	switch {
 	case errors.As(err, &lost):
 		return lost
@@ -226,9 +227,9 @@ func dialError(ctx context.Context, s Settings, err error) error {
 	case errors.As(err, &refused):
 		return fmt.Errorf("the jump host %s cannot reach it: %s", s.Via.Address, Printable(refused.Message))
 	case s.Via != nil && (peerClosed(err) || errors.Is(err, net.ErrClosed)):
-		return &lostBastion{s.Via.Address}
-	case errors.Is(err, syscall.ECONNRESET): // it was faster than connect(2)
-		return &dropped{}
+		return &lostBastionError{s.Via.Address}
+	case errors.Is(err, syscall.ECONNRESET): // the reset came before connect(2) returned
+		return &droppedError{}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: is its sshd running, and on this port?", err)
 	}

@@ -3,17 +3,21 @@
 //
 // It is strict where others ask: a host key that known_hosts does not hold is
 // refused with its fingerprint, a changed one with both. It is careful with
-// sshd: no more than eight handshakes at once at one door (MaxStartups drops
-// beyond ten), fewer where it drops some, a connection dropped before sshd said
-// its name is tried again, and no more than five keys are offered (MaxAuthTries, and the penalties of
-// sshd 9.8 and later). A [Dialer] shares what hosts can share: parsed
-// known_hosts files, keys, and the connection to a bastion.
+// sshd: at most eight handshakes run at once at one sshd (MaxStartups drops some
+// beyond ten), fewer if it drops some. A connection that is dropped before sshd
+// sends its version is tried again. At most five keys are offered (MaxAuthTries,
+// and the penalties of sshd 9.8 and later). A [Dialer] shares between hosts the
+// parsed known_hosts files, the keys, and the connection to a bastion.
 //
-// Whatever can wait takes a context. A connection whose host no longer answers
-// is closed by its keepalive. [Unreachable] tells "the host could not be
-// reached" from "what it was asked to do failed", [Local] both from what is
-// wrong on this machine.
+// Every function that can wait takes a context. A connection whose host no longer
+// answers is closed by its keepalive. [Unreachable] distinguishes "the host could
+// not be reached" from "the command failed there"; [Local] reports errors of this
+// machine.
 //
-// The package asks nobody anything and reads no ssh_config: what it needs to know
+// If the controller is killed, its connections end and sshd closes their sessions; a
+// command that neither reads nor writes may go on. A known_hosts file is replaced as
+// a whole, so it is the old one or the new one. No particular kernel is needed.
+//
+// The package never asks the user, and never reads ssh_config: all that it needs
 // is in [Settings]. Only [Dialer.Trust] changes known_hosts.
 package transport

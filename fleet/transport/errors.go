@@ -10,51 +10,52 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// unreachable is an error of the way to a host.
-type unreachable struct {
+// unreachableError is an error on the way to a host.
+type unreachableError struct {
 	err error
 }
 
-func (e *unreachable) Error() string { return e.err.Error() }
-func (e *unreachable) Unwrap() error { return e.err }
+func (e *unreachableError) Error() string { return e.err.Error() }
+func (e *unreachableError) Unwrap() error { return e.err }
 
 // ErrorKind is an outcome.Kind, which package outcome asks errors for.
-func (e *unreachable) ErrorKind() string { return "unreachable" }
+func (e *unreachableError) ErrorKind() string { return "unreachable" }
 
-// Unreachable reports whether err means that the host could not be reached, or
-// no longer: name, route, port, time, host key, authentication, a lost
-// connection. False means that the host was there and could not do it.
+// Unreachable reports whether err means that the host could not be reached, or was
+// lost: name, route, port, timeout, host key, authentication, a lost connection.
+// If not, the host was reached and could not do what it was asked.
 func Unreachable(err error) bool {
-	var u *unreachable
+	var u *unreachableError
 	return errors.As(err, &u)
 }
 
-// local is an error of this machine, which no host can help.
-type local struct {
+// localError is an error of this machine, which is the same for every host.
+type localError struct {
 	err error
 }
 
-func (e *local) Error() string { return e.err.Error() }
-func (e *local) Unwrap() error { return e.err }
+func (e *localError) Error() string { return e.err.Error() }
+func (e *localError) Unwrap() error { return e.err }
 
 // ErrorKind is an outcome.Kind.
-func (e *local) ErrorKind() string { return "local" }
+func (e *localError) ErrorKind() string { return "local" }
 
-// Local reports whether err is of this machine, and not of a host or of the way
-// to it: a key file or known_hosts that cannot be read, no more files to open.
+// Local reports whether err is an error of this machine, not of a host or of the
+// way to it: a key file or known_hosts that cannot be read, no more files to open.
 func Local(err error) bool {
-	var l *local
+	var l *localError
 	return errors.As(err, &l)
 }
 
-// outOfFiles is the error for a connection that this machine has no room for, or
-// nil. A name that is looked up meanwhile hides the cause in its text.
+// outOfFiles returns an error with the cure if err means that this machine has no
+// resources for another connection, else nil. An error of a name lookup holds the
+// cause only in its text.
 func outOfFiles(err error) error {
 	switch {
 	case errors.Is(err, syscall.EMFILE), strings.Contains(err.Error(), syscall.EMFILE.Error()):
-		return &local{fmt.Errorf("%w on this machine: work on fewer hosts at once (--forks), or allow more (ulimit -n)", syscall.EMFILE)}
+		return &localError{fmt.Errorf("%w on this machine: work on fewer hosts at once (--forks), or allow more (ulimit -n)", syscall.EMFILE)}
 	case errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.EADDRNOTAVAIL):
-		return &local{fmt.Errorf("this machine has no room for another connection: work on fewer hosts at once (--forks): %w", err)}
+		return &localError{fmt.Errorf("this machine has no room for another connection: work on fewer hosts at once (--forks): %w", err)}
 	}
 	return nil
 }
@@ -66,7 +67,7 @@ type SignalError struct {
 
 func (e *SignalError) Error() string { return "ended by signal " + e.Signal }
 
-// number of a signal of RFC 4254, or 0.
+// number returns the number of a signal that RFC 4254 names, or 0.
 func (e *SignalError) number() int {
 	switch ssh.Signal(e.Signal) {
 	case ssh.SIGHUP:
@@ -99,16 +100,16 @@ func (e *SignalError) number() int {
 	return 0
 }
 
-// becomeScript runs the command that it is given as root, by what the host has.
+// becomeScript runs its argument as root by sudo or doas, whichever the host has.
 const becomeScript = `c=$(printf "%b." "$0"); c=${c%.}; if command -v sudo >/dev/null 2>&1; then exec sudo -n -- sh -c "$c"; fi; ` +
 	`if command -v doas >/dev/null 2>&1; then exec doas -n sh -c "$c"; fi; ` +
 	`echo "` + becomeMissing + `" >&2; exit 127`
 
 const becomeMissing = "vsfleet: there is neither sudo nor doas"
 
-// becomeError is what is wrong with sudo or doas on a host, seen in what it
-// wrote. They have no exit status of their own: they end with 1, as the command
-// may. It is nil where the command itself failed.
+// becomeError returns what is wrong with sudo or doas on a host, judged by the last
+// line on standard error: they exit with status 1, as the command itself may. It
+// returns nil if the command itself failed.
 func becomeError(exit int, stderr string) error {
 	lines := strings.Split(strings.TrimSpace(stderr), "\n")
 	last := strings.TrimSpace(lines[len(lines)-1])
@@ -140,8 +141,8 @@ func becomeError(exit int, stderr string) error {
 	return fmt.Errorf("become root: %s (%s)", Printable(last), cure)
 }
 
-// Printable is text of a host made fit for a terminal and one line: control
-// characters could move the cursor and rewrite what others said.
+// Printable returns a host's text as one line without control characters, which
+// could move the cursor and overwrite the output of other hosts.
 func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

@@ -16,18 +16,18 @@ import (
 	xknownhosts "golang.org/x/crypto/ssh/knownhosts"
 )
 
-// knownHosts are the host keys that one says are right.
+// knownHosts is the set of host keys that are trusted: the parsed known_hosts files.
 type knownHosts struct {
-	db   *knownhosts.HostKeyDB
-	file string            // where a new one belongs
-	odd  []string          // lines that are left out, as OpenSSH leaves them out: FILE:LINE
-	none error             // of a file that was named and is not there
-	real map[string]string // of a file that was read without its odd lines: its name by that of the copy
+	db        *knownhosts.HostKeyDB
+	file      string            // to which a new key is added
+	badLines  []string          // lines that are skipped, as OpenSSH skips them: FILE:LINE
+	missing   error             // the error of a named file that does not exist
+	originals map[string]string // the file's name by that of its copy without bad lines
 }
 
 // readKnownHosts parses a known_hosts file, or the usual ones for "".
 func readKnownHosts(path string) (*knownHosts, error) {
-	file, err := home(path)
+	file, err := expandHome(path)
 	if err != nil {
 		return nil, err
 	}
@@ -38,18 +38,18 @@ func readKnownHosts(path string) (*knownHosts, error) {
 			none, files = fmt.Errorf("read known hosts: %w (vsfleet trust makes it)", err), nil
 		}
 	} else {
-		if file, err = home("~/.ssh/known_hosts"); err != nil {
+		if file, err = expandHome("~/.ssh/known_hosts"); err != nil {
 			return nil, err
 		}
-		// Neither has to be there: then no host is known.
+		// Both may be missing: then no host is known.
 		files = slices.DeleteFunc([]string{file, "/etc/ssh/ssh_known_hosts"}, func(f string) bool {
 			_, err := os.Stat(f)
 			return errors.Is(err, os.ErrNotExist)
 		})
 	}
-	k := &knownHosts{file: file, none: none, real: map[string]string{}}
+	k := &knownHosts{file: file, missing: none, originals: map[string]string{}}
 	for i, f := range files {
-		if files[i], err = k.readable(f); err != nil {
+		if files[i], err = k.readableFile(f); err != nil {
 			return nil, fmt.Errorf("read known hosts: %w", err)
 		}
 		if files[i] != f {
@@ -62,16 +62,16 @@ func readKnownHosts(path string) (*knownHosts, error) {
 	return k, nil
 }
 
-// readable gives the file, or a copy in which the lines are blank that nobody
-// here can read: keys of SSH 1, of types to come, mistakes. The library would
-// take none of the others, either. What is revoked has to be read.
-func (k *knownHosts) readable(file string) (string, error) {
+// readableFile returns the file, or a copy in which lines that cannot be parsed are
+// blank: keys of SSH 1, of future types, mistakes. With such a line the library
+// would read none of the others. A @revoked line that cannot be parsed is an error.
+func (k *knownHosts) readableFile(file string) (string, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return "", err
 	}
 	lines := strings.Split(string(b), "\n")
-	odd := false
+	bad := false
 	for i, line := range lines {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
@@ -85,10 +85,10 @@ func (k *knownHosts) readable(file string) (string, error) {
 		case marker == "@revoked":
 			return "", fmt.Errorf("%s:%d: %w", file, i+1, err)
 		}
-		k.odd = append(k.odd, fmt.Sprintf("%s:%d", file, i+1))
-		lines[i], odd = "", true
+		k.badLines = append(k.badLines, fmt.Sprintf("%s:%d", file, i+1))
+		lines[i], bad = "", true
 	}
-	if !odd {
+	if !bad {
 		return file, nil
 	}
 	f, err := os.CreateTemp("", "vsfleet-known-hosts-")
@@ -96,18 +96,19 @@ func (k *knownHosts) readable(file string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	k.real[f.Name()] = file
+	k.originals[f.Name()] = file
 	_, err = f.WriteString(strings.Join(lines, "\n"))
 	return f.Name(), err
 }
 
-// hostKeys that are known for an endpoint.
+// hostKeys returns the keys that are known for an endpoint.
 func (k *knownHosts) hostKeys(endpoint string) []knownhosts.PublicKey { return k.db.HostKeys(endpoint) }
 
-// algorithms to ask a host for, by the keys that are known for it. What an
-// authority signs may be of any type, whatever its own key is. Plain keys come
-// behind, so that a host without a certificate is told as that; and of a host
-// that is not known the plain key is what can become known.
+// algorithms returns the host key algorithms to ask a host for, by the keys that are
+// known for it. A key that an authority signs may be of any type, whatever the
+// authority's own is. Plain keys come last, so that the error of a host without a
+// certificate can say so. A host that is not known is asked for its plain
+// key, as only that can be added to known_hosts.
 func (k *knownHosts) algorithms(endpoint string) []string {
 	var certs, plain []string
 	for _, key := range k.hostKeys(endpoint) {
@@ -138,36 +139,36 @@ var (
 	}
 )
 
-// place of a key, FILE:LINE.
-func (k *knownHosts) place(key xknownhosts.KnownKey) string {
-	return fmt.Sprintf("%s:%d", cmp.Or(k.real[key.Filename], key.Filename), key.Line)
+// location returns where a key is: FILE:LINE.
+func (k *knownHosts) location(key xknownhosts.KnownKey) string {
+	return fmt.Sprintf("%s:%d", cmp.Or(k.originals[key.Filename], key.Filename), key.Line)
 }
 
-// UnknownKeyError is a host key that known_hosts does not hold for its host.
+// UnknownKeyError reports a host key that known_hosts does not hold for its host.
 type UnknownKeyError struct {
-	Key  ssh.PublicKey
-	Name string   // of the host, as known_hosts has it
-	File string   // where the key belongs
-	odd  []string // lines that were left out
+	Key      ssh.PublicKey
+	Name     string   // the host's, as known_hosts has it
+	File     string   // to which the key is to be added
+	badLines []string // lines that were skipped
 }
 
 func (e *UnknownKeyError) Error() string {
-	text := "its host key " + Shown(e.Key) + " is not known"
-	if len(e.odd) > 0 {
-		text += " (not to be read in known_hosts, and left out: " + strings.Join(e.odd[:min(len(e.odd), 3)], ", ") + ")"
+	text := "its host key " + KeyString(e.Key) + " is not known"
+	if len(e.badLines) > 0 {
+		text += " (not to be read in known_hosts, and left out: " + strings.Join(e.badLines[:min(len(e.badLines), 3)], ", ") + ")"
 	}
 	return text
 }
 
-// Hint returns what helps with several of them.
+// Hint returns the command that helps with all such hosts.
 func (e *UnknownKeyError) Hint() string {
 	return "vsfleet trust shows the keys of all hosts that are not known, and adds those that you accept to known_hosts"
 }
 
-// Line of known_hosts that would make the key known.
+// Line returns the line of known_hosts that makes the key known.
 func (e *UnknownKeyError) Line() string { return knownhosts.Line([]string{e.Name}, e.Key) }
 
-// ChangedKeyError is a host key in place of which known_hosts holds another.
+// ChangedKeyError reports a host key that differs from the one in known_hosts.
 type ChangedKeyError struct {
 	Key  ssh.PublicKey
 	text string
@@ -175,60 +176,59 @@ type ChangedKeyError struct {
 
 func (e *ChangedKeyError) Error() string { return e.text }
 
-// Shown is a key as people compare it: its type and fingerprint.
-func Shown(key ssh.PublicKey) string { return key.Type() + " " + ssh.FingerprintSHA256(key) }
+// KeyString returns a key as people compare it: its type and fingerprint.
+func KeyString(key ssh.PublicKey) string { return key.Type() + " " + ssh.FingerprintSHA256(key) }
 
-// check is what to say of the key that a host shows; nil if it is known.
+// check returns nil if the key that a host shows is known, else why it is not accepted.
 func (k *knownHosts) check(endpoint string, remote net.Addr, key ssh.PublicKey) error {
 	err := k.db.HostKeyCallback()(endpoint, remote, key)
 	var revoked *xknownhosts.RevokedError
 	var mismatch *xknownhosts.KeyError
-	shown := Shown(key)
+	shown := KeyString(key)
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &revoked):
-		return fmt.Errorf("its host key %s is revoked by %s: do not connect", shown, k.place(revoked.Revoked))
+		return fmt.Errorf("its host key %s is revoked by %s: do not connect", shown, k.location(revoked.Revoked))
 	case !errors.As(err, &mismatch):
 		return certError(endpoint, key, err)
 	case len(mismatch.Want) == 0:
-		return &UnknownKeyError{Key: key, Name: endpoint, File: k.file, odd: k.odd}
+		return &UnknownKeyError{Key: key, Name: endpoint, File: k.file, badLines: k.badLines}
 	}
 	var old, authorities []string
 	for _, w := range mismatch.Want {
-		holds := fmt.Sprintf("%s has %s", k.place(w), Shown(w.Key))
 		if slices.ContainsFunc(k.hostKeys(endpoint), func(h knownhosts.PublicKey) bool {
 			return h.Cert && bytes.Equal(h.Marshal(), w.Key.Marshal())
 		}) {
-			authorities = append(authorities, k.place(w))
+			authorities = append(authorities, k.location(w))
 			continue
 		}
-		old = append(old, holds)
+		old = append(old, fmt.Sprintf("%s has %s", k.location(w), KeyString(w.Key)))
 	}
 	if old == nil {
 		return fmt.Errorf("it shows the plain host key %s, and known_hosts wants a certificate of the authority in %s: sign the host's key with it (ssh-keygen -s) and set HostCertificate there",
 			shown, strings.Join(authorities, ", "))
 	}
-	file := cmp.Or(k.real[mismatch.Want[0].Filename], mismatch.Want[0].Filename)
+	file := cmp.Or(k.originals[mismatch.Want[0].Filename], mismatch.Want[0].Filename)
 	return &ChangedKeyError{key, fmt.Sprintf("its host key has CHANGED: it shows %s, but %s; somebody may be between you and the host. If it was installed anew, compare the key there (ssh-keygen -lf %s) and remove the old one: ssh-keygen -f %s -R '%s'",
 		shown, strings.Join(old, ", "), keyFile(key), file, knownhosts.Normalize(endpoint))}
 }
 
-// certError is why a host's certificate is not believed.
+// certError returns why a host's certificate is not accepted.
 func certError(endpoint string, key ssh.PublicKey, err error) error {
 	cert, ok := key.(*ssh.Certificate)
 	if !ok {
-		return fmt.Errorf("host key %s: %w", Shown(key), err)
+		return fmt.Errorf("host key %s: %w", KeyString(key), err)
 	}
 	host, _, _ := net.SplitHostPort(endpoint)
 	if len(cert.ValidPrincipals) > 0 && !slices.Contains(cert.ValidPrincipals, host) {
 		return fmt.Errorf("its host certificate is for %s, not for %s: set host_key_alias to the name that it has",
-			list(cert.ValidPrincipals), host)
+			joinNames(cert.ValidPrincipals), host)
 	}
-	return fmt.Errorf("its host certificate %q (by %s) is not valid: %w", Printable(cert.KeyId), Shown(cert.SignatureKey), err)
+	return fmt.Errorf("its host certificate %q (by %s) is not valid: %w", Printable(cert.KeyId), KeyString(cert.SignatureKey), err)
 }
 
-// keyFile is where sshd usually keeps a key of this type.
+// keyFile returns where sshd usually keeps a key of this type.
 func keyFile(key ssh.PublicKey) string {
 	kind := "ed25519"
 	switch t := key.Type(); {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// bastions are the connections to jump hosts. All hosts behind a bastion share
+// bastions holds the connections to jump hosts. All hosts behind a bastion share
 // one: channels through it are not counted by MaxSessions (sshd_config(5)),
 // handshakes with it are counted by MaxStartups.
 type bastions struct {
@@ -16,28 +16,28 @@ type bastions struct {
 	open map[string]*bastion
 }
 
-// bastion is a connection to a jump host, or the making of one.
+// bastion is a connection to a jump host, or one that is being made.
 type bastion struct {
 	settings Settings
 	key      string
 	users    int
-	done     chan struct{} // closed when conn or err is there
+	done     chan struct{} // closed when conn or err is set
 	cancel   context.CancelFunc
 	conn     *Conn
 	client   *ssh.Client
 	err      error
 }
 
-// dialContext opens a channel through the jump host. The library waits for ever
-// for one that it asks for just when the connection ends (ssh.mux.loop has told
-// all channels by then, and does not know of this one).
+// dialContext opens a channel through the jump host. If the connection ends at that
+// moment, the library waits for the channel for ever: ssh.mux.loop has closed all
+// channels by then, and does not know this one.
 func (b *bastion) dialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
 		select {
 		case <-b.conn.done:
-			cancel(&lostBastion{b.settings.Address})
+			cancel(&lostBastionError{b.settings.Address})
 		case <-ctx.Done():
 		}
 	}()
@@ -48,8 +48,8 @@ func (b *bastion) dialContext(ctx context.Context, network, addr string) (net.Co
 	return conn, err
 }
 
-// take gives the connection to a jump host to one more user.
-func (p *bastions) take(ctx context.Context, d *Dialer, hop Settings) (*bastion, error) {
+// acquire returns the connection to a jump host, with one more user.
+func (p *bastions) acquire(ctx context.Context, d *Dialer, hop Settings) (*bastion, error) {
 	key := hop.key()
 	p.mu.Lock()
 	b := p.open[key]
@@ -59,7 +59,7 @@ func (p *bastions) take(ctx context.Context, d *Dialer, hop Settings) (*bastion,
 			p.open = make(map[string]*bastion)
 		}
 		p.open[key] = b
-		// The first who asks may give up while others still wait for it.
+		// The first user may give up while others still wait for it.
 		var dialing context.Context
 		dialing, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
 		go p.dial(dialing, d, b)
@@ -71,10 +71,10 @@ func (p *bastions) take(ctx context.Context, d *Dialer, hop Settings) (*bastion,
 		if b.err == nil {
 			return b, nil
 		}
-		p.give(b)
+		p.release(b)
 		return nil, b.err
 	case <-ctx.Done():
-		p.give(b)
+		p.release(b)
 		return nil, ctx.Err()
 	}
 }
@@ -91,8 +91,8 @@ func (p *bastions) dial(ctx context.Context, d *Dialer, b *bastion) {
 	close(b.done)
 }
 
-// give takes a user off; the last one closes the connection.
-func (p *bastions) give(b *bastion) {
+// release removes a user; the last one closes the connection.
+func (p *bastions) release(b *bastion) {
 	p.mu.Lock()
 	b.users--
 	last := b.users == 0
@@ -110,7 +110,7 @@ func (p *bastions) give(b *bastion) {
 	}
 }
 
-// forget a connection that was lost: the next who asks gets a new one.
+// forget removes a connection that was lost: the next user gets a new one.
 func (p *bastions) forget(b *bastion) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

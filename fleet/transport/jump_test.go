@@ -30,7 +30,7 @@ func way(t *testing.T, servers ...*sshtest.Server) Settings {
 	for _, server := range servers {
 		known = append(known, server.KnownHostsLine(server.HostKey.PublicKey()))
 		if server != last {
-			s.Via = Hop{Address: "127.0.0.1", Port: server.Port}.Through(s, s.Via)
+			s.Via = Hop{Address: "127.0.0.1", Port: server.Port}.Settings(s, s.Via)
 			write(t, filepath.Join(server.Dir, "authorized_keys"), string(keys)+"\n")
 		}
 	}

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// LastLines keeps the end of a host's standard error, fit for a terminal.
+// LastLines keeps the end of a host's standard error, made printable.
 type LastLines struct {
 	tail
 	done chan struct{} // of CollectLastLines: closed at the end of the stream
 }
 
-// CollectLastLines reads a stream to its end beside everything else.
+// CollectLastLines starts to read a stream to its end in the background.
 func CollectLastLines(r io.Reader) *LastLines {
 	l := &LastLines{done: make(chan struct{})}
 	go func() {
@@ -22,9 +22,9 @@ func CollectLastLines(r io.Reader) *LastLines {
 	return l
 }
 
-// String returns the last lines as one, once the session has ended. A process
-// that the session left behind may hold the stream open: it is waited for a
-// second.
+// String returns the last three lines as one, once the session has ended. As a
+// process that the session left behind may hold the stream open, it waits for the
+// end of the stream for at most a second.
 func (l *LastLines) String() string {
 	if l.done != nil {
 		select {

@@ -154,7 +154,7 @@ func TestReasonsOfThisMachine(t *testing.T) {
 		{"an identity with a passphrase that no agent holds", func(s *Settings) { s.Identity = filepath.Join(dir, "locked") }, "ssh-add"},
 		{"a revoked key that cannot be read", func(s *Settings) { s.KnownHosts = filepath.Join(dir, "known_hosts") }, "known_hosts:2: "},
 		{"an identity that a jump host lacks", func(s *Settings) {
-			s.Via = Hop{Address: "bastion"}.Through(Settings{Identity: "/no/such/key"}, nil)
+			s.Via = Hop{Address: "bastion"}.Settings(Settings{Identity: "/no/such/key"}, nil)
 		}, "/no/such/key"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

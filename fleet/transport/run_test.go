@@ -108,10 +108,10 @@ func FuzzMarked(f *testing.F) {
 	f.Add([]byte("\x00vsfleet-run-1 x\n\x00vsfleet-run-1 12\nout\x00vsfleet-run-1 13\n"), 5)
 	f.Fuzz(func(t *testing.T, b []byte, piece int) {
 		var whole, pieces bytes.Buffer
-		if _, err := (&marked{w: &whole}).Write(b); err != nil {
+		if _, err := (&markFilter{w: &whole}).Write(b); err != nil {
 			return
 		}
-		m := &marked{w: &pieces}
+		m := &markFilter{w: &pieces}
 		for rest := b; len(rest) > 0; {
 			n := min(len(rest), max(piece, 1))
 			if _, err := m.Write(rest[:n]); err != nil {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Session is a command that runs on a host. Stdout and Stderr share one
-// window: who reads the one must read the other.
+// Session is a command that runs on a host. Stdout and Stderr share one flow
+// control window: whoever reads one of them must read the other.
 type Session struct {
 	Stdin  io.WriteCloser // Close is the end of the command's input
 	Stdout io.Reader
@@ -25,7 +25,7 @@ type Session struct {
 	close func()
 }
 
-// command as the user's login shell is given it.
+// command returns the command as it is passed to the user's login shell.
 func (c *Conn) command(command string) string {
 	if !c.settings.Become {
 		return command
@@ -33,22 +33,22 @@ func (c *Conn) command(command string) string {
 	return Script(becomeScript, command)
 }
 
-// errSession reports that sshd gives no session.
-type errSession struct{ reason string }
+// sessionError reports that sshd refused a session.
+type sessionError struct{ reason string }
 
-func (e *errSession) Error() string {
+func (e *sessionError) Error() string {
 	return fmt.Sprintf("sshd refuses a session: %s (MaxSessions bounds those of one connection)", e.reason)
 }
 
-// sessionPause is how long a session that has just ended may count for sshd.
+// sessionPause is how long sshd may still count a session that has just ended.
 const sessionPause = 50 * time.Millisecond
 
-// open a session, on this connection or, where sshd gives no more of them
-// there, on another one to the same host. The session belongs to the
-// connection that is returned.
+// open opens a session on this connection or, if sshd refuses more of them there,
+// on another one to the same host. The session belongs to the connection that is
+// returned.
 func (c *Conn) open(ctx context.Context) (*ssh.Session, *Conn, error) {
 	s, err := c.session(ctx)
-	for try := 1; try <= 2 && isRefused(err); try++ {
+	for try := 1; try <= 2 && isSessionError(err); try++ {
 		select {
 		case <-time.After(sessionPause):
 			s, err = c.session(ctx)
@@ -56,12 +56,12 @@ func (c *Conn) open(ctx context.Context) (*ssh.Session, *Conn, error) {
 			return nil, nil, c.explain(context.Cause(ctx))
 		}
 	}
-	if !isRefused(err) {
+	if !isSessionError(err) {
 		return s, c, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, other := range c.more {
+	for _, other := range c.extra {
 		if s, err := other.session(ctx); err == nil {
 			return s, other, nil
 		}
@@ -77,12 +77,12 @@ func (c *Conn) open(ctx context.Context) (*ssh.Session, *Conn, error) {
 		other.close()
 		return nil, nil, err
 	}
-	c.more = append(c.more, other)
+	c.extra = append(c.extra, other)
 	return s, other, nil
 }
 
-func isRefused(err error) bool {
-	var refused *errSession
+func isSessionError(err error) bool {
+	var refused *sessionError
 	return errors.As(err, &refused)
 }
 
@@ -90,13 +90,14 @@ func isRefused(err error) bool {
 // command: it does both before the command does anything.
 var sessionTimeout = 30 * time.Second
 
-func withinSession(ctx context.Context, what string) (context.Context, context.CancelFunc) {
+func withSessionTimeout(ctx context.Context, what string) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, sessionTimeout, fmt.Errorf("%s: sshd has not answered within %s", what, sessionTimeout))
 }
 
-// session of this connection. sshd may not answer; x/crypto knows no context.
+// session opens a session of this connection. sshd may not answer, and x/crypto
+// takes no context.
 func (c *Conn) session(ctx context.Context) (*ssh.Session, error) {
-	ctx, cancel := withinSession(ctx, "open a session")
+	ctx, cancel := withSessionTimeout(ctx, "open a session")
 	defer cancel()
 	type result struct {
 		s   *ssh.Session
@@ -111,7 +112,7 @@ func (c *Conn) session(ctx context.Context) (*ssh.Session, error) {
 	case r := <-opened:
 		var refused *ssh.OpenChannelError
 		if errors.As(r.err, &refused) {
-			return nil, c.explain(&errSession{Printable(refused.Message)})
+			return nil, c.explain(&sessionError{Printable(refused.Message)})
 		}
 		if r.err != nil {
 			c.awaitLoss() // x/crypto says "unexpected packet: <nil>" of a connection that ended
@@ -127,7 +128,7 @@ func (c *Conn) session(ctx context.Context) (*ssh.Session, error) {
 	}
 }
 
-// Pipe starts a command and returns the ends of its streams. ctx bounds the
+// Pipe starts a command and returns its session, to read and write its streams. ctx bounds the
 // start; the session lives until it ends or is closed.
 func (c *Conn) Pipe(ctx context.Context, command string) (*Session, error) {
 	raw, c, err := c.open(ctx)
@@ -136,7 +137,7 @@ func (c *Conn) Pipe(ctx context.Context, command string) (*Session, error) {
 	}
 	s := &Session{conn: c, ssh: raw, close: sync.OnceFunc(func() { raw.Close() })}
 	if err := s.start(ctx, command); err != nil {
-		go s.Close() // on a link that stalls it would wait
+		go s.Close() // blocks on a stalled link
 		return nil, c.explain(err)
 	}
 	return s, nil
@@ -157,13 +158,14 @@ func (s *Session) start(ctx context.Context, command string) (err error) {
 		s.sudo = new(tail)
 		s.Stderr = io.TeeReader(s.Stderr, s.sudo)
 	}
-	ctx, cancel := withinSession(ctx, "start a command")
+	ctx, cancel := withSessionTimeout(ctx, "start a command")
 	defer cancel()
-	return try(ctx, func() error { return s.ssh.Start(s.conn.command(command)) })
+	return runWithContext(ctx, func() error { return s.ssh.Start(s.conn.command(command)) })
 }
 
-// try does something that knows no context, and waits for it while ctx lasts.
-func try(ctx context.Context, do func() error) error {
+// runWithContext calls do, which takes no context, and waits until it returns or ctx
+// ends.
+func runWithContext(ctx context.Context, do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- do() }()
 	select {
@@ -174,22 +176,22 @@ func try(ctx context.Context, do func() error) error {
 	}
 }
 
-// Close ends the session: the command sees the end of its input, and nobody
-// takes its output. sshd does not end it, and does not end Stdout and Stderr
-// here before it has ended by itself.
+// Close closes the session: the command sees the end of its input, and its output is
+// no longer read. sshd does not end the command, and ends Stdout and Stderr only
+// when the command has ended by itself.
 func (s *Session) Close() { s.close() }
 
 // Wait waits for the command to end; read Stdout and Stderr to their ends
 // first. A status other than 0 is no error; a signal is a [SignalError] beside
 // 128 and its number, as in a shell.
 func (s *Session) Wait(ctx context.Context) (exit int, err error) {
-	if err = try(ctx, s.ssh.Wait); err != nil && ctx.Err() != nil {
+	if err = runWithContext(ctx, s.ssh.Wait); err != nil && ctx.Err() != nil {
 		return -1, s.conn.explain(err)
 	}
 	return s.conn.status(err, s.sudo)
 }
 
-// status of a session that ended with err.
+// status returns the exit status of a session that ended with err.
 func (c *Conn) status(err error, sudo *tail) (exit int, _ error) {
 	var status *ssh.ExitError
 	var missing *ssh.ExitMissingError
@@ -217,11 +219,11 @@ func (c *Conn) status(err error, sudo *tail) (exit int, _ error) {
 	return 0, nil
 }
 
-// Exec runs a command to its end. A nil stdin is empty, a nil stdout or stderr
-// thrown away. When ctx ends, or one of the streams of this side fails, the
-// session is closed and the command sent SIGTERM, which sshd passes on unless
-// the user is root: a command that then neither reads nor writes goes on
-// alone. exit is as of [Session.Wait].
+// Exec runs a command to its end. A nil stdin is empty; output for a nil
+// stdout or stderr is discarded. If ctx ends, or one of the streams of this side
+// fails, the command is sent SIGTERM, which sshd passes on unless the user is root,
+// and the session is closed: a command that neither reads nor writes goes on. exit
+// is as in [Session.Wait].
 func (c *Conn) Exec(ctx context.Context, command string, stdin io.Reader, stdout, stderr io.Writer) (exit int, err error) {
 	s, err := c.Pipe(ctx, command)
 	if err != nil {
@@ -229,32 +231,32 @@ func (c *Conn) Exec(ctx context.Context, command string, stdin io.Reader, stdout
 	}
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	// The reader may outlast the command (a terminal): it is not waited for.
+	// The reader may outlast the command (a terminal), so nothing waits for it.
 	go func() {
-		in := &failing{r: stdin}
+		in := &inputReader{r: stdin}
 		if stdin != nil {
 			_, _ = io.Copy(s.Stdin, in) // a command need not read all
 		}
 		if in.err != nil {
-			// The end of its input would tell the command that it has all.
+			// The command would take an end of its input for the end of the data.
 			giveUp(fmt.Errorf("read standard input: %w", in.err))
 			return
 		}
 		s.Stdin.Close()
 	}()
-	out, errs := &gate{w: stdout}, &gate{w: stderr}
+	out, errs := &outlet{w: stdout}, &outlet{w: stderr}
 	return s.finish(ctx, func() error {
 		var copies errgroup.Group
-		copies.Go(func() error { return out.take(s.Stdout, giveUp) })
-		copies.Go(func() error { return errs.take(s.Stderr, giveUp) })
+		copies.Go(func() error { return out.copyFrom(s.Stdout, giveUp) })
+		copies.Go(func() error { return errs.copyFrom(s.Stderr, giveUp) })
 		_ = copies.Wait() // its error is the cause of ctx
 		return s.ssh.Wait()
 	}, out, errs)
 }
 
-// finish waits for the end of a session. When ctx ends it gives the session
-// up, and closes the gates: what a host says later is written nowhere.
-func (s *Session) finish(ctx context.Context, wait func() error, gates ...*gate) (int, error) {
+// finish waits for the end of a session. When ctx ends it gives the session up and
+// closes the outlets, so that what the host sends later is discarded.
+func (s *Session) finish(ctx context.Context, wait func() error, outlets ...*outlet) (int, error) {
 	var exit int
 	var err error
 	ended := make(chan struct{})
@@ -269,7 +271,7 @@ func (s *Session) finish(ctx context.Context, wait func() error, gates ...*gate)
 			return exit, err
 		}
 	case <-ctx.Done():
-		go func() { // on a link that stalls these wait
+		go func() { // these block on a stalled link
 			_ = s.ssh.Signal(ssh.SIGTERM) // or not, and then the session ends without
 			s.Close()
 		}()
@@ -278,59 +280,59 @@ func (s *Session) finish(ctx context.Context, wait func() error, gates ...*gate)
 		case <-time.After(endGrace):
 		}
 	}
-	for _, g := range gates {
-		g.close()
+	for _, o := range outlets {
+		o.close()
 	}
 	return -1, s.conn.explain(context.Cause(ctx))
 }
 
-// gate writes until it is closed.
-type gate struct {
+// outlet is a writer that discards everything once it is closed.
+type outlet struct {
 	mu     sync.Mutex
-	w      io.Writer // nil: nowhere
+	w      io.Writer // nil: discarded
 	closed bool
 }
 
-// take writes what r gives. An error of the writer is why the session is given
-// up.
-func (g *gate) take(r io.Reader, giveUp context.CancelCauseFunc) error {
-	_, err := io.Copy(g, r)
+// copyFrom copies from r to the end. If that fails, the session is given up for that
+// reason.
+func (o *outlet) copyFrom(r io.Reader, giveUp context.CancelCauseFunc) error {
+	_, err := io.Copy(o, r)
 	if err != nil {
 		giveUp(err)
 	}
 	return err
 }
 
-func (g *gate) Write(p []byte) (int, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.w == nil || g.closed {
+func (o *outlet) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.w == nil || o.closed {
 		return len(p), nil
 	}
-	return g.w.Write(p)
+	return o.w.Write(p)
 }
 
-func (g *gate) close() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.closed = true
+func (o *outlet) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
 }
 
-// failing remembers the error of a reader, to tell it from the writer's.
-type failing struct {
+// inputReader keeps the error of a reader, to distinguish it from the writer's.
+type inputReader struct {
 	r   io.Reader
 	err error
 }
 
-func (f *failing) Read(p []byte) (int, error) {
-	n, err := f.r.Read(p)
+func (r *inputReader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
 	if err != nil && err != io.EOF {
-		f.err = err
+		r.err = err
 	}
 	return n, err
 }
 
-// tail keeps the last of what was written to it.
+// tail keeps the last tailSize bytes that were written to it.
 type tail struct {
 	mu sync.Mutex
 	b  []byte

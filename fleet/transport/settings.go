@@ -15,25 +15,25 @@ import (
 	"github.com/skeema/knownhosts"
 )
 
-// Settings say how a host is reached. The zero value of a field is its default.
+// Settings is how a host is reached. A field's zero value stands for its default.
 type Settings struct {
 	Name    string // in errors; default: the address
 	Address string // name or IP address
 	Port    int    // default 22
 	User    string // default root
-	// Identity is a key file. It alone is offered then (IdentitiesOnly): the
-	// file's key, or the agent's where the file is protected by a passphrase
+	// Identity is a key file. If it is set, no other key is offered (IdentitiesOnly):
+	// only the file's key, or the agent's if the file is protected by a passphrase
 	// or holds a public key. Default: the agent's keys and those of ~/.ssh.
 	Identity   string
 	KnownHosts string // default: ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts
-	// HostKeyAlias is the name by which known_hosts and a host certificate know
-	// the host, where that is not its address.
+	// HostKeyAlias is the host's name in known_hosts and in its certificate, if
+	// that is not its address.
 	HostKeyAlias string
-	// Via is the bastion next to the host, which may have one of its own.
+	// Via is the last bastion on the way to the host, which may have one of its own.
 	Via            *Settings
-	Become         bool          // commands run as root by sudo or doas
+	Become         bool          // commands run as root, by sudo or doas
 	ConnectTimeout time.Duration // of one attempt, to the end of authentication; default 10s
-	KeepAlive      time.Duration // between questions to an idle host; default 15s, three misses are the end
+	KeepAlive      time.Duration // interval of pings; default 15s, the connection is closed after three misses
 }
 
 func (s Settings) withDefaults() Settings {
@@ -45,10 +45,10 @@ func (s Settings) withDefaults() Settings {
 	return s
 }
 
-// endpoint is where sshd listens, as known_hosts and net.Dial take it.
+// endpoint returns where sshd listens, as known_hosts and net.Dial take it.
 func (s Settings) endpoint() string { return net.JoinHostPort(s.Address, strconv.Itoa(s.Port)) }
 
-// String names the host and, where that says something else, its address.
+// String returns the host's name and, if that differs, its address.
 func (s Settings) String() string {
 	if s.Name == s.Address && s.Port == 22 {
 		return s.Name
@@ -56,55 +56,58 @@ func (s Settings) String() string {
 	return fmt.Sprintf("%s (%s)", s.Name, s.endpoint())
 }
 
-// knownAs is the endpoint as known_hosts has it.
-func (s Settings) knownAs() string {
+// knownHostsEndpoint returns the endpoint under which known_hosts has the host's key.
+func (s Settings) knownHostsEndpoint() string {
 	if s.HostKeyAlias != "" {
 		return net.JoinHostPort(s.HostKeyAlias, "22") // as ssh: without a port
 	}
 	return s.endpoint()
 }
 
-// key is equal for settings that lead to the same login.
+// key returns a string that is equal for settings that lead to the same login.
 func (s Settings) key() string {
-	way := ""
+	key := ""
 	for ; ; s = *s.Via {
 		s = s.withDefaults()
-		way += fmt.Sprintf("%q ", []string{s.User, s.endpoint(), s.Identity, s.KnownHosts, s.HostKeyAlias, s.ConnectTimeout.String()})
+		key += fmt.Sprintf("%q ", []string{s.User, s.endpoint(), s.Identity, s.KnownHosts, s.HostKeyAlias, s.ConnectTimeout.String()})
 		if s.Via == nil {
-			return way
+			return key
 		}
 	}
 }
 
-// KnownAs is the host's name in known_hosts.
-func (s Settings) KnownAs() string { return knownhosts.Normalize(s.withDefaults().knownAs()) }
+// KnownHostsName returns the host's name in known_hosts.
+func (s Settings) KnownHostsName() string {
+	return knownhosts.Normalize(s.withDefaults().knownHostsEndpoint())
+}
 
-// Door is one sshd, as seen from where one connects.
-func (s Settings) Door() string {
+// Route returns the endpoints on the way to the host's sshd, its own last: settings
+// with the same route lead to the same sshd.
+func (s Settings) Route() string {
 	s = s.withDefaults()
 	if s.Via == nil {
 		return s.endpoint()
 	}
-	return s.Via.Door() + " " + s.endpoint()
+	return s.Via.Route() + " " + s.endpoint()
 }
 
-// Hop is one host of a jump.
+// Hop is one jump host on the way to a host.
 type Hop struct {
-	User    string // "" is the user of whoever jumps
+	User    string // default: that of the host's settings
 	Address string // name or IP address
-	Port    int    // 0 is the usual one
+	Port    int    // default 22
 }
 
-// ParseJump reads a way to a host, from the controller's side on: hosts with
-// commas between, each "[user@]host[:port]" or "ssh://[user@]host[:port]", IPv6
-// addresses with a port in brackets. "none" is none.
+// ParseJump parses the jump hosts on the way to a host, the first hop first: separated
+// by commas, each "[user@]host[:port]" or "ssh://[user@]host[:port]", an IPv6
+// address with a port in brackets. For "none" it returns none.
 func ParseJump(jump string) ([]Hop, error) {
 	if jump == "" || jump == "none" {
 		return nil, nil
 	}
 	var hops []Hop
-	for one := range strings.SplitSeq(jump, ",") {
-		hop, err := parseHop(strings.TrimSpace(one))
+	for part := range strings.SplitSeq(jump, ",") {
+		hop, err := parseHop(strings.TrimSpace(part))
 		if err != nil {
 			return nil, fmt.Errorf("jump host %q: %w", jump, err)
 		}
@@ -147,17 +150,17 @@ func parseHop(s string) (h Hop, err error) {
 	return h, nil
 }
 
-// Through is a bastion on the way to s: it takes identity and known hosts from
-// there, and the user where it names none.
-func (h Hop) Through(s Settings, via *Settings) *Settings {
+// Settings returns the settings of the hop on the way to s, from which it takes the
+// identity and known hosts, and the user if it names none.
+func (h Hop) Settings(s Settings, via *Settings) *Settings {
 	return &Settings{
 		Name: "jump host " + h.Address, Address: h.Address, Port: h.Port, User: cmp.Or(h.User, s.User), Via: via,
 		Identity: s.Identity, KnownHosts: s.KnownHosts, ConnectTimeout: s.ConnectTimeout, KeepAlive: s.KeepAlive,
 	}
 }
 
-// home expands a leading ~.
-func home(path string) (string, error) {
+// expandHome replaces a leading ~ with the home directory.
+func expandHome(path string) (string, error) {
 	if path != "~" && !strings.HasPrefix(path, "~/") {
 		return path, nil
 	}

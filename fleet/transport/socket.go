@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is the stream below an SSH connection. It remembers what the other
-// side said before its version, as sshd tells there why it drops somebody.
+// socket is the stream below an SSH connection. It keeps what the other side sent
+// first: sshd says there, before its version, why it drops a connection.
 type socket struct {
 	net.Conn
-	raw  syscall.RawConn // nil: not TCP, but a channel through a bastion
+	raw  syscall.RawConn // nil for a channel through a bastion, which is not TCP
 	in   *bufio.Reader
 	head []byte // the first bytes
 
@@ -28,7 +28,7 @@ func newSocket(c net.Conn) *socket {
 		s.raw, _ = tcp.SyscallConn()
 	}
 	// x/crypto reads the version byte by byte.
-	s.in = bufio.NewReader(source{s})
+	s.in = bufio.NewReader(quickACKReader{s})
 	return s
 }
 
@@ -40,22 +40,23 @@ func (s *socket) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// greeted reports whether sshd sent its version: it let us in so far.
-func (s *socket) greeted() bool {
+// hasVersion reports whether sshd has sent its version, and so did not drop the
+// connection.
+func (s *socket) hasVersion() bool {
 	return bytes.HasPrefix(s.head, []byte("SSH-")) || bytes.Contains(s.head, []byte("\nSSH-"))
 }
 
-type source struct{ s *socket }
+type quickACKReader struct{ s *socket }
 
-// Read answers what it read at once. sshd sends its answer in two writes with
+// Read acknowledges at once what it read. sshd sends its answer in two writes with
 // Nagle's algorithm on: the second waits for the ACK of the first, which the
-// kernel delays by 40 ms. TCP_QUICKACK ends that, and lasts for one answer
+// kernel delays by 40 ms. TCP_QUICKACK avoids that, for one answer
 // only (tcp(7): "This flag is not permanent").
-func (r source) Read(p []byte) (int, error) {
+func (r quickACKReader) Read(p []byte) (int, error) {
 	n, err := r.s.Conn.Read(p)
 	r.s.received.Add(int64(n))
 	if r.s.raw != nil && n > 0 {
-		// A connection that is closed meanwhile says so in the next read.
+		// If the connection has been closed meanwhile, the next read fails.
 		_ = r.s.raw.Control(func(fd uintptr) {
 			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
 		})

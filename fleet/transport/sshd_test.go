@@ -256,7 +256,7 @@ func waitFor(t *testing.T, what string, is func() bool) {
 func BenchmarkConnectAndRun(b *testing.B) {
 	b.Setenv("SSH_AUTH_SOCK", "")
 	s := settings(sshtest.Start(b, sshtest.Options{Config: []string{"MaxStartups 500"}}))
-	d := &Dialer{Starts: 64}
+	d := &Dialer{MaxHandshakes: 64}
 	before := cpu(b)
 	b.ResetTimer()
 	var hosts errgroup.Group

@@ -15,9 +15,9 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// Trust makes host keys known: each is added to its known_hosts file, whose
-// lines stay as they are. A file is replaced as a whole, so one that is read
-// meanwhile, or a controller that is killed, sees the old one or the new one.
+// Trust adds each host key to its known_hosts file, whose lines stay as they are.
+// A file is replaced as a whole: whoever reads it meanwhile, or after a controller
+// was killed, finds the old file or the new one.
 func (d *Dialer) Trust(ctx context.Context, keys []*UnknownKeyError) error {
 	files := map[string][]string{}
 	for _, key := range keys {
@@ -28,11 +28,12 @@ func (d *Dialer) Trust(ctx context.Context, keys []*UnknownKeyError) error {
 			return fmt.Errorf("add to known hosts: %w", err)
 		}
 	}
-	d.known.forget()
+	d.known.clear()
 	return nil
 }
 
-// appendLines adds lines that are not there to a file, which may not be there.
+// appendLines adds lines to a file unless it has them. The file is made if it does
+// not exist.
 func appendLines(ctx context.Context, file string, lines []string) (err error) {
 	if linked, err := filepath.EvalSymlinks(file); err == nil {
 		file = linked
@@ -41,7 +42,7 @@ func appendLines(ctx context.Context, file string, lines []string) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	// Two controllers at once: the second adds to what the first has written.
+	// Of two controllers at once, the second adds to what the first has written.
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return err
 	}
@@ -54,22 +55,22 @@ func appendLines(ctx context.Context, file string, lines []string) (err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	have := strings.Split(string(old), "\n")
+	existing := strings.Split(string(old), "\n")
 	if len(old) > 0 && !bytes.HasSuffix(old, []byte("\n")) {
 		old = append(old, '\n')
 	}
 	for _, line := range lines {
-		if !slices.Contains(have, line) {
-			old, have = append(append(old, line...), '\n'), append(have, line)
+		if !slices.Contains(existing, line) {
+			old, existing = append(append(old, line...), '\n'), append(existing, line)
 		}
 	}
-	mode, give := fs.FileMode(0o600), func(*os.File) error { return nil }
-	if was, err := os.Stat(file); err == nil {
-		owner := was.Sys().(*syscall.Stat_t)
-		mode, give = was.Mode().Perm(), func(f *os.File) error { return f.Chown(int(owner.Uid), int(owner.Gid)) }
+	mode, chown := fs.FileMode(0o600), func(*os.File) error { return nil }
+	if info, err := os.Stat(file); err == nil {
+		owner := info.Sys().(*syscall.Stat_t)
+		mode, chown = info.Mode().Perm(), func(f *os.File) error { return f.Chown(int(owner.Uid), int(owner.Gid)) }
 	}
 	return linux.ReplaceFileSync(file, mode, func(f *os.File) error {
-		if err := give(f); err != nil {
+		if err := chown(f); err != nil {
 			return err
 		}
 		_, err := f.Write(old)
