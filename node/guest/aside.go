@@ -12,13 +12,13 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// asideMark is between the name of a guest that was set aside and the time, as
-// util-vserver has it. No guest can have such a name.
+// asideMark separates the name of a guest that was set aside from the time, as in
+// util-vserver. No guest's name can contain it.
 const asideMark = ".~"
 
-// Replace sets a stopped guest aside and creates one of its name. The old one's
-// configuration and files are renamed and otherwise left as they are: renamed
-// back they are the guest again. It gives where the old configuration is now.
+// Replace sets a stopped guest aside and creates a new one of the same name. The old
+// guest's configuration and files are renamed but otherwise unchanged; renaming them
+// back restores the guest. Replace returns the new path of the old configuration.
 func (h *Host) Replace(ctx context.Context, to api.Guest) (aside string, err error) {
 	err = h.Hold(ctx, to.Name, "replace", func(g *Guest) (err error) {
 		aside, err = g.replace(ctx, to)
@@ -44,14 +44,14 @@ func (g *Guest) replace(ctx context.Context, to api.Guest) (aside string, err er
 		if err == nil {
 			return
 		}
-		for _, path := range renamed { // nothing is there: what Create made is gone again
+		for _, path := range renamed { // free again: what Create made has been removed
 			err = errors.Join(err, os.Rename(path+suffix, path))
 		}
 	}()
-	// The configuration last: until then the same command can be given again.
+	// The configuration is renamed last: until then the same command can be repeated.
 	for _, path := range []string{g.host.data(g.name), g.host.config(g.name)} {
 		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-			continue // its files lie elsewhere
+			continue // its files are elsewhere
 		}
 		if err := os.Rename(path, path+suffix); err != nil {
 			return "", err
@@ -64,7 +64,7 @@ func (g *Guest) replace(ctx context.Context, to api.Guest) (aside string, err er
 	return g.host.config(g.name) + suffix, nil
 }
 
-// Aside names the guests that were set aside, and the images that they need.
+// Aside returns the guests that were set aside and the images they need.
 func (h *Host) Aside() (images map[string]string, err error) {
 	dirs, err := filepath.Glob(filepath.Join(h.ConfigDir, "*"+asideMark+"*~"))
 	if err != nil {

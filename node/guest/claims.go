@@ -8,9 +8,9 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// conflict returns an error that names what g wants and another guest of the
-// host has. Two guests that claim one thing are refused when they are
-// configured, not when one of them binds.
+// conflict returns an error naming what g wants if another guest of the host already
+// has it. Two guests that claim the same thing are refused when they are configured,
+// not when one of them binds.
 func conflict(g api.Guest, others []api.Guest) error {
 	mine := slices.Collect(g.Claims())
 	for _, o := range others {
@@ -28,7 +28,7 @@ func conflict(g api.Guest, others []api.Guest) error {
 	return nil
 }
 
-// conflictError says which claim is in the way of ours, and whose it is.
+// conflictError returns the error that names the conflicting claim and its owner.
 func conflictError(mine, theirs claim.Claim, owner string) error {
 	switch {
 	case mine.Kind == claim.Context:

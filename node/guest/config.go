@@ -144,7 +144,7 @@ func (c *Config) readContext(t *tree) (err error) {
 	return nil
 }
 
-// readSettings reads the files that setting.Table has for a block.
+// readSettings reads the files of setting.Table for one block.
 func (c *Config) readSettings(t *tree, block string) error {
 	for _, row := range setting.In(block) {
 		if row.File == "" {
@@ -157,7 +157,7 @@ func (c *Config) readSettings(t *tree, block string) error {
 	return nil
 }
 
-// settingTree is a tree in which cgroup/ holds what readCgroup found.
+// settingTree is a tree whose cgroup/ holds what readCgroup found.
 type settingTree struct {
 	*tree
 	cgroup map[string]string
@@ -173,8 +173,7 @@ func (t settingTree) Scalar(file string) string {
 func (t settingTree) List(file string) []string { return t.list(file) }
 func (t settingTree) Has(file string) bool      { return t.has(file) }
 
-// readCaps also reports a set of capabilities with which the guest's init would
-// not boot.
+// readCaps also reports a capability set with which the guest's init would not boot.
 func (c *Config) readCaps(t *tree) (err error) {
 	if c.Caps, err = procctx.ParseCaps(t.list("bcapabilities")); err != nil {
 		return err
@@ -266,8 +265,8 @@ func (c *Config) readNetwork(t *tree) error {
 	return nil
 }
 
-// PrefixLength returns the length of a prefix that is written as "24" or as
-// "255.255.255.0"; "" is that of a single address.
+// PrefixLength returns the length of a prefix written as "24" or as "255.255.255.0";
+// for "" it is that of a single address.
 func PrefixLength(addr netip.Addr, size string) (int, error) {
 	if size == "" {
 		return addr.BitLen(), nil
@@ -311,7 +310,7 @@ func (c *Config) readCgroup(t *tree) error {
 	return nil
 }
 
-// write replaces the configuration of a guest by g. Files that hold what g does not
+// write replaces the configuration of a guest with g. Files for which g has no field
 // (capabilities, other cgroup files, an administrator's scripts, unknown files) are
 // kept.
 func (p Paths) write(g api.Guest, root string) error {
@@ -349,7 +348,7 @@ func (p Paths) write(g api.Guest, root string) error {
 		case slices.ContainsFunc(strings.Split(rel, "/"), isBackup):
 			return true
 		case strings.HasPrefix(rel, "interfaces/"):
-			// Numbered interfaces are rewritten whole; defaults for all of them could differ.
+			// Numbered interfaces are rewritten as a whole; defaults for all of them could differ.
 			if strings.Count(rel, "/") > 1 || slices.Contains([]string{"dev", "prefix", "mask"}, filepath.Base(rel)) {
 				return false
 			}

@@ -16,8 +16,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
-// Configure changes what a guest is. A running one takes its limits, ports and
-// forwards at once, and the rest at its next start.
+// Configure changes a guest's configuration. A running guest takes its limits, ports
+// and forwards at once, and the rest at its next start.
 func (h *Host) Configure(ctx context.Context, to api.Guest) (api.Outcome, error) {
 	return h.holdOutcome(ctx, to.Name, "configure", func(g *Guest) (api.Outcome, error) { return g.Configure(ctx, to) })
 }
@@ -33,7 +33,7 @@ func (g *Guest) Configure(ctx context.Context, to api.Guest) (api.Outcome, error
 		return api.Unchanged, err
 	}
 	damaged := err != nil
-	if damaged { // or gone while the guest runs: it is written anew
+	if damaged { // or missing while the guest runs: write it anew
 		old = g.knownConfig()
 		old.Root = cmp.Or(old.Root, g.host.rootDir(g.name))
 	}
@@ -41,7 +41,7 @@ func (g *Guest) Configure(ctx context.Context, to api.Guest) (api.Outcome, error
 		to.Context = old.Context
 	}
 	if running && to.Context != old.Context {
-		// Ids on disk are the guest's own, so only a running guest minds.
+		// IDs on disk are the guest's own, so the context only matters while it runs.
 		return api.Unchanged, fmt.Errorf("its context changes from %d to %d: stop it first", old.Context, to.Context)
 	}
 	outcome := api.Unchanged
@@ -68,11 +68,11 @@ func (g *Guest) Configure(ctx context.Context, to api.Guest) (api.Outcome, error
 	return outcome, err
 }
 
-// applyLive gives a running guest what its configuration says of the settings that
-// can change live (setting.Table). Other addresses, another mode or device need a
-// restart: programs are bound to what was there when they began. It reports whether
-// there was anything to do. Killed in between it is called again: what the guest
-// runs with still differs from what is configured.
+// applyLive applies the settings that can change live (setting.Table) to a running
+// guest. Other addresses, another mode or another device need a restart: programs are
+// bound to what was there when they began. It reports whether there was anything to do.
+// If killed, it can be called again: what the guest runs with still differs from its
+// configuration.
 func (g *Guest) applyLive(ctx context.Context, c Config) (changed bool, err error) {
 	n, err := g.notes()
 	if errors.Is(err, fs.ErrNotExist) || err == nil && n.Runs == nil {
@@ -91,7 +91,7 @@ func (g *Guest) applyLive(ctx context.Context, c Config) (changed bool, err erro
 		if err != nil {
 			return false, err
 		}
-		defer unlock() // when the change is noted
+		defer unlock() // once the change is noted
 		if err := g.host.free(ctx, c.Guest, ""); err != nil {
 			return false, err
 		}
@@ -106,8 +106,8 @@ func (g *Guest) applyLive(ctx context.Context, c Config) (changed bool, err erro
 		return false, nil
 	}
 	after := *n
-	// The packet filter is made from what is written down; a vsnode that comes
-	// after a killed one finishes it.
+	// The packet filter is built from the notes, so if this vsnode is killed the next
+	// one finishes the change.
 	after.Runs, after.Done = &to, n.Done && !network
 	if network {
 		if err := g.host.beforeClaim(); err != nil {
@@ -121,8 +121,8 @@ func (g *Guest) applyLive(ctx context.Context, c Config) (changed bool, err erro
 	return true, g.finish(ctx)
 }
 
-// liveNetwork reports whether the network that a guest has differs from what is
-// configured only in what can be changed while it runs.
+// liveNetwork reports whether the guest's network differs from the configured one only
+// in settings that can change while it runs.
 func liveNetwork(has, to api.Guest) bool {
 	same := has
 	for _, row := range setting.In("network") {
@@ -133,8 +133,8 @@ func liveNetwork(has, to api.Guest) bool {
 	return reflect.DeepEqual(same.Network, to.Network) && !reflect.DeepEqual(has.Network, to.Network)
 }
 
-// limitLive writes the settings that are files of the cgroup, if one of them
-// changes, and gives them to runs. A limit that is not configured any more is "max".
+// limitLive writes the settings that are files of the cgroup if any of them changes,
+// and records them in runs. A limit that is no longer configured becomes "max".
 func (g *Guest) limitLive(c Config, runs *api.Guest) error {
 	rows := slices.DeleteFunc(slices.Clone(setting.Table), func(row *setting.Row) bool { return row.CgroupFile() == "" })
 	after := *runs
@@ -156,7 +156,7 @@ func (g *Guest) limitLive(c Config, runs *api.Guest) error {
 		row.Assign(runs, &c.Guest)
 		value, given := c.Cgroup[file]
 		if !given {
-			// Where the controller was never needed there is nothing to lift.
+			// If the controller was never enabled there is no limit to lift.
 			if _, err := os.Stat(filepath.Join(string(g.cgroup), file)); err != nil {
 				continue
 			}
@@ -169,6 +169,6 @@ func (g *Guest) limitLive(c Config, runs *api.Guest) error {
 	return nil
 }
 
-// countsProcesses reports whether a cgroup bounds processes here. If not, the
-// user namespace does, from start to end.
+// countsProcesses reports whether a cgroup limits the number of processes here. If not,
+// the user namespace does, with a limit that is fixed at the start.
 func (g *Guest) countsProcesses() (bool, error) { return cgroup.HasController(g.mount, "pids") }

@@ -21,16 +21,16 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// maxLog bounds what is read of a log: what an older vsnode wrote grew without
-// a bound.
+// maxLog limits how much of a log is read: logs written by older vsnodes grew without
+// bound.
 const maxLog = 1 << 20
 
-// attachConsole gives a guest its console. Without one it starts all the same:
-// what it says there is lost.
+// attachConsole gives a guest its console. If there is none the guest starts anyway,
+// and its console output is lost.
 func (s *start) attachConsole(context.Context) error {
 	path := s.host.consoleLog(s.name)
 	if st, err := os.Lstat(path); err == nil && st.Size() > 0 {
-		_ = os.Rename(path, path+".1") // a help for people, not a reason not to start
+		_ = os.Rename(path, path+".1") // a convenience for people: not a reason not to start
 	}
 	err := console.Attach(s.spec.Cgroup)
 	if errors.Is(err, console.ErrUnsupported) {
@@ -48,13 +48,13 @@ func (s *start) attachConsole(context.Context) error {
 	return nil
 }
 
-// bootsSystemd reports whether /sbin/init of a guest that does not run is systemd.
+// bootsSystemd reports whether the /sbin/init of a stopped guest is systemd.
 func bootsSystemd(r procctx.Root) bool {
 	for _, dir := range []string{r.Upper, r.Image} {
 		if dir == "" {
 			continue
 		}
-		root, err := os.OpenRoot(dir) // the guest has made links in it
+		root, err := os.OpenRoot(dir) // the guest may have made links in it
 		if err != nil {
 			continue
 		}
@@ -70,11 +70,11 @@ func bootsSystemd(r procctx.Root) bool {
 	return false
 }
 
-// output is what a guest wrote to its console since its last start.
+// output holds what a guest wrote to its console since its last start.
 type output struct {
 	console.Text
-	live bool   // it is still there; else it was saved
-	file uint64 // inode of the guest's cgroup, or of what it was saved to: another for each start
+	live bool   // the console still exists; otherwise it was saved
+	file uint64 // inode of the guest's cgroup, or of the file it was saved to: differs for each start
 }
 
 func (h *Host) output(name string) (o output, err error) {
@@ -114,9 +114,9 @@ func (h *Host) output(name string) (o output, err error) {
 	return o, err
 }
 
-// saveConsole writes the console of a guest that has ended to its log, before
-// its cgroup goes and the console with it. A full disk is no reason not to stop
-// a guest.
+// saveConsole writes the console of a guest that has ended to its log, before the
+// cgroup is removed and the console with it. A full disk must not prevent a guest from
+// stopping.
 func (g *Guest) saveConsole(context.Context) error {
 	t, err := console.Read(string(g.cgroup))
 	if err != nil {
@@ -127,9 +127,8 @@ func (g *Guest) saveConsole(context.Context) error {
 	return nil
 }
 
-// Log writes the last lines of a guest's console, and with follow what it
-// writes there from now on, over stops and starts, until ctx ends or nobody
-// reads any more.
+// Log writes the last lines of a guest's console. With follow it goes on with what the
+// guest writes, across stops and starts, until ctx ends or the reader is gone.
 func (h *Host) Log(ctx context.Context, name string, lines int, follow bool, w io.Writer) error {
 	if err := h.exists(name); err != nil {
 		return err
@@ -161,23 +160,23 @@ func (h *Host) Log(ctx context.Context, name string, lines int, follow bool, w i
 	}
 }
 
-// followEvery is how often a console is looked at that somebody follows.
+// followEvery is how often a followed console is polled.
 const followEvery = 250 * time.Millisecond
 
-// newOutput returns what now has and last had not.
+// newOutput returns the part of now that was not in last.
 func newOutput(last, now output) []byte {
 	switch {
 	case last.live == now.live && last.file == now.file && now.Total >= last.Total:
 		more := min(now.Total-last.Total, uint64(len(now.Bytes)))
 		return now.Bytes[len(now.Bytes)-int(more):]
 	case last.live && !now.live:
-		// The guest has ended, and what was left has been saved.
+		// The guest has ended, and the rest of its output has been saved.
 		tail := last.Bytes[max(0, len(last.Bytes)-4096):]
 		if at := bytes.LastIndex(now.Bytes, tail); at >= 0 {
 			return now.Bytes[at+len(tail):]
 		}
 	}
-	return now.Bytes // of another start
+	return now.Bytes // from another start
 }
 
 func lastLines(b []byte, lines int) []byte {
@@ -196,8 +195,8 @@ func lastLines(b []byte, lines int) []byte {
 	return b[at+1:]
 }
 
-// LogsToJournal reports whether a guest runs systemd, which keeps a journal and
-// writes to no console that is not a terminal.
+// LogsToJournal reports whether a guest runs systemd, which keeps a journal and does
+// not write to a console that is not a terminal.
 func (h *Host) LogsToJournal(name string) bool {
 	_, cg, err := h.cgroup(name)
 	if err != nil {
@@ -211,9 +210,9 @@ func (h *Host) LogsToJournal(name string) bool {
 	return err == nil && pid != 0 && procctx.IsSystemd(pid)
 }
 
-// ShowLog shows what a guest logged last, wherever that is: on its console (Log),
-// or in its journal, by journalctl inside, which run has to run. note hears where
-// else to look. It returns the exit status.
+// ShowLog shows the last log lines of a guest, from its console (Log) or from its
+// journal. For the journal it has run execute journalctl inside the guest. It calls
+// note with other places to look. It returns the exit status.
 func (h *Host) ShowLog(ctx context.Context, name string, lines int, follow bool, out io.Writer, note func(string), run func(Program) (int, error)) (int, error) {
 	if h.LogsToJournal(name) {
 		note(fmt.Sprintf("Vserver '%s' logs to its journal, which follows", name))
@@ -229,8 +228,8 @@ func (h *Host) ShowLog(ctx context.Context, name string, lines int, follow bool,
 	return 0, h.Log(ctx, name, lines, follow, WithoutControls(out))
 }
 
-// Journal returns where on the host a guest that does not run has its journal, "" if
-// there is none. Reading it is left to whoever asks: the files are the guest's.
+// Journal returns the directory on the host that holds a stopped guest's journal, or ""
+// if there is none. Reading it is left to the caller: the files are the guest's.
 func (h *Host) Journal(name string) string {
 	if running, err := h.Running(name); err != nil || running {
 		return ""
@@ -251,7 +250,7 @@ func (h *Host) Journal(name string) string {
 	return filepath.Join(c.Root, dir)
 }
 
-// lastLine returns the last line that is not blank, shortened and harmless to a
+// lastLine returns the last line that is not blank, shortened and made safe for a
 // terminal.
 func lastLine(b []byte) string {
 	const longest = 300
@@ -269,11 +268,11 @@ func lastLine(b []byte) string {
 	return text
 }
 
-// plainWriter writes what a guest wrote, without what would steer a terminal.
+// plainWriter writes a guest's output without the characters that control a terminal.
 type plainWriter struct{ w io.Writer }
 
-// WithoutControls returns a writer to w that leaves out control characters, except
-// line breaks and tabs.
+// WithoutControls returns a writer to w that drops control characters except line
+// breaks and tabs.
 func WithoutControls(w io.Writer) io.Writer { return plainWriter{w} }
 
 func (c plainWriter) Write(b []byte) (int, error) {

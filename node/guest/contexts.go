@@ -11,8 +11,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Claim reports why a guest could not be created or configured: what is wrong with it
-// is better known before its image is built.
+// Claim returns an error if the guest could not be created or configured, so that this
+// is known before its image is built.
 func (h *Host) Claim(ctx context.Context, g api.Guest) error {
 	if err := CheckName(g.Name); err != nil {
 		return err
@@ -23,9 +23,9 @@ func (h *Host) Claim(ctx context.Context, g api.Guest) error {
 	return nil
 }
 
-// withClaims runs f, if there is one, with all configurations locked to other
-// vsnodes, after g was found to claim nothing that another has. It chooses a
-// context where g has none.
+// withClaims checks that g claims nothing another guest has, and then runs f, which may
+// be nil. Meanwhile all configurations are locked to other vsnodes. If g has no
+// context, withClaims chooses one.
 func (h *Host) withClaims(ctx context.Context, g *api.Guest, f func() error) error {
 	next, unlock, err := h.lockClaims(ctx)
 	if err != nil {
@@ -67,13 +67,13 @@ func (h *Host) withClaims(ctx context.Context, g *api.Guest, f func() error) err
 		return err
 	}
 	done := h.index.announce(*g)
-	next() // what f waits for is the disk
+	next() // f waits for the disk only
 	err = f()
 	done(err)
 	return err
 }
 
-// giveContext gives a context to a guest whose tree has none.
+// giveContext assigns a context to a guest whose tree has none.
 func (h *Host) giveContext(ctx context.Context, name string) (xid int, err error) {
 	_, unlock, err := h.lockClaims(ctx)
 	if err != nil {

@@ -15,11 +15,11 @@ import (
 	"github.com/vsfleet/vsfleet/node/network"
 )
 
-// ErrExists means that there is a guest of that name.
+// ErrExists means that a guest of that name exists.
 var ErrExists = errors.New("it is there already")
 
-// Create configures a guest and makes the directory for what it writes. An
-// existing guest of that name is an error: Configure changes it.
+// Create configures a guest and makes the directory for its data. If a guest of that
+// name exists it is an error; Configure changes existing guests.
 func (h *Host) Create(ctx context.Context, to api.Guest) error {
 	return h.Hold(ctx, to.Name, "create", func(g *Guest) error { return g.Create(ctx, to) })
 }
@@ -44,8 +44,8 @@ func (g *Guest) Create(ctx context.Context, to api.Guest) error {
 	})
 }
 
-// make makes the data, then the configuration. Until both are there the data is
-// marked as incomplete.
+// make makes the data, then the configuration. Until both exist the data is marked as
+// incomplete.
 func (g *Guest) make(to api.Guest) error {
 	if err := g.host.makeData(to); err != nil {
 		return err
@@ -59,7 +59,7 @@ func (g *Guest) make(to api.Guest) error {
 	return os.Remove(g.host.incompleteMark(g.name))
 }
 
-// check refuses what no configuration may say.
+// check refuses what no configuration may contain.
 func check(g api.Guest) error {
 	n := g.Network
 	switch {
@@ -87,7 +87,7 @@ func (h *Host) rootDir(name string) string        { return filepath.Join(h.data(
 func (h *Host) workDir(name string) string        { return filepath.Join(h.data(name), "work") }
 func (h *Host) incompleteMark(name string) string { return filepath.Join(h.data(name), ".incomplete") }
 
-// roomForData makes the way free for the data of a new guest.
+// roomForData clears the path for the data of a new guest.
 func (h *Host) roomForData(name string) error {
 	if err := os.MkdirAll(h.ConfigDir, 0o755); err != nil {
 		return err
@@ -99,7 +99,7 @@ func (h *Host) roomForData(name string) error {
 	if _, err := os.Lstat(h.incompleteMark(name)); err == nil {
 		return imagetree.Remove(dir)
 	}
-	// Empty it is what a create left that was killed at once.
+	// An empty directory was left by a create that was killed early.
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -110,8 +110,8 @@ func (h *Host) roomForData(name string) error {
 	return os.Remove(dir)
 }
 
-// makeData makes the directory of a new guest. Until its configuration is
-// written it is marked as incomplete, and may be removed by the next try.
+// makeData makes the directory of a new guest. Until the guest's configuration is
+// written the directory is marked as incomplete, and the next try may remove it.
 func (h *Host) makeData(g api.Guest) error {
 	dir := h.data(g.Name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -144,14 +144,15 @@ func (h *Host) makeData(g api.Guest) error {
 			return err
 		}
 	}
-	// On one filesystem with the configuration it is written with that, and before.
+	// If it is on the same filesystem as the configuration, it reaches the disk with
+	// that, and before it.
 	if one, err := sameFS(dir, h.ConfigDir); err != nil || one {
 		return err
 	}
 	return syncFS(dir)
 }
 
-// hosts is /etc/hosts: a guest finds itself by name.
+// hosts returns the content of /etc/hosts, by which a guest resolves its own name.
 func hosts(g api.Guest, hostname string) string {
 	short, _, _ := strings.Cut(hostname, ".")
 	names := hostname
@@ -161,7 +162,7 @@ func hosts(g api.Guest, hostname string) string {
 	s := "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 	mode, err := network.Of(g.Network.Mode)
 	if err != nil {
-		return s // check has refused it
+		return s // check has refused this
 	}
 	for _, a := range mode.Addresses(g) {
 		s += a.String() + " " + names + "\n"
@@ -169,14 +170,15 @@ func hosts(g api.Guest, hostname string) string {
 	return s
 }
 
-// upstreams are where the resolvers of a host that listen on its loopback note the
-// servers behind them: systemd-resolved, NetworkManager (with dnsmasq), resolvconf.
+// upstreams are the files in which local resolvers of a host (systemd-resolved,
+// NetworkManager with dnsmasq, resolvconf) list their upstream servers.
 var upstreams = []string{
 	"/run/systemd/resolve/resolv.conf", "/etc/resolv.conf",
 	"/run/NetworkManager/no-stub-resolv.conf", "/run/dnsmasq/resolv.conf", "/run/resolvconf/resolv.conf",
 }
 
-// resolvConf returns the host's, without what only the host can reach.
+// resolvConf returns the host's resolv.conf without servers that only the host can
+// reach.
 func resolvConf(files []string) string {
 	for _, path := range files {
 		b, err := os.ReadFile(path)
@@ -198,8 +200,8 @@ func resolvConf(files []string) string {
 	return ""
 }
 
-// remove removes a file that may be there. A read-only filesystem refuses what
-// is not there as well.
+// remove removes a file that may not exist. On a read-only filesystem unlink fails even
+// for a file that does not exist.
 func remove(path string) error {
 	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -10,8 +10,8 @@ import (
 	imagetree "github.com/vsfleet/vsfleet/node/images/tree"
 )
 
-// Delete stops a guest and removes all of it. The data goes first: as long as
-// the configuration is there the same command can be given again.
+// Delete stops a guest and removes it completely. The data is removed first: as long as
+// the configuration exists the same command can be repeated.
 func (h *Host) Delete(ctx context.Context, name string) error {
 	return h.Hold(ctx, name, "delete", func(g *Guest) error { return g.Delete(ctx) })
 }
@@ -30,7 +30,7 @@ func (g *Guest) Delete(ctx context.Context) error {
 	if len(users) > 0 {
 		return fmt.Errorf("its files are those of guest %s as well: nothing was deleted; to keep them, vserver %s stop and rm -r %s", strings.Join(users, ", "), g.name, h.config(g.name))
 	}
-	// Else it would be stopped, and there all the same.
+	// Otherwise the guest would be stopped but would still exist.
 	if err := errors.Join(writable(h.DataDir), writable(h.ConfigDir)); err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (g *Guest) Delete(ctx context.Context) error {
 	if root != "" && root != h.rootDir(g.name) {
 		return fmt.Errorf("its files are at %s, outside %s: delete them and %s by hand", root, h.data(g.name), h.config(g.name))
 	}
-	// By descriptors: no link is followed that the guest left, and no depth is too deep.
+	// By descriptors: links the guest left are not followed, and no depth is too deep.
 	if err := imagetree.Remove(h.data(g.name)); err != nil {
 		return err
 	}

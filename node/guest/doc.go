@@ -31,9 +31,9 @@
 // # Killed
 //
 // Every operation can be killed and called again. Stopping a stopped guest is not an
-// error, and starting a running one is reported as such. Each begins with cleaning up
-// what a killed one left (the cgroup, addresses, forwards). A start is a list of
-// steps, each with its undo (start.go), which depends on the notes alone.
+// error, and starting a running one is reported as such. Each operation first cleans up
+// what a killed one left (the cgroup, addresses, forwards). A start is a list of steps,
+// each with its undo (start.go), which depends on the notes alone.
 //
 // # Never
 //

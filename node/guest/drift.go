@@ -18,9 +18,9 @@ import (
 	"github.com/vsfleet/vsfleet/node/network"
 )
 
-// Drift returns what running guests, all or those named, do not have any more as
-// their starts gave it: somebody removed an address, flushed the packet filter, or
-// wrote another limit. Repair puts it back.
+// Drift returns what running guests (all, or those named) have lost since they were
+// started: for example because somebody removed an address, flushed the packet filter,
+// or wrote another limit. Repair restores it.
 func (h *Host) Drift(ctx context.Context, names ...string) (map[string][]string, error) {
 	on, err := h.runningNames()
 	if err != nil {
@@ -41,7 +41,7 @@ func (h *Host) drift(ctx context.Context, names []string) (map[string][]string, 
 		}
 		st, err := h.readNotes(name)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && (!st.Done || st.Runs == nil) {
-			continue // being started or stopped: not as a start makes it
+			continue // being started or stopped: not in the state that a start leaves
 		}
 		if err != nil {
 			return nil, err
@@ -69,12 +69,12 @@ func (h *Host) drift(ctx context.Context, names []string) (map[string][]string, 
 	return all, nil
 }
 
-// ownDrift looks at what every guest has.
+// ownDrift checks what each guest has to itself.
 func (h *Host) ownDrift(name string, cg cgroup.Dir, st notes, all map[string][]string) error {
 	for _, l := range limits(st.Runs) {
 		b, err := os.ReadFile(filepath.Join(string(cg), l.file))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // refused at the start, or accounted for in another way
+			continue // refused at the start, or limited in another way
 		}
 		if err != nil {
 			return err
@@ -89,10 +89,10 @@ func (h *Host) ownDrift(name string, cg cgroup.Dir, st notes, all map[string][]s
 	return nil
 }
 
-// limit is a file of the cgroup as the kernel shows it.
+// limit is a file of the cgroup and its value as the kernel shows it.
 type limit struct{ file, value string }
 
-// limits are the settings of a guest that are files of its cgroup.
+// limits returns the settings of a guest that are files of its cgroup.
 func limits(g *api.Guest) (list []limit) {
 	for _, row := range setting.Table {
 		file, value := row.CgroupFile(), strings.TrimSpace(row.Content(g))
@@ -100,7 +100,7 @@ func limits(g *api.Guest) (list []limit) {
 			continue
 		}
 		if bytes, err := strconv.ParseInt(value, 10, 64); err == nil && strings.HasPrefix(file, "memory.") {
-			page := int64(os.Getpagesize()) // the kernel counts whole ones
+			page := int64(os.Getpagesize()) // the kernel counts whole pages
 			value = strconv.FormatInt(bytes/page*page, 10)
 		}
 		list = append(list, limit{file, value})
@@ -108,7 +108,7 @@ func limits(g *api.Guest) (list []limit) {
 	return list
 }
 
-// Repair puts back what Drift finds missing of a running guest, which goes on
+// Repair restores what Drift finds missing from a running guest, which keeps running
 // meanwhile.
 func (h *Host) Repair(ctx context.Context, name string) (api.Outcome, error) {
 	return h.holdOutcome(ctx, name, "repair", func(g *Guest) (api.Outcome, error) { return g.Repair(ctx) })
@@ -136,7 +136,7 @@ func (g *Guest) Repair(ctx context.Context) (api.Outcome, error) {
 	return api.Unchanged, err
 }
 
-// repair returns what it put back.
+// repair returns what it restored.
 func (g *Guest) repair(ctx context.Context) (gone []string, err error) {
 	before, err := g.drift(ctx)
 	if err != nil || len(before) == 0 {

@@ -15,15 +15,15 @@ import (
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
-// How long a guest is watched after its start. What cannot work mostly ends
-// at once: a wrong option, a port that is taken, systemd without inotify.
+// How long a guest is watched after its start. What cannot work mostly fails at once: a
+// wrong option, a port in use, systemd without inotify.
 var (
 	watchCommand = 500 * time.Millisecond
 	watchInit    = time.Second
 )
 
-// EndedError means that a guest ended while its start was watched. Nothing of it
-// is left but End, which State returns from then on.
+// EndedError means that a guest ended while its start was watched. Nothing remains of
+// it but End, which State returns from then on.
 type EndedError struct{ End api.End }
 
 func (e *EndedError) Error() string {
@@ -34,8 +34,8 @@ func (e *EndedError) Error() string {
 	return fmt.Sprintf("%s; its last output: %q", text, e.End.LastOutput)
 }
 
-// watch waits a moment for the end of a guest that was just started: an EndedError.
-// When ctx ends the guest has started all the same.
+// watch waits a moment after a start and returns an EndedError if the guest ends. If
+// ctx ends first, the guest counts as started.
 func (s *start) watch(ctx context.Context) error {
 	if s.OnRunning != nil {
 		s.OnRunning()
@@ -76,12 +76,12 @@ func (h *Host) lookAtEnd(name string, cg cgroup.Dir) api.End {
 	return end
 }
 
-// noteEnd writes down that the guest ended by itself, before what it left is taken
-// back. Of a start that was killed there is nothing to write.
+// noteEnd records that the guest ended by itself, before its resources are released.
+// For a start that was killed there is nothing to record.
 func (g *Guest) noteEnd() error {
 	n, err := g.notes()
 	if err != nil || !n.Done {
-		return nil // notes that cannot be read are release's to report
+		return nil // release reports notes that cannot be read
 	}
 	return g.host.writeEnd(g.name, g.host.lookAtEnd(g.name, g.cgroup))
 }
@@ -94,7 +94,7 @@ func (h *Host) writeEnd(name string, end api.End) error {
 	return linux.ReplaceFile(h.endFile(name), b, 0o600)
 }
 
-// lastEnd returns how a guest that does not run ended, nil if it was stopped.
+// lastEnd returns how a guest that is not running ended; nil if it was stopped.
 func (h *Host) lastEnd(name string) *api.End {
 	if n, err := h.readNotes(name); err == nil && n.Done { // nobody has cleaned up yet
 		if _, cg, err := h.cgroup(name); err == nil {
@@ -105,7 +105,7 @@ func (h *Host) lastEnd(name string) *api.End {
 	b, err := os.ReadFile(h.endFile(name))
 	var end api.End
 	if err != nil || json.Unmarshal(b, &end) != nil {
-		return nil // only a help for people
+		return nil // only a convenience for people
 	}
 	return &end
 }

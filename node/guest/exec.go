@@ -16,7 +16,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// Program is what to run inside a running guest.
+// Program describes a program to run inside a running guest.
 type Program struct {
 	Argv                  []string // empty: the guest's shell, as a login
 	User                  procctx.User
@@ -25,10 +25,10 @@ type Program struct {
 	Term                  string
 }
 
-// ErrNotRunning means that a guest has to run for this and does not.
+// ErrNotRunning means that an operation needs a running guest.
 var ErrNotRunning = errors.New("not running")
 
-// view is what is seen of a running guest that nobody holds for us: it may end at
+// view is what can be seen of a running guest whose lock we do not hold: it may end at
 // any time.
 type view struct {
 	notes
@@ -56,8 +56,8 @@ func (h *Host) look(name string) (v view, err error) {
 	return v, err
 }
 
-// Exec starts a program in a running guest. It does not wait for a guest that
-// keeps it from beginning longer than ctx, and 10 s.
+// Exec starts a program in a running guest. If the guest keeps it from beginning, Exec
+// gives up when ctx ends or after 10 s.
 func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Running, error) {
 	v, err := h.look(name)
 	if err == nil {
@@ -77,7 +77,7 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 	if len(cmd.Argv) > 0 {
 		return procctx.Exec(ctx, cmd)
 	}
-	// Linux-VServer's order of shells.
+	// Linux-VServer tries shells in this order.
 	shells := [][]string{{"/bin/bash", "-login"}, {"/bin/sh", "-l"}, {"/bin/csh"}}
 	if e.Shell != "" {
 		shells = [][]string{{e.Shell}}
@@ -93,7 +93,7 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 	return nil, err
 }
 
-// command returns the program as it enters the guest.
+// command returns the command that enters the guest and runs the program.
 func (p Program) command(v view, e entry) procctx.Command {
 	terminal := cmp.Or(p.Term, "dumb")
 	return procctx.Command{
@@ -106,19 +106,20 @@ func (p Program) command(v view, e entry) procctx.Command {
 	}
 }
 
-// scope reports whether Landlock has to shut a program off that enters.
+// scope reports whether a program that enters has to be confined by Landlock.
 func (v view) scope() (bool, error) {
 	if v.recovered {
-		// What is known of the network from process 1 alone may be what it wants us to know.
+		// Process 1 alone is no evidence of the network: it may show what it wants us
+		// to see.
 		return network.Shared.Scope()
 	}
 	return v.mode().Scope()
 }
 
-// Terminal makes a terminal in a running guest: its own end, and the end that
-// a program inside gets. It is the guest's devpts, so that the program has a
-// name for it; the way there is by descriptors, and what is found is looked at
-// before it is used, as the guest could have put anything in its place.
+// Terminal opens a terminal in a running guest and returns its master and the end for a
+// program inside. The terminal is on the guest's devpts, so that the program has a name
+// for it. It is reached by descriptors, and what is found is checked before use, as the
+// guest could have put anything in its place.
 func (h *Host) Terminal(ctx context.Context, name string) (ours, theirs *os.File, err error) {
 	v, err := h.look(name)
 	if err != nil {
@@ -135,9 +136,9 @@ func (h *Host) Terminal(ctx context.Context, name string) (ours, theirs *os.File
 	return t.ours, t.theirs, nil
 }
 
-// promptly calls what looks into a guest's files, which the guest may have put
-// on a filesystem that never answers (FUSE). Then the call is left to itself
-// and ends with this process.
+// promptly calls a function that looks into a guest's files, which the guest may have
+// put on a filesystem that never answers (FUSE). A call that hangs is abandoned and
+// ends with this process.
 func promptly[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		val T
@@ -194,7 +195,7 @@ func terminal(initPID, owner int) (ours, theirs *os.File, err error) {
 		ours.Close()
 		return nil, nil, fmt.Errorf("unlock: %w", err)
 	}
-	// The other end without a name to look up (TIOCGPTPEER, kernel 4.13).
+	// Open the other end without looking up a name (TIOCGPTPEER, kernel 4.13).
 	peer, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
 	if errno != 0 {
 		ours.Close()

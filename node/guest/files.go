@@ -20,7 +20,7 @@ import (
 // A tree reads a configuration directory.
 type tree struct {
 	dir  string
-	err  error           // the first that was not "does not exist"
+	err  error           // the first error other than "does not exist"
 	seen map[string]bool // the files that were looked at; nil: not recorded
 }
 
@@ -88,8 +88,8 @@ func (t *tree) has(name string) bool {
 	return ok
 }
 
-// subdirs returns the names of the directories in one, 2 before 10, without backup
-// copies.
+// subdirs returns the names of a directory's subdirectories, 2 before 10, without
+// backup copies.
 func (t *tree) subdirs(name string) []string { return t.in(name, true) }
 
 // names returns the names of the files in a directory, likewise.
@@ -147,8 +147,8 @@ func (t *tree) files() (out []string) {
 	return out
 }
 
-// files is a configuration to write: contents and targets of links, by path. The
-// content "" removes a file, present makes it empty.
+// files is a configuration to write: contents and targets of links, by path. An empty
+// content removes the file; present creates an empty one.
 type files struct {
 	text map[string]string
 	link map[string]string
@@ -170,11 +170,11 @@ func scalar(value string) string {
 	return value + "\n"
 }
 
-// replace makes dir hold the files given, and besides them whatever it held
-// that keep wants. The whole directory changes in one rename: it is made anew
-// beside, synced, and exchanged.
+// replace makes dir hold the given files, and of the present ones those for which keep
+// returns true. The whole directory changes in one rename: it is built beside the old
+// one, synced, and exchanged.
 func (f files) replace(dir string, keep func(rel string) bool) error {
-	// What a killed one left; the guest's lock is held.
+	// Remove what a killed call left; the guest's lock is held.
 	old, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".new-*"))
 	if err != nil {
 		return err
@@ -220,7 +220,7 @@ func (f files) replace(dir string, keep func(rel string) bool) error {
 		return err
 	}
 	err = unix.Renameat2(unix.AT_FDCWD, beside, unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE)
-	if errors.Is(err, unix.ENOENT) { // it is the first
+	if errors.Is(err, unix.ENOENT) { // there was no directory yet
 		err = os.Rename(beside, dir)
 	}
 	if err != nil {
@@ -272,8 +272,8 @@ func sameFS(a, b string) (bool, error) {
 	return x.Dev == y.Dev, nil
 }
 
-// syncFS writes the filesystem of dir to disk: one call for many small files, and
-// for all who ask before it begins.
+// syncFS writes the filesystem of dir to disk: one call for many small files, and for
+// all callers that ask before it begins.
 func syncFS(dir string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
@@ -286,9 +286,9 @@ func syncFS(dir string) error {
 var syncs sync.Map // *syncer by device
 
 type syncer struct {
-	run  sync.Mutex // held by who syncs
+	run  sync.Mutex // held by the caller that syncs
 	mu   sync.Mutex
-	next func() error // of those who have asked since the last began
+	next func() error // shared by callers that have asked since the last sync began
 }
 
 func (s *syncer) sync(dir string) error {
@@ -308,7 +308,7 @@ func (s *syncer) sync(dir string) error {
 	return next()
 }
 
-// syncfs is replaced by a test that counts.
+// syncfs is replaced by a test that counts calls.
 var syncfs = func(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// alwaysMounted are filesystems that every guest has; the fstab of an old tree
-// lists them as well.
+// alwaysMounted are filesystems that every guest has; the fstab of an old tree lists
+// them too.
 var alwaysMounted = map[string]string{
 	"/proc": "proc", "/sys": "sysfs", "/dev/pts": "devpts", "/dev/mqueue": "mqueue", "/sys/fs/cgroup": "cgroup",
 }
@@ -21,9 +21,9 @@ var alwaysMounted = map[string]string{
 // maxMounts limits the mounts of one fstab file.
 const maxMounts = 32
 
-// readFstab reads fstab(5) as util-vserver's secure-mount did: mount points are in
-// the guest, sources on the host. It returns the bind mounts and tmpfs, and the
-// lines that cannot be honoured.
+// readFstab reads fstab(5) as util-vserver's secure-mount did: mount points are in the
+// guest, sources on the host. It returns the bind mounts and tmpfs, and the lines that
+// cannot be honoured.
 func readFstab(file, text string) (mounts []procctx.Mount, list []api.Unread) {
 	n := 0
 	for line := range strings.Lines(text) {
@@ -83,7 +83,7 @@ func parseMount(f []string) (*procctx.Mount, error) {
 	return nil, fmt.Errorf("a guest mounts no %s: mount %s on the host, and say here DIRECTORY %s none bind", fstype, source, place)
 }
 
-// unescape decodes the octal escapes that fstab(5) has for blanks.
+// unescape decodes the octal escapes that fstab(5) uses for blanks.
 func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#").Replace(s)
 }

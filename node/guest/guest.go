@@ -13,24 +13,24 @@ import (
 	"github.com/vsfleet/vsfleet/node/network"
 )
 
-// Guest is a guest in hand: its lock is held. The package's comment says what
-// that guarantees.
+// Guest is a guest whose lock is held. The package comment describes what that
+// guarantees.
 type Guest struct {
 	host   *Host
 	name   string
-	mount  string     // of cgroup v2; empty: there is none, and nothing can run
+	mount  string     // of cgroup v2; empty: not mounted, and no guest can run
 	cgroup cgroup.Dir // its cgroup, which need not exist
 
 	configRead *Config // nil: not read yet
 	configErr  error
 	notesRead  bool
-	noted      *notes // in memory as on disk, or ahead of it where writing failed
+	noted      *notes // in memory as on disk, or ahead of it if writing failed
 	notesErr   error
 }
 
-// Hold gives the named guest to do, which need not exist, and takes it back when
-// do returns. It waits for whoever else holds the guest until ctx ends. Errors say
-// what (verb) was to be done to which guest.
+// Hold locks the named guest, which need not exist, and calls do with it; the lock is
+// released when do returns. If another process or goroutine holds the guest, Hold waits
+// until ctx ends. Errors name the operation (verb) and the guest.
 func (h *Host) Hold(ctx context.Context, name, verb string, do func(*Guest) error) error {
 	err := CheckName(name)
 	if err == nil {
@@ -45,7 +45,8 @@ func (h *Host) Hold(ctx context.Context, name, verb string, do func(*Guest) erro
 	return nil
 }
 
-// tryHold is Hold for a guest that nobody holds, and else reports false.
+// tryHold is like Hold but does not wait: it reports false if somebody else holds the
+// guest.
 func (h *Host) tryHold(name string, do func(*Guest) error) (bool, error) {
 	unlock, err := h.tryLock(name)
 	if err != nil || unlock == nil {
@@ -65,14 +66,14 @@ func (h *Host) inHand(name string, unlock func(), do func(*Guest) error) error {
 	if err == nil {
 		err = do(g)
 	}
-	// The lock of a guest that is not there, or not any more, goes as well.
+	// The lock of a guest that does not exist, or no longer does, is removed as well.
 	if errors.Is(h.exists(name), ErrNoGuest) {
 		err = errors.Join(err, remove(h.lockFile(name)))
 	}
 	return err
 }
 
-// holdOutcome is Hold for what either changes a guest or finds it as it should be.
+// holdOutcome is Hold for an operation that reports whether it changed the guest.
 func (h *Host) holdOutcome(ctx context.Context, name, verb string, do func(*Guest) (api.Outcome, error)) (outcome api.Outcome, err error) {
 	outcome = api.Unchanged
 	err = h.Hold(ctx, name, verb, func(g *Guest) (err error) {
@@ -91,14 +92,14 @@ func (g *Guest) Config() (Config, error) {
 	return *g.configRead, g.configErr
 }
 
-// writeConfig makes the configuration that of to.
+// writeConfig replaces the guest's configuration with to.
 func (g *Guest) writeConfig(to api.Guest, root string) error {
 	g.configRead = nil
 	return g.host.write(to, root)
 }
 
-// knownConfig returns the configuration, or, where that cannot be read, what is
-// known from the guest's start. It can be stopped and deleted all the same.
+// knownConfig returns the configuration or, if that cannot be read, what is known from
+// the guest's start, so that the guest can be stopped and deleted all the same.
 func (g *Guest) knownConfig() Config {
 	c, err := g.Config()
 	if err == nil {
@@ -134,7 +135,7 @@ func (g *Guest) up(ctx context.Context) (bool, error) {
 	return g.cgroup.WaitExec(ctx)
 }
 
-// notes returns what is noted of the guest's start; fs.ErrNotExist: it was not
+// notes returns the notes of the guest's start, or fs.ErrNotExist if it was not
 // started.
 func (g *Guest) notes() (*notes, error) {
 	if !g.notesRead {
@@ -157,11 +158,11 @@ func (g *Guest) writeNotes(n notes) error {
 	return nil
 }
 
-// saveNotes writes the notes as they are in memory.
+// saveNotes writes the notes held in memory.
 func (g *Guest) saveNotes() error { return g.writeNotes(*g.noted) }
 
-// forgetNotes is the last of a release: as long as there are notes, there is
-// something to take back.
+// forgetNotes is the last step of a release: as long as there are notes, there is
+// something to release.
 func (g *Guest) forgetNotes(context.Context) error {
 	if err := remove(g.host.notesFile(g.name)); err != nil {
 		return err
@@ -170,8 +171,8 @@ func (g *Guest) forgetNotes(context.Context) error {
 	return nil
 }
 
-// onNetwork returns the guest, of which there are notes, as its network mode sees
-// it. What the mode notes is on disk before the mode acts on it.
+// onNetwork returns the guest, which has notes, in the form its network mode takes.
+// What the mode notes is on disk before the mode acts on it.
 func (g *Guest) onNetwork() *network.Guest {
 	on := g.host.onNetwork(g.name, g.cgroup, g.noted)
 	on.Save = g.saveNotes

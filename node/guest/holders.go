@@ -15,10 +15,10 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// free refuses what another guest has that runs, or is being started or stopped.
-// What is configured does not count here: two configurations may well say the same
-// as long as one of them runs, and one that somebody edited says nothing of the
-// guest that runs. All claims are locked.
+// free returns an error if another guest that runs, or is being started or stopped, has
+// what g needs. Configurations do not count here: two of them may claim the same thing
+// as long as only one of the guests runs, and one that was edited may not match the
+// guest that runs. The lock of all claims is held.
 func (h *Host) free(ctx context.Context, g api.Guest, root string) error {
 	holders, err := h.holders()
 	if err != nil {
@@ -45,8 +45,8 @@ func (h *Host) free(ctx context.Context, g api.Guest, root string) error {
 	return nil
 }
 
-// holders returns the guests that may have something of the host, with their notes,
-// which may have been read a moment ago.
+// holders returns the guests that may hold resources of the host, with their notes,
+// which may be slightly out of date.
 func (h *Host) holders() (map[string]notes, error) {
 	x := &h.index
 	x.mu.Lock()
@@ -81,8 +81,8 @@ func (h *Host) holders() (map[string]notes, error) {
 	return holders, nil
 }
 
-// clash says what the guest would have that another one has: its ids, its
-// files, and what conflict looks for.
+// clash returns an error if the guest would have what another one has: its IDs, its
+// files, or a claim (see conflict).
 func clash(g api.Guest, root, name string, held notes) error {
 	if g.Context == held.Context {
 		return fmt.Errorf("context %d, and with it the ids of its files, is guest %s's", g.Context, name)
@@ -95,12 +95,13 @@ func clash(g api.Guest, root, name string, held notes) error {
 	return conflict(g, []api.Guest{runs})
 }
 
-// within reports whether a directory is another one or below it. Both are resolved.
+// within reports whether a directory is equal to or below another. Both are resolved.
 func within(path, dir string) bool {
 	return path != "" && dir != "" && (path == dir || strings.HasPrefix(path, dir+"/"))
 }
 
-// resolved is a path without links, so that two names of one directory are one.
+// resolved returns a path without symbolic links, so that two names of one directory
+// are equal.
 func resolved(path string) string {
 	if to, err := filepath.EvalSymlinks(path); err == nil {
 		return to
@@ -108,8 +109,8 @@ func resolved(path string) string {
 	return filepath.Clean(path)
 }
 
-// releaseDead cleans up after a guest that ended by itself. One that runs, or that
-// somebody is at work on, it leaves.
+// releaseDead cleans up after a guest that ended by itself. It leaves alone a guest
+// that runs or whose lock is held.
 func (h *Host) releaseDead(ctx context.Context, name string) (bool, error) {
 	if on, err := h.running(name); err != nil || on {
 		return false, err
@@ -143,7 +144,7 @@ func (h *Host) sharers(except string, dirs ...string) ([]string, error) {
 		if name == except || CheckName(name) != nil || err != nil {
 			continue
 		}
-		// Most are where vsnode puts them: no need to follow their path.
+		// Most are where vsnode puts them, and need not be resolved.
 		if info, err := os.Lstat(h.data(name)); root != h.rootDir(name) || err != nil || !info.IsDir() {
 			root = resolved(root)
 		}

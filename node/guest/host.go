@@ -17,12 +17,12 @@ import (
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
-// Host is the guests of this machine.
+// Host manages the guests of this machine.
 type Host struct {
 	Paths
 	// Tree finds the tree of an image by its ID.
 	Tree func(id string) (string, error)
-	// WatchStarts makes Start watch a guest for a moment, and fail if it ends.
+	// WatchStarts makes Start watch the guest for a moment and fail if it ends.
 	WatchStarts bool
 
 	index      index
@@ -30,8 +30,8 @@ type Host struct {
 	turns      turns
 }
 
-// cgroup returns the cgroup of a guest, which need not exist, and where the
-// hierarchy is mounted.
+// cgroup returns the cgroup of a guest, which need not exist, and the mount point of
+// the hierarchy.
 func (h *Host) cgroup(name string) (mount string, cg cgroup.Dir, err error) {
 	mount, err = cgroup.Mount()
 	return mount, cgroup.Guest(mount, name), err
@@ -40,7 +40,7 @@ func (h *Host) cgroup(name string) (mount string, cg cgroup.Dir, err error) {
 func (h *Host) running(name string) (bool, error) {
 	_, cg, err := h.cgroup(name)
 	if errors.Is(err, cgroup.ErrNotMounted) {
-		return false, nil // nothing can run without
+		return false, nil // without it nothing can run
 	}
 	if err != nil {
 		return false, err
@@ -56,7 +56,8 @@ func (h *Host) Running(name string) (bool, error) {
 	return h.running(name)
 }
 
-// exists refuses the name of a guest that is neither configured nor was started.
+// exists returns an error if the name is of a guest that is neither configured nor was
+// started.
 func (h *Host) exists(name string) error {
 	if err := CheckName(name); err != nil {
 		return err
@@ -71,8 +72,8 @@ func (h *Host) exists(name string) error {
 	return err
 }
 
-// State returns a guest's configuration and what it does. Why a configuration
-// cannot be read is in Problem; it is not an error.
+// State returns a guest's configuration and its state. If the configuration cannot be
+// read, Problem holds the reason; that is not an error.
 func (h *Host) State(name string) (api.GuestState, error) {
 	if err := h.exists(name); err != nil {
 		return api.GuestState{}, err
@@ -118,8 +119,8 @@ func (h *Host) State(name string) (api.GuestState, error) {
 	return st, nil
 }
 
-// States returns every guest of the host, by context: those that are configured,
-// and those that run without a configuration.
+// States returns every guest of the host, ordered by context: those that are
+// configured, and those that run without a configuration.
 func (h *Host) States(ctx context.Context) ([]api.GuestState, error) {
 	names, err := h.allNames()
 	if err != nil {
@@ -134,7 +135,7 @@ func (h *Host) States(ctx context.Context) ([]api.GuestState, error) {
 		if errors.Is(err, ErrNoGuest) {
 			continue // deleted meanwhile
 		}
-		if err != nil { // of this guest alone: the others are listed
+		if err != nil { // it concerns this guest alone: the others are listed
 			st.Name, st.Problem = name, err.Error()
 		}
 		list = append(list, st)
@@ -143,7 +144,7 @@ func (h *Host) States(ctx context.Context) ([]api.GuestState, error) {
 	return list, nil
 }
 
-// Life is a guest that runs, or did a moment ago.
+// Life is a guest that runs, or ran until a moment ago.
 type Life struct {
 	Name    string
 	Context int
@@ -174,8 +175,8 @@ func (h *Host) Lives(ctx context.Context) ([]Life, error) {
 	return list, nil
 }
 
-// Traffic returns what guests in the host's network sent and received, by name.
-// Guests that ended since and guests with a private network have no counters.
+// Traffic returns what guests in the host's network sent and received, by name. Guests
+// that have ended since and guests with a private network have no counters.
 func (h *Host) Traffic(names []string) (map[string]*api.Traffic, error) {
 	var counters netctx.Counters
 	defer counters.Close()
@@ -192,7 +193,7 @@ func (h *Host) Traffic(names []string) (map[string]*api.Traffic, error) {
 	return all, nil
 }
 
-// nameInNotesFile returns the guest whose notes are at path.
+// nameInNotesFile returns the name of the guest whose notes are at path.
 func nameInNotesFile(path string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "."), ".state")
 }

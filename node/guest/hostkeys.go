@@ -17,17 +17,17 @@ import (
 	"github.com/vsfleet/vsfleet/node/rootfs"
 )
 
-// giveHostKey gives a new guest whose image has an sshd a host key of its own.
-// Debian's package makes keys when it is installed, which was in the image,
-// where one key for all guests would let each pose as the others; and only
-// some inits can be told to make them at the first boot.
+// giveHostKey gives a new guest whose image has an sshd a host key of its own. Debian's
+// package makes keys when it is installed, which happened in the image, where one key
+// for all guests would let each impersonate the others; and only some inits can be told
+// to make keys at the first boot.
 func (h *Host) giveHostKey(g api.Guest) error {
 	if g.Image == "" {
 		return nil
 	}
 	tree, err := h.Tree(g.Image)
 	if err != nil {
-		return nil // the start says what is wrong with it
+		return nil // the start reports what is wrong with it
 	}
 	fd, err := unix.Open(tree, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -38,7 +38,8 @@ func (h *Host) giveHostKey(g api.Guest) error {
 	has := func(name string) (bool, error) {
 		f, err := (rootfs.Dir{Root: image}).Open(name, unix.O_PATH)
 		if err != nil {
-			// A way that leads nowhere, or to no directory, is no sshd either.
+			// A path that leads nowhere, or through something that is not a directory,
+			// means no sshd either.
 			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 				err = nil
 			}
@@ -79,8 +80,8 @@ func (h *Host) giveHostKey(g api.Guest) error {
 	return nil
 }
 
-// newHostKey makes an ed25519 key as ssh-keygen writes it: openssh's
-// PROTOCOL.key, without a passphrase.
+// newHostKey makes an unencrypted ed25519 key in ssh-keygen's format (OpenSSH's
+// PROTOCOL.key).
 func newHostKey(comment string) (private, public []byte, err error) {
 	pub, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

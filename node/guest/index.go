@@ -20,29 +20,29 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// index holds what all configurations claim. A create has to know that, and with a
-// thousand guests it would have to read ten thousand files. So what was read once
-// counts as long as the files are the same: their inode, size and time of change,
-// which nobody can set back.
+// index caches the claims of all configurations. A create needs them all, and on a host
+// with a thousand guests would have to read ten thousand files. A cached claim is valid
+// as long as its files have the same inode, size and change time (ctime), which nobody
+// can set back.
 type index struct {
 	mu     sync.Mutex
 	loaded bool
 	claims map[string]indexEntry
-	reads  int // of configurations
+	reads  int // number of configurations read
 
-	// What one vsnode does in a row, as in an apply, is not looked at again each time:
-	// see claimedLast.
+	// During a series of operations by one vsnode, as in an apply, the directory is not
+	// read again each time: see claimedLast.
 	epoch       string
 	allRead     time.Time
 	all         []api.Guest
 	holdersRead time.Time
 	holders     map[string]notes
-	// making is claimed, and its configuration is being written.
+	// making holds guests that are claimed and whose configuration is being written.
 	making map[string]api.Guest
 }
 
-// freshFor is how long what was read counts while no other vsnode changes anything.
-// Somebody may always do so by hand: a start looks at what runs.
+// freshFor is how long cached claims count while no other vsnode changes anything.
+// Somebody may always edit by hand: a start checks against what runs.
 const freshFor = time.Second
 
 // claimedLast reports whether this vsnode was the last to claim anything on the host.
@@ -52,8 +52,8 @@ func (h *Host) claimedLast() bool {
 	return err == nil && h.index.epoch != "" && string(b) == h.index.epoch
 }
 
-// beforeClaim is called before something is claimed, so that whoever claims next
-// reads anew what other vsnodes changed. The lock of all configurations is held.
+// beforeClaim is called before something is claimed, so that the next vsnode that
+// claims rereads what changed. The lock of all configurations is held.
 func (h *Host) beforeClaim() error {
 	ours := h.claimedLast()
 	if !ours {
@@ -65,13 +65,13 @@ func (h *Host) beforeClaim() error {
 		return nil
 	}
 	h.index.epoch = ""
-	return remove(h.epochFile()) // as good, and there is always room for it
+	return remove(h.epochFile()) // as good, and needs no disk space
 }
 
-func (p Paths) epochFile() string { return filepath.Join(p.RunDir, "..epoch") } // no guest's name
+func (p Paths) epochFile() string { return filepath.Join(p.RunDir, "..epoch") } // not a valid guest name
 
-// noteHolder adds a guest that this vsnode has just started, or changed while it
-// runs. The lock of all configurations is held.
+// noteHolder adds a guest that this vsnode has just started, or changed while it runs.
+// The lock of all configurations is held.
 func (x *index) noteHolder(name string, st notes) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -81,15 +81,15 @@ func (x *index) noteHolder(name string, st notes) {
 	x.holders[name] = st
 }
 
-// invalidate has all configurations looked at again.
+// invalidate makes the next call look at all configurations again.
 func (x *index) invalidate() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.allRead = time.Time{}
 }
 
-// announce adds what this vsnode is about to configure. Until done is called,
-// whoever claims something next sees it, whether it can be read by then or not.
+// announce adds what this vsnode is about to configure. Until done is called, later
+// claims see it, whether or not it can be read by then.
 func (x *index) announce(g api.Guest) (done func(err error)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -102,7 +102,7 @@ func (x *index) announce(g api.Guest) (done func(err error)) {
 		defer x.mu.Unlock()
 		delete(x.making, g.Name)
 		if err != nil {
-			x.allRead = time.Time{} // who knows what is there now
+			x.allRead = time.Time{} // what is on disk now is unknown
 			return
 		}
 		if i := slices.IndexFunc(x.all, func(o api.Guest) bool { return o.Name == g.Name }); i >= 0 {
@@ -113,8 +113,8 @@ func (x *index) announce(g api.Guest) (done func(err error)) {
 	}
 }
 
-// guests returns those of all, and those in the making as well. Of one that is
-// configured anew both count, for either may be what the disk says in the end.
+// guests returns all configured guests and those in the making. If a guest is being
+// reconfigured both versions count, for either may be on disk in the end.
 func (x *index) guests() []api.Guest {
 	all := slices.Clone(x.all)
 	for _, g := range x.making {
@@ -123,31 +123,31 @@ func (x *index) guests() []api.Guest {
 	return all
 }
 
-// indexEntry is what one configuration claims.
+// indexEntry holds what one configuration claims.
 type indexEntry struct {
 	Guest api.Guest
-	Bad   bool   `json:",omitempty"` // it cannot be read: nobody knows
-	Files string // below its directory, one per line: all that was looked at, or the directory where it was not
-	Sum   uint64 // of what stat says of them
+	Bad   bool   `json:",omitempty"` // the configuration cannot be read: its claims are unknown
+	Files string // relative to its directory, one per line: each file that was looked at, or where it is missing, the directory
+	Sum   uint64 // checksum of their stat(2) data
 }
 
-// indexFile is the index as vsnode leaves it to the next one.
+// indexFile is the index as saved for the next vsnode.
 type indexFile struct {
-	By     uint64 // of the binary: another may read a configuration in another way
+	By     uint64 // checksum of the binary: another version may read configurations differently
 	Claims map[string]indexEntry
 }
 
-// clockTick is how old a file has to be when it is read, so that its next change has
-// another time: the kernel takes times of change from a clock that goes by ticks.
+// clockTick is how old a file must be when it is read so that its next change gets
+// another ctime: the kernel's clock for ctimes advances in ticks.
 const clockTick = 50 * time.Millisecond
 
-// saveAfter is how many configurations may be read again by each vsnode before
-// one of them saves the index.
+// saveAfter is the number of configurations a vsnode has to reread before it saves the
+// index.
 const saveAfter = 32
 
-// configured are all guests by what they claim. One that cannot be read is no
-// reason to refuse another; what it claims is then unknown. The lock of all
-// configurations is held, or the answer may be old when it comes.
+// configured returns the claims of all configured guests. A guest whose configuration
+// cannot be read is left out, as it must not block others; its claims are then unknown.
+// Unless the lock of all configurations is held the answer may be out of date.
 func (h *Host) configured() ([]api.Guest, error) {
 	x := &h.index
 	x.mu.Lock()
@@ -191,9 +191,9 @@ func (h *Host) configured() ([]api.Guest, error) {
 	return x.guests(), nil
 }
 
-func (p Paths) indexFile() string { return filepath.Join(p.RunDir, "..claims") } // no guest's name
+func (p Paths) indexFile() string { return filepath.Join(p.RunDir, "..claims") } // not a valid guest name
 
-// readClaim reads what a configuration claims, and nothing else of it.
+// readClaim reads only what a configuration claims.
 func (h *Host) readClaim(name string) indexEntry {
 	dir := h.config(name)
 	h.index.reads++
@@ -208,9 +208,10 @@ func (h *Host) readClaim(name string) indexEntry {
 	if err == nil {
 		err = t.err
 	}
-	files := map[string]bool{".": true} // where vdir is
+	files := map[string]bool{".": true} // vdir is directly in it
 	for file := range t.seen {
-		// What is not there comes by a change of the directory where it would be.
+		// A file that is missing can only appear by a change to the directory it would
+		// be in.
 		for !isThere(filepath.Join(dir, file)) && file != "." {
 			file = filepath.Dir(file)
 		}
@@ -227,8 +228,8 @@ func isThere(path string) bool {
 	return err == nil
 }
 
-// statSum returns a number that changes with the files; 0 if their next change could
-// not be told by it.
+// statSum returns a checksum that changes with the files, or 0 if it might not change
+// with their next change.
 func statSum(dir, files string, before time.Time) uint64 {
 	h := fnv.New64a()
 	for file := range strings.SplitSeq(files, "\n") {
@@ -259,12 +260,12 @@ func (x *index) load(path string) {
 	}
 }
 
-// save is a help for the next vsnode, nothing that has to succeed.
+// save saves the index for the next vsnode; errors do not matter.
 func (x *index) save(path string) {
 	if b, err := json.Marshal(indexFile{binarySum(), x.claims}); err == nil {
 		_ = linux.ReplaceFile(path, b, 0o600)
 	}
 }
 
-// binarySum is another number for each binary.
+// binarySum returns a checksum that differs for each binary.
 func binarySum() uint64 { return statSum("/proc/self", "exe", time.Time{}) }

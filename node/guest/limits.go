@@ -23,8 +23,8 @@ var resources = map[string]int{
 	"sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
 }
 
-// maxOpenFiles is the highest nofile that the kernel allows, unless fs.nr_open was
-// raised. util-vserver has the same.
+// maxOpenFiles is the highest nofile that the kernel allows unless fs.nr_open was
+// raised. util-vserver uses the same value.
 const maxOpenFiles = 1 << 20
 
 // readUlimits reads ulimits/RESOURCE, RESOURCE.soft and RESOURCE.hard: limits of
@@ -116,8 +116,8 @@ func readRlimits(t *tree, cgroup map[string]string) error {
 	return nil
 }
 
-// fromCgroup1 translates files of cgroup v1 into those of v2, which take
-// precedence, and returns the files that v2 has no equivalent of.
+// fromCgroup1 translates files of cgroup v1 into those of v2, which take precedence,
+// and returns the files that have no equivalent in v2.
 func fromCgroup1(cgroup map[string]string) (list []api.Unread, err error) {
 	put := func(file, value string) {
 		if _, given := cgroup[file]; !given {

@@ -12,7 +12,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/network"
 )
 
-// neighbours are the guests of a host as network modes ask for them.
+// neighbours gives network modes access to the other guests of a host.
 type neighbours struct{ h *Host }
 
 func (n neighbours) Networks() (map[string]api.Guest, error) { return n.h.startedGuests() }
@@ -21,14 +21,14 @@ func (n neighbours) ContextNames() (map[int]string, error) {
 	guests, err := n.h.configured()
 	names := map[int]string{}
 	for _, g := range guests {
-		if g.Context != 0 { // else it never ran
+		if g.Context != 0 { // otherwise it never ran
 			names[g.Context] = g.Name
 		}
 	}
 	return names, err
 }
 
-// mode is the network mode of a guest that was started.
+// mode returns the network mode of a guest that was started.
 func (s notes) mode() network.Mode {
 	name := api.Mode("")
 	if s.Runs != nil {
@@ -37,16 +37,16 @@ func (s notes) mode() network.Mode {
 	return s.Notes.Mode(name)
 }
 
-// onNetwork returns a guest that was started as its network mode sees it.
+// onNetwork returns a guest that was started in the form its network mode takes.
 func (h *Host) onNetwork(name string, cg cgroup.Dir, n *notes) *network.Guest {
 	g := n.startedAs(name)
 	g.Name = name
 	return &network.Guest{Guest: g, Cgroup: string(cg), Others: neighbours{h}, Notes: &n.Notes}
 }
 
-// publish makes way for a running guest in the host's packet filter.
+// publish opens the host's packet filter for a running guest.
 func (g *Guest) publish(ctx context.Context) error {
-	if g.noted.Runs == nil { // an older vsnode's
+	if g.noted.Runs == nil { // written by an older vsnode
 		if !g.noted.NAT {
 			return nil
 		}
@@ -55,7 +55,7 @@ func (g *Guest) publish(ctx context.Context) error {
 	return network.Publish(ctx, g.onNetwork())
 }
 
-// repairNetwork puts back what somebody took from a running guest.
+// repairNetwork restores what was taken from a running guest.
 func (g *Guest) repairNetwork(ctx context.Context) (err error) {
 	on, mode := g.onNetwork(), g.noted.mode()
 	if mode.Private() {

@@ -19,32 +19,33 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// notes are kept of a start until the stop. Nothing in them decides whether the
-// guest runs; they say what has to be taken back. They are gone after a reboot,
-// like everything that they are about.
+// notes record what a start did, and are kept until the stop. They never decide whether
+// the guest runs; they record what has to be released. They are gone after a reboot,
+// like everything they describe.
 //
-// They are kept twice: in a file, which is there before anything is done, and as
-// an extended attribute of the guest's cgroup, which lives exactly as long as
-// the cgroup. So a guest stays known when somebody deletes or damages the file.
+// They are kept twice: in a file, which is written before anything is done, and in an
+// extended attribute of the guest's cgroup, which lives exactly as long as the cgroup.
+// So a guest stays known if the file is deleted or damaged.
 type notes struct {
 	Started time.Time     `json:"started"`
-	Boot    time.Duration `json:"boot,omitempty"` // the start, in time since the host's boot
+	Boot    time.Duration `json:"boot,omitempty"` // the time of the start, since the host's boot
 	Context int           `json:"context"`
-	Done    bool          `json:"done,omitempty"` // the start came to its end
+	Done    bool          `json:"done,omitempty"` // the start was completed
 	network.Notes
 	// Root is the directory of the guest's own files, without links.
 	Root string `json:"root,omitempty"`
-	// Runs is what the guest was started with, and has been given since.
+	// Runs holds the settings the guest was started with, and their live changes since.
 	Runs *api.Guest `json:"runs,omitempty"`
-	// Enter is what programs get that enter besides; an older vsnode did not note it.
+	// Enter holds what programs that enter get besides; older vsnodes did not note it.
 	Enter *entry `json:"enter,omitempty"`
 
-	recovered bool // not from the file
+	recovered bool // not read from the file
 }
 
-// entry is what programs that enter a guest get of the configuration that it was
-// started with. It is noted so that entering needs to read no configuration, and so
-// that they get what the guest's own processes have, not what somebody edited since.
+// entry holds the settings that programs entering a guest get from the configuration it
+// was started with. It is noted so that entering a guest does not read its
+// configuration, and so that programs get what the guest's own processes have, not what
+// was edited since.
 type entry struct {
 	procctx.Attributes
 	Caps      procctx.CapSet `json:"caps"`
@@ -73,9 +74,9 @@ func (c Config) entry() entry {
 // written (xattr(7), "Trusted extended attributes"): no guest can.
 const notesAttr = "trusted.vservers"
 
-// readNotes returns the notes of a guest's start: from the file; if that is missing
-// or damaged, from the cgroup; and if they are not there either, put together from
-// what the kernel shows. fs.ErrNotExist means that the guest was not started.
+// readNotes returns the notes of a guest's start: from the file; if that is missing or
+// damaged, from the cgroup; and otherwise rebuilt from what the kernel shows.
+// fs.ErrNotExist means that the guest was not started.
 func (h *Host) readNotes(name string) (notes, error) {
 	s, err := h.fileNotes(name)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDamaged) {
@@ -99,8 +100,8 @@ func (h *Host) readNotes(name string) (notes, error) {
 	return h.rebuiltNotes(name, cg, procctx.ContextOf(owner))
 }
 
-// notesCache holds the notes that vsnode has read. Their files are replaced and
-// never written to: one that is the same has the same content.
+// notesCache holds the notes that this vsnode has read. Their files are replaced and
+// never written to, so the same file has the same content.
 type notesCache struct {
 	mu     sync.Mutex
 	states map[string]noted
@@ -111,7 +112,7 @@ type noted struct {
 	notes
 }
 
-// fileNotes returns the notes that are in a guest's file.
+// fileNotes returns the notes in a guest's file.
 func (h *Host) fileNotes(name string) (notes, error) {
 	x := &h.notesCache
 	now := statSum(h.RunDir, filepath.Base(h.notesFile(name)), time.Time{})
@@ -155,7 +156,7 @@ func parseNotes(b []byte) (notes, error) {
 		return s, errors.New("no context")
 	}
 	if s.Runs != nil && s.Enter != nil {
-		s.Runs.Nice = s.Enter.Nice // an older vsnode noted it there alone
+		s.Runs.Nice = s.Enter.Nice // older vsnodes noted it only there
 	}
 	return s, nil
 }
@@ -169,9 +170,9 @@ func attribute(path, name string) []byte {
 	return b[:n]
 }
 
-// rebuiltNotes returns what can be known without notes: the context by the owner of
-// the cgroup (0: there is none), the network by the namespace of process 1,
-// and the rest by the configuration, where it is of that context.
+// rebuiltNotes returns what can be known without notes: the context from the owner of
+// the cgroup (0: there is none), the network from the namespace of process 1, and the
+// rest from the configuration, if that has this context.
 func (h *Host) rebuiltNotes(name string, cg cgroup.Dir, xid int) (notes, error) {
 	s := notes{Context: xid, Done: true, recovered: true}
 	c, cerr := h.Read(name)
@@ -199,7 +200,7 @@ func (h *Host) rebuiltNotes(name string, cg cgroup.Dir, xid int) (notes, error) 
 	return s, nil
 }
 
-// writeNotes writes the notes into the file, and onto the cgroup if there is one.
+// writeNotes writes the notes to the file, and to the cgroup if there is one.
 func (h *Host) writeNotes(name string, cg cgroup.Dir, n notes) error {
 	b, err := json.Marshal(n)
 	if err != nil {
@@ -211,8 +212,8 @@ func (h *Host) writeNotes(name string, cg cgroup.Dir, n notes) error {
 	return setAttribute(cg, b)
 }
 
-// writeAttribute writes the notes onto the guest's cgroup alone: they are in the
-// file.
+// writeAttribute writes the notes to the guest's cgroup only; the file already has
+// them.
 func (n notes) writeAttribute(cg cgroup.Dir) error {
 	b, err := json.Marshal(n)
 	if err != nil {
@@ -223,14 +224,14 @@ func (n notes) writeAttribute(cg cgroup.Dir) error {
 
 func setAttribute(cg cgroup.Dir, b []byte) error {
 	err := unix.Setxattr(string(cg), notesAttr, b, 0)
-	if err != nil && !errors.Is(err, unix.ENOENT) { // the cgroup comes after the first note
+	if err != nil && !errors.Is(err, unix.ENOENT) { // the cgroup is made after the first note
 		return fmt.Errorf("note what is started on cgroup %s: %w", cg, err)
 	}
 	return nil
 }
 
-// startTime returns when the guest was started, by the clock as it is set now:
-// nobody knows how often it was set since.
+// startTime returns when the guest was started, by the clock as it is set now; whether
+// the clock was set since is unknown.
 func (s notes) startTime() time.Time {
 	if s.Boot == 0 {
 		return s.Started
@@ -238,7 +239,7 @@ func (s notes) startTime() time.Time {
 	return time.Now().Add(s.Boot - linux.SinceBoot()).Truncate(time.Millisecond)
 }
 
-// notedNames returns the guests of which there are notes in RunDir.
+// notedNames returns the guests that have notes in RunDir.
 func (h *Host) notedNames() ([]string, error) {
 	paths, err := filepath.Glob(filepath.Join(h.RunDir, ".*.state"))
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 type effect string
 
 const (
-	hasEffect    effect = "read"    // it means what it says, or every guest has what it asks for
-	noEffect     effect = "named"   // each start and status list it
+	hasEffect    effect = "read"    // it does what it says, or asks for what every guest has
+	noEffect     effect = "named"   // each start and status lists it
 	refusesStart effect = "refused" // the guest does not start, unless the file ignore names it
 )
 
@@ -24,7 +24,7 @@ const (
 type knownFile struct {
 	file   string // a pattern of path.Match; "dir/**" matches everything below dir
 	effect effect
-	why    string // without effect or refused: why, and what to use instead
+	why    string // without effect or refused: the reason, and what to use instead
 }
 
 const (
@@ -156,8 +156,8 @@ var knownFiles = append(settingFiles(), []knownFile{
 	{"apps/vlogin/**", noEffect, "enter always gives a terminal of the guest's own"},
 }...)
 
-// settingFiles returns the files of setting.Table. Those in cgroup/ are left out:
-// the pattern for that directory covers them.
+// settingFiles returns the files of setting.Table, except those in cgroup/, which the
+// pattern for that directory covers.
 func settingFiles() (list []knownFile) {
 	for _, row := range setting.Table {
 		for _, file := range append([]string{row.File}, row.Older...) {
@@ -210,7 +210,7 @@ func unread(files []string) (list []api.Unread) {
 	return list
 }
 
-// ignore lets a guest start in spite of what its file "ignore" lists: files,
+// ignore lets a guest start in spite of what its "ignore" file lists: files,
 // directories, or lines of a file, as "fstab:3".
 func ignore(list []api.Unread, ignored []string) {
 	for i, u := range list {
@@ -224,7 +224,7 @@ func ignore(list []api.Unread, ignored []string) {
 	}
 }
 
-// warnings returns what to tell whoever starts the guest.
+// warnings returns the warnings for the administrator who starts the guest.
 func (c Config) warnings() []string {
 	var list []string
 	for _, line := range api.Explain(c.Unread) {

@@ -14,11 +14,11 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// Paths are where a host keeps what belongs to its guests.
+// Paths are the directories in which a host keeps its guests.
 type Paths struct {
-	ConfigDir string // /etc/vservers: a directory a guest
+	ConfigDir string // /etc/vservers: one directory per guest
 	DataDir   string // /var/lib/vservers
-	RunDir    string // /run/vservers: locks and what is gone after a reboot
+	RunDir    string // /run/vservers: locks, and files that are gone after a reboot
 	LogDir    string // /var/log/vservers: consoles
 }
 
@@ -32,8 +32,9 @@ func DefaultPaths() Paths {
 	}
 }
 
-// closeData makes the directory of all guests' data, and keeps the host's users
-// out: guests' trees hold setuid programs (CVE-2021-41091), whoever made it.
+// closeData makes the directory of all guests' data and keeps the host's users out:
+// guests' trees hold setuid programs (CVE-2021-41091). It does so even if the directory
+// exists.
 func (p Paths) closeData() error {
 	if err := os.MkdirAll(p.DataDir, 0o700); err != nil {
 		return err
@@ -45,7 +46,7 @@ func (p Paths) closeData() error {
 	return os.Chmod(p.DataDir, 0o700)
 }
 
-// writable refuses a directory that nothing can be written to, root or not.
+// writable returns an error if a directory cannot be written to, even by root.
 func writable(dir string) error {
 	err := unix.Access(dir, unix.W_OK)
 	if errors.Is(err, unix.EROFS) {
@@ -57,7 +58,7 @@ func writable(dir string) error {
 	return nil
 }
 
-// Dir is where a guest is configured.
+// Dir returns the directory of a guest's configuration.
 func (p Paths) Dir(name string) string        { return p.config(name) }
 func (p Paths) config(name string) string     { return filepath.Join(p.ConfigDir, name) }
 func (p Paths) data(name string) string       { return filepath.Join(p.DataDir, name) }
@@ -66,7 +67,7 @@ func (p Paths) notesFile(name string) string  { return filepath.Join(p.RunDir, "
 func (p Paths) lockFile(name string) string   { return filepath.Join(p.RunDir, "."+name+".lock") }
 func (p Paths) consoleLog(name string) string { return filepath.Join(p.LogDir, name+".log") }
 
-// CheckName refuses what cannot be a guest's name. A name becomes a file, a
+// CheckName returns an error if name cannot be a guest's name. A name becomes a file, a
 // cgroup and a word on command lines: no slash, no leading dot or dash.
 func CheckName(name string) error {
 	ok := len(name) > 0 && len(name) <= 63
@@ -77,7 +78,8 @@ func CheckName(name string) error {
 	if !ok {
 		return fmt.Errorf("guest name %q: want a letter or digit, then letters, digits, '_', '.' or '-', 63 at most", name)
 	}
-	// Beside a guest's cgroup are the kernel's files, beside its run file our locks.
+	// The kernel's files are beside a guest's cgroup, and our locks beside its run
+	// file.
 	own := []string{"cgroup.", "cpu.", "cpuset.", "memory.", "io.", "pids.", "misc.", "rdma.", "hugetlb.", "irq.", "dmem."}
 	if strings.HasSuffix(name, ".lock") || slices.ContainsFunc(own, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
 		return fmt.Errorf("guest name %q: names of this kind are the kernel's or vsnode's own", name)
@@ -85,8 +87,8 @@ func CheckName(name string) error {
 	return nil
 }
 
-// lock takes the lock of a guest, or of all configurations (""). It waits for
-// whoever has it until ctx ends: a stop holds a guest's for as long as the guest
+// lock takes the lock of a guest, or of all configurations (""). It waits for the
+// present holder until ctx ends: a stop holds a guest's lock for as long as the guest
 // takes to end.
 func (p Paths) lock(ctx context.Context, name string) (unlock func(), err error) {
 	if err := os.MkdirAll(p.RunDir, 0o755); err != nil {
@@ -102,7 +104,7 @@ func (p Paths) lock(ctx context.Context, name string) (unlock func(), err error)
 	return l.Unlock, nil
 }
 
-// tryLock takes it if nobody has it, and else returns nil.
+// tryLock takes the lock if it is free, and otherwise returns nil.
 func (p Paths) tryLock(name string) (unlock func(), err error) {
 	if err := os.MkdirAll(p.RunDir, 0o755); err != nil {
 		return nil, err

@@ -20,8 +20,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/rootfs"
 )
 
-// Files compares files of guests with what they should be. Guests that this
-// host does not have are left out of the answer.
+// Files compares files of guests with what they should be. Guests that do not exist on
+// this host are omitted from the result.
 func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error) {
 	var answer api.FilesAnswer
 	shown := 0
@@ -73,10 +73,10 @@ func (h *Host) compareFiles(r guestRoot, want api.GuestFiles, contents bool) (st
 // commandPatience is how long the command of a changed file may take.
 const commandPatience = time.Minute
 
-// Provide writes those files of a guest that differ, each complete or not at
-// all, and has a running guest do what they ask for. That is noted before the first
-// file is written, so that the next call does what a killed one did not reach.
-// Restarts are left to the caller.
+// Provide writes those files of a guest that differ, each completely or not at all, and
+// has a running guest act on them. The actions are noted before the first file is
+// written, so that the next call does those that a killed one did not reach. Restarts
+// are left to the caller.
 func (h *Host) Provide(ctx context.Context, name string, list []api.File) (api.Outcome, error) {
 	for _, f := range list {
 		if api.FileDigest(f.Content) != f.Digest {
@@ -135,12 +135,12 @@ func (h *Host) writeFiles(r guestRoot, name string, list []api.File) (done write
 		}
 	}
 	if !r.running {
-		done.pending = nil // it reads them when it starts
+		done.pending = nil // it reads the files when it starts
 	}
 	return done, nil
 }
 
-// addPending adds what has to be done, unless it is there already.
+// addPending adds an action unless it is there already.
 func addPending(pending []api.OnChange, o api.OnChange) []api.OnChange {
 	if o.IsZero() || slices.ContainsFunc(pending, func(p api.OnChange) bool { return reflect.DeepEqual(p, o) }) {
 		return pending
@@ -148,7 +148,8 @@ func addPending(pending []api.OnChange, o api.OnChange) []api.OnChange {
 	return append(pending, o)
 }
 
-// command runs a command in a guest. Its error has the command's last line.
+// command runs a command in a guest. Its error includes the command's last line of
+// output.
 func (h *Host) command(ctx context.Context, name string, argv []string) error {
 	ctx, cancel := context.WithTimeout(ctx, commandPatience)
 	defer cancel()
@@ -200,8 +201,8 @@ func lastLineOf(r io.Reader) string {
 	}
 }
 
-// pendingFile is the file with what a running guest has yet to do. It is removed
-// with the end of the guest.
+// pendingFile returns the file that lists what a running guest has yet to do. It is
+// removed when the guest ends.
 func (p Paths) pendingFile(name string) string { return p.RunDir + "/." + name + ".pending" }
 
 func (h *Host) readPending(name string) ([]api.OnChange, error) {
@@ -211,7 +212,7 @@ func (h *Host) readPending(name string) ([]api.OnChange, error) {
 	}
 	var list []api.OnChange
 	if err == nil && json.Unmarshal(b, &list) != nil {
-		return nil, nil // cut off by a power failure, behind which nothing runs
+		return nil, nil // truncated by a power failure, after which no guest runs
 	}
 	return list, err
 }
@@ -233,13 +234,13 @@ type guestRoot struct {
 	running bool
 }
 
-// rootPatience is how long a guest's root may take. Its init may have moved
-// its root onto a filesystem whose answers the guest gives itself, and never.
+// rootPatience is how long access to a guest's root may take. The guest's init may have
+// moved its root onto a filesystem that the guest itself serves and that never answers.
 const rootPatience = 30 * time.Second
 
-// inRoot opens the root filesystem of a guest: that of its processes if it runs,
-// else a mount of its own. What f shares with its caller is its result alone: it
-// may be given up.
+// inRoot calls f with the root filesystem of a guest: that of its processes if it runs,
+// otherwise a mount of its own. f may share only its result with the caller, as the
+// call may be abandoned.
 func inRoot[T any](ctx context.Context, g *Guest, f func(guestRoot) (T, error)) (result T, err error) {
 	c, err := g.Config()
 	if err != nil {
@@ -265,7 +266,7 @@ func inRoot[T any](ctx context.Context, g *Guest, f func(guestRoot) (T, error)) 
 	if err != nil {
 		return result, err
 	}
-	xid := v.Context // somebody may have edited the configuration since
+	xid := v.Context // the configuration may have been edited since
 	type answer struct {
 		result T
 		err    error

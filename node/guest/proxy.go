@@ -16,14 +16,14 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// Run runs a program in a running guest with this process's standard streams
-// and gives its exit status. From a terminal the program gets one of its own,
-// and what is typed and shown is carried between the two; where only some of the
-// streams are a terminal, as in a pipeline, pipes take its place. A program of a
-// guest never holds the administrator's terminal (CVE-2016-10124).
+// Run runs a program in a running guest with this process's standard streams and
+// returns its exit status. From a terminal, the program gets a terminal of its own, and
+// input and output are copied between the two; if only some of the streams are a
+// terminal, as in a pipeline, they are replaced by pipes. A program of a guest never
+// holds the administrator's terminal (CVE-2016-10124).
 //
-// When ctx ends, or whoever had the streams is gone, the program is hung up and,
-// if it does not take that for its end, killed: nothing of ours stays for it.
+// When ctx ends or the other end of the streams is gone, the program is hung up and, if
+// it does not exit, killed: no process of ours stays behind for it.
 func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
 	if term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())) {
 		return h.runOnTerminal(ctx, name, p)
@@ -36,7 +36,7 @@ func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
 	return h.runPiped(ctx, name, p, &r)
 }
 
-// runOnTerminal is Run from a terminal.
+// runOnTerminal is Run for a caller on a terminal.
 func (h *Host) runOnTerminal(ctx context.Context, name string, p Program) (int, error) {
 	in := int(os.Stdin.Fd())
 	size, err := windowSize(in)
@@ -60,15 +60,15 @@ func (h *Host) runOnTerminal(ctx context.Context, name string, p Program) (int, 
 		for range winch {
 			size, err := windowSize(in)
 			if err != nil || t.resize(size) != nil {
-				return // the terminal is gone, the program will notice
+				return // the terminal is gone; the program will notice
 			}
 		}
 	}()
 	return t.carry(ctx, os.Stdin, os.Stdout, func() bool { return false })
 }
 
-// NotRunStatus returns the exit status for a program that was not run, as shells
-// have it, and that of LSB for a guest that is not there.
+// NotRunStatus returns the exit status for a program that was not run, as shells do, or
+// LSB's status if the guest does not exist.
 func NotRunStatus(err error) int {
 	var step *procctx.StepError
 	switch {
@@ -82,21 +82,21 @@ func NotRunStatus(err error) int {
 	return 126
 }
 
-// Streams are those of somebody who runs a program from afar.
+// Streams are the streams of a remote user who runs a program.
 type Streams struct {
 	In        io.Reader
 	Out, Errs io.Writer
-	Terminal  *Terminal // the program gets one of its own; nil: pipes
+	Terminal  *Terminal // the program gets a terminal of its own; nil: pipes
 }
 
-// Terminal is one that a terminal of the guest's is to be like.
+// Terminal describes the user's terminal, which the guest's is made to match.
 type Terminal struct {
 	Type  string // TERM
 	Size  api.Size
-	Sizes <-chan api.Size // later ones
+	Sizes <-chan api.Size // later changes of size
 }
 
-// RunOver is Run with the streams of somebody else.
+// RunOver is Run with the given streams.
 func (h *Host) RunOver(ctx context.Context, name string, p Program, s Streams) (int, error) {
 	if s.Terminal == nil {
 		var r relay
@@ -161,11 +161,10 @@ func (t *onTerminal) resize(size api.Size) error {
 	return unix.IoctlSetWinsize(int(t.ours.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: size.Rows, Col: size.Columns})
 }
 
-// carry takes what is typed to the program, and what it shows to out, until the
-// program ends.
+// carry copies input to the program and its output to out until the program ends.
 func (t *onTerminal) carry(ctx context.Context, in io.Reader, out io.Writer, gone func() bool) (int, error) {
 	defer t.close()
-	go io.Copy(t.ours, in) // ends with the process: a read from a terminal cannot be taken back
+	go io.Copy(t.ours, in) // ends with the process: a read from a terminal cannot be interrupted
 	shown := carry(t.ours, out)
 	code, err := waitOrHangUp(ctx, t.run, gone)
 	shown.drain(ctx)
@@ -180,8 +179,8 @@ func windowSize(fd int) (api.Size, error) {
 	return api.Size{Rows: size.Row, Columns: size.Col}, nil
 }
 
-// waitOrHangUp returns the exit status of a program. It ends the program when ctx
-// ends or gone reports that nobody is there for it any more.
+// waitOrHangUp returns the exit status of a program. It ends the program when ctx ends
+// or gone reports that nobody waits for it any more.
 func waitOrHangUp(ctx context.Context, run *procctx.Running, gone func() bool) (int, error) {
 	ended := make(chan struct{})
 	go hangUp(ctx, run, ended, gone)
@@ -212,9 +211,9 @@ func hangUp(ctx context.Context, run *procctx.Running, ended <-chan struct{}, go
 	}
 }
 
-// outputAbandoned reports whether nobody reads standard output and standard error any
-// more: that is how a session of sshd looks that was closed, or whose controller
-// was killed. One of them alone is a pipeline that has seen enough.
+// outputAbandoned reports whether both standard output and standard error have lost
+// their readers. That is the case when an sshd session was closed or its controller was
+// killed. If only one has, a pipeline has read enough.
 func outputAbandoned() bool {
 	fds := []unix.PollFd{{Fd: 1}, {Fd: 2}}
 	if _, err := unix.Poll(fds, 0); err != nil {

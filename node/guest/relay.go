@@ -11,22 +11,21 @@ import (
 	"golang.org/x/term"
 )
 
-// relay puts pipes in the place of sockets among a program's streams, which is
-// what sshd gives vsnode. A socket belongs to the network namespace that it was
-// made in, and takes descriptors: a program of a guest asked the host's network
-// by ioctl on it, or could be handed more by whoever is at the other end. And in
-// the place of a terminal, which is the administrator's: a program that holds it
-// can type there.
+// relay replaces sockets among a program's streams by pipes: sshd gives vsnode sockets.
+// A socket belongs to the network namespace it was made in, and can receive
+// descriptors: a program of a guest could query the host's network with an ioctl on it,
+// or be handed more descriptors by the process at the other end. It also replaces a
+// terminal, which is the administrator's: a program that holds it can type there.
 type relay struct {
 	theirs  []*os.File // the program's ends
-	feed    *os.File   // our end of its input; kept, as one that is forgotten is closed
+	feed    *os.File   // our end of its input; kept, as the garbage collector closes an unreferenced file
 	carried []*carrier
 }
 
-// standard relays this process's streams, those that are no files or pipes.
+// standard relays this process's streams, except files and pipes.
 func (r *relay) standard(p *Program) error {
-	var shown *os.File // what goes to the terminal
-	// What nobody reads any more is an error of a write, and not our end.
+	var shown *os.File // the output for the terminal
+	// A write to a stream without a reader must fail, not kill us.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	for i, stream := range []**os.File{&p.Stdin, &p.Stdout, &p.Stderr} {
 		from := *stream
@@ -38,11 +37,11 @@ func (r *relay) standard(p *Program) error {
 		var err error
 		switch {
 		case i == 0:
-			// In the background a read would stop this process: nothing is typed then.
+			// In the background a read would stop this process, and nothing is typed.
 			signal.Ignore(unix.SIGTTIN)
 			var ours *os.File
 			if *stream, ours, err = r.input(); err == nil {
-				go func() { // it ends with the process: a read cannot be taken back
+				go func() { // it ends with the process: a read cannot be interrupted
 					io.Copy(ours, from)
 					ours.Close()
 				}()
@@ -63,7 +62,7 @@ func (r *relay) standard(p *Program) error {
 	return nil
 }
 
-// streams relays all that somebody else gives.
+// streams relays all the given streams.
 func (r *relay) streams(p *Program, s Streams) (err error) {
 	var ours *os.File
 	if p.Stdin, ours, err = r.input(); err != nil {
@@ -77,8 +76,8 @@ func (r *relay) streams(p *Program, s Streams) (err error) {
 		return err
 	}
 	go func() {
-		// Input that breaks off has no end: that would tell the program that it has
-		// all. It is hung up instead.
+		// Input that breaks off must not end in EOF, which would tell the program that
+		// it is complete. The program is hung up instead.
 		if _, err := io.Copy(ours, s.In); err == nil {
 			ours.Close()
 		}
@@ -86,7 +85,7 @@ func (r *relay) streams(p *Program, s Streams) (err error) {
 	return nil
 }
 
-// input is a pipe that the program reads from.
+// input returns a pipe that the program reads from.
 func (r *relay) input() (theirs, ours *os.File, err error) {
 	theirs, ours, err = os.Pipe()
 	if err == nil {
@@ -95,7 +94,7 @@ func (r *relay) input() (theirs, ours *os.File, err error) {
 	return theirs, ours, err
 }
 
-// output is a pipe by which the program writes to to.
+// output returns a pipe whose content is copied to to.
 func (r *relay) output(to io.Writer) (*os.File, error) {
 	ours, theirs, err := os.Pipe()
 	if err != nil {
@@ -106,7 +105,7 @@ func (r *relay) output(to io.Writer) (*os.File, error) {
 	return theirs, nil
 }
 
-// started is to be called when the program has its streams.
+// started must be called when the program has its streams.
 func (r *relay) started() {
 	for _, f := range r.theirs {
 		f.Close()
@@ -114,22 +113,22 @@ func (r *relay) started() {
 	r.theirs = nil
 }
 
-// finish is to be called when the program has ended: it waits for what the
-// program wrote.
+// finish must be called when the program has ended: it waits until its output is
+// written.
 func (r *relay) finish(ctx context.Context) {
 	for _, c := range r.carried {
 		c.drain(ctx)
 	}
 	if r.feed != nil {
-		r.feed.Close() // of a program that has ended
+		r.feed.Close() // the program has ended
 	}
 }
 
-// carrier copies what a program writes to whoever is to see it.
+// carrier copies a program's output to its reader.
 type carrier struct {
 	from *os.File
-	busy sync.Mutex    // held while something has been read that is not written yet
-	over chan struct{} // closed at the end of from, or when nobody wants it
+	busy sync.Mutex    // held while data has been read and not written yet
+	over chan struct{} // closed at the end of from, or when the reader is gone
 }
 
 func carry(from *os.File, to io.Writer) *carrier {
@@ -142,7 +141,7 @@ func carry(from *os.File, to io.Writer) *carrier {
 				return
 			}
 			c.busy.Lock()
-			n, err := from.Read(buf) // a terminal: EIO when the last holder of the other end is gone
+			n, err := from.Read(buf) // a terminal gives EIO once the last holder of the other end is gone
 			if n > 0 {
 				_, err = to.Write(buf[:n])
 			}
@@ -155,7 +154,7 @@ func carry(from *os.File, to io.Writer) *carrier {
 	return c
 }
 
-// waits reports whether there is something to read, after at most ms milliseconds.
+// waits reports whether there is something to read, waiting at most ms milliseconds.
 func (c *carrier) waits(ms int) (bool, error) {
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(c.from.Fd()), Events: unix.POLLIN}}, ms)
@@ -165,9 +164,8 @@ func (c *carrier) waits(ms int) (bool, error) {
 	}
 }
 
-// drain waits until what the program wrote is written on. A process that the
-// program left behind may hold its end for ever: when nothing has come for a
-// moment, there is nothing to wait for.
+// drain waits until the program's output has been written. A process the program left
+// behind may hold its end for ever: once nothing has come for a moment, drain returns.
 func (c *carrier) drain(ctx context.Context) {
 	quiet := make(chan struct{})
 	go func() {
@@ -177,7 +175,7 @@ func (c *carrier) drain(ctx context.Context) {
 			if err != nil {
 				return
 			}
-			c.busy.Lock() // until what was taken out is written
+			c.busy.Lock() // until what was read is written
 			more, err := c.waits(0)
 			c.busy.Unlock()
 			if err != nil || !came && !more {

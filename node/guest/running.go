@@ -12,8 +12,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// cgroups returns the names of guests that have a cgroup: those that run, and those of
-// which a start, a stop or their own end left one.
+// cgroups returns the names of guests that have a cgroup: those that run, and those
+// whose start, stop or end left one behind.
 func (h *Host) cgroups() ([]string, error) {
 	mount, err := cgroup.Mount()
 	if errors.Is(err, cgroup.ErrNotMounted) {
@@ -26,8 +26,8 @@ func (h *Host) cgroups() ([]string, error) {
 	return slices.DeleteFunc(names, func(name string) bool { return CheckName(name) != nil }), err
 }
 
-// runningNames returns the guests that run. It asks the kernel alone, whatever
-// became of a guest's configuration and of the notes of its start.
+// runningNames returns the names of the running guests. It asks the kernel alone,
+// whatever happened to a guest's configuration and to the notes of its start.
 func (h *Host) runningNames() ([]string, error) {
 	names, err := h.cgroups()
 	if err != nil {
@@ -46,7 +46,7 @@ func (h *Host) runningNames() ([]string, error) {
 	return on, nil
 }
 
-// allNames returns the guests that are configured or run.
+// allNames returns the names of the guests that are configured or run.
 func (h *Host) allNames() ([]string, error) {
 	names, err := h.Names()
 	if err != nil {
@@ -61,7 +61,7 @@ func (h *Host) allNames() ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// contexts returns by context the names of guests that have a cgroup.
+// contexts returns the names of guests that have a cgroup, by context.
 func (h *Host) contexts() (map[int]string, error) {
 	names, err := h.cgroups()
 	if err != nil {
@@ -85,8 +85,8 @@ func (h *Host) contexts() (map[int]string, error) {
 	return of, nil
 }
 
-// FindName returns the name of a guest that somebody calls by its name or by the
-// context that it runs in.
+// FindName returns the name of the guest with the given name or, if it runs, the given
+// context.
 func (h *Host) FindName(name string, xid int) (string, error) {
 	if _, err := os.Lstat(h.config(name)); err == nil {
 		return name, nil
@@ -98,8 +98,8 @@ func (h *Host) FindName(name string, xid int) (string, error) {
 	return name, err
 }
 
-// startedGuests returns the running guests by name, as they were started and have
-// been changed since.
+// startedGuests returns the running guests by name, with the settings they were started
+// with and live changes since.
 func (h *Host) startedGuests() (map[string]api.Guest, error) {
 	names, err := h.runningNames()
 	if err != nil {
@@ -119,8 +119,8 @@ func (h *Host) startedGuests() (map[string]api.Guest, error) {
 	return guests, nil
 }
 
-// startedAs returns the guest as it was started and has been changed since. An older
-// vsnode that noted less noted the context at least.
+// startedAs returns the guest with the settings it was started with and live changes
+// since. Older vsnodes noted less, but at least the context.
 func (s notes) startedAs(name string) api.Guest {
 	if s.Runs != nil {
 		return *s.Runs

@@ -21,29 +21,30 @@ import (
 
 // Options of a start.
 type Options struct {
-	Warn func(string) // called with what will not work as expected; may be nil
-	// OnRunning is called when the guest runs, and Start only waits to see whether
-	// it goes on; may be nil.
+	Warn func(string) // called with each thing that will not work as expected; may be nil
+	// OnRunning is called when the guest runs and Start is only watching whether it
+	// keeps running; may be nil.
 	OnRunning func()
 }
 
-// ErrRunning means that a guest runs already.
+// ErrRunning means that the guest is already running.
 var ErrRunning = errors.New("already running")
 
-// Start starts a guest and returns when its init has taken over and, if the
-// host's WatchStarts is set, gone on for a moment: else it is an EndedError. When it
-// fails, all that it did is undone. A guest that runs is left alone: ErrRunning.
+// Start starts a guest and returns when its init has taken over. If the host's
+// WatchStarts is set it also watches the guest for a moment, and returns an EndedError
+// if that ends. If Start fails, it undoes all it did. If the guest already runs, it is
+// left alone and the error is ErrRunning.
 func (h *Host) Start(ctx context.Context, name string, opt Options) error {
 	return h.Hold(ctx, name, "start", func(g *Guest) error { return g.Start(ctx, opt) })
 }
 
-// Restart stops a guest and starts it. One that could not be started again, as
-// far as that can be told, goes on running.
+// Restart stops a guest and starts it. If it is known beforehand that the guest could
+// not be started again, it keeps running.
 func (h *Host) Restart(ctx context.Context, name string, opt Options) error {
 	return h.Hold(ctx, name, "restart", func(g *Guest) error { return g.Restart(ctx, opt) })
 }
 
-// start is a start under way.
+// start is a start in progress.
 type start struct {
 	*Guest
 	Options
@@ -54,21 +55,21 @@ type start struct {
 	process procctx.Process
 }
 
-// step is one step of a start, and what takes it back. That goes by the notes
-// alone: the vsnode that took the step may have been killed. It may find
-// everything, a part or nothing of what is to be taken back.
+// step is one step of a start, and its undo. The undo depends on the notes alone, as
+// the vsnode that took the step may have been killed. It may find all, some or none of
+// what there is to undo.
 type step struct {
 	do   func(*start, context.Context) error
 	undo func(*Guest, context.Context) error
 }
 
-// startSteps are a start in its order. release undoes all of them from the last to
-// the first.
+// startSteps lists the steps of a start in order. release undoes all of them in reverse
+// order.
 func startSteps() []step {
 	return []step{
 		{(*start).claim, (*Guest).forgetNotes},
 		{(*start).makeCgroup, (*Guest).removeCgroup},
-		{(*start).limit, nil}, // goes with the cgroup
+		{(*start).limit, nil}, // removed with the cgroup
 		{(*start).checkNetwork, nil},
 		{(*start).attachNetwork, (*Guest).releaseNetwork},
 		{(*start).attachConsole, (*Guest).saveConsole},
@@ -84,7 +85,7 @@ func (g *Guest) Start(ctx context.Context, opt Options) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
-	defer func() { s.spec.Cgroup.Close() }() // invalid as long as it is nil
+	defer func() { s.spec.Cgroup.Close() }() // invalid while it is nil
 	for _, step := range startSteps() {
 		if err := step.do(s, ctx); err != nil {
 			err = probe.HereWith(g.host.DataDir).Explain(err, append(probe.Required(), s.mode.Needs()...)...)
@@ -94,8 +95,8 @@ func (g *Guest) Start(ctx context.Context, opt Options) error {
 	return nil
 }
 
-// Restart is Host.Restart. What is started is the configuration that was found to
-// be fit before the guest was stopped.
+// Restart is Host.Restart. It starts the configuration that was checked before the
+// guest was stopped.
 func (g *Guest) Restart(ctx context.Context, opt Options) error {
 	c, err := g.Config()
 	if err == nil {
@@ -113,8 +114,8 @@ func (g *Guest) Restart(ctx context.Context, opt Options) error {
 	return g.Start(ctx, opt)
 }
 
-// release takes back what a start gave, whoever made it and however far it came.
-// What the guest still has of processes is killed.
+// release undoes a start, by whichever vsnode and however far it got. Remaining
+// processes of the guest are killed.
 func (g *Guest) release(ctx context.Context) error {
 	if g.mount == "" {
 		return cgroup.ErrNotMounted
@@ -133,7 +134,7 @@ func (g *Guest) release(ctx context.Context) error {
 	return nil
 }
 
-// prepare does what has to come before the first step: nothing of it is taken back.
+// prepare does what precedes the first step and needs no undo.
 func (s *start) prepare(ctx context.Context) (err error) {
 	if s.config, err = s.Config(); err != nil {
 		return err
@@ -164,8 +165,8 @@ func (s *start) prepare(ctx context.Context) (err error) {
 	return err
 }
 
-// refuseRunning is ErrRunning where the guest runs. What is left of its start is
-// done, and what somebody took from it is put back.
+// refuseRunning returns ErrRunning if the guest runs. It first completes a start that
+// was cut short, and restores what was taken from the guest.
 func (s *start) refuseRunning(ctx context.Context) error {
 	if on, err := s.up(ctx); err != nil || !on {
 		return err
@@ -179,10 +180,10 @@ func (s *start) refuseRunning(ctx context.Context) error {
 	return ErrRunning
 }
 
-// clear takes away what a start that was killed, or a guest that died, left.
+// clear removes what a killed start or a guest that died left.
 func (s *start) clear(ctx context.Context) error {
-	// A create that was killed behind its last step: the configuration, which is
-	// there, comes after the data.
+	// A create that was killed after its last step: the configuration, which exists, is
+	// written after the data.
 	if err := remove(s.host.incompleteMark(s.name)); err != nil {
 		return err
 	}
@@ -192,8 +193,8 @@ func (s *start) clear(ctx context.Context) error {
 	return s.host.closeData()
 }
 
-// claim notes the start, before anything is done that has to be taken back. It
-// refuses what another guest that runs has: see Host.free.
+// claim notes the start before anything is done that needs an undo. It refuses what
+// another running guest has: see Host.free.
 func (s *start) claim(ctx context.Context) error {
 	enter := s.config.entry()
 	n := notes{
@@ -219,7 +220,7 @@ func (s *start) claim(ctx context.Context) error {
 	return nil
 }
 
-// makeCgroup also puts the notes onto the cgroup.
+// makeCgroup also writes the notes to the cgroup.
 func (s *start) makeCgroup(context.Context) (err error) {
 	if s.spec.Cgroup, err = s.cgroup.Make(procctx.BaseID(s.config.Context)); err != nil {
 		return err
@@ -229,7 +230,7 @@ func (s *start) makeCgroup(context.Context) (err error) {
 
 func (g *Guest) removeCgroup(context.Context) error {
 	if g.noted != nil && g.noted.recovered {
-		// Into the file: what is noted on the cgroup goes with it.
+		// To the file: what is noted on the cgroup is removed with it.
 		if err := g.saveNotes(); err != nil {
 			return err
 		}
@@ -237,15 +238,15 @@ func (g *Guest) removeCgroup(context.Context) error {
 	return g.cgroup.Remove()
 }
 
-// limit writes the files of the cgroup that are configured.
+// limit writes the configured files of the cgroup.
 func (s *start) limit(context.Context) error {
 	counted, err := s.countsProcesses()
 	if err != nil {
 		return err
 	}
 	for file, lines := range s.config.Cgroup {
-		if file == pidsFile && !counted { // cgroup v1 has it: the user namespace counts them
-			s.spec.Processes, _ = strconv.ParseInt(lines, 10, 64) // "max" is no bound
+		if file == pidsFile && !counted { // no pids controller here: the user namespace counts processes
+			s.spec.Processes, _ = strconv.ParseInt(lines, 10, 64) // "max" parses as no limit
 			continue
 		}
 		for value := range strings.SplitSeq(lines, "\n") {
@@ -287,8 +288,8 @@ func (g *Guest) releaseNetwork(ctx context.Context) error {
 	return g.noted.mode().Release(ctx, g.onNetwork())
 }
 
-// launch makes the guest's first process, and returns when it is the guest's own
-// program.
+// launch makes the guest's first process, and returns once it has become the guest's
+// own program.
 func (s *start) launch(ctx context.Context) (err error) {
 	s.process, err = procctx.Start(ctx, s.spec)
 	return err
@@ -296,8 +297,8 @@ func (s *start) launch(ctx context.Context) (err error) {
 
 func (g *Guest) kill(ctx context.Context) error { return g.cgroup.Kill(ctx) }
 
-// finish does what is left of a start when the guest runs. A vsnode that was
-// killed before it is made up for by the next call.
+// finish completes a start once the guest runs. If vsnode is killed before that, the
+// next call completes it.
 func (g *Guest) finish(ctx context.Context) error {
 	n, err := g.notes()
 	if err != nil || n.Done {
@@ -314,17 +315,18 @@ func (g *Guest) finish(ctx context.Context) error {
 	return g.writeNotes(done)
 }
 
-// writeRunFile makes the file that `run` links to, with Linux-VServer's content.
+// writeRunFile makes the file that `run` links to, with the content Linux-VServer gives
+// it.
 func (g *Guest) writeRunFile() error {
 	return os.WriteFile(g.host.runFile(g.name), []byte(strconv.Itoa(g.noted.Context)+"\n"), 0o644)
 }
 
-// removeRunFiles removes what is there only while the guest runs.
+// removeRunFiles removes the files that exist only while the guest runs.
 func (g *Guest) removeRunFiles(context.Context) error {
 	return errors.Join(remove(g.host.runFile(g.name)), remove(g.host.pendingFile(g.name)))
 }
 
-// spec returns what the configuration means for the guest's first process.
+// spec translates the configuration into that of the guest's first process.
 func (h *Host) spec(c Config) (procctx.Spec, error) {
 	sp := procctx.Spec{
 		XID:      c.Context,
@@ -346,7 +348,7 @@ func (h *Host) spec(c Config) (procctx.Spec, error) {
 		sp.Env = slices.DeleteFunc(sp.Env, func(have string) bool { return strings.HasPrefix(have, key+"=") })
 		sp.Env = append(sp.Env, v)
 	}
-	// A link that vdir leads to would end in the detached layers, at nothing.
+	// A link that vdir leads to would dangle in the detached layers.
 	upper, err := filepath.EvalSymlinks(c.Root)
 	if err != nil {
 		return sp, fmt.Errorf("its own files (vdir): %w", err)
@@ -367,7 +369,7 @@ func (h *Host) spec(c Config) (procctx.Spec, error) {
 		}
 	}
 	if c.Image != "" {
-		// overlayfs makes a directory for its work; a root of its own may be read-only.
+		// overlayfs makes a directory for its work; a private root may be read-only.
 		if err := errors.Join(writable(sp.Root.Upper), writable(sp.Root.Work)); err != nil {
 			return sp, err
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// Stop ends a guest: it asks its init, waits, ends what is left, and takes
-// back addresses and forwards. A guest that does not run is only cleaned up.
+// Stop ends a guest: it asks the guest's init to shut down, waits, kills what is left,
+// and releases addresses and forwards. If the guest does not run, it only cleans up.
 func (h *Host) Stop(ctx context.Context, name string) (api.Outcome, error) {
 	return h.holdOutcome(ctx, name, "stop", func(g *Guest) (api.Outcome, error) { return g.Stop(ctx) })
 }
@@ -37,14 +37,13 @@ func (g *Guest) Stop(ctx context.Context) (api.Outcome, error) {
 	return api.Changed, g.end(ctx)
 }
 
-// initPatience is how long an init that was asked may take (Linux-VServer's
-// sync-timeout).
+// initPatience is how long init may take to shut down (Linux-VServer's sync-timeout).
 const initPatience = 30 * time.Second
 
-// lastPatience is for what init left.
+// lastPatience is how long the processes that init left may take.
 const lastPatience = 5 * time.Second
 
-// end asks the guest to end, sees to it that it does, and takes back what it had.
+// end asks the guest to end, makes sure that it does, and releases what it had.
 func (g *Guest) end(ctx context.Context) error {
 	if g.mount == "" {
 		return nil
@@ -58,11 +57,11 @@ func (g *Guest) end(ctx context.Context) error {
 	if err := g.askOthers(ctx); err != nil {
 		return err
 	}
-	// From here on it ends, whoever gives up waiting for it.
+	// From here on the guest ends, even if the caller gives up waiting.
 	return g.release(context.WithoutCancel(ctx))
 }
 
-// askInit has process 1 shut the guest down, as far as it is one that does.
+// askInit has process 1 shut the guest down, if it is an init that can.
 func (g *Guest) askInit(ctx context.Context) error {
 	pid, err := g.cgroup.Init()
 	if err != nil || pid == 0 {
@@ -80,8 +79,8 @@ func (g *Guest) askInit(ctx context.Context) error {
 	return err
 }
 
-// askOthers sends SIGTERM to what an init did not end, or did not start to end,
-// and waits a moment: a database wants to write.
+// askOthers sends SIGTERM to the processes that init did not end, and waits a moment: a
+// database wants to write.
 func (g *Guest) askOthers(ctx context.Context) error {
 	init, err := g.cgroup.Init()
 	if err != nil {
@@ -89,5 +88,5 @@ func (g *Guest) askOthers(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lastPatience)
 	defer cancel()
-	return g.cgroup.Terminate(ctx, init) // who waits no longer ends it now, whether it has written or not
+	return g.cgroup.Terminate(ctx, init) // when ctx ends they are killed, whether they have written or not
 }

@@ -7,14 +7,15 @@ import (
 	"slices"
 )
 
-// Sweep is Clean, and puts back what somebody took from guests that run: see Drift.
+// Sweep does what Clean does, and restores what was taken from running guests: see
+// Drift.
 func (h *Host) Sweep(ctx context.Context) error {
 	return errors.Join(h.Clean(ctx), h.repairAll(ctx))
 }
 
-// Clean cleans up after guests that ended by themselves (their addresses,
-// forwards and cgroups) and finishes starts whose vsnode was killed after the
-// guest had begun to run. What holds its lock is left alone until it lets go.
+// Clean cleans up after guests that ended by themselves (their addresses, forwards and
+// cgroups) and completes starts whose vsnode was killed once the guest was running. A
+// guest whose lock is held is skipped.
 func (h *Host) Clean(ctx context.Context) error {
 	names, err := h.cgroups()
 	if err != nil {
@@ -39,7 +40,7 @@ func (h *Host) Clean(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// clean finishes the start of a guest that runs, and cleans up after one that does
+// clean completes the start of a guest that runs, and cleans up after one that does
 // not.
 func (g *Guest) clean(ctx context.Context) error {
 	on, err := g.up(ctx)
@@ -52,8 +53,8 @@ func (g *Guest) clean(ctx context.Context) error {
 	return errors.Join(g.noteEnd(), g.release(ctx))
 }
 
-// repairAll is for calls that nobody asked to repair something: a device that
-// somebody switched off stays so.
+// repairAll is for calls that were not asked to repair anything: a device that somebody
+// switched off stays off.
 func (h *Host) repairAll(ctx context.Context) error {
 	all, err := h.Drift(ctx)
 	if err != nil {

@@ -6,27 +6,27 @@ import (
 	"time"
 )
 
-// turns is the lock of all configurations as the goroutines of one vsnode share
-// it. Other vsnodes are kept out by the lock's file until the last has left.
-// They claim one after the other, but the disk they wait for together: an apply
-// makes hundreds of guests.
+// turns shares the lock of all configurations among the goroutines of one vsnode. The
+// lock file keeps other vsnodes out until the last goroutine has left. The goroutines
+// claim one after another, but wait for the disk together: an apply makes hundreds of
+// guests.
 type turns struct {
 	mu       sync.Mutex
-	unlocked *sync.Cond // the file is
+	unlocked *sync.Cond // signals that the file's lock is free
 	users    int
 	since    time.Time
-	unlock   func() // of the file
+	unlock   func() // unlocks the file
 
-	claiming sync.Mutex // held by who claims
+	claiming sync.Mutex // held by the goroutine that claims
 }
 
-// turn is how long newcomers may join those who have the lock: then it is the
-// turn of other vsnodes.
+// turn is how long newcomers may join the present holders of the lock; after that it is
+// the turn of other vsnodes.
 const turn = 200 * time.Millisecond
 
-// lockClaims takes the lock of all configurations. next lets the next goroutine
-// of this vsnode claim something before unlock is called; what this one has
-// claimed is in the index by then.
+// lockClaims takes the lock of all configurations. next lets the next goroutine of this
+// vsnode claim something before unlock is called; by then the claims of this one are in
+// the index.
 func (h *Host) lockClaims(ctx context.Context) (next, unlock func(), err error) {
 	t := &h.turns
 	if err := t.enter(ctx, h.Paths); err != nil {

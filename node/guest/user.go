@@ -15,7 +15,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// filesystems are those that a guest's root may be on: overlayfs, or what takes
+// filesystems are those that may hold a guest's root: overlayfs, and those that support
 // idmapped mounts.
 var filesystems = []int64{
 	unix.OVERLAYFS_SUPER_MAGIC, unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.F2FS_SUPER_MAGIC,
@@ -23,10 +23,10 @@ var filesystems = []int64{
 	0xca451a4e, // bcachefs
 }
 
-// maxUserFile bounds what is read of a guest's passwd and group.
+// maxUserFile limits how much of a guest's passwd and group is read.
 const maxUserFile = 4 << 20
 
-// User finds a user of a running guest: an id, or a name in its /etc/passwd.
+// User finds a user of a running guest by ID or by its name in /etc/passwd.
 func (h *Host) User(name, user string) (procctx.User, error) {
 	uid, numeric := number(user)
 	v, err := h.look(name)
@@ -40,7 +40,7 @@ func (h *Host) User(name, user string) (procctx.User, error) {
 	return u, nil
 }
 
-// number is strict: "+1", "0x1" or a word are none (CVE-2026-30892).
+// number is strict: "+1", "0x1" or a word are not numbers (CVE-2026-30892).
 func number(s string) (int, bool) {
 	n, err := strconv.ParseUint(s, 10, 16)
 	return int(n), err == nil
@@ -60,7 +60,7 @@ func findUser(open func(string) (io.ReadCloser, error), user string, uid int, nu
 		}
 	})
 	if numeric && !found {
-		return u, nil // an id needs no entry
+		return u, nil // an ID needs no entry
 	}
 	if err != nil {
 		return u, err
@@ -94,10 +94,10 @@ func eachLine(open func(string) (io.ReadCloser, error), path string, f func(fiel
 	return sc.Err()
 }
 
-// openInside opens a regular file of a running guest. The guest may have put
-// anything in its place: links are resolved inside its root, mounts are not
-// crossed, and nothing but a file on a disk or in memory is opened for reading.
-// /proc/kmsg is a regular file, too, and the host's kernel log.
+// openInside opens a regular file of a running guest. The guest may have put anything
+// in its place: links are resolved inside its root, mounts are not crossed, and only a
+// file on a disk or in memory is opened for reading. /proc/kmsg is a regular file, too,
+// and is the host's kernel log.
 func openInside(initPID int, path string) (*os.File, error) {
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", initPID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
