@@ -11,12 +11,12 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// group is the device group of all our veths ("vs"): what the rules know them
-// by, where a pattern of names could mean somebody else's vswitch0.
+// group is the device group of all our veths ("vs"). The rules match it, because a
+// pattern of names could match somebody else's vswitch0.
 const group = 'v'<<8 | 's'
 
-// gatewayXID stands for the host in the pools: 1 was Linux-VServer's watch
-// context and is no guest's.
+// gatewayXID stands for the host in the pools. No guest has XID 1, which was
+// Linux-VServer's watch context.
 const gatewayXID = 1
 
 // Addresses returns the addresses of the guest with this XID, one of each family.
@@ -24,13 +24,13 @@ func Addresses(xid int) (v4, v6 netip.Prefix) {
 	return netip.PrefixFrom(address4(xid), 32), netip.PrefixFrom(address6(xid), 128)
 }
 
-// address4 is in 100.64.0.0/16, of the block that RFC 6598 keeps from the
-// Internet and that private networks seldom use.
+// address4 returns an address in 100.64.0.0/16, part of the block that RFC 6598
+// keeps from the Internet and that private networks seldom use.
 func address4(xid int) netip.Addr {
 	return netip.AddrFrom4([4]byte{100, 64, byte(xid >> 8), byte(xid)})
 }
 
-// address6 is in fd76:7365:7276:1cad::/64: "vserv" in a unique local prefix
+// address6 returns an address in fd76:7365:7276:1cad::/64: "vserv" in a unique local prefix
 // (RFC 4193), and the subnet for which the prefix is 0 in ones' complement.
 // See "Forwards on localhost" in the package's documentation.
 func address6(xid int) netip.Addr {
@@ -40,13 +40,13 @@ func address6(xid int) netip.Addr {
 	})
 }
 
-// localhosts6 is where the host's lo has the addresses that stand for ::1 in
-// guests of the host's network (netctx.Loopback6; a test compares).
+// localhosts6 contains the addresses on the host's lo that stand for ::1 in
+// guests of the host's network (netctx.Loopback6; a test compares the two).
 var localhosts6 = netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0x76, 0x73, 0x65, 0x72, 0x76, 0x65, 0x72}), 64)
 
 // hardwareAddr returns the address of eth0. It is locally administered and, like
-// the IP addresses, always the same: nothing in a guest may take the device for a
-// new card.
+// the IP addresses, always the same, so that no program in a guest takes the
+// device for a new card.
 func hardwareAddr(xid int) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0x76, 0x73, 0x00, byte(xid >> 8), byte(xid)}
 }
@@ -72,13 +72,13 @@ func checkXID(xid int) error {
 type family struct {
 	name     string // suffix of sets and maps
 	number   byte   // NFPROTO_*, AF_*
-	size     uint32 // of an address
+	size     uint32 // size of an address
 	src, dst uint32 // offsets of the addresses in the header
 	kind     nftables.SetDatatype
 	pool     netip.Prefix
 	gateway  netip.Addr
-	loopback netip.Addr   // what localhost means
-	local    netip.Prefix // what is loopback's
+	loopback netip.Addr   // address of localhost
+	local    netip.Prefix // addresses of loopback
 	address  func(xid int) netip.Addr
 }
 

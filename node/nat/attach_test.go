@@ -35,8 +35,8 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-// Forwards on localhost rest on this: chains output and input change one for
-// the other without correcting TCP's and UDP's checksum.
+// Forwards on localhost depend on this: chains output and input replace one address
+// with the other without correcting the checksum of TCP and UDP.
 func TestIPv6GatewayHasTheChecksumOfLoopback(t *testing.T) {
 	gateway := address6(gatewayXID)
 	if got, want := checksum(gateway.AsSlice()), checksum(netip.IPv6Loopback().AsSlice()); got != want {
@@ -91,7 +91,7 @@ func TestAttach(t *testing.T) {
 		syncGuests(t, Guest{XID: 666, Name: "a"})
 		(*machine)(nil).wants(t, "attached after detaching", "100.64.2.154:22", "a for 100.64.0.1")
 
-		// The next guest with this XID comes before the kernel has cleared up
+		// The next guest with this XID starts before the kernel has cleaned up
 		// after the last one.
 		next := guest(t, "next", 666)
 		syncGuests(t, Guest{XID: 666, Name: "next"})
@@ -112,7 +112,7 @@ func TestAttachByPidfd(t *testing.T) {
 		syncGuests(t, Guest{XID: 666, Name: "a"})
 		(*machine)(nil).wants(t, "attached by pidfd", "100.64.2.154:22", "a for 100.64.0.1")
 
-		// Of the namespace, only the process is left to hold it.
+		// Only the process still holds the namespace.
 		must(t, Detach(context.Background(), 666))
 		a.end()
 		err = Attach(context.Background(), pidfd, 666)
@@ -155,7 +155,7 @@ func TestAttachFails(t *testing.T) {
 			}
 		}
 
-		// A name of somebody else's is not taken and not removed.
+		// A device of somebody else's with this name is neither used nor removed.
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = "vs666"
 		must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
@@ -168,7 +168,7 @@ func TestAttachFails(t *testing.T) {
 			t.Errorf("with somebody else's vs666 there are %v", got)
 		}
 
-		// The guest's side fails when the host's is there already.
+		// The guest's side fails after the host's has been made.
 		a.do(t, func() error {
 			lo, err := netlink.LinkByName("lo")
 			if err != nil {
@@ -190,7 +190,7 @@ func TestGuestThatDies(t *testing.T) {
 		a, b := guest(t, "a", 666), guest(t, "b", 667)
 		syncGuests(t, Guest{XID: 666, Name: "a"}, Guest{XID: 667, Name: "b"})
 		a.end()
-		// Its namespace is held by the test, so the veth stays: Sync takes it away.
+		// The test holds its namespace, so the veth stays until Sync removes it.
 		syncGuests(t, Guest{XID: 667, Name: "b"})
 		if got := devices(t); !slices.Equal(got, []string{"lo", "vs667"}) {
 			t.Errorf("after a death there are %v", got)
@@ -210,9 +210,9 @@ func TestLock(t *testing.T) {
 			t.Errorf("while another has the lock: %v", err)
 		}
 		unlock()
-		must(t, Detach(context.Background(), 666)) // who gave up does not hold it
+		must(t, Detach(context.Background(), 666)) // a caller that gave up does not hold the lock
 
-		// Of many at once, each sees what those before it did.
+		// Each of many at once sees what those before it did.
 		var wg sync.WaitGroup
 		var guests []Guest
 		for i := range 20 {
@@ -281,8 +281,8 @@ func TestProblems(t *testing.T) {
 			}
 		}
 
-		// A guest that is started while somebody looks: its device was not there a
-		// moment ago, its routes are now.
+		// A guest is started during the check: its device is missing from the list
+		// read first, its routes are in the one read next.
 		handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		must(t, err)
 		defer handle.Close()

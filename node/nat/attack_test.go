@@ -19,8 +19,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
-// datagram is a UDP packet as a guest may make it up: any source, any
-// destination, to the host's end of the veth.
+// datagram returns a UDP packet as a guest can forge it: from any source to any
+// destination, sent to the host's end of the veth.
 func datagram(src, dst netip.AddrPort, to net.HardwareAddr, payload string) []byte {
 	udp := make([]byte, 8, 8+len(payload))
 	binary.BigEndian.PutUint16(udp[0:], src.Port())
@@ -60,7 +60,8 @@ func checksum(b []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// tagged is a frame in a VLAN; 0 is none, and only says how urgent it is.
+// tagged returns the frame with a VLAN tag. VLAN 0 is no VLAN: such a tag only
+// carries a priority.
 func tagged(frame []byte, vlan uint16) []byte {
 	return slices.Concat(frame[:12], []byte{0x81, 0x00}, binary.BigEndian.AppendUint16(nil, vlan), frame[12:])
 }
@@ -82,7 +83,7 @@ func (m *machine) send(t testing.TB, frame []byte) {
 	})
 }
 
-// hear returns what arrives at a UDP port of the machine, up to the payload "end".
+// hear returns the payloads that arrive at a UDP port of the machine before "end".
 func (m *machine) hear(t testing.TB, addr string, talk func(port uint16)) []string {
 	t.Helper()
 	var p net.PacketConn
@@ -104,8 +105,8 @@ func (m *machine) hear(t testing.TB, addr string, talk func(port uint16)) []stri
 	}
 }
 
-// What a guest with raw and packet sockets can make up; each frame has a foreign
-// address of its device, too.
+// TestForgedSources sends what a guest with raw and packet sockets can forge; the
+// hardware address of each frame is forged, too.
 func TestForgedSources(t *testing.T) {
 	onHost(t, func(t *testing.T) {
 		out := outside(t)
@@ -139,7 +140,7 @@ func TestForgedSources(t *testing.T) {
 				a.send(t, tagged(frame(way.honest, way.dst, port, "tagged and honest"), 0))
 				a.send(t, frame(way.honest, way.dst, port, "end"))
 			})
-			// The kernel takes the tag for none: it is the guard that drops the others.
+			// The kernel ignores this tag, so it is the guard that drops the others.
 			if !slices.Equal(heard, []string{"tagged and honest"}) {
 				t.Errorf("%s hears forged packets: %q", way.dst, heard)
 			}
@@ -147,8 +148,8 @@ func TestForgedSources(t *testing.T) {
 	})
 }
 
-// A guest is root of its network namespace and sends to the host what it
-// likes; the host may have route_localnet on for others' sake.
+// A guest is root of its network namespace and can send anything to the host,
+// where another program may have turned route_localnet on.
 func TestHostLoopbackIsOutOfReach(t *testing.T) {
 	onHost(t, func(t *testing.T) {
 		a := guest(t, "a", 666)

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attributes of a netlink message (netlink(7)), up to the first that does not
-// fit; without the flag that tells that there are others inside.
+// attributes returns the attributes of a netlink message (netlink(7)), up to the
+// first that does not fit, by type without flags.
 func attributes(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for len(b) >= unix.SizeofRtAttr {

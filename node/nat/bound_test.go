@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// flowsOf counts what conntrack knows of this network namespace.
+// flowsOf returns the number of connections that conntrack has for this network namespace.
 func flowsOf(t testing.TB) int {
 	t.Helper()
 	text, err := get("/proc/sys/net/netfilter/nf_conntrack_count")
@@ -26,9 +26,9 @@ func flowsOf(t testing.TB) int {
 	return n
 }
 
-// hold opens up to so many connections and closes each in a way that nobody is
-// told of (TCP_REPAIR): conntrack keeps them for days. It returns how many came
-// about; each has a port of its own, from from on.
+// hold opens at most the given number of connections and closes each without sending
+// a packet (TCP_REPAIR), so that conntrack keeps them for days. It returns the number
+// of connections made; each has its own source port, counted up from from.
 func (m *machine) hold(t testing.TB, to string, from, most int) (held int) {
 	t.Helper()
 	at := netip.MustParseAddrPort(to)
@@ -42,7 +42,7 @@ func (m *machine) hold(t testing.TB, to string, from, most int) (held int) {
 			err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience),
 				unix.Bind(fd, &unix.SockaddrInet4{Port: from + i}),
 				unix.Connect(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}))
-			for i := 0; i < 5 && errors.Is(err, unix.EINTR); i++ { // by a signal of Go's; it goes on
+			for i := 0; i < 5 && errors.Is(err, unix.EINTR); i++ { // interrupted by a signal of the Go runtime
 				if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 2000); n == 1 {
 					err = nil
 				}
@@ -66,12 +66,12 @@ func (m *machine) hold(t testing.TB, to string, from, most int) (held int) {
 	return held
 }
 
-// TestConnectionsOfAGuestAreBounded has a guest fill the host's one table of
-// connections.
+// TestConnectionsOfAGuestAreBounded has a guest try to fill the table of connections,
+// which the whole host shares.
 func TestConnectionsOfAGuestAreBounded(t *testing.T) {
 	onHost(t, func(t *testing.T) {
 		syncGuests(t, Guest{XID: 666, Name: "a"})
-		syncGuests(t, Guest{XID: 666, Name: "a"}) // now that conntrack is there, it has its bound
+		syncGuests(t, Guest{XID: 666, Name: "a"}) // the bound is set once conntrack is loaded
 		usual, err := connectionsPerGuest()
 		must(t, err)
 		for _, f := range families() {
@@ -79,12 +79,12 @@ func TestConnectionsOfAGuestAreBounded(t *testing.T) {
 				t.Errorf("no rule %s", rule)
 			}
 		}
-		conntrackShare = 256 // as many take long
+		conntrackShare = 256 // the usual number takes too long
 		out := outside(t)
-		// Whoever is connected and forgotten on this side is so on the other.
+		// The peer, too, closes its connections without a packet.
 		out.do(t, func() error {
 			var lc net.ListenConfig
-			lc.SetMultipathTCP(false) // which knows no TCP_REPAIR
+			lc.SetMultipathTCP(false) // MPTCP does not support TCP_REPAIR
 			l, err := lc.Listen(context.Background(), "tcp", outside4+":9")
 			if err != nil {
 				return err
@@ -119,7 +119,7 @@ func TestConnectionsOfAGuestAreBounded(t *testing.T) {
 		if n := flowsOf(t) - before; n < int(most) || n > int(most)+50 {
 			t.Errorf("the host has %d more connections", n)
 		}
-		a.do(t, func() error { // with IPv6, by datagrams
+		a.do(t, func() error { // over IPv6, with datagrams
 			c, err := net.ListenUDP("udp6", nil)
 			if err != nil {
 				return err
@@ -140,14 +140,14 @@ func TestConnectionsOfAGuestAreBounded(t *testing.T) {
 			t.Errorf("one more of the guest: %s", got)
 		}
 
-		// Without the bound there are more.
+		// Without the bound the guest gets more.
 		nft(t, "flush chain inet vservers bound")
 		if held := a.hold(t, outside4+":9", 50000, 200); held != 200 {
 			t.Errorf("without the bound it holds %d more, want 200", held)
 		}
 		syncGuests(t, guests...)
 
-		// What it leaves goes with it, and nothing else does.
+		// Its connections are removed with the guest, and no others are.
 		talk := conversation(t, b, outside4+":7")
 		if got := talk(); got != "outside for "+host4 {
 			t.Fatal(got)
@@ -166,7 +166,7 @@ func TestConnectionsOfAGuestAreBounded(t *testing.T) {
 }
 
 // TestNeighboursOfTheHostAreBounded has a guest introduce itself to the host under
-// many addresses. The host has one table of neighbours for all its devices.
+// many addresses. All devices of the host share one table of neighbours.
 func TestNeighboursOfTheHostAreBounded(t *testing.T) {
 	onHost(t, func(t *testing.T) {
 		a := guest(t, "a", 666)
@@ -184,7 +184,7 @@ func TestNeighboursOfTheHostAreBounded(t *testing.T) {
 					a.send(t, solicitation(netip.AddrFrom16(from), netip.MustParseAddr("fd76:7365:7276:1cad::1"), veth.Attrs().HardwareAddr))
 				}
 			}
-			// The last one is honest, and answered: what came before has been dealt with.
+			// The last one is honest. Once it is answered, those before it have been handled.
 			a.wants(t, "the host still knows it", "100.64.0.1:2222", "a for 100.64.0.1")
 		}
 		known := func() (others int) {
@@ -207,7 +207,7 @@ func TestNeighboursOfTheHostAreBounded(t *testing.T) {
 		if n := known(); n != 0 {
 			t.Errorf("the host knows %d others", n)
 		}
-		// It can still be asked for, and asks, under its own.
+		// Requests for the guest's own address, and from it, still work.
 		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 			list, err := netlink.NeighList(veth.Attrs().Index, family)
 			must(t, err)
@@ -266,7 +266,7 @@ func TestLinkLocalAddressIsTheKernels(t *testing.T) {
 
 var stranger = net.HardwareAddr{2, 0, 0, 0, 0, 9}
 
-// arpRequest asks who has an address, and says who asks.
+// arpRequest returns a request for the owner of an address, sent in the name of from.
 func arpRequest(from, whom netip.Addr) []byte {
 	frame := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, stranger...)
 	frame = append(frame, 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1)
@@ -274,7 +274,7 @@ func arpRequest(from, whom netip.Addr) []byte {
 	return append(append(frame, 0, 0, 0, 0, 0, 0), whom.AsSlice()...)
 }
 
-// solicitation is the same for IPv6 (RFC 4861).
+// solicitation returns the same for IPv6 (RFC 4861).
 func solicitation(from, whom netip.Addr, to net.HardwareAddr) []byte {
 	icmp := append([]byte{135, 0, 0, 0, 0, 0, 0, 0}, whom.AsSlice()...)
 	icmp = append(append(icmp, 1, 1), stranger...)

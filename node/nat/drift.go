@@ -16,8 +16,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// Drift returns by XID what is gone of what Attach and Sync made for running
-// guests. Attach of the guest, and Sync, put it back.
+// Drift returns, by XID, what is missing of what Attach and Sync made for running
+// guests. Calling Attach for the guest, and Sync, restores it.
 func Drift(ctx context.Context, guests []Guest) (map[int][]string, error) {
 	if len(guests) == 0 {
 		return nil, nil
@@ -35,7 +35,7 @@ func drift(ctx context.Context, guests []Guest) (map[int][]string, error) {
 		return nil, err
 	}
 	defer unlock()
-	var all []string // of what all guests need
+	var all []string // missing for all guests
 	whole, err := tablesHold(guests)
 	if err != nil {
 		return nil, err
@@ -64,8 +64,8 @@ func drift(ctx context.Context, guests []Guest) (map[int][]string, error) {
 	return gone, nil
 }
 
-// tablesHold reports whether the tables are what the last Sync made, and that was
-// for these guests among others.
+// tablesHold reports whether the tables are as the last Sync left them, and whether
+// that Sync included these guests.
 func tablesHold(guests []Guest) (bool, error) {
 	ports, err := probe.EphemeralPorts()
 	if err != nil {
@@ -92,14 +92,14 @@ func tablesHold(guests []Guest) (bool, error) {
 			return false, nil
 		}
 	}
-	// Somebody changed another table. So that these are not read again:
+	// Somebody changed another table. Remember it, so that ours are not read again.
 	last.Generation = now.generation
 	return true, last.write()
 }
 
 // links describes our devices on the host.
 type links struct {
-	index  map[string]int // of a device, by its name
+	index  map[string]int // by device name
 	up     map[string]bool
 	at     map[onLink]bool
 	routes map[onLink]bool
@@ -111,7 +111,7 @@ type onLink struct {
 	dev  int
 }
 
-// drift tells what is wrong with the host's end of a guest's veth.
+// drift returns what is missing or wrong at the host's end of a guest's veth.
 func (l *links) drift(xid int) (gone []string) {
 	name := deviceName(xid)
 	dev, there := l.index[name]
@@ -136,8 +136,8 @@ func (l *links) drift(xid int) (gone []string) {
 	return gone
 }
 
-// readLinks reads all devices, addresses and routes, and parses no more of them
-// than it needs: there may be thousands.
+// readLinks reads all devices, addresses and routes. It parses only the attributes
+// that it needs, as there may be thousands.
 func readLinks() (*links, error) {
 	l, err := readDevices()
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// TestWhatSomebodyChangedIsPutBack has an administrator, or a program of the
-// host's, take away each thing that Attach and Sync made, while guests run.
+// TestWhatSomebodyChangedIsPutBack removes each thing that Attach and Sync made, as an
+// administrator or another program might, while guests run.
 func TestWhatSomebodyChangedIsPutBack(t *testing.T) {
 	onHost(t, func(t *testing.T) {
 		out := outside(t)
@@ -49,7 +49,7 @@ func TestWhatSomebodyChangedIsPutBack(t *testing.T) {
 			name   string
 			change func()
 			told   string
-			all    bool // of all guests
+			all    bool // missing for all guests
 		}{
 			{"all packet filters flushed", func() { nft(t, "flush ruleset") }, "table inet vservers", true},
 			{"the table deleted", func() { nft(t, "delete table inet vservers") }, "table inet vservers", true},
@@ -118,8 +118,8 @@ func TestWhatSomebodyChangedIsPutBack(t *testing.T) {
 	})
 }
 
-// TestChangesComeToTheSameAsAllAnew compares what a walk of changes leaves with
-// what a Sync makes that knows of nothing before it.
+// TestChangesComeToTheSameAsAllAnew compares the result of a random series of changes
+// with that of a single Sync that starts from nothing.
 func TestChangesComeToTheSameAsAllAnew(t *testing.T) {
 	onHost(t, func(t *testing.T) {
 		seed := uint64(time.Now().UnixNano())
@@ -167,8 +167,8 @@ func TestChangesComeToTheSameAsAllAnew(t *testing.T) {
 	})
 }
 
-// TestAStartLeavesTheOthersAlone: rules and elements of other guests stay what
-// they are, not only what they say.
+// TestAStartLeavesTheOthersAlone checks that rules and elements of other guests are
+// not replaced, not even by equal ones.
 func TestAStartLeavesTheOthersAlone(t *testing.T) {
 	onHost(t, func(t *testing.T) {
 		var guests []Guest
@@ -207,7 +207,7 @@ func TestAStartLeavesTheOthersAlone(t *testing.T) {
 	})
 }
 
-// rulesByHandle are the kernel's numbers of rules: another rule has another one.
+// rulesByHandle returns the kernel's handles of the rules: a rule that is replaced gets a new one.
 func rulesByHandle(t *testing.T) string {
 	t.Helper()
 	var all []string

@@ -11,8 +11,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// elementSets are the elements of the tables' sets and maps, by the name of the
-// set and by key.
+// elementSets holds the elements of the tables' sets and maps, by name of the set
+// and by key.
 type elementSets map[string]map[string]nftables.SetElement
 
 func (e elementSets) add(set string, s nftables.SetElement) {
@@ -22,7 +22,7 @@ func (e elementSets) add(set string, s nftables.SetElement) {
 	e[set][string(s.Key)] = s
 }
 
-// elements returns the elements that the tables have to hold.
+// elements returns the elements that the tables should hold.
 func (w Want) elements(ws []translation, ephemeral port.Range) elementSets {
 	e := elementSets{}
 	for _, g := range w.Guests {
@@ -55,7 +55,7 @@ func (w Want) elements(ws []translation, ephemeral port.Range) elementSets {
 	return e
 }
 
-// alter changes the tables' elements from have to want.
+// alter changes the elements of the tables from have to want.
 func (l *layout) alter(have, want elementSets) error {
 	type change struct {
 		set       *nftables.Set
@@ -72,7 +72,7 @@ func (l *layout) alter(have, want elementSets) error {
 		return nil
 	}
 	return l.commit(func(conn *nftables.Conn) error {
-		// First all that goes: a port may go from one guest to another.
+		// Delete first: a port may move from one guest to another.
 		for _, c := range changes {
 			for some := range slices.Chunk(sorted(c.gone), elementsPerMessage) {
 				if err := conn.SetDeleteElements(c.set, some); err != nil {
@@ -89,8 +89,7 @@ func (l *layout) alter(have, want elementSets) error {
 	})
 }
 
-// missing returns the elements of a that b does not have, or has with another
-// value.
+// missing returns the elements of a that b lacks or has with another value.
 func missing(a, b map[string]nftables.SetElement) map[string]nftables.SetElement {
 	diff := map[string]nftables.SetElement{}
 	for key, e := range a {
@@ -101,8 +100,8 @@ func missing(a, b map[string]nftables.SetElement) map[string]nftables.SetElement
 	return diff
 }
 
-// elementsPerMessage are few enough: one netlink attribute holds all elements of
-// a message, and no more than 64 KiB.
+// elementsPerMessage limits the size of a message: one netlink attribute, of at most
+// 64 KiB, holds all its elements.
 const elementsPerMessage = 256
 
 func addElements(conn *nftables.Conn, s *nftables.Set, elements map[string]nftables.SetElement) error {
@@ -165,8 +164,8 @@ func protoNumber(p port.Proto) byte {
 	return unix.IPPROTO_TCP
 }
 
-// refuseEphemeral refuses forwards on localhost of ports that a connection there
-// may have as its source.
+// refuseEphemeral returns an error if a forward on localhost has a port that a
+// connection there may use as its source port.
 func refuseEphemeral(ws []translation, ephemeral port.Range) error {
 	for _, w := range ws {
 		if w.addr.IsLoopback() && ephemeral.Contains(w.port) {

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The words that the rules of table.go are made of. Each is one condition or
-// statement of nft's language, in the form that the kernel takes; register 1
-// on is scratch for the length of a word.
+// The functions below return the parts of which the rules of table.go consist. Each
+// is one condition or statement of nft's language, as the kernel takes it. A part may
+// use registers from 1 on as scratch.
 
 type exprs = []expr.Any
 
@@ -24,8 +24,8 @@ func rule(words ...exprs) exprs {
 	return all
 }
 
-// reg is the n-th register of four bytes: a concatenated key fills them in
-// order, each part beginning a new one.
+// reg returns the n-th register of four bytes. A concatenated key fills them in
+// order, and each of its parts begins in a new one.
 func reg(n uint32) uint32 { return unix.NFT_REG32_00 + n }
 
 func is(data []byte) expr.Any  { return &expr.Cmp{Op: expr.CmpOpEq, Register: reg(0), Data: data} }
@@ -37,7 +37,7 @@ func ifname(name string) []byte {
 	return b
 }
 
-// fromGuest and toGuest are "iifgroup" and "oifgroup" with our group.
+// fromGuest and toGuest return "iifgroup" and "oifgroup" with our group.
 func fromGuest() exprs {
 	return exprs{&expr.Meta{Key: expr.MetaKeyIIFGROUP, Register: reg(0)}, is(ourGroup())}
 }
@@ -57,7 +57,7 @@ func (f family) deviceAndSource(key expr.MetaKey) exprs {
 	return exprs{&expr.Meta{Key: key, Register: reg(0)}, f.load(f.src, reg(unix.IFNAMSIZ/4))}
 }
 
-// matches must stand before any look at an address of the family.
+// matches must come before any condition on an address of the family.
 func (f family) matches() exprs {
 	return exprs{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg(0)}, is([]byte{f.number})}
 }
@@ -85,9 +85,8 @@ func (f family) addrIn(offset uint32, p netip.Prefix) exprs {
 	}
 }
 
-// setSource and setDest write an address into the packet. IPv6 needs no
-// checksum corrected: see "Forwards on localhost" in the package's
-// documentation.
+// setSource and setDest write an address into the packet. With IPv6 no checksum has
+// to be corrected: see "Forwards on localhost" in the package's documentation.
 func (f family) setSource(a netip.Addr) exprs { return f.write(f.src, a) }
 func (f family) setDest(a netip.Addr) exprs   { return f.write(f.dst, a) }
 
@@ -98,7 +97,7 @@ func (f family) write(offset uint32, a netip.Addr) exprs {
 	}
 	if f.size == 4 {
 		w.CsumType = expr.CsumTypeInet
-		w.CsumOffset = 10 // of the header's own; the flag is for that of TCP or UDP
+		w.CsumOffset = 10 // the header's checksum; the flag is for that of TCP or UDP
 		w.CsumFlags = unix.NFT_PAYLOAD_L4CSUM_PSEUDOHDR
 	}
 	return exprs{&expr.Immediate{Register: reg(0), Data: a.AsSlice()}, w}
@@ -120,8 +119,8 @@ func notIn(s *nftables.Set) exprs {
 	return exprs{&expr.Lookup{SourceRegister: reg(0), SetName: s.Name, Invert: true}}
 }
 
-// countsOver is "add @flows { saddr ct count over most }": the packet would be the
-// first of one connection too many.
+// countsOver returns "add @flows { saddr ct count over most }": it matches the first
+// packet of a connection that exceeds the limit.
 func countsOver(s *nftables.Set, most uint32) exprs {
 	return exprs{&expr.Dynset{
 		SrcRegKey: reg(0), SetName: s.Name, Operation: unix.NFT_DYNSET_OP_ADD,
@@ -138,7 +137,7 @@ func arpSource() exprs {
 	}
 }
 
-// dnat leads the packet where the map says.
+// dnat sends the packet to the destination that the map has for it.
 func (f family) dnat(m *nftables.Set) exprs {
 	return exprs{
 		&expr.Lookup{SourceRegister: reg(0), DestRegister: reg(0), IsDestRegSet: true, SetName: m.Name},
@@ -149,7 +148,7 @@ func (f family) dnat(m *nftables.Set) exprs {
 	}
 }
 
-// service is "meta l4proto … th dport …".
+// service returns "meta l4proto … th dport …".
 func service(proto byte, port uint16) exprs {
 	return exprs{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(0)}, is([]byte{proto}),
@@ -157,7 +156,7 @@ func service(proto byte, port uint16) exprs {
 	}
 }
 
-// opensNoTCP is "tcp flags & (syn | ack) != syn".
+// opensNoTCP returns "tcp flags & (syn | ack) != syn".
 func opensNoTCP() exprs {
 	const syn, ack = 0x02, 0x10
 	return exprs{
@@ -176,7 +175,7 @@ func icmp(proto, first, last byte) exprs {
 	}
 }
 
-// ofHost is "fib daddr type local": the address is the host's.
+// ofHost returns "fib daddr type local": it matches the host's addresses.
 func ofHost() exprs {
 	return exprs{
 		&expr.Fib{Register: reg(0), FlagDADDR: true, ResultADDRTYPE: true},

@@ -16,20 +16,20 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// endFlows makes conntrack forget the connections of guests that are gone, those
-// that the forwards would lead elsewhere, were they new, and UDP to a port that
-// was the host's own until now (a resolver asks from one port for ever, and would
-// never meet the guest).
+// endFlows makes conntrack forget three kinds of connections: those of guests that
+// have ended, those that the forwards would now lead elsewhere, and UDP to a port that
+// was the host's own until now (a resolver that always asks from one port would never
+// reach the guest).
 //
-// The kernel goes through its whole table for each question, which takes
-// milliseconds where it is empty: it is only asked about what has changed.
+// The kernel walks its whole table for each query, which takes milliseconds even if
+// the table is empty, so queries are made only for what has changed.
 func endFlows(host *netlink.Handle, last, now Want, ws []translation) error {
 	qs, gone := flowQueries(last, now, ws)
 	if len(qs) == 0 {
 		return nil
 	}
 	if few, err := fewFlows(); err != nil || few {
-		qs = []flowQuery{{}} // about all: one way through the table
+		qs = []flowQuery{{}} // for all connections: one walk through the table
 		if err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ type flowQuery struct {
 }
 
 // flowQueries returns queries for the flows that may have to be forgotten, given
-// the guests before and now. gone are the addresses of guests that are no more.
+// the guests before and now. gone holds the addresses of guests that have ended.
 func flowQueries(last, now Want, ws []translation) (qs []flowQuery, gone map[netip.Addr]bool) {
 	gone = map[netip.Addr]bool{}
 	alive := map[int]bool{}
@@ -101,7 +101,7 @@ func flowQueries(last, now Want, ws []translation) (qs []flowQuery, gone map[net
 		delete(before, w)
 	}
 	for w := range before {
-		if !gone[w.to.Addr()] { // else all of it goes
+		if !gone[w.to.Addr()] { // otherwise all its flows are removed
 			ask(w)
 		}
 	}
@@ -164,8 +164,8 @@ func (q flowQuery) answer(matches func(flow) bool) (flows []flow, err error) {
 	if replyFlags != 0 {
 		req.AddData(reply)
 	}
-	// A busy table never holds still: an answer that was torn lacks no more than
-	// connections of that moment, and those of the guests in question are no more.
+	// A busy table changes all the time: an interrupted answer lacks only connections
+	// that are being made at that moment, and the guests in question make none any more.
 	err = req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(m []byte) bool {
 		if f, ok := parseFlow(m); ok && matches(f) {
 			flows = append(flows, f)
@@ -192,12 +192,12 @@ func tupleSrc(a netip.Addr) int {
 // flow is one connection that conntrack knows.
 type flow struct {
 	family       byte
-	orig         []byte // its tuple, as the kernel said it
+	orig         []byte // its tuple, as the kernel sent it
 	id, zone     []byte
 	proto        byte
 	src, dst     netip.Addr
 	dport        uint16
-	answers      netip.Addr // source of what comes back
+	answers      netip.Addr // source address of the answers
 	answersSport uint16
 }
 
@@ -242,7 +242,7 @@ func parseTuple(b []byte) (proto byte, src, dst netip.Addr, sport, dport uint16)
 	return proto, src, dst, sport, dport
 }
 
-// endAll makes the kernel forget flows, over one socket: there may be thousands.
+// endAll makes the kernel forget flows. It uses one socket, as there may be thousands.
 func endAll(flows []flow) error {
 	if len(flows) == 0 {
 		return nil
@@ -261,8 +261,7 @@ func endAll(flows []flow) error {
 	return nil
 }
 
-// end deletes the flow by its id, so that another one that has taken its place
-// stays.
+// end deletes the flow by its id, so that a flow that has replaced it stays.
 func (f flow) end(sockets map[int]*nl.SocketHandle) error {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
 	req.Sockets = sockets
@@ -314,7 +313,7 @@ func newFlowFilter(host *netlink.Handle, ws []translation, gone map[netip.Addr]b
 	return ff, nil
 }
 
-// matches reports whether a connection is one to forget.
+// matches reports whether a connection should be forgotten.
 func (ff *flowFilter) matches(f flow) bool {
 	if ff.gone[f.src] || ff.gone[f.answers] {
 		return true

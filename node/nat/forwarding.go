@@ -34,9 +34,9 @@ func enableForwarding(host *netlink.Handle) error {
 	if err != nil || on == "1" {
 		return err
 	}
-	// A host that forwards stops to believe router advertisements and drops
-	// the default routes that it has from them, unless accept_ra is 2: it
-	// would lose its own IPv6.
+	// A host that forwards ignores router advertisements and drops the default
+	// routes that it learned from them, unless accept_ra is 2: it would lose
+	// its own IPv6.
 	devs, err := defaultRoutes(host, netlink.FAMILY_V6)
 	if err != nil {
 		return err
@@ -81,8 +81,8 @@ func defaultRoutes(host *netlink.Handle, family int) ([]int, error) {
 	return devs, nil
 }
 
-// familiesOf returns the families of which a device may have addresses. A device
-// that is gone has none.
+// familiesOf returns the address families that a device supports: none if the
+// device is gone.
 func familiesOf(dev string) ([]family, error) {
 	all := families()
 	off, err := get(ipv6Conf(dev, "disable_ipv6"))
@@ -103,7 +103,7 @@ func get(path string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// set writes a setting unless it has that value.
+// set writes a setting unless it already has that value.
 func set(path, value string) error {
 	if now, err := get(path); err != nil || now == value {
 		return err

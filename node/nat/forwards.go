@@ -11,7 +11,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// translation is one forward in one family, from which the table's maps are made.
+// translation is one forward in one family. The table's maps are made from these.
 type translation struct {
 	addr  netip.Addr // of the host; invalid: each of the family
 	proto port.Proto
@@ -27,12 +27,12 @@ func (w translation) String() string {
 	return fmt.Sprintf("%s %s to %s", w.proto, netip.AddrPortFrom(w.addr, w.port), w.to)
 }
 
-// translations resolves the guests' forwards and refuses two that claim one port.
-// It does not reorder its arguments.
+// translations resolves the guests' forwards and returns an error if two claim the
+// same port. It does not reorder its arguments.
 func translations(guests []Guest) ([]translation, error) {
 	var all []translation
 	var errs []error
-	var taken claim.Table[string] // by the guests' names
+	var taken claim.Table[string] // by guest name
 	for _, g := range guests {
 		if err := checkXID(g.XID); err != nil {
 			errs = append(errs, fmt.Errorf("guest %s: %w", g.Name, err))
@@ -82,8 +82,8 @@ func check(fw port.Forward) error {
 	return nil
 }
 
-// resolve returns a translation for each family that the forward is for: no
-// address means every address of both.
+// resolve returns a translation for each family of the forward. A forward without
+// an address is for every address of both.
 func resolve(g Guest, fw port.Forward) []translation {
 	var ws []translation
 	for _, f := range families() {
@@ -95,7 +95,7 @@ func resolve(g Guest, fw port.Forward) []translation {
 	return ws
 }
 
-// resolveAll is translations for guests whose forwards are known to be valid.
+// resolveAll is like translations, for guests whose forwards are known to be valid.
 func resolveAll(guests []Guest) []translation {
 	var all []translation
 	for _, g := range guests {

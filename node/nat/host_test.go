@@ -20,9 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The tests run on hosts of their own: network and mount namespaces that the
-// test binary starts itself in again. Beside such a host stand an outside
-// machine and guests, each a namespace held by a process that waits.
+// Each test runs on its own host: the test binary starts itself again in new network
+// and mount namespaces. An outside machine and guests are further namespaces, each held
+// by a process that waits.
 
 const (
 	roleVar = "NAT_TEST_ROLE" // "wait", or the name of the test whose host this is
@@ -60,8 +60,8 @@ func onHost(t *testing.T, body func(t *testing.T)) {
 	t.Logf("%s", out)
 }
 
-// threadOnHost puts the benchmark's thread, and no other, on a fresh host: enough
-// for what keeps to its goroutine. The thread ends with it.
+// threadOnHost puts only the benchmark's thread on a fresh host, which is enough for
+// code that stays in its goroutine. The thread ends with the goroutine.
 func threadOnHost(b *testing.B) {
 	b.Helper()
 	runtime.LockOSThread()
@@ -77,7 +77,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// machine is a network namespace; nil is the host's.
+// machine is a network namespace; nil stands for the host's.
 type machine struct {
 	name  string
 	pid   int
@@ -85,12 +85,12 @@ type machine struct {
 	end   func() // kills the process; the namespace lives while netns is open
 }
 
-// newMachine starts one; with an XID in a user namespace, as guests are.
+// newMachine starts a machine; with an XID, in a user namespace like a guest's.
 func newMachine(t testing.TB, name string, xid int) *machine {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), roleVar+"="+waiting)
-	// It ends with its input: Pdeathsig would kill it when the thread ends that started it.
+	// It ends with its input: Pdeathsig would kill it as soon as the thread that started it ends.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 	if xid != 0 {
 		ids := []syscall.SysProcIDMap{{HostID: xid << 16, Size: 1 << 16}}
@@ -138,7 +138,7 @@ func (m *machine) try(fn func() error) error {
 	return <-done
 }
 
-// serve answers on TCP and UDP with the machine's name and who asked.
+// serve answers on TCP and UDP with the machine's name and the client's address.
 func (m *machine) serve(t testing.TB, name, addr string) {
 	t.Helper()
 	m.do(t, func() error {
@@ -179,9 +179,9 @@ func answer(name string, from net.Addr) string {
 	return name + " for " + netip.MustParseAddrPort(from.String()).Addr().Unmap().String()
 }
 
-// ask says what answers there, or why nothing does.
+// ask returns the answer from an address, or why there is none.
 func (m *machine) ask(network, addr string) (got string) {
-	return m.askFor(10*time.Second, network, addr) // it may be slow, but has to answer
+	return m.askFor(10*time.Second, network, addr) // an answer may be slow, but must come
 }
 
 func (m *machine) askFor(patience time.Duration, network, addr string) (got string) {
@@ -209,7 +209,7 @@ func (m *machine) askFor(patience time.Duration, network, addr string) (got stri
 	return got
 }
 
-// wants asks by TCP and by UDP.
+// wants asks over TCP and UDP and fails the test unless both answers are as given.
 func (m *machine) wants(t testing.TB, what, addr, want string) {
 	t.Helper()
 	for _, network := range []string{"tcp", "udp"} {
@@ -219,7 +219,7 @@ func (m *machine) wants(t testing.TB, what, addr, want string) {
 	}
 }
 
-// quiet is how long nothing has to come.
+// quiet is the time after which silence counts as no answer.
 const quiet = 700 * time.Millisecond
 
 func (m *machine) wantsNothing(t testing.TB, what, addr string) {
@@ -237,7 +237,7 @@ const (
 	outside4, outside6 = "203.0.113.1", "2001:db8::1"
 )
 
-// outside is a machine on the host's uplink, up0, and the way to the Internet.
+// outside returns a machine on the host's uplink, up0, through which the Internet is reached.
 func outside(t testing.TB) *machine {
 	t.Helper()
 	m := newMachine(t, "outside", 0)
@@ -266,13 +266,13 @@ func outside(t testing.TB) *machine {
 	deprecated := address(netip.MustParsePrefix(second6 + "/64"))
 	deprecated.ValidLft = 1 << 30
 	must(t, netlink.AddrAdd(up0, deprecated))
-	m.do(t, func() error { return configure("lo") }) // net.Listen looks for IPv6 there
+	m.do(t, func() error { return configure("lo") }) // net.Listen probes for IPv6 there
 	m.do(t, func() error { return configure("eth0", outside4+"/24", outside6+"/64") })
 	for _, gw := range []string{outside4, outside6} {
 		must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: veth.Index, Gw: net.ParseIP(gw)}))
 	}
 	m.serve(t, "outside", ":7")
-	for deadline := time.Now().Add(5 * time.Second); ; { // up0's link-local address is on probation
+	for deadline := time.Now().Add(5 * time.Second); ; { // until up0's link-local address is no longer tentative
 		got := (*machine)(nil).ask("tcp", "["+outside6+"]:7")
 		if got == "outside for "+host6 {
 			return m
@@ -297,7 +297,7 @@ func (*machine) address(dev string, addrs ...string) error {
 	return netlink.LinkSetUp(l)
 }
 
-// guest is attached and serves on port 22.
+// guest returns an attached guest that serves on port 22.
 func guest(t testing.TB, name string, xid int) *machine {
 	t.Helper()
 	m := newMachine(t, name, xid)
@@ -316,10 +316,10 @@ func syncWant(t testing.TB, w Want) {
 	must(t, Sync(context.Background(), func(context.Context) (Want, error) { return w, nil }))
 }
 
-// counted is what connections added to the sets that count them.
+// counted matches the elements that connections added to the sets that count them.
 var counted = regexp.MustCompile(`(?s)(set flows[46] \{[^}]*?)\n\t\telements = \{.*?\}`)
 
-// ruleset is what nft shows, of all tables, without connections.
+// ruleset returns what nft lists of all tables, without connections.
 func ruleset(t testing.TB) string {
 	t.Helper()
 	out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()

@@ -8,8 +8,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// lockPath is the lock's file. Its text are the forwards for which conntrack
-// has been cleared: see endFlows.
+// lockPath is the file that is locked. It contains the record of the last Sync.
 const lockPath = "/run/vservers/nat.lock"
 
 // lock waits until no other vsnode changes the host's private networks.

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Metadata is where clouds serve what a machine may know of itself, its
-// credentials included. They go by the address that asks, and a guest asks from
-// the host's. node/netctx/bpf/settings.h has the same list.
+// Metadata lists the addresses at which clouds serve data about a machine, including
+// its credentials. They identify the machine by its address, and a guest's requests
+// come from the host's. node/netctx/bpf/settings.h has the same list.
 func Metadata() []netip.Prefix {
 	return []netip.Prefix{
 		netip.MustParsePrefix("169.254.0.0/16"),      // AWS, Google, Azure, OpenStack, Tencent, Oracle and most others
@@ -24,15 +24,15 @@ func Metadata() []netip.Prefix {
 	}
 }
 
-// withholdMetadata adds the chain that a guest's honest packets go through. A
-// program that is refused learns it at once: cloud-init would wait for minutes.
-// Answers of a service pass, as Azure probes the health of what it balances from
-// the address of its wire server.
+// withholdMetadata adds the chain that a guest's honest packets pass through. Packets
+// are rejected rather than dropped, as cloud-init would otherwise wait for minutes.
+// Answers of a guest's service pass, because Azure's load balancer sends its health
+// probes from the address of the wire server.
 func (l *layout) withholdMetadata(fs []familySets, allowed *nftables.Set) {
 	metadata := l.chain("metadata")
 	l.add(metadata, exprs{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg(0)}}, in(allowed), verdict(expr.VerdictAccept))
-	// What is served there and tells nothing of the host: resolvers of Azure,
-	// Google and AWS, and AWS's time.
+	// Services at these addresses that reveal nothing about the host: the resolvers
+	// of Azure, Google and AWS, and AWS's time service.
 	for _, s := range []struct {
 		proto byte
 		port  uint16

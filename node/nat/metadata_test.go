@@ -9,8 +9,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// TestMetadataIsOutOfReach puts the metadata services of clouds where a guest
-// gets to: beyond the host, and on the host itself.
+// TestMetadataIsOutOfReach puts the metadata services of clouds where a guest could
+// reach them: beyond the host, and on the host itself.
 func TestMetadataIsOutOfReach(t *testing.T) {
 	onHost(t, func(t *testing.T) {
 		out := outside(t)
@@ -44,7 +44,7 @@ func TestMetadataIsOutOfReach(t *testing.T) {
 					t.Errorf("%s by %s: %s", at, network, got)
 				}
 			}
-			// As a program would hang for minutes, else.
+			// Otherwise a program would hang for minutes.
 			if took := time.Since(start); took > 3*time.Second {
 				t.Errorf("%s is refused after %v", at, took)
 			}
@@ -67,7 +67,7 @@ func TestMetadataIsOutOfReach(t *testing.T) {
 		if len(shown) != 2 || shown[0].Metadata || !shown[1].Metadata {
 			t.Errorf("Show says of metadata: %+v", shown)
 		}
-		// Without the protection there is a way.
+		// Without the protection the service is reachable.
 		nft(t, "flush chain inet vservers honest; add rule inet vservers honest accept")
 		a.wants(t, "without the rules", "169.254.169.254:80", "cloud for "+host4)
 	})

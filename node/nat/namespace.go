@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespace is a guest's network namespace, reached from the host's by sockets
-// that were opened in it.
+// namespace is a guest's network namespace. The host reaches it through sockets that
+// were opened in it.
 type namespace struct {
 	*netlink.Handle
-	file     *os.File // of the namespace itself
+	file     *os.File // the namespace itself
 	families []family
 }
 
@@ -30,7 +30,7 @@ func openNamespace(f *os.File) (*namespace, error) {
 	return ns, nil
 }
 
-// open runs in a goroutine of its own, whose thread goes over for a moment.
+// open runs in its own goroutine, whose thread enters the namespace for a moment.
 func (ns *namespace) open(f *os.File) error {
 	runtime.LockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
@@ -48,7 +48,7 @@ func (ns *namespace) open(f *os.File) error {
 		return fmt.Errorf("enter the guest's network namespace: %w", err)
 	}
 	defer func() {
-		// A thread that cannot come back stays locked, and ends with the goroutine.
+		// A thread that cannot return stays locked, and ends with the goroutine.
 		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
 			runtime.UnlockOSThread()
 		}
@@ -59,8 +59,8 @@ func (ns *namespace) open(f *os.File) error {
 	if ns.Handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open netlink in the guest's network namespace: %w", err)
 	}
-	// ping without a raw socket, as any Debian allows it (icmp(7)); a fresh
-	// namespace allows it to nobody.
+	// Allow ping without a raw socket, as Debian does (icmp(7)). A new namespace
+	// allows it to nobody.
 	if err := set("/proc/sys/net/ipv4/ping_group_range", "0\t2147483647"); err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (ns *namespace) configure(xid int) error {
 		}
 	}
 	for _, f := range ns.families {
-		// onlink: the gateway is in no prefix of the guest's.
+		// onlink, because no prefix of the guest contains the gateway.
 		if err := ns.RouteReplace(&netlink.Route{
 			LinkIndex: eth0.Attrs().Index, Dst: ipNet(netip.PrefixFrom(f.address(0), 0).Masked()),
 			Gw: f.gateway.AsSlice(), Flags: int(netlink.FLAG_ONLINK),

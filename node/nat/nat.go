@@ -26,21 +26,21 @@ type Guest struct {
 
 // Want is the state that Sync brings about.
 type Want struct {
-	// Guests in nat mode that have a process. All others lose their veth.
+	// Guests are those in nat mode that have a process. All others lose their veth.
 	Guests []Guest
-	// Reserved are addresses on the host's devices which belong to guests in
-	// its network namespace (own addresses, stand-ins for their ::1): no
-	// forward takes a port of them.
+	// Reserved holds addresses on the host's devices that belong to guests in its
+	// network namespace (their own addresses, and those that stand for their ::1).
+	// No forward applies to them.
 	Reserved []netip.Addr
 }
 
-// Attach puts eth0 into a guest's network namespace, with the guest's
-// addresses, default routes and lo up; the veth's other end is vs<XID> on the
-// host. The namespace is a file of /proc/PID/ns/net, or a pidfd. The guest's
-// packets pass from the next Sync on that names it.
+// Attach creates eth0 in a guest's network namespace, with the guest's addresses
+// and default routes, and sets lo up. The other end of the veth is vs<XID> on the
+// host. The namespace is given as an open /proc/PID/ns/net, or as a pidfd. The
+// guest's packets pass once a Sync has included the guest.
 //
-// A guest that is attached already stays so. An Attach that fails leaves
-// nothing behind.
+// Attaching a guest again changes nothing. An Attach that fails leaves nothing
+// behind.
 func Attach(ctx context.Context, netns *os.File, xid int) (err error) {
 	defer func() {
 		if err != nil {
@@ -67,7 +67,7 @@ func Attach(ctx context.Context, netns *os.File, xid int) (err error) {
 	}
 	defer host.Close()
 
-	// The guard first: it drops what comes from a guest that it does not know.
+	// The guard comes first: it drops what comes from an unknown guest.
 	undo, err := ensureTables()
 	if err != nil {
 		return err
@@ -94,17 +94,17 @@ func Attach(ctx context.Context, netns *os.File, xid int) (err error) {
 	if err := guest.configure(xid); err != nil {
 		return err
 	}
-	// A veth sends when the kernel has taken notice of its carrier, which it does
-	// some time later, or when it is asked for the device (kernel 6.8): the first
-	// packet to the guest shall not be lost.
+	// A veth sends only after the kernel has noticed its carrier, which happens some
+	// time later, or when somebody asks for the device (kernel 6.8). Ask for it, so
+	// that the first packet to the guest is not lost.
 	if _, err := host.LinkByIndex(veth.Attrs().Index); err != nil {
 		return fmt.Errorf("find device %s: %w", veth.Attrs().Name, err)
 	}
 	return nil
 }
 
-// Detach removes what Attach made of one guest. It is for undoing a start: a
-// guest that ended takes its veth along, and Sync clears up after it.
+// Detach removes what Attach made for one guest. It undoes a start: the veth of a
+// guest that ends disappears with it, and Sync removes the rest.
 func Detach(ctx context.Context, xid int) error {
 	unlock, err := lock(ctx)
 	if err != nil {
@@ -126,22 +126,22 @@ func Detach(ctx context.Context, xid int) error {
 	return nil
 }
 
-// Sync makes the table and the host's forwarding what the running guests need.
+// Sync sets the tables and the host's forwarding to what the running guests need.
 //
-// want is asked while Sync holds the lock: of two vsnode at once, the one that
-// comes second sees what the first has done, and an older list never
-// replaces a newer one. A guest has a process before Attach is called for it, so
-// that a veth which want does not name is a dead guest's.
+// Sync calls want while it holds the lock. If two vsnode run at once, the second
+// sees what the first has done, and an older list never replaces a newer one. A
+// guest has a process before Attach is called for it, so a veth that want does not
+// name belongs to a dead guest.
 func Sync(ctx context.Context, want func(context.Context) (Want, error)) error {
 	return apply(ctx, func(*Want) (Want, error) { return want(ctx) })
 }
 
-// Add is Sync after a start: it adds more to what the last Sync brought about,
-// and asks for all that there should be only where that is not known, or leaves
-// no room for it. Guests and addresses that are there already are replaced.
+// Add is Sync after a start: it adds more to the state that the last Sync left, and
+// replaces guests and addresses that are there already. It calls want only if that
+// state is unknown or conflicts with more.
 func Add(ctx context.Context, more Want, want func(context.Context) (Want, error)) error {
 	if _, err := os.Stat(lockPath); len(more.Guests) == 0 && errors.Is(err, fs.ErrNotExist) {
-		return nil // nobody has a private network
+		return nil // no guest has a private network
 	}
 	return apply(ctx, func(last *Want) (Want, error) {
 		if last == nil {
@@ -152,15 +152,15 @@ func Add(ctx context.Context, more Want, want func(context.Context) (Want, error
 			return slices.ContainsFunc(more.Guests, func(m Guest) bool { return m.XID == g.XID })
 		})
 		w.Guests, w.Reserved = append(w.Guests, more.Guests...), append(w.Reserved, more.Reserved...)
-		if _, err := translations(w.Guests); err != nil { // with one that has just ended
+		if _, err := translations(w.Guests); err != nil { // conflicts, perhaps with a guest that has just ended
 			return want(ctx)
 		}
 		return w, nil
 	})
 }
 
-// apply brings about the state that choose returns. last is what the tables hold,
-// nil if that is not known.
+// apply makes the tables and devices match the state that choose returns. last is
+// the state that the tables hold, or nil if it is unknown.
 func apply(ctx context.Context, choose func(last *Want) (Want, error)) error {
 	if err := applyLocked(ctx, choose); err != nil {
 		return fmt.Errorf("set up private networks: %w", err)
@@ -211,7 +211,7 @@ func applyLocked(ctx context.Context, choose func(last *Want) (Want, error)) err
 	}
 	defer host.Close()
 
-	// Veths go before the guard goes, which is with the last guest.
+	// Remove veths before the guard, which is removed with the last guest.
 	if err := removeOthers(host, w.Guests, last.Want.Guests, now.recorded); err != nil {
 		return err
 	}
@@ -234,14 +234,14 @@ func applyLocked(ctx context.Context, choose func(last *Want) (Want, error)) err
 	return last.write()
 }
 
-// install changes the tables to what w needs, by as little as possible.
+// install changes the tables to what w needs, with as few changes as possible.
 func (l *layout) install(now tableState, last, w Want, ports port.Range) error {
 	all := func() error { return l.replace(w.elements(resolveAll(w.Guests), ports)) }
 	if now.elements == nil {
 		return all()
 	}
 	have, want := now.elements, w
-	if now.recorded { // of the other guests nothing changes
+	if now.recorded { // nothing changes for the other guests
 		was := without(last, w)
 		have, want = was.elements(resolveAll(was.Guests), ports), without(w, last)
 	}

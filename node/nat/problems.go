@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Problems returns what keeps private networks from working on this host and is
-// not ours to change: one line each, with the cure.
+// Problems returns what keeps private networks from working on this host and must
+// be changed by its administrator: one line per problem, with the cure.
 func Problems(ctx context.Context) ([]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -71,8 +71,8 @@ func Problems(ctx context.Context) ([]string, error) {
 	return problems, nil
 }
 
-// droppingChains describes the base chains that drop what is forwarded, unless
-// their table has a rule about our devices: then somebody has taken care of it.
+// droppingChains describes the base chains that drop forwarded packets. It skips
+// tables with a rule about our devices: there somebody has taken care of it.
 func droppingChains(conn *nftables.Conn, chains []*nftables.Chain) ([]string, error) {
 	var problems []string
 	for _, c := range chains {
@@ -162,7 +162,7 @@ func matchesGuests(r *nftables.Rule) (in, out bool) {
 
 // foreignRoutes describes routes of others into our pools, in any routing table:
 // Tailscale and providers' networks use 100.64.0.0/10, too. Devices of guests that
-// were started after mine was read are ours all the same.
+// were started after mine was read are recognized as ours as well.
 func foreignRoutes(host *netlink.Handle, mine map[int]bool) ([]string, error) {
 	var problems []string
 	err := dump(unix.RTM_GETROUTE, nl.NewIfAddrmsg(unix.AF_UNSPEC), func(m []byte) {
@@ -191,7 +191,7 @@ func foreignRoutes(host *netlink.Handle, mine map[int]bool) ([]string, error) {
 		l, err := host.LinkByIndex(dev)
 		switch {
 		case errors.As(err, &netlink.LinkNotFoundError{}):
-			return // gone meanwhile, and the route with it
+			return // the device is gone, and the route with it
 		case err == nil && isOurs(l):
 			return
 		case err == nil:

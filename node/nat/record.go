@@ -11,18 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// record is what the last Sync left, in the text of the lock's file: what it
-// brought about, and what conntrack has been cleared for. While nobody has
-// changed a packet filter of the host since, it says what the tables hold, and
-// reading them, which takes longer the more guests there are, is spared.
+// record is the state that the last Sync left, for which conntrack has been cleared
+// as well. It is stored in the lock file. Until somebody changes a packet filter of
+// the host, it is also what the tables hold, so that they need not be read, which
+// takes longer the more guests there are.
 type record struct {
 	Layout     string `json:"layout"`     // its version
 	Generation uint32 `json:"generation"` // of the host's packet filters; 0: not known
 	Want       Want   `json:"want"`
 }
 
-// readRecord takes what it cannot read (nothing yet, what a kill left, another
-// vsnode's) for an empty one.
+// readRecord returns an empty record if the file is empty, incomplete after a kill,
+// or written by another version of vsnode.
 func readRecord() (record, error) {
 	b, err := os.ReadFile(lockPath)
 	if err != nil {
@@ -35,7 +35,7 @@ func readRecord() (record, error) {
 	return r, nil
 }
 
-// write is not beside and renamed, for this is the file that is locked.
+// write overwrites the file instead of renaming a new one, because this file is locked.
 func (r record) write() error {
 	b, err := json.Marshal(r)
 	if err == nil {
@@ -47,8 +47,8 @@ func (r record) write() error {
 	return nil
 }
 
-// generation is a number that each change of a packet filter in this network
-// namespace, whoever makes it, counts up by one.
+// generation returns a number that increases by one with each change of a packet
+// filter in this network namespace, whoever makes it.
 func generation() (uint32, error) {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC})

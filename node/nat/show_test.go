@@ -13,9 +13,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// Show reads back from the kernel what the table does: the guests by XID with
-// their forwards. One that is for both families is shown once. Without a table,
-// there are none.
+// Show reads the guests and their forwards back from the kernel, sorted by XID. A
+// forward for both families is returned once. Without a table, Show returns none.
 func Show(ctx context.Context) ([]Guest, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -54,7 +53,7 @@ func show() ([]Guest, error) {
 				if len(e.Key) < int(keyed)+8 || len(e.Val) < int(f.size)+2 {
 					return nil, fmt.Errorf("an element of %s%s has %d and %d bytes", name, f.name, len(e.Key), len(e.Val))
 				}
-				addr, _ := netip.AddrFromSlice(e.Key[:keyed]) // none, for any
+				addr, _ := netip.AddrFromSlice(e.Key[:keyed]) // empty for any address
 				fw := port.Forward{
 					Addr: addr, Proto: port.TCP,
 					Host:  binary.BigEndian.Uint16(e.Key[keyed+4:]),
@@ -81,5 +80,5 @@ func show() ([]Guest, error) {
 	return all, nil
 }
 
-// xidOf is the other way round of address4 and address6.
+// xidOf is the inverse of address4 and address6.
 func xidOf(addr []byte) int { return int(binary.BigEndian.Uint16(addr[len(addr)-2:])) }

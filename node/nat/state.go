@@ -19,13 +19,13 @@ import (
 type tableState struct {
 	layout     string
 	generation uint32
-	recorded   bool        // the record says what they hold: nobody was at them since
-	empty      bool        // there are none
+	recorded   bool        // the record holds what they contain: nobody changed them since
+	empty      bool        // there are no tables
 	elements   elementSets // as read; nil if recorded, or if the tables have to be made anew
 }
 
-// readState reads what the tables hold, and whether the rest of them is as it
-// should be.
+// readState reads what the tables hold, and compares the rest of them with the
+// layout.
 func (l *layout) readState(last record, ports port.Range) (tableState, error) {
 	var s tableState
 	var err error
@@ -54,8 +54,8 @@ func (l *layout) readState(last record, ports port.Range) (tableState, error) {
 	return s, err
 }
 
-// next returns the generation that the record may refer to after what was done: 0
-// if somebody else changed something meanwhile.
+// next returns the generation that the record may refer to after a change of ours:
+// 0 if somebody else changed something in the meantime.
 func (s tableState) next() (uint32, error) {
 	g, err := generation()
 	if g != s.generation && g != s.generation+1 {
@@ -71,7 +71,7 @@ type part struct {
 	name   string
 }
 
-// parts are what the tables consist of, and how many rules a chain has.
+// parts returns the chains and sets of the layout, with the number of rules per chain.
 func (l *layout) parts() map[part]int {
 	parts := map[part]int{}
 	for _, s := range l.sets {
@@ -93,7 +93,7 @@ func (l *layout) parts() map[part]int {
 	return parts
 }
 
-// partsOfTables asks the kernel for the same.
+// partsOfTables returns the same for the tables in the kernel.
 func partsOfTables() (map[part]int, error) {
 	parts := map[part]int{}
 	chains := map[part]part{} // by family and name
@@ -159,7 +159,7 @@ func dumpTables(family byte, message, table int, visit func(attrs map[uint16][]b
 
 func cString(b []byte) string { return unix.ByteSliceToString(b) }
 
-// without is what of a is not in b just so.
+// without returns the parts of a that b lacks or has with other values.
 func without(a, b Want) Want {
 	others := map[int]Guest{}
 	for _, g := range b.Guests {

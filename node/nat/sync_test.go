@@ -65,7 +65,7 @@ func TestSyncReplacesItsTableAndNoOther(t *testing.T) {
 		if err != nil || len(got) != 0 {
 			t.Errorf("without guests Show returns %v, %v", got, err)
 		}
-		syncGuests(t) // and once more, with nothing there
+		syncGuests(t) // again, with nothing left to remove
 	})
 }
 
@@ -110,7 +110,7 @@ func TestSyncRefuses(t *testing.T) {
 		}
 		for name, c := range map[string]struct {
 			guests []Guest
-			want   []string // words of the error; none: allowed
+			want   []string // words of the error; empty if allowed
 		}{
 			"one port for two guests":                         {two("80:80/tcp", "80:8080/tcp"), []string{"one", "two", "80/tcp"}},
 			"one port for two guests, of one address":         {two("80:80/tcp", "192.0.2.1:80:80/tcp"), []string{"one", "two", "80/tcp"}},
@@ -171,7 +171,7 @@ func TestReservedAddressesAreNotForwarded(t *testing.T) {
 	})
 }
 
-// TestAddAsksForAllOnlyWhereItMust starts guests one after another, of all modes.
+// TestAddAsksForAllOnlyWhereItMust starts guests of all modes one after another.
 func TestAddAsksForAllOnlyWhereItMust(t *testing.T) {
 	onHost(t, func(t *testing.T) {
 		var all Want
@@ -213,7 +213,7 @@ func TestAddAsksForAllOnlyWhereItMust(t *testing.T) {
 	})
 }
 
-// conversation is a UDP socket that always asks from the same port.
+// conversation returns a function that asks addr over UDP, always from the same port.
 func conversation(t testing.TB, m *machine, addr string) func() string {
 	t.Helper()
 	var c net.Conn
@@ -222,7 +222,7 @@ func conversation(t testing.TB, m *machine, addr string) func() string {
 	return func() string {
 		c.SetDeadline(time.Now().Add(500 * time.Millisecond))
 		if _, err := c.Write([]byte("?")); err != nil {
-			if _, err = c.Write([]byte("?")); err != nil { // the first error was of the time before
+			if _, err = c.Write([]byte("?")); err != nil { // the first error may be left from an earlier packet
 				return "nothing: " + err.Error()
 			}
 		}
@@ -256,7 +256,7 @@ func TestChangedForwardsEndTheirConnections(t *testing.T) {
 			{"a forward that is gone", nil, nil, "nothing"},
 			{"and is there again", dns, nil, "a"},
 		} {
-			ask() // so that conntrack knows the conversation as it was
+			ask() // so that conntrack has the conversation as it was
 			ask6()
 			syncGuests(t, Guest{XID: 666, Name: "a", Forwards: append(step.a, kept...)}, Guest{XID: 667, Name: "b", Forwards: step.b})
 			if got := ask(); !strings.HasPrefix(got, step.want) {
@@ -308,7 +308,7 @@ func TestReadOnlySettings(t *testing.T) {
 	})
 }
 
-// The child of TestKilledAtAnyPoint does everything over and over.
+// churn is the child of TestKilledAtAnyPoint: it repeats all operations until it is killed.
 func churn(t *testing.T, guests []Guest, machines []*machine) {
 	for {
 		for i, g := range guests {

@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tableName names the two tables of ours, of families inet and arp.
+// tableName is the name of our two tables, of families inet and arp.
 const tableName = "vservers"
 
-// layout is what the tables are without their elements: the same on every host,
-// but for the bound on connections.
+// layout describes the tables without their elements. It is the same on every host
+// except for the bound on connections.
 type layout struct {
 	inet, arp *nftables.Table
 	sets      []*nftables.Set
@@ -27,11 +27,11 @@ type layout struct {
 	rules     []*nftables.Rule
 }
 
-// familySets are the sets and maps of one family, which the rules ask.
+// familySets holds the sets and maps of one family that the rules look up.
 type familySets struct {
 	family
 	guests     *nftables.Set // device . address
-	neighbours *nftables.Set // device . address that it may call itself when it asks for the host's: of ARP, and link-local
+	neighbours *nftables.Set // device . address from which it may ask for the host's: that of ARP, or link-local
 	reserved   *nftables.Set // daddr: not the host's own
 	localhost  *nftables.Set // l4proto . dport: forwards on localhost
 	any        *nftables.Set // l4proto . dport : guest . port
@@ -74,17 +74,17 @@ func newLayout() (*layout, error) {
 	return l, nil
 }
 
-// conntrackShare is a variable for a test, which fills a smaller share.
+// conntrackShare is a variable because a test fills a smaller share.
 var conntrackShare uint32 = 16
 
-// connectionsPerGuest is what a guest may have of the host's table of
-// connections: a sixteenth. There is one for all, and an entry may stay for five
-// days when a guest has seen to it that nobody ends the connection (TCP_REPAIR).
+// connectionsPerGuest returns the number of connections that a guest may have: a
+// sixteenth of the host's table. All guests and the host share that table, and an entry
+// stays for five days if a guest ensures that nobody ends the connection (TCP_REPAIR).
 func connectionsPerGuest() (uint32, error) {
 	const least, usual = 1024, 4096
 	text, err := get("/proc/sys/net/netfilter/nf_conntrack_max")
 	if errors.Is(err, fs.ErrNotExist) {
-		return usual, nil // the first rule that asks for it brings the module
+		return usual, nil // the first rule that needs the module loads it
 	}
 	if err != nil {
 		return 0, err
@@ -96,7 +96,7 @@ func connectionsPerGuest() (uint32, error) {
 	return max(uint32(most)/conntrackShare, least), nil
 }
 
-// set adds a set, or with a target a map.
+// set adds a set, or a map if it has a target.
 func (l *layout) set(t *nftables.Table, name string, target []nftables.SetDatatype, key ...nftables.SetDatatype) *nftables.Set {
 	s := &nftables.Set{Table: t, Name: name, KeyType: key[0], IsMap: target != nil}
 	if len(key) > 1 {
@@ -137,7 +137,7 @@ func (l *layout) version() (string, error) {
 	return hex.EncodeToString(sum[:8]), nil
 }
 
-// replace writes the tables anew, with these elements.
+// replace rewrites the tables, with these elements.
 func (l *layout) replace(elements elementSets) error {
 	return l.commit(func(conn *nftables.Conn) error {
 		l.remove(conn)
@@ -170,7 +170,7 @@ func (l *layout) remove(conn *nftables.Conn) {
 	}
 }
 
-// ensureTables makes tables without guests unless there are tables.
+// ensureTables creates tables without guests unless there are tables.
 func ensureTables() (undo func() error, err error) {
 	parts, err := partsOfTables()
 	if err != nil || len(parts) > 0 {
@@ -206,8 +206,8 @@ func (l *layout) commit(write func(conn *nftables.Conn) error) error {
 	return errors.Join(err, conn.CloseLasting())
 }
 
-// roomForAll lets a transaction be as large as some ten thousand guests make it: it is
-// one message to the kernel, and an acknowledgement for each of its parts.
+// roomForAll enlarges the buffers for a transaction of ten thousand guests, which is
+// one message to the kernel and an acknowledgement for each of its parts.
 func roomForAll(c *netlink.Conn) error {
 	const most = 64 << 20 // a bound, not an allocation
 	return errors.Join(c.SetWriteBuffer(most), c.SetReadBuffer(most))
@@ -215,7 +215,7 @@ func roomForAll(c *netlink.Conn) error {
 
 func (l *layout) addRules(fs []familySets, metadata *nftables.Set, most uint32) {
 	filter, nat := nftables.ChainTypeFilter, nftables.ChainTypeNAT
-	// Before conntrack (-200), so that nothing of a forger's is remembered.
+	// Before conntrack (-200), so that it records nothing forged.
 	const raw, afterConntrack, afterNAT = -300, -150, 110
 
 	l.withholdMetadata(fs, metadata)
@@ -225,15 +225,15 @@ func (l *layout) addRules(fs []familySets, metadata *nftables.Set, most uint32) 
 		// where others (kube-proxy, docker) may have turned route_localnet on.
 		l.add(source, f.matches(), f.addrIn(f.dst, f.local), verdict(expr.VerdictDrop))
 		if f.size == 16 {
-			// Linux takes a packet for an address of lo on any device; only ::1
+			// Linux accepts a packet for an address of lo on any device; only ::1
 			// itself is out of reach.
 			l.add(source, f.matches(), f.addrIn(f.dst, localhosts6), verdict(expr.VerdictDrop))
 		}
 		l.add(source, f.matches(), f.deviceAndSource(expr.MetaKeyIIFNAME), in(f.guests), exprs{&expr.Verdict{Kind: expr.VerdictGoto, Chain: "honest"}})
 		if f.size == 16 {
-			// Neighbour discovery may come from eth0's link-local address, and no other:
-			// the host remembers whoever asks. Router advertisements and redirects may
-			// not come at all.
+			// Neighbour discovery may come only from eth0's link-local address: the host
+			// remembers whoever asks. Router advertisements and redirects are never
+			// allowed.
 			l.add(source, f.matches(), f.deviceAndSource(expr.MetaKeyIIFNAME), in(f.neighbours), icmp(unix.IPPROTO_ICMPV6, 135, 136), verdict(expr.VerdictAccept))
 		}
 	}
@@ -245,7 +245,7 @@ func (l *layout) addRules(fs []familySets, metadata *nftables.Set, most uint32) 
 	for _, f := range fs {
 		l.add(bound, fromGuest(), isNew(), f.matches(), exprs{f.load(f.src, reg(0))}, countsOver(f.flows, most), verdict(expr.VerdictDrop))
 	}
-	// Of ARP too the host remembers whoever asks. (Its hooks have numbers of their own: 0 is input.)
+	// With ARP, too, the host remembers whoever asks. (ARP numbers its hooks differently: 0 is input.)
 	arp := l.base("input", filter, nftables.ChainHookRef(0), 0)
 	arp.Table = l.arp
 	for _, f := range fs {
@@ -257,8 +257,8 @@ func (l *layout) addRules(fs []familySets, metadata *nftables.Set, most uint32) 
 	forwards := l.chain("forwards")
 	for _, f := range fs {
 		l.add(forwards, f.matches(), exprs{f.load(f.dst, reg(0))}, in(f.reserved), verdict(expr.VerdictReturn))
-		// Loopback is the host's only when chain output has seen to it; 127.x.y.1
-		// are guests' that share the host's network.
+		// A packet to loopback comes from the host only if chain output has changed its
+		// source; addresses 127.x.y.1 belong to guests that share the host's network.
 		l.add(forwards, f.matches(), f.addrIn(f.dst, f.local), f.addrNot(f.src, f.gateway), verdict(expr.VerdictReturn))
 	}
 	for _, f := range fs {
@@ -277,7 +277,7 @@ func (l *layout) addRules(fs []familySets, metadata *nftables.Set, most uint32) 
 
 	postrouting := l.base("postrouting", nat, nftables.ChainHookPostrouting, 100)
 	l.add(postrouting, fromGuest(), toElsewhere(), masquerade())
-	// A guest that comes back to itself must not see its own address as a stranger's.
+	// A guest that reaches itself through a forward must not see its own address as the peer's.
 	for _, f := range fs {
 		l.add(postrouting, f.matches(), f.deviceAndSource(expr.MetaKeyOIFNAME), in(f.guests), masquerade())
 	}
@@ -290,8 +290,8 @@ func (l *layout) addRules(fs []familySets, metadata *nftables.Set, most uint32) 
 		l.add(input, fromGuest(), f.matches(), f.addrIs(f.src, f.loopback), f.addrIs(f.dst, f.gateway),
 			f.setDest(f.loopback))
 	}
-	// A guest on the way to itself goes out of the device it came in by. It must
-	// not be told that it gets there without the host.
+	// A guest's packet to itself leaves by the device that it came in by. No redirect
+	// may suggest that the guest can be reached without the host.
 	l.add(output, toGuest(), icmp(unix.IPPROTO_ICMP, 5, 5), verdict(expr.VerdictDrop))
 	l.add(output, toGuest(), icmp(unix.IPPROTO_ICMPV6, 137, 137), verdict(expr.VerdictDrop))
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// ensureVeth returns the host's end of the guest's veth. One that was made just
-// now is down.
+// ensureVeth returns the host's end of the guest's veth, and creates the veth if
+// necessary. A new one is down.
 func ensureVeth(host *netlink.Handle, guest *namespace, xid int) (veth netlink.Link, made bool, err error) {
 	name := deviceName(xid)
 	inside, err := findLink(guest.Handle, "eth0")
@@ -34,7 +34,7 @@ func ensureVeth(host *netlink.Handle, guest *namespace, xid int) (veth netlink.L
 		return nil, false, fmt.Errorf("the guest has an eth0 already that is not the peer of %s", name)
 	}
 	if veth != nil {
-		// Of a guest with this XID that has just died: the kernel takes its time.
+		// It belongs to a guest with this XID that has just died: the kernel removes it later.
 		if err := deleteLink(host, veth); err != nil {
 			return nil, false, err
 		}
@@ -55,13 +55,13 @@ func ensureVeth(host *netlink.Handle, guest *namespace, xid int) (veth netlink.L
 	return v, true, nil
 }
 
-// configureVeth gives the host's end the gateway's addresses, and routes the
-// guest's there.
+// configureVeth adds the gateway's addresses to the host's end, and routes to the
+// guest's.
 func configureVeth(host *netlink.Handle, veth netlink.Link, xid int) error {
 	name := veth.Attrs().Name
 	for _, key := range []string{
 		"accept_ra",  // the guard drops a guest's router advertisements; this holds without it
-		"accept_dad", // while the link-local address is on probation, a second or two, nobody could ask for the guest
+		"accept_dad", // while the link-local address is tentative, for a second or two, nobody could ask for the guest
 	} {
 		if err := setIfThere(ipv6Conf(name, key), "0"); err != nil {
 			return err
@@ -89,8 +89,8 @@ func configureVeth(host *netlink.Handle, veth netlink.Link, xid int) error {
 	return nil
 }
 
-// uplinkMTU is that of the way out, so that a guest never offers its peers
-// packets that cannot reach it; no larger than Ethernet's.
+// uplinkMTU returns the smallest MTU of the default routes' devices, at most
+// Ethernet's, so that a guest never announces a packet size that cannot reach it.
 func uplinkMTU(host *netlink.Handle) (int, error) {
 	mtu := 1500
 	routes, err := defaultRoutes(host, netlink.FAMILY_V4)
@@ -107,8 +107,8 @@ func uplinkMTU(host *netlink.Handle) (int, error) {
 	return mtu, nil
 }
 
-// removeOthers removes the veths of all but these guests. Of those that the last
-// Sync knew, it is known which are too many; else all devices are looked at.
+// removeOthers removes the veths of all other guests. If known, last holds the guests
+// that have veths; otherwise it looks at all devices.
 func removeOthers(host *netlink.Handle, guests, last []Guest, known bool) error {
 	wanted := map[string]bool{}
 	for _, g := range guests {
@@ -148,8 +148,8 @@ func isOurs(l netlink.Link) bool { return l.Type() == "veth" && l.Attrs().Group 
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
-// address spares IPv6 duplicate address detection, which takes a second and can
-// find nothing: the pools are handed out by XID.
+// address turns off IPv6 duplicate address detection, which takes a second and can
+// find nothing: addresses are computed from the XID.
 func address(p netip.Prefix) *netlink.Addr {
 	a := &netlink.Addr{IPNet: ipNet(p)}
 	if p.Addr().Is6() {
@@ -162,7 +162,7 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// findLink returns nil for a device that is not there.
+// findLink returns nil if there is no such device.
 func findLink(h *netlink.Handle, name string) (netlink.Link, error) {
 	l, err := h.LinkByName(name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
@@ -174,7 +174,7 @@ func findLink(h *netlink.Handle, name string) (netlink.Link, error) {
 	return l, nil
 }
 
-// deleteLink takes a device that went meanwhile for deleted: a veth goes with
+// deleteLink returns nil if the device is gone already: a veth can disappear with
 // its guest at any time.
 func deleteLink(host *netlink.Handle, l netlink.Link) error {
 	if err := host.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
