@@ -11,7 +11,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// host is one that vsnode is pushed to with these options.
+// host is a host to which vsnode is pushed with these options.
 type host struct {
 	*pushtest.Host
 	t    *testing.T
@@ -33,7 +33,7 @@ func (h *host) start() *Vsnode {
 	return v
 }
 
-// version asks a vsnode for its flavour.
+// version returns a vsnode's flavour.
 func version(t *testing.T, v *Vsnode) string {
 	t.Helper()
 	c := wire.NewConn(v.Stdout, v.Session.Stdin)
@@ -53,8 +53,8 @@ func version(t *testing.T, v *Vsnode) string {
 	return st.Host.Version
 }
 
-// refuses wants Start to fail with a text.
-func (h *host) refuses(want ...string) {
+// wantStartError fails the test unless Start fails with these texts.
+func (h *host) wantStartError(want ...string) {
 	h.t.Helper()
 	_, err := h.opts.Start(h.t.Context(), h.Dial(), Serve)
 	if err == nil {

@@ -53,7 +53,7 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// tools a host needs besides one that unpacks.
+// tools lists what a host needs, besides a program that unpacks.
 var tools = []string{"sh", "find", "uname", "id", "mkdir", "chmod", "sha256sum", "sync", "mv", "rm", "ls", "grep", "cat", "printf"}
 
 func TestStartByWhatAHostHas(t *testing.T) {
@@ -139,7 +139,7 @@ func TestStartRefusals(t *testing.T) {
 					t.Fatalf("exit %d, error %v", exit, err)
 				}
 			}
-			h.refuses(row.want...)
+			h.wantStartError(row.want...)
 			if left := append(h.Files(".upload-*"), h.Files("*/vsnode")...); left != nil {
 				t.Errorf("left over: %v", left)
 			}
@@ -156,7 +156,7 @@ func TestPushOfOneArchitecture(t *testing.T) {
 		}
 	}
 	h.opts.Binaries = files
-	h.refuses("web1", "no vsnode for linux/amd64", "make build")
+	h.wantStartError("web1", "no vsnode for linux/amd64", "make build")
 }
 
 func TestVsnodeThatAnotherCouldHaveWrittenIsReplaced(t *testing.T) {
@@ -205,8 +205,8 @@ func TestPushesAtOnce(t *testing.T) {
 	}
 }
 
-// half begins an upload and leaves it in the middle.
-func half(t *testing.T, h *host) *transport.Session {
+// halfUpload begins an upload and stops in the middle.
+func halfUpload(t *testing.T, h *host) *transport.Session {
 	t.Helper()
 	list, err := readBinaries(h.opts.Binaries)
 	if err != nil {
@@ -226,13 +226,13 @@ func half(t *testing.T, h *host) *transport.Session {
 func TestUploadsThatWereKilled(t *testing.T) {
 	t.Run("a controller that goes leaves nothing", func(t *testing.T) {
 		h := newHost(t, "")
-		half(t, h).Close()
+		halfUpload(t, h).Close()
 		pushtest.WaitFor(t, "the half upload to go", func() bool { return h.Files(".upload-*") == nil })
 		h.start()
 	})
 	t.Run("a host that goes leaves what a later push removes", func(t *testing.T) {
 		h := newHost(t, "")
-		half(t, h)
+		halfUpload(t, h)
 		h.Kill()
 		again := newHost(t, "")
 		again.opts = h.opts
@@ -314,7 +314,7 @@ func TestStartThroughLoginShells(t *testing.T) {
 	}
 }
 
-// sshd ends the output of a command no sooner than the command ends.
+// sshd does not end the output of a command before the command ends.
 func TestALoginThatHangsIsGivenUp(t *testing.T) {
 	h := newHost(t, "sleep 20")
 	ctx, interrupt := context.WithCancelCause(t.Context())

@@ -49,7 +49,7 @@ func answer[R, A any](ctx context.Context, h *Host, method api.Method[R, A], m w
 	case m.Error != nil:
 		return answer, &Error{Host: h.conn.Name(), Message: transport.Printable(m.Error.Message)}
 	}
-	if answer, err = read[A](m.Result); err != nil {
+	if answer, err = decode[A](m.Result); err != nil {
 		return answer, fmt.Errorf("%s: its answer to %s cannot be: %w", h.conn.Name(), method, err)
 	}
 	return answer, nil

@@ -14,7 +14,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// host is one that vsnode is started on, and spoken with.
+// host is a host on which vsnode is started.
 type host struct {
 	*pushtest.Host
 	t *testing.T
@@ -25,8 +25,8 @@ func newHost(t *testing.T, login string, config ...string) *host {
 	return &host{pushtest.NewHost(t, login, config...), t}
 }
 
-// on is the host at the end of a connection.
-func (h *host) on(conn *transport.Conn) *Host {
+// over returns the host at the other end of a connection.
+func (h *host) over(conn *transport.Conn) *Host {
 	h.t.Helper()
 	r := New(conn)
 	r.push = push.Options{Dir: h.Pushed, Binaries: pushtest.Vsnode(h.t, "one")}
@@ -35,12 +35,12 @@ func (h *host) on(conn *transport.Conn) *Host {
 
 func (h *host) connect() *Host {
 	h.t.Helper()
-	return h.on(h.Dial())
+	return h.over(h.Dial())
 }
 
 func (h *host) startOn(conn *transport.Conn) *Node {
 	h.t.Helper()
-	n, err := h.on(conn).Serve(h.t.Context())
+	n, err := h.over(conn).Serve(h.t.Context())
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestAClosedNodeDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// plan of steps with these names.
+// plan returns a plan of steps with these names.
 func plan(run string, names ...string) api.Apply {
 	req := api.Apply{Run: run}
 	for _, n := range names {

@@ -17,12 +17,12 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// vsnode serves in one session; everything else needs another.
+// vsnode serve takes one session; every stream needs another.
 func TestAHostThatGivesOneSession(t *testing.T) {
 	h := newHost(t, "", "MaxSessions 1")
 	n := h.start()
 	for range 2 {
-		echoes(t, n.Host, "a", "b")
+		wantArgs(t, n.Host, "a", "b")
 	}
 	if _, err := n.State(t.Context()); err != nil {
 		t.Error(err)
@@ -35,7 +35,7 @@ func TestChatterOfALoginShell(t *testing.T) {
 	if _, err := n.State(t.Context()); err != nil {
 		t.Error(err)
 	}
-	echoes(t, n.Host, "a b", "it's", `"$HOME"`, "!x", "")
+	wantArgs(t, n.Host, "a b", "it's", `"$HOME"`, "!x", "")
 	var out bytes.Buffer
 	data := strings.Repeat(api.Preamble, 100_000)
 	exit, err := n.Exec(t.Context(), "www", []string{"sh", "-c", "cat; exit 7"}, Streams{In: strings.NewReader(data), Out: &out})
@@ -44,8 +44,8 @@ func TestChatterOfALoginShell(t *testing.T) {
 	}
 }
 
-// echoes wants the program to have these arguments.
-func echoes(t *testing.T, h *Host, args ...string) {
+// wantArgs fails the test unless the program gets these arguments.
+func wantArgs(t *testing.T, h *Host, args ...string) {
 	t.Helper()
 	var out bytes.Buffer
 	exit, err := h.Exec(t.Context(), "www", append([]string{"echo"}, args...), Streams{Out: &out})
@@ -54,7 +54,7 @@ func echoes(t *testing.T, h *Host, args ...string) {
 	}
 }
 
-// hostileArgs would be a command, or another word, to some shell.
+// hostileArgs are words that some shell would interpret.
 func hostileArgs(file string) []string {
 	return []string{
 		"a b", "", "it's", `"$HOME"`, "$(touch " + file + ")", "`touch " + file + "`", "; touch " + file,
@@ -71,7 +71,7 @@ func TestArgumentsThroughLoginShells(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "touched")
 			args := hostileArgs(file)
 			for _, more := range []string{"hello", `\'`} { // what each ends with
-				echoes(t, n, append(args, more)...)
+				wantArgs(t, n, append(args, more)...)
 			}
 			if _, err := os.Stat(file); err == nil {
 				t.Error("an argument ran as a command of the host")
@@ -157,7 +157,7 @@ func TestExec(t *testing.T) {
 	})
 }
 
-// zeros and broken have no end.
+// zeros and broken are readers without end.
 type (
 	zeros  struct{}
 	broken struct{}
@@ -181,8 +181,8 @@ func TestAProgramIsHungUp(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			file := filepath.Join(t.TempDir(), "hung-up")
-			begun := &firstWrite{seen: func() { go row.end(cancel, conn) }}
-			_, err := h.on(conn).Exec(ctx, "www", []string{"sh", "-c", "trap 'echo >" + file + "; exit 1' HUP; echo; while :; do sleep 0.05; done"}, Streams{Out: begun})
+			begun := &firstWriteNotifier{notify: func() { go row.end(cancel, conn) }}
+			_, err := h.over(conn).Exec(ctx, "www", []string{"sh", "-c", "trap 'echo >" + file + "; exit 1' HUP; echo; while :; do sleep 0.05; done"}, Streams{Out: begun})
 			if row.want != nil && !errors.Is(err, row.want) || row.want == nil && !transport.Unreachable(err) {
 				t.Errorf("error %v", err)
 			}
@@ -194,14 +194,14 @@ func TestAProgramIsHungUp(t *testing.T) {
 	}
 }
 
-// firstWrite is a writer that tells of its first write.
-type firstWrite struct {
-	once sync.Once
-	seen func()
+// firstWriteNotifier is a writer that calls notify at its first write.
+type firstWriteNotifier struct {
+	once   sync.Once
+	notify func()
 }
 
-func (s *firstWrite) Write(b []byte) (int, error) {
-	s.once.Do(s.seen)
+func (s *firstWriteNotifier) Write(b []byte) (int, error) {
+	s.once.Do(s.notify)
 	return len(b), nil
 }
 
@@ -212,7 +212,7 @@ func TestLog(t *testing.T) {
 		t.Errorf("exit %d, error %v, %q", exit, err, &out)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := h.Log(ctx, api.Log{Guest: "www", Lines: 1, Follow: true}, &firstWrite{seen: cancel}, nil); !errors.Is(err, context.Canceled) {
+	if _, err := h.Log(ctx, api.Log{Guest: "www", Lines: 1, Follow: true}, &firstWriteNotifier{notify: cancel}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("one that is followed: error %v", err)
 	}
 }

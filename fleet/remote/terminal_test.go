@@ -16,7 +16,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/push/pushtest"
 )
 
-// screen is what a person sees and types at.
+// screen is the other side of a terminal, at which a person sits.
 type screen struct {
 	t    *testing.T
 	ptmx *os.File
@@ -114,7 +114,7 @@ func TestTerminal(t *testing.T) {
 		if s.modes() != s.was {
 			t.Error("the terminal is not as it was")
 		}
-		// The next to read gets the next key.
+		// The next reader gets the next key.
 		s.typed("next\r")
 		b := make([]byte, 16)
 		if n, err := s.tty.Read(b); err != nil || string(b[:n]) != "next\n" {

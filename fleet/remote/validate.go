@@ -11,9 +11,9 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// What a host says is believed of that host only, and only as far as it can be
+// A host's answers are believed about that host only, and only if they can be
 // true: a name or an ID goes into requests to other hosts, a number is added to
-// those of others, and a list without end would fill the controller's memory.
+// theirs, and a list without end would fill the controller's memory.
 
 // Bounds of one answer. A message could otherwise be millions of guests of three
 // bytes each, and take two hundred times its size in memory.
@@ -32,8 +32,8 @@ var (
 	word      = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.+-]{0,127}$`)
 )
 
-// read decodes and validates an answer of a host.
-func read[R any](b []byte) (answer R, err error) {
+// decode returns a host's answer once it is decoded and validated.
+func decode[R any](b []byte) (answer R, err error) {
 	if err = checkSize(b); err == nil {
 		err = json.Unmarshal(b, &answer)
 	}
@@ -47,10 +47,10 @@ func read[R any](b []byte) (answer R, err error) {
 	return answer, nil
 }
 
-// checkSize refuses JSON that would be larger in memory than an answer may be. What
-// else is wrong with it is left to the decoder.
+// checkSize refuses JSON that would be larger in memory than an answer may be. Other
+// mistakes are left to the decoder.
 func checkSize(b []byte) error {
-	var items [maxDepth]int // of the lists that are open
+	var items [maxDepth]int // of the lists not yet closed
 	depth, all, text := 0, 0, -1
 	for i := 0; i < len(b); i++ {
 		c := b[i]
@@ -86,7 +86,7 @@ func checkSize(b []byte) error {
 	return nil
 }
 
-// validate reports what cannot be true in an answer.
+// validate returns an error that names what cannot be true in an answer.
 func validate(answer any) error {
 	switch a := answer.(type) {
 	case *api.State:
@@ -190,9 +190,9 @@ func validImage(m *api.Image) error {
 	return nil
 }
 
-// longest is what times and numbers of a host may come to, so that those of a
+// maxNumber bounds the times and numbers of a host, so that those of a
 // fleet can be added: 300 years of processors, 4 EiB in all of 10,000 hosts.
-const longest = math.MaxInt64 / 10_000
+const maxNumber = math.MaxInt64 / 10_000
 
 func validStat(s *api.Stat) error {
 	for _, r := range s.Rows {
@@ -203,7 +203,7 @@ func validStat(s *api.Stat) error {
 			return fmt.Errorf("guest %q", r.Name)
 		case r.Processes < 0 || r.Processes > 1<<22: // PID_MAX_LIMIT
 			return fmt.Errorf("guest %q: %d processes", r.Name, r.Processes)
-		case r.RSS > longest || r.User < 0 || r.Sys < 0 || r.Uptime < 0 || max(r.User, r.Sys) > time.Duration(math.MaxInt64/2):
+		case r.RSS > maxNumber || r.User < 0 || r.Sys < 0 || r.Uptime < 0 || max(r.User, r.Sys) > time.Duration(math.MaxInt64/2):
 			return fmt.Errorf("guest %q: %d bytes, times %d, %d, %d", r.Name, r.RSS, r.User, r.Sys, r.Uptime)
 		}
 	}

@@ -12,12 +12,12 @@ import (
 const goodID = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 func TestAnswersThatCannotBe(t *testing.T) {
-	state := func(b string) error { _, err := read[api.State]([]byte(b)); return err }
-	stat := func(b string) error { _, err := read[api.Stat]([]byte(b)); return err }
-	apply := func(b string) error { _, err := read[api.ApplyResult]([]byte(b)); return err }
-	check := func(b string) error { _, err := read[api.Check]([]byte(b)); return err }
-	installed := func(b string) error { _, err := read[api.Installed]([]byte(b)); return err }
-	removed := func(b string) error { _, err := read[api.RemovedImage]([]byte(b)); return err }
+	state := func(b string) error { _, err := decode[api.State]([]byte(b)); return err }
+	stat := func(b string) error { _, err := decode[api.Stat]([]byte(b)); return err }
+	apply := func(b string) error { _, err := decode[api.ApplyResult]([]byte(b)); return err }
+	check := func(b string) error { _, err := decode[api.Check]([]byte(b)); return err }
+	installed := func(b string) error { _, err := decode[api.Installed]([]byte(b)); return err }
+	removed := func(b string) error { _, err := decode[api.RemovedImage]([]byte(b)); return err }
 	guest := func(fields string) string {
 		return `{"guests": [{"name": "www", "context": 120, "status": "running"` + fields + `}]}`
 	}
@@ -69,7 +69,7 @@ func TestAnswersThatCannotBe(t *testing.T) {
 	}
 }
 
-// Three bytes of a message become a guest of several hundred: 12 MB were 3 GB.
+// Three bytes of a message decode to a guest of several hundred: 12 MB would take 3 GB.
 func TestAMessageOfManySmallThings(t *testing.T) {
 	for _, in := range []string{
 		`{"guests":[` + strings.Repeat("{},", 4<<20) + `{}]}`,
@@ -79,7 +79,7 @@ func TestAMessageOfManySmallThings(t *testing.T) {
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, err := read[api.State]([]byte(in))
+		_, err := decode[api.State]([]byte(in))
 		runtime.ReadMemStats(&after)
 		if err == nil {
 			t.Error("no error")

@@ -91,7 +91,7 @@ func TestHostCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// An authority of another type than what it signs.
+	// The authority's key is of another type than the keys that it signs.
 	ecdsaCA, err := ssh.NewSignerFromKey(private)
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func TestHostCertificates(t *testing.T) {
 			write(t, s.KnownHosts, strings.NewReplacer("PORT", fmt.Sprint(server.Port), "HOST", line(key.PublicKey()), "CA", line(authority.PublicKey()),
 				"OTHER", line(ca.PublicKey())).Replace(row.known)+"\n")
 			if row.want != "" {
-				refused(t, s, row.want)
+				wantUnreachable(t, s, row.want)
 				return
 			}
 			dial(t, s)

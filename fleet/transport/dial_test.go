@@ -73,12 +73,12 @@ func TestDialRefusals(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			s := settings(server)
 			row.change(&s)
-			refused(t, s, row.want...)
+			wantUnreachable(t, s, row.want...)
 		})
 	}
 }
 
-// Keys of SSH 1 and of types to come stand in many a file of today.
+// Many known_hosts files hold keys of SSH 1, or of types of the future.
 func TestOddLinesOfKnownHostsHinderNobody(t *testing.T) {
 	server := sshtest.Start(t, sshtest.Options{})
 	s := settings(server)
@@ -91,8 +91,9 @@ func TestOddLinesOfKnownHostsHinderNobody(t *testing.T) {
 	c.Close()
 }
 
-// refused wants that a host cannot be reached, for a reason.
-func refused(t *testing.T, s Settings, want ...string) {
+// wantUnreachable fails the test unless the host is unreachable and the error has
+// these texts.
+func wantUnreachable(t *testing.T, s Settings, want ...string) {
 	t.Helper()
 	c, err := dialer(t).Dial(t.Context(), s)
 	if err == nil {
@@ -116,7 +117,7 @@ func TestServersThatDoNotAnswer(t *testing.T) {
 		want  []string
 		tries int
 	}{
-		{"one that says nothing", mute, []string{"no SSH server spoke: no answer within 200ms"}, 1},
+		{"one that says nothing", muteServer, []string{"no SSH server spoke: no answer within 200ms"}, 1},
 		{"one that does not end the authentication", func(f *fake, _ int, c net.Conn) {
 			f.config.PublicKeyCallback = func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { select {} }
 			f.greet(c)
@@ -128,8 +129,8 @@ func TestServersThatDoNotAnswer(t *testing.T) {
 			}
 			f.greet(c)
 		}, []string{"closed the connection while root authenticated"}, 1},
-		{"one that is busy for a moment", drops(1, "Exceeded MaxStartups\r\n"), nil, 2},
-		{"one that punishes is not tried again", drops(100, "Not allowed at this time\r\n"),
+		{"one that is busy for a moment", droppingServer(1, "Exceeded MaxStartups\r\n"), nil, 2},
+		{"one that punishes is not tried again", droppingServer(100, "Not allowed at this time\r\n"),
 			[]string{"Not allowed at this time"}, 1},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -139,7 +140,7 @@ func TestServersThatDoNotAnswer(t *testing.T) {
 				f.settings.ConnectTimeout = 0
 				dial(t, f.settings)
 			} else {
-				refused(t, f.settings, row.want...)
+				wantUnreachable(t, f.settings, row.want...)
 			}
 			if n := int(f.accepted.Load()); n != row.tries {
 				t.Errorf("%d connections, want %d", n, row.tries)
@@ -149,16 +150,16 @@ func TestServersThatDoNotAnswer(t *testing.T) {
 }
 
 func TestDroppedConnectionsAreTriedAgain(t *testing.T) {
-	f := newFake(t, drops(3, "Exceeded MaxStartups\r\n"))
+	f := newFake(t, droppingServer(3, "Exceeded MaxStartups\r\n"))
 	c := dial(t, f.settings)
 	var out bytes.Buffer
 	if exit, err := c.Exec(t.Context(), "hello", nil, &out, nil); exit != 0 || err != nil || out.String() != "hello" {
 		t.Errorf("exit %d, error %v, stdout %q", exit, err, &out)
 	}
 	t.Run("but not for ever", func(t *testing.T) {
-		f := newFake(t, drops(100, ""))
+		f := newFake(t, droppingServer(100, ""))
 		f.settings.ConnectTimeout = 100 * time.Millisecond
-		refused(t, f.settings, "closed the connection at once, 4 times within ", "MaxStartups")
+		wantUnreachable(t, f.settings, "closed the connection at once, 4 times within ", "MaxStartups")
 	})
 }
 
@@ -172,7 +173,7 @@ func TestDialThatIsCancelled(t *testing.T) {
 }
 
 func TestHostThatFallsSilentIsLost(t *testing.T) {
-	f := newFake(t, silent)
+	f := newFake(t, silentServer)
 	f.settings.KeepAlive = 20 * time.Millisecond
 	c := dial(t, f.settings)
 	exit, err := c.Exec(t.Context(), "anything", nil, nil, nil)
@@ -181,8 +182,8 @@ func TestHostThatFallsSilentIsLost(t *testing.T) {
 	}
 }
 
-// Its sshd answers keepalives, and nothing else: as one does whose machine is out
-// of memory.
+// The server answers keepalives and nothing else, as sshd does on a machine without
+// free memory.
 func TestHostThatStartsNothingIsGivenUp(t *testing.T) {
 	defer func(was time.Duration) { sessionTimeout = was }(sessionTimeout)
 	sessionTimeout = 100 * time.Millisecond
@@ -213,10 +214,10 @@ func TestHostThatStartsNothingIsGivenUp(t *testing.T) {
 	}
 }
 
-// The session and the connection end at once: whichever is noticed first, it is
-// the connection that is lost.
+// The session and the connection end at the same time: whichever is noticed first, the
+// error is a lost connection.
 func TestHostThatHangsUpAtASessionIsLost(t *testing.T) {
-	f := newFake(t, hangsUp)
+	f := newFake(t, hangUpServer)
 	d := dialer(t)
 	for range 50 {
 		c, err := d.Dial(t.Context(), f.settings)
@@ -251,7 +252,7 @@ func TestIdleHostThatAnswersIsKept(t *testing.T) {
 	}
 }
 
-// serveAgent serves an agent with these keys, and gives its socket.
+// serveAgent serves an agent with these keys, and returns its socket.
 func serveAgent(t *testing.T, keys ...string) string {
 	t.Helper()
 	ring := agent.NewKeyring()
@@ -289,7 +290,7 @@ func serveAgent(t *testing.T, keys ...string) string {
 	return socket
 }
 
-// A forwarded agent whose other end is gone accepts and says nothing.
+// A forwarded agent whose other end is gone accepts connections and sends nothing.
 func TestAgentThatDoesNotAnswer(t *testing.T) {
 	server := sshtest.Start(t, sshtest.Options{})
 	t.Setenv("HOME", t.TempDir())

@@ -14,8 +14,8 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
 )
 
-// fake is a server that behaves as sshd does rarely: what tells it apart is
-// what it does with a connection.
+// fake is a server that behaves as sshd rarely does. serve is what it does with a
+// connection.
 type fake struct {
 	settings Settings
 	key      ssh.Signer
@@ -23,8 +23,8 @@ type fake struct {
 	accepted atomic.Int32
 }
 
-// newFake listens, and gives each connection with its number, from 1, to
-// serve. It lets in whoever has the key of its settings.
+// newFake listens, and passes each connection with its number, from 1, to serve. It
+// accepts the key of its settings.
 func newFake(t *testing.T, serve func(f *fake, n int, c net.Conn)) *fake {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -71,7 +71,7 @@ func portOf(s Settings) string {
 	return port
 }
 
-// greet makes the handshake and gives what comes after; nil if that failed.
+// greet makes the handshake and returns the channels and requests; nil if it failed.
 func (f *fake) greet(c net.Conn) (<-chan ssh.NewChannel, <-chan *ssh.Request) {
 	_, chans, reqs, err := ssh.NewServerConn(c, f.config)
 	if err != nil {
@@ -80,7 +80,7 @@ func (f *fake) greet(c net.Conn) (<-chan ssh.NewChannel, <-chan *ssh.Request) {
 	return chans, reqs
 }
 
-// sessions runs what is asked for in each session.
+// sessions calls run with the command of each session.
 func sessions(chans <-chan ssh.NewChannel, run func(ch ssh.Channel, command string)) {
 	for open := range chans {
 		ch, reqs, err := open.Accept()
@@ -100,9 +100,8 @@ func sessions(chans <-chan ssh.NewChannel, run func(ch ssh.Channel, command stri
 	}
 }
 
-// Servers by what they do.
-
-func wellBehaved(f *fake, _ int, c net.Conn) {
+// goodServer prints each command and exits with status 0.
+func goodServer(f *fake, _ int, c net.Conn) {
 	chans, reqs := f.greet(c)
 	if chans == nil {
 		return
@@ -115,20 +114,21 @@ func wellBehaved(f *fake, _ int, c net.Conn) {
 	})
 }
 
-// drops n connections as a throttled sshd does.
-func drops(n int, said string) func(*fake, int, net.Conn) {
+// droppingServer drops the first n connections with a message, as an sshd that
+// throttles does.
+func droppingServer(n int, message string) func(*fake, int, net.Conn) {
 	return func(f *fake, i int, c net.Conn) {
 		if i > n {
-			wellBehaved(f, i, c)
+			goodServer(f, i, c)
 			return
 		}
-		_, _ = io.WriteString(c, said)
+		_, _ = io.WriteString(c, message)
 		c.Close()
 	}
 }
 
-// silent answers nothing, once it has let somebody in.
-func silent(f *fake, _ int, c net.Conn) {
+// silentServer answers nothing after the login.
+func silentServer(f *fake, _ int, c net.Conn) {
 	chans, _ := f.greet(c)
 	if chans == nil {
 		return
@@ -136,8 +136,8 @@ func silent(f *fake, _ int, c net.Conn) {
 	sessions(chans, func(ssh.Channel, string) {})
 }
 
-// hangsUp when it is asked for a session.
-func hangsUp(f *fake, _ int, c net.Conn) {
+// hangUpServer closes the connection when it is asked for a session.
+func hangUpServer(f *fake, _ int, c net.Conn) {
 	chans, _ := f.greet(c)
 	if chans != nil {
 		<-chans
@@ -145,5 +145,5 @@ func hangsUp(f *fake, _ int, c net.Conn) {
 	}
 }
 
-// mute accepts and says nothing.
-func mute(*fake, int, net.Conn) {}
+// muteServer accepts connections and sends nothing.
+func muteServer(*fake, int, net.Conn) {}

@@ -12,12 +12,12 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
 )
 
-// logins that sshd let in.
+// logins returns the number of logins that sshd accepted.
 func logins(s *sshtest.Server) int { return strings.Count(s.Log(), "Accepted publickey") }
 
-// way to the last of some servers through the others, which all let in the
-// key of the last.
-func way(t *testing.T, servers ...*sshtest.Server) Settings {
+// routeThrough returns settings that reach the last server through the others, all of
+// which accept the last one's key.
+func routeThrough(t *testing.T, servers ...*sshtest.Server) Settings {
 	t.Helper()
 	last := servers[len(servers)-1]
 	s := settings(last)
@@ -42,7 +42,7 @@ func TestJump(t *testing.T) {
 	outer, inner := sshtest.Start(t, sshtest.Options{}), sshtest.Start(t, sshtest.Options{})
 	target := sshtest.Start(t, sshtest.Options{})
 	t.Run("hosts share their bastions, and the last one closes them", func(t *testing.T) {
-		s := way(t, outer, inner, target)
+		s := routeThrough(t, outer, inner, target)
 		d := dialer(t)
 		const n = 12
 		conns := make(chan *Conn, n)
@@ -82,18 +82,18 @@ func TestJump(t *testing.T) {
 		c.Close()
 	})
 	t.Run("a port where nothing listens behind a bastion", func(t *testing.T) {
-		s := way(t, outer, target)
+		s := routeThrough(t, outer, target)
 		s.Port = 1
-		refused(t, s, "the jump host 127.0.0.1 cannot reach it: Connection refused")
+		wantUnreachable(t, s, "the jump host 127.0.0.1 cannot reach it: Connection refused")
 	})
 	t.Run("a bastion that is not known", func(t *testing.T) {
-		s := way(t, outer, target)
+		s := routeThrough(t, outer, target)
 		s.Via.KnownHosts = target.KnownHosts
-		refused(t, s, "connect to jump host 127.0.0.1", "is not known")
+		wantUnreachable(t, s, "connect to jump host 127.0.0.1", "is not known")
 	})
 	t.Run("a bastion that is lost takes its hosts along, and is made anew", func(t *testing.T) {
 		bastion := sshtest.Start(t, sshtest.Options{})
-		s := way(t, bastion, target)
+		s := routeThrough(t, bastion, target)
 		d := dialer(t)
 		c, err := d.Dial(t.Context(), s)
 		if err != nil {
@@ -110,11 +110,11 @@ func TestJump(t *testing.T) {
 	})
 }
 
-// The end of a connection is noticed a moment after it: whoever asks for it in
-// between gets another one.
+// The end of a connection is noticed a moment later: whoever asks for it in between
+// gets a new one.
 func TestABastionThatIsLostUnnoticedIsMadeAnew(t *testing.T) {
 	through, target := sshtest.Start(t, sshtest.Options{}), sshtest.Start(t, sshtest.Options{})
-	s := way(t, through, target)
+	s := routeThrough(t, through, target)
 	d := dialer(t)
 	first, err := d.Dial(t.Context(), s)
 	if err != nil {

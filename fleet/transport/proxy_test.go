@@ -12,8 +12,8 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
 )
 
-// faulty is a proxy before an sshd, which does something to what sshd sends.
-func faulty(t *testing.T, port int, fault func(from net.Conn, to net.Conn)) int {
+// faultyProxy is a proxy in front of an sshd; fault copies what sshd sends.
+func faultyProxy(t *testing.T, port int, fault func(from net.Conn, to net.Conn)) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -82,19 +82,19 @@ func TestFaultsOnTheWay(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s := settings(server)
-			s.Port = faulty(t, server.Port, row.fault)
+			s.Port = faultyProxy(t, server.Port, row.fault)
 			s.ConnectTimeout = 400 * time.Millisecond
 			line := strings.Replace(server.KnownHostsLine(server.HostKey.PublicKey()), fmt.Sprint(server.Port), fmt.Sprint(s.Port), 1)
 			s.KnownHosts = t.TempDir() + "/known_hosts"
 			write(t, s.KnownHosts, line)
-			refused(t, s, row.want)
+			wantUnreachable(t, s, row.want)
 		})
 	}
-	// Wherever it breaks, it is the way that broke, and nobody is told to add a key.
+	// Wherever it breaks, the host is unreachable, and the error does not advise to add a key.
 	t.Run("cut off anywhere", func(t *testing.T) {
 		for n := int64(1); n < 2200; n += 157 {
 			s := settings(server)
-			s.Port = faulty(t, server.Port, cut(n, false))
+			s.Port = faultyProxy(t, server.Port, cut(n, false))
 			line := strings.Replace(server.KnownHostsLine(server.HostKey.PublicKey()), fmt.Sprint(server.Port), fmt.Sprint(s.Port), 1)
 			s.KnownHosts = t.TempDir() + "/known_hosts"
 			write(t, s.KnownHosts, line)

@@ -20,54 +20,54 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
 )
 
-// says writes a text as soon as somebody connects, and closes or stays.
-func says(text string, stays bool) func(*fake, int, net.Conn) {
+// textServer writes a text to each new connection, and closes it unless it stays.
+func textServer(text string, stays bool) func(*fake, int, net.Conn) {
 	return func(_ *fake, _ int, c net.Conn) {
 		_, _ = io.WriteString(c, text)
 		if !stays {
-			_, _ = c.Read(make([]byte, 64)) // no reset that takes the text along
+			_, _ = c.Read(make([]byte, 64)) // a reset would discard the text
 			c.Close()
 		}
 	}
 }
 
-// answersHTTP waits for a request, as web servers do.
-func answersHTTP(_ *fake, _ int, c net.Conn) {
+// httpServer waits for a request, and answers as web servers do.
+func httpServer(_ *fake, _ int, c net.Conn) {
 	_, _ = c.Read(make([]byte, 64))
 	_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request")
 	c.Close()
 }
 
-// offers has only these algorithms.
-func offers(change func(*ssh.Config)) func(*fake, int, net.Conn) {
+// limitedServer is a server with the algorithms that change leaves.
+func limitedServer(change func(*ssh.Config)) func(*fake, int, net.Conn) {
 	return func(f *fake, _ int, c net.Conn) {
 		change(&f.config.Config)
 		f.greet(c)
 	}
 }
 
-// One text for one cause, and not that of another.
+// Each cause has an error of its own.
 func TestReasonsOfServers(t *testing.T) {
 	for _, row := range []struct {
 		name  string
 		serve func(*fake, int, net.Conn)
 		want  string
 	}{
-		{"a web server", answersHTTP, `no SSH server answers there, but something that says "HTTP/1.1 400 Bad Request`},
-		{"a mail server, which waits", says("220 mx.example.net ESMTP\r\n", true), `something that says "220 mx.example.net ESMTP"`},
-		{"a TLS server", says("\x15\x03\x03\x00\x02\x02\x0a", false), "no SSH server answers there"},
-		{"a database", says("J\x00\x00\x00\x0a8.0.36\x00", true), "no SSH server answers there"},
-		{"one that says nothing", mute, "no SSH server spoke: no answer within"},
-		{"one that punishes", says("Not allowed at this time\r\n", false), "sshd closed the connection at once: Not allowed at this time"},
-		{"no common cipher", offers(func(c *ssh.Config) { c.Ciphers = []string{ssh.InsecureCipherAES128CBC} }),
+		{"a web server", httpServer, `no SSH server answers there, but something that says "HTTP/1.1 400 Bad Request`},
+		{"a mail server, which waits", textServer("220 mx.example.net ESMTP\r\n", true), `something that says "220 mx.example.net ESMTP"`},
+		{"a TLS server", textServer("\x15\x03\x03\x00\x02\x02\x0a", false), "no SSH server answers there"},
+		{"a database", textServer("J\x00\x00\x00\x0a8.0.36\x00", true), "no SSH server answers there"},
+		{"one that says nothing", muteServer, "no SSH server spoke: no answer within"},
+		{"one that punishes", textServer("Not allowed at this time\r\n", false), "sshd closed the connection at once: Not allowed at this time"},
+		{"no common cipher", limitedServer(func(c *ssh.Config) { c.Ciphers = []string{ssh.InsecureCipherAES128CBC} }),
 			"no client to server cipher in common: it offers aes128-cbc; let Ciphers in its sshd_config have one of"},
-		{"no common key exchange", offers(func(c *ssh.Config) { c.KeyExchanges = []string{ssh.InsecureKeyExchangeDH1SHA1} }),
+		{"no common key exchange", limitedServer(func(c *ssh.Config) { c.KeyExchanges = []string{ssh.InsecureKeyExchangeDH1SHA1} }),
 			"no key exchange in common: it offers diffie-hellman-group1-sha1"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			f := newFake(t, row.serve)
 			f.settings.ConnectTimeout = 300 * time.Millisecond
-			refused(t, f.settings, row.want)
+			wantUnreachable(t, f.settings, row.want)
 			_, err := dialer(t).Dial(t.Context(), f.settings)
 			if row.want != "" && (strings.Contains(err.Error(), "overloaded") || strings.Contains(err.Error(), "known_hosts")) {
 				t.Errorf("blames another: %v", err)
@@ -98,7 +98,7 @@ func TestReasonsOfSshd(t *testing.T) {
 		{"old ciphers alone", []string{"Ciphers aes256-cbc"}, "cipher in common: it offers aes256-cbc"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			refused(t, settings(sshtest.Start(t, sshtest.Options{Config: row.config})), row.want)
+			wantUnreachable(t, settings(sshtest.Start(t, sshtest.Options{Config: row.config})), row.want)
 		})
 	}
 	t.Run("fewer tries than keys", func(t *testing.T) {
@@ -118,13 +118,13 @@ func TestReasonsOfSshd(t *testing.T) {
 	})
 	t.Run("a bastion that forwards nothing", func(t *testing.T) {
 		bastion := sshtest.Start(t, sshtest.Options{Config: []string{"AllowTcpForwarding no"}})
-		refused(t, way(t, bastion, sshtest.Start(t, sshtest.Options{})), "the jump host 127.0.0.1 does not forward connections there", "AllowTcpForwarding yes")
+		wantUnreachable(t, routeThrough(t, bastion, sshtest.Start(t, sshtest.Options{})), "the jump host 127.0.0.1 does not forward connections there", "AllowTcpForwarding yes")
 	})
 }
 
-// What lies on this machine is no host's fault: nobody looks for it there.
+// An error of this machine must not appear as one of the host.
 func TestReasonsOfThisMachine(t *testing.T) {
-	f := newFake(t, wellBehaved)
+	f := newFake(t, goodServer)
 	locally := func(t *testing.T, err error, want string) {
 		t.Helper()
 		if err == nil || Unreachable(err) || !Local(err) || !strings.Contains(err.Error(), want) {
@@ -254,18 +254,18 @@ func TestSessionsBeyondMaxSessions(t *testing.T) {
 	})
 }
 
-// With 3:100:3 every connection beyond three is dropped. Other tries of the
-// same moment make it worse: fewer get through sooner.
+// With MaxStartups 3:100:3 every connection beyond three is dropped. The fewer attempts
+// are made at the same moment, the sooner all hosts are connected.
 func TestADoorOfThreeLosesNobody(t *testing.T) {
 	server := sshtest.Start(t, sshtest.Options{Config: []string{"MaxStartups 3:100:3"}})
 	d := dialer(t)
 	const n = 60
-	places := make(chan struct{}, 32) // as many forks
+	slots := make(chan struct{}, 32) // as many forks
 	errs := make(chan error, n)
 	for range n {
 		go func() {
-			places <- struct{}{}
-			defer func() { <-places }()
+			slots <- struct{}{}
+			defer func() { <-slots }()
 			c, err := d.Dial(t.Context(), settings(server))
 			if err == nil {
 				c.Close()
@@ -290,7 +290,7 @@ func TestADroppedHostIsTriedForAsLongAsItMayTake(t *testing.T) {
 			c.Close()
 			return
 		}
-		wellBehaved(f, i, c)
+		goodServer(f, i, c)
 	})
 	dial(t, f.settings)
 }

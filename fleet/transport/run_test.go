@@ -53,7 +53,7 @@ func TestALineAsRootIsForSh(t *testing.T) {
 	}
 }
 
-// sshd signals no command of root's: it went on, alone.
+// sshd passes no signal to a command of root's, so without Run's own it would go on.
 func TestACommandEndsWithItsContext(t *testing.T) {
 	sudo := t.TempDir()
 	write(t, filepath.Join(sudo, "sudo"), "#!/bin/sh\nshift 2; exec \"$@\"\n")

@@ -17,14 +17,14 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
 )
 
-// settings to reach a server of sshtest.
+// settings returns the settings that reach a server of sshtest.
 func settings(s *sshtest.Server) Settings {
 	return Settings{
 		Name: "web1", Address: "127.0.0.1", Port: s.Port, Identity: s.Identity, KnownHosts: s.KnownHosts,
 	}
 }
 
-// dialer without an agent of the one who runs the tests.
+// dialer returns a dialer that does not use the agent of whoever runs the tests.
 func dialer(t *testing.T) *Dialer {
 	t.Setenv("SSH_AUTH_SOCK", "")
 	return new(Dialer)
@@ -250,7 +250,7 @@ func waitFor(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// BenchmarkConnectAndRun is what a host costs the controller: connect,
+// BenchmarkConnectAndRun measures what a host costs the controller: connect,
 // authenticate, one command, 64 hosts at once. The time is mostly sshd's; what
 // counts is the CPU time of this process.
 func BenchmarkConnectAndRun(b *testing.B) {
@@ -278,7 +278,7 @@ func BenchmarkConnectAndRun(b *testing.B) {
 	b.ReportMetric(float64((cpu(b)-before).Microseconds())/1000/float64(b.N), "cpu-ms/op")
 }
 
-// cpu is the time that this process has computed for.
+// cpu returns the CPU time of this process.
 func cpu(b *testing.B) time.Duration {
 	var r unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {

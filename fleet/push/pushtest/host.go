@@ -1,5 +1,5 @@
-// Package pushtest is for tests of what is pushed to hosts and spoken with there:
-// a real sshd as the host, and a vsnode that serves a host that is not there
+// Package pushtest has what tests of fleet/push and fleet/remote share: a real sshd
+// as the host, and a vsnode that answers for a made-up host
 // (fleet/push/testdata/vsnode).
 package pushtest
 
@@ -22,11 +22,11 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
 )
 
-// built are the vsnodes of testdata by flavour: the tests share them.
+// built holds the vsnodes of testdata by flavour, which the tests share.
 var built sync.Map
 
-// Vsnode is the one of testdata as vsfleet carries it; builds of different
-// flavours differ.
+// Vsnode returns the vsnode of testdata in the form in which vsfleet carries one. Each
+// flavour has another hash.
 func Vsnode(t testing.TB, flavour string) fstest.MapFS {
 	t.Helper()
 	build, _ := built.LoadOrStore(flavour, sync.OnceValues(func() (fstest.MapFS, error) {
@@ -51,7 +51,7 @@ func Vsnode(t testing.TB, flavour string) fstest.MapFS {
 	return files
 }
 
-// Carry packs a program for both architectures.
+// Carry returns a program packed as the vsnode of both architectures.
 func Carry(program []byte) fstest.MapFS {
 	enc, err := zstd.NewWriter(nil)
 	if err != nil {
@@ -66,10 +66,10 @@ func Carry(program []byte) fstest.MapFS {
 	return files
 }
 
-// LoginShells of Debian. sshd gives each the command as its -c.
+// LoginShells are login shells of Debian. sshd passes the command to them by -c.
 var LoginShells = []string{"dash", "bash", "zsh", "fish", "tcsh", "busybox sh"}
 
-// Host is a real sshd that counts the commands it is given.
+// Host is a real sshd that counts the commands that it gets.
 type Host struct {
 	*sshtest.Server
 	Pushed string // directory of vsnode on the host
@@ -77,7 +77,7 @@ type Host struct {
 	count  string // a file: one byte per command
 }
 
-// NewHost starts one; login may hold lines of shell that run before a command,
+// NewHost starts a host. login may hold lines of shell that run before each command,
 // config lines of sshd_config.
 func NewHost(t *testing.T, login string, config ...string) *Host {
 	t.Helper()
@@ -90,7 +90,7 @@ func NewHost(t *testing.T, login string, config ...string) *Host {
 	return h
 }
 
-// Commands returns how many the host was given.
+// Commands returns the number of commands that the host got.
 func (h *Host) Commands() int {
 	b, err := os.ReadFile(h.count)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -112,7 +112,7 @@ func (h *Host) Dial() *transport.Conn {
 	return c
 }
 
-// Files returns what there is in the directory of vsnode.
+// Files returns the files in the directory of vsnode that match a pattern.
 func (h *Host) Files(pattern string) []string {
 	h.t.Helper()
 	names, err := filepath.Glob(filepath.Join(h.Pushed, pattern))
@@ -122,7 +122,7 @@ func (h *Host) Files(pattern string) []string {
 	return names
 }
 
-// WaitFor waits until something is so.
+// WaitFor waits until is returns true; what describes that.
 func WaitFor(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Options of a server.
+// Options are the options of a server.
 type Options struct {
 	Config []string // lines of sshd_config
 	// Login is a script in place of the login shell; the command of the client
@@ -37,14 +37,14 @@ type Server struct {
 	Dir        string
 	Port       int
 	HostKey    ssh.Signer
-	KnownHosts string // a file that knows this server
-	Identity   string // a key that root may log in with
+	KnownHosts string // a known_hosts file with this server's key
+	Identity   string // a key file with which root can log in
 
 	t      testing.TB
 	daemon *exec.Cmd
 }
 
-// Start a server.
+// Start starts a server, which ends with the test.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
 	s := &Server{Dir: t.TempDir(), t: t}
@@ -66,7 +66,7 @@ func Start(t testing.TB, o Options) *Server {
 		s.write("login", o.Login)
 		config = append(config, "ForceCommand /bin/sh "+filepath.Join(s.Dir, "login"))
 	}
-	config = append(o.Config, config...) // sshd takes the first of a word
+	config = append(o.Config, config...) // sshd uses the first line of each keyword
 	s.write("sshd_config", strings.Join(config, "\n")+"\n")
 
 	// A port that is free now may be taken in a moment.
@@ -83,12 +83,12 @@ func Start(t testing.TB, o Options) *Server {
 	return s
 }
 
-// KnownHostsLine says that this server has a key.
+// KnownHostsLine returns a line of known_hosts that gives this server a key.
 func (s *Server) KnownHostsLine(key ssh.PublicKey) string {
 	return fmt.Sprintf("[127.0.0.1]:%d %s", s.Port, ssh.MarshalAuthorizedKey(key))
 }
 
-// Log is what sshd wrote until now.
+// Log returns what sshd has logged so far.
 func (s *Server) Log() string {
 	b, err := os.ReadFile(filepath.Join(s.Dir, "log"))
 	if err != nil {
@@ -97,13 +97,13 @@ func (s *Server) Log() string {
 	return string(b)
 }
 
-// Kill ends sshd and all its sessions at once, as a power cut.
+// Kill ends sshd and all its sessions at once, as a power failure does.
 func (s *Server) Kill() {
-	// It is process 1 of its namespace: all others go with it.
+	// It is process 1 of its namespace, so the kernel kills all others with it.
 	if err := s.daemon.Process.Kill(); err != nil && err != os.ErrProcessDone {
 		s.t.Error(err)
 	}
-	_ = s.daemon.Wait() // "signal: killed" is what was wanted
+	_ = s.daemon.Wait() // always "signal: killed"
 }
 
 func (s *Server) write(name, text string) {
@@ -113,7 +113,7 @@ func (s *Server) write(name, text string) {
 	}
 }
 
-// run starts sshd on a free port, and says whether it came up.
+// run starts sshd on a free port, and reports whether it came up.
 func (s *Server) run() bool {
 	s.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -127,8 +127,8 @@ func (s *Server) run() bool {
 		s.t.Fatal(err)
 	}
 	defer log.Close()
-	// sshd wants /run/sshd, which is not this test's to make; what root has in
-	// .bashrc is not its matter.
+	// sshd needs /run/sshd, which a test must not make on the host, and root's
+	// .bashrc must not take part, so both directories are covered.
 	script := `mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /root && mount -t proc proc /proc && mkdir /run/sshd &&
 		exec /usr/sbin/sshd -D -e -f "$0" -o "ListenAddress=127.0.0.1:$1"`
 	s.daemon = exec.Command("/bin/sh", "-c", script, filepath.Join(s.Dir, "sshd_config"), fmt.Sprint(s.Port))

@@ -1,5 +1,5 @@
-// Command vsnode is for the tests of fleet/push: it serves a host that is not
-// there, and does what the steps' names say.
+// Command vsnode is for the tests of fleet/push and fleet/remote: it answers for a
+// made-up host, and does in each step what the step's name says.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/serve"
 )
 
-// flavour makes builds differ.
+// flavour gives builds different hashes.
 var flavour string
 
 func main() {
@@ -60,7 +60,7 @@ func (host) RemoveImage(context.Context, api.RemoveImage) (api.RemovedImage, err
 	return api.RemovedImage{ID: "../../etc"}, nil
 }
 
-// Apply does each step by its name; Why is a file.
+// Apply carries out each step by its name; Why is a file.
 func (host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
 	var r api.ApplyResult
 	for i, s := range req.Steps {
@@ -73,7 +73,7 @@ func (host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api
 		case "wait":
 			emit(api.Event{Run: req.Run, Kind: api.Progress, Step: i, Message: "waiting"})
 			<-ctx.Done()
-			for range 100 { // to nobody, where the controller is gone
+			for range 100 { // nobody reads them if the controller is gone
 				emit(api.Event{Run: req.Run, Kind: api.Progress, Step: i, Message: "undoing"})
 			}
 			if err := os.WriteFile(s.Why, []byte("undone"), 0o600); err != nil {

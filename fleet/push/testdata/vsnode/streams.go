@@ -15,7 +15,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// ExportImage writes the ID over and over, or fails.
+// ExportImage writes the ID repeatedly, or fails.
 func (host) ExportImage(ctx context.Context, req api.ExportImage, out io.Writer) error {
 	for range 10_000 {
 		if _, err := io.WriteString(out, req.ID); err != nil {
@@ -28,8 +28,8 @@ func (host) ExportImage(ctx context.Context, req api.ExportImage, out io.Writer)
 	return nil
 }
 
-// ImportImage takes what is to be the ID, and tells a file of the name of the ID
-// how that ended.
+// ImportImage reads bytes that should be the ID. If reading fails, it writes the error to
+// the file that the ID names.
 func (host) ImportImage(ctx context.Context, req api.ImportImage, in io.Reader) error {
 	b, err := io.ReadAll(in)
 	if err != nil {
@@ -49,7 +49,7 @@ func (host) Log(ctx context.Context, req api.Log, out, errs io.Writer) (api.Exit
 	return api.Exit{}, err
 }
 
-// Exec runs a program of the host's; "echo" shows its arguments with their ends.
+// Exec runs a program of the host's; "echo" prints each argument with its end marked.
 func (host) Exec(ctx context.Context, req api.Exec, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) (api.Exit, error) {
 	var argv []string
 	for _, word := range req.Argv {
