@@ -1,11 +1,10 @@
-// Package claim holds the rules for what two guests of one host cannot both
-// have: a context, an address, a port of an address, a port of the host. The
-// inventory asks them of what should be, a host of what is configured and of
-// what runs, a plan to order its steps, and node/nat of its forwards. They are
-// written once, here; how to say what is in the way, and what to do about it,
-// is left to whoever asks.
+// Package claim holds the rules for what two guests of one host cannot both have: a
+// context, an address, a port of an address, a port of the host. The inventory applies
+// them to what should be, a host to what is configured and to what runs, a plan to the
+// order of its steps, and node/nat to its forwards. The rules are written once, here;
+// callers decide how to report a conflict and what to do about it.
 //
-// It holds values only and opens nothing.
+// The package holds values only and opens nothing.
 package claim
 
 import (
@@ -14,32 +13,32 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// Kind is what a claim is on.
+// Kind is the kind of thing that a claim is on.
 type Kind int8
 
 // Kinds of claims.
 const (
-	Context Kind = iota + 1 // a context, and with it the ids of a guest's files
+	Context Kind = iota + 1 // a context, and with it the IDs of a guest's files
 	Own                     // an address with all its ports
 	Share                   // an address that others may share
 	Port                    // ports of an address that is shared
 	Forward                 // a port of the host that leads to a guest behind it
 )
 
-// Place is an address of a host, or several. Places can be compared.
+// Place is one address of a host, or several. Places can be compared.
 type Place struct {
 	addr netip.Addr
 	host bool
 }
 
-// Everywhere is every address of a host, Host the one by which an inventory
-// knows it, which may be a name only.
+// Everywhere is every address of a host. Host is the address by which an inventory
+// knows the host, which may be only a name.
 var (
 	Everywhere = Place{}
 	Host       = Place{host: true}
 )
 
-// At returns the place of an address; of an invalid one it is Everywhere.
+// At returns the place of an address; for an invalid one, Everywhere.
 func At(addr netip.Addr) Place { return Place{addr: addr} }
 
 func (p Place) String() string {
@@ -52,16 +51,16 @@ func (p Place) String() string {
 	return p.addr.String()
 }
 
-// meets reports whether an address belongs to both places.
+// meets reports whether the two places have an address in common.
 func (p Place) meets(o Place) bool { return p == o || p == Everywhere || o == Everywhere }
 
-// Claim is one thing that a guest has to itself, or shares under a condition.
-// Claims can be compared.
+// Claim is one thing that a guest has to itself, or shares on a condition. Claims can
+// be compared.
 type Claim struct {
 	Kind    Kind
 	Context int          // of Context
 	At      Place        // of all others
-	Ports   port.Range   // of Port and Forward: those that are taken at the place
+	Ports   port.Range   // of Port and Forward: the ports that are taken at the place
 	Forward port.Forward // of Forward
 }
 
@@ -82,8 +81,8 @@ func OfForward(at Place, f port.Forward) Claim {
 	return Claim{Kind: Forward, At: at, Ports: f.Range(), Forward: f}
 }
 
-// Conflicts reports whether two claims cannot both be met. A forward from every
-// address leaves out those that guests own.
+// Conflicts reports whether two claims exclude each other. A forward from every address
+// leaves out those that guests own.
 func (c Claim) Conflicts(o Claim) bool {
 	switch {
 	case c.Kind == Context || o.Kind == Context:
@@ -91,7 +90,7 @@ func (c Claim) Conflicts(o Claim) bool {
 	case c.takesPorts() && o.takesPorts():
 		return c.At.meets(o.At) && c.Ports.Overlaps(o.Ports)
 	case c.Kind == Own || o.Kind == Own:
-		// Ports of an address come with a claim on a share of it: it conflicts.
+		// A claim on ports of an address comes with a Share of it, which conflicts.
 		return c.At == o.At && c.At != Everywhere && c.Kind != Port && o.Kind != Port
 	}
 	return false

@@ -76,7 +76,7 @@ func TestConflicts(t *testing.T) {
 	}
 }
 
-// A table finds what comparing each with each finds.
+// A table finds the same conflicts as comparing each claim with each.
 func TestTableFindsAllConflicts(t *testing.T) {
 	random := func() Claim {
 		place := []Place{Everywhere, Host, at("192.0.2.1"), at("192.0.2.2")}[rand.IntN(4)]
@@ -118,8 +118,8 @@ func TestTableFindsAllConflicts(t *testing.T) {
 	}
 }
 
-// A host may have a thousand guests: each is compared with the few that may have
-// something of what it wants.
+// A host may have a thousand guests: each claim is compared only with the few that may
+// conflict with it.
 func TestClaimsAreComparedWithFewOthers(t *testing.T) {
 	claims := func(i int, first uint16) []Claim {
 		own := At(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}))
@@ -130,7 +130,7 @@ func TestClaimsAreComparedWithFewOthers(t *testing.T) {
 			return append(list, OfShare(Host), OfPort(Host, one))
 		case 1:
 			return append(list, OfForward(Everywhere, port.Forward{Host: one.First, Guest: 80, Proto: port.TCP}))
-		case 2: // a web server on an address for each
+		case 2: // a web server with an address for each
 			return append(list, OfShare(own), OfPort(own, port.Range{Proto: port.TCP, First: 80, Last: 80}))
 		default:
 			return append(list, OfAddress(own))

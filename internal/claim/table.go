@@ -6,14 +6,14 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// Table holds claims with their owners and finds those in the way of another: a
-// host may have a thousand guests, and each is not to be compared with each. The
-// zero Table is empty.
+// Table holds claims with their owners and finds those that conflict with another. A
+// host may have a thousand guests, too many to compare each with each. The zero Table
+// is empty.
 type Table[Owner any] struct {
 	entries []Entry[Owner]
-	filed   map[key][]int // into entries
+	filed   map[key][]int // indexes of entries
 
-	compared int // claims with claims, for the test
+	compared int // number of comparisons, for the test
 }
 
 // Entry is a claim of a Table.
@@ -22,16 +22,16 @@ type Entry[Owner any] struct {
 	Claim Claim
 }
 
-// key is what claims are filed under.
+// key is the key that claims are filed under.
 type key struct {
-	kind  Kind // Context, Own, Share, or Port for all that takes ports
+	kind  Kind // Context, Own, Share, or Port for all that take ports
 	n     int  // the context, or a block of ports
 	at    Place
 	any   bool // instead of at: every place that is named
 	proto port.Proto
 }
 
-// A block is blockSize neighbouring ports; ranges that touch more than two are
+// A block is blockSize neighbouring ports; ranges that span more than two blocks are
 // filed together, as wide.
 const (
 	blockSize = 64

@@ -6,8 +6,8 @@ import (
 	"github.com/vishvananda/netlink/nl"
 )
 
-// Dump repeats a netlink dump until nothing changed while the kernel made it
-// (NLM_F_DUMP_INTR, netlink(7)): a torn list lacks some of what was there all
+// Dump repeats a netlink dump until nothing changes while the kernel makes it
+// (NLM_F_DUMP_INTR, netlink(7)): an interrupted dump may lack entries that existed all
 // the time.
 func Dump[T any](list func() (T, error)) (T, error) {
 	for {

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Lock is the exclusive lock of a file or directory (flock(2)). The kernel
-// releases it with the process.
+// A Lock is the exclusive lock of a file or directory (flock(2)). The kernel releases
+// it when the process ends.
 type Lock struct{ *os.File }
 
-// ErrLocked means that somebody else has a lock.
+// ErrLocked means that somebody else holds the lock.
 var ErrLocked = errors.New("locked by another process")
 
 const (
@@ -21,35 +21,35 @@ const (
 	asDirectory = unix.O_DIRECTORY | unix.O_NOFOLLOW
 )
 
-// LockFile waits for the lock of a file, which is made if it is missing (mode
-// 0600). When ctx ends, so does the wait.
+// LockFile waits for the lock of a file, which is created if it is missing (mode 0600).
+// When ctx ends, so does the wait.
 func LockFile(ctx context.Context, path string) (*Lock, error) {
 	return lock(path, asFile, waiting(ctx))
 }
 
-// TryLockFile is LockFile without the wait: ErrLocked if somebody has it.
+// TryLockFile is LockFile without the wait: ErrLocked if somebody holds the lock.
 func TryLockFile(path string) (*Lock, error) { return lock(path, asFile, tryLock) }
 
-// LockDir waits for the lock of a directory, which is not made:
-// fs.ErrNotExist if there is none, or none any more once the lock is free.
+// LockDir waits for the lock of a directory, which is not created: the error is
+// fs.ErrNotExist if it does not exist, or no longer does once the lock is free.
 func LockDir(ctx context.Context, path string) (*Lock, error) {
 	return lock(path, asDirectory, waiting(ctx))
 }
 
-// TryLockDir is LockDir without the wait: ErrLocked if somebody has it.
+// TryLockDir is LockDir without the wait: ErrLocked if somebody holds the lock.
 func TryLockDir(path string) (*Lock, error) { return lock(path, asDirectory, tryLock) }
 
-// Unlock releases the lock at once. Closing alone does not: a process that was
-// just forked, as a guest's first, has a copy of the descriptor, and may itself
-// wait for who waits for this lock.
+// Unlock releases the lock at once. Closing alone does not: a process that was just
+// forked, such as a guest's first, has a copy of the descriptor, and may itself be
+// waiting for a process that waits for this lock.
 func (l *Lock) Unlock() {
 	_ = unix.Flock(int(l.Fd()), unix.LOCK_UN)
 	l.Close()
 }
 
-// lock takes the lock of what the path leads to when the lock is taken: whoever
-// had it before may have removed the file, and a new one be there. acquire locks
-// an open file, or closes it.
+// lock locks the file that the path leads to once the lock is held: the previous holder
+// may have removed the file, and another may have created a new one. acquire locks an
+// open file, or closes it.
 func lock(path string, flags int, acquire func(*os.File) error) (*Lock, error) {
 	for {
 		f, err := os.OpenFile(path, flags, 0o600)
@@ -72,7 +72,7 @@ func lock(path string, flags int, acquire func(*os.File) error) (*Lock, error) {
 	}
 }
 
-// tryLock locks f if nobody else has, or closes it.
+// tryLock locks f if nobody else has, and closes it otherwise.
 func tryLock(f *os.File) error {
 	err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
 	if err != nil {
@@ -84,8 +84,8 @@ func tryLock(f *os.File) error {
 	return err
 }
 
-// waiting returns a function that locks a file as soon as nobody else has, and
-// closes it if ctx ends before.
+// waiting returns a function that locks a file as soon as it is free, and closes it if
+// ctx ends first.
 func waiting(ctx context.Context) func(*os.File) error {
 	return func(f *os.File) error {
 		err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
@@ -95,8 +95,8 @@ func waiting(ctx context.Context) func(*os.File) error {
 			select {
 			case err = <-got:
 			case <-ctx.Done():
-				// A wait in flock(2) cannot be broken off: it is left to itself, keeps
-				// its place in the queue, and gives the lock up at once.
+				// A wait in flock(2) cannot be interrupted: we abandon it, and once it
+				// gets the lock in its turn it releases it at once.
 				go func() {
 					if <-got == nil {
 						(&Lock{f}).Unlock()
@@ -114,7 +114,7 @@ func waiting(ctx context.Context) func(*os.File) error {
 	}
 }
 
-// flock calls flock(2) until no signal breaks in.
+// flock calls flock(2), again if a signal interrupts it.
 func flock(f *os.File, how int) error {
 	for {
 		if err := unix.Flock(int(f.Fd()), how); err != unix.EINTR {

@@ -36,7 +36,7 @@ func TestLockFile(t *testing.T) {
 		t.Errorf("a wait that was called off: %v", err)
 	}
 
-	first.Unlock() // who was called off gives the lock up once it has it
+	first.Unlock() // the abandoned wait releases the lock once it has it
 	second, err := LockFile(t.Context(), path)
 	locked(t, second, err).Unlock()
 }

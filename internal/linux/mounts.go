@@ -27,9 +27,8 @@ func Mounts() ([]Mount, error) {
 	return mounts, err
 }
 
-// ParseMounts reads the text of /proc/self/mountinfo. A line that it does not
-// understand is an error: a mount that is overlooked may be one that its caller
-// must not touch.
+// ParseMounts parses the text of /proc/self/mountinfo. A line it does not understand is
+// an error: a mount that is overlooked may be one that the caller must not touch.
 func ParseMounts(text string) ([]Mount, error) {
 	var mounts []Mount
 	for line := range strings.Lines(text) {
@@ -44,5 +43,5 @@ func ParseMounts(text string) ([]Mount, error) {
 	return mounts, nil
 }
 
-// The kernel writes these four characters of a path as octal numbers.
+// The kernel writes these four characters of a path as octal escapes.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)

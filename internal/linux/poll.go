@@ -30,7 +30,7 @@ func Poll(ctx context.Context, d time.Duration, fds ...unix.PollFd) (ready bool,
 	fds = append(fds, unix.PollFd{Fd: int32(wake), Events: unix.POLLIN})
 	for until := time.Now().Add(d); ; {
 		left := time.Until(until)
-		// Rounded up: a wait of less than a millisecond is not a busy loop.
+		// Rounded up, so that a wait of less than a millisecond is not a busy loop.
 		n, err := unix.Poll(fds, int(max(0, left+time.Millisecond-1)/time.Millisecond))
 		switch {
 		case ctx.Err() != nil:

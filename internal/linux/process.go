@@ -14,15 +14,15 @@ import (
 // ProcFile returns the path of a file of a process in /proc (proc(5)).
 func ProcFile(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }
 
-// SinceBoot returns the time since the host's boot, sleep included. No setting
-// of the clock changes it.
+// SinceBoot returns the time since the host's boot, including sleep. Setting the clock
+// does not change it.
 func SinceBoot() time.Duration {
 	var boot unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) // never fails for a clock that the kernel has (2.6.39)
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) // cannot fail for a clock that the kernel has (2.6.39)
 	return time.Duration(boot.Nano())
 }
 
-// ForkTime returns when a process was forked, as time since the host's boot.
+// ForkTime returns the time when a process was forked, since the host's boot.
 func ForkTime(pid int) (time.Duration, error) {
 	f, err := statFields(pid)
 	if err != nil {
@@ -36,8 +36,8 @@ func ForkTime(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * time.Second / 100, err
 }
 
-// BeforeExec reports whether a process has not called execve since it was
-// forked: PF_FORKNOEXEC among its flags. So does a process that is gone.
+// BeforeExec reports whether a process has not called execve since it was forked (the
+// flag PF_FORKNOEXEC), or is gone.
 func BeforeExec(pid int) bool {
 	f, err := statFields(pid)
 	if err != nil || len(f) < 7 {
@@ -58,8 +58,8 @@ func statFields(pid int) ([]string, error) {
 	return strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])), nil
 }
 
-// NamespacePIDs returns the numbers of a process in its pid namespaces, from
-// ours inwards (NSpid of proc_pid_status(5)).
+// NamespacePIDs returns the PIDs of a process in its PID namespaces, from ours inwards
+// (NSpid in proc_pid_status(5)).
 func NamespacePIDs(pid int) ([]string, error) {
 	b, err := os.ReadFile(ProcFile(pid, "status"))
 	if err != nil {
@@ -70,9 +70,9 @@ func NamespacePIDs(pid int) ([]string, error) {
 	return strings.Fields(line), nil
 }
 
-// SignalStopped sends a signal to a process by its pidfd
-// (pidfd_send_signal(2)), and SIGCONT after it: a stopped process would not
-// notice. One that has ended is no error.
+// SignalStopped sends a signal to a process by its pidfd (pidfd_send_signal(2)), and
+// SIGCONT after it: a stopped process would not notice the signal. If the process has
+// ended, that is not an error.
 func SignalStopped(pidfd int, sig unix.Signal) error {
 	for _, sig := range []unix.Signal{sig, unix.SIGCONT} {
 		if err := unix.PidfdSendSignal(pidfd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {

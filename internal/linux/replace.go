@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReplaceSuffix marks a file that is being written. Only a killed call leaves
-// one, and the next takes it away.
+// ReplaceSuffix marks a file that is being written. Only a killed call leaves such a
+// file, and the next call removes it.
 const ReplaceSuffix = ".new~"
 
-// ReplaceFile makes data the content of a file: it is written beside and
-// renamed (rename(2)), so that readers and a killed call find the old content or
-// the new one. After a crash of the machine it may be either, or empty: for what
-// has to outlive one there is ReplaceFileSync. Only one process may replace a
-// file at a time.
+// ReplaceFile replaces the content of a file with data: it writes a new file beside it
+// and renames that (rename(2)), so that readers see the old content or the new, even if
+// the call is killed. After a crash of the machine the file may be either, or empty;
+// ReplaceFileSync is for content that has to survive one. Only one process may replace
+// a file at a time.
 func ReplaceFile(path string, data []byte, mode fs.FileMode) error {
 	return replace(path, mode, false, func(f *os.File) error {
 		_, err := f.Write(data)
@@ -26,8 +26,8 @@ func ReplaceFile(path string, data []byte, mode fs.FileMode) error {
 	})
 }
 
-// ReplaceFileSync is ReplaceFile for content that write writes, which is on the
-// disk when ReplaceFileSync returns.
+// ReplaceFileSync is like ReplaceFile for content that write writes. When it returns,
+// the content is on the disk.
 func ReplaceFileSync(path string, mode fs.FileMode, write func(*os.File) error) error {
 	if err := replace(path, mode, true, write); err != nil {
 		return err
@@ -35,8 +35,7 @@ func ReplaceFileSync(path string, mode fs.FileMode, write func(*os.File) error) 
 	return SyncDir(filepath.Dir(path))
 }
 
-// SyncDir writes a directory to disk: the name that a rename put there
-// (fsync(2)).
+// SyncDir writes a directory to disk: the name that a rename put there (fsync(2)).
 func SyncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {
@@ -58,7 +57,7 @@ func replace(path string, mode fs.FileMode, sync bool, write func(*os.File) erro
 	}()
 	err = write(f)
 	if err == nil {
-		err = f.Chmod(mode) // after write: chown(2) takes set-id bits away
+		err = f.Chmod(mode) // after write: chown(2) clears set-id bits
 	}
 	if err == nil && sync {
 		err = f.Sync()
@@ -69,8 +68,8 @@ func replace(path string, mode fs.FileMode, sync bool, write func(*os.File) erro
 	return os.Rename(f.Name(), path)
 }
 
-// createNew follows no link that somebody put there, and takes away what a
-// killed call left.
+// createNew does not follow a link that somebody put there, and removes what a killed
+// call left.
 func createNew(path string) (*os.File, error) {
 	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL | unix.O_NOFOLLOW
 	f, err := os.OpenFile(path, flags, 0o600)

@@ -6,10 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OnOwnThread runs f on a thread that ends afterwards, so that f may change
-// what belongs to a thread: its namespaces, its capabilities, its ids
-// (setns(2), capabilities(7), credentials(7)). It is never the first thread of
-// the process: that one cannot end, and /proc/self would show what f made of it.
+// OnOwnThread runs f on a thread that ends afterwards, so that f may change attributes
+// of the thread: its namespaces, capabilities or IDs (setns(2), capabilities(7),
+// credentials(7)). It is never the first thread of the process: that one cannot end,
+// and /proc/self would show what f changed.
 func OnOwnThread[T any](f func() (T, error)) (T, error) {
 	type result struct {
 		val T

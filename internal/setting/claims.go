@@ -6,8 +6,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/claim"
 )
 
-// Claims yields what a guest takes of its host, its context first. See package
-// claim for what two guests cannot both have.
+// Claims yields what a guest claims on its host, its context first. Package claim has
+// the rules for what two guests cannot both have.
 func (g Guest) Claims() iter.Seq[claim.Claim] {
 	return func(yield func(claim.Claim) bool) {
 		if g.Context != 0 && !yield(claim.OfContext(g.Context)) {

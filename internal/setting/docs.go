@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Types of most settings in the schema.
+// The JSON Schema types of most settings.
 const (
 	oneText   = `"$ref": "#/definitions/text"`
 	someTexts = `"$ref": "#/definitions/texts"`
@@ -18,7 +18,7 @@ const (
 func Schema(block string) []string {
 	var lines []string
 	for _, r := range In(block) {
-		text, _ := json.Marshal(r.description()) // of a text it cannot fail
+		text, _ := json.Marshal(r.description()) // cannot fail for a string
 		lines = append(lines, fmt.Sprintf(`"%s": { "description": %s, %s }`, r.Name(), text, r.schemaType()))
 	}
 	return lines
@@ -40,7 +40,7 @@ func (r *Row) schemaType() string {
 }
 
 // description returns Doc without Markdown, for editors. Links in parentheses are
-// left out.
+// omitted.
 func (r *Row) description() string {
 	s := r.Doc
 	if r.Modes != nil {

@@ -10,10 +10,10 @@ import (
 
 var update = flag.Bool("update", false, "write the settings into the tables of docs/inventory.md and docs/guests.md")
 
-// The pages have a row for each setting, as the table has it.
+// The pages have the row that the table generates for each setting.
 func TestEverySettingIsDocumented(t *testing.T) {
 	for _, table := range []struct {
-		page, before string // a line that stands above the table
+		page, before string // a line above the table
 		rows         []string
 	}{
 		{"../../docs/inventory.md", "A guest, and whether a change takes effect in a running one at once or after a restart (which `apply` does):", Reference("")},
@@ -49,7 +49,7 @@ func TestEverySettingIsDocumented(t *testing.T) {
 	}
 }
 
-// put replaces the row of that key in the table at a line, or adds it.
+// put replaces the row with the same key in the table below line at, or adds it.
 func put(lines []string, at int, row string) []string {
 	key, _, _ := strings.Cut(row[1:], "|")
 	for at++; strings.HasPrefix(lines[at], "|"); at++ {

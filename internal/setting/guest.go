@@ -27,7 +27,7 @@ type Guest struct {
 	Network  Network `json:"network"`
 	Init     Init    `json:"init"`
 	Limits   Limits  `json:"limits"`
-	// NoNesting keeps it from making user and network namespaces in it.
+	// NoNesting keeps the guest from creating user and network namespaces.
 	NoNesting bool `json:"noNesting,omitempty"`
 	Nice      int  `json:"nice,omitempty"` // of its processes, -20 to 19
 }
@@ -39,13 +39,13 @@ type Network struct {
 	// the prefix that goes onto the device) in own mode, empty in nat mode.
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	Dev       string         `json:"dev,omitempty"`      // own mode: device of the host, as "eth0"
-	Ports     []port.Range   `json:"ports,omitempty"`    // shared mode: what it may bind
+	Ports     []port.Range   `json:"ports,omitempty"`    // shared mode: the ports it may bind
 	Forwards  []port.Forward `json:"forwards,omitempty"` // nat mode
-	// Raw lets it have raw and packet sockets; nat mode, as they would be the
-	// host's elsewhere.
+	// Raw allows raw and packet sockets; nat mode only, as elsewhere they would be the
+	// host's.
 	Raw bool `json:"raw,omitempty"`
-	// Metadata lets it reach the metadata service of the host's cloud, which
-	// answers with the host's credentials.
+	// Metadata allows access to the metadata service of the host's cloud, which answers
+	// with the host's credentials.
 	Metadata bool `json:"metadata,omitempty"`
 }
 
@@ -55,15 +55,15 @@ type Init struct {
 	Command []string `json:"command,omitempty"` // style "command": argv
 }
 
-// Limits of a guest; zero is "no limit".
+// Limits of a guest; zero means no limit.
 type Limits struct {
 	MemoryBytes int64   `json:"memoryBytes,omitempty"`
 	CPUs        float64 `json:"cpus,omitempty"` // 1.5 is one and a half cores
 	Processes   int64   `json:"processes,omitempty"`
 }
 
-// Record is a flat form of a guest's settings: the one that `vsfleet inventory
-// list --guests` prints in machine formats.
+// Record is a flat form of a guest's settings, which `vsfleet inventory list --guests`
+// prints in machine formats.
 type Record struct {
 	Hostname  string   `json:"hostname"`
 	Mode      Mode     `json:"mode"`
@@ -95,7 +95,7 @@ func (g Guest) Record() Record {
 	return r
 }
 
-// Check refuses values that no guest can have, wherever they come from.
+// Check returns an error for values that no guest can have, wherever they come from.
 func (g Guest) Check() error {
 	for _, r := range Table {
 		if r.check == nil {

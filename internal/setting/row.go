@@ -12,9 +12,9 @@ type Row struct {
 	// Key is its place in the inventory: "limits.memory" is memory in limits.
 	Key  string
 	Form Form
-	// Want describes a value in errors: "a size, as 512M or 2G". A Block has none.
+	// Want describes valid values in errors: "a size, as 512M or 2G". A Block has none.
 	Want string
-	// Words are the values that a Text can have; nil: any.
+	// Words are the valid values of a Text; nil: any.
 	Words []string
 	// Modes are the network modes in which it makes sense; nil: all. ModesWhy is the
 	// hint for another mode.
@@ -27,9 +27,9 @@ type Row struct {
 
 	// Plan is its name in plans: "raw sockets".
 	Plan string
-	// Live tells which changes a running guest takes without a restart.
+	// Live describes which changes a running guest takes without a restart.
 	Live Live
-	// Controller is the one of cgroup v2 that a host needs for it; "": none.
+	// Controller is the cgroup v2 controller that a host needs for it; "": none.
 	Controller string
 
 	// File is its file in /etc/vservers/NAME; "": there are several, which
@@ -53,12 +53,12 @@ const (
 	Block             // read by the inventory's own code
 )
 
-// Live tells which changes a running guest takes without a restart. The zero value
-// is none.
+// Live describes which changes a running guest takes without a restart. The zero value
+// means none.
 type Live struct {
 	Doc string // "at once"
-	// now reports whether a change from a to b is one, on a host with these
-	// controllers of cgroup v2.
+	// now reports whether the change from a to b is one of them, on a host with these
+	// cgroup v2 controllers.
 	now func(a, b *Guest, controllers []string) bool
 }
 
@@ -72,21 +72,21 @@ type Tree interface {
 	Has(file string) bool
 }
 
-// value gives access to a setting in a Guest, and converts it.
+// value accesses a setting in a Guest, and converts it.
 type value interface {
-	parse(g *Guest, s string) error           // sets it from a text of the inventory, or adds an item of a list
+	parse(g *Guest, s string) error           // sets it from inventory text, or adds an item of a list
 	text(g *Guest) string                     // for people; "": not set
-	same(a, b *Guest) bool                    // reports whether both have the same
-	assign(to, from *Guest)                   // sets it in to as in from
+	same(a, b *Guest) bool                    // reports whether a and b have the same value
+	assign(to, from *Guest)                   // copies it
 	read(g *Guest, t Tree, file string) error // sets it from a file of the host
 	content(g *Guest) string                  // of that file; "": no file
 }
 
-// Name returns the last part of the key, by which errors call the setting.
+// Name returns the last part of the key, which errors use.
 func (r *Row) Name() string { return r.Key[strings.LastIndexByte(r.Key, '.')+1:] }
 
-// Block returns the mapping that has the key: "network", "limits", or "" for the
-// guest's own.
+// Block returns the mapping that contains the key: "network", "limits", or "" for the
+// guest itself.
 func (r *Row) Block() string {
 	block, _, found := strings.Cut(r.Key, ".")
 	if !found {
@@ -95,10 +95,10 @@ func (r *Row) Block() string {
 	return block
 }
 
-// In returns the rows of a block. They are not to be changed.
+// In returns the rows of a block. They must not be changed.
 func In(block string) []*Row { return blocks()[block] }
 
-// blocks is asked for each guest of an inventory.
+// blocks is computed once, as In is called for each guest of an inventory.
 var blocks = sync.OnceValue(func() map[string][]*Row {
 	rows := map[string][]*Row{}
 	for _, r := range Table {
@@ -107,13 +107,13 @@ var blocks = sync.OnceValue(func() map[string][]*Row {
 	return rows
 })
 
-// Parse sets it from a text of an inventory, or adds an item to a list.
+// Parse sets it from inventory text, or adds an item to a list.
 func (r *Row) Parse(g *Guest, s string) error { return r.value.parse(g, s) }
 
-// Same reports whether two guests have the same, however it is written.
+// Same reports whether two guests have the same value, however it is written.
 func (r *Row) Same(a, b *Guest) bool { return r.value.same(a, b) }
 
-// Given reports whether g has it set.
+// Given reports whether g sets it.
 func (r *Row) Given(g *Guest) bool { return r.value.text(g) != "" }
 
 // Change describes a change for people: "ports 80/tcp → 80/tcp, 443/tcp".
@@ -122,12 +122,12 @@ func (r *Row) Change(from, to *Guest) string {
 }
 
 // AtOnce reports whether a running guest takes the change from a to b without a
-// restart, on a host with these controllers of cgroup v2.
+// restart, on a host with these cgroup v2 controllers.
 func (r *Row) AtOnce(a, b *Guest, controllers []string) bool {
 	return r.Live.Possible() && r.Live.now(a, b, controllers)
 }
 
-// Assign sets it in to as in from.
+// Assign copies it from one guest to another.
 func (r *Row) Assign(to, from *Guest) { r.value.assign(to, from) }
 
 // Read sets it from File, or from an older file.
@@ -144,7 +144,7 @@ func (r *Row) Read(g *Guest, t Tree) error {
 // Content returns the content of File: "" for no file, [Present] for an empty one.
 func (r *Row) Content(g *Guest) string { return r.value.content(g) }
 
-// CgroupFile returns the file of the guest's cgroup that has it, or "".
+// CgroupFile returns the name of its file in the guest's cgroup, or "".
 func (r *Row) CgroupFile() string {
 	file, ok := strings.CutPrefix(r.File, "cgroup/")
 	if !ok {

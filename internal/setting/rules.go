@@ -13,7 +13,7 @@ import (
 )
 
 func validHostname(s string) error {
-	// sethostname(2) takes 64 bytes (__NEW_UTS_LEN).
+	// sethostname(2) accepts 64 bytes (__NEW_UTS_LEN).
 	letter := func(c rune) bool {
 		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '.' || c == '-'
 	}
@@ -23,8 +23,8 @@ func validHostname(s string) error {
 	return nil
 }
 
-// ValidDevice refuses the names that dev_valid_name of the kernel (net/core/dev.c)
-// does.
+// ValidDevice returns an error for device names that the kernel refuses (dev_valid_name
+// in net/core/dev.c).
 func ValidDevice(s string) error {
 	if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == '/' || c == ':' || c > '~' }) {
 		return errors.New("want a network device of at most 15 letters, as eth0")
@@ -56,8 +56,8 @@ func within(n, first, last int) error {
 	return nil
 }
 
-// addresses returns addresses in a form that can be compared. In mode shared the
-// prefix does not count: it is the host's, and never set on a device by vsnode.
+// addresses returns addresses in a form that can be compared. In mode shared the prefix
+// length does not count: it is the host's, and vsnode never sets it on a device.
 func addresses(g *Guest) string {
 	if g.Network.Mode != Shared {
 		return set(g.Network.Addresses)
@@ -69,7 +69,7 @@ func addresses(g *Guest) string {
 	return set(list)
 }
 
-// command returns process 1 as one would type it.
+// command returns the command of process 1 as one would type it.
 func command(g *Guest) string {
 	if len(g.Init.Command) == 0 {
 		if g.Init.Style == "" {
@@ -86,8 +86,8 @@ func command(g *Guest) string {
 	return strings.Join(words, " ")
 }
 
-// keepsPorts reports whether b has all ports of a. A port that is taken away may
-// still have a listener, which only a restart ends.
+// keepsPorts reports whether b has all ports of a. A port that is taken away may still
+// have a listener, which only a restart ends.
 func keepsPorts(a, b *Guest) bool {
 	return !slices.ContainsFunc(a.Network.Ports, func(had port.Range) bool {
 		return !slices.ContainsFunc(b.Network.Ports, func(has port.Range) bool {

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// parseSize reads an amount of memory: bytes, or with K, M, G or T (also as
-// KiB, MiB, …) powers of 1024, as cgroup v2 and systemd read them. "1.5G" is
-// allowed if the result is a whole number of bytes.
+// parseSize parses an amount of memory: bytes, or with K, M, G or T (also KiB, MiB, …)
+// powers of 1024, as cgroup v2 and systemd read them. "1.5G" is allowed if the result
+// is a whole number of bytes.
 func parseSize(s string) (int64, error) {
 	num, unit := s, int64(1)
 	if cut := strings.TrimSuffix(s, "iB"); cut != "" {
@@ -53,8 +53,8 @@ func count(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// WholeNumber reads decimal digits. A leading zero is refused: YAML 1.1 means
-// eight by "010", YAML 1.2 ten.
+// WholeNumber parses decimal digits. A leading zero is refused: 010 means eight in YAML
+// 1.1, and ten in YAML 1.2.
 func WholeNumber(s string, first, last int64) (int64, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || !isDigits(s) || s[0] == '0' && s != "0" || n < first || n > last {
@@ -63,8 +63,7 @@ func WholeNumber(s string, first, last int64) (int64, error) {
 	return n, nil
 }
 
-// isDigits reports whether s consists of digits: no sign, exponent, underscore or
-// 0x.
+// isDigits reports whether s consists of digits: no sign, exponent, underscore or 0x.
 func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// Table has all settings, in the order of plans and listings. After a change,
-// go test ./internal/setting -update writes docs/inventory.md and docs/guests.md.
+// Table lists all settings, in the order of plans and listings. After a change, go test
+// ./internal/setting -update writes docs/inventory.md and docs/guests.md.
 var Table = []*Row{
 	{
 		Key: "hostname", Want: "a hostname", Plan: "hostname",
@@ -21,7 +21,7 @@ var Table = []*Row{
 		Default: "`shared`", schema: `"enum": ["shared", "own", "nat"]`,
 		value: several[Mode]{func(g *Guest) *Mode { return &g.Network.Mode }, func(g *Guest) string { return string(g.Network.Mode) }},
 	},
-	{ // another key for addresses, whose row compares them
+	{ // An alias of addresses, whose row compares them.
 		Key: "network.address", Form: Block, Modes: []Mode{Shared, Own},
 		Doc: "one address; in shared mode `host` means the host's own", Default: "shared: `host`", schema: oneText,
 		value: several[[]netip.Prefix]{func(g *Guest) *[]netip.Prefix { return &g.Network.Addresses }, func(*Guest) string { return "" }},
@@ -106,5 +106,5 @@ var Table = []*Row{
 	},
 }
 
-// atOnce is for settings that a running guest always takes at once.
+// atOnce means that a running guest takes every change at once.
 var atOnce = Live{"at once", func(*Guest, *Guest, []string) bool { return true }}

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// files is a Tree of files by their names.
+// files is a Tree made of a map of files by name.
 type files map[string]string
 
 func (f files) Scalar(file string) string {
@@ -17,14 +17,14 @@ func (f files) Scalar(file string) string {
 func (f files) List(file string) []string { return strings.Fields(f[file]) }
 func (f files) Has(file string) bool      { _, ok := f[file]; return ok }
 
-// One row per setting: an inventory's words, its file on the host, and what a
-// plan says of it.
+// One row per setting: its words in an inventory, its file on the host, and the text of
+// a plan.
 func TestEverySettingGoesFromTheInventoryToTheHost(t *testing.T) {
 	type settingRow struct {
 		key     string
 		given   []string
 		content string
-		change  string // from a guest that has nothing set
+		change  string // from a guest without settings
 		live    bool
 	}
 	rows := []settingRow{

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// at returns the field of a setting.
+// at returns a pointer to the setting's field.
 type at[T any] func(*Guest) *T
 
 func (f at[T]) assign(to, from *Guest) { *f(to) = *f(from) }
@@ -40,7 +40,7 @@ type hostname struct{ word }
 func (h hostname) text(g *Guest) string  { return cmp.Or(g.Hostname, g.Name) }
 func (h hostname) same(a, b *Guest) bool { return h.text(a) == h.text(b) }
 
-// presence is a boolean: its file exists or not.
+// presence is a boolean: true if its file exists.
 type presence struct{ at[bool] }
 
 func (p presence) parse(g *Guest, s string) error {
@@ -97,7 +97,7 @@ func (n nesting) read(g *Guest, t Tree, file string) error {
 	return nil
 }
 
-// number is an integer in bounds; 0: not set.
+// number is an integer with bounds; 0: not set.
 type number struct {
 	at[int]
 	first, last int
@@ -155,12 +155,12 @@ func (l list[T]) read(g *Guest, t Tree, file string) error {
 	return nil
 }
 
-// limit is a file of the cgroup with a number or "max".
+// limit is a file of the cgroup that holds a number or "max".
 type limit struct {
 	at[int64]
 	inventory func(string) (int64, error)
 	people    func(int64) string
-	units     bool // the file may have a unit, as 512M
+	units     bool // the file may use units, as 512M
 }
 
 func (l limit) parse(g *Guest, s string) (err error) {
@@ -184,7 +184,7 @@ func (l limit) read(g *Guest, t Tree, file string) error {
 	return nil
 }
 
-// cores is a limit of processors; its file has the quota in each period.
+// cores is a limit on processors; its file holds the quota per period.
 type cores struct{ at[float64] }
 
 const period = 100_000 // microseconds; the kernel's default
@@ -207,7 +207,7 @@ func (c cores) text(g *Guest) string {
 	return strconv.FormatFloat(*c.at(g), 'g', -1, 64)
 }
 
-// same compares as finely as the file does: 0.29 may come back as 0.28999.
+// same compares with the precision of the file: 0.29 may come back as 0.28999.
 func (c cores) same(a, b *Guest) bool { return math.Abs(*c.at(a)-*c.at(b))*period < 1.5 }
 
 func (c cores) content(g *Guest) string {
@@ -231,8 +231,8 @@ func (c cores) read(g *Guest, t Tree, file string) error {
 	return nil
 }
 
-// several is a setting that has more than one key or file, which inventory and host
-// read by code of their own.
+// several is a setting with more than one key or file, which inventory and host read
+// with their own code.
 type several[T any] struct {
 	at[T]
 	people func(*Guest) string
@@ -244,7 +244,7 @@ func (s several[T]) parse(*Guest, string) error      { return errors.ErrUnsuppor
 func (s several[T]) read(*Guest, Tree, string) error { return errors.ErrUnsupported }
 func (s several[T]) content(*Guest) string           { return "" }
 
-// line returns the content of a file with one line.
+// line returns the content of a file of one line.
 func line(s string) string {
 	if s == "" {
 		return ""
@@ -254,8 +254,8 @@ func line(s string) string {
 
 func lines(list []string) string { return line(strings.Join(list, "\n")) }
 
-// set writes a list in which the order does not matter: hosts sort it by the names
-// of their files.
+// set writes a list whose order does not matter: hosts sort it by the names of their
+// files.
 func set[T fmt.Stringer](list []T) string {
 	words := texts(list)
 	slices.Sort(words)

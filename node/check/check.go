@@ -10,7 +10,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// Run probes the host that we run on.
+// Run probes this host.
 func Run(ctx context.Context) (api.Check, error) {
 	return run(ctx, probe.Here(), netctx.Wildcards)
 }
@@ -28,8 +28,8 @@ func run(ctx context.Context, s *probe.System, find findListeners) (api.Check, e
 	return c, nil
 }
 
-// Missing returns an error that names what a host lacks and every guest needs;
-// nil if nothing.
+// Missing returns an error that names what every guest needs and the host lacks; nil if
+// nothing is missing.
 func Missing(c api.Check) error {
 	var missing []string
 	for _, r := range c.Rows {
@@ -45,7 +45,7 @@ func Missing(c api.Check) error {
 }
 
 // Status returns the exit status of `vsnode check`: 0 if guests can run here, 1 if
-// something that every guest needs is missing, 2 if that could not be told.
+// something that every guest needs is missing, 2 if that is unknown.
 func Status(c api.Check) int {
 	status := 0
 	for _, r := range c.Rows {

@@ -39,11 +39,11 @@ const (
 
 func file(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text), Mode: 0o755} }
 
-// Hosts that we are not on: the rows that are read from files.
+// Other hosts: the rows that are read from files.
 func TestOtherHosts(t *testing.T) {
 	type want struct {
 		verdict      api.Verdict
-		detail, cure string // contained
+		detail, cure string // substrings
 	}
 	for _, c := range []struct {
 		name    string
@@ -157,7 +157,7 @@ func TestOtherHosts(t *testing.T) {
 	}
 }
 
-// listeners returns what a host with these listeners answers.
+// listeners returns a findListeners for a host with these listeners.
 func listeners(list ...netctx.Listener) findListeners {
 	return func(context.Context) ([]netctx.Listener, error) { return list, nil }
 }
@@ -202,7 +202,7 @@ func row(t *testing.T, c api.Check, name string) api.CheckRow {
 	return api.CheckRow{}
 }
 
-// The case: kernel too old and cgroup v1 only.
+// A kernel that is too old, and cgroup v1 only.
 func TestMissingNamesWhatIsInTheWay(t *testing.T) {
 	s := &probe.System{Files: fstest.MapFS{"proc/self/mountinfo": file(cgroup1Mounts)}, Release: "5.10.0-28-amd64", Data: t.TempDir()}
 	c, err := run(t.Context(), s, listeners())
@@ -237,8 +237,8 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// The machine that tests run on can run guests (Debian 12 or later, root), and
-// looks after a check as it did before.
+// The machine that runs the tests can run guests (Debian 12 or later, root), and is
+// unchanged after a check.
 func TestThisHost(t *testing.T) {
 	before := traces(t)
 	c, err := Run(t.Context())
@@ -269,10 +269,10 @@ func TestThisHost(t *testing.T) {
 	}
 }
 
-// leftover begins the names of what probes make.
+// leftover is the prefix of the names of what probes make.
 const leftover = ".vsnode-check-"
 
-// traces are what a probe could leave of itself.
+// traces returns what a probe could leave behind.
 func traces(t *testing.T) map[string]string {
 	t.Helper()
 	seen := map[string]string{}

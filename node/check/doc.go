@@ -2,7 +2,7 @@
 // testme.sh did for Linux-VServer.
 //
 // Its table has a row for each ability of the host (node/probe), and one for each
-// condition that gets in guests' way: listeners, packet filters, users whose ids
+// condition that gets in guests' way: listeners, packet filters, users whose IDs
 // belong to a guest, a full disk. A row whose answer is unknown says so; that is not
 // a no, and prevents nothing. A start asks the same probes, so that it cannot
 // disagree with check.

@@ -15,14 +15,14 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// idRange is a line of /etc/subuid or subgid: ids that a user of the host may
-// use in user namespaces of their own.
+// idRange is a line of /etc/subuid or subgid: IDs that a user of the host may use in
+// their own user namespaces.
 type idRange struct {
 	user        string
 	first, last uint64
 }
 
-// parseIDRanges reads subuid(5); lines that are none are left out.
+// parseIDRanges reads subuid(5); invalid lines are skipped.
 func parseIDRanges(text string) []idRange {
 	var ranges []idRange
 	for line := range strings.Lines(text) {
@@ -40,13 +40,13 @@ func parseIDRanges(text string) []idRange {
 	return ranges
 }
 
-// contexts that the range has ids of; none if first > last.
+// contexts returns the contexts whose IDs are in the range; none if first > last.
 func (r idRange) contexts() (first, last int) {
 	return max(int(r.first/procctx.IDs), api.MinContext), min(int(r.last/procctx.IDs), api.MaxContext)
 }
 
-// idRanges looks for users of the host who may take a guest's ids. A range
-// that meets no guest is in order: Debian's first user meets context 2.
+// idRanges returns the users of the host who may take a guest's IDs. A range that no
+// guest is in is in order: Debian's first user overlaps context 2.
 func idRanges(s *probe.System) probe.Answer {
 	guests, err := contexts(s)
 	if err != nil {
@@ -94,8 +94,8 @@ func idRanges(s *probe.System) probe.Answer {
 	return probe.Yes("%s", strings.Join(taken, ", "))
 }
 
-// machines are the contexts whose ids systemd-nspawn -U gave to a machine: it
-// locks the first id of one that runs, and owns by it the tree of another.
+// machines returns the contexts whose IDs systemd-nspawn -U gave to a machine: it locks
+// the first ID of a running machine, and the tree of a stopped one belongs to that ID.
 func machines(s *probe.System) map[string]int {
 	found := map[string]int{}
 	add := func(machine string, uid uint64) {
@@ -114,7 +114,7 @@ func machines(s *probe.System) map[string]int {
 		for _, e := range trees {
 			info, err := e.Info()
 			if err != nil {
-				continue // gone meanwhile
+				continue // has disappeared meanwhile
 			}
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
 				add("machine "+e.Name(), uint64(st.Uid))
@@ -124,7 +124,7 @@ func machines(s *probe.System) map[string]int {
 	return found
 }
 
-// contexts are those of the configured guests, by name.
+// contexts returns the contexts of the configured guests, by name.
 func contexts(s *probe.System) (map[string]int, error) {
 	const dir = "etc/vservers"
 	entries, err := fs.ReadDir(s.Files, dir)
@@ -138,7 +138,7 @@ func contexts(s *probe.System) (map[string]int, error) {
 	for _, e := range entries {
 		text, err := s.Read(path.Join(dir, e.Name(), "context"))
 		if err != nil {
-			continue // .defaults, or a guest that has no context yet
+			continue // .defaults, or a guest without a context as yet
 		}
 		if xid, err := strconv.Atoi(text); err == nil {
 			guests[e.Name()] = xid

@@ -10,10 +10,10 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// kernelLimits looks at what all guests and the host take from one store, and
-// at what each guest may have for itself: its user namespace belongs to its own
-// root, for whom the kernel counts apart (user_namespaces(7)). Not among them:
-// keyrings, which seccomp keeps guests from.
+// kernelLimits checks the limits that all guests share with the host, and those that
+// each guest has to itself: its user namespace belongs to its own root, whom the kernel
+// counts separately (user_namespaces(7)). Keyrings are not among them, as seccomp
+// denies them to guests.
 func kernelLimits(s *probe.System) probe.Answer {
 	var low, cures []string
 	values := map[string]int{}
@@ -21,11 +21,11 @@ func kernelLimits(s *probe.System) probe.Answer {
 		name       string
 		min, value int
 	}{
-		// For all: some 40 processes a guest with systemd, and a few terminals.
+		// Shared: some 40 processes per guest with systemd, and a few terminals.
 		{"kernel.pid_max", 65536, 4194304},
 		{"kernel.threads-max", 32768, 262144},
 		{"kernel.pty.max", 2048, 16384},
-		// For each: some 10 instances a guest with systemd, and 3 for each of its users.
+		// Per guest: some 10 instances with systemd, and 3 more for each of its users.
 		{"fs.inotify.max_user_instances", 128, 1024},
 		{"fs.inotify.max_user_watches", 8192, 1048576},
 	} {
@@ -59,8 +59,8 @@ func freeSpace(s *probe.System) probe.Answer {
 	return roomFor(dir, st.Bavail*uint64(st.Bsize), st.Ffree, st.Files)
 }
 
-// roomFor judges free bytes and inodes; filesystems that make inodes as they
-// go have 0 of 0.
+// roomFor rates free bytes and inodes; filesystems that make inodes as needed report 0
+// of 0.
 func roomFor(dir string, bytes, inodes, allInodes uint64) probe.Answer {
 	const gib = 1 << 30
 	text := fmt.Sprintf("%.1f GiB in %s", float64(bytes)/gib, dir)

@@ -9,11 +9,11 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// findListeners returns the services on all addresses.
+// findListeners returns the services that listen on all addresses.
 type findListeners func(context.Context) ([]netctx.Listener, error)
 
-// wildcardListeners finds the oldest pitfall of all: the host's sshd listens on
-// every address, so that who logs in to a guest lands on the host.
+// wildcardListeners finds the oldest pitfall of all: the host's sshd listens on every
+// address, so that a login to a guest lands on the host.
 func wildcardListeners(ctx context.Context, find findListeners) probe.Answer {
 	found, err := find(ctx)
 	if err != nil {
@@ -22,7 +22,7 @@ func wildcardListeners(ctx context.Context, find findListeners) probe.Answer {
 	if found == nil {
 		return probe.Yes("")
 	}
-	var order []string // of programs, by first port; without pids, so that many hosts say the same
+	var order []string // programs by first port; without PIDs, so that the text is the same on many hosts
 	ports := map[string][]string{}
 	for _, l := range found {
 		program := l.Process
@@ -53,5 +53,5 @@ func wildcardListeners(ctx context.Context, find findListeners) probe.Answer {
 	return probe.No("%s", strings.Join(parts, "; ")).WithCure("%s", strings.Join(cures, "; "))
 }
 
-// outOfSight names the owner of a socket whose process is in another pid namespace.
+// outOfSight is the owner of a socket whose process is in another PID namespace.
 const outOfSight = "a process out of sight"

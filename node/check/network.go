@@ -13,7 +13,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// forwarding asks for what others on the host do to packets that it forwards.
+// forwarding checks what others' rules on the host do to forwarded packets.
 func forwarding(ctx context.Context) probe.Answer {
 	problems, err := nat.Problems(ctx)
 	switch {
@@ -25,8 +25,8 @@ func forwarding(ctx context.Context) probe.Answer {
 	return probe.Yes("nobody drops them")
 }
 
-// refusedPorts asks which guests had a bind refused, of a port that they do not
-// own. Inside a guest only a program's own log says so.
+// refusedPorts returns which guests had a bind refused because they do not own the
+// port. Inside the guest only the program's own log shows that.
 func refusedPorts(context.Context) probe.Answer {
 	mount, err := cgroup.Mount()
 	if errors.Is(err, cgroup.ErrNotMounted) {
@@ -47,7 +47,7 @@ func refusedPorts(context.Context) probe.Answer {
 		}
 		times, last, err := netctx.RefusedPorts(dir)
 		dir.Close()
-		if err == nil && times > 0 { // one in mode nat has no network context
+		if err == nil && times > 0 { // a guest in mode nat has no network context
 			refused = append(refused, fmt.Sprintf("guest %s was refused port %s (of %d refusals the last)", name, last, times))
 		}
 	}
@@ -57,8 +57,8 @@ func refusedPorts(context.Context) probe.Answer {
 	return probe.Yes("")
 }
 
-// firewall asks for chains that drop what comes in. What they accept, a start
-// compares with the guest's ports.
+// firewall checks for chains that drop incoming packets. A start compares what they
+// accept with the guest's ports.
 func firewall(ctx context.Context) probe.Answer {
 	walls, err := netctx.Firewalls(ctx)
 	if err != nil {

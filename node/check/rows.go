@@ -6,8 +6,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// table returns the rows in the order in which they are printed: what this host
-// is able to do, and conditions of it that get in guests' way.
+// table returns the rows in the order they are printed: the abilities of this host, and
+// conditions that get in guests' way.
 func table(ctx context.Context, find findListeners) []*probe.Ability {
 	ask := func(f func(context.Context) probe.Answer) func(*probe.System) probe.Answer {
 		return func(*probe.System) probe.Answer { return f(ctx) }
@@ -39,7 +39,7 @@ func table(ctx context.Context, find findListeners) []*probe.Ability {
 	}
 }
 
-// condition returns a row for what may be otherwise at any time.
+// condition returns a row for a condition that may change at any time.
 func condition(name, use string, look func(*probe.System) probe.Answer, lost, cure string) *probe.Ability {
 	return &probe.Ability{Name: name, For: use, Probe: look, Lost: lost, Cure: cure, Changes: true}
 }

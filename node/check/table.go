@@ -8,8 +8,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Write prints the table of `vsnode check`: a line a feature, and below those
-// that are not there what is lost and what to do.
+// Write prints the table of `vsnode check`: one line per feature, and below each
+// missing one what is lost and what to do.
 func Write(w io.Writer, c api.Check) error {
 	out := bufio.NewWriter(w)
 	width := 0

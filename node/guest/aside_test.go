@@ -29,7 +29,7 @@ func TestReplaceSetsTheOldGuestAside(t *testing.T) {
 	_, err := h.Stop(ctx, "www")
 	must(t, err)
 
-	// What cannot be made leaves the old one where it was.
+	// If the new guest cannot be made, the old one stays where it was.
 	must(t, h.Create(ctx, api.Guest{Name: "other", Context: 121, Network: api.Network{Mode: api.ModeNAT}}))
 	bad := old
 	bad.Context = 121
@@ -58,7 +58,7 @@ func TestReplaceSetsTheOldGuestAside(t *testing.T) {
 		t.Errorf("set aside are %v (%v)", images, err)
 	}
 
-	// Renamed back it is the guest again.
+	// Renaming it back restores the guest.
 	must(t, h.Delete(ctx, "www"))
 	must(t, errors.Join(os.Rename(aside, h.config("www")), os.Rename(h.data(filepath.Base(aside)), h.data("www"))))
 	if b, err := os.ReadFile(file); err != nil || string(b) != "precious\n" {

@@ -231,7 +231,7 @@ func TestWhatTwoGuestsMayNotShare(t *testing.T) {
 	for _, row := range []struct {
 		what string
 		a, b api.Guest
-		want string // empty: they may
+		want string // empty: both are allowed
 	}{
 		{"one address, ports apart", shared("a", 2, "192.0.2.1/32", "80"), shared("b", 3, "192.0.2.1/32", "25"), ""},
 		{"one port, addresses apart", shared("a", 2, "192.0.2.1/32", "80"), shared("b", 3, "192.0.2.2/32", "80"), ""},

@@ -12,8 +12,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// TestNobodyEntersAGuestWhoseInitLeftItsNetwork: what fences a program that
-// enters follows from how the guest was started, and not from where its process 1 is.
+// TestNobodyEntersAGuestWhoseInitLeftItsNetwork: how a program that enters is confined
+// follows from how the guest was started, not from where its process 1 is.
 func TestNobodyEntersAGuestWhoseInitLeftItsNetwork(t *testing.T) {
 	ctx := context.Background()
 	for i, mode := range []api.Mode{api.ModeShared, api.ModeOwn, api.ModeNAT} {
@@ -48,7 +48,7 @@ func TestNobodyEntersAGuestWhoseInitLeftItsNetwork(t *testing.T) {
 	}
 }
 
-// netID identifies a network namespace, as the notes of a start do.
+// netID returns the ID of a network namespace, in the form that notes of a start have.
 func netID(path string) (string, error) {
 	var st unix.Stat_t
 	err := unix.Stat(path, &st)
@@ -56,7 +56,8 @@ func netID(path string) (string, error) {
 }
 
 // TestNestingIsForThoseWhoAskForIt starts guests that try to make namespaces, and
-// enters them. What runs, not what is configured meanwhile, holds for who enters.
+// enters them. A program that enters gets what the running guest has, not what was
+// configured since.
 func TestNestingIsForThoseWhoAskForIt(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -91,7 +92,8 @@ func TestNestingIsForThoseWhoAskForIt(t *testing.T) {
 }
 
 // TestRawSocketsAreForThoseWhoAskForThem has guests in mode nat send with raw and
-// packet sockets, from process 1's filter and from that of who enters.
+// packet sockets, from process 1 and from a program that enters, each under its own
+// filter.
 func TestRawSocketsAreForThoseWhoAskForThem(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -100,7 +102,7 @@ func TestRawSocketsAreForThoseWhoAskForThem(t *testing.T) {
 	if err := h.Create(ctx, shared); err == nil || !strings.Contains(err.Error(), "in the host's network") {
 		t.Errorf("in mode shared: %v", err)
 	}
-	// busybox has each of them send one packet to the host, and wait for its answer.
+	// busybox sends one packet to the host with each of them, and waits for the answer.
 	const (
 		arping     = "arping -c 1 -w 5 -I eth0 100.64.0.1"
 		traceroute = "traceroute -n -m 1 -q 1 -w 5 100.64.0.1"

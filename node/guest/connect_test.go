@@ -19,7 +19,7 @@ import (
 	checks "github.com/vsfleet/vsfleet/node/check"
 )
 
-// An address that the host had before is the host's after the stop.
+// An address that the host had before stays the host's after the stop.
 func TestHostsOwnAddressStays(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -92,8 +92,8 @@ func TestAGuestThatHoldsThePortIsNamed(t *testing.T) {
 	}
 }
 
-// With an address of its own the guest starts all the same: what it wants of
-// the ports is not known.
+// A guest with an address of its own starts all the same: which of its ports it will
+// use is unknown.
 func TestHostsListenerIsAWarningForOwnAddresses(t *testing.T) {
 	ctx := context.Background()
 	l, err := net.Listen("tcp4", "0.0.0.0:8081")
@@ -185,8 +185,8 @@ func TestHostsListenerOnEveryAddressIsNamed(t *testing.T) {
 	}
 }
 
-// TestPingsOfAGuest: the rules that give them its address come and go with it,
-// and are put back; who may not ping is told.
+// TestPingsOfAGuest: the rules that set their source address come and go with the
+// guest, and are restored; if a guest may not ping, there is a warning.
 func TestPingsOfAGuest(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -227,8 +227,8 @@ func TestPingsOfAGuest(t *testing.T) {
 	}
 }
 
-// TestAddressOfANeighbourIsRefused: a guest that was moved, and still runs where it
-// was.
+// TestAddressOfANeighbourIsRefused: for example of a guest that was moved and still
+// runs on its old host.
 func TestAddressOfANeighbourIsRefused(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -258,7 +258,7 @@ func TestAddressOfANeighbourIsRefused(t *testing.T) {
 	must(t, inside.AddrAdd(there, addr))
 	must(t, inside.LinkSetUp(there))
 	must(t, netlink.LinkSetUp(veth))
-	// A veth sends when the kernel has taken notice of its carrier.
+	// A veth sends only once the kernel has noticed its carrier.
 	for up := false; !up; {
 		link, err := netlink.LinkByName("lan0")
 		must(t, err)
@@ -282,8 +282,8 @@ func TestAddressOfANeighbourIsRefused(t *testing.T) {
 	must(t, h.Delete(ctx, g.Name))
 }
 
-// TestFirewallOfTheHostIsNamed: a policy that drops leaves a guest's ports dead
-// without a word.
+// TestFirewallOfTheHostIsNamed: a policy that drops makes a guest's ports unreachable
+// without any message.
 func TestFirewallOfTheHostIsNamed(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)

@@ -20,7 +20,7 @@ func logOf(t *testing.T, h *Host, name string, lines int) string {
 	return b.String()
 }
 
-// eventually waits for what needs a moment.
+// eventually waits for a condition that takes a moment.
 func eventually(t *testing.T, what func() string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
@@ -56,7 +56,7 @@ func TestConsoleIsLogged(t *testing.T) {
 	}
 }
 
-// `yes` as init wrote 1.1 GB to the host's disk in 2 s.
+// `yes` as init once wrote 1.1 GB to the host's disk in 2 s.
 func TestConsoleIsBounded(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -98,7 +98,7 @@ func TestLogIsFollowed(t *testing.T) {
 	}()
 	start := "first\nsh: can't open /tmp/go: no such file\nsecond\nlast\n"
 	eventually(t, said.String, heard(start))
-	// Its end is cleaned up after, and it starts again.
+	// A guest that ended is cleaned up after, and starts again.
 	_, cg, err := h.cgroup(g.Name)
 	must(t, err)
 	must(t, cg.WaitEmpty(ctx))

@@ -16,8 +16,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
-// What somebody takes from a guest that runs is told, and put back while the
-// guest goes on, by who is asked to and by any call that changes the host.
+// What is taken from a running guest is reported, and restored while the guest keeps
+// running, by a repair and by any call that changes the host.
 func TestWhatIsTakenFromARunningGuestIsPutBack(t *testing.T) {
 	const shared, own, behind = api.ModeShared, api.ModeOwn, api.ModeNAT
 	for _, row := range []struct {
@@ -111,8 +111,8 @@ func TestWhatIsTakenFromARunningGuestIsPutBack(t *testing.T) {
 	}
 }
 
-// Pins hold what all guests of a version have in common. Nothing can put it back
-// for programs that are attached: the error says what to do.
+// Pins hold what all guests of a version share. Nothing can restore them for programs
+// that are attached: the error names the cure.
 func TestPinsThatAreGoneAreTold(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -135,8 +135,8 @@ func TestPinsThatAreGoneAreTold(t *testing.T) {
 	}
 }
 
-// A device that an administrator switched off is switched on by a repair, and
-// not by a call for something else.
+// A repair switches on a device that an administrator switched off; a call for
+// something else does not.
 func TestDeviceThatIsOffStaysSoUntilTheRepair(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -181,7 +181,7 @@ func filter(t *testing.T, change func(*nftables.Conn)) {
 	must(t, conn.Flush())
 }
 
-// detach takes programs off a guest's cgroup.
+// detach removes programs from a guest's cgroup.
 func detach(t *testing.T, h *Host, name string, hooks ...ebpf.AttachType) {
 	t.Helper()
 	_, cg, err := h.cgroup(name)

@@ -17,8 +17,8 @@ func TestStartTellsOfAGuestThatEndsAtOnce(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		script string
-		end    string // what the record says; "": it goes on
-		said   string // its last line
+		end    string // the recorded end; "": it keeps running
+		said   string // its last line of output
 	}{
 		{"a command that goes on", "exec sleep 1000", "", ""},
 		{"a command that fails", "echo starting; echo no such option >&2; exit 3", "exit status 3", "no such option"},
@@ -67,14 +67,14 @@ func TestStartTellsOfAGuestThatEndsAtOnce(t *testing.T) {
 	}
 }
 
-// Nobody waits for a guest that ends later: what is left to be seen then is kept
-// by the next call, and a stop or a start makes an end of it.
+// If a guest ends after its start is no longer watched, the next call records what can
+// still be seen, and a stop or a start removes the record.
 func TestLaterEndIsRemembered(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
 	g := inMode(api.ModeShared, "later", 111, "sh", "-c", "read line; echo out of ideas; exit 1")
 	must(t, h.Create(ctx, g))
-	// It waits at its standard input, which has an end: it ends by itself.
+	// It waits at its standard input, which reaches its end: it ends by itself.
 	must(t, h.Start(ctx, g.Name, Options{}))
 	_, cg, err := h.cgroup(g.Name)
 	must(t, err)

@@ -15,8 +15,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-// TestWhoEntersGetsWhatTheStartNoted: a guest that runs is entered as it was
-// started, whatever became of its configuration: edited, spoiled, or gone.
+// TestWhoEntersGetsWhatTheStartNoted: a running guest is entered as it was started,
+// whether its configuration was edited, damaged or removed.
 func TestWhoEntersGetsWhatTheStartNoted(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -73,7 +73,7 @@ func TestWhoEntersGetsWhatTheStartNoted(t *testing.T) {
 	must(t, os.Rename(dir, aside))
 	look("gone")
 
-	// What an older vsnode started has nothing noted: then the files count.
+	// Older vsnodes noted nothing: then the files count.
 	st, err := h.readNotes(g.Name)
 	must(t, err)
 	st.Enter = nil

@@ -15,8 +15,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// On a read-only filesystem is done what can be done: a guest that runs is
-// stopped, and nothing is begun that could not be brought to its end.
+// On a read-only filesystem everything possible is done: a running guest is stopped,
+// and nothing is begun that could not be finished.
 func TestReadOnlyFilesystems(t *testing.T) {
 	for _, row := range []struct {
 		name string
@@ -89,13 +89,13 @@ func readOnly(t *testing.T, dir string) (undo func()) {
 	return undo
 }
 
-// lying is what lies in the directories of a host, but for roots of guests.
+// lying returns the files in the directories of a host, except guests' roots.
 func lying(t *testing.T, h *Host) []string {
 	t.Helper()
 	var list []string
 	for _, dir := range []string{h.ConfigDir, h.DataDir} {
 		must(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.Name() != "work" { // overlayfs's own
+			if err == nil && d.Name() != "work" { // overlayfs's own directory
 				list = append(list, strings.TrimPrefix(path, dir))
 			}
 			return err
@@ -104,8 +104,8 @@ func lying(t *testing.T, h *Host) []string {
 	return list
 }
 
-// A filesystem is full at each file that is written: what was begun is undone,
-// and the same call works when there is room.
+// The filesystem fills up at each file that is written: what was begun is undone, and
+// the same call succeeds once there is room.
 func TestFullFilesystems(t *testing.T) {
 	ctx := context.Background()
 	g := inMode(api.ModeOwn, "full", 162, "sleep", "1000")
@@ -114,9 +114,9 @@ func TestFullFilesystems(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		dir    func(*Host) string
-		before func(h *Host) error // with room
+		before func(h *Host) error // runs while there is room
 		do     func(h *Host) error
-		after  func(h *Host) error // back to what was before
+		after  func(h *Host) error // restores the earlier state
 	}{
 		{"create, data", func(h *Host) string { return h.DataDir }, nil,
 			func(h *Host) error { return h.Create(ctx, g) }, func(h *Host) error { return h.Delete(ctx, g.Name) }},

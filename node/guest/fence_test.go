@@ -25,7 +25,7 @@ func TestNobodyEntersAGuestThatIsBeingStarted(t *testing.T) {
 	lock, err := os.OpenFile("/run/vservers/nat.lock", os.O_RDWR|os.O_CREATE, 0o600)
 	must(t, err)
 	defer lock.Close()
-	must(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX)) // its start stands still when the process is there
+	must(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX)) // its start stops here once the process exists
 	started := make(chan error, 1)
 	go func() { started <- h.Start(ctx, g.Name, Options{}) }()
 	_, cg, err := h.cgroup(g.Name)
@@ -64,7 +64,7 @@ func TestWhoeverCallsDoesNotShowInside(t *testing.T) {
 	}
 }
 
-// A guest may divide its cgroup as it likes; the host has to get along with it.
+// A guest may divide its cgroup as it likes; the host has to cope.
 func TestGuestsOwnCgroupsDoNotHinderTheHost(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -92,7 +92,7 @@ func TestGuestsOwnCgroupsDoNotHinderTheHost(t *testing.T) {
 	must(t, h.Delete(ctx, g.Name))
 }
 
-// An init that passes nothing on, as of a shell, is no reason to kill a database.
+// An init that passes no signal on, such as a shell, must not get a database killed.
 func TestWhatInitLeavesIsAskedToEnd(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -113,9 +113,9 @@ func TestCreateThatWasKilledIsTakenUp(t *testing.T) {
 	h := host(t)
 	g := inMode(api.ModeShared, "again", 154, "sleep", "1000")
 	must(t, h.closeData())
-	must(t, os.Mkdir(h.data(g.Name), 0o700)) // killed before the mark
+	must(t, os.Mkdir(h.data(g.Name), 0o700)) // killed before the mark was made
 	must(t, h.Create(ctx, g))
-	must(t, os.WriteFile(h.incompleteMark(g.Name), nil, 0o600)) // killed behind the configuration
+	must(t, os.WriteFile(h.incompleteMark(g.Name), nil, 0o600)) // killed after the configuration was written
 	must(t, h.Start(ctx, g.Name, Options{}))
 	if _, err := os.Lstat(h.incompleteMark(g.Name)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the mark stays: %v", err)

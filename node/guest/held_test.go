@@ -19,7 +19,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// frozen is an init that freezes itself, and whoever comes, in a cgroup of its own.
+// frozen is an init that freezes itself, and every program that enters, in a cgroup of
+// its own.
 const frozen = `trap 'echo saved; exit' TERM
 mkdir /sys/fs/cgroup/x
 echo 1 >/sys/fs/cgroup/x/cgroup.procs
@@ -75,7 +76,7 @@ func TestGuestCannotHoldUpWhoEnters(t *testing.T) {
 	}
 }
 
-// zombies are the children of this process that nobody waited for.
+// zombies returns the children of this process that have not been waited for.
 func zombies(t *testing.T) (list []string) {
 	t.Helper()
 	children, err := filepath.Glob("/proc/self/task/*/children")
@@ -98,7 +99,7 @@ func TestStopAsksAllProcesses(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		script string
-		saved  int // processes that are asked and end in order
+		saved  int // number of processes that are asked to end and do so in order
 	}{
 		{"that init left behind", `i=0; while [ $i -lt 20 ]; do sh -c 'trap "echo saved; exit" TERM; echo up; while :; do sleep 0.01; done' & i=$((i+1)); done; wait`, 20},
 		{"in a cgroup below", `mkdir -p /sys/fs/cgroup/a/b; sh -c 'echo $$ >/sys/fs/cgroup/a/b/cgroup.procs; trap "echo saved; exit" TERM; echo up; while :; do sleep 0.01; done' & wait`, 1},
@@ -140,11 +141,11 @@ func TestWaitForALockCanBeBrokenOff(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	unlock()
-	must(t, h.Start(context.Background(), g.Name, Options{})) // the wait that was broken off keeps nothing
+	must(t, h.Start(context.Background(), g.Name, Options{})) // the abandoned wait holds no lock
 }
 
-// In a pipeline only some of the streams are the administrator's terminal; a
-// guest must not get those either.
+// In a pipeline only some of the streams are the administrator's terminal; a guest must
+// not get those either.
 func TestNoProgramOfAGuestHoldsTheTerminal(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -153,9 +154,9 @@ func TestNoProgramOfAGuestHoldsTheTerminal(t *testing.T) {
 	must(t, h.Start(ctx, g.Name, Options{}))
 	for _, row := range []struct {
 		name       string
-		terminal   [3]bool // which streams are it
+		terminal   [3]bool // which streams are the terminal
 		command    string
-		out, shown string // what comes by the pipe, and on the terminal
+		out, shown string // output through the pipe, and on the terminal
 	}{
 		{"vserver … | less", [3]bool{true, false, true}, "cat; echo to stderr >&2", "typed\n", "to stderr\r\n"},
 		{"… | vserver …", [3]bool{false, true, true}, "cat; echo to stderr >&2", "", "piped\r\nto stderr\r\n"},
@@ -189,7 +190,7 @@ func TestNoProgramOfAGuestHoldsTheTerminal(t *testing.T) {
 			out, err := io.ReadAll(read)
 			must(t, err)
 			must(t, cmd.Wait())
-			shown, _ := io.ReadAll(ours) // EIO is its end
+			shown, _ := io.ReadAll(ours) // EIO marks the end
 			got := strings.TrimPrefix(string(shown), "typed\r\n")
 			got = strings.ReplaceAll(got, "^D\b\b", "")
 			if string(out) != row.out || got != row.shown {
@@ -199,7 +200,7 @@ func TestNoProgramOfAGuestHoldsTheTerminal(t *testing.T) {
 	}
 }
 
-// hostTerminal is a terminal of the host's.
+// hostTerminal opens a terminal of the host.
 func hostTerminal(t *testing.T) (ours, theirs *os.File) {
 	t.Helper()
 	ours, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)

@@ -10,8 +10,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Each guest of an image with an sshd has a host key of its own, which
-// ssh-keygen reads, whatever init it has; an image's own keys are left alone.
+// Each guest of an image with an sshd has a host key of its own that ssh-keygen reads,
+// whatever its init; an image's own keys are left alone.
 func TestHostKeys(t *testing.T) {
 	h := host(t)
 	tree, err := h.Tree("")
@@ -48,7 +48,7 @@ func TestHostKeys(t *testing.T) {
 	}
 }
 
-// With a start a guest boots: a journal tells its starts apart by this id.
+// A start is a boot of the guest: a journal distinguishes its boots by this ID.
 func TestEachStartIsABoot(t *testing.T) {
 	h := host(t)
 	g := inMode(api.ModeNAT, "boots", 145, "sleep", "1000")

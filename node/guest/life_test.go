@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if os.Getenv(onHost) == "" {
-		// As an installed vsnode is.
+		// as with an installed vsnode
 		if err := os.Chmod("/proc/self/exe", 0o700); err != nil {
 			panic(err)
 		}
@@ -75,7 +75,7 @@ func TestMain(m *testing.M) {
 }
 
 // inOwnCgroup runs f in a cgroup of its own, which becomes the root of a cgroup
-// namespace: the guests of other tests are none of this host's.
+// namespace: this host does not see the guests of other tests.
 func inOwnCgroup(f func() error) (err error) {
 	mount, err := cgroup.Mount()
 	if err != nil {
@@ -104,8 +104,8 @@ func inOwnCgroup(f func() error) (err error) {
 		if slices.Contains(strings.Fields(string(on)), c) {
 			continue
 		}
-		os.WriteFile(handed, []byte("+"+c), 0)       // what cannot be had is not there to be limited
-		defer os.WriteFile(handed, []byte("-"+c), 0) // or stays, for another test that divides it
+		os.WriteFile(handed, []byte("+"+c), 0)       // fails for a controller that is not available, which then limits nothing
+		defer os.WriteFile(handed, []byte("-"+c), 0) // fails if another test has passed it on
 	}
 	move := func(to string) error {
 		return os.WriteFile(to+"/cgroup.procs", []byte(fmt.Sprint(os.Getpid())), 0)
@@ -127,14 +127,14 @@ func makeHost() error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Unmount(mount, unix.MNT_DETACH); err != nil { // one filesystem is not mounted twice on one place
+	if err := unix.Unmount(mount, unix.MNT_DETACH); err != nil { // a filesystem cannot be mounted twice in one place
 		return err
 	}
 	if err := unix.Mount("cgroup2", mount, "cgroup2", 0, ""); err != nil {
 		return fmt.Errorf("mount %s: %w", mount, err)
 	}
-	// Out of the root, we and who started us: with processes in it, it could not
-	// divide its controllers.
+	// Move this process and its parent out of the root: a cgroup with processes in it
+	// could not pass on its controllers.
 	if err := os.Mkdir(mount+"/tests", 0o755); err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func makeHost() error {
 	return netlink.AddrAdd(veth, addr)
 }
 
-// host gives a host without guests whose one image is a busybox.
+// host returns a host without guests, whose only image is a busybox.
 func host(t testing.TB) *Host {
 	t.Helper()
 	dir, err := os.MkdirTemp("/var/lib", "vsfleet-test-")
@@ -227,7 +227,7 @@ func shutDown(h *Host) error {
 	return err
 }
 
-// inMode is a guest for each network mode.
+// inMode returns a guest for each network mode.
 func inMode(mode api.Mode, name string, xid int, command ...string) api.Guest {
 	g := api.Guest{Name: name, Context: xid, Image: "sha256:test", Network: api.Network{Mode: mode}, Init: api.Init{Style: "command", Command: command}}
 	switch mode {
@@ -340,8 +340,8 @@ func TestFailedStartIsUndone(t *testing.T) {
 	}
 }
 
-// The host lacks idmapped mounts where guests' data lies: the error of the start
-// names the row of check.
+// If the host lacks idmapped mounts where guests' data is, the error of the start names
+// the row of check.
 func TestFailedStartNamesWhatTheHostLacks(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -362,8 +362,8 @@ func TestFailedStartNamesWhatTheHostLacks(t *testing.T) {
 	must(t, h.Delete(ctx, g.Name))
 }
 
-// A vsnode is killed at many points of a start and of a stop; the same command
-// again finishes, and a delete leaves nothing.
+// A vsnode is killed at many points of a start and of a stop; repeating the command
+// finishes it, and a delete leaves nothing.
 func TestKilledAnywhereAndCalledAgain(t *testing.T) {
 	for _, mode := range []api.Mode{api.ModeOwn, api.ModeNAT} {
 		for _, verb := range []string{"start", "stop"} {
@@ -373,12 +373,13 @@ func TestKilledAnywhereAndCalledAgain(t *testing.T) {
 				g := inMode(mode, "killed-"+string(mode), 105, "sleep", "1000")
 				before := traces(t)
 				must(t, h.Create(ctx, g))
-				must(t, h.Start(ctx, g.Name, Options{})) // programs are loaded now
+				must(t, h.Start(ctx, g.Name, Options{})) // the BPF programs are loaded from here on
 				begun := time.Now()
 				_, err := h.Stop(ctx, g.Name)
 				must(t, err)
 				must(t, h.Start(ctx, g.Name, Options{}))
-				// Points all over what takes about half of that, on a slow machine too.
+				// Points all over a run that takes about half of that, also on a slow
+				// machine.
 				tries := 40
 				if testing.Short() {
 					tries = 6
@@ -458,11 +459,12 @@ func TestSuexecRunsAsTheUser(t *testing.T) {
 	}
 }
 
-// traces is what a guest could leave on its host.
+// traces returns what a guest could leave on its host.
 func traces(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
-	// Other tests may change addresses meanwhile: the kernel then says that what it told is not of one moment.
+	// Other tests may change addresses meanwhile: the kernel then reports that its dump
+	// is inconsistent.
 	links, err := linux.Dump(netlink.LinkList)
 	must(t, err)
 	for _, l := range links {
@@ -478,7 +480,7 @@ func traces(t *testing.T) string {
 	cgroups, err := filepath.Glob(mount + "/vservers/*/cgroup.procs")
 	must(t, err)
 	for _, c := range cgroups {
-		// Other packages' tests may run beside.
+		// Tests of other packages may run at the same time.
 		if name := filepath.Base(filepath.Dir(c)); !strings.HasPrefix(name, "test-") {
 			fmt.Fprintf(&b, "cgroup %s;", name)
 		}
@@ -544,8 +546,8 @@ func runAs(t *testing.T, h *Host, name string, u procctx.User, argv ...string) (
 	return strings.TrimSpace(string(b)), code
 }
 
-// The first process of each is forked while the others hold locks and ends of
-// pipes: what it has of these may not outlast its vsnode's.
+// The first process of each is forked while the others hold locks and ends of pipes:
+// its copies of these must not outlive its vsnode's.
 func TestManyStartAtOnce(t *testing.T) {
 	for _, mode := range []api.Mode{api.ModeShared, api.ModeNAT} {
 		t.Run(string(mode), func(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
-// The guest's program goes on through all of it: its process is the same one.
+// The guest's program runs through all of it: its process stays the same.
 func TestRunningGuestIsChanged(t *testing.T) {
 	ctx := context.Background()
 	ports := func(words ...string) []port.Range {
@@ -35,7 +35,7 @@ func TestRunningGuestIsChanged(t *testing.T) {
 		mode   api.Mode
 		change func(*api.Network)
 		after  string // where the new port is reached
-		gone   string // what is not reached any more
+		gone   string // what can no longer be reached
 	}{
 		{api.ModeShared, func(n *api.Network) { n.Ports = ports("8080", "8082") }, "198.51.100.1:8082", ""},
 		{api.ModeNAT, func(n *api.Network) { n.Forwards = forwards("9091:8082") }, "198.51.100.1:9091", "198.51.100.1:9090"},
@@ -127,7 +127,7 @@ func TestMetadataIsRefusedUntilItIsAllowed(t *testing.T) {
 	}
 }
 
-// What a vsnode that was killed between configuring and changing leaves.
+// The state a vsnode leaves that was killed between configuring and changing.
 func TestConfiguredAndNotYetChangedIsFinished(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -186,8 +186,8 @@ func TestPortOfTheHostIsNotGivenToARunningGuest(t *testing.T) {
 	}
 }
 
-// Limits need cgroup v2 with controllers, as test/kernel has it. Elsewhere
-// processes are bounded from the next start, and others are refused.
+// Limits need cgroup v2 with controllers, as test/kernel has it. Elsewhere the limit on
+// processes applies from the next start, and other limits are refused.
 func TestLimitsOfARunningGuestAreChanged(t *testing.T) {
 	ctx := context.Background()
 	mount, err := cgroup.Mount()
@@ -204,7 +204,7 @@ func TestLimitsOfARunningGuestAreChanged(t *testing.T) {
 	_, cg, err := h.cgroup(g.Name)
 	must(t, err)
 	if !strings.Contains(string(have), "pids") {
-		// Told as what it does not run with yet, and there after a restart.
+		// Reported as not yet in effect, and in effect after a restart.
 		st, err := h.State(g.Name)
 		must(t, err)
 		if st.Limits.Processes != 7 || st.Runs == nil || st.Runs.Limits.Processes != 0 {
@@ -213,7 +213,7 @@ func TestLimitsOfARunningGuestAreChanged(t *testing.T) {
 		_, err = h.Stop(ctx, g.Name)
 		must(t, err)
 		must(t, h.Start(ctx, g.Name, Options{}))
-		// More than there may be.
+		// More than the limit allows.
 		if out, code := run(t, h, g.Name, "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1000 >/dev/null 2>&1 & done"); code == 0 {
 			t.Errorf("9 processes beside the init: %q", out)
 		}
@@ -279,8 +279,8 @@ func TestFlushedPacketFilterIsMadeAnew(t *testing.T) {
 	}
 }
 
-// Somebody who edits the configuration of a running guest, and errs, must not
-// cut it off when another one starts or stops.
+// An administrator who makes a mistake in the configuration of a running guest must not
+// cut it off when another guest starts or stops.
 func TestMistakeInTheConfigurationCutsNobodyOff(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -309,7 +309,7 @@ func TestAddressOfARunningGuestStaysWhileItsConfigurationIsBroken(t *testing.T) 
 	must(t, h.Start(ctx, a.Name, Options{}))
 	must(t, os.WriteFile(filepath.Join(h.config(a.Name), "interfaces/0/ip"), []byte("nonsense\n"), 0o644))
 	b := inMode(api.ModeOwn, "second", 117, "sleep", "1000")
-	must(t, h.Create(ctx, b)) // its configuration does not tell that the address is taken
+	must(t, h.Create(ctx, b)) // its configuration does not show that the address is taken
 	if err := h.Start(ctx, b.Name, Options{}); err == nil || !strings.Contains(err.Error(), "vserver first stop") {
 		t.Errorf("a second guest with the address: %v", err)
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/stat"
 )
 
-// numbered is a guest like many others on its host: of all modes, each with
+// numbered returns one of many guests of a host: they cover all modes, each with
 // addresses or ports of its own.
 func numbered(i int) api.Guest {
 	g := inMode([]api.Mode{api.ModeShared, api.ModeOwn, api.ModeNAT}[i%3], fmt.Sprintf("many-%04d", i), 2000+i, "sleep", "1000")
@@ -36,7 +36,7 @@ func numbered(i int) api.Guest {
 	return g
 }
 
-// inMemory is a host whose disk is none: what a sync takes is not our matter.
+// inMemory returns a host on a tmpfs: how long a sync takes is not measured here.
 func inMemory(b testing.TB) *Host {
 	h := host(b)
 	must(b, os.MkdirAll(h.RunDir, 0o755))
@@ -69,7 +69,7 @@ func thousand(b testing.TB) *Host {
 	return h
 }
 
-// A create beside many reads what has changed since somebody looked, and no more.
+// With many guests, a create reads only what has changed since the last look.
 func TestConfigurationsAreReadOnce(t *testing.T) {
 	h := inMemory(t)
 	const many = 3 * saveAfter
@@ -77,7 +77,7 @@ func TestConfigurationsAreReadOnce(t *testing.T) {
 		g := numbered(i)
 		must(t, h.write(g, h.rootDir(g.Name)))
 	}
-	time.Sleep(2 * clockTick) // until then a change could not be seen by its time
+	time.Sleep(2 * clockTick) // before that, a change could not be seen by its time
 	another := func() *Host { return &Host{Paths: h.Paths, Tree: h.Tree} }
 	claims := func(h *Host) (map[string]api.Guest, int) {
 		t.Helper()
@@ -132,8 +132,8 @@ func TestConfigurationsAreReadOnce(t *testing.T) {
 	}
 }
 
-// What a vsnode remembers from one create or start to the next counts only while
-// no other one has changed anything.
+// What a vsnode remembers from one create or start to the next is valid only while no
+// other vsnode has changed anything.
 func TestTwoVsnodesSeeWhatEachOtherClaims(t *testing.T) {
 	ctx := context.Background()
 	h := inMemory(t)
@@ -149,7 +149,7 @@ func TestTwoVsnodesSeeWhatEachOtherClaims(t *testing.T) {
 		if err := nodes[(i+1)%2].Create(ctx, other); err == nil || !strings.Contains(err.Error(), g.Name) {
 			t.Errorf("the other vsnode creates a guest with the context of %s: %v", g.Name, err)
 		}
-		if last >= 0 { // by the one that the other has started meanwhile
+		if last >= 0 { // refused because of the guest that the other vsnode has started meanwhile
 			must(t, nodes[(i+1)%2].Create(ctx, numbered(3*i+1))) // remembers
 			must(t, os.WriteFile(filepath.Join(h.config(numbered(3*i+1).Name), "context"), []byte(fmt.Sprintln(g.Context)), 0o644))
 			if err := nodes[(i+1)%2].Start(ctx, numbered(3*i+1).Name, Options{}); err == nil || !strings.Contains(err.Error(), g.Name) {
@@ -162,11 +162,11 @@ func TestTwoVsnodesSeeWhatEachOtherClaims(t *testing.T) {
 	gone := numbered(0)
 	must(t, nodes[0].Delete(ctx, gone.Name))
 	gone.Name = "again"
-	must(t, nodes[0].Create(ctx, gone)) // at once
+	must(t, nodes[0].Create(ctx, gone)) // seen at once
 }
 
-// A file that was changed just before it was read may be changed again in the
-// same tick of the kernel's clock.
+// A file that was changed just before it was read may change again in the same tick of
+// the kernel's clock.
 func TestFreshFilesAreReadAgain(t *testing.T) {
 	h := inMemory(t)
 	g := numbered(0)
@@ -184,7 +184,7 @@ func BenchmarkCreateBesideAThousand(b *testing.B) {
 	h := thousand(b)
 	b.ResetTimer()
 	for b.Loop() {
-		fresh := &Host{Paths: h.Paths, Tree: h.Tree} // as another vsnode
+		fresh := &Host{Paths: h.Paths, Tree: h.Tree} // another vsnode
 		g := numbered(1000)
 		if err := fresh.Create(context.Background(), g); err != nil {
 			b.Fatal(err)
@@ -208,7 +208,7 @@ func BenchmarkStatesOfAThousand(b *testing.B) {
 }
 
 // BenchmarkAThousand makes and starts guests, eight at once as an apply does, and
-// counts what they use.
+// reports what they use.
 func BenchmarkAThousand(b *testing.B) {
 	h := inMemory(b)
 	ctx := context.Background()
@@ -232,7 +232,7 @@ func BenchmarkAThousand(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		fresh := &Host{Paths: h.Paths} // as another vsnode
+		fresh := &Host{Paths: h.Paths} // another vsnode
 		living, err := fresh.Lives(ctx)
 		if err != nil || len(living) != 1000 {
 			b.Fatal(len(living), err)
@@ -260,8 +260,8 @@ func BenchmarkAThousand(b *testing.B) {
 	b.Log("drift: ", time.Since(begun))
 }
 
-// What one create waits for on the disk keeps no other one of the same vsnode
-// waiting, which is told of it all the same; another vsnode waits.
+// While one create waits for the disk, another of the same vsnode does not wait but
+// sees its claims; another vsnode waits.
 func TestCreatesWaitForTheDiskTogether(t *testing.T) {
 	ctx := context.Background()
 	h := inMemory(t)

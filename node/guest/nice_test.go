@@ -10,8 +10,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// The host sees what nice value a guest's processes have, and the guest cannot
-// take a better one.
+// The host sees the nice value of a guest's processes, and the guest cannot lower it.
 func TestNiceOfAGuest(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -55,7 +54,7 @@ func TestNiceOfAGuest(t *testing.T) {
 		t.Errorf("started again: state %+v, %v, process 1 has nice %d, want -7", st, err, nice())
 	}
 
-	// An older vsnode noted it with what programs get that enter, and nowhere else.
+	// Older vsnodes noted it only among the settings for programs that enter.
 	n, err := h.readNotes(g.Name)
 	must(t, err)
 	n.Runs.Nice = 0

@@ -11,7 +11,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// A guest as util-vserver had it: a root of its own, and what its tree asks for.
+// A guest as util-vserver had it: a private root, and what its tree asks for.
 func TestOldGuestRunsAsItsTreeSays(t *testing.T) {
 	h := host(t)
 	base, err := os.MkdirTemp("/var/lib", "vsfleet-old-")
@@ -99,15 +99,15 @@ func TestOldGuestRunsAsItsTreeSays(t *testing.T) {
 			}
 		})
 	}
-	// What is refused can be left out, in the administrator's own words.
+	// What is refused can be ignored, by the administrator's own entry.
 	plant(t, h.Paths, "old", map[string]string{"schedule": "1\n4\n", "ignore": "schedule\n"})
 	must(t, h.Start(ctx, "old", Options{}))
 	_, err = h.Stop(ctx, "old")
 	must(t, errors.Join(err, os.RemoveAll(h.config("old"))))
 }
 
-// A guest that no configuration gives a host name has its own name, for process 1
-// and for who enters, and what it writes into /etc/hostname stays.
+// A guest without a configured host name gets its own name, both for process 1 and for
+// programs that enter, and what it writes to /etc/hostname stays.
 func TestHostNameIsTheGuestsName(t *testing.T) {
 	ctx := context.Background()
 	for _, mode := range []api.Mode{api.ModeShared, api.ModeOwn, api.ModeNAT} {

@@ -20,7 +20,7 @@ import (
 
 var update = flag.Bool("update", false, "write the table of docs/linux-vserver.md anew")
 
-// plant makes a configuration of files; a content of "->" leads there.
+// plant makes a configuration of files; a content of "->PATH" makes a link to PATH.
 func plant(t testing.TB, p Paths, name string, files map[string]string) {
 	t.Helper()
 	for file, content := range files {
@@ -37,7 +37,7 @@ func plant(t testing.TB, p Paths, name string, files map[string]string) {
 	}
 }
 
-// The page has the same table as the program.
+// The page has the same table as knownFiles.
 func TestEveryFileIsDocumented(t *testing.T) {
 	const page, begin, end = "../../docs/linux-vserver.md", "| file | here | instead |\n|---|---|---|\n", "\n\n"
 	var table strings.Builder
@@ -72,11 +72,11 @@ func TestNothingOfATreeIsDroppedSilently(t *testing.T) {
 	for _, row := range []struct {
 		what  string
 		files map[string]string
-		want  []string // "file: part of why", in order; a "!" before it refuses the start
+		want  []string // "file: part of the reason", in order; a leading "!" means that it refuses the start
 	}{
 		{"what every guest has", map[string]string{"flags": "lock\nfakeinit,VXF_HIDE_MOUNT\n", "namespace": "", "cache": "->/x", "name": "x\n"}, nil},
 		{"a hook", map[string]string{"scripts/pre-start": "", "scripts/post-stop.d/1": ""}, []string{"scripts/post-stop.d/1: hooks", "scripts/pre-start: hooks"}},
-		{"a directory of hooks that is a link", map[string]string{"scripts": "->/etc"}, nil}, // names what is in it: below
+		{"a directory of hooks that is a link", map[string]string{"scripts": "->/etc"}, nil}, // its files are reported by name: below
 		{"hooks of all guests", map[string]string{"../.defaults/scripts/post-start": ""}, []string{".defaults/scripts/post-start: hooks"}},
 		{"flags", map[string]string{"flags": "virt_mem\nlock\n~sched_hard\n"}, []string{"flags: virt_mem, ~sched_hard without effect"}},
 		{"limits of a context that no kernel has", map[string]string{"rlimits/as": "1000\n", "rlimits/rss.min": "5\n"}, []string{"!rlimits/as: use ulimits/"}},
@@ -131,7 +131,7 @@ func TestNothingOfATreeIsDroppedSilently(t *testing.T) {
 			if err := refusal(p.config("old"), c.Unread); (err != nil) != strings.HasPrefix(strings.Join(row.want, ""), "!") {
 				t.Errorf("refused with %v", err)
 			}
-			// Each may be told to be left out.
+			// Each can be ignored.
 			for file, u := range byFile {
 				if u.Refuses {
 					plant(t, p, "old", map[string]string{"ignore": file + "\n"})
@@ -241,7 +241,7 @@ func TestGuestsLieWhereUtilVserverPutsThem(t *testing.T) {
 	}
 }
 
-// What a guest cannot have is said with the way out.
+// If a guest cannot have something, the error names the alternative.
 func TestInterfacesThatDoNotGoTogether(t *testing.T) {
 	for _, row := range []struct {
 		what  string

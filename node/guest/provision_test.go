@@ -17,7 +17,7 @@ func file(path, content string) api.File {
 	return api.File{Path: path, Content: []byte(content), Digest: api.FileDigest([]byte(content)), Mode: 0o644, Owner: "root:root"}
 }
 
-// differing is what a guest's files lack, one per line.
+// differing returns what a guest's files lack, one per line.
 func differing(t *testing.T, h *Host, name string, files ...api.File) string {
 	t.Helper()
 	a, err := h.Files(t.Context(), api.FilesRequest{Guests: []api.GuestFiles{{Guest: name, Files: files}}})
@@ -35,8 +35,8 @@ func differing(t *testing.T, h *Host, name string, files ...api.File) string {
 	return strings.Join(lines, "\n")
 }
 
-// What is written into a stopped guest it finds when it starts, and what is
-// written while it runs at once; its own eyes and ours agree.
+// A stopped guest finds the files when it starts, and a running one at once; the guest
+// and the host see the same.
 func TestFilesOfAGuest(t *testing.T) {
 	ctx := t.Context()
 	h := host(t)
@@ -104,7 +104,7 @@ func TestFilesOfAGuest(t *testing.T) {
 	}
 }
 
-// A path of a guest never leads out of it, and never to where we would wait.
+// A path of a guest never leads out of it, and never to a file that would make us wait.
 func TestFilesStayInTheGuest(t *testing.T) {
 	ctx := t.Context()
 	h := host(t)
@@ -154,8 +154,8 @@ func TestFilesStayInTheGuest(t *testing.T) {
 	}
 }
 
-// A running guest does what its files ask for, once for several files, and a
-// call that was killed in between is made up for by the next.
+// A running guest does what its files ask for, once for several files, and the next
+// call does what a killed one left undone.
 func TestCommandsOfChangedFiles(t *testing.T) {
 	ctx := t.Context()
 	h := host(t)
@@ -171,7 +171,7 @@ func TestCommandsOfChangedFiles(t *testing.T) {
 		got, _ := run(t, h, "told", "cat", "/etc/log")
 		return strings.Count(got, "told")
 	}
-	// Stopped: nobody is to be told.
+	// Stopped: nothing is to be notified.
 	_, err := h.Provide(ctx, "told", []api.File{with("/etc/a", "1", reload)})
 	must(t, err)
 	must(t, h.Start(ctx, "told", Options{}))
@@ -191,7 +191,7 @@ func TestCommandsOfChangedFiles(t *testing.T) {
 	if p := pending(); len(p) != 1 || !p[0].Restart {
 		t.Errorf("pending %+v, want the restart", p)
 	}
-	// A command that fails stays to be done.
+	// A command that fails remains to be done.
 	fails := api.OnChange{Command: []string{"sh", "-c", "test -e /etc/ok && exit 0; echo first; echo no such thing >&2; exit 3"}}
 	if _, err := h.Provide(ctx, "told", []api.File{with("/etc/d", "1", fails)}); err == nil || !strings.Contains(err.Error(), "exit status 3: no such thing") {
 		t.Errorf("a command that fails: %v", err)
@@ -210,8 +210,8 @@ func TestCommandsOfChangedFiles(t *testing.T) {
 	}
 }
 
-// An init may move its root to where nobody answers. Nothing of ours waits for
-// it longer than its deadline.
+// An init may move its root to a filesystem that never answers. We wait for it no
+// longer than the deadline.
 func TestFilesOfAGuestThatDoesNotAnswer(t *testing.T) {
 	h := host(t)
 	must(t, h.Create(t.Context(), inMode(api.ModeNAT, "mute", 143, "sleep", "1000")))
@@ -229,8 +229,8 @@ func TestFilesOfAGuestThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// A directory of the image moves as one of the guest's own does, and is whole
-// where it came to after a restart, too.
+// A directory of the image can be moved like one of the guest's own, and is complete at
+// its new place after a restart, too.
 func TestDirectoriesOfTheImageCanBeRenamed(t *testing.T) {
 	ctx := t.Context()
 	h := host(t)

@@ -17,8 +17,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// TestNoSocketOfTheHostsIsHandedIn runs a program as sshd runs vsnode: with sockets
-// as its streams.
+// TestNoSocketOfTheHostsIsHandedIn runs a program as sshd runs vsnode: with sockets as
+// its streams.
 func TestNoSocketOfTheHostsIsHandedIn(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -37,7 +37,8 @@ func TestNoSocketOfTheHostsIsHandedIn(t *testing.T) {
 	_, err := ours[0].WriteString("what is typed\n")
 	must(t, err)
 	must(t, unix.Shutdown(int(ours[0].Fd()), unix.SHUT_WR))
-	// A process that it leaves behind holds the streams; nobody waits for that.
+	// A process that the program leaves behind holds the streams; we do not wait for
+	// it.
 	code, err := h.Run(ctx, g.Name, Program{Argv: []string{"sh", "-c",
 		`sleep 1000 & for fd in 0 1 2; do busybox readlink /proc/$$/fd/$fd; done; cat; echo wrong >&2; exit 7`}})
 	os.Stdin, os.Stdout, os.Stderr = in, out, errs
@@ -80,7 +81,7 @@ func TestAProgramOverStreamsOfSomebodyElse(t *testing.T) {
 		}()
 		like := &Terminal{Type: "vt220", Size: api.Size{Rows: 24, Columns: 80}, Sizes: sizes}
 		code, err := h.RunOver(ctx, g.Name, sh("tty; echo $TERM; until busybox stty size | busybox grep -x '30 100'; do :; done; read x; echo got $x; exit 5"), Streams{In: typed, Out: &out, Terminal: like})
-		// The terminal echoes what is typed when it comes: between any two lines.
+		// The terminal echoes input as it arrives: between any two lines.
 		text := strings.Replace(out.String(), "go on\r\n", "", 1)
 		if want := regexp.MustCompile(`^/dev/pts/\d+\r\nvt220\r\n30 100\r\ngot go on\r\n$`); err != nil || code != 5 || !want.MatchString(text) {
 			t.Errorf("exit status %d, %v, %q", code, err, &out)
@@ -108,7 +109,7 @@ func TestAProgramOverStreamsOfSomebodyElse(t *testing.T) {
 	})
 }
 
-// TestWhatAProgramWroteIsWrittenOn to somebody who reads slowly.
+// TestWhatAProgramWroteIsWrittenOn has a slow reader.
 func TestWhatAProgramWroteIsWrittenOn(t *testing.T) {
 	r, w, err := os.Pipe()
 	must(t, err)

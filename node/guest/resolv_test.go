@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A host's own resolver on 127.0.0.1 is not the guest's.
+// A host's own resolver on 127.0.0.1 is not reachable for the guest.
 func TestResolversOnTheHostsLoopbackAreLeftOut(t *testing.T) {
 	dir := t.TempDir()
 	stub, upstream, none := filepath.Join(dir, "stub"), filepath.Join(dir, "upstream"), filepath.Join(dir, "none")

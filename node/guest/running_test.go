@@ -17,8 +17,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// What runs has what it was started with, whatever became of its configuration.
-// edit makes two configurations, by hand, that cannot both run.
+// A running guest keeps what it was started with, whatever happens to its
+// configuration. edit makes two configurations by hand that cannot both run.
 func TestSecondGuestWithOneThingIsRefusedByWhatRuns(t *testing.T) {
 	for _, row := range []struct {
 		name   string
@@ -83,8 +83,8 @@ func TestSecondGuestWithOneThingIsRefusedByWhatRuns(t *testing.T) {
 	}
 }
 
-// A guest that ended by itself, and that no vsnode has looked at since, holds up
-// nobody.
+// A guest that ended by itself, and that no vsnode has looked at since, does not block
+// others.
 func TestDeadGuestGivesWhatItHad(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -104,8 +104,8 @@ func TestDeadGuestGivesWhatItHad(t *testing.T) {
 	}
 }
 
-// A guest runs on when its configuration is renamed, removed or damaged. It is
-// listed, can be stopped, and nobody else gets what it has.
+// A guest keeps running when its configuration is renamed, removed or damaged. It is
+// listed, can be stopped, and no other guest gets what it has.
 func TestGuestWithoutItsConfigurationIsSeenAndStopped(t *testing.T) {
 	for _, row := range []struct {
 		name   string
@@ -178,7 +178,7 @@ func TestGuestWithoutItsConfigurationIsSeenAndStopped(t *testing.T) {
 	}
 }
 
-// Apply finds such a guest and writes its configuration anew, while it runs.
+// Apply finds such a guest and writes its configuration anew while it runs.
 func TestConfigurationIsWrittenAnewWhileTheGuestRuns(t *testing.T) {
 	for name, damage := range map[string]func(t *testing.T, h *Host, name string){
 		"removed": func(t *testing.T, h *Host, name string) { must(t, os.RemoveAll(h.config(name))) },
@@ -199,7 +199,7 @@ func TestConfigurationIsWrittenAnewWhileTheGuestRuns(t *testing.T) {
 				t.Error("created beside the one that runs")
 			}
 			want := g
-			want.Context = 0 // as an inventory may leave it
+			want.Context = 0 // an inventory may leave it unset
 			outcome, err := h.Configure(ctx, want)
 			if err != nil || outcome != api.Changed {
 				t.Errorf("%v, %v", outcome, err)
@@ -212,8 +212,8 @@ func TestConfigurationIsWrittenAnewWhileTheGuestRuns(t *testing.T) {
 	}
 }
 
-// Notes of a start that are lost or damaged are found on the cgroup, and what is
-// not there either is seen in the kernel.
+// If notes of a start are lost or damaged they are read from the cgroup, and what is
+// missing there as well from the kernel.
 func TestNotesOfAStartAreFoundAgain(t *testing.T) {
 	for _, mode := range []api.Mode{api.ModeShared, api.ModeOwn, api.ModeNAT} {
 		for name, damage := range map[string]func(t *testing.T, h *Host, name string){
@@ -255,7 +255,7 @@ func TestNotesOfAStartAreFoundAgain(t *testing.T) {
 	}
 }
 
-// A guest whose notes are deleted, and which then ends, leaves nothing either.
+// A guest whose notes are deleted, and which then ends, leaves nothing behind either.
 func TestForgottenGuestThatEndedIsCleanedUp(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)
@@ -280,7 +280,7 @@ func TestStartIsByTheTimeSinceBoot(t *testing.T) {
 	must(t, h.Start(t.Context(), g.Name, Options{}))
 	st, err := h.readNotes(g.Name)
 	must(t, err)
-	st.Started = st.Started.Add(24 * time.Hour) // the clock was a day ahead when it started, and was set since
+	st.Started = st.Started.Add(24 * time.Hour) // the clock was a day ahead at the start and has been corrected since
 	_, cg, err := h.cgroup(g.Name)
 	must(t, err)
 	must(t, h.writeNotes(g.Name, cg, st))
@@ -309,7 +309,7 @@ func TestNoLockIsLeftOfWhatIsNotThere(t *testing.T) {
 	}
 }
 
-// A lock whose file is removed by who holds it is still one lock.
+// A lock whose file is removed by its holder is still one lock.
 func TestLockIsOneWhileItsFileComesAndGoes(t *testing.T) {
 	h := host(t)
 	inside := 0
@@ -318,7 +318,7 @@ func TestLockIsOneWhileItsFileComesAndGoes(t *testing.T) {
 		group.Go(func() error {
 			for range 200 {
 				err := h.Hold(context.Background(), "coming", "test", func(*Guest) error {
-					inside++ // the race detector and this count tell
+					inside++ // the race detector and this count detect it
 					defer func() { inside-- }()
 					if inside != 1 {
 						return errors.New("two hold it")
@@ -347,7 +347,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// forget takes all notes of a start, as of a guest that an older vsnode started.
+// forget removes all notes of a start, as if an older vsnode had started the guest.
 func forget(t *testing.T, h *Host, name string) {
 	t.Helper()
 	_, cg, err := h.cgroup(name)

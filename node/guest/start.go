@@ -245,7 +245,7 @@ func (s *start) limit(context.Context) error {
 		return err
 	}
 	for file, lines := range s.config.Cgroup {
-		if file == pidsFile && !counted { // no pids controller here: the user namespace counts processes
+		if file == pidsFile && !counted { // cgroup v1 has the controller: the user namespace counts processes
 			s.spec.Processes, _ = strconv.ParseInt(lines, 10, 64) // "max" parses as no limit
 			continue
 		}

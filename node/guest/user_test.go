@@ -58,7 +58,7 @@ func TestUserIsFoundInTheGuestsFiles(t *testing.T) {
 	}
 }
 
-// TestUserFilesAreTheGuestsOwn: whoever looks for a user reads as the host's root.
+// TestUserFilesAreTheGuestsOwn: users are looked up as the host's root.
 func TestUserFilesAreTheGuestsOwn(t *testing.T) {
 	ctx := context.Background()
 	h := host(t)

@@ -9,17 +9,17 @@ import (
 	"github.com/vsfleet/vsfleet/node/nat"
 )
 
-// Publish makes way for a guest that runs in the host's packet filter: for its
-// forwards, or around its own addresses, whose ports others' forwards would take.
+// Publish updates the host's packet filter for a running guest: for its forwards, or to
+// keep others' forwards from taking ports of its own addresses.
 func Publish(ctx context.Context, g *Guest) error {
 	return nat.Add(ctx, g.Notes.Mode(g.Network.Mode).filter(g.Guest), wanted(g.Others))
 }
 
-// PublishAll makes the host's packet filter what the running guests need.
+// PublishAll sets the host's packet filter to what the running guests need.
 func PublishAll(ctx context.Context, guests Others) error { return nat.Sync(ctx, wanted(guests)) }
 
-// wanted returns what the host's packet filter has to hold: the running guests
-// with private networks, and the addresses that belong to the others.
+// wanted returns the content of the host's packet filter: the running guests with
+// private networks, and the addresses that belong to the others.
 func wanted(guests Others) func(context.Context) (nat.Want, error) {
 	return func(context.Context) (nat.Want, error) {
 		var want nat.Want
@@ -37,7 +37,7 @@ func wanted(guests Others) func(context.Context) (nat.Want, error) {
 	}
 }
 
-// natGuest returns a guest as node/nat has it.
+// natGuest converts a guest to node/nat's form.
 func natGuest(g api.Guest) nat.Guest {
 	return nat.Guest{XID: g.Context, Name: g.Name, Forwards: g.Network.Forwards, Metadata: g.Network.Metadata}
 }

@@ -57,7 +57,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// makeHost also gives the host a metadata service, as clouds have it.
+// makeHost also gives the host a metadata service, as clouds have.
 func makeHost() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
@@ -113,7 +113,7 @@ func serve(l net.Listener) {
 	}
 }
 
-// beGuest does what comes by standard input, and answers "ok" or why not.
+// beGuest does what it reads from standard input, and answers "ok" or the error.
 func beGuest() {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		verb, address, _ := strings.Cut(in.Text(), " ")
@@ -138,7 +138,7 @@ func beGuest() {
 	}
 }
 
-// process is the guest's.
+// the guest's process
 type process struct {
 	pid   int
 	in    io.WriteCloser
@@ -200,7 +200,7 @@ func newProcess(t *testing.T, cgroupDir string, xid int, private bool) *process 
 	return p
 }
 
-// kernelState returns what of the host's network a mode may change.
+// kernelState returns those parts of the host's network that a mode may change.
 func kernelState(t *testing.T) string {
 	t.Helper()
 	var list []string
@@ -218,7 +218,7 @@ func kernelState(t *testing.T) string {
 	must(t, err)
 	for _, r := range routes {
 		if r.Dst != nil && r.Dst.IP.IsMulticast() {
-			continue // comes some time after its device is up
+			continue // appears some time after its device is up
 		}
 		list = append(list, fmt.Sprintf("route %s", r.Dst))
 	}
@@ -240,7 +240,7 @@ func kernelState(t *testing.T) string {
 	return strings.Join(list, "\n")
 }
 
-// neighbours are the guests of the test's host.
+// neighbours holds the guests of the test's host.
 type neighbours map[string]api.Guest
 
 func (n neighbours) Networks() (map[string]api.Guest, error) { return n, nil }

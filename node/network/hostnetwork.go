@@ -16,10 +16,10 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// hostNetwork is what modes shared and own have in common: guests in the host's
-// network namespace, kept apart by programs on their cgroups.
+// hostNetwork is the common part of modes shared and own: guests in the host's network
+// namespace, kept apart by programs on their cgroups.
 type hostNetwork struct {
-	allPorts bool // of its addresses are the guest's
+	allPorts bool // the guest has all ports of its addresses
 }
 
 func (hostNetwork) Private() bool { return false }
@@ -58,7 +58,7 @@ func reserveLoopback6(g api.Guest) nat.Want {
 	return nat.Want{Reserved: []netip.Addr{netctx.Loopback6(g.Context)}}
 }
 
-// spec is the network context of a guest.
+// spec returns the network context of a guest.
 func (m hostNetwork) spec(g *Guest) netctx.Spec {
 	return netctx.Spec{
 		XID:       g.Context,
@@ -69,7 +69,7 @@ func (m hostNetwork) spec(g *Guest) netctx.Spec {
 	}
 }
 
-// warnings are of what the guest may find not to work as expected.
+// warnings returns warnings of what may not work as the guest expects.
 func (m hostNetwork) warnings(ctx context.Context, g *Guest) {
 	if g.Warn == nil {
 		return
@@ -108,13 +108,13 @@ func join(ports []port.Range) string {
 	return strings.Join(texts, ", ")
 }
 
-// attachPrograms comes before the guest's first process: a socket is judged by
-// the cgroup that it was made in.
+// attachPrograms must be called before the guest's first process starts: a socket is
+// judged by the cgroup that it was made in.
 func (m hostNetwork) attachPrograms(g *Guest) error {
 	return g.inCgroup(func(dir *os.File) error { return netctx.Attach(dir, m.spec(g)) })
 }
 
-// attachLocalhost gives the guest its ::1, and its pings their source.
+// attachLocalhost gives the guest its ::1, and its pings their source address.
 func (m hostNetwork) attachLocalhost(ctx context.Context, g *Guest) error {
 	if err := netctx.EnsureLoopback6(ctx, netctx.Loopback6(g.Context)); err != nil {
 		return err
@@ -131,7 +131,7 @@ func (m hostNetwork) attachLocalhost(ctx context.Context, g *Guest) error {
 	return nil
 }
 
-// eachDrift asks f about each guest.
+// eachDrift calls f for each guest.
 func eachDrift(guests []*Guest, f func(*Guest) ([]string, error)) (map[string][]string, error) {
 	all := map[string][]string{}
 	for _, g := range guests {
@@ -146,7 +146,7 @@ func eachDrift(guests []*Guest, f func(*Guest) ([]string, error)) (map[string][]
 	return all, nil
 }
 
-// drift returns what is gone of what attachPrograms and attachLocalhost gave.
+// drift returns what is missing of what attachPrograms and attachLocalhost gave.
 func (m hostNetwork) drift(host *Survey, g *Guest) ([]string, error) {
 	view, err := host.netctx()
 	if err != nil {
@@ -174,8 +174,8 @@ func (m hostNetwork) drift(host *Survey, g *Guest) ([]string, error) {
 	return gone, err
 }
 
-// repair does again what attachPrograms and attachLocalhost did, of which all
-// may be there already.
+// repair repeats what attachPrograms and attachLocalhost did; all of it may still be
+// there.
 func (m hostNetwork) repair(ctx context.Context, g *Guest) error {
 	if err := netctx.EnsureLoopback6(ctx, netctx.Loopback6(g.Context)); err != nil {
 		return err
@@ -192,7 +192,7 @@ func (m hostNetwork) repair(ctx context.Context, g *Guest) error {
 	return g.inCgroup(func(dir *os.File) error { return netctx.Restore(dir, m.spec(g)) })
 }
 
-// release takes back what attachLocalhost gave. The programs go with the cgroup.
+// release undoes attachLocalhost. The programs are removed with the cgroup.
 func (hostNetwork) release(ctx context.Context, g *Guest) error {
 	if g.Context == 0 {
 		return nil

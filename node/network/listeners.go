@@ -8,11 +8,10 @@ import (
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
-// takenError is about somebody who holds a port that a guest owns. The host's sshd
-// on every address is the oldest pitfall of all: a login to the guest would land
-// on the host.
+// takenError names the program that holds a port a guest owns. The host's sshd on every
+// address is the oldest pitfall of all: a login to the guest would land on the host.
 type takenError struct {
-	host   []string // what listens
+	host   []string // the listeners
 	guests []string
 }
 
@@ -23,7 +22,7 @@ func (e *takenError) Error() string {
 	return fmt.Sprintf("the host itself listens where the guest would: %s; bind these to the host's own address (sshd: ListenAddress) or give the guest other ports", strings.Join(append(e.host, e.guests...), ", "))
 }
 
-// listeners looks for sockets of others where the guest's would be: a takenError.
+// listeners returns a takenError if others' sockets are where the guest's would be.
 func (m hostNetwork) listeners(ctx context.Context, g *Guest) error {
 	taken, err := netctx.Listeners(ctx, m.spec(g))
 	if err != nil || len(taken) == 0 {
@@ -31,7 +30,7 @@ func (m hostNetwork) listeners(ctx context.Context, g *Guest) error {
 	}
 	names, err := g.Others.ContextNames()
 	if err != nil {
-		names = nil // the sockets can be named all the same
+		names = nil // the sockets can be reported without names
 	}
 	e := &takenError{}
 	for _, l := range taken {

@@ -12,41 +12,40 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// Mode is a way in which guests have a network.
+// Mode is one way of connecting guests to a network.
 type Mode interface {
 	// Private reports whether each guest has a network namespace of its own.
 	Private() bool
-	// Scope reports whether a guest's processes have to be kept by Landlock from
-	// the abstract Unix sockets of the host, whose network they are in.
+	// Scope reports whether Landlock must keep a guest's processes from the abstract
+	// Unix sockets of the host, because they are in the host's network.
 	Scope() (bool, error)
-	// Needs returns the abilities of the host without which the mode cannot be had.
+	// Needs returns the abilities that the host must have for this mode.
 	Needs() []*probe.Ability
-	// Validate refuses settings that the mode cannot bring about.
+	// Validate returns an error for settings that the mode does not support.
 	Validate(n api.Network) error
-	// Addresses returns those by which a guest finds itself.
+	// Addresses returns the addresses that a guest's host name resolves to.
 	Addresses(g api.Guest) []netip.Addr
-	// Assumed returns what has to be taken back of a guest whose notes are lost.
+	// Assumed returns what has to be released for a guest whose notes are lost.
 	Assumed(n api.Network) Notes
 
-	// Check refuses a start that would not give the guest what its settings
+	// Check returns an error if the start would not give the guest what its settings
 	// promise, and warns of what will not work as expected.
 	Check(ctx context.Context, g *Guest) error
-	// Attach gives the guest its network. In the host's network it is called
-	// before the guest has a process; where the mode is private, when there is a
-	// namespace and nothing of the guest's runs in it.
+	// Attach gives the guest its network. For modes in the host's network it is called
+	// before the guest has a process; for private modes, once there is a namespace and
+	// before any program of the guest runs in it.
 	Attach(ctx context.Context, g *Guest) error
-	// Update prepares a running guest for other ports, forwards or metadata. They
-	// hold with the next Publish.
+	// Update prepares a running guest for other ports, forwards or metadata. They take
+	// effect with the next Publish.
 	Update(ctx context.Context, g *Guest) error
-	// Drift returns by name what guests do not have any more of what they were
-	// given, one text each. Repair puts it back.
+	// Drift returns by guest's name what guests have lost of what they were given, one
+	// text for each thing. Repair restores it.
 	Drift(ctx context.Context, host *Survey, guests []*Guest) (map[string][]string, error)
 	Repair(ctx context.Context, g *Guest) error
-	// Release takes back what Attach gave, by the notes. The guest has no process
-	// any more.
+	// Release undoes Attach, by the notes. The guest has no process any more.
 	Release(ctx context.Context, g *Guest) error
 
-	// filter returns what the host's packet filter holds for a guest that runs.
+	// filter returns the entries of the host's packet filter for a running guest.
 	filter(g api.Guest) nat.Want
 }
 
@@ -57,7 +56,7 @@ var (
 	NAT    Mode = private{}
 )
 
-// Of returns the mode of a name.
+// Of returns the mode with the given name.
 func Of(name api.Mode) (Mode, error) {
 	switch name {
 	case api.ModeShared:
@@ -72,31 +71,30 @@ func Of(name api.Mode) (Mode, error) {
 
 // Guest is a guest as its mode sees it.
 type Guest struct {
-	api.Guest          // Network is what it has, or is to have
+	api.Guest          // Network holds what it has or is to have
 	Cgroup    string   // directory of its cgroup
 	Netns     *os.File // its own network namespace, for Attach and Repair in private modes
 	Notes     *Notes
-	Save      func() error // writes Notes, where they outlive vsnode
-	Warn      func(string) // may be nil: nobody wants to know
+	Save      func() error // writes Notes to where they outlive vsnode
+	Warn      func(string) // may be nil
 	Others    Others
 
 	places map[netip.Addr]netctx.HostAddress // see hostAddresses
 }
 
-// Others knows the other guests of a host.
+// Others gives access to the other guests of a host.
 type Others interface {
-	// Networks returns the guests that run, by name, as they are connected.
+	// Networks returns the running guests by name, with the networks they have.
 	Networks() (map[string]api.Guest, error)
 	// ContextNames returns the names of the configured guests by context.
 	ContextNames() (map[int]string, error)
 }
 
-// Notes are what has to be known of a start to check, repair and take back the
-// guest's network.
+// Notes record what is needed to check, repair and release the guest's network.
 type Notes struct {
 	Dev   string         `json:"dev,omitempty"`
 	Added []netip.Prefix `json:"added,omitempty"` // addresses that vsnode put onto Dev
-	Pings bool           `json:"pings,omitempty"` // the source of its pings is set
+	Pings bool           `json:"pings,omitempty"` // the source address of its pings is set
 	NAT   bool           `json:"nat,omitempty"`   // it has a namespace of its own
 	Net   string         `json:"net,omitempty"`   // NAT: the namespace (namespaceID)
 }
@@ -104,9 +102,9 @@ type Notes struct {
 // FirstNotes returns the notes of a guest in mode m before Check and Attach.
 func FirstNotes(m Mode) Notes { return Notes{NAT: m.Private(), Pings: !m.Private()} }
 
-// Mode returns the mode of the guest that the notes are of. name is the mode
-// that it was started in, if that is known. If it is not, it is one that takes
-// back all that may have been given.
+// Mode returns the mode of the guest that the notes are of. name is the mode it was
+// started in, if known. If it is not, Mode returns one that releases everything that
+// may have been given.
 func (n Notes) Mode(name api.Mode) Mode {
 	if m, err := Of(name); err == nil {
 		return m
@@ -123,7 +121,7 @@ func (g *Guest) warn(format string, args ...any) {
 	}
 }
 
-// hostAddresses returns what the host had when this was first asked.
+// hostAddresses returns the addresses the host had when first asked.
 func (g *Guest) hostAddresses() (_ map[netip.Addr]netctx.HostAddress, err error) {
 	if g.places == nil {
 		g.places, err = netctx.HostAddresses()
@@ -131,7 +129,7 @@ func (g *Guest) hostAddresses() (_ map[netip.Addr]netctx.HostAddress, err error)
 	return g.places, err
 }
 
-// Survey is what the host has at a moment, read when the first mode asks for it.
+// Survey is a snapshot of the host, taken when the first mode asks for it.
 type Survey struct{ view *netctx.View }
 
 func (s *Survey) netctx() (_ *netctx.View, err error) {

@@ -21,13 +21,13 @@ import (
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
-// modes has a row for each mode. What follows from the interface is tested the
-// same way for all.
+// modes has a row for each mode. What the interface promises is tested the same way for
+// all.
 var modes = []struct {
 	mode    Mode
 	network api.Network
 	address string                                  // where its port 8080 is reached
-	take    map[string]func(t *testing.T, g *Guest) // away, by what Drift says then
+	take    map[string]func(t *testing.T, g *Guest) // ways to take something away, by the text of Drift
 }{
 	{Shared, api.Network{Mode: api.ModeShared, Addresses: prefixes("198.51.100.1/24"), Ports: ports("8080")}, "198.51.100.1:8080", map[string]func(*testing.T, *Guest){
 		"is gone from lo": takeLoopback,
@@ -81,8 +81,8 @@ func takeAddress(t *testing.T, dev, address string) {
 	must(t, netlink.AddrDel(link, a))
 }
 
-// eachMode runs body with a guest of each mode that has a process and no network
-// yet. At its end nothing may be left.
+// eachMode runs body with a guest of each mode that has a process and no network yet.
+// Afterwards nothing may be left.
 func eachMode(t *testing.T, body func(t *testing.T, m Mode, g *Guest, p *process)) {
 	for _, row := range modes {
 		t.Run(string(row.network.Mode), func(t *testing.T) {
@@ -109,8 +109,8 @@ func newGuest(t *testing.T, m Mode, n api.Network) *Guest {
 	}
 }
 
-// renewCgroup gives a guest of the host's network a cgroup without programs, as
-// each start does. Its process stays behind: these tests do without.
+// renewCgroup gives a guest of the host's network a cgroup without programs, as each
+// start does. Its process stays behind: these tests do not need it.
 func renewCgroup(t *testing.T, m Mode, g *Guest) {
 	t.Helper()
 	if !m.Private() {
@@ -118,7 +118,7 @@ func renewCgroup(t *testing.T, m Mode, g *Guest) {
 	}
 }
 
-// attach connects a guest, and lists it as one that runs.
+// attach connects a guest and lists it as running.
 func attach(t *testing.T, m Mode, g *Guest) {
 	t.Helper()
 	ctx := context.Background()
@@ -129,7 +129,7 @@ func attach(t *testing.T, m Mode, g *Guest) {
 	must(t, Publish(ctx, g))
 }
 
-// release ends the guest, and takes back what it had.
+// release ends the guest and releases what it had.
 func release(t *testing.T, m Mode, g *Guest, p *process) {
 	t.Helper()
 	p.end()
@@ -190,7 +190,7 @@ func TestReleaseOfWhatWasNeverAttached(t *testing.T) {
 	eachMode(t, func(t *testing.T, m Mode, g *Guest, p *process) { release(t, m, g, p) })
 }
 
-// Of a guest whose notes are lost, all is taken back that its settings imply.
+// If a guest's notes are lost, everything its settings imply is released.
 func TestReleaseByAssumedNotes(t *testing.T) {
 	eachMode(t, func(t *testing.T, m Mode, g *Guest, p *process) {
 		attach(t, m, g)
@@ -225,14 +225,14 @@ func TestAttachStopsWhereItCannotNote(t *testing.T) {
 				release(t, m, g, p)
 				return
 			}
-			*g.Notes = noted // what somebody would find who comes after
+			*g.Notes = noted // as a later vsnode would find them
 			must(t, m.Release(context.Background(), g))
 		}
 	})
 }
 
-// A vsnode is killed while it attaches, later each time, until one gets through.
-// What it noted by then is all that its successor knows.
+// A vsnode is killed while it attaches, later each time, until one completes. Its
+// successor knows only what it noted by then.
 func TestAttachIsKilled(t *testing.T) {
 	eachMode(t, func(t *testing.T, m Mode, g *Guest, p *process) {
 		dir := t.TempDir()
@@ -266,8 +266,8 @@ func TestAttachIsKilled(t *testing.T) {
 	})
 }
 
-// beAttacher is given a mode, the paths of a guest's cgroup and network
-// namespace, and where to note.
+// beAttacher is told a mode, the paths of a guest's cgroup and network namespace, and
+// the file for its notes.
 func beAttacher(args []string) error {
 	for _, row := range modes {
 		if string(row.network.Mode) != args[0] {
@@ -295,8 +295,8 @@ func writeNotes(path string, n Notes) error {
 	return errors.Join(os.WriteFile(path+".new", b, 0o600), os.Rename(path+".new", path))
 }
 
-// What every mode can change while the guest runs is its way to the metadata
-// service.
+// The one thing that every mode can change while the guest runs is access to the
+// metadata service.
 func TestUpdateTakesEffectWhileTheGuestRuns(t *testing.T) {
 	ctx := context.Background()
 	eachMode(t, func(t *testing.T, m Mode, g *Guest, p *process) {

@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SameNamespace makes sure that a guest's process 1 is still in the network that
-// the guest was started with. What a program is fenced with when it enters follows
-// from the mode of that start, never from where process 1 is: one that moved into
-// a namespace of its own would have the next program of the host's network come in
-// without Landlock (CVE-2020-15257's kind).
+// SameNamespace returns an error unless a guest's process 1 is still in the network
+// namespace that the guest was started with. How a program that enters is confined
+// follows from the mode of that start, never from where process 1 is: if process 1 had
+// moved into a namespace of its own, the next program to enter the host's network would
+// come in without Landlock (the kind of CVE-2020-15257).
 func (n Notes) SameNamespace(initPID int) error {
 	private, err := HasOwnNamespace(initPID)
 	if err != nil {
@@ -27,8 +27,8 @@ func (n Notes) SameNamespace(initPID int) error {
 	return errors.New("its process 1 has left the network that the guest was started in, so that nothing can be run there as safely as in the guest; restart the guest")
 }
 
-// HasOwnNamespace reports whether a process is in another network namespace than
-// we are.
+// HasOwnNamespace reports whether a process is in another network namespace than we
+// are.
 func HasOwnNamespace(pid int) (bool, error) {
 	ours, err := namespaceID("/proc/thread-self/ns/net")
 	if err != nil {
@@ -38,7 +38,7 @@ func HasOwnNamespace(pid int) (bool, error) {
 	return theirs != ours, err
 }
 
-// namespaceID identifies a network namespace as long as it lives.
+// namespaceID identifies a network namespace for as long as that exists.
 func namespaceID(path string) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {

@@ -35,14 +35,14 @@ func (private) Assumed(api.Network) Notes { return Notes{NAT: true} }
 
 func (private) filter(g api.Guest) nat.Want { return nat.Want{Guests: []nat.Guest{natGuest(g)}} }
 
-// Check refuses nothing: what keeps private networks from working may change
-// while the guest runs.
+// Check refuses nothing: obstacles to private networks may come and go while the guest
+// runs.
 func (private) Check(ctx context.Context, g *Guest) error {
 	if g.Warn == nil {
 		return nil
 	}
 	problems, err := nat.Problems(ctx)
-	if err != nil { // of a look at what others have done: the guest may work all the same
+	if err != nil { // of looking at others' packet filters: the guest may work all the same
 		problems = append(problems, "cannot tell whether this host forwards packets: "+err.Error())
 	}
 	for _, p := range problems {

@@ -15,8 +15,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
-// own is mode own: addresses that are put onto a device of the host for the
-// guest, with all their ports.
+// own is mode own: addresses that are added to a device of the host for the guest, with
+// all their ports.
 type own struct{ hostNetwork }
 
 func (own) Validate(n api.Network) error {
@@ -31,8 +31,7 @@ func (own) Validate(n api.Network) error {
 	return nil
 }
 
-// Assumed names all addresses: of these, only what is marked as vsnode's is
-// taken back.
+// Assumed names all addresses; of these, only those marked as vsnode's are removed.
 func (own) Assumed(n api.Network) Notes { return Notes{Dev: n.Dev, Added: n.Addresses} }
 
 func (own) filter(g api.Guest) nat.Want {
@@ -43,8 +42,8 @@ func (own) filter(g api.Guest) nat.Want {
 	return want
 }
 
-// Check refuses addresses that another device has. Who listens on one of the
-// guest's is a warning: the guest may never want the port.
+// Check refuses addresses that another device has. A listener on one of the guest's
+// addresses only causes a warning: the guest may never want the port.
 func (m own) Check(ctx context.Context, g *Guest) error {
 	on, err := g.hostAddresses()
 	if err != nil {
@@ -82,7 +81,7 @@ func (m own) Attach(ctx context.Context, g *Guest) error {
 	if err := m.attachPrograms(g); err != nil {
 		return err
 	}
-	// What vsnode may have added is removed, what the host had before is not.
+	// What vsnode may have added is removed; what the host had before is not.
 	missing, err := netctx.MissingAddresses(g.Network.Dev, g.Network.Addresses)
 	if err != nil {
 		return err
@@ -100,9 +99,9 @@ func (m own) Attach(ctx context.Context, g *Guest) error {
 	return m.attachLocalhost(ctx, g)
 }
 
-// refuseDuplicates refuses addresses that somebody else on the wire has: a guest
-// that was moved and still runs where it was, for example. Both would lose their
-// connections.
+// refuseDuplicates refuses addresses that another machine on the network has: for
+// example because a guest was moved and still runs on its old host. Both would lose
+// their connections.
 func refuseDuplicates(ctx context.Context, g *Guest, prefixes []netip.Prefix) error {
 	dev := g.Network.Dev
 	var addrs []netip.Addr
@@ -146,8 +145,8 @@ func (m own) Drift(_ context.Context, host *Survey, guests []*Guest) (map[string
 	})
 }
 
-// Repair notes first what somebody took away and vsnode had not added: the
-// host's own addresses.
+// Repair first notes addresses that were removed and that vsnode had not added: the
+// host's own.
 func (m own) Repair(ctx context.Context, g *Guest) error {
 	missing, err := netctx.MissingAddresses(g.Notes.Dev, g.Network.Addresses)
 	if err != nil {
@@ -181,7 +180,7 @@ func (m own) Release(ctx context.Context, g *Guest) error {
 	return m.release(ctx, g)
 }
 
-// unused returns the addresses that were added and no other running guest uses.
+// unused returns the added addresses that no other running guest uses.
 func (g *Guest) unused() ([]netip.Prefix, error) {
 	guests, err := g.Others.Networks()
 	if err != nil {

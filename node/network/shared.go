@@ -21,8 +21,8 @@ func (shared) Assumed(api.Network) Notes { return Notes{} }
 
 func (shared) filter(g api.Guest) nat.Want { return reserveLoopback6(g) }
 
-// Check refuses addresses that the host does not have, and ports that somebody
-// else has: one that a guest was given by name has to be its own.
+// Check refuses addresses that the host does not have, and ports that somebody else
+// holds: a port given to a guest explicitly has to be its own.
 func (m shared) Check(ctx context.Context, g *Guest) error {
 	on, err := g.hostAddresses()
 	if err != nil {
@@ -55,7 +55,7 @@ func (m shared) Attach(ctx context.Context, g *Guest) error {
 	return m.attachLocalhost(ctx, g)
 }
 
-// Update takes effect at once. Connections to ports that the guest keeps stay.
+// Update takes effect at once. Connections to ports that the guest keeps stay open.
 func (m shared) Update(ctx context.Context, g *Guest) error {
 	if err := m.listeners(ctx, g); err != nil {
 		return err

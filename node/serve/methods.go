@@ -13,10 +13,10 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// methods are all that can be asked, by name.
+// methods are all methods that can be called, by name.
 type methods map[string]func(ctx context.Context, params json.RawMessage) (answer any, err error)
 
-// methodsOf are those of a session that serves.
+// methodsOf returns the methods of a session.
 func methodsOf(h Host, emit func(api.Event)) methods {
 	m := methods{}
 	plain(m, api.MethodState, h.State)
@@ -31,12 +31,12 @@ func methodsOf(h Host, emit func(api.Event)) methods {
 	return m
 }
 
-// plain adds a method that says all by its name.
+// plain adds a method without parameters.
 func plain[A any](m methods, method api.Method[api.None, A], do func(context.Context) (A, error)) {
 	m[string(method)] = func(ctx context.Context, _ json.RawMessage) (any, error) { return do(ctx) }
 }
 
-// with adds a method that asks for something.
+// with adds a method with parameters.
 func with[R, A any](m methods, method api.Method[R, A], do func(context.Context, R) (A, error)) {
 	name := string(method)
 	m[name] = func(ctx context.Context, params json.RawMessage) (any, error) {
@@ -48,9 +48,8 @@ func with[R, A any](m methods, method api.Method[R, A], do func(context.Context,
 	}
 }
 
-// decode reads what a request asks for. Both ends are one version: a field that
-// this one does not know is a mistake, and it must not be a plan that is half
-// understood.
+// decode reads the parameters of a request. Both ends are one version, so an unknown
+// field is a mistake; it must not lead to a plan that is half understood.
 func decode(method string, params json.RawMessage, into any) error {
 	dec := json.NewDecoder(bytes.NewReader(params))
 	dec.DisallowUnknownFields()
@@ -60,8 +59,8 @@ func decode(method string, params json.RawMessage, into any) error {
 	return nil
 }
 
-// answer does what a request asks for, and returns the response. A panic is an
-// error of this request.
+// answer carries out a request and returns the response. A panic is an error of this
+// request.
 func (m methods) answer(ctx context.Context, req wire.Message) (response wire.Message) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -80,7 +79,7 @@ func (m methods) answer(ctx context.Context, req wire.Message) (response wire.Me
 	return respond(req.ID, answer, err)
 }
 
-// respond makes the response of a request: what came of it, or why nothing did.
+// respond returns the response to a request, with its result or its error.
 func respond(id int64, answer any, err error) wire.Message {
 	m := wire.Message{ID: id}
 	if err == nil {

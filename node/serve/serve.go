@@ -18,7 +18,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Host does what a controller asks for.
+// Host carries out a controller's requests.
 type Host interface {
 	State(ctx context.Context) (api.State, error)
 	Check(ctx context.Context) (api.Check, error)
@@ -32,10 +32,10 @@ type Host interface {
 	Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error)
 }
 
-// Serve answers requests read from in, on out, until in ends or ctx does. It
-// returns when everything under way has finished or undone its work; an end
-// of in is no error. A controller that has stopped to read holds up nothing: it
-// misses progress, and in the end what it did not take.
+// Serve answers requests read from in, on out, until in or ctx ends. It returns when
+// all running requests have finished or undone their work; the end of in is not an
+// error. A controller that has stopped reading blocks nothing: it misses progress, and
+// at the end whatever it did not read.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, h Host) error {
 	defer catchSIGPIPE()()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -57,8 +57,8 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, h Host) error {
 		defer close(written)
 		s.writeQueue()
 	}()
-	// The reader is not waited for: where ctx ends first it sits in a read
-	// that nothing interrupts, and takes no new request.
+	// We do not wait for the reader: if ctx ends first the reader is in a read that
+	// nothing interrupts, and takes no new request.
 	go func() { cancel(s.read(ctx)) }()
 	<-ctx.Done()
 	s.mu.Lock()
@@ -82,10 +82,10 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, h Host) error {
 	return nil
 }
 
-// catchSIGPIPE keeps what a killed controller does not read from killing vsnode
-// in the middle of an undo: a write to a standard output that nobody reads does
-// that to a Go program (os/signal, "SIGPIPE"). Caught, it is EPIPE. Caught and
-// not ignored, for an ignored signal is inherited by children.
+// catchSIGPIPE keeps a controller that was killed from killing vsnode in the middle of
+// an undo: a Go program dies of a write to a standard output that nobody reads
+// (os/signal, "SIGPIPE"). If the signal is caught, the write fails with EPIPE. It is
+// caught and not ignored because children inherit an ignored signal.
 func catchSIGPIPE() (stop func()) {
 	pipe := make(chan os.Signal, 1)
 	signal.Notify(pipe, unix.SIGPIPE)
@@ -102,25 +102,25 @@ type server struct {
 	stop    context.CancelCauseFunc
 	running sync.WaitGroup
 
-	queue  chan wire.Message // to be written; an empty one is the last
-	gone   chan struct{}     // closed when nobody is expected to take more
-	giveUp func()            // closes it
+	queue  chan wire.Message // messages to write; an empty one is the last
+	gone   chan struct{}     // closed when the controller is not expected to read any more
+	giveUp func()            // closes gone
 
-	stalled atomic.Bool // nobody takes what is queued: progress is dropped
+	stalled atomic.Bool // the controller does not read: progress is dropped
 
 	mu       sync.Mutex
 	closed   bool
 	requests map[int64]context.CancelFunc
 }
 
-// silence is how long a controller may say nothing.
+// silence is how long a controller may send nothing.
 var silence = api.Silence
 
-// finalGrace is how long the controller may take to read what is left, once it
-// has ended the session.
+// finalGrace is how long the controller may take to read the rest once the session has
+// ended.
 const finalGrace = 2 * time.Second
 
-// read takes requests until the stream ends, and returns why it did.
+// read accepts requests until the stream ends, and returns the reason.
 func (s *server) read(ctx context.Context) error {
 	silent := time.AfterFunc(silence, func() {
 		s.stop(fmt.Errorf("the controller has been silent for %s", silence))
@@ -130,7 +130,7 @@ func (s *server) read(ctx context.Context) error {
 		m, err := s.conn.Receive()
 		silent.Reset(silence)
 		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return io.EOF // the controller was killed in the middle of a word
+			return io.EOF // the controller was killed in the middle of a message
 		} else if err != nil {
 			return err
 		}
@@ -154,7 +154,7 @@ func (s *server) read(ctx context.Context) error {
 	}
 }
 
-// start runs one request beside the others.
+// start runs one request concurrently with others.
 func (s *server) start(ctx context.Context, m wire.Message) {
 	ctx, cancel := context.WithCancel(ctx)
 	if !s.enter(m.ID, cancel) {
@@ -173,7 +173,7 @@ func (s *server) start(ctx context.Context, m wire.Message) {
 	}()
 }
 
-// enter counts a request in, unless Serve is about to return.
+// enter counts a request as running, unless Serve is about to return.
 func (s *server) enter(id int64, cancel context.CancelFunc) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,8 +185,8 @@ func (s *server) enter(id int64, cancel context.CancelFunc) bool {
 	return true
 }
 
-// emit queues an event, unless nobody takes what is queued: the work must not
-// wait for whoever watches it.
+// emit queues an event. Progress is dropped while the controller does not read: the
+// work must not wait for its spectators.
 func (s *server) emit(e api.Event) {
 	b, err := json.Marshal(e)
 	if err != nil {
@@ -214,8 +214,8 @@ func (s *server) emit(e api.Event) {
 	}
 }
 
-// write queues an answer; while the queue is full it waits, as long as there is
-// anybody to take it.
+// write queues an answer; while the queue is full it waits, as long as somebody may
+// still read it.
 func (s *server) write(m wire.Message) {
 	select {
 	case s.queue <- m:
@@ -228,8 +228,8 @@ func (s *server) write(m wire.Message) {
 	}
 }
 
-// writeQueue sends what is queued to the controller. If that fails the controller
-// is gone: what it asked for is undone.
+// writeQueue sends queued messages to the controller. If that fails the controller is
+// gone, and its requests are undone.
 func (s *server) writeQueue() {
 	for m := range s.queue {
 		if m.ID == 0 && m.Method == "" && m.Error == nil {
@@ -238,7 +238,7 @@ func (s *server) writeQueue() {
 		if err := s.conn.Send(m); err != nil {
 			s.stop(fmt.Errorf("answer the controller: %w", err))
 			s.giveUp()
-			for m = range s.queue { // whoever waits for room
+			for m = range s.queue { // unblock writers that wait for room
 				if m.ID == 0 && m.Method == "" && m.Error == nil {
 					return
 				}

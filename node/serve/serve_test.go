@@ -15,7 +15,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// host does what a test says.
+// host is a Host with the functions that a test sets.
 type host struct {
 	state func(ctx context.Context) (api.State, error)
 	apply func(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error)
@@ -115,7 +115,7 @@ func TestRefusedRequests(t *testing.T) {
 	}
 }
 
-// waits until its context ends, and then undoes something when it is let.
+// waits blocks until its context ends, and then undoes something when the test lets it.
 func waits(begun, undo chan struct{}) host {
 	return host{apply: func(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
 		close(begun)
@@ -166,12 +166,12 @@ func TestCancelEndsOneRequest(t *testing.T) {
 	c.send(1, string(api.MethodApply), "{}")
 	<-begun
 	c.send(0, wire.MethodCancel, `{"id": 1}`)
-	c.send(0, wire.MethodCancel, `{"id": 99}`) // of one that has ended
+	c.send(0, wire.MethodCancel, `{"id": 99}`) // a request that has ended
 	undo <- struct{}{}
 	if m := c.receive(); m.ID != 1 || m.Error == nil {
 		t.Errorf("%+v", m)
 	}
-	c.send(1, string(api.MethodState), "") // its id is free again
+	c.send(1, string(api.MethodState), "") // its ID is free again
 	if m := c.receive(); m.ID != 1 || m.Error != nil {
 		t.Errorf("the next request: %+v", m)
 	}
@@ -213,17 +213,17 @@ func TestControllerThatDoesNotReadAnyMoreIsGone(t *testing.T) {
 	if err := c.Send(wire.Message{ID: 2, Method: string(api.MethodState)}); err != nil {
 		t.Fatal(err)
 	}
-	undo <- struct{}{} // the apply was cancelled by what could not be said
+	undo <- struct{}{} // the apply was cancelled because an answer could not be written
 	if err := <-ended; !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("error %v", err)
 	}
 }
 
-// A vsfleet that was stopped (Ctrl-Z), or a link that swallows everything: what
-// runs goes on, and is undone when the session ends.
+// A vsfleet was stopped (Ctrl-Z), or the link swallows everything: running work goes
+// on, and is undone when the session ends.
 func TestControllerThatDoesNotReadHoldsUpNothing(t *testing.T) {
 	inR, inW := io.Pipe()
-	outR, outW, err := os.Pipe() // 64 KiB that nobody takes
+	outR, outW, err := os.Pipe() // 64 KiB that nobody reads
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,8 +267,8 @@ func TestControllerThatDoesNotReadHoldsUpNothing(t *testing.T) {
 	}
 }
 
-// Not the end of the input, but a machine that is gone without a word: sshd
-// learns of it after hours.
+// The input does not end, but the machine disappears without a word: sshd notices only
+// after hours.
 func TestASilentControllerIsGone(t *testing.T) {
 	defer func(d time.Duration) { silence = d }(silence)
 	silence = 200 * time.Millisecond

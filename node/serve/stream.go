@@ -11,10 +11,10 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// StreamHost does what has bytes of its own beside the request. in ends with the
-// controller's input, and with an error where the controller is gone; a write to
-// out or errs waits for the controller to take it. sizes tells of changes of the
-// controller's window, of the last one if several came at once.
+// StreamHost carries out requests that have bytes of their own beside them. in ends
+// with the controller's input, or with an error if the controller is gone; a write to
+// out or errs waits for the controller to read. sizes delivers changes of the
+// controller's window size; of several at once, only the last.
 type StreamHost interface {
 	ExportImage(ctx context.Context, req api.ExportImage, out io.Writer) error
 	ImportImage(ctx context.Context, req api.ImportImage, in io.Reader) error
@@ -37,9 +37,9 @@ func streamMethods(h StreamHost, in io.Reader, out, errs io.Writer, sizes <-chan
 	return m
 }
 
-// Stream answers one request with bytes beside it, read from in, on out. When in
-// ends before the answer, or the controller cancels the request, its context
-// ends; what is done then is undone or hung up before Stream returns.
+// Stream answers one request, read from in, on out, with a stream of bytes beside it.
+// If in ends before the answer, or the controller cancels the request, the request's
+// context ends; Stream returns once the work is undone or hung up.
 func Stream(ctx context.Context, in io.Reader, out io.Writer, h StreamHost) error {
 	defer catchSIGPIPE()()
 	if _, err := io.WriteString(out, api.Preamble); err != nil {
@@ -48,7 +48,7 @@ func Stream(ctx context.Context, in io.Reader, out io.Writer, h StreamHost) erro
 	conn := wire.NewStream(in, out)
 	f, err := conn.Receive()
 	if err == io.EOF {
-		return nil // it changed its mind
+		return nil // the controller changed its mind
 	}
 	if err == nil && f.Kind != wire.KindMessage {
 		err = fmt.Errorf("a stream begins with a request, not with a frame of kind %q", f.Kind)
@@ -60,7 +60,7 @@ func Stream(ctx context.Context, in io.Reader, out io.Writer, h StreamHost) erro
 	defer cancel(nil)
 	input, feed := io.Pipe()
 	sizes := make(chan api.Size, 1)
-	// The reader is not waited for: it may sit in a read that nothing interrupts.
+	// We do not wait for the reader: it may be in a read that nothing interrupts.
 	go func() {
 		err := receive(conn, feed, sizes)
 		feed.CloseWithError(err)
@@ -68,18 +68,17 @@ func Stream(ctx context.Context, in io.Reader, out io.Writer, h StreamHost) erro
 	}()
 	methods := streamMethods(h, input, conn.Writer(wire.KindData), conn.Writer(wire.KindErrors), sizes)
 	response := methods.answer(ctx, f.Message)
-	input.Close() // what still comes is for nobody
+	input.Close() // nobody reads what still arrives
 	if err := conn.Send(response); err != nil {
 		return fmt.Errorf("answer the controller: %w", err)
 	}
 	return nil
 }
 
-// errCanceled is why a context ended that the controller ended.
+// errCanceled is the cause of a context that the controller cancelled.
 var errCanceled = errors.New("the controller has given it up")
 
-// receive hands on what the controller sends until it sends no more, and returns
-// why.
+// receive passes on what the controller sends until that ends, and returns the reason.
 func receive(conn *wire.Stream, feed *io.PipeWriter, sizes chan api.Size) error {
 	for {
 		f, err := conn.Receive()
@@ -91,7 +90,7 @@ func receive(conn *wire.Stream, feed *io.PipeWriter, sizes chan api.Size) error 
 		case f.Kind == wire.KindEnd:
 			feed.Close()
 		case f.Kind == wire.KindData:
-			_, _ = feed.Write(f.Bytes) // who takes no more has had enough
+			_, _ = feed.Write(f.Bytes) // fails if the request has read enough
 		case f.Kind != wire.KindMessage:
 			return fmt.Errorf("a frame of kind %q", f.Kind)
 		case f.Message.Method == wire.MethodCancel:
@@ -102,7 +101,7 @@ func receive(conn *wire.Stream, feed *io.PipeWriter, sizes chan api.Size) error 
 				return fmt.Errorf("%s: %w", api.NotifySize, err)
 			}
 			select {
-			case <-sizes: // nobody has taken the last one yet
+			case <-sizes: // drop the last one: it was not taken
 			default:
 			}
 			sizes <- size

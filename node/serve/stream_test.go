@@ -14,7 +14,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// streamHost does what a test says.
+// streamHost is a StreamHost with the functions that a test sets.
 type streamHost struct {
 	exec func(ctx context.Context, req api.Exec, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) (api.Exit, error)
 }
@@ -73,7 +73,7 @@ func (c *far) ask(method, params string) {
 	}
 }
 
-// response reads to the end.
+// response reads to the end and returns the response.
 func (c *far) response() (m wire.Message, data, errs string) {
 	c.t.Helper()
 	for {
@@ -109,7 +109,7 @@ func TestStreams(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			c := stream(t, streamHost{})
 			c.ask(row.method, row.params)
-			go func() { // who does not read it has answered
+			go func() { // blocks if the request is answered without reading it
 				io.WriteString(c.Writer(wire.KindData), row.in)
 				c.End()
 			}()
@@ -167,7 +167,7 @@ func TestAStreamEndsWithItsController(t *testing.T) {
 func TestSizesOfTheWindow(t *testing.T) {
 	seen := make(chan api.Size)
 	c := stream(t, streamHost{exec: func(_ context.Context, _ api.Exec, in io.Reader, _, _ io.Writer, sizes <-chan api.Size) (api.Exit, error) {
-		io.ReadAll(in) // all sizes have come by then
+		io.ReadAll(in) // all sizes have arrived by then
 		seen <- <-sizes
 		return api.Exit{Status: 3}, nil
 	}})
@@ -188,7 +188,7 @@ func TestSizesOfTheWindow(t *testing.T) {
 	}
 }
 
-// FuzzStream: whatever a controller sends, there is an end.
+// FuzzStream checks that Stream returns, whatever a controller sends.
 func FuzzStream(f *testing.F) {
 	var b bytes.Buffer
 	s := wire.NewStream(nil, &b)
