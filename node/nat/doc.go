@@ -30,7 +30,7 @@
 //	                  remembers who asks
 //
 // Tables of others are not touched. If a base chain in one of them drops forwarded
-// packets, no table of ours can overrule it: [Problems] finds it and says what to do.
+// packets, no table of ours can overrule it: [Problems] reports it with the cure.
 //
 // # No bridge
 //
@@ -63,14 +63,14 @@
 // Attach, Detach and Sync hold a lock, /run/vservers/nat.lock, and may be killed
 // at any point: called again, they reach the same result. The veth disappears with
 // its guest. Without guests, Sync removes the tables. IP forwarding stays on, because
-// somebody else may rely on it by then.
+// somebody else may depend on it by then.
 //
 // A forward that was removed translates no new connections, and those that it had
 // end: Sync deletes them from conntrack, together with UDP conversations that a new
 // forward leads elsewhere, and those of a guest that has gone. All others continue.
 //
-// What somebody else takes away while guests run (`nft flush ruleset`, a device,
-// a route, forwarding) is found by [Check] and put back by [Repair].
+// [Drift] finds what somebody else removes while guests run (`nft flush ruleset`, a
+// device, a route, forwarding); Attach and Sync restore it.
 //
 // Kernel: nftables with NAT in family inet (5.2), the incoming device known in
 // postrouting (5.7), veth.

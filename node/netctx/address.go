@@ -18,26 +18,26 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// addedByUs marks an address as put there by vsnode (IFA_PROTO, kernel 5.18;
-// 1 to 3 are the kernel's own). The kernel keeps what a state file could lose.
+// addedByUs marks an address as added by vsnode (IFA_PROTO, kernel 5.18; 1 to 3
+// are the kernel's own). A state file could get lost; the kernel's mark cannot.
 const addedByUs = 'v'
 
 // ifaProto is IFA_PROTO of linux/if_addr.h.
 const ifaProto = 11
 
-// deviceAddress is an address as it lies on a device.
+// deviceAddress is an address of a device.
 type deviceAddress struct {
 	prefix netip.Prefix
 	ours   bool
 }
 
-// AddAddresses puts addresses onto a device, sets it up and announces what is
-// new to its neighbours, so that they forget who had the address before. An
-// address that is there already is fine. It tells which ones are vsnode's, now
-// or from an earlier call: those that RemoveAddresses would take away.
+// AddAddresses adds addresses to a device, sets it up and announces new ones to its
+// neighbours, so that they forget who had the address before. Addresses that are there
+// already stay. It returns those that vsnode added, now or in an earlier call: those
+// that RemoveAddresses would remove.
 //
-// Called again after it was killed it does the rest; an announcement can be
-// missing then, which costs the neighbours' cache time.
+// Called again after it was killed, it does the rest. An announcement may then be
+// missing, and neighbours may use the old owner until their cache expires.
 func AddAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) (added []netip.Prefix, err error) {
 	link, err := netlink.LinkByName(dev)
 	if err != nil {
@@ -57,7 +57,7 @@ func AddAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) (add
 		old, there := have[p.Addr()]
 		if !there {
 			switch err := addAddress(link.Attrs().Index, p); {
-			case errors.Is(err, unix.EEXIST): // by somebody else, meanwhile
+			case errors.Is(err, unix.EEXIST): // added by somebody else in the meantime
 				continue
 			case err != nil:
 				return added, fmt.Errorf("add %s to %s: %w", p, dev, err)
@@ -77,9 +77,9 @@ func AddAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) (add
 	return added, nil
 }
 
-// RemoveAddresses takes addresses off a device that AddAddresses put there.
-// Those of the host, and those that are gone (with the device, maybe), are left
-// as they are. Whether another guest still uses one is for the caller to know.
+// RemoveAddresses removes addresses that AddAddresses added to a device. It skips
+// addresses of the host, and those that are gone, perhaps with the device. The caller
+// must know whether another guest still uses one.
 func RemoveAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) error {
 	link, err := netlink.LinkByName(dev)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
@@ -88,8 +88,8 @@ func RemoveAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) e
 	if err != nil {
 		return fmt.Errorf("find device %s: %w", dev, err)
 	}
-	// One at a time: two that each take their turn with promote_secondaries would
-	// switch it off under the other, and take others' addresses along.
+	// One at a time: of two that change promote_secondaries, one would turn it off
+	// while the other removes, and other guests' addresses would go, too.
 	unlock, err := lock(ctx, addressesLock)
 	if err != nil {
 		return err
@@ -99,7 +99,7 @@ func RemoveAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) e
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		// Looked at each time: a removal may promote a secondary.
+		// Read again each time: a removal may promote a secondary address.
 		have, err := addresses(link.Attrs().Index)
 		if err != nil {
 			return fmt.Errorf("list addresses of %s: %w", dev, err)
@@ -115,8 +115,8 @@ func RemoveAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) e
 	return nil
 }
 
-// MissingAddresses returns those of the addresses that the host does not have on
-// the device: vsnode adds them, and may remove them.
+// MissingAddresses returns the addresses that the host itself does not have on the
+// device, including those that vsnode has added: vsnode adds them, and may remove them.
 func MissingAddresses(dev string, prefixes []netip.Prefix) ([]netip.Prefix, error) {
 	link, err := netlink.LinkByName(dev)
 	if err != nil {
@@ -135,9 +135,9 @@ func MissingAddresses(dev string, prefixes []netip.Prefix) ([]netip.Prefix, erro
 	return missing, nil
 }
 
-// EnsureLoopback6 puts a guest's ::1 onto lo. Where IPv6 is off there is
-// nothing that it would stand for, and nothing is done. It asks for no list of
-// what is there: beside a thousand guests lo has a thousand addresses.
+// EnsureLoopback6 adds the address that stands for a guest's ::1 to lo. It does
+// nothing if IPv6 is off. It does not list the addresses of lo, of which there are a
+// thousand with a thousand guests.
 func EnsureLoopback6(ctx context.Context, addr netip.Addr) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -150,7 +150,7 @@ func EnsureLoopback6(ctx context.Context, addr netip.Addr) error {
 		return fmt.Errorf("set lo up: %w", err)
 	}
 	err = addAddress(lo.Attrs().Index, netip.PrefixFrom(addr, addr.BitLen()))
-	// EACCES is the sysctl disable_ipv6, EOPNOTSUPP a kernel without.
+	// EACCES means the sysctl disable_ipv6, EOPNOTSUPP a kernel without IPv6.
 	for _, fine := range []error{unix.EEXIST, unix.EACCES, unix.EOPNOTSUPP, unix.EAFNOSUPPORT} {
 		if errors.Is(err, fine) {
 			return nil
@@ -162,7 +162,7 @@ func EnsureLoopback6(ctx context.Context, addr netip.Addr) error {
 	return nil
 }
 
-// DropLoopback6 removes what EnsureLoopback6 put onto lo.
+// DropLoopback6 removes what EnsureLoopback6 added to lo.
 func DropLoopback6(ctx context.Context, addr netip.Addr) error {
 	return RemoveAddresses(ctx, "lo", []netip.Prefix{netip.PrefixFrom(addr, 128)})
 }
@@ -188,14 +188,14 @@ func ifaddr(cmd, flags, index int, p netip.Prefix) *nl.NetlinkRequest {
 func addAddress(index int, p netip.Prefix) error {
 	req := ifaddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, p)
 	req.AddData(nl.NewRtAttr(ifaProto, []byte{addedByUs}))
-	// The guest binds it at once: no waiting for duplicate address detection.
+	// The guest binds it at once and cannot wait for duplicate address detection.
 	flags := binary.NativeEndian.AppendUint32(nil, unix.IFA_F_NODAD)
 	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, flags))
 	if p.Addr().Is4() && p.Bits() < 31 {
 		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
 	}
 	if p.Addr().Is6() {
-		// Deprecated from the start: whoever binds it uses it, but the kernel
+		// Deprecated from the start: sockets bound to it use it, but the kernel
 		// does not choose it as the source of the host's or a nat guest's packets.
 		req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, cacheInfo(0, forever)))
 	}
@@ -220,9 +220,9 @@ func broadcast(p netip.Prefix) []byte {
 	return binary.BigEndian.AppendUint32(nil, b)
 }
 
-// removeAddress removes one address alone. By default the kernel takes all
-// secondary addresses of a subnet away with the primary one: other guests', or
-// the host's. Which one is primary may change until it is removed.
+// removeAddress removes only the given address. By default the kernel removes all
+// secondary addresses of a subnet with the primary one: other guests', or the host's.
+// Which one is primary may change until it is removed.
 func removeAddress(link *netlink.LinkAttrs, a deviceAddress, all map[netip.Addr]deviceAddress) (err error) {
 	if a.prefix.Addr().Is4() {
 		for _, o := range all {
@@ -237,7 +237,7 @@ func removeAddress(link *netlink.LinkAttrs, a deviceAddress, all map[netip.Addr]
 		}
 	}
 	_, err = ifaddr(unix.RTM_DELADDR, 0, link.Index, a.prefix).Execute(unix.NETLINK_ROUTE, 0)
-	if errors.Is(err, unix.EADDRNOTAVAIL) { // gone meanwhile
+	if errors.Is(err, unix.EADDRNOTAVAIL) { // gone already
 		return nil
 	}
 	return err
@@ -259,8 +259,8 @@ func promoteSecondaries(dev string) (restore func() error, err error) {
 
 // HostAddress describes where the host has an address.
 type HostAddress struct {
-	Index int  // of the device
-	Ours  bool // AddAddresses put it there
+	Index int  // index of the device
+	Ours  bool // AddAddresses added it
 }
 
 // HostAddresses returns all addresses of the host.
@@ -284,11 +284,11 @@ func addresses(index int) (map[netip.Addr]deviceAddress, error) {
 	return have, err
 }
 
-// lists counts how often all addresses were asked for, for tests.
+// lists counts for tests how often all addresses were listed.
 var lists atomic.Int64
 
 // eachAddress calls visit for all addresses of the host, and again for some if
-// they change meanwhile.
+// they change during the listing.
 func eachAddress(visit func(a deviceAddress, index int)) error {
 	msgs, err := linux.Dump(func() ([][]byte, error) {
 		lists.Add(1)
@@ -320,7 +320,7 @@ func parseAddress(m []byte) (a deviceAddress, index int, err error) {
 	var addr, local netip.Addr
 	for kind, value := range attributes(m[unix.SizeofIfAddrmsg:]) {
 		switch kind {
-		case unix.IFA_ADDRESS: // IPv4: the peer's, where there is one
+		case unix.IFA_ADDRESS: // IPv4: the peer's address, if there is one
 			addr, _ = netip.AddrFromSlice(value)
 		case unix.IFA_LOCAL:
 			local, _ = netip.AddrFromSlice(value)
@@ -335,8 +335,8 @@ func parseAddress(m []byte) (a deviceAddress, index int, err error) {
 	return a, int(head.Index), nil
 }
 
-// attributes of a netlink message (netlink(7)), up to the first that does not
-// fit. The library's own parser panics on a last one that is not padded.
+// attributes returns the attributes of a netlink message (netlink(7)), up to the
+// first that does not fit. The library's parser panics if the last is not padded.
 func attributes(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for len(b) >= unix.SizeofRtAttr {

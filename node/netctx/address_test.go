@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pair makes two ends of an Ethernet; both vanish with the first.
+// pair creates the two ends of an Ethernet; both disappear with the first.
 func pair(t *testing.T, a, b string) {
 	t.Helper()
 	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: a}, PeerName: b}
@@ -22,7 +22,7 @@ func pair(t *testing.T, a, b string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		// One that a test has moved goes when the kernel takes its network apart, some time after that is left.
+		// If a test has moved one, the kernel removes it some time after its namespace ends.
 		if err := netlink.LinkDel(veth); err != nil && !errors.Is(err, unix.ENODEV) {
 			t.Error(err)
 		}
@@ -67,7 +67,7 @@ func hostRemoves(t *testing.T, dev, prefix string) {
 	}
 }
 
-// on lists a device's addresses, those of the kernel's own making aside.
+// on returns a device's addresses, except those that the kernel made.
 func on(t *testing.T, dev string) (list []string) {
 	t.Helper()
 	l, err := netlink.LinkByName(dev)
@@ -118,7 +118,7 @@ func TestAddressesComeAndGo(t *testing.T) {
 			t.Errorf("added %s: %v, want all but the host's own", again, added)
 		}
 	}
-	// Killed before it could remember, it still knows what is its own.
+	// If it was killed before it could record them, it still recognizes its own.
 	if missing, err = MissingAddresses("own0", want); err != nil || !slices.Equal(missing, want[1:]) {
 		t.Errorf("missing once added: %v, %v", missing, err)
 	}
@@ -157,8 +157,8 @@ func TestAddressesComeAndGo(t *testing.T) {
 	}
 }
 
-// TestRemovingAPrimaryKeepsItsSecondaries: by default the kernel takes every
-// other address of the subnet away too.
+// TestRemovingAPrimaryKeepsItsSecondaries: by default the kernel removes every other
+// address of the subnet as well.
 func TestRemovingAPrimaryKeepsItsSecondaries(t *testing.T) {
 	ctx := t.Context()
 	pair(t, "own0", "own1")
@@ -190,7 +190,7 @@ func TestLoopback6ComesAndGoes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := lists.Load() - asked; n > 0 { // a thousand, beside a thousand guests
+	if n := lists.Load() - asked; n > 0 { // each would list a thousand addresses with a thousand guests
 		t.Errorf("all addresses were asked for %d times", n)
 	}
 	if got := on(t, "lo"); !slices.Contains(got, a.String()+"/128") {
@@ -285,8 +285,8 @@ func FuzzParseAddress(f *testing.F) {
 	})
 }
 
-// By default a primary address takes the secondary ones of its subnet along, and
-// guests are stopped side by side.
+// By default the kernel removes the secondary addresses of a subnet with the primary
+// one, and guests are stopped at the same time.
 func TestAddressesRemovedAtOnceTakeNoOtherAlong(t *testing.T) {
 	pair(t, "vsat0", "vsat1")
 	const promote = "/proc/sys/net/ipv4/conf/vsat0/promote_secondaries"
@@ -298,7 +298,7 @@ func TestAddressesRemovedAtOnceTakeNoOtherAlong(t *testing.T) {
 		if _, err := AddAddresses(t.Context(), "vsat0", ours); err != nil {
 			t.Fatal(err)
 		}
-		hostAdds(t, "vsat0", "10.99.0.200/24") // behind ours, so that it is a secondary one
+		hostAdds(t, "vsat0", "10.99.0.200/24") // after ours, so that it is secondary
 		var group errgroup.Group
 		for _, p := range ours {
 			group.Go(func() error { return RemoveAddresses(t.Context(), "vsat0", []netip.Prefix{p}) })

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// announce tells the neighbours on an Ethernet who has the address now: by
+// announce tells the neighbours on an Ethernet that the address is here now, by
 // gratuitous ARP (RFC 5227) or an unsolicited neighbour advertisement
 // (RFC 4861, 7.2.6). Other devices have no neighbours to tell.
 func announce(link *netlink.LinkAttrs, addr netip.Addr) error {
@@ -31,14 +31,14 @@ func hasNeighbours(link *netlink.LinkAttrs) bool {
 	return link.EncapType == "ether" && len(link.HardwareAddr) == 6 && link.RawFlags&(unix.IFF_NOARP|unix.IFF_LOOPBACK) == 0
 }
 
-// sendTo sends a packet by a packet socket.
+// sendTo sends a packet through a packet socket.
 func sendTo(fd int, link *netlink.LinkAttrs, proto uint16, packet []byte, to [6]byte) error {
 	sa := &unix.SockaddrLinklayer{Ifindex: link.Index, Protocol: proto>>8 | proto<<8, Halen: 6}
 	copy(sa.Addr[:], to[:])
 	return unix.Sendto(fd, packet, 0, sa)
 }
 
-// arp returns an announcement: a request for one's own address.
+// arp returns an announcement: a request for the sender's own address.
 func arp(hw net.HardwareAddr, addr netip.Addr) []byte {
 	four := addr.As4()
 	b := []byte{0, 1, 8, 0, 6, 4, 0, 1} // Ethernet, IPv4, their lengths, request
@@ -59,7 +59,7 @@ func advertisement(hw net.HardwareAddr, addr netip.Addr) []byte {
 	return append(head, body...)
 }
 
-// checksum of ICMPv6, over the pseudo header too (RFC 4443, 2.3).
+// checksum returns that of ICMPv6, which includes the pseudo-header (RFC 4443, 2.3).
 func checksum(src, dst [16]byte, body []byte) uint16 {
 	sum := uint32(len(body)) + unix.IPPROTO_ICMPV6
 	for _, part := range [][]byte{src[:], dst[:], body} {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attack is something that a guest tries. It says how far it came; "" is
-// nowhere.
+// attack is something that a guest tries. It returns what the guest reached, or ""
+// if nothing.
 type attack struct {
 	name string
 	// kernel: refused without any programs, by the user namespace alone.
@@ -32,7 +32,7 @@ func bindAttack(family, kind int, addr string, options ...[2]int) func(*testing.
 		if err == nil {
 			got, asked := g.sockname(fd), netip.MustParseAddrPort(addr).Port()
 			if asked != 0 && got.Port() != asked {
-				return "" // a port of the kernel's choice (is_client in bpf/bind.c)
+				return "" // the kernel chose the port (is_client in bpf/bind.c)
 			}
 			return "bound to " + got.String()
 		}
@@ -44,7 +44,7 @@ func bindAttack(family, kind int, addr string, options ...[2]int) func(*testing.
 }
 
 // connectAttack has the host listen at one address and the guest connect to
-// another that leads there. It has to be refused at once, not to hang.
+// another that leads there. The connection must be refused at once, not hang.
 func connectAttack(family int, listen, dial string) func(*testing.T, *machine, *machine) string {
 	return func(t *testing.T, g, h *machine) string {
 		hostFamily := unix.AF_INET
@@ -101,7 +101,7 @@ func received(m *machine, fd int, allowed netip.Addr) string {
 	return "received from " + from.String()
 }
 
-// spoof sends from an address of the guest's choice.
+// spoof sends from an address that the guest chooses.
 func spoof(source netip.Addr, connected bool, dest netip.Prefix, own netip.Prefix) func(*testing.T, *machine, *machine) string {
 	return func(t *testing.T, g, h *machine) string {
 		family := unix.AF_INET
@@ -402,8 +402,8 @@ func TestAttacksAreRefused(t *testing.T) {
 	refused(t, g, attacks)
 }
 
-// TestAttacksWorkWithoutPrograms is the control: a row that is refused without
-// our doing would show nothing.
+// TestAttacksWorkWithoutPrograms is the control: a row that is refused even without
+// our programs would prove nothing.
 func TestAttacksWorkWithoutPrograms(t *testing.T) {
 	ensureLoopback6(t, 125)
 	working(t, attacks)

@@ -10,8 +10,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// TestResolverThatNamesItsPort is what bind9 does for each question: it binds a
-// UDP port of its own choice, and asks from there.
+// TestResolverThatNamesItsPort does what bind9 does for each query: it binds a UDP
+// port that it chose itself, and asks from there.
 func TestResolverThatNamesItsPort(t *testing.T) {
 	g, _ := newGuest(t, spec(666, []string{"53/udp", "40053/udp"}, wwwAddr, wwwAddr6))
 	h := host(t)
@@ -75,7 +75,7 @@ func TestResolverThatNamesItsPort(t *testing.T) {
 	}
 }
 
-// TestRefusedPortsAreCounted is for an administrator whose ftpd has no passive ports.
+// TestRefusedPortsAreCounted covers an ftpd whose passive ports the guest does not own.
 func TestRefusedPortsAreCounted(t *testing.T) {
 	g, cg := newGuest(t, www("21/tcp"))
 	if n, _, err := RefusedPorts(cg); err != nil || n != 0 {

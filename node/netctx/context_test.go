@@ -15,8 +15,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// www and mail are two guests with addresses of their own; without ports, all
-// ports are theirs.
+// www and mail are two guests with addresses of their own. A guest without ports
+// owns all of them.
 func www(ports ...string) Spec  { return spec(666, ports, wwwAddr, wwwAddr6) }
 func mail(ports ...string) Spec { return spec(125, ports, mailAddr, mailAddr6) }
 
@@ -32,13 +32,13 @@ func spec(xid int, ports []string, addrs ...netip.Prefix) Spec {
 	return s
 }
 
-// exchange has a client connect to a server and gives what each side sees.
+// exchange connects a client to a server and returns what each side sees.
 func exchange(t *testing.T, server *machine, listener int, client *machine, family int, dial string) (seen, peer, local netip.AddrPort) {
 	t.Helper()
 	return exchangeFrom(t, server, listener, client, family, "", dial)
 }
 
-// exchangeFrom binds the client before, unless from is empty.
+// exchangeFrom binds the client first, unless from is empty.
 func exchangeFrom(t *testing.T, server *machine, listener int, client *machine, family int, from, dial string) (seen, peer, local netip.AddrPort) {
 	t.Helper()
 	c := client.mustSocket(family, unix.SOCK_STREAM, 0)
@@ -212,7 +212,7 @@ func TestTwoGuestsShareAnAddress(t *testing.T) {
 			t.Errorf("%s binds %s: %v, want EACCES", c.who.name, c.addr, err)
 		}
 	}
-	// localhost is one's own, though the address is shared.
+	// Each guest has its own localhost, though they share the address.
 	if err := smtp.connect(smtp.tcp4(), "127.0.0.1:80"); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("smtp reaches port 80 on its localhost: %v", err)
 	}
@@ -255,7 +255,7 @@ func TestUpdateChangesALiveGuest(t *testing.T) {
 	if err := g.bind(g.tcp4(), "0.0.0.0:80"); !errors.Is(err, unix.EACCES) {
 		t.Errorf("port 80 is not its own any more: %v", err)
 	}
-	// The address moves: what was bound before is silent.
+	// The address changes: sockets bound to the old one send and receive nothing.
 	s.Addresses = []netip.Prefix{wwwAddr}
 	if err := Update(cg, s); err != nil {
 		t.Fatal(err)
@@ -302,7 +302,7 @@ func TestTrafficIsCounted(t *testing.T) {
 	if _, err := counters.Traffic(newCgroup(t).Name()); !errors.Is(err, ErrNotAttached) {
 		t.Errorf("traffic of a cgroup without a network context: %v", err)
 	}
-	// The map of the first guest has those of the others.
+	// The map of the first guest has the counters of the others, too.
 	looked := counters.looked
 	for range 3 {
 		another := newCgroup(t)
@@ -375,7 +375,7 @@ func TestAttachWantsAFreshCgroup(t *testing.T) {
 	}
 }
 
-// TestWithoutSettingsNothingIsAllowed is the moment between attach and settings.
+// TestWithoutSettingsNothingIsAllowed tests the moment between attach and settings.
 func TestWithoutSettingsNothingIsAllowed(t *testing.T) {
 	cg := newCgroup(t)
 	dir, err := ensureNetctx()

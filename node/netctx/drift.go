@@ -18,8 +18,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// View is the state of the host's network at one moment. It is read once, and
-// compared with what many guests were given.
+// View is the state of the host's network at one moment. It is read once and
+// compared with what many guests should have.
 type View struct {
 	on       map[place]bool
 	devices  map[string]*netlink.LinkAttrs
@@ -27,7 +27,7 @@ type View struct {
 	hooks    []hook
 	pinned   map[ebpf.ProgramID]bool // egress programs of all versions
 	hosts    map[netip.Addr]HostAddress
-	pings    map[int]bool // XIDs in the table of pings; nil: not looked at yet
+	pings    map[int]bool // XIDs in the table of pings; nil: not read yet
 }
 
 // egress stands for all programs of an object: they are pinned and removed together.
@@ -60,7 +60,7 @@ func Look() (*View, error) {
 	for _, path := range pins {
 		id, err := pinnedID(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed meanwhile
+			continue // removed in the meantime
 		}
 		if err != nil {
 			return nil, err
@@ -70,9 +70,9 @@ func Look() (*View, error) {
 	return v, nil
 }
 
-// Drift returns what is gone of the addresses that AddAddresses put onto a device,
-// one text for each. A device that is down has no IPv6 addresses and may not be
-// changed; the text says that it is down.
+// Drift returns which of the addresses that AddAddresses added to a device are
+// missing, as one text each. A device that is down loses its IPv6 addresses and is left
+// alone; the text then reports that it is down.
 func (v *View) Drift(dev string, prefixes []netip.Prefix) (gone []string, err error) {
 	link, known := v.devices[dev]
 	if !known {
@@ -99,16 +99,16 @@ func (v *View) Drift(dev string, prefixes []netip.Prefix) (gone []string, err er
 	return gone, nil
 }
 
-// Loopback6Drift returns what is gone of what EnsureLoopback6 added.
+// Loopback6Drift reports whether the address that EnsureLoopback6 added is missing.
 func (v *View) Loopback6Drift(addr netip.Addr) ([]string, error) {
 	if off, err := os.ReadFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6"); err != nil || len(off) > 0 && off[0] != '0' {
-		return nil, nil // it could not be put there
+		return nil, nil // it could not be added
 	}
 	return v.Drift("lo", []netip.Prefix{netip.PrefixFrom(addr, 128)})
 }
 
-// PingDrift returns what is gone of what PingFrom added. Without nftables nothing
-// can be.
+// PingDrift returns what is missing of what PingFrom added. Without nftables, nothing
+// was added.
 func (v *View) PingDrift(s Spec) (gone []string, err error) {
 	if !s.mayBeMistaken(v.hosts) {
 		return nil, nil
@@ -124,8 +124,8 @@ func (v *View) PingDrift(s Spec) (gone []string, err error) {
 	return gone, nil
 }
 
-// ProgramDrift returns the programs that Attach put onto the cgroup and that are
-// no longer on it.
+// ProgramDrift returns the programs that Attach attached to the cgroup and that are
+// no longer attached.
 func (v *View) ProgramDrift(cgroup *os.File) (gone []string, err error) {
 	missing := 0
 	for _, h := range v.hooks {
@@ -145,8 +145,8 @@ func (v *View) ProgramDrift(cgroup *os.File) (gone []string, err error) {
 	return gone, nil
 }
 
-// attached returns the program that a hook has on a cgroup, or 0 if there is none.
-// Others may have attached theirs.
+// attached returns our program at a hook of a cgroup, or 0 if there is none. Others
+// may have attached programs there, too.
 func (v *View) attached(cgroup *os.File, h hook) (ebpf.ProgramID, error) {
 	progs, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: h.at})
 	if err != nil {
@@ -183,9 +183,9 @@ func nameOf(id ebpf.ProgramID) (string, error) {
 	return info.Name, nil
 }
 
-// Restore attaches what ProgramDrift misses and writes the guest's settings again,
-// while the guest runs. A socket that the guest bound meanwhile, without a program
-// to check it, stays bound; it sends and receives nothing.
+// Restore attaches the programs that ProgramDrift reports and rewrites the guest's
+// settings, while the guest runs. A socket that the guest bound in between, without a
+// program to check it, stays bound, but sends and receives nothing.
 func Restore(cgroup *os.File, s Spec) error {
 	if err := restore(cgroup, s); err != nil {
 		return fmt.Errorf("restore network context of %s: %w", cgroup.Name(), err)
@@ -217,8 +217,8 @@ func restore(cgroup *os.File, s Spec) error {
 }
 
 // missingHooks returns the hooks of a cgroup that have no program of a network
-// context. If others have programs that are not those in dir, it is an error:
-// programs of two objects have two maps of settings.
+// context. It returns an error if other hooks have programs that are not those in dir:
+// programs of two objects use two maps of settings.
 func (v *View) missingHooks(cgroup *os.File, dir string) (missing []hook, err error) {
 	for _, h := range hooks {
 		on, err := v.attached(cgroup, h)
@@ -240,7 +240,7 @@ func (v *View) missingHooks(cgroup *os.File, dir string) (missing []hook, err er
 	return missing, nil
 }
 
-// restoreUnix attaches those of unixHooks that are missing.
+// restoreUnix attaches the missing ones of unixHooks.
 func (v *View) restoreUnix(cgroup *os.File) error {
 	dir, err := ensurePinned(_UnixsockBytes, pinUnix)
 	if err != nil {

@@ -15,25 +15,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// neighbourWait bounds a probe. RFC 5227 gives neighbours seconds, as one may just be
-// waking up; those that run answer within a millisecond, and a start waits for it.
+// neighbourWait bounds a probe. RFC 5227 gives neighbours seconds, as one may be
+// waking up. Running ones answer within a millisecond, and each start waits this long.
 const neighbourWait = 60 * time.Millisecond
 
-// Duplicate is an address that somebody else on the wire has.
+// Duplicate is an address that another machine on the link has.
 type Duplicate struct {
 	Addr netip.Addr
 	HW   net.HardwareAddr
-	// The answer came from the way to everywhere else: a router that answers for
-	// others (proxy ARP), most likely.
+	// Gateway reports whether the answer came from a router of the default route,
+	// which most likely answers for others (proxy ARP).
 	Gateway bool
 }
 
 func (c Duplicate) String() string { return fmt.Sprintf("%s (%s)", c.Addr, c.HW) }
 
 // Duplicates asks the neighbours of a device which of the addresses are in use, before
-// they are put there: by ARP (RFC 5227) and neighbour solicitations (RFC 4862, 5.4),
-// neither of which changes what a neighbour knows. Devices that are down, or no
-// Ethernet, have no neighbours to ask.
+// they are added to it. It uses ARP (RFC 5227) and neighbour solicitations (RFC 4862,
+// 5.4), neither of which changes a neighbour's cache. Devices that are down or not
+// Ethernet have no neighbours to ask.
 func Duplicates(ctx context.Context, dev string, addrs []netip.Addr) ([]Duplicate, error) {
 	link, err := netlink.LinkByName(dev)
 	if err != nil {
@@ -62,7 +62,7 @@ func askNeighbours(ctx context.Context, l *netlink.LinkAttrs, addrs []netip.Addr
 	}
 	var found []Duplicate
 	end := time.Now().Add(neighbourWait)
-	// Twice, as one may be lost.
+	// Ask twice, as one packet may be lost.
 	for _, until := range []time.Time{end.Add(-neighbourWait / 2), end} {
 		for _, a := range addrs {
 			if err := solicit(fd, l, a); err != nil {
@@ -124,7 +124,7 @@ func readAnswers(ctx context.Context, fd int, l *netlink.LinkAttrs, addrs []neti
 func parseAnswer(proto uint16, p []byte) (netip.Addr, net.HardwareAddr) {
 	switch {
 	case proto == unix.ETH_P_ARP && len(p) >= 28 && binary.BigEndian.Uint16(p) == 1 && p[4] == 6 && p[5] == 4:
-		// A reply, or a question of somebody who has the address.
+		// A reply, or a request from the address's owner.
 		return netip.AddrFrom4([4]byte(p[14:])), p[8:14]
 	case proto == unix.ETH_P_IPV6 && len(p) >= 72 && p[6] == unix.IPPROTO_ICMPV6 && p[40] == 136 && p[64] == 2 && p[65] == 1:
 		return netip.AddrFrom16([16]byte(p[48:])), p[66:72]
@@ -132,7 +132,7 @@ func parseAnswer(proto uint16, p []byte) (netip.Addr, net.HardwareAddr) {
 	return netip.Addr{}, nil
 }
 
-// solicit sends a question that names no address of the sender's.
+// solicit sends a solicitation that contains no address of the sender.
 func solicit(fd int, l *netlink.LinkAttrs, a netip.Addr) error {
 	if a.Is4() {
 		packet := arp(l.HardwareAddr, a)
@@ -148,7 +148,7 @@ func solicit(fd int, l *netlink.LinkAttrs, a netip.Addr) error {
 	return sendTo(fd, l, unix.ETH_P_IPV6, packet, [6]byte{0x33, 0x33, to[12], to[13], to[14], to[15]})
 }
 
-// markGateways marks the answers that came from routers.
+// markGateways marks the duplicates whose answers came from routers.
 func markGateways(l *netlink.LinkAttrs, found []Duplicate) error {
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: l.Index}, netlink.RT_FILTER_OIF)
 	if err != nil {

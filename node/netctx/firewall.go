@@ -15,16 +15,16 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// Firewall is a chain of the host's packet filter that drops what comes in unless
-// a rule accepts it. Guests in the host's network are behind it.
+// Firewall is a chain of the host's packet filter that drops incoming packets unless
+// a rule accepts them. It applies to guests in the host's network, too.
 type Firewall struct {
 	Chain string // as nft names it: "inet filter input"
 	open  []port.Range
 	addrs []netip.Addr
 }
 
-// Firewalls returns the chains that drop what comes in. Rules of iptables-legacy
-// are not among them: only iptables-legacy reads those.
+// Firewalls returns the chains that drop incoming packets by default. It does not see
+// rules of iptables-legacy, which only iptables-legacy can read.
 func Firewalls(ctx context.Context) ([]Firewall, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func Firewalls(ctx context.Context) ([]Firewall, error) {
 			continue
 		}
 		f := Firewall{Chain: fmt.Sprintf("%s %s %s", family, c.Table.Name, c.Name)}
-		for _, d := range chains { // it may jump to any of its table
+		for _, d := range chains { // it may jump to any chain of its table
 			if d.Table.Name != c.Table.Name || d.Table.Family != c.Table.Family {
 				continue
 			}
@@ -65,8 +65,8 @@ func Firewalls(ctx context.Context) ([]Firewall, error) {
 	return found, nil
 }
 
-// ClosedPorts returns those of a guest's ports that no rule names. It returns none
-// if a rule names one of the guest's addresses: somebody has decided.
+// ClosedPorts returns the ports of a guest that no rule names. It returns none if a
+// rule names one of the guest's addresses: then somebody has made rules for it.
 func (f Firewall) ClosedPorts(s Spec) (closed []port.Range) {
 	for _, p := range s.Addresses {
 		if slices.Contains(f.addrs, p.Addr()) {
@@ -101,7 +101,7 @@ func (f *Firewall) read(conn *nftables.Conn, r *nftables.Rule) error {
 		return loaded != nil && loaded.Base == expr.PayloadBaseTransportHeader && loaded.Offset == 2 && loaded.Len == 2
 	}
 	var meta expr.MetaKey
-	var low uint16 // of a range
+	var low uint16 // start of a range
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
 		case *expr.Meta:
@@ -165,14 +165,14 @@ func (f *Firewall) read(conn *nftables.Conn, r *nftables.Rule) error {
 			return nil
 		}
 	}
-	// A match of all ports is one of none (`-p tcp` with a state, a device).
+	// A match of all ports counts as none (`-p tcp` with a state or a device).
 	ports = slices.DeleteFunc(ports, func(p port.Range) bool { return p.First == 0 && p.Last == 0xffff })
 	f.open, f.addrs = append(f.open, ports...), append(f.addrs, addrs...)
 	return nil
 }
 
-// Problem describes what the guest's clients will run into and how to solve it;
-// empty if nothing.
+// Problem describes why the guest's clients cannot reach it, and the cure. It is
+// empty if they can.
 func (f Firewall) Problem(s Spec) string {
 	var names []string
 	for _, r := range f.ClosedPorts(s) {

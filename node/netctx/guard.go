@@ -11,25 +11,25 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// UnixGuard is a way to keep a guest from the host's abstract Unix sockets,
-// which a network namespace would separate and a mount namespace does not
-// (CVE-2020-15257): the name of an ability.
+// UnixGuard is a way to keep a guest from the host's abstract Unix sockets, which a
+// network namespace would separate and a mount namespace does not (CVE-2020-15257).
+// Its value is the name of a kernel ability.
 type UnixGuard string
 
 const (
-	// GuardLandlock is for node/procctx: it scopes the guest's processes (kernel 6.12).
+	// GuardLandlock has node/procctx scope the guest's processes (kernel 6.12).
 	GuardLandlock UnixGuard = "landlock"
-	// GuardHooks has Attach put programs on the cgroup (kernel 6.7). They refuse
-	// the guest its own abstract sockets, too.
+	// GuardHooks has Attach attach programs to the cgroup (kernel 6.7). They refuse
+	// the guest's own abstract sockets, too.
 	GuardHooks UnixGuard = "connect_unix"
 	// GuardLSM has Attach enter the guest into a map of programs that it loads once per boot
 	// (kernel 6.1 with bpf among its security modules, as of Debian 12).
 	GuardLSM UnixGuard = "bpf-lsm"
 )
 
-// Guard returns the way that this kernel has, the best if it has several. Without
-// one, a guest in the host's network could reach the host's abstract Unix sockets:
-// the error is a probe.ErrMissing.
+// Guard returns the best way that this kernel supports. Without any, a guest in the
+// host's network could reach the host's abstract Unix sockets, and the error is a
+// probe.ErrMissing.
 func Guard() (UnixGuard, error) {
 	if err := probe.Want(probe.AbstractSockets); err != nil {
 		return "", err
@@ -53,8 +53,8 @@ func closeUnix(cgroup *os.File) error {
 	return nil
 }
 
-// closeUnixLSM has the host's programs refuse the guest all abstract Unix sockets
-// but its own.
+// closeUnixLSM enters the guest into the map of the host's LSM programs, which then
+// refuse it all abstract Unix sockets except its own.
 func closeUnixLSM(xid int, cgroup uint64) error {
 	dir, err := ensurePinned(_LsmBytes, pinLSM)
 	if err != nil {

@@ -35,8 +35,8 @@ func TestGuardNamesAWay(t *testing.T) {
 	}
 }
 
-// TestAbstractSocketsAreClosed tries every way that this kernel has, also those
-// that Guard would not choose. One there must be.
+// TestAbstractSocketsAreClosed tests every way that this kernel supports, even those
+// that Guard would not choose. There must be at least one.
 func TestAbstractSocketsAreClosed(t *testing.T) {
 	ways := map[string]func(cgroup *os.File, xid int) error{}
 	if probe.Want(probe.UnixHooks) == nil {
@@ -69,7 +69,7 @@ func TestAbstractSocketsAreClosed(t *testing.T) {
 		if err := shut(cg, 666); err != nil {
 			t.Fatal(err)
 		}
-		// The same ids in another cgroup are a user of the host.
+		// A process with the same ids in another cgroup is a user of the host.
 		guest, user := guestProcess(t, cg, 666), guestProcess(t, newCgroup(t), 666)
 		for _, c := range []struct {
 			name    string
@@ -137,7 +137,7 @@ func listenUnix(t *testing.T, addr string) {
 	})
 }
 
-// below makes a cgroup as systemd does in a guest.
+// below creates a cgroup in the guest's, as systemd does in a guest.
 func below(t *testing.T, cgroup *os.File) *os.File {
 	t.Helper()
 	dir := filepath.Join(cgroup.Name(), "below")

@@ -4,12 +4,12 @@ import "github.com/cilium/ebpf"
 
 // hook is a program of the object and where it is attached.
 type hook struct {
-	name string // in C, and of its pin
+	name string // in C, and name of its pin
 	at   ebpf.AttachType
 }
 
-// hooks of every guest's cgroup. Until the settings are written they refuse
-// everything, so their order does not matter.
+// hooks lists the programs of every guest's cgroup. They refuse everything until the
+// settings are written, so their order does not matter.
 var hooks = [...]hook{
 	{"vs_create", ebpf.AttachCGroupInetSockCreate},
 	{"vs_release", ebpf.AttachCgroupInetSockRelease},
@@ -33,21 +33,21 @@ var hooks = [...]hook{
 	{"vs_ingress", ebpf.AttachCGroupInetIngress},
 }
 
-// steer is the program of the network namespace: it finds listeners by all
-// addresses of their guest.
+// steer is the program of the network namespace. It finds a listener by any address
+// of its guest.
 var steer = hook{"vs_steer", ebpf.AttachSkLookup}
 
-// steering is the pin of what attaches it.
+// steering is the pin of the link that attaches it.
 const steering = "vs_steering"
 
-// unixHooks are for the cgroups of guests that Landlock cannot keep from the
-// host's abstract Unix sockets.
+// unixHooks lists the programs for guests that Landlock cannot keep from the host's
+// abstract Unix sockets.
 var unixHooks = [...]hook{
 	{"vs_connect_unix", ebpf.AttachCgroupUnixConnect},
 	{"vs_sendmsg_unix", ebpf.AttachCgroupUnixSendmsg},
 }
 
-// Maps, by their names in C. The kernel keeps 15 characters of a name.
+// Names of maps in C. The kernel keeps 15 characters of a name.
 const (
 	settingsMap = "vs_settings"
 	trafficMap  = "vs_traffic"

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A port that the kernel chose is nobody's, and its listener is found all the
-// same: by whose socket it is.
+// Nobody owns a port that the kernel chose. Its listener is still found, by the owner
+// of the socket.
 func TestLocalhostFindsListenersOnEphemeralPorts(t *testing.T) {
 	g, _ := newGuest(t, spec(120, []string{"80/tcp"}, hostAddr, hostAddr6))
 	other, _ := newGuest(t, spec(125, []string{"25/tcp"}, hostAddr, hostAddr6))
@@ -104,8 +104,8 @@ func TestLocalhostIsTheGuestsOwn(t *testing.T) {
 	}
 }
 
-// TestClientsOnTheWildcardAskLocalhostFromLocalhost: lists of who may do what
-// are made for that (dig @127.0.0.1 binds 0.0.0.0 before it connects).
+// TestClientsOnTheWildcardAskLocalhostFromLocalhost: access lists of servers rely on
+// this (dig @127.0.0.1 binds 0.0.0.0 before it connects).
 func TestClientsOnTheWildcardAskLocalhostFromLocalhost(t *testing.T) {
 	g, _ := newGuest(t, www())
 	for _, c := range []struct {
@@ -233,9 +233,9 @@ func TestDatagramsToLocalhost(t *testing.T) {
 	}
 }
 
-// TestBindToLo: systemd-resolved makes the sockets of its stub so, and does not
-// start without. The kernel is not asked, so what the program wants of lo is kept
-// by ours: nobody outside reaches the socket.
+// TestBindToLo: systemd-resolved binds the sockets of its stub to lo, and does not start
+// if it cannot. The request does not reach the kernel; our programs keep its promise
+// that nobody outside reaches the socket.
 func TestBindToLo(t *testing.T) {
 	n := onTheWire(t)
 	g, _ := newGuest(t, many())
@@ -276,7 +276,8 @@ func TestBindToLo(t *testing.T) {
 				if from != g.sockname(client) {
 					t.Errorf("asked from %s, which is %s to itself", from, g.sockname(client))
 				}
-				// The answer names its source, as what was asked or as the kernel told it.
+				// The answer names its source: the address that was asked, or the one that the
+				// kernel reported.
 				own := Loopback(666).As4()
 				own[3] = netip.MustParseAddr(at).As4()[3]
 				for _, source := range []netip.Addr{netip.MustParseAddr(at), netip.AddrFrom4(own)} {
@@ -286,7 +287,7 @@ func TestBindToLo(t *testing.T) {
 					}
 				}
 			}
-			// One does not answer for another, nor for the first.
+			// One address does not answer for another, nor for the first.
 			for _, at := range []string{"127.0.0.1:53", "127.0.0.55:53"} {
 				if err := g.connect(g.tcp4(), at); !errors.Is(err, unix.ECONNREFUSED) {
 					t.Errorf("%s: %v, where nobody listens", at, err)

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine does system calls on sockets, here or in a guest.
+// machine makes system calls on sockets, here or in a guest.
 type machine struct {
 	t    testing.TB
 	name string
@@ -39,9 +39,9 @@ type result struct {
 	Errno int
 }
 
-// perform does one call. Sockets wait half a second at most, and a call on a
-// socket with such a limit is not taken up again after a signal (signal(7)):
-// Go's own, and those of children that end, have to wait.
+// perform makes one call. Sockets wait half a second at most, and a call on a socket
+// with such a limit is not restarted after a signal (signal(7)). Signals of the Go
+// runtime, and those of children that end, therefore have to wait.
 func perform(c call) result {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -143,7 +143,7 @@ func rawAddr(nr uintptr, fd int, sa []byte) error {
 	return nil
 }
 
-// sockaddr is the address as the kernel takes it; family 0 is that of the address.
+// sockaddr returns the address in the kernel's form; family 0 means that of the address.
 func sockaddr(family int, a netip.AddrPort) []byte {
 	if family == 0 {
 		family = unix.AF_INET6
@@ -177,7 +177,7 @@ func fromSockaddr(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// sendto sends a datagram; to nobody in particular if the socket is connected.
+// sendto sends a datagram; without a destination if the socket is connected.
 func sendto(c call) (int, error) {
 	var oob []byte
 	if c.Source.Is4() {
@@ -210,8 +210,8 @@ func (r result) err() error {
 	return unix.Errno(r.Errno)
 }
 
-// The calls of a machine: those that end in must fail the test, the others
-// give the error.
+// The calls of a machine fail the test if they fail and their name ends in must;
+// the others return the error.
 
 func (m *machine) socket(family, kind, proto int) (int, error) {
 	r := m.do(call{Op: "socket", Args: [3]int{family, kind, proto}})

@@ -9,8 +9,8 @@ import (
 	"github.com/vsfleet/vsfleet/node/nat"
 )
 
-// metadataAttacks are those on the metadata services of clouds. The list of
-// node/nat and that of bpf/settings.h have to be the same.
+// metadataAttacks returns attacks on the metadata services of clouds. The lists of
+// node/nat and bpf/settings.h must be the same.
 func metadataAttacks(t *testing.T) (rows []attack) {
 	for _, text := range []string{
 		"169.254.169.254", "169.254.170.2", "169.254.0.23", "100.100.100.200", "168.63.129.16", "192.0.0.192",
@@ -115,7 +115,7 @@ func TestMetadataIsOutOfReach(t *testing.T) {
 	})
 }
 
-// TestMetadataListsAgree keeps node/nat's list and the program's together.
+// TestMetadataListsAgree compares the lists of node/nat and the programs.
 func TestMetadataListsAgree(t *testing.T) {
 	g, _ := newGuest(t, www())
 	for _, p := range nat.Metadata() {

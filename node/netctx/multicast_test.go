@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// join has the guest become a member of a group; reached is what the host's
-// devices say of it then.
+// join returns an attack in which the guest joins a group. The attack succeeds if the
+// host's devices then list the group.
 func join(level, opt int, value []byte, file, group string) func(*testing.T, *machine, *machine) string {
 	return func(t *testing.T, g, h *machine) string {
 		family := unix.AF_INET
@@ -34,9 +34,9 @@ func join(level, opt int, value []byte, file, group string) func(*testing.T, *ma
 	}
 }
 
-// TestGuestsJoinNoGroups: there is no bound on memberships, of the host or of a user.
+// TestGuestsJoinNoGroups: the kernel limits memberships neither per host nor per user.
 func TestGuestsJoinNoGroups(t *testing.T) {
-	// (/proc/net is that of the first thread, which newNetns of another test may have taken away.)
+	// (/proc/net is that of the first thread, which newNetns of another test may have moved elsewhere.)
 	const mcastJoinGroup = 42
 	four, six := []byte{239, 7, 7, 7}, []byte{0xff, 0x15, 14: 7, 15: 0x77}
 	at := hostAddr.Addr().As4()

@@ -17,12 +17,12 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// ErrNotAttached means that the cgroup is not that of a network context.
+// ErrNotAttached means that the cgroup has no network context.
 var ErrNotAttached = errors.New("cgroup has no network context")
 
-// Attach puts a network context onto the guest's fresh cgroup, before any
-// process is in it. A cgroup that was used before is refused: the programs on
-// it would have their say first.
+// Attach attaches a network context to the guest's new cgroup, before any process is
+// in it. It refuses a cgroup that was used before: the programs attached to it would
+// decide first.
 func Attach(cgroup *os.File, s Spec) error {
 	if err := attach(cgroup, s); err != nil {
 		return fmt.Errorf("attach network context to %s: %w", cgroup.Name(), err)
@@ -47,8 +47,8 @@ func attach(cgroup *os.File, s Spec) error {
 			return err
 		}
 	}
-	// Where nothing closes the host's abstract sockets, whether a guest starts
-	// all the same is for the caller, which asks Guard.
+	// If nothing closes the host's abstract sockets, the caller, which asks Guard,
+	// decides whether the guest starts.
 	guard, err := Guard()
 	switch {
 	case guard == GuardHooks:
@@ -64,8 +64,8 @@ func attach(cgroup *os.File, s Spec) error {
 	return putSettings(dir, set)
 }
 
-// prepare returns the settings of a network context on a cgroup, and the directory
-// of the pinned programs.
+// prepare returns the settings of a cgroup's network context, and the directory of
+// the pinned programs.
 func (s Spec) prepare(cgroup *os.File) (set netctxSettings, dir string, err error) {
 	id, err := cgroupID(cgroup)
 	if err != nil {
@@ -78,8 +78,8 @@ func (s Spec) prepare(cgroup *os.File) (set netctxSettings, dir string, err erro
 	return set, dir, err
 }
 
-// putSettings writes the settings for the cgroup that they name. Their storage is
-// there from the first attached program on.
+// putSettings writes the settings for the cgroup that they name. Their storage exists
+// once the first program is attached.
 func putSettings(dir string, set netctxSettings) error {
 	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, settingsMap), nil)
 	if err != nil {
@@ -97,7 +97,7 @@ func attachPinned(cgroup *os.File, dir string, h hook) error {
 	defer p.Close()
 	err = link.RawAttachProgram(link.RawAttachProgramOptions{
 		Target: int(cgroup.Fd()), Program: p, Attach: h.at,
-		// A program of the host's further up has its say as well.
+		// A program of the host further up the hierarchy decides as well.
 		Flags: unix.BPF_F_ALLOW_MULTI,
 	})
 	if err != nil {
@@ -106,9 +106,9 @@ func attachPinned(cgroup *os.File, dir string, h hook) error {
 	return nil
 }
 
-// Update changes what a running guest owns, at once and as a whole. Sockets
-// that are bound to an address which it no longer has send and receive nothing
-// more; a listener on a port that it no longer owns stays.
+// Update changes what a running guest owns, all at once. A socket bound to an address
+// that the guest no longer has sends and receives nothing more; a listener on a port
+// that it no longer owns stays.
 func Update(cgroup *os.File, s Spec) error {
 	err := withMap(cgroup, settingsMap, unsafe.Sizeof(netctxSettings{}), func(m *ebpf.Map, id uint64) error {
 		set, err := s.settings(id)
@@ -123,7 +123,7 @@ func Update(cgroup *os.File, s Spec) error {
 	return nil
 }
 
-// put replaces the settings. A program sees either the old or the new ones.
+// put replaces the settings. A program sees either the old or the new settings.
 func put(m *ebpf.Map, id uint64, set *netctxSettings) error {
 	if err := m.Update(id, set, ebpf.UpdateExist); err != nil {
 		return fmt.Errorf("write settings: %w", err)
@@ -131,8 +131,8 @@ func put(m *ebpf.Map, id uint64, set *netctxSettings) error {
 	return nil
 }
 
-// Counters reads the traffic of many guests. Those that one vsnode started share a
-// map, which is opened once. It may be used by several goroutines at once.
+// Counters reads the traffic of many guests. Guests started by the same version of
+// vsnode share a map, which is opened once. It is safe for concurrent use.
 type Counters struct {
 	mu     sync.Mutex
 	maps   []*ebpf.Map
@@ -200,9 +200,9 @@ func (c *Counters) read(cgroup string) (percpu []netctxCounters, err error) {
 	return percpu, err
 }
 
-// RefusedPorts returns how often the guest asked for a port of its addresses that
-// it does not own, and the last such port. In the guest only the errors of its
-// programs show it.
+// RefusedPorts returns how often the guest was refused a port on its addresses that it
+// does not own, and the last such port. Inside the guest, only the errors of its
+// programs show this.
 func RefusedPorts(cgroup *os.File) (times uint64, last port.Range, err error) {
 	err = withMap(cgroup, trafficMap, unsafe.Sizeof(netctxCounters{}), func(m *ebpf.Map, id uint64) error {
 		var percpu []netctxCounters
@@ -227,8 +227,8 @@ func RefusedPorts(cgroup *os.File) (times uint64, last port.Range, err error) {
 	return times, last, nil
 }
 
-// withMap calls do with a map of the programs on the cgroup. They belong to the
-// vsnode that started the guest, which need not be ours.
+// withMap calls do with a map of the programs on the cgroup. These belong to the
+// version of vsnode that started the guest, which may be another one.
 func withMap(cgroup *os.File, name string, size uintptr, do func(m *ebpf.Map, id uint64) error) error {
 	id, err := cgroupID(cgroup)
 	if err != nil {
@@ -252,8 +252,8 @@ func withMap(cgroup *os.File, name string, size uintptr, do func(m *ebpf.Map, id
 	return ErrNotAttached
 }
 
-// mapOf opens the map of that name that a program uses; nil if it has none. The
-// value of another vsnode's may have another layout, and with it another size.
+// mapOf opens the map with that name that a program uses, or returns nil if there is
+// none. In another version of vsnode, its values may differ in layout and size.
 func mapOf(id ebpf.ProgramID, name string, size uint32) (*ebpf.Map, error) {
 	p, err := ebpf.NewProgramFromID(id)
 	if err != nil {
@@ -286,7 +286,7 @@ func mapOf(id ebpf.ProgramID, name string, size uint32) (*ebpf.Map, error) {
 	return nil, nil
 }
 
-// cgroupID returns the kernel's id of the cgroup: the inode of its directory.
+// cgroupID returns the kernel's id of the cgroup, the inode of its directory.
 func cgroupID(cgroup *os.File) (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(cgroup.Fd()), &st); err != nil {

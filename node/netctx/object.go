@@ -9,16 +9,16 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// The programs of the network contexts are carried compressed: the line
-// information that makes the verifier's log readable is most of them. The plain
-// _NetctxBytes is not linked into vsnode, since nothing but a test asks for it.
+// The programs of the network contexts are embedded compressed: most of their size is
+// the line information that makes the verifier's log readable. The plain _NetctxBytes
+// is not linked into vsnode, since only a test uses it.
 //
 //go:generate go run ../../fleet/push/pack -o netctx.o.zst netctx_bpfel.o
 //go:generate rm netctx.o.sha256
 //go:embed netctx.o.zst
 var netctxPacked []byte
 
-// unpackNetctx returns the object that netctxPacked holds.
+// unpackNetctx returns the object compressed in netctxPacked.
 func unpackNetctx() ([]byte, error) {
 	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
 	if err != nil {
@@ -32,7 +32,7 @@ func unpackNetctx() ([]byte, error) {
 	return object, nil
 }
 
-// netctxSpec is loadNetctx from the compressed object.
+// netctxSpec is like loadNetctx, but reads the compressed object.
 func netctxSpec() (*ebpf.CollectionSpec, error) {
 	object, err := unpackNetctx()
 	if err != nil {

@@ -26,22 +26,22 @@ const (
 	addressesLock = "addresses.lock"
 )
 
-// pinDir returns the directory of an object's programs.
+// pinDir returns the directory in which an object's programs are pinned.
 func pinDir(object []byte) string {
 	sum := sha256.Sum256(object)
 	return filepath.Join(pins, hex.EncodeToString(sum[:8]))
 }
 
-// ensurePinned pins the object's programs and maps unless they are pinned, and
-// returns their directory.
+// ensurePinned pins the object's programs and maps unless they are pinned already,
+// and returns their directory.
 func ensurePinned(object []byte, pin func(dir string) error) (dir string, err error) {
 	dir = pinDir(object)
 	return dir, load(dir, pin, func() (bool, error) { return exists(dir) })
 }
 
-// ensureNetctx does so for the programs of network contexts. One of them belongs
-// to the network namespace and finds guests' listeners by their addresses: where
-// two namespaces share a bpffs, each has a set of its own.
+// ensureNetctx does the same for the programs of network contexts. One of them belongs
+// to the network namespace and finds guests' listeners by their addresses, so if two
+// namespaces share a bpffs, each has its own set.
 func ensureNetctx() (dir string, err error) {
 	var ns unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
@@ -65,12 +65,12 @@ func load(dir string, pin func(dir string) error, there func() (bool, error)) er
 	if err := mountBPF(); err != nil {
 		return err
 	}
-	if ok, err := there(); err != nil || ok { // by somebody else, meanwhile
+	if ok, err := there(); err != nil || ok { // done by somebody else in the meantime
 		return err
 	}
-	// Whoever holds the lock is alone: what is there is of one that was killed,
-	// or of a network namespace that is gone.
-	// No dots: bpffs keeps such names for itself.
+	// Only the holder of the lock gets here: what exists was left by a vsnode that
+	// was killed, or belongs to a network namespace that is gone.
+	// No dots: bpffs reserves such names.
 	half := dir + "_half"
 	for _, old := range []string{half, dir} {
 		if err := os.RemoveAll(old); err != nil {
@@ -98,8 +98,8 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// isSteering reports whether the programs in dir are there and attached to the network
-// namespace with that inode. Inodes are used again, attachments end with the
+// isSteering reports whether the programs in dir exist and are attached to the network
+// namespace with that inode. Inodes are reused, but attachments end with the
 // namespace.
 func isSteering(dir string, ns uint64) (bool, error) {
 	l, err := link.LoadPinnedLink(filepath.Join(dir, steering), nil)
@@ -117,8 +117,8 @@ func isSteering(dir string, ns uint64) (bool, error) {
 	return info.NetNs() != nil && uint64(info.NetNs().NetnsInode) == ns, nil
 }
 
-// pinNetctx loads the programs that every guest's cgroup gets, and attaches the
-// one that the network namespace gets.
+// pinNetctx loads the programs for the guests' cgroups, and attaches the one for the
+// network namespace.
 func pinNetctx(dir string) error {
 	if err := dropUnused(filepath.Dir(dir)); err != nil {
 		return err
@@ -148,8 +148,8 @@ func pinNetctx(dir string) error {
 	return nil
 }
 
-// dropUnused removes the programs of other versions that no guest uses any more: a
-// network namespace calls them all, and takes 64.
+// dropUnused removes the programs of other versions that no guest uses any more. A
+// network namespace calls all that are attached, and allows 64.
 func dropUnused(pins string) error {
 	dirs, err := os.ReadDir(pins)
 	if err != nil {
@@ -162,7 +162,7 @@ func dropUnused(pins string) error {
 		}
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, settingsMap), nil)
 		if err != nil {
-			continue // removed meanwhile
+			continue // removed in the meantime
 		}
 		var cgroup uint64
 		err = m.NextKey(nil, &cgroup)
@@ -176,7 +176,7 @@ func dropUnused(pins string) error {
 	return nil
 }
 
-// pinCollection loads an object and pins its programs and the maps named.
+// pinCollection loads an object and pins its programs and the named maps.
 func pinCollection(dir string, load func() (*ebpf.CollectionSpec, error), maps ...string) error {
 	spec, err := load()
 	if err != nil {
@@ -202,10 +202,10 @@ func pinCollection(dir string, load func() (*ebpf.CollectionSpec, error), maps .
 	return nil
 }
 
-// afterPin is called after each step, for the test that is killed at each.
+// afterPin is called after each step, for a test that is killed there.
 var afterPin = func() {}
 
-// mountBPF mounts bpffs where systemd does, unless it is mounted.
+// mountBPF mounts bpffs where systemd does, unless it is mounted already.
 func mountBPF() error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(bpffs, &st); err != nil {
@@ -220,7 +220,7 @@ func mountBPF() error {
 	return nil
 }
 
-// lock keeps other vsnodes from doing the same at the same time.
+// lock keeps other processes of vsnode from doing the same at the same time.
 func lock(ctx context.Context, name string) (unlock func(), err error) {
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
 		return nil, err

@@ -18,7 +18,7 @@ import (
 // killStep is the number of pins after which the loader is killed.
 const killStep = "NETCTX_TEST_KILL"
 
-// loaderMain loads the programs, or is killed on the way.
+// loaderMain loads the programs, or is killed before it has finished.
 func loaderMain() int {
 	if text := os.Getenv(killStep); text != "" {
 		left, err := strconv.Atoi(text)
@@ -47,11 +47,11 @@ func loaderCommand(env ...string) *exec.Cmd {
 	return cmd
 }
 
-// allPins are the programs of cgroups, the one of the network namespace with its
+// allPins counts the programs of cgroups, the one of the network namespace with its
 // link, and two maps.
 const allPins = len(hooks) + 4
 
-// complete says whether the directory of pins is there, and fails if it is not whole.
+// complete reports whether the directory of pins exists, and fails if it is incomplete.
 func complete(t *testing.T) bool {
 	t.Helper()
 	dirs, err := filepath.Glob(pinDir(netctxPacked) + "_*[0-9a-f]")
@@ -76,7 +76,7 @@ func TestLoadingKilledAtAnyStepIsDoneAgain(t *testing.T) {
 	if err := os.RemoveAll(pins); err != nil {
 		t.Fatal(err)
 	}
-	// Every pin, the rename, and one that is not killed.
+	// Every pin, the rename, and one run that is not killed.
 	for step := range allPins + 2 {
 		err := loaderCommand(killStep + "=" + strconv.Itoa(step)).Run()
 		if last := step == allPins+1; (err == nil) != last && !complete(t) {

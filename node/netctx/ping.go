@@ -16,25 +16,24 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// A ping is sent by a socket that no hook of a cgroup sees (sendto, not connected),
-// so that the route chooses its source: the host's first address, from which the
-// guest may send nothing. A table of ours writes the guest's address over it, by
-// the user that the socket belongs to, before the packet is looked at. Only
-// packets of ICMP that leave the host's own sockets are concerned, and there is no
-// table while no guest needs it.
+// No cgroup hook sees the socket that sends a ping (sendto, not connected), so the
+// route chooses its source: the host's first address, from which the guest may send
+// nothing. An nftables table replaces it with the guest's address, according to the
+// user that owns the socket, before the packet is checked. It changes only ICMP packets
+// from the host's own sockets, and exists only while a guest needs it.
 const pingTable = "vservers_ping"
 
 const pingLock = "ping.lock"
 
-// uidsOfGuest is the part of a user id that is the XID (see procctx.BaseID).
+// uidsOfGuest masks the part of a user id that holds the XID (see procctx.BaseID).
 const uidsOfGuest = 0xffff0000
 
 // pingFamily holds the parts of the table for one family.
 type pingFamily struct {
 	number, icmp  byte
-	next          uint32 // where the header names the protocol
+	next          uint32 // offset of the protocol in the header
 	offset, size  uint32 // of the source in the header
-	checksum      uint32 // from the header's beginning
+	checksum      uint32 // offset from the beginning of the header
 	kind          nftables.SetDatatype
 	local         netip.Prefix
 	sources, owns *nftables.Set // uid : address; uid . address
@@ -48,9 +47,8 @@ type pings struct {
 }
 
 // PingFrom makes a guest's pings leave from its first address of each family. It
-// does nothing if the host has no other address: then there is no other source. on
-// are the host's addresses. The table is shared by all guests; their parts of it
-// stay.
+// does nothing if the host has no other address that could be chosen as the source. on
+// holds the host's addresses. All guests share the table; other guests' entries stay.
 func PingFrom(ctx context.Context, s Spec, on map[netip.Addr]HostAddress) error {
 	var want []netip.Addr
 	if s.mayBeMistaken(on) {
@@ -64,14 +62,14 @@ func PingFrom(ctx context.Context, s Spec, on map[netip.Addr]HostAddress) error 
 	return nil
 }
 
-// behindHost are the networks behind the host (is_private of bpf/settings.h). The
-// host's end of them is a source for their guests alone.
+// behindHost lists the networks behind the host (is_private of bpf/settings.h). The
+// host's address in them is a source only for packets to their guests.
 var behindHost = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16"), netip.MustParsePrefix("fd76:7365:7276:1cad::/64")}
 
-// mayBeMistaken reports whether the host has an address, of a family that the
-// guest has, which is not the guest's and could become the source. Addresses that
-// other guests brought do not count: they are chosen after the host's own, and
-// come and go while others run.
+// mayBeMistaken reports whether the host has an address that is not the guest's, is of
+// a family that the guest has, and could become the source. Addresses added for other
+// guests do not count: the kernel prefers the host's own, and they come and go while
+// others run.
 func (s Spec) mayBeMistaken(on map[netip.Addr]HostAddress) bool {
 	owns := func(a netip.Addr) bool {
 		return slices.ContainsFunc(s.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
@@ -95,8 +93,8 @@ func DropPing(ctx context.Context, xid int) error {
 	return nil
 }
 
-// PingProblem returns what keeps a guest's groups from opening a ping socket, and
-// what to do; empty if nothing does.
+// PingProblem returns what keeps a guest's groups from opening a ping socket, and the
+// cure. It is empty if nothing does.
 func PingProblem(xid int) (string, error) {
 	first, last, err := probe.PingGroups()
 	if err != nil {
@@ -112,8 +110,8 @@ func PingProblem(xid int) (string, error) {
 	return fmt.Sprintf(`ping is not permitted in the guest: net.ipv4.ping_group_range is %d %d; sysctl -w net.ipv4.ping_group_range="0 2147483647"`, first, last), nil
 }
 
-// setPings makes the table hold these addresses of a guest, the first of each
-// family as its source.
+// setPings replaces a guest's addresses in the table. The first of each family is its
+// source.
 func setPings(ctx context.Context, xid int, addrs []netip.Addr) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -138,7 +136,7 @@ func setPings(ctx context.Context, xid int, addrs []netip.Addr) error {
 			return err
 		}
 	}
-	left := len(addrs) // elements of the table, when this is done
+	left := len(addrs) // elements that the table has afterwards
 	for _, f := range p.families {
 		uid := binaryutil.NativeEndian.PutUint32(uint32(xid) << 16)
 		var own []nftables.SetElement
@@ -166,8 +164,8 @@ func setPings(ctx context.Context, xid int, addrs []netip.Addr) error {
 	return p.conn.Flush()
 }
 
-// replace adds to the transaction what gives the set these elements of a guest,
-// and counts the elements of others.
+// replace adds changes to the transaction that give the set these elements of a guest,
+// and returns the number of elements of others.
 func (p *pings) replace(set *nftables.Set, uid []byte, want []nftables.SetElement) (others int, err error) {
 	var old []nftables.SetElement
 	if p.there {
@@ -216,7 +214,7 @@ func pingContexts() (map[int]bool, error) {
 	return on, nil
 }
 
-// openPings begins a transaction and looks for the table.
+// openPings begins a transaction and finds the table.
 func openPings() (*pings, error) {
 	conn, err := nftables.New()
 	if err != nil {
@@ -245,10 +243,10 @@ func openPings() (*pings, error) {
 	return p, nil
 }
 
-// create adds the table, without guests, to the transaction.
+// create adds the creation of the table, without guests, to the transaction.
 func (p *pings) create() error {
 	p.conn.AddTable(p.table)
-	// Before conntrack (-200), which is to see what the wire does.
+	// Before conntrack (-200), so that it records the packet as it is sent.
 	accept, raw := nftables.ChainPolicyAccept, nftables.ChainPriority(-310)
 	output := p.conn.AddChain(&nftables.Chain{
 		Table: p.table, Name: "output", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: &raw, Policy: &accept,
@@ -271,14 +269,14 @@ func (p *pings) create() error {
 				Mask: binaryutil.NativeEndian.PutUint32(uidsOfGuest), Xor: make([]byte, 4)},
 		}
 		write := &expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: pingReg(0), Base: expr.PayloadBaseNetworkHeader, Offset: f.offset, Len: f.size}
-		// Of IPv4 the header has a checksum; of ICMPv6 the message, behind the header,
-		// over the addresses too.
+		// In IPv4 the header has a checksum of its own. In ICMPv6 the message after the
+		// header has one, which includes the addresses.
 		write.CsumType, write.CsumOffset = expr.CsumTypeInet, f.checksum
 		add(output,
 			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: pingReg(0)}, is([]byte{f.number}),
 			&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: f.next, Len: 1, DestRegister: pingReg(0)}, is([]byte{f.icmp}),
 			&expr.Verdict{Kind: expr.VerdictGoto, Chain: c.Name})
-		// What the program bound, and localhost, stays.
+		// An address that the program bound stays, as does localhost.
 		add(c, append(slices.Clone(user), source(1),
 			&expr.Lookup{SourceRegister: pingReg(0), SetName: f.owns.Name, SetID: f.owns.ID},
 			&expr.Verdict{Kind: expr.VerdictAccept})...)
@@ -293,7 +291,7 @@ func (p *pings) create() error {
 	return nil
 }
 
-// pingReg is the n-th register of four bytes.
+// pingReg returns the n-th register of four bytes.
 func pingReg(n uint32) uint32 { return unix.NFT_REG32_00 + n }
 
 func prefixMask(p netip.Prefix) []byte {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answers reports whether an echo request is answered. It is sent as ping does:
-// by a socket that is neither bound (unless from is given) nor connected.
+// answers reports whether an echo request is answered. It is sent as ping does, by a
+// socket that is neither bound (unless from is given) nor connected.
 func answers(g *machine, from, to string) bool {
 	g.t.Helper()
 	addr := netip.MustParseAddr(to)
@@ -59,7 +59,7 @@ func TestPingsComeFromTheGuestsAddress(t *testing.T) {
 			}
 		}
 	})
-	for range 2 { // it may be there
+	for range 2 { // it may exist already
 		if err := PingFrom(ctx, s, places(t)); err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestPingsComeFromTheGuestsAddress(t *testing.T) {
 	}
 }
 
-// A table flushed by somebody is made anew, and the only address needs none.
+// A table that somebody flushed is made again; if the host has only one address, it needs none.
 func TestPingTableIsForWhoNeedsIt(t *testing.T) {
 	ctx := t.Context()
 	for name, row := range map[string]struct {
@@ -152,8 +152,8 @@ func TestPingTableIsForWhoNeedsIt(t *testing.T) {
 	}
 }
 
-// Whether a guest's pings need help goes by what the host has of its own. What
-// other guests bring comes and goes, and is no drift of this one.
+// Whether a guest's pings need the table depends on the host's own addresses. Those of
+// other guests come and go, and are not drift of this guest.
 func TestPingsGoByTheHostsOwnAddresses(t *testing.T) {
 	shared := Spec{Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.11/24")}}
 	on := map[netip.Addr]HostAddress{netip.MustParseAddr("203.0.113.11"): {}, netip.MustParseAddr("127.0.0.1"): {}}

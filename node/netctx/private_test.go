@@ -40,8 +40,8 @@ func privateAttacks(t *testing.T) (rows []attack) {
 	return rows
 }
 
-// onLoopback gives lo an address while the test runs. The kernel makes the route
-// to one of IPv6 a little later.
+// onLoopback adds an address to lo while the test runs. The kernel adds the route to
+// an IPv6 address a little later.
 func onLoopback(t *testing.T, prefix string) {
 	t.Helper()
 	if err := setUp("lo", prefix); err != nil {
@@ -88,7 +88,7 @@ func TestPrivateAddressesAreOutOfReach(t *testing.T) {
 	t.Run("of a guest", func(t *testing.T) { refused(t, g, rows) })
 	t.Run("of a guest without programs, which shows that there is a way", func(t *testing.T) { working(t, rows) })
 
-	// Beside the pools.
+	// Addresses just outside the pools.
 	h := host(t)
 	for _, p := range []string{"100.63.255.255/32", "100.65.0.1/32", "fd76:7365:7276:1cac::2/128", "fd76:7365:7276:1cae::2/128"} {
 		t.Run("but not "+p, func(t *testing.T) {

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A source that connect chose is not the program's: it goes with the connection.
+// TestSourceIsChosenForEachConnection: a source that connect chose, and not the program,
+// ends with the connection.
 func TestSourceIsChosenForEachConnection(t *testing.T) {
 	g, _ := newGuest(t, www("80/tcp"))
 	h := host(t)
@@ -98,9 +99,9 @@ func TestSourceIsChosenForEachConnection(t *testing.T) {
 	})
 }
 
-// sources is what getaddrinfo of glibc does to sort what it found (RFC 6724): it
-// connects one datagram socket to each and asks for its own address. A socket
-// that does not take IPv4 is replaced.
+// sources does what glibc's getaddrinfo does to sort its results (RFC 6724): it
+// connects one datagram socket to each address and asks for the socket's own. A socket
+// that does not accept IPv4 is replaced.
 func sources(g *machine, to ...string) (from []string) {
 	g.t.Helper()
 	fd, family := -1, 0

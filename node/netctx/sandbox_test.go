@@ -20,10 +20,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The tests run in network and mount namespaces of their own, made by starting
-// the test binary again, and in cgroups of their own. Guests are the same
-// binary once more: born in a cgroup and a user namespace, they do what they
-// are told by JSON over their standard input (machine_test.go).
+// The tests run in their own cgroups, and in their own network and mount namespaces,
+// for which the test binary starts itself again. Guests run the same binary: started
+// in a cgroup and a user namespace, they carry out the JSON requests that they read
+// from standard input (machine_test.go).
 const (
 	roleVar = "NETCTX_TEST_ROLE"
 	sandbox = "sandbox"
@@ -78,7 +78,7 @@ func runSandbox() int {
 	return 0
 }
 
-// enterSandbox gives the new namespaces a host's address and two guests'.
+// enterSandbox adds the addresses of a host and two guests to the new namespaces.
 func enterSandbox() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -141,7 +141,7 @@ func cgroupRoot(t testing.TB) string {
 
 var cgroups atomic.Int64
 
-// newCgroup makes a fresh cgroup for the test.
+// newCgroup creates a cgroup for the test.
 func newCgroup(t testing.TB) *os.File {
 	t.Helper()
 	dir := filepath.Join(cgroupRoot(t), fmt.Sprintf("vsnode-netctx-test-%d-%d", os.Getpid(), cgroups.Add(1)))
@@ -160,7 +160,7 @@ func newCgroup(t testing.TB) *os.File {
 	return f
 }
 
-// guestProcess starts a process born in the cgroup, in a user namespace of its own.
+// guestProcess starts a process in the cgroup and in its own user namespace.
 func guestProcess(t testing.TB, cgroup *os.File, xid int) *machine {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -262,7 +262,7 @@ func waitFor(t testing.TB, what string, cond func() bool) {
 	t.Errorf("waited two seconds for %s", what)
 }
 
-// TestTablesAgreeWithObjects keeps the tables of hooks and the C source together.
+// TestTablesAgreeWithObjects compares the tables of hooks with the C source.
 func TestTablesAgreeWithObjects(t *testing.T) {
 	agree := func(load func() (*ebpf.CollectionSpec, error), table []hook, object []byte, maps ...string) {
 		spec, err := load()

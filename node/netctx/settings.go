@@ -12,14 +12,14 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// Spec describes what a guest owns of the network.
+// Spec describes which parts of the network a guest owns.
 type Spec struct {
 	XID int
-	// Addresses of the guest with the prefixes of their subnets: a connection
-	// to a subnet comes from the address in it, any other from the first of
-	// its family, which is also what a wildcard bind stands for.
+	// Addresses of the guest with the prefixes of their subnets. A connection
+	// to a subnet comes from the address in it, any other from the first of its
+	// family, which a wildcard bind uses as well.
 	Addresses []netip.Prefix
-	Ports     []port.Range // what it may bind on them
+	Ports     []port.Range // ports that it may bind on them
 	AllPorts  bool         // the addresses are its own: any port
 	Metadata  bool         // it may reach the metadata service of the host's cloud
 }
@@ -36,9 +36,8 @@ func Loopback(xid int) netip.Addr {
 	return netip.AddrFrom4([4]byte{127, byte(xid >> 8), byte(xid), 1})
 }
 
-// Loopback6 returns the address that a guest's ::1 stands for. EnsureLoopback6
-// puts it onto lo. fd is the prefix of unique local addresses, the rest spells
-// "vserver".
+// Loopback6 returns the address that a guest's ::1 stands for. EnsureLoopback6 adds
+// it to lo. fd is the prefix of unique local addresses; the rest spells "vserver".
 func Loopback6(xid int) netip.Addr {
 	a := [16]byte{0xfd, 'v', 's', 'e', 'r', 'v', 'e', 'r'}
 	binary.BigEndian.PutUint16(a[14:], uint16(xid))
@@ -127,7 +126,7 @@ func merge(ranges []port.Range) ([]port.Range, error) {
 	return out, nil
 }
 
-// words of an address in network order, IPv4 as ::ffff:a.b.c.d.
+// words returns an address in network order, IPv4 as ::ffff:a.b.c.d.
 func words(a netip.Addr) (w [4]uint32) {
 	b := a.As16()
 	for i := range w {

@@ -13,7 +13,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// shown is what the programs of a running guest go by.
+// shown returns the settings that the programs of a running guest use.
 func shown(cgroup *os.File) (Spec, error) {
 	var s Spec
 	err := withMap(cgroup, settingsMap, unsafe.Sizeof(netctxSettings{}), func(m *ebpf.Map, id uint64) error {
@@ -30,7 +30,7 @@ func shown(cgroup *os.File) (Spec, error) {
 	return s, nil
 }
 
-// spec reads back what settings wrote.
+// spec returns the Spec from which settings were made.
 func (set *netctxSettings) spec() Spec {
 	s := Spec{XID: int(set.Context), AllPorts: set.AllPorts != 0}
 	for _, a := range set.Addresses[:min(set.AddressesN, uint32(maxAddresses))] {

@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hoard has the guest take one port after another, as far as it comes, and
-// returns the number of those that it has then.
+// hoard has the guest take one port after another until it is refused, and returns the
+// number of ports that it got.
 type hoard struct {
 	name string
 	kind int
-	// take gives the socket to keep, or -1.
+	// take returns the socket to keep, or -1.
 	take func(g *machine) (fd int, err error)
 }
 
@@ -112,8 +112,8 @@ func TestNobodyHoardsPorts(t *testing.T) {
 	}
 }
 
-// TestSocketsAreGivenBack: what a guest closes it may open again, its server's
-// connections do not count, and the protocols are apart.
+// TestSocketsAreGivenBack: a guest may reopen what it closes, its server's connections
+// do not count, and each protocol is counted separately.
 func TestSocketsAreGivenBack(t *testing.T) {
 	setting(t, "ip_local_port_range", "46000 46999")
 	const share = 256

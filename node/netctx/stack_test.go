@@ -74,7 +74,7 @@ func TestNobodyIsGivenThePortOfARunningService(t *testing.T) {
 		reuse(owner, fd)
 		owner.must("bind", owner.bind(fd, "0.0.0.0:51822"))
 	}
-	c := h.receiver(unix.AF_INET, "10.77.0.1:40000") // none is left to be handed out
+	c := h.receiver(unix.AF_INET, "10.77.0.1:40000") // no port is left for the kernel to choose
 	defer h.close(c)
 	h.must("send", h.sendto(c, "hello", netip.AddrPortFrom(hostAddr.Addr(), 51820).String()))
 	if got, _, err := owner.recv(service); got != "hello" {

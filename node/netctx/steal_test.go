@@ -12,16 +12,16 @@ import (
 // localPortRange is IP_LOCAL_PORT_RANGE (kernel 6.3), which x/sys does not have.
 const localPortRange = 51
 
-// scarce leaves the kernel two ports to choose from, while the test runs.
+// scarce leaves the kernel two ports to choose from while the test runs.
 func scarce(t *testing.T) [2]uint16 {
 	t.Helper()
 	setting(t, "ip_local_port_range", "40000 40001")
 	return [2]uint16{40000, 40001}
 }
 
-// steal has the host receive on every port that the kernel may choose, with an
-// option that lets others in, and the guest make the kernel choose one. Who
-// sends is 10.77.0.1:9999 or [fd77::1]:9999, where the guest may connect to.
+// steal has the host receive on every port that the kernel may choose, with an option
+// that lets others share it, and has the guest make the kernel choose one. The sender
+// is 10.77.0.1:9999 or [fd77::1]:9999, to which the guest may connect.
 func steal(family, option int, take func(g *machine, fd int)) func(*testing.T, *machine, *machine) string {
 	wildcard, at, peer := "0.0.0.0", wwwAddr.Addr(), "10.77.0.1:9999"
 	if family == unix.AF_INET6 {
@@ -45,7 +45,7 @@ func steal(family, option int, take func(g *machine, fd int)) func(*testing.T, *
 		if got.Port() == 0 {
 			return ""
 		}
-		if !got.Addr().IsUnspecified() { // without programs the route tells the source
+		if !got.Addr().IsUnspecified() { // without programs the route determines the source
 			at = got.Addr()
 		}
 		for _, p := range ports {
@@ -55,7 +55,7 @@ func steal(family, option int, take func(g *machine, fd int)) func(*testing.T, *
 	}
 }
 
-// busy has a bind fail, of a port that the guest owns, and goes on.
+// busy has a bind to a port of the guest fail, and continues.
 func busy(next func(g *machine, fd int)) func(g *machine, fd int) {
 	return func(g *machine, fd int) {
 		first := g.receiver(unix.AF_INET, "10.77.0.10:5353")
@@ -67,7 +67,7 @@ func busy(next func(g *machine, fd int)) func(g *machine, fd int) {
 	}
 }
 
-// ambush has the guest be given a port before the host's service comes for it.
+// ambush lets the guest get a port before the host's service binds it.
 func ambush(then func(g *machine, fd int)) func(*testing.T, *machine, *machine) string {
 	return func(t *testing.T, g, h *machine) string {
 		scarce(t)
@@ -153,7 +153,7 @@ func TestPortsOfOthersAreNotShared(t *testing.T) {
 			g, _ := newGuest(t, s)
 			rows := stealAttacks
 			if s.AllPorts {
-				rows = rows[:len(rows)-3] // on its own address it may name any port
+				rows = rows[:len(rows)-3] // on its own address it may bind any port
 			}
 			refused(t, g, rows)
 		})
@@ -161,8 +161,8 @@ func TestPortsOfOthersAreNotShared(t *testing.T) {
 	t.Run("without programs, which shows that there is a way", func(t *testing.T) { working(t, stealAttacks) })
 }
 
-// TestAGuestSharesItsOwnPorts: ntpd and nmbd bind the wildcard and each address,
-// and the later socket has the datagrams.
+// TestAGuestSharesItsOwnPorts: ntpd and nmbd bind the wildcard and each address, and
+// the later socket receives the datagrams.
 func TestAGuestSharesItsOwnPorts(t *testing.T) {
 	g, _ := newGuest(t, www("5353/udp"))
 	h := host(t)

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// many is a guest with two addresses of each family.
+// many is the spec of a guest with two addresses of each family.
 func many(ports ...string) Spec { return spec(666, ports, wwwAddr, mailAddr, wwwAddr6, mailAddr6) }
 
-// TestOneListenerAnswersOnAllAddresses: Apache, Java and Go listen on [::] for
-// both families, and on a machine they are found by any address of it.
+// TestOneListenerAnswersOnAllAddresses: Apache, Java and Go listen on [::] for both
+// families, and on a machine any of its addresses reaches them.
 func TestOneListenerAnswersOnAllAddresses(t *testing.T) {
 	four := []string{"10.77.0.10", "10.77.0.11", "127.0.0.1", "127.0.0.53"}
 	six := []string{"fd77::10", "fd77::11", "::1"}
@@ -84,8 +84,8 @@ func TestOneListenerAnswersOnAllAddresses(t *testing.T) {
 	}
 }
 
-// Two programs that listen on [::] and on 0.0.0.0 are in each other's way, as on
-// a machine; [::] for IPv6 alone and 0.0.0.0 are not (nginx, sshd).
+// Two programs that listen on [::] and on 0.0.0.0 conflict, as on a machine; [::] for
+// IPv6 only and 0.0.0.0 do not (nginx, sshd).
 func TestListenersForBothFamiliesTakeThePort(t *testing.T) {
 	g, _ := newGuest(t, www())
 	both := g.server(unix.AF_INET6, "[::]:80")
@@ -97,8 +97,8 @@ func TestListenersForBothFamiliesTakeThePort(t *testing.T) {
 	g.server6("[::]:80")
 }
 
-// A listener that a guest has on the wildcard must lead nothing to it that is
-// somebody else's.
+// A guest's listener on the wildcard must not receive connections that are meant for
+// somebody else.
 func TestListenersOfOthersAreLeftAlone(t *testing.T) {
 	h := host(t)
 	two := netip.MustParsePrefix("10.77.0.11/24")
@@ -148,8 +148,8 @@ func TestListenersOfOthersAreLeftAlone(t *testing.T) {
 	})
 }
 
-// haproxy and nginx have several listeners on one port, and go on with what is
-// left of them.
+// haproxy and nginx have several listeners on one port, and continue with those that
+// are left.
 func TestListenersThatShareAPort(t *testing.T) {
 	g, _ := newGuest(t, many())
 	h := host(t)
@@ -172,7 +172,7 @@ func TestListenersThatShareAPort(t *testing.T) {
 	exchange(t, g, next, h, unix.AF_INET, "10.77.0.11:8090")
 }
 
-// What a guest can fill of the map that all share is bounded, and freed.
+// The part that a guest can fill of the map shared by all is bounded, and freed.
 func TestListenersOfAGuestAreBounded(t *testing.T) {
 	g, _ := newGuest(t, spec(666, nil, wwwAddr, mailAddr))
 	h := host(t)

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLocalhostOfAGuestIsClosedToTheHost has a process of the host ask services
-// on a guest's localhost, which trust who comes from there. It may bind any of
-// 127.0.0.0/8, and what stands for ::1, as every user of the host may.
+// TestLocalhostOfAGuestIsClosedToTheHost has a process of the host connect to services
+// on a guest's localhost, which trust clients from there. Like every user of the host,
+// it may bind any address of 127.0.0.0/8, and the one that stands for ::1.
 func TestLocalhostOfAGuestIsClosedToTheHost(t *testing.T) {
 	for _, s := range []Spec{www(), spec(120, []string{"8080/tcp", "8080/udp"}, hostAddr, hostAddr6)} {
 		g, _ := newGuest(t, s)

@@ -23,7 +23,7 @@ const (
 	uringBind    = 56 // kernel 6.11
 )
 
-// uringCall does one operation by io_uring: Args[0] is the operation; for a
+// uringCall performs one operation through io_uring: Args[0] is the operation; for a
 // socket, Args[1] and Args[2] are its family and kind.
 func uringCall(c call) (int, error) {
 	var params [120]byte // struct io_uring_params

@@ -19,8 +19,8 @@ const (
 	neighbour4 = "10.78.0.99/24"
 )
 
-// onTheWire makes a machine of its own network on an Ethernet with the host. It
-// knows the way to whatever the host has.
+// onTheWire creates a machine with its own network on an Ethernet with the host. It has
+// routes to all addresses of the host.
 func onTheWire(t *testing.T) *machine {
 	t.Helper()
 	pair(t, "wire0", "wire1")
@@ -58,8 +58,9 @@ func onTheWire(t *testing.T) *machine {
 	}}
 }
 
-// newNetns makes a network, and a way to work in it. Its thread ends with the
-// test, and with that whatever it forked: guests have to come after.
+// newNetns creates a network namespace and returns a function that runs other functions
+// in it. Its thread ends with the test, and so does every process that the thread forked
+// before, so start guests only after newNetns.
 func newNetns(t *testing.T) (f *os.File, inside func(do func() error) error) {
 	t.Helper()
 	todo, done := make(chan func() error), make(chan error)
@@ -83,7 +84,7 @@ func newNetns(t *testing.T) (f *os.File, inside func(do func() error) error) {
 	return f, inside
 }
 
-// setUp gives a device addresses that can be used at once.
+// setUp adds addresses to a device that can be used at once.
 func setUp(dev string, addrs ...string) error {
 	l, err := netlink.LinkByName(dev)
 	if err != nil {
@@ -108,8 +109,8 @@ func routeLocalnet(dev string) error {
 	return os.WriteFile("/proc/sys/net/ipv4/conf/"+dev+"/route_localnet", []byte("1"), 0)
 }
 
-// wireAttacks are what a neighbour and a guest's localhost try with each other;
-// the guest is 666.
+// wireAttacks returns attacks of a neighbour on a guest's localhost, and of the guest on
+// the neighbour. The guest has XID 666.
 func wireAttacks(n *machine) []attack {
 	fromWire := func(family, kind int, addr netip.Addr, wildcard bool) func(*testing.T, *machine, *machine) string {
 		return func(t *testing.T, g, h *machine) string {
@@ -155,8 +156,8 @@ func wireAttacks(n *machine) []attack {
 	}
 }
 
-// TestNobodyOnTheWireReachesALocalhost: Linux takes a packet for an address of
-// lo on any device.
+// TestNobodyOnTheWireReachesALocalhost: Linux accepts packets for an address of lo on
+// any device.
 func TestNobodyOnTheWireReachesALocalhost(t *testing.T) {
 	n := onTheWire(t)
 	if err := routeLocalnet("wire0"); err != nil { // as kube-proxy and docker may have set it
