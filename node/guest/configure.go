@@ -22,7 +22,7 @@ func (h *Host) Configure(ctx context.Context, to api.Guest) (api.Outcome, error)
 	return h.holdOutcome(ctx, to.Name, "configure", func(g *Guest) (api.Outcome, error) { return g.Configure(ctx, to) })
 }
 
-// Configure is Host.Configure.
+// Configure is like Host.Configure; the guest's lock is already held.
 func (g *Guest) Configure(ctx context.Context, to api.Guest) (api.Outcome, error) {
 	running, err := g.running()
 	if err != nil {

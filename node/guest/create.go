@@ -24,7 +24,7 @@ func (h *Host) Create(ctx context.Context, to api.Guest) error {
 	return h.Hold(ctx, to.Name, "create", func(g *Guest) error { return g.Create(ctx, to) })
 }
 
-// Create is Host.Create.
+// Create is like Host.Create; the guest's lock is already held.
 func (g *Guest) Create(ctx context.Context, to api.Guest) error {
 	h := g.host
 	if _, err := os.Lstat(h.config(g.name)); err == nil {

@@ -16,7 +16,7 @@ func (h *Host) Delete(ctx context.Context, name string) error {
 	return h.Hold(ctx, name, "delete", func(g *Guest) error { return g.Delete(ctx) })
 }
 
-// Delete is Host.Delete.
+// Delete is like Host.Delete; the guest's lock is already held.
 func (g *Guest) Delete(ctx context.Context) error {
 	h := g.host
 	if err := h.exists(g.name); err != nil {

@@ -114,7 +114,7 @@ func (h *Host) Repair(ctx context.Context, name string) (api.Outcome, error) {
 	return h.holdOutcome(ctx, name, "repair", func(g *Guest) (api.Outcome, error) { return g.Repair(ctx) })
 }
 
-// Repair is Host.Repair.
+// Repair is like Host.Repair; the guest's lock is already held.
 func (g *Guest) Repair(ctx context.Context) (api.Outcome, error) {
 	if err := g.host.exists(g.name); err != nil {
 		return api.Unchanged, err

@@ -79,7 +79,7 @@ func startSteps() []step {
 	}
 }
 
-// Start is Host.Start.
+// Start is like Host.Start; the guest's lock is already held.
 func (g *Guest) Start(ctx context.Context, opt Options) error {
 	s := &start{Guest: g, Options: opt}
 	if err := s.prepare(ctx); err != nil {
@@ -95,8 +95,8 @@ func (g *Guest) Start(ctx context.Context, opt Options) error {
 	return nil
 }
 
-// Restart is Host.Restart. It starts the configuration that was checked before the
-// guest was stopped.
+// Restart is like Host.Restart; the guest's lock is already held. It starts the
+// configuration that was checked before the guest was stopped.
 func (g *Guest) Restart(ctx context.Context, opt Options) error {
 	c, err := g.Config()
 	if err == nil {

@@ -16,7 +16,7 @@ func (h *Host) Stop(ctx context.Context, name string) (api.Outcome, error) {
 	return h.holdOutcome(ctx, name, "stop", func(g *Guest) (api.Outcome, error) { return g.Stop(ctx) })
 }
 
-// Stop is Host.Stop.
+// Stop is like Host.Stop; the guest's lock is already held.
 func (g *Guest) Stop(ctx context.Context) (api.Outcome, error) {
 	if err := g.host.exists(g.name); err != nil {
 		return api.Unchanged, err
