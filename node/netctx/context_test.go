@@ -60,7 +60,7 @@ func exchangeFrom(t *testing.T, server *machine, listener int, client *machine, 
 func TestWildcardIsTheGuestsAddress(t *testing.T) {
 	g, _ := newGuest(t, www("80/tcp"))
 	h := host(t)
-	l := g.server(unix.AF_INET, "0.0.0.0:80") // below 1024, and no CAP_NET_BIND_SERVICE against the host
+	l := g.server(unix.AF_INET, "0.0.0.0:80") // below 1024, without CAP_NET_BIND_SERVICE on the host
 	if got := g.sockname(l).String(); got != "0.0.0.0:80" {
 		t.Errorf("the guest's socket is said to be bound to %s", got)
 	}
@@ -153,7 +153,7 @@ func TestOneSocketForBothFamilies(t *testing.T) {
 		_, _, err := g.recv(r)
 		g.must("receive", err)
 
-		only6 := g.server6("[::]:8080") // nginx of Debian does not start without
+		only6 := g.server6("[::]:8080") // Debian's nginx does not start without it
 		exchange(t, g, only6, g, unix.AF_INET6, "[::1]:8080")
 		if err := g.connect(g.tcp6(), "[fd77::1]:80"); !errors.Is(err, unix.ENETUNREACH) {
 			t.Errorf("connecting by IPv6: %v, want ENETUNREACH so that programs take IPv4", err)
@@ -171,7 +171,7 @@ func TestOneSocketForBothFamilies(t *testing.T) {
 		_, from, err = six.recv(r6)
 		six.must("receive", err)
 		six.must("answer", six.sendto(r6, "a", from.String()))
-		// Programs take the other family then.
+		// On this error, programs try the other family.
 		if err := four.sendto(r4, "x", "[fd77::1]:53"); !errors.Is(err, unix.ENETUNREACH) {
 			t.Errorf("from IPv4 to IPv6: %v", err)
 		}

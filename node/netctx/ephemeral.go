@@ -10,11 +10,11 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// EphemeralPorts returns those of a guest's ports that any connection of the host
-// or of another guest may take for a while, so that the guest cannot bind them:
-// they are in net.ipv4.ip_local_port_range and not in
-// net.ipv4.ip_local_reserved_ports. Both are settings of the current network
-// namespace. The result is sorted, and nil if there are none.
+// EphemeralPorts returns the ports of a guest that a connection of the host or of
+// another guest may use for a while, so that the guest cannot bind them: those in
+// net.ipv4.ip_local_port_range and not in net.ipv4.ip_local_reserved_ports. Both are
+// settings of the current network namespace. The result is sorted, and nil if there
+// are none.
 func EphemeralPorts(ports []port.Range) ([]port.Range, error) {
 	chosen, err := probe.EphemeralPorts()
 	if err != nil {
@@ -30,7 +30,7 @@ func EphemeralPorts(ports []port.Range) ([]port.Range, error) {
 	}
 	var out []port.Range
 	for _, r := range merged {
-		// Wider than a port: one behind the last.
+		// As int, because first may pass the last possible port.
 		first, last := max(int(r.First), int(chosen.First)), min(int(r.Last), int(chosen.Last))
 		for _, k := range reserved { // sorted
 			if int(k.First) > last {
@@ -95,7 +95,7 @@ func parseReserved(text string) (list []port.Range, err error) {
 		if err != nil {
 			return nil, err
 		}
-		// Port 0 can be reserved, too, which says nothing.
+		// Port 0 can be reserved, too, which means nothing.
 		if r := (port.Range{Proto: port.TCP, First: uint16(max(a, 1)), Last: uint16(b)}); r.Last >= r.First {
 			list = append(list, r)
 		}

@@ -22,12 +22,12 @@ import (
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
-// Listener is a process that receives from anybody.
+// Listener is a process with a socket that receives from anybody.
 type Listener struct {
 	Proto   port.Proto
 	Addr    netip.AddrPort // as bound: 0.0.0.0:22
 	Context int            // XID of the guest whose socket it is; 0: the host's
-	PID     int            // 0: the process is not to be found (of the kernel, or gone)
+	PID     int            // 0: no process has it (a socket of the kernel, or the process ended)
 	Process string
 }
 
@@ -39,11 +39,11 @@ func (l Listener) String() string {
 	return fmt.Sprintf("%s on %s/%s", who, l.Addr, l.Proto)
 }
 
-// Listeners returns the sockets outside the guest that have one of its ports, on
-// one of its addresses or on all: the guest could not bind them, and a client
-// of the guest would reach the host. The oldest of pitfalls is the host's sshd.
+// Listeners returns the sockets outside the guest that have one of its ports, on one
+// of its addresses or on all. The guest could not bind such a port, and its clients
+// would reach the host. The most common case is the host's sshd.
 //
-// Where the guest owns every port, UDP clients are left out.
+// If the guest owns every port, UDP clients are left out.
 func Listeners(ctx context.Context, s Spec) ([]Listener, error) {
 	clients, err := clientPorts()
 	if err != nil {
@@ -52,8 +52,8 @@ func Listeners(ctx context.Context, s Spec) ([]Listener, error) {
 	return findListeners(ctx, func(k diagSocket) bool { return k.takes(s) && !(s.AllPorts && k.isOn(clients)) })
 }
 
-// Wildcards returns the services that have their ports on all addresses of the
-// host, those of guests included.
+// Wildcards returns the services that listen on all addresses of the host, including
+// those of guests.
 func Wildcards(ctx context.Context) ([]Listener, error) {
 	clients, err := clientPorts()
 	if err != nil {
@@ -125,7 +125,7 @@ func (k diagSocket) isOn(ports []port.Range) bool {
 	return slices.ContainsFunc(ports, port.Range{Proto: k.proto, First: k.addr.Port(), Last: k.addr.Port()}.Overlaps)
 }
 
-// takes reports whether the socket has a port of the guest's.
+// takes reports whether the socket has one of the guest's ports.
 func (k diagSocket) takes(s Spec) bool {
 	if k.uid>>16 == uint32(s.XID) || k.addr.Port() == 0 {
 		return false // the guest itself, from an earlier start
@@ -142,17 +142,17 @@ func (k diagSocket) takes(s Spec) bool {
 	})
 }
 
-// Of linux/inet_diag.h and tcp_states.h.
+// From linux/inet_diag.h and tcp_states.h.
 const (
 	diagRequestSize = 56 // struct inet_diag_req_v2
 	diagMessageSize = 72 // struct inet_diag_msg
 	diagV6Only      = 11 // INET_DIAG_SKV6ONLY
 	tcpListen       = 10
-	tcpClose        = 7 // of UDP: bound, and not connected
+	tcpClose        = 7 // for UDP: bound and not connected
 )
 
-// boundSockets lists the sockets of this network namespace that receive from
-// anybody. /proc/net does not tell [::] for one family from [::] for both.
+// boundSockets lists the sockets of this network namespace that receive from anybody.
+// /proc/net does not distinguish [::] for IPv6 only from [::] for both families.
 func boundSockets(family uint8, proto port.Proto) ([]diagSocket, error) {
 	ask := make([]byte, diagRequestSize)
 	ask[0], ask[1] = family, unix.IPPROTO_TCP
@@ -201,8 +201,8 @@ func parseSocket(m []byte) (k diagSocket, err error) {
 	return k, nil
 }
 
-// socketOwners returns by inode a process that has each of the sockets: the
-// oldest one, as far as process ids tell. It looks no further than it has to.
+// socketOwners returns, by inode, a process that has each of the sockets: the one with
+// the lowest process id. It stops once each socket has one.
 func socketOwners(ctx context.Context, sockets []diagSocket) (map[uint32]int, error) {
 	left := map[uint32]bool{}
 	for _, k := range sockets {
@@ -230,7 +230,7 @@ func socketOwners(ctx context.Context, sockets []diagSocket) (map[uint32]int, er
 		dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
 		fds, err := os.ReadDir(dir)
 		if err != nil {
-			continue // ended meanwhile
+			continue // ended in the meantime
 		}
 		for _, fd := range fds {
 			target, err := os.Readlink(filepath.Join(dir, fd.Name()))
@@ -265,5 +265,5 @@ func processName(pid int) string {
 	if err != nil {
 		return "?"
 	}
-	return printable.Line(strings.TrimSpace(string(b))) // which it chooses itself
+	return printable.Line(strings.TrimSpace(string(b))) // the process chooses its name itself
 }

@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 	case loader:
 		code = loaderMain()
 	case sandbox:
-		if slices.Contains(os.Args, "-test.fuzzworker") { // of the one that is in it
+		if slices.Contains(os.Args, "-test.fuzzworker") { // set in the worker that is in the sandbox
 			code = m.Run()
 			break
 		}
