@@ -79,9 +79,9 @@ func TestThawAndTerminate(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			defer cancel()
 			c := testGuest(t)
+			spared := start(t, c, 0, sleeps) // before: one that is born frozen says nothing
 			row.make(t, c)
 			must(t, c.Thaw())
-			spared := start(t, c, 0, sleeps)
 			must(t, c.Terminate(ctx, spared))
 			if pids, err := c.PIDs(); err != nil || !slices.Equal(pids, []int{spared}) {
 				t.Errorf("left are %v, %v; want %d", pids, err, spared)
