@@ -82,6 +82,13 @@ func TestThawAndTerminate(t *testing.T) {
 			spared := start(t, c, 0, sleeps) // before: one that is born frozen says nothing
 			row.make(t, c)
 			must(t, c.Thaw())
+			must(t, c.walk(func(dir string) error {
+				b, err := os.ReadFile(dir + "/cgroup.freeze")
+				if err == nil && string(b) != "0\n" {
+					t.Errorf("%s is frozen still", dir)
+				}
+				return err
+			}))
 			must(t, c.Terminate(ctx, spared))
 			if pids, err := c.PIDs(); err != nil || !slices.Equal(pids, []int{spared}) {
 				t.Errorf("left are %v, %v; want %d", pids, err, spared)
