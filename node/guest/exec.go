@@ -109,8 +109,8 @@ func (p Program) command(v view, e entry) procctx.Command {
 // scope reports whether a program that enters has to be confined by Landlock.
 func (v view) scope() (bool, error) {
 	if v.recovered {
-		// Process 1 alone is no evidence of the network: it may show what it wants us
-		// to see.
+		// Process 1 is not evidence of the network by itself: the guest decides what it
+		// shows.
 		return network.Shared.Scope()
 	}
 	return v.mode().Scope()

@@ -16,7 +16,7 @@ func kernel(s *System) Answer {
 	major, minor, ok := parseRelease(s.Release)
 	switch {
 	case !ok:
-		return Unknown("%q is no version of a kernel", s.Release)
+		return Unknown("%q is not a kernel version", s.Release)
 	case major < 6 || major == 6 && minor < 1:
 		return No("%s is older than 6.1", s.Release)
 	}
