@@ -30,6 +30,9 @@ type Access struct {
 	Timeout time.Duration
 	// Abort ends all connections when it ends; may be nil.
 	Abort context.Context
+	// Watch is given the events of all runs, beside those that watch a single run; may
+	// be nil. It is called by many goroutines.
+	Watch func(report.Event)
 
 	// Hosts are all of the inventory: a jump may name one of them.
 	Hosts []*inventory.Host
@@ -87,12 +90,13 @@ func (a *Access) Open(ctx context.Context, h *inventory.Host) (*Node, error) {
 	return &Node{node, conn}, nil
 }
 
-// Rollout returns a fleet on which plans are made and carried out.
+// Rollout returns a fleet on which plans are made and carried out. Their events go to
+// watch and to a.Watch.
 func (a *Access) Rollout(forks int, watch func(report.Event)) *rollout.Fleet {
 	return &rollout.Fleet{
 		Forks:    forks,
 		Timeout:  a.questions(forks).Timeout,
-		Watch:    watch,
+		Watch:    report.Watchers(watch, a.Watch),
 		Owner:    owner(),
 		LockWait: a.LockWait,
 		Connect: func(ctx context.Context, h *inventory.Host) (rollout.Node, error) {

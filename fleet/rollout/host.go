@@ -118,8 +118,11 @@ func (r *run) done(h *host, o outcome.Outcome) {
 	if !h.begun.IsZero() {
 		h.took = time.Since(h.begun)
 	}
-	result := h.result()
-	r.watch(report.Event{Kind: report.Done, Host: h.name, Result: &result})
+	if r.Watch == nil {
+		return
+	}
+	rep := r.hostReport(h)
+	r.watch(report.Event{Kind: report.Done, Host: h.name, Result: &rep.Result, Report: &rep})
 }
 
 // remaining returns the hosts that have not ended.

@@ -54,6 +54,7 @@ func imageSteps(h *host) int {
 
 // deliver begins to build the images that nobody has, and to hand out all.
 func (r *run) deliver(ctx context.Context) error {
+	r.watchPlans()
 	for _, m := range r.supplies {
 		for _, h := range r.remaining() {
 			if k := h.plan.Step(h.name, m.Image); k >= 0 {

@@ -84,7 +84,7 @@ func TestARunWaitsForWhoeverChangesAHost(t *testing.T) {
 			fleet.Watch = func(e report.Event) {
 				mu.Lock()
 				defer mu.Unlock()
-				if e.Host == "" {
+				if e.Kind == report.Progress && e.Host == "" {
 					said = append(said, e.Message)
 					if row.frees {
 						busy.mu.Lock()
@@ -142,7 +142,7 @@ func TestAnInterruptedWaitLeavesNothing(t *testing.T) {
 	fleet := f.fleet()
 	fleet.LockWait = time.Minute
 	fleet.Watch = func(e report.Event) {
-		if e.Host == "" {
+		if e.Kind == report.Progress && e.Host == "" {
 			cancel()
 		}
 	}

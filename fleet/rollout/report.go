@@ -13,11 +13,16 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// report returns the report on the run.
-func (r *run) report() report.Run {
-	run := report.Run{
+// head returns the report on the run without what came of its hosts.
+func (r *run) head() report.Run {
+	return report.Run{
 		ID: r.id, Who: r.Owner, Verb: cmp.Or(r.reason, "plan"), When: r.begun, Took: time.Since(r.begun), Notes: r.notes,
 	}
+}
+
+// report returns the report on the run.
+func (r *run) report() report.Run {
+	run := r.head()
 	for _, h := range r.hosts {
 		run.Hosts = append(run.Hosts, r.hostReport(h))
 	}
@@ -106,8 +111,31 @@ func (h *host) fileStates(guest string) []api.FileState {
 
 func (r *run) watch(e report.Event) {
 	if r.Watch != nil {
-		e.Run, e.Time = r.id, time.Now()
+		e.Run = r.id
+		if e.Time.IsZero() {
+			e.Time = time.Now()
+		}
 		r.Watch(e)
+	}
+}
+
+// watchBegin reports that the run begins.
+func (r *run) watchBegin() {
+	head := r.head()
+	for _, h := range r.hosts {
+		head.Hosts = append(head.Hosts, report.Host{Name: h.name})
+	}
+	r.watch(report.Began(head))
+}
+
+// watchPlans reports which steps the remaining hosts are going to take.
+func (r *run) watchPlans() {
+	for _, h := range r.remaining() {
+		var steps []report.Step
+		for _, s := range h.plan.Steps {
+			steps = append(steps, report.StepOf(s))
+		}
+		r.watch(report.Event{Kind: report.HostPlan, Host: h.name, Steps: steps})
 	}
 }
 

@@ -2,8 +2,6 @@ package rollout
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"io"
 	"slices"
 	"sync"
@@ -131,9 +129,7 @@ type run struct {
 // that changes nothing.
 func (f *Fleet) start(reason string, hosts []*inventory.Host) *run {
 	r := &run{Fleet: f, reason: reason, begun: time.Now()}
-	var b [4]byte
-	rand.Read(b[:]) // never fails (crypto/rand)
-	r.id = r.begun.UTC().Format("20060102T150405Z-") + hex.EncodeToString(b[:])
+	r.id = report.NewID(r.begun)
 	for _, h := range hosts {
 		r.hosts = append(r.hosts, newHost(h))
 	}

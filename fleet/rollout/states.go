@@ -47,6 +47,7 @@ var (
 // of confirm: no other state ends the whole run.
 func (r *run) follow(ctx context.Context, road ...state) (report.Run, error) {
 	defer r.close()
+	r.watchBegin()
 	var err error
 	for len(road) > 0 && err == nil {
 		n := 1 + slices.IndexFunc(road[1:], func(s state) bool { return s.all != nil })
@@ -60,7 +61,9 @@ func (r *run) follow(ctx context.Context, road ...state) (report.Run, error) {
 		h.err = err
 		r.done(h, outcome.NotStarted)
 	}
-	return r.report(), err
+	run := r.report()
+	r.watch(report.Ended(run))
+	return run, err
 }
 
 // pass takes the hosts through states at which they do not wait for each other,

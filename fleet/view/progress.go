@@ -93,6 +93,8 @@ func (p *Progress) Watch(e report.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
+	case e.Kind == report.HostPlan || e.Kind == report.Written || e.Host == "" && e.Message == "":
+		// for the history
 	case e.Host == "":
 		p.print("vsfleet", e.Message)
 	case p.asks:
