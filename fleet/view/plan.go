@@ -114,6 +114,8 @@ func StepText(s report.Step) (mark, text string) {
 		return "~", "restart guest " + name
 	case api.StepDelete:
 		return "-", "delete guest " + name
+	case api.StepRevert:
+		return "~", "revert guest " + name
 	}
 	return "~", Clean(string(s.Kind)) + " " + name
 }

@@ -162,7 +162,11 @@ const (
 	StepStop       StepKind = "guest.stop"      // Name
 	StepRestart    StepKind = "guest.restart"   // Name
 	StepDelete     StepKind = "guest.delete"    // Name; stops it first
+	StepRevert     StepKind = "guest.revert"    // Name, Generation; puts back how it was before a run changed it
 )
+
+// Newest is the generation that was kept last; see Step.Generation.
+const Newest = "newest"
 
 // Step is one step of a plan.
 type Step struct {
@@ -171,7 +175,10 @@ type Step struct {
 	Guest *Guest     `json:"guest,omitempty"`
 	Image *ImageSpec `json:"image,omitempty"`
 	Files []File     `json:"files,omitempty"`
-	Why   string     `json:"why"` // for people: "context 120 is not there", "image changed"
+	// Generation is the one that StepRevert puts back: the id of the run before
+	// whose changes the host kept it, or Newest. Empty: that of this run.
+	Generation string `json:"generation,omitempty"`
+	Why        string `json:"why"` // for people: "context 120 is not there", "image changed"
 }
 
 // Apply asks a host to take the steps in order. A step that fails ends the
