@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/vsfleet/vsfleet/internal/yamlpos"
 )
 
 // fleet is an inventory of n hosts with ten guests each, written in the way
@@ -71,7 +73,7 @@ func TestTenThousandErrorsAreReportedWithAHundredGuesses(t *testing.T) {
 	if lines := strings.Count(text, "\n") + 1; lines != 10000 {
 		t.Errorf("%d lines of errors, want 10000", lines)
 	}
-	if guesses := strings.Count(text, "did you mean"); guesses != maxGuesses {
-		t.Errorf("%d guesses, want %d", guesses, maxGuesses)
+	if guesses := strings.Count(text, "did you mean"); guesses != yamlpos.MaxGuesses {
+		t.Errorf("%d guesses, want %d", guesses, yamlpos.MaxGuesses)
 	}
 }

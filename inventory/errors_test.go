@@ -44,7 +44,7 @@ func TestErrors(t *testing.T) {
 		{"an empty document", "---\n", []string{
 			"fleet.yml:2:1: the file is empty (it wants at least hosts: {NAME: {address: …}})"}},
 		{"two documents", "hosts: {a: {}}\n---\nhosts: {b: {}}\n", []string{
-			"fleet.yml:2:1: a second document begins here; an inventory file is one document (give each document a file of its own and name each with -i)"}},
+			"fleet.yml:2:1: a second document begins here; an inventory is one document (give each document a file of its own)"}},
 		{"a list at the top", "- a\n", []string{
 			"fleet.yml:1:1: an inventory: want a mapping with hosts, groups, images and guests, have a list"}},
 		{"a text at the top", "hosts\n", []string{
@@ -380,7 +380,7 @@ func TestErrorsAsFindsEachError(t *testing.T) {
 	if !errors.As(err, &first) {
 		t.Fatalf("no *Error in %v", err)
 	}
-	want := Error{Position{"fleet.yml", 1, 13}, `unknown key "prt"`, `did you mean "port"?`}
+	want := Error{Pos: Position{File: "fleet.yml", Line: 1, Column: 13}, Msg: `unknown key "prt"`, Hint: `did you mean "port"?`}
 	if *first != want {
 		t.Errorf("got %+v, want %+v", *first, want)
 	}

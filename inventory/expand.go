@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/yamlpos"
 )
 
 // scope gives the variables of a text their values. Without a host only those are
@@ -75,7 +77,7 @@ func (sc scope) lookup(name string) (string, *Error) {
 			known = append(known, "vars."+variable)
 		}
 		slices.Sort(known)
-		hint := didYouMean(name, known)
+		hint := yamlpos.DidYouMean(name, known)
 		if hint == "" {
 			hint = "known are host.name, host.address, host.labels.X, vars.X and in guests guest.name; write $${ for ${ itself"
 		}
@@ -95,7 +97,7 @@ func lookupIn(values map[string]string, host *Host, full, name, prefix string) (
 	}
 	return "", &Error{
 		Msg:  fmt.Sprintf("unknown variable ${%s} on host %s", full, host.Name),
-		Hint: didYouMean(full, prefixed(prefix, sortedKeys(values))),
+		Hint: yamlpos.DidYouMean(full, prefixed(prefix, sortedKeys(values))),
 	}
 }
 

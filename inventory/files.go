@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/vsfleet/vsfleet/internal/yamlpos"
 )
 
 // Limits on the files of a guest or an image, which are sent in one message with
@@ -59,33 +61,33 @@ var (
 // files reads the files of a guest or an image, by their paths.
 func (d *decoder) files(to *[]*fileSpec) func(string, *yaml.Node) {
 	return func(name string, v *yaml.Node) {
-		d.entries(name, v, "a mapping of paths in the guest, as {/etc/motd: {content: hello}}", func(k text, v *yaml.Node) {
-			f := &fileSpec{path: k.value, pos: k.pos}
-			known := d.fields("file "+short(k.value), v, "a mapping, as {source: motd, mode: 0644}", []key{
+		d.Entries(name, v, "a mapping of paths in the guest, as {/etc/motd: {content: hello}}", func(k text, v *yaml.Node) {
+			f := &fileSpec{path: k.Value, pos: k.Pos}
+			known := d.Fields("file "+yamlpos.Short(k.Value), v, "a mapping, as {source: motd, mode: 0644}", []key{
 				// Not d.text: a file may be empty.
-				{"content", func(name string, v *yaml.Node) { f.content, _ = d.scalar(name, v, "the file's text") }},
-				{"source", d.path(&f.source, "a file beside the inventory")},
-				{"template", d.path(&f.template, "a file beside the inventory, with ${…} to be replaced")},
-				{"mode", d.text(&f.mode, "permissions as 0644")},
-				{"owner", d.text(&f.owner, "USER or USER:GROUP, as www-data:www-data")},
-				{"secret", d.flag(&f.secret)},
-				{"on_change", func(name string, v *yaml.Node) { d.onChange(f, name, v) }},
+				{Name: "content", Read: func(name string, v *yaml.Node) { f.content, _ = d.Scalar(name, v, "the file's text") }},
+				{Name: "source", Read: d.path(&f.source, "a file beside the inventory")},
+				{Name: "template", Read: d.path(&f.template, "a file beside the inventory, with ${…} to be replaced")},
+				{Name: "mode", Read: d.Text(&f.mode, "permissions as 0644")},
+				{Name: "owner", Read: d.Text(&f.owner, "USER or USER:GROUP, as www-data:www-data")},
+				{Name: "secret", Read: d.Flag(&f.secret)},
+				{Name: "on_change", Read: func(name string, v *yaml.Node) { d.onChange(f, name, v) }},
 			})
 			if known == nil {
 				return
 			}
-			if problem := badPath(k.value); problem != "" {
-				d.add(k.pos, "", "files: %s: %s", short(k.value), problem)
+			if problem := badPath(k.Value); problem != "" {
+				d.Add(k.Pos, "", "files: %s: %s", yamlpos.Short(k.Value), problem)
 				return
 			}
 			sources := 0
 			for _, t := range []text{f.content, f.source, f.template} {
-				if t.ok() {
+				if t.OK() {
 					sources++
 				}
 			}
 			if sources != 1 {
-				d.add(k.pos, "", "files: %s: want one of content, source and template, have %d of them", short(k.value), sources)
+				d.Add(k.Pos, "", "files: %s: want one of content, source and template, have %d of them", yamlpos.Short(k.Value), sources)
 			}
 			*to = append(*to, f)
 		})
@@ -93,7 +95,7 @@ func (d *decoder) files(to *[]*fileSpec) func(string, *yaml.Node) {
 		for i, f := range *to {
 			for _, other := range (*to)[i+1:] {
 				if strings.HasPrefix(other.path, f.path+"/") {
-					d.add(other.pos, "", "files: %s cannot be below %s, which is a file as well", short(other.path), short(f.path))
+					d.Add(other.pos, "", "files: %s cannot be below %s, which is a file as well", yamlpos.Short(other.path), yamlpos.Short(f.path))
 				}
 			}
 		}
@@ -120,17 +122,17 @@ func badPath(p string) string {
 
 func (d *decoder) onChange(f *fileSpec, name string, v *yaml.Node) {
 	const want = "restart, or a command to run in the guest, as [systemctl, reload, nginx]"
-	if target(v).Kind == yaml.SequenceNode {
-		d.texts(&f.command, want)(name, v)
-		if len(f.command) == 0 || f.command[0].value == "" {
-			d.add(d.at(target(v)), "", "on_change: the command is empty, want %s", want)
+	if yamlpos.Target(v).Kind == yaml.SequenceNode {
+		d.Texts(&f.command, want)(name, v)
+		if len(f.command) == 0 || f.command[0].Value == "" {
+			d.Add(d.At(yamlpos.Target(v)), "", "on_change: the command is empty, want %s", want)
 		}
 		return
 	}
 	var word text
-	d.text(&word, want)(name, v)
-	if f.restart = word.value == "restart"; word.ok() && !f.restart {
-		d.add(word.pos, "", "on_change: want %s, have %q", want, short(word.value))
+	d.Text(&word, want)(name, v)
+	if f.restart = word.Value == "restart"; word.OK() && !f.restart {
+		d.Add(word.Pos, "", "on_change: want %s, have %q", want, yamlpos.Short(word.Value))
 	}
 }
 
@@ -143,7 +145,7 @@ func (r *resolver) resolveFiles(specs []*fileSpec, image bool) []File {
 		f := File{Path: spec.path, Mode: 0o644, Owner: "root:root", OnChange: OnChange{Restart: spec.restart}, Pos: spec.pos}
 		r.value(spec.mode, "mode", func(s string) error {
 			if !fileMode.MatchString(s) {
-				return fmt.Errorf("want permissions as 0644, have %q", short(s))
+				return fmt.Errorf("want permissions as 0644, have %q", yamlpos.Short(s))
 			}
 			mode, err := strconv.ParseUint(s, 8, 32)
 			f.Mode = uint32(mode)
@@ -151,7 +153,7 @@ func (r *resolver) resolveFiles(specs []*fileSpec, image bool) []File {
 		})
 		r.value(spec.owner, "owner", func(s string) error {
 			if !fileOwner.MatchString(s) {
-				return fmt.Errorf("want USER or USER:GROUP, names or ids up to 65535, have %q", short(s))
+				return fmt.Errorf("want USER or USER:GROUP, names or ids up to 65535, have %q", yamlpos.Short(s))
 			}
 			if f.Owner = s; !strings.Contains(s, ":") {
 				f.Owner += ":" + s
@@ -166,8 +168,8 @@ func (r *resolver) resolveFiles(specs []*fileSpec, image bool) []File {
 		}
 		r.content(spec, image, &f)
 		// A file that only its owner may read is not meant for a screen.
-		if f.Secret = f.Mode&0o044 == 0; spec.secret.ok() {
-			f.Secret = spec.secret.value
+		if f.Secret = f.Mode&0o044 == 0; spec.secret.OK() {
+			f.Secret = spec.secret.Value
 		}
 		if total += len(f.Content); total > MaxFiles {
 			r.fail(spec.pos, "put what is large into an image, or copy it by other means", "files: more than %d MiB altogether", MaxFiles>>20)
@@ -179,24 +181,24 @@ func (r *resolver) resolveFiles(specs []*fileSpec, image bool) []File {
 }
 
 func (r *resolver) content(spec *fileSpec, image bool, f *File) {
-	if t := spec.content; t.ok() {
+	if t := spec.content; t.OK() {
 		if image {
-			f.Content = []byte(t.value)
+			f.Content = []byte(t.Value)
 		} else {
 			r.value(t, "content", func(s string) error { f.Content = []byte(s); return nil })
 		}
-		r.bounded(t.pos, f.Content)
+		r.bounded(t.Pos, f.Content)
 	}
-	if image && hasVariable(spec.source.value) {
-		r.fail(spec.source.pos, "", "source: an image is the same on all hosts, so its files hold no variables")
+	if image && hasVariable(spec.source.Value) {
+		r.fail(spec.source.Pos, "", "source: an image is the same on all hosts, so its files hold no variables")
 		return
 	}
 	r.value(spec.source, "source", func(s string) (err error) {
 		f.Content, err = r.readFile(s)
 		return err
 	})
-	if image && spec.template.ok() {
-		r.fail(spec.template.pos, "use source, or give the file to the guests", "template: an image is the same on all hosts, so its files hold no variables")
+	if image && spec.template.OK() {
+		r.fail(spec.template.Pos, "use source, or give the file to the guests", "template: an image is the same on all hosts, so its files hold no variables")
 		return
 	}
 	r.value(spec.template, "template", func(s string) error {
@@ -213,7 +215,7 @@ func (r *resolver) content(spec *fileSpec, image bool, f *File) {
 			return &Error{Msg: "template " + s + ": " + bad.Msg + " on host " + r.scope.host.Name, Hint: bad.Hint}
 		}
 		f.Content = []byte(text)
-		r.bounded(spec.template.pos, f.Content)
+		r.bounded(spec.template.Pos, f.Content)
 		return nil
 	})
 }
@@ -226,7 +228,7 @@ func (r *resolver) bounded(pos Position, content []byte) {
 
 func (r *resolver) fail(pos Position, hint, format string, args ...any) {
 	r.failed = true
-	r.once(pos, hint, format, args...)
+	r.Once(pos, hint, format, args...)
 }
 
 // readFile returns the content of a file that the inventory names. It reads each

@@ -30,7 +30,7 @@ func FuzzLoad(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b := newBuilder()
-		b.files = []string{"fleet.yml"}
+		b.Files = []string{"fleet.yml"}
 		b.read("fleet.yml", data)
 		inv, err := b.build()
 		if err == nil {

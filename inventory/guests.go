@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/vsfleet/vsfleet/internal/setting"
+	"github.com/vsfleet/vsfleet/internal/yamlpos"
 )
 
 // guestSpec is a guest as written in its file, before it is resolved for a host.
@@ -43,27 +44,27 @@ func (s settings) keys(d *decoder, block string) []key {
 		case setting.Text:
 			read = func(name string, v *yaml.Node) {
 				var t text
-				if d.text(&t, row.Want)(name, v); t.ok() {
+				if d.Text(&t, row.Want)(name, v); t.OK() {
 					s[row.Key] = []text{t}
 				}
 			}
 		case setting.List:
 			read = func(name string, v *yaml.Node) {
 				var list []text
-				d.texts(&list, row.Want)(name, v)
+				d.Texts(&list, row.Want)(name, v)
 				s[row.Key] = list
 			}
 		case setting.Flag:
 			read = func(name string, v *yaml.Node) {
 				var is given[bool]
-				if d.flag(&is)(name, v); is.ok() {
-					s[row.Key] = []text{{strconv.FormatBool(is.value), is.pos}}
+				if d.Flag(&is)(name, v); is.OK() {
+					s[row.Key] = []text{{Value: strconv.FormatBool(is.Value), Pos: is.Pos}}
 				}
 			}
 		case setting.Block:
 			continue // network.go and init
 		}
-		keys = append(keys, key{row.Name(), read})
+		keys = append(keys, key{Name: row.Name(), Read: read})
 	}
 	return keys
 }
@@ -75,38 +76,38 @@ var (
 
 // guest reads one entry of guests.
 func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
-	g := &guestSpec{name: k.value, pos: k.pos, settings: settings{}}
-	given := d.fields("guest "+k.value, v, "a mapping, as {on: web, image: bookworm}", append(g.settings.keys(d, ""), []key{
-		{"on", d.patterns(&g.on)},
-		{"image", d.text(&g.image, "an image's name")},
-		{"context", d.text(&g.context, "a number from 2 to 49151")},
-		{"state", d.text(&g.state, orList(states))},
-		{"network", func(name string, v *yaml.Node) { d.network(g, name, v) }},
-		{"files", d.files(&g.files)},
-		{"init", func(name string, v *yaml.Node) { d.init(g, name, v) }},
-		{"limits", func(name string, v *yaml.Node) {
+	g := &guestSpec{name: k.Value, pos: k.Pos, settings: settings{}}
+	given := d.Fields("guest "+k.Value, v, "a mapping, as {on: web, image: bookworm}", append(g.settings.keys(d, ""), []key{
+		{Name: "on", Read: d.patterns(&g.on)},
+		{Name: "image", Read: d.Text(&g.image, "an image's name")},
+		{Name: "context", Read: d.Text(&g.context, "a number from 2 to 49151")},
+		{Name: "state", Read: d.Text(&g.state, orList(states))},
+		{Name: "network", Read: func(name string, v *yaml.Node) { d.network(g, name, v) }},
+		{Name: "files", Read: d.files(&g.files)},
+		{Name: "init", Read: func(name string, v *yaml.Node) { d.init(g, name, v) }},
+		{Name: "limits", Read: func(name string, v *yaml.Node) {
 			disk := func(_ string, v *yaml.Node) {
-				d.add(d.at(v), "leave disk out", "limits: this version sets no disk limits")
+				d.Add(d.At(v), "leave disk out", "limits: this version sets no disk limits")
 			}
-			d.fields(name, v, "a mapping, as {memory: 512M, cpu: 1.5, processes: 500}", append(g.settings.keys(d, "limits"), key{"disk", disk}))
+			d.Fields(name, v, "a mapping, as {memory: 512M, cpu: 1.5, processes: 500}", append(g.settings.keys(d, "limits"), key{Name: "disk", Read: disk}))
 		}},
 	}...))
-	if err := checkName(k.value, maxName); err != nil {
-		d.add(k.pos, "", "guest %v", err)
+	if err := checkName(k.Value, maxName); err != nil {
+		d.Add(k.Pos, "", "guest %v", err)
 		return
 	}
-	if first := b.guestAt[k.value]; first != nil {
-		d.add(k.pos, "", "guest %q is there twice, first at %s", k.value, first.pos)
+	if first := b.guestAt[k.Value]; first != nil {
+		d.Add(k.Pos, "", "guest %q is there twice, first at %s", k.Value, first.pos)
 		return
 	}
 	if given == nil {
 		return
 	}
 	if _, named := given["on"]; !named {
-		d.add(k.pos, `say on which hosts it is, as on: "web*"`, "guest %q has no on", k.value)
+		d.Add(k.Pos, `say on which hosts it is, as on: "web*"`, "guest %q has no on", k.Value)
 	}
 	if _, named := given["image"]; !named {
-		d.add(k.pos, "", "guest %q has no image", k.value)
+		d.Add(k.Pos, "", "guest %q has no image", k.Value)
 	}
 	g.index = len(b.guests)
 	b.guestAt[g.name] = g
@@ -116,16 +117,16 @@ func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 // init reads "plain" or {command: [...]}.
 func (d *decoder) init(g *guestSpec, name string, v *yaml.Node) {
 	const want = "plain or {command: [/usr/sbin/sshd, -D]}"
-	if target(v).Kind != yaml.MappingNode {
-		d.text(&g.init, want)(name, v)
-		if err := oneOf(name, g.init.value, inits); g.init.ok() && err != nil {
-			d.failed(g.init.pos, &Error{Msg: fmt.Sprintf("init: want %s, have %q", want, g.init.value), Hint: err.Hint})
+	if yamlpos.Target(v).Kind != yaml.MappingNode {
+		d.Text(&g.init, want)(name, v)
+		if err := oneOf(name, g.init.Value, inits); g.init.OK() && err != nil {
+			d.Failed(g.init.Pos, &Error{Msg: fmt.Sprintf("init: want %s, have %q", want, g.init.Value), Hint: err.Hint})
 		}
 		return
 	}
-	d.fields(name, v, want, []key{{"command", d.texts(&g.command, "a list of words, as [/usr/sbin/sshd, -D]")}})
-	if len(g.command) == 0 || g.command[0].value == "" {
-		d.add(d.at(target(v)), "", "init: the command is empty, want %s", want)
+	d.Fields(name, v, want, []key{{Name: "command", Read: d.Texts(&g.command, "a list of words, as [/usr/sbin/sshd, -D]")}})
+	if len(g.command) == 0 || g.command[0].Value == "" {
+		d.Add(d.At(yamlpos.Target(v)), "", "init: the command is empty, want %s", want)
 	}
 }
 
@@ -142,15 +143,15 @@ func (b *builder) resolveGuests() {
 	for _, spec := range b.guests {
 		b.resolve(spec, nil)
 		for _, pattern := range spec.on {
-			if _, known := found[pattern.value]; !known {
-				set, err := b.inv.hosts.match(pattern.value)
+			if _, known := found[pattern.Value]; !known {
+				set, err := b.inv.hosts.match(pattern.Value)
 				if err != nil {
-					b.failed(pattern.pos, err)
+					b.Failed(pattern.Pos, err)
 					continue
 				}
-				found[pattern.value] = indices(set)
+				found[pattern.Value] = indices(set)
 			}
-			for _, i := range found[pattern.value] {
+			for _, i := range found[pattern.Value] {
 				b.addPlacement(spec, i)
 			}
 		}
@@ -185,11 +186,11 @@ type resolver struct {
 
 // value passes the expanded text to read and reports its error.
 func (r *resolver) value(t text, name string, read func(string) error) {
-	if !t.ok() {
+	if !t.OK() {
 		return
 	}
-	variable := hasVariable(t.value)
-	s, bad := r.scope.expand(t.value)
+	variable := hasVariable(t.Value)
+	s, bad := r.scope.expand(t.Value)
 	if bad == nil {
 		if variable && r.scope.host == nil {
 			return
@@ -206,7 +207,7 @@ func (r *resolver) value(t text, name string, read func(string) error) {
 		}
 	}
 	r.failed = true
-	r.builder.failed(t.pos, bad)
+	r.builder.Failed(t.Pos, bad)
 }
 
 // resolve returns the guest on a host, or nil if something is wrong with it.
@@ -220,7 +221,7 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 		if b.inv.images[s] != nil {
 			return nil
 		}
-		return &Error{Msg: fmt.Sprintf("image: there is no image %q", s), Hint: b.didYouMean(s, sortedKeys(b.inv.images))}
+		return &Error{Msg: fmt.Sprintf("image: there is no image %q", s), Hint: b.DidYouMean(s, sortedKeys(b.inv.images))}
 	})
 	r.value(spec.context, "context", func(s string) error {
 		n, err := setting.WholeNumber(s, 2, 49151)

@@ -61,11 +61,11 @@ func (s *sshSpec) over(o *sshSpec, clash func(key string, first, second Position
 }
 
 func overlay[T any](to *given[T], from given[T], key string, clash func(key string, first, second Position)) {
-	if !from.ok() {
+	if !from.OK() {
 		return
 	}
-	if to.ok() && clash != nil {
-		clash(key, to.pos, from.pos)
+	if to.OK() && clash != nil {
+		clash(key, to.Pos, from.Pos)
 	}
 	*to = from
 }
@@ -73,19 +73,19 @@ func overlay[T any](to *given[T], from given[T], key string, clash func(key stri
 // sshKeys returns the keys of an ssh block, which hosts have as well.
 func (d *decoder) sshKeys(s *sshSpec) []key {
 	return []key{
-		{"user", d.word(&s.user, "a user's name")},
-		{"identity", d.path(&s.identity, "the file of a private key, as ~/.ssh/id_ed25519")},
-		{"jump", d.word(&s.jump, "a host to go through, as [user@]host[:port], or none")},
-		{"known_hosts", d.path(&s.knownHosts, "a file of known host keys, as ~/.ssh/known_hosts")},
-		{"host_key_alias", d.word(&s.hostKeyAlias, "the host's name in known_hosts, as ${host.name}.example.net")},
-		{"port", d.number(&s.port, 1, 65535)},
-		{"become", d.flag(&s.become)},
+		{Name: "user", Read: d.word(&s.user, "a user's name")},
+		{Name: "identity", Read: d.path(&s.identity, "the file of a private key, as ~/.ssh/id_ed25519")},
+		{Name: "jump", Read: d.word(&s.jump, "a host to go through, as [user@]host[:port], or none")},
+		{Name: "known_hosts", Read: d.path(&s.knownHosts, "a file of known host keys, as ~/.ssh/known_hosts")},
+		{Name: "host_key_alias", Read: d.word(&s.hostKeyAlias, "the host's name in known_hosts, as ${host.name}.example.net")},
+		{Name: "port", Read: d.Number(&s.port, 1, 65535)},
+		{Name: "become", Read: d.Flag(&s.become)},
 	}
 }
 
 func (d *decoder) sshBlock(s *sshSpec) func(string, *yaml.Node) {
 	return func(name string, v *yaml.Node) {
-		d.fields(name, v, "a mapping, as {user: root, identity: ~/.ssh/id_ed25519}", d.sshKeys(s))
+		d.Fields(name, v, "a mapping, as {user: root, identity: ~/.ssh/id_ed25519}", d.sshKeys(s))
 	}
 }
 
@@ -94,9 +94,9 @@ func (d *decoder) sshBlock(s *sshSpec) func(string, *yaml.Node) {
 func (d *decoder) word(to *text, want string) func(string, *yaml.Node) {
 	return func(name string, v *yaml.Node) {
 		var t text
-		d.text(&t, want)(name, v)
-		if t.value != "" && (t.value[0] == '-' || strings.ContainsFunc(t.value, func(c rune) bool { return c <= ' ' || c == 0x7f })) {
-			d.add(t.pos, "", "%s: want %s, have %q", name, want, t.value)
+		d.Text(&t, want)(name, v)
+		if t.Value != "" && (t.Value[0] == '-' || strings.ContainsFunc(t.Value, func(c rune) bool { return c <= ' ' || c == 0x7f })) {
+			d.Add(t.Pos, "", "%s: want %s, have %q", name, want, t.Value)
 			return
 		}
 		*to = t
@@ -106,9 +106,9 @@ func (d *decoder) word(to *text, want string) func(string, *yaml.Node) {
 // path reads a file name, which is relative to the inventory file's directory.
 func (d *decoder) path(to *text, want string) func(string, *yaml.Node) {
 	return func(name string, v *yaml.Node) {
-		d.text(to, want)(name, v)
-		if p := to.value; p != "" && !filepath.IsAbs(p) && p != "~" && !strings.HasPrefix(p, "~/") {
-			to.value = filepath.Join(filepath.Dir(d.file), p)
+		d.Text(to, want)(name, v)
+		if p := to.Value; p != "" && !filepath.IsAbs(p) && p != "~" && !strings.HasPrefix(p, "~/") {
+			to.Value = filepath.Join(filepath.Dir(d.File), p)
 		}
 	}
 }
@@ -117,48 +117,48 @@ func (d *decoder) path(to *text, want string) func(string, *yaml.Node) {
 func (b *builder) host(d *decoder, k text, v *yaml.Node) {
 	spec := &hostSpec{}
 	var block sshSpec
-	d.fields("host "+k.value, v, "a mapping, as {address: 203.0.113.11}", append(d.sshKeys(&spec.ssh),
-		key{"address", d.text(&spec.address, "an IP address or a DNS name")},
-		key{"ssh", d.sshBlock(&block)},
-		key{"netdev", d.device(&spec.netdev)},
-		key{"labels", d.hostLabels(&spec.labels)},
-		key{"vars", d.hostVars(&spec.vars)},
+	d.Fields("host "+k.Value, v, "a mapping, as {address: 203.0.113.11}", append(d.sshKeys(&spec.ssh),
+		key{Name: "address", Read: d.Text(&spec.address, "an IP address or a DNS name")},
+		key{Name: "ssh", Read: d.sshBlock(&block)},
+		key{Name: "netdev", Read: d.device(&spec.netdev)},
+		key{Name: "labels", Read: d.hostLabels(&spec.labels)},
+		key{Name: "vars", Read: d.hostVars(&spec.vars)},
 	))
 	spec.ssh.over(&block, b.clash(""))
 
-	names, err := nodeset.Expand(k.value)
+	names, err := nodeset.Expand(k.Value)
 	if err != nil {
-		d.add(k.pos, "", "host %v", err)
+		d.Add(k.Pos, "", "host %v", err)
 		return
 	}
 	addresses := b.addresses(d, k, spec.address, len(names))
 	for i, name := range names {
 		if err := checkName(name, maxHostName); err != nil {
-			d.add(k.pos, "", "host %v", err)
+			d.Add(k.Pos, "", "host %v", err)
 			return
 		}
 		if name == "all" {
-			d.add(k.pos, "name it otherwise", `"all" means every host`)
+			d.Add(k.Pos, "name it otherwise", `"all" means every host`)
 			return
 		}
 		if first := b.inv.hosts.host(name); first != nil {
-			d.add(k.pos, "", "host %q is there twice, first at %s", name, first.Pos)
+			d.Add(k.Pos, "", "host %q is there twice, first at %s", name, first.Pos)
 			continue
 		}
 		// The patterns of groups see the host's own labels only: those that it
 		// has from groups are not known yet.
-		b.inv.hosts.add(&Host{Name: name, Address: addresses[i], Netdev: spec.netdev.value, Labels: spec.labels, Pos: k.pos})
+		b.inv.hosts.add(&Host{Name: name, Address: addresses[i], Netdev: spec.netdev.Value, Labels: spec.labels, Pos: k.Pos})
 		b.specs = append(b.specs, spec)
 	}
 }
 
 // addresses returns the address of each of n hosts, "" for one without.
 func (b *builder) addresses(d *decoder, k, address text, n int) []string {
-	list := []string{address.value}
+	list := []string{address.Value}
 	// "[2001:db8::1]" is an address in brackets, not a range.
-	if _, err := netip.ParseAddr(strings.Trim(address.value, "[]")); err != nil {
-		if list, err = nodeset.Expand(address.value); err != nil {
-			d.add(address.pos, "", "address: %v", err)
+	if _, err := netip.ParseAddr(strings.Trim(address.Value, "[]")); err != nil {
+		if list, err = nodeset.Expand(address.Value); err != nil {
+			d.Add(address.Pos, "", "address: %v", err)
 			return make([]string, n)
 		}
 	}
@@ -168,10 +168,10 @@ func (b *builder) addresses(d *decoder, k, address text, n int) []string {
 	case len(list) == 1 && (list[0] == "" || hasVariable(list[0])):
 		return slices.Repeat(list, n)
 	case len(list) == 1:
-		d.add(address.pos, fmt.Sprintf("give it a range of %d, as 203.0.113.[11-%d], or a variable, as ${host.name}.example.net", n, 10+n),
-			"address: %s is %d hosts, which cannot have the one address %s", k.value, n, list[0])
+		d.Add(address.Pos, fmt.Sprintf("give it a range of %d, as 203.0.113.[11-%d], or a variable, as ${host.name}.example.net", n, 10+n),
+			"address: %s is %d hosts, which cannot have the one address %s", k.Value, n, list[0])
 	default:
-		d.add(address.pos, "", "address: %s is %d hosts, but %s is %d addresses", k.value, n, address.value, len(list))
+		d.Add(address.Pos, "", "address: %s is %d hosts, but %s is %d addresses", k.Value, n, address.Value, len(list))
 	}
 	return make([]string, n)
 }
@@ -193,39 +193,39 @@ func (d *decoder) hostVars(to *map[string]string) func(string, *yaml.Node) {
 
 func (d *decoder) device(to *text) func(string, *yaml.Node) {
 	return func(name string, v *yaml.Node) {
-		d.text(to, "a network device, as eth0")(name, v)
-		if err := setting.ValidDevice(to.value); to.value != "" && err != nil {
-			d.add(to.pos, "", "%s: %v", name, err)
+		d.Text(to, "a network device, as eth0")(name, v)
+		if err := setting.ValidDevice(to.Value); to.Value != "" && err != nil {
+			d.Add(to.Pos, "", "%s: %v", name, err)
 		}
 	}
 }
 
 // group reads one entry of groups.
 func (b *builder) group(d *decoder, k text, v *yaml.Node) {
-	g := &groupSpec{name: k.value, pos: k.pos}
-	given := d.fields("group "+k.value, v, `a mapping, as {hosts: ["web*"]}`, []key{
-		{"hosts", d.patterns(&g.hosts)},
-		{"children", d.texts(&g.children, "a list of groups, as [web, db]")},
-		{"ssh", d.sshBlock(&g.ssh)},
-		{"labels", d.hostLabels(&g.labels)},
-		{"vars", d.hostVars(&g.vars)},
+	g := &groupSpec{name: k.Value, pos: k.Pos}
+	given := d.Fields("group "+k.Value, v, `a mapping, as {hosts: ["web*"]}`, []key{
+		{Name: "hosts", Read: d.patterns(&g.hosts)},
+		{Name: "children", Read: d.Texts(&g.children, "a list of groups, as [web, db]")},
+		{Name: "ssh", Read: d.sshBlock(&g.ssh)},
+		{Name: "labels", Read: d.hostLabels(&g.labels)},
+		{Name: "vars", Read: d.hostVars(&g.vars)},
 	})
-	if err := checkName(k.value, maxName); err != nil {
-		d.add(k.pos, "", "group %v", err)
+	if err := checkName(k.Value, maxName); err != nil {
+		d.Add(k.Pos, "", "group %v", err)
 		return
 	}
-	if k.value == "all" {
-		d.add(k.pos, `name it otherwise and give it hosts: "*"`, `"all" means every host`)
+	if k.Value == "all" {
+		d.Add(k.Pos, `name it otherwise and give it hosts: "*"`, `"all" means every host`)
 		return
 	}
-	if first := b.groupAt[k.value]; first != nil {
-		d.add(k.pos, "", "group %q is there twice, first at %s", k.value, first.pos)
+	if first := b.groupAt[k.Value]; first != nil {
+		d.Add(k.Pos, "", "group %q is there twice, first at %s", k.Value, first.pos)
 		return
 	}
 	_, hosts := given["hosts"]
 	_, children := given["children"]
 	if given != nil && !hosts && !children {
-		d.add(k.pos, "give it hosts or children", "group %q has no hosts", k.value)
+		d.Add(k.Pos, "give it hosts or children", "group %q has no hosts", k.Value)
 	}
 	b.groups = append(b.groups, g)
 	b.groupAt[g.name] = g
@@ -238,23 +238,23 @@ func (b *builder) resolveHosts() {
 	for _, g := range b.groups {
 		u.groupNames = append(u.groupNames, g.name)
 		if h := u.host(g.name); h != nil {
-			b.add(g.pos, "a pattern could mean either", "group %q has the name of the host at %s", g.name, h.Pos)
+			b.Add(g.pos, "a pattern could mean either", "group %q has the name of the host at %s", g.name, h.Pos)
 		}
 	}
 	for _, g := range b.groups {
 		g.members = make([]bool, len(u.hosts))
 		for _, pattern := range g.hosts {
-			set, err := u.match(pattern.value)
+			set, err := u.match(pattern.Value)
 			if err != nil {
-				b.failed(pattern.pos, err)
+				b.Failed(pattern.Pos, err)
 			}
 			union(g.members, set)
 		}
 		for _, child := range g.children {
-			if c := b.groupAt[child.value]; c != nil {
+			if c := b.groupAt[child.Value]; c != nil {
 				c.parents = append(c.parents, g)
 			} else {
-				b.add(child.pos, b.didYouMean(child.value, u.groupNames), "children: there is no group %q", child.value)
+				b.Add(child.Pos, b.DidYouMean(child.Value, u.groupNames), "children: there is no group %q", child.Value)
 			}
 		}
 	}
@@ -275,7 +275,7 @@ func (b *builder) resolveHosts() {
 		u.groups[g.name] = g.members
 		group := &Group{Name: g.name, Pos: g.pos, Hosts: u.pick(g.members)}
 		for _, child := range g.children {
-			group.Children = append(group.Children, child.value)
+			group.Children = append(group.Children, child.Value)
 		}
 		b.inv.Groups = append(b.inv.Groups, group)
 	}
@@ -295,7 +295,7 @@ func (b *builder) findDepth(g *groupSpec) {
 	depth := 1
 	for _, parent := range g.parents {
 		if parent.walking {
-			b.add(parent.pos, "", "group %q is among its own children", parent.name)
+			b.Add(parent.pos, "", "group %q is among its own children", parent.name)
 			continue
 		}
 		b.findDepth(parent)
@@ -319,16 +319,16 @@ func (b *builder) inherit(h *Host, own *hostSpec, groups []*groupSpec) {
 	maps.Copy(labels, own.labels)
 	maps.Copy(vars, own.vars)
 	h.Labels, h.Vars = labels, vars
-	h.SSH = SSH{User: ssh.user.value, Identity: ssh.identity.value, Jump: ssh.jump.value, KnownHosts: ssh.knownHosts.value}
+	h.SSH = SSH{User: ssh.user.Value, Identity: ssh.identity.Value, Jump: ssh.jump.Value, KnownHosts: ssh.knownHosts.Value}
 	if h.SSH.Jump == "none" {
 		h.SSH.Jump = ""
 	}
-	h.Become = ssh.become.value
-	h.Port = cmp.Or(ssh.port.value, 22)
+	h.Become = ssh.become.Value
+	h.Port = cmp.Or(ssh.port.Value, 22)
 
-	alias, err := scope{host: h, bare: true}.expand(ssh.hostKeyAlias.value)
+	alias, err := scope{host: h, bare: true}.expand(ssh.hostKeyAlias.Value)
 	if err != nil {
-		b.failed(ssh.hostKeyAlias.pos, err)
+		b.Failed(ssh.hostKeyAlias.Pos, err)
 	}
 	h.SSH.HostKeyAlias = alias
 
@@ -341,7 +341,7 @@ func (b *builder) inherit(h *Host, own *hostSpec, groups []*groupSpec) {
 		h.Address, err = parseAddress(address)
 	}
 	if err != nil {
-		b.failed(own.address.pos, err)
+		b.Failed(own.address.Pos, err)
 		h.Address = ""
 	}
 }
@@ -384,7 +384,7 @@ func (b *builder) sameMachine() {
 		}
 		at := endpoint{strings.ToLower(h.Address), h.SSH.Jump, h.Port}
 		if other := first[at]; other != nil {
-			b.once(cmp.Or(b.specs[i].address.pos, h.Pos), "", "hosts %s and %s are both at %s port %d, first at %s", other.Name, h.Name, h.Address, h.Port, other.Pos)
+			b.Once(cmp.Or(b.specs[i].address.Pos, h.Pos), "", "hosts %s and %s are both at %s port %d, first at %s", other.Name, h.Name, h.Address, h.Port, other.Pos)
 			continue
 		}
 		first[at] = h

@@ -11,52 +11,52 @@ var methods = []string{"debootstrap", "template"}
 
 // image reads one entry of images.
 func (b *builder) image(d *decoder, k text, v *yaml.Node) {
-	image := &Image{Name: k.value, Pos: k.pos}
+	image := &Image{Name: k.Value, Pos: k.Pos}
 	var method, digest text
 	var buildOn []text
 	var args, packages []text
 	var files []*fileSpec
-	given := d.fields("image "+k.value, v, "a mapping, as {method: debootstrap, args: [-d, bookworm]}", []key{
-		{"method", d.text(&method, "how it is made: "+orList(methods))},
-		{"args", d.texts(&args, "a list of the method's arguments, as [-d, bookworm]")},
-		{"packages", d.texts(&packages, "a list of packages, as [openssh-server]")},
-		{"files", d.files(&files)},
-		{"digest", d.text(&digest, "an image's ID, as vsfleet image list -o json shows it")},
-		{"build_on", d.patterns(&buildOn)},
+	given := d.Fields("image "+k.Value, v, "a mapping, as {method: debootstrap, args: [-d, bookworm]}", []key{
+		{Name: "method", Read: d.Text(&method, "how it is made: "+orList(methods))},
+		{Name: "args", Read: d.Texts(&args, "a list of the method's arguments, as [-d, bookworm]")},
+		{Name: "packages", Read: d.Texts(&packages, "a list of packages, as [openssh-server]")},
+		{Name: "files", Read: d.files(&files)},
+		{Name: "digest", Read: d.Text(&digest, "an image's ID, as vsfleet image list -o json shows it")},
+		{Name: "build_on", Read: d.patterns(&buildOn)},
 	})
-	if err := checkName(k.value, maxName); err != nil {
-		d.add(k.pos, "", "image %v", err)
+	if err := checkName(k.Value, maxName); err != nil {
+		d.Add(k.Pos, "", "image %v", err)
 		return
 	}
-	if first := b.inv.images[k.value]; first != nil {
-		d.add(k.pos, "", "image %q is there twice, first at %s", k.value, first.Pos)
+	if first := b.inv.images[k.Value]; first != nil {
+		d.Add(k.Pos, "", "image %q is there twice, first at %s", k.Value, first.Pos)
 		return
 	}
 	if _, named := given["method"]; given != nil && !named {
-		d.add(k.pos, "give it method: "+orList(methods), "image %q has no method", k.value)
-	} else if err := oneOf("method", method.value, methods); method.ok() && err != nil {
-		d.failed(method.pos, err)
+		d.Add(k.Pos, "give it method: "+orList(methods), "image %q has no method", k.Value)
+	} else if err := oneOf("method", method.Value, methods); method.OK() && err != nil {
+		d.Failed(method.Pos, err)
 	}
-	if digest.ok() && !isDigest(digest.value) {
-		d.add(digest.pos, "vsfleet image list -o json shows it", "digest %q: want sha256: and 64 hexadecimal digits", digest.value)
+	if digest.OK() && !isDigest(digest.Value) {
+		d.Add(digest.Pos, "vsfleet image list -o json shows it", "digest %q: want sha256: and 64 hexadecimal digits", digest.Value)
 	}
-	image.Method, image.Digest = method.value, digest.value
+	image.Method, image.Digest = method.Value, digest.Value
 	if buildOn != nil {
 		b.buildOn[image] = buildOn
 	}
 	for _, arg := range args {
-		image.Args = append(image.Args, arg.value)
+		image.Args = append(image.Args, arg.Value)
 	}
 	for _, p := range packages {
 		// Packages are arguments of apt-get: "-o…" would be an option.
-		if p.value == "" || p.value[0] == '-' || strings.ContainsAny(p.value, " \t\n") {
-			d.add(p.pos, "", "packages: %q is no package", p.value)
+		if p.Value == "" || p.Value[0] == '-' || strings.ContainsAny(p.Value, " \t\n") {
+			d.Add(p.Pos, "", "packages: %q is no package", p.Value)
 		}
-		image.Packages = append(image.Packages, p.value)
+		image.Packages = append(image.Packages, p.Value)
 	}
 	for _, f := range files {
 		if f.restart || len(f.command) > 0 {
-			d.add(f.pos, "give the file to the guests", "files: an image does not run, so it has no on_change")
+			d.Add(f.pos, "give the file to the guests", "files: an image does not run, so it has no on_change")
 		}
 	}
 	image.Files = (&resolver{builder: b}).resolveFiles(files, true)
@@ -77,9 +77,9 @@ func isDigest(s string) bool {
 func (b *builder) resolveImages() {
 	for _, image := range b.inv.Images {
 		for _, pattern := range b.buildOn[image] {
-			set, err := b.inv.hosts.match(pattern.value)
+			set, err := b.inv.hosts.match(pattern.Value)
 			if err != nil {
-				b.failed(pattern.pos, err)
+				b.Failed(pattern.Pos, err)
 				continue
 			}
 			for _, h := range b.inv.hosts.pick(set) {
@@ -107,10 +107,10 @@ func (d *decoder) imageArgs(k text, image *Image, packages []text) {
 	}
 	switch {
 	case image.Method == "debootstrap" && !has("-d"):
-		d.add(k.pos, "as in args: [-d, bookworm]", "image %q does not say which distribution", image.Name)
+		d.Add(k.Pos, "as in args: [-d, bookworm]", "image %q does not say which distribution", image.Name)
 	case image.Method == "template" && !has("-t"):
-		d.add(k.pos, "as in args: [-t, /srv/box.tar.zst]", "image %q does not say which archive", image.Name)
+		d.Add(k.Pos, "as in args: [-t, /srv/box.tar.zst]", "image %q does not say which archive", image.Name)
 	case image.Method == "template" && len(packages) > 0:
-		d.add(packages[0].pos, "put them into the archive, or use debootstrap", "image %q is a template, which takes no packages", image.Name)
+		d.Add(packages[0].Pos, "put them into the archive, or use debootstrap", "image %q is a template, which takes no packages", image.Name)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/vsfleet/vsfleet/internal/setting"
+	"github.com/vsfleet/vsfleet/internal/yamlpos"
 )
 
 // Inventory is what should exist: every host with the guests that it should have.
@@ -115,14 +116,14 @@ func Schema() []byte {
 func Load(paths ...string) (*Inventory, error) {
 	b := newBuilder()
 	if len(paths) == 0 {
-		b.add(Position{}, "name one with -i fleet.yml, or make a practice fleet with: vsfleet lab up", "no inventory is given")
+		b.Add(Position{}, "name one with -i fleet.yml, or make a practice fleet with: vsfleet lab up", "no inventory is given")
 	}
 	for _, path := range paths {
-		if path = filepath.Clean(path); slices.Contains(b.files, path) {
-			b.add(Position{File: path}, "name it once", "this inventory is given twice")
+		if path = filepath.Clean(path); slices.Contains(b.Files, path) {
+			b.Add(Position{File: path}, "name it once", "this inventory is given twice")
 			continue
 		}
-		b.files = append(b.files, path)
+		b.Files = append(b.Files, path)
 		data, err := os.ReadFile(path)
 		if err != nil {
 			b.unreadable(path, err)
@@ -139,11 +140,11 @@ func (b *builder) unreadable(path string, err error) {
 	info, statErr := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		b.add(pos, "name another with -i, or make a practice fleet with: vsfleet lab up", "there is no such inventory")
+		b.Add(pos, "name another with -i, or make a practice fleet with: vsfleet lab up", "there is no such inventory")
 	case statErr == nil && info.IsDir():
-		b.add(pos, "name the files in it, each with -i", "this is a directory, an inventory is a file")
+		b.Add(pos, "name the files in it, each with -i", "this is a directory, an inventory is a file")
 	default:
-		b.add(pos, "", "read inventory: %v", err)
+		b.Add(pos, "", "read inventory: %v", err)
 	}
 }
 
@@ -171,35 +172,31 @@ func newBuilder() *builder {
 		guestAt: map[string]*guestSpec{},
 		buildOn: map[*Image][]text{},
 	}
-	b.inv.hosts.guess = b.didYouMean
+	b.inv.hosts.guess = b.DidYouMean
 	return b
 }
 
 // read reads one file.
 func (b *builder) read(path string, data []byte) {
-	d := &decoder{file: path, report: &b.report}
-	root := d.parse(data)
+	d := newDecoder(path, &b.report)
+	root := d.Parse(data)
 	if root == nil {
 		return
 	}
-	if root.Kind == yaml.ScalarNode && isNull(root) {
-		d.add(d.at(root), "it wants at least hosts: {NAME: {address: …}}", "the file is empty")
-		return
-	}
 	var ssh sshSpec
-	d.fields("an inventory", root, "a mapping with hosts, groups, images and guests", []key{
-		{"ssh", func(name string, v *yaml.Node) { d.sshBlock(&ssh)(name, v) }},
-		{"hosts", func(name string, v *yaml.Node) {
-			d.entries(name, v, "a mapping of hosts, as {web01: {address: 203.0.113.11}}", func(k text, v *yaml.Node) { b.host(d, k, v) })
+	d.Fields("an inventory", root, "a mapping with hosts, groups, images and guests", []key{
+		{Name: "ssh", Read: func(name string, v *yaml.Node) { d.sshBlock(&ssh)(name, v) }},
+		{Name: "hosts", Read: func(name string, v *yaml.Node) {
+			d.Entries(name, v, "a mapping of hosts, as {web01: {address: 203.0.113.11}}", func(k text, v *yaml.Node) { b.host(d, k, v) })
 		}},
-		{"groups", func(name string, v *yaml.Node) {
-			d.entries(name, v, `a mapping of groups, as {web: {hosts: ["web*"]}}`, func(k text, v *yaml.Node) { b.group(d, k, v) })
+		{Name: "groups", Read: func(name string, v *yaml.Node) {
+			d.Entries(name, v, `a mapping of groups, as {web: {hosts: ["web*"]}}`, func(k text, v *yaml.Node) { b.group(d, k, v) })
 		}},
-		{"images", func(name string, v *yaml.Node) {
-			d.entries(name, v, "a mapping of images, as {bookworm: {method: debootstrap, args: [-d, bookworm]}}", func(k text, v *yaml.Node) { b.image(d, k, v) })
+		{Name: "images", Read: func(name string, v *yaml.Node) {
+			d.Entries(name, v, "a mapping of images, as {bookworm: {method: debootstrap, args: [-d, bookworm]}}", func(k text, v *yaml.Node) { b.image(d, k, v) })
 		}},
-		{"guests", func(name string, v *yaml.Node) {
-			d.entries(name, v, "a mapping of guests, as {www: {on: web, image: bookworm}}", func(k text, v *yaml.Node) { b.guest(d, k, v) })
+		{Name: "guests", Read: func(name string, v *yaml.Node) {
+			d.Entries(name, v, "a mapping of guests, as {www: {on: web, image: bookworm}}", func(k text, v *yaml.Node) { b.guest(d, k, v) })
 		}},
 	})
 	b.ssh.over(&ssh, b.clash("ssh."))
@@ -208,7 +205,7 @@ func (b *builder) read(path string, data []byte) {
 // clash returns a function that reports a key given twice at the same level.
 func (b *builder) clash(prefix string) func(key string, first, second Position) {
 	return func(key string, first, second Position) {
-		b.add(second, "", "%s%s is given twice, first at %s", prefix, key, first)
+		b.Add(second, "", "%s%s is given twice, first at %s", prefix, key, first)
 	}
 }
 
@@ -218,10 +215,10 @@ func (b *builder) build() (*Inventory, error) {
 	b.resolveImages()
 	b.resolveGuests()
 	b.validate()
-	if err := b.err(); err != nil {
+	if err := b.Err(); err != nil {
 		return nil, err
 	}
-	b.inv.hosts.guess = didYouMean
+	b.inv.hosts.guess = yamlpos.DidYouMean
 	return &b.inv, nil
 }
 

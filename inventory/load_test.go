@@ -130,10 +130,10 @@ func TestTheExampleOfTheDesign(t *testing.T) {
 	diff(t, inv.Groups, []*Group{{Name: "web", Hosts: inv.Hosts[:3]}})
 	diff(t, inv.Images, []*Image{{Name: "bookworm", Method: "debootstrap", Args: []string{"-d", "bookworm"}, Packages: []string{"openssh-server"}}})
 
-	if got, want := inv.Hosts[1].Pos, (Position{"testdata/fleet.yml", 7, 3}); got != want {
+	if got, want := inv.Hosts[1].Pos, (Position{File: "testdata/fleet.yml", Line: 7, Column: 3}); got != want {
 		t.Errorf("web02 is at %v, want %v", got, want)
 	}
-	if got, want := www("").Pos, (Position{}); got != want || inv.Hosts[0].Guests[1].Pos != (Position{"testdata/fleet.yml", 14, 3}) {
+	if got, want := www("").Pos, (Position{}); got != want || inv.Hosts[0].Guests[1].Pos != (Position{File: "testdata/fleet.yml", Line: 14, Column: 3}) {
 		t.Errorf("www is at %v", inv.Hosts[0].Guests[1].Pos)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/yamlpos"
 )
 
 const (
@@ -49,7 +51,7 @@ func oneOf[T ~string](what string, word T, known []T) *Error {
 	for i, k := range known {
 		words[i] = string(k)
 	}
-	hint := didYouMean(string(word), words)
+	hint := yamlpos.DidYouMean(string(word), words)
 	return &Error{Msg: fmt.Sprintf("%s: there is no %q, want %s", what, word, orList(known)), Hint: hint}
 }
 

@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/vsfleet/vsfleet/internal/setting"
+	"github.com/vsfleet/vsfleet/internal/yamlpos"
 )
 
 // networkSpec are the settings that need more than their rows of the table: the
@@ -24,17 +25,17 @@ var modes = []setting.Mode{Shared, Own, NAT}
 // network reads a network block. Which keys make sense depends on the mode.
 func (d *decoder) network(g *guestSpec, name string, v *yaml.Node) {
 	net := &g.network
-	given := d.fields(name, v, "a mapping, as {mode: shared, ports: [80/tcp]}", append(g.settings.keys(d, "network"), []key{
-		{"mode", d.text(&net.mode, orList(modes))},
-		{"address", d.text(&net.address, "host or an address, as 203.0.113.11")},
-		{"addresses", d.texts(&net.addresses, "a list of addresses, as [192.0.2.10/24]")},
+	given := d.Fields(name, v, "a mapping, as {mode: shared, ports: [80/tcp]}", append(g.settings.keys(d, "network"), []key{
+		{Name: "mode", Read: d.Text(&net.mode, orList(modes))},
+		{Name: "address", Read: d.Text(&net.address, "host or an address, as 203.0.113.11")},
+		{Name: "addresses", Read: d.Texts(&net.addresses, "a list of addresses, as [192.0.2.10/24]")},
 	}...))
-	if _, named := given["mode"]; given == nil || named && !net.mode.ok() {
+	if _, named := given["mode"]; given == nil || named && !net.mode.OK() {
 		return
 	}
-	mode := cmp.Or(setting.Mode(net.mode.value), Shared)
+	mode := cmp.Or(setting.Mode(net.mode.Value), Shared)
 	if err := oneOf("mode", mode, modes); err != nil {
-		d.failed(net.mode.pos, err)
+		d.Failed(net.mode.Pos, err)
 		net.unusable = true
 		return
 	}
@@ -43,17 +44,17 @@ func (d *decoder) network(g *guestSpec, name string, v *yaml.Node) {
 		if !named || row.Modes == nil || slices.Contains(row.Modes, mode) {
 			continue
 		}
-		d.add(pos, fmt.Sprintf("%s belongs to mode: %s", row.Name(), orList(row.Modes))+row.ModesWhy, "network: %s makes no sense in mode %s", row.Name(), mode)
+		d.Add(pos, fmt.Sprintf("%s belongs to mode: %s", row.Name(), orList(row.Modes))+row.ModesWhy, "network: %s makes no sense in mode %s", row.Name(), mode)
 		net.unusable = true
 	}
 	_, one := given["address"]
 	pos, several := given["addresses"]
 	if one && several {
-		d.add(pos, "", "network: address and addresses are both given, want one of them")
+		d.Add(pos, "", "network: address and addresses are both given, want one of them")
 		net.unusable = true
 	}
 	if mode == Own && !one && (!several || net.addresses != nil && len(net.addresses) == 0) {
-		d.add(d.at(target(v)), "give it addresses: [192.0.2.10/24]", "network: mode own has no address")
+		d.Add(d.At(yamlpos.Target(v)), "give it addresses: [192.0.2.10/24]", "network: mode own has no address")
 		net.unusable = true
 	}
 }
@@ -66,7 +67,7 @@ func (r *resolver) network(net *networkSpec, g *Guest) {
 		return
 	}
 	to := &g.Network
-	to.Mode = cmp.Or(setting.Mode(net.mode.value), Shared)
+	to.Mode = cmp.Or(setting.Mode(net.mode.Value), Shared)
 	for _, t := range net.allAddresses() {
 		r.value(t, "address", func(s string) error {
 			if s == "host" && to.Mode == Shared && t == net.address {
@@ -86,7 +87,7 @@ func (r *resolver) network(net *networkSpec, g *Guest) {
 
 // allAddresses returns the addresses, whichever key gave them.
 func (net *networkSpec) allAddresses() []text {
-	if net.address.ok() {
+	if net.address.OK() {
 		return []text{net.address}
 	}
 	return net.addresses

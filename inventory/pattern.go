@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/vsfleet/vsfleet/internal/nodeset"
+	"github.com/vsfleet/vsfleet/internal/yamlpos"
 )
 
 // Instance is one guest on one host.
@@ -126,7 +127,7 @@ func chooseGuest(hosts []*Host, name, what string, chosen map[*Guest]bool, u *un
 	if found {
 		return nil
 	}
-	hint := didYouMean(name, sortedKeys(known))
+	hint := yamlpos.DidYouMean(name, sortedKeys(known))
 	for _, h := range u.hosts {
 		if slices.ContainsFunc(h.Guests, func(g *Guest) bool { return g.Name == name }) {
 			hint = "it is on " + h.Name

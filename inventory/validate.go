@@ -48,7 +48,7 @@ func (b *builder) validate() {
 		case more > 1:
 			where += fmt.Sprintf(" and %d more hosts", more)
 		}
-		b.add(c.pos, c.hint, "%s%s", c.msg, where)
+		b.Add(c.pos, c.hint, "%s%s", c.msg, where)
 	}
 }
 
@@ -93,14 +93,14 @@ func (p placement) stakes(all []stake, h *Host) []stake {
 	net := &p.spec.network
 	add := func(pos Position, c claim.Claim) { all = append(all, stake{p.spec, pos, c}) }
 	if p.guest.Context != 0 {
-		add(p.spec.context.pos, claim.OfContext(p.guest.Context))
+		add(p.spec.context.Pos, claim.OfContext(p.guest.Context))
 	}
 	var shared []claim.Place
 	if p.guest.HostAddress {
 		shared = append(shared, claim.Host)
 	}
 	for i, prefix := range p.guest.Network.Addresses {
-		at, pos := h.place(prefix.Addr()), net.allAddresses()[i].pos
+		at, pos := h.place(prefix.Addr()), net.allAddresses()[i].Pos
 		switch {
 		case p.guest.Network.Mode == Own:
 			add(pos, claim.OfAddress(at))
@@ -111,11 +111,11 @@ func (p placement) stakes(all []stake, h *Host) []stake {
 	}
 	for i, r := range p.guest.Network.Ports {
 		for _, at := range shared {
-			add(p.spec.settings["network.ports"][i].pos, claim.OfPort(at, r))
+			add(p.spec.settings["network.ports"][i].Pos, claim.OfPort(at, r))
 		}
 	}
 	for i, f := range p.guest.Network.Forwards {
-		add(p.spec.settings["network.forward"][i].pos, claim.OfForward(h.place(f.Addr), f))
+		add(p.spec.settings["network.forward"][i].Pos, claim.OfForward(h.place(f.Addr), f))
 	}
 	return all
 }
@@ -194,7 +194,7 @@ func (cs *collisions) neighbours(h *Host, guests []placement, fleet *neighbours)
 		}
 		for i, prefix := range p.guest.Network.Addresses {
 			at := sighting{h.SSH.Jump, prefix.Addr()}
-			pos := p.spec.network.allAddresses()[i].pos
+			pos := p.spec.network.allAddresses()[i].Pos
 			if other := fleet.hosts[at]; other != nil && other != h {
 				cs.add(collision{pos: pos, msg: fmt.Sprintf("address %s is host %s's own,", prefix.Addr(), other.Name)}, h.Name)
 			}

@@ -1,4 +1,4 @@
-package inventory
+package yamlpos
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"regexp"
-	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -19,23 +18,23 @@ import (
 // syntax reports an error of the YAML parser. The parser gives the position as
 // text, if at all, often that of the block around the mistake, and words its errors
 // for those who know YAML's grammar.
-func (d *decoder) syntax(data []byte, err error) {
+func (d *Decoder) syntax(data []byte, err error) {
 	msg, line := splitSyntax(err)
 	if at := badByte(data, msg); at >= 0 {
-		pos := Position{File: d.file, Line: 1 + bytes.Count(data[:at], []byte("\n"))}
+		pos := Position{File: d.File, Line: 1 + bytes.Count(data[:at], []byte("\n"))}
 		pos.Column = at - bytes.LastIndexByte(data[:at], '\n')
-		d.add(pos, "", "not readable as YAML: %s", msg)
+		d.Add(pos, "", "not readable as YAML: %s", msg)
 		return
 	}
 	if i := firstMatch(data, iniSection); i > 0 {
-		d.add(Position{File: d.file, Line: i, Column: 1}, "an inventory is YAML, as in docs/inventory.md",
+		d.Add(Position{File: d.File, Line: i, Column: 1}, fmt.Sprintf("%s is YAML, as in %s", d.Doc.Noun, d.Doc.Page),
 			"this looks like an INI file, as Ansible's inventories")
 		return
 	}
 	lines := bytes.SplitAfter(data, []byte("\n"))
 	line = failingLine(lines, msg, line)
 	c := explainSyntax(lines, line, msg)
-	d.add(Position{File: d.file, Line: c.line, Column: c.column}, c.hint, "%s", c.msg)
+	d.Add(Position{File: d.File, Line: c.line, Column: c.column}, c.hint, "%s", c.msg)
 }
 
 // splitSyntax splits "yaml: line 3: …" into message and line.
@@ -102,7 +101,7 @@ func parseYAML(data []byte) (doc *yaml.Node, err error) {
 	return &first, nil
 }
 
-var errSecondDocument = errors.New("a second document begins here; an inventory file is one document")
+var errSecondDocument = errors.New("a second document begins here")
 
 // complaint is a syntax error in the words of a person.
 type complaint struct {
@@ -113,7 +112,7 @@ type complaint struct {
 var (
 	iniSection   = regexp.MustCompile(`^\[[A-Za-z0-9_.:-]+\]\s*$`)
 	noSpace      = regexp.MustCompile(`^\s*(?:- )?([A-Za-z_]+):[^\s:/]`)
-	noSpaceValue = regexp.MustCompile(`^([A-Za-z_]+):(\S+)$`)
+	NoSpaceValue = regexp.MustCompile(`^([A-Za-z_]+):(\S+)$`)
 	badStart     = regexp.MustCompile("(?:^|[:,\\[{-]) *([@`%])")
 	colonStart   = regexp.MustCompile(`[:,\[{-]\s+(::?[^\s,}\]]*)`)
 )
@@ -159,8 +158,8 @@ func explainSyntax(lines [][]byte, number int, msg string) complaint {
 		c.msg, c.hint = "the indentation of this line fits none of the lines above", "indent it as its neighbours"
 	case colonStart.MatchString(line):
 		at := colonStart.FindStringSubmatchIndex(line)
-		c.column, c.msg = at[2]+1, fmt.Sprintf("%s: a text that begins with a colon must be in quotes", short(line[at[2]:at[3]]))
-		c.hint = fmt.Sprintf("write %q", short(line[at[2]:at[3]]))
+		c.column, c.msg = at[2]+1, fmt.Sprintf("%s: a text that begins with a colon must be in quotes", Short(line[at[2]:at[3]]))
+		c.hint = fmt.Sprintf("write %q", Short(line[at[2]:at[3]]))
 	case strings.HasPrefix(msg, "did not find expected ','"):
 		c.hint = "is a { or a [ not closed, or a text with a colon or a comma not in quotes?"
 	case msg == "found unexpected end of stream":
@@ -198,8 +197,8 @@ func firstMatch(data []byte, re *regexp.Regexp) int {
 // an inventory may hold secrets.
 const longestShown = 60
 
-// short returns the beginning of the first line of s.
-func short(s string) string {
+// Short returns the beginning of the first line of s.
+func Short(s string) string {
 	line, _, more := strings.Cut(s, "\n")
 	for i := range line {
 		if i >= longestShown {
@@ -213,32 +212,8 @@ func short(s string) string {
 	return line
 }
 
-// foreign returns what a file is if it is one of Ansible's, or "".
-func foreign(root *yaml.Node) string {
-	switch root.Kind {
-	case yaml.ScalarNode:
-		if strings.Contains(root.Value, "ansible_") {
-			return "an Ansible inventory (INI)"
-		}
-	case yaml.SequenceNode:
-		for _, play := range root.Content {
-			if hasKey(play, "hosts") || hasKey(play, "import_playbook") {
-				return "an Ansible playbook"
-			}
-		}
-	case yaml.MappingNode:
-		for i := 0; i+1 < len(root.Content); i += 2 {
-			group := root.Content[i+1]
-			known := slices.Contains([]string{"ssh", "hosts", "groups", "images", "guests"}, root.Content[i].Value)
-			if !known && (hasKey(group, "hosts") || hasKey(group, "children")) {
-				return "an Ansible inventory (YAML)"
-			}
-		}
-	}
-	return ""
-}
-
-func hasKey(n *yaml.Node, name string) bool {
+// HasKey reports whether a node is a mapping with a key.
+func HasKey(n *yaml.Node, name string) bool {
 	if n.Kind != yaml.MappingNode {
 		return false
 	}

@@ -1,13 +1,15 @@
-package inventory
+package yamlpos
 
 import (
 	"cmp"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/nearest"
 )
 
-// Position is a place in an inventory file. Line and Column count from 1; they are
+// Position is a place in a file. Line and Column count from 1; they are
 // 0 if the file as a whole is meant.
 type Position struct {
 	File         string
@@ -21,8 +23,8 @@ func (p Position) String() string {
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 }
 
-// Error is one mistake in an inventory or a pattern. Pos is zero for a pattern that
-// comes from no file.
+// Error is one mistake in a file or a pattern. Pos is zero for a pattern that comes
+// from no file.
 type Error struct {
 	Pos  Position
 	Msg  string
@@ -42,7 +44,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Errors are all mistakes in an inventory, in the order of the files. There is at
+// Errors are all mistakes in some files, in the order of the files. There is at
 // least one.
 type Errors struct {
 	All []*Error
@@ -66,15 +68,16 @@ func (e *Errors) Unwrap() []error {
 	return list
 }
 
-// report collects errors while files are read.
-type report struct {
-	files    []string // in the order in which they were given
+// Report collects errors while files are read.
+type Report struct {
+	Files    []string // in the order in which they were given
 	list     []*Error
 	reported map[Position]bool
 	guesses  int
 }
 
-func (r *report) add(pos Position, hint, format string, args ...any) {
+// Add adds an error.
+func (r *Report) Add(pos Position, hint, format string, args ...any) {
 	r.list = append(r.list, &Error{Pos: pos, Msg: bounded(fmt.Sprintf(format, args...)), Hint: bounded(hint)})
 }
 
@@ -92,9 +95,9 @@ func bounded(msg string) string {
 	return msg
 }
 
-// once adds an error unless it was added before: a text that is wrong on a thousand
+// Once adds an error unless it was added before: a text that is wrong on a thousand
 // hosts is one mistake in one place.
-func (r *report) once(pos Position, hint, format string, args ...any) {
+func (r *Report) Once(pos Position, hint, format string, args ...any) {
 	if r.reported[pos] {
 		return
 	}
@@ -102,32 +105,32 @@ func (r *report) once(pos Position, hint, format string, args ...any) {
 		r.reported = map[Position]bool{}
 	}
 	r.reported[pos] = true
-	r.add(pos, hint, format, args...)
+	r.Add(pos, hint, format, args...)
 }
 
-// failed adds an error that lacks only its position, once.
-func (r *report) failed(pos Position, e *Error) { r.once(pos, e.Hint, "%s", e.Msg) }
+// Failed adds an error that lacks only its position, once.
+func (r *Report) Failed(pos Position, e *Error) { r.Once(pos, e.Hint, "%s", e.Msg) }
 
-// maxGuesses limits how often the nearest word is looked for: each time a word is
+// MaxGuesses limits how often the nearest word is looked for: each time a word is
 // compared with every host, and the hundredth typo is no news.
-const maxGuesses = 100
+const MaxGuesses = 100
 
-// didYouMean returns the hint for an unknown word, or "".
-func (r *report) didYouMean(word string, known []string) string {
-	if r.guesses++; r.guesses > maxGuesses {
+// DidYouMean returns the hint for an unknown word, or "".
+func (r *Report) DidYouMean(word string, known []string) string {
+	if r.guesses++; r.guesses > MaxGuesses {
 		return ""
 	}
-	return didYouMean(word, known)
+	return DidYouMean(word, known)
 }
 
-// err returns all that was reported, in file order and without repetitions: a
+// Err returns all that was reported, in file order and without repetitions: a
 // mapping to which several aliases refer is read several times.
-func (r *report) err() error {
+func (r *Report) Err() error {
 	if len(r.list) == 0 {
 		return nil
 	}
-	order := make(map[string]int, len(r.files))
-	for i, file := range r.files {
+	order := make(map[string]int, len(r.Files))
+	for i, file := range r.Files {
 		order[file] = i
 	}
 	slices.SortStableFunc(r.list, func(a, b *Error) int {
@@ -139,4 +142,12 @@ func (r *report) err() error {
 	})
 	r.list = slices.CompactFunc(r.list, func(a, b *Error) bool { return *a == *b })
 	return &Errors{All: r.list}
+}
+
+// DidYouMean returns the hint for a word that is not among the known ones, or "".
+func DidYouMean(word string, known []string) string {
+	if near := nearest.Word(word, known); near != "" {
+		return fmt.Sprintf("did you mean %q?", near)
+	}
+	return ""
 }
