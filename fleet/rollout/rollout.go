@@ -55,6 +55,8 @@ type Fleet struct {
 
 	Owner    string        // who changes hosts: user@machine
 	LockWait time.Duration // for others who change them
+
+	Strategy Strategy // of runs that change hosts
 }
 
 // Plan reports what Apply would do.
