@@ -176,7 +176,7 @@ func (b *bench) plan(ctx context.Context, guests []api.Guest) (time.Duration, er
 			err = fmt.Errorf("the host has %d guests", len(state.Guests))
 		}
 		if err == nil {
-			plan.Make(wanted, state, api.FilesAnswer{}, func(string) *inventory.Image { return image })
+			plan.Make(wanted, state, api.FilesAnswer{}, plan.Rules{Image: func(string) *inventory.Image { return image }})
 		}
 		return err
 	})

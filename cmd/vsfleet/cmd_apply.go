@@ -2,75 +2,137 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
+	"github.com/vsfleet/vsfleet/inventory"
 )
 
 func (a *app) applyCommand() *cobra.Command {
-	var check, diff, yes bool
+	var o planOptions
+	var check, yes bool
 	cmd := &cobra.Command{
-		Use:   "apply",
+		Use:   "apply [PLAN]",
 		Short: "Create, change, start and stop guests to match the inventory",
 		Long: `Apply carries out the plan that vsfleet plan shows: it builds images and creates,
 configures, starts, stops and deletes guests. Each image is built on one host and
 copied to the others. A failure on one host, or for one guest, does not stop the
 rest. Apply asks for confirmation before it deletes many guests.
 
+PLAN is a file that vsfleet plan --out has saved. Apply then carries out exactly that
+plan. If it would be another one by now, because hosts or the inventory have changed,
+apply shows the difference and changes nothing.
+
 After the first Ctrl-C no further hosts are started, and steps under way finish or
 are undone. Run the same command again to complete the rest.`,
 		Example: `  vsfleet apply
   vsfleet apply -l web01              one host first
+  vsfleet apply monday.plan           what vsfleet plan --out monday.plan has shown
   vsfleet apply -C                    only say what would change, as vsfleet plan
   vsfleet apply -D                    also print what was changed, and why`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			if check {
-				return a.plan(ctx, false, diff)
-			}
-			inv, hosts, err := a.hosts(ctx)
+			inv, hosts, saved, err := a.toApply(ctx, args, &o)
 			if err != nil {
 				return err
 			}
+			if check {
+				return a.plan(ctx, inv, hosts, saved, o)
+			}
 			progress := a.progress(len(hosts))
 			over := a.access.Rollout(a.forks, progress.Watch)
-			over.Diff = diff
+			over.Diff, over.Prune, over.Saved = o.diff, o.prune, saved
 			if !yes {
-				over.Confirm = func(ctx context.Context, deletes []string) error { return a.confirmDeletes(ctx, progress, deletes) }
+				over.Confirm = func(ctx context.Context, deletes []string) error {
+					return a.confirmDeletes(ctx, progress, deletes, o.prune)
+				}
 			}
 			run, err := over.Apply(ctx, inv, hosts)
 			progress.Close()
 			if err != nil {
-				return err
+				return a.stale(err)
 			}
-			return a.report(ctx, run, diff)
+			return a.report(ctx, run, o.diff)
 		},
 	}
-	cmd.Flags().BoolVarP(&check, "check", "C", false, "show what would change, and change nothing")
-	cmd.Flags().BoolVar(&check, "dry-run", false, "alias of --check")
-	cmd.Flags().BoolVarP(&diff, "diff", "D", false, "show what was changed and why, with the lines of files")
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, fmt.Sprintf("do not ask before deleting more than %d guests", fewDeletes))
-	must(cmd.Flags().MarkHidden("dry-run"))
+	f := cmd.Flags()
+	f.BoolVarP(&check, "check", "C", false, "show what would change, and change nothing")
+	f.BoolVar(&check, "dry-run", false, "alias of --check")
+	f.BoolVarP(&o.diff, "diff", "D", false, "show what was changed and why, with the lines of files and settings")
+	f.BoolVar(&o.prune, "prune", false, "delete guests that are not in the inventory, after confirmation")
+	f.BoolVarP(&yes, "yes", "y", false, fmt.Sprintf("do not ask before deleting more than %d guests, or any with --prune", fewDeletes))
+	must(f.MarkHidden("dry-run"))
 	a.lockWait(cmd)
 	return cmd
+}
+
+// toApply returns the hosts of an apply: those of the saved plan that args name, or else
+// those of the inventory and -l.
+func (a *app) toApply(ctx context.Context, args []string, o *planOptions) (*inventory.Inventory, []*inventory.Host, *report.Run, error) {
+	if len(args) == 0 {
+		inv, hosts, err := a.hosts(ctx)
+		return inv, hosts, nil, err
+	}
+	switch {
+	case a.limit != "":
+		return nil, nil, nil, &usageError{err: fmt.Errorf("--limit %s: a saved plan is carried out on all of its hosts: plan again with --limit", a.limit)}
+	case o.prune:
+		return nil, nil, nil, &usageError{err: errors.New("--prune: a saved plan deletes what it deletes: plan again with --prune")}
+	}
+	saved, err := fleet.ReadPlan(args[0], buildVersion())
+	if err != nil {
+		return nil, nil, nil, &usageError{err: err}
+	}
+	o.prune = saved.Prune
+	if len(a.inventories) == 0 {
+		a.inventories = saved.Inventories
+	}
+	inv, err := a.inventory(ctx)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	hosts, err := saved.Hosts(inv)
+	if err != nil {
+		return nil, nil, nil, &usageError{err: err}
+	}
+	return inv, hosts, &saved.Plan, a.verify(ctx, hosts)
+}
+
+// stale shows how a saved plan differs from what would be done now, if that is the error.
+func (a *app) stale(err error) error {
+	var stale *report.StaleError
+	if !errors.As(err, &stale) {
+		return err
+	}
+	if err := view.Stale(a.stderr, stale.Hosts); err != nil {
+		return err
+	}
+	message(stale.Error())
+	fmt.Fprintln(a.stderr, "hint:", stale.Hint())
+	return exitStatus(outcome.ExitFailed)
 }
 
 // fewDeletes is how many guests apply deletes without asking, as the inventory wants
 // it. More may come from a group or a pattern that covers more than was meant.
 const fewDeletes = 10
 
-func (a *app) confirmDeletes(ctx context.Context, p *view.Progress, deletes []string) error {
-	if len(deletes) <= fewDeletes {
+func (a *app) confirmDeletes(ctx context.Context, p *view.Progress, deletes []string, prune bool) error {
+	why := "as the inventory says (state: absent)"
+	if prune {
+		why = "as the inventory lacks them or says absent"
+	} else if len(deletes) <= fewDeletes {
 		return nil
 	}
 	q := question{
-		text:       fmt.Sprintf("Delete %d guests (%s) with all that they hold, as the inventory says (state: absent)?", len(deletes), view.Clean(nodeset.Fold(deletes))),
+		text:       fmt.Sprintf("Delete %d guests (%s) with all that they hold, %s?", len(deletes), view.Clean(nodeset.Fold(deletes)), why),
 		no:         "nothing was changed",
 		noTerminal: fmt.Sprintf("%d guests would be deleted with all that they hold (%s), and there is no terminal to ask", len(deletes), nodeset.Fold(deletes)),
 		hint:       "to delete them: --yes",

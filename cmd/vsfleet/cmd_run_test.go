@@ -123,13 +123,16 @@ func TestApplyAsksBeforeItDeletesMany(t *testing.T) {
 	for i := range fewDeletes + 1 {
 		names = append(names, fmt.Sprintf("web%02d/www", i))
 	}
-	if err := a.confirmDeletes(t.Context(), a.progress(1), names[1:]); err != nil {
+	if err := a.confirmDeletes(t.Context(), a.progress(1), names[1:], false); err != nil {
 		t.Errorf("a few: %v", err)
 	}
-	err := a.confirmDeletes(t.Context(), a.progress(1), names)
+	err := a.confirmDeletes(t.Context(), a.progress(1), names, false)
 	var use *usageError
 	if !errors.As(err, &use) || use.hint != "to delete them: --yes" || !strings.Contains(err.Error(), "11 guests would be deleted with all that they hold (web[00-10]/www)") {
 		t.Errorf("many, and nobody to ask: %v", err)
+	}
+	if err := a.confirmDeletes(t.Context(), a.progress(1), names[:1], true); !errors.As(err, &use) {
+		t.Errorf("one, because the inventory lacks it, and nobody to ask: %v", err)
 	}
 }
 

@@ -116,7 +116,7 @@ func (a *app) root() *cobra.Command {
 	a.register(cmd)
 	cmd.AddCommand(
 		a.labCommand(), a.inventoryCommand(),
-		a.trustCommand(), a.pingCommand(), a.checkCommand(), a.planCommand(), a.applyCommand(),
+		a.trustCommand(), a.pingCommand(), a.checkCommand(), a.planCommand(), a.applyCommand(), a.driftCommand(),
 		a.guestCommand(), a.runCommand(), a.imageCommand(), a.statCommand(), a.installCommand(),
 		noData(a.versionCommand()), a.docsCommand(),
 	)

@@ -71,7 +71,7 @@ func TestPlanOfFiles(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := Make(&inventory.Host{Name: "web01", Guests: []*inventory.Guest{tt.want}}, state(tt.have...), api.FilesAnswer{Guests: []api.GuestFilesState{tt.files}}, images)
+			p := Make(&inventory.Host{Name: "web01", Guests: []*inventory.Guest{tt.want}}, state(tt.have...), api.FilesAnswer{Guests: []api.GuestFilesState{tt.files}}, Rules{Image: images})
 			if len(p.Refused) > 0 {
 				t.Fatalf("refused: %v", p.Refused)
 			}
@@ -81,7 +81,7 @@ func TestPlanOfFiles(t *testing.T) {
 		})
 	}
 	p := Make(&inventory.Host{Guests: []*inventory.Guest{www(motd())}}, state(there()),
-		api.FilesAnswer{Guests: []api.GuestFilesState{{Guest: "www", Problem: "/etc/motd: a directory is in its place"}}}, images)
+		api.FilesAnswer{Guests: []api.GuestFilesState{{Guest: "www", Problem: "/etc/motd: a directory is in its place"}}}, Rules{Image: images})
 	if len(p.Refused) != 1 || p.Refused[0].Err.Error() != "its files: /etc/motd: a directory is in its place" {
 		t.Errorf("refused: %v", p.Refused)
 	}

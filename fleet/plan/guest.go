@@ -39,7 +39,7 @@ func resolve(want *inventory.Guest, host api.Host) (api.Guest, error) {
 func limitable(g *api.Guest, controllers []string) error {
 	var errs []string
 	for _, row := range setting.Table {
-		if row.Controller != "" && row.Given(g) && !slices.Contains(controllers, row.Controller) {
+		if row.Controller != "" && row.Text(g) != "" && !slices.Contains(controllers, row.Controller) {
 			errs = append(errs, fmt.Sprintf("%s (controller %s)", row.Plan, row.Controller))
 		}
 	}
@@ -79,15 +79,9 @@ func create(g api.Guest, state string) []api.Step {
 }
 
 // alter returns the steps that turn the guest on the host into the wanted one.
-func alter(g api.Guest, spec api.ImageSpec, now api.GuestState, built []api.Image, controllers []string, state string) []api.Step {
-	if g.Context == 0 {
-		g.Context = now.Context
-	}
+func (c *comparison) alter(g api.Guest, spec api.ImageSpec, now api.GuestState, state string) []api.Step {
 	running := now.Status == api.Running
-	why, restart, stop := reasons(now, func(have api.Guest) []difference {
-		was, is := imageNames(have.Image, g.Image, spec, built)
-		return differences(g, have, was, is, controllers)
-	})
+	why, restart, stop := reasons(now, func(have api.Guest) []difference { return c.differences(g, spec, have) })
 	stop = stop || running && state == inventory.Stopped
 	step := func(kind api.StepKind, why string) api.Step { return api.Step{Kind: kind, Name: g.Name, Why: why} }
 	var steps []api.Step
@@ -118,17 +112,23 @@ func alter(g api.Guest, spec api.ImageSpec, now api.GuestState, built []api.Imag
 	return steps
 }
 
+// differences returns how the wanted guest differs from one that the host has.
+func (c *comparison) differences(g api.Guest, spec api.ImageSpec, have api.Guest) []difference {
+	was, is := imageNames(have.Image, g.Image, spec, c.built)
+	return differences(g, have, was, is, c.host.Controllers)
+}
+
 // reasons returns why a guest has to be configured, and whether it has to be
 // restarted, or stopped while it is configured. compare returns how the wanted
 // guest differs from another.
 func reasons(now api.GuestState, compare func(have api.Guest) []difference) (why string, restart, stop bool) {
 	diffs := compare(now.Guest)
-	if now.Problem != "" {
-		diffs = []difference{{text: "its configuration cannot be used: " + now.Problem, restart: true}}
-	}
 	var texts []string
 	for _, d := range diffs {
-		texts = append(texts, d.text)
+		texts = append(texts, d.text())
+	}
+	if now.Problem != "" {
+		diffs, texts = []difference{{restart: true}}, []string{"its configuration cannot be used: " + now.Problem}
 	}
 	// A guest may run with other settings than are configured: an earlier run
 	// was killed in between, or somebody edited files.
@@ -140,7 +140,7 @@ func reasons(now api.GuestState, compare func(have api.Guest) []difference) (why
 		restart = restart || d.restart
 		stop = stop || running && d.stop
 		if len(diffs) == 0 && !d.restart {
-			texts = append(texts, "it still runs with "+d.text)
+			texts = append(texts, "it still runs with "+d.text())
 		}
 	}
 	return strings.Join(texts, "; "), restart, stop

@@ -105,7 +105,7 @@ func thousand() (*inventory.Host, api.State) {
 func BenchmarkPlanOfAThousandGuests(b *testing.B) {
 	host, s := thousand()
 	for b.Loop() {
-		if p := Make(host, s, api.FilesAnswer{}, images); len(p.Steps) < 1000 {
+		if p := Make(host, s, api.FilesAnswer{}, Rules{Image: images}); len(p.Steps) < 1000 {
 			b.Fatalf("%d steps, %d refused", len(p.Steps), len(p.Refused))
 		}
 	}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,7 +14,8 @@ import (
 type Plan struct {
 	Steps   []api.Step
 	Refused []Refusal // guests that the host cannot have as the inventory wants them
-	Foreign []string  // guests on the host that are not in the inventory
+	Foreign []string  // guests on the host that are not in the inventory, and are left alone
+	Drift   []Drift   // what the host has otherwise than the inventory wants it
 	// Unread are the files in the configuration of guests that have no effect.
 	Unread map[string][]api.Unread
 
@@ -42,12 +44,19 @@ type Refusal struct {
 	Err   error
 }
 
+// Rules hold for all hosts of a run.
+type Rules struct {
+	Image func(name string) *inventory.Image // of the inventory
+	Prune bool                               // delete guests that are not in the inventory
+}
+
 // Make compares what a host should have with what it has, and returns the steps
 // that make it so. Guests whose image the host lacks have steps without an
 // image's ID; [Plan.Give] sets it when the image is there.
-func Make(host *inventory.Host, state api.State, files api.FilesAnswer, images func(name string) *inventory.Image) Plan {
-	c := newComparison(host, state, files, images)
-	var deletes, changes, creates []change
+func Make(host *inventory.Host, state api.State, files api.FilesAnswer, rules Rules) Plan {
+	c := newComparison(host, state, files, rules)
+	deletes := c.foreign(state.Guests)
+	var changes, creates []change
 	for _, want := range host.Guests {
 		made, err := c.guest(want)
 		if err != nil {
@@ -69,38 +78,55 @@ func Make(host *inventory.Host, state api.State, files api.FilesAnswer, images f
 
 // comparison is a host that is compared with its inventory.
 type comparison struct {
-	plan   Plan
-	host   api.Host
-	built  []api.Image
-	images func(name string) *inventory.Image
-	needs  map[*inventory.Image]need
+	plan  Plan
+	rules Rules
+	host  api.Host
+	built []api.Image
+	needs map[*inventory.Image]need
 
+	known     map[string]bool // guests of the inventory
 	now       map[string]*api.GuestState
 	files     map[string]api.GuestFilesState
-	strangers map[int]string // guests that are not in the inventory, by their contexts
+	strangers map[int]string // guests that are not in the inventory and stay, by their contexts
 }
 
-func newComparison(host *inventory.Host, state api.State, files api.FilesAnswer, images func(string) *inventory.Image) *comparison {
+func newComparison(host *inventory.Host, state api.State, files api.FilesAnswer, rules Rules) *comparison {
 	c := &comparison{
-		plan: Plan{Waits: map[string]string{}, Unread: map[string][]api.Unread{}},
-		host: state.Host, built: state.Images, images: images, needs: map[*inventory.Image]need{},
-		now: map[string]*api.GuestState{}, files: map[string]api.GuestFilesState{}, strangers: map[int]string{},
+		plan:  Plan{Waits: map[string]string{}, Unread: map[string][]api.Unread{}},
+		rules: rules, host: state.Host, built: state.Images, needs: map[*inventory.Image]need{},
+		known: map[string]bool{}, now: map[string]*api.GuestState{}, files: map[string]api.GuestFilesState{}, strangers: map[int]string{},
 	}
-	known := map[string]bool{}
 	for _, want := range host.Guests {
-		known[want.Name] = true
+		c.known[want.Name] = true
 	}
 	for i, g := range state.Guests {
 		c.now[g.Name] = &state.Guests[i]
-		if !known[g.Name] {
-			c.plan.Foreign = append(c.plan.Foreign, g.Name)
-			c.strangers[g.Context] = g.Name
-		}
 	}
 	for _, g := range files.Guests {
 		c.files[g.Guest] = g
 	}
 	return c
+}
+
+// foreign records the guests of the host that are not in the inventory, and returns
+// the steps that delete them, if that is a rule.
+func (c *comparison) foreign(have []api.GuestState) []change {
+	var deletes []change
+	for i, g := range have {
+		switch {
+		case c.known[g.Name]:
+		case c.rules.Prune:
+			deletes = append(deletes, change{old: &have[i].Guest, runs: g.Runs, steps: []api.Step{
+				{Kind: api.StepDelete, Name: g.Name, Why: "it is not in the inventory (--prune)"},
+			}})
+			c.drift(g.Name, "guest", "there", "not in the inventory")
+		default:
+			c.drift(g.Name, "guest", "there", "not in the inventory")
+			c.plan.Foreign = append(c.plan.Foreign, g.Name)
+			c.strangers[g.Context] = g.Name
+		}
+	}
+	return deletes
 }
 
 // guest returns what has to change for one guest. A guest whose files cannot be
@@ -111,11 +137,12 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 		if now == nil {
 			return change{}, nil
 		}
+		c.drift(want.Name, "guest", "there", "absent")
 		return change{old: &now.Guest, runs: now.Runs, steps: []api.Step{
 			{Kind: api.StepDelete, Name: want.Name, Why: "the inventory says absent"},
 		}}, nil
 	}
-	image := c.images(want.Image)
+	image := c.rules.Image(want.Image)
 	if image == nil { // inventory.Load refuses this; a caller's own inventory may not
 		return change{}, fmt.Errorf("there is no image %q", want.Image)
 	}
@@ -136,8 +163,10 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 	}
 	g.Image = c.plan.use(want.Name, wants, wants.choose(c.built, now))
 	if now == nil {
+		c.drift(want.Name, "guest", "", want.State)
 		return change{new: &g, steps: withFiles(create(g, want.State), want, nil, false)}, nil
 	}
+	g.Context = cmp.Or(g.Context, now.Context)
 	if len(now.Unread) > 0 {
 		c.plan.Unread[want.Name] = now.Unread
 	}
@@ -150,7 +179,10 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 	default:
 		err = errors.New("its files: " + have.Problem)
 	}
-	steps := withFiles(alter(g, wants.spec, *now, c.built, c.host.Controllers, want.State), want, have, now.Status == api.Running)
+	steps := withFiles(c.alter(g, wants.spec, *now, want.State), want, have, now.Status == api.Running)
+	if len(steps) > 0 {
+		c.guestDrift(want, g, wants.spec, now, have)
+	}
 	return change{old: &now.Guest, runs: now.Runs, new: &g, steps: steps}, err
 }
 

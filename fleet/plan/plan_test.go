@@ -354,7 +354,7 @@ func TestMake(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p := Make(&inventory.Host{Name: "web01", Guests: tt.want}, tt.state, api.FilesAnswer{}, images)
+			p := Make(&inventory.Host{Name: "web01", Guests: tt.want}, tt.state, api.FilesAnswer{}, Rules{Image: images})
 			if len(p.Refused) > 0 {
 				t.Fatalf("refused: %v", p.Refused)
 			}
@@ -438,7 +438,7 @@ func TestMakeRefuses(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			fine := www(named("fine", 7, tcp(7)), func(g *inventory.Guest) { g.Network.Mode, g.HostAddress, g.Network.Ports = inventory.NAT, false, nil })
-			p := Make(&inventory.Host{Guests: []*inventory.Guest{fine, tt.guest}}, bare, api.FilesAnswer{}, images)
+			p := Make(&inventory.Host{Guests: []*inventory.Guest{fine, tt.guest}}, bare, api.FilesAnswer{}, Rules{Image: images})
 			if len(p.Refused) != 1 || p.Refused[0].Guest != "www" || p.Refused[0].Err.Error() != tt.want {
 				t.Errorf("refused %v, want www: %s", p.Refused, tt.want)
 			}
@@ -450,7 +450,7 @@ func TestMakeRefuses(t *testing.T) {
 }
 
 func TestMakeLeavesUnknownGuestsAlone(t *testing.T) {
-	p := Make(&inventory.Host{}, state(there()), api.FilesAnswer{}, images)
+	p := Make(&inventory.Host{}, state(there()), api.FilesAnswer{}, Rules{Image: images})
 	if len(p.Steps) != 0 || !reflect.DeepEqual(p.Foreign, []string{"www"}) {
 		t.Errorf("steps %v, foreign %v, want none and www", p.Steps, p.Foreign)
 	}
@@ -475,7 +475,7 @@ func TestMakeSaysWhatAHostDoesNotHonour(t *testing.T) {
 			if row.running {
 				have.Status = api.Running
 			}
-			p := Make(&inventory.Host{Guests: []*inventory.Guest{www()}}, state(have), api.FilesAnswer{}, images)
+			p := Make(&inventory.Host{Guests: []*inventory.Guest{www()}}, state(have), api.FilesAnswer{}, Rules{Image: images})
 			if row.refused {
 				if len(p.Steps) != 0 || len(p.Refused) != 1 || !strings.Contains(p.Refused[0].Err.Error(), "fstab:3: a guest mounts no ext4") {
 					t.Errorf("steps %v, refused %v", p.Steps, p.Refused)

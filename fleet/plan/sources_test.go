@@ -25,7 +25,7 @@ func fleet(set func(map[string]*api.State), names ...string) []Host {
 	var hosts []Host
 	for _, name := range names {
 		h := &inventory.Host{Name: name, Guests: []*inventory.Guest{www()}}
-		hosts = append(hosts, Host{Inventory: h, State: *states[name], Plan: Make(h, *states[name], api.FilesAnswer{}, images)})
+		hosts = append(hosts, Host{Inventory: h, State: *states[name], Plan: Make(h, *states[name], api.FilesAnswer{}, Rules{Image: images})})
 	}
 	return hosts
 }
@@ -135,7 +135,7 @@ func TestNobodyMayBuild(t *testing.T) {
 	h := &inventory.Host{Name: "web01", Guests: []*inventory.Guest{www()}}
 	s := state()
 	s.Images = nil
-	p := Make(h, s, api.FilesAnswer{}, func(string) *inventory.Image { return &named })
+	p := Make(h, s, api.FilesAnswer{}, Rules{Image: func(string) *inventory.Image { return &named }})
 	sources := Sources([]Host{{h, s, p}}, nil)
 	p = p.Provide("web01", sources)
 	if len(p.Refused) != 1 || p.Refused[0].Guest != "www" || p.Refused[0].Err != sources[0].Err || p.Steps[0].Why != "it cannot be built" {

@@ -2,11 +2,13 @@ package report
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/diff"
 
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -34,6 +36,40 @@ func Diff(files []api.File, have []api.FileState) string {
 		}
 	}
 	return b.String()
+}
+
+// SettingsDiff returns how the settings of a guest differ from those on the host, which
+// are nil if it is not there. Images are named by their digests there; the reason of the
+// step names them.
+func SettingsDiff(have, want *api.Guest) string {
+	if have == nil {
+		have = &api.Guest{}
+	}
+	var b strings.Builder
+	line := func(key, was, is string) {
+		if was != "" && was != is {
+			fmt.Fprintf(&b, "-%s: %s\n", key, was)
+		}
+		if is != "" && was != is {
+			fmt.Fprintf(&b, "+%s: %s\n", key, is)
+		}
+	}
+	line("context", number(have.Context), number(want.Context))
+	for _, row := range setting.Table {
+		was := ""
+		if have.Name != "" {
+			was = row.Text(have)
+		}
+		line(row.Key, was, row.Text(want))
+	}
+	return b.String()
+}
+
+func number(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
 }
 
 func isText(b []byte) bool { return utf8.Valid(b) && !strings.ContainsRune(string(b), 0) }

@@ -42,6 +42,7 @@ type Host struct {
 	Hint    string    `json:"hint,omitempty"`  // the command that helps
 	Steps   []Step    `json:"steps,omitempty"`
 	Refused []Refusal `json:"refused,omitempty"`
+	Drift   []Drift   `json:"drift,omitempty"`
 	Notes   []string  `json:"notes,omitempty"` // of what the host has and no step is about
 	Text    string    `json:"text,omitempty"`  // what it answered to a request that has no steps
 
@@ -76,7 +77,9 @@ type Step struct {
 	Name    string       `json:"name"`              // of the guest or the image
 	Context int          `json:"context,omitempty"` // of a guest that is created, if it is known
 	Why     string       `json:"why,omitempty"`
-	Diff    string       `json:"diff,omitempty"` // of the files that it writes, where asked for
+	Diff    string       `json:"diff,omitempty"` // of the files or settings that it writes, where asked for
+	// Fingerprint identifies what the step does, in the report of a plan.
+	Fingerprint string `json:"fingerprint,omitempty"`
 
 	Result                // Status is empty before the host has answered
 	Outcome api.Outcome   `json:"outcome,omitempty"` // as the host says it

@@ -18,7 +18,7 @@ func (r *run) compare(ctx context.Context, h *host) (err error) {
 			return err
 		}
 	}
-	h.plan = plan.Make(h.want, h.state, h.files, r.image)
+	h.plan = plan.Make(h.want, h.state, h.files, plan.Rules{Image: r.image, Prune: r.Prune})
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -46,9 +47,11 @@ func (r *run) hostReport(h *host) report.Host {
 	for i, s := range h.plan.Steps {
 		step := report.StepOf(s)
 		if r.Diff {
-			step.Diff = report.Diff(s.Files, h.fileStates(s.Name))
+			step.Diff = h.diff(s)
 		}
-		if r.reason != "" {
+		if r.reason == "" {
+			step.Fingerprint = plan.Fingerprint(s)
+		} else {
 			var result api.StepResult
 			if i < len(h.results) {
 				result = h.results[i]
@@ -59,6 +62,9 @@ func (r *run) hostReport(h *host) report.Host {
 	}
 	for _, refused := range h.plan.Refused {
 		rep.Refused = append(rep.Refused, report.Refusal{Guest: refused.Guest, Error: refused.Err.Error()})
+	}
+	for _, d := range h.plan.Drift {
+		rep.Drift = append(rep.Drift, report.Drift(d))
 	}
 	for _, guest := range h.plan.Foreign {
 		rep.Notes = append(rep.Notes, "guest "+guest+" is not in the inventory: left alone")
@@ -97,6 +103,19 @@ func (h *host) problems() []error {
 		}
 	}
 	return list
+}
+
+// diff returns how the files that a step writes, or the settings that it changes, differ
+// from those on the host.
+func (h *host) diff(s api.Step) string {
+	if s.Guest == nil {
+		return report.Diff(s.Files, h.fileStates(s.Name))
+	}
+	var have *api.Guest
+	if i := slices.IndexFunc(h.state.Guests, func(g api.GuestState) bool { return g.Name == s.Guest.Name }); i >= 0 {
+		have = &h.state.Guests[i].Guest
+	}
+	return report.SettingsDiff(have, s.Guest)
 }
 
 // fileStates returns the states of a guest's files on the host.

@@ -37,17 +37,22 @@ type Node interface {
 // Its methods are the kinds of runs. Each takes its hosts along a road of
 // states (states.go); at those in capitals they wait for one another:
 //
-//	Plan    connect        compare  ASSIGN                             predict
-//	Apply   connect  LOCK  compare  ASSIGN  CONFIRM  PROVIDE  change   verify
-//	Guests  connect  LOCK                   ACT      PROVIDE  change   verify
-//	Each    connect  LOCK                                     work
+//	Plan    connect        compare  ASSIGN  MATCH                             predict
+//	Apply   connect  LOCK  compare  ASSIGN  MATCH  CONFIRM  PROVIDE  change   verify
+//	Guests  connect  LOCK                          ACT      PROVIDE  change   verify
+//	Each    connect  LOCK                                            work
 type Fleet struct {
 	Connect func(context.Context, *inventory.Host) (Node, error)
 	Forks   int                // hosts that are worked on at once
 	Timeout time.Duration      // of a host's answer to what it has; 0: none
 	Watch   func(report.Event) // may be nil; called by many goroutines
 
-	Diff bool // plans ask for what is in files that differ
+	Diff  bool // plans ask for what is in files that differ
+	Prune bool // guests that are not in the inventory are deleted
+
+	// Saved is the plan that has to be carried out: if that of any host is another
+	// one by now, nothing is changed. It may be nil.
+	Saved *report.Run
 
 	// Confirm is asked, after the plan, before Apply deletes these guests
 	// ("web01/www"); may be nil. After an error nothing is changed.
@@ -60,13 +65,14 @@ type Fleet struct {
 }
 
 // Plan reports what Apply would do.
-func (f *Fleet) Plan(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) report.Run {
-	run, _ := f.start("", hosts).against(inv.Hosts, inv.Image).follow(ctx, toPlan...)
-	return run
+//
+// The error is that the plan is not the saved one.
+func (f *Fleet) Plan(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) (report.Run, error) {
+	return f.start("", hosts).against(inv.Hosts, inv.Image).follow(ctx, toPlan...)
 }
 
-// Apply makes the hosts match the inventory. If Confirm returns an error, nothing
-// is changed, and Apply returns that error.
+// Apply makes the hosts match the inventory. If the plan is not the saved one, or
+// Confirm returns an error, nothing is changed, and Apply returns that error.
 func (f *Fleet) Apply(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) (report.Run, error) {
 	return f.start("apply", hosts).against(inv.Hosts, inv.Image).follow(ctx, toApply...)
 }

@@ -29,6 +29,7 @@ var (
 	lock    = state{name: "lock", all: (*run).lock}                             // wait for the leases of all hosts
 	compare = state{name: "compare", each: (*run).compare}                      // with the inventory: make the plan
 	assign  = state{name: "assign", all: (*run).assign}                         // who builds or hands out the images that hosts lack, and add the steps for it
+	match   = state{name: "match", all: (*run).match}                           // the plans with those that were saved
 	confirm = state{name: "confirm", all: (*run).confirm}                       // that guests are to be deleted
 	provide = state{name: "provide", all: (*run).deliver, each: (*run).provide} // the host with the images that it lacks
 	change  = state{name: "change", each: (*run).change}                        // the host: take all other steps
@@ -39,12 +40,12 @@ var (
 // The roads of Plan and Apply. Guests and Each have a state of their own each, in
 // place of the comparison and of the change.
 var (
-	toPlan  = []state{connect, compare, assign, predict}
-	toApply = []state{connect, lock, compare, assign, confirm, provide, change, verify}
+	toPlan  = []state{connect, compare, assign, match, predict}
+	toApply = []state{connect, lock, compare, assign, match, confirm, provide, change, verify}
 )
 
 // follow takes the hosts of a run along a road, and ends the run. The error is that
-// of confirm: no other state ends the whole run.
+// of match or confirm: no other state ends the whole run.
 func (r *run) follow(ctx context.Context, road ...state) (report.Run, error) {
 	defer r.close()
 	r.watchBegin()

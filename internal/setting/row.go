@@ -1,8 +1,6 @@
 package setting
 
 import (
-	"cmp"
-	"fmt"
 	"strings"
 	"sync"
 )
@@ -113,13 +111,8 @@ func (r *Row) Parse(g *Guest, s string) error { return r.value.parse(g, s) }
 // Same reports whether two guests have the same value, however it is written.
 func (r *Row) Same(a, b *Guest) bool { return r.value.same(a, b) }
 
-// Given reports whether g sets it.
-func (r *Row) Given(g *Guest) bool { return r.value.text(g) != "" }
-
-// Change describes a change for people: "ports 80/tcp → 80/tcp, 443/tcp".
-func (r *Row) Change(from, to *Guest) string {
-	return fmt.Sprintf("%s %s → %s", r.Plan, cmp.Or(r.value.text(from), "none"), cmp.Or(r.value.text(to), "none"))
-}
+// Text returns the value in g for people: "80/tcp, 443/tcp"; "" if it is not set.
+func (r *Row) Text(g *Guest) string { return r.value.text(g) }
 
 // AtOnce reports whether a running guest takes the change from a to b without a
 // restart, on a host with these cgroup v2 controllers.

@@ -1,6 +1,7 @@
 package setting
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"strings"
@@ -62,7 +63,7 @@ func TestEverySettingGoesFromTheInventoryToTheHost(t *testing.T) {
 			if got := row.Content(&some); got != want.content {
 				t.Errorf("%s holds %q, want %q", row.File, got, want.content)
 			}
-			if got := row.Change(&none, &some); got != want.change {
+			if got := row.Plan + " " + cmp.Or(row.Text(&none), "none") + " → " + cmp.Or(row.Text(&some), "none"); got != want.change {
 				t.Errorf("a plan says %q, want %q", got, want.change)
 			}
 			if got := row.AtOnce(&none, &some, []string{"pids"}); got != want.live {

@@ -1,0 +1,74 @@
+package report
+
+import (
+	"fmt"
+
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/internal/nodeset"
+)
+
+// Drift is one thing that a host has otherwise than the inventory wants it.
+type Drift struct {
+	Guest string `json:"guest"`
+	What  string `json:"what"` // "guest", "state", "file /etc/motd", "running", or a setting
+	Have  string `json:"have"` // empty: none
+	Want  string `json:"want"` // empty: as it was set up
+}
+
+// DriftRecord is one thing that a host has otherwise than the inventory wants it. A host
+// that has all as wanted has a record without one, and so has a host that did not answer.
+type DriftRecord struct {
+	Host string `json:"host"`
+	Drift
+	Result
+}
+
+// DriftRecords returns the records of a run that only planned.
+func DriftRecords(run Run) []DriftRecord {
+	var list []DriftRecord
+	for _, h := range run.Hosts {
+		if len(h.Drift) == 0 {
+			list = append(list, DriftRecord{Host: h.Name, Result: h.Result})
+		}
+		for _, d := range h.Drift {
+			list = append(list, DriftRecord{Host: h.Name, Drift: d, Result: Result{Status: Differs}})
+		}
+	}
+	return list
+}
+
+// Drifted reports whether any host has something otherwise than the inventory wants it.
+func (r Run) Drifted() bool {
+	for _, h := range r.Hosts {
+		if len(h.Drift) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// StaleError means that a saved plan is not what would be done by now.
+type StaleError struct {
+	Hosts []StalePlan
+}
+
+// StalePlan is a host whose plan is not the saved one, and how they differ. Both may be
+// empty: the order of the steps, or the guests that are refused, may differ alone.
+type StalePlan struct {
+	Host       string
+	Gone, More []Step // of the saved plan alone, and of the new one alone
+}
+
+func (e *StaleError) Error() string {
+	names := make([]string, len(e.Hosts))
+	for i, h := range e.Hosts {
+		names[i] = h.Host
+	}
+	return fmt.Sprintf("the plan of %s is not the saved one any more, as the hosts or the inventory have changed since: nothing was changed", nodeset.Fold(names))
+}
+
+// ErrorKind is the [outcome.Kind] of the error.
+func (*StaleError) ErrorKind() string { return string(outcome.KindRefused) }
+
+// Hint is what to do about it.
+func (*StaleError) Hint() string { return "plan again, and save that: vsfleet plan --out" }
