@@ -120,15 +120,14 @@ const defaultInventory = "fleet.yml"
 
 // inventory loads the inventories of -i, or that of nearInventory.
 func (a *app) inventory(ctx context.Context) (*inventory.Inventory, error) {
-	paths := a.inventories
-	if len(paths) == 0 {
+	if len(a.inventories) == 0 {
 		path, err := nearInventory(ctx)
 		if err != nil {
 			return nil, err
 		}
-		paths = []string{path}
+		a.inventories = []string{path}
 	}
-	inv, err := inventory.Load(paths...)
+	inv, err := inventory.Load(a.inventories...)
 	if err == nil {
 		a.access.Hosts = inv.Hosts
 	}
