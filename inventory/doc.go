@@ -23,7 +23,8 @@
 //
 // Every text of a guest except its name, its pattern and its network mode may
 // hold ${host.name}, ${host.address}, ${host.labels.X}, ${vars.X} and
-// ${guest.name}; a host's address may hold all but ${host.address} and
-// ${guest.name}. "$${" stands for "${" itself. Values of variables are
-// not expanded again.
+// ${guest.name}; a host's address and its SSH settings may hold all but
+// ${host.address} and ${guest.name}. ${vars.X:-DEFAULT} and ${host.labels.X:-DEFAULT}
+// have a default. "$${" stands for "${" itself. Values of variables are not expanded
+// again, and the result is bounded.
 package inventory

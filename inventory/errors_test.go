@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,7 +69,7 @@ func TestErrors(t *testing.T) {
 		{"a key at the end of a long file indented as none above it", "hosts:\n" + strings.Repeat("  a: &a {port: 22}\n  b:\n    user: root\n", 300) + " c: {}\n", []string{
 			"fleet.yml:902:2: the indentation of this line fits none of the lines above (indent it as its neighbours)"}},
 		{"two colons in a line", "hosts:\n  a:\n    labels: x: y\n", []string{
-			"fleet.yml:3:5: not readable as YAML: mapping values are not allowed in this context (put a text with a colon and a space in it in quotes)"}},
+			"fleet.yml:3:14: not readable as YAML: mapping values are not allowed in this context (put a text with a colon and a space in it in quotes)"}},
 		{"no space behind a colon", "hosts:\n  a:\n    address:192.0.2.1\n    port: 22\n", []string{
 			"fleet.yml:3:5: no space behind the colon of address (write address: …)"}},
 		{"no space behind the only colon", "hosts:\n  a:\n    address:192.0.2.1\n", []string{
@@ -80,7 +81,7 @@ func TestErrors(t *testing.T) {
 		{"a text that begins with what YAML keeps", "hosts:\n  a: {user: @root}\n", []string{
 			"fleet.yml:2:13: a text cannot begin with @ (put it in quotes)"}},
 		{"a quote that is not closed", "hosts:\n  a: {user: \"root}\n", []string{
-			"fleet.yml:2:3: not readable as YAML: found unexpected end of stream (is a quote not closed?)"}},
+			"fleet.yml:2:13: not readable as YAML: found unexpected end of stream (is a quote not closed?)"}},
 		{"Ansible's inventory as INI", "[web]\nweb1 ansible_host=192.0.2.1\n", []string{
 			"fleet.yml:1:1: this looks like an INI file, as Ansible's inventories (an inventory is YAML, as in docs/inventory.md)"}},
 		{"Ansible's inventory of hosts alone", "web1 ansible_host=192.0.2.1\nweb2 ansible_password=secret\n", []string{
@@ -344,23 +345,23 @@ func TestErrors(t *testing.T) {
 
 		// Variables.
 		{"an unknown variable", base + "  www: {on: h1, image: deb, hostname: \"${host.nmae}\"}\n", []string{
-			`fleet.yml:4:39: unknown variable ${host.nmae} (did you mean "host.name"?)`}},
+			`fleet.yml:4:40: unknown variable ${host.nmae} (did you mean "host.name"?)`}},
 		{"a variable with a slip in its beginning", base + "  www: {on: h1, image: deb, hostname: \"${var.domain}\"}\n", []string{
-			`fleet.yml:4:39: unknown variable ${var.domain} (did you mean "vars.domain"?)`}},
+			`fleet.yml:4:40: unknown variable ${var.domain} (did you mean "vars.domain"?)`}},
 		{"a variable like no other", base + "  www: {on: h1, image: deb, hostname: \"${x}\"}\n", []string{
-			"fleet.yml:4:39: unknown variable ${x} (known are host.name, host.address, host.labels.X, vars.X and in guests guest.name; write $${ for ${ itself)"}},
+			"fleet.yml:4:40: unknown variable ${x} (known are host.name, host.address, host.labels.X, vars.X and in guests guest.name; write $${ for ${ itself)"}},
 		{"a variable the host has not", base + "  www: {on: all, image: deb, hostname: \"${vars.domian}\"}\n", []string{
-			`fleet.yml:4:40: unknown variable ${vars.domian} on host h1 (did you mean "vars.domain"?)`}},
+			`fleet.yml:4:41: unknown variable ${vars.domian} on host h1 (did you mean "vars.domain"?)`}},
 		{"a label the host has not", base + "  www: {on: h2, image: deb, hostname: \"${host.labels.site}\"}\n", []string{
-			"fleet.yml:4:39: unknown variable ${host.labels.site} on host h2"}},
+			"fleet.yml:4:40: unknown variable ${host.labels.site} on host h2 (a default would be ${host.labels.site:-…})"}},
 		{"a variable that does not end", base + "  www: {on: h1, image: deb, hostname: \"${host.name\"}\n", []string{
-			"fleet.yml:4:39: ${host.name has no } (write $${ for ${ itself)"}},
+			"fleet.yml:4:40: ${host.name has no } (write $${ for ${ itself)"}},
 		{"a value that is bad on one host", base + "  www: {on: h1, image: deb, context: \"${vars.domain}\"}\n", []string{
 			`fleet.yml:4:38: context: want a number from 2 to 49151, have "example.net" on host h1`}},
 		{"the guest's name in a host's address", "hosts: {a: {address: \"${guest.name}\"}}\n", []string{
-			"fleet.yml:1:22: unknown variable ${guest.name} (did you mean \"host.name\"?)"}},
+			"fleet.yml:1:23: unknown variable ${guest.name} (did you mean \"host.name\"?)"}},
 		{"a host's address in itself", "hosts: {a: {address: \"${host.address}\"}}\n", []string{
-			"fleet.yml:1:22: unknown variable ${host.address} (known are host.name, host.address, host.labels.X, vars.X and in guests guest.name; write $${ for ${ itself)"}},
+			"fleet.yml:1:23: unknown variable ${host.address} (known are host.name, host.address, host.labels.X, vars.X and in guests guest.name; write $${ for ${ itself)"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			_, err := load(t, row.text)
@@ -380,7 +381,10 @@ func TestErrorsAsFindsEachError(t *testing.T) {
 	if !errors.As(err, &first) {
 		t.Fatalf("no *Error in %v", err)
 	}
-	want := Error{Pos: Position{File: "fleet.yml", Line: 1, Column: 13}, Msg: `unknown key "prt"`, Hint: `did you mean "port"?`}
+	want := Error{
+		Pos: Position{File: "fleet.yml", Line: 1, Column: 13}, Msg: `unknown key "prt"`, Hint: `did you mean "port"?`,
+		Excerpt: "    1 | hosts: {a: {prt: 1}}\n      |             ^",
+	}
 	if *first != want {
 		t.Errorf("got %+v, want %+v", *first, want)
 	}
@@ -437,5 +441,42 @@ more.yml:5:10: guest "www" is there twice, first at guests.yml:2:10
 last.yml:1:10: group "g" is there twice, first at more.yml:3:10`
 	if err == nil || err.Error() != want {
 		t.Errorf("\n got %v\nwant %s", err, want)
+	}
+}
+
+// The YAML parser names another line or the whole block, and words its errors for
+// those who know YAML's grammar.
+func TestMistakesInYAMLAreNamedWhereTheyAre(t *testing.T) {
+	many := func(format string) string {
+		var b strings.Builder
+		for i := range 50 {
+			fmt.Fprintf(&b, format, i)
+		}
+		return b.String()
+	}
+	for _, row := range []struct{ name, text, want string }{
+		{"no colon", "hosts:\n  a:\n    address x\n    user: root\n", "3:5: no colon behind address (write address: x)"},
+		{"no colon before a block", "hosts\n  a:\n    address: x\n", "1:1: no colon behind hosts (write hosts:)"},
+		{"no comma", "hosts:\n  a: {address: x user: root}\n  b: {}\n", "2:18: a comma is missing before this key"},
+		{"no comma further on", "hosts:\n  a: {address: x, user: root port: 22}\n", "2:30: a comma is missing before this key"},
+		{"a bracket too many", "hosts: {a: {}}}\nguests: {}\n", "1:15: this bracket was not opened"},
+		{"a wrong bracket", "hosts:\n  a: {address: x}]\n  b: {}\n", "2:18: this bracket was not opened"},
+		{"a bracket that nothing closes, among many lines", "hosts:\n" + many("  h%d: {}\n") + "  bad: {address: x\n" + many("  i%d: {}\n"),
+			"52:3: not readable as YAML: did not find expected ',' or '}' (is a { or a [ not closed, or a text with a colon or a comma not in quotes?)"},
+		{"a quote that another one closes lines later", "hosts:\n" + many("  h%d: {}\n") + "  bad: {address: \"x}\n" + many("  i%d: {address: \"y\"}\n"), "52:18: this quote is not closed"},
+		{"a quote that nothing closes", "hosts:\n  a: {address: \"192.0.2.1}\n  b: {}\n", "2:16: not readable as YAML: found unexpected end of stream (is a quote not closed?)"},
+		{"a regular expression in double quotes", "hosts:\n  a: {}\ngroups:\n  g:\n    hosts: \"~web\\d+\"\n", `5:17: a backslash in "…" begins an escape, and this is none (write \\ for \, or put the text in '…')`},
+		{"a text behind quotes", "hosts:\r\n  a:\r\n    address: \"x\" y\r\n  b: {}\r\n", "3:18: nothing can stand behind the text in quotes (put all of it in quotes)"},
+		{"a star", "hosts:\n  a:\n    address: *.example.net\n  b: {}\n", "3:14: a text cannot begin with * (put it in quotes)"},
+		{"an anchor that is nowhere", "hosts:\n  a: {}\n  b: *foo\n  c: {}\n", "3:6: not readable as YAML: unknown anchor 'foo' referenced"},
+		{"a tab in the middle of a block", "hosts:\n  a:\n    address: x\n\tuser: root\n", "4:1: a tab: YAML indents with spaces alone"},
+		{"a line indented as nothing above", "hosts:\n  a:\n    address: x\n   user: root\n  b: {}\n", "4:4: the indentation of this line fits none of the lines above (indent it as its neighbours)"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			_, err := load(t, row.text)
+			if err == nil || err.Error() != "fleet.yml:"+row.want {
+				t.Errorf("\n got %v\nwant fleet.yml:%s", err, row.want)
+			}
+		})
 	}
 }

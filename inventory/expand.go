@@ -18,39 +18,89 @@ type scope struct {
 
 func hasVariable(s string) bool { return strings.Contains(s, "${") }
 
-// expand replaces the variables of s.
+// maxDefaults is how deep defaults may be nested: "${vars.a:-${vars.b:-c}}" is two.
+const maxDefaults = 8
+
+// expand replaces the variables of s. The offset of its errors is the place in s of
+// the variable at fault.
 func (sc scope) expand(s string) (string, *Error) {
 	if !hasVariable(s) {
 		return s, nil
 	}
 	var b strings.Builder
+	if err := sc.expandTo(&b, s, 0, maxDefaults); err != nil {
+		return "", err
+	}
+	return b.String(), nil
+}
+
+// expandTo writes s with its variables replaced. s begins at offset in the text that
+// it is a part of, and may nest that many defaults.
+func (sc scope) expandTo(b *strings.Builder, s string, offset, nest int) *Error {
 	for {
 		before, after, found := strings.Cut(s, "${")
-		if !found {
-			b.WriteString(before)
-			return b.String(), nil
+		b.WriteString(before)
+		switch {
+		case b.Len() > MaxFile:
+			return &Error{Msg: fmt.Sprintf("with its variables it has more than %d MiB", MaxFile>>20), Offset: offset + 1}
+		case !found:
+			return nil
 		}
-		if literal, escaped := strings.CutSuffix(before, "$"); escaped {
-			b.WriteString(literal + "${")
-			s = after
+		s, offset = after, offset+len(before)+len("${")
+		if strings.HasSuffix(before, "$") {
+			b.WriteString("{") // "$${": its first $ is written already
 			continue
 		}
-		b.WriteString(before)
-		name, rest, closed := strings.Cut(after, "}")
-		if !closed {
-			return "", &Error{Msg: fmt.Sprintf("${%s has no }", after), Hint: "write $${ for ${ itself"}
+		end := closing(after)
+		if end < 0 {
+			return &Error{Msg: fmt.Sprintf("${%s has no }", yamlpos.Short(after)), Hint: "write $${ for ${ itself", Offset: offset - len("${") + 1}
 		}
-		value, err := sc.lookup(name)
-		if err != nil {
-			return "", err
+		if err := sc.variable(b, after[:end], offset, nest); err != nil {
+			return err
 		}
-		b.WriteString(value)
-		s = rest
+		s, offset = after[end+1:], offset+end+1
 	}
 }
 
-// lookup returns the value of one variable.
-func (sc scope) lookup(name string) (string, *Error) {
+// variable writes the value of a variable, or else its default: what is between the
+// braces is NAME or NAME:-DEFAULT.
+func (sc scope) variable(b *strings.Builder, inner string, offset, nest int) *Error {
+	name, fallback, optional := strings.Cut(inner, ":-")
+	value, err := sc.lookup(name, optional)
+	switch {
+	case err != nil:
+		err.Offset = offset - len("${") + 1
+		return err
+	case value != "" || !optional:
+		b.WriteString(value)
+		return nil
+	case nest == 0:
+		return &Error{Msg: fmt.Sprintf("${%s:-…}: more than %d defaults in each other", yamlpos.Short(name), maxDefaults), Offset: offset - len("${") + 1}
+	}
+	return sc.expandTo(b, fallback, offset+len(name)+len(":-"), nest-1)
+}
+
+// closing returns the place of the } that closes a variable, or -1. Defaults may hold
+// variables themselves.
+func closing(s string) int {
+	depth := 0
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '}' && depth == 0:
+			return i
+		case s[i] == '}':
+			depth--
+		case strings.HasPrefix(s[i:], "${"):
+			depth++
+			i++
+		}
+	}
+	return -1
+}
+
+// lookup returns the value of one variable. Labels and variables that are optional
+// are "" on hosts without them.
+func (sc scope) lookup(name string, optional bool) (string, *Error) {
 	known := []string{"host.name"}
 	if !sc.bare {
 		known = append(known, "host.address")
@@ -66,9 +116,9 @@ func (sc scope) lookup(name string) (string, *Error) {
 	variable, isVar := strings.CutPrefix(name, "vars.")
 	switch {
 	case isLabel:
-		return lookupIn(host.Labels, sc.host, name, label, "host.labels.")
+		return lookupIn(host.Labels, sc.host, name, label, "host.labels.", optional)
 	case isVar:
-		return lookupIn(host.Vars, sc.host, name, variable, "vars.")
+		return lookupIn(host.Vars, sc.host, name, variable, "vars.", optional)
 	case !slices.Contains(known, name):
 		if i := strings.LastIndexByte(name, '.'); i >= 0 && !slices.Contains(known, "host"+name[i:]) && name != "host.address" {
 			known = append(known, "vars"+name[i:], "host.labels"+name[i:])
@@ -90,15 +140,16 @@ func (sc scope) lookup(name string) (string, *Error) {
 	return sc.guest, nil
 }
 
-func lookupIn(values map[string]string, host *Host, full, name, prefix string) (string, *Error) {
+func lookupIn(values map[string]string, host *Host, full, name, prefix string, optional bool) (string, *Error) {
 	value, ok := values[name]
-	if ok || host == nil {
+	if ok || host == nil || optional {
 		return value, nil
 	}
-	return "", &Error{
-		Msg:  fmt.Sprintf("unknown variable ${%s} on host %s", full, host.Name),
-		Hint: yamlpos.DidYouMean(full, prefixed(prefix, sortedKeys(values))),
+	hint := yamlpos.DidYouMean(full, prefixed(prefix, sortedKeys(values)))
+	if hint == "" {
+		hint = fmt.Sprintf("a default would be ${%s:-…}", full)
 	}
+	return "", &Error{Msg: fmt.Sprintf("unknown variable ${%s} on host %s", full, host.Name), Hint: hint}
 }
 
 func prefixed(prefix string, names []string) []string {

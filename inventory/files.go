@@ -210,11 +210,15 @@ func (r *resolver) content(spec *fileSpec, image bool, f *File) {
 			f.Content = data
 			return nil
 		}
-		text, bad := r.scope.expand(string(data))
+		expanded, bad := r.scope.expand(string(data))
 		if bad != nil {
-			return &Error{Msg: "template " + s + ": " + bad.Msg + " on host " + r.scope.host.Name, Hint: bad.Hint}
+			r.Keep(s, data)
+			return &Error{
+				Pos: r.Within(text{Value: string(data), Pos: Position{File: s, Line: 1, Column: 1}}, bad.Offset-1),
+				Msg: bad.Msg + " on host " + r.scope.host.Name, Hint: bad.Hint,
+			}
 		}
-		f.Content = []byte(text)
+		f.Content = []byte(expanded)
 		r.bounded(spec.template.Pos, f.Content)
 		return nil
 	})

@@ -207,7 +207,7 @@ func (r *resolver) value(t text, name string, read func(string) error) {
 		}
 	}
 	r.failed = true
-	r.builder.Failed(t.Pos, bad)
+	r.FailedIn(t, bad)
 }
 
 // resolve returns the guest on a host, or nil if something is wrong with it.

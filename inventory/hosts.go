@@ -14,6 +14,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/internal/setting"
+	"github.com/vsfleet/vsfleet/internal/yamlpos"
 )
 
 // hostSpec is an entry of hosts as written in its file: one host or a range.
@@ -95,7 +96,7 @@ func (d *decoder) word(to *text, want string) func(string, *yaml.Node) {
 	return func(name string, v *yaml.Node) {
 		var t text
 		d.Text(&t, want)(name, v)
-		if t.Value != "" && (t.Value[0] == '-' || strings.ContainsFunc(t.Value, func(c rune) bool { return c <= ' ' || c == 0x7f })) {
+		if t.OK() && !isArgument(t.Value) {
 			d.Add(t.Pos, "", "%s: want %s, have %q", name, want, t.Value)
 			return
 		}
@@ -319,18 +320,16 @@ func (b *builder) inherit(h *Host, own *hostSpec, groups []*groupSpec) {
 	maps.Copy(labels, own.labels)
 	maps.Copy(vars, own.vars)
 	h.Labels, h.Vars = labels, vars
-	h.SSH = SSH{User: ssh.user.Value, Identity: ssh.identity.Value, Jump: ssh.jump.Value, KnownHosts: ssh.knownHosts.Value}
+	h.SSH = SSH{
+		User: b.expanded(h, ssh.user, isArgument), Jump: b.expanded(h, ssh.jump, isArgument),
+		HostKeyAlias: b.expanded(h, ssh.hostKeyAlias, isArgument),
+		Identity:     b.expanded(h, ssh.identity, isFileName), KnownHosts: b.expanded(h, ssh.knownHosts, isFileName),
+	}
 	if h.SSH.Jump == "none" {
 		h.SSH.Jump = ""
 	}
 	h.Become = ssh.become.Value
 	h.Port = cmp.Or(ssh.port.Value, 22)
-
-	alias, err := scope{host: h, bare: true}.expand(ssh.hostKeyAlias.Value)
-	if err != nil {
-		b.Failed(ssh.hostKeyAlias.Pos, err)
-	}
-	h.SSH.HostKeyAlias = alias
 
 	if h.Address == "" { // none, or a wrong one that was reported
 		h.Address = h.Name
@@ -341,10 +340,30 @@ func (b *builder) inherit(h *Host, own *hostSpec, groups []*groupSpec) {
 		h.Address, err = parseAddress(address)
 	}
 	if err != nil {
-		b.Failed(own.address.Pos, err)
+		b.FailedIn(text{Value: h.Address, Pos: own.address.Pos}, err)
 		h.Address = ""
 	}
 }
+
+// expanded returns a setting of ssh for a host, with its variables replaced.
+func (b *builder) expanded(h *Host, t text, valid func(string) bool) string {
+	s, err := scope{host: h, bare: true}.expand(t.Value)
+	if err == nil && s != t.Value && !valid(s) {
+		err = &Error{Msg: fmt.Sprintf("it cannot be %q, as on host %s", yamlpos.Short(s), h.Name)}
+	}
+	if err != nil {
+		b.FailedIn(t, err)
+	}
+	return s
+}
+
+// isArgument reports whether a program that s is passed to takes it for one word, and
+// not for an option.
+func isArgument(s string) bool {
+	return s != "" && s[0] != '-' && !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f })
+}
+
+func isFileName(s string) bool { return s != "" && !strings.ContainsRune(s, 0) }
 
 // parseAddress returns the address of a host: an IP address or a DNS name.
 func parseAddress(s string) (string, *Error) {

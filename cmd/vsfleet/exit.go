@@ -65,6 +65,9 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 				break
 			}
 			message(one.Error())
+			if one.Excerpt != "" {
+				fmt.Fprintln(os.Stderr, one.Excerpt)
+			}
 		}
 		return exitUsage
 	case errors.As(err, &use):

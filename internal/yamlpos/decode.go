@@ -50,6 +50,7 @@ type Key struct {
 
 // Parse returns the one document of a file; if there is none, it reports why.
 func (d *Decoder) Parse(data []byte) *yaml.Node {
+	d.Keep(d.File, data)
 	doc, err := parseYAML(data)
 	switch {
 	case errors.Is(err, io.EOF):

@@ -29,6 +29,11 @@ type Error struct {
 	Pos  Position
 	Msg  string
 	Hint string // what to do about it: `did you mean "address"?`
+	// Excerpt is the line at fault with a caret below the column, for people; "" if
+	// there is none.
+	Excerpt string
+	// Offset is 1 plus the place of the mistake in the text at Pos; 0: not known.
+	Offset int
 }
 
 func (e *Error) Error() string {
@@ -74,6 +79,7 @@ type Report struct {
 	list     []*Error
 	reported map[Position]bool
 	guesses  int
+	sources  map[string]*source
 }
 
 // Add adds an error.
@@ -111,6 +117,15 @@ func (r *Report) Once(pos Position, hint, format string, args ...any) {
 // Failed adds an error that lacks only its position, once.
 func (r *Report) Failed(pos Position, e *Error) { r.Once(pos, e.Hint, "%s", e.Msg) }
 
+// FailedIn adds an error of a text, once, at the place in it that the error knows.
+func (r *Report) FailedIn(t Text, e *Error) {
+	pos := e.Pos
+	if pos == (Position{}) {
+		pos = r.Within(t, e.Offset-1)
+	}
+	r.Failed(pos, e)
+}
+
 // MaxGuesses limits how often the nearest word is looked for: each time a word is
 // compared with every host, and the hundredth typo is no news.
 const MaxGuesses = 100
@@ -141,6 +156,11 @@ func (r *Report) Err() error {
 			cmp.Compare(a.Msg, b.Msg))
 	})
 	r.list = slices.CompactFunc(r.list, func(a, b *Error) bool { return *a == *b })
+	for _, e := range r.list[:min(len(r.list), maxExcerpts)] {
+		if file := r.sources[e.Pos.File]; file != nil {
+			e.Excerpt = file.excerpt(e.Pos)
+		}
+	}
 	return &Errors{All: r.list}
 }
 

@@ -113,7 +113,11 @@ var (
 	iniSection   = regexp.MustCompile(`^\[[A-Za-z0-9_.:-]+\]\s*$`)
 	noSpace      = regexp.MustCompile(`^\s*(?:- )?([A-Za-z_]+):[^\s:/]`)
 	NoSpaceValue = regexp.MustCompile(`^([A-Za-z_]+):(\S+)$`)
-	badStart     = regexp.MustCompile("(?:^|[:,\\[{-]) *([@`%])")
+	badStart     = regexp.MustCompile("(?:^|[:,\\[{-]) *([@`%*])")
+	badEscape    = regexp.MustCompile(`\\[^0abtnvfre "/\\N_LPxuU\t]`)
+	afterQuote   = regexp.MustCompile(`"[^"]*" +([^\s,}\]#:"][^,}\]]*)`)
+	noComma      = regexp.MustCompile(`[{,].*[^,{\[:\s]\s+([A-Za-z_]+): `)
+	noColon      = regexp.MustCompile(`^\s*([A-Za-z_]+)(?: +([^:#]+))?$`)
 	colonStart   = regexp.MustCompile(`[:,\[{-]\s+(::?[^\s,}\]]*)`)
 )
 
@@ -133,9 +137,9 @@ func explainSyntax(lines [][]byte, number int, msg string) complaint {
 		return c
 	}
 	switch {
-	case strings.HasPrefix(msg, "found character that cannot start"):
+	case strings.HasPrefix(msg, "found character that cannot start"), msg == "did not find expected alphabetic or numeric character":
 		if at := badStart.FindStringSubmatchIndex(line); at != nil {
-			c.column, c.msg = at[2]+1, fmt.Sprintf("a text cannot begin with %s", line[at[2]:at[3]])
+			c.column, c.msg = 1+utf8.RuneCountInString(line[:at[2]]), fmt.Sprintf("a text cannot begin with %s", line[at[2]:at[3]])
 			c.hint = "put it in quotes"
 		}
 	case strings.HasPrefix(msg, "mapping values are not allowed"):
@@ -143,11 +147,15 @@ func explainSyntax(lines [][]byte, number int, msg string) complaint {
 		for above > 0 && strings.TrimSpace(text(above)) == "" {
 			above--
 		}
-		switch m := noSpace.FindStringSubmatch(text(above)); {
+		up := text(above)
+		switch m := noSpace.FindStringSubmatch(up); {
+		case above > 0 && noColon.MatchString(up):
+			word := noColon.FindStringSubmatch(up)
+			c = complaint{above, indentation(up) + 1, "no colon behind " + word[1], strings.TrimSpace(fmt.Sprintf("write %s: %s", word[1], word[2]))}
 		case m != nil:
-			up := text(above)
 			c = complaint{above, indentation(up) + 1, "no space behind the colon of " + m[1], fmt.Sprintf("write %s: …", m[1])}
 		case strings.Count(line, ": ") > 1:
+			c.column = 1 + utf8.RuneCountInString(line[:strings.LastIndex(line, ": ")])
 			c.hint = "put a text with a colon and a space in it in quotes"
 		case above > 0 && indent > indentation(text(above)):
 			c.msg, c.hint = "this line is indented below a value, which can have nothing below it", "indent it as the line above"
@@ -160,12 +168,57 @@ func explainSyntax(lines [][]byte, number int, msg string) complaint {
 		at := colonStart.FindStringSubmatchIndex(line)
 		c.column, c.msg = at[2]+1, fmt.Sprintf("%s: a text that begins with a colon must be in quotes", Short(line[at[2]:at[3]]))
 		c.hint = fmt.Sprintf("write %q", Short(line[at[2]:at[3]]))
+	case strings.HasPrefix(msg, "did not find expected ','") && strings.Count(text(number-1), `"`)%2 == 1:
+		up := text(number - 1)
+		c = complaint{number - 1, 1 + utf8.RuneCountInString(up[:strings.LastIndexByte(up, '"')]), "this quote is not closed", ""}
+	default:
+		c.explain(line, msg)
+	}
+	return c
+}
+
+// explain looks for mistakes with quotes and brackets within the line.
+func (c *complaint) explain(line, msg string) {
+	at := func(re *regexp.Regexp) bool {
+		m := re.FindStringSubmatchIndex(line)
+		if m != nil {
+			c.column = 1 + utf8.RuneCountInString(line[:m[len(m)-2]])
+		}
+		return m != nil
+	}
+	switch {
+	case msg == "found unknown escape character" && at(badEscape):
+		c.msg, c.hint = `a backslash in "…" begins an escape, and this is none`, `write \\ for \, or put the text in '…'`
+	case msg == "did not find expected key" && surplus(line) > 0:
+		c.column, c.msg = surplus(line), "this bracket was not opened"
+	case msg == "did not find expected key" && at(afterQuote):
+		c.msg, c.hint = "nothing can stand behind the text in quotes", "put all of it in quotes"
+	case strings.HasPrefix(msg, "did not find expected ','") && at(noComma):
+		c.msg = "a comma is missing before this key"
 	case strings.HasPrefix(msg, "did not find expected ','"):
 		c.hint = "is a { or a [ not closed, or a text with a colon or a comma not in quotes?"
 	case msg == "found unexpected end of stream":
+		if open := strings.LastIndexAny(line, `"'`); open >= 0 {
+			c.column = 1 + utf8.RuneCountInString(line[:open])
+		}
 		c.hint = "is a quote not closed?"
 	}
-	return c
+}
+
+// surplus returns the column of a closing bracket that no other one opened, or 0.
+func surplus(line string) int {
+	open := 0
+	for i, char := range []rune(line) {
+		switch char {
+		case '{', '[':
+			open++
+		case '}', ']':
+			if open--; open < 0 {
+				return i + 1
+			}
+		}
+	}
+	return 0
 }
 
 func indentation(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }
