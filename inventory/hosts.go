@@ -44,6 +44,7 @@ type groupSpec struct {
 // sshSpec are the SSH settings of a block or of a host.
 type sshSpec struct {
 	user, identity, jump, knownHosts, hostKeyAlias text
+	config, hostKey, becomeMethod, becomeUser      text
 
 	port   given[int]
 	become given[bool]
@@ -57,6 +58,10 @@ func (s *sshSpec) over(o *sshSpec, clash func(key string, first, second Position
 	overlay(&s.jump, o.jump, "jump", clash)
 	overlay(&s.knownHosts, o.knownHosts, "known_hosts", clash)
 	overlay(&s.hostKeyAlias, o.hostKeyAlias, "host_key_alias", clash)
+	overlay(&s.config, o.config, "config", clash)
+	overlay(&s.hostKey, o.hostKey, "host_key", clash)
+	overlay(&s.becomeMethod, o.becomeMethod, "become_method", clash)
+	overlay(&s.becomeUser, o.becomeUser, "become_user", clash)
 	overlay(&s.port, o.port, "port", clash)
 	overlay(&s.become, o.become, "become", clash)
 }
@@ -81,6 +86,35 @@ func (d *decoder) sshKeys(s *sshSpec) []key {
 		{Name: "host_key_alias", Read: d.word(&s.hostKeyAlias, "the host's name in known_hosts, as ${host.name}.example.net")},
 		{Name: "port", Read: d.Number(&s.port, 1, 65535)},
 		{Name: "become", Read: d.Flag(&s.become)},
+		{Name: "become_method", Read: d.choice(&s.becomeMethod, "", "sudo", "doas")},
+		{Name: "become_user", Read: d.choice(&s.becomeUser, "guests are run by root alone: leave it out", "root")},
+		{Name: "config", Read: d.config(&s.config)},
+		{Name: "host_key", Read: d.choice(&s.hostKey, "", "ask", "accept-new", "strict")},
+	}
+}
+
+// choice reads one of several words.
+func (d *decoder) choice(to *text, hint string, words ...string) func(string, *yaml.Node) {
+	return func(name string, v *yaml.Node) {
+		var t text
+		want := strings.Join(words, ", ")
+		d.Text(&t, want)(name, v)
+		if t.Value != "" && !slices.Contains(words, t.Value) {
+			d.Add(t.Pos, cmp.Or(hint, yamlpos.DidYouMean(t.Value, words)), "%s: want %s, have %q", name, want, t.Value)
+			return
+		}
+		*to = t
+	}
+}
+
+// config reads the name of an ssh_config, or none.
+func (d *decoder) config(to *text) func(string, *yaml.Node) {
+	return func(name string, v *yaml.Node) {
+		read := d.path
+		if v.Value == "none" {
+			read = d.Text
+		}
+		read(to, "an ssh_config file, as ~/.ssh/config, or none")(name, v)
 	}
 }
 
@@ -324,9 +358,8 @@ func (b *builder) inherit(h *Host, own *hostSpec, groups []*groupSpec) {
 		User: b.expanded(h, ssh.user, isArgument), Jump: b.expanded(h, ssh.jump, isArgument),
 		HostKeyAlias: b.expanded(h, ssh.hostKeyAlias, isArgument),
 		Identity:     b.expanded(h, ssh.identity, isFileName), KnownHosts: b.expanded(h, ssh.knownHosts, isFileName),
-	}
-	if h.SSH.Jump == "none" {
-		h.SSH.Jump = ""
+		Config: b.expanded(h, ssh.config, isFileName), Port: ssh.port.Value,
+		HostKey: ssh.hostKey.Value, BecomeMethod: ssh.becomeMethod.Value,
 	}
 	h.Become = ssh.become.Value
 	h.Port = cmp.Or(ssh.port.Value, 22)
@@ -401,7 +434,11 @@ func (b *builder) sameMachine() {
 		if h.Address == "" { // reported before
 			continue
 		}
-		at := endpoint{strings.ToLower(h.Address), h.SSH.Jump, h.Port}
+		jump := h.SSH.Jump
+		if jump == "none" {
+			jump = ""
+		}
+		at := endpoint{strings.ToLower(h.Address), jump, h.Port}
 		if other := first[at]; other != nil {
 			b.Once(cmp.Or(b.specs[i].address.Pos, h.Pos), "", "hosts %s and %s are both at %s port %d, first at %s", other.Name, h.Name, h.Address, h.Port, other.Pos)
 			continue

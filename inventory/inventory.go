@@ -50,10 +50,15 @@ type SSH struct {
 	// "~/.ssh/id_ed25519".
 	Identity, KnownHosts string
 	// Jump is "[user@]host[:port]" or the name of a host, or several with commas
-	// between them.
+	// between them, or "none".
 	Jump string
+	Port int // 0 if no file gives one
 	// HostKeyAlias is the host's name in known_hosts and host certificates.
 	HostKeyAlias string
+	// Config is a file in the place of the user's ssh_config, or "none".
+	Config       string
+	HostKey      string // what to do about an unknown host key: "ask", "accept-new" or "strict"
+	BecomeMethod string // "sudo" or "doas"; empty: what the host has
 }
 
 // Group is a named set of hosts.

@@ -158,11 +158,11 @@ groups:
 	}
 	type m = map[string]string
 	diff(t, inv.Hosts, []*Host{
-		host("own", 4, false, SSH{User: "host", Identity: "/host", KnownHosts: "/host", Jump: "host"}, m{"l": "host", "m": "parent"}, m{"v": "host", "w": "parent"}, "a-parent", "z-child"),
-		host("block", 4, true, SSH{User: "host", Identity: "/top", KnownHosts: "/top", Jump: "parent"}, m{"l": "child", "m": "parent"}, m{"v": "child", "w": "parent"}, "a-parent", "z-child"),
-		host("child", 1, true, SSH{User: "child", Identity: "/top", KnownHosts: "/top", Jump: "parent"}, m{"l": "child", "m": "side"}, m{"v": "child", "w": "side"}, "a-parent", "b-side", "z-child"),
-		host("parent", 1, true, SSH{User: "parent", Identity: "/top", KnownHosts: "/top", Jump: "parent"}, m{"l": "parent", "m": "parent"}, m{"v": "parent", "w": "parent"}, "a-parent"),
-		host("none", 1, true, SSH{User: "top", Identity: "/top", KnownHosts: "/top", Jump: "top"}, nil, nil),
+		host("own", 4, false, SSH{User: "host", Identity: "/host", KnownHosts: "/host", Jump: "host", Port: 4}, m{"l": "host", "m": "parent"}, m{"v": "host", "w": "parent"}, "a-parent", "z-child"),
+		host("block", 4, true, SSH{User: "host", Identity: "/top", KnownHosts: "/top", Jump: "parent", Port: 4}, m{"l": "child", "m": "parent"}, m{"v": "child", "w": "parent"}, "a-parent", "z-child"),
+		host("child", 1, true, SSH{User: "child", Identity: "/top", KnownHosts: "/top", Jump: "parent", Port: 1}, m{"l": "child", "m": "side"}, m{"v": "child", "w": "side"}, "a-parent", "b-side", "z-child"),
+		host("parent", 1, true, SSH{User: "parent", Identity: "/top", KnownHosts: "/top", Jump: "parent", Port: 1}, m{"l": "parent", "m": "parent"}, m{"v": "parent", "w": "parent"}, "a-parent"),
+		host("none", 1, true, SSH{User: "top", Identity: "/top", KnownHosts: "/top", Jump: "top", Port: 1}, nil, nil),
 	})
 	for name, want := range map[string]string{"a-parent": "own block child parent", "b-side": "child", "z-child": "own block child"} {
 		i := slices.IndexFunc(inv.Groups, func(g *Group) bool { return g.Name == name })
@@ -182,6 +182,26 @@ func TestFilesAreRelativeToTheInventory(t *testing.T) {
 	a, b := inv.Hosts[0].SSH, inv.Hosts[1].SSH
 	if a.Identity != filepath.Join(dir, "keys/id") || a.KnownHosts != "~/.ssh/known_hosts" || b.Identity != "/etc/key" {
 		t.Errorf("got %+v and %+v", a, b)
+	}
+}
+
+func TestHowToConnect(t *testing.T) {
+	inv := mustLoad(t, `
+ssh: {config: none, host_key: strict, become_method: doas, become_user: root}
+hosts:
+  a: {}
+  b: {config: ~/.ssh/fleet, host_key: accept-new, become_method: sudo, port: 22}
+`)
+	diff(t, inv.Hosts[0].SSH, SSH{Config: "none", HostKey: "strict", BecomeMethod: "doas"})
+	diff(t, inv.Hosts[1].SSH, SSH{Config: "~/.ssh/fleet", HostKey: "accept-new", BecomeMethod: "sudo", Port: 22})
+	for text, want := range map[string]string{
+		"become_user: admin":   `become_user: want root, have "admin" (guests are run by root alone: leave it out)`,
+		"become_method: su":    `become_method: want sudo, doas, have "su"`,
+		"host_key: accept_new": `host_key: want ask, accept-new, strict, have "accept_new"`,
+	} {
+		if _, err := load(t, "hosts: {a: {"+text+"}}\n"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }
 
@@ -366,7 +386,7 @@ hosts:
 	for _, h := range inv.Hosts {
 		got = append(got, h.Name+" "+h.SSH.HostKeyAlias+" "+h.SSH.Jump)
 	}
-	diff(t, got, []string{"gate gate.example.net ", "web1 web1.example.net gate", "web2 web2.example.net gate", "db db.fra gate"})
+	diff(t, got, []string{"gate gate.example.net none", "web1 web1.example.net gate", "web2 web2.example.net gate", "db db.fra gate"})
 }
 
 func TestWhereAnImageComesFrom(t *testing.T) {

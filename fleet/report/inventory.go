@@ -78,7 +78,10 @@ type SSHRecord struct {
 	KnownHosts string `json:"knownHosts,omitempty"`
 	Jump       string `json:"jump,omitempty"`
 	Alias      string `json:"hostKeyAlias,omitempty"`
+	Config     string `json:"config,omitempty"`
+	HostKey    string `json:"hostKey,omitempty"`
 	Become     bool   `json:"become"`
+	Method     string `json:"becomeMethod,omitempty"`
 }
 
 // ResolvedRecords returns all that the inventory says of hosts.
@@ -89,7 +92,7 @@ func ResolvedRecords(hosts []*inventory.Host) []ResolvedRecord {
 		records = append(records, ResolvedRecord{
 			HostRecord: r,
 			At:         h.Pos.String(),
-			SSH:        SSHRecord{h.SSH.User, h.SSH.Identity, h.SSH.KnownHosts, h.SSH.Jump, h.SSH.HostKeyAlias, h.Become},
+			SSH:        SSHRecord{h.SSH.User, h.SSH.Identity, h.SSH.KnownHosts, h.SSH.Jump, h.SSH.HostKeyAlias, h.SSH.Config, h.SSH.HostKey, h.Become, h.SSH.BecomeMethod},
 			Netdev:     h.Netdev, Vars: h.Vars,
 			Wanted: WantedRecords(hosts[i : i+1]),
 		})

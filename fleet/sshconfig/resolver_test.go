@@ -141,7 +141,7 @@ func TestSnippets(t *testing.T) {
 					}
 					w := want
 					if r == alone {
-						values, w = comparable(values, defaults, host), comparable(want, defaults, host)
+						values, w = spelledAlike(values, defaults, host), spelledAlike(want, defaults, host)
 					}
 					if diff := cmp.Diff(w, values); diff != "" {
 						t.Errorf("%s, %s: ssh -G -, ours +\n%s", host, name, diff)
@@ -155,8 +155,8 @@ func TestSnippets(t *testing.T) {
 	}
 }
 
-// comparable leaves the keywords that a connection of ours uses, in one spelling.
-func comparable(values, defaults map[string][]string, host string) map[string][]string {
+// spelledAlike leaves the keywords that a connection of ours uses, in one spelling.
+func spelledAlike(values, defaults map[string][]string, host string) map[string][]string {
 	list := map[string][]string{}
 	for k, v := range values {
 		if !slices.Contains([]string{
@@ -314,9 +314,16 @@ func FuzzEvaluate(f *testing.F) {
 		if err != nil {
 			return
 		}
-		evaluate(Query{Host: host, DefaultUser: "root"}, lines)
-		if signature(host, lines) != signature(host, lines) || dependent(lines) != dependent(lines) {
-			t.Error("two readings differ")
+		dependent(lines)
+		if got := evaluate(Query{Host: host, DefaultUser: "root"}, lines); got.Value("user") == "" && !strings.Contains(strings.ToLower(text), "user") {
+			t.Error("no user")
+		}
+		other := host + "-other"
+		if signature(host, lines) == signature(other, lines) && !dependent(lines) {
+			a, b := evaluate(Query{Host: host}, lines), evaluate(Query{Host: other}, lines)
+			if diff := cmp.Diff(a.values, b.values); diff != "" {
+				t.Errorf("%q and %q share their answer, which differs:\n%s", host, other, diff)
+			}
 		}
 	})
 }
