@@ -274,9 +274,15 @@ func must(t testing.TB, err error) {
 // fetch gets /passwd over HTTP, waiting for the server to listen.
 func fetch(t *testing.T, address string) string {
 	t.Helper()
+	return fetchOver(t, address, func() (net.Conn, error) { return net.DialTimeout("tcp", address, time.Second) })
+}
+
+// fetchOver is fetch over connections that dial makes.
+func fetchOver(t *testing.T, address string, dial func() (net.Conn, error)) string {
+	t.Helper()
 	var last error
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
-		c, err := net.DialTimeout("tcp", address, time.Second)
+		c, err := dial()
 		if err != nil {
 			last = err
 			unix.Poll(nil, 5)

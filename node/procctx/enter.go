@@ -61,56 +61,89 @@ func Exec(ctx context.Context, cmd Command) (*Running, error) {
 }
 
 func enter(ctx context.Context, cmd Command) (*Running, error) {
-	pidfd, err := unix.PidfdOpen(cmd.InitPID, 0)
+	d, err := findDoor(cmd.InitPID, cmd.Cgroup)
 	if err != nil {
-		return nil, fmt.Errorf("%w: process %d: %w", ErrNotRunning, cmd.InitPID, err)
+		return nil, err
 	}
-	defer unix.Close(pidfd)
+	defer d.close()
+	s, err := enterScript(cmd, d.pidfd)
+	if err != nil {
+		return nil, err
+	}
+	pid, err := d.enter(ctx, s, func() error {
+		if err := resetThread(cmd.Nice); err != nil {
+			return err
+		}
+		// Only children enter the pid namespace: a process cannot join one itself.
+		if err := unix.Setns(d.pidfd, unix.CLONE_NEWPID); err != nil {
+			return fmt.Errorf("join pid namespace: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Running{pid: pid}, nil
+}
+
+// door is where a process enters a running guest.
+type door struct {
+	pidfd  int      // of its process 1
+	cgroup *os.File // that of process 1
+}
+
+func (d door) close() {
+	unix.Close(d.pidfd)
+	d.cgroup.Close()
+}
+
+func findDoor(initPID int, guest cgroup.Dir) (d door, err error) {
+	if d.pidfd, err = unix.PidfdOpen(initPID, 0); err != nil {
+		return d, fmt.Errorf("%w: process %d: %w", ErrNotRunning, initPID, err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(d.pidfd)
+		}
+	}()
 	// Init's own cgroup: with systemd inside, the guest's outermost cgroup has
 	// children and takes no process. It is read after the pidfd was opened, and the
 	// pidfd is checked again below, so that a reused pid cannot lead elsewhere.
-	dir, err := cmd.Cgroup.Of(cmd.InitPID)
+	dir, err := guest.Of(initPID)
 	if errors.As(err, new(*fs.PathError)) {
 		err = fmt.Errorf("%w: %w", ErrNotRunning, err)
 	}
 	if err != nil {
-		return nil, err
+		return d, err
 	}
 	// Until init's program runs, it may still have the host's root directory.
-	if linux.BeforeExec(cmd.InitPID) {
-		return nil, fmt.Errorf("%w: it is being started", ErrNotRunning)
+	if linux.BeforeExec(initPID) {
+		return d, fmt.Errorf("%w: it is being started", ErrNotRunning)
 	}
-	if err := unix.PidfdSendSignal(pidfd, 0, nil, 0); err != nil {
-		return nil, fmt.Errorf("%w: process %d: %w", ErrNotRunning, cmd.InitPID, err)
+	if err := unix.PidfdSendSignal(d.pidfd, 0, nil, 0); err != nil {
+		return d, fmt.Errorf("%w: process %d: %w", ErrNotRunning, initPID, err)
 	}
-	cg, err := os.Open(string(dir))
-	if err != nil {
-		return nil, err
-	}
-	defer cg.Close()
+	d.cgroup, err = os.Open(string(dir))
+	return d, err
+}
 
-	s, err := enterScript(cmd, pidfd)
-	if err != nil {
-		return nil, err
-	}
-	args := &cloneArgs{flags: unix.CLONE_INTO_CGROUP, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(cg.Fd())}
+// enter makes a process in the guest's cgroup that runs the script, on a thread that
+// prepare has prepared, and waits until the script has ended well.
+func (d door) enter(ctx context.Context, s *script, prepare func() error) (pid int, err error) {
+	args := &cloneArgs{flags: unix.CLONE_INTO_CGROUP, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(d.cgroup.Fd())}
 	type child struct {
 		pid  int
 		pipe *os.File
 	}
 	c, err := linux.OnOwnThread(func() (c child, err error) {
-		if err := resetThread(cmd.Nice); err != nil {
+		if err := prepare(); err != nil {
 			return c, err
-		}
-		// Only children enter the pid namespace: a process cannot join one itself.
-		if err := unix.Setns(pidfd, unix.CLONE_NEWPID); err != nil {
-			return c, fmt.Errorf("join pid namespace: %w", err)
 		}
 		c.pid, c.pipe, err = s.launch(args)
 		return c, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("enter guest: %w", err)
+		return 0, fmt.Errorf("enter guest: %w", err)
 	}
 	defer c.pipe.Close()
 	ctx, cancel := context.WithTimeout(ctx, enterTimeout)
@@ -124,9 +157,9 @@ func enter(ctx context.Context, cmd Command) (*Running, error) {
 				err = fmt.Errorf("the guest stopped or froze who entered: %w", err)
 			}
 		}
-		return nil, errors.Join(err, werr)
+		return 0, errors.Join(err, werr)
 	}
-	return &Running{pid: c.pid}, nil
+	return c.pid, nil
 }
 
 // enterScript returns the system calls that lead into a guest. The guest's root
