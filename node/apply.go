@@ -56,6 +56,11 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		results[i] = r
 		return err == nil
 	}
+	if req.InOrder {
+		inOrder(req.Steps, results, func(i int) bool { return do(i, nil) })
+		h.sweep(ctx, req, emit)
+		return api.ApplyResult{Results: results}, nil
+	}
 	var order []string
 	guests := map[string][]int{}
 	for i, s := range req.Steps {
@@ -110,11 +115,29 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		})
 	}
 	group.Wait()
-	// Restore what guests without a repair step have lost.
+	h.sweep(ctx, req, emit)
+	return api.ApplyResult{Results: results}, nil
+}
+
+// sweep restores what guests without a repair step have lost.
+func (h *Host) sweep(ctx context.Context, req api.Apply, emit func(api.Event)) {
 	if err := h.Guests.Sweep(context.WithoutCancel(ctx)); err != nil {
 		emit(api.Event{Run: req.Run, Kind: api.Warning, Step: len(req.Steps) - 1, Message: err.Error()})
 	}
-	return api.ApplyResult{Results: results}, nil
+}
+
+// inOrder takes steps one after the other, to the first one that fails and is not
+// tolerated.
+func inOrder(steps []api.Step, results []api.StepResult, do func(i int) bool) {
+	for i := range steps {
+		if do(i) || steps[i].Tolerated {
+			continue
+		}
+		for rest := i + 1; rest < len(steps); rest++ {
+			results[rest] = api.StepResult{Outcome: api.Skipped, Error: "an earlier step did not succeed"}
+		}
+		return
+	}
 }
 
 // resume restarts a guest that was stopped for a step which has failed.
@@ -169,7 +192,13 @@ func (h *Host) step(ctx context.Context, s api.Step, progress builder.Progress, 
 		}
 		outcome, err := h.Guests.Configure(ctx, *s.Guest) // Unchanged if it is as wanted
 		return api.StepResult{Outcome: outcome}, err
+	case api.StepExec, api.StepWait, api.StepStat:
+		return h.playStep(ctx, s, progress)
 	case api.StepFiles:
+		if s.Name == "" {
+			outcome, err := h.provideFiles(s.Files)
+			return api.StepResult{Outcome: outcome}, err
+		}
 		outcome, err := h.Guests.Provide(ctx, s.Name, s.Files)
 		return api.StepResult{Outcome: outcome}, err
 	case api.StepStart:

@@ -79,9 +79,20 @@ func (h *Host) State(ctx context.Context) (api.State, error) {
 	return st, err
 }
 
-// Files compares files of guests with those that are wanted.
+// Files compares files of guests with those that are wanted; files of no guest are the
+// host's.
 func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error) {
-	return h.Guests.Files(ctx, req)
+	var own []api.GuestFilesState
+	req.Guests = slices.Clone(req.Guests)
+	req.Guests = slices.DeleteFunc(req.Guests, func(g api.GuestFiles) bool {
+		if g.Guest == "" {
+			own = append(own, compareFiles(g.Files, req.Contents))
+		}
+		return g.Guest == ""
+	})
+	answer, err := h.Guests.Files(ctx, req)
+	answer.Guests = append(own, answer.Guests...)
+	return answer, err
 }
 
 // Check reports whether this machine is able to run its guests.

@@ -219,6 +219,12 @@ func validResult(r api.StepResult) error {
 	if r.Took < 0 {
 		return fmt.Errorf("it took %d ns", r.Took)
 	}
+	if ran := r.Ran; ran != nil && (ran.Status < 0 || ran.Status > 255 || max(len(ran.Stdout), len(ran.Stderr)) > api.MaxOutput) {
+		return fmt.Errorf("exit status %d with %d bytes of output", ran.Status, len(ran.Stdout)+len(ran.Stderr))
+	}
+	if f := r.File; f != nil && (f.Bytes < 0 || len(f.Kind) > 16 || f.Digest != "" && !imageID.MatchString(f.Digest)) {
+		return fmt.Errorf("a file of %d bytes, kind %q, digest %q", f.Bytes, f.Kind, f.Digest)
+	}
 	if r.Image != nil {
 		return validImage(r.Image)
 	}

@@ -177,8 +177,16 @@ type Step struct {
 	Files []File     `json:"files,omitempty"`
 	// Generation is the one that StepRevert puts back: the id of the run before
 	// whose changes the host kept it, or Newest. Empty: that of this run.
-	Generation string `json:"generation,omitempty"`
-	Why        string `json:"why"` // for people: "context 120 is not there", "image changed"
+	Generation string   `json:"generation,omitempty"`
+	Exec       *Command `json:"exec,omitempty"`
+	Wait       *Wait    `json:"wait,omitempty"`
+	Path       string   `json:"path,omitempty"`
+	Why        string   `json:"why"` // for people: "context 120 is not there", "image changed"
+
+	// Tolerated means that the steps after it are taken even if it fails.
+	Tolerated bool `json:"tolerated,omitempty"`
+	// Title is the step's name in a playbook, for people; it stays on the controller.
+	Title string `json:"-"`
 }
 
 // Apply asks a host to take the steps in order. A step that fails ends the
@@ -186,6 +194,9 @@ type Step struct {
 type Apply struct {
 	Run   string `json:"run"` // id of the run, echoed in events
 	Steps []Step `json:"steps"`
+	// InOrder has all steps taken one after the other, whatever they are about. The first
+	// one that fails ends them.
+	InOrder bool `json:"inOrder,omitempty"`
 }
 
 // EventKind is the kind of an Event.
@@ -222,9 +233,11 @@ const (
 
 // StepResult is the result of a step.
 type StepResult struct {
-	Outcome Outcome `json:"outcome"`
-	Error   string  `json:"error,omitempty"`
-	Image   *Image  `json:"image,omitempty"` // of image.build
+	Outcome Outcome   `json:"outcome"`
+	Error   string    `json:"error,omitempty"`
+	Image   *Image    `json:"image,omitempty"` // of image.build
+	Ran     *Ran      `json:"ran,omitempty"`   // of exec, if the command was run
+	File    *FileInfo `json:"file,omitempty"`  // of stat
 	// Elsewhere means that the host lacks something that another may have: a tool, an
 	// archive.
 	Elsewhere bool          `json:"elsewhere,omitempty"`

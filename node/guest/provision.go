@@ -54,6 +54,17 @@ func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 	return answer, nil
 }
 
+// FileInfo describes a file of a guest.
+func (h *Host) FileInfo(ctx context.Context, name, path string) (info api.FileInfo, err error) {
+	err = h.Hold(ctx, name, "look at a file of", func(g *Guest) (err error) {
+		if err = h.exists(name); err == nil {
+			info, err = inRoot(ctx, g, func(r guestRoot) (api.FileInfo, error) { return r.Stat(path) })
+		}
+		return err
+	})
+	return info, err
+}
+
 func (h *Host) compareFiles(r guestRoot, want api.GuestFiles, contents bool) (state api.GuestFilesState, err error) {
 	if state.Pending, err = h.readPending(want.Guest); err != nil {
 		return state, err

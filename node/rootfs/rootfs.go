@@ -18,6 +18,8 @@ import (
 type Dir struct {
 	Root *os.File // may be opened with O_PATH
 	Base int      // offset from ids inside the root to ids of its files
+	// Mounts below it may be entered: it is the host's own root.
+	Mounts bool
 }
 
 // Open opens a file or directory below the root. Links are resolved inside, and
@@ -28,10 +30,11 @@ func (r Dir) Open(name string, flags uint64) (*os.File, error) {
 	if name == "" {
 		name = "."
 	}
-	fd, err := unix.Openat2(int(r.Root.Fd()), name, &unix.OpenHow{
-		Flags:   flags | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
-	})
+	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	if !r.Mounts {
+		how.Resolve |= unix.RESOLVE_NO_XDEV
+	}
+	fd, err := unix.Openat2(int(r.Root.Fd()), name, &how)
 	if errors.Is(err, unix.EXDEV) {
 		return nil, errors.New("another filesystem is mounted there")
 	}
@@ -64,6 +67,47 @@ func (r Dir) Read(name string, limit int64) ([]byte, error) {
 	file := os.NewFile(uintptr(fd), name)
 	defer file.Close()
 	return io.ReadAll(io.LimitReader(file, limit))
+}
+
+// Stat describes a file. A link at the end of the path is not followed.
+func (r Dir) Stat(name string) (info api.FileInfo, err error) {
+	dir, err := r.Open(path.Dir(name), unix.O_PATH|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return info, nil
+	}
+	if err != nil {
+		return info, err
+	}
+	defer dir.Close()
+	var st unix.Stat_t
+	err = unix.Fstatat(int(dir.Fd()), path.Base(name), &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return info, nil
+	}
+	if err != nil {
+		return info, err
+	}
+	info = api.FileInfo{
+		Exists: true, Kind: "other", Bytes: st.Size, Mode: st.Mode & 0o7777,
+		UID: int(st.Uid) - r.Base, GID: int(st.Gid) - r.Base,
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		info.Kind = "directory"
+	case unix.S_IFLNK:
+		info.Kind = "link"
+	case unix.S_IFREG:
+		info.Kind = "file"
+		if st.Size > api.MaxFile {
+			break
+		}
+		content, err := r.Read(name, api.MaxFile)
+		if err != nil {
+			return info, err
+		}
+		info.Digest = api.FileDigest(content)
+	}
+	return info, nil
 }
 
 // Compare describes how a file differs from want ("" if it does not) and, if
