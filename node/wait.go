@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"net/netip"
+	"strings"
 	"time"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/builder"
 )
@@ -59,11 +61,7 @@ func (h *Host) wait(ctx context.Context, guest string, w api.Wait, progress buil
 func (h *Host) look(ctx context.Context, guest string, w api.Wait) (what string, err error) {
 	switch {
 	case w.TCP != "":
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", w.TCP)
-		if err == nil {
-			conn.Close()
-		}
-		return w.TCP, err
+		return w.TCP, h.reach(ctx, guest, w.TCP)
 	case w.File != "":
 		info, err := h.fileInfo(ctx, guest, w.File)
 		if err == nil && !info.Exists {
@@ -75,6 +73,25 @@ func (h *Host) look(ctx context.Context, guest string, w api.Wait) (what string,
 		return "the success of " + string(w.Command[0]), err
 	}
 	return "nothing", errors.New("the step does not say for what")
+}
+
+// reach connects to "ADDRESS:PORT", from inside a guest if there is one.
+func (h *Host) reach(ctx context.Context, guest, target string) error {
+	if port, ok := strings.CutPrefix(target, "localhost:"); ok {
+		target = "127.0.0.1:" + port
+	}
+	addr, err := netip.ParseAddrPort(target)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: want an IP address and a port, as 192.0.2.1:80", err)
+	case guest == "":
+		return linux.Connect(ctx, addr)
+	}
+	conn, err := h.Guests.Dial(ctx, guest, addr)
+	if err == nil {
+		err = conn.Close()
+	}
+	return err
 }
 
 // pause waits for d, or until ctx ends.

@@ -35,7 +35,7 @@ type Ran struct {
 
 // Wait is a condition to wait for: one of its fields, or the absence of it.
 type Wait struct {
-	TCP     string        `json:"tcp,omitempty"`  // HOST:PORT that somebody listens on, as seen from the host
+	TCP     string        `json:"tcp,omitempty"`  // ADDRESS:PORT that somebody listens on, as seen from there
 	File    string        `json:"file,omitempty"` // that exists
 	Command [][]byte      `json:"command,omitempty"`
 	For     time.Duration `json:"for,omitempty"`     // only wait
