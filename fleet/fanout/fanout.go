@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,10 +29,13 @@ type Limits struct {
 }
 
 // TimeoutError means that a host took longer than its timeout.
-type TimeoutError struct{ After time.Duration }
+type TimeoutError struct {
+	After time.Duration
+	Flag  string // that sets it; empty: --timeout
+}
 
 func (e *TimeoutError) Error() string {
-	return fmt.Sprintf("no end after %s (--timeout)", e.After)
+	return fmt.Sprintf("no end after %s (%s)", e.After, cmp.Or(e.Flag, "--timeout"))
 }
 
 // ErrorKind is the [outcome.Kind] of the error.
@@ -97,7 +101,7 @@ func WithTimeout(ctx context.Context, timeout time.Duration) (context.Context, c
 	if timeout <= 0 {
 		return ctx, func() {}
 	}
-	return context.WithTimeoutCause(ctx, timeout, &TimeoutError{timeout})
+	return context.WithTimeoutCause(ctx, timeout, &TimeoutError{After: timeout})
 }
 
 // TimeoutOr returns err, or, if ctx is one of WithTimeout and over, its

@@ -37,13 +37,15 @@ func Worst(outcomes ...Outcome) Outcome {
 	return worst
 }
 
-// Of returns the outcome of what ended with err: OK, Unreachable or Failed.
+// Of returns the outcome of what ended with err: OK, Unreachable, Stopped or Failed.
 func Of(err error) Outcome {
 	switch {
 	case err == nil:
 		return OK
 	case kindOf(err) == KindUnreachable:
 		return Unreachable
+	case kindOf(err) == KindStopped:
+		return Stopped
 	}
 	return Failed
 }
@@ -62,6 +64,7 @@ const (
 	KindRefused     Kind = "refused"     // the host cannot have the guest
 	KindStep        Kind = "step"        // a step failed
 	KindExit        Kind = "exit"        // a command ended with another status than 0
+	KindStopped     Kind = "stopped"     // the stop rule kept it from being begun
 	KindUnable      Kind = "unable"      // the host lacks what every guest needs
 )
 

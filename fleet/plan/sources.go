@@ -126,6 +126,27 @@ func Sources(hosts, others []Host) []Image {
 	return images
 }
 
+// HeldBy reports whether a host has an image that will do.
+func (m Image) HeldBy(host api.State) bool {
+	return host.Host.Arch == m.arch && m.need.choose(host.Images, nil) != ""
+}
+
+// Builders returns the hosts that are the only ones which may build an image that
+// hosts lack.
+func Builders(hosts []Host) []*inventory.Host {
+	var list []*inventory.Host
+	for _, h := range hosts {
+		for _, n := range h.Plan.images {
+			for _, b := range n.builders {
+				if !slices.Contains(list, b) {
+					list = append(list, b)
+				}
+			}
+		}
+	}
+	return list
+}
+
 // hold sets the holders of the image. If hosts have different images of the same
 // spec, the one that most of them have is taken: a single host that claims to
 // have it cannot supply the others with something else.

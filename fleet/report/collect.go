@@ -59,9 +59,14 @@ func (c *Collector) addRun(e Event) {
 				c.run.Hosts = append(c.run.Hosts, Host{Name: name})
 			}
 		}
+	case BatchBegun:
+		if e.Batch != nil {
+			c.run.Batches = append(c.run.Batches, *e.Batch)
+		}
 	case Done:
 		c.ended = true
 		c.run.Notes = append(c.run.Notes, e.Notes...)
+		c.run.Stopped = e.Stopped
 	}
 	if took := e.Time.Sub(c.run.When); c.index != nil && took > c.run.Took {
 		c.run.Took = took

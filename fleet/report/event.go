@@ -18,7 +18,10 @@ const (
 	Warning  EventKind = "warning"  // a person has to see it
 	HostPlan EventKind = "plan"     // the steps that a host is going to take
 	Written  EventKind = "output"   // what a command wrote, when it has ended
-	Done     EventKind = "done"
+
+	BatchBegun EventKind = "batch"      // Batch
+	BatchDone  EventKind = "batch.done" // Batch
+	Done       EventKind = "done"
 )
 
 // Event is sent while a run is under way: of one step, of one state of a host,
@@ -37,6 +40,7 @@ type Event struct {
 	Total   int64     `json:"total,omitempty"`
 	Result  *Result   `json:"result,omitempty"` // of Kind Done, of the host as a whole
 
+	Batch  *Batch        `json:"batch,omitempty"`  // that begins, has ended, or is waited for
 	Steps  []Step        `json:"steps,omitempty"`  // of Kind HostPlan
 	Output *OutputRecord `json:"output,omitempty"` // of Kind Written
 	Report *Host         `json:"report,omitempty"` // of Kind Done, of the host as a whole
@@ -48,6 +52,7 @@ type Event struct {
 	// Of the run, Kind Done:
 	Outcomes map[outcome.Outcome]int `json:"outcomes,omitempty"`
 	Notes    []string                `json:"notes,omitempty"`
+	Stopped  string                  `json:"stopped,omitempty"`
 }
 
 // NewID returns the ID of a run that began at a time. IDs sort by time.
@@ -80,5 +85,5 @@ func Began(r Run) Event {
 
 // Ended returns the last event of a run.
 func Ended(r Run) Event {
-	return Event{Run: r.ID, Time: r.When.Add(r.Took), Kind: Done, Notes: r.Notes, Outcomes: r.Counts()}
+	return Event{Run: r.ID, Time: r.When.Add(r.Took), Kind: Done, Notes: r.Notes, Stopped: r.Stopped, Outcomes: r.Counts()}
 }

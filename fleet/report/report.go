@@ -18,6 +18,9 @@ type Run struct {
 	Took  time.Duration `json:"took"`
 	Hosts []Host        `json:"hosts"`
 	Notes []string      `json:"notes,omitempty"` // of what differs between hosts and no step makes equal
+
+	Batches []Batch `json:"batches,omitempty"` // that were begun, if there were several
+	Stopped string  `json:"stopped,omitempty"` // why the rest of the hosts was not begun
 }
 
 // Outcomes returns the outcomes of the hosts, in their order.
@@ -45,6 +48,9 @@ type Host struct {
 	Drift   []Drift   `json:"drift,omitempty"`
 	Notes   []string  `json:"notes,omitempty"` // of what the host has and no step is about
 	Text    string    `json:"text,omitempty"`  // what it answered to a request that has no steps
+
+	Batch int `json:"batch,omitempty"` // the number of its batch, if there were several
+	Tries int `json:"tries,omitempty"` // that came before this one
 
 	Took time.Duration `json:"took,omitempty"`
 }

@@ -112,6 +112,9 @@ func (r *run) verify(ctx context.Context, h *host) outcome.Outcome {
 	has := func(outcome api.Outcome) bool {
 		return slices.ContainsFunc(h.results, func(r api.StepResult) bool { return r.Outcome == outcome })
 	}
+	if h.err == nil && h.late != nil && (has(api.Skipped) || has(api.Failed)) {
+		h.err = h.late
+	}
 	if ctx.Err() != nil && h.err == nil && has(api.Skipped) {
 		h.err = context.Cause(ctx)
 		if !has(api.Changed) && !has(api.Failed) {

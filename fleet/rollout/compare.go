@@ -13,6 +13,10 @@ import (
 // compare asks a host which files of its guests differ, and makes its plan. The
 // contents of the files are not sent until they are written.
 func (r *run) compare(ctx context.Context, h *host) (err error) {
+	if h.helper {
+		h.plan = plan.Plan{}
+		return nil
+	}
 	if req := plan.FilesRequest(h.want, r.Diff); len(req.Guests) > 0 {
 		if h.files, err = h.node.Files(ctx, req); err != nil {
 			return err
@@ -26,10 +30,12 @@ func (r *run) compare(ctx context.Context, h *host) (err error) {
 // them to the plans.
 func (r *run) assign(ctx context.Context) error {
 	hosts := compared(r.remaining())
-	r.notes = plan.Differing(hosts)
+	if !r.surveyed {
+		r.notes = plan.Differing(hosts)
+	}
 	missing := plan.Sources(hosts, nil)
 	if slices.ContainsFunc(missing, func(m plan.Image) bool { return m.ID == "" }) {
-		missing = plan.Sources(hosts, compared(r.outside(ctx)))
+		missing = plan.Sources(hosts, compared(r.outside(ctx, missing)))
 	}
 	for _, h := range r.remaining() {
 		h.plan = h.plan.Provide(h.name, missing)
@@ -49,13 +55,19 @@ func compared(hosts []*host) []plan.Host {
 	return list
 }
 
-// outside asks the hosts of the inventory that are not in the run for their states:
-// an image that they have is not built again, which would make another one.
-func (r *run) outside(ctx context.Context) []*host {
+// outside asks hosts of the inventory that are not under way for their states: an
+// image that they have is not built again, which would make another one. These are all
+// that are not in the run; or, if hosts of other batches have the images, some of
+// those.
+func (r *run) outside(ctx context.Context, missing []plan.Image) []*host {
+	ask, all := r.holders(missing)
 	for _, h := range r.inventory {
-		if !slices.ContainsFunc(r.hosts, func(of *host) bool { return of.want == h }) {
-			r.others = append(r.others, newHost(h))
+		if !all && !slices.ContainsFunc(r.hosts, func(of *host) bool { return of.want == h }) {
+			ask = append(ask, h)
 		}
+	}
+	for _, h := range ask {
+		r.others = append(r.others, newHost(h))
 	}
 	r.each(ctx, r.others, func(ctx context.Context, h *host) {
 		within, cancel := fanout.WithTimeout(ctx, r.Timeout)
@@ -73,7 +85,7 @@ func (r *run) outside(ctx context.Context) []*host {
 
 // named returns the hosts of these names.
 func (r *run) named(names []string) []*host {
-	all := slices.Concat(r.hosts, r.others)
+	all := slices.Concat(r.at, r.others)
 	var list []*host
 	for _, name := range names {
 		if i := slices.IndexFunc(all, func(h *host) bool { return h.name == name }); i >= 0 {
@@ -83,12 +95,12 @@ func (r *run) named(names []string) []*host {
 	return list
 }
 
-// confirm asks whether guests are to be deleted.
+// confirm asks whether guests are to be deleted, once for each of them.
 func (r *run) confirm(ctx context.Context) error {
 	var deletes []string
 	for _, h := range r.remaining() {
 		for _, s := range h.plan.Steps {
-			if s.Kind == api.StepDelete {
+			if s.Kind == api.StepDelete && !r.confirmed[h.name+"/"+s.Name] {
 				deletes = append(deletes, h.name+"/"+s.Name)
 			}
 		}
@@ -96,5 +108,14 @@ func (r *run) confirm(ctx context.Context) error {
 	if len(deletes) == 0 || r.Confirm == nil {
 		return nil
 	}
-	return r.Confirm(ctx, deletes)
+	if err := r.Confirm(ctx, deletes); err != nil {
+		return err
+	}
+	if r.confirmed == nil {
+		r.confirmed = map[string]bool{}
+	}
+	for _, guest := range deletes {
+		r.confirmed[guest] = true
+	}
+	return nil
 }

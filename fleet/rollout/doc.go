@@ -13,6 +13,16 @@
 // Then each host gets its steps in one request, or in several where one guest takes
 // over what another gives up, and answers with one result per step.
 //
+// # Batches
+//
+// A run with a [Strategy] of several batches takes all hosts along a short road first,
+// without their leases, to find those that have something to change. Then each batch
+// goes along the whole road by itself: its leases are held no longer than it takes,
+// and its plans are as old as the batch. The states connect, lock and assign of a batch
+// wait for the hosts of that batch only. Images that another batch has got already come
+// from its hosts. The rule (rule.go) keeps count of failed and of disrupted hosts over
+// all batches, and is asked before each state that changes a host.
+//
 // All that a run knows of a host belongs to the one goroutine that takes it through
 // a state. It shares only the connection, with the images that are built and handed
 // out there. What comes of an image is a value that hosts read when it is ready.

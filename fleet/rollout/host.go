@@ -37,6 +37,14 @@ type host struct {
 	results []api.StepResult // one for each of the plan's steps; none if nothing was to be carried out
 	text    string           // what it answered in Each
 
+	// Its place in the run.
+	canary, helper bool                 // a helper builds images for others, and is not in the report
+	batch          int                  // from 1; 0: there is one only
+	acted          bool                 // something was to be changed on it, and was begun
+	tries          int                  // that came before
+	again          bool                 // its outcome is not the last: it is tried again
+	late           *fanout.TimeoutError // nil: its changes did not take too long
+
 	// The end.
 	outcome outcome.Outcome
 	err     error // of the host as a whole
@@ -45,6 +53,19 @@ type host struct {
 
 func newHost(h *inventory.Host) *host {
 	return &host{name: h.Name, want: h}
+}
+
+// reset makes a host ready for another try.
+func (h *host) reset() {
+	*h = host{
+		name: h.name, want: h.want, state: h.state, plan: h.plan,
+		canary: h.canary, helper: h.helper, batch: h.batch, tries: h.tries + 1,
+	}
+}
+
+// forget drops what another road left, so that nothing is decided by what is old.
+func (h *host) forget() {
+	h.node, h.leased, h.busy = nil, false, nil
 }
 
 // vsnodeConn is the connection to the vsnode of a host. The host shares it with the
@@ -86,7 +107,12 @@ func (c *vsnodeConn) setBroken(err error) {
 // each calls do for the hosts, Forks of them at a time, and returns those whose
 // turn did not come before ctx ended.
 func (r *run) each(ctx context.Context, hosts []*host, do func(context.Context, *host)) (interrupted []*host) {
-	results := fanout.Each(ctx, hosts, fanout.Limits{Forks: r.Forks}, func(ctx context.Context, h *host) (struct{}, error) {
+	return r.eachOf(ctx, r.Forks, hosts, do)
+}
+
+// eachOf is each with another number of hosts at a time.
+func (r *run) eachOf(ctx context.Context, forks int, hosts []*host, do func(context.Context, *host)) (interrupted []*host) {
+	results := fanout.Each(ctx, hosts, fanout.Limits{Forks: forks}, func(ctx context.Context, h *host) (struct{}, error) {
 		do(ctx, h)
 		return struct{}{}, nil
 	}, fanout.Watch[*host, struct{}]{})
@@ -118,6 +144,34 @@ func (r *run) done(h *host, o outcome.Outcome) {
 	if !h.begun.IsZero() {
 		h.took = time.Since(h.begun)
 	}
+	switch {
+	case h.helper:
+	case r.triesAgain(h):
+		h.again = true
+	default:
+		r.ended(h)
+	}
+}
+
+// triesAgain reports whether a host that has come to an end is to be tried again.
+func (r *run) triesAgain(h *host) bool {
+	if r.rule == nil || h.tries >= r.Strategy.Retries {
+		return false
+	}
+	switch h.outcome {
+	case outcome.Unreachable:
+		return true
+	case outcome.Failed, outcome.Reverted:
+		return outcome.KindOf(h.err) == outcome.KindTimeout || h.node != nil && h.node.broken() != nil || r.Strategy.RetrySteps && h.acted
+	}
+	return false
+}
+
+// ended tells the rule and the watcher what came of a host.
+func (r *run) ended(h *host) {
+	if r.rule != nil {
+		r.rule.ended(h)
+	}
 	if r.Watch == nil {
 		return
 	}
@@ -125,7 +179,7 @@ func (r *run) done(h *host, o outcome.Outcome) {
 	r.watch(report.Event{Kind: report.Done, Host: h.name, Result: &rep.Result, Report: &rep})
 }
 
-// remaining returns the hosts that have not ended.
+// remaining returns the hosts under way that have not ended.
 func (r *run) remaining() []*host {
-	return slices.DeleteFunc(slices.Clone(r.hosts), func(h *host) bool { return h.outcome != "" })
+	return slices.DeleteFunc(slices.Clone(r.at), func(h *host) bool { return h.outcome != "" })
 }

@@ -73,7 +73,7 @@ func (r *run) askState(ctx context.Context, h *host, wait time.Duration) error {
 	}
 	within, cancel := fanout.WithTimeout(ctx, limit)
 	defer cancel()
-	if r.reason != "" && !h.leased {
+	if r.reason != "" && !r.surveying && !h.leased {
 		answer, err := h.node.Lease(within, api.Lease{Wait: wait, Holder: api.Holder{
 			Run: r.id, Owner: r.Owner, PID: os.Getpid(), Reason: r.reason,
 		}})

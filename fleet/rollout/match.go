@@ -6,6 +6,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/node/api"
 )
 
 // match compares the plans of the hosts with those that were saved.
@@ -15,7 +16,10 @@ func (r *run) match(context.Context) error {
 	}
 	var stale report.StaleError
 	for _, h := range r.remaining() {
-		if differs, ok := h.stale(r.Saved); ok {
+		if h.helper || h.tries > 0 { // after a try, a part of the plan may be done
+			continue
+		}
+		if differs, ok := h.stale(r.Saved, r.surveyed); ok {
 			stale.Hosts = append(stale.Hosts, differs)
 		}
 	}
@@ -25,8 +29,9 @@ func (r *run) match(context.Context) error {
 	return &stale
 }
 
-// stale reports how the plan of a host differs from the saved one, if it does.
-func (h *host) stale(saved *report.Run) (report.StalePlan, bool) {
+// stale reports how the plan of a host differs from the saved one, if it does. In a
+// batch, the steps of images are not compared: another batch may have built them.
+func (h *host) stale(saved *report.Run, inBatch bool) (report.StalePlan, bool) {
 	var before report.Host
 	if i := slices.IndexFunc(saved.Hosts, func(s report.Host) bool { return s.Name == h.name }); i >= 0 {
 		before = saved.Hosts[i]
@@ -35,6 +40,11 @@ func (h *host) stale(saved *report.Run) (report.StalePlan, bool) {
 	for i, s := range h.plan.Steps {
 		now[i] = report.StepOf(s)
 		now[i].Fingerprint = plan.Fingerprint(s)
+	}
+	if inBatch {
+		ofImage := func(s report.Step) bool { return s.Kind == api.StepImport || s.Kind == api.StepBuildImage }
+		before.Steps = slices.DeleteFunc(slices.Clone(before.Steps), ofImage)
+		now = slices.DeleteFunc(now, ofImage)
 	}
 	same := func(a, b report.Step) bool { return a.Fingerprint == b.Fingerprint }
 	if slices.EqualFunc(before.Steps, now, same) && slices.Equal(refusedNames(before), h.refusedNames()) {

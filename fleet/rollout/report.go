@@ -24,6 +24,10 @@ func (r *run) head() report.Run {
 // report returns the report on the run.
 func (r *run) report() report.Run {
 	run := r.head()
+	run.Batches = r.batches
+	if r.rule != nil && r.rule.why != nil {
+		run.Stopped = r.rule.why.Why
+	}
 	for _, h := range r.hosts {
 		run.Hosts = append(run.Hosts, r.hostReport(h))
 	}
@@ -44,6 +48,7 @@ func (h *host) result() report.Result {
 func (r *run) hostReport(h *host) report.Host {
 	rep := report.HostOf(h.name, h.want.Address, h.outcome, h.err)
 	rep.Result, rep.State, rep.Text, rep.Took = h.result(), h.reached, h.text, h.took
+	rep.Batch, rep.Tries = h.batch, h.tries
 	for i, s := range h.plan.Steps {
 		step := report.StepOf(s)
 		if r.Diff {
@@ -155,6 +160,13 @@ func (r *run) watchPlans() {
 			steps = append(steps, report.StepOf(s))
 		}
 		r.watch(report.Event{Kind: report.HostPlan, Host: h.name, Steps: steps})
+	}
+}
+
+// watchState reports that a host enters or leaves a state.
+func (r *run) watchState(h *host, kind report.EventKind) {
+	if !h.helper {
+		r.watch(report.Event{Kind: kind, Host: h.name, State: h.reached})
 	}
 }
 

@@ -39,8 +39,12 @@ type Node interface {
 //
 //	Plan    connect        compare  ASSIGN  MATCH                             predict
 //	Apply   connect  LOCK  compare  ASSIGN  MATCH  CONFIRM  PROVIDE  change   verify
-//	Guests  connect  LOCK                          ACT      PROVIDE  change   verify
+//	Guests  connect  LOCK  act                              PROVIDE  change   verify
 //	Each    connect  LOCK                                            work
+//
+// With batches, Apply and Guests take all hosts along a road without leases first
+// (connect, compare, ASSIGN, MATCH, CONFIRM, survey), and then each batch along its
+// own: see [Strategy].
 type Fleet struct {
 	Connect func(context.Context, *inventory.Host) (Node, error)
 	Forks   int                // hosts that are worked on at once
@@ -79,20 +83,22 @@ func (f *Fleet) Apply(ctx context.Context, inv *inventory.Inventory, hosts []*in
 
 // Guests carries out an action on guests, on all their hosts at once.
 func (f *Fleet) Guests(ctx context.Context, action plan.Action, guests []inventory.Instance) report.Run {
-	act := state{name: "act", all: func(r *run, _ context.Context) error {
-		for _, h := range r.remaining() {
-			var here []*inventory.Guest
-			for _, g := range guests {
-				if g.Host == h.want {
-					here = append(here, g.Guest)
-				}
-			}
-			h.plan = plan.Act(action, here, h.state.Guests)
-		}
-		return nil
-	}}
-	run, _ := f.start("guest "+string(action), Hosts(guests)).follow(ctx, connect, lock, act, provide, change, verify)
+	r := f.start("guest "+string(action), Hosts(guests))
+	r.action, r.guests, r.survey = action, guests, beforeAct
+	run, _ := r.follow(ctx, toAct...)
 	return run
+}
+
+// act makes the plan of what is to be done with the guests of a host.
+func (r *run) act(_ context.Context, h *host) error {
+	var here []*inventory.Guest
+	for _, g := range r.guests {
+		if g.Host == h.want {
+			here = append(here, g.Guest)
+		}
+	}
+	h.plan = plan.Act(r.action, here, h.state.Guests)
+	return nil
 }
 
 // Hosts returns the hosts of the guests, each once, in their order.
@@ -109,7 +115,7 @@ func Hosts(guests []inventory.Instance) []*inventory.Host {
 // Each calls do for every host, to change it in a way that is not a step. do returns
 // the text for the report.
 func (f *Fleet) Each(ctx context.Context, reason string, hosts []*inventory.Host, do func(context.Context, Node) (string, error)) report.Run {
-	work := state{name: "work", each: func(_ *run, ctx context.Context, h *host) (err error) {
+	work := state{name: "work", acts: always, disrupts: always, timed: true, each: func(_ *run, ctx context.Context, h *host) (err error) {
 		h.text, err = do(ctx, h.node.Node)
 		return err
 	}}
@@ -125,12 +131,24 @@ type run struct {
 	hosts  []*host
 	begun  time.Time
 
+	rule      *rule          // nil: nothing is changed
+	survey    []state        // the road before the batches; nil: none
+	surveying bool           // on that road: no leases
+	surveyed  bool           // it is behind us
+	batches   []report.Batch // that were begun, if there are several
+	at        []*host        // those under way: the batch, and its helpers
+	turns     chan struct{}  // of hosts that wait for a budget; nil: no host does
+
+	action plan.Action          // of Guests
+	guests []inventory.Instance // of Guests
+
 	inventory  []*inventory.Host                  // all, also those that are not in the run
 	image      func(name string) *inventory.Image // of the inventory
 	others     []*host                            // of the inventory's, those that were asked for images
 	notes      []string
-	supplies   []*supply      // the images that hosts lack
-	delivering sync.WaitGroup // those that are built and handed out
+	confirmed  map[string]bool // guests that may be deleted
+	supplies   []*supply       // the images that hosts lack
+	delivering sync.WaitGroup  // those that are built and handed out
 }
 
 // start begins a run. reason is what it changes hosts for; it is empty for a run
@@ -147,19 +165,22 @@ func (f *Fleet) start(reason string, hosts []*inventory.Host) *run {
 // against sets the inventory that the hosts are compared with.
 func (r *run) against(all []*inventory.Host, image func(string) *inventory.Image) *run {
 	r.inventory, r.image = all, image
+	r.survey = beforeApply
 	return r
 }
 
-// close ends all connections. Their errors are ignored: all results are there.
+// close ends the connections of the hosts under way. Their errors are ignored: all
+// results are there.
 func (r *run) close() {
 	for _, m := range r.supplies {
 		m.Close()
 	}
 	var group sync.WaitGroup
-	for _, h := range append(r.others, r.hosts...) {
+	for _, h := range slices.Concat(r.others, r.at) {
 		if h.node != nil {
 			group.Go(func() { h.node.Close() })
 		}
 	}
 	group.Wait()
+	r.supplies, r.others = nil, nil
 }

@@ -2,10 +2,14 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"slices"
 
+	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/node/api"
 )
 
 // state is a part of the way of a host through a run. Each kind of run is a road of
@@ -18,38 +22,72 @@ type state struct {
 	// each is called for every host, Forks of them at a time. Its error ends the
 	// host's way.
 	each func(*run, context.Context, *host) error
-	// judge returns the outcome of a host and ends its way. It is also called for
-	// hosts whose turn did not come before the run was interrupted.
+	// judge returns the outcome of a host and ends its way; after "", the host goes
+	// along another road. It is also called for hosts whose turn did not come before
+	// the run was interrupted.
 	judge func(*run, context.Context, *host) outcome.Outcome
+
+	// acts reports whether each does something to the host; nil: it does not. Such a
+	// state is not entered once the run has stopped.
+	acts func(*host) bool
+	// disrupts reports whether guests may be away meanwhile: budgets count the host
+	// from here on.
+	disrupts func(*host) bool
+	timed    bool // the host's timeout bounds it
 }
 
 // The states and their methods.
 var (
-	connect = state{name: "connect", each: (*run).connect}                      // to vsnode; take the lease if the run changes the host; ask for its state
-	lock    = state{name: "lock", all: (*run).lock}                             // wait for the leases of all hosts
-	compare = state{name: "compare", each: (*run).compare}                      // with the inventory: make the plan
-	assign  = state{name: "assign", all: (*run).assign}                         // who builds or hands out the images that hosts lack, and add the steps for it
-	match   = state{name: "match", all: (*run).match}                           // the plans with those that were saved
-	confirm = state{name: "confirm", all: (*run).confirm}                       // that guests are to be deleted
-	provide = state{name: "provide", all: (*run).deliver, each: (*run).provide} // the host with the images that it lacks
-	change  = state{name: "change", each: (*run).change}                        // the host: take all other steps
-	verify  = state{name: "verify", judge: (*run).verify}                       // the results of the steps
-	predict = state{name: "predict", judge: (*run).predict}                     // the outcome, in a run that changes nothing
+	connect = state{name: "connect", each: (*run).connect}                                                    // to vsnode; take the lease if the run changes the host; ask for its state
+	lock    = state{name: "lock", all: (*run).lock}                                                           // wait for the leases of all hosts
+	compare = state{name: "compare", each: (*run).compare}                                                    // with the inventory: make the plan
+	act     = state{name: "act", each: (*run).act}                                                            // make the plan of what is to be done with guests
+	assign  = state{name: "assign", all: (*run).assign}                                                       // who builds or hands out the images that hosts lack, and add the steps for it
+	match   = state{name: "match", all: (*run).match}                                                         // the plans with those that were saved
+	confirm = state{name: "confirm", all: (*run).confirm}                                                     // that guests are to be deleted
+	provide = state{name: "provide", all: (*run).deliver, each: (*run).provide, acts: hasSteps}               // the host with the images that it lacks
+	change  = state{name: "change", each: (*run).change, acts: hasSteps, disrupts: changesGuest, timed: true} // the host: take all other steps
+	verify  = state{name: "verify", judge: (*run).verify}                                                     // the results of the steps
+	predict = state{name: "predict", judge: (*run).predict}                                                   // the outcome, in a run that changes nothing
+	settle  = state{name: "survey", judge: (*run).settle}                                                     // which hosts have nothing to change, before a run in batches
 )
 
-// The roads of Plan and Apply. Guests and Each have a state of their own each, in
-// place of the comparison and of the change.
+// The roads of Plan, Apply and Guests; and those that hosts take before Apply and
+// Guests, if these work in batches. Each has a state of its own in place of the
+// comparison and of the change.
 var (
 	toPlan  = []state{connect, compare, assign, match, predict}
 	toApply = []state{connect, lock, compare, assign, match, confirm, provide, change, verify}
+	toAct   = []state{connect, lock, act, provide, change, verify}
+
+	beforeApply = []state{connect, compare, assign, match, confirm, settle}
+	beforeAct   = []state{connect, act, settle}
 )
 
-// follow takes the hosts of a run along a road, and ends the run. The error is that
-// of match or confirm: no other state ends the whole run.
+// follow takes the hosts of a run along a road, in batches if it has a strategy, and
+// ends the run. The error is that of match or confirm: no other state ends the whole
+// run.
 func (r *run) follow(ctx context.Context, road ...state) (report.Run, error) {
-	defer r.close()
 	r.watchBegin()
-	var err error
+	err := r.rollOut(ctx, road)
+	for _, h := range r.hosts {
+		if h.outcome == "" {
+			h.err = err
+			r.done(h, outcome.NotStarted)
+		}
+	}
+	run := r.report()
+	r.watch(report.Ended(run))
+	return run, err
+}
+
+// take takes some of the hosts along a road, and ends their connections.
+func (r *run) take(ctx context.Context, hosts []*host, road []state) (err error) {
+	r.at = append(slices.Clone(hosts), r.helpers(hosts)...)
+	for _, h := range r.at {
+		h.forget()
+	}
+	defer r.close()
 	for len(road) > 0 && err == nil {
 		n := 1 + slices.IndexFunc(road[1:], func(s state) bool { return s.all != nil })
 		if n == 0 {
@@ -58,13 +96,7 @@ func (r *run) follow(ctx context.Context, road ...state) (report.Run, error) {
 		err = r.pass(ctx, road[:n], n == len(road))
 		road = road[n:]
 	}
-	for _, h := range r.remaining() {
-		h.err = err
-		r.done(h, outcome.NotStarted)
-	}
-	run := r.report()
-	r.watch(report.Ended(run))
-	return run, err
+	return err
 }
 
 // pass takes the hosts through states at which they do not wait for each other,
@@ -85,37 +117,122 @@ func (r *run) pass(ctx context.Context, states []state, last bool) error {
 	// that could go on in the meantime.
 	hosts := r.remaining()
 	slices.SortStableFunc(hosts, func(a, b *host) int { return imageSteps(a) - imageSteps(b) })
-	interrupted := r.each(ctx, hosts, func(ctx context.Context, h *host) { r.walk(ctx, h, states, last) })
+	forks := r.Forks
+	if r.rule != nil && len(r.rule.budgets) > 0 {
+		// All are under way, and wait for their turns where no budget keeps them from
+		// their next state.
+		r.turns = make(chan struct{}, max(r.Forks, 1))
+		forks = len(hosts)
+	}
+	interrupted := r.eachOf(ctx, forks, hosts, func(ctx context.Context, h *host) { r.walk(ctx, h, states, last) })
+	r.turns = nil
 	r.delivering.Wait()
 	for _, h := range interrupted {
-		o := outcome.NotStarted
-		if judge := states[len(states)-1].judge; judge != nil {
-			o = judge(r, ctx, h)
-		}
-		r.done(h, o)
+		r.interrupted(ctx, h, states)
 	}
 	return nil
 }
 
+// interrupted ends a host whose turn at some states did not come.
+func (r *run) interrupted(ctx context.Context, h *host, states []state) {
+	o := outcome.NotStarted
+	if judge := states[len(states)-1].judge; judge != nil {
+		o = judge(r, ctx, h)
+	}
+	r.done(h, o)
+}
+
 // walk takes one host through states.
 func (r *run) walk(ctx context.Context, h *host, states []state, last bool) {
+	within, cancel := ctx, func() {}
+	defer func() { cancel() }()
 	for _, s := range states {
 		h.reached = s.name
 		if s.judge != nil {
-			r.done(h, s.judge(r, ctx, h))
+			if o := s.judge(r, ctx, h); o != "" {
+				r.done(h, o)
+			}
 			return
 		}
 		if s.each == nil {
 			continue
 		}
-		r.watch(report.Event{Kind: report.Started, Host: h.name, State: s.name})
-		if err := s.each(r, ctx, h); err != nil {
+		began, err := r.enter(ctx, h, s, func() error {
+			r.watchState(h, report.Started)
+			if !s.timed {
+				return s.each(r, ctx, h)
+			}
+			if within == ctx {
+				within, cancel = r.hostTimeout(ctx)
+			}
+			return fanout.TimeoutOr(within, s.each(r, within, h))
+		})
+		if !began && ctx.Err() != nil {
+			r.interrupted(ctx, h, states)
+			return
+		}
+		errors.As(context.Cause(within), &h.late)
+		if err != nil {
 			r.fail(ctx, h, err)
 			return
 		}
-		r.watch(report.Event{Kind: report.Done, Host: h.name, State: s.name})
+		r.watchState(h, report.Done)
 	}
 	if last {
 		r.done(h, outcome.OK)
 	}
+}
+
+// enter calls a state's function when the rule, the budgets and the number of hosts at
+// a time allow it. Otherwise the error is why not, and began is false.
+func (r *run) enter(ctx context.Context, h *host, s state, each func() error) (began bool, err error) {
+	if r.rule != nil && s.acts != nil && s.acts(h) {
+		if err := r.rule.stopped(); err != nil {
+			return false, err
+		}
+		if s.disrupts != nil && s.disrupts(h) {
+			if err := r.rule.disrupt(ctx, h); err != nil {
+				return false, err
+			}
+		}
+		h.acted = true
+	}
+	if r.turns != nil {
+		select {
+		case r.turns <- struct{}{}:
+			defer func() { <-r.turns }()
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
+	return true, each()
+}
+
+// hostTimeout returns the context of a host's changes.
+func (r *run) hostTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	if r.Strategy.HostTimeout <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, r.Strategy.HostTimeout, &fanout.TimeoutError{After: r.Strategy.HostTimeout, Flag: "--host-timeout"})
+}
+
+func hasSteps(h *host) bool { return len(h.plan.Steps) > 0 }
+
+// changesGuest reports whether a host has steps of guests.
+func changesGuest(h *host) bool {
+	return slices.ContainsFunc(h.plan.Steps, func(s api.Step) bool { return !plan.ForImage(s) })
+}
+
+// always is acts and disrupts of states that know no steps.
+func always(*host) bool { return true }
+
+// settle ends the hosts that have nothing to change. The others go on in their batch.
+func (r *run) settle(ctx context.Context, h *host) outcome.Outcome {
+	switch {
+	case ctx.Err() != nil:
+		return outcome.NotStarted
+	case len(h.plan.Steps) > 0:
+		return ""
+	}
+	return r.predict(ctx, h)
 }
