@@ -1,12 +1,10 @@
 package inventory
 
 import (
-	"slices"
-	"strings"
-
 	"go.yaml.in/yaml/v3"
 
 	"github.com/vsfleet/vsfleet/internal/yamlpos"
+	"github.com/vsfleet/vsfleet/inventory/ansible"
 )
 
 type (
@@ -28,38 +26,17 @@ type (
 )
 
 // decoder reads one inventory file.
-type decoder struct{ *yamlpos.Decoder }
-
-func newDecoder(file string, to *report) *decoder {
-	return &decoder{&yamlpos.Decoder{File: file, Report: to, Doc: yamlpos.Doc{
-		Noun: "an inventory", Page: "docs/inventory.md", Least: "hosts: {NAME: {address: …}}",
-		Top: "hosts, groups, images and guests", Foreign: foreign,
-	}}}
+type decoder struct {
+	*yamlpos.Decoder
+	reader *ansible.Values // of variables
+	found  []ansible.Problem
 }
 
-// foreign returns what a file is if it is one of Ansible's, or "".
-func foreign(root *yaml.Node) string {
-	switch root.Kind {
-	case yaml.ScalarNode:
-		if strings.Contains(root.Value, "ansible_") {
-			return "an Ansible inventory (INI)"
-		}
-	case yaml.SequenceNode:
-		for _, play := range root.Content {
-			if yamlpos.HasKey(play, "hosts") || yamlpos.HasKey(play, "import_playbook") {
-				return "an Ansible playbook"
-			}
-		}
-	case yaml.MappingNode:
-		for i := 0; i+1 < len(root.Content); i += 2 {
-			group := root.Content[i+1]
-			known := slices.Contains([]string{"ssh", "hosts", "groups", "images", "guests"}, root.Content[i].Value)
-			if !known && (yamlpos.HasKey(group, "hosts") || yamlpos.HasKey(group, "children")) {
-				return "an Ansible inventory (YAML)"
-			}
-		}
-	}
-	return ""
+func newDecoder(file string, to *report) *decoder {
+	return &decoder{Decoder: &yamlpos.Decoder{File: file, Report: to, Doc: yamlpos.Doc{
+		Noun: "an inventory", Page: "docs/inventory.md", Least: "hosts: {NAME: {address: …}}",
+		Top: "hosts, groups, images and guests", Foreign: playbook,
+	}}}
 }
 
 // patterns reads a pattern or a list of them into to.

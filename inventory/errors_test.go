@@ -82,12 +82,6 @@ func TestErrors(t *testing.T) {
 			"fleet.yml:2:13: a text cannot begin with @ (put it in quotes)"}},
 		{"a quote that is not closed", "hosts:\n  a: {user: \"root}\n", []string{
 			"fleet.yml:2:13: not readable as YAML: found unexpected end of stream (is a quote not closed?)"}},
-		{"Ansible's inventory as INI", "[web]\nweb1 ansible_host=192.0.2.1\n", []string{
-			"fleet.yml:1:1: this looks like an INI file, as Ansible's inventories (an inventory is YAML, as in docs/inventory.md)"}},
-		{"Ansible's inventory of hosts alone", "web1 ansible_host=192.0.2.1\nweb2 ansible_password=secret\n", []string{
-			"fleet.yml:1:1: this looks like an Ansible inventory (INI) (an inventory of vsfleet has hosts, groups, images and guests at its top, as in docs/inventory.md)"}},
-		{"Ansible's inventory as YAML", "all:\n  hosts: {a: }\n", []string{
-			"fleet.yml:1:1: this looks like an Ansible inventory (YAML) (an inventory of vsfleet has hosts, groups, images and guests at its top, as in docs/inventory.md)"}},
 		{"a playbook", "- hosts: all\n  tasks: []\n", []string{
 			"fleet.yml:1:1: this looks like an Ansible playbook (an inventory of vsfleet has hosts, groups, images and guests at its top, as in docs/inventory.md)"}},
 		{"a text of several lines", "BEGIN PRIVATE KEY\n  " + strings.Repeat("secret", 40) + "\n", []string{
@@ -120,7 +114,7 @@ func TestErrors(t *testing.T) {
 			`fleet.yml:2:23: become: want true or false, have "maybe"`,
 			`fleet.yml:3:16: address: want an IP address or a DNS name, have "1.2.3"`,
 			`fleet.yml:5:15: method: there is no "magic", want debootstrap or template`,
-			`fleet.yml:6:1: unknown key "foo" (known here: groups, guests, hosts, images, ssh)`}},
+			`fleet.yml:6:1: unknown key "foo" (known here: groups, guests, hosts, images, labels, ssh, vars)`}},
 
 		// Hosts.
 		{"a range and a name for one host", "hosts:\n  web02: {}\n  web[01:03]: {}\n", []string{
@@ -197,7 +191,7 @@ func TestErrors(t *testing.T) {
 		{"a group without hosts", "hosts: {h: {}}\ngroups:\n  web: {vars: {a: b}}\n", []string{
 			`fleet.yml:3:3: group "web" has no hosts (give it hosts or children)`}},
 		{"a group named all", "hosts: {h: {}}\ngroups:\n  all: {hosts: h}\n", []string{
-			`fleet.yml:3:3: "all" means every host (name it otherwise and give it hosts: "*")`}},
+			`fleet.yml:3:3: "all" means every host (put labels, vars and ssh of all hosts at the top of the file, or name it otherwise and give it hosts: "*")`}},
 		{"a file of hosts in an inventory", "hosts: {h: {}}\ngroups:\n  a: {hosts: \"@list\"}\n", []string{
 			`fleet.yml:3:14: pattern "@list": a file of hosts is read from the command line only`}},
 
@@ -407,7 +401,7 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 	}{
 		{"no file at all", nil, "no inventory is given (name one with -i fleet.yml, or make a practice fleet with: vsfleet lab up)"},
 		{"a file that is not there", []string{"flet.yml"}, "flet.yml: there is no such inventory (name another with -i, or make a practice fleet with: vsfleet lab up)"},
-		{"a directory", []string{"fleet.d"}, "fleet.d: this is a directory, an inventory is a file (name the files in it, each with -i)"},
+		{"an empty directory", []string{"fleet.d"}, "fleet.d: this directory has no inventory in it"},
 		{"one file twice", []string{"fleet.yml", "./fleet.yml"}, "fleet.yml: this inventory is given twice (name it once)"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -421,7 +415,7 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 
 func TestSeveralFilesAreOneInventory(t *testing.T) {
 	t.Chdir(t.TempDir())
-	write(t, ".", "hosts.yml", "ssh: {user: root}\nhosts: {web01: {address: 192.0.2.1}}\n")
+	write(t, ".", "hosts.yml", "ssh: {user: root}\nvars: {v: 1}\nhosts: {web01: {address: 192.0.2.1}}\n")
 	write(t, ".", "guests.yml", "images: {deb: {method: template, args: [-t, /srv/box.tar]}}\nguests: {www: {on: web01, image: deb}}\n")
 	inv, err := Load("guests.yml", "hosts.yml")
 	if err != nil {
@@ -431,14 +425,15 @@ func TestSeveralFilesAreOneInventory(t *testing.T) {
 		t.Errorf("got %+v", inv)
 	}
 
-	write(t, ".", "more.yml", "ssh: {user: admin}\nhosts: {\"web[01:02]\": {}}\ngroups: {g: {hosts: web01}}\nimages: {deb: {method: template, args: [-t, /srv/box.tar]}}\nguests: {www: {on: web01, image: deb}}\n")
+	write(t, ".", "more.yml", "ssh: {user: admin}\nvars: {v: 2}\nhosts: {\"web[01:02]\": {}}\ngroups: {g: {hosts: web01}}\nimages: {deb: {method: template, args: [-t, /srv/box.tar]}}\nguests: {www: {on: web01, image: deb}}\n")
 	write(t, ".", "last.yml", "groups: {g: {hosts: web01}}\n")
 	_, err = Load("hosts.yml", "guests.yml", "more.yml", "last.yml")
 	const want = `more.yml:1:13: ssh.user is given twice, first at hosts.yml:1:13
-more.yml:2:9: host "web01" is there twice, first at hosts.yml:2:9
-more.yml:4:10: image "deb" is there twice, first at guests.yml:1:10
-more.yml:5:10: guest "www" is there twice, first at guests.yml:2:10
-last.yml:1:10: group "g" is there twice, first at more.yml:3:10`
+more.yml:2:8: vars.v is given twice, first at hosts.yml:2:8
+more.yml:3:9: host "web01" is there twice, first at hosts.yml:3:9
+more.yml:5:10: image "deb" is there twice, first at guests.yml:1:10
+more.yml:6:10: guest "www" is there twice, first at guests.yml:2:10
+last.yml:1:10: group "g" is there twice, first at more.yml:4:10`
 	if err == nil || err.Error() != want {
 		t.Errorf("\n got %v\nwant %s", err, want)
 	}

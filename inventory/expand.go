@@ -116,9 +116,13 @@ func (sc scope) lookup(name string, optional bool) (string, *Error) {
 	variable, isVar := strings.CutPrefix(name, "vars.")
 	switch {
 	case isLabel:
-		return lookupIn(host.Labels, sc.host, name, label, "host.labels.", optional)
+		value, ok := host.Labels[label]
+		if ok || sc.host == nil || optional {
+			return value, nil
+		}
+		return "", unknown(host.Labels, sc.host, name, "host.labels.")
 	case isVar:
-		return lookupIn(host.Vars, sc.host, name, variable, "vars.", optional)
+		return sc.hostVar(name, variable, optional)
 	case !slices.Contains(known, name):
 		if i := strings.LastIndexByte(name, '.'); i >= 0 && !slices.Contains(known, "host"+name[i:]) && name != "host.address" {
 			known = append(known, "vars"+name[i:], "host.labels"+name[i:])
@@ -140,16 +144,31 @@ func (sc scope) lookup(name string, optional bool) (string, *Error) {
 	return sc.guest, nil
 }
 
-func lookupIn(values map[string]string, host *Host, full, name, prefix string, optional bool) (string, *Error) {
-	value, ok := values[name]
-	if ok || host == nil || optional {
-		return value, nil
+// hostVar returns the text of a variable of the host.
+func (sc scope) hostVar(full, name string, optional bool) (string, *Error) {
+	if sc.host == nil {
+		return "", nil
 	}
+	v, ok := sc.host.Vars[name]
+	switch {
+	case !ok && optional:
+		return "", nil
+	case !ok:
+		return "", unknown(sc.host.Vars, sc.host, full, "vars.")
+	case !v.IsScalar():
+		return "", &Error{Msg: fmt.Sprintf("${%s} of host %s is %s, which no text can hold", full, sc.host.Name, v.kind()), Hint: "it is from " + v.From.String()}
+	case v.foreign && isTemplate(v.Text):
+		return sc.template(v.Text)
+	}
+	return v.Text, nil
+}
+
+func unknown[V any](values map[string]V, host *Host, full, prefix string) *Error {
 	hint := yamlpos.DidYouMean(full, prefixed(prefix, sortedKeys(values)))
 	if hint == "" {
 		hint = fmt.Sprintf("a default would be ${%s:-…}", full)
 	}
-	return "", &Error{Msg: fmt.Sprintf("unknown variable ${%s} on host %s", full, host.Name), Hint: hint}
+	return &Error{Msg: fmt.Sprintf("unknown variable ${%s} on host %s", full, host.Name), Hint: hint}
 }
 
 func prefixed(prefix string, names []string) []string {

@@ -9,7 +9,7 @@ import (
 func TestVariables(t *testing.T) {
 	sc := scope{host: &Host{
 		Name: "h1", Address: "192.0.2.1", Labels: map[string]string{"site": "fra"},
-		Vars: map[string]string{"domain": "example.net", "empty": "", "odd": "${host.name}"},
+		Vars: map[string]Var{"domain": Text("example.net"), "empty": Text(""), "odd": Text("${host.name}")},
 	}, guest: "www"}
 	for _, row := range []struct{ name, text, want string }{
 		{"none", "a $HOME $} {b}", "a $HOME $} {b}"},
@@ -50,7 +50,7 @@ func TestVariables(t *testing.T) {
 }
 
 func TestExpansionIsBounded(t *testing.T) {
-	sc := scope{host: &Host{Vars: map[string]string{"big": strings.Repeat("x", 1<<16)}}}
+	sc := scope{host: &Host{Vars: map[string]Var{"big": Text(strings.Repeat("x", 1<<16))}}}
 	got, err := sc.expand(strings.Repeat("${vars.big}", 1<<16)) // 4 GiB
 	if err == nil || err.Msg != "with its variables it has more than 1 MiB" {
 		t.Errorf("%d bytes, %v", len(got), err)
@@ -61,7 +61,7 @@ func FuzzExpand(f *testing.F) {
 	for _, s := range []string{"${host.name}", "$${", "${vars.a:-${vars.b:-}}", "${", "}${:-}", "$$${vars.a}", "${vars.a:-$${}}"} {
 		f.Add(s)
 	}
-	sc := scope{host: &Host{Name: "h", Vars: map[string]string{"a": "x"}}, guest: "g"}
+	sc := scope{host: &Host{Name: "h", Vars: map[string]Var{"a": Text("x")}}, guest: "g"}
 	f.Fuzz(func(t *testing.T, text string) {
 		got, err := sc.expand(text)
 		if err != nil && (err.Offset < 1 || err.Offset > len(text) || err.Msg == "") {

@@ -19,26 +19,48 @@ import (
 
 // hostSpec is an entry of hosts as written in its file: one host or a range.
 type hostSpec struct {
+	layer
+	files           layer // of host_vars
 	address, netdev text
-	ssh             sshSpec
-	labels          map[string]string
-	vars            map[string]string
+	ours            bool // a file of ours has it, so that a second one may not
 }
 
-// groupSpec is a group as written in its file.
-type groupSpec struct {
-	name     string
-	pos      Position
-	hosts    []text
-	children []text
-	ssh      sshSpec
-	labels   map[string]string
-	vars     map[string]string
+// with returns what two sources give to a host: o wins.
+func (s *hostSpec) with(o *hostSpec) *hostSpec {
+	both := *s
+	both.ours = s.ours || o.ours
+	both.add(&o.layer)
+	overlay(&both.address, o.address, "", nil)
+	overlay(&both.netdev, o.netdev, "", nil)
+	return &both
+}
 
-	parents []*groupSpec
-	members []bool // by index in Inventory.Hosts
-	depth   int    // 1 plus that of the deepest parent; 0 if not known yet
-	walking bool
+// layer is what one place of the inventory gives to hosts: the top of a file, a
+// group, a host.
+type layer struct {
+	ssh    sshSpec
+	labels map[string]string
+	vars   map[string]Var
+	conn   connection // what vars say of how hosts are reached
+}
+
+// add takes over what another source gives in the same place: it wins.
+func (l *layer) add(o *layer) {
+	l.ssh.over(&o.ssh, nil)
+	l.labels, l.vars = merged(l.labels, o.labels), merged(l.vars, o.vars)
+}
+
+// merged returns what is in either map; b wins. It changes neither.
+func merged[V any](a, b map[string]V) map[string]V {
+	switch {
+	case len(a) == 0:
+		return b
+	case len(b) == 0:
+		return a
+	}
+	m := maps.Clone(a)
+	maps.Copy(m, b)
+	return m
 }
 
 // sshSpec are the SSH settings of a block or of a host.
@@ -150,7 +172,7 @@ func (d *decoder) path(to *text, want string) func(string, *yaml.Node) {
 
 // host reads one entry of hosts: a host, or all those of a range.
 func (b *builder) host(d *decoder, k text, v *yaml.Node) {
-	spec := &hostSpec{}
+	spec := &hostSpec{ours: true}
 	var block sshSpec
 	d.Fields("host "+k.Value, v, "a mapping, as {address: 203.0.113.11}", append(d.sshKeys(&spec.ssh),
 		key{Name: "address", Read: d.Text(&spec.address, "an IP address or a DNS name")},
@@ -167,7 +189,7 @@ func (b *builder) host(d *decoder, k text, v *yaml.Node) {
 		return
 	}
 	addresses := b.addresses(d, k, spec.address, len(names))
-	for i, name := range names {
+	for at, name := range names {
 		if err := checkName(name, maxHostName); err != nil {
 			d.Add(k.Pos, "", "host %v", err)
 			return
@@ -176,15 +198,32 @@ func (b *builder) host(d *decoder, k text, v *yaml.Node) {
 			d.Add(k.Pos, "name it otherwise", `"all" means every host`)
 			return
 		}
-		if first := b.inv.hosts.host(name); first != nil {
-			d.Add(k.Pos, "", "host %q is there twice, first at %s", name, first.Pos)
-			continue
+		i, known := b.addHost(name, k.Pos)
+		h, whole := b.inv.hosts.hosts[i], spec
+		if known {
+			if b.specs[i].ours {
+				d.Add(k.Pos, "", "host %q is there twice, first at %s", name, h.Pos)
+				continue
+			}
+			whole = b.specs[i].with(spec)
 		}
 		// The patterns of groups see the host's own labels only: those that it
 		// has from groups are not known yet.
-		b.inv.hosts.add(&Host{Name: name, Address: addresses[i], Netdev: spec.netdev.Value, Labels: spec.labels, Pos: k.Pos})
-		b.specs = append(b.specs, spec)
+		h.Pos, h.Address, h.Netdev, h.Labels = k.Pos, addresses[at], spec.netdev.Value, whole.labels
+		b.specs[i] = whole
 	}
+}
+
+// addHost returns the index of the host of that name, which it adds if it is not
+// known.
+func (b *builder) addHost(name string, pos Position) (i int, known bool) {
+	u := &b.inv.hosts
+	if i, known = u.index[name]; known {
+		return i, true
+	}
+	u.add(&Host{Name: name, Pos: pos})
+	b.specs = append(b.specs, &hostSpec{})
+	return len(u.hosts) - 1, false
 }
 
 // addresses returns the address of each of n hosts, "" for one without.
@@ -215,17 +254,6 @@ func (d *decoder) hostLabels(to *map[string]string) func(string, *yaml.Node) {
 	return d.labels(to, "a mapping of names to values, as {site: fra}", checkLabel)
 }
 
-// hostVars reads variables. Their values hold no variables, which would have to be
-// expanded in an order that nobody sees.
-func (d *decoder) hostVars(to *map[string]string) func(string, *yaml.Node) {
-	return d.labels(to, "a mapping of names to values, as {domain: example.net}", func(name, value string) error {
-		if hasVariable(value) {
-			return fmt.Errorf("%s holds ${, but a variable's value is not expanded", name)
-		}
-		return nil
-	})
-}
-
 func (d *decoder) device(to *text) func(string, *yaml.Node) {
 	return func(name string, v *yaml.Node) {
 		d.Text(to, "a network device, as eth0")(name, v)
@@ -235,125 +263,8 @@ func (d *decoder) device(to *text) func(string, *yaml.Node) {
 	}
 }
 
-// group reads one entry of groups.
-func (b *builder) group(d *decoder, k text, v *yaml.Node) {
-	g := &groupSpec{name: k.Value, pos: k.Pos}
-	given := d.Fields("group "+k.Value, v, `a mapping, as {hosts: ["web*"]}`, []key{
-		{Name: "hosts", Read: d.patterns(&g.hosts)},
-		{Name: "children", Read: d.Texts(&g.children, "a list of groups, as [web, db]")},
-		{Name: "ssh", Read: d.sshBlock(&g.ssh)},
-		{Name: "labels", Read: d.hostLabels(&g.labels)},
-		{Name: "vars", Read: d.hostVars(&g.vars)},
-	})
-	if err := checkName(k.Value, maxName); err != nil {
-		d.Add(k.Pos, "", "group %v", err)
-		return
-	}
-	if k.Value == "all" {
-		d.Add(k.Pos, `name it otherwise and give it hosts: "*"`, `"all" means every host`)
-		return
-	}
-	if first := b.groupAt[k.Value]; first != nil {
-		d.Add(k.Pos, "", "group %q is there twice, first at %s", k.Value, first.pos)
-		return
-	}
-	_, hosts := given["hosts"]
-	_, children := given["children"]
-	if given != nil && !hosts && !children {
-		d.Add(k.Pos, "give it hosts or children", "group %q has no hosts", k.Value)
-	}
-	b.groups = append(b.groups, g)
-	b.groupAt[g.name] = g
-}
-
-// resolveHosts puts the hosts into their groups, from which they inherit.
-func (b *builder) resolveHosts() {
-	u := &b.inv.hosts
-	b.inv.Hosts = u.hosts
-	for _, g := range b.groups {
-		u.groupNames = append(u.groupNames, g.name)
-		if h := u.host(g.name); h != nil {
-			b.Add(g.pos, "a pattern could mean either", "group %q has the name of the host at %s", g.name, h.Pos)
-		}
-	}
-	for _, g := range b.groups {
-		g.members = make([]bool, len(u.hosts))
-		for _, pattern := range g.hosts {
-			set, err := u.match(pattern.Value)
-			if err != nil {
-				b.Failed(pattern.Pos, err)
-			}
-			union(g.members, set)
-		}
-		for _, child := range g.children {
-			if c := b.groupAt[child.Value]; c != nil {
-				c.parents = append(c.parents, g)
-			} else {
-				b.Add(child.Pos, b.DidYouMean(child.Value, u.groupNames), "children: there is no group %q", child.Value)
-			}
-		}
-	}
-	for _, g := range b.groups {
-		b.findDepth(g)
-	}
-	// The deepest first, so that a child is whole before its parents take it.
-	ordered := slices.SortedFunc(slices.Values(b.groups), func(x, y *groupSpec) int {
-		return cmp.Or(cmp.Compare(x.depth, y.depth), cmp.Compare(x.name, y.name))
-	})
-	for _, g := range slices.Backward(ordered) {
-		for _, parent := range g.parents {
-			union(parent.members, g.members)
-		}
-	}
-	u.groups = make(map[string][]bool, len(b.groups))
-	for _, g := range b.groups {
-		u.groups[g.name] = g.members
-		group := &Group{Name: g.name, Pos: g.pos, Hosts: u.pick(g.members)}
-		for _, child := range g.children {
-			group.Children = append(group.Children, child.Value)
-		}
-		b.inv.Groups = append(b.inv.Groups, group)
-	}
-	for i, h := range u.hosts {
-		b.inherit(h, b.specs[i], slices.DeleteFunc(slices.Clone(ordered), func(g *groupSpec) bool { return !g.members[i] }))
-	}
-	b.sameMachine()
-}
-
-// findDepth sets the depths of a group and its parents, and reports a group that
-// is its own descendant.
-func (b *builder) findDepth(g *groupSpec) {
-	if g.depth > 0 {
-		return
-	}
-	g.walking = true
-	depth := 1
-	for _, parent := range g.parents {
-		if parent.walking {
-			b.Add(parent.pos, "", "group %q is among its own children", parent.name)
-			continue
-		}
-		b.findDepth(parent)
-		depth = max(depth, parent.depth+1)
-	}
-	g.walking, g.depth = false, depth
-}
-
-// inherit gives a host the settings of the top of the files, then those of its
-// groups, parents first, then its own.
-func (b *builder) inherit(h *Host, own *hostSpec, groups []*groupSpec) {
-	ssh, labels, vars := b.ssh, map[string]string{}, map[string]string{}
-	for _, g := range groups {
-		ssh.over(&g.ssh, nil)
-		maps.Copy(labels, g.labels)
-		maps.Copy(vars, g.vars)
-		h.Groups = append(h.Groups, g.name)
-	}
-	slices.Sort(h.Groups)
-	ssh.over(&own.ssh, nil)
-	maps.Copy(labels, own.labels)
-	maps.Copy(vars, own.vars)
-	h.Labels, h.Vars = labels, vars
+// reach sets how a host is reached.
+func (b *builder) reach(h *Host, address text, ssh *sshSpec) {
 	h.SSH = SSH{
 		User: b.expanded(h, ssh.user, isArgument), Jump: b.expanded(h, ssh.jump, isArgument),
 		HostKeyAlias: b.expanded(h, ssh.hostKeyAlias, isArgument),
@@ -364,16 +275,16 @@ func (b *builder) inherit(h *Host, own *hostSpec, groups []*groupSpec) {
 	h.Become = ssh.become.Value
 	h.Port = cmp.Or(ssh.port.Value, 22)
 
-	if h.Address == "" { // none, or a wrong one that was reported
+	if address.Value == "" { // none, or a wrong one that was reported
 		h.Address = h.Name
 		return
 	}
-	address, err := scope{host: h, bare: true}.expand(h.Address)
+	expanded, err := scope{host: h, bare: true}.expand(address.Value)
 	if err == nil {
-		h.Address, err = parseAddress(address)
+		h.Address, err = parseAddress(expanded)
 	}
 	if err != nil {
-		b.FailedIn(text{Value: h.Address, Pos: own.address.Pos}, err)
+		b.FailedIn(address, err)
 		h.Address = ""
 	}
 }

@@ -2,12 +2,7 @@ package inventory
 
 import (
 	_ "embed"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -22,6 +17,9 @@ type Inventory struct {
 	Hosts  []*Host  // in the order of the files
 	Groups []*Group // in the order of the files
 	Images []*Image // in the order of the files
+	// Warnings are what was left out or not understood in Ansible's sources, in the
+	// order of the files.
+	Warnings []*Error
 
 	hosts  universe
 	images map[string]*Image
@@ -35,7 +33,7 @@ type Host struct {
 	SSH     SSH
 	Become  bool // become root by sudo
 	Labels  map[string]string
-	Vars    map[string]string
+	Vars    map[string]Var
 	Groups  []string // that it belongs to, by name
 	Netdev  string   // the device for guests' own addresses; empty: that of the default route
 	Guests  []*Guest // by name
@@ -116,48 +114,16 @@ func Schema() []byte {
 	return []byte(text)
 }
 
-// Load reads inventory files and merges them into one inventory. An error is
-// an *Errors with everything that is wrong in any of them.
-func Load(paths ...string) (*Inventory, error) {
-	b := newBuilder()
-	if len(paths) == 0 {
-		b.Add(Position{}, "name one with -i fleet.yml, or make a practice fleet with: vsfleet lab up", "no inventory is given")
-	}
-	for _, path := range paths {
-		if path = filepath.Clean(path); slices.Contains(b.Files, path) {
-			b.Add(Position{File: path}, "name it once", "this inventory is given twice")
-			continue
-		}
-		b.Files = append(b.Files, path)
-		data, err := os.ReadFile(path)
-		if err != nil {
-			b.unreadable(path, err)
-			continue
-		}
-		b.read(path, data)
-	}
-	return b.build()
-}
-
-// unreadable reports why a file could not be read, and what to do about it.
-func (b *builder) unreadable(path string, err error) {
-	pos := Position{File: path}
-	info, statErr := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		b.Add(pos, "name another with -i, or make a practice fleet with: vsfleet lab up", "there is no such inventory")
-	case statErr == nil && info.IsDir():
-		b.Add(pos, "name the files in it, each with -i", "this is a directory, an inventory is a file")
-	default:
-		b.Add(pos, "", "read inventory: %v", err)
-	}
-}
-
 // builder collects the contents of the files until all of them are read.
 type builder struct {
 	report
-	inv Inventory
-	ssh sshSpec
+	run       func(path string, args ...string) ([]byte, error) // inventory programs; may be nil
+	inv       Inventory
+	top       layer                 // of all hosts
+	ourTop    layer                 // as much of it as files of ours have
+	topFiles  layer                 // of group_vars/all
+	ungrouped groupSpec             // of hosts in no group
+	unknown   map[string][]Position // what is not understood of how hosts are reached
 
 	specs      []*hostSpec // one for each of inv.Hosts
 	groups     []*groupSpec
@@ -181,16 +147,26 @@ func newBuilder() *builder {
 	return b
 }
 
-// read reads one file.
+// read reads one file, of ours or in Ansible's YAML or INI.
 func (b *builder) read(path string, data []byte) {
 	d := newDecoder(path, &b.report)
-	root := d.Parse(data)
+	if isVaultFile(data) {
+		d.Add(Position{File: path, Line: 1, Column: 1}, "decrypt it, or save what Ansible makes of it: ansible-inventory --list --export > hosts.json", "this file is encrypted by ansible-vault")
+		return
+	}
+	doc, err := yamlpos.Document(data)
+	if b.foreign(path, data, doc, err) {
+		return
+	}
+	root := d.Root(data, doc, err)
 	if root == nil {
 		return
 	}
-	var ssh sshSpec
+	top := &layer{}
 	d.Fields("an inventory", root, "a mapping with hosts, groups, images and guests", []key{
-		{Name: "ssh", Read: func(name string, v *yaml.Node) { d.sshBlock(&ssh)(name, v) }},
+		{Name: "ssh", Read: d.sshBlock(&top.ssh)},
+		{Name: "labels", Read: d.hostLabels(&top.labels)},
+		{Name: "vars", Read: d.hostVars(&top.vars)},
 		{Name: "hosts", Read: func(name string, v *yaml.Node) {
 			d.Entries(name, v, "a mapping of hosts, as {web01: {address: 203.0.113.11}}", func(k text, v *yaml.Node) { b.host(d, k, v) })
 		}},
@@ -204,7 +180,20 @@ func (b *builder) read(path string, data []byte) {
 			d.Entries(name, v, "a mapping of guests, as {www: {on: web, image: bookworm}}", func(k text, v *yaml.Node) { b.guest(d, k, v) })
 		}},
 	})
-	b.ssh.over(&ssh, b.clash("ssh."))
+	b.addTop(top)
+}
+
+// addTop takes over the top of a file of ours. What another one has at its top
+// already is a mistake.
+func (b *builder) addTop(top *layer) {
+	b.ourTop.ssh.over(&top.ssh, b.clash("ssh."))
+	for name, v := range top.vars {
+		if first, twice := b.ourTop.vars[name]; twice {
+			b.clash("vars.")(name, first.From, v.From)
+		}
+	}
+	b.ourTop.labels, b.ourTop.vars = merged(b.ourTop.labels, top.labels), merged(b.ourTop.vars, top.vars)
+	b.top.add(top)
 }
 
 // clash returns a function that reports a key given twice at the same level.
@@ -224,6 +213,7 @@ func (b *builder) build() (*Inventory, error) {
 		return nil, err
 	}
 	b.inv.hosts.guess = yamlpos.DidYouMean
+	b.inv.Warnings = b.Warnings()
 	return &b.inv, nil
 }
 

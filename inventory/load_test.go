@@ -46,7 +46,7 @@ func (h *Host) mustGuest(t testing.TB, name string) *Guest {
 func diff(t *testing.T, got, want any) {
 	t.Helper()
 	opts := cmp.Options{
-		cmpopts.IgnoreTypes(Position{}), cmpopts.EquateEmpty(),
+		cmpopts.IgnoreTypes(Position{}), cmpopts.IgnoreUnexported(Var{}), cmpopts.EquateEmpty(),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	}
@@ -93,7 +93,7 @@ func TestTheExampleOfTheDesign(t *testing.T) {
 	web := func(name, address string, guests ...*Guest) *Host {
 		return &Host{
 			Name: name, Address: address, Port: 22, SSH: ssh, Netdev: "eth0",
-			Labels: map[string]string{"site": "fra"}, Vars: map[string]string{"domain": "example.net"},
+			Labels: map[string]string{"site": "fra"}, Vars: map[string]Var{"domain": Text("example.net")},
 			Groups: []string{"web"}, Guests: guests,
 		}
 	}
@@ -153,7 +153,11 @@ groups:
   a-parent: {hosts: parent, children: [z-child], ssh: {user: parent, jump: parent}, labels: {l: parent, m: parent}, vars: {v: parent, w: parent}}
   b-side: {hosts: [child], ssh: {user: side}, labels: {m: side}, vars: {w: side}}
 `)
-	host := func(name string, port int, become bool, ssh SSH, labels, vars map[string]string, groups ...string) *Host {
+	host := func(name string, port int, become bool, ssh SSH, labels, texts map[string]string, groups ...string) *Host {
+		vars := map[string]Var{}
+		for name, s := range texts {
+			vars[name] = Text(s)
+		}
 		return &Host{Name: name, Address: name, Port: port, SSH: ssh, Become: become, Labels: labels, Vars: vars, Groups: groups}
 	}
 	type m = map[string]string
@@ -232,7 +236,7 @@ hosts:
 func TestScalarsAreTakenAsTheyAreWritten(t *testing.T) {
 	inv := mustLoad(t, "hosts: {a: {labels: {version: 1.10, rack: 007, live: true, day: 2026-11-23}, vars: {empty: \"\", n: 0x10}}}\n")
 	diff(t, inv.Hosts[0].Labels, map[string]string{"version": "1.10", "rack": "007", "live": "true", "day": "2026-11-23"})
-	diff(t, inv.Hosts[0].Vars, map[string]string{"empty": "", "n": "0x10"})
+	diff(t, inv.Hosts[0].Vars, map[string]Var{"empty": Text(""), "n": {Value: int64(16), Text: "0x10"}})
 }
 
 func TestAnchorsAliasesAndMerges(t *testing.T) {

@@ -118,8 +118,22 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 
 const defaultInventory = "fleet.yml"
 
-// inventory loads the inventories of -i, or that of nearInventory.
+// inventory loads the inventory and prints its warnings.
 func (a *app) inventory(ctx context.Context) (*inventory.Inventory, error) {
+	inv, err := a.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range inv.Warnings {
+		if !a.quiet {
+			fmt.Fprintf(a.stderr, "vsfleet: warning: %v\n", w)
+		}
+	}
+	return inv, nil
+}
+
+// load loads the inventories of -i, or that of nearInventory.
+func (a *app) load(ctx context.Context) (*inventory.Inventory, error) {
 	if len(a.inventories) == 0 {
 		path, err := nearInventory(ctx)
 		if err != nil {

@@ -33,7 +33,7 @@ func (a *app) completing(cmd *cobra.Command) (*inventory.Inventory, error) {
 	if err := a.settings(cmd.Root().PersistentFlags()); err != nil {
 		return nil, err
 	}
-	return a.inventory(cmd.Context())
+	return a.load(cmd.Context())
 }
 
 // completeHost completes the name of a host.

@@ -64,11 +64,11 @@ func wanted(h *inventory.Host, g *inventory.Guest) WantedRecord {
 // ResolvedRecord is all that the inventory says of a host, and where.
 type ResolvedRecord struct {
 	HostRecord
-	At     string            `json:"at"`
-	SSH    SSHRecord         `json:"ssh"`
-	Netdev string            `json:"netdev,omitempty"`
-	Vars   map[string]string `json:"vars"`
-	Wanted []WantedRecord    `json:"wanted"`
+	At     string                   `json:"at"`
+	SSH    SSHRecord                `json:"ssh"`
+	Netdev string                   `json:"netdev,omitempty"`
+	Vars   map[string]inventory.Var `json:"vars"`
+	Wanted []WantedRecord           `json:"wanted"`
 }
 
 // SSHRecord is how a host is reached, as far as the inventory says it.

@@ -50,8 +50,14 @@ type Key struct {
 
 // Parse returns the one document of a file; if there is none, it reports why.
 func (d *Decoder) Parse(data []byte) *yaml.Node {
+	doc, err := Document(data)
+	return d.Root(data, doc, err)
+}
+
+// Root returns the root of what Document returned for a file; if there is none, it
+// reports why.
+func (d *Decoder) Root(data []byte, doc *yaml.Node, err error) *yaml.Node {
 	d.Keep(d.File, data)
-	doc, err := parseYAML(data)
 	switch {
 	case errors.Is(err, io.EOF):
 		d.Empty(Position{File: d.File, Line: 1, Column: 1})

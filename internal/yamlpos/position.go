@@ -77,6 +77,7 @@ func (e *Errors) Unwrap() []error {
 type Report struct {
 	Files    []string // in the order in which they were given
 	list     []*Error
+	warnings []*Error
 	reported map[Position]bool
 	guesses  int
 	sources  map[string]*source
@@ -86,6 +87,14 @@ type Report struct {
 func (r *Report) Add(pos Position, hint, format string, args ...any) {
 	r.list = append(r.list, &Error{Pos: pos, Msg: bounded(fmt.Sprintf(format, args...)), Hint: bounded(hint)})
 }
+
+// Warn adds a warning, which makes no file wrong.
+func (r *Report) Warn(pos Position, hint, format string, args ...any) {
+	r.warnings = append(r.warnings, &Error{Pos: pos, Msg: bounded(fmt.Sprintf(format, args...)), Hint: bounded(hint)})
+}
+
+// Warnings returns the warnings in file order.
+func (r *Report) Warnings() []*Error { return r.sorted(r.warnings) }
 
 // longestMessage is longer than any message that shows a short value.
 const longestMessage = 300
@@ -144,24 +153,29 @@ func (r *Report) Err() error {
 	if len(r.list) == 0 {
 		return nil
 	}
-	order := make(map[string]int, len(r.Files))
-	for i, file := range r.Files {
-		order[file] = i
-	}
-	slices.SortStableFunc(r.list, func(a, b *Error) int {
-		return cmp.Or(
-			cmp.Compare(order[a.Pos.File], order[b.Pos.File]),
-			cmp.Compare(a.Pos.Line, b.Pos.Line),
-			cmp.Compare(a.Pos.Column, b.Pos.Column),
-			cmp.Compare(a.Msg, b.Msg))
-	})
-	r.list = slices.CompactFunc(r.list, func(a, b *Error) bool { return *a == *b })
+	r.list = r.sorted(r.list)
 	for _, e := range r.list[:min(len(r.list), maxExcerpts)] {
 		if file := r.sources[e.Pos.File]; file != nil {
 			e.Excerpt = file.excerpt(e.Pos)
 		}
 	}
 	return &Errors{All: r.list}
+}
+
+// sorted returns a list in file order and without repetitions.
+func (r *Report) sorted(list []*Error) []*Error {
+	order := make(map[string]int, len(r.Files))
+	for i, file := range r.Files {
+		order[file] = i
+	}
+	slices.SortStableFunc(list, func(a, b *Error) int {
+		return cmp.Or(
+			cmp.Compare(order[a.Pos.File], order[b.Pos.File]),
+			cmp.Compare(a.Pos.Line, b.Pos.Line),
+			cmp.Compare(a.Pos.Column, b.Pos.Column),
+			cmp.Compare(a.Msg, b.Msg))
+	})
+	return slices.CompactFunc(list, func(a, b *Error) bool { return *a == *b })
 }
 
 // DidYouMean returns the hint for a word that is not among the known ones, or "".

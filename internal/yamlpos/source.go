@@ -3,6 +3,7 @@ package yamlpos
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -89,9 +90,15 @@ func utf8Offset(line []byte, column int) int {
 	return at
 }
 
+// secret matches a line that may hold a password, which is not to be shown.
+var secret = regexp.MustCompile(`(?i)(pass|passwd|password|secret|token)["']?\s*[:=]`)
+
 // excerpt returns the line of a position with a caret below its column. Of a long
 // line it has the surroundings of the column.
 func (s *source) excerpt(pos Position) string {
+	if secret.Match(s.line(pos.Line)) {
+		return ""
+	}
 	line := []rune(string(s.line(pos.Line)))
 	at := pos.Column - 1
 	if len(line) == 0 || at < 0 || at > len(line) {

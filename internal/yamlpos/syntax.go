@@ -68,7 +68,7 @@ func badByte(data []byte, msg string) int {
 func failingLine(lines [][]byte, msg string, from int) int {
 	from = min(max(from-1, 1), len(lines)) // its scanner counts from 1, its parser from 0
 	n := sort.Search(len(lines)-from, func(i int) bool {
-		got, err := parseYAML(bytes.Join(lines[:from+i], nil))
+		got, err := Document(bytes.Join(lines[:from+i], nil))
 		if got != nil || err == nil {
 			return false
 		}
@@ -78,8 +78,8 @@ func failingLine(lines [][]byte, msg string, from int) int {
 	return from + n
 }
 
-// parseYAML returns the first document of a file.
-func parseYAML(data []byte) (doc *yaml.Node, err error) {
+// Document returns the one document of a file. If it is empty, the error is io.EOF.
+func Document(data []byte) (doc *yaml.Node, err error) {
 	// yaml.v3 panics with "internal error" on some malformed comments instead
 	// of returning an error.
 	defer func() {
@@ -100,6 +100,9 @@ func parseYAML(data []byte) (doc *yaml.Node, err error) {
 	}
 	return &first, nil
 }
+
+// IsSecondDocument reports whether an error of Document is that there are two of them.
+func IsSecondDocument(err error) bool { return errors.Is(err, errSecondDocument) }
 
 var errSecondDocument = errors.New("a second document begins here")
 

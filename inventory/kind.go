@@ -1,0 +1,129 @@
+package inventory
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/vsfleet/vsfleet/internal/yamlpos"
+	"github.com/vsfleet/vsfleet/inventory/ansible"
+)
+
+// foreign reads a file if it is not one of ours but an inventory of Ansible's.
+func (b *builder) foreign(path string, data []byte, doc *yaml.Node, err error) bool {
+	if !errors.Is(err, io.EOF) && isINI(path, data, doc, err) {
+		b.merge(path, ansible.ReadINI(string(data)))
+		return true
+	}
+	if err != nil {
+		return false
+	}
+	root := doc.Content[0]
+	if root.Kind != yaml.MappingNode || isOurs(root) {
+		return false
+	}
+	switch plugin := member(root, "plugin"); {
+	case plugin != nil:
+		b.Add(Position{File: path, Line: plugin.Line, Column: plugin.Column}, "save what it finds: ansible-inventory -i "+path+" --list --export > hosts.json, and name that with -i",
+			"this configures Ansible's inventory plugin %s, which vsfleet does not run", yamlpos.Short(plugin.Value))
+	case ansible.IsList(root):
+		list, _ := ansible.ReadList(root)
+		b.merge(path, list)
+	case isAnsible(root):
+		b.merge(path, ansible.ReadYAML(root))
+	default:
+		return false
+	}
+	return true
+}
+
+// ourKeys are the keys at the top of a file of ours.
+var ourKeys = []string{"ssh", "labels", "vars", "hosts", "groups", "images", "guests"}
+
+// isOurs reports whether a document is a file of ours: all that it has at its top
+// could be, or something is that no group of Ansible's has.
+func isOurs(root *yaml.Node) bool {
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		name, v := root.Content[i].Value, yamlpos.Target(root.Content[i+1])
+		if !slices.Contains(ourKeys, name) && !strings.HasPrefix(name, "x-") {
+			continue
+		}
+		// A group of Ansible's may be called guests, too.
+		if member(v, "hosts") == nil && member(v, "children") == nil || name == "hosts" && member(v, "hosts") == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// isAnsible reports whether a document is an inventory in Ansible's YAML: something
+// at its top is a group, or all of it could be empty ones.
+func isAnsible(root *yaml.Node) bool {
+	empty := len(root.Content) > 0
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		v := yamlpos.Target(root.Content[i+1])
+		if root.Content[i].Value == "all" || member(v, "hosts") != nil || member(v, "children") != nil || member(v, "vars") != nil {
+			return true
+		}
+		empty = empty && yamlpos.IsNull(v)
+	}
+	return empty
+}
+
+// isINI reports whether a file is an inventory in Ansible's INI: it has a section,
+// or it is no YAML, or one word of it, and not called so.
+func isINI(path string, data []byte, doc *yaml.Node, err error) bool {
+	if yamlpos.IsSecondDocument(err) {
+		return false
+	}
+	scalar := err == nil && doc.Content[0].Kind == yaml.ScalarNode && !yamlpos.IsNull(doc.Content[0])
+	if err == nil && !scalar {
+		// "[web]" alone is a list to YAML.
+		return doc.Content[0].Kind == yaml.SequenceNode && iniSection.Match(data) && !isYAMLName(path)
+	}
+	if scalar && bytes.Contains(data, []byte("ansible_")) {
+		return true
+	}
+	return iniSection.Match(data) || !isYAMLName(path) && !bytes.HasPrefix(bytes.TrimSpace(data), []byte("---"))
+}
+
+var iniSection = regexp.MustCompile(`(?m)^\[[^:\]\s,"'{}]+(:(vars|children|hosts))?\]\s*(#.*)?$`)
+
+func isYAMLName(path string) bool {
+	return slices.Contains([]string{".yml", ".yaml", ".json"}, strings.ToLower(filepath.Ext(path)))
+}
+
+// isVaultFile reports whether a file as a whole is encrypted by ansible-vault.
+func isVaultFile(data []byte) bool { return bytes.HasPrefix(data, []byte("$ANSIBLE_VAULT;")) }
+
+// playbook returns what a file is if it is a playbook of Ansible, or "".
+func playbook(root *yaml.Node) string {
+	if root.Kind != yaml.SequenceNode {
+		return ""
+	}
+	for _, play := range root.Content {
+		if member(play, "hosts") != nil || member(play, "import_playbook") != nil {
+			return "an Ansible playbook"
+		}
+	}
+	return ""
+}
+
+// member returns the value of a key of a mapping, or nil.
+func member(n *yaml.Node, name string) *yaml.Node {
+	if n = yamlpos.Target(n); n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return yamlpos.Target(n.Content[i+1])
+		}
+	}
+	return nil
+}

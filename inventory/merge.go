@@ -1,0 +1,137 @@
+package inventory
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vsfleet/vsfleet/internal/yamlpos"
+	"github.com/vsfleet/vsfleet/inventory/ansible"
+)
+
+// merge takes over what a source of Ansible says. What it gives to hosts and groups
+// that others have too is added, and wins.
+func (b *builder) merge(file string, inv *ansible.Inventory) {
+	m := &merger{builder: b, file: file}
+	m.problems(inv.Problems)
+	for _, h := range inv.Hosts {
+		m.host(h)
+	}
+	for _, g := range inv.Groups {
+		m.group(g)
+	}
+	m.undeclared(inv)
+}
+
+// merger is what merges one source.
+type merger struct {
+	*builder
+	file string
+}
+
+// problems reports what is wrong in the source.
+func (m *merger) problems(list []ansible.Problem) {
+	for _, p := range list {
+		if p.Warning {
+			m.Warn(m.at(p.Pos), p.Hint, "%s", p.Msg)
+		} else {
+			m.Add(m.at(p.Pos), p.Hint, "%s", p.Msg)
+		}
+	}
+}
+
+func (m *merger) at(p ansible.Pos) Position { return Position{File: m.file, Line: p.Line, Column: p.Column} }
+
+// layer returns variables as a layer.
+func (m *merger) layer(vars map[string]ansible.Var) layer {
+	l := layer{}
+	if len(vars) > 0 {
+		l.vars = make(map[string]Var, len(vars))
+	}
+	for name, v := range vars {
+		l.vars[name] = Var{Value: v.Value, Text: v.Text, From: m.at(v.Pos), Secret: isPassword(name), foreign: true}
+	}
+	return l
+}
+
+func (m *merger) host(h *ansible.Host) {
+	pos := m.at(h.Pos)
+	if err := checkName(h.Name, maxHostName); err != nil {
+		hint := ""
+		if _, bad := netip.ParseAddr(h.Name); bad == nil {
+			hint = fmt.Sprintf("a pattern could not name it: give it a name, and ansible_host=%s", h.Name)
+		}
+		m.Add(pos, hint, "host %v", err)
+		return
+	}
+	if h.Name == "all" {
+		m.Add(pos, "name it otherwise", `"all" means every host`)
+		return
+	}
+	i, _ := m.addHost(h.Name, pos)
+	m.specs[i] = m.specs[i].with(&hostSpec{layer: m.layer(h.Vars)})
+}
+
+func (m *merger) group(g *ansible.Group) {
+	l := m.layer(g.Vars)
+	switch g.Name {
+	case "all":
+		m.top.add(&l)
+		return
+	case "ungrouped":
+		m.ungrouped.add(&l)
+		if len(g.Children) > 0 {
+			m.Add(m.at(g.Children[0].Pos), "name it otherwise", `"ungrouped" means every host in no group, and has no children`)
+		}
+		return
+	}
+	if err := checkName(g.Name, maxName); err != nil {
+		m.Add(m.at(g.Pos), "", "group %v", err)
+		return
+	}
+	spec := m.groupAt[g.Name]
+	if spec == nil {
+		spec = &groupSpec{name: g.Name, pos: m.at(g.Pos)}
+		m.addGroup(spec)
+	}
+	spec.declared = spec.declared || g.Declared
+	if v, ok := l.vars["ansible_group_priority"]; ok {
+		delete(l.vars, "ansible_group_priority")
+		n, whole := v.Value.(int64)
+		if spec.priority = int(n); !whole {
+			m.Add(v.From, "", "ansible_group_priority: want a whole number, have %q", yamlpos.Short(v.Text))
+		}
+	}
+	spec.add(&l)
+	for _, name := range g.Hosts {
+		if i, ok := m.inv.hosts.index[name]; ok { // else it was refused
+			spec.direct = append(spec.direct, i)
+		}
+	}
+	for _, child := range g.Children {
+		switch child.Name {
+		case "all", "ungrouped":
+			m.Add(m.at(child.Pos), "", "group %q cannot be in another group", child.Name)
+		default:
+			spec.children = append(spec.children, text{Value: child.Name, Pos: m.at(child.Pos)})
+		}
+	}
+}
+
+// undeclared reports groups that this source gives variables or a parent, and that
+// neither it nor a source before it declares.
+func (m *merger) undeclared(inv *ansible.Inventory) {
+	for _, g := range inv.Groups {
+		spec := m.groupAt[g.Name]
+		if spec == nil || spec.declared || spec.ours {
+			continue
+		}
+		var known []string
+		for _, other := range m.groups {
+			if other.declared || other.ours {
+				known = append(known, other.name)
+			}
+		}
+		m.Add(m.at(g.Pos), m.DidYouMean(g.Name, known), "there is no group %q", g.Name)
+		spec.declared = true // reported
+	}
+}

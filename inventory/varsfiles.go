@@ -1,0 +1,155 @@
+package inventory
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/yamlpos"
+	"github.com/vsfleet/vsfleet/inventory/ansible"
+)
+
+// varsFiles reads the variables in group_vars and host_vars of a directory, for the
+// groups and hosts that there are.
+func (b *builder) varsFiles(dir string) {
+	groups := b.listVars(filepath.Join(dir, "group_vars"))
+	for _, g := range b.groups {
+		groups.read(g.name, &g.files)
+	}
+	groups.read("all", &b.topFiles)
+	groups.read("ungrouped", &b.ungrouped.files)
+	hosts := b.listVars(filepath.Join(dir, "host_vars"))
+	for i, h := range b.inv.hosts.hosts {
+		if hosts.has(h.Name) {
+			spec := *b.specs[i] // which other hosts of a range share
+			hosts.read(h.Name, &spec.files)
+			b.specs[i] = &spec
+		}
+	}
+	groups.rest("group", b.groupNames())
+	hosts.rest("host", b.inv.hosts.names)
+}
+
+func (b *builder) groupNames() []string {
+	names := []string{"all", "ungrouped"}
+	for _, g := range b.groups {
+		names = append(names, g.name)
+	}
+	return names
+}
+
+// varsDir is a directory of files, or directories, of variables.
+type varsDir struct {
+	*builder
+	path    string
+	entries map[string]bool // by name, with those that were not read
+}
+
+func (b *builder) listVars(path string) *varsDir {
+	v := &varsDir{builder: b, path: path, entries: map[string]bool{}}
+	entries, err := os.ReadDir(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		b.Add(Position{File: path}, "", "read variables: %v", err)
+	}
+	for _, entry := range entries {
+		v.entries[entry.Name()] = true
+	}
+	return v
+}
+
+// varsEndings are those of files of variables. Of several for one name the first
+// one is read, as in Ansible.
+var varsEndings = []string{"", ".yml", ".yaml", ".json"}
+
+func (v *varsDir) has(name string) bool {
+	for _, ending := range varsEndings {
+		if v.entries[name+ending] {
+			return true
+		}
+	}
+	return false
+}
+
+// read adds the variables of a group or host to l.
+func (v *varsDir) read(name string, l *layer) {
+	first := ""
+	for _, ending := range varsEndings {
+		entry := name + ending
+		if !v.entries[entry] {
+			continue
+		}
+		delete(v.entries, entry)
+		path := filepath.Join(v.path, entry)
+		if first != "" {
+			v.Warn(Position{File: path}, "put one into the other", "it is left out, as Ansible reads only %s of the two", first)
+			continue
+		}
+		first = path
+		v.readAny(path, l)
+	}
+}
+
+// readAny reads a file, or all those in a directory, by name.
+func (v *varsDir) readAny(path string, l *layer) {
+	if !isDir(path) {
+		v.readFile(path, l)
+		return
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		v.Add(Position{File: path}, "", "read variables: %v", err)
+	}
+	for _, entry := range entries {
+		name, below := entry.Name(), filepath.Join(path, entry.Name())
+		switch ending := filepath.Ext(name); {
+		case strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~"):
+		case isDir(below):
+			v.readAny(below, l)
+		case ending == "" || ending == ".yml" || ending == ".yaml" || ending == ".json":
+			v.readFile(below, l)
+		}
+	}
+}
+
+func (v *varsDir) readFile(path string, l *layer) {
+	v.Files = append(v.Files, path)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		v.Add(Position{File: path}, "", "read variables: %v", err)
+		return
+	}
+	if isVaultFile(data) {
+		v.Warn(Position{File: path, Line: 1, Column: 1}, "decrypt it, or give what guests need elsewhere", "it is encrypted by ansible-vault, so its variables are left out")
+		return
+	}
+	doc, err := yamlpos.Document(data)
+	if errors.Is(err, io.EOF) {
+		return
+	}
+	d := newDecoder(path, &v.report)
+	d.Doc = yamlpos.Doc{Noun: "a file of variables", Page: "docs/inventory.md"}
+	if err != nil {
+		d.Root(data, doc, err) // which reports it
+		return
+	}
+	var problems []ansible.Problem
+	vars, _ := ansible.NewValues(&problems).Mapping("variables", doc.Content[0])
+	m := &merger{builder: v.builder, file: path}
+	given := m.layer(vars)
+	l.add(&given)
+	m.problems(problems)
+}
+
+// rest names what looks like a mistyped name of a group or host. Other files are
+// often for another inventory.
+func (v *varsDir) rest(what string, known []string) {
+	for _, entry := range sortedKeys(v.entries) {
+		name := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(entry, ".yml"), ".yaml"), ".json")
+		if hint := v.DidYouMean(name, known); hint != "" {
+			v.Warn(Position{File: filepath.Join(v.path, entry)}, hint, "it is left out: there is no %s %q", what, name)
+		}
+	}
+}
