@@ -31,7 +31,7 @@ var connectionVars = []struct{ name, key string }{
 	{"ansible_port", "port"}, {"ansible_ssh_port", "port"},
 	{"ansible_user", "user"}, {"ansible_ssh_user", "user"},
 	{"ansible_private_key_file", "identity"}, {"ansible_ssh_private_key_file", "identity"},
-	{"ansible_become", "become"},
+	{"ansible_become", "become"}, {"ansible_become_method", "become_method"},
 	{"ansible_ssh_common_args", "args"}, {"ansible_ssh_extra_args", "args"},
 }
 
@@ -48,7 +48,6 @@ var harmlessVars = []string{
 // of these values.
 var agreeingVars = map[string][]string{
 	"ansible_connection":            {"ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh", "ansible.netcommon.libssh"},
-	"ansible_become_method":         {"sudo", "doas", "ansible.builtin.sudo", "community.general.doas"},
 	"ansible_become_user":           {"root"},
 	"ansible_host_key_checking":     {"true"},
 	"ansible_ssh_host_key_checking": {"true"},
@@ -67,6 +66,13 @@ func (b *builder) connection(l *layer) connection {
 		case !ok || v.Value == nil:
 		case !v.IsScalar():
 			b.Add(v.From, "", "%s: want a text, have %s", known.name, v.kind())
+		case known.key == "become_method":
+			method := v.Text[strings.LastIndexByte(v.Text, '.')+1:] // of ansible.builtin.sudo
+			if method != "sudo" && method != "doas" {
+				b.ununderstood(known.name+"="+yamlpos.Short(v.Text), v.From)
+				continue
+			}
+			l.conn[known.key] = reaching{name: known.name, value: method, text: text{Value: method, Pos: v.From}}
 		case known.key == "args":
 			b.sshArgs(l.conn, known.name, v)
 		default:
@@ -86,7 +92,7 @@ func (b *builder) sshArgs(c connection, name string, v Var) {
 	args := ansible.ParseSSHArgs(v.Text)
 	c["args"] = reaching{name: name}
 	for key, value := range map[string]string{
-		"jump": args.Jump, "identity": args.Identity, "user": args.User, "port": args.Port, "known_hosts": args.KnownHosts, "host_key_alias": args.HostKeyAlias,
+		"jump": args.Jump, "identity": args.Identity, "user": args.User, "port": args.Port, "known_hosts": args.KnownHosts, "host_key_alias": args.HostKeyAlias, "host_key": args.HostKey, "config": args.Config,
 	} {
 		if _, own := c[key]; value != "" && !own {
 			c[key] = reaching{name: name, value: value, text: text{Value: value, Pos: v.From}, fromArgs: true}
@@ -110,13 +116,10 @@ func (b *builder) nameUnknown(name string, v Var) {
 	if text, ok := agreeingVars[name]; ok && slices.Contains(text, strings.ToLower(v.Text)) {
 		return
 	}
-	if what := name; isPassword(name) {
-		b.ununderstood(what, v.From)
-	} else if _, known := agreeingVars[name]; known {
-		b.ununderstood(name+"="+yamlpos.Short(v.Text), v.From)
-	} else {
-		b.ununderstood(what, v.From)
+	if _, known := agreeingVars[name]; known {
+		name += "=" + yamlpos.Short(v.Text)
 	}
+	b.ununderstood(name, v.From)
 }
 
 func (b *builder) ununderstood(what string, pos Position) {
@@ -129,10 +132,7 @@ func (b *builder) ununderstood(what string, pos Position) {
 // warnConnections names what was not understood, each once with its first place.
 func (b *builder) warnConnections() {
 	for _, what := range sortedKeys(b.unknown) {
-		places := b.unknown[what]
-		first := slices.MinFunc(places, func(x, y Position) int {
-			return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line), cmp.Compare(x.Column, y.Column))
-		})
+		places := slices.Compact(slices.SortedFunc(slices.Values(b.unknown[what]), comparePlaces))
 		more := ""
 		if len(places) > 1 {
 			more = fmt.Sprintf(", and in %d more places", len(places)-1)
@@ -141,8 +141,12 @@ func (b *builder) warnConnections() {
 		if name, _, _ := strings.Cut(what, " "); isPassword(name) {
 			hint = "passwords in inventories are not used"
 		}
-		b.Warn(first, hint, "%s is not understood: hosts are reached without it%s", what, more)
+		b.Warn(places[0], hint, "%s is not understood: hosts are reached without it%s", what, more)
 	}
+}
+
+func comparePlaces(x, y Position) int {
+	return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line), cmp.Compare(x.Column, y.Column))
 }
 
 // over takes over what o has. Arguments of ssh replace all that came from others.
@@ -158,6 +162,7 @@ func (c connection) without(s *sshSpec) {
 	for key, given := range map[string]bool{
 		"user": s.user.OK(), "identity": s.identity.OK(), "jump": s.jump.OK(), "known_hosts": s.knownHosts.OK(),
 		"host_key_alias": s.hostKeyAlias.OK(), "port": s.port.OK(), "become": s.become.OK(),
+		"become_method": s.becomeMethod.OK(), "host_key": s.hostKey.OK(), "config": s.config.OK(),
 	} {
 		if given {
 			delete(c, key)
@@ -203,6 +208,12 @@ func (b *builder) apply(c connection, h *Host, own *hostSpec, s *sshSpec) (addre
 			s.knownHosts = t
 		case "host_key_alias":
 			s.hostKeyAlias = t
+		case "host_key":
+			s.hostKey = t
+		case "config":
+			s.config = t
+		case "become_method":
+			s.becomeMethod = t
 		case "port":
 			n, err := setting.WholeNumber(value, 1, 65535)
 			if err != nil {

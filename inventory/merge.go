@@ -39,7 +39,9 @@ func (m *merger) problems(list []ansible.Problem) {
 	}
 }
 
-func (m *merger) at(p ansible.Pos) Position { return Position{File: m.file, Line: p.Line, Column: p.Column} }
+func (m *merger) at(p ansible.Pos) Position {
+	return Position{File: m.file, Line: p.Line, Column: p.Column}
+}
 
 // layer returns variables as a layer.
 func (m *merger) layer(vars map[string]ansible.Var) layer {

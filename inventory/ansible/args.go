@@ -11,7 +11,10 @@ import (
 // has those without a meaning here.
 type SSHArgs struct {
 	Jump, Identity, User, Port, KnownHosts, HostKeyAlias string
-	Unknown                                              []string
+
+	HostKey string // "ask", "accept-new" or "strict"
+	Config  string // an ssh_config file, or "none"
+	Unknown []string
 }
 
 // template is {{ … }}, which may hold spaces.
@@ -27,6 +30,10 @@ var sshHarmless = []string{
 	"controlpersist", "forwardx11", "gssapiauthentication", "identitiesonly", "kbdinteractiveauthentication", "loglevel", "passwordauthentication",
 	"preferredauthentications", "pubkeyauthentication", "requesttty", "serveralivecountmax", "serveraliveinterval", "tcpkeepalive",
 }
+
+// hostKeys are the values of StrictHostKeyChecking that have a meaning here. There is
+// none for those that take any key.
+var hostKeys = map[string]string{"yes": "strict", "ask": "ask", "accept-new": "accept-new"}
 
 // ParseSSHArgs reads arguments of ssh.
 func ParseSSHArgs(s string) SSHArgs {
@@ -106,6 +113,8 @@ func (a *SSHArgs) take(o option) {
 		a.User = o.value
 	case 'p':
 		a.Port = o.value
+	case 'F':
+		a.Config = o.value
 	case 'o':
 		a.set(o)
 	case 'C', 'q', 'v', 'x', 'T', 't', '4', '6', 'a':
@@ -130,7 +139,9 @@ func (a *SSHArgs) set(o option) {
 		a.HostKeyAlias = value
 	case name == "userknownhostsfile" && value != "/dev/null" && !strings.Contains(value, " "):
 		a.KnownHosts = value
-	case name == "stricthostkeychecking" && (value == "yes" || value == "ask"), name == "forwardagent" && value == "no":
+	case name == "stricthostkeychecking" && hostKeys[value] != "":
+		a.HostKey = hostKeys[value]
+	case name == "forwardagent" && value == "no":
 	case slices.Contains(sshHarmless, name):
 	case name == "proxycommand":
 		jump, unknown := parseProxyCommand(value)
