@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,25 +26,26 @@ const maxParallel = 8
 // and the others are skipped. The session must have the host's lease, so that two
 // controllers never change the host at the same time.
 func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error) {
-	if !h.leased() {
+	by, held := h.leased()
+	if !held {
 		return api.ApplyResult{}, errors.New("the session does not have the host's lease")
 	}
 	results := make([]api.StepResult, len(req.Steps))
 	var say sync.Mutex
+	event := func(i int, e api.Event) {
+		say.Lock()
+		defer say.Unlock()
+		e.Run, e.Step = req.Run, i
+		emit(e)
+	}
 	do := func(i int, onRunning func()) bool {
 		if err := ctx.Err(); err != nil {
 			results[i] = api.StepResult{Outcome: api.Skipped, Error: "interrupted"}
 			return false
 		}
 		start := time.Now()
-		event := func(e api.Event) {
-			say.Lock()
-			defer say.Unlock()
-			e.Run, e.Step = req.Run, i
-			emit(e)
-		}
-		event(api.Event{Kind: api.Started})
-		r, err := h.step(ctx, req.Steps[i], event, onRunning)
+		event(i, api.Event{Kind: api.Started})
+		r, err := h.step(ctx, req.Run, req.Steps[i], func(e api.Event) { event(i, e) }, onRunning)
 		r.Took = time.Since(start)
 		if err != nil {
 			r.Outcome, r.Error = api.Failed, err.Error()
@@ -91,11 +93,20 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 				}
 			}
 			defer stepAside()
-			if i, err := h.firstRefusal(ctx, req.Steps, guests[name]); err != nil {
+			refuse := func(i int, err error, others string) {
 				for _, k := range guests[name] {
-					results[k] = api.StepResult{Outcome: api.Skipped, Error: "its new configuration is refused"}
+					results[k] = api.StepResult{Outcome: api.Skipped, Error: others}
 				}
 				results[i] = api.StepResult{Outcome: api.Failed, Error: err.Error()}
+			}
+			if i, err := h.firstRefusal(ctx, req.Steps, guests[name]); err != nil {
+				refuse(i, err, "its new configuration is refused")
+				return
+			}
+			first := guests[name][0]
+			warn := func(text string) { event(first, api.Event{Kind: api.Warning, Message: text}) }
+			if err := h.keep(ctx, name, req.Run, by, req.Steps, guests[name], warn); err != nil {
+				refuse(first, err, "how the guest is could not be kept")
 				return
 			}
 			for n, i := range guests[name] {
@@ -140,6 +151,32 @@ func inOrder(steps []api.Step, results []api.StepResult, do func(i int) bool) {
 	}
 }
 
+// keep keeps how a guest is before a run's steps change it, so that a revert can put it
+// back. A guest that is only started or stopped may be so on a full disk, too.
+func (h *Host) keep(ctx context.Context, name, run string, by api.Holder, steps []api.Step, of []int, warn func(string)) error {
+	c := guest.Change{Run: run, Owner: by.Owner, Reason: by.Reason}
+	runs := false
+	for _, i := range of {
+		switch s := steps[i]; s.Kind {
+		case api.StepCreate, api.StepConfigure:
+			c.Config = true
+		case api.StepFiles:
+			c.Files = append(c.Files, s.Files...)
+		case api.StepStart, api.StepStop, api.StepRestart:
+			runs = true
+		}
+	}
+	if name == "" || !c.Config && len(c.Files) == 0 && !runs { // steps of the host itself
+		return nil
+	}
+	err := h.Guests.Keep(ctx, name, c, warn)
+	if err != nil && !c.Config && len(c.Files) == 0 {
+		warn(err.Error())
+		return nil
+	}
+	return err
+}
+
 // resume restarts a guest that was stopped for a step which has failed.
 func (h *Host) resume(ctx context.Context, steps []api.Step, results []api.StepResult, done []int, failed int) {
 	stopped := slices.ContainsFunc(done, func(i int) bool {
@@ -168,9 +205,9 @@ func (h *Host) firstRefusal(ctx context.Context, steps []api.Step, order []int) 
 	return 0, nil
 }
 
-// step carries out one step. A start calls onRunning once the guest runs and is only
+// step carries out one step of a run. A start calls onRunning once the guest runs and is only
 // being watched.
-func (h *Host) step(ctx context.Context, s api.Step, progress builder.Progress, onRunning func()) (api.StepResult, error) {
+func (h *Host) step(ctx context.Context, run string, s api.Step, progress builder.Progress, onRunning func()) (api.StepResult, error) {
 	changed := api.StepResult{Outcome: api.Changed}
 	options := guest.Options{Warn: progress.Warn, OnRunning: onRunning}
 	switch s.Kind {
@@ -220,6 +257,12 @@ func (h *Host) step(ctx context.Context, s api.Step, progress builder.Progress, 
 			return changed, err
 		}
 		return api.StepResult{Outcome: api.Unchanged}, nil
+	case api.StepRevert:
+		outcome, err := h.Guests.Revert(ctx, s.Name, cmp.Or(s.Generation, run), options)
+		return api.StepResult{Outcome: outcome}, err
+	case api.StepForget:
+		outcome, err := h.Guests.ForgetGenerations(ctx, s.Name)
+		return api.StepResult{Outcome: outcome}, err
 	}
 	return changed, fmt.Errorf("unknown step %q", s.Kind)
 }

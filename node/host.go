@@ -95,6 +95,12 @@ func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 	return answer, err
 }
 
+// Generations returns what is kept of guests for a revert.
+func (h *Host) Generations(ctx context.Context) (api.Generations, error) {
+	kept, err := h.Guests.Generations(ctx)
+	return api.Generations{Kept: kept}, err
+}
+
 // Check reports whether this machine is able to run its guests.
 func (h *Host) Check(ctx context.Context) (api.Check, error) { return Check(ctx, h.Guests) }
 
@@ -194,6 +200,13 @@ func (h *Host) imageUsers(ctx context.Context, id string) ([]string, error) {
 		case g.Runs != nil && g.Runs.Image == id:
 			users = append(users, g.Name+" (until its restart)")
 		}
+	}
+	kept, err := h.Guests.KeptImages()
+	if err != nil {
+		return nil, err
+	}
+	if user := kept[id]; user != "" {
+		users = append(users, user)
 	}
 	aside, err := h.Guests.Aside()
 	for name, image := range aside {

@@ -21,6 +21,7 @@ import (
 type lease struct {
 	mu   sync.Mutex
 	held *linux.Lock // nil: not ours
+	by   api.Holder  // the run, if it is ours
 }
 
 // leaseName cannot be the file of a guest: guests' names do not begin with a dot.
@@ -82,7 +83,7 @@ func (h *Host) tryLease(who api.Holder) (held bool, by api.Holder, err error) {
 		l.Unlock()
 		return false, by, fmt.Errorf("%s: %w", path, err)
 	}
-	h.lease.held = l
+	h.lease.held, h.lease.by = l, who
 	return true, who, nil
 }
 
@@ -98,11 +99,11 @@ func (h *Host) Release(context.Context) error {
 	return nil
 }
 
-// leased reports whether this session holds the lease.
-func (h *Host) leased() bool {
+// leased returns the run for which this session holds the lease, if it does.
+func (h *Host) leased() (by api.Holder, held bool) {
 	h.lease.mu.Lock()
 	defer h.lease.mu.Unlock()
-	return h.lease.held != nil
+	return h.lease.by, h.lease.held != nil
 }
 
 // readHolder returns the holder of a lease. If the holder took it a moment ago and

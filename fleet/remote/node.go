@@ -120,6 +120,11 @@ func (n *Node) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 	return call(ctx, n, api.MethodFiles, req)
 }
 
+// Generations asks what the host keeps of guests for a revert.
+func (n *Node) Generations(ctx context.Context) (api.Generations, error) {
+	return call(ctx, n, api.MethodGenerations, api.None{})
+}
+
 // Apply carries out a plan. Events are emitted one at a time, in the order in which
 // the host sent them and before the result; a slow emit holds up the host. When ctx
 // ends the host is notified, and has a minute to undo the steps under way and to

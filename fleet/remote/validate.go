@@ -105,6 +105,12 @@ func validate(answer any) error {
 				return fmt.Errorf("file %q", name)
 			}
 		}
+	case *api.Generations:
+		for _, g := range a.Kept {
+			if !guestName.MatchString(g.Guest) || !word.MatchString(g.Run) {
+				return fmt.Errorf("guest %q, run %q", g.Guest, g.Run)
+			}
+		}
 	case *api.Exit:
 		if a.Status < 0 || a.Status > 255 {
 			return fmt.Errorf("exit status %d", a.Status)

@@ -18,6 +18,7 @@ func TestAnswersThatCannotBe(t *testing.T) {
 	check := func(b string) error { _, err := decode[api.Check]([]byte(b)); return err }
 	installed := func(b string) error { _, err := decode[api.Installed]([]byte(b)); return err }
 	removed := func(b string) error { _, err := decode[api.RemovedImage]([]byte(b)); return err }
+	kept := func(b string) error { _, err := decode[api.Generations]([]byte(b)); return err }
 	guest := func(fields string) string {
 		return `{"guests": [{"name": "www", "context": 120, "status": "running"` + fields + `}]}`
 	}
@@ -56,6 +57,9 @@ func TestAnswersThatCannotBe(t *testing.T) {
 		{"a link that is a text", installed, `{"path": "/x", "links": ["all your hosts"]}`, "file"},
 		{"an image that was not there", removed, `{}`, ""},
 		{"an image removed elsewhere", removed, `{"id": "../../etc"}`, "image ID"},
+		{"what is kept of a guest", kept, `{"kept": [{"guest": "www", "run": "20261128T120000Z-0123abcd"}]}`, ""},
+		{"what is kept of a path", kept, `{"kept": [{"guest": "../www", "run": "x"}]}`, `guest "../www"`},
+		{"a run that is a text", kept, `{"kept": [{"guest": "www", "run": "a\u001b[2J"}]}`, `run "a`},
 		{"a verdict that is none", check, `{"rows": [{"name": "x", "verdict": "maybe"}]}`, `verdict "maybe"`},
 		{"a text without end", check, `{"rows": [{"name": "` + strings.Repeat("x", maxText+1) + `", "verdict": "yes"}]}`, "a text of more than 64 KiB"},
 		{"lists within lists", check, strings.Repeat("[", 1000), "lists within each other"},

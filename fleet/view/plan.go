@@ -116,6 +116,8 @@ func StepText(s report.Step) (mark, text string) {
 		return "-", "delete guest " + name
 	case api.StepRevert:
 		return "~", "revert guest " + name
+	case api.StepForget:
+		return "-", "forget generations of guest " + name
 	}
 	return "~", Clean(string(s.Kind)) + " " + name
 }

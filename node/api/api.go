@@ -163,6 +163,7 @@ const (
 	StepRestart    StepKind = "guest.restart"   // Name
 	StepDelete     StepKind = "guest.delete"    // Name; stops it first
 	StepRevert     StepKind = "guest.revert"    // Name, Generation; puts back how it was before a run changed it
+	StepForget     StepKind = "guest.forget"    // Name; removes all that StepRevert could put back
 )
 
 // Newest is the generation that was kept last; see Step.Generation.

@@ -23,6 +23,7 @@ const (
 	MethodRelease     Method[None, None]                = "host.release"
 	MethodInstall     Method[None, Installed]           = "host.install"
 	MethodFiles       Method[FilesRequest, FilesAnswer] = "guest.files"
+	MethodGenerations Method[None, Generations]         = "guest.generations"
 	MethodRemoveImage Method[RemoveImage, RemovedImage] = "image.remove"
 )
 
@@ -77,4 +78,23 @@ type RemoveImage struct {
 // RemovedImage identifies the image that was removed.
 type RemovedImage struct {
 	ID string `json:"id,omitempty"` // empty: the host does not have it
+}
+
+// Generations are those that a host keeps, by guest, each guest's newest first.
+type Generations struct {
+	Kept []Generation `json:"kept"`
+}
+
+// Generation is how a guest was before a run changed it: what StepRevert puts back.
+type Generation struct {
+	Guest   string    `json:"guest"`
+	Number  int       `json:"number"` // a later one of the guest has a greater number
+	Run     string    `json:"run"`
+	Owner   string    `json:"owner"`  // of the run
+	Reason  string    `json:"reason"` // of the run: "apply"
+	Kept    time.Time `json:"kept"`
+	Created bool      `json:"created,omitempty"` // there was no guest
+	Running bool      `json:"running,omitempty"`
+	Config  bool      `json:"config,omitempty"` // the run has changed the configuration
+	Files   []string  `json:"files,omitempty"`  // that the run has written
 }

@@ -38,6 +38,9 @@ func (g *Guest) replace(ctx context.Context, to api.Guest) (aside string, err er
 	if err := g.release(ctx); err != nil {
 		return "", err
 	}
+	if err := g.host.generations().RemoveAll(g.name); err != nil { // the new guest would get the old one's
+		return "", err
+	}
 	suffix := fmt.Sprintf("%s%d~", asideMark, time.Now().Unix())
 	var renamed []string
 	defer func() {

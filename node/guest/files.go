@@ -171,9 +171,40 @@ func scalar(value string) string {
 }
 
 // replace makes dir hold the given files, and of the present ones those for which keep
-// returns true. The whole directory changes in one rename: it is built beside the old
-// one, synced, and exchanged.
+// returns true.
 func (f files) replace(dir string, keep func(rel string) bool) error {
+	return replaceDir(dir, func(beside string) error {
+		if err := copyKept(dir, beside, keep); err != nil {
+			return err
+		}
+		for rel, content := range f.text {
+			if content == "" {
+				continue
+			}
+			path := filepath.Join(beside, rel)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return err
+			}
+			if content == present {
+				content = ""
+			}
+			if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+				return err
+			}
+		}
+		for rel, to := range f.link {
+			if err := os.Symlink(to, filepath.Join(beside, rel)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// replaceDir replaces a configuration directory with what fill puts into an empty one.
+// The whole directory changes in one rename: the new one is made beside the old one,
+// synced, and exchanged.
+func replaceDir(dir string, fill func(beside string) error) error {
 	// Remove what a killed call left; the guest's lock is held.
 	old, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".new-*"))
 	if err != nil {
@@ -192,29 +223,8 @@ func (f files) replace(dir string, keep func(rel string) bool) error {
 	if err := os.Chmod(beside, 0o755); err != nil {
 		return err
 	}
-	err = copyKept(dir, beside, keep)
-	if err != nil {
+	if err := fill(beside); err != nil {
 		return err
-	}
-	for rel, content := range f.text {
-		if content == "" {
-			continue
-		}
-		path := filepath.Join(beside, rel)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		if content == present {
-			content = ""
-		}
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-			return err
-		}
-	}
-	for rel, to := range f.link {
-		if err := os.Symlink(to, filepath.Join(beside, rel)); err != nil {
-			return err
-		}
 	}
 	if err := syncFS(beside); err != nil {
 		return err

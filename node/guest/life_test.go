@@ -223,6 +223,13 @@ func beNode(call []string) error {
 	if call[0] == "start" {
 		return h.Start(context.Background(), call[1], Options{})
 	}
+	if call[0] == "change" {
+		return changeAll(h, call[1])
+	}
+	if call[0] == "revert" {
+		_, err := h.Revert(context.Background(), call[1], "run-1", Options{})
+		return err
+	}
 	if call[0] == "exec" {
 		code, err := h.Run(context.Background(), call[1], Program{Argv: []string{"sh", "-c", os.Getenv(execLine)}})
 		if err == nil && code != 0 {

@@ -98,20 +98,14 @@ func (h *Host) Provide(ctx context.Context, name string, list []api.File) (api.O
 	err := h.Hold(ctx, name, "write files of", func(g *Guest) error {
 		err := h.exists(name)
 		if err == nil {
-			done, err = inRoot(ctx, g, func(r guestRoot) (writeResult, error) { return h.writeFiles(r, name, list) })
+			done, err = inRoot(ctx, g, func(r guestRoot) (writeResult, error) { return h.writeFiles(r, name, wanted(list)) })
 		}
 		return err
 	})
-	for err == nil {
-		i := slices.IndexFunc(done.pending, func(o api.OnChange) bool { return !o.Restart })
-		if i < 0 {
-			break
-		}
-		done.changed = true
-		if err = h.command(ctx, name, done.pending[i].Command); err == nil {
-			done.pending = slices.Delete(done.pending, i, i+1)
-			err = h.Hold(ctx, name, "write files of", func(*Guest) error { return h.writePending(name, done.pending) })
-		}
+	if err == nil {
+		var obeyed bool
+		obeyed, err = h.obey(ctx, name, done.pending)
+		done.changed = done.changed || obeyed
 	}
 	if done.changed {
 		return api.Changed, err
@@ -119,30 +113,78 @@ func (h *Host) Provide(ctx context.Context, name string, list []api.File) (api.O
 	return api.Unchanged, err
 }
 
+// obey runs the commands that a guest has to run after its files have changed, and
+// reports whether there were any.
+func (h *Host) obey(ctx context.Context, name string, pending []api.OnChange) (obeyed bool, err error) {
+	for err == nil {
+		i := slices.IndexFunc(pending, func(o api.OnChange) bool { return !o.Restart })
+		if i < 0 {
+			break
+		}
+		obeyed = true
+		if err = h.command(ctx, name, pending[i].Command); err == nil {
+			pending = slices.Delete(pending, i, i+1)
+			err = h.Hold(ctx, name, "write files of", func(*Guest) error { return h.writePending(name, pending) })
+		}
+	}
+	return obeyed, err
+}
+
 // writeResult is the result of writing files.
 type writeResult struct {
 	changed bool
 	pending []api.OnChange // what the running guest has to do now
+	lost    []string       // files that differ and cannot be written: "/run/x, which was a socket"
 }
 
-func (h *Host) writeFiles(r guestRoot, name string, list []api.File) (done writeResult, err error) {
+// place is a file to be written.
+type place struct {
+	path     string
+	onChange api.OnChange
+	differs  func(rootfs.Dir) (bool, error)
+	write    func(rootfs.Dir) error
+	lost     string // why it cannot be written
+}
+
+// wanted are the places of files of the inventory.
+func wanted(list []api.File) (places []place) {
+	for _, f := range list {
+		places = append(places, place{
+			path: f.Path, onChange: f.OnChange,
+			differs: func(r rootfs.Dir) (bool, error) {
+				differs, _, err := r.Compare(f, false)
+				return differs != "", err
+			},
+			write: func(r rootfs.Dir) error { return r.Write(f) },
+		})
+	}
+	return places
+}
+
+// writeFiles writes those files that differ. It notes what a running guest has to do
+// before it writes the first.
+func (h *Host) writeFiles(r guestRoot, name string, list []place) (done writeResult, err error) {
 	if done.pending, err = h.readPending(name); err != nil {
 		return done, err
 	}
 	for _, f := range list {
-		differs, _, err := r.Compare(f, false)
-		if err == nil && differs != "" {
+		differs, err := f.differs(r.Dir)
+		if err == nil && differs && f.lost != "" {
+			done.lost = append(done.lost, f.path+", which was "+f.lost)
+			continue
+		}
+		if err == nil && differs {
 			done.changed = true
-			done.pending = addPending(done.pending, f.OnChange)
+			done.pending = addPending(done.pending, f.onChange)
 			if r.running {
 				err = h.writePending(name, done.pending)
 			}
 			if err == nil {
-				err = r.Write(f)
+				err = f.write(r.Dir)
 			}
 		}
 		if err != nil {
-			return done, fmt.Errorf("%s: %w", f.Path, err)
+			return done, fmt.Errorf("%s: %w", f.path, err)
 		}
 	}
 	if !r.running {

@@ -193,6 +193,10 @@ func (r Dir) id(file, kind, name string) (int, error) {
 	return 0, fmt.Errorf("there is no %s %q in it: install what makes it, or give the number", kind, name)
 }
 
+// besideName is the name under which a file is written before it is renamed. If it
+// exists, a killed call has left it.
+func besideName(name string) string { return "." + name + ".vsfleet~" }
+
 // Write writes a file completely or not at all. Missing directories are made.
 func (r Dir) Write(f api.File) (err error) {
 	uid, gid, err := r.owner(f.Owner)
@@ -205,7 +209,7 @@ func (r Dir) Write(f api.File) (err error) {
 	}
 	defer dir.Close()
 	at, name := int(dir.Fd()), path.Base(f.Path)
-	beside := "." + name + ".vsfleet~" // left by a killed call, if it exists
+	beside := besideName(name)
 	if err := unix.Unlinkat(at, beside, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", beside, err)
 	}

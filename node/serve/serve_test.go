@@ -27,7 +27,8 @@ func (h host) Stat(context.Context) (api.Stat, error)       { return api.Stat{},
 func (h host) Files(context.Context, api.FilesRequest) (api.FilesAnswer, error) {
 	return api.FilesAnswer{}, nil
 }
-func (h host) Release(context.Context) error { return nil }
+func (h host) Generations(context.Context) (api.Generations, error) { return api.Generations{}, nil }
+func (h host) Release(context.Context) error                        { return nil }
 func (h host) Install(context.Context) (api.Installed, error) {
 	return api.Installed{}, nil
 }
