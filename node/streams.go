@@ -48,3 +48,23 @@ func (h *Host) Exec(ctx context.Context, req api.Exec, in io.Reader, out, errs i
 	}
 	return api.Exit{Status: status}, nil
 }
+
+// Connect connects to a service of a guest, and copies bytes in both directions until the
+// service closes its side.
+func (h *Host) Connect(ctx context.Context, req api.Connect, in io.Reader, out io.Writer) error {
+	conn, err := h.Guests.Dial(ctx, req.Guest, req.To)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	go func() {
+		if _, err := io.Copy(conn, in); err == nil {
+			_ = conn.CloseWrite() // or the service has closed it
+		}
+	}()
+	if _, err := io.Copy(out, conn); err != nil {
+		return fmt.Errorf("connection to %s of guest %s: %w", req.To, req.Guest, err)
+	}
+	return nil
+}

@@ -52,6 +52,13 @@ func (h *Host) Exec(ctx context.Context, guest string, argv []string, s Streams)
 	return exitStatus(e, s.Errs), err
 }
 
+// Connect connects to a service of a guest and copies bytes in both directions, until the
+// service closes its side or ctx ends.
+func (h *Host) Connect(ctx context.Context, req api.Connect, in io.Reader, out io.Writer) error {
+	_, err := stream(ctx, h, api.MethodConnect, req, Streams{In: in, Out: out})
+	return err
+}
+
 func execRequest(guest string, argv []string) (api.Exec, error) {
 	req := api.Exec{Guest: guest}
 	size := 0

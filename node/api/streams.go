@@ -1,12 +1,15 @@
 package api
 
+import "net/netip"
+
 // Methods of `vsnode stream`, which answers one request in a session of its own,
 // with bytes beside the messages (internal/wire.Stream).
 const (
-	MethodExportImage Method[ExportImage, None] = "image.export" // data to the controller: the image
-	MethodImportImage Method[ImportImage, None] = "image.import" // data to the node: the image
-	MethodLog         Method[Log, Exit]         = "guest.log"    // data and errors to the controller: text
-	MethodExec        Method[Exec, Exit]        = "guest.exec"   // data both ways, errors: the program's streams
+	MethodExportImage Method[ExportImage, None] = "image.export"  // data to the controller: the image
+	MethodImportImage Method[ImportImage, None] = "image.import"  // data to the node: the image
+	MethodLog         Method[Log, Exit]         = "guest.log"     // data and errors to the controller: text
+	MethodExec        Method[Exec, Exit]        = "guest.exec"    // data both ways, errors: the program's streams
+	MethodConnect     Method[Connect, None]     = "guest.connect" // data both ways: a TCP connection
 )
 
 // NotifySize notifies the node's end of a stream of a new window Size.
@@ -27,6 +30,13 @@ type Log struct {
 	Guest  string `json:"guest"`
 	Lines  int    `json:"lines"`
 	Follow bool   `json:"follow,omitempty"` // continue with what is logged from now on
+}
+
+// Connect asks for a TCP connection to a service of a guest, as one of its own programs
+// would make it. It ends when the service has closed its side.
+type Connect struct {
+	Guest string         `json:"guest"`
+	To    netip.AddrPort `json:"to"`
 }
 
 // MaxArgv is how long a command with its arguments may be, each with a byte for

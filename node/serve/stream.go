@@ -20,6 +20,7 @@ type StreamHost interface {
 	ImportImage(ctx context.Context, req api.ImportImage, in io.Reader) error
 	Log(ctx context.Context, req api.Log, out, errs io.Writer) (api.Exit, error)
 	Exec(ctx context.Context, req api.Exec, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) (api.Exit, error)
+	Connect(ctx context.Context, req api.Connect, in io.Reader, out io.Writer) error
 }
 
 func streamMethods(h StreamHost, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) methods {
@@ -33,6 +34,9 @@ func streamMethods(h StreamHost, in io.Reader, out, errs io.Writer, sizes <-chan
 	with(m, api.MethodLog, func(ctx context.Context, req api.Log) (api.Exit, error) { return h.Log(ctx, req, out, errs) })
 	with(m, api.MethodExec, func(ctx context.Context, req api.Exec) (api.Exit, error) {
 		return h.Exec(ctx, req, in, out, errs, sizes)
+	})
+	with(m, api.MethodConnect, func(ctx context.Context, req api.Connect) (api.None, error) {
+		return api.None{}, h.Connect(ctx, req, in, out)
 	})
 	return m
 }

@@ -36,6 +36,11 @@ func (streamHost) Log(context.Context, api.Log, io.Writer, io.Writer) (api.Exit,
 	panic("as asked")
 }
 
+func (streamHost) Connect(_ context.Context, req api.Connect, in io.Reader, out io.Writer) error {
+	_, err := io.Copy(out, in)
+	return err
+}
+
 func (h streamHost) Exec(ctx context.Context, req api.Exec, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) (api.Exit, error) {
 	return h.exec(ctx, req, in, out, errs, sizes)
 }
@@ -99,6 +104,7 @@ func TestStreams(t *testing.T) {
 	}{
 		{name: "what the host sends comes before the response", method: "image.export", params: `{"id":"a"}`, data: "a", result: "{}"},
 		{name: "what the controller sends has an end", method: "image.import", params: `{"id":"a"}`, in: "a", result: "{}"},
+		{name: "a connection goes both ways", method: "guest.connect", params: `{"guest":"www","to":"127.0.0.1:80"}`, in: "a", data: "a", result: "{}"},
 		{name: "what fails is told", method: "image.import", params: `{"id":"a"}`, in: "b", failed: "it is another"},
 		{name: "a panic is an error", method: "guest.log", params: "{}", failed: "panic"},
 		{name: "a method that is none", method: "host.fly", params: "{}", failed: "host.fly"},
