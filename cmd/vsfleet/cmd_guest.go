@@ -205,8 +205,7 @@ The command is not passed through a shell; use sh -c '…' for one.`,
 			return a.run(cmd, fleet.CommandsIn(guests, command), a.access.Run)
 		},
 	}
-	addStdinFlag(cmd)
-	ownFlags(cmd)
+	addRunFlags(cmd)
 	return cmd
 }
 

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"github.com/spf13/cobra"
 	"io"
+	"os"
+
+	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
@@ -24,6 +27,10 @@ host is shown as it arrives; equal output of several hosts is shown once.
 A single argument is passed to the host's shell, as with ssh, so pipes and variables
 work. Several arguments are a program and its arguments, passed unchanged.`,
 		Example: `  vsfleet run -- uptime
+  vsfleet run --live -- apt-get -y upgrade
+  vsfleet run --diff -- cat /etc/ssh/sshd_config
+  vsfleet run --stdin -- tee /etc/motd <motd
+  vsfleet run --outdir logs -- journalctl -b
   vsfleet run -l 'site=fra' -- 'df -h / | tail -1'
   vsfleet run --guests 'web*/www' -- nginx -t`,
 		Args: cobra.MinimumNArgs(1),
@@ -45,8 +52,7 @@ work. Several arguments are a program and its arguments, passed unchanged.`,
 	}
 	cmd.Flags().StringVar(&guests, "guests", "", "run inside guests matching this `pattern`: www, lab1/*, web*/www")
 	must(cmd.RegisterFlagCompletionFunc("guests", a.completeGuests))
-	addStdinFlag(cmd)
-	ownFlags(cmd)
+	addRunFlags(cmd)
 	return cmd
 }
 
@@ -57,44 +63,121 @@ func ownFlags(cmd *cobra.Command) {
 	cmd.DisableFlagsInUseLine = true
 }
 
+// runFlags are the flags of commands that run something in many places.
+type runFlags struct {
+	live, diff bool
+	outdir     string
+}
+
+func addRunFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.Bool("live", false, "show each line as it comes, after the name of its place, instead of outputs as they end")
+	f.BoolP("diff", "D", false, "show the output that most places have, and how the others differ from it")
+	f.String("outdir", "", "write outputs into files of this `directory`: HOST or HOST/GUEST, and HOST.stderr")
+	addStdinFlag(cmd)
+	ownFlags(cmd)
+}
+
+func (a *app) runFlags(cmd *cobra.Command) (o runFlags, err error) {
+	f := cmd.Flags()
+	o.live, _ = f.GetBool("live")
+	o.diff, _ = f.GetBool("diff")
+	o.outdir, _ = f.GetString("outdir")
+	switch {
+	case o.live && o.diff, o.outdir != "" && (o.live || o.diff):
+		err = errors.New("--live, --diff and --outdir: it is one of them")
+	case (o.live || o.diff || o.outdir != "") && a.output != view.AsTable:
+		err = fmt.Errorf("-o %s prints records: leave out --live, --diff and --outdir", a.output)
+	case f.Changed("outdir") && o.outdir == "":
+		err = errors.New("--outdir is empty: name a directory")
+	}
+	if err != nil {
+		return o, &usageError{err: err}
+	}
+	return o, nil
+}
+
 // run runs a command in many places and shows its output, equal output once. Output of a
 // single place is shown as it comes. Output of several is shown on a terminal as they
 // end, and elsewhere when all have ended. The output of a command that is given up is
 // shown as well.
 func (a *app) run(cmd *cobra.Command, commands []fleet.Command, do fleet.Runner) error {
 	ctx := cmd.Context()
-	if err := onlyOne(cmd, len(commands)); err != nil {
-		return err
-	}
-	if len(commands) == 1 && a.output == view.AsTable {
-		return a.stream(ctx, commands[0], a.stdin(cmd), do)
-	}
-	var failed error
-	progress := a.asking(len(commands))
-	records := view.NewRecords[report.OutputRecord](a.stdout, a.output, len(commands))
-	outputs := view.NewOutputs(a.stdout, a.output, progress)
-	results := fleet.Outputs(ctx, commands, fanout.Limits{Forks: a.forks, Timeout: a.access.Timeout}, do,
-		follow(progress, fleet.Command.Place, &failed, func(i int, r fleet.Output) error {
-			outputs.Add(r.Value)
-			return records.Put(i, r.Value)
-		}))
-	progress.Close()
-	shown, err := outputs.Close()
-	if err == nil {
-		err = failed
-	}
-	if err == nil {
-		err = records.Close(func(w io.Writer, all []report.OutputRecord) error {
-			if shown {
-				return nil
-			}
-			return view.OutputTable(w, all)
-		})
-	}
+	flags, err := a.runFlags(cmd)
 	if err != nil {
 		return err
 	}
-	return a.exit(ctx, fleet.Places(results))
+	if len(commands) == 1 && a.output == view.AsTable && flags.outdir == "" {
+		return a.stream(ctx, commands[0], a.stdin(cmd), do)
+	}
+	if on, _ := cmd.Flags().GetBool("stdin"); on {
+		input, err := fleet.ReadInput(ctx, os.Stdin)
+		if err != nil {
+			return err
+		}
+		defer input.Close()
+		do = do.With(input)
+	}
+	progress := a.asking(len(commands))
+	show := a.outputs(flags, progress, len(commands))
+	if show.sink != nil {
+		do = do.Into(show.sink)
+	}
+	var failed error
+	results := fleet.Outputs(ctx, commands, fanout.Limits{Forks: a.forks, Timeout: a.access.Timeout}, do,
+		follow(progress, fleet.Command.Place, &failed, func(i int, r fleet.Output) error { return show.ended(i, r.Value) }))
+	progress.Close()
+	if err := show.close(); err != nil || failed != nil {
+		return errors.Join(failed, err)
+	}
+	hosts := fleet.Places(results)
+	for i := range hosts {
+		if flags.live || flags.outdir != "" { // nothing else names the exit status
+			hosts[i].Error = results[i].Value.Error
+		}
+	}
+	return a.exit(ctx, hosts)
+}
+
+// shown is how the outputs of many places are shown.
+type shown struct {
+	sink  func(fleet.Command) (fleet.Sink, error) // takes them as they come; may be nil
+	ended func(i int, r report.OutputRecord) error
+	close func() error
+}
+
+func (a *app) outputs(flags runFlags, progress *view.Progress, places int) shown {
+	records := view.NewRecords[report.OutputRecord](a.stdout, a.output, places)
+	put := func(i int, r report.OutputRecord) error { return records.Put(i, r) }
+	switch {
+	case flags.outdir != "":
+		return shown{fleet.Directory(flags.outdir), put, func() error { return nil }}
+	case flags.live:
+		return shown{a.lines(progress), put, func() error { return nil }}
+	case flags.diff:
+		return shown{nil, put, func() error {
+			return records.Close(func(w io.Writer, all []report.OutputRecord) error { return view.OutputDiffs(a.stdout, w, all) })
+		}}
+	}
+	outputs := view.NewOutputs(a.stdout, a.output, progress)
+	return shown{nil, func(i int, r report.OutputRecord) error {
+		outputs.Add(r)
+		return records.Put(i, r)
+	}, func() error {
+		live, err := outputs.Close()
+		if err != nil || live {
+			return err
+		}
+		return records.Close(view.OutputTable)
+	}}
+}
+
+// lines shows the lines of each place as they come.
+func (a *app) lines(progress *view.Progress) func(fleet.Command) (fleet.Sink, error) {
+	return func(c fleet.Command) (fleet.Sink, error) {
+		out, errs := view.NewNamed(a.stdout, progress, c.Place()), view.NewNamed(a.stderr, progress, c.Place())
+		return fleet.Sink{Out: out, Errs: errs, Close: func() error { return errors.Join(out.Close(), errs.Close()) }}, nil
+	}
 }
 
 // stream runs a command in one place, with the standard streams of this program.

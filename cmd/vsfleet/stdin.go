@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,7 +21,7 @@ import (
 // --stdin overrides this.
 
 func addStdinFlag(cmd *cobra.Command) {
-	cmd.Flags().Bool("stdin", false, "pass standard input to the command even if the surrounding shell may want it (--stdin=false: never)")
+	cmd.Flags().Bool("stdin", false, "pass standard input to the command, in each of several places, even if the surrounding shell may want it (--stdin=false: never)")
 }
 
 // stdin returns the standard input of a command that runs in one place; nil: none.
@@ -51,14 +50,6 @@ func (a *app) stdin(cmd *cobra.Command) io.Reader {
 		}
 	}
 	return os.Stdin
-}
-
-// onlyOne refuses --stdin for several places.
-func onlyOne(cmd *cobra.Command, places int) error {
-	if on, _ := cmd.Flags().GetBool("stdin"); on && places > 1 {
-		return &usageError{err: errors.New("--stdin: standard input can go to one place only")}
-	}
-	return nil
 }
 
 var shells = map[string]bool{

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/rogpeppe/go-internal/diff"
 
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
@@ -116,6 +119,66 @@ func OutputTable(w io.Writer, records []report.OutputRecord) error {
 	return nil
 }
 
+// OutputDiffs prints the output that most places have, and for each other one how it
+// differs from that.
+func OutputDiffs(o Output, w io.Writer, records []report.OutputRecord) error {
+	var order []string
+	groups := map[string][]report.OutputRecord{}
+	for _, r := range records {
+		if r.Empty() {
+			continue
+		}
+		text := outputText(r)
+		if groups[text] == nil {
+			order = append(order, text)
+		}
+		groups[text] = append(groups[text], r)
+	}
+	if len(order) == 0 {
+		return nil
+	}
+	most := slices.MaxFunc(order, func(a, b string) int { return len(groups[a]) - len(groups[b]) })
+	if err := OutputTable(w, groups[most]); err != nil {
+		return err
+	}
+	for _, text := range order {
+		if text == most {
+			continue
+		}
+		var names []string
+		for _, r := range groups[text] {
+			names = append(names, r.Place())
+		}
+		of, than := Clean(nodeset.Fold(names)), Clean(groups[most][0].Place())
+		if _, err := fmt.Fprintln(w, of+" differs:"); err != nil {
+			return err
+		}
+		var b strings.Builder
+		o.writeDiff(&b, string(diff.Diff(than, []byte(most), of, []byte(text))))
+		if _, err := io.WriteString(w, b.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// outputText returns all that a command did, as lines.
+func outputText(r report.OutputRecord) string {
+	var b strings.Builder
+	for _, text := range []string{r.Stdout, r.Stderr} {
+		for line := range strings.Lines(text) {
+			b.WriteString(strings.TrimRight(line, "\r\n") + "\n")
+		}
+	}
+	switch {
+	case r.Exit == nil:
+		b.WriteString("(not to its end)\n")
+	case *r.Exit > 0:
+		fmt.Fprintf(&b, "(exit status %d)\n", *r.Exit)
+	}
+	return b.String()
+}
+
 // cleanLine makes control characters visible, except tabs: they do not move back.
 func cleanLine(line string) string {
 	fields := strings.Split(strings.TrimRight(line, "\r\n"), "\t")
@@ -153,6 +216,59 @@ func (l *Lines) Write(b []byte) (int, error) {
 		}
 		l.rest = l.rest[i+1:]
 	}
+}
+
+// Named writes the lines of one of several places as they come, each after the name of the
+// place, above the line of a progress.
+type Named struct {
+	out      Output
+	progress *Progress
+	name     string
+	rest     []byte
+}
+
+// NewNamed returns a Named for a place.
+func NewNamed(o Output, p *Progress, name string) *Named {
+	return &Named{out: o, progress: p, name: Clean(name) + ": "}
+}
+
+func (n *Named) Write(b []byte) (int, error) {
+	n.rest = append(n.rest, b...)
+	i := bytes.LastIndexByte(n.rest, '\n')
+	if i < 0 && len(n.rest) >= report.MostOutput {
+		i = len(n.rest) - 1
+	}
+	if i < 0 {
+		return len(b), nil
+	}
+	lines := n.rest[:i+1]
+	n.rest = n.rest[i+1:]
+	return len(b), n.write(lines)
+}
+
+func (n *Named) write(lines []byte) error {
+	var b strings.Builder
+	for line := range strings.Lines(string(lines)) {
+		line = strings.TrimRight(line, "\r\n")
+		if n.out.Terminal {
+			line = cleanLine(line)
+		}
+		b.WriteString(n.name + line + "\n")
+	}
+	return n.progress.Around(func() error {
+		_, err := io.WriteString(n.out, b.String())
+		return err
+	})
+}
+
+// Close writes an unfinished last line.
+func (n *Named) Close() error {
+	rest := n.rest
+	n.rest = nil
+	if len(rest) == 0 {
+		return nil
+	}
+	return n.write(rest)
 }
 
 // Close writes an unfinished last line.
