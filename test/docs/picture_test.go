@@ -40,7 +40,7 @@ var boxes = []struct {
 	title    string
 	prefixes []string
 }{
-	{"vsfleet, on the machine you sit at", []string{"cmd/vsfleet", "fleet", "inventory", "lab"}},
+	{"vsfleet, on the machine you sit at", []string{"cmd/vsfleet", "fleet", "inventory", "playbooks", "lab"}},
 	{"vsnode, on each host", []string{"cmd/vsnode", "node"}},
 }
 

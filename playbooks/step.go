@@ -1,0 +1,561 @@
+package playbooks
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/expr-lang/expr/types"
+
+	"github.com/vsfleet/vsfleet/internal/yamlpos"
+)
+
+// section reads the steps of a play.
+type section struct {
+	*loader
+	d          *yamlpos.Decoder
+	play       *Play
+	registered map[string]registered // so far
+	handlers   bool
+	steps      int
+}
+
+// maxSteps bounds a play.
+const maxSteps = 2000
+
+// list reads a list of steps.
+func (s *section) list(n *yaml.Node, what string) (list []*Step) {
+	if yamlpos.IsNull(n) {
+		return nil
+	}
+	if n.Kind != yaml.SequenceNode || yamlpos.HasForeignTag(n) {
+		s.d.Wrong(what, n, "a list of steps, each with a dash before it")
+		return nil
+	}
+	return s.nodes(n.Content)
+}
+
+func (s *section) nodes(nodes []*yaml.Node) (list []*Step) {
+	for _, n := range nodes {
+		if s.steps++; s.steps > maxSteps {
+			s.d.Add(s.d.At(n), "", "a play of more than %d steps", maxSteps)
+			return list
+		}
+		st := s.step(yamlpos.Target(n))
+		switch {
+		case st == nil:
+		case st.Kind.Name == Include:
+			list = append(list, s.include(st)...)
+		default:
+			if st.Register != "" {
+				s.registered[st.Register] = registered{st.Kind, st.Loop != nil}
+			}
+			list = append(list, st)
+		}
+	}
+	return list
+}
+
+// include reads the steps of another file, which get the conditions and tags of the
+// step that names it.
+func (s *section) include(from *Step) []*Step {
+	file := from.args["file"].text
+	if file == nil {
+		return nil
+	}
+	if !file.constant() {
+		s.Add(file.pos, "", "play: the name of a file cannot hold variables")
+		return nil
+	}
+	path := beside(s.d.File, file.raw)
+	d, nodes := s.file(path, file.pos, "a list of steps", "- exec: [true]")
+	if d == nil {
+		return nil
+	}
+	s.open = append(s.open, path)
+	was := s.d
+	s.d = d
+	list := s.nodes(nodes)
+	s.d, s.open = was, s.open[:len(s.open)-1]
+	for _, st := range list {
+		st.When = append(slices.Clone(from.When), st.When...)
+		st.Tags = append(slices.Clone(from.Tags), st.Tags...)
+	}
+	return list
+}
+
+// common are the keys that every step may have.
+var common = []struct{ Name, Doc, schema string }{
+	{"name", "what people read", `"type": "string"`},
+	{"in", "the guest in which it is done, for `exec`, `copy`, `template`, `wait` and `stat`; else on the host", `"type": "string"`},
+	{"when", "condition, or a list of them that must all be true; else the step is skipped", `"$ref": "#/definitions/conditions"`},
+	{"register", "name for the result, for later steps of the play on the same host", `"type": "string"`},
+	{"loop", "repeat the step: a list, `{guests: PATTERN}`, `{labels: PATTERN}` or `{list: EXPRESSION}`; `${item}` is the one at hand, and `${value}` the value of a label", `"anyOf": [{ "$ref": "#/definitions/texts" }, { "type": "object" }]`},
+	{"until", "condition that must be true after the step; it is repeated until then", `"$ref": "#/definitions/conditions"`},
+	{"retries", "how often `until` repeats it; default 3", `"type": "integer"`},
+	{"delay", "time between two of these; default `5s`", `"$ref": "#/definitions/scalar"`},
+	{"changed_when", "condition by which the step has changed something, instead of its own", `"$ref": "#/definitions/conditions"`},
+	{"failed_when", "condition by which the step has failed, instead of its own", `"$ref": "#/definitions/conditions"`},
+	{"ignore_errors", "`true`: go on if it fails", `"type": "boolean"`},
+	{"tags", "words for `--tags` and `--skip-tags`; `always` and `never` as in Ansible", `"$ref": "#/definitions/texts"`},
+	{"notify", "handlers to run at the end of the play if it changed something", `"$ref": "#/definitions/texts"`},
+}
+
+// raw is a step before its expressions are compiled.
+type raw struct {
+	name, in, register, delay            Given
+	when, until, changedWhen, failedWhen []Given
+	tags, notify                         []Given
+	retries                              yamlpos.Given[int]
+	ignore                               yamlpos.Given[bool]
+	loop                                 *yaml.Node
+	kinds                                []Given
+	value                                *yaml.Node
+}
+
+// step reads one step.
+func (s *section) step(n *yaml.Node) *Step {
+	d := s.d
+	var r raw
+	keys := []yamlpos.Key{
+		{Name: "name", Read: d.Text(&r.name, "a name")},
+		{Name: "in", Read: d.Text(&r.in, "the name of a guest")},
+		{Name: "when", Read: s.conditions(&r.when)},
+		{Name: "register", Read: d.Text(&r.register, "a name")},
+		{Name: "loop", Read: func(_ string, v *yaml.Node) { r.loop = yamlpos.Target(v) }},
+		{Name: "until", Read: s.conditions(&r.until)},
+		{Name: "retries", Read: d.Number(&r.retries, 1, 10000)},
+		{Name: "delay", Read: d.Text(&r.delay, "a time, as 5s")},
+		{Name: "changed_when", Read: s.conditions(&r.changedWhen)},
+		{Name: "failed_when", Read: s.conditions(&r.failedWhen)},
+		{Name: "ignore_errors", Read: d.Flag(&r.ignore)},
+		{Name: "tags", Read: s.oneOrMore(&r.tags, "a word or a list of them, as [update]")},
+		{Name: "notify", Read: s.oneOrMore(&r.notify, "a handler or a list of them")},
+	}
+	for _, k := range Kinds {
+		keys = append(keys, yamlpos.Key{Name: k.Name, Read: func(name string, v *yaml.Node) {
+			r.kinds = append(r.kinds, Given{Value: name, Pos: d.At(v)})
+			r.value = yamlpos.Target(v)
+		}})
+	}
+	if d.Fields("a step", n, "a mapping, as {exec: [nginx, -t]}", keys) == nil {
+		return nil
+	}
+	pos := d.At(n)
+	switch len(r.kinds) {
+	case 1:
+	case 0:
+		s.Add(pos, "one of "+strings.Join(kindNames(), ", "), "a step does not say what to do")
+		return nil
+	default:
+		s.Add(r.kinds[1].Pos, "make it two steps", "a step has both %s and %s", r.kinds[0].Value, r.kinds[1].Value)
+		return nil
+	}
+	st := &Step{Kind: KindOf(r.kinds[0].Value), Pos: pos, Register: r.register.Value, Tags: words(r.tags), Notify: r.notify, IgnoreErrors: r.ignore.Value, args: map[string]arg{}}
+	s.fill(st, &r)
+	return st
+}
+
+func kindNames() []string {
+	var names []string
+	for _, k := range Kinds {
+		names = append(names, k.Name)
+	}
+	return names
+}
+
+// fill compiles what a step holds.
+func (s *section) fill(st *Step, r *raw) {
+	outer := environment(s.Fleet, s.play.Vars, s.registered, false)
+	if r.loop != nil {
+		st.Loop = s.loop(r.loop, outer)
+	}
+	env := environment(s.Fleet, s.play.Vars, s.registered, st.Loop != nil)
+	st.Name = s.text(r.name, env)
+	st.In = s.text(r.in, env)
+	st.When = s.exprs(r.when, "when", env)
+	if st.Kind != nil {
+		s.args(st, r.value, env)
+	}
+	after := maps.Clone(env)
+	own := registered{kind: st.Kind}
+	after["result"] = own.types()
+	if r.register.OK() {
+		s.register(st, r.register, after)
+		after[st.Register] = own.types()
+	}
+	st.ChangedWhen = s.exprs(r.changedWhen, "changed_when", after)
+	st.FailedWhen = s.exprs(r.failedWhen, "failed_when", after)
+	if r.until != nil {
+		st.Until = &Until{That: s.exprs(r.until, "until", after), Retries: 3, Delay: 5e9}
+		if r.retries.OK() {
+			st.Until.Retries = r.retries.Value
+		}
+		if r.delay.OK() {
+			delay, err := ParseDuration(r.delay.Value)
+			if err != nil {
+				s.Add(r.delay.Pos, "", "delay: %v", err)
+			}
+			st.Until.Delay = delay
+		}
+	} else if r.retries.OK() || r.delay.OK() {
+		s.Add(st.Pos, "add until: CONDITION", "retries and delay are for a step with until")
+	}
+	s.fits(st, r)
+}
+
+// fits reports keys that a step of its kind cannot have.
+func (s *section) fits(st *Step, r *raw) {
+	if r.in.OK() && !st.Kind.In {
+		s.Add(r.in.Pos, "", "in: %s is not done in a guest", st.Kind.Name)
+	}
+	if s.Fleet != nil && s.Fleet.Guests != nil && r.in.OK() && st.In.constant() {
+		if err := s.Fleet.Guests(st.In.raw); err != nil {
+			s.Add(r.in.Pos, "", "in: %v", err)
+		}
+	}
+	if s.handlers && st.Name.raw == "" {
+		s.Add(st.Pos, "give it a name, by which steps notify it", "a handler has no name")
+	}
+	if s.handlers && st.Kind.Together && st.Kind.Name != Guest {
+		s.Add(st.Pos, "", "%s cannot be a handler: hosts do not wait for each other there", st.Kind.Name)
+	}
+	if !st.Kind.controls() && !(st.Kind.Together && st.Kind.Name != Guest) {
+		return
+	}
+	for what, given := range map[string]bool{
+		"loop": r.loop != nil, "register": r.register.OK(), "until": r.until != nil, "notify": r.notify != nil && st.Kind.controls(),
+		"changed_when": r.changedWhen != nil, "failed_when": r.failedWhen != nil, "ignore_errors": r.ignore.OK(),
+	} {
+		if given {
+			s.Add(st.Pos, "", "%s: a step %s cannot have it", what, st.Kind.Name)
+		}
+	}
+}
+
+// reserved are names that results cannot have.
+var reserved = []string{"host", "vars", "facts", "check", "item", "value", "result"}
+
+func (s *section) register(st *Step, name Given, env types.Map) {
+	switch {
+	case !isName(name.Value):
+		s.Add(name.Pos, "", "register: %q is no name: want letters, digits and _, a letter first", yamlpos.Short(name.Value))
+		st.Register = ""
+	case slices.Contains(reserved, name.Value):
+		s.Add(name.Pos, "", "register: %s is taken: choose another name", name.Value)
+		st.Register = ""
+	}
+}
+
+// args reads the parameters of a step.
+func (s *section) args(st *Step, v *yaml.Node, env types.Map) {
+	k, d := st.Kind, s.d
+	switch {
+	case yamlpos.IsNull(v) && k.Bare:
+	case v.Kind == yaml.MappingNode:
+		var keys []yamlpos.Key
+		for i := range k.Params {
+			keys = append(keys, yamlpos.Key{Name: k.Params[i].Name, Read: func(_ string, v *yaml.Node) { s.arg(st, &k.Params[i], v, env) }})
+		}
+		d.Fields(k.Name, v, "a mapping", keys)
+	case v.Kind == yaml.SequenceNode && k.Words != "":
+		s.arg(st, k.param(k.Words), v, env)
+	case v.Kind == yaml.ScalarNode && !yamlpos.IsNull(v) || v.Kind == yaml.SequenceNode && k.param(k.Main).Form == Condition:
+		s.arg(st, k.param(k.Main), v, env)
+	default:
+		d.Wrong(k.Name, v, "a mapping with "+paramNames(k))
+		return
+	}
+	for _, p := range k.Params {
+		if p.Required && !st.Has(p.Name) {
+			s.Add(d.At(v), p.Name+" is "+p.Doc, "%s: %s is missing", k.Name, p.Name)
+		}
+	}
+	s.rules(st, d.At(v))
+}
+
+func paramNames(k *Kind) string {
+	var names []string
+	for _, p := range k.Params {
+		names = append(names, p.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// arg reads one parameter.
+func (s *section) arg(st *Step, p *Param, v *yaml.Node, env types.Map) {
+	d := s.d
+	v = yamlpos.Target(v)
+	a := arg{pos: d.At(v)}
+	switch p.Form {
+	case OneText:
+		t, ok := d.Scalar(p.Name, v, "a text")
+		if !ok {
+			return
+		}
+		text := s.text(t, env)
+		a.text = &text
+		s.known(p, text)
+	case TextList:
+		var list []Given
+		d.Texts(&list, "a list of texts")(p.Name, v)
+		for _, t := range list {
+			a.list = append(a.list, s.text(t, env))
+			s.known(p, a.list[len(a.list)-1])
+		}
+		if len(a.list) == 0 {
+			s.Add(a.pos, "", "%s: the list is empty", p.Name)
+		}
+	case TextMap:
+		d.Entries(p.Name, v, "a mapping of texts", func(key Given, v *yaml.Node) {
+			if t, ok := d.Scalar(key.Value, v, "a text"); ok {
+				a.pairs = append(a.pairs, pair{key, s.text(t, env)})
+			}
+		})
+	case Flag:
+		var is yamlpos.Given[bool]
+		d.Flag(&is)(p.Name, v)
+		a.flag = is.Value
+	case Condition:
+		var list []Given
+		s.conditions(&list)(p.Name, v)
+		a.exprs = s.exprs(list, p.Name, env)
+	}
+	st.args[p.Name] = a
+}
+
+// known checks a value that holds no variables.
+func (s *section) known(p *Param, t Text) {
+	if !t.constant() {
+		return
+	}
+	value := strings.ReplaceAll(t.raw, "$${", "${")
+	switch {
+	case p.Words != nil && !slices.Contains(p.Words, value):
+		s.Add(t.pos, yamlpos.DidYouMean(value, p.Words), "%s: there is no %q, want one of %s", p.Name, yamlpos.Short(value), strings.Join(p.Words, ", "))
+	case p.check != nil:
+		if err := p.check(value); err != nil {
+			s.Add(t.pos, "", "%s: %v", p.Name, err)
+		}
+	}
+}
+
+// rules are those that concern several parameters of a step.
+func (s *section) rules(st *Step, pos Position) {
+	one := func(names ...string) {
+		var have []string
+		for _, name := range names {
+			if st.Has(name) {
+				have = append(have, name)
+			}
+		}
+		if len(have) != 1 {
+			s.Add(pos, "", "%s: want one of %s, have %d of them", st.Kind.Name, strings.Join(names, ", "), len(have))
+		}
+	}
+	switch st.Kind.Name {
+	case Exec:
+		one("command", "shell")
+	case Copy:
+		one("content", "source")
+	case Wait:
+		one("tcp", "port", "file", "command", "seconds")
+	case Stat:
+		one("path", "guest")
+	case Guest:
+		if st.Has("do") && st.Has("state") {
+			one("do", "state")
+		}
+		s.guest(st.args["name"].text)
+	case Image:
+		if t := st.args["name"].text; t != nil && t.constant() && s.Fleet != nil && !slices.Contains(s.Fleet.Images, t.raw) {
+			s.Add(t.pos, yamlpos.DidYouMean(t.raw, s.Fleet.Images), "image: the inventory has no image %q", yamlpos.Short(t.raw))
+		}
+	case Network:
+		if !st.Has("ports") && !st.Has("forward") {
+			s.Add(pos, "", "network: want ports or forward")
+		}
+	case Limits:
+		if !st.Has("memory") && !st.Has("cpu") && !st.Has("processes") {
+			s.Add(pos, "", "limits: want memory, cpu or processes")
+		}
+	}
+}
+
+func (s *section) guest(t *Text) {
+	if t == nil || !t.constant() || s.Fleet == nil || s.Fleet.Guests == nil || t.raw == "*" {
+		return
+	}
+	if err := s.Fleet.Guests(t.raw); err != nil {
+		s.Add(t.pos, "", "guest: %v", err)
+	}
+}
+
+// text reads a text and checks its variables.
+func (s *section) text(t Given, env types.Map) Text {
+	if !t.OK() {
+		return Text{}
+	}
+	text, err := parseText(t.Value, t.Pos)
+	if err != nil {
+		s.Add(t.Pos, err.Hint, "%s", err.Msg)
+		return Text{raw: t.Value, pos: t.Pos}
+	}
+	for _, p := range text.parts {
+		if p.variable != "" && !hasVariable(env, p.variable) {
+			all := paths(env, "")
+			hint := yamlpos.DidYouMean(p.variable, all)
+			if hint == "" {
+				hint = "known are " + strings.Join(slices.Sorted(maps.Keys(env)), ", ") + "; write $${ for ${ itself"
+			}
+			s.Add(t.Pos, hint, "unknown variable ${%s}", yamlpos.Short(p.variable))
+		}
+	}
+	return text
+}
+
+// hasVariable reports whether an environment has a variable.
+func hasVariable(env types.Map, variable string) bool {
+	if t, ok := env[variable]; ok {
+		_, isMap := t.(types.Map)
+		return !isMap
+	}
+	if _, open := env[types.Extra]; open {
+		return true
+	}
+	word, rest, more := strings.Cut(variable, ".")
+	inner, isMap := env[word].(types.Map)
+	return more && isMap && hasVariable(inner, rest)
+}
+
+func paths(env types.Map, prefix string) (list []string) {
+	for name, t := range env {
+		if inner, ok := t.(types.Map); ok {
+			list = append(list, paths(inner, prefix+name+".")...)
+			continue
+		}
+		list = append(list, prefix+name)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// conditions reads a condition or a list of them.
+func (s *section) conditions(to *[]Given) func(string, *yaml.Node) {
+	return func(name string, v *yaml.Node) {
+		const want = `a condition or a list of them, as "facts.cpus > 2"`
+		if yamlpos.Target(v).Kind == yaml.SequenceNode {
+			s.d.Texts(to, want)(name, v)
+			return
+		}
+		var one Given
+		if s.d.Text(&one, want)(name, v); one.OK() {
+			// The text of an expression begins behind its quote.
+			if n := yamlpos.Target(v); n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
+				one.Pos.Column++
+			}
+			*to = []Given{one}
+		}
+	}
+}
+
+func (s *section) oneOrMore(to *[]Given, want string) func(string, *yaml.Node) {
+	return func(name string, v *yaml.Node) {
+		if yamlpos.Target(v).Kind == yaml.SequenceNode {
+			s.d.Texts(to, want)(name, v)
+			return
+		}
+		var one Given
+		if s.d.Text(&one, want)(name, v); one.OK() {
+			*to = []Given{one}
+		}
+	}
+}
+
+func (s *section) exprs(list []Given, what string, env types.Map) (out []*Expr) {
+	for _, t := range list {
+		if e := s.expr(t, what, env, false); e != nil {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func (s *section) expr(t Given, what string, env types.Map, list bool) *Expr {
+	e, err := compile(t.Value, env, list)
+	if err != nil {
+		pos := t.Pos
+		if err.Pos.Line == 1 {
+			pos.Column += err.Pos.Column
+		}
+		s.Add(pos, err.Hint, "%s: %s", what, err.Msg)
+		return nil
+	}
+	e.Pos = t.Pos
+	return e
+}
+
+// loop reads what a step is repeated for.
+func (s *section) loop(n *yaml.Node, env types.Map) *Loop {
+	d, loop := s.d, &Loop{}
+	if n.Kind == yaml.SequenceNode {
+		var items []Given
+		d.Texts(&items, "a list of texts")("loop", n)
+		for _, t := range items {
+			loop.Items = append(loop.Items, s.text(t, env))
+		}
+		return loop
+	}
+	var list, guests, labels Given
+	d.Fields("loop", n, `a list, {guests: "*"}, {labels: "*"} or {list: EXPRESSION}`, []yamlpos.Key{
+		{Name: "list", Read: d.Text(&list, "an expression that gives a list of texts")},
+		{Name: "guests", Read: d.Text(&guests, "a pattern of guests")},
+		{Name: "labels", Read: d.Text(&labels, "a pattern of labels")},
+	})
+	given := 0
+	if list.OK() {
+		given++
+		loop.List = s.expr(list, "loop", env, true)
+	}
+	if guests.OK() {
+		given++
+		text := s.text(guests, env)
+		loop.Guests = &text
+	}
+	if labels.OK() {
+		given++
+		text := s.text(labels, env)
+		loop.Labels = &text
+	}
+	if given != 1 && n.Kind == yaml.MappingNode {
+		s.Add(d.At(n), "", "loop: want one of guests, labels and list, have %d of them", given)
+	}
+	return loop
+}
+
+// notifications reports handlers that are not there, or that nobody notifies.
+func (s *section) notifications() {
+	names := map[string]Position{}
+	for _, h := range s.play.Handlers {
+		if first, twice := names[h.Name.raw]; twice {
+			s.Add(h.Pos, "", "two handlers are called %q, the first at %s", h.Name.raw, first)
+		}
+		names[h.Name.raw] = h.Pos
+	}
+	notified := map[string]bool{}
+	for _, st := range slices.Concat(s.play.Steps, s.play.Handlers) {
+		for _, t := range st.Notify {
+			if notified[t.Value] = true; names[t.Value] == (Position{}) {
+				s.Add(t.Pos, yamlpos.DidYouMean(t.Value, slices.Sorted(maps.Keys(names))), "notify: the play has no handler %q", yamlpos.Short(t.Value))
+			}
+		}
+	}
+	for _, h := range s.play.Handlers {
+		if h.Name.raw != "" && !notified[h.Name.raw] {
+			s.Add(h.Pos, "", "%s", fmt.Sprintf("no step notifies the handler %q", h.Name.raw))
+		}
+	}
+}
