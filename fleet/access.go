@@ -215,7 +215,19 @@ func (a *Access) Enter(ctx context.Context, c Command) (exit int, err error) {
 }
 
 // Install puts vsnode where administrators of the hosts find it.
-func (a *Access) Install(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Installed]) Answers[api.Installed] {
+func (a *Access) Install(ctx context.Context, hosts []*inventory.Host, forks int) Answers[api.Installed] {
+	names := make([]string, len(hosts))
+	for i, h := range hosts {
+		names[i] = h.Name
+	}
+	record := a.Record("install", names)
+	defer record.End()
+	watch := Watch[api.Installed]{
+		Begin: func(h *inventory.Host) { record.Begin(h.Name) },
+		End: func(_ int, r fanout.Result[*inventory.Host, api.Installed]) {
+			record.Done(report.HostOf(r.Host.Name, r.Host.Address, r.Outcome, r.Err))
+		},
+	}
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Installed, error) { return n.Install(ctx) }, watch)
 }
 

@@ -68,6 +68,24 @@ func Outputs(ctx context.Context, commands []Command, limits fanout.Limits, run 
 	return results
 }
 
+// Streamed runs one command whose output goes to streams as it comes, and returns the
+// beginning of it as well. A timeout of ctx is the command's.
+func Streamed(ctx context.Context, c Command, run Runner, stdin io.Reader, stdout, stderr io.Writer) Output {
+	var kept atomic.Int64
+	out, errs := beginning{all: &kept}, beginning{all: &kept}
+	begun := time.Now()
+	exit, err := run(ctx, c, stdin, io.MultiWriter(&out, stdout), io.MultiWriter(&errs, stderr))
+	err = fanout.TimeoutOr(ctx, err)
+	r := Output{Host: c, Outcome: outcome.Of(err), Err: err}
+	r.Value = report.OutputRecord{
+		Stdout: out.String(), Stderr: errs.String(), Cut: out.cut || errs.cut, Took: report.Seconds(time.Since(begun)),
+	}
+	if err == nil {
+		r.Value.Exit = &exit
+	}
+	return finished(r)
+}
+
 // finished completes the record with its place and its outcome.
 func finished(r Output) Output {
 	o := &r.Value

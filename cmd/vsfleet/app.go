@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/history"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/lab"
@@ -32,6 +33,11 @@ type app struct {
 	noColor        bool
 	quiet, verbose bool
 	access         fleet.Access
+
+	history history.Recorder
+	keep    string               // the setting
+	only    []string             // hosts that a rerun is limited to; nil: none
+	loaded  *inventory.Inventory // for its secrets
 
 	unlisted       error  // why the guest that a pattern names may be a mistake
 	typed          string // the command line, as far as it names a command
@@ -143,7 +149,7 @@ func (a *app) load(ctx context.Context) (*inventory.Inventory, error) {
 	}
 	inv, err := inventory.Load(a.inventories...)
 	if err == nil {
-		a.access.Hosts = inv.Hosts
+		a.access.Hosts, a.loaded = inv.Hosts, inv
 	}
 	return inv, err
 }
@@ -196,8 +202,17 @@ func (a *app) verify(ctx context.Context, hosts []*inventory.Host) error {
 	return nil
 }
 
-// selectHosts returns the hosts of the inventory that -l selects.
+// selectHosts returns the hosts of the inventory that -l selects; of a rerun, those that
+// it is for.
 func (a *app) selectHosts(ctx context.Context) (*inventory.Inventory, []*inventory.Host, error) {
+	inv, hosts, err := a.limitedHosts(ctx)
+	if err == nil && a.only != nil {
+		hosts, err = a.rerunHosts(hosts)
+	}
+	return inv, hosts, err
+}
+
+func (a *app) limitedHosts(ctx context.Context) (*inventory.Inventory, []*inventory.Host, error) {
 	inv, err := a.inventory(ctx)
 	if err != nil || a.limit == "" {
 		if err == nil && len(inv.Hosts) == 0 {

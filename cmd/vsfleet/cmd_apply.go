@@ -84,6 +84,8 @@ func (a *app) toApply(ctx context.Context, args []string, o *planOptions) (*inve
 	switch {
 	case a.limit != "":
 		return nil, nil, nil, &usageError{err: fmt.Errorf("--limit %s: a saved plan is carried out on all of its hosts: plan again with --limit", a.limit)}
+	case a.only != nil:
+		return nil, nil, nil, &usageError{err: errors.New("a saved plan is carried out on all of its hosts: plan again")}
 	case o.prune:
 		return nil, nil, nil, &usageError{err: errors.New("--prune: a saved plan deletes what it deletes: plan again with --prune")}
 	}

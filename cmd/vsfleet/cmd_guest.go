@@ -227,7 +227,7 @@ func (a *app) logCommand() *cobra.Command {
 			return a.stream(cmd.Context(), fleet.Command{Host: g.Host, Guest: g.Guest.Name}, nil,
 				func(ctx context.Context, c fleet.Command, _ io.Reader, stdout, stderr io.Writer) (int, error) {
 					return a.access.Log(ctx, c.Host, api.Log{Guest: c.Guest, Lines: lines, Follow: follow}, stdout, stderr)
-				})
+				}, nil)
 		},
 	}
 	cmd.Flags().IntVarP(&lines, "lines", "n", 20, "number of lines to show")

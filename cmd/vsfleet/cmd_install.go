@@ -8,7 +8,6 @@ import (
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
-	"github.com/vsfleet/vsfleet/node/api"
 )
 
 func (a *app) installCommand() *cobra.Command {
@@ -27,7 +26,7 @@ does not need this; it keeps its own copy in /var/lib/vsnode.`,
 			if err != nil {
 				return err
 			}
-			answers := a.access.Install(ctx, hosts, a.forks, fleet.Watch[api.Installed]{})
+			answers := a.access.Install(ctx, hosts, a.forks)
 			var records []report.TextRecord
 			for _, r := range answers {
 				text := ""

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -107,8 +108,10 @@ func (a *app) run(cmd *cobra.Command, commands []fleet.Command, do fleet.Runner)
 	if err != nil {
 		return err
 	}
+	record := a.access.Record(strings.TrimPrefix(cmd.CommandPath(), "vsfleet "), places(commands))
+	defer record.End()
 	if len(commands) == 1 && a.output == view.AsTable && flags.outdir == "" {
-		return a.stream(ctx, commands[0], a.stdin(cmd), do)
+		return a.stream(ctx, commands[0], a.stdin(cmd), do, record)
 	}
 	if on, _ := cmd.Flags().GetBool("stdin"); on {
 		input, err := fleet.ReadInput(ctx, os.Stdin)
@@ -125,7 +128,10 @@ func (a *app) run(cmd *cobra.Command, commands []fleet.Command, do fleet.Runner)
 	}
 	var failed error
 	results := fleet.Outputs(ctx, commands, fanout.Limits{Forks: a.forks, Timeout: a.access.Timeout}, do,
-		follow(progress, fleet.Command.Place, &failed, func(i int, r fleet.Output) error { return show.ended(i, r.Value) }))
+		follow(progress, fleet.Command.Place, &failed, func(i int, r fleet.Output) error {
+			record.Ended(r)
+			return show.ended(i, r.Value)
+		}))
 	progress.Close()
 	if err := show.close(); err != nil || failed != nil {
 		return errors.Join(failed, err)
@@ -180,21 +186,32 @@ func (a *app) lines(progress *view.Progress) func(fleet.Command) (fleet.Sink, er
 	}
 }
 
-// stream runs a command in one place, with the standard streams of this program.
-func (a *app) stream(ctx context.Context, c fleet.Command, stdin io.Reader, do fleet.Runner) error {
+func places(commands []fleet.Command) []string {
+	names := make([]string, len(commands))
+	for i, c := range commands {
+		names[i] = c.Place()
+	}
+	return names
+}
+
+// stream runs a command in one place, with the standard streams of this program. record
+// is that of the run, or nil if it is not kept.
+func (a *app) stream(ctx context.Context, c fleet.Command, stdin io.Reader, do fleet.Runner, record *fleet.Recording) error {
 	stdout := view.NewLines(a.stdout)
 	stderr := view.NewLines(a.stderr)
 	within, cancel := fanout.WithTimeout(ctx, a.access.Timeout)
 	defer cancel()
-	exit, err := do(within, c, stdin, stdout, stderr)
-	err = fanout.TimeoutOr(within, err)
+	r := fleet.Streamed(within, c, do, stdin, stdout, stderr)
 	stdout.Close()
 	stderr.Close()
+	if record != nil {
+		record.Ended(r)
+	}
 	switch {
-	case err != nil:
-		return a.exit(ctx, []report.Host{report.HostOf(c.Place(), "", outcome.Of(err), err)})
-	case exit != 0:
-		fmt.Fprintf(a.stderr, "%s: exit status %d\n", c.Place(), exit)
+	case r.Err != nil:
+		return a.exit(ctx, []report.Host{report.HostOf(c.Place(), "", r.Outcome, r.Err)})
+	case *r.Value.Exit != 0:
+		fmt.Fprintf(a.stderr, "%s: exit status %d\n", c.Place(), *r.Value.Exit)
 		return a.exitStatus(ctx, []outcome.Outcome{outcome.Failed})
 	}
 	return nil

@@ -35,12 +35,21 @@ func run(args []string) int {
 	a := &app{}
 	ctx, stop := a.interruptible()
 	defer stop()
+	return a.execute(ctx, args)
+}
+
+// execute runs a command line, and keeps it in the history if it changed something.
+func (a *app) execute(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(args)
 	if cmd, _, err := root.Find(args); err == nil {
 		a.typed = cmd.CommandPath()
 	}
-	return a.exitCode(ctx, root.ExecuteContext(ctx))
+	a.record(ctx, args)
+	err := root.ExecuteContext(ctx)
+	code := a.exitCode(ctx, err)
+	a.recorded(ctx, code, err)
+	return code
 }
 
 // lastReport is how long a command may take to report after its connections were cut.
@@ -118,6 +127,7 @@ func (a *app) root() *cobra.Command {
 		a.labCommand(), a.inventoryCommand(),
 		a.trustCommand(), a.pingCommand(), a.checkCommand(), a.planCommand(), a.applyCommand(), a.driftCommand(),
 		a.guestCommand(), a.runCommand(), a.imageCommand(), a.statCommand(), a.installCommand(),
+		a.historyCommand(), a.rerunCommand(), a.eventsCommand(),
 		noData(a.versionCommand()), a.docsCommand(),
 	)
 	return cmd

@@ -11,12 +11,24 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
+
+	"github.com/vsfleet/vsfleet/fleet/history"
 )
 
 // settable lists the flags that may also be set by an environment variable, such as
 // VSFLEET_FORKS, or in a settings file. What describes a fleet and how its hosts are
 // reached belongs in its inventory.
-var settable = []string{"inventory", "forks", "output", "connect-timeout", "no-color"}
+var settable = []string{"inventory", "forks", "output", "connect-timeout", "no-color", "store", "keep"}
+
+// onlySettings returns the settings that are no flags: they are the same for every
+// command, and the address of a store may hold a password, which does not belong in a
+// command line.
+func (a *app) onlySettings() *pflag.FlagSet {
+	f := pflag.NewFlagSet("settings", pflag.ContinueOnError)
+	f.StringVar(&a.history.Store, "store", "", "")
+	f.StringVar(&a.keep, "keep", history.KeepByDefault, "")
+	return f
+}
 
 // settings sets flags that were not given from the environment, or else from
 // vsfleet.yml in this directory, of the user, or of the machine.
@@ -25,8 +37,13 @@ func (a *app) settings(flags *pflag.FlagSet) error {
 	if err != nil {
 		return err
 	}
+	others := a.onlySettings()
 	for _, name := range settable {
-		if flags.Changed(name) {
+		set := flags
+		if flags.Lookup(name) == nil {
+			set = others
+		}
+		if set.Changed(name) {
 			continue
 		}
 		variable := "VSFLEET_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
@@ -47,18 +64,19 @@ func (a *app) settings(flags *pflag.FlagSet) error {
 			if value == "" {
 				continue
 			}
-			if err := flags.Set(name, value); err != nil {
+			if err := set.Set(name, value); err != nil {
 				return &usageError{err: fmt.Errorf("%s: want %s, have %q", where, settingWants[name], value)}
 			}
 		}
 	}
-	return nil
+	return a.keeper()
 }
 
 // settingWants describes the values of settings, for errors.
 var settingWants = map[string]string{
 	"inventory": "a file, or a list of files", "forks": "a number of hosts", "output": "the name of a format",
 	"connect-timeout": "a time, as 30 or 30s", "no-color": "true or false",
+	"store": "postgres://USER@HOST/DATABASE or none", "keep": "a number of runs or days, as 500 or 90d",
 }
 
 // settingTexts returns a value of a file as flags take it: one text, or several for a
@@ -74,7 +92,7 @@ func settingTexts(name string, value any) ([]string, error) {
 		}
 		kind = "an empty text"
 	case bool, int, int64, uint64, float64:
-		if name != "inventory" && name != "output" {
+		if name != "inventory" && name != "output" && name != "store" {
 			return []string{fmt.Sprint(v)}, nil
 		}
 		kind = fmt.Sprint(v)

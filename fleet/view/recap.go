@@ -24,7 +24,11 @@ var outcomes = []struct {
 	{outcome.Unreachable, red, true},
 	{outcome.Stopped, faint, true},
 	{outcome.NotStarted, faint, true},
+	{unknown, red, true},
 }
+
+// unknown is shown for a host of a kept run that broke off.
+const unknown outcome.Outcome = "unknown"
 
 // Recap prints the end of a run: the errors, hosts with the same one together, and
 // one line with the number of hosts per outcome:

@@ -143,3 +143,36 @@ func ranges(numbers []token) string {
 	}
 	return strings.Join(parts, ",")
 }
+
+// Unfold returns the names that a text of Fold stands for.
+func Unfold(folded string) (names []string, err error) {
+	for _, item := range SplitItems(folded) {
+		list, err := Expand(item)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, list...)
+	}
+	return names, nil
+}
+
+// SplitItems splits at commas outside brackets.
+func SplitItems(s string) (items []string) {
+	depth, from := 0, 0
+	for i, c := range s {
+		switch c {
+		case '[':
+			depth++
+		case ']':
+			depth--
+		case ',':
+			if depth == 0 {
+				items, from = append(items, s[from:i]), i+1
+			}
+		}
+	}
+	if s != "" {
+		items = append(items, s[from:])
+	}
+	return items
+}

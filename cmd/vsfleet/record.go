@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/fleet/history"
+	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/internal/nodeset"
+	"github.com/vsfleet/vsfleet/inventory"
+)
+
+// record prepares to keep the run of a command line. The run's first event begins its
+// record; settings are read by then.
+func (a *app) record(ctx context.Context, args []string) {
+	a.history.Context, a.history.Version = context.WithoutCancel(ctx), buildVersion()
+	a.history.Args = args
+	a.history.Inventory = func(ctx context.Context) report.InventoryRecord { return history.Describe(ctx, a.inventories) }
+	a.history.Secrets = func() []string {
+		if a.loaded == nil {
+			return nil
+		}
+		return a.loaded.Secrets()
+	}
+	a.access.Watch = a.history.Watch
+}
+
+// keeper reads the settings of the history.
+func (a *app) keeper() error {
+	k := &a.history.Keeper
+	if err := history.CheckStore(k.Store); err != nil {
+		return &usageError{err: fmt.Errorf("setting store: %w", err)}
+	}
+	var err error
+	if k.Keep, err = history.ParseKeep(a.keep); err != nil {
+		return &usageError{err: fmt.Errorf("setting keep: %w", err)}
+	}
+	k.Dir, err = history.DefaultDir()
+	if err != nil {
+		k.Store = "none" // without a home directory, as in an empty container
+	}
+	return nil
+}
+
+// recorded ends the record of a run, with the exit status of this program.
+func (a *app) recorded(ctx context.Context, exit int, err error) {
+	var status exitStatus
+	if errors.As(err, &status) { // what failed has been reported, host by host
+		err = nil
+	}
+	for _, warning := range a.history.End(ctx, exit, err) {
+		message("warning: " + warning)
+	}
+}
+
+// rerunHosts returns the hosts that a rerun is for, of those that the command line
+// selects.
+func (a *app) rerunHosts(hosts []*inventory.Host) ([]*inventory.Host, error) {
+	var list []*inventory.Host
+	var missing []string
+	for _, name := range a.only {
+		i := slices.IndexFunc(hosts, func(h *inventory.Host) bool { return h.Name == name })
+		if i < 0 {
+			missing = append(missing, name)
+			continue
+		}
+		list = append(list, hosts[i])
+	}
+	if missing != nil {
+		return nil, usage("run the command itself, with --limit")(
+			fmt.Errorf("the inventory no longer has %s, or the command line no longer selects it", nodeset.Fold(missing)))
+	}
+	return list, nil
+}
+
+// rerun runs a command line again, as a vsfleet of its own would.
+func (a *app) rerun(ctx context.Context, again history.Again) error {
+	if again.Dir != "" {
+		if err := os.Chdir(again.Dir); err != nil {
+			return fmt.Errorf("go to where the command was run: %w", err)
+		}
+	}
+	if !a.quiet {
+		message(fmt.Sprintf("in %s: vsfleet %s, on %s", view.Clean(again.Dir), view.Clean(strings.Join(again.Args, " ")), nodeset.Fold(again.Hosts)))
+	}
+	b := &app{only: again.Hosts}
+	b.access.Abort = a.access.Abort
+	b.history.Of = again.Of
+	if code := b.execute(ctx, again.Args); code != 0 {
+		return exitStatus(code)
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package history
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
+)
+
+// Keeper describes where runs are kept, and how many.
+type Keeper struct {
+	// Dir is the directory of journals and of the SQLite database.
+	Dir string
+	// Store is the address of a PostgreSQL (postgres://…), empty for SQLite in Dir, or
+	// "none" to keep nothing.
+	Store string
+	Keep  Keep
+	// Patience is how long the store may take at the end of a run; 0: five seconds.
+	Patience time.Duration
+	// Context is that of the program; it outlives runs.
+	Context context.Context
+}
+
+// DefaultDir returns the directory for a user: $XDG_STATE_HOME/vsfleet/history, or
+// below ~/.local/state if that is unset.
+func DefaultDir() (string, error) {
+	state := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(state) { // as the XDG Base Directory Specification wants it
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("where does the history belong: %w; set XDG_STATE_HOME", err)
+		}
+		state = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(state, "vsfleet", "history"), nil
+}
+
+// None reports whether nothing is kept.
+func (k Keeper) None() bool { return k.Store == "none" || k.Dir == "" }
+
+func (k Keeper) journals() string         { return filepath.Join(k.Dir, "journal") }
+func (k Keeper) patience() time.Duration  { return cmp.Or(k.Patience, 5*time.Second) }
+func (k Keeper) context() context.Context { return k.Context }
+
+// leftAtOnce bounds how many journals of others one vsfleet takes in.
+const leftAtOnce = 100
+
+// takeInLeft takes in the journals that vsfleets left which were killed, or could not
+// reach the store.
+func (k Keeper) takeInLeft(ctx context.Context, s *store) error {
+	paths, err := k.journalFiles()
+	if err != nil {
+		return err
+	}
+	for _, path := range paths[:min(len(paths), leftAtOnce)] {
+		lock, err := linux.TryLockFile(path)
+		if errors.Is(err, linux.ErrLocked) || errors.Is(err, fs.ErrNotExist) {
+			continue // its run lives, or another has taken it in
+		}
+		if err != nil {
+			return err
+		}
+		err = takeIn(ctx, s, lock)
+		lock.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// journalFiles returns the paths of the journals, the oldest first.
+func (k Keeper) journalFiles() ([]string, error) {
+	entries, err := os.ReadDir(k.journals())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var paths []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), journalSuffix) && idForm.MatchString(idOf(e.Name())) && e.Type().IsRegular() {
+			paths = append(paths, filepath.Join(k.journals(), e.Name()))
+		}
+	}
+	slices.Sort(paths)
+	return paths, nil
+}
+
+// takeIn puts the run of a journal into the store and removes the journal. A journal
+// without a run, which a vsfleet left that was killed when it had just begun, is
+// only removed.
+func takeIn(ctx context.Context, s *store, journal *linux.Lock) error {
+	data, err := io.ReadAll(io.NewSectionReader(journal, 0, mostJournal*2))
+	if err != nil {
+		return err
+	}
+	run := read(data, idOf(journal.Name()))
+	if run.Verb == "" && len(run.Damaged) == 0 {
+		return os.Remove(journal.Name())
+	}
+	if err := s.put(ctx, run, data); err != nil {
+		return err
+	}
+	return os.Remove(journal.Name())
+}
+
+func idOf(path string) string { return strings.TrimSuffix(filepath.Base(path), journalSuffix) }

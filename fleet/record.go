@@ -1,0 +1,60 @@
+package fleet
+
+import (
+	"sync"
+	"time"
+
+	"github.com/vsfleet/vsfleet/fleet/report"
+)
+
+// Recording sends the events of a run that is no rollout to [Access.Watch].
+// Its methods may be called by many goroutines.
+type Recording struct {
+	watch func(report.Event)
+	mu    sync.Mutex // of run.Hosts
+	run   report.Run
+	index map[string]int // of hosts
+}
+
+// Record begins a run over hosts, or guests by the names of their places.
+func (a *Access) Record(verb string, names []string) *Recording {
+	r := &Recording{watch: report.Watchers(a.Watch), run: report.Run{Who: owner(), Verb: verb, When: time.Now()}, index: map[string]int{}}
+	r.run.ID = report.NewID(r.run.When)
+	for i, name := range names {
+		r.index[name] = i
+		r.run.Hosts = append(r.run.Hosts, report.Host{Name: name})
+	}
+	r.watch(report.Began(r.run))
+	return r
+}
+
+// Begin tells that the turn of a host has come.
+func (r *Recording) Begin(name string) {
+	r.watch(report.Event{Run: r.run.ID, Time: time.Now(), Kind: report.Started, Host: name})
+}
+
+// Ended tells what came of a command in one place, and what it wrote.
+func (r *Recording) Ended(o Output) {
+	if !o.Value.Empty() {
+		r.watch(report.Event{Run: r.run.ID, Time: time.Now(), Kind: report.Written, Host: o.Value.Place(), Output: &o.Value})
+	}
+	r.Done(report.Host{Name: o.Value.Place(), Address: o.Host.Host.Address, Result: o.Value.Result})
+}
+
+// Done tells what came of a host.
+func (r *Recording) Done(h report.Host) {
+	r.mu.Lock()
+	if i, known := r.index[h.Name]; known {
+		r.run.Hosts[i].Result = h.Result
+	}
+	r.mu.Unlock()
+	r.watch(report.Event{Run: r.run.ID, Time: time.Now(), Kind: report.Done, Host: h.Name, Result: &h.Result, Report: &h})
+}
+
+// End ends the run.
+func (r *Recording) End() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.run.Took = time.Since(r.run.When)
+	r.watch(report.Ended(r.run))
+}
