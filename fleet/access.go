@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
@@ -28,6 +29,9 @@ type Access struct {
 	// Timeout of each host, to answer a question or to end a command. If it is 0, a
 	// question has five minutes, and a command has no timeout.
 	Timeout time.Duration
+	// Waiting is called when a host has to wait before it can be reached; may be nil. It is
+	// called by many goroutines.
+	Waiting func(host, why string)
 	// Abort ends all connections when it ends; may be nil.
 	Abort context.Context
 	// Watch is given the events of all runs, beside those that watch a single run; may
@@ -37,7 +41,8 @@ type Access struct {
 	// Hosts are all of the inventory: a jump may name one of them.
 	Hosts []*inventory.Host
 
-	dialer transport.Dialer
+	prepare sync.Once // of the dialer
+	dialer  transport.Dialer
 }
 
 // Dial connects to a host.
@@ -46,6 +51,13 @@ func (a *Access) Dial(ctx context.Context, h *inventory.Host) (*transport.Conn, 
 	if err != nil {
 		return nil, err
 	}
+	a.prepare.Do(func() {
+		a.dialer.Waiting = func(host, why string) {
+			if a.Waiting != nil {
+				a.Waiting(host, why)
+			}
+		}
+	})
 	conn, err := a.dialer.Dial(ctx, s)
 	if err == nil && a.Abort != nil {
 		context.AfterFunc(a.Abort, func() { conn.Close() })

@@ -141,7 +141,7 @@ func TestAnAbortCutsTheConnections(t *testing.T) {
 	abort, cut := context.WithCancel(t.Context())
 	begun := &signal{seen: cut}
 	_, err := (&Access{Abort: abort}).Run(t.Context(), Command{Host: host, Argv: []string{"echo started; sleep 600"}}, nil, begun, begun)
-	if err == nil || outcome.KindOf(err) != outcome.KindUnreachable {
+	if err == nil || outcome.KindOf(err) != outcome.KindLost {
 		t.Errorf("%v, kind %s", err, outcome.KindOf(err))
 	}
 }

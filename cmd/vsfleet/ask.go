@@ -15,18 +15,26 @@ import (
 
 // progress returns the display of a run.
 func (a *app) progress(hosts int) *view.Progress {
-	if a.quiet {
-		return view.NewProgress(view.Plain(io.Discard), hosts, false)
-	}
-	return view.NewProgress(a.stderr, hosts, a.verbose)
+	return a.showing(view.NewProgress(a.log(), hosts, a.verbose))
 }
 
 // asking returns the display of a question: the hosts that have not answered yet.
-func (a *app) asking(n int) *view.Progress {
+func (a *app) asking(n int) *view.Progress { return a.showing(view.NewQuestion(a.log(), n)) }
+
+// log returns where progress is shown.
+func (a *app) log() view.Output {
 	if a.quiet {
-		return view.NewQuestion(view.Plain(io.Discard), n)
+		return view.Plain(io.Discard)
 	}
-	return view.NewQuestion(a.stderr, n)
+	return a.stderr
+}
+
+// showing makes p show what hosts wait for on the way to them.
+func (a *app) showing(p *view.Progress) *view.Progress {
+	a.access.Waiting = func(host, why string) {
+		p.Watch(report.Event{Kind: report.Warning, Host: host, Message: why})
+	}
+	return p
 }
 
 // follow returns the watch of a question: it shows progress and calls each for every

@@ -37,36 +37,20 @@ func Worst(outcomes ...Outcome) Outcome {
 	return worst
 }
 
-// Of returns the outcome of what ended with err: OK, Unreachable, Stopped or Failed.
+// Of returns the outcome of what ended with err: OK, Unreachable, Stopped or Failed. An
+// error on the way to a host has a method Unreachable that returns true.
 func Of(err error) Outcome {
+	var way interface{ Unreachable() bool }
 	switch {
 	case err == nil:
 		return OK
-	case kindOf(err) == KindUnreachable:
+	case errors.As(err, &way) && way.Unreachable():
 		return Unreachable
 	case kindOf(err) == KindStopped:
 		return Stopped
 	}
 	return Failed
 }
-
-// Kind is the kind of an error, for programs to act on.
-type Kind string
-
-// Kinds of errors.
-const (
-	KindTimeout     Kind = "timeout"     // it took longer than it may
-	KindInterrupted Kind = "interrupted" // by Ctrl-C
-	KindLocked      Kind = "locked"      // another run is changing the host
-	KindLocal       Kind = "local"       // of this machine
-	KindUnreachable Kind = "unreachable" // of the connection
-	KindHost        Kind = "host"        // the host could not do it
-	KindRefused     Kind = "refused"     // the host cannot have the guest
-	KindStep        Kind = "step"        // a step failed
-	KindExit        Kind = "exit"        // a command ended with another status than 0
-	KindStopped     Kind = "stopped"     // the stop rule kept it from being begun
-	KindUnable      Kind = "unable"      // the host lacks what every guest needs
-)
 
 // KindOf returns the kind of an error; of nil, "". An error that is not
 // KindHost has a method ErrorKind that returns its kind.

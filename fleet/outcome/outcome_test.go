@@ -11,6 +11,7 @@ type kinded string
 
 func (e kinded) Error() string     { return "it is " + string(e) }
 func (e kinded) ErrorKind() string { return string(e) }
+func (e kinded) Unreachable() bool { return e == "unreachable" || e == "dns" }
 
 func TestErrors(t *testing.T) {
 	for _, row := range []struct {
@@ -22,6 +23,7 @@ func TestErrors(t *testing.T) {
 		{"no error is well", nil, OK, ""},
 		{"an error without a kind is the host's", errors.New("disk is full"), Failed, KindHost},
 		{"an error of the connection, however wrapped", fmt.Errorf("ping: %w", kinded("unreachable")), Unreachable, KindUnreachable},
+		{"an error of the connection with a reason", fmt.Errorf("ping: %w", kinded("dns")), Unreachable, KindDNS},
 		{"an error of another kind", fmt.Errorf("apply: %w", kinded("locked")), Failed, KindLocked},
 		{"Ctrl-C", fmt.Errorf("plan: %w", ErrInterrupted), Failed, KindInterrupted},
 		{"a connection that was cut by Ctrl-C is lost all the same", errors.Join(kinded("unreachable"), context.Canceled), Unreachable, KindInterrupted},

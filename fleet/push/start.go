@@ -109,7 +109,8 @@ func (o Options) start(ctx context.Context, conn *transport.Conn, command Comman
 // begin runs the first command. It returns a vsnode that has greeted, or what the
 // host needs.
 func begin(ctx context.Context, conn *transport.Conn, command Command, dir string, binaries []*binary) (*Vsnode, greeting, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%s: nothing within %s: does something in the login hang there?", conn.Name(), startTimeout))
+	late := &hostError{"timeout", fmt.Errorf("%s: nothing within %s: does something in the login hang there?", conn.Name(), startTimeout)}
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, late)
 	defer cancel()
 	s, err := conn.Pipe(ctx, shell(startScript(command, dir, binaries)))
 	if err != nil {
@@ -144,7 +145,7 @@ func begin(ctx context.Context, conn *transport.Conn, command Command, dir strin
 	case end != nil:
 		return nil, g, end // lost, or sudo
 	case exit == 126:
-		return nil, g, fmt.Errorf("%s: %s: is %s on a file system mounted noexec?", conn.Name(), output, dir)
+		return nil, g, &hostError{"noexec", fmt.Errorf("%s: %s: is %s on a file system mounted noexec?", conn.Name(), output, dir)}
 	}
 	return nil, g, fmt.Errorf("%s: %w (exit status %d): %s", conn.Name(), err, exit, output)
 }
@@ -197,7 +198,7 @@ func upload(ctx context.Context, conn *transport.Conn, dir string, b *binary, fo
 	defer giveUp(nil)
 	sent := &progressReader{r: in}
 	sent.stalled = time.AfterFunc(stallTimeout, func() {
-		giveUp(fmt.Errorf("the host has taken nothing for %s, after %d KiB", stallTimeout, sent.bytes.Load()>>10))
+		giveUp(&hostError{"timeout", fmt.Errorf("the host has taken nothing for %s, after %d KiB", stallTimeout, sent.bytes.Load()>>10)})
 	})
 	defer sent.stalled.Stop()
 	var stderr transport.LastLines
@@ -206,10 +207,27 @@ func upload(ctx context.Context, conn *transport.Conn, dir string, b *binary, fo
 		return fmt.Errorf("push it to %s: %w", path.Join(dir, b.hash), err)
 	}
 	if exit != 0 {
-		return fmt.Errorf("%s: push it to %s: %s (exit status %d)", conn.Name(), dir, stderr.String(), exit)
+		err := fmt.Errorf("%s: push it to %s: %s (exit status %d)", conn.Name(), dir, stderr.String(), exit)
+		if fullDisk.MatchString(stderr.String()) {
+			return &hostError{"disk", err}
+		}
+		return err
 	}
 	return nil
 }
+
+// fullDisk matches what programs say of a filesystem that takes nothing more.
+var fullDisk = regexp.MustCompile(`(?i)no space left on device|disk quota exceeded|read-only file system|write error`)
+
+// hostError is an error with its outcome.Kind.
+type hostError struct {
+	kind string
+	err  error
+}
+
+func (e *hostError) Error() string     { return e.err.Error() }
+func (e *hostError) Unwrap() error     { return e.err }
+func (e *hostError) ErrorKind() string { return e.kind }
 
 // progressReader counts the bytes read, and restarts the timer stalled at each read.
 type progressReader struct {

@@ -1,11 +1,13 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/push"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/internal/wire"
@@ -31,6 +33,11 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Host + ": " + e.Message }
+
+// ErrorKind is the [outcome.Kind] of the error.
+func (e *Error) ErrorKind() string {
+	return string(cmp.Or(outcome.KindOfText(e.Message), outcome.KindHost))
+}
 
 // message returns a request as a message.
 func message[R, A any](method api.Method[R, A], req R) (m wire.Message, err error) {

@@ -42,7 +42,7 @@ type Host struct {
 	Address string    `json:"address,omitempty"` // where errors may name the host by it
 	Result            // Class is that of the host's own error: a step that failed has none
 	State   string    `json:"state,omitempty"` // of its way through the run, as rollout.Fleet names them, in which it ended
-	Hint    string    `json:"hint,omitempty"`  // the command that helps
+	Hint    string    `json:"hint,omitempty"`  // what helps: a command, if there is one
 	Steps   []Step    `json:"steps,omitempty"`
 	Refused []Refusal `json:"refused,omitempty"`
 	Drift   []Drift   `json:"drift,omitempty"`
@@ -62,6 +62,7 @@ func HostOf(name, address string, o outcome.Outcome, err error) Host {
 	if errors.As(err, &hint) {
 		h.Hint = hint.Hint()
 	}
+	h.Hint = cmp.Or(h.Hint, h.Class.Hint())
 	return h
 }
 
@@ -118,7 +119,7 @@ func (s Step) Ended(r api.StepResult, kind outcome.Kind) Step {
 	case api.Unchanged:
 		s.Status, s.Class = outcome.OK, ""
 	case api.Failed:
-		s.Status, s.Class = outcome.Failed, cmp.Or(kind, outcome.KindStep)
+		s.Status, s.Class = outcome.Failed, cmp.Or(kind, outcome.KindOfText(r.Error), outcome.KindStep)
 	}
 	return s
 }

@@ -37,6 +37,7 @@ type noRoute struct{}
 
 func (noRoute) Error() string     { return "no route to host" }
 func (noRoute) ErrorKind() string { return string(outcome.KindUnreachable) }
+func (noRoute) Unreachable() bool { return true }
 
 // content is what an image is, as a stream.
 var content = strings.Repeat("the root filesystem of a guest\n", 100_000)

@@ -26,6 +26,7 @@ type Conn struct {
 	done     chan struct{} // closed when the connection has ended
 	loss     atomic.Pointer[error]
 	close    func()
+	sessions atomic.Int32 // that are open
 
 	mu     sync.Mutex // extra connections are made one at a time
 	closed bool
@@ -33,8 +34,9 @@ type Conn struct {
 }
 
 // newConn returns a connection with its keepalive. received counts the bytes that
-// come from the host; release is called when the connection has ended.
-func newConn(d *Dialer, s Settings, client *ssh.Client, received *atomic.Int64, release func()) *Conn {
+// come from the host; release is called when the connection has ended. via is
+// the bastion on the way, if there is one.
+func newConn(d *Dialer, s Settings, client *ssh.Client, received *atomic.Int64, via *bastion, release func()) *Conn {
 	c := &Conn{settings: s, dialer: d, client: client, done: make(chan struct{})}
 	c.close = sync.OnceFunc(func() {
 		client.Close() // fails if the connection is lost already
@@ -49,7 +51,10 @@ func newConn(d *Dialer, s Settings, client *ssh.Client, received *atomic.Int64, 
 	})
 	go func() {
 		err := client.Wait()
-		c.setLoss(fmt.Errorf("connection lost: %w", err))
+		if via != nil && via.lostWith(err) {
+			err = &lostBastionError{via.settings.Address}
+		}
+		c.setLoss(ofKind(kindLost, "connection lost: %w", err))
 		close(c.done)
 	}()
 	go c.keepAlive(s.KeepAlive, received)
@@ -108,7 +113,7 @@ func (c *Conn) keepAlive(every time.Duration, received *atomic.Int64) {
 			}
 			if asked {
 				if misses++; misses == maxMisses {
-					c.setLoss(fmt.Errorf("connection lost: no answer for %s", every*maxMisses))
+					c.setLoss(ofKind(kindLost, "connection lost: no answer for %s", every*maxMisses))
 					c.client.Close()
 					return
 				}
@@ -128,9 +133,13 @@ func (c *Conn) setLoss(err error) { c.loss.CompareAndSwap(nil, &err) }
 func (c *Conn) awaitLoss() {
 	select {
 	case <-c.done:
-	case <-time.After(100 * time.Millisecond):
+	case <-time.After(lossGrace):
 	}
 }
+
+// lossGrace is how long the end of a connection may take to be noticed once one of its
+// streams has ended. That of a bastion is noticed in the same time.
+const lossGrace = 100 * time.Millisecond
 
 // explain puts the host's name before an error. If the connection has ended, the
 // reason for that takes the error's place.
@@ -140,6 +149,9 @@ func (c *Conn) explain(err error) error {
 	}
 	if peerClosed(err) {
 		c.awaitLoss()
+		if c.settings.Via != nil && c.loss.Load() == nil {
+			c.awaitLoss() // it waits for the bastion's itself
+		}
 	}
 	if lost := c.loss.Load(); lost != nil {
 		return &unreachableError{fmt.Errorf("%s: %w", c.settings, *lost)}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -20,6 +21,12 @@ import (
 type Dialer struct {
 	Agent         string // socket of the ssh-agent; default $SSH_AUTH_SOCK
 	MaxHandshakes int    // at once at one sshd; default 8
+
+	// PenaltyWait is how long to wait for an sshd that punishes this machine
+	// (PerSourcePenalties); default 2m. Waiting is called when a host begins to wait for
+	// that; it may be nil.
+	PenaltyWait time.Duration
+	Waiting     func(host, why string)
 
 	known    cache[*knownHosts]
 	keys     cache[identity]
@@ -112,6 +119,7 @@ func (d *Dialer) dial(ctx context.Context, s Settings, probe bool) (*Conn, error
 	return c, err
 }
 
+// dialOnce connects, trying again what may succeed the next time: see [attempts].
 func (d *Dialer) dialOnce(ctx context.Context, s Settings, probe bool) (*Conn, error) {
 	known, err := d.knownHosts(s, probe)
 	if err != nil {
@@ -119,44 +127,34 @@ func (d *Dialer) dialOnce(ctx context.Context, s Settings, probe bool) (*Conn, e
 	}
 	// Through the controller's own network, or through a bastion.
 	dial, release := (&net.Dialer{}).DialContext, func() {}
-	var b *bastion
+	var via *bastion
 	if s.Via != nil {
-		b, err = d.bastions.acquire(ctx, d, s.Via.withDefaults())
+		via, err = d.bastions.acquire(ctx, d, s.Via.withDefaults())
 		if err != nil {
 			return nil, err
 		}
-		dial, release = b.dialContext, func() { d.bastions.release(b) }
+		dial, release = via.dialContext, func() { d.bastions.release(via) }
 	}
-	limiter := d.limiters.get(s.Route(), cmp.Or(d.MaxHandshakes, 8))
-	var first time.Time
-	for try := 0; ; try++ {
-		if err := limiter.acquire(ctx); err != nil {
+	a := attempts{d: d, settings: s, limiter: d.limiters.get(s.Route(), cmp.Or(d.MaxHandshakes, 8))}
+	for {
+		if err := a.limiter.acquire(ctx, a.waitOut); err != nil {
 			release()
 			return nil, err
 		}
-		if try == 0 {
-			first = time.Now()
-		}
+		a.begin()
 		client, received, err := d.attempt(ctx, s, known, dial, probe)
-		var drop *droppedError
-		again := errors.As(err, &drop) && !drop.isPenalty()
-		limiter.release(again)
-		if err == nil {
-			return newConn(d, s, client, received, release), nil
+		if via != nil && via.lostWith(err) {
+			d.bastions.forget(via)
+			err = &lostBastionError{via.settings.Address}
 		}
-		if again && (try+1 < minAttempts || time.Since(first) < s.ConnectTimeout) {
-			err = pause(ctx, try)
-			if err == nil {
-				continue
-			}
-		} else if again {
-			err = fmt.Errorf("%w, %d times within %s: its sshd is overloaded (MaxStartups), or refuses this address", err, try+1, time.Since(first).Round(time.Second/10))
+		again, err := a.end(ctx, err)
+		switch {
+		case err == nil && !again:
+			return newConn(d, s, client, received, via, release), nil
+		case !again:
+			release()
+			return nil, err
 		}
-		if lost := new(lostBastionError); errors.As(err, &lost) {
-			d.bastions.forget(b)
-		}
-		release()
-		return nil, err
 	}
 }
 
@@ -167,6 +165,9 @@ type lostBastionError struct{ name string }
 func (e *lostBastionError) Error() string {
 	return "the connection to the jump host " + e.name + " was lost"
 }
+
+// ErrorKind is an outcome.Kind.
+func (e *lostBastionError) ErrorKind() string { return kindLost }
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
@@ -194,7 +195,7 @@ func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dia
 	c, chans, reqs, err := ssh.NewClientConn(h.sock, s.endpoint(), h.config())
 	if !stop() && err == nil {
 		c.Close()
-		return nil, nil, context.Cause(ctx)
+		return nil, nil, &kindError{kindTimeout, context.Cause(ctx)}
 	}
 	if err == nil {
 		return ssh.NewClient(c, chans, reqs), &h.sock.received, nil
@@ -216,24 +217,31 @@ func keyExchanges() []string {
 func dialError(ctx context.Context, s Settings, err error) error {
 	var refused *ssh.OpenChannelError
 	var lost *lostBastionError
+	var name *net.DNSError
 	switch {
 	case errors.As(err, &lost):
 		return lost
+	case errors.As(err, &name):
+		return &kindError{kindDNS, err}
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return &kindError{kindTCP, context.Cause(ctx)}
 	case errors.As(err, &refused) && refused.Reason == ssh.Prohibited:
 		return fmt.Errorf("the jump host %s does not forward connections there (%s): its sshd_config needs AllowTcpForwarding yes, and no PermitOpen or DisableForwarding in the way",
 			s.Via.Address, Printable(refused.Message))
 	case errors.As(err, &refused):
-		return fmt.Errorf("the jump host %s cannot reach it: %s", s.Via.Address, Printable(refused.Message))
+		kind := kindTCP
+		if strings.Contains(refused.Message, "ame resolution") || strings.Contains(refused.Message, "not known") {
+			kind = kindDNS // as gai_strerror(3) says it
+		}
+		return ofKind(kind, "the jump host %s cannot reach it: %s", s.Via.Address, Printable(refused.Message))
 	case s.Via != nil && (peerClosed(err) || errors.Is(err, net.ErrClosed)):
 		return &lostBastionError{s.Via.Address}
 	case errors.Is(err, syscall.ECONNRESET): // the reset came before connect(2) returned
 		return &droppedError{}
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w: is its sshd running, and on this port?", err)
+		return ofKind(kindTCP, "%w: is its sshd running, and on this port?", err)
 	}
-	return err
+	return &kindError{kindTCP, err}
 }
 
 // peerClosed reports whether err is the end of a connection from its other side.

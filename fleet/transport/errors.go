@@ -19,7 +19,42 @@ func (e *unreachableError) Error() string { return e.err.Error() }
 func (e *unreachableError) Unwrap() error { return e.err }
 
 // ErrorKind is an outcome.Kind, which package outcome asks errors for.
-func (e *unreachableError) ErrorKind() string { return "unreachable" }
+func (e *unreachableError) ErrorKind() string {
+	var reason interface{ ErrorKind() string }
+	if errors.As(e.err, &reason) {
+		return reason.ErrorKind()
+	}
+	return "unreachable"
+}
+
+// Unreachable is what package outcome asks errors for.
+func (e *unreachableError) Unreachable() bool { return true }
+
+// Kinds of errors, as outcome.Kind.
+const (
+	kindDNS     = "dns"
+	kindTCP     = "tcp"
+	kindHostKey = "hostkey"
+	kindAuth    = "auth"
+	kindLost    = "lost"
+	kindTimeout = "timeout"
+	kindSudo    = "sudo"
+)
+
+// kindError is an error of a kind.
+type kindError struct {
+	kind string
+	err  error
+}
+
+func (e *kindError) Error() string     { return e.err.Error() }
+func (e *kindError) Unwrap() error     { return e.err }
+func (e *kindError) ErrorKind() string { return e.kind }
+
+// ofKind returns an error with a kind, as [fmt.Errorf] makes it.
+func ofKind(kind, format string, args ...any) error {
+	return &kindError{kind, fmt.Errorf(format, args...)}
+}
 
 // Unreachable reports whether err means that the host could not be reached, or was
 // lost: name, route, port, timeout, host key, authentication, a lost connection.
@@ -114,7 +149,7 @@ func becomeError(exit int, stderr string) error {
 	lines := strings.Split(strings.TrimSpace(stderr), "\n")
 	last := strings.TrimSpace(lines[len(lines)-1])
 	if exit == 127 && last == becomeMissing {
-		return errors.New("become root: the host has neither sudo nor doas: install one, or log in as root")
+		return ofKind(kindSudo, "become root: the host has neither sudo nor doas: install one, or log in as root")
 	}
 	if exit != 1 {
 		return nil
@@ -136,9 +171,9 @@ func becomeError(exit int, stderr string) error {
 		return nil
 	}
 	if cure == "" {
-		return fmt.Errorf("become root: %s", Printable(last))
+		return ofKind(kindSudo, "become root: %s", Printable(last))
 	}
-	return fmt.Errorf("become root: %s (%s)", Printable(last), cure)
+	return ofKind(kindSudo, "become root: %s (%s)", Printable(last), cure)
 }
 
 // Printable returns a host's text as one line without control characters, which

@@ -98,17 +98,17 @@ func (h *handshake) explain(ctx context.Context, err error) error {
 	var negotiation *ssh.AlgorithmNegotiationError
 	switch {
 	case h.hostKeyError != nil:
-		return h.hostKeyError
+		return &kindError{kindHostKey, h.hostKeyError}
 	case h.hostKeyKnown:
 		return h.authError(ctx, err)
 	case !h.sock.hasVersion():
 		return h.noServerError(ctx, err)
 	case ctx.Err() != nil:
-		return fmt.Errorf("SSH handshake: %w", context.Cause(ctx))
+		return ofKind(kindTimeout, "SSH handshake: %w", context.Cause(ctx))
 	case errors.As(err, &negotiation):
 		return h.algorithmError(negotiation)
 	case peerClosed(err):
-		return fmt.Errorf("sshd closed the connection during the handshake, and its log says why (there: journalctl -u ssh -u sshd): %w", err)
+		return &brokenError{err}
 	}
 	return fmt.Errorf("SSH handshake: %w", err)
 }
@@ -121,7 +121,7 @@ func (h *handshake) noServerError(ctx context.Context, err error) error {
 	case len(h.sock.head) > 0 && !drop.fromSSHD():
 		return fmt.Errorf("no SSH server answers there, but something that says %q: is the port right?", head[:min(len(head), 60)])
 	case ctx.Err() != nil:
-		return fmt.Errorf("the connection was accepted and no SSH server spoke: %w", context.Cause(ctx))
+		return ofKind(kindTimeout, "the connection was accepted and no SSH server spoke: %w", context.Cause(ctx))
 	case peerClosed(err):
 		return drop
 	}
@@ -136,7 +136,7 @@ func (h *handshake) algorithmError(err *ssh.AlgorithmNegotiationError) error {
 	switch {
 	case strings.Contains(kind, "host key"):
 		if len(h.known.hostKeys(h.settings.knownHostsEndpoint())) > 0 {
-			return fmt.Errorf("it has no host key of a type that known_hosts holds for it: it has %s, known are %s",
+			return ofKind(kindHostKey, "it has no host key of a type that known_hosts holds for it: it has %s, known are %s",
 				joinNames(err.RequestedAlgorithms), joinNames(err.SupportedAlgorithms))
 		}
 		option = "HostKeyAlgorithms"
@@ -156,10 +156,16 @@ func joinNames(names []string) string {
 
 // authError returns why a host whose key is known does not let the user in.
 func (h *handshake) authError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ofKind(kindTimeout, "authenticate as %s: %w", h.settings.User, context.Cause(ctx))
+	}
+	return &kindError{kindAuth, h.refusal(err)}
+}
+
+// refusal returns the error of an authentication that ended with err.
+func (h *handshake) refusal(err error) error {
 	user := h.settings.User
 	switch {
-	case ctx.Err() != nil:
-		return fmt.Errorf("authenticate as %s: %w", user, context.Cause(ctx))
 	case h.signError != nil:
 		return fmt.Errorf("authenticate as %s: %s does not sign: %w", user, h.acceptedKey, h.signError)
 	case strings.Contains(err.Error(), "Too many authentication failures"):
@@ -194,11 +200,28 @@ func (e *droppedError) Error() string {
 	return "sshd closed the connection at once"
 }
 
+// ErrorKind is an outcome.Kind.
+func (e *droppedError) ErrorKind() string {
+	if e.isPenalty() {
+		return "penalty"
+	}
+	return "throttled"
+}
+
 // fromSSHD reports whether the message is one of an sshd that throttles.
 func (e *droppedError) fromSSHD() bool {
 	return e.isPenalty() || strings.HasPrefix(e.message, "Exceeded MaxStartups")
 }
 
-// isPenalty reports whether sshd punishes this address (PerSourcePenalties): then
-// another attempt within seconds only prolongs the penalty.
+// isPenalty reports whether sshd punishes this address (PerSourcePenalties, of sshd
+// 9.8 and later).
 func (e *droppedError) isPenalty() bool { return strings.HasPrefix(e.message, "Not allowed") }
+
+// brokenError reports that a connection ended between sshd's version and the
+// authentication: a network that breaks connections, or an sshd that is just ending.
+type brokenError struct{ err error }
+
+func (e *brokenError) Error() string {
+	return "the connection was closed during the handshake: " + e.err.Error() + "; if sshd did it, its log says why (there: journalctl -u ssh -u sshd)"
+}
+func (e *brokenError) Unwrap() error { return e.err }

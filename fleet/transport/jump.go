@@ -2,8 +2,10 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -26,7 +28,25 @@ type bastion struct {
 	conn     *Conn
 	client   *ssh.Client
 	err      error
+	stands   time.Time // until then err is the answer to everybody
 }
+
+// failureStands is how long a jump host that could not be reached is not tried again:
+// the hundreds of hosts behind it fail together, and are no hundreds of failed logins.
+const failureStands = 30 * time.Second
+
+// failed reports whether the connection could not be made.
+func (b *bastion) failed() bool {
+	select {
+	case <-b.done:
+		return b.err != nil
+	default:
+		return false
+	}
+}
+
+// outdated reports whether the connection could not be made, a while ago.
+func (b *bastion) outdated() bool { return b.failed() && time.Now().After(b.stands) }
 
 // dialContext opens a channel through the jump host. If the connection ends at that
 // moment, the library waits for the channel for ever: ssh.mux.loop has closed all
@@ -48,12 +68,33 @@ func (b *bastion) dialContext(ctx context.Context, network, addr string) (net.Co
 	return conn, err
 }
 
+// lostWith reports whether the connection to the jump host has ended, if err may be the
+// effect of that on a connection through it.
+func (b *bastion) lostWith(err error) bool {
+	var drop *droppedError
+	var broken *brokenError
+	switch {
+	case err == nil:
+		return false
+	case errors.As(err, new(*lostBastionError)):
+		return true
+	case errors.As(err, &drop), errors.As(err, &broken), peerClosed(err):
+		b.conn.awaitLoss()
+	}
+	select {
+	case <-b.conn.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // acquire returns the connection to a jump host, with one more user.
 func (p *bastions) acquire(ctx context.Context, d *Dialer, hop Settings) (*bastion, error) {
 	key := hop.key()
 	p.mu.Lock()
 	b := p.open[key]
-	if b == nil {
+	if b == nil || b.outdated() {
 		b = &bastion{settings: hop, key: key, done: make(chan struct{})}
 		if p.open == nil {
 			p.open = make(map[string]*bastion)
@@ -87,6 +128,8 @@ func (p *bastions) dial(ctx context.Context, d *Dialer, b *bastion) {
 			<-b.conn.done
 			p.forget(b)
 		}()
+	} else if ctx.Err() == nil {
+		b.stands = time.Now().Add(failureStands)
 	}
 	close(b.done)
 }
@@ -96,7 +139,7 @@ func (p *bastions) release(b *bastion) {
 	p.mu.Lock()
 	b.users--
 	last := b.users == 0
-	if last && p.open[b.key] == b {
+	if last && p.open[b.key] == b && !b.failed() {
 		delete(p.open, b.key)
 	}
 	p.mu.Unlock()
@@ -116,5 +159,16 @@ func (p *bastions) forget(b *bastion) {
 	defer p.mu.Unlock()
 	if p.open[b.key] == b {
 		delete(p.open, b.key)
+	}
+}
+
+// retry forgets connections that could not be made: something has changed since.
+func (p *bastions) retry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, b := range p.open {
+		if b.failed() {
+			delete(p.open, key)
+		}
 	}
 }

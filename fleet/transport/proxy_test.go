@@ -2,102 +2,77 @@ package transport
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
-	"io"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/transport/sshtest"
+	"github.com/vsfleet/vsfleet/test/faultproxy"
 )
 
-// faultyProxy is a proxy in front of an sshd; fault copies what sshd sends.
-func faultyProxy(t *testing.T, port int, fault func(from net.Conn, to net.Conn)) int {
+// wantKind fails the test unless the error is of a kind.
+func wantKind(t *testing.T, err error, kind string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var kinded interface{ ErrorKind() string }
+	if !errors.As(err, &kinded) || kinded.ErrorKind() != kind {
+		t.Errorf("error %v is not of kind %s", err, kind)
+	}
+}
+
+// through returns the settings that reach a server through a proxy with faults.
+func through(t *testing.T, server *sshtest.Server, f faultproxy.Faults) Settings {
+	t.Helper()
+	p, err := faultproxy.Start(fmt.Sprintf("127.0.0.1:%d", server.Port), f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return // the test has ended
-			}
-			server, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-			if err != nil {
-				client.Close()
-				continue
-			}
-			t.Cleanup(func() { client.Close(); server.Close() })
-			go func() { _, _ = io.Copy(server, client) }()
-			go fault(server, client)
-		}
-	}()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Cleanup(p.Close)
+	s := settings(server)
+	s.Port = p.Port
+	s.ConnectTimeout = 400 * time.Millisecond
+	line := strings.Replace(server.KnownHostsLine(server.HostKey.PublicKey()), fmt.Sprint(server.Port), fmt.Sprint(s.Port), 1)
+	s.KnownHosts = t.TempDir() + "/known_hosts"
+	write(t, s.KnownHosts, line)
+	return s
 }
 
 func TestFaultsOnTheWay(t *testing.T) {
 	server := sshtest.Start(t, sshtest.Options{})
-	cut := func(n int64, reset bool) func(net.Conn, net.Conn) {
-		return func(from, to net.Conn) {
-			_, _ = io.CopyN(to, from, n)
-			if reset {
-				_ = to.(*net.TCPConn).SetLinger(0)
-			}
-			to.Close()
-		}
-	}
-	stall := func(n int64) func(net.Conn, net.Conn) {
-		return func(from, to net.Conn) { _, _ = io.CopyN(to, from, n) }
-	}
-	alter := func(n int64) func(net.Conn, net.Conn) {
-		return func(from, to net.Conn) {
-			_, _ = io.CopyN(to, from, n)
-			b := make([]byte, 1)
-			_, _ = io.ReadFull(from, b)
-			_, _ = to.Write([]byte{b[0] ^ 0x55})
-			_, _ = io.Copy(to, from)
-		}
-	}
 	const early, late = 500, 1500 // bytes: in the key exchange, and behind it
 	for _, row := range []struct {
-		name  string
-		fault func(from, to net.Conn)
-		want  string
+		name   string
+		faults faultproxy.Faults
+		want   string
+		kind   string
 	}{
-		{"cut off before sshd speaks", cut(0, false), "closed the connection at once"},
-		{"reset before sshd speaks", cut(0, true), "closed the connection at once"},
-		{"cut off in sshd's name", cut(4, false), "closed the connection during the handshake"},
-		{"cut off in the key exchange", cut(early, false), "closed the connection during the handshake"},
-		{"reset in the key exchange", cut(early, true), "closed the connection during the handshake"},
-		{"cut off in the authentication", cut(late, false), "closed the connection while root authenticated"},
-		{"silent from the start", stall(0), "no SSH server spoke: no answer within"},
-		{"silent in the key exchange", stall(early), "SSH handshake: no answer within"},
-		{"silent in the authentication", stall(late), "authenticate as root: no answer within"},
-		{"altered in the key exchange", alter(early), "SSH handshake: "},
-		{"altered in the authentication", alter(late), "authenticate as root"},
+		{"cut off before sshd speaks", faultproxy.Faults{Damage: faultproxy.Close}, "closed the connection at once", "throttled"},
+		{"reset before sshd speaks", faultproxy.Faults{Damage: faultproxy.Reset}, "closed the connection at once", "throttled"},
+		{"cut off in sshd's name", faultproxy.Faults{Damage: faultproxy.Close, After: 4}, "the connection was closed during the handshake", "unreachable"},
+		{"cut off in the key exchange", faultproxy.Faults{Damage: faultproxy.Close, After: early}, "the connection was closed during the handshake", "unreachable"},
+		{"reset in the key exchange", faultproxy.Faults{Damage: faultproxy.Reset, After: early}, "the connection was closed during the handshake", "unreachable"},
+		{"cut off in the authentication", faultproxy.Faults{Damage: faultproxy.Close, After: late}, "closed the connection while root authenticated", "auth"},
+		{"silent from the start", faultproxy.Faults{Damage: faultproxy.Stall}, "no SSH server spoke: no answer within", "timeout"},
+		{"swallowed", faultproxy.Faults{BlackHole: true}, "no SSH server spoke: no answer within", "timeout"},
+		{"half open in the key exchange", faultproxy.Faults{Damage: faultproxy.HalfOpen, After: early}, "SSH handshake: no answer within", "timeout"},
+		{"silent in the key exchange", faultproxy.Faults{Damage: faultproxy.Stall, After: early}, "SSH handshake: no answer within", "timeout"},
+		{"silent in the authentication", faultproxy.Faults{Damage: faultproxy.Stall, After: late}, "authenticate as root: no answer within", "timeout"},
+		{"altered in the key exchange", faultproxy.Faults{Damage: faultproxy.Alter, After: early}, "SSH handshake: ", ""}, // or a length for which it waits
+		{"altered in the authentication", faultproxy.Faults{Damage: faultproxy.Alter, After: late}, "authenticate as root", "auth"},
+		{"late by 200 ms a chunk", faultproxy.Faults{Delay: 200 * time.Millisecond}, "no answer within", "timeout"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s := settings(server)
-			s.Port = faultyProxy(t, server.Port, row.fault)
-			s.ConnectTimeout = 400 * time.Millisecond
-			line := strings.Replace(server.KnownHostsLine(server.HostKey.PublicKey()), fmt.Sprint(server.Port), fmt.Sprint(s.Port), 1)
-			s.KnownHosts = t.TempDir() + "/known_hosts"
-			write(t, s.KnownHosts, line)
-			wantUnreachable(t, s, row.want)
+			err := wantUnreachable(t, through(t, server, row.faults), row.want)
+			if row.kind != "" {
+				wantKind(t, err, row.kind)
+			}
 		})
 	}
 	// Wherever it breaks, the host is unreachable, and the error does not advise to add a key.
 	t.Run("cut off anywhere", func(t *testing.T) {
-		for n := int64(1); n < 2200; n += 157 {
-			s := settings(server)
-			s.Port = faultyProxy(t, server.Port, cut(n, false))
-			line := strings.Replace(server.KnownHostsLine(server.HostKey.PublicKey()), fmt.Sprint(server.Port), fmt.Sprint(s.Port), 1)
-			s.KnownHosts = t.TempDir() + "/known_hosts"
-			write(t, s.KnownHosts, line)
+		for n := int64(1); n < 2200; n += 257 {
+			s := through(t, server, faultproxy.Faults{Damage: faultproxy.Close, After: n})
 			c, err := dialer(t).Dial(t.Context(), s)
 			if err == nil {
 				_, err = c.Exec(t.Context(), "true", nil, new(bytes.Buffer), nil)
@@ -108,4 +83,27 @@ func TestFaultsOnTheWay(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What is slow, and within the time, is reached.
+func TestSlowLinks(t *testing.T) {
+	server := sshtest.Start(t, sshtest.Options{})
+	for name, faults := range map[string]faultproxy.Faults{
+		"200 ms a round trip": {Delay: 100 * time.Millisecond},
+		"8 kB a second":       {Bandwidth: 8 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := through(t, server, faults)
+			s.ConnectTimeout = 5 * time.Second
+			c, err := new(Dialer).Dial(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if exit, err := c.Exec(t.Context(), "true", nil, nil, nil); exit != 0 || err != nil {
+				t.Errorf("exit %d, error %v", exit, err)
+			}
+		})
+	}
 }

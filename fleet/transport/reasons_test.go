@@ -58,7 +58,6 @@ func TestReasonsOfServers(t *testing.T) {
 		{"a TLS server", textServer("\x15\x03\x03\x00\x02\x02\x0a", false), "no SSH server answers there"},
 		{"a database", textServer("J\x00\x00\x00\x0a8.0.36\x00", true), "no SSH server answers there"},
 		{"one that says nothing", muteServer, "no SSH server spoke: no answer within"},
-		{"one that punishes", textServer("Not allowed at this time\r\n", false), "sshd closed the connection at once: Not allowed at this time"},
 		{"no common cipher", limitedServer(func(c *ssh.Config) { c.Ciphers = []string{ssh.InsecureCipherAES128CBC} }),
 			"no client to server cipher in common: it offers aes128-cbc; let Ciphers in its sshd_config have one of"},
 		{"no common key exchange", limitedServer(func(c *ssh.Config) { c.KeyExchanges = []string{ssh.InsecureKeyExchangeDH1SHA1} }),

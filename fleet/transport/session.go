@@ -40,21 +40,23 @@ func (e *sessionError) Error() string {
 	return fmt.Sprintf("sshd refuses a session: %s (MaxSessions bounds those of one connection)", e.reason)
 }
 
+// maxSessions is how many sessions a connection may have at once: fewer than the ten
+// that sshd allows by default (MaxSessions). Further ones take another connection.
+const maxSessions = 8
+
 // sessionPause is how long sshd may still count a session that has just ended.
 const sessionPause = 50 * time.Millisecond
 
-// open opens a session on this connection or, if sshd refuses more of them there,
-// on another one to the same host. The session belongs to the connection that is
-// returned.
+// open opens a session on this connection or, if it has enough of them or sshd refuses
+// more, on another one to the same host. The session belongs to the connection that is
+// returned, whose leave is to be called at its end.
 func (c *Conn) open(ctx context.Context) (*ssh.Session, *Conn, error) {
-	s, err := c.session(ctx)
-	for try := 1; try <= 2 && isSessionError(err); try++ {
-		select {
-		case <-time.After(sessionPause):
-			s, err = c.session(ctx)
-		case <-ctx.Done():
-			return nil, nil, c.explain(context.Cause(ctx))
+	s, err := c.enter(ctx)
+	for try := 1; try <= 2 && isSessionError(err) && c.sessions.Load() < maxSessions; try++ {
+		if err := sleep(ctx, sessionPause); err != nil {
+			return nil, nil, c.explain(err)
 		}
+		s, err = c.enter(ctx)
 	}
 	if !isSessionError(err) {
 		return s, c, err
@@ -62,7 +64,7 @@ func (c *Conn) open(ctx context.Context) (*ssh.Session, *Conn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, other := range c.extra {
-		if s, err := other.session(ctx); err == nil {
+		if s, err := other.enter(ctx); err == nil {
 			return s, other, nil
 		}
 	}
@@ -73,13 +75,29 @@ func (c *Conn) open(ctx context.Context) (*ssh.Session, *Conn, error) {
 	if dialing != nil {
 		return nil, nil, fmt.Errorf("%w, and no other connection could be made: %w", err, dialing)
 	}
-	if s, err = other.session(ctx); err != nil {
+	if s, err = other.enter(ctx); err != nil {
 		other.close()
 		return nil, nil, err
 	}
 	c.extra = append(c.extra, other)
 	return s, other, nil
 }
+
+// enter opens a session of this connection, unless it has enough of them.
+func (c *Conn) enter(ctx context.Context) (s *ssh.Session, err error) {
+	if c.sessions.Add(1) <= maxSessions {
+		s, err = c.session(ctx)
+	} else {
+		err = c.explain(&sessionError{fmt.Sprintf("%d are open", maxSessions)})
+	}
+	if err != nil {
+		c.leave()
+	}
+	return s, err
+}
+
+// leave notes that a session has ended.
+func (c *Conn) leave() { c.sessions.Add(-1) }
 
 func isSessionError(err error) bool {
 	var refused *sessionError
@@ -91,7 +109,7 @@ func isSessionError(err error) bool {
 var sessionTimeout = 30 * time.Second
 
 func withSessionTimeout(ctx context.Context, what string) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, sessionTimeout, fmt.Errorf("%s: sshd has not answered within %s", what, sessionTimeout))
+	return context.WithTimeoutCause(ctx, sessionTimeout, ofKind(kindTimeout, "%s: sshd has not answered within %s", what, sessionTimeout))
 }
 
 // session opens a session of this connection. sshd may not answer, and x/crypto
@@ -135,7 +153,10 @@ func (c *Conn) Pipe(ctx context.Context, command string) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{conn: c, ssh: raw, close: sync.OnceFunc(func() { raw.Close() })}
+	s := &Session{conn: c, ssh: raw, close: sync.OnceFunc(func() {
+		raw.Close()
+		c.leave()
+	})}
 	if err := s.start(ctx, command); err != nil {
 		go s.Close() // blocks on a stalled link
 		return nil, c.explain(err)

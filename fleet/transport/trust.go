@@ -29,6 +29,7 @@ func (d *Dialer) Trust(ctx context.Context, keys []*UnknownKeyError) error {
 		}
 	}
 	d.known.clear()
+	d.bastions.retry()
 	return nil
 }
 

@@ -49,11 +49,9 @@ func NewProgress(o Output, hosts int, verbose bool) *Progress {
 	return p
 }
 
-// NewQuestion shows which hosts have not answered yet, on a terminal only.
+// NewQuestion shows which hosts have not answered yet, on a terminal only, and what a
+// host waits for.
 func NewQuestion(o Output, hosts int) *Progress {
-	if !o.Terminal {
-		o = Plain(io.Discard)
-	}
 	p := newProgress(o, hosts)
 	p.asks = true
 	p.start()
@@ -96,7 +94,11 @@ func (p *Progress) Watch(e report.Event) {
 	case e.Kind == report.HostPlan || e.Kind == report.Written || e.Host == "" && e.Message == "":
 		// for the history
 	case e.Host == "":
-		p.print("vsfleet", e.Message)
+		if !p.asks || p.out.Terminal {
+			p.print("vsfleet", e.Message)
+		}
+	case e.Kind == report.Warning && e.Step == nil:
+		p.print(e.Host, e.Message)
 	case p.asks:
 		p.question(e)
 	case e.Step != nil:

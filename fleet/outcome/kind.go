@@ -1,0 +1,83 @@
+package outcome
+
+import "strings"
+
+// Kind is the kind of an error, for programs to act on.
+type Kind string
+
+// Kinds of errors on the way to a host.
+const (
+	KindDNS         Kind = "dns"         // its name has no address
+	KindTCP         Kind = "tcp"         // its port takes no connection
+	KindThrottled   Kind = "throttled"   // its sshd drops connections (MaxStartups)
+	KindPenalty     Kind = "penalty"     // its sshd punishes this machine (PerSourcePenalties)
+	KindHostKey     Kind = "hostkey"     // its host key is not known, or is another one
+	KindAuth        Kind = "auth"        // its sshd does not let the user in
+	KindLost        Kind = "lost"        // the connection ended while it was in use
+	KindUnreachable Kind = "unreachable" // anything else on the way
+)
+
+// Kinds of errors on a host, and of this machine.
+const (
+	KindSudo        Kind = "sudo"        // sudo or doas do not let the user become root
+	KindNoexec      Kind = "noexec"      // vsnode is on a filesystem where nothing may run
+	KindDisk        Kind = "disk"        // a filesystem is full
+	KindTimeout     Kind = "timeout"     // it took longer than it may
+	KindInterrupted Kind = "interrupted" // by Ctrl-C
+	KindLocked      Kind = "locked"      // another run is changing the host
+	KindLocal       Kind = "local"       // of this machine
+	KindHost        Kind = "host"        // the host could not do it
+	KindRefused     Kind = "refused"     // the host cannot have the guest
+	KindStep        Kind = "step"        // a step failed
+	KindExit        Kind = "exit"        // a command ended with another status than 0
+	KindStopped     Kind = "stopped"     // the stop rule kept it from being begun
+	KindUnable      Kind = "unable"      // the host lacks what every guest needs
+)
+
+// Kinds returns all kinds.
+func Kinds() []Kind {
+	return []Kind{
+		KindDNS, KindTCP, KindThrottled, KindPenalty, KindHostKey, KindAuth, KindLost, KindUnreachable,
+		KindSudo, KindNoexec, KindDisk, KindTimeout, KindInterrupted, KindLocked, KindLocal, KindHost,
+		KindRefused, KindStep, KindExit, KindStopped, KindUnable,
+	}
+}
+
+// hints holds what to do about errors of a kind, where that is the same for all of
+// them. docs/troubleshooting.md explains each.
+var hints = map[Kind]string{
+	KindDNS:       "check the address in the inventory and this machine's resolver: getent hosts NAME",
+	KindTCP:       "is the host up, and does every firewall on the way let this machine through?",
+	KindThrottled: "work on fewer hosts at once (--forks), wait longer (--connect-timeout), or raise MaxStartups in the sshd_config there",
+	KindPenalty:   "wait some minutes; to exempt this machine, name it in PerSourcePenaltyExemptList in the sshd_config there",
+	KindHostKey:   "compare with the fingerprint that the host itself shows (there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)",
+	KindAuth:      "try it by hand: ssh -v USER@ADDRESS; sshd's log there says why (journalctl -u ssh -u sshd)",
+	KindLost:      "give the same command again: it finishes or undoes what was under way",
+	KindSudo:      "try it by hand: ssh USER@ADDRESS sudo -n true; or log in as root",
+	KindNoexec:    "allow programs there: mount -o remount,exec, for a filesystem of its own at /var/lib/vsnode",
+	KindDisk:      "make room there, then give the same command again: df -h and df -i show what is full",
+	KindTimeout:   "the host answers too slowly or hangs: look there, or wait longer (--connect-timeout, --timeout)",
+}
+
+// Hint returns what to do about errors of the kind; "" where each error says it.
+func (k Kind) Hint() string { return hints[k] }
+
+// KindOfText returns the kind of an error of which only a host's text is known, if the
+// text shows it; else "".
+func KindOfText(text string) Kind {
+	for _, part := range []struct {
+		text string // of Linux
+		kind Kind
+	}{
+		{"no space left on device", KindDisk},
+		{"No space left on device", KindDisk},
+		{"disk quota exceeded", KindDisk},
+		{"Disk quota exceeded", KindDisk},
+		{"ead-only file system", KindDisk},
+	} {
+		if strings.Contains(text, part.text) {
+			return part.kind
+		}
+	}
+	return ""
+}

@@ -1,0 +1,85 @@
+package transport
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// defaultPenaltyWait is longer than the penalties for what a controller is likely to have
+// done: a failed authentication costs 5 seconds (sshd_config(5)).
+const defaultPenaltyWait = 2 * time.Minute
+
+// attempts are those to connect to one host. It decides which failures are worth another
+// attempt: a connection that sshd drops because too many begin at once, one that
+// breaks during the handshake, a penalty, a name server that is busy. An attempt that
+// came as far as authentication is not repeated, as sshd punishes failed ones.
+type attempts struct {
+	d        *Dialer
+	settings Settings
+	limiter  *limiter
+
+	tries  int
+	broken int
+	first  time.Time // of the attempts
+	told   bool      // that the host waits for the end of a penalty
+}
+
+// waitOut is called before the host waits for the end of a penalty.
+func (a *attempts) waitOut() {
+	if !a.told && a.d.Waiting != nil {
+		a.d.Waiting(a.settings.Name, fmt.Sprintf("its sshd does not let this machine in at the moment (PerSourcePenalties): waiting %s at most", a.penaltyWait()))
+	}
+	a.told = true
+}
+
+func (a *attempts) penaltyWait() time.Duration { return cmp.Or(a.d.PenaltyWait, defaultPenaltyWait) }
+
+// begin notes that an attempt begins.
+func (a *attempts) begin() {
+	if a.tries == 0 {
+		a.first = time.Now()
+	}
+	a.tries++
+}
+
+// end takes the result of an attempt, waits if another one is worthwhile, and reports
+// that. It returns the error otherwise.
+func (a *attempts) end(ctx context.Context, err error) (again bool, _ error) {
+	var drop *droppedError
+	var broken *brokenError
+	var name *net.DNSError
+	dropped := errors.As(err, &drop)
+	penalty := dropped && drop.isPenalty()
+	a.limiter.release(dropped && !penalty)
+	if !penalty {
+		a.limiter.admitted()
+	}
+	switch {
+	case err == nil:
+		return false, nil
+	case penalty:
+		if a.limiter.refused(a.penaltyWait()) {
+			return true, nil
+		}
+		return false, fmt.Errorf("%w: it punishes this machine's address for failures (PerSourcePenalties), still after %s", err, a.penaltyWait())
+	case dropped:
+		if a.tries < minAttempts || time.Since(a.first) < a.settings.ConnectTimeout {
+			return a.pause(ctx, a.tries-1)
+		}
+		return false, fmt.Errorf("%w, %d times within %s: its sshd is overloaded (MaxStartups), or refuses this address", err, a.tries, time.Since(a.first).Round(time.Second/10))
+	case errors.As(err, &broken), errors.As(err, &name) && name.Temporary() && !name.Timeout():
+		if a.broken++; a.broken < brokenAttempts {
+			return a.pause(ctx, a.broken)
+		}
+	}
+	return false, err
+}
+
+func (a *attempts) pause(ctx context.Context, try int) (again bool, _ error) {
+	err := pause(ctx, try)
+	return err == nil, err
+}
