@@ -68,3 +68,13 @@ func (h *Host) Connect(ctx context.Context, req api.Connect, in io.Reader, out i
 	}
 	return nil
 }
+
+// PutFiles puts a tree of files into a guest.
+func (h *Host) PutFiles(ctx context.Context, req api.PutFiles, in io.Reader) error {
+	return h.Guests.PutFiles(ctx, req, in)
+}
+
+// GetFiles writes the files at a path of a guest.
+func (h *Host) GetFiles(ctx context.Context, req api.GetFiles, out, errs io.Writer) error {
+	return h.Guests.GetFiles(ctx, req, out, func(text string) { fmt.Fprintln(errs, text) })
+}

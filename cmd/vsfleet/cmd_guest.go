@@ -46,7 +46,7 @@ The next apply restores what the inventory says.`,
 	for _, action := range plan.Actions() {
 		cmd.AddCommand(a.actionCommand(action, short[action]))
 	}
-	cmd.AddCommand(a.guestStatusCommand(), noData(a.enterCommand()), a.execCommand(), noData(a.logCommand()), noData(a.forwardCommand()))
+	cmd.AddCommand(a.guestStatusCommand(), noData(a.enterCommand()), a.execCommand(), noData(a.logCommand()), noData(a.forwardCommand()), noData(a.copyCommand()))
 	return cmd
 }
 

@@ -59,6 +59,19 @@ func (h *Host) Connect(ctx context.Context, req api.Connect, in io.Reader, out i
 	return err
 }
 
+// PutFiles has the host put a tree of files, a tar stream, into a guest.
+func (h *Host) PutFiles(ctx context.Context, req api.PutFiles, r io.Reader) error {
+	_, err := stream(ctx, h, api.MethodPutFiles, req, Streams{In: r})
+	return err
+}
+
+// GetFiles writes what is at a path of a guest to w, as a tar stream, and to errs what
+// was left out.
+func (h *Host) GetFiles(ctx context.Context, req api.GetFiles, w, errs io.Writer) error {
+	_, err := stream(ctx, h, api.MethodGetFiles, req, Streams{Out: w, Errs: errs})
+	return err
+}
+
 func execRequest(guest string, argv []string) (api.Exec, error) {
 	req := api.Exec{Guest: guest}
 	size := 0

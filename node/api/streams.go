@@ -10,6 +10,8 @@ const (
 	MethodLog         Method[Log, Exit]         = "guest.log"     // data and errors to the controller: text
 	MethodExec        Method[Exec, Exit]        = "guest.exec"    // data both ways, errors: the program's streams
 	MethodConnect     Method[Connect, None]     = "guest.connect" // data both ways: a TCP connection
+	MethodPutFiles    Method[PutFiles, None]    = "guest.put"     // data to the node: a tar stream (node/rootfs)
+	MethodGetFiles    Method[GetFiles, None]    = "guest.get"     // data to the controller: a tar stream; errors: what was left out
 )
 
 // NotifySize notifies the node's end of a stream of a new window Size.
@@ -37,6 +39,19 @@ type Log struct {
 type Connect struct {
 	Guest string         `json:"guest"`
 	To    netip.AddrPort `json:"to"`
+}
+
+// PutFiles puts a tree of files into a guest.
+type PutFiles struct {
+	Guest string `json:"guest"`
+	Path  string `json:"path"`            // absolute; if it is a directory, the tree goes into it
+	Owner string `json:"owner,omitempty"` // "user:group"; empty: of what is replaced, else root
+}
+
+// GetFiles asks for what is at a path of a guest.
+type GetFiles struct {
+	Guest string `json:"guest"`
+	Path  string `json:"path"` // absolute
 }
 
 // MaxArgv is how long a command with its arguments may be, each with a byte for

@@ -294,7 +294,13 @@ const rootPatience = 30 * time.Second
 // inRoot calls f with the root filesystem of a guest: that of its processes if it runs,
 // otherwise a mount of its own. f may share only its result with the caller, as the
 // call may be abandoned.
-func inRoot[T any](ctx context.Context, g *Guest, f func(guestRoot) (T, error)) (result T, err error) {
+func inRoot[T any](ctx context.Context, g *Guest, f func(guestRoot) (T, error)) (T, error) {
+	return inRootFor(ctx, g, time.NewTimer(rootPatience), f)
+}
+
+// inRootFor is like inRoot, but abandons the call when patience has run out.
+func inRootFor[T any](ctx context.Context, g *Guest, patience *time.Timer, f func(guestRoot) (T, error)) (result T, err error) {
+	defer patience.Stop()
 	c, err := g.Config()
 	if err != nil {
 		return result, err
@@ -342,7 +348,7 @@ func inRoot[T any](ctx context.Context, g *Guest, f func(guestRoot) (T, error)) 
 	select {
 	case a := <-done:
 		return a.result, a.err
-	case <-time.After(rootPatience):
+	case <-patience.C:
 		return result, fmt.Errorf("the guest's root filesystem gave no answer for %s", rootPatience)
 	case <-ctx.Done():
 		return result, ctx.Err()

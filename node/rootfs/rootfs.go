@@ -26,6 +26,14 @@ type Dir struct {
 // mounts of the guest are not entered: a guest may mount a filesystem that it serves
 // itself (FUSE) and make us wait forever.
 func (r Dir) Open(name string, flags uint64) (*os.File, error) {
+	f, err := r.open(name, flags)
+	if errors.Is(err, unix.EXDEV) {
+		return nil, errors.New("another filesystem is mounted there")
+	}
+	return f, err
+}
+
+func (r Dir) open(name string, flags uint64) (*os.File, error) {
 	name = strings.TrimPrefix(name, "/")
 	if name == "" {
 		name = "."
@@ -35,9 +43,6 @@ func (r Dir) Open(name string, flags uint64) (*os.File, error) {
 		how.Resolve |= unix.RESOLVE_NO_XDEV
 	}
 	fd, err := unix.Openat2(int(r.Root.Fd()), name, &how)
-	if errors.Is(err, unix.EXDEV) {
-		return nil, errors.New("another filesystem is mounted there")
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +213,14 @@ func (r Dir) Write(f api.File) (err error) {
 		return err
 	}
 	defer dir.Close()
-	at, name := int(dir.Fd()), path.Base(f.Path)
+	return place(int(dir.Fd()), path.Base(f.Path), uid, gid, f.Mode, func(file *os.File) error {
+		_, err := file.Write(f.Content)
+		return err
+	})
+}
+
+// place puts a file that write writes into a directory: all of it, or nothing.
+func place(at int, name string, uid, gid int, mode uint32, write func(*os.File) error) (err error) {
 	beside := besideName(name)
 	if err := unix.Unlinkat(at, beside, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", beside, err)
@@ -224,14 +236,14 @@ func (r Dir) Write(f api.File) (err error) {
 			_ = unix.Unlinkat(at, beside, 0)
 		}
 	}()
-	if _, err := file.Write(f.Content); err != nil {
+	if err := write(file); err != nil {
 		return err
 	}
 	// The owner first: chown(2) clears set-id bits.
 	if err := unix.Fchown(fd, uid, gid); err != nil {
-		return fmt.Errorf("give it to %s: %w", f.Owner, err)
+		return fmt.Errorf("give it to %d:%d: %w", uid, gid, err)
 	}
-	if err := unix.Fchmod(fd, f.Mode); err != nil {
+	if err := unix.Fchmod(fd, mode); err != nil {
 		return err
 	}
 	if err := file.Sync(); err != nil {

@@ -21,6 +21,8 @@ type StreamHost interface {
 	Log(ctx context.Context, req api.Log, out, errs io.Writer) (api.Exit, error)
 	Exec(ctx context.Context, req api.Exec, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) (api.Exit, error)
 	Connect(ctx context.Context, req api.Connect, in io.Reader, out io.Writer) error
+	PutFiles(ctx context.Context, req api.PutFiles, in io.Reader) error
+	GetFiles(ctx context.Context, req api.GetFiles, out, errs io.Writer) error
 }
 
 func streamMethods(h StreamHost, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) methods {
@@ -37,6 +39,12 @@ func streamMethods(h StreamHost, in io.Reader, out, errs io.Writer, sizes <-chan
 	})
 	with(m, api.MethodConnect, func(ctx context.Context, req api.Connect) (api.None, error) {
 		return api.None{}, h.Connect(ctx, req, in, out)
+	})
+	with(m, api.MethodPutFiles, func(ctx context.Context, req api.PutFiles) (api.None, error) {
+		return api.None{}, h.PutFiles(ctx, req, in)
+	})
+	with(m, api.MethodGetFiles, func(ctx context.Context, req api.GetFiles) (api.None, error) {
+		return api.None{}, h.GetFiles(ctx, req, out, errs)
 	})
 	return m
 }

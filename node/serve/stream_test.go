@@ -41,6 +41,10 @@ func (streamHost) Connect(_ context.Context, req api.Connect, in io.Reader, out 
 	return err
 }
 
+func (streamHost) PutFiles(context.Context, api.PutFiles, io.Reader) error { return nil }
+
+func (streamHost) GetFiles(context.Context, api.GetFiles, io.Writer, io.Writer) error { return nil }
+
 func (h streamHost) Exec(ctx context.Context, req api.Exec, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) (api.Exit, error) {
 	return h.exec(ctx, req, in, out, errs, sizes)
 }
