@@ -14,6 +14,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/remote"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
+	"github.com/vsfleet/vsfleet/fleet/sshconfig"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -22,6 +23,7 @@ import (
 // Access describes how hosts are reached. Unset fields fall back to the inventory.
 type Access struct {
 	User, Identity, KnownHosts, Jump string
+	Config                           string // an ssh_config file, or "none"
 
 	Become         bool
 	ConnectTimeout time.Duration
@@ -43,11 +45,14 @@ type Access struct {
 
 	prepare sync.Once // of the dialer
 	dialer  transport.Dialer
+	config  sshconfig.Resolver
+	notesMu sync.Mutex
+	notes   []string
 }
 
 // Dial connects to a host.
 func (a *Access) Dial(ctx context.Context, h *inventory.Host) (*transport.Conn, error) {
-	s, err := a.settings(h)
+	s, err := a.settings(ctx, h)
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ import (
 func TestWhatTheOperatorSaysWinsOverTheInventory(t *testing.T) {
 	host := &inventory.Host{
 		Name: "web01", Address: "203.0.113.11", Port: 2222,
-		SSH: inventory.SSH{User: "admin", Identity: "~/.ssh/web", KnownHosts: "known", HostKeyAlias: "web"},
+		SSH: inventory.SSH{Port: 2222, User: "admin", Identity: "~/.ssh/web", KnownHosts: "known", HostKeyAlias: "web"},
 	}
 	tests := []struct {
 		name   string
@@ -30,17 +30,17 @@ func TestWhatTheOperatorSaysWinsOverTheInventory(t *testing.T) {
 		want   transport.Settings
 	}{
 		{
-			"the inventory alone", &Access{},
+			"the inventory alone", &Access{Config: "none"},
 			transport.Settings{Name: "web01", Address: "203.0.113.11", Port: 2222, User: "admin", Identity: "~/.ssh/web", KnownHosts: "known", HostKeyAlias: "web"},
 		},
 		{
-			"every flag", &Access{User: "root", Identity: "key", KnownHosts: "mine", Jump: "none", Become: true, ConnectTimeout: time.Second},
+			"every flag", &Access{Config: "none", User: "root", Identity: "key", KnownHosts: "mine", Jump: "none", Become: true, ConnectTimeout: time.Second},
 			transport.Settings{Name: "web01", Address: "203.0.113.11", Port: 2222, User: "root", Identity: "key", KnownHosts: "mine", HostKeyAlias: "web", Become: true, ConnectTimeout: time.Second},
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := tt.access.settings(host)
+			got, err := tt.access.settings(t.Context(), host)
 			if err != nil {
 				t.Fatal(err)
 			}

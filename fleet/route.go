@@ -4,24 +4,49 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vsfleet/vsfleet/fleet/sshconfig"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
 // settings returns the settings of the connection to a host.
-func (a *Access) settings(h *inventory.Host) (transport.Settings, error) {
-	return a.route(h, nil)
+func (a *Access) settings(ctx context.Context, h *inventory.Host) (transport.Settings, error) {
+	return a.route(ctx, h, nil)
 }
 
-// route returns the settings of a host with those of its bastions; behind are the hosts
-// that are reached through it.
-func (a *Access) route(h *inventory.Host, behind []*inventory.Host) (transport.Settings, error) {
-	s := transport.Settings{
+// allSettings returns the settings of many hosts; ssh is asked for several at a time.
+func (a *Access) allSettings(ctx context.Context, hosts []*inventory.Host) ([]transport.Settings, error) {
+	all := make([]transport.Settings, len(hosts))
+	var group errgroup.Group
+	group.SetLimit(2 * runtime.GOMAXPROCS(0))
+	for i, h := range hosts {
+		group.Go(func() (err error) {
+			all[i], err = a.settings(ctx, h)
+			return err
+		})
+	}
+	return all, group.Wait()
+}
+
+// givenPort returns the port that the inventory gives for a host, or 0: then ssh_config
+// may give one.
+func givenPort(h *inventory.Host) int {
+	if h.Port != 22 {
+		return h.Port
+	}
+	return h.SSH.Port
+}
+
+// explicit returns the settings that flags and the inventory give.
+func (a *Access) explicit(h *inventory.Host) transport.Settings {
+	return transport.Settings{
 		Name:           h.Name,
-		Address:        h.Address,
-		Port:           h.Port,
+		Port:           givenPort(h),
 		User:           cmp.Or(a.User, h.SSH.User),
 		Identity:       cmp.Or(a.Identity, h.SSH.Identity),
 		KnownHosts:     cmp.Or(a.KnownHosts, h.SSH.KnownHosts),
@@ -29,7 +54,24 @@ func (a *Access) route(h *inventory.Host, behind []*inventory.Host) (transport.S
 		Become:         a.Become || h.Become,
 		ConnectTimeout: a.ConnectTimeout,
 	}
-	jump := cmp.Or(a.Jump, h.SSH.Jump)
+}
+
+// route returns the settings of a host with those of its bastions; behind are the hosts
+// that are reached through it.
+func (a *Access) route(ctx context.Context, h *inventory.Host, behind []*inventory.Host) (transport.Settings, error) {
+	given := a.explicit(h)
+	s := given
+	o, err := a.lookup(ctx, h.SSH.Config, sshconfig.Query{Host: h.Address, User: s.User, Port: s.Port, DefaultUser: defaultUser})
+	if err == nil {
+		err = a.fill(&s, o, h.Address)
+	}
+	if err != nil {
+		return s, fmt.Errorf("host %s: %w", h.Name, err)
+	}
+	jump := cmp.Or(a.Jump, h.SSH.Jump, o.Value("proxyjump"))
+	if a.Jump != "" || h.SSH.Jump != "" {
+		s.ProxyCommand = ""
+	}
 	hops, err := transport.ParseJump(jump)
 	if err != nil {
 		return s, fmt.Errorf("host %s: %w", h.Name, err)
@@ -38,7 +80,9 @@ func (a *Access) route(h *inventory.Host, behind []*inventory.Host) (transport.S
 		bastion := a.hopHost(hop)
 		switch {
 		case bastion == nil:
-			s.Via = hop.Settings(s, s.Via)
+			if s.Via, err = a.hop(ctx, given, hop, s.Via, h.SSH.Config, 1); err != nil {
+				return s, fmt.Errorf("host %s: jump host %s: %w", h.Name, hop.Address, err)
+			}
 			continue
 		case bastion == h:
 			// What all hosts jump through is itself reached by what is before it.
@@ -50,7 +94,7 @@ func (a *Access) route(h *inventory.Host, behind []*inventory.Host) (transport.S
 					h.Name, jump, bastion.Name, h.Name+names(behind[:j]))
 			}
 		}
-		through, err := a.route(bastion, append([]*inventory.Host{h}, behind...))
+		through, err := a.route(ctx, bastion, append([]*inventory.Host{h}, behind...))
 		if err != nil {
 			return s, err
 		}
@@ -61,6 +105,56 @@ func (a *Access) route(h *inventory.Host, behind []*inventory.Host) (transport.S
 		through.User = cmp.Or(hop.User, through.User)
 		through.Port = cmp.Or(hop.Port, through.Port)
 		s.Via = &through
+	}
+	return s, nil
+}
+
+// defaultUser logs in if nothing names another.
+const defaultUser = "root"
+
+// maxHops bounds jump hosts of ssh_config that have jump hosts.
+const maxHops = 8
+
+// hop returns the settings of a jump host that the inventory does not have. What the jump
+// itself does not say is ssh_config's, and then that of the host behind it.
+func (a *Access) hop(ctx context.Context, behind transport.Settings, hop transport.Hop, via *transport.Settings, file string, depth int) (*transport.Settings, error) {
+	q := sshconfig.Query{Host: hop.Address, User: hop.User, Port: hop.Port, DefaultUser: cmp.Or(behind.User, defaultUser)}
+	o, err := a.lookup(ctx, file, q)
+	if err != nil {
+		return nil, err
+	}
+	if o.Value("user") != "" {
+		behind.User = o.Value("user")
+	}
+	if o.Value("identityfile") != "" {
+		behind.Identity = ""
+	}
+	if o.Value("userknownhostsfile") != "" {
+		behind.KnownHosts = ""
+	}
+	s := hop.Settings(behind, via)
+	s.Address = ""
+	if err := a.fill(s, o, hop.Address); err != nil {
+		return nil, err
+	}
+	if via != nil {
+		return s, nil
+	}
+	// ssh_config may have a jump host for the first one of the route.
+	hops, err := transport.ParseJump(o.Value("proxyjump"))
+	if err != nil {
+		return nil, err
+	}
+	for _, before := range hops {
+		if before.Address == hop.Address {
+			return s, nil // of "Host *", which includes the jump host
+		}
+		if depth == maxHops {
+			return nil, fmt.Errorf("ssh_config: more than %d jump hosts, each behind another", maxHops)
+		}
+		if s.Via, err = a.hop(ctx, behind, before, s.Via, file, depth+1); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }
@@ -92,14 +186,15 @@ func (a *Access) hopHost(hop transport.Hop) *inventory.Host {
 // missing key file. It connects to none of them.
 func (a *Access) Verify(ctx context.Context, hosts []*inventory.Host) error {
 	seen := map[string]bool{}
-	for _, h := range hosts {
-		s, err := a.settings(h)
-		if err != nil {
-			return err
-		}
+	all, err := a.allSettings(ctx, hosts)
+	if err != nil {
+		return err
+	}
+	for i, h := range hosts {
+		s := all[i]
 		files := ""
 		for v := &s; v != nil; v = v.Via {
-			files += v.Identity + "\x00" + v.KnownHosts + "\x00"
+			files += fmt.Sprintf("%q %q %#v %#v %#v ", v.Identity, v.KnownHosts, v.Keys, v.HostKeys, v.Algorithms)
 		}
 		if seen[files] {
 			continue

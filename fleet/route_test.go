@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -18,7 +19,7 @@ func TestWays(t *testing.T) {
 	}{
 		{name: "a bastion that no inventory knows takes the host's settings",
 			jumps: map[string]string{"web": "bastion"},
-			want:  map[string]string{"web": "u-web@bastion:0 id-web"}},
+			want:  map[string]string{"web": "u-web@bastion:22 id-web"}},
 		{name: "with what the jump says of it",
 			jumps: map[string]string{"web": "ssh://ops@bastion:2200"},
 			want:  map[string]string{"web": "ops@bastion:2200 id-web"}},
@@ -55,7 +56,7 @@ func TestWays(t *testing.T) {
 			jumps: map[string]string{"web": "gate:ssh"}, want: map[string]string{"web": `error: host web: jump host "gate:ssh"`}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			a := &Access{Jump: row.flag}
+			a := &Access{Jump: row.flag, Config: "none"}
 			for name, address := range map[string]string{"web": "10.0.0.1", "db": "10.0.0.8", "gate": "10.0.0.9"} {
 				h := &inventory.Host{Name: name, Address: address, Port: 22, Become: true}
 				h.SSH = inventory.SSH{User: "u-" + name, Identity: "id-" + name, Jump: row.jumps[name], HostKeyAlias: "alias-" + name}
@@ -66,7 +67,7 @@ func TestWays(t *testing.T) {
 				if !ok {
 					continue
 				}
-				s, err := a.settings(h)
+				s, err := a.settings(t.Context(), h)
 				if text, wrong := strings.CutPrefix(want, "error: "); wrong {
 					if err == nil || !strings.Contains(err.Error(), text) {
 						t.Errorf("%s: error %v, want %q", h.Name, err, text)
@@ -86,7 +87,7 @@ func shown(s *transport.Settings) string {
 	if s == nil {
 		return ""
 	}
-	text := strings.TrimSpace(fmt.Sprintf("%s@%s:%d %s %s", s.User, s.Address, s.Port, s.Identity, s.HostKeyAlias))
+	text := strings.TrimSpace(fmt.Sprintf("%s@%s:%d %s %s", s.User, s.Address, cmp.Or(s.Port, 22), s.Identity, s.HostKeyAlias))
 	if s.Become {
 		text += " become"
 	}

@@ -49,11 +49,11 @@ func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks in
 	}
 	var endpoints []endpoint
 	index := map[string]int{}
-	for _, h := range hosts {
-		s, err := a.settings(h)
-		if err != nil {
-			return nil, err
-		}
+	all, err := a.allSettings(ctx, hosts)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range all {
 		var way []transport.Settings
 		for s := &s; s != nil; s = s.Via {
 			way = append([]transport.Settings{*s}, way...)

@@ -14,7 +14,7 @@ import (
 // Two hosts, a bastion, and one behind it that only the bastion can show.
 func TestTrust(t *testing.T) {
 	known := filepath.Join(t.TempDir(), "new", "known_hosts")
-	var a Access
+	a := Access{Config: "none"}
 	add := func(name, jump string) *sshtest.Server {
 		s := sshtest.Start(t, sshtest.Options{})
 		a.Hosts = append(a.Hosts, &inventory.Host{
@@ -91,7 +91,7 @@ func TestTrust(t *testing.T) {
 	if err := os.WriteFile(known, []byte(old), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a = Access{Hosts: a.Hosts}
+	a = Access{Hosts: a.Hosts, Config: "none"}
 	want("web changed, gate new, inner hidden")
 	trust("web")
 	if b, err := os.ReadFile(known); err != nil || string(b) != old {

@@ -43,6 +43,7 @@ func (l *Lab) writeFiles() error {
 	var inv strings.Builder
 	fmt.Fprintf(&inv, `# Written by each "vsfleet lab up": keep guests of your own in a second file.
 ssh:
+  config: none
   user: root
   identity: %q
   known_hosts: %q

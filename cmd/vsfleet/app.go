@@ -57,9 +57,10 @@ func (a *app) register(cmd *cobra.Command) {
 	f.StringVar(&a.access.Identity, "identity", "", "private key `file` (overrides the inventory)")
 	f.StringVar(&a.access.Identity, "private-key", "", "alias of --identity, as in Ansible")
 	f.StringVar(&a.access.KnownHosts, "known-hosts", "", "known_hosts `file` (overrides the inventory)")
+	f.StringVarP(&a.access.Config, "ssh-config", "F", "", "ssh_config `file` in the place of the user's, or none (overrides the inventory)")
 	f.StringVarP(&a.access.Jump, "jump", "J", "", "connect through this jump host: `[user@]host[:port]`, a host of the inventory, or none (overrides the inventory)")
 	f.BoolVarP(&a.access.Become, "become", "b", false, "become root with sudo or doas (overrides the inventory)")
-	durationVar(f, &a.access.ConnectTimeout, "connect-timeout", 10*time.Second, "time to wait for a host's SSH server")
+	durationVar(f, &a.access.ConnectTimeout, "connect-timeout", 0, "time to wait for a host's SSH server (default ssh_config's, else 10s)")
 	durationVar(f, &a.access.Timeout, "timeout", 0, "give up on a host after this time (default 5m for an answer, none for a command)")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print only data and errors")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "show the progress messages of hosts")
@@ -110,7 +111,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 		return &usageError{err: errors.New("--inventory is empty: name a file")}
 	case a.forks < 1:
 		return &usageError{err: fmt.Errorf("--forks %d: at least one host must be worked on at once", a.forks)}
-	case a.access.ConnectTimeout <= 0:
+	case a.access.ConnectTimeout < 0, a.access.ConnectTimeout == 0 && cmd.Flags().Changed("connect-timeout"):
 		return &usageError{err: fmt.Errorf("--connect-timeout %s: it must be more than nothing", a.access.ConnectTimeout)}
 	}
 	if cmd.Flags().Changed("timeout") && a.access.Timeout <= 0 {
@@ -193,6 +194,11 @@ func (a *app) hosts(ctx context.Context) (*inventory.Inventory, []*inventory.Hos
 
 func (a *app) verify(ctx context.Context, hosts []*inventory.Host) error {
 	err := a.access.Verify(ctx, hosts)
+	if a.verbose {
+		for _, note := range a.access.Notes() {
+			message(note)
+		}
+	}
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)

@@ -231,6 +231,6 @@ func (a *app) logCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVarP(&lines, "lines", "n", 20, "number of lines to show")
-	cmd.Flags().BoolVarP(&follow, "follow", "F", false, "keep showing new output")
+	cmd.Flags().BoolVar(&follow, "follow", false, "keep showing new output")
 	return cmd
 }

@@ -123,3 +123,28 @@ func (e *evaluation) match(l line) bool {
 	}
 	return matched
 }
+
+// plain reports whether a configuration is no more than what distributions ship, which
+// needs no ssh to be understood: one value for all hosts each.
+func plain(lines []line) bool {
+	for _, l := range lines {
+		switch l.keyword {
+		case "include":
+			if !plain(l.included) {
+				return false
+			}
+		case "host":
+			if len(l.args) != 1 || l.args[0] != "*" {
+				return false
+			}
+		case "hashknownhosts", "gssapiauthentication":
+			if len(l.args) != 1 || l.args[0] != "yes" && l.args[0] != "no" {
+				return false
+			}
+		case "sendenv":
+		default:
+			return false
+		}
+	}
+	return true
+}

@@ -54,6 +54,9 @@ func (r *Resolver) Lookup(ctx context.Context, q Query) (Options, error) {
 	case f.err == nil && len(f.lines) == 0:
 		return Options{}, nil
 	}
+	if f.err == nil && plain(f.lines) {
+		return evaluate(q, f.lines), nil
+	}
 	key := fmt.Sprintf("%q %q %d %q ", q.File, q.User, q.Port, q.DefaultUser)
 	if f.dependent {
 		key += q.Host

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,7 @@ import (
 	"math"
 	"net"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ type offer struct {
 	names   []string // one per signer: "~/.ssh/id_ed25519 (SHA256:…)"
 	skipped []string // keys that were found and not offered, and why
 	agent   io.Closer
+	accepts func(ssh.PublicKey) bool // by PubkeyAcceptedAlgorithms; nil: all
 }
 
 // Close ends the connection to the agent.
@@ -44,6 +46,10 @@ func (o *offer) add(key ssh.Signer, from string) {
 		}
 	}
 	name := fmt.Sprintf("%s (%s)", from, ssh.FingerprintSHA256(key.PublicKey()))
+	if o.accepts != nil && !o.accepts(key.PublicKey()) {
+		o.skipped = append(o.skipped, name+": PubkeyAcceptedAlgorithms leaves it out")
+		return
+	}
 	if len(o.signers) == maxKeys {
 		o.skipped = append(o.skipped, name+": five were offered before it")
 		return
@@ -56,18 +62,23 @@ func (o *offer) add(key ssh.Signer, from string) {
 func (o *offer) addIdentity(id identity, key ssh.Signer, path string) {
 	if id.cert != nil {
 		name := strings.TrimSuffix(path, ".pub") + "-cert.pub"
-		now, until := uint64(time.Now().Unix()), time.Unix(int64(min(id.cert.ValidBefore, math.MaxInt64)), 0)
-		signer, err := ssh.NewCertSigner(id.cert, key)
-		switch {
-		case err != nil:
-			o.skipped = append(o.skipped, fmt.Sprintf("%s: it is not a certificate of %s", name, path))
-		case now >= id.cert.ValidBefore:
-			o.skipped = append(o.skipped, fmt.Sprintf("%s: it was valid until %s", name, until.Format(time.DateTime)))
-		default:
-			o.add(signer, name)
-		}
+		o.addCertificate(id.cert, key, name, path)
 	}
 	o.add(key, path)
+}
+
+// addCertificate adds a certificate with its key, which is from a file or of the agent.
+func (o *offer) addCertificate(cert *ssh.Certificate, key ssh.Signer, name, from string) {
+	now, until := uint64(time.Now().Unix()), time.Unix(int64(min(cert.ValidBefore, math.MaxInt64)), 0)
+	signer, err := ssh.NewCertSigner(cert, key)
+	switch {
+	case err != nil:
+		o.skipped = append(o.skipped, fmt.Sprintf("%s: it is not a certificate of %s", name, from))
+	case now >= cert.ValidBefore:
+		o.skipped = append(o.skipped, fmt.Sprintf("%s: it was valid until %s", name, until.Format(time.DateTime)))
+	default:
+		o.add(signer, name)
+	}
 }
 
 // String lists the keys, for the error of a host that accepted none.
@@ -79,43 +90,43 @@ func (o *offer) String() string {
 	return s
 }
 
-// offer gathers the keys for a host. The agent's come first, as the user has
-// unlocked them. An agent that is not needed is not asked: some hang. The
-// connection to the agent ends with ctx, and so does the wait for a signature.
-func (d *Dialer) offer(ctx context.Context, identity string) (*offer, error) {
-	o := new(offer)
-	if identity != "" {
-		if id, err := d.keys.get(identity, readIdentity); err == nil && id.key != nil {
-			o.addIdentity(id, id.key, identity)
-			return o, nil
-		}
-	}
-	agentKeys, err := d.agentKeys(ctx, o)
+// offer gathers the keys for a host in OpenSSH's order: certificates, the agent's keys that
+// a file names, the agent's others, then files. An agent that is not needed is not
+// asked: some hang. The connection to the agent ends with ctx, and so does the wait for a
+// signature.
+func (d *Dialer) offer(ctx context.Context, s Settings) (*offer, error) {
+	o := &offer{accepts: s.Algorithms.accepts}
+	files, err := d.identityFiles(s, o)
 	if err != nil {
-		o.skipped = append(o.skipped, err.Error())
+		return nil, err
 	}
-	if identity != "" {
-		id, key, err := d.identity(identity, agentKeys)
-		if err != nil {
-			o.Close()
-			return nil, err
+	var agentKeys []ssh.Signer
+	only := s.Keys.Only || s.Identity != ""
+	if !only || slices.ContainsFunc(files, func(f identityFile) bool { return f.key == nil }) {
+		if agentKeys, err = d.agentKeys(ctx, s.Keys.Agent, o); err != nil {
+			o.skipped = append(o.skipped, err.Error())
 		}
-		o.addIdentity(id, key, identity)
-		return o, nil
+	}
+	for i := range files {
+		files[i].held = heldKey(agentKeys, files[i].public)
+	}
+	for _, path := range s.Keys.Certificates {
+		d.addNamedCertificate(o, path, files, agentKeys)
+	}
+	for _, f := range files {
+		if f.held != nil {
+			o.addIdentity(f.identity, f.held, f.path)
+		}
 	}
 	for _, key := range agentKeys {
-		o.add(key, "agent's "+key.PublicKey().Type())
-	}
-	for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} {
-		path := filepath.Join("~/.ssh", name)
-		id, key, err := d.identity(path, agentKeys)
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-		case err != nil:
-			o.skipped = append(o.skipped, err.Error())
-		default:
-			o.addIdentity(id, key, path)
+		cert, ok := key.PublicKey().(*ssh.Certificate)
+		if !only || ok && slices.ContainsFunc(files, func(f identityFile) bool { return sameKey(f.public, cert.Key) }) {
+			o.add(key, "agent's "+key.PublicKey().Type())
 		}
+	}
+	if err := d.addFiles(ctx, s, o, files); err != nil {
+		o.Close()
+		return nil, err
 	}
 	if len(o.signers) == 0 {
 		o.Close()
@@ -125,18 +136,118 @@ func (d *Dialer) offer(ctx context.Context, identity string) (*offer, error) {
 	return o, nil
 }
 
+// identityFile is a key file of this machine.
+type identityFile struct {
+	identity
+	path string
+	held ssh.Signer // the agent's key, if it holds this one
+}
+
+// identityFiles reads the key files for a host. Only the file of Settings.Identity has to
+// exist and to be right.
+func (d *Dialer) identityFiles(s Settings, o *offer) ([]identityFile, error) {
+	paths := s.Keys.Identities
+	if s.Identity != "" {
+		paths = []string{s.Identity}
+	} else if paths == nil {
+		paths = []string{"~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa"}
+	}
+	var files []identityFile
+	for _, path := range paths {
+		id, err := d.keys.get(path, readIdentity)
+		switch {
+		case err == nil:
+			files = append(files, identityFile{identity: id, path: path})
+		case s.Identity != "":
+			return nil, err
+		case errors.Is(err, os.ErrNotExist) && s.Keys.Identities == nil:
+		default:
+			o.skipped = append(o.skipped, err.Error())
+		}
+	}
+	return files, nil
+}
+
+// addFiles adds the keys of files that the agent does not hold.
+func (d *Dialer) addFiles(_ context.Context, s Settings, o *offer, files []identityFile) error {
+	for _, f := range files {
+		switch {
+		case f.held != nil:
+		case f.key != nil:
+			o.addIdentity(f.identity, f.key, f.path)
+		case s.Identity != "":
+			return f.unusable()
+		default:
+			o.skipped = append(o.skipped, f.unusable().Error())
+		}
+	}
+	return nil
+}
+
+// unusable returns why a key file that the agent does not hold cannot be used.
+func (f identityFile) unusable() error {
+	if f.public != nil && isSecurityKey(f.public) {
+		return fmt.Errorf("%s is on a security key and no agent holds it: ssh-add %s", f.path, f.path)
+	}
+	return fmt.Errorf("%s is protected by a passphrase and no agent holds it: ssh-add %s", f.path, f.path)
+}
+
+// isSecurityKey reports whether a key, or that of a certificate, is on a security key
+// (FIDO), which signs when it is touched.
+func isSecurityKey(key ssh.PublicKey) bool { return strings.HasPrefix(key.Type(), "sk-") }
+
+// addNamedCertificate adds a certificate that is not beside its key.
+func (d *Dialer) addNamedCertificate(o *offer, path string, files []identityFile, agentKeys []ssh.Signer) {
+	cert, err := d.certs.get(path, readCertificate)
+	if err != nil {
+		o.skipped = append(o.skipped, err.Error())
+		return
+	}
+	if key := heldKey(agentKeys, cert.Key); key != nil {
+		o.addCertificate(cert, key, path, "the agent's key")
+		return
+	}
+	for _, f := range files {
+		if f.key != nil && sameKey(f.key.PublicKey(), cert.Key) {
+			o.addCertificate(cert, f.key, path, f.path)
+			return
+		}
+	}
+	o.skipped = append(o.skipped, path+": neither the agent nor a key file has its key")
+}
+
+// heldKey returns the agent's key with this public half, or nil.
+func heldKey(agentKeys []ssh.Signer, public ssh.PublicKey) ssh.Signer {
+	for _, key := range agentKeys {
+		if sameKey(key.PublicKey(), public) {
+			return key
+		}
+	}
+	return nil
+}
+
+func sameKey(a, b ssh.PublicKey) bool {
+	return a != nil && b != nil && bytes.Equal(a.Marshal(), b.Marshal())
+}
+
 // agentTimeout is how long an agent may take to list its keys. It needs no answer
 // of the user's for that.
 const agentTimeout = 3 * time.Second
 
-// agentKeys returns the keys that the agent holds: none, if there is no agent.
-func (d *Dialer) agentKeys(ctx context.Context, o *offer) ([]ssh.Signer, error) {
-	socket := d.Agent
-	if socket == "" {
-		socket = os.Getenv("SSH_AUTH_SOCK")
-	}
-	if socket == "" {
+// agentKeys returns the keys that the agent holds: none, if there is no agent. socket is
+// as IdentityAgent in ssh_config(5): a path, a variable of the environment, or "none".
+func (d *Dialer) agentKeys(ctx context.Context, socket string, o *offer) ([]ssh.Signer, error) {
+	switch name, variable := strings.CutPrefix(socket, "$"); {
+	case socket == "none":
 		return nil, nil
+	case variable:
+		socket = os.Getenv(strings.Trim(name, "{}"))
+	case socket == "", socket == "SSH_AUTH_SOCK":
+		socket = cmp.Or(d.Agent, os.Getenv("SSH_AUTH_SOCK"))
+	}
+	socket, err := expandHome(socket)
+	if socket == "" || err != nil {
+		return nil, err
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
@@ -161,25 +272,11 @@ func (d *Dialer) agentKeys(ctx context.Context, o *offer) ([]ssh.Signer, error) 
 	return keys, nil
 }
 
-// identity returns the key of a file, or the agent's key that the file names.
-func (d *Dialer) identity(path string, agentKeys []ssh.Signer) (identity, ssh.Signer, error) {
-	id, err := d.keys.get(path, readIdentity)
-	if err != nil || id.key != nil {
-		return id, id.key, err
-	}
-	for _, key := range agentKeys {
-		if id.public != nil && bytes.Equal(key.PublicKey().Marshal(), id.public.Marshal()) {
-			return id, key, nil
-		}
-	}
-	return id, nil, fmt.Errorf("%s is protected by a passphrase and no agent holds it: ssh-add %s", path, path)
-}
-
 // identity is the content of a key file: a private key, or the public half of one
 // that the agent may hold.
 type identity struct {
 	key    ssh.Signer
-	public ssh.PublicKey
+	public ssh.PublicKey    // nil if it is not known
 	cert   *ssh.Certificate // of FILE-cert.pub; nil if there is none
 }
 
@@ -196,23 +293,31 @@ func readIdentity(path string) (identity, error) {
 	if err != nil {
 		return identity{}, err
 	}
-	certFile := strings.TrimSuffix(file, ".pub") + "-cert.pub"
-	b, err := os.ReadFile(certFile)
+	id.cert, err = readCertificate(strings.TrimSuffix(file, ".pub") + "-cert.pub")
 	if errors.Is(err, fs.ErrNotExist) {
 		return id, nil
-	} else if err != nil {
-		return identity{}, fmt.Errorf("read certificate: %w", err)
+	}
+	return id, err
+}
+
+func readCertificate(path string) (*ssh.Certificate, error) {
+	file, err := expandHome(path)
+	if err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read certificate: %w", err)
 	}
 	public, _, _, _, err := ssh.ParseAuthorizedKey(b)
 	if err != nil {
-		return identity{}, fmt.Errorf("read certificate %s: %w", certFile, err)
+		return nil, fmt.Errorf("read certificate %s: %w", file, err)
 	}
 	cert, ok := public.(*ssh.Certificate)
 	if !ok {
-		return identity{}, fmt.Errorf("read certificate %s: it holds a key and no certificate", certFile)
+		return nil, fmt.Errorf("read certificate %s: it holds a key and no certificate", file)
 	}
-	id.cert = cert
-	return id, nil
+	return cert, nil
 }
 
 func readKey(file string) (identity, error) {
@@ -227,20 +332,28 @@ func readKey(file string) (identity, error) {
 	var locked *ssh.PassphraseMissingError
 	switch {
 	case err == nil:
-		return identity{key: key}, nil
+		return identity{key: key, public: key.PublicKey()}, nil
 	case !errors.As(err, &locked):
+		if public := readPublic(file + ".pub"); public != nil && isSecurityKey(public) {
+			return identity{public: public}, nil // of which the library knows the public half only
+		}
 		return identity{}, fmt.Errorf("read identity %s: %w", file, err)
 	case locked.PublicKey != nil:
 		return identity{public: locked.PublicKey}, nil
 	}
 	// The older PEM form keeps its public half elsewhere, if at all.
-	b, err = os.ReadFile(file + ".pub")
+	return identity{public: readPublic(file + ".pub")}, nil
+}
+
+// readPublic returns the public key of a file, or nil.
+func readPublic(file string) ssh.PublicKey {
+	b, err := os.ReadFile(file)
 	if err != nil {
-		return identity{}, nil
+		return nil
 	}
 	public, _, _, _, err := ssh.ParseAuthorizedKey(b)
 	if err != nil {
-		return identity{}, fmt.Errorf("read identity %s.pub: %w", file, err)
+		return nil
 	}
-	return identity{public: public}, nil
+	return public
 }

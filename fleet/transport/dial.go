@@ -29,7 +29,9 @@ type Dialer struct {
 	Waiting     func(host, why string)
 
 	known    cache[*knownHosts]
+	revoked  cache[revokedKeys]
 	keys     cache[identity]
+	certs    cache[*ssh.Certificate]
 	limiters limiters
 	bastions bastions
 }
@@ -67,12 +69,18 @@ func (d *Dialer) Check(ctx context.Context, s Settings) error {
 	if _, err := d.knownHosts(s, false); err != nil {
 		return err
 	}
+	if _, err := s.Algorithms.config(); err != nil {
+		return &localError{err}
+	}
+	if _, err := d.revokedKeys(s); err != nil {
+		return &localError{err}
+	}
 	if s.Via != nil {
 		if err := d.Check(ctx, *s.Via); err != nil {
 			return fmt.Errorf("%s: %w", s.Via.Name, err)
 		}
 	}
-	keys, err := d.offer(ctx, s.Identity)
+	keys, err := d.offer(ctx, s)
 	if err != nil {
 		return &localError{err}
 	}
@@ -83,7 +91,7 @@ func (d *Dialer) Check(ctx context.Context, s Settings) error {
 // knownHosts returns the known host keys. The file may be missing only if probe is
 // set, as the host's key may then be the first.
 func (d *Dialer) knownHosts(s Settings, probe bool) (*knownHosts, error) {
-	known, err := d.known.get(s.KnownHosts, readKnownHosts)
+	known, err := d.known.get(s.knownHostsFiles(), readKnownHosts)
 	if err == nil && !probe {
 		err = known.missing
 	}
@@ -126,7 +134,7 @@ func (d *Dialer) dialOnce(ctx context.Context, s Settings, probe bool) (*Conn, e
 		return nil, err
 	}
 	// Through the controller's own network, or through a bastion.
-	dial, release := (&net.Dialer{}).DialContext, func() {}
+	dial, release := dialDirectly(s), func() {}
 	var via *bastion
 	if s.Via != nil {
 		via, err = d.bastions.acquire(ctx, d, s.Via.withDefaults())
@@ -180,19 +188,28 @@ func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dia
 	keys := new(offer)
 	if !probe {
 		var err error
-		if keys, err = d.offer(ctx, s.Identity); err != nil {
+		if keys, err = d.offer(ctx, s); err != nil {
 			return nil, nil, &localError{err}
 		}
 	}
 	defer keys.Close()
+	revoked, err := d.revokedKeys(s)
+	if err != nil {
+		return nil, nil, &localError{err}
+	}
 	conn, err := dial(ctx, "tcp", s.endpoint())
 	if err != nil {
 		return nil, nil, dialError(ctx, s, err)
 	}
-	h := &handshake{settings: s, known: known, sock: newSocket(conn), keys: keys, probe: probe}
+	h := &handshake{settings: s, known: known, revoked: revoked, sock: newSocket(conn), keys: keys, probe: probe}
+	config, err := h.config()
+	if err != nil {
+		conn.Close()
+		return nil, nil, &localError{err}
+	}
 	// Not a deadline: a channel through a bastion has none.
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	c, chans, reqs, err := ssh.NewClientConn(h.sock, s.endpoint(), h.config())
+	c, chans, reqs, err := ssh.NewClientConn(h.sock, s.endpoint(), config)
 	if !stop() && err == nil {
 		c.Close()
 		return nil, nil, &kindError{kindTimeout, context.Cause(ctx)}
@@ -201,16 +218,6 @@ func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dia
 		return ssh.NewClient(c, chans, reqs), &h.sock.received, nil
 	}
 	return nil, nil, h.explain(ctx, err)
-}
-
-// keyExchanges returns the key exchanges in order: those safe against quantum
-// computers first, then cheap ones first. SHA-1 is left out.
-func keyExchanges() []string {
-	return []string{
-		ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519,
-		ssh.KeyExchangeECDHP256, ssh.KeyExchangeECDHP384, ssh.KeyExchangeECDHP521,
-		ssh.KeyExchangeDH14SHA256,
-	}
 }
 
 // dialError explains what a refused connection may mean.

@@ -19,5 +19,5 @@
 // a whole, so it is the old one or the new one. No particular kernel is needed.
 //
 // The package never asks the user, and never reads ssh_config: all that it needs
-// is in [Settings]. Only [Dialer.Trust] changes known_hosts.
+// is in [Settings], which package fleet makes of the inventory and ssh_config. Only [Dialer.Trust] changes known_hosts.
 package transport

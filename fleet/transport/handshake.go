@@ -17,6 +17,7 @@ import (
 type handshake struct {
 	settings Settings
 	known    *knownHosts
+	revoked  revokedKeys
 	sock     *socket
 	keys     *offer
 	probe    bool // ends at the host key: with a knownKeyError, or why the key is not accepted
@@ -29,18 +30,22 @@ type handshake struct {
 	signError    error    // why that key did not sign
 }
 
-func (h *handshake) config() *ssh.ClientConfig {
+func (h *handshake) config() (*ssh.ClientConfig, error) {
+	algorithms, err := h.settings.Algorithms.config()
+	if err != nil {
+		return nil, err
+	}
 	signers := make([]ssh.Signer, len(h.keys.signers))
 	for i, key := range h.keys.signers {
 		signers[i] = observeSigner(key, h, h.keys.names[i])
 	}
 	return &ssh.ClientConfig{
-		Config:            ssh.Config{KeyExchanges: keyExchanges()},
+		Config:            algorithms,
 		User:              h.settings.User,
 		Auth:              []ssh.AuthMethod{ssh.PublicKeys(signers...)},
-		HostKeyAlgorithms: h.known.algorithms(h.settings.knownHostsEndpoint()),
+		HostKeyAlgorithms: h.settings.Algorithms.hostKeys(h.known.algorithms(h.settings.knownHostsEndpoint())),
 		HostKeyCallback: func(_ string, remote net.Addr, key ssh.PublicKey) error {
-			h.hostKeyError = h.known.check(h.settings.knownHostsEndpoint(), remote, key)
+			h.hostKeyError = h.checkHostKey(remote, key)
 			if h.hostKeyError == nil && h.probe {
 				h.hostKeyError = &knownKeyError{key}
 			}
@@ -51,7 +56,21 @@ func (h *handshake) config() *ssh.ClientConfig {
 			h.methods, h.partial = c.AllowedMethods, len(c.PartialSuccessMethods) > 0
 			return nil, nil // by Auth
 		},
+	}, nil
+}
+
+// checkHostKey returns nil if the key that the host shows is known, else why it is not
+// accepted.
+func (h *handshake) checkHostKey(remote net.Addr, key ssh.PublicKey) error {
+	if h.revoked.has(key) {
+		return fmt.Errorf("its host key %s is revoked by %s: do not connect", KeyString(key), h.settings.HostKeys.Revoked)
 	}
+	err := h.known.check(h.settings.knownHostsEndpoint(), remote, key)
+	var unknown *UnknownKeyError
+	if errors.As(err, &unknown) {
+		unknown.Hash = h.settings.HostKeys.Hash
+	}
+	return err
 }
 
 // observeSigner returns the key with its signatures recorded in h: sshd asks only a
@@ -117,7 +136,10 @@ func (h *handshake) explain(ctx context.Context, err error) error {
 func (h *handshake) noServerError(ctx context.Context, err error) error {
 	head := Printable(strings.ToValidUTF8(string(h.sock.head), "?"))
 	drop := &droppedError{message: head}
+	var proxy *proxyError
 	switch {
+	case errors.As(err, &proxy):
+		return proxy
 	case len(h.sock.head) > 0 && !drop.fromSSHD():
 		return fmt.Errorf("no SSH server answers there, but something that says %q: is the port right?", head[:min(len(head), 60)])
 	case ctx.Err() != nil:

@@ -19,46 +19,64 @@ import (
 // knownHosts is the set of host keys that are trusted: the parsed known_hosts files.
 type knownHosts struct {
 	db        *knownhosts.HostKeyDB
-	file      string            // to which a new key is added
-	badLines  []string          // lines that are skipped, as OpenSSH skips them: FILE:LINE
-	missing   error             // the error of a named file that does not exist
-	originals map[string]string // the file's name by that of its copy without bad lines
+	file      string              // to which a new key is added
+	badLines  []string            // lines that are skipped, as OpenSSH skips them: FILE:LINE
+	missing   error               // the error of a named file that does not exist
+	originals map[string]string   // the file's name by that of its copy without bad lines
+	names     map[string][]string // of hosts, by key: "web1", or FILE:LINE if they are hashed
 }
 
-// readKnownHosts parses a known_hosts file, or the usual ones for "".
-func readKnownHosts(path string) (*knownHosts, error) {
-	file, err := expandHome(path)
-	if err != nil {
-		return nil, err
+// knownHostsFiles returns the files with the host keys for s as one text, the key of
+// the cache: a named file, or files that may be missing with a NUL before each.
+func (s Settings) knownHostsFiles() string {
+	if s.KnownHosts != "" {
+		return s.KnownHosts
 	}
-	files := []string{file}
-	var none error
-	if path != "" {
-		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-			none, files = fmt.Errorf("read known hosts: %w (vsfleet trust makes it)", err), nil
-		}
-	} else {
-		if file, err = expandHome("~/.ssh/known_hosts"); err != nil {
+	files := s.HostKeys.Files
+	if files == nil {
+		files = []string{"~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts"}
+	}
+	text := ""
+	for _, f := range files {
+		text += "\x00" + f
+	}
+	return text
+}
+
+// readKnownHosts parses the files of knownHostsFiles. New keys go to the first.
+func readKnownHosts(text string) (*knownHosts, error) {
+	optional, named := strings.CutPrefix(text, "\x00")
+	k := &knownHosts{originals: map[string]string{}, names: map[string][]string{}}
+	var files []string
+	for i, name := range strings.Split(optional, "\x00") {
+		file, err := expandHome(name)
+		if err != nil {
 			return nil, err
 		}
-		// Both may be missing: then no host is known.
-		files = slices.DeleteFunc([]string{file, "/etc/ssh/ssh_known_hosts"}, func(f string) bool {
-			_, err := os.Stat(f)
-			return errors.Is(err, os.ErrNotExist)
-		})
-	}
-	k := &knownHosts{file: file, missing: none, originals: map[string]string{}}
-	for i, f := range files {
-		if files[i], err = k.readableFile(f); err != nil {
+		if i == 0 {
+			k.file = file
+		}
+		switch _, err := os.Stat(file); {
+		case !errors.Is(err, fs.ErrNotExist):
+		case !named:
+			k.missing = fmt.Errorf("read known hosts: %w (vsfleet trust makes it)", err)
+			continue
+		default: // then it holds no keys
+			continue
+		}
+		if file, err = k.readableFile(file); err != nil {
 			return nil, fmt.Errorf("read known hosts: %w", err)
 		}
-		if files[i] != f {
-			defer os.Remove(files[i])
+		if k.originals[file] != "" {
+			defer os.Remove(file)
 		}
+		files = append(files, file)
 	}
-	if k.db, err = knownhosts.NewDB(files...); err != nil {
+	db, err := knownhosts.NewDB(files...)
+	if err != nil {
 		return nil, fmt.Errorf("read known hosts: %w", err)
 	}
+	k.db = db
 	return k, nil
 }
 
@@ -78,7 +96,13 @@ func (k *knownHosts) readableFile(file string) (string, error) {
 			continue
 		}
 		marker, _, _ := strings.Cut(line, " ")
-		_, _, _, _, _, err := ssh.ParseKnownHosts([]byte(line))
+		_, names, key, _, _, err := ssh.ParseKnownHosts([]byte(line))
+		if err == nil && line[0] != '@' {
+			if strings.HasPrefix(names[0], "|") {
+				names = []string{fmt.Sprintf("%s:%d", file, i+1)}
+			}
+			k.names[string(key.Marshal())] = append(k.names[string(key.Marshal())], names...)
+		}
 		switch {
 		case err == nil && (line[0] != '@' || marker == "@revoked" || marker == "@cert-authority"):
 			continue
@@ -149,6 +173,8 @@ type UnknownKeyError struct {
 	Key      ssh.PublicKey
 	Name     string   // the host's, as known_hosts has it
 	File     string   // to which the key is to be added
+	Others   []string // hosts that have the same key, as known_hosts names them
+	Hash     bool     // the name is to be hashed
 	badLines []string // lines that were skipped
 }
 
@@ -166,7 +192,12 @@ func (e *UnknownKeyError) Hint() string {
 }
 
 // Line returns the line of known_hosts that makes the key known.
-func (e *UnknownKeyError) Line() string { return knownhosts.Line([]string{e.Name}, e.Key) }
+func (e *UnknownKeyError) Line() string {
+	if e.Hash {
+		return knownhosts.Line([]string{xknownhosts.HashHostname(knownhosts.Normalize(e.Name))}, e.Key)
+	}
+	return knownhosts.Line([]string{e.Name}, e.Key)
+}
 
 // ChangedKeyError reports a host key that differs from the one in known_hosts.
 type ChangedKeyError struct {
@@ -193,7 +224,7 @@ func (k *knownHosts) check(endpoint string, remote net.Addr, key ssh.PublicKey) 
 	case !errors.As(err, &mismatch):
 		return certError(endpoint, key, err)
 	case len(mismatch.Want) == 0:
-		return &UnknownKeyError{Key: key, Name: endpoint, File: k.file, badLines: k.badLines}
+		return &UnknownKeyError{Key: key, Name: endpoint, File: k.file, Others: k.names[string(key.Marshal())], badLines: k.badLines}
 	}
 	var old, authorities []string
 	for _, w := range mismatch.Want {

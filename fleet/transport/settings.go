@@ -24,16 +24,51 @@ type Settings struct {
 	// Identity is a key file. If it is set, no other key is offered (IdentitiesOnly):
 	// only the file's key, or the agent's if the file is protected by a passphrase
 	// or holds a public key. Default: the agent's keys and those of ~/.ssh.
-	Identity   string
-	KnownHosts string // default: ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts
+	Identity string
+	Keys     Keys // beside Identity
+	// KnownHosts is a file of host keys. Default: the files of HostKeys, else
+	// ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts.
+	KnownHosts string
+	HostKeys   HostKeys
 	// HostKeyAlias is the host's name in known_hosts and in its certificate, if
 	// that is not its address.
 	HostKeyAlias string
 	// Via is the last bastion on the way to the host, which may have one of its own.
-	Via            *Settings
+	Via *Settings
+	// ProxyCommand is a command of this machine's shell whose standard input and output
+	// lead to the host's sshd. It takes the place of Via.
+	ProxyCommand   string
+	Network        string // "tcp4" or "tcp6"; default "tcp", which is both
+	BindAddress    string // of this machine
+	Algorithms     Algorithms
 	Become         bool          // commands run as root, by sudo or doas
 	ConnectTimeout time.Duration // of one attempt, to the end of authentication; default 10s
 	KeepAlive      time.Duration // interval of pings; default 15s, the connection is closed after three misses
+}
+
+// Keys are the keys with which the user logs in, as ssh_config has them.
+type Keys struct {
+	// Identities are files in the place of those in ~/.ssh. Files that do not exist are
+	// left out.
+	Identities []string
+	// Only means that the agent's keys are offered only if one of Identities is their
+	// public half.
+	Only         bool
+	Certificates []string // files; each is offered with its key
+	Agent        string   // socket of the agent, or "none"; default: the Dialer's
+}
+
+// HostKeys says which host keys are trusted, as ssh_config has it.
+type HostKeys struct {
+	Files   []string // of known hosts; the first takes new keys; those that do not exist are empty
+	Revoked string   // a file of keys that are refused
+	Hash    bool     // names of new keys are hashed
+}
+
+// Algorithms are lists in the place of the default ones. A list that begins with "+" adds
+// to the default, one with "-" takes away from it, one with "^" puts its algorithms first.
+type Algorithms struct {
+	HostKeys, KeyExchanges, Ciphers, MACs, PublicKeys string
 }
 
 func (s Settings) withDefaults() Settings {
@@ -69,7 +104,9 @@ func (s Settings) key() string {
 	key := ""
 	for ; ; s = *s.Via {
 		s = s.withDefaults()
-		key += fmt.Sprintf("%q ", []string{s.User, s.endpoint(), s.Identity, s.KnownHosts, s.HostKeyAlias, s.ConnectTimeout.String()})
+		key += fmt.Sprintf("%q %#v %#v %#v ", []string{
+			s.User, s.endpoint(), s.Identity, s.KnownHosts, s.HostKeyAlias, s.ConnectTimeout.String(), s.ProxyCommand, s.Network, s.BindAddress,
+		}, s.Keys, s.HostKeys, s.Algorithms)
 		if s.Via == nil {
 			return key
 		}
@@ -85,6 +122,9 @@ func (s Settings) KnownHostsName() string {
 // with the same route lead to the same sshd.
 func (s Settings) Route() string {
 	s = s.withDefaults()
+	if s.ProxyCommand != "" {
+		return fmt.Sprintf("%q %s", s.ProxyCommand, s.endpoint())
+	}
 	if s.Via == nil {
 		return s.endpoint()
 	}

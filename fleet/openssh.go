@@ -1,0 +1,170 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vsfleet/vsfleet/fleet/sshconfig"
+	"github.com/vsfleet/vsfleet/fleet/transport"
+)
+
+// lookup returns what ssh_config says about a host. file is that of the inventory.
+func (a *Access) lookup(ctx context.Context, file string, q sshconfig.Query) (sshconfig.Options, error) {
+	q.File = file
+	if a.Config != "" {
+		q.File = a.Config
+	}
+	o, err := a.config.Lookup(ctx, q)
+	if err != nil && ctx.Err() == nil {
+		err = &localError{err}
+	}
+	return o, err
+}
+
+// fill gives settings that are not set the values of ssh_config.
+func (a *Access) fill(s *transport.Settings, o sshconfig.Options, name string) error {
+	s.Address = cmp.Or(s.Address, o.Value("hostname"), name)
+	s.User = cmp.Or(s.User, o.Value("user"))
+	if s.Port == 0 {
+		s.Port, _ = strconv.Atoi(o.Value("port")) // ssh has checked it
+	}
+	s.HostKeyAlias = cmp.Or(s.HostKeyAlias, strings.ToLower(o.Value("hostkeyalias")))
+	t := tokens(s, name)
+	files := func(keyword string) []string {
+		var list []string
+		for _, file := range o.Values(keyword) {
+			if list = append(list, t.Replace(file)); file == "none" {
+				return []string{}
+			}
+		}
+		return list
+	}
+	s.Keys = transport.Keys{
+		Identities: files("identityfile"), Certificates: files("certificatefile"),
+		Only: isYes(o.Value("identitiesonly")), Agent: t.Replace(o.Value("identityagent")),
+	}
+	s.HostKeys.Hash = isYes(o.Value("hashknownhosts"))
+	if revoked := o.Value("revokedhostkeys"); revoked != "none" {
+		s.HostKeys.Revoked = t.Replace(revoked)
+	}
+	s.HostKeys.Files = knownHostsFiles(files("userknownhostsfile"), files("globalknownhostsfile"))
+	if command := o.Value("proxycommand"); command != "none" && s.Via == nil {
+		s.ProxyCommand = t.Replace(command)
+	}
+	s.Network = map[string]string{"inet": "tcp4", "inet6": "tcp6"}[o.Value("addressfamily")]
+	s.BindAddress = o.Value("bindaddress")
+	s.Algorithms = transport.Algorithms{
+		HostKeys: o.Value("hostkeyalgorithms"), KeyExchanges: o.Value("kexalgorithms"), Ciphers: o.Value("ciphers"), MACs: o.Value("macs"),
+		PublicKeys: o.Value("pubkeyacceptedalgorithms"),
+	}
+	for keyword, to := range map[string]*time.Duration{"serveraliveinterval": &s.KeepAlive, "connecttimeout": &s.ConnectTimeout} {
+		if *to == 0 {
+			seconds, _ := strconv.Atoi(o.Value(keyword)) // 0 and none stay unset
+			*to = time.Duration(seconds) * time.Second
+		}
+	}
+	return a.note(o)
+}
+
+func isYes(value string) bool { return value == "yes" || value == "true" }
+
+// knownHostsFiles returns the files of host keys: nil for the usual ones. New keys go to
+// the first, which is /dev/null if the user wants none to be kept.
+func knownHostsFiles(users, global []string) []string {
+	if users == nil && global == nil {
+		return nil
+	}
+	switch {
+	case users == nil:
+		users = []string{"~/.ssh/known_hosts"}
+	case len(users) == 0:
+		users = []string{os.DevNull}
+	}
+	if global == nil {
+		global = []string{"/etc/ssh/ssh_known_hosts"}
+	}
+	return append(slices.Clone(users), global...)
+}
+
+// tokens returns what replaces the tokens of ssh_config(5).
+func tokens(s *transport.Settings, name string) *strings.Replacer {
+	home, _ := os.UserHomeDir() // %d stays empty without
+	machine, _ := os.Hostname()
+	local := ""
+	if u, err := user.Current(); err == nil {
+		local = u.Username
+	}
+	short, _, _ := strings.Cut(machine, ".")
+	port, remote := s.Port, s.User
+	if port == 0 {
+		port = 22
+	}
+	key := cmp.Or(s.HostKeyAlias, name)
+	return strings.NewReplacer("%%", "%", "%h", s.Address, "%n", name, "%p", strconv.Itoa(port), "%r", remote, "%k", key,
+		"%u", local, "%d", home, "%l", machine, "%L", short, "%i", strconv.Itoa(os.Getuid()))
+}
+
+// used are the keywords that a connection of ours takes from ssh_config.
+var used = []string{
+	"hostname", "user", "port", "hostkeyalias", "identityfile", "certificatefile", "identitiesonly", "identityagent", "hashknownhosts",
+	"revokedhostkeys", "userknownhostsfile", "globalknownhostsfile", "proxycommand", "proxyjump", "addressfamily", "bindaddress",
+	"hostkeyalgorithms", "kexalgorithms", "ciphers", "macs", "pubkeyacceptedalgorithms", "serveraliveinterval", "connecttimeout",
+	"stricthostkeychecking", "batchmode",
+}
+
+// elsewhere are the keywords that have no meaning for a connection of ours: forwards,
+// terminals, messages, what ssh does after the login, and how names were looked up.
+var elsewhere = []string{
+	"addkeystoagent", "canonicaldomains", "canonicalizefallbacklocal", "canonicalizehostname", "canonicalizemaxdots",
+	"canonicalizepermittedcnames", "clearallforwardings", "dynamicforward", "enableescapecommandline", "enablesshkeysign", "escapechar",
+	"exitonforwardfailure", "fingerprinthash", "forkafterauthentication", "forwardagent", "forwardx11", "forwardx11timeout",
+	"forwardx11trusted", "gatewayports", "gssapidelegatecredentials", "gssapirenewalforcesrekey", "gssapitrustdns", "gssapikexalgorithms",
+	"ignoreunknown", "ipqos", "localcommand", "localforward", "loglevel", "logverbose", "permitlocalcommand", "permitremoteopen",
+	"remotecommand", "remoteforward", "requesttty", "sendenv", "sessiontype", "setenv", "stdinnull", "streamlocalbindmask",
+	"streamlocalbindunlink", "syslogfacility", "tag", "tunnel", "tunneldevice", "updatehostkeys", "versionaddendum", "visualhostkey",
+	"xauthlocation", "controlpersist", "numberofpasswordprompts",
+}
+
+// refused are keywords that make a connection safer and that vsfleet does not have: a
+// connection without them would not be what the user asked for.
+var refused = map[string]string{
+	"proxyusefdpass": "yes",
+}
+
+// note records what of ssh_config has no effect, for [Access.Notes].
+func (a *Access) note(o sshconfig.Options) error {
+	a.notesMu.Lock()
+	defer a.notesMu.Unlock()
+	add := func(text string) {
+		if !slices.Contains(a.notes, text) {
+			a.notes = append(a.notes, text)
+		}
+	}
+	for _, text := range o.Skipped {
+		add(text)
+	}
+	for _, keyword := range o.Keywords() {
+		value := o.Value(keyword)
+		switch {
+		case refused[keyword] == value && value != "":
+			return &localError{fmt.Errorf("ssh_config: %s %s: vsfleet cannot do that; give this host another way, or config: none", keyword, value)}
+		case !slices.Contains(used, keyword) && !slices.Contains(elsewhere, keyword):
+			add(fmt.Sprintf("ssh_config: %s %s: vsfleet has no such thing, and goes on without", keyword, value))
+		}
+	}
+	return nil
+}
+
+// Notes returns what ssh_config says and vsfleet does not do, sorted.
+func (a *Access) Notes() []string {
+	a.notesMu.Lock()
+	defer a.notesMu.Unlock()
+	return slices.Sorted(slices.Values(a.notes))
+}
