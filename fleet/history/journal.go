@@ -26,7 +26,8 @@ const behind = 4096
 
 // journal is the file of one run. It is locked by its writer.
 type journal struct {
-	file  *linux.Lock
+	lock  *linux.Lock
+	file  *os.File
 	lines chan pending
 	sync  chan struct{} // of one: what was written is to be synced
 	done  chan struct{} // the writer has ended
@@ -60,10 +61,16 @@ func createJournal(dir, id string) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
+	j := newJournal(f.File)
+	j.lock = f
+	return j, nil
+}
+
+func newJournal(f *os.File) *journal {
 	j := &journal{file: f, lines: make(chan pending, behind), sync: make(chan struct{}, 1), done: make(chan struct{})}
 	j.syncer.Go(j.syncAll)
 	go j.writeAll()
-	return j, nil
+	return j
 }
 
 // add writes a line. It returns when the kernel has the line, which then survives

@@ -145,7 +145,7 @@ func (r *Recorder) End(ctx context.Context, exit int, failed error) (warnings []
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.patience())
 	defer cancel()
-	if err := r.store(ctx, j.file); err != nil {
+	if err := r.store(ctx, j.lock); err != nil {
 		warnings = append(warnings, fmt.Sprintf("the history of this run stays in %s, and a later vsfleet takes it into the store: %v", j.file.Name(), err))
 	}
 	return warnings

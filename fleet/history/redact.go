@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -34,6 +35,11 @@ func newSecrets(values []string) *secrets {
 				if l = strings.TrimSpace(l); len(l) >= 2*shortest && !strings.HasPrefix(l, "-----") {
 					all = append(all, l)
 				}
+			}
+		}
+		for _, one := range all { // errors quote what they are about
+			if q := strconv.Quote(one); q[1:len(q)-1] != one {
+				all = append(all, q[1:len(q)-1])
 			}
 		}
 		for _, one := range all {
@@ -108,7 +114,7 @@ func escaped(text string) []byte {
 }
 
 var (
-	secretKey  = regexp.MustCompile(`(?i)(pass|passwd|password|passphrase|secret|token|credential|api[_-]?key|private[_-]?key|auth)[a-z0-9_.-]*$`)
+	secretKey  = regexp.MustCompile(`(?i)(password|passwd|passphrase|secret|token|credential|api[_-]?key|private[_-]?key|(^|[_.-])(pass|pwd|auth))([_.-]|s?$|[0-9]+$)`)
 	assignment = regexp.MustCompile(`^(-{0,2}[A-Za-z_][\w.-]*?)([=:])(.+)$`)
 	address    = regexp.MustCompile(`\b[a-z][a-z0-9+.-]*://[^\s/@]+@`)
 	header     = regexp.MustCompile(`(?i)\b(authorization:\s*(?:basic|bearer|token)?\s*|bearer\s+)\S+`)

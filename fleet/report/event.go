@@ -31,7 +31,7 @@ const (
 type Event struct {
 	Run     string    `json:"run,omitempty"` // its ID
 	Time    time.Time `json:"time,omitzero"`
-	Kind    EventKind `json:"kind"`
+	Kind    EventKind `json:"kind,omitempty"`
 	Host    string    `json:"host,omitempty"`
 	State   string    `json:"state,omitempty"` // as in Host
 	Step    *Step     `json:"step,omitempty"`  // of Kind Done: with its result
