@@ -17,6 +17,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/sshconfig"
 	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/inventory/secret"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -39,6 +40,9 @@ type Access struct {
 	// Watch is given the events of all runs, beside those that watch a single run; may
 	// be nil. It is called by many goroutines.
 	Watch func(report.Event)
+
+	// Keys open the secrets of the inventory.
+	Keys secret.Keys
 
 	// Hosts are all of the inventory: a jump may name one of them.
 	Hosts []*inventory.Host
@@ -116,6 +120,7 @@ func (a *Access) Rollout(forks int, watch func(report.Event)) *rollout.Fleet {
 		Watch:    report.Watchers(watch, a.Watch),
 		Owner:    owner(),
 		LockWait: a.LockWait,
+		Open:     a.Keys.Open,
 		Connect: func(ctx context.Context, h *inventory.Host) (rollout.Node, error) {
 			node, err := a.Open(ctx, h)
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/vsfleet/vsfleet/internal/yamlpos"
+	"github.com/vsfleet/vsfleet/inventory/secret"
 )
 
 // scope gives the variables of a text their values. Without a host only those are
@@ -21,63 +22,101 @@ func hasVariable(s string) bool { return strings.Contains(s, "${") }
 // maxDefaults is how deep defaults may be nested: "${vars.a:-${vars.b:-c}}" is two.
 const maxDefaults = 8
 
-// expand replaces the variables of s. The offset of its errors is the place in s of
-// the variable at fault.
+// expand replaces the variables of s, none of which may be secret. The offset of its
+// errors is the place in s of the variable at fault.
 func (sc scope) expand(s string) (string, *Error) {
 	if !hasVariable(s) {
 		return s, nil
 	}
-	var b strings.Builder
-	if err := sc.expandTo(&b, s, 0, maxDefaults); err != nil {
+	var e expansion
+	if err := sc.expandTo(&e, s, 0, maxDefaults); err != nil {
 		return "", err
 	}
-	return b.String(), nil
+	return e.text.String(), nil
+}
+
+// expandParts is like expand, for what may hold secrets.
+func (sc scope) expandParts(s string) ([]part, *Error) {
+	e := expansion{secrets: true}
+	if err := sc.expandTo(&e, s, 0, maxDefaults); err != nil {
+		return nil, err
+	}
+	return append(e.parts, part{text: e.text.String()}), nil
+}
+
+// expansion is a text whose variables are being replaced.
+type expansion struct {
+	secrets bool            // it may hold some
+	parts   []part          // up to the last secret
+	text    strings.Builder // what came after it
+	size    int
+}
+
+func (e *expansion) write(s string) {
+	e.text.WriteString(s)
+	e.size += len(s)
+}
+
+// put writes the value of a variable.
+func (e *expansion) put(name string, value part) *Error {
+	if value.secret == (secret.Value{}) {
+		e.write(value.text)
+		return nil
+	}
+	if !e.secrets {
+		return &Error{Msg: fmt.Sprintf("${%s} is encrypted, and what stands here could be read by others on the host", yamlpos.Short(name)), Hint: "only the content of a file may hold it: " +
+			`files: {/etc/x: {content: "${` + yamlpos.Short(name) + `}"}}`}
+	}
+	e.parts = append(e.parts, part{text: e.text.String()}, value)
+	e.text.Reset()
+	e.size += value.secret.Size()
+	return nil
 }
 
 // expandTo writes s with its variables replaced. s begins at offset in the text that
 // it is a part of, and may nest that many defaults.
-func (sc scope) expandTo(b *strings.Builder, s string, offset, nest int) *Error {
+func (sc scope) expandTo(e *expansion, s string, offset, nest int) *Error {
 	for {
 		before, after, found := strings.Cut(s, "${")
-		b.WriteString(before)
+		e.write(before)
 		switch {
-		case b.Len() > MaxFile:
+		case e.size > MaxFile:
 			return &Error{Msg: fmt.Sprintf("with its variables it has more than %d MiB", MaxFile>>20), Offset: offset + 1}
 		case !found:
 			return nil
 		}
 		s, offset = after, offset+len(before)+len("${")
 		if strings.HasSuffix(before, "$") {
-			b.WriteString("{") // "$${": its first $ is written already
+			e.write("{") // "$${": its first $ is written already
 			continue
 		}
 		end := closing(after)
 		if end < 0 {
 			return &Error{Msg: fmt.Sprintf("${%s has no }", yamlpos.Short(after)), Hint: "write $${ for ${ itself", Offset: offset - len("${") + 1}
 		}
-		if err := sc.variable(b, after[:end], offset, nest); err != nil {
+		if err := sc.replace(e, after[:end], offset, nest); err != nil {
 			return err
 		}
 		s, offset = after[end+1:], offset+end+1
 	}
 }
 
-// variable writes the value of a variable, or else its default: what is between the
+// replace writes the value of a variable, or else its default: what is between the
 // braces is NAME or NAME:-DEFAULT.
-func (sc scope) variable(b *strings.Builder, inner string, offset, nest int) *Error {
+func (sc scope) replace(e *expansion, inner string, offset, nest int) *Error {
 	name, fallback, optional := strings.Cut(inner, ":-")
 	value, err := sc.lookup(name, optional)
-	switch {
-	case err != nil:
-		err.Offset = offset - len("${") + 1
-		return err
-	case value != "" || !optional:
-		b.WriteString(value)
-		return nil
-	case nest == 0:
-		return &Error{Msg: fmt.Sprintf("${%s:-…}: more than %d defaults in each other", yamlpos.Short(name), maxDefaults), Offset: offset - len("${") + 1}
+	if err == nil && (value != part{} || !optional) {
+		err = e.put(name, value)
+	} else if err == nil && nest == 0 {
+		err = &Error{Msg: fmt.Sprintf("${%s:-…}: more than %d defaults in each other", yamlpos.Short(name), maxDefaults)}
+	} else if err == nil {
+		return sc.expandTo(e, fallback, offset+len(name)+len(":-"), nest-1)
 	}
-	return sc.expandTo(b, fallback, offset+len(name)+len(":-"), nest-1)
+	if err != nil {
+		err.Offset = offset - len("${") + 1
+	}
+	return err
 }
 
 // closing returns the place of the } that closes a variable, or -1. Defaults may hold
@@ -100,7 +139,7 @@ func closing(s string) int {
 
 // lookup returns the value of one variable. Labels and variables that are optional
 // are "" on hosts without them.
-func (sc scope) lookup(name string, optional bool) (string, *Error) {
+func (sc scope) lookup(name string, optional bool) (part, *Error) {
 	known := []string{"host.name"}
 	if !sc.bare {
 		known = append(known, "host.address")
@@ -118,9 +157,9 @@ func (sc scope) lookup(name string, optional bool) (string, *Error) {
 	case isLabel:
 		value, ok := host.Labels[label]
 		if ok || sc.host == nil || optional {
-			return value, nil
+			return part{text: value}, nil
 		}
-		return "", unknown(host.Labels, sc.host, name, "host.labels.")
+		return part{}, unknown(host.Labels, sc.host, name, "host.labels.")
 	case isVar:
 		return sc.hostVar(name, variable, optional)
 	case !slices.Contains(known, name):
@@ -135,32 +174,38 @@ func (sc scope) lookup(name string, optional bool) (string, *Error) {
 		if hint == "" {
 			hint = "known are host.name, host.address, host.labels.X, vars.X and in guests guest.name; write $${ for ${ itself"
 		}
-		return "", &Error{Msg: fmt.Sprintf("unknown variable ${%s}", name), Hint: hint}
+		return part{}, &Error{Msg: fmt.Sprintf("unknown variable ${%s}", name), Hint: hint}
 	case name == "host.name":
-		return host.Name, nil
+		return part{text: host.Name}, nil
 	case name == "host.address":
-		return host.Address, nil
+		return part{text: host.Address}, nil
 	}
-	return sc.guest, nil
+	return part{text: sc.guest}, nil
 }
 
-// hostVar returns the text of a variable of the host.
-func (sc scope) hostVar(full, name string, optional bool) (string, *Error) {
+// hostVar returns a variable of the host.
+func (sc scope) hostVar(full, name string, optional bool) (part, *Error) {
 	if sc.host == nil {
-		return "", nil
+		return part{}, nil
 	}
 	v, ok := sc.host.Vars[name]
+	sealed, isSealed := v.Value.(secret.Value)
 	switch {
 	case !ok && optional:
-		return "", nil
+		return part{}, nil
 	case !ok:
-		return "", unknown(sc.host.Vars, sc.host, full, "vars.")
+		return part{}, unknown(sc.host.Vars, sc.host, full, "vars.")
+	case isSealed:
+		return part{secret: sealed}, nil
 	case !v.IsScalar():
-		return "", &Error{Msg: fmt.Sprintf("${%s} of host %s is %s, which no text can hold", full, sc.host.Name, v.kind()), Hint: "it is from " + v.From.String()}
+		return part{}, &Error{Msg: fmt.Sprintf("${%s} of host %s is %s, which no text can hold", full, sc.host.Name, v.kind()), Hint: "it is from " + v.From.String()}
 	case v.foreign && isTemplate(v.Text):
-		return sc.template(v.Text)
+		text, err := sc.template(v.Text)
+		return part{text: text}, err
+	case v.Secret:
+		return part{secret: secret.Opened(v.From, v.Text)}, nil
 	}
-	return v.Text, nil
+	return part{text: v.Text}, nil
 }
 
 func unknown[V any](values map[string]V, host *Host, full, prefix string) *Error {

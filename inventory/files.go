@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/vsfleet/vsfleet/internal/yamlpos"
+	"github.com/vsfleet/vsfleet/inventory/secret"
 )
 
 // Limits on the files of a guest or an image, which are sent in one message with
@@ -26,13 +27,15 @@ const (
 // File is a file that a guest or an image should have.
 type File struct {
 	Path    string // absolute and clean
-	Content []byte
+	Content []byte // without secrets in it; Read returns it with them
 	Mode    uint32 // permission bits
 	Owner   string // "user:group", names or ids of the guest
 	// Secret files are never shown, neither in diffs nor in listings.
 	Secret   bool
 	OnChange OnChange
 	Pos      Position
+
+	parts []part // the content of a file that holds secrets
 }
 
 // OnChange is what to do in a running guest after a file has changed. The zero
@@ -48,6 +51,7 @@ type fileSpec struct {
 	pos                       Position
 	content, source, template text
 	mode, owner               text
+	sealed                    secret.Value // content, if it is encrypted
 	secret                    given[bool]
 	restart                   bool
 	command                   []text
@@ -65,7 +69,7 @@ func (d *decoder) files(to *[]*fileSpec) func(string, *yaml.Node) {
 			f := &fileSpec{path: k.Value, pos: k.Pos}
 			known := d.Fields("file "+yamlpos.Short(k.Value), v, "a mapping, as {source: motd, mode: 0644}", []key{
 				// Not d.text: a file may be empty.
-				{Name: "content", Read: func(name string, v *yaml.Node) { f.content, _ = d.Scalar(name, v, "the file's text") }},
+				{Name: "content", Read: func(name string, v *yaml.Node) { d.fileContent(f, name, v) }},
 				{Name: "source", Read: d.path(&f.source, "a file beside the inventory")},
 				{Name: "template", Read: d.path(&f.template, "a file beside the inventory, with ${…} to be replaced")},
 				{Name: "mode", Read: d.Text(&f.mode, "permissions as 0644")},
@@ -120,6 +124,18 @@ func badPath(p string) string {
 	return ""
 }
 
+// fileContent reads the text of a file, which may be empty or encrypted.
+func (d *decoder) fileContent(f *fileSpec, name string, n *yaml.Node) {
+	n = yamlpos.Target(n)
+	if !isSecret(n) {
+		f.content, _ = d.Scalar(name, n, "the file's text")
+		return
+	}
+	if v, ok := d.secret(name, n); ok {
+		f.content, f.sealed = text{Pos: d.At(n)}, v
+	}
+}
+
 func (d *decoder) onChange(f *fileSpec, name string, v *yaml.Node) {
 	const want = "restart, or a command to run in the guest, as [systemctl, reload, nginx]"
 	if yamlpos.Target(v).Kind == yaml.SequenceNode {
@@ -171,7 +187,10 @@ func (r *resolver) resolveFiles(specs []*fileSpec, image bool) []File {
 		if f.Secret = f.Mode&0o044 == 0; spec.secret.OK() {
 			f.Secret = spec.secret.Value
 		}
-		if total += len(f.Content); total > MaxFiles {
+		if f.parts != nil {
+			r.holdsSecret(spec, &f)
+		}
+		if total += f.size(); total > MaxFiles {
 			r.fail(spec.pos, "put what is large into an image, or copy it by other means", "files: more than %d MiB altogether", MaxFiles>>20)
 			return nil
 		}
@@ -181,11 +200,16 @@ func (r *resolver) resolveFiles(specs []*fileSpec, image bool) []File {
 }
 
 func (r *resolver) content(spec *fileSpec, image bool, f *File) {
-	if t := spec.content; t.OK() {
-		if image {
-			f.Content = []byte(t.Value)
-		} else {
-			r.value(t, "content", func(s string) error { f.Content = []byte(s); return nil })
+	switch t := spec.content; {
+	case spec.sealed != secret.Value{}:
+		r.seal(f, t.Pos, []part{{secret: spec.sealed}}, image)
+	case t.OK() && image:
+		f.Content = []byte(t.Value)
+		r.bounded(t.Pos, f.Content)
+	case t.OK():
+		if err := r.expandInto(f, t.Value); err != nil {
+			r.failed = true
+			r.FailedIn(t, err)
 		}
 		r.bounded(t.Pos, f.Content)
 	}
@@ -193,8 +217,16 @@ func (r *resolver) content(spec *fileSpec, image bool, f *File) {
 		r.fail(spec.source.Pos, "", "source: an image is the same on all hosts, so its files hold no variables")
 		return
 	}
-	r.value(spec.source, "source", func(s string) (err error) {
-		f.Content, err = r.readFile(s)
+	r.value(spec.source, "source", func(s string) error {
+		data, err := r.readFile(s)
+		if err != nil || !secret.IsSealed(data) || filepath.Ext(s) != ".age" {
+			f.Content = data
+			return err
+		}
+		v, err := r.sealedFile(s, data)
+		if err == nil {
+			r.seal(f, spec.source.Pos, []part{{secret: v}}, image)
+		}
 		return err
 	})
 	if image && spec.template.OK() {
@@ -206,22 +238,31 @@ func (r *resolver) content(spec *fileSpec, image bool, f *File) {
 		if err != nil {
 			return err
 		}
-		if !hasVariable(string(data)) || r.scope.host == nil {
-			f.Content = data
-			return nil
-		}
-		expanded, bad := r.scope.expand(string(data))
-		if bad != nil {
+		if bad := r.expandInto(f, string(data)); bad != nil {
 			r.Keep(s, data)
-			return &Error{
-				Pos: r.Within(text{Value: string(data), Pos: Position{File: s, Line: 1, Column: 1}}, bad.Offset-1),
-				Msg: bad.Msg + " on host " + r.scope.host.Name, Hint: bad.Hint,
-			}
+			bad.Pos = r.Within(text{Value: string(data), Pos: Position{File: s, Line: 1, Column: 1}}, bad.Offset-1)
+			return bad
 		}
-		f.Content = []byte(expanded)
 		r.bounded(spec.template.Pos, f.Content)
 		return nil
 	})
+}
+
+// expandInto makes a text with its variables replaced the content of a file.
+func (r *resolver) expandInto(f *File, s string) *Error {
+	if f.Content = []byte(s); !hasVariable(s) {
+		return nil
+	}
+	parts, err := r.scope.expandParts(s)
+	switch {
+	case err != nil || r.scope.host == nil:
+		return err
+	case len(parts) > 1:
+		f.Content, f.parts = nil, parts
+	default:
+		f.Content = []byte(parts[0].text)
+	}
+	return nil
 }
 
 func (r *resolver) bounded(pos Position, content []byte) {

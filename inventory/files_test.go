@@ -99,7 +99,7 @@ func TestErrorsOfFiles(t *testing.T) {
 		{"a file that is too large", withFiles("      /etc/x: {source: large}\n"), "fleet.yml:8:24: source: large has more than 1 MiB: put it into an image, or copy it by other means"},
 		{"files that are too large together", withFiles("      /etc/1: {source: full}\n      /etc/2: {source: full}\n      /etc/3: {source: full}\n      /etc/4: {source: full}\n      /etc/5: {content: x}\n"),
 			"fleet.yml:12:7: files: more than 4 MiB altogether (put what is large into an image, or copy it by other means)"},
-		{"a slip in a template", withFiles("      /etc/x: {template: typo.tmpl}\n"), `typo.tmpl:2:1: unknown variable ${host.nmae} on host h1 (did you mean "host.name"?)`},
+		{"a slip in a template", withFiles("      /etc/x: {template: typo.tmpl}\n"), `typo.tmpl:2:1: unknown variable ${host.nmae} (did you mean "host.name"?)`},
 		{"a template of an image", "images: {deb: {method: template, args: [-t, /x], files: {/a: {template: full}}}}\n", "fleet.yml:1:73: template: an image is the same on all hosts, so its files hold no variables (use source, or give the file to the guests)"},
 		{"a file of an image by a variable", "images: {deb: {method: template, args: [-t, /x], files: {/a: {source: \"${host.name}\"}}}}\n", "fleet.yml:1:71: source: an image is the same on all hosts, so its files hold no variables"},
 		{"something for an image to do", "images: {deb: {method: template, args: [-t, /x], files: {/a: {source: full, on_change: restart}}}}\n", "fleet.yml:1:58: files: an image does not run, so it has no on_change (give the file to the guests)"},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/internal/yamlpos"
+	"github.com/vsfleet/vsfleet/inventory/secret"
 )
 
 // Inventory is what should exist: every host with the guests that it should have.
@@ -132,7 +133,8 @@ type builder struct {
 	guestAt    map[string]*guestSpec
 	placements [][]placement // for each of inv.Hosts, its guests
 
-	contents map[string]fileContent // of the files that guests and images are given
+	contents map[string]fileContent  // of the files that guests and images are given
+	sealed   map[string]secret.Value // encrypted ones among them
 	buildOn  map[*Image][]text
 }
 

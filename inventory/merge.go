@@ -6,6 +6,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/yamlpos"
 	"github.com/vsfleet/vsfleet/inventory/ansible"
+	"github.com/vsfleet/vsfleet/inventory/secret"
 )
 
 // merge takes over what a source of Ansible says. What it gives to hosts and groups
@@ -50,9 +51,23 @@ func (m *merger) layer(vars map[string]ansible.Var) layer {
 		l.vars = make(map[string]Var, len(vars))
 	}
 	for name, v := range vars {
+		if sealed, ok := v.Value.(ansible.Sealed); ok {
+			m.sealed(&l, name, v.Pos, sealed)
+			continue
+		}
 		l.vars[name] = Var{Value: v.Value, Text: v.Text, From: m.at(v.Pos), Secret: isPassword(name), foreign: true}
 	}
 	return l
+}
+
+// sealed adds a variable that is encrypted.
+func (m *merger) sealed(l *layer, name string, at ansible.Pos, sealed ansible.Sealed) {
+	v, err := secret.New(m.at(sealed.Pos), []byte(sealed.Armored))
+	if err != nil {
+		notSealed(&m.report, name, m.at(sealed.Pos), err)
+		return
+	}
+	l.vars[name] = Var{Value: v, From: m.at(at), Secret: true}
 }
 
 func (m *merger) host(h *ansible.Host) {

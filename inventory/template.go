@@ -76,6 +76,8 @@ func (sc scope) templateVar(name string, budget *int) (string, *Error) {
 	switch {
 	case !ok:
 		return "", unknown(sc.host.Vars, sc.host, name, "")
+	case v.Secret:
+		return "", &Error{Msg: fmt.Sprintf("variable %s is secret, and a template cannot hold it", name), Hint: "use ${vars." + name + "} in the content of a file"}
 	case !v.IsScalar():
 		return "", &Error{Msg: fmt.Sprintf("variable %s is %s", name, v.kind()), Hint: "it is from " + v.From.String()}
 	case isTemplate(v.Text):

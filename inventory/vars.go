@@ -11,12 +11,13 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/yamlpos"
 	"github.com/vsfleet/vsfleet/inventory/ansible"
+	"github.com/vsfleet/vsfleet/inventory/secret"
 )
 
 // Var is the value of a variable of a host.
 type Var struct {
-	// Value is nil, bool, int64, float64, string, ansible.Vault, []any or
-	// map[string]any. It is not to be changed: many hosts share it.
+	// Value is nil, bool, int64, float64, string, ansible.Vault, secret.Value, []any
+	// or map[string]any. It is not to be changed: many hosts share it.
 	Value any
 	Text  string   // a scalar as it was written, as ${vars.NAME} gives it: 1.10 stays 1.10
 	From  Position // where it was given, in the last place that gives it
@@ -32,7 +33,7 @@ func Text(s string) Var { return Var{Value: s, Text: s} }
 // IsScalar reports whether the value is one text, number or boolean, or nothing.
 func (v Var) IsScalar() bool {
 	switch v.Value.(type) {
-	case []any, map[string]any, ansible.Vault:
+	case []any, map[string]any, ansible.Vault, ansible.Sealed, secret.Value:
 		return false
 	}
 	return true
@@ -45,12 +46,17 @@ func (v Var) kind() string {
 		return "a list"
 	case map[string]any:
 		return "a mapping"
+	case secret.Value, ansible.Sealed:
+		return "encrypted"
 	}
 	return "encrypted by ansible-vault"
 }
 
 // MarshalJSON returns the value; a number is as it was written if JSON can have it.
 func (v Var) MarshalJSON() ([]byte, error) {
+	if v.Secret {
+		return json.Marshal(secret.Redacted)
+	}
 	switch value := v.Value.(type) {
 	case int64, float64:
 		if number := json.Number(v.Text); json.Valid([]byte(v.Text)) {
@@ -59,9 +65,6 @@ func (v Var) MarshalJSON() ([]byte, error) {
 		if f, ok := value.(float64); ok && (math.IsInf(f, 0) || math.IsNaN(f)) {
 			return json.Marshal(v.Text)
 		}
-	}
-	if v.Secret {
-		return json.Marshal("(secret)")
 	}
 	return json.Marshal(finite(v.Value))
 }
@@ -97,12 +100,17 @@ func (d *decoder) hostVars(to *map[string]Var) func(string, *yaml.Node) {
 		values := d.values()
 		d.Entries(name, n, "a mapping of names to values, as {domain: example.net}", func(k text, v *yaml.Node) {
 			v = yamlpos.Target(v)
+			if isSecret(v) {
+				if sealed, ok := d.secret(k.Value, v); ok && d.goodName(name, k) {
+					(*to)[k.Value] = Var{Value: sealed, From: k.Pos, Secret: true}
+				}
+				return
+			}
 			if v.Kind == yaml.ScalarNode && (yamlpos.IsNull(v) || yamlpos.HasForeignTag(v)) {
 				d.Wrong(k.Value, v, "a text, a number, a list or a mapping")
 				return
 			}
-			if err := checkName(k.Value, maxName); err != nil {
-				d.Add(k.Pos, "", "%s: %v", name, err)
+			if !d.goodName(name, k) {
 				return
 			}
 			read := values.Var(&yaml.Node{Line: k.Pos.Line, Column: k.Pos.Column}, v)
@@ -114,6 +122,15 @@ func (d *decoder) hostVars(to *map[string]Var) func(string, *yaml.Node) {
 		})
 		d.problems()
 	}
+}
+
+// goodName reports whether a variable can have that name.
+func (d *decoder) goodName(what string, k text) bool {
+	err := checkName(k.Value, maxName)
+	if err != nil {
+		d.Add(k.Pos, "", "%s: %v", what, err)
+	}
+	return err == nil
 }
 
 // values returns the reader of this file's values. What it finds wrong is reported

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -10,41 +11,52 @@ import (
 
 // FilesRequest asks a host which files of its guests differ from those of the
 // inventory; with contents, also how. What the files should hold is left out
-// until it is written.
-func FilesRequest(host *inventory.Host, contents bool) api.FilesRequest {
+// until it is written. A secret that was not opened is an error.
+func FilesRequest(host *inventory.Host, contents bool) (api.FilesRequest, error) {
 	req := api.FilesRequest{Contents: contents}
 	for _, g := range host.Guests {
 		if len(g.Files) == 0 || g.State == inventory.Absent {
 			continue
 		}
-		files := wireFiles(g.Files)
+		files, err := wireFiles(g.Files)
+		if err != nil {
+			return req, fmt.Errorf("guest %s: %w", g.Name, err)
+		}
 		for i := range files {
 			files[i].Content = nil
 		}
 		req.Guests = append(req.Guests, api.GuestFiles{Guest: g.Name, Files: files})
 	}
-	return req
+	return req, nil
 }
 
 // wireFiles converts files of the inventory to those that are sent to a host.
-func wireFiles(files []inventory.File) []api.File {
+func wireFiles(files []inventory.File) ([]api.File, error) {
 	var list []api.File
 	for _, f := range files {
+		content, err := f.Read()
+		if err != nil {
+			return nil, err
+		}
 		list = append(list, api.File{
-			Path: f.Path, Digest: api.FileDigest(f.Content), Content: f.Content, Mode: f.Mode, Owner: f.Owner,
+			Path: f.Path, Digest: api.FileDigest(content), Content: content, Mode: f.Mode, Owner: f.Owner,
 			Secret: f.Secret, OnChange: api.OnChange(f.OnChange),
 		})
 	}
-	return list
+	return list, nil
 }
 
 // withFiles inserts the step that writes a guest's files before the one that
 // starts it. have is nil if it is not known yet which files the guest has.
-func withFiles(steps []api.Step, want *inventory.Guest, have *api.GuestFilesState, running bool) []api.Step {
+func withFiles(steps []api.Step, want *inventory.Guest, have *api.GuestFilesState, running bool) ([]api.Step, error) {
 	var files []api.File
 	var why []string
 	restart := ""
-	for _, f := range wireFiles(want.Files) {
+	wanted, err := wireFiles(want.Files)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range wanted {
 		differs := "the inventory has it"
 		if have != nil {
 			i := slices.IndexFunc(have.Files, func(s api.FileState) bool { return s.Path == f.Path })
@@ -73,11 +85,11 @@ func withFiles(steps []api.Step, want *inventory.Guest, have *api.GuestFilesStat
 		steps = append(steps, api.Step{Kind: api.StepRestart, Name: want.Name, Why: restart})
 	}
 	if len(why) == 0 {
-		return steps
+		return steps, nil
 	}
 	at := slices.IndexFunc(steps, starts)
 	if at < 0 {
 		at = len(steps)
 	}
-	return slices.Insert(steps, at, api.Step{Kind: api.StepFiles, Name: want.Name, Files: files, Why: strings.Join(why, "; ")})
+	return slices.Insert(steps, at, api.Step{Kind: api.StepFiles, Name: want.Name, Files: files, Why: strings.Join(why, "; ")}), nil
 }

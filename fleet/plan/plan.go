@@ -164,7 +164,8 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 	g.Image = c.plan.use(want.Name, wants, wants.choose(c.built, now))
 	if now == nil {
 		c.drift(want.Name, "guest", "", want.State)
-		return change{new: &g, steps: withFiles(create(g, want.State), want, nil, false)}, nil
+		steps, err := withFiles(create(g, want.State), want, nil, false)
+		return change{new: &g, steps: steps}, err
 	}
 	g.Context = cmp.Or(g.Context, now.Context)
 	if len(now.Unread) > 0 {
@@ -179,7 +180,10 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 	default:
 		err = errors.New("its files: " + have.Problem)
 	}
-	steps := withFiles(c.alter(g, wants.spec, *now, want.State), want, have, now.Status == api.Running)
+	steps, sealed := withFiles(c.alter(g, wants.spec, *now, want.State), want, have, now.Status == api.Running)
+	if sealed != nil {
+		return change{}, sealed
+	}
 	if len(steps) > 0 {
 		c.guestDrift(want, g, wants.spec, now, have)
 	}

@@ -26,7 +26,7 @@ func Diff(files []api.File, have []api.FileState) string {
 		}
 		switch {
 		case f.Secret:
-			fmt.Fprintf(&b, "%s: secret, not shown\n", f.Path)
+			fmt.Fprintf(&b, "%s: (secret)\n", f.Path)
 		case large:
 			fmt.Fprintf(&b, "%s: too long, not shown\n", f.Path)
 		case !isText(old) || !isText(f.Content):

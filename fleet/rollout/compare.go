@@ -17,7 +17,11 @@ func (r *run) compare(ctx context.Context, h *host) (err error) {
 		h.plan = plan.Plan{}
 		return nil
 	}
-	if req := plan.FilesRequest(h.want, r.Diff); len(req.Guests) > 0 {
+	req, err := plan.FilesRequest(h.want, r.Diff)
+	if err != nil {
+		return err
+	}
+	if len(req.Guests) > 0 {
 		if h.files, err = h.node.Files(ctx, req); err != nil {
 			return err
 		}

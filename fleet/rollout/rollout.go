@@ -10,6 +10,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/inventory/secret"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -51,6 +52,10 @@ type Fleet struct {
 	Timeout time.Duration      // of a host's answer to what it has; 0: none
 	Watch   func(report.Event) // may be nil; called by many goroutines
 
+	// Open decrypts the secrets in files of guests, before any host is asked; may be nil if
+	// there are none.
+	Open func(context.Context, []secret.Value) error
+
 	Diff  bool // plans ask for what is in files that differ
 	Prune bool // guests that are not in the inventory are deleted
 
@@ -72,13 +77,27 @@ type Fleet struct {
 //
 // The error is that the plan is not the saved one.
 func (f *Fleet) Plan(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) (report.Run, error) {
+	if err := f.open(ctx, hosts); err != nil {
+		return report.Run{}, err
+	}
 	return f.start("", hosts).against(inv.Hosts, inv.Image).follow(ctx, toPlan...)
 }
 
 // Apply makes the hosts match the inventory. If the plan is not the saved one, or
 // Confirm returns an error, nothing is changed, and Apply returns that error.
 func (f *Fleet) Apply(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) (report.Run, error) {
+	if err := f.open(ctx, hosts); err != nil {
+		return report.Run{}, err
+	}
 	return f.start("apply", hosts).against(inv.Hosts, inv.Image).follow(ctx, toApply...)
+}
+
+// open decrypts the secrets that the files of hosts' guests hold.
+func (f *Fleet) open(ctx context.Context, hosts []*inventory.Host) error {
+	if secrets := inventory.Sealed(hosts); len(secrets) > 0 && f.Open != nil {
+		return f.Open(ctx, secrets)
+	}
+	return nil
 }
 
 // Guests carries out an action on guests, on all their hosts at once.

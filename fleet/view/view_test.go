@@ -438,7 +438,7 @@ func TestDiff(t *testing.T) {
       +++ /etc/new (in the inventory)
       @@ -0,0 +1,1 @@
       +x
-      /etc/key: secret, not shown
+      /etc/key: (secret)
       /etc/bin: not a text, not shown
       /etc/long: too long, not shown
 0 to add, 1 to change, 0 to remove on 1 host

@@ -107,6 +107,7 @@ func (d *Decoder) Wrong(name string, n *yaml.Node, want string) {
 	switch {
 	case HasForeignTag(n):
 		have = "the tag " + n.Tag
+		d.Hide(d.At(n)) // whatever it is, somebody meant to encrypt it
 	case n.Kind == yaml.MappingNode:
 		have = "a mapping"
 	case n.Kind == yaml.SequenceNode:

@@ -13,6 +13,8 @@ import (
 type source struct {
 	data  []byte
 	lines [][]byte // without their newlines; nil until they are asked for
+	// hidden are the lines that no error shows, by their numbers.
+	hidden map[int]bool
 }
 
 // Bounds on what errors show of files.
@@ -27,6 +29,16 @@ func (r *Report) Keep(file string, data []byte) {
 		r.sources = map[string]*source{}
 	}
 	r.sources[file] = &source{data: data}
+}
+
+// Hide keeps a line out of all errors: it holds a secret.
+func (r *Report) Hide(pos Position) {
+	if file := r.sources[pos.File]; file != nil {
+		if file.hidden == nil {
+			file.hidden = map[int]bool{}
+		}
+		file.hidden[pos.Line] = true
+	}
 }
 
 // line returns a line, which is counted from 1, or nil.
@@ -101,7 +113,7 @@ func (s *source) excerpt(pos Position) string {
 	}
 	line := []rune(string(s.line(pos.Line)))
 	at := pos.Column - 1
-	if len(line) == 0 || at < 0 || at > len(line) {
+	if len(line) == 0 || at < 0 || at > len(line) || s.hidden[pos.Line] {
 		return ""
 	}
 	from, before, after := 0, "", ""

@@ -38,8 +38,8 @@ type Child struct {
 	Pos  Pos
 }
 
-// Var is the value of a variable: nil, bool, int64, float64, string, [Vault], []any
-// or map[string]any. Text is a scalar as it was written: 1.10 stays 1.10.
+// Var is the value of a variable: nil, bool, int64, float64, string, [Vault], [Sealed],
+// []any or map[string]any. Text is a scalar as it was written: 1.10 stays 1.10.
 type Var struct {
 	Value any
 	Text  string
@@ -53,6 +53,17 @@ func (Vault) String() string { return "(encrypted by ansible-vault)" }
 
 // MarshalText lets a Vault be printed as JSON and YAML.
 func (v Vault) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// Sealed is a value with the tag !age, which vsfleet decrypts.
+type Sealed struct {
+	Armored string
+	Pos     Pos
+}
+
+func (Sealed) String() string { return "(secret)" }
+
+// MarshalText lets a Sealed be printed as JSON and YAML.
+func (s Sealed) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Pos is a place in a file; both numbers count from 1.
 type Pos struct{ Line, Column int }

@@ -59,7 +59,13 @@ func target(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-func isVault(n *yaml.Node) bool { return n.Tag == "!vault" || n.Tag == "!vault-encrypted" }
+func isVault(n *yaml.Node) bool {
+	return n.Tag == "!vault" || n.Tag == "!vault-encrypted" || isSealed(n)
+}
+
+// isSealed reports whether a value is marked as encrypted with age, which Ansible does
+// not know.
+func isSealed(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!age" }
 
 func isNull(n *yaml.Node) bool {
 	return n.Kind == yaml.ScalarNode && scalar(n) == nil && !isVault(n)
@@ -125,7 +131,10 @@ func (r *Values) read(n *yaml.Node, depth int) any {
 		r.pairs(n, depth, func(k, v *yaml.Node) { m[keyText(k)] = r.read(v, depth+1) })
 		return m
 	}
-	if isVault(n) {
+	switch {
+	case isSealed(n):
+		return Sealed{Armored: n.Value, Pos: at(n)}
+	case isVault(n):
 		return Vault{}
 	}
 	return scalar(n)

@@ -49,6 +49,12 @@ func New(pos yamlpos.Position, text []byte) (Value, error) {
 	return Value{&sealed{pos: pos, data: data}}, nil
 }
 
+// Opened returns a value that is in a file in the clear, for what should not be shown
+// all the same.
+func Opened(pos yamlpos.Position, plain string) Value {
+	return Value{&sealed{pos: pos, plain: func() []byte { return []byte(plain) }}}
+}
+
 var (
 	errPlain   = errors.New("it is not encrypted")
 	errDamaged = errors.New("it is encrypted, but damaged")
@@ -89,6 +95,17 @@ func (v Value) Reveal() ([]byte, error) {
 
 // Pos returns where the value is.
 func (v Value) Pos() yamlpos.Position { return v.pos }
+
+// Size returns how many bytes the text has at most.
+func (v Value) Size() int {
+	if v.sealed == nil {
+		return 0
+	}
+	if v.plain != nil {
+		return len(v.plain())
+	}
+	return len(v.data)
+}
 
 // String returns "(secret)".
 func (Value) String() string { return Redacted }
