@@ -44,11 +44,13 @@ type app struct {
 	prepared       bool   // flags are read: later errors are not cobra's
 	output         view.Format
 	stdout, stderr view.Output
+	shown          *view.Progress // on the terminal; nil: none
 }
 
 // register adds the flags that all commands have.
 func (a *app) register(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
+	f.StringArrayVar(&a.access.Keys.Files, "age-identity", nil, "age or SSH private key `file` that decrypts secrets of the inventory (default ~/.ssh/id_ed25519, ~/.ssh/id_rsa)")
 	f.StringArrayVarP(&a.inventories, "inventory", "i", nil, "inventory `file`; may be given several times (default fleet.yml, else the lab's)")
 	f.StringVarP(&a.limit, "limit", "l", "", "limit to hosts matching this `pattern`: web*, web:!web02, site=fra, ~regex, @file")
 	f.IntVarP(&a.forks, "forks", "f", 32, "number of hosts to work on at a time")
@@ -88,6 +90,7 @@ func must(err error) {
 func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	a.prepared = true
 	a.stdout, a.stderr = view.Open(os.Stdout, a.noColor), view.Open(os.Stderr, a.noColor)
+	a.access.Keys.Passphrase = a.passphrase()
 	asked := cmd.Flags().Changed("output") // a setting does not count: it is for commands that have data
 	if err := a.settings(cmd.Root().PersistentFlags()); err != nil {
 		return err

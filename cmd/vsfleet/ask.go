@@ -31,6 +31,7 @@ func (a *app) log() view.Output {
 
 // showing makes p show what hosts wait for on the way to them.
 func (a *app) showing(p *view.Progress) *view.Progress {
+	a.shown = p
 	a.access.Waiting = func(host, why string) {
 		p.Watch(report.Event{Kind: report.Warning, Host: host, Message: why})
 	}

@@ -18,7 +18,7 @@ import (
 // settable lists the flags that may also be set by an environment variable, such as
 // VSFLEET_FORKS, or in a settings file. What describes a fleet and how its hosts are
 // reached belongs in its inventory.
-var settable = []string{"inventory", "forks", "output", "connect-timeout", "no-color", "store", "keep"}
+var settable = []string{"inventory", "forks", "output", "connect-timeout", "no-color", "age-identity", "store", "keep"}
 
 // onlySettings returns the settings that are no flags: they are the same for every
 // command, and the address of a store may hold a password, which does not belong in a
@@ -48,7 +48,7 @@ func (a *app) settings(flags *pflag.FlagSet) error {
 		}
 		variable := "VSFLEET_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 		where, values := variable, []string{os.Getenv(variable)}
-		if values[0] != "" && name == "inventory" {
+		if values[0] != "" && isList(name) {
 			values = filepath.SplitList(values[0])
 		}
 		for i := 0; i < len(files) && values[0] == ""; i++ {
@@ -75,7 +75,7 @@ func (a *app) settings(flags *pflag.FlagSet) error {
 // settingWants describes the values of settings, for errors.
 var settingWants = map[string]string{
 	"inventory": "a file, or a list of files", "forks": "a number of hosts", "output": "the name of a format",
-	"connect-timeout": "a time, as 30 or 30s", "no-color": "true or false",
+	"connect-timeout": "a time, as 30 or 30s", "no-color": "true or false", "age-identity": "a file, or a list of files",
 	"store": "postgres://USER@HOST/DATABASE or none", "keep": "a number of runs or days, as 500 or 90d",
 }
 
@@ -92,13 +92,13 @@ func settingTexts(name string, value any) ([]string, error) {
 		}
 		kind = "an empty text"
 	case bool, int, int64, uint64, float64:
-		if name != "inventory" && name != "output" && name != "store" {
+		if !isList(name) && name != "output" && name != "store" {
 			return []string{fmt.Sprint(v)}, nil
 		}
 		kind = fmt.Sprint(v)
 	case []any:
 		kind = "a list"
-		if name != "inventory" {
+		if !isList(name) {
 			break
 		}
 		var all []string
@@ -118,6 +118,9 @@ func settingTexts(name string, value any) ([]string, error) {
 	}
 	return nil, fmt.Errorf("want %s, have %s", settingWants[name], kind)
 }
+
+// isList reports whether a setting may be several files.
+func isList(name string) bool { return name == "inventory" || name == "age-identity" }
 
 // settingsFiles returns the settings files that exist, in order of precedence.
 func settingsFiles() ([]*viper.Viper, error) {
