@@ -113,8 +113,9 @@ type complaint struct {
 }
 
 var (
-	iniSection   = regexp.MustCompile(`^\[[A-Za-z0-9_.:-]+\]\s*$`)
-	noSpace      = regexp.MustCompile(`^\s*(?:- )?([A-Za-z_]+):[^\s:/]`)
+	iniSection = regexp.MustCompile(`^\[[A-Za-z0-9_.:-]+\]\s*$`)
+	noSpace    = regexp.MustCompile(`^\s*(?:- )?([A-Za-z_]+):[^\s:/]`)
+	// NoSpaceValue matches a key without a space behind its colon.
 	NoSpaceValue = regexp.MustCompile(`^([A-Za-z_]+):(\S+)$`)
 	badStart     = regexp.MustCompile("(?:^|[:,\\[{-]) *([@`%*])")
 	badEscape    = regexp.MustCompile(`\\[^0abtnvfre "/\\N_LPxuU\t]`)
