@@ -81,7 +81,7 @@ guests:
 	if text := fmt.Sprintf("%v %+v %#v", files, inv.Hosts[1].Vars, files[0]); strings.Contains(text, "hunter2") {
 		t.Error(text)
 	}
-	secrets := Secrets(inv.Hosts)
+	secrets := Sealed(inv.Hosts)
 	if len(secrets) != 4 {
 		t.Errorf("%d secrets, want 4: each once", len(secrets))
 	}
