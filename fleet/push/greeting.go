@@ -13,7 +13,7 @@ import (
 // The lines of our scripts begin with a NUL, which no login shell prints.
 const (
 	execWord = "vsnode-exec-1" // HASH: vsnode exists, and is started
-	needWord = "vsnode-need-1" // MACHINE UID FORM: vsnode is missing
+	needWord = "vsnode-need-1" // MACHINE UID FORM[,TOOL…]: vsnode is missing, and so are these tools
 )
 
 // maxChatter is how many bytes may precede our first line: enough for a message of
@@ -28,6 +28,7 @@ type greeting struct {
 	machine string // as uname -m
 	uid     string
 	form    string // "zstd", "gzip" or "none": what it can unpack
+	missing string // tools that a push needs and the host lacks, with commas between them
 }
 
 // errNoGreeting is wrapped in an error that quotes what the host sent instead.
@@ -71,7 +72,8 @@ func (g *greeting) parseLine(line string) (last bool) {
 	case len(f) == 2 && f[0] == "\x00"+execWord:
 		g.hash = f[1]
 	case len(f) == 4 && f[0] == "\x00"+needWord:
-		g.machine, g.uid, g.form = f[1], f[2], f[3]
+		g.machine, g.uid = f[1], f[2]
+		g.form, g.missing, _ = strings.Cut(f[3], ",")
 		return true
 	}
 	return false

@@ -18,6 +18,7 @@ func TestReadGreeting(t *testing.T) {
 	}{
 		{name: "vsnode serves", in: "\x00vsnode-exec-1 abc\n" + api.Preamble, want: greeting{serves: true, hash: "abc"}},
 		{name: "the host needs one", in: "\x00vsnode-need-1 x86_64 0 zstd\n", want: greeting{machine: "x86_64", uid: "0", form: "zstd"}},
+		{name: "the host lacks tools", in: "\x00vsnode-need-1   none,uname,id\n", want: greeting{form: "none", missing: "uname,id"}},
 		{name: "chatter comes before", in: "Welcome!\nno newline" + api.Preamble, want: greeting{serves: true}},
 		{name: "chatter looks like ours", in: "\x00vsnode-need-1\n\x00\x00vsnode-serve-1\n", want: greeting{serves: true}},
 		{name: "the host ends", in: "account closed\n", err: `it said: "account closed"`},

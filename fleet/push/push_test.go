@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -56,6 +57,22 @@ func TestStart(t *testing.T) {
 // tools lists what a host needs, besides a program that unpacks.
 var tools = []string{"sh", "find", "uname", "id", "mkdir", "chmod", "sha256sum", "sync", "mv", "rm", "ls", "grep", "cat", "printf"}
 
+// binWith returns a directory with some of this machine's programs.
+func binWith(t *testing.T, names ...string) string {
+	t.Helper()
+	bin := t.TempDir()
+	for _, name := range names {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return bin
+}
+
 func TestStartByWhatAHostHas(t *testing.T) {
 	for _, row := range []struct {
 		name  string
@@ -66,20 +83,16 @@ func TestStartByWhatAHostHas(t *testing.T) {
 		{"a host with neither", nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			bin := t.TempDir()
-			for _, name := range append(row.tools, tools...) {
-				path, err := exec.LookPath(name)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			h := newHost(t, "PATH="+bin)
+			h := newHost(t, "PATH="+binWith(t, append(row.tools, tools...)...))
 			if n := h.start(); !n.Pushed {
 				t.Error("not pushed")
 			}
+		})
+	}
+	for _, missing := range hostTools {
+		t.Run("a host without "+missing, func(t *testing.T) {
+			others := slices.DeleteFunc(slices.Clone(tools), func(name string) bool { return name == missing })
+			newHost(t, "PATH="+binWith(t, others...)).wantStartError("web1 lacks what a push needs: " + missing + " (")
 		})
 	}
 }

@@ -14,6 +14,9 @@ import (
 // shell returns the command that runs a script, whatever the login shell is.
 func shell(script string) string { return transport.Script(script, "vsnode") }
 
+// hostTools are the programs that a host must have for a push.
+var hostTools = []string{"find", "uname", "id", "mkdir", "chmod", "sha256sum", "sync", "mv"}
+
 // startScript runs the first of the binaries that is in dir, or prints what the
 // host is. find reports whether nobody but root could have written it: in one
 // process, and stat(1) is not everywhere.
@@ -26,8 +29,9 @@ func startScript(command Command, dir string, binaries []*binary) string {
 		`set -- $(find $d/. $d/$h $f -prune -user 0 -perm 0700 "(" -type d -o -type f -size ${b#*:}c ")"); `+
 		`if [ "$*" = "$d/. $d/$h $f" ]; then printf "\000%s %%s\n" $h; exec $f %s; fi; done; `+
 		`t=none; for c in gzip zstd; do command -v $c >/dev/null 2>&1 && t=$c; done; `+
-		`printf "\000%s %%s %%s %%s\n" "$(uname -m)" "$(id -u)" $t`,
-		dir, strings.Join(list, " "), execWord, command, needWord)
+		`m=; for c in %s; do command -v $c >/dev/null 2>&1 || m=$m,$c; done; `+
+		`printf "\000%s %%s %%s %%s\n" "$(uname -m)" "$(id -u)" $t$m`,
+		dir, strings.Join(list, " "), execWord, command, strings.Join(hostTools, " "), needWord)
 }
 
 // uploadScript writes a binary from its input into dir; beside is the name of the

@@ -147,6 +147,9 @@ func begin(ctx context.Context, conn *transport.Conn, command Command, dir strin
 	case exit == 126:
 		return nil, g, &hostError{"noexec", fmt.Errorf("%s: %s: is %s on a file system mounted noexec?", conn.Name(), output, dir)}
 	}
+	if exit == 1 {
+		output += " (does the login shell there run commands? nologin and false do not)"
+	}
 	return nil, g, fmt.Errorf("%s: %w (exit status %d): %s", conn.Name(), err, exit, output)
 }
 
@@ -172,6 +175,10 @@ func awaitGreeting(ctx context.Context, out *bufio.Reader) (greeting, error) {
 
 // choose returns the binary that a host can run.
 func (g greeting) choose(host string, binaries []*binary) (*binary, error) {
+	if g.missing != "" {
+		missing := strings.ReplaceAll(transport.Printable(g.missing), ",", ", ")
+		return nil, &hostError{"unable", fmt.Errorf("%s lacks what a push needs: %s (findutils and coreutils, or busybox, have all)", host, missing)}
+	}
 	if g.uid != "0" {
 		return nil, fmt.Errorf("%s: the user there is not root, who alone can run guests: log in as root, or set become to use sudo", host)
 	}

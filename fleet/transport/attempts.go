@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,9 +8,10 @@ import (
 	"time"
 )
 
-// defaultPenaltyWait is longer than the penalties for what a controller is likely to have
-// done: a failed authentication costs 5 seconds (sshd_config(5)).
-const defaultPenaltyWait = 2 * time.Minute
+// penaltyWaits is how many times ConnectTimeout an sshd may go on to punish this machine:
+// by default that is two minutes, longer than the penalties for what a controller is
+// likely to have done. A failed authentication costs 5 seconds (sshd_config(5)).
+const penaltyWaits = 12
 
 // attempts are those to connect to one host. It decides which failures are worth another
 // attempt: a connection that sshd drops because too many begin at once, one that
@@ -36,7 +36,7 @@ func (a *attempts) waitOut() {
 	a.told = true
 }
 
-func (a *attempts) penaltyWait() time.Duration { return cmp.Or(a.d.PenaltyWait, defaultPenaltyWait) }
+func (a *attempts) penaltyWait() time.Duration { return penaltyWaits * a.settings.ConnectTimeout }
 
 // begin notes that an attempt begins.
 func (a *attempts) begin() {

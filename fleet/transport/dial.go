@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -22,11 +21,9 @@ type Dialer struct {
 	Agent         string // socket of the ssh-agent; default $SSH_AUTH_SOCK
 	MaxHandshakes int    // at once at one sshd; default 8
 
-	// PenaltyWait is how long to wait for an sshd that punishes this machine
-	// (PerSourcePenalties); default 2m. Waiting is called when a host begins to wait for
-	// that; it may be nil.
-	PenaltyWait time.Duration
-	Waiting     func(host, why string)
+	// Waiting is called when a host begins to wait for an sshd that punishes this machine
+	// (PerSourcePenalties); it may be nil.
+	Waiting func(host, why string)
 
 	known    cache[*knownHosts]
 	revoked  cache[revokedKeys]

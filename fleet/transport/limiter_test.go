@@ -33,7 +33,8 @@ func TestPenaltyIsWaitedOut(t *testing.T) {
 	f, s := startFake(t, fakesshd.Options{})
 	f.Penalise(time.Second)
 	var told atomic.Int32
-	d := &Dialer{PenaltyWait: 4 * time.Second, Waiting: func(host, why string) {
+	s.ConnectTimeout = 400 * time.Millisecond // so it may wait for 4.8 s
+	d := &Dialer{Waiting: func(host, why string) {
 		told.Add(1)
 		if host != "web1" || !strings.Contains(why, "PerSourcePenalties") {
 			t.Errorf("host %s is said to wait for %q", host, why)
@@ -65,10 +66,11 @@ func TestPenaltyIsWaitedOut(t *testing.T) {
 func TestPenaltyWithoutEnd(t *testing.T) {
 	f, s := startFake(t, fakesshd.Options{})
 	f.Penalise(time.Hour)
-	d := &Dialer{PenaltyWait: 200 * time.Millisecond}
+	d := new(Dialer)
+	s.ConnectTimeout = 20 * time.Millisecond
 	for range 2 { // the second host behind the same sshd learns it at once
 		_, err := d.Dial(t.Context(), s)
-		if err == nil || !Unreachable(err) || !strings.Contains(err.Error(), "Not allowed at this time: it punishes this machine's address for failures (PerSourcePenalties), still after 200ms") {
+		if err == nil || !Unreachable(err) || !strings.Contains(err.Error(), "Not allowed at this time: it punishes this machine's address for failures (PerSourcePenalties), still after 240ms") {
 			t.Errorf("error %v", err)
 		}
 		wantKind(t, err, "penalty")

@@ -32,7 +32,10 @@ func main() {
 
 // host has no answer to requests without a method here: they panic, which package serve
 // answers by an error.
-type host struct{ serve.Host }
+type host struct {
+	serve.Host
+	serve.StreamHost
+}
 
 func (host) State(context.Context) (api.State, error) {
 	return api.State{Host: api.Host{Hostname: "fake", Version: flavour}}, nil
