@@ -222,7 +222,7 @@ func TestBusyNameServer(t *testing.T) {
 // MaxSessions is never reached: further sessions take another connection.
 func TestSessionsBeyondThoseOfOneConnection(t *testing.T) {
 	begun, end := make(chan bool), make(chan bool)
-	f, s := startFake(t, fakesshd.Options{MaxSessions: 10, Exec: func(string, ssh.Channel) uint32 {
+	f, s := startFake(t, fakesshd.Options{MaxSessions: 10, Exec: func(*fakesshd.Server, string, ssh.Channel) uint32 {
 		begun <- true
 		<-end
 		return 0

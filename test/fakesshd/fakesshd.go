@@ -71,8 +71,8 @@ type Options struct {
 	Prompt          string        // printed by the login shell before every command
 	AuthorizedOther bool          // authorized_keys has another key than Identity
 
-	// Exec runs a command and returns its exit status. Default: serve vsnode.
-	Exec func(command string, ch ssh.Channel) uint32
+	// Exec runs a command and returns its exit status. Default: [Server.Vsnode].
+	Exec func(s *Server, command string, ch ssh.Channel) uint32
 }
 
 // Server is a server that listens.
@@ -110,7 +110,7 @@ func Start(dir string, o Options) (*Server, error) {
 		s.options.Listen = "127.0.0.1:0"
 	}
 	if s.options.Exec == nil {
-		s.options.Exec = s.vsnode
+		s.options.Exec = (*Server).Vsnode
 	}
 	if err := s.configure(); err != nil {
 		return nil, err

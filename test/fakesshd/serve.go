@@ -160,7 +160,7 @@ func (c *connection) session(open ssh.NewChannel) {
 				return
 			}
 			go ssh.DiscardRequests(reqs)
-			status := c.options.Exec(string(r.Payload[4:]), &requestChannel{Channel: ch, c: c})
+			status := c.options.Exec(c.Server, string(r.Payload[4:]), &requestChannel{Channel: ch, c: c})
 			ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
 			return
 		}

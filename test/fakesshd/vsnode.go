@@ -15,8 +15,8 @@ import (
 // carried finds the vsnodes that fleet/push looks for on a host, in its command.
 var carried = regexp.MustCompile(`for b in ([0-9a-f]{64}):`)
 
-// vsnode answers the command that starts vsnode as a host does that has it already.
-func (s *Server) vsnode(command string, ch ssh.Channel) uint32 {
+// Vsnode answers the command that starts vsnode as a host does that has it already.
+func (s *Server) Vsnode(command string, ch ssh.Channel) uint32 {
 	m := carried.FindStringSubmatch(command)
 	if m == nil {
 		fmt.Fprintln(ch.Stderr(), "fakesshd: only vsnode runs here")
