@@ -25,16 +25,18 @@ func (b *builder) foreign(path string, data []byte, doc *yaml.Node, err error) b
 		return false
 	}
 	root := doc.Content[0]
-	if root.Kind != yaml.MappingNode || isOurs(root) {
+	if root.Kind != yaml.MappingNode {
 		return false
 	}
 	switch plugin := member(root, "plugin"); {
-	case plugin != nil:
+	case plugin != nil && plugin.Kind == yaml.ScalarNode:
 		b.Add(Position{File: path, Line: plugin.Line, Column: plugin.Column}, "save what it finds: ansible-inventory -i "+path+" --list --export > hosts.json, and name that with -i",
 			"this configures Ansible's inventory plugin %s, which vsfleet does not run", yamlpos.Short(plugin.Value))
 	case ansible.IsList(root):
 		list, _ := ansible.ReadList(root)
 		b.merge(path, list)
+	case isOurs(root):
+		return false
 	case isAnsible(root):
 		b.merge(path, ansible.ReadYAML(root))
 	default:

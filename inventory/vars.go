@@ -39,6 +39,18 @@ func (v Var) IsScalar() bool {
 	return true
 }
 
+// String returns the value for a person: a scalar as it was written, else JSON.
+func (v Var) String() string {
+	if v.IsScalar() && !v.Secret {
+		return v.Text
+	}
+	data, err := v.MarshalJSON()
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Trim(string(data), `"`)
+}
+
 // kind returns what a value is if it is no scalar.
 func (v Var) kind() string {
 	switch v.Value.(type) {

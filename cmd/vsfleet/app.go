@@ -19,6 +19,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/history"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/inventory/program"
 	"github.com/vsfleet/vsfleet/lab"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -51,7 +52,7 @@ type app struct {
 func (a *app) register(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringArrayVar(&a.access.Keys.Files, "age-identity", nil, "age or SSH private key `file` that decrypts secrets of the inventory (default ~/.ssh/id_ed25519, ~/.ssh/id_rsa)")
-	f.StringArrayVarP(&a.inventories, "inventory", "i", nil, "inventory `file`; may be given several times (default fleet.yml, else the lab's)")
+	f.StringArrayVarP(&a.inventories, "inventory", "i", nil, "inventory: `file`, directory, program or list of hosts (a,b,), ours or Ansible's; may be given several times (default fleet.yml, else the lab's)")
 	f.StringVarP(&a.limit, "limit", "l", "", "limit to hosts matching this `pattern`: web*, web:!web02, site=fra, ~regex, @file")
 	f.IntVarP(&a.forks, "forks", "f", 32, "number of hosts to work on at a time")
 	f.StringVarP(&a.format, "output", "o", string(view.AsTable), "`format` of standard output: "+strings.Join(view.Formats(), ", "))
@@ -128,6 +129,9 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 
 const defaultInventory = "fleet.yml"
 
+// programTimeout is the time that an inventory program has to answer.
+const programTimeout = time.Minute
+
 // inventory loads the inventory and prints its warnings.
 func (a *app) inventory(ctx context.Context) (*inventory.Inventory, error) {
 	inv, err := a.load(ctx)
@@ -151,7 +155,7 @@ func (a *app) load(ctx context.Context) (*inventory.Inventory, error) {
 		}
 		a.inventories = []string{path}
 	}
-	inv, err := inventory.Load(a.inventories...)
+	inv, err := inventory.Loader{Run: program.Runner(ctx, programTimeout)}.Load(a.inventories...)
 	if err == nil {
 		a.access.Hosts, a.loaded = inv.Hosts, inv
 	}

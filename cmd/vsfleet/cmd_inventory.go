@@ -15,9 +15,10 @@ func (a *app) inventoryCommand() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "inventory",
 		Short: "Inspect the inventory",
-		Long: `Inventory commands read inventory files and contact no host. An inventory is a YAML
-file with hosts, groups, images and guests; several files are merged. All mistakes
-are reported together, each with file, line and column.`,
+		Long: `Inventory commands read inventories and contact no host. An inventory is a YAML file
+with hosts, groups, images and guests; hosts, groups and variables may also come from
+Ansible's inventories. Several are merged. All mistakes are reported together, each
+with file, line and column.`,
 	})
 
 	cmd.AddCommand(a.inventoryCheck(), a.inventoryList(), a.inventoryShow(), a.inventorySchema())
@@ -77,13 +78,15 @@ func (a *app) inventoryList() *cobra.Command {
 }
 
 func (a *app) inventoryShow() *cobra.Command {
-	return &cobra.Command{
+	var vars bool
+	cmd := &cobra.Command{
 		Use:   "show HOST",
 		Short: "Show the resolved settings of a host and its guests",
 		Long: `Show prints a host with its groups, labels, SSH settings and variables, and its
 guests with all ${…} replaced. The default output format is YAML; table is not
-available.`,
+available, except with --vars: that shows each variable and where it was given.`,
 		Example: `  vsfleet inventory show web01
+  vsfleet inventory show web01 --vars
   vsfleet inventory show 'web*' -o json`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeHost,
@@ -96,6 +99,9 @@ available.`,
 			if err != nil {
 				return err
 			}
+			if vars {
+				return show(a, report.VarRecords(hosts), view.VarTable)
+			}
 			format := a.output
 			if format == view.AsTable {
 				format = view.AsYAML
@@ -103,6 +109,8 @@ available.`,
 			return view.Write(a.stdout, format, report.ResolvedRecords(hosts), nil)
 		},
 	}
+	cmd.Flags().BoolVar(&vars, "vars", false, "show variables, each with the place where it was given")
+	return cmd
 }
 
 func (a *app) inventorySchema() *cobra.Command {

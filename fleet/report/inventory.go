@@ -1,6 +1,9 @@
 package report
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/inventory"
 )
@@ -69,6 +72,26 @@ type ResolvedRecord struct {
 	Netdev string                   `json:"netdev,omitempty"`
 	Vars   map[string]inventory.Var `json:"vars"`
 	Wanted []WantedRecord           `json:"wanted"`
+}
+
+// VarRecord is a variable of a host, and where it was given.
+type VarRecord struct {
+	Host  string        `json:"host"`
+	Name  string        `json:"name"`
+	Value inventory.Var `json:"value"`
+	From  string        `json:"from"`
+}
+
+// VarRecords returns the variables of hosts by name.
+func VarRecords(hosts []*inventory.Host) []VarRecord {
+	var records []VarRecord
+	for _, h := range hosts {
+		for _, name := range slices.Sorted(maps.Keys(h.Vars)) {
+			v := h.Vars[name]
+			records = append(records, VarRecord{h.Name, name, v, v.From.String()})
+		}
+	}
+	return records
 }
 
 // SSHRecord is how a host is reached, as far as the inventory says it.

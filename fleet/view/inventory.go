@@ -27,6 +27,15 @@ func pairs(m map[string]string) string {
 	return strings.Join(list, ",")
 }
 
+// VarTable prints variables of hosts.
+func VarTable(w io.Writer, records []report.VarRecord) error {
+	var rows [][]string
+	for _, r := range records {
+		rows = append(rows, []string{r.Host, r.Name, r.Value.String(), r.From})
+	}
+	return Table(w, []string{"HOST", "VARIABLE", "VALUE", "FROM"}, rows)
+}
+
 // WantedTable prints guests as the inventory wants them.
 func WantedTable(w io.Writer, records []report.WantedRecord) error {
 	if len(records) == 0 {

@@ -26,7 +26,6 @@ func parseLiteral(s string) (any, bool) {
 
 type literalParser struct {
 	rest string
-	deep int // brackets around the value: line ends are spaces there
 }
 
 func (p *literalParser) space() { p.rest = strings.TrimLeft(p.rest, " \t") }

@@ -1,0 +1,325 @@
+package inventory_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/inventory/ansible"
+	"github.com/vsfleet/vsfleet/inventory/program"
+)
+
+// stranger is an inventory of Ansible's as strangers write them: a directory of
+// testdata/strangers/*.txtar. Its file "case" has what is not said by default:
+//
+//	sources: hosts more/   the inventories, from the first to the last; else "hosts"
+//	refused: TEXT          vsfleet refuses it with an error that holds TEXT
+//	alone: REASON          vsfleet reads it, and Ansible does not
+//	vars: NAME REASON      the variable differs on purpose
+//	hosts: NAME REASON     the host differs on purpose
+type stranger struct {
+	Dir     string   `json:"dir"`
+	Sources []string `json:"sources"`
+
+	name        string
+	refused     string
+	alone       string
+	vars, hosts map[string]bool
+}
+
+// strangers writes all inventories below a temporary directory.
+func strangers(t *testing.T) []*stranger {
+	t.Helper()
+	archives, err := filepath.Glob("testdata/strangers/*.txtar")
+	if err != nil || len(archives) == 0 {
+		t.Fatal("no inventories", err)
+	}
+	base := t.TempDir()
+	var list []*stranger
+	for _, path := range archives {
+		archive, err := txtar.ParseFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		prefix := strings.TrimSuffix(filepath.Base(path), ".txtar")
+		for _, file := range archive.Files {
+			dir, rest, ok := strings.Cut(file.Name, "/")
+			if !ok {
+				t.Fatalf("%s: %s is in no directory", path, file.Name)
+			}
+			name := prefix + "/" + dir
+			i := slices.IndexFunc(list, func(s *stranger) bool { return s.name == name })
+			if i < 0 {
+				i = len(list)
+				list = append(list, &stranger{Dir: filepath.Join(base, name), Sources: []string{"hosts"}, name: name, vars: map[string]bool{}, hosts: map[string]bool{}})
+			}
+			if rest == "case" {
+				list[i].describe(t, string(file.Data))
+				continue
+			}
+			mode := fs.FileMode(0o600)
+			if bytes.HasPrefix(file.Data, []byte("#!")) {
+				mode = 0o700
+			}
+			at := filepath.Join(base, name, rest)
+			if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(at, file.Data, mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return list
+}
+
+func (s *stranger) describe(t *testing.T, text string) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		name, _, _ := strings.Cut(value, " ")
+		switch key {
+		case "sources":
+			s.Sources = strings.Fields(value)
+		case "refused":
+			s.refused = value
+		case "alone":
+			s.alone = value
+		case "vars":
+			s.vars[name] = true
+		case "hosts":
+			s.hosts[name] = true
+		case "":
+		default:
+			t.Fatalf("%s: unknown key %q", s.name, key)
+		}
+	}
+}
+
+// listed is what a program says of an inventory: the hosts of each group, the groups
+// in each group, and the variables of each host.
+type listed struct {
+	Members  map[string][]string
+	Children map[string][]string
+	Vars     map[string]map[string]any
+}
+
+// byAnsible reads what ansible-inventory --list has printed.
+func byAnsible(t *testing.T, s *stranger, text string) listed {
+	t.Helper()
+	var raw map[string]struct {
+		Hosts, Children []string
+		Hostvars        map[string]map[string]any
+	}
+	if err := json.Unmarshal([]byte(text), &raw); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	l := listed{Members: map[string][]string{}, Children: map[string][]string{}, Vars: map[string]map[string]any{}}
+	names := map[string]bool{}
+	for name, g := range raw {
+		names[name] = true
+		for _, child := range g.Children {
+			names[child] = true
+		}
+	}
+	var members func(name string) map[string]bool
+	members = func(name string) map[string]bool {
+		set := map[string]bool{}
+		for _, h := range raw[name].Hosts {
+			set[h] = true
+		}
+		for _, child := range raw[name].Children {
+			maps.Copy(set, members(child))
+		}
+		return set
+	}
+	for name := range names {
+		if name == "_meta" {
+			continue
+		}
+		hosts := slices.Sorted(maps.Keys(members(name)))
+		for _, h := range hosts {
+			l.Vars[h] = map[string]any{}
+		}
+		if name != "all" && name != "ungrouped" {
+			l.Members[name] = hosts
+			l.Children[name] = slices.Sorted(slices.Values(raw[name].Children))
+		}
+	}
+	for h, vars := range raw["_meta"].Hostvars {
+		l.Vars[h] = vars
+	}
+	l.drop(s)
+	return l
+}
+
+// byUs is the same of our inventory, by way of JSON so that numbers compare.
+func byUs(t *testing.T, s *stranger, inv *inventory.Inventory) listed {
+	t.Helper()
+	l := listed{Members: map[string][]string{}, Children: map[string][]string{}, Vars: map[string]map[string]any{}}
+	for _, h := range inv.Hosts {
+		l.Vars[h.Name] = map[string]any{}
+		for name, v := range h.Vars {
+			l.Vars[h.Name][name] = plain(v.Value)
+		}
+	}
+	for _, g := range inv.Groups {
+		var hosts []string
+		for _, h := range g.Hosts {
+			hosts = append(hosts, h.Name)
+		}
+		slices.Sort(hosts)
+		l.Members[g.Name] = hosts
+		children := slices.Clone(g.Children)
+		slices.Sort(children)
+		l.Children[g.Name] = slices.Compact(children)
+	}
+	l.drop(s)
+	return l
+}
+
+// plain returns a value as JSON has it.
+func plain(value any) any {
+	switch v := value.(type) {
+	case int64:
+		return float64(v)
+	case ansible.Vault:
+		return "encrypted"
+	case []any:
+		list := make([]any, len(v))
+		for i := range v {
+			list[i] = plain(v[i])
+		}
+		return list
+	case map[string]any:
+		if _, vault := v["__ansible_vault"]; vault {
+			return "encrypted"
+		}
+		if unsafe, ok := v["__ansible_unsafe"]; ok {
+			return unsafe
+		}
+		m := map[string]any{}
+		for k := range v {
+			m[k] = plain(v[k])
+		}
+		return m
+	}
+	return value
+}
+
+// drop removes what differs on purpose, and groups that neither have hosts nor
+// children: ansible-inventory leaves out most of them.
+func (l listed) drop(s *stranger) {
+	for host, vars := range l.Vars {
+		for name := range vars {
+			if vars[name] = plain(vars[name]); s.vars[name] {
+				delete(vars, name)
+			}
+		}
+		if s.hosts[host] {
+			delete(l.Vars, host)
+		}
+	}
+	for name := range l.Members {
+		if len(l.Members[name]) == 0 && len(l.Children[name]) == 0 {
+			delete(l.Members, name)
+			delete(l.Children, name)
+		}
+	}
+	for name, children := range l.Children {
+		l.Children[name] = slices.DeleteFunc(children, func(child string) bool { return len(l.Members[child]) == 0 })
+	}
+}
+
+// runAnsible runs ansible-inventory for all of them.
+func runAnsible(t *testing.T, list []*stranger) []struct {
+	Status         int
+	Stdout, Stderr string
+} {
+	t.Helper()
+	cases, err := json.Marshal(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", "testdata/strangers.py")
+	home := t.TempDir()
+	config := filepath.Join(home, "ansible.cfg")
+	if err := os.WriteFile(config, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = []string{
+		"PATH=/usr/bin:/bin", "HOME=" + home, "LANG=C.UTF-8", "ANSIBLE_HOME=" + home, "ANSIBLE_CONFIG=" + config, // not that of this machine
+		"ANSIBLE_LOCALHOST_WARNING=0", "ANSIBLE_NOCOLOR=1", "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=1",
+	}
+	var stderr bytes.Buffer
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(cases), &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s (apt-get install ansible-core)", err, &stderr)
+	}
+	var results []struct {
+		Status         int
+		Stdout, Stderr string
+	}
+	if err := json.Unmarshal(out, &results); err != nil {
+		t.Fatal(err)
+	}
+	return results
+}
+
+// TestStrangersInventories compares hosts, groups and variables with those that
+// ansible-inventory --list prints. Each inventory is read the same, or refused for a
+// reason that its case names.
+func TestStrangersInventories(t *testing.T) {
+	list := strangers(t)
+	if len(list) < 100 {
+		t.Errorf("there are %d inventories, want at least 100", len(list))
+	}
+	results := runAnsible(t, list)
+	for i, s := range list {
+		t.Run(s.name, func(t *testing.T) {
+			t.Chdir(s.Dir)
+			inv, err := inventory.Loader{Run: program.Runner(t.Context(), time.Minute)}.Load(s.Sources...)
+			if s.refused != "" || err != nil {
+				if err == nil || s.refused == "" || !strings.Contains(err.Error(), s.refused) {
+					t.Errorf("got the error %v, want %q", err, s.refused)
+				}
+				return
+			}
+			if s.alone != "" {
+				if results[i].Status == 0 {
+					t.Errorf("Ansible reads it too")
+				}
+				return
+			}
+			if results[i].Status != 0 {
+				t.Fatalf("Ansible refuses it: %s", results[i].Stderr)
+			}
+			if d := cmp.Diff(byAnsible(t, s, results[i].Stdout), byUs(t, s, inv)); d != "" {
+				t.Errorf("Ansible (-), vsfleet (+):\n%s", d)
+			}
+		})
+	}
+	if testing.Verbose() {
+		refused := 0
+		for _, s := range list {
+			if s.refused != "" {
+				refused++
+			}
+		}
+		fmt.Printf("%d inventories, %d of them refused\n", len(list), refused)
+	}
+}
