@@ -25,6 +25,8 @@ import (
 type Access struct {
 	User, Identity, KnownHosts, Jump string
 	Config                           string // an ssh_config file, or "none"
+	HostKey                          HostKeyPolicy
+	CanAsk                           bool // there is somebody to ask about host keys
 
 	Become         bool
 	ConnectTimeout time.Duration

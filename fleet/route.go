@@ -68,6 +68,8 @@ func (a *Access) route(ctx context.Context, h *inventory.Host, behind []*invento
 	if err != nil {
 		return s, fmt.Errorf("host %s: %w", h.Name, err)
 	}
+	policy := a.hostKeyPolicy(h, o.Value("stricthostkeychecking"))
+	s.HostKeys.New, s.HostKeys.Ask = policy != RefuseHostKey, policy == AskHostKey
 	jump := cmp.Or(a.Jump, h.SSH.Jump, o.Value("proxyjump"))
 	if a.Jump != "" || h.SSH.Jump != "" {
 		s.ProxyCommand = ""
@@ -80,7 +82,7 @@ func (a *Access) route(ctx context.Context, h *inventory.Host, behind []*invento
 		bastion := a.hopHost(hop)
 		switch {
 		case bastion == nil:
-			if s.Via, err = a.hop(ctx, given, hop, s.Via, h.SSH.Config, 1); err != nil {
+			if s.Via, err = a.hop(ctx, h, given, hop, s.Via, 1); err != nil {
 				return s, fmt.Errorf("host %s: jump host %s: %w", h.Name, hop.Address, err)
 			}
 			continue
@@ -117,9 +119,9 @@ const maxHops = 8
 
 // hop returns the settings of a jump host that the inventory does not have. What the jump
 // itself does not say is ssh_config's, and then that of the host behind it.
-func (a *Access) hop(ctx context.Context, behind transport.Settings, hop transport.Hop, via *transport.Settings, file string, depth int) (*transport.Settings, error) {
+func (a *Access) hop(ctx context.Context, h *inventory.Host, behind transport.Settings, hop transport.Hop, via *transport.Settings, depth int) (*transport.Settings, error) {
 	q := sshconfig.Query{Host: hop.Address, User: hop.User, Port: hop.Port, DefaultUser: cmp.Or(behind.User, defaultUser)}
-	o, err := a.lookup(ctx, file, q)
+	o, err := a.lookup(ctx, h.SSH.Config, q)
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +139,8 @@ func (a *Access) hop(ctx context.Context, behind transport.Settings, hop transpo
 	if err := a.fill(s, o, hop.Address); err != nil {
 		return nil, err
 	}
+	policy := a.hostKeyPolicy(h, o.Value("stricthostkeychecking"))
+	s.HostKeys.New, s.HostKeys.Ask = policy != RefuseHostKey, policy == AskHostKey
 	if via != nil {
 		return s, nil
 	}
@@ -152,7 +156,7 @@ func (a *Access) hop(ctx context.Context, behind transport.Settings, hop transpo
 		if depth == maxHops {
 			return nil, fmt.Errorf("ssh_config: more than %d jump hosts, each behind another", maxHops)
 		}
-		if s.Via, err = a.hop(ctx, behind, before, s.Via, file, depth+1); err != nil {
+		if s.Via, err = a.hop(ctx, h, behind, before, s.Via, depth+1); err != nil {
 			return nil, err
 		}
 	}

@@ -21,8 +21,10 @@ type HostKey struct {
 	Type        string // "ssh-ed25519"; empty where none was shown
 	Fingerprint string // "SHA256:…"
 	State       KeyState
-	File        string // KeyNew: to which it would be added
-	Err         error  // why it is neither known nor new
+	File        string        // KeyNew: to which it would be added
+	Others      []string      // KeyNew: other hosts with the same key
+	Policy      HostKeyPolicy // of the host
+	Err         error         // why it is neither known nor new
 
 	unknown *transport.UnknownKeyError
 }
@@ -101,7 +103,7 @@ func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks in
 
 // hostKey reads the key of one host.
 func (a *Access) hostKey(ctx context.Context, s transport.Settings) HostKey {
-	k := HostKey{Host: strings.TrimPrefix(s.Name, "jump host "), Address: s.KnownHostsName()}
+	k := HostKey{Host: strings.TrimPrefix(s.Name, "jump host "), Address: s.KnownHostsName(), Policy: policyOf(s)}
 	key, err := a.dialer.HostKey(ctx, s)
 	var changed *transport.ChangedKeyError
 	switch {
@@ -143,6 +145,7 @@ func (a *Access) AcceptKeys(ctx context.Context, hosts []*inventory.Host, forks 
 			return nil, added, err
 		}
 		fresh := slices.DeleteFunc(slices.Clone(keys), func(k HostKey) bool { return k.State != KeyNew })
+		nameOthers(fresh)
 		chosen, err := accept(fresh)
 		if err != nil || len(chosen) == 0 {
 			return keys, added, err
@@ -171,7 +174,7 @@ func KeyReport(keys []HostKey, added map[string]bool, listed bool) ([]report.Key
 	for _, k := range keys {
 		r := report.KeyRecord{
 			Host: k.Host, Address: k.Address, Type: k.Type, Fingerprint: k.Fingerprint, State: string(k.State),
-			Added: added[k.Endpoint()],
+			Added: added[k.Endpoint()], AlsoKnownAs: k.Others,
 		}
 		h := report.HostOf(k.Host, k.Address, outcome.OK, nil)
 		switch {

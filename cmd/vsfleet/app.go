@@ -32,6 +32,7 @@ type app struct {
 	forks          int
 	format         string
 	noColor        bool
+	hostKey        string
 	quiet, verbose bool
 	access         fleet.Access
 
@@ -61,6 +62,7 @@ func (a *app) register(cmd *cobra.Command) {
 	f.StringVar(&a.access.Identity, "private-key", "", "alias of --identity, as in Ansible")
 	f.StringVar(&a.access.KnownHosts, "known-hosts", "", "known_hosts `file` (overrides the inventory)")
 	f.StringVarP(&a.access.Config, "ssh-config", "F", "", "ssh_config `file` in the place of the user's, or none (overrides the inventory)")
+	f.StringVar(&a.hostKey, "host-key", "", "what to do about host keys that are not known: `"+strings.Join(fleet.HostKeyPolicies(), ", ")+"` (default the inventory's, else ssh_config's, else ask; strict without a terminal)")
 	f.StringVarP(&a.access.Jump, "jump", "J", "", "connect through this jump host: `[user@]host[:port]`, a host of the inventory, or none (overrides the inventory)")
 	f.BoolVarP(&a.access.Become, "become", "b", false, "become root with sudo or doas (overrides the inventory)")
 	durationVar(f, &a.access.ConnectTimeout, "connect-timeout", 0, "time to wait for a host's SSH server (default ssh_config's, else 10s)")
@@ -70,6 +72,7 @@ func (a *app) register(cmd *cobra.Command) {
 	f.BoolVar(&a.noColor, "no-color", false, "disable colours (also: NO_COLOR=1)")
 	f.Lookup("private-key").Hidden = true
 	must(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(view.Formats(), cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("host-key", cobra.FixedCompletions(fleet.HostKeyPolicies(), cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("limit", a.completeHosts))
 	must(cmd.RegisterFlagCompletionFunc("user", cobra.NoFileCompletions))
 	must(cmd.RegisterFlagCompletionFunc("jump", cobra.NoFileCompletions))
@@ -96,6 +99,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	if err := a.settings(cmd.Root().PersistentFlags()); err != nil {
 		return err
 	}
+	a.access.HostKey, a.access.CanAsk = fleet.HostKeyPolicy(a.hostKey), a.canAsk()
 	var err error
 	if a.output, err = view.ParseFormat(a.format); err != nil {
 		return &usageError{err: err}
@@ -113,6 +117,8 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 		return &usageError{err: errors.New("--limit is empty: name hosts, or leave it out for all")}
 	case slices.Contains(a.inventories, ""):
 		return &usageError{err: errors.New("--inventory is empty: name a file")}
+	case a.hostKey != "" && !slices.Contains(fleet.HostKeyPolicies(), a.hostKey):
+		return &usageError{err: fmt.Errorf("--host-key %s: want %s", a.hostKey, strings.Join(fleet.HostKeyPolicies(), ", "))}
 	case a.forks < 1:
 		return &usageError{err: fmt.Errorf("--forks %d: at least one host must be worked on at once", a.forks)}
 	case a.access.ConnectTimeout < 0, a.access.ConnectTimeout == 0 && cmd.Flags().Changed("connect-timeout"):
@@ -212,7 +218,7 @@ func (a *app) verify(ctx context.Context, hosts []*inventory.Host) error {
 	case err != nil:
 		return &usageError{err: err}
 	}
-	return nil
+	return a.acceptUnknown(ctx, hosts)
 }
 
 // selectHosts returns the hosts of the inventory that -l selects; of a rerun, those that

@@ -225,7 +225,7 @@ Without ID, these are the runs that are under way, or else the last run.
 With --follow it goes on with what happens next, in all runs of this user on this
 machine, until it is interrupted.`,
 		Example: `  vsfleet events
-  vsfleet events -F | jq -c 'select(.kind == "done")'`,
+  vsfleet events --follow | jq -c 'select(.kind == "done")'`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withHistory(cmd.Context(), func(ctx context.Context, h *history.History) error {
@@ -239,6 +239,6 @@ machine, until it is interrupted.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&follow, "follow", "F", false, "go on with new events")
+	cmd.Flags().BoolVar(&follow, "follow", false, "go on with new events")
 	return noData(cmd)
 }

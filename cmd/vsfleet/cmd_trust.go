@@ -11,6 +11,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/inventory"
 )
 
 func (a *app) trustCommand() *cobra.Command {
@@ -82,12 +83,35 @@ func (a *app) acceptKeys(ctx context.Context, fresh []fleet.HostKey, t trust) ([
 	if !asks {
 		return fresh, nil
 	}
-	return fresh, a.confirm(ctx, question{
+	return fresh, a.confirmKeys(ctx, fresh)
+}
+
+func (a *app) confirmKeys(ctx context.Context, fresh []fleet.HostKey) error {
+	return a.confirm(ctx, question{
 		text:       fmt.Sprintf("Are these the keys of your hosts? Add %d to %s?", len(fresh), knownHostsFiles(fresh)),
 		no:         "nothing was added",
 		noTerminal: fmt.Sprintf("%d host keys are new, and there is no terminal to ask", len(fresh)),
 		hint:       "to add all of them, whatever they are: --yes; to add some by their fingerprints: --accept",
 	})
+}
+
+// acceptUnknown adds host keys that are not known, by --host-key, before a run: all that
+// somebody has to accept are shown in one table.
+func (a *app) acceptUnknown(ctx context.Context, hosts []*inventory.Host) error {
+	added, err := a.access.AcceptUnknown(ctx, hosts, a.forks, func(fresh []fleet.HostKey) error {
+		records, _ := fleet.KeyReport(fresh, nil, false)
+		if err := view.KeyTable(a.stderr, records); err != nil {
+			return err
+		}
+		return a.confirmKeys(ctx, fresh)
+	})
+	if err == nil && added != nil && !a.quiet {
+		records, _ := fleet.KeyReport(added, nil, false)
+		if err = view.KeyTable(a.stderr, records); err == nil {
+			message(fmt.Sprintf("added %d host keys to %s", len(added), knownHostsFiles(added)))
+		}
+	}
+	return err
 }
 
 func knownHostsFiles(keys []fleet.HostKey) string {

@@ -19,9 +19,12 @@ type question struct {
 	hint       string // what to do then
 }
 
+// canAsk reports whether somebody can be asked.
+func (a *app) canAsk() bool { return term.IsTerminal(int(os.Stdin.Fd())) && a.stderr.Terminal }
+
 // confirm asks a question; any answer but yes is an error.
 func (a *app) confirm(ctx context.Context, q question) error {
-	if !term.IsTerminal(int(os.Stdin.Fd())) || !a.stderr.Terminal {
+	if !a.canAsk() {
 		return usage("%s", q.hint)(errors.New(q.noTerminal))
 	}
 	fmt.Fprint(a.stderr, q.text, " [y/N] ")

@@ -108,6 +108,8 @@ type KeyRecord struct {
 	State       string `json:"state"` // known, new, changed, hidden, missing
 	Added       bool   `json:"added"` // to known_hosts, by this call
 	Error       string `json:"error,omitempty"`
+	// AlsoKnownAs are other hosts with this key, as known_hosts or the inventory name them.
+	AlsoKnownAs []string `json:"alsoKnownAs,omitempty"`
 }
 
 // MostOutput is what is kept of each stream of a command.

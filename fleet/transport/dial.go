@@ -27,6 +27,7 @@ type Dialer struct {
 
 	known    cache[*knownHosts]
 	revoked  cache[revokedKeys]
+	session  sessionKeys
 	keys     cache[identity]
 	certs    cache[*ssh.Certificate]
 	limiters limiters
@@ -89,13 +90,21 @@ func (d *Dialer) Check(ctx context.Context, s Settings) error {
 // set, as the host's key may then be the first.
 func (d *Dialer) knownHosts(s Settings, probe bool) (*knownHosts, error) {
 	known, err := d.known.get(s.knownHostsFiles(), readKnownHosts)
-	if err == nil && !probe {
+	if err == nil && !probe && !s.HostKeys.New {
 		err = known.missing
 	}
 	if err != nil {
 		return nil, &localError{err}
 	}
 	return known, nil
+}
+
+// Knows reports whether there is any key for a host, or an authority's. It connects to
+// nothing.
+func (d *Dialer) Knows(s Settings) bool {
+	s = s.withDefaults()
+	known, err := d.knownHosts(s, true)
+	return err == nil && (len(known.hostKeys(s.knownHostsEndpoint())) > 0 || d.session.has(s.knownHostsEndpoint(), nil))
 }
 
 // HostKey returns the key that a host shows, if that is known already. It does not
@@ -198,7 +207,7 @@ func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dia
 	if err != nil {
 		return nil, nil, dialError(ctx, s, err)
 	}
-	h := &handshake{settings: s, known: known, revoked: revoked, sock: newSocket(conn), keys: keys, probe: probe}
+	h := &handshake{settings: s, known: known, revoked: revoked, session: &d.session, sock: newSocket(conn), keys: keys, probe: probe}
 	config, err := h.config()
 	if err != nil {
 		conn.Close()

@@ -63,6 +63,9 @@ type HostKeys struct {
 	Files   []string // of known hosts; the first takes new keys; those that do not exist are empty
 	Revoked string   // a file of keys that are refused
 	Hash    bool     // names of new keys are hashed
+	// New means that a key that is not known may be added, by whoever connects: a missing
+	// file of KnownHosts is then an empty one. Ask means: after a question.
+	New, Ask bool
 }
 
 // Algorithms are lists in the place of the default ones. A list that begins with "+" adds
@@ -104,6 +107,7 @@ func (s Settings) key() string {
 	key := ""
 	for ; ; s = *s.Via {
 		s = s.withDefaults()
+		s.HostKeys.New, s.HostKeys.Ask = false, false
 		key += fmt.Sprintf("%q %#v %#v %#v ", []string{
 			s.User, s.endpoint(), s.Identity, s.KnownHosts, s.HostKeyAlias, s.ConnectTimeout.String(), s.ProxyCommand, s.Network, s.BindAddress,
 		}, s.Keys, s.HostKeys, s.Algorithms)

@@ -10,7 +10,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
@@ -21,6 +24,10 @@ import (
 func (d *Dialer) Trust(ctx context.Context, keys []*UnknownKeyError) error {
 	files := map[string][]string{}
 	for _, key := range keys {
+		if info, err := os.Stat(key.File); err == nil && !info.Mode().IsRegular() {
+			d.session.add(key)
+			continue
+		}
 		files[key.File] = append(files[key.File], key.Line())
 	}
 	for file, lines := range files {
@@ -31,6 +38,30 @@ func (d *Dialer) Trust(ctx context.Context, keys []*UnknownKeyError) error {
 	d.known.clear()
 	d.bastions.retry()
 	return nil
+}
+
+// sessionKeys are the keys that are trusted by this process alone, by endpoint: those whose
+// file is /dev/null, as ssh_config has it where host keys are not to be kept. Such a
+// file must not be replaced.
+type sessionKeys struct {
+	mu   sync.Mutex
+	keys map[string][]ssh.PublicKey
+}
+
+func (k *sessionKeys) add(e *UnknownKeyError) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys == nil {
+		k.keys = map[string][]ssh.PublicKey{}
+	}
+	k.keys[e.Name] = append(k.keys[e.Name], e.Key)
+}
+
+// has reports whether a key is trusted for an endpoint; any key, if key is nil.
+func (k *sessionKeys) has(endpoint string, key ssh.PublicKey) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.ContainsFunc(k.keys[endpoint], func(have ssh.PublicKey) bool { return key == nil || sameKey(have, key) })
 }
 
 // appendLines adds lines to a file unless it has them. The file is made if it does

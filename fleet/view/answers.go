@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -125,9 +126,14 @@ func LabTable(w io.Writer, records []report.LabRecord) error {
 
 // KeyTable prints host keys.
 func KeyTable(w io.Writer, records []report.KeyRecord) error {
+	columns := []string{"HOST", "ADDRESS", "TYPE", "FINGERPRINT"}
+	if slices.ContainsFunc(records, func(r report.KeyRecord) bool { return r.AlsoKnownAs != nil }) {
+		columns = append(columns, "ALSO KNOWN AS")
+	}
 	var rows [][]string
 	for _, r := range records {
-		rows = append(rows, []string{r.Host, r.Address, r.Type, r.Fingerprint})
+		row := []string{r.Host, r.Address, r.Type, r.Fingerprint, strings.Join(r.AlsoKnownAs, ", ")}
+		rows = append(rows, row[:len(columns)])
 	}
-	return Table(w, []string{"HOST", "ADDRESS", "TYPE", "FINGERPRINT"}, rows)
+	return Table(w, columns, rows)
 }
