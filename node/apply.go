@@ -31,6 +31,10 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		return api.ApplyResult{}, errors.New("the session does not have the host's lease")
 	}
 	results := make([]api.StepResult, len(req.Steps))
+	if len(req.Steps) > 0 {
+		h.log.begin(by)
+		defer h.log.add(results)
+	}
 	var say sync.Mutex
 	event := func(i int, e api.Event) {
 		say.Lock()

@@ -13,6 +13,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/check"
 	"github.com/vsfleet/vsfleet/node/guest"
+	"github.com/vsfleet/vsfleet/node/hostlog"
 	"github.com/vsfleet/vsfleet/node/images"
 	"github.com/vsfleet/vsfleet/node/stat"
 )
@@ -24,6 +25,7 @@ type Host struct {
 	Images  *images.Store
 
 	lease lease
+	log   runLog
 }
 
 // Open returns this machine with its guests and images in their usual places.
@@ -36,6 +38,7 @@ func Open(version string) (*Host, error) {
 	return &Host{
 		Version: version,
 		Images:  store,
+		log:     runLog{Log: hostlog.Log{Socket: "/dev/log", File: filepath.Join(paths.LogDir, ".vsnode.log")}}, // no guest's name
 		Guests:  &guest.Host{Paths: paths, WatchStarts: true, Tree: func(id string) (string, error) { return tree(store, id) }},
 	}, nil
 }
@@ -176,6 +179,9 @@ func (h *Host) RemoveImage(ctx context.Context, req api.RemoveImage) (api.Remove
 		return api.RemovedImage{}, nil
 	} else if err != nil {
 		return api.RemovedImage{}, err
+	}
+	if by, held := h.leased(); held {
+		h.log.begin(by)
 	}
 	if err := h.Images.Remove(ctx, img.ID, func(id string) ([]string, error) { return h.imageUsers(ctx, id) }); err != nil {
 		return api.RemovedImage{}, err

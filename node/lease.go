@@ -94,6 +94,7 @@ func (h *Host) Release(context.Context) error {
 	if h.lease.held == nil {
 		return nil
 	}
+	h.log.end()
 	h.lease.held.Unlock()
 	h.lease.held = nil
 	return nil

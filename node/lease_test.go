@@ -107,3 +107,32 @@ func release(t *testing.T, h *Host) {
 		t.Error(err)
 	}
 }
+
+func TestTheHostsLogNamesTheRunThatChangesIt(t *testing.T) {
+	h, _ := sessions(t)
+	h.log.File = filepath.Join(t.TempDir(), "log")
+	lines := func() []string {
+		b, err := os.ReadFile(h.log.File)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		return strings.Split(strings.TrimSpace(string(b)), "\n")
+	}
+	if _, err := h.Lease(t.Context(), api.Lease{Holder: holder("1")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := lines(); got[0] != "" {
+		t.Errorf("nothing was changed yet: %q", got)
+	}
+	step := api.Step{Kind: "unheard of", Name: "www"}
+	if _, err := h.Apply(t.Context(), api.Apply{Run: "1", Steps: []api.Step{step}}, func(api.Event) {}); err != nil {
+		t.Fatal(err)
+	}
+	h.Close()
+	h.Close()
+	got := lines()
+	if len(got) != 2 || !strings.HasSuffix(got[0], " run 1 of root@ctl (apply) begins") ||
+		!strings.Contains(got[1], " run 1 of root@ctl (apply) ended after ") || !strings.HasSuffix(got[1], "steps: 1 failed") {
+		t.Errorf("%q", got)
+	}
+}

@@ -49,6 +49,7 @@ func answer(ctx context.Context, how string, args []string) error {
 	if how == "stream" {
 		return serve.Stream(ctx, os.Stdin, os.Stdout, h)
 	}
+	defer h.Close()
 	return serve.Serve(ctx, os.Stdin, os.Stdout, h)
 }
 
