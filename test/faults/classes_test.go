@@ -14,8 +14,8 @@ import (
 	"github.com/vsfleet/vsfleet/test/fakesshd"
 )
 
-// real starts a real sshd whose login shell runs a script.
-func real(t *testing.T, login string) host {
+// sshd starts a real sshd whose login shell runs a script.
+func sshd(t *testing.T, login string) host {
 	t.Helper()
 	s := sshtest.Start(t, sshtest.Options{Login: login + "\n" + `exec sh -c "$SSH_ORIGINAL_COMMAND"`})
 	return host{
@@ -148,43 +148,43 @@ func TestEveryClassHappens(t *testing.T) {
 		{
 			name: "a real sudo that refuses", kind: outcome.KindSudo, exit: outcome.ExitFailed,
 			host: func(t *testing.T) host {
-				return becoming(real(t, `exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -c "$SSH_ORIGINAL_COMMAND"`))
+				return becoming(sshd(t, `exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -c "$SSH_ORIGINAL_COMMAND"`))
 			},
 			says: "become root: sudo: a password is required",
 		},
 		{
 			name: "neither sudo nor doas", kind: outcome.KindSudo, exit: outcome.ExitFailed,
-			host: func(t *testing.T) host { return becoming(real(t, onlyShell)) },
+			host: func(t *testing.T) host { return becoming(sshd(t, onlyShell)) },
 			says: "the host has neither sudo nor doas",
 		},
 		{
 			name: "a real filesystem mounted noexec", kind: outcome.KindNoexec, exit: outcome.ExitFailed,
-			host: func(t *testing.T) host { return real(t, smallDir("noexec")) },
+			host: func(t *testing.T) host { return sshd(t, smallDir("noexec")) },
 			says: "is /var/lib/vsnode on a file system mounted noexec?",
 		},
 		{
 			name: "a real filesystem that is full", kind: outcome.KindDisk, exit: outcome.ExitFailed,
-			host: func(t *testing.T) host { return real(t, smallDir("size=1m")) },
+			host: func(t *testing.T) host { return sshd(t, smallDir("size=1m")) },
 			says: "No space left on device",
 		},
 		{
 			name: "a real filesystem that is read-only", kind: outcome.KindDisk, exit: outcome.ExitFailed,
-			host: func(t *testing.T) host { return real(t, smallDir("ro")) },
+			host: func(t *testing.T) host { return sshd(t, smallDir("ro")) },
 			says: "Read-only file system",
 		},
 		{
 			name: "a host without tools", kind: outcome.KindUnable, exit: outcome.ExitFailed,
-			host: func(t *testing.T) host { return real(t, onlyShell) },
+			host: func(t *testing.T) host { return sshd(t, onlyShell) },
 			says: "lacks what a push needs: find, uname, id",
 		},
 		{
 			name: "a login shell that runs nothing", kind: outcome.KindHost, exit: outcome.ExitFailed,
-			host: func(t *testing.T) host { return real(t, "exec /usr/sbin/nologin") },
+			host: func(t *testing.T) host { return sshd(t, "exec /usr/sbin/nologin") },
 			says: "This account is currently not available.",
 		},
 		{
 			name: "a login shell without an end to its chatter", kind: outcome.KindHost, exit: outcome.ExitFailed,
-			host: func(t *testing.T) host { return real(t, "exec yes Welcome") },
+			host: func(t *testing.T) host { return sshd(t, "exec yes Welcome") },
 			says: "vsnode did not begin within its first 65536 bytes",
 		},
 		{
@@ -197,7 +197,7 @@ func TestEveryClassHappens(t *testing.T) {
 		},
 		{
 			name: "a command with another status", kind: outcome.KindExit, exit: outcome.ExitFailed,
-			host: func(t *testing.T) host { return real(t, "") },
+			host: func(t *testing.T) host { return sshd(t, "") },
 			args: []string{"run", "--", `[ "$SSH_CONNECTION" = "" ] && exit 0; exit 3`},
 			says: "exit status 3",
 		},

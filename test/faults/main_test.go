@@ -32,9 +32,9 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (int, error) {
-	make := exec.Command("make", "--silent", "--no-print-directory", "build")
-	make.Dir = "../.."
-	if out, err := make.CombinedOutput(); err != nil {
+	build := exec.Command("make", "--silent", "--no-print-directory", "build")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("make build: %w\n%s", err, out)
 	}
 	dir, err := os.MkdirTemp("", "vsfleet-faults-")
