@@ -85,8 +85,8 @@ func TestEveryClassHappens(t *testing.T) {
 				s.Penalise(time.Hour)
 				return h
 			},
-			args: []string{"ping", "--connect-timeout", "200ms"},
-			says: "Not allowed at this time: it punishes this machine's address for failures (PerSourcePenalties), still after 2.4s",
+			args: []string{"ping", "--connect-timeout", "400ms"},
+			says: "Not allowed at this time: it punishes this machine's address for failures (PerSourcePenalties), still after 4.8s",
 		},
 		{
 			name: "another host key", kind: outcome.KindHostKey, exit: outcome.ExitUnreachable,
@@ -110,7 +110,7 @@ func TestEveryClassHappens(t *testing.T) {
 				_, h := fake(t, fakesshd.Options{At: fakesshd.Authenticate, Fault: fakesshd.Hang})
 				return h
 			},
-			says: "authenticate as root: no answer within 1s",
+			says: "authenticate as root: no answer within 2s",
 		},
 		{
 			name: "a connection that is lost behind a request", kind: outcome.KindLost, exit: outcome.ExitUnreachable,
@@ -134,8 +134,8 @@ func TestEveryClassHappens(t *testing.T) {
 				_, h := fake(t, fakesshd.Options{At: fakesshd.Request, Fault: fakesshd.Hang})
 				return h
 			},
-			args: []string{"ping", "--timeout", "2s"},
-			says: "no end after 2s (--timeout)",
+			args: []string{"ping", "--timeout", "4s"},
+			says: "no end after 4s (--timeout)",
 		},
 		{
 			name: "sessions refused", kind: outcome.KindHost, exit: outcome.ExitFailed,
@@ -207,7 +207,7 @@ func TestEveryClassHappens(t *testing.T) {
 			_, first := fake(t, fakesshd.Options{Exec: commands})
 			_, last := fake(t, fakesshd.Options{Exec: commands})
 			if row.args == nil {
-				row.args = []string{"ping", "--connect-timeout", "1s"}
+				row.args = []string{"ping", "--connect-timeout", "2s"}
 			}
 			r := with(t, map[string]host{"a": first, "bad": row.host(t), "z": last}, row.args...)
 			got := r.records["bad"]

@@ -107,7 +107,7 @@ type result struct {
 }
 
 // longest is how long a command may take, whatever happens to its hosts.
-const longest = 25 * time.Second
+const longest = 45 * time.Second
 
 // with runs vsfleet with an inventory of these hosts.
 func with(t *testing.T, hosts map[string]host, args ...string) result {

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,17 +25,18 @@ func commands(s *fakesshd.Server, command string, ch ssh.Channel) uint32 {
 // TestNoFaultHangsARun has one faulty host between two good ones: in every phase, every
 // fault, by every kind of command.
 func TestNoFaultHangsARun(t *testing.T) {
-	limits := []string{"--connect-timeout", "700ms", "--timeout", "3s"}
+	// Short for those that hang, long enough for those that are well on a busy machine.
+	limits := []string{"--connect-timeout", "1500ms", "--timeout", "5s"}
 	verbs := map[string][]string{
 		"ping":  {"ping"},
 		"apply": {"apply"},
 		"run":   {"run", "--", "true"},
 	}
-	check := func(t *testing.T, bad host, verb string) result {
+	check := func(t *testing.T, bad host, verb string, more ...string) result {
 		t.Helper()
 		_, first := fake(t, fakesshd.Options{Exec: commands})
 		_, last := fake(t, fakesshd.Options{Exec: commands})
-		r := with(t, map[string]host{"a": first, "bad": bad, "z": last}, append(limits, verbs[verb]...)...)
+		r := with(t, map[string]host{"a": first, "bad": bad, "z": last}, slices.Concat(limits, more, verbs[verb])...)
 		for _, name := range []string{"a", "z"} {
 			if good := r.records[name]; good.Status != "ok" {
 				t.Errorf("%s, which is well: %+v", name, good)
@@ -96,7 +98,7 @@ func TestNoFaultHangsARun(t *testing.T) {
 	})
 	t.Run("a slow link is not a fault", func(t *testing.T) {
 		t.Parallel()
-		if r := check(t, behind(t, faultproxy.Faults{Delay: 30 * time.Millisecond, Bandwidth: 64 << 10}), "ping"); r.exit != 0 {
+		if r := check(t, behind(t, faultproxy.Faults{Delay: 30 * time.Millisecond, Bandwidth: 64 << 10}), "ping", "--connect-timeout", "20s", "--timeout", "30s"); r.exit != 0 {
 			t.Errorf("exit status %d: %+v", r.exit, r.records["bad"])
 		}
 	})
@@ -113,7 +115,7 @@ func TestJumpHosts(t *testing.T) {
 	}{
 		{"a jump host that lets nobody in", fakesshd.Options{AuthorizedOther: true}, "auth", "connect to jump host gate (127.0.0.1:"},
 		{"a jump host with another key", fakesshd.Options{WrongHostKey: true}, "hostkey", "its host key has CHANGED"},
-		{"a jump host that hangs", fakesshd.Options{At: fakesshd.Authenticate, Fault: fakesshd.Hang}, "timeout", "no answer within 700ms"},
+		{"a jump host that hangs", fakesshd.Options{At: fakesshd.Authenticate, Fault: fakesshd.Hang}, "timeout", "no answer within 1.5s"},
 		{"a jump host that drops all", fakesshd.Options{At: fakesshd.Connected, Fault: fakesshd.Close}, "throttled", "MaxStartups"},
 		{"a jump host that is well", fakesshd.Options{Forward: true}, "", ""},
 	} {
@@ -130,7 +132,7 @@ func TestJumpHosts(t *testing.T) {
 				}
 			}
 			hosts["gate"] = hostAt(gate, gate.Port)
-			r := with(t, hosts, "ping", "-l", "!gate", "--forks", "4", "--connect-timeout", "700ms", "--timeout", "10s")
+			r := with(t, hosts, "ping", "-l", "!gate", "--forks", "4", "--connect-timeout", "1500ms", "--timeout", "20s")
 			if r.records["direct"].Status != "ok" {
 				t.Errorf("the host without a jump host: %+v", r.records["direct"])
 			}
