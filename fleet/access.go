@@ -31,6 +31,7 @@ type Access struct {
 	Become         bool
 	ConnectTimeout time.Duration
 	LockWait       time.Duration // for other runs that change a host
+	ConfirmWithin  time.Duration // of a change that could cut a host off; see rollout.Fleet
 	// Timeout of each host, to answer a question or to end a command. If it is 0, a
 	// question has five minutes, and a command has no timeout.
 	Timeout time.Duration
@@ -123,6 +124,8 @@ func (a *Access) Rollout(forks int, watch func(report.Event)) *rollout.Fleet {
 		Owner:    owner(),
 		LockWait: a.LockWait,
 		Open:     a.Keys.Open,
+
+		ConfirmWithin: a.ConfirmWithin,
 		Connect: func(ctx context.Context, h *inventory.Host) (rollout.Node, error) {
 			node, err := a.Open(ctx, h)
 			if err != nil {

@@ -30,6 +30,21 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 	if !held {
 		return api.ApplyResult{}, errors.New("the session does not have the host's lease")
 	}
+	disarm, err := h.arm(ctx, req.Run, by, req.Guard)
+	if err != nil {
+		return api.ApplyResult{}, fmt.Errorf("guard the connection: %w", err)
+	}
+	results := h.take(ctx, req, by, emit)
+	// Restore what guests without a repair step have lost.
+	err = h.Guests.Sweep(context.WithoutCancel(ctx))
+	if err := errors.Join(err, disarm()); err != nil {
+		emit(api.Event{Run: req.Run, Kind: api.Warning, Step: len(req.Steps) - 1, Message: err.Error()})
+	}
+	return api.ApplyResult{Results: results}, nil
+}
+
+// take takes the steps of a request, and returns their results.
+func (h *Host) take(ctx context.Context, req api.Apply, by api.Holder, emit func(api.Event)) []api.StepResult {
 	results := make([]api.StepResult, len(req.Steps))
 	if len(req.Steps) > 0 {
 		h.log.begin(by)
@@ -62,26 +77,28 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		results[i] = r
 		return err == nil
 	}
-	if req.InOrder {
-		inOrder(req.Steps, results, func(i int) bool { return do(i, nil) })
-		h.sweep(ctx, req, emit)
-		return api.ApplyResult{Results: results}, nil
+	order, guests := byGuest(req.Steps)
+	keep := func(name string) error {
+		first := guests[name][0]
+		warn := func(text string) { event(first, api.Event{Kind: api.Warning, Message: text}) }
+		return h.keep(ctx, name, req.Run, by, req.Steps, guests[name], warn)
 	}
-	var order []string
-	guests := map[string][]int{}
+	if req.InOrder {
+		inOrder(req.Steps, results, func(i int) bool {
+			if name := guestOf(req.Steps[i]); len(guests[name]) > 0 && guests[name][0] == i {
+				if err := keep(name); err != nil {
+					results[i] = api.StepResult{Outcome: api.Failed, Error: err.Error()}
+					return false
+				}
+			}
+			return do(i, nil)
+		})
+		return results
+	}
 	for i, s := range req.Steps {
 		if s.Kind == api.StepBuildImage {
 			do(i, nil)
-			continue
 		}
-		name := s.Name
-		if s.Guest != nil {
-			name = s.Guest.Name
-		}
-		if !slices.Contains(order, name) {
-			order = append(order, name)
-		}
-		guests[name] = append(guests[name], i)
 	}
 	var group sync.WaitGroup
 	busy := make(chan struct{}, maxParallel)
@@ -107,10 +124,8 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 				refuse(i, err, "its new configuration is refused")
 				return
 			}
-			first := guests[name][0]
-			warn := func(text string) { event(first, api.Event{Kind: api.Warning, Message: text}) }
-			if err := h.keep(ctx, name, req.Run, by, req.Steps, guests[name], warn); err != nil {
-				refuse(first, err, "how the guest is could not be kept")
+			if err := keep(name); err != nil {
+				refuse(guests[name][0], err, "how the guest is could not be kept")
 				return
 			}
 			for n, i := range guests[name] {
@@ -130,15 +145,31 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 		})
 	}
 	group.Wait()
-	h.sweep(ctx, req, emit)
-	return api.ApplyResult{Results: results}, nil
+	return results
 }
 
-// sweep restores what guests without a repair step have lost.
-func (h *Host) sweep(ctx context.Context, req api.Apply, emit func(api.Event)) {
-	if err := h.Guests.Sweep(context.WithoutCancel(ctx)); err != nil {
-		emit(api.Event{Run: req.Run, Kind: api.Warning, Step: len(req.Steps) - 1, Message: err.Error()})
+// byGuest returns the names of the guests that steps are about, in the order of their
+// first steps, and the indices of the steps of each. The name of the host itself is "".
+func byGuest(steps []api.Step) (order []string, guests map[string][]int) {
+	guests = map[string][]int{}
+	for i, s := range steps {
+		if s.Kind == api.StepBuildImage {
+			continue
+		}
+		name := guestOf(s)
+		if !slices.Contains(order, name) {
+			order = append(order, name)
+		}
+		guests[name] = append(guests[name], i)
 	}
+	return order, guests
+}
+
+func guestOf(s api.Step) string {
+	if s.Guest != nil {
+		return s.Guest.Name
+	}
+	return s.Name
 }
 
 // inOrder takes steps one after the other, to the first one that fails and is not

@@ -28,9 +28,7 @@ func describe(version string) (api.Host, error) {
 	h.Hostname = unix.ByteSliceToString(uts.Nodename[:])
 	h.Kernel = unix.ByteSliceToString(uts.Release[:])
 	h.OS = field("/etc/os-release", "PRETTY_NAME=")
-	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
-		h.BootID = strings.TrimSpace(string(b))
-	}
+	h.BootID = bootID()
 	if kib, err := strconv.ParseInt(strings.TrimSuffix(field("/proc/meminfo", "MemTotal:"), " kB"), 10, 64); err == nil {
 		h.MemoryBytes = kib << 10
 	}
@@ -45,6 +43,15 @@ func describe(version string) (api.Host, error) {
 	h.Methods = builder.Methods()
 	h.DefaultAddress, h.DefaultDev, err = defaultAddress()
 	return h, err
+}
+
+// bootID identifies the time since the last boot; "" if the kernel does not say it.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
 }
 
 // field returns the value of the first line that begins with key, "" if there is

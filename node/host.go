@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,8 +25,9 @@ type Host struct {
 	Guests  *guest.Host
 	Images  *images.Store
 
-	lease lease
-	log   runLog
+	lease        lease
+	log          runLog
+	guardCommand []string // calls Guard in a process of its own
 }
 
 // Open returns this machine with its guests and images in their usual places.
@@ -35,11 +37,16 @@ func Open(version string) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
 	return &Host{
-		Version: version,
-		Images:  store,
-		log:     runLog{Log: hostlog.Log{Socket: "/dev/log", File: filepath.Join(paths.LogDir, ".vsnode.log")}}, // no guest's name
-		Guests:  &guest.Host{Paths: paths, WatchStarts: true, Tree: func(id string) (string, error) { return tree(store, id) }},
+		Version:      version,
+		Images:       store,
+		guardCommand: []string{self, "guard"},
+		log:          runLog{Log: hostlog.Log{Socket: "/dev/log", File: filepath.Join(paths.LogDir, ".vsnode.log")}}, // no guest's name
+		Guests:       &guest.Host{Paths: paths, WatchStarts: true, Tree: func(id string) (string, error) { return tree(store, id) }},
 	}, nil
 }
 

@@ -48,8 +48,11 @@ func (h *Host) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error
 		if first.Run == "" {
 			first = by
 		}
-		if held || by.Run != first.Run || !time.Now().Before(deadline) {
-			return api.LeaseAnswer{Held: held, By: by}, nil
+		if held {
+			return h.leaseTaken(ctx)
+		}
+		if by.Run != first.Run || !time.Now().Before(deadline) {
+			return api.LeaseAnswer{By: by}, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -57,6 +60,18 @@ func (h *Host) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error
 		case <-time.After(leasePoll):
 		}
 	}
+}
+
+// leaseTaken first puts back what nobody has confirmed of an earlier run: that run has
+// ended, as it no longer holds the lease.
+func (h *Host) leaseTaken(ctx context.Context) (api.LeaseAnswer, error) {
+	by, _ := h.leased()
+	answer := api.LeaseAnswer{Held: true, By: by}
+	var err error
+	if answer.Reverted, err = h.settleAny(ctx); err != nil {
+		err = errors.Join(fmt.Errorf("put back what nobody confirmed of an earlier run: %w", err), h.Release(ctx))
+	}
+	return answer, err
 }
 
 // tryLease takes the lease, or returns its holder.

@@ -83,6 +83,13 @@ func (a *app) lockWait(cmd *cobra.Command) {
 	durationVar(cmd.Flags(), &a.access.LockWait, "lock-wait", time.Minute, "time to wait for another run that is changing a host (0: do not wait)")
 }
 
+// changesGuests adds the flags of commands that change guests.
+func (a *app) changesGuests(cmd *cobra.Command) {
+	a.lockWait(cmd)
+	durationVar(cmd.Flags(), &a.access.ConfirmWithin, "confirm-timeout", time.Minute,
+		"time for a new connection to a host whose network has changed; then the host takes the change back (0: it does not)")
+}
+
 // must panics on errors that only a bug in this program can cause.
 func must(err error) {
 	if err != nil {

@@ -70,7 +70,7 @@ are undone. Run the same command again to complete the rest.`,
 	f.BoolVar(&o.prune, "prune", false, "delete guests that are not in the inventory, after confirmation")
 	f.BoolVarP(&yes, "yes", "y", false, fmt.Sprintf("do not ask before deleting more than %d guests, or any with --prune", fewDeletes))
 	must(f.MarkHidden("dry-run"))
-	a.lockWait(cmd)
+	a.changesGuests(cmd)
 	return cmd
 }
 

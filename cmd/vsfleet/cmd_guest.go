@@ -76,7 +76,7 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 			return a.report(ctx, run, false)
 		},
 	}
-	a.lockWait(cmd)
+	a.changesGuests(cmd)
 	if action == plan.Delete {
 		cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	}

@@ -25,6 +25,7 @@ const (
 	KindTimeout     Kind = "timeout"     // it took longer than it may
 	KindInterrupted Kind = "interrupted" // by Ctrl-C
 	KindLocked      Kind = "locked"      // another run is changing the host
+	KindUnconfirmed Kind = "unconfirmed" // a new connection did not reach it after a change, which it takes back
 	KindLocal       Kind = "local"       // of this machine
 	KindHost        Kind = "host"        // the host could not do it
 	KindRefused     Kind = "refused"     // the host cannot have the guest
@@ -38,7 +39,7 @@ const (
 func Kinds() []Kind {
 	return []Kind{
 		KindDNS, KindTCP, KindThrottled, KindPenalty, KindHostKey, KindAuth, KindLost, KindUnreachable,
-		KindSudo, KindNoexec, KindDisk, KindTimeout, KindInterrupted, KindLocked, KindLocal, KindHost,
+		KindSudo, KindNoexec, KindDisk, KindTimeout, KindInterrupted, KindLocked, KindUnconfirmed, KindLocal, KindHost,
 		KindRefused, KindStep, KindExit, KindStopped, KindUnable,
 	}
 }
@@ -46,17 +47,18 @@ func Kinds() []Kind {
 // hints holds what to do about errors of a kind, where that is the same for all of
 // them. docs/troubleshooting.md explains each.
 var hints = map[Kind]string{
-	KindDNS:       "check the address in the inventory and this machine's resolver: getent hosts NAME",
-	KindTCP:       "is the host up, and does every firewall on the way let this machine through?",
-	KindThrottled: "work on fewer hosts at once (--forks), wait longer (--connect-timeout), or raise MaxStartups in the sshd_config there",
-	KindPenalty:   "wait some minutes; to exempt this machine, name it in PerSourcePenaltyExemptList in the sshd_config there",
-	KindHostKey:   "compare with the fingerprint that the host itself shows (there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)",
-	KindAuth:      "try it by hand: ssh -v USER@ADDRESS; sshd's log there says why (journalctl -u ssh -u sshd)",
-	KindLost:      "give the same command again: it finishes or undoes what was under way",
-	KindSudo:      "try it by hand: ssh USER@ADDRESS sudo -n true; or log in as root",
-	KindNoexec:    "allow programs there: mount -o remount,exec, for a filesystem of its own at /var/lib/vsnode",
-	KindDisk:      "make room there, then give the same command again: df -h and df -i show what is full",
-	KindTimeout:   "the host answers too slowly or hangs: look there, or wait longer (--connect-timeout, --timeout)",
+	KindDNS:         "check the address in the inventory and this machine's resolver: getent hosts NAME",
+	KindTCP:         "is the host up, and does every firewall on the way let this machine through?",
+	KindThrottled:   "work on fewer hosts at once (--forks), wait longer (--connect-timeout), or raise MaxStartups in the sshd_config there",
+	KindPenalty:     "wait some minutes; to exempt this machine, name it in PerSourcePenaltyExemptList in the sshd_config there",
+	KindHostKey:     "compare with the fingerprint that the host itself shows (there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)",
+	KindAuth:        "try it by hand: ssh -v USER@ADDRESS; sshd's log there says why (journalctl -u ssh -u sshd)",
+	KindLost:        "give the same command again: it finishes or undoes what was under way",
+	KindSudo:        "try it by hand: ssh USER@ADDRESS sudo -n true; or log in as root",
+	KindNoexec:      "allow programs there: mount -o remount,exec, for a filesystem of its own at /var/lib/vsnode",
+	KindDisk:        "make room there, then give the same command again: df -h and df -i show what is full",
+	KindUnconfirmed: "compare the addresses and forwards of these guests with the host's own addresses, routes and sshd",
+	KindTimeout:     "the host answers too slowly or hangs: look there, or wait longer (--connect-timeout, --timeout)",
 }
 
 // Hint returns what to do about errors of the kind; "" where each error says it.

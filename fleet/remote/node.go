@@ -102,11 +102,28 @@ func (n *Node) Stat(ctx context.Context) (api.Stat, error) {
 // Lease asks for the right to change the host, for as long as the session lasts.
 func (n *Node) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error) {
 	a, err := call(ctx, n, api.MethodLease, req)
-	for _, text := range []*string{&a.By.Owner, &a.By.Reason} {
-		const longest = 128 // of a user and a machine
-		*text = transport.Printable((*text)[:min(longest, len(*text))])
-	}
+	a.By.Owner, a.By.Reason = short(a.By.Owner), short(a.By.Reason)
+	clean(a.Reverted)
 	return a, err
+}
+
+// Confirm confirms a run's steps; see [api.Guard].
+func (n *Node) Confirm(ctx context.Context, req api.Confirm) (api.Confirmed, error) {
+	a, err := call(ctx, n, api.MethodConfirm, req)
+	clean(a.Reverted)
+	return a, err
+}
+
+// clean shortens and cleans texts of a host.
+func clean(back *api.Reverted) {
+	if back != nil {
+		back.Owner, back.Reason, back.Error = short(back.Owner), short(back.Reason), transport.Printable(back.Error)
+	}
+}
+
+func short(text string) string {
+	const longest = 128 // of a user and a machine
+	return transport.Printable(text[:min(longest, len(text))])
 }
 
 // Release gives the lease back before the session ends.

@@ -105,6 +105,10 @@ func validate(answer any) error {
 				return fmt.Errorf("file %q", name)
 			}
 		}
+	case *api.LeaseAnswer:
+		return validReverted(a.Reverted)
+	case *api.Confirmed:
+		return validReverted(a.Reverted)
 	case *api.Generations:
 		for _, g := range a.Kept {
 			if !guestName.MatchString(g.Guest) || !word.MatchString(g.Run) {
@@ -233,6 +237,21 @@ func validResult(r api.StepResult) error {
 	}
 	if r.Image != nil {
 		return validImage(r.Image)
+	}
+	return nil
+}
+
+func validReverted(r *api.Reverted) error {
+	if r == nil {
+		return nil
+	}
+	if !word.MatchString(r.Run) {
+		return fmt.Errorf("run %q", r.Run)
+	}
+	for _, name := range r.Guests {
+		if !guestName.MatchString(name) {
+			return fmt.Errorf("guest %q", name)
+		}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -12,7 +13,7 @@ import (
 )
 
 // change has a host take its steps, except those of images and of guests whose
-// image it did not get.
+// image it did not get; and then to be reached, if they could have cut it off.
 func (r *run) change(ctx context.Context, h *host) error {
 	for _, wave := range waves(h.plan) {
 		var at []int
@@ -29,6 +30,7 @@ func (r *run) change(ctx context.Context, h *host) error {
 			h.results[at[n]] = result
 		}
 	}
+	r.reach(ctx, h)
 	return nil
 }
 
@@ -74,7 +76,7 @@ func (r *run) request(ctx context.Context, h *host, steps []api.Step) []api.Step
 	case ctx.Err() != nil:
 		return all(skipped("interrupted"))
 	}
-	req := api.Apply{Run: r.id, Steps: steps}
+	req := api.Apply{Run: r.id, Steps: steps, Guard: r.guard(h, steps)}
 	res, err := h.node.Apply(ctx, req, func(e api.Event) {
 		if e.Step >= 0 && e.Step < len(req.Steps) {
 			r.watchStep(h, req.Steps[e.Step], report.Event{Kind: report.EventKind(e.Kind), Message: e.Message, Done: e.Done, Total: e.Total})
@@ -107,6 +109,13 @@ func (r *run) verify(ctx context.Context, h *host) outcome.Outcome {
 		if h.results[i].Outcome == "" {
 			h.results[i] = skipped("interrupted")
 		}
+	}
+	if h.unconfirmed != nil {
+		h.err = h.unconfirmed
+		if back := (*UnconfirmedError)(nil); errors.As(h.err, &back) && back.Reverted.Error == "" {
+			return outcome.Reverted
+		}
+		return outcome.Of(h.err)
 	}
 	h.err = h.node.broken()
 	has := func(outcome api.Outcome) bool {

@@ -93,6 +93,10 @@ func (f *fakeFleet) fleet() *Fleet {
 			}
 			node.mu.Lock()
 			defer node.mu.Unlock()
+			if node.guard != nil && node.away != 0 {
+				node.away--
+				return nil, errUnreachable
+			}
 			node.open++
 			return &session{fakeHost: node}, nil
 		},
@@ -129,7 +133,13 @@ type fakeHost struct {
 	mu          sync.Mutex
 	open        int
 	lease       api.Holder
-	exports     int // that run
+	guard       *api.Guard // of steps that are not confirmed
+	confirms    int        // that were asked for
+	late        bool       // each is too late
+	putBack     *api.Reverted
+	unreverted  string // what a late one could not put back
+	away        int    // so many connections fail once there is a guard; below 0: all
+	exports     int    // that run
 	mostExports int
 	exportTakes time.Duration
 	state       api.State
@@ -166,7 +176,7 @@ func (s *session) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, er
 			first = by.Run
 		}
 		if held || by.Run != first || time.Since(begun) >= req.Wait {
-			return api.LeaseAnswer{Held: held, By: by}, nil
+			return api.LeaseAnswer{Held: held, By: by, Reverted: s.putBack}, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -198,6 +208,21 @@ func (s *session) Files(_ context.Context, req api.FilesRequest) (api.FilesAnswe
 	return answer, nil
 }
 
+func (s *session) Confirm(ctx context.Context, req api.Confirm) (api.Confirmed, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.confirms++
+	if s.guard == nil || s.run != "" {
+		return api.Confirmed{}, errors.New("there is nothing to be confirmed over this connection")
+	}
+	answer := api.Confirmed{}
+	if s.late {
+		answer.Reverted = &api.Reverted{Run: req.Run, Guests: s.guard.Guests, Error: s.unreverted}
+	}
+	s.guard = nil
+	return answer, nil
+}
+
 func (s *session) Release(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -225,6 +250,9 @@ func (s *session) Close() error {
 func (h *fakeHost) Apply(ctx context.Context, req api.Apply, event func(api.Event)) (api.ApplyResult, error) {
 	h.mu.Lock()
 	h.requests++
+	if req.Guard != nil {
+		h.guard = req.Guard
+	}
 	h.mu.Unlock()
 	if h.seen != nil {
 		h.seen(req)

@@ -36,6 +36,10 @@ type host struct {
 	missed  map[string]error // guests whose image the host did not get, and why
 	results []api.StepResult // one for each of the plan's steps; none if nothing was to be carried out
 	text    string           // what it answered in Each
+	notes   []string         // for the report
+
+	guarded     []string // guests that it puts back unless it is reached by a new connection
+	unconfirmed error    // why it was not, or not in time
 
 	// Its place in the run.
 	canary, helper bool                 // a helper builds images for others, and is not in the report

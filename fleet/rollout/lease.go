@@ -85,6 +85,7 @@ func (r *run) askState(ctx context.Context, h *host, wait time.Duration) error {
 			return nil
 		}
 		h.leased, h.busy = true, nil
+		r.noteReverted(h, answer.Reverted)
 	}
 	var err error
 	h.state, err = h.node.State(within)

@@ -71,6 +71,7 @@ func (r *run) hostReport(h *host) report.Host {
 	for _, d := range h.plan.Drift {
 		rep.Drift = append(rep.Drift, report.Drift(d))
 	}
+	rep.Notes = append(rep.Notes, h.notes...)
 	for _, guest := range h.plan.Foreign {
 		rep.Notes = append(rep.Notes, "guest "+guest+" is not in the inventory: left alone")
 	}

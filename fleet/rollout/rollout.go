@@ -25,6 +25,8 @@ type Node interface {
 	// Close.
 	Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error)
 	Release(ctx context.Context) error
+	// Confirm confirms guarded steps. It must be a connection that was made after them.
+	Confirm(ctx context.Context, req api.Confirm) (api.Confirmed, error)
 	RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error)
 	// ExportImage writes an image to w, ImportImage has the host take it from r,
 	// both beside the requests.
@@ -47,6 +49,7 @@ type Node interface {
 // (connect, compare, ASSIGN, MATCH, CONFIRM, survey), and then each batch along its
 // own: see [Strategy].
 type Fleet struct {
+	// Connect makes a new connection to a host, whatever connections there are.
 	Connect func(context.Context, *inventory.Host) (Node, error)
 	Forks   int                // hosts that are worked on at once
 	Timeout time.Duration      // of a host's answer to what it has; 0: none
@@ -69,6 +72,10 @@ type Fleet struct {
 
 	Owner    string        // who changes hosts: user@machine
 	LockWait time.Duration // for others who change them
+
+	// ConfirmWithin is how long a host waits for a new connection after steps that
+	// could cut the controller off, before it takes them back; 0: it does not.
+	ConfirmWithin time.Duration
 
 	Strategy Strategy // of runs that change hosts
 }

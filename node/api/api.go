@@ -197,7 +197,15 @@ type Apply struct {
 	Steps []Step `json:"steps"`
 	// InOrder has all steps taken one after the other, whatever they are about. The first
 	// one that fails ends them.
-	InOrder bool `json:"inOrder,omitempty"`
+	InOrder bool   `json:"inOrder,omitempty"`
+	Guard   *Guard `json:"guard,omitempty"` // nil: no step can cut the controller off
+}
+
+// Guard has a host put guests back by itself unless the controller confirms, over a
+// connection that it makes after the steps, that it still reaches the host.
+type Guard struct {
+	Guests []string      `json:"guests"` // to be put back, the last first
+	Within time.Duration `json:"within"` // of the last step
 }
 
 // EventKind is the kind of an Event.

@@ -21,6 +21,7 @@ const (
 	MethodApply       Method[Apply, ApplyResult]        = "host.apply" // Event notifications on the way
 	MethodLease       Method[Lease, LeaseAnswer]        = "host.lease"
 	MethodRelease     Method[None, None]                = "host.release"
+	MethodConfirm     Method[Confirm, Confirmed]        = "host.confirm"
 	MethodInstall     Method[None, Installed]           = "host.install"
 	MethodFiles       Method[FilesRequest, FilesAnswer] = "guest.files"
 	MethodGenerations Method[None, Generations]         = "guest.generations"
@@ -62,6 +63,30 @@ type Lease struct {
 type LeaseAnswer struct {
 	Held bool   `json:"held"`
 	By   Holder `json:"by"`
+	// Reverted is what the host has put back of an earlier run.
+	Reverted *Reverted `json:"reverted,omitempty"`
+}
+
+// Confirm confirms, over a connection that was made after a run's steps, that its
+// controller still reaches the host.
+type Confirm struct {
+	Run string `json:"run"`
+}
+
+// Confirmed is what came of a confirmation.
+type Confirmed struct {
+	Reverted *Reverted `json:"reverted,omitempty"` // it came too late
+}
+
+// Reverted is what a host has put back by itself, because nobody confirmed a run's
+// steps.
+type Reverted struct {
+	Run    string    `json:"run"`
+	Owner  string    `json:"owner"`  // of the run
+	Reason string    `json:"reason"` // of the run
+	Guests []string  `json:"guests"`
+	Time   time.Time `json:"time"`
+	Error  string    `json:"error,omitempty"` // what could not be put back
 }
 
 // Installed describes where vsnode was installed for administrators of the host.

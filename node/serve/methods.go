@@ -26,6 +26,7 @@ func methodsOf(h Host, emit func(api.Event)) methods {
 	plain(m, api.MethodInstall, h.Install)
 	plain(m, api.MethodRelease, func(ctx context.Context) (api.None, error) { return api.None{}, h.Release(ctx) })
 	with(m, api.MethodLease, h.Lease)
+	with(m, api.MethodConfirm, h.Confirm)
 	with(m, api.MethodFiles, h.Files)
 	with(m, api.MethodRemoveImage, h.RemoveImage)
 	with(m, api.MethodApply, func(ctx context.Context, req api.Apply) (api.ApplyResult, error) { return h.Apply(ctx, req, emit) })

@@ -25,6 +25,7 @@ type Host interface {
 	Stat(ctx context.Context) (api.Stat, error)
 	Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error)
 	Release(ctx context.Context) error
+	Confirm(ctx context.Context, req api.Confirm) (api.Confirmed, error)
 	Install(ctx context.Context) (api.Installed, error)
 	RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error)
 	Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error)

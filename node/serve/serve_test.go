@@ -28,7 +28,10 @@ func (h host) Files(context.Context, api.FilesRequest) (api.FilesAnswer, error) 
 	return api.FilesAnswer{}, nil
 }
 func (h host) Generations(context.Context) (api.Generations, error) { return api.Generations{}, nil }
-func (h host) Release(context.Context) error                        { return nil }
+func (h host) Confirm(context.Context, api.Confirm) (api.Confirmed, error) {
+	return api.Confirmed{}, nil
+}
+func (h host) Release(context.Context) error { return nil }
 func (h host) Install(context.Context) (api.Installed, error) {
 	return api.Installed{}, nil
 }
