@@ -114,7 +114,7 @@ func TestErrors(t *testing.T) {
 			`fleet.yml:2:23: become: want true or false, have "maybe"`,
 			`fleet.yml:3:16: address: want an IP address or a DNS name, have "1.2.3"`,
 			`fleet.yml:5:15: method: there is no "magic", want debootstrap or template`,
-			`fleet.yml:6:1: unknown key "foo" (known here: groups, guests, hosts, images, labels, ssh, vars)`}},
+			`fleet.yml:6:1: unknown key "foo" (known here: groups, guests, hosts, images, labels, rollout, ssh, vars)`}},
 
 		// Hosts.
 		{"a range and a name for one host", "hosts:\n  web02: {}\n  web[01:03]: {}\n", []string{

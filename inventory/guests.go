@@ -28,6 +28,7 @@ type guestSpec struct {
 	command  []text
 	network  networkSpec
 	files    []*fileSpec
+	health   healthSpec
 }
 
 // settings are the values that a guest's file has for setting.Table, by the keys of
@@ -84,6 +85,7 @@ func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 		{Name: "state", Read: d.Text(&g.state, orList(states))},
 		{Name: "network", Read: func(name string, v *yaml.Node) { d.network(g, name, v) }},
 		{Name: "files", Read: d.files(&g.files)},
+		{Name: "health", Read: d.health(&g.health)},
 		{Name: "init", Read: func(name string, v *yaml.Node) { d.init(g, name, v) }},
 		{Name: "limits", Read: func(name string, v *yaml.Node) {
 			disk := func(_ string, v *yaml.Node) {
@@ -253,6 +255,7 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 	r.network(&spec.network, g)
 	r.settings(spec.settings, g)
 	g.Files = r.resolveFiles(spec.files, false)
+	g.Health = r.resolveHealth(&spec.health)
 	if r.failed || h == nil {
 		return nil
 	}

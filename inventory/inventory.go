@@ -7,6 +7,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/vsfleet/vsfleet/internal/health"
 	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/internal/yamlpos"
 	"github.com/vsfleet/vsfleet/inventory/secret"
@@ -21,6 +22,8 @@ type Inventory struct {
 	// Warnings are what was left out or not understood in Ansible's sources, in the
 	// order of the files.
 	Warnings []*Error
+
+	Rollout Rollout
 
 	hosts  universe
 	images map[string]*Image
@@ -97,7 +100,10 @@ type Guest struct {
 	HostAddress bool   // Shared: the host's own address, known to the host only
 	Files       []File // by path
 	State       string // Running, Stopped or Absent
-	Pos         Position
+	// Health is when it counts as healthy after a change; nil: once it runs. It is not
+	// a setting of the guest: no host keeps it, and a change of it changes no guest.
+	Health *health.Health
+	Pos    Position
 }
 
 //go:embed schema.json
@@ -132,6 +138,8 @@ type builder struct {
 	guests     []*guestSpec
 	guestAt    map[string]*guestSpec
 	placements [][]placement // for each of inv.Hosts, its guests
+
+	rolloutAt Position
 
 	contents map[string]fileContent  // of the files that guests and images are given
 	sealed   map[string]secret.Value // encrypted ones among them
@@ -181,6 +189,7 @@ func (b *builder) read(path string, data []byte) {
 		{Name: "guests", Read: func(name string, v *yaml.Node) {
 			d.Entries(name, v, "a mapping of guests, as {www: {on: web, image: bookworm}}", func(k text, v *yaml.Node) { b.guest(d, k, v) })
 		}},
+		{Name: "rollout", Read: b.rollout(d)},
 	})
 	b.addTop(top)
 }
@@ -211,6 +220,7 @@ func (b *builder) build() (*Inventory, error) {
 	b.resolveImages()
 	b.resolveGuests()
 	b.validate()
+	b.checkRollout()
 	if err := b.Err(); err != nil {
 		return nil, err
 	}

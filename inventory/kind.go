@@ -46,7 +46,7 @@ func (b *builder) foreign(path string, data []byte, doc *yaml.Node, err error) b
 }
 
 // ourKeys are the keys at the top of a file of ours.
-var ourKeys = []string{"ssh", "labels", "vars", "hosts", "groups", "images", "guests"}
+var ourKeys = []string{"ssh", "labels", "vars", "hosts", "groups", "images", "guests", "rollout"}
 
 // isOurs reports whether a document is a file of ours: all that it has at its top
 // could be, or something is that no group of Ansible's has.

@@ -49,6 +49,7 @@ func diff(t *testing.T, got, want any) {
 		cmpopts.IgnoreTypes(Position{}), cmpopts.IgnoreUnexported(Var{}), cmpopts.EquateEmpty(),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 	}
 	if d := cmp.Diff(want, got, opts); d != "" {
 		t.Errorf("want (-), got (+):\n%s", d)

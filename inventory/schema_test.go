@@ -92,8 +92,8 @@ func TestSchemaAndLoaderKnowTheSameKeys(t *testing.T) {
 		}
 	}
 	walk(nil, root)
-	if tested != 13 {
-		t.Errorf("%d mappings were compared, want 13", tested)
+	if tested != 15 {
+		t.Errorf("%d mappings were compared, want 15", tested)
 	}
 }
 
@@ -127,6 +127,8 @@ func TestSchemaAndLoaderRefuseTheSame(t *testing.T) {
 		base + "  g: {on: h1, image: deb, init: sysv}", base + "  g: {on: h1, image: deb, init: {command: []}}", base + "  g: {on: h1, image: deb, init: {command: a}}",
 		base + "  g: {on: h1, image: deb, limits: {disk: 1G}}", base + "  g: {on: h1, image: deb, network: {mode: x}}", base + "  g: {on: h1, image: deb, network: {ports: 80}}",
 		base + "  g: {on: h1, image: deb, files: {etc/x: {content: a}}}", base + "  g: {on: h1, image: deb, files: {/etc/x: {mode: 0644}}}",
+		base + "  g: {on: h1, image: deb, health: []}", base + "  g: {on: h1, image: deb, health: {deadline: 1m}}", base + "  g: {on: h1, image: deb, health: [{ready: false}]}",
+		base + "  g: {on: h1, image: deb, health: [{tpc: 80}]}", "rollout: {serial: []}", "rollout: {max_fail: some}", "rollout: {on_failure: stop}", "rollout: {retries: -1}",
 		base + "  g: {on: h1, image: deb, files: {/etc/x: {content: a, on_change: reload}}}", base + "  g: {on: h1, image: deb, files: {/etc/x: {content: a, on_change: []}}}",
 	} {
 		if _, err := load(t, text); err == nil {

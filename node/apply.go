@@ -30,6 +30,9 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 	if !held {
 		return api.ApplyResult{}, errors.New("the session does not have the host's lease")
 	}
+	for _, name := range req.Ready {
+		h.Guests.ExpectReady(name)
+	}
 	disarm, err := h.arm(ctx, req.Run, by, req.Guard)
 	if err != nil {
 		return api.ApplyResult{}, fmt.Errorf("guard the connection: %w", err)
@@ -264,6 +267,11 @@ func (h *Host) step(ctx context.Context, run string, s api.Step, progress builde
 		}
 		outcome, err := h.Guests.Configure(ctx, *s.Guest) // Unchanged if it is as wanted
 		return api.StepResult{Outcome: outcome}, err
+	case api.StepHealth:
+		if onRunning != nil {
+			onRunning() // it only waits
+		}
+		return h.healthStep(ctx, s, progress)
 	case api.StepExec, api.StepWait, api.StepStat:
 		return h.playStep(ctx, s, progress)
 	case api.StepFiles:

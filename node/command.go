@@ -151,10 +151,18 @@ func (o *output) Write(p []byte) (int, error) {
 
 // lastLine returns ": " and the last line of the first stream that has one, or "".
 func lastLine(streams ...[]byte) string {
+	if line := lastLineOf(streams...); line != "" {
+		return ": " + line
+	}
+	return ""
+}
+
+// lastLineOf returns the last line of the first stream that has one, or "".
+func lastLineOf(streams ...[]byte) string {
 	for _, text := range streams {
 		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 		if line := strings.TrimSpace(lines[len(lines)-1]); line != "" {
-			return ": " + line
+			return line
 		}
 	}
 	return ""

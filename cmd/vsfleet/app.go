@@ -39,7 +39,7 @@ type app struct {
 	history history.Recorder
 	keep    string               // the setting
 	only    []string             // hosts that a rerun is limited to; nil: none
-	loaded  *inventory.Inventory // for its secrets
+	loaded  *inventory.Inventory // what inventories hold, once they were read
 
 	unlisted       error  // why the guest that a pattern names may be a mistake
 	typed          string // the command line, as far as it names a command

@@ -18,6 +18,7 @@ import (
 func (a *app) applyCommand() *cobra.Command {
 	var o planOptions
 	var check, yes bool
+	var strategy *strategyFlags
 	cmd := &cobra.Command{
 		Use:   "apply [PLAN]",
 		Short: "Create, change, start and stop guests to match the inventory",
@@ -26,6 +27,9 @@ configures, starts, stops and deletes guests. Each image is built on one host an
 copied to the others. A failure on one host, or for one guest, does not stop the
 rest. Apply asks for confirmation before it deletes many guests.
 
+With --serial or --canary apply works in batches: a failure then stops the run before
+more hosts are begun, unless --max-fail allows some. See docs/rollouts.md.
+
 PLAN is a file that vsfleet plan --out has saved. Apply then carries out exactly that
 plan. If it would be another one by now, because hosts or the inventory have changed,
 apply shows the difference and changes nothing.
@@ -33,7 +37,9 @@ apply shows the difference and changes nothing.
 After the first Ctrl-C no further hosts are started, and steps under way finish or
 are undone. Run the same command again to complete the rest.`,
 		Example: `  vsfleet apply
-  vsfleet apply -l web01              one host first
+  vsfleet apply -l web01              one host only
+  vsfleet apply --serial 1,10%,100%   one host, a tenth of them, the rest
+  vsfleet apply --canary web01        one host, and then ask
   vsfleet apply monday.plan           what vsfleet plan --out monday.plan has shown
   vsfleet apply -C                    only say what would change, as vsfleet plan
   vsfleet apply -D                    also print what was changed, and why`,
@@ -49,6 +55,10 @@ are undone. Run the same command again to complete the rest.`,
 			}
 			progress := a.progress(len(hosts))
 			over := a.access.Rollout(a.forks, progress.Watch)
+			if over.Strategy, err = strategy.of(a, progress); err != nil {
+				progress.Close()
+				return err
+			}
 			over.Diff, over.Prune, over.Saved = o.diff, o.prune, saved
 			if !yes {
 				over.Confirm = func(ctx context.Context, deletes []string) error {
@@ -71,6 +81,7 @@ are undone. Run the same command again to complete the rest.`,
 	f.BoolVarP(&yes, "yes", "y", false, fmt.Sprintf("do not ask before deleting more than %d guests, or any with --prune", fewDeletes))
 	must(f.MarkHidden("dry-run"))
 	a.changesGuests(cmd)
+	strategy = a.strategy(cmd)
 	return cmd
 }
 
@@ -166,7 +177,7 @@ func (a *app) report(ctx context.Context, run report.Run, diff bool) error {
 		if outcome.Worst(run.Outcomes()...) == outcome.OK {
 			fmt.Fprintln(a.stderr, "nothing to change")
 		}
-		if err := view.Recap(a.stderr, run.Hosts); err != nil {
+		if err := view.RecapRun(a.stderr, run); err != nil {
 			return err
 		}
 	}

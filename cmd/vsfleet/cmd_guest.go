@@ -53,6 +53,7 @@ The next apply restores what the inventory says.`,
 func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 	verb := string(action)
 	var yes bool
+	var strategy *strategyFlags
 	cmd := &cobra.Command{
 		Use:               verb + " PATTERN",
 		Short:             short,
@@ -71,7 +72,14 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 				}
 			}
 			progress := a.progress(len(rollout.Hosts(guests)))
-			run := a.access.Rollout(a.forks, progress.Watch).Guests(ctx, action, guests)
+			over := a.access.Rollout(a.forks, progress.Watch)
+			if strategy != nil {
+				if over.Strategy, err = strategy.of(a, progress); err != nil {
+					progress.Close()
+					return err
+				}
+			}
+			run := over.Guests(ctx, action, guests)
 			progress.Close()
 			return a.report(ctx, run, false)
 		},
@@ -79,6 +87,8 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 	a.changesGuests(cmd)
 	if action == plan.Delete {
 		cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
+	} else {
+		strategy = a.strategy(cmd)
 	}
 	return cmd
 }

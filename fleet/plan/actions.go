@@ -59,4 +59,7 @@ func (p *Plan) act(action Action, guest *inventory.Guest, have []api.GuestState)
 		return
 	}
 	p.Steps = append(p.Steps, step)
+	if action == Start || action == Restart {
+		p.Steps = withHealth(p.Steps, guest)
+	}
 }

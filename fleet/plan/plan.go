@@ -165,7 +165,7 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 	if now == nil {
 		c.drift(want.Name, "guest", "", want.State)
 		steps, err := withFiles(create(g, want.State), want, nil, false)
-		return change{new: &g, steps: steps}, err
+		return change{new: &g, steps: withHealth(steps, want)}, err
 	}
 	g.Context = cmp.Or(g.Context, now.Context)
 	if len(now.Unread) > 0 {
@@ -187,7 +187,7 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 	if len(steps) > 0 {
 		c.guestDrift(want, g, wants.spec, now, have)
 	}
-	return change{old: &now.Guest, runs: now.Runs, new: &g, steps: steps}, err
+	return change{old: &now.Guest, runs: now.Runs, new: &g, steps: withHealth(steps, want)}, err
 }
 
 // use records the image of a guest and returns its ID, which is empty if the host

@@ -53,7 +53,7 @@ func waves(p plan.Plan) [][]int {
 		for _, f := range s.Files {
 			files += len(f.Content)
 		}
-		if !plan.ForImage(s) {
+		if !plan.ForImage(s) && s.Kind != api.StepHealth {
 			wave = append(wave, i)
 		}
 	}
@@ -76,7 +76,7 @@ func (r *run) request(ctx context.Context, h *host, steps []api.Step) []api.Step
 	case ctx.Err() != nil:
 		return all(skipped("interrupted"))
 	}
-	req := api.Apply{Run: r.id, Steps: steps, Guard: r.guard(h, steps)}
+	req := api.Apply{Run: r.id, Steps: steps, Guard: r.guard(h, steps), Ready: h.expected()}
 	res, err := h.node.Apply(ctx, req, func(e api.Event) {
 		if e.Step >= 0 && e.Step < len(req.Steps) {
 			r.watchStep(h, req.Steps[e.Step], report.Event{Kind: report.EventKind(e.Kind), Message: e.Message, Done: e.Done, Total: e.Total})
@@ -131,6 +131,8 @@ func (r *run) verify(ctx context.Context, h *host) outcome.Outcome {
 		}
 	}
 	switch {
+	case h.node.broken() == nil && len(h.plan.Refused) == 0 && h.reverted():
+		return outcome.Reverted
 	case h.err != nil || len(h.plan.Refused) > 0 || has(api.Failed) || has(api.Skipped):
 		return outcome.Failed
 	case has(api.Changed):

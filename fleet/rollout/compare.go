@@ -26,7 +26,7 @@ func (r *run) compare(ctx context.Context, h *host) (err error) {
 			return err
 		}
 	}
-	h.plan = plan.Make(h.want, h.state, h.files, plan.Rules{Image: r.image, Prune: r.Prune})
+	h.plan = plan.Make(h.want, h.state, h.files, plan.Rules{Image: r.image, Prune: r.Prune}).Prove(h.want, h.prove)
 	return nil
 }
 

@@ -121,6 +121,9 @@ type fakeHost struct {
 
 	unreachable bool
 	failStep    string            // "guest.start www"
+	unhealthy   string            // what is wrong with its guests; empty: nothing
+	kept        []api.GuestState  // what StepRevert puts back
+	ready       []string          // of the last Apply
 	elsewhere   bool              // failStep fails for want of something
 	dieAt       string            // the step at which the connection breaks
 	before      func(step string) // called before each step
@@ -253,6 +256,7 @@ func (h *fakeHost) Apply(ctx context.Context, req api.Apply, event func(api.Even
 	if req.Guard != nil {
 		h.guard = req.Guard
 	}
+	h.ready = req.Ready
 	h.mu.Unlock()
 	if h.seen != nil {
 		h.seen(req)
@@ -281,6 +285,10 @@ func (h *fakeHost) Apply(ctx context.Context, req api.Apply, event func(api.Even
 		case h.failStep == what:
 			failed[s.Name] = true
 			res.Results = append(res.Results, api.StepResult{Outcome: api.Failed, Error: what + ": it does not work", Elsewhere: h.elsewhere})
+		case s.Kind == api.StepHealth && h.unhealthy != "":
+			res.Results = append(res.Results, api.StepResult{Outcome: api.Failed, Error: "guest " + s.Name + ": not healthy: " + h.unhealthy})
+		case s.Kind == api.StepRevert && h.kept == nil:
+			res.Results = append(res.Results, api.StepResult{Outcome: api.Unchanged})
 		default:
 			res.Results = append(res.Results, h.take(s))
 		}
@@ -313,6 +321,10 @@ func (h *fakeHost) take(s api.Step) api.StepResult {
 		h.state.Guests[i].Status = api.Running
 	case api.StepStop:
 		h.state.Guests[i].Status = api.Stopped
+	case api.StepHealth:
+		return api.StepResult{Outcome: api.Unchanged}
+	case api.StepRevert:
+		h.state.Guests = slices.Clone(h.kept)
 	case api.StepDelete:
 		h.state.Guests = slices.Delete(h.state.Guests, i, i+1)
 	}

@@ -47,6 +47,7 @@ type host struct {
 	acted          bool                 // something was to be changed on it, and was begun
 	tries          int                  // that came before
 	again          bool                 // its outcome is not the last: it is tried again
+	prove          []string             // guests that an earlier try changed, and did not find healthy
 	late           *fanout.TimeoutError // nil: its changes did not take too long
 
 	// The end.
@@ -62,7 +63,7 @@ func newHost(h *inventory.Host) *host {
 // reset makes a host ready for another try.
 func (h *host) reset() {
 	*h = host{
-		name: h.name, want: h.want, state: h.state, plan: h.plan,
+		name: h.name, want: h.want, state: h.state, plan: h.plan, prove: h.unproven(),
 		canary: h.canary, helper: h.helper, batch: h.batch, tries: h.tries + 1,
 	}
 }

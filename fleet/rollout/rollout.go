@@ -40,9 +40,9 @@ type Node interface {
 // Its methods are the kinds of runs. Each takes its hosts along a road of
 // states (states.go); at those in capitals they wait for one another:
 //
-//	Plan    connect        compare  ASSIGN  MATCH                             predict
-//	Apply   connect  LOCK  compare  ASSIGN  MATCH  CONFIRM  PROVIDE  change   verify
-//	Guests  connect  LOCK  act                              PROVIDE  change   verify
+//	Plan    connect        compare  ASSIGN  MATCH                                         predict
+//	Apply   connect  LOCK  compare  ASSIGN  MATCH  CONFIRM  PROVIDE  change  gate  undo   verify
+//	Guests  connect  LOCK  act                              PROVIDE  change  gate  undo   verify
 //	Each    connect  LOCK                                            work
 //
 // With batches, Apply and Guests take all hosts along a road without leases first
@@ -123,7 +123,7 @@ func (r *run) act(_ context.Context, h *host) error {
 			here = append(here, g.Guest)
 		}
 	}
-	h.plan = plan.Act(r.action, here, h.state.Guests)
+	h.plan = plan.Act(r.action, here, h.state.Guests).Prove(h.want, h.prove)
 	return nil
 }
 

@@ -47,6 +47,8 @@ var (
 	confirm = state{name: "confirm", all: (*run).confirm}                                                     // that guests are to be deleted
 	provide = state{name: "provide", all: (*run).deliver, each: (*run).provide, acts: hasSteps}               // the host with the images that it lacks
 	change  = state{name: "change", each: (*run).change, acts: hasSteps, disrupts: changesGuest, timed: true} // the host: take all other steps
+	gate    = state{name: "gate", each: (*run).gate, timed: true}                                             // wait until changed guests are healthy
+	undo    = state{name: "undo", each: (*run).undo}                                                          // put guests back whose change failed
 	verify  = state{name: "verify", judge: (*run).verify}                                                     // the results of the steps
 	predict = state{name: "predict", judge: (*run).predict}                                                   // the outcome, in a run that changes nothing
 	settle  = state{name: "survey", judge: (*run).settle}                                                     // which hosts have nothing to change, before a run in batches
@@ -57,8 +59,8 @@ var (
 // comparison and of the change.
 var (
 	toPlan  = []state{connect, compare, assign, match, predict}
-	toApply = []state{connect, lock, compare, assign, match, confirm, provide, change, verify}
-	toAct   = []state{connect, lock, act, provide, change, verify}
+	toApply = []state{connect, lock, compare, assign, match, confirm, provide, change, gate, undo, verify}
+	toAct   = []state{connect, lock, act, provide, change, gate, undo, verify}
 
 	beforeApply = []state{connect, compare, assign, match, confirm, settle}
 	beforeAct   = []state{connect, act, settle}

@@ -92,8 +92,9 @@ func (o Output) writeKept(k report.KeptRecord) error {
 	line("status", status)
 	line("error", k.Error)
 	fmt.Fprintln(o)
-	hosts := slices.Clone(k.Report.Hosts)
-	steps := false
+	run := k.Report
+	run.Hosts = slices.Clone(run.Hosts)
+	hosts, steps := run.Hosts, false
 	for i := range hosts {
 		steps = steps || len(hosts[i].Steps) > 0
 		if hosts[i].Status == "" {
@@ -112,7 +113,7 @@ func (o Output) writeKept(k report.KeptRecord) error {
 	if k.Cut {
 		fmt.Fprintln(o, "more was written than is kept")
 	}
-	if err := Recap(o, hosts); err != nil {
+	if err := RecapRun(o, run); err != nil {
 		return err
 	}
 	Hints(o, hosts)

@@ -86,7 +86,7 @@ func (o Output) writePlan(w io.Writer, hosts []report.Host, notes []string) erro
 }
 
 // StepText returns in words what a step does, and a mark for whether it adds ("+"),
-// changes ("~") or removes ("-") something.
+// changes ("~") or removes ("-") something, or none of these (" ").
 func StepText(s report.Step) (mark, text string) {
 	name := Clean(s.Name)
 	switch s.Kind {
@@ -114,6 +114,8 @@ func StepText(s report.Step) (mark, text string) {
 		return "~", "restart guest " + name
 	case api.StepDelete:
 		return "-", "delete guest " + name
+	case api.StepHealth:
+		return " ", "check health of guest " + name
 	case api.StepRevert:
 		return "~", "revert guest " + name
 	case api.StepForget:
@@ -128,6 +130,8 @@ func markInk(mark string) ink {
 		return green
 	case "-":
 		return red
+	case " ":
+		return faint
 	}
 	return yellow
 }

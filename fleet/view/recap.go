@@ -30,12 +30,25 @@ var outcomes = []struct {
 // unknown is shown for a host of a kept run that broke off.
 const unknown outcome.Outcome = "unknown"
 
-// Recap prints the end of a run: the errors, hosts with the same one together, and
+// Recap is RecapRun for hosts alone.
+func Recap(o Output, hosts []report.Host) error { return RecapRun(o, report.Run{Hosts: hosts}) }
+
+// RecapRun prints the end of a run: the errors, hosts with the same one together, and
 // one line with the number of hosts per outcome:
 //
 //	ok 480, changed 12, failed 3 (web[07,09,33]), unreachable 1 (db1)
-func Recap(o Output, hosts []report.Host) error {
-	if err := Errors(o, hosts); err != nil {
+//
+// Before that line, a run in batches has one with the batches that were begun, and one
+// with the reason if it stopped:
+//
+//	batches: canary web01, web[02-05], web[06-40]; 3 of 5
+//	stopped: web[07,09] failed, …
+func RecapRun(o Output, run report.Run) error {
+	hosts := run.Hosts
+	if err := printErrors(o, hosts, run.Stopped); err != nil {
+		return err
+	}
+	if err := recapBatches(o, run); err != nil {
 		return err
 	}
 	byOutcome := map[outcome.Outcome][]string{}
@@ -61,13 +74,49 @@ func Recap(o Output, hosts []report.Host) error {
 	return err
 }
 
+// recapBatches prints which batches a run had begun, and why it stopped.
+func recapBatches(o Output, run report.Run) error {
+	var parts []string
+	for _, b := range run.Batches {
+		part := nodeset.Fold(b.Hosts)
+		switch {
+		case b.Canary:
+			part = "canary " + part
+		case b.Retry > 0:
+			part = "again " + part
+		}
+		parts = append(parts, part)
+	}
+	if n := len(parts); n > 0 {
+		if n > mostErrors {
+			parts = append(parts[:mostErrors], fmt.Sprintf("and %d more", n-mostErrors))
+		}
+		text := "batches: " + Clean(strings.Join(parts, ", "))
+		if of := run.Batches[len(run.Batches)-1].Of; of > n {
+			text += fmt.Sprintf("; %d of %d", n, of)
+		}
+		if _, err := fmt.Fprintln(o, text); err != nil {
+			return err
+		}
+	}
+	if run.Stopped == "" {
+		return nil
+	}
+	_, err := fmt.Fprintln(o, o.paint(red, "stopped: ")+Clean(run.Stopped))
+	return err
+}
+
 // Errors prints the errors of hosts, one line per different error:
 //
 //	web[01-03]: connect: connection refused
 //
 // Errors that differ only in the name or the address of their host count as one. Of
 // many different ones only the first are printed.
-func Errors(o Output, hosts []report.Host) error {
+func Errors(o Output, hosts []report.Host) error { return printErrors(o, hosts, "") }
+
+// printErrors is Errors without those of hosts that were not begun because the run had
+// stopped: the reason is printed by itself.
+func printErrors(o Output, hosts []report.Host, stopped string) error {
 	type group struct {
 		text   string // of the first host
 		common string // of all
@@ -81,7 +130,7 @@ func Errors(o Output, hosts []report.Host) error {
 	}
 	for _, h := range hosts {
 		text := h.Error
-		if text == "" {
+		if text == "" || h.Class == outcome.KindStopped && stopped != "" && strings.HasSuffix(text, stopped) {
 			continue
 		}
 		common := text // several have this very text: the name in it is right

@@ -374,6 +374,23 @@ func TestRecap(t *testing.T) {
 	golden(t, "recap", func(w io.Writer) error { return Recap(Plain(w), hosts) })
 	golden(t, "recap-colour", func(w io.Writer) error { return Recap(inColour(w), hosts[480:]) })
 	golden(t, "recap-nothing", func(w io.Writer) error { return Recap(Plain(w), nil) })
+	golden(t, "recap-batches", func(w io.Writer) error {
+		const why = "web05 failed, more than the 0 of 40 hosts that may (--max-fail 0)"
+		return RecapRun(Plain(w), report.Run{
+			Stopped: why,
+			Batches: []report.Batch{
+				{Number: 1, Of: 4, Canary: true, Hosts: []string{"web01"}},
+				{Number: 2, Of: 4, Hosts: []string{"web02", "web03", "web04", "web05"}},
+				{Number: 3, Of: 4, Retry: 1, Hosts: []string{"web02"}},
+			},
+			Hosts: []report.Host{
+				{Name: "web01", Result: report.Result{Status: outcome.Changed}},
+				{Name: "web05", Result: report.Result{Status: outcome.Failed, Error: "start guest www: exit status 1"}},
+				{Name: "web06", Result: report.Result{Status: outcome.Stopped, Class: outcome.KindStopped, Error: "not begun: " + why}},
+				{Name: "web07", Result: report.Result{Status: outcome.Stopped, Class: outcome.KindStopped, Error: "not begun: web05 failed, and at most 1 with site=fra may be disrupted"}},
+			},
+		})
+	})
 }
 
 func TestCheck(t *testing.T) {

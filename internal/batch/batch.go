@@ -52,6 +52,12 @@ func ParseSizes(text string) ([]Size, error) {
 	return list, nil
 }
 
+// Set is ParseSize.
+func (s *Size) Set(text string) (err error) {
+	*s, err = ParseSize(text)
+	return err
+}
+
 // IsSet reports whether the size was set.
 func (s Size) IsSet() bool { return s.n > 0 }
 

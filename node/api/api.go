@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/vsfleet/vsfleet/internal/health"
 	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
@@ -162,6 +163,7 @@ const (
 	StepStop       StepKind = "guest.stop"      // Name
 	StepRestart    StepKind = "guest.restart"   // Name
 	StepDelete     StepKind = "guest.delete"    // Name; stops it first
+	StepHealth     StepKind = "guest.health"    // Name, Health; waits until it is healthy, and changes nothing
 	StepRevert     StepKind = "guest.revert"    // Name, Generation; puts back how it was before a run changed it
 	StepForget     StepKind = "guest.forget"    // Name; removes all that StepRevert could put back
 )
@@ -182,6 +184,7 @@ type Step struct {
 	Exec       *Command `json:"exec,omitempty"`
 	Wait       *Wait    `json:"wait,omitempty"`
 	Path       string   `json:"path,omitempty"`
+	Health     *Health  `json:"health,omitempty"`
 	Why        string   `json:"why"` // for people: "context 120 is not there", "image changed"
 
 	// Tolerated means that the steps after it are taken even if it fails.
@@ -190,6 +193,16 @@ type Step struct {
 	Title string `json:"-"`
 }
 
+// What a guest must do to count as healthy is the same here as in the inventory.
+type (
+	// Health is when a guest counts as healthy.
+	Health = health.Health
+	// HealthCheck is one condition of it.
+	HealthCheck = health.Check
+	// HealthHTTP is a check that asks for a page.
+	HealthHTTP = health.HTTP
+)
+
 // Apply asks a host to take the steps in order. A step that fails ends the
 // steps of that guest (those after it are skipped); other guests go on.
 type Apply struct {
@@ -197,8 +210,11 @@ type Apply struct {
 	Steps []Step `json:"steps"`
 	// InOrder has all steps taken one after the other, whatever they are about. The first
 	// one that fails ends them.
-	InOrder bool   `json:"inOrder,omitempty"`
-	Guard   *Guard `json:"guard,omitempty"` // nil: no step can cut the controller off
+	InOrder bool `json:"inOrder,omitempty"`
+	// Ready names guests that StepHealth will ask whether their inits have sent READY=1:
+	// starts in this session listen for that.
+	Ready []string `json:"ready,omitempty"`
+	Guard *Guard   `json:"guard,omitempty"` // nil: no step can cut the controller off
 }
 
 // Guard has a host put guests back by itself unless the controller confirms, over a

@@ -28,6 +28,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Args[0] == notifyingInit {
+		beNotifyingInit()
+		return
+	}
 	if call := os.Getenv(asNode); call != "" {
 		if err := beNode(strings.Fields(call)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -190,7 +194,7 @@ func host(t testing.TB) *Host {
 	if err := errors.Join(os.WriteFile(tree+"/bin/busybox", b, 0o755), os.WriteFile(tree+"/etc/passwd", []byte("root:x:0:0::/:/bin/sh\nwww:x:33:33::/:/bin/sh\n"), 0o644), os.WriteFile(tree+"/etc/group", nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "true", "sleep", "cat", "id", "hostname", "nc", "httpd", "kill", "trap", "grep"} {
+	for _, name := range []string{"sh", "true", "sleep", "cat", "id", "hostname", "nc", "httpd", "kill", "trap", "grep", "ls"} {
 		if err := os.Symlink("busybox", filepath.Join(tree, "bin", name)); err != nil {
 			t.Fatal(err)
 		}

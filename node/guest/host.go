@@ -28,6 +28,7 @@ type Host struct {
 	index      index
 	notesCache notesCache
 	turns      turns
+	notifiers  notifiers
 }
 
 // cgroup returns the cgroup of a guest, which need not exist, and the mount point of

@@ -291,7 +291,18 @@ func (g *Guest) releaseNetwork(ctx context.Context) error {
 // launch makes the guest's first process, and returns once it has become the guest's
 // own program.
 func (s *start) launch(ctx context.Context) (err error) {
+	waiting := s.host.notifier(s.name)
+	if waiting != nil {
+		waiting.prepare(&s.spec, procctx.BaseID(s.config.Context))
+	}
 	s.process, err = procctx.Start(ctx, s.spec)
+	switch {
+	case waiting == nil:
+	case err != nil:
+		waiting.close()
+	default:
+		waiting.started(s.process.PID)
+	}
 	return err
 }
 

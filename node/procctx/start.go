@@ -42,8 +42,10 @@ type Spec struct {
 	Console     *os.File
 	ConsoleNode string
 	DevConsole  bool // mount ConsoleNode on /dev/console too
-	Mounts      []Mount
-	Sysctls     []Sysctl
+	// Devices adds to the guest's /dev, if not nil, before the guest sees it.
+	Devices func(dev *os.File) error
+	Mounts  []Mount
+	Sysctls []Sysctl
 	Attributes
 }
 
@@ -181,6 +183,12 @@ func (sp Spec) mounts(pid int) (fds []*os.File, err error) {
 	if err != nil {
 		closeAll([]*os.File{root, sys})
 		return nil, fmt.Errorf("make /dev: %w", err)
+	}
+	if sp.Devices != nil {
+		if err := sp.Devices(dev); err != nil {
+			closeAll([]*os.File{root, sys, dev})
+			return nil, fmt.Errorf("make /dev: %w", err)
+		}
 	}
 	bound, err := openBinds(sp.Mounts, userns)
 	if err != nil {

@@ -1,0 +1,141 @@
+package rollout
+
+import (
+	"context"
+	"slices"
+
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+// gate waits until the guests of a host that were changed are healthy.
+func (r *run) gate(ctx context.Context, h *host) error {
+	var at []int
+	var steps []api.Step
+	for i, s := range h.plan.Steps {
+		if s.Kind != api.StepHealth {
+			continue
+		}
+		if !h.went(s.Name) {
+			h.results[i] = skipped("an earlier step of the guest did not succeed")
+			continue
+		}
+		at, steps = append(at, i), append(steps, s)
+	}
+	for n, result := range r.request(ctx, h, steps) {
+		h.results[at[n]] = result
+	}
+	return nil
+}
+
+// went reports whether the steps of a guest succeeded that come before its gate.
+func (h *host) went(guest string) bool {
+	for i, s := range h.plan.Steps {
+		if o := h.results[i].Outcome; s.Name == guest && s.Kind != api.StepHealth && o != api.Changed && o != api.Unchanged {
+			return false
+		}
+	}
+	return true
+}
+
+// undo puts the guests of a host back whose change failed. The steps for that are added
+// to the plan.
+func (r *run) undo(ctx context.Context, h *host) error {
+	var steps []api.Step
+	for i, result := range h.results {
+		s := h.plan.Steps[i]
+		known := slices.ContainsFunc(steps, func(other api.Step) bool { return other.Name == s.Name })
+		failed := result.Outcome == api.Failed || h.late != nil && s.Kind == api.StepHealth && result.Outcome == api.Skipped
+		if failed && !known && h.changed(s.Name) && r.puts(h, s.Name) {
+			steps = append(steps, api.Step{Kind: api.StepRevert, Name: s.Name, Why: why(s)})
+		}
+	}
+	// What the host has put back by itself is in the results of the steps already.
+	if len(steps) == 0 || ctx.Err() != nil || h.node.broken() != nil || h.unconfirmed != nil {
+		return nil
+	}
+	h.plan.Steps = append(slices.Clip(h.plan.Steps), steps...)
+	h.results = append(h.results, r.request(ctx, h, steps)...)
+	return nil
+}
+
+// puts reports whether the strategy has a guest put back.
+func (r *run) puts(h *host, guest string) bool {
+	switch r.Strategy.OnFailure {
+	case Keep:
+		return false
+	case Revert:
+		return true
+	}
+	return slices.ContainsFunc(h.plan.Steps, func(s api.Step) bool { return s.Kind == api.StepHealth && s.Name == guest })
+}
+
+// changed reports whether a step has changed a guest.
+func (h *host) changed(guest string) bool {
+	for i, s := range h.plan.Steps {
+		if s.Name == guest && h.results[i].Outcome == api.Changed {
+			return true
+		}
+	}
+	return false
+}
+
+// why returns the reason of a revert.
+func why(failed api.Step) string {
+	if failed.Kind == api.StepHealth {
+		return "it is not healthy"
+	}
+	return "its change failed"
+}
+
+// reverted reports whether all guests whose change failed were put back.
+func (h *host) reverted() bool {
+	any := false
+	for i, result := range h.results {
+		if result.Outcome != api.Failed && result.Outcome != api.Skipped {
+			continue
+		}
+		if s := h.plan.Steps[i]; s.Kind == api.StepRevert || !h.putBack(s.Name) {
+			return false
+		}
+		any = true
+	}
+	return any
+}
+
+func (h *host) putBack(guest string) bool {
+	for i, s := range h.plan.Steps {
+		if s.Kind == api.StepRevert && s.Name == guest && h.results[i].Outcome == api.Changed {
+			return true
+		}
+	}
+	return false
+}
+
+// unproven returns the guests that were changed, or may have been, and whose gates have
+// not been passed.
+func (h *host) unproven() []string {
+	list := slices.Clone(h.prove)
+	for i, s := range h.plan.Steps {
+		if s.Kind != api.StepHealth {
+			continue
+		}
+		passed := i < len(h.results) && h.results[i].Outcome == api.Unchanged
+		if passed {
+			list = slices.DeleteFunc(list, func(name string) bool { return name == s.Name })
+		} else if h.acted {
+			list = append(list, s.Name)
+		}
+	}
+	return list
+}
+
+// expected returns the guests whose inits are to say that they are ready.
+func (h *host) expected() []string {
+	var list []string
+	for _, s := range h.plan.Steps {
+		if s.Kind == api.StepHealth && s.Health.NeedsReady() {
+			list = append(list, s.Name)
+		}
+	}
+	return list
+}
