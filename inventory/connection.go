@@ -53,6 +53,17 @@ var agreeingVars = map[string][]string{
 	"ansible_ssh_host_key_checking": {"true"},
 }
 
+// UnderstandsVar reports whether a variable of Ansible's says how hosts are reached, so
+// that Host has what it says.
+func UnderstandsVar(name string) bool {
+	for _, known := range connectionVars {
+		if known.name == name {
+			return true
+		}
+	}
+	return false
+}
+
 // connection returns what the variables of a layer say. It names those that it does
 // not understand once for each layer.
 func (b *builder) connection(l *layer) connection {
@@ -105,12 +116,7 @@ func (b *builder) sshArgs(c connection, name string, v Var) {
 
 // nameUnknown notes a variable of Ansible's that has no meaning here.
 func (b *builder) nameUnknown(name string, v Var) {
-	for _, known := range connectionVars {
-		if known.name == name {
-			return
-		}
-	}
-	if slices.Contains(harmlessVars, name) || strings.HasSuffix(name, "_interpreter") || v.Value == nil {
+	if UnderstandsVar(name) || slices.Contains(harmlessVars, name) || strings.HasSuffix(name, "_interpreter") || v.Value == nil {
 		return
 	}
 	if text, ok := agreeingVars[name]; ok && slices.Contains(text, strings.ToLower(v.Text)) {

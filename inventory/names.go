@@ -22,6 +22,14 @@ func checkName(s string, longest int) error {
 	return nil
 }
 
+// IsHostName reports whether a host of an inventory can have that name.
+func IsHostName(s string) bool {
+	return checkName(s, maxHostName) == nil && s != "all" && s != "ungrouped"
+}
+
+// IsName reports whether a group, a label or a variable can have that name.
+func IsName(s string) bool { return checkName(s, maxName) == nil }
+
 // isWord reports whether s has only characters that names may have.
 func isWord(s string) bool {
 	for _, c := range s {

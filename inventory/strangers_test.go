@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -15,99 +14,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/inventory/ansible"
+	"github.com/vsfleet/vsfleet/inventory/inventorytest"
 	"github.com/vsfleet/vsfleet/inventory/program"
 )
-
-// stranger is an inventory of Ansible's as strangers write them: a directory of
-// testdata/strangers/*.txtar. Its file "case" has what is not said by default:
-//
-//	sources: hosts more/   the inventories, from the first to the last; else "hosts"
-//	refused: TEXT          vsfleet refuses it with an error that holds TEXT
-//	alone: REASON          vsfleet reads it, and Ansible does not
-//	vars: NAME REASON      the variable differs on purpose
-//	hosts: NAME REASON     the host differs on purpose
-type stranger struct {
-	Dir     string   `json:"dir"`
-	Sources []string `json:"sources"`
-
-	name        string
-	refused     string
-	alone       string
-	vars, hosts map[string]bool
-}
-
-// strangers writes all inventories below a temporary directory.
-func strangers(t *testing.T) []*stranger {
-	t.Helper()
-	archives, err := filepath.Glob("testdata/strangers/*.txtar")
-	if err != nil || len(archives) == 0 {
-		t.Fatal("no inventories", err)
-	}
-	base := t.TempDir()
-	var list []*stranger
-	for _, path := range archives {
-		archive, err := txtar.ParseFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		prefix := strings.TrimSuffix(filepath.Base(path), ".txtar")
-		for _, file := range archive.Files {
-			dir, rest, ok := strings.Cut(file.Name, "/")
-			if !ok {
-				t.Fatalf("%s: %s is in no directory", path, file.Name)
-			}
-			name := prefix + "/" + dir
-			i := slices.IndexFunc(list, func(s *stranger) bool { return s.name == name })
-			if i < 0 {
-				i = len(list)
-				list = append(list, &stranger{Dir: filepath.Join(base, name), Sources: []string{"hosts"}, name: name, vars: map[string]bool{}, hosts: map[string]bool{}})
-			}
-			if rest == "case" {
-				list[i].describe(t, string(file.Data))
-				continue
-			}
-			mode := fs.FileMode(0o600)
-			if bytes.HasPrefix(file.Data, []byte("#!")) {
-				mode = 0o700
-			}
-			at := filepath.Join(base, name, rest)
-			if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(at, file.Data, mode); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	return list
-}
-
-func (s *stranger) describe(t *testing.T, text string) {
-	t.Helper()
-	for line := range strings.Lines(text) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		name, _, _ := strings.Cut(value, " ")
-		switch key {
-		case "sources":
-			s.Sources = strings.Fields(value)
-		case "refused":
-			s.refused = value
-		case "alone":
-			s.alone = value
-		case "vars":
-			s.vars[name] = true
-		case "hosts":
-			s.hosts[name] = true
-		case "":
-		default:
-			t.Fatalf("%s: unknown key %q", s.name, key)
-		}
-	}
-}
 
 // listed is what a program says of an inventory: the hosts of each group, the groups
 // in each group, and the variables of each host.
@@ -118,7 +30,7 @@ type listed struct {
 }
 
 // byAnsible reads what ansible-inventory --list has printed.
-func byAnsible(t *testing.T, s *stranger, text string) listed {
+func byAnsible(t *testing.T, s *inventorytest.Stranger, text string) listed {
 	t.Helper()
 	var raw map[string]struct {
 		Hosts, Children []string
@@ -167,7 +79,7 @@ func byAnsible(t *testing.T, s *stranger, text string) listed {
 }
 
 // byUs is the same of our inventory, by way of JSON so that numbers compare.
-func byUs(t *testing.T, s *stranger, inv *inventory.Inventory) listed {
+func byUs(t *testing.T, s *inventorytest.Stranger, inv *inventory.Inventory) listed {
 	t.Helper()
 	l := listed{Members: map[string][]string{}, Children: map[string][]string{}, Vars: map[string]map[string]any{}}
 	for _, h := range inv.Hosts {
@@ -222,14 +134,14 @@ func plain(value any) any {
 
 // drop removes what differs on purpose, and groups that neither have hosts nor
 // children: ansible-inventory leaves out most of them.
-func (l listed) drop(s *stranger) {
+func (l listed) drop(s *inventorytest.Stranger) {
 	for host, vars := range l.Vars {
 		for name := range vars {
-			if vars[name] = plain(vars[name]); s.vars[name] {
+			if vars[name] = plain(vars[name]); s.Vars[name] {
 				delete(vars, name)
 			}
 		}
-		if s.hosts[host] {
+		if s.Hosts[host] {
 			delete(l.Vars, host)
 		}
 	}
@@ -245,7 +157,7 @@ func (l listed) drop(s *stranger) {
 }
 
 // runAnsible runs ansible-inventory for all of them.
-func runAnsible(t *testing.T, list []*stranger) []struct {
+func runAnsible(t *testing.T, list []*inventorytest.Stranger) []struct {
 	Status         int
 	Stdout, Stderr string
 } {
@@ -284,22 +196,22 @@ func runAnsible(t *testing.T, list []*stranger) []struct {
 // ansible-inventory --list prints. Each inventory is read the same, or refused for a
 // reason that its case names.
 func TestStrangersInventories(t *testing.T) {
-	list := strangers(t)
+	list := inventorytest.Strangers(t)
 	if len(list) < 100 {
 		t.Errorf("there are %d inventories, want at least 100", len(list))
 	}
 	results := runAnsible(t, list)
 	for i, s := range list {
-		t.Run(s.name, func(t *testing.T) {
+		t.Run(s.Name, func(t *testing.T) {
 			t.Chdir(s.Dir)
 			inv, err := inventory.Loader{Run: program.Runner(t.Context(), time.Minute)}.Load(s.Sources...)
-			if s.refused != "" || err != nil {
-				if err == nil || s.refused == "" || !strings.Contains(err.Error(), s.refused) {
-					t.Errorf("got the error %v, want %q", err, s.refused)
+			if s.Refused != "" || err != nil {
+				if err == nil || s.Refused == "" || !strings.Contains(err.Error(), s.Refused) {
+					t.Errorf("got the error %v, want %q", err, s.Refused)
 				}
 				return
 			}
-			if s.alone != "" {
+			if s.Alone != "" {
 				if results[i].Status == 0 {
 					t.Errorf("Ansible reads it too")
 				}
@@ -316,7 +228,7 @@ func TestStrangersInventories(t *testing.T) {
 	if testing.Verbose() {
 		refused := 0
 		for _, s := range list {
-			if s.refused != "" {
+			if s.Refused != "" {
 				refused++
 			}
 		}

@@ -249,6 +249,9 @@ func scalar(n *yaml.Node) any {
 	return s
 }
 
+// Scalar returns the value of a text without quotes.
+func Scalar(s string) any { return scalar(&yaml.Node{Kind: yaml.ScalarNode, Value: s}) }
+
 func cutSign(s string) (sign int64, rest string) {
 	switch {
 	case strings.HasPrefix(s, "-"):
