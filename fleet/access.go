@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/remote"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
@@ -233,6 +234,9 @@ func (a *Access) Run(ctx context.Context, c Command, stdin io.Reader, stdout, st
 // Enter gives the controller's terminal to a shell in a guest, or to a command
 // if there is one.
 func (a *Access) Enter(ctx context.Context, c Command) (exit int, err error) {
+	record := a.Record("guest enter", []string{c.Place()})
+	defer record.End()
+	defer func() { record.Done(report.HostOf(c.Place(), c.Host.Address, outcome.Of(err), err)) }()
 	conn, err := a.Dial(ctx, c.Host)
 	if err != nil {
 		return 0, err
@@ -249,12 +253,9 @@ func (a *Access) Install(ctx context.Context, hosts []*inventory.Host, forks int
 	}
 	record := a.Record("install", names)
 	defer record.End()
-	watch := Watch[api.Installed]{
-		Begin: func(h *inventory.Host) { record.Begin(h.Name) },
-		End: func(_ int, r fanout.Result[*inventory.Host, api.Installed]) {
-			record.Done(report.HostOf(r.Host.Name, r.Host.Address, r.Outcome, r.Err))
-		},
-	}
+	watch := recorded(record, Watch[api.Installed]{}, func(r fanout.Result[*inventory.Host, api.Installed]) report.Host {
+		return report.HostOf(r.Host.Name, r.Host.Address, r.Outcome, r.Err)
+	})
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Installed, error) { return n.Install(ctx) }, watch)
 }
 

@@ -30,6 +30,12 @@ type Copied = fanout.Result[inventory.Instance, struct{}]
 // ("user:group" in the guest), or if that is empty to the owner of what they replace, or
 // else to root. note is called for what is left out.
 func (a *Access) CopyTo(ctx context.Context, local string, guests []inventory.Instance, to, owner string, forks int, note func(string), watch fanout.Watch[inventory.Instance, struct{}]) []Copied {
+	names := make([]string, len(guests))
+	for i, g := range guests {
+		names[i] = g.Host.Name + "/" + g.Guest.Name
+	}
+	record := a.Record("guest cp", names)
+	defer record.End()
 	return fanout.Each(ctx, guests, fanout.Limits{Forks: forks, Timeout: a.Timeout}, func(ctx context.Context, g inventory.Instance) (none struct{}, _ error) {
 		return none, a.on(ctx, g.Host, func(host *remote.Host) error {
 			return piped(ctx,
@@ -38,7 +44,7 @@ func (a *Access) CopyTo(ctx context.Context, local string, guests []inventory.In
 					return host.PutFiles(ctx, api.PutFiles{Guest: g.Guest.Name, Path: to, Owner: owner}, r)
 				})
 		})
-	}, watch)
+	}, recorded(record, watch, copiedHost))
 }
 
 // CopyFrom copies a file or directory of a guest to a local path, or into it if that is a
@@ -288,11 +294,15 @@ func (u *unpacker) file(name string, mode fs.FileMode, when time.Time, content i
 func CopiedHosts(results []Copied) []report.Host {
 	list := make([]report.Host, len(results))
 	for i, r := range results {
-		o := r.Outcome
-		if o == outcome.OK {
-			o = outcome.Changed
-		}
-		list[i] = report.HostOf(r.Host.Host.Name+"/"+r.Host.Guest.Name, r.Host.Host.Address, o, r.Err)
+		list[i] = copiedHost(r)
 	}
 	return list
+}
+
+func copiedHost(r Copied) report.Host {
+	o := r.Outcome
+	if o == outcome.OK {
+		o = outcome.Changed
+	}
+	return report.HostOf(r.Host.Host.Name+"/"+r.Host.Guest.Name, r.Host.Host.Address, o, r.Err)
 }

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
@@ -26,11 +27,6 @@ func (a *Access) Record(verb string, names []string) *Recording {
 	}
 	r.watch(report.Began(r.run))
 	return r
-}
-
-// Begin tells that the turn of a host has come.
-func (r *Recording) Begin(name string) {
-	r.watch(report.Event{Run: r.run.ID, Time: time.Now(), Kind: report.Started, Host: name})
 }
 
 // Ended tells what came of a command in one place, and what it wrote.
@@ -57,4 +53,17 @@ func (r *Recording) End() {
 	defer r.mu.Unlock()
 	r.run.Took = time.Since(r.run.When)
 	r.watch(report.Ended(r.run))
+}
+
+// recorded returns a watch that also tells what came of each host; host makes its
+// report.
+func recorded[H, V any](r *Recording, watch fanout.Watch[H, V], host func(fanout.Result[H, V]) report.Host) fanout.Watch[H, V] {
+	end := watch.End
+	watch.End = func(i int, result fanout.Result[H, V]) {
+		r.Done(host(result))
+		if end != nil {
+			end(i, result)
+		}
+	}
+	return watch
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -129,7 +130,7 @@ func (s *store) within(ctx context.Context, do func(*sql.Tx) error) error {
 
 // put adds a run with its journal, or replaces it.
 func (s *store) put(ctx context.Context, run report.KeptRecord, journal []byte) error {
-	packed := packer.EncodeAll(journal, nil)
+	packed := packer().EncodeAll(journal, nil)
 	head, err := json.Marshal(run.HistoryRecord)
 	if err != nil {
 		return err
@@ -162,8 +163,14 @@ func noNUL(text string) string {
 }
 
 var (
-	packer, _   = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1)) // no option that can fail
-	unpacker, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(4*mostJournal))
+	packer = sync.OnceValue(func() *zstd.Encoder {
+		w, _ := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1)) // no option that can fail
+		return w
+	})
+	unpacker = sync.OnceValue(func() *zstd.Decoder {
+		r, _ := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(4*mostJournal))
+		return r
+	})
 )
 
 // list calls each for the runs that a query selects, the newest first, until it
@@ -221,7 +228,7 @@ func (s *store) journal(ctx context.Context, id string) ([]byte, error) {
 	case err != nil:
 		return nil, s.failed("read", err)
 	}
-	data, err := unpacker.DecodeAll(packed, nil)
+	data, err := unpacker().DecodeAll(packed, nil)
 	if err != nil {
 		return nil, s.failed("read", fmt.Errorf("run %s: %w", id, err))
 	}
