@@ -22,6 +22,7 @@ var rows = []struct {
 	{"stop", stopRow},
 	{"vsnode", vsnodeRow},
 	{"fleet", fleetRow},
+	{"history", historyRow},
 	{"many", manyRow}, // last: the machine has a thousand guests from there on, of which every ping would be told
 }
 

@@ -28,15 +28,15 @@ type Query struct {
 // matches reports whether a query selects a run.
 func (q Query) matches(r report.HistoryRecord) bool {
 	bad := r.Status == report.KeptFailed || r.Status == report.KeptInterrupted
-	return (q.Since.IsZero() || !r.When.Before(q.Since)) && (q.Verb == "" || r.Verb == q.Verb) && (!q.Failed || bad) && q.on(r)
+	return (q.Since.IsZero() || !r.When.Before(q.Since)) && (q.Verb == "" || r.Verb == q.Verb) && (!q.Failed || bad) && q.on(r.Hosts)
 }
 
-// on reports whether a run was on a host of the query.
-func (q Query) on(r report.HistoryRecord) bool {
+// on reports whether a host of the query is in a set.
+func (q Query) on(hosts string) bool {
 	if q.Host == nil {
 		return true
 	}
-	names, err := nodeset.Unfold(r.Hosts)
+	names, err := nodeset.Unfold(hosts)
 	return err == nil && slices.ContainsFunc(names, q.Host)
 }
 
@@ -125,7 +125,7 @@ func (h *History) List(ctx context.Context, q Query) ([]report.HistoryRecord, er
 		}
 		kept := 0
 		err := h.store.list(ctx, q, func(r report.HistoryRecord) bool {
-			if !seen[r.ID] && q.on(r) {
+			if !seen[r.ID] {
 				list = append(list, r)
 				kept++
 			}

@@ -191,8 +191,21 @@ func (s *store) list(ctx context.Context, q Query, each func(report.HistoryRecor
 		and("status <> $%d", string(report.KeptOK))
 		and("status <> $%d", string(report.KeptRunning))
 	}
+	if q.Host != nil {
+		// Runs are over few different sets of hosts, by far.
+		sets, err := s.sets(ctx, q)
+		if err != nil || sets == nil {
+			return err
+		}
+		var places []string
+		for _, hosts := range sets {
+			args = append(args, hosts)
+			places = append(places, fmt.Sprintf("$%d", len(args)))
+		}
+		where = append(where, "hosts IN ("+strings.Join(places, ", ")+")")
+	}
 	text := `SELECT head FROM runs WHERE ` + strings.Join(where, " AND ") + ` ORDER BY began DESC`
-	if q.Limit > 0 && q.Host == nil {
+	if q.Limit > 0 {
 		text += fmt.Sprintf(" LIMIT %d", q.Limit)
 	}
 	rows, err := s.db.QueryContext(ctx, text, args...)
@@ -217,6 +230,31 @@ func (s *store) list(ctx context.Context, q Query, each func(report.HistoryRecor
 		return s.failed("read", err)
 	}
 	return nil
+}
+
+// mostSets bounds the parameters of a statement; SQLite takes 32766, PostgreSQL 65535.
+const mostSets = 30_000
+
+// sets returns the sets of hosts of runs that have a host of a query.
+func (s *store) sets(ctx context.Context, q Query) (sets []string, err error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT hosts FROM runs`)
+	if err != nil {
+		return nil, s.failed("read", err)
+	}
+	defer rows.Close()
+	for rows.Next() && len(sets) < mostSets {
+		var hosts string
+		if err := rows.Scan(&hosts); err != nil {
+			return nil, s.failed("read", err)
+		}
+		if q.on(hosts) {
+			sets = append(sets, hosts)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, s.failed("read", err)
+	}
+	return sets, nil
 }
 
 // journal returns the journal of a run.

@@ -31,6 +31,10 @@ func kept(minute int, change ...func(*report.KeptRecord)) report.KeptRecord {
 
 func failed(k *report.KeptRecord) { exit := 2; k.Status, k.Exit = report.KeptFailed, &exit }
 
+func on(hosts string) func(*report.KeptRecord) {
+	return func(k *report.KeptRecord) { k.Hosts = hosts }
+}
+
 // keepers are one of each store, empty.
 func keepers(t *testing.T) map[string]Keeper {
 	return map[string]Keeper{
@@ -85,9 +89,9 @@ func TestStores(t *testing.T) {
 		},
 		"a list is narrowed by time, verb and outcome": func(t *testing.T, k Keeper) {
 			s := opened(t, k)
-			s.mustPut(t, kept(1, failed), "")
+			s.mustPut(t, kept(1, failed, on("db[1-2]")), "")
 			s.mustPut(t, kept(2, func(k *report.KeptRecord) { k.Verb = "run" }), "")
-			s.mustPut(t, kept(3, func(k *report.KeptRecord) { k.Status, k.Exit = report.KeptInterrupted, nil }), "")
+			s.mustPut(t, kept(3, func(k *report.KeptRecord) { k.Status, k.Exit = report.KeptInterrupted, nil }, on("db1,web09")), "")
 			s.mustPut(t, kept(4, func(k *report.KeptRecord) { k.Status, k.Exit = report.KeptRunning, nil }), "")
 			for want, q := range map[string]Query{
 				"[4 3 2]": {Since: noon.Add(2 * time.Minute)},
@@ -95,8 +99,12 @@ func TestStores(t *testing.T) {
 				"[3 1]":   {Failed: true},
 				"[]":      {Failed: true, Verb: "run"},
 				"[4]":     {Limit: 1},
+				"[4 2]":   {Host: func(name string) bool { return name == "web02" }},
+				"[4 ]":    {Host: func(name string) bool { return name == "web02" }, Limit: 1},
+				"[3 1 ]":  {Host: func(name string) bool { return name == "db1" }, Failed: true},
+				"[ ]":     {Host: func(name string) bool { return name == "web04" }},
 			} {
-				if got := fmt.Sprint(s.listed(t, q)); got != want {
+				if got := fmt.Sprint(s.listed(t, q)); got != strings.ReplaceAll(want, " ]", "]") {
 					t.Errorf("%+v: %s, want %s", q, got, want)
 				}
 			}
