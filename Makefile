@@ -8,7 +8,7 @@ export CGO_ENABLED := 0
 NODES   := fleet/push/binaries/vsnode-linux-amd64.zst fleet/push/binaries/vsnode-linux-arm64.zst
 SOURCES := $(shell git ls-files -co --exclude-standard '*.go' 'node/netctx/*.o' 'node/netctx/*.zst' 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test test-kernel bench lint fuzz dist reproducible clean always
+.PHONY: help build install demo test test-kernel bench lint fuzz dist reproducible clean always
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -36,6 +36,8 @@ bin/vsfleet-%: $(NODES) $(SOURCES)
 # Two vsnodes are carried inside vsfleet, compressed once.
 fleet/push/binaries/vsnode-linux-%.zst: bin/vsnode-%
 	$(GO) run ./fleet/push/pack -o $@ $<
+
+PREFIX ?= /usr/local
 
 demo: ## three practice hosts, nine guests, one table: the main job (KEEP=1 keeps the lab)
 	scripts/install demo
@@ -67,6 +69,9 @@ dist: build $(foreach arch,amd64 arm64,bin/vsfleet-$(arch) bin/vsnode-$(arch)) #
 	scripts/install dist
 	scripts/dist
 	scripts/check-dist
+
+install: build ## vsfleet, its man pages and completions into PREFIX (/usr/local), below DESTDIR
+	scripts/install-program "$(DESTDIR)$(PREFIX)"
 
 reproducible: build ## build once more, elsewhere: are the programs the same? (COLD=1: without a cache)
 	scripts/reproducible

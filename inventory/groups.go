@@ -16,7 +16,8 @@ type groupSpec struct {
 	files    layer // of group_vars
 	hosts    []text
 	children []text
-	priority int  // among groups of one depth: ansible_group_priority
+	priority int // among groups of one depth: ansible_group_priority
+	protect  given[bool]
 	ours     bool // a file of ours has it, so that a second one may not
 	empty    bool // that file gives it neither hosts nor children
 	declared bool // a source of Ansible has it, which needs no hosts
@@ -37,6 +38,7 @@ func (b *builder) group(d *decoder, k text, v *yaml.Node) {
 		{Name: "ssh", Read: d.sshBlock(&g.ssh)},
 		{Name: "labels", Read: d.hostLabels(&g.labels)},
 		{Name: "vars", Read: d.hostVars(&g.vars)},
+		{Name: "protected", Read: d.Flag(&g.protect)},
 	})
 	if err := checkName(k.Value, maxName); err != nil {
 		d.Add(k.Pos, "", "group %v", err)
@@ -61,7 +63,7 @@ func (b *builder) group(d *decoder, k text, v *yaml.Node) {
 	if first != nil { // of another source
 		first.add(&g.layer)
 		first.hosts, first.children = append(first.hosts, g.hosts...), append(first.children, g.children...)
-		first.ours, first.pos, first.empty = true, g.pos, g.empty
+		first.ours, first.pos, first.empty, first.protect = true, g.pos, g.empty, g.protect
 		return
 	}
 	b.addGroup(g)
@@ -98,7 +100,7 @@ func (b *builder) resolveHosts() {
 	u.groups = make(map[string][]bool, len(b.groups))
 	for _, g := range b.groups {
 		u.groups[g.name] = g.members
-		group := &Group{Name: g.name, Pos: g.pos, Hosts: u.pick(g.members)}
+		group := &Group{Name: g.name, Pos: g.pos, Hosts: u.pick(g.members), Protected: g.protect.Value}
 		for _, child := range g.children {
 			group.Children = append(group.Children, child.Value)
 		}

@@ -68,7 +68,9 @@ type Group struct {
 	Name     string
 	Hosts    []*Host  // its own and its children's, in the order of Inventory.Hosts
 	Children []string // in the order of the file
-	Pos      Position
+	// Protected means that changes of its hosts are confirmed by a person.
+	Protected bool
+	Pos       Position
 }
 
 // Image is a reference installation to build guests from.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/history"
+	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/inventory/program"
@@ -27,14 +28,18 @@ import (
 // app holds what all commands share: the flags of the root command, and the values
 // made of them.
 type app struct {
-	inventories    []string
-	limit          string
-	forks          int
-	format         string
-	noColor        bool
-	hostKey        string
-	quiet, verbose bool
-	access         fleet.Access
+	inventories []string
+	limit       string
+	forks       int
+	format      string
+	noColor     bool
+	hostKey     string
+	quiet       bool
+	verbose     int
+	access      fleet.Access
+
+	origins      []report.SettingRecord // the settings, and where each came from
+	confirmHosts int                    // how many hosts are changed without a question; 0: any number
 
 	history history.Recorder
 	keep    string               // the setting
@@ -68,7 +73,7 @@ func (a *app) register(cmd *cobra.Command) {
 	durationVar(f, &a.access.ConnectTimeout, "connect-timeout", 0, "time to wait for a host's SSH server (default ssh_config's, else 10s)")
 	durationVar(f, &a.access.Timeout, "timeout", 0, "give up on a host after this time (default 5m for an answer, none for a command)")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print only data and errors")
-	f.BoolVarP(&a.verbose, "verbose", "v", false, "show the progress messages of hosts")
+	f.CountVarP(&a.verbose, "verbose", "v", "show the progress messages of hosts; twice: also how long each state of a host takes")
 	f.BoolVar(&a.noColor, "no-color", false, "disable colours (also: NO_COLOR=1)")
 	f.Lookup("private-key").Hidden = true
 	must(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(view.Formats(), cobra.ShellCompDirectiveNoFileComp)))
@@ -118,7 +123,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 		a.output = view.AsTable
 	}
 	switch {
-	case a.quiet && a.verbose:
+	case a.quiet && a.verbose > 0:
 		return &usageError{err: errors.New("--quiet and --verbose: it is one or the other")}
 	case cmd.Flags().Changed("limit") && a.limit == "":
 		return &usageError{err: errors.New("--limit is empty: name hosts, or leave it out for all")}
@@ -214,7 +219,7 @@ func (a *app) hosts(ctx context.Context) (*inventory.Inventory, []*inventory.Hos
 
 func (a *app) verify(ctx context.Context, hosts []*inventory.Host) error {
 	err := a.access.Verify(ctx, hosts)
-	if a.verbose {
+	if a.verbose > 0 {
 		for _, note := range a.access.Notes() {
 			message(note)
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
-	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
@@ -25,7 +25,8 @@ func (a *app) applyCommand() *cobra.Command {
 		Long: `Apply carries out the plan that vsfleet plan shows: it builds images and creates,
 configures, starts, stops and deletes guests. Each image is built on one host and
 copied to the others. A failure on one host, or for one guest, does not stop the
-rest. Apply asks for confirmation before it deletes many guests.
+rest. Apply asks for confirmation before it deletes many guests, or changes many hosts
+or protected ones.
 
 With --serial or --canary apply works in batches: a failure then stops the run before
 more hosts are begun, unless --max-fail allows some. See docs/rollouts.md.
@@ -61,8 +62,8 @@ are undone. Run the same command again to complete the rest.`,
 			}
 			over.Diff, over.Prune, over.Saved = o.diff, o.prune, saved
 			if !yes {
-				over.Confirm = func(ctx context.Context, deletes []string) error {
-					return a.confirmDeletes(ctx, progress, deletes, o.prune)
+				over.Confirm = func(ctx context.Context, c rollout.Changes) error {
+					return progress.Around(func() error { return a.confirmChanges(ctx, inv, c, o.prune) })
 				}
 			}
 			run, err := over.Apply(ctx, inv, hosts)
@@ -78,7 +79,7 @@ are undone. Run the same command again to complete the rest.`,
 	f.BoolVar(&check, "dry-run", false, "alias of --check")
 	f.BoolVarP(&o.diff, "diff", "D", false, "show what was changed and why, with the lines of files and settings")
 	f.BoolVar(&o.prune, "prune", false, "delete guests that are not in the inventory, after confirmation")
-	f.BoolVarP(&yes, "yes", "y", false, fmt.Sprintf("do not ask before deleting more than %d guests, or any with --prune", fewDeletes))
+	f.BoolVarP(&yes, "yes", "y", false, fmt.Sprintf("do not ask before changing protected or many hosts, or deleting more than %d guests, or any with --prune", fewDeletes))
 	must(f.MarkHidden("dry-run"))
 	a.changesGuests(cmd)
 	strategy = a.strategy(cmd)
@@ -131,26 +132,6 @@ func (a *app) stale(err error) error {
 	message(stale.Error())
 	fmt.Fprintln(a.stderr, "hint:", stale.Hint())
 	return exitStatus(outcome.ExitFailed)
-}
-
-// fewDeletes is how many guests apply deletes without asking, as the inventory wants
-// it. More may come from a group or a pattern that covers more than was meant.
-const fewDeletes = 10
-
-func (a *app) confirmDeletes(ctx context.Context, p *view.Progress, deletes []string, prune bool) error {
-	why := "as the inventory says (state: absent)"
-	if prune {
-		why = "as the inventory lacks them or says absent"
-	} else if len(deletes) <= fewDeletes {
-		return nil
-	}
-	q := question{
-		text:       fmt.Sprintf("Delete %d guests (%s) with all that they hold, %s?", len(deletes), view.Clean(nodeset.Fold(deletes)), why),
-		no:         "nothing was changed",
-		noTerminal: fmt.Sprintf("%d guests would be deleted with all that they hold (%s), and there is no terminal to ask", len(deletes), nodeset.Fold(deletes)),
-		hint:       "to delete them: --yes",
-	}
-	return p.Around(func() error { return a.confirm(ctx, q) })
 }
 
 // report prints what came of a run: data if it was asked for, then the recap.

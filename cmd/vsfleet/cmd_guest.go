@@ -70,6 +70,10 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 				if err := a.confirmDelete(ctx, guests); err != nil {
 					return err
 				}
+			} else if !yes {
+				if err := a.confirmAction(ctx, guests); err != nil {
+					return err
+				}
 			}
 			progress := a.progress(len(rollout.Hosts(guests)))
 			over := a.access.Rollout(a.forks, progress.Watch)
@@ -85,9 +89,8 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 		},
 	}
 	a.changesGuests(cmd)
-	if action == plan.Delete {
-		cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
-	} else {
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
+	if action != plan.Delete {
 		strategy = a.strategy(cmd)
 	}
 	return cmd

@@ -17,6 +17,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
 )
@@ -116,23 +117,39 @@ func TestASlowHostHidesNoOther(t *testing.T) {
 	}
 }
 
-// The inventory says state: absent, perhaps of more than was meant.
-func TestApplyAsksBeforeItDeletesMany(t *testing.T) {
-	a := &app{stderr: view.Plain(io.Discard)}
-	var names []string
+func TestChangesThatAreAskedFor(t *testing.T) {
+	var hosts, guests []string
+	prod := &inventory.Group{Name: "prod", Protected: true}
 	for i := range fewDeletes + 1 {
-		names = append(names, fmt.Sprintf("web%02d/www", i))
+		hosts = append(hosts, fmt.Sprintf("web%02d", i))
+		guests = append(guests, fmt.Sprintf("web%02d/www", i))
 	}
-	if err := a.confirmDeletes(t.Context(), a.progress(1), names[1:], false); err != nil {
-		t.Errorf("a few: %v", err)
-	}
-	err := a.confirmDeletes(t.Context(), a.progress(1), names, false)
-	var use *usageError
-	if !errors.As(err, &use) || use.hint != "to delete them: --yes" || !strings.Contains(err.Error(), "11 guests would be deleted with all that they hold (web[00-10]/www)") {
-		t.Errorf("many, and nobody to ask: %v", err)
-	}
-	if err := a.confirmDeletes(t.Context(), a.progress(1), names[:1], true); !errors.As(err, &use) {
-		t.Errorf("one, because the inventory lacks it, and nobody to ask: %v", err)
+	prod.Hosts = []*inventory.Host{{Name: "web03"}}
+	inv := &inventory.Inventory{Groups: []*inventory.Group{prod, {Name: "test", Hosts: []*inventory.Host{{Name: "web00"}}}}}
+	for _, tt := range []struct {
+		name    string
+		changes rollout.Changes
+		prune   bool
+		want    string // what would be done; empty: nothing is asked
+	}{
+		{"a few deletes", rollout.Changes{Hosts: hosts[:1], Deletes: guests[1:]}, false, ""},
+		{"many deletes", rollout.Changes{Deletes: guests}, false, "it would delete 11 guests with all that they hold, as the inventory says (state: absent) (web[00-10]/www), and"},
+		{"one delete that the inventory lacks", rollout.Changes{Deletes: guests[:1]}, true, "it would delete 1 guest with all that they hold, as the inventory lacks them"},
+		{"no delete, though pruning", rollout.Changes{Hosts: hosts[:1]}, true, ""},
+		{"a protected host", rollout.Changes{Hosts: hosts[:4]}, false, "it would change web03 of the protected group prod, and"},
+		{"many hosts", rollout.Changes{Hosts: append(hosts[4:], hosts...)}, false, "it would change 18 hosts, change web03 of"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := &app{stderr: view.Plain(io.Discard), confirmHosts: 12}
+			err := a.confirmChanges(t.Context(), inv, tt.changes, tt.prune)
+			var use *usageError
+			switch {
+			case tt.want == "" && err != nil:
+				t.Error(err)
+			case tt.want != "" && (!errors.As(err, &use) || use.hint != "to do it: --yes" || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
 	}
 }
 

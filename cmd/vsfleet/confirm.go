@@ -6,9 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/term"
+
+	"github.com/vsfleet/vsfleet/fleet/rollout"
+	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/internal/nodeset"
+	"github.com/vsfleet/vsfleet/inventory"
 )
 
 // question is asked before something that cannot be undone.
@@ -42,4 +48,53 @@ func (a *app) confirm(ctx context.Context, q question) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// fewDeletes is how many guests apply deletes without asking, as the inventory wants
+// it. More may come from a group or a pattern that covers more than was meant.
+const fewDeletes = 10
+
+// confirmChanges asks before guests are deleted that the inventory lacks, or many, and
+// before hosts of protected groups are changed, or many.
+func (a *app) confirmChanges(ctx context.Context, inv *inventory.Inventory, c rollout.Changes, prune bool) error {
+	var what []string
+	if n := len(c.Hosts); a.confirmHosts > 0 && n > a.confirmHosts {
+		what = append(what, fmt.Sprintf("change %d hosts", n))
+	}
+	for _, g := range inv.Groups {
+		if g.Protected {
+			names := slices.DeleteFunc(slices.Clone(c.Hosts), func(name string) bool {
+				return !slices.ContainsFunc(g.Hosts, func(h *inventory.Host) bool { return h.Name == name })
+			})
+			if len(names) > 0 {
+				what = append(what, fmt.Sprintf("change %s of the protected group %s", view.Clean(nodeset.Fold(names)), g.Name))
+			}
+		}
+	}
+	if n := len(c.Deletes); prune && n > 0 || n > fewDeletes {
+		why := "as the inventory says (state: absent)"
+		if prune {
+			why = "as the inventory lacks them or says absent"
+		}
+		what = append(what, fmt.Sprintf("delete %s with all that they hold, %s (%s)", view.Count(n, "guest"), why, view.Clean(nodeset.Fold(c.Deletes))))
+	}
+	if len(what) == 0 {
+		return nil
+	}
+	all := strings.Join(what, ", ")
+	return a.confirm(ctx, question{
+		text:       strings.ToUpper(all[:1]) + all[1:] + "?",
+		no:         "nothing was changed",
+		noTerminal: "it would " + all + ", and there is no terminal to ask",
+		hint:       "to do it: --yes",
+	})
+}
+
+// confirmAction asks before an action on guests of protected hosts, or of many hosts.
+func (a *app) confirmAction(ctx context.Context, guests []inventory.Instance) error {
+	var c rollout.Changes
+	for _, h := range rollout.Hosts(guests) {
+		c.Hosts = append(c.Hosts, h.Name)
+	}
+	return a.confirmChanges(ctx, a.loaded, c, false)
 }

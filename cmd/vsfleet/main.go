@@ -128,6 +128,7 @@ func (a *app) root() *cobra.Command {
 		a.trustCommand(), a.pingCommand(), a.checkCommand(), a.planCommand(), a.applyCommand(), a.driftCommand(),
 		a.guestCommand(), a.runCommand(), a.imageCommand(), a.statCommand(), a.installCommand(),
 		a.historyCommand(), a.rerunCommand(), a.eventsCommand(),
+		noData(a.initCommand()), a.configCommand(),
 		noData(a.versionCommand()), a.docsCommand(),
 	)
 	return cmd

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,18 +14,51 @@ import (
 	"github.com/spf13/viper"
 
 	"github.com/vsfleet/vsfleet/fleet/history"
+	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
-// settable lists the flags that may also be set by an environment variable, such as
-// VSFLEET_FORKS, or in a settings file. What describes a fleet and how its hosts are
-// reached belongs in its inventory.
-var settable = []string{"inventory", "forks", "output", "connect-timeout", "no-color", "age-identity", "store", "keep"}
+// setting is what may also be set by an environment variable, such as VSFLEET_FORKS, or
+// in a settings file. What describes a fleet and how its hosts are reached belongs in its
+// inventory.
+type setting struct {
+	name string // of a flag, or of onlySettings
+	want string // describes valid values in errors
+	text bool   // a number is not a value
+	list bool   // of files
+}
+
+var settable = []setting{
+	{"inventory", "a file, or a list of files", true, true},
+	{"forks", "a number of hosts", false, false},
+	{"output", "the name of a format", true, false},
+	{"connect-timeout", "a time, as 30 or 30s", false, false},
+	{"no-color", "true or false", false, false},
+	{"age-identity", "a file, or a list of files", true, true},
+	{"confirm-hosts", "a number of hosts", false, false},
+	{"store", "postgres://USER@HOST/DATABASE or none", true, false},
+	{"keep", "a number of runs or days, as 500 or 90d", false, false},
+}
+
+// settingNames returns the names of all settings.
+func settingNames() []string {
+	names := make([]string, len(settable))
+	for i, s := range settable {
+		names[i] = s.name
+	}
+	return names
+}
+
+// variable returns the name of the environment variable.
+func (s setting) variable() string {
+	return "VSFLEET_" + strings.ToUpper(strings.ReplaceAll(s.name, "-", "_"))
+}
 
 // onlySettings returns the settings that are no flags: they are the same for every
 // command, and the address of a store may hold a password, which does not belong in a
 // command line.
 func (a *app) onlySettings() *pflag.FlagSet {
 	f := pflag.NewFlagSet("settings", pflag.ContinueOnError)
+	f.IntVar(&a.confirmHosts, "confirm-hosts", 100, "")
 	f.StringVar(&a.history.Store, "store", "", "")
 	f.StringVar(&a.keep, "keep", history.KeepByDefault, "")
 	return f
@@ -37,51 +71,68 @@ func (a *app) settings(flags *pflag.FlagSet) error {
 	if err != nil {
 		return err
 	}
+	a.origins = nil
 	others := a.onlySettings()
-	for _, name := range settable {
+	for _, setting := range settable {
 		set := flags
-		if flags.Lookup(name) == nil {
+		if flags.Lookup(setting.name) == nil {
 			set = others
 		}
-		if set.Changed(name) {
-			continue
+		origin := "default"
+		if set.Changed(setting.name) {
+			origin = "--" + setting.name
+		} else if origin, err = setting.apply(set, files); err != nil {
+			return &usageError{err: err}
 		}
-		variable := "VSFLEET_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
-		where, values := variable, []string{os.Getenv(variable)}
-		if values[0] != "" && isList(name) {
-			values = filepath.SplitList(values[0])
-		}
-		for i := 0; i < len(files) && values[0] == ""; i++ {
-			if !files[i].IsSet(name) {
-				continue
-			}
-			where = fmt.Sprintf("settings %s: %s", files[i].ConfigFileUsed(), name)
-			if values, err = settingTexts(name, files[i].Get(name)); err != nil {
-				return &usageError{err: fmt.Errorf("%s: %w", where, err)}
-			}
-		}
-		for _, value := range values {
-			if value == "" {
-				continue
-			}
-			if err := set.Set(name, value); err != nil {
-				return &usageError{err: fmt.Errorf("%s: want %s, have %q", where, settingWants[name], value)}
-			}
-		}
+		a.origins = append(a.origins, report.SettingRecord{Name: setting.name, Value: shownValue(set.Lookup(setting.name)), Origin: origin})
 	}
 	return a.keeper()
 }
 
-// settingWants describes the values of settings, for errors.
-var settingWants = map[string]string{
-	"inventory": "a file, or a list of files", "forks": "a number of hosts", "output": "the name of a format",
-	"connect-timeout": "a time, as 30 or 30s", "no-color": "true or false", "age-identity": "a file, or a list of files",
-	"store": "postgres://USER@HOST/DATABASE or none", "keep": "a number of runs or days, as 500 or 90d",
+// apply sets a flag from the environment, or else from a file, and returns where the value
+// came from.
+func (s setting) apply(flags *pflag.FlagSet, files []*viper.Viper) (origin string, err error) {
+	origin, where, values := s.variable(), s.variable(), []string{os.Getenv(s.variable())}
+	if values[0] != "" && s.list {
+		values = filepath.SplitList(values[0])
+	}
+	for i := 0; i < len(files) && values[0] == ""; i++ {
+		if !files[i].IsSet(s.name) {
+			continue
+		}
+		origin = files[i].ConfigFileUsed()
+		where = fmt.Sprintf("settings %s: %s", origin, s.name)
+		if values, err = s.texts(files[i].Get(s.name)); err != nil {
+			return "", fmt.Errorf("%s: %w", where, err)
+		}
+	}
+	if values[0] == "" {
+		origin = "default"
+	}
+	for _, value := range values {
+		if value == "" {
+			continue
+		}
+		if err := flags.Set(s.name, value); err != nil {
+			return "", fmt.Errorf("%s: want %s, have %q", where, s.want, value)
+		}
+	}
+	return origin, nil
 }
 
-// settingTexts returns a value of a file as flags take it: one text, or several for a
-// list of inventories.
-func settingTexts(name string, value any) ([]string, error) {
+// shownValue returns the value of a flag for people. The address of a store is shown
+// without its password.
+func shownValue(f *pflag.Flag) string {
+	value := strings.Trim(f.Value.String(), "[]")
+	if address, err := url.Parse(value); err == nil && address.User != nil {
+		return address.Redacted()
+	}
+	return value
+}
+
+// texts returns a value of a file as flags take it: one text, or several for a list of
+// inventories.
+func (s setting) texts(value any) ([]string, error) {
 	kind := ""
 	switch v := value.(type) {
 	case nil:
@@ -92,13 +143,13 @@ func settingTexts(name string, value any) ([]string, error) {
 		}
 		kind = "an empty text"
 	case bool, int, int64, uint64, float64:
-		if !isList(name) && name != "output" && name != "store" {
+		if !s.text {
 			return []string{fmt.Sprint(v)}, nil
 		}
 		kind = fmt.Sprint(v)
 	case []any:
 		kind = "a list"
-		if !isList(name) {
+		if !s.list {
 			break
 		}
 		var all []string
@@ -116,11 +167,8 @@ func settingTexts(name string, value any) ([]string, error) {
 	default:
 		kind = "a mapping"
 	}
-	return nil, fmt.Errorf("want %s, have %s", settingWants[name], kind)
+	return nil, fmt.Errorf("want %s, have %s", s.want, kind)
 }
-
-// isList reports whether a setting may be several files.
-func isList(name string) bool { return name == "inventory" || name == "age-identity" }
 
 // settingsFiles returns the settings files that exist, in order of precedence.
 func settingsFiles() ([]*viper.Viper, error) {
@@ -152,8 +200,8 @@ func readSettings(path string) (*viper.Viper, error) {
 	}
 	for _, key := range file.AllKeys() {
 		top, _, _ := strings.Cut(key, ".")
-		if !slices.Contains(settable, top) {
-			return nil, usage("known: %s; what belongs to hosts goes into the inventory", strings.Join(settable, ", "))(
+		if !slices.Contains(settingNames(), top) {
+			return nil, usage("known: %s; what belongs to hosts goes into the inventory", strings.Join(settingNames(), ", "))(
 				fmt.Errorf("settings %s: unknown setting %q", path, top))
 		}
 	}

@@ -73,3 +73,10 @@ func records[R any](hosts []Host, record func(Host, Step) R) []R {
 // Seconds returns a time as records have it, cut to microseconds: what is below
 // is noise, and would make records long.
 func Seconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1e6 }
+
+// SettingRecord is a setting of the controller.
+type SettingRecord struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Origin string `json:"origin"` // a flag, an environment variable, a file, or "default"
+}

@@ -99,27 +99,37 @@ func (r *run) named(names []string) []*host {
 	return list
 }
 
-// confirm asks whether guests are to be deleted, once for each of them.
+// Changes are what a run is about to change.
+type Changes struct {
+	Hosts   []string // all that are changed
+	Deletes []string // guests ("web01/www")
+}
+
+// confirm asks whether hosts are to be changed and guests to be deleted, once for each of
+// them.
 func (r *run) confirm(ctx context.Context) error {
-	var deletes []string
+	var changes Changes
 	for _, h := range r.remaining() {
+		if len(h.plan.Steps) > 0 && !r.confirmed[h.name] {
+			changes.Hosts = append(changes.Hosts, h.name)
+		}
 		for _, s := range h.plan.Steps {
 			if s.Kind == api.StepDelete && !r.confirmed[h.name+"/"+s.Name] {
-				deletes = append(deletes, h.name+"/"+s.Name)
+				changes.Deletes = append(changes.Deletes, h.name+"/"+s.Name)
 			}
 		}
 	}
-	if len(deletes) == 0 || r.Confirm == nil {
+	if len(changes.Hosts)+len(changes.Deletes) == 0 || r.Confirm == nil {
 		return nil
 	}
-	if err := r.Confirm(ctx, deletes); err != nil {
+	if err := r.Confirm(ctx, changes); err != nil {
 		return err
 	}
 	if r.confirmed == nil {
 		r.confirmed = map[string]bool{}
 	}
-	for _, guest := range deletes {
-		r.confirmed[guest] = true
+	for _, name := range slices.Concat(changes.Hosts, changes.Deletes) {
+		r.confirmed[name] = true
 	}
 	return nil
 }

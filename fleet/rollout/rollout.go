@@ -66,9 +66,9 @@ type Fleet struct {
 	// one by now, nothing is changed. It may be nil.
 	Saved *report.Run
 
-	// Confirm is asked, after the plan, before Apply deletes these guests
-	// ("web01/www"); may be nil. After an error nothing is changed.
-	Confirm func(ctx context.Context, deletes []string) error
+	// Confirm is asked, after the plan, before Apply makes these changes; may be nil.
+	// After an error nothing is changed.
+	Confirm func(ctx context.Context, changes Changes) error
 
 	Owner    string        // who changes hosts: user@machine
 	LockWait time.Duration // for others who change them

@@ -438,8 +438,8 @@ func TestDeletesAreConfirmed(t *testing.T) {
 			f.hosts["lab3"].unreachable = true
 			fleet := f.fleet()
 			var asked []string
-			fleet.Confirm = func(_ context.Context, deletes []string) error {
-				asked = deletes
+			fleet.Confirm = func(_ context.Context, changes Changes) error {
+				asked = changes.Deletes
 				return row.answer
 			}
 			r, err := fleet.Apply(within(t), f.inv, f.inv.Hosts)
@@ -467,7 +467,7 @@ func TestAHostEndsInTheStateThatStopsIt(t *testing.T) {
 		{"a host whose guests nobody agrees to delete", func(f *fakeFleet, fleet *Fleet) {
 			f.inv.Hosts[0].Guests[0].State = inventory.Absent
 			f.hosts["lab1"].state.Guests = []api.GuestState{there()}
-			fleet.Confirm = func(context.Context, []string) error { return errors.New("no") }
+			fleet.Confirm = func(context.Context, Changes) error { return errors.New("no") }
 		}, "confirm"},
 		{"a host whose steps were taken, whatever came of them", func(f *fakeFleet, _ *Fleet) { f.hosts["lab1"].failStep = "guest.start www" }, "verify"},
 	} {

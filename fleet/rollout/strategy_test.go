@@ -399,8 +399,8 @@ func TestDeletesOfAllBatchesAreConfirmedOnce(t *testing.T) {
 	fleet := f.fleet()
 	fleet.Strategy.Serial = sizes(t, "2")
 	var asked [][]string
-	fleet.Confirm = func(_ context.Context, deletes []string) error {
-		asked = append(asked, deletes)
+	fleet.Confirm = func(_ context.Context, changes Changes) error {
+		asked = append(asked, changes.Deletes)
 		return nil
 	}
 	run, err := fleet.Apply(within(t), f.inv, f.inv.Hosts)

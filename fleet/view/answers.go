@@ -137,3 +137,12 @@ func KeyTable(w io.Writer, records []report.KeyRecord) error {
 	}
 	return Table(w, columns, rows)
 }
+
+// SettingTable prints settings of the controller.
+func SettingTable(w io.Writer, records []report.SettingRecord) error {
+	var rows [][]string
+	for _, r := range records {
+		rows = append(rows, []string{r.Name, r.Value, r.Origin})
+	}
+	return Table(w, []string{"SETTING", "VALUE", "FROM"}, rows)
+}

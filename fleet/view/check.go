@@ -53,6 +53,6 @@ func CheckTable(o Output, w io.Writer, records []report.CheckRecord) error {
 			n++
 		}
 	}
-	fmt.Fprintf(out, "%d of %s can run guests\n", n, count(len(able), "host"))
+	fmt.Fprintf(out, "%d of %s can run guests\n", n, Count(len(able), "host"))
 	return out.Flush()
 }

@@ -31,14 +31,14 @@ func Drift(o Output, f Format, run report.Run) error {
 				return err
 			}
 		}
-		line := count(asWanted, "host")
+		line := Count(asWanted, "host")
 		if asWanted == 1 {
 			line += " is as it should be"
 		} else {
 			line += " are as they should be"
 		}
 		if unknown > 0 {
-			line += fmt.Sprintf("; nothing is known of %s", count(unknown, "host"))
+			line += fmt.Sprintf("; nothing is known of %s", Count(unknown, "host"))
 		}
 		_, err := fmt.Fprintln(w, line)
 		return err

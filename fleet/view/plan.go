@@ -65,18 +65,18 @@ func (o Output) writePlan(w io.Writer, hosts []report.Host, notes []string) erro
 	var parts []string
 	if changing > 0 {
 		parts = append(parts, fmt.Sprintf("%d to add, %d to change, %d to remove on %s",
-			marks["+"], marks["~"], marks["-"], count(changing, "host")))
+			marks["+"], marks["~"], marks["-"], Count(changing, "host")))
 	}
 	switch {
 	case same > 0 && len(notes) > 0:
-		parts = append(parts, "no steps for "+count(same, "host"))
+		parts = append(parts, "no steps for "+Count(same, "host"))
 	case same == 1:
 		parts = append(parts, "1 host is as it should be")
 	case same > 1:
 		parts = append(parts, fmt.Sprintf("%d hosts are as they should be", same))
 	}
 	if unknown > 0 {
-		parts = append(parts, fmt.Sprintf("no plan for %s", count(unknown, "host")))
+		parts = append(parts, fmt.Sprintf("no plan for %s", Count(unknown, "host")))
 	}
 	if parts == nil {
 		parts = []string{"no hosts"}

@@ -19,32 +19,38 @@ import (
 // something to say. Its methods may be called from many goroutines, and never
 // wait for the terminal's reader longer than a write takes.
 type Progress struct {
-	out     Output
-	total   int
-	verbose bool
-	asks    bool // a question: the answers go to standard output, and no line here
+	out   Output
+	total int
+	level int  // of detail: 1 the messages of steps, 2 also the states of hosts
+	asks  bool // a question: the answers go to standard output, and no line here
 
 	mu      sync.Mutex
 	done    int
 	failed  int
-	current []activity      // hosts at work, the longest at work first
-	begun   map[string]bool // by host and step: it has its line
-	ended   map[string]bool // by host
-	drawn   string          // the status line that is on the screen
+	current []activity           // hosts at work, the longest at work first
+	begun   map[string]bool      // by host and step: it has its line
+	ended   map[string]bool      // by host
+	since   map[string]time.Time // that a host is at work, over its states
+	drawn   string               // the status line that is on the screen
 	stop    chan struct{}
 	stopped chan struct{}
 }
 
-type activity struct{ host, text string }
+// activity is what a host is doing.
+type activity struct {
+	host, text string
+	since      time.Time // that the host is at work
+	state      time.Time // that it is in its state
+}
 
 // redraw is the interval at which the status line changes: an eye follows no faster.
 const redraw = 100 * time.Millisecond
 
-// NewProgress shows a run over a number of hosts, with verbose each message of a
-// step. Close ends it.
-func NewProgress(o Output, hosts int, verbose bool) *Progress {
+// NewProgress shows a run over a number of hosts. At level 1 it shows each message of a
+// step, at level 2 also how long each host was in each of its states. Close ends it.
+func NewProgress(o Output, hosts int, level int) *Progress {
 	p := newProgress(o, hosts)
-	p.verbose = verbose
+	p.level = level
 	p.start()
 	return p
 }
@@ -59,7 +65,7 @@ func NewQuestion(o Output, hosts int) *Progress {
 }
 
 func newProgress(o Output, hosts int) *Progress {
-	return &Progress{out: o, total: hosts, begun: map[string]bool{}, ended: map[string]bool{}}
+	return &Progress{out: o, total: hosts, begun: map[string]bool{}, ended: map[string]bool{}, since: map[string]time.Time{}}
 }
 
 func (p *Progress) start() {
@@ -104,6 +110,9 @@ func (p *Progress) Watch(e report.Event) {
 	case e.Step != nil:
 		p.step(e)
 	case e.Kind == report.Done && e.State != "":
+		if i := p.activity(e.Host); p.level > 1 && i >= 0 {
+			p.print(e.Host, fmt.Sprintf("%s: %s", e.State, Duration(time.Since(p.current[i].state))))
+		}
 		p.idle(e.Host)
 	case e.Kind == report.Done:
 		p.finish(e)
@@ -112,6 +121,7 @@ func (p *Progress) Watch(e report.Event) {
 		}
 	default:
 		p.set(e.Host, e.State)
+		p.current[p.activity(e.Host)].state = time.Now()
 	}
 }
 
@@ -130,7 +140,7 @@ func (p *Progress) question(e report.Event) {
 func (p *Progress) step(e report.Event) {
 	_, what := StepText(*e.Step)
 	if e.Kind == report.Done {
-		if p.verbose {
+		if p.level > 0 {
 			p.print(e.Host, fmt.Sprintf("%s: %s in %s", what, e.Step.Outcome, Duration(e.Step.Took)))
 		}
 		return
@@ -152,7 +162,7 @@ func (p *Progress) step(e report.Event) {
 	if e.Kind == report.Warning {
 		text = what + ": warning: " + e.Message
 	}
-	if p.verbose || e.Kind == report.Warning {
+	if p.level > 0 || e.Kind == report.Warning {
 		p.print(e.Host, text)
 	}
 	if e.Total > 0 {
@@ -200,13 +210,22 @@ func (p *Progress) Close() {
 }
 
 func (p *Progress) set(host, what string) {
-	for i := range p.current {
-		if p.current[i].host == host {
-			p.current[i].text = what
-			return
-		}
+	if i := p.activity(host); i >= 0 {
+		p.current[i].text = what
+		return
 	}
-	p.current = append(p.current, activity{host, what})
+	since := time.Now()
+	if begun, ok := p.since[host]; ok {
+		since = begun // it was at work before, in another state
+	}
+	p.since[host] = since
+	p.current = append(p.current, activity{host: host, text: what, since: since})
+	slices.SortStableFunc(p.current, func(a, b activity) int { return a.since.Compare(b.since) })
+}
+
+// activity returns the index of a host in current, or -1.
+func (p *Progress) activity(host string) int {
+	return slices.IndexFunc(p.current, func(a activity) bool { return a.host == host })
 }
 
 // print prints a line for a host above the status line.
@@ -219,7 +238,11 @@ func (p *Progress) print(host, text string) {
 	_, _ = io.WriteString(p.out, text)
 }
 
-// status is "12/40 hosts, 1 failed · web01: build image bookworm · …".
+// slow is how long a host works before the status line says for how long.
+const slow = 5 * time.Second
+
+// status is "12/40 hosts, 1 failed · web01 (2m10s): build image bookworm · …", the slowest
+// host first.
 func (p *Progress) status() string {
 	text := fmt.Sprintf("%d/%d hosts", p.done, p.total)
 	if p.failed > 0 {
@@ -229,6 +252,9 @@ func (p *Progress) status() string {
 	b.WriteString(text)
 	for _, a := range p.current {
 		b.WriteString(" · " + Clean(a.host))
+		if at := time.Since(a.since); at >= slow {
+			fmt.Fprintf(&b, " (%s)", Duration(at.Truncate(time.Second)))
+		}
 		if a.text != "" {
 			b.WriteString(": " + Clean(a.text))
 		}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
@@ -49,13 +50,13 @@ func run(p *Progress, tick func()) {
 
 func TestProgressInALog(t *testing.T) {
 	golden(t, "progress", func(w io.Writer) error {
-		p := NewProgress(Plain(w), 3, false)
+		p := NewProgress(Plain(w), 3, 0)
 		run(p, func() {})
 		p.Close()
 		return nil
 	})
 	golden(t, "progress-verbose", func(w io.Writer) error {
-		p := NewProgress(Plain(w), 3, true)
+		p := NewProgress(Plain(w), 3, 1)
 		run(p, func() {})
 		p.Close()
 		return nil
@@ -86,7 +87,7 @@ func TestProgressOnATerminal(t *testing.T) {
 
 func TestProgressOfManyHostsAtOnce(t *testing.T) {
 	var screen strings.Builder // guarded by Progress
-	p := NewProgress(terminal(&screen, 80), 50, false)
+	p := NewProgress(terminal(&screen, 80), 50, 0)
 	var all sync.WaitGroup
 	for i := range 50 {
 		all.Go(func() {
@@ -107,4 +108,30 @@ func TestProgressOfManyHostsAtOnce(t *testing.T) {
 	if !strings.HasSuffix(screen.String(), "\n") && !strings.HasSuffix(screen.String(), "\r\x1b[K") {
 		t.Errorf("a status line is left: %q", screen.String()[screen.Len()-20:])
 	}
+}
+
+// Who has been at work the longest comes first, with the time; at level 2 each state of
+// a host has a line.
+func TestProgressNamesTheSlowest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var screen strings.Builder
+		p := newProgress(terminal(&screen, 200), 3)
+		p.level = 2
+		state := func(kind report.EventKind, host, name string) {
+			p.Watch(report.Event{Kind: kind, Host: host, State: name})
+		}
+		state(report.Started, "web01", "connect")
+		time.Sleep(time.Second) // of the test's own clock
+		state(report.Started, "web02", "connect")
+		state(report.Done, "web01", "connect")
+		time.Sleep(2 * time.Minute)
+		state(report.Started, "web01", "change")
+		if got, want := p.status(), "0/3 hosts · web01 (2m01s): change · web02 (2m00s): connect"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		state(report.Done, "web02", "connect")
+		if got, want := screen.String(), "web01: connect: 1.0s\nweb02: connect: 2m00s\n"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
 }

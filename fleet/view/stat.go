@@ -194,7 +194,7 @@ func writeLines(w io.Writer, lines []line, hosts int) error {
 	}
 	fmt.Fprintf(out, "%-*s  %-5s", width, "SUM", "")
 	sum.write(out, "")
-	fmt.Fprintf(out, " %s\n", truncate(count(sum.guests, "guest")+" on "+count(hosts, "host"), last))
+	fmt.Fprintf(out, " %s\n", truncate(Count(sum.guests, "guest")+" on "+Count(hosts, "host"), last))
 	return out.Flush()
 }
 
@@ -214,8 +214,8 @@ func writeSums(w io.Writer, column string, lines []line) error {
 	return out.Flush()
 }
 
-// count formats a number of things: "1 guest", "2 guests".
-func count(n int, what string) string {
+// Count formats a number of things: "1 guest", "2 guests".
+func Count(n int, what string) string {
 	if n != 1 {
 		what += "s"
 	}
