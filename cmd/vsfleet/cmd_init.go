@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
@@ -51,7 +50,7 @@ file of --inventory. What a flag says is not asked. A file that exists is left a
 			if err != nil {
 				return &usageError{err: err}
 			}
-			if err := linux.ReplaceFile(path, text, 0o644); err != nil {
+			if err := writeNew(path, text); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(a.stderr, "%s is written. Next:\n\n  vsfleet ping     reach the hosts\n  vsfleet check    are they able?\n  vsfleet plan     what would change\n  vsfleet apply    change it\n", path)
@@ -141,4 +140,17 @@ func (a *app) askLine(ctx context.Context, in *bufio.Reader, text, usual string)
 			return "", context.Cause(ctx)
 		}
 	}
+}
+
+// writeNew writes a file that must not exist: all of it, or nothing.
+func writeNew(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Close()); err != nil {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
 }
