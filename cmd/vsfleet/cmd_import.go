@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -97,17 +98,17 @@ func expandHome(path string) string {
 	return filepath.Join(home, path[2:])
 }
 
-// writeNew writes a file that must not exist.
+// writeNew writes a file that must not exist: all of it, or nothing.
 func writeNew(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
-		return &usageError{err: fmt.Errorf("--out: %w", err)}
+		return &usageError{err: err}
 	}
-	if _, err := f.Write(data); err != nil {
-		f.Close()
-		return err
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		err = errors.Join(err, os.Remove(path))
 	}
-	return f.Close()
+	return err
 }
 
 // completeImport completes the kind, then files.

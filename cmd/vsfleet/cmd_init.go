@@ -141,16 +141,3 @@ func (a *app) askLine(ctx context.Context, in *bufio.Reader, text, usual string)
 		}
 	}
 }
-
-// writeNew writes a file that must not exist: all of it, or nothing.
-func writeNew(path string, text []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Close()); err != nil {
-		err = errors.Join(err, os.Remove(path))
-	}
-	return err
-}
