@@ -21,7 +21,7 @@ Ansible's inventories. Several are merged. All mistakes are reported together, e
 with file, line and column.`,
 	})
 
-	cmd.AddCommand(a.inventoryCheck(), a.inventoryList(), a.inventoryShow(), a.inventorySchema(), a.inventoryImport())
+	cmd.AddCommand(a.inventoryCheck(), a.inventoryList(), a.inventoryShow(), a.inventoryGraph(), a.inventorySchema(), a.inventoryEncrypt(), a.inventoryEdit(), a.inventoryImport())
 	return cmd
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/internal/editor"
 	"github.com/vsfleet/vsfleet/lab"
 )
 
@@ -26,6 +27,9 @@ var version = ""
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == lab.InitCommand {
 		os.Exit(lab.InitMain(os.Args[2:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == editor.SweepCommand {
+		os.Exit(editor.SweepMain(os.Args[2:]))
 	}
 	os.Exit(run(os.Args[1:]))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -77,6 +78,14 @@ func Open(ctx context.Context, file string, data []byte, keys *Keys) (*Document,
 	}
 	d.fields = fields
 	return d, nil
+}
+
+// Text returns the text as it is in the file.
+func (d *Document) Text() string { return d.text }
+
+// HasPlain reports whether a value that should be encrypted is not yet.
+func (d *Document) HasPlain() bool {
+	return slices.ContainsFunc(d.fields, func(f field) bool { return f.value.sealed == nil })
 }
 
 // at returns the position of an offset in the text.
@@ -174,11 +183,12 @@ func (d *Document) index(f field, of func(field) string) int {
 	return found
 }
 
-var errNobody = errors.New("it names nobody to encrypt for")
+// ErrNobody is returned if there is something to encrypt, and no recipient.
+var ErrNobody = errors.New("nobody is named to encrypt for")
 
 func sealFor(plain string, to []age.Recipient) ([]byte, error) {
 	if len(to) == 0 {
-		return nil, errNobody
+		return nil, ErrNobody
 	}
 	return Seal([]byte(plain), to)
 }

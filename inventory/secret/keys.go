@@ -126,7 +126,7 @@ func (k *Keys) load(ctx context.Context) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("read age identity: %w", err)
+			return &yamlpos.Error{Msg: "read age identity: " + err.Error()}
 		}
 		list, err := k.parse(ctx, file, data)
 		if err != nil && !named {
@@ -134,7 +134,7 @@ func (k *Keys) load(ctx context.Context) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("age identity %s: %w", file, err)
+			return &yamlpos.Error{Msg: fmt.Sprintf("age identity %s: %v", file, err)}
 		}
 		k.identities, k.tried = append(k.identities, list...), append(k.tried, file)
 	}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/inventory/secret"
+)
+
+func (a *app) inventoryEncrypt() *cobra.Command {
+	var recipients []string
+	var name string
+	var whole bool
+	cmd := noData(&cobra.Command{
+		Use:   "encrypt",
+		Short: "Encrypt a value for the inventory",
+		Long: `Encrypt reads a value from standard input, or asks for it on the terminal, and prints it
+encrypted with age, as YAML to put into an inventory. One line of input is taken
+without its newline, several lines with theirs. A value is not taken as an argument:
+other users could read it in the list of processes.
+
+The value is encrypted for the public keys in .age-recipients beside the inventory
+or in a directory above, or for those of -r: age1…, ssh-ed25519 …, ssh-rsa …, or a file of such lines.`,
+		Example: `  vsfleet inventory encrypt --name db_password >> group_vars/web.yml
+  pass show db | vsfleet inventory encrypt
+  vsfleet inventory encrypt --file < site.key > site.key.age
+  vsfleet inventory encrypt -r ~/.ssh/id_ed25519.pub`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			to, err := fleet.Recipients(recipients, a.mainInventory())
+			if err != nil {
+				return &usageError{err: err}
+			}
+			plain, err := a.readValue(cmd.Context(), whole)
+			if err != nil {
+				return err
+			}
+			sealed, err := secret.Seal(plain, to)
+			if err != nil {
+				return &usageError{err: err}
+			}
+			text := string(sealed)
+			if !whole {
+				text = secret.Block(text, 2) + "\n"
+				if name != "" {
+					text = name + ": " + text
+				}
+			}
+			_, err = io.WriteString(a.stdout, text)
+			return err
+		},
+	})
+	cmd.Flags().StringArrayVarP(&recipients, "recipient", "r", nil, "`key` to encrypt for, or a file of keys (default: .age-recipients beside the inventory or above)")
+	cmd.Flags().StringVar(&name, "name", "", "`name` of the variable, to print before the value")
+	cmd.Flags().BoolVar(&whole, "file", false, "print what a file NAME.age holds instead of YAML")
+	cmd.MarkFlagsMutuallyExclusive("name", "file")
+	return cmd
+}
+
+// mainInventory returns the file beside which .age-recipients is.
+func (a *app) mainInventory() string {
+	if len(a.inventories) > 0 {
+		return a.inventories[0]
+	}
+	return defaultInventory
+}
+
+// readValue reads what is to be encrypted; a whole file as it is.
+func (a *app) readValue(ctx context.Context, whole bool) ([]byte, error) {
+	if term.IsTerminal(int(os.Stdin.Fd())) {
+		word, err := a.secretWord(ctx, "value (is not shown)")
+		if err == nil && len(word) == 0 {
+			err = &usageError{err: errors.New("nothing was typed")}
+		}
+		return word, err
+	}
+	text, err := io.ReadAll(io.LimitReader(os.Stdin, secret.MaxBytes+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(text) == 0:
+		return nil, &usageError{err: errors.New("standard input is empty: there is nothing to encrypt")}
+	case !whole && bytes.Count(text, []byte("\n")) == 1:
+		text = bytes.TrimSuffix(text, []byte("\n"))
+	}
+	return text, nil
+}
+
+func (a *app) inventoryEdit() *cobra.Command {
+	var recipients []string
+	var rekey bool
+	cmd := noData(&cobra.Command{
+		Use:   "edit FILE",
+		Short: "Edit a file with its encrypted values in the clear",
+		Long: `Edit opens a file of an inventory in $VISUAL or $EDITOR with the values that are encrypted
+in the clear, and encrypts them again when the editor ends. A value that was not
+changed stays as it was. Every value with the tag !age is encrypted, also a new one:
+
+  db_password: !age the new password
+
+The text that is edited is in memory only, and gone when vsfleet ends, also if it is
+killed. A file that is encrypted as a whole (NAME.age) is edited as a whole.`,
+		Example: `  vsfleet inventory edit fleet.yml
+  vsfleet inventory edit site.key.age
+  vsfleet inventory edit --rekey fleet.yml     after a change of .age-recipients`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, keys := cmd.Context(), &a.access.Keys
+			if rekey {
+				if err := fleet.RekeySecrets(ctx, args[0], keys, recipients); err != nil {
+					return secretError(err)
+				}
+				a.say(args[0] + ": encrypted anew; who could read it before may have kept the values")
+				return nil
+			}
+			changed, err := fleet.EditSecrets(ctx, args[0], keys, recipients, func(err error) bool {
+				return a.confirm(ctx, question{text: view.Clean(err.Error()) + "\nEdit it again?", no: "no"}) == nil
+			})
+			if err != nil {
+				return secretError(err)
+			}
+			if changed {
+				a.say(args[0] + ": written")
+			} else {
+				a.say(args[0] + ": not changed")
+			}
+			return nil
+		},
+	})
+	cmd.Flags().StringArrayVarP(&recipients, "recipient", "r", nil, "`key` to encrypt for, or a file of keys (default: .age-recipients beside FILE or above)")
+	cmd.Flags().BoolVar(&rekey, "rekey", false, "encrypt all values anew for those who may read them now; no editor")
+	return cmd
+}
+
+func (a *app) say(text string) {
+	if !a.quiet {
+		fmt.Fprintln(a.stderr, text)
+	}
+}
+
+// secretError makes an error of a file or a key one of usage, as that of an inventory is.
+func secretError(err error) error {
+	if strings.HasPrefix(err.Error(), "editor ") {
+		return err
+	}
+	return &usageError{err: err}
+}
