@@ -184,6 +184,11 @@ func (a *Access) State(ctx context.Context, hosts []*inventory.Host, forks int, 
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.State, error) { return n.State(ctx) }, watch)
 }
 
+// Generations asks what hosts keep of guests for a revert.
+func (a *Access) Generations(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Generations]) Answers[api.Generations] {
+	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Generations, error) { return n.Generations(ctx) }, watch)
+}
+
 // Ping connects to hosts and measures how long it takes.
 func (a *Access) Ping(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[report.Ping]) Answers[report.Ping] {
 	return fanout.Each(ctx, hosts, a.questions(forks), func(ctx context.Context, h *inventory.Host) (p report.Ping, err error) {

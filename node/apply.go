@@ -11,6 +11,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/builder"
+	"github.com/vsfleet/vsfleet/node/generation"
 	"github.com/vsfleet/vsfleet/node/guest"
 )
 
@@ -302,6 +303,9 @@ func (h *Host) step(ctx context.Context, run string, s api.Step, progress builde
 		return api.StepResult{Outcome: api.Unchanged}, nil
 	case api.StepRevert:
 		outcome, err := h.Guests.Revert(ctx, s.Name, cmp.Or(s.Generation, run), options)
+		if s.Generation == "" && errors.Is(err, generation.ErrNone) {
+			err = nil // the run has not changed it
+		}
 		return api.StepResult{Outcome: outcome}, err
 	case api.StepForget:
 		outcome, err := h.Guests.ForgetGenerations(ctx, s.Name)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/generation"
 	"github.com/vsfleet/vsfleet/node/guest"
 	"github.com/vsfleet/vsfleet/node/timer"
 )
@@ -200,7 +201,7 @@ func (h *Host) endGuard(ctx context.Context, g guard) error {
 func (h *Host) putBack(ctx context.Context, g *guard) error {
 	var errs []error
 	for _, name := range slices.Backward(g.Guests) {
-		if _, err := h.Guests.Revert(ctx, name, g.Run, guest.Options{}); err != nil {
+		if _, err := h.Guests.Revert(ctx, name, g.Run, guest.Options{}); err != nil && !errors.Is(err, generation.ErrNone) {
 			errs = append(errs, err)
 		}
 	}

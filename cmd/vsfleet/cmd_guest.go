@@ -41,12 +41,14 @@ The next apply restores what the inventory says.`,
 		plan.Start:   "Start guests that are stopped",
 		plan.Stop:    "Stop guests that run",
 		plan.Restart: "Stop and start guests",
+		plan.Revert:  "Put guests back to how they were before a run changed them",
+		plan.Forget:  "Forget what is kept of guests to revert them",
 		plan.Delete:  "Stop guests and remove all that they hold",
 	}
 	for _, action := range plan.Actions() {
 		cmd.AddCommand(a.actionCommand(action, short[action]))
 	}
-	cmd.AddCommand(a.guestStatusCommand(), noData(a.enterCommand()), a.execCommand(), noData(a.logCommand()), noData(a.forwardCommand()), noData(a.copyCommand()))
+	cmd.AddCommand(a.guestStatusCommand(), a.generationsCommand(), noData(a.enterCommand()), a.execCommand(), noData(a.logCommand()), noData(a.forwardCommand()), noData(a.copyCommand()))
 	return cmd
 }
 
@@ -54,6 +56,7 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 	verb := string(action)
 	var yes bool
 	var strategy *strategyFlags
+	var to string
 	cmd := &cobra.Command{
 		Use:               verb + " PATTERN",
 		Short:             short,
@@ -77,6 +80,7 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 			}
 			progress := a.progress(len(rollout.Hosts(guests)))
 			over := a.access.Rollout(a.forks, progress.Watch)
+			over.Generation = to
 			if strategy != nil {
 				if over.Strategy, err = strategy.of(a, progress); err != nil {
 					progress.Close()
@@ -93,7 +97,41 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 	if action != plan.Delete {
 		strategy = a.strategy(cmd)
 	}
+	if action == plan.Revert {
+		cmd.Long = `Revert puts back what the hosts kept before a run changed guests: the configuration
+with image, limits and network, the files that runs have overwritten since, and
+whether the guest ran. The next apply makes guests what the inventory says again.`
+		cmd.Flags().StringVar(&to, "to", "", "the `run` before which the guest was as it is to be (default: the newest; guest generations lists them)")
+	}
 	return cmd
+}
+
+func (a *app) generationsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "generations [PATTERN]",
+		Short: "Show what is kept of guests to revert them",
+		Example: `  vsfleet guest generations
+  vsfleet guest generations lab1/www -o json`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeGuests,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			hosts, wanted, err := a.chooseGuests(ctx, args)
+			if err != nil {
+				return err
+			}
+			answers, err := ask(a, hosts, func(w fleet.Watch[api.Generations]) fleet.Answers[api.Generations] {
+				return a.access.Generations(ctx, hosts, a.forks, w)
+			}, func(h *inventory.Host, kept api.Generations, result report.Result) []report.GenerationRecord {
+				kept.Kept = slices.DeleteFunc(kept.Kept, func(g api.Generation) bool { return !wanted(h.Name, g.Guest) })
+				return report.GenerationRecords(h.Name, kept, result)
+			}, view.GenerationTable, nil)
+			if err != nil {
+				return err
+			}
+			return a.exit(ctx, fleet.Hosts(answers))
+		},
+	}
 }
 
 // confirmDelete asks before data is lost.
@@ -123,32 +161,34 @@ on the hosts, including those that are not in the inventory.`,
 		ValidArgsFunction: a.completeGuests,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			_, hosts, err := a.selectHosts(ctx)
+			hosts, wanted, err := a.chooseGuests(ctx, args)
 			if err != nil {
-				return err
-			}
-			wanted := func(host, guest string) bool { return true }
-			if len(args) == 1 {
-				guests, err := a.selectGuests(ctx, args[0])
-				if err != nil {
-					return err
-				}
-				chosen := map[[2]string]bool{}
-				hosts = nil
-				for _, g := range guests {
-					if len(hosts) == 0 || hosts[len(hosts)-1] != g.Host {
-						hosts = append(hosts, g.Host)
-					}
-					chosen[[2]string{g.Host.Name, g.Guest.Name}] = true
-				}
-				wanted = func(host, guest string) bool { return chosen[[2]string{host, guest}] }
-			}
-			if err := a.verify(ctx, hosts); err != nil {
 				return err
 			}
 			return a.guestStatus(ctx, hosts, wanted)
 		},
 	}
+}
+
+// chooseGuests returns the hosts of the guests that a pattern names, and whether a guest
+// is one of them. Without a pattern it is all guests.
+func (a *app) chooseGuests(ctx context.Context, args []string) (hosts []*inventory.Host, wanted func(host, guest string) bool, err error) {
+	if len(args) == 0 {
+		if _, hosts, err = a.selectHosts(ctx); err != nil {
+			return nil, nil, err
+		}
+		return hosts, func(host, guest string) bool { return true }, a.verify(ctx, hosts)
+	}
+	guests, err := a.selectGuests(ctx, args[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	chosen := map[[2]string]bool{}
+	for _, g := range guests {
+		chosen[[2]string{g.Host.Name, g.Guest.Name}] = true
+	}
+	hosts = rollout.Hosts(guests)
+	return hosts, func(host, guest string) bool { return chosen[[2]string{host, guest}] }, a.verify(ctx, hosts)
 }
 
 func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted func(host, guest string) bool) error {

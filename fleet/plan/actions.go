@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 
@@ -17,22 +18,25 @@ const (
 	Stop    Action = "stop"
 	Restart Action = "restart"
 	Delete  Action = "delete"
+	Revert  Action = "revert"
+	Forget  Action = "forget"
 )
 
 // Actions returns all actions.
-func Actions() []Action { return []Action{Start, Stop, Restart, Delete} }
+func Actions() []Action { return []Action{Start, Stop, Restart, Revert, Forget, Delete} }
 
-// Act plans an action on guests of one host.
-func Act(action Action, guests []*inventory.Guest, have []api.GuestState) Plan {
+// Act plans an action on guests of one host. A revert puts back the generation that the
+// host kept before the run to; if that is empty, the newest one.
+func Act(action Action, guests []*inventory.Guest, have []api.GuestState, to string) Plan {
 	var p Plan
 	for _, g := range guests {
-		p.act(action, g, have)
+		p.act(action, g, have, cmp.Or(to, api.Newest))
 	}
 	return p
 }
 
 // act adds the step for one guest.
-func (p *Plan) act(action Action, guest *inventory.Guest, have []api.GuestState) {
+func (p *Plan) act(action Action, guest *inventory.Guest, have []api.GuestState, to string) {
 	name := guest.Name
 	i := slices.IndexFunc(have, func(g api.GuestState) bool { return g.Name == name })
 	if i < 0 {
@@ -55,6 +59,10 @@ func (p *Plan) act(action Action, guest *inventory.Guest, have []api.GuestState)
 		step.Kind = api.StepRestart
 	case action == Delete:
 		step.Kind = api.StepDelete
+	case action == Revert:
+		step.Kind, step.Generation = api.StepRevert, to
+	case action == Forget:
+		step.Kind = api.StepForget
 	default:
 		return
 	}

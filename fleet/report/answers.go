@@ -67,6 +67,26 @@ func GuestRecords(host string, st api.State, result Result) []GuestRecord {
 	return records
 }
 
+// GenerationRecord is what a host keeps of a guest. A host that did not answer has one
+// without a guest.
+type GenerationRecord struct {
+	Host string `json:"host"`
+	api.Generation
+	Result
+}
+
+// GenerationRecords returns the records of what a host keeps, or why there are none.
+func GenerationRecords(host string, kept api.Generations, result Result) []GenerationRecord {
+	if result.Status != outcome.OK {
+		return []GenerationRecord{{Host: host, Result: result}}
+	}
+	var records []GenerationRecord
+	for _, g := range kept.Kept {
+		records = append(records, GenerationRecord{Host: host, Generation: g, Result: result})
+	}
+	return records
+}
+
 // ImageRecord is an image of a host.
 type ImageRecord struct {
 	Host string `json:"host"`

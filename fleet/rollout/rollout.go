@@ -59,6 +59,10 @@ type Fleet struct {
 	// there are none.
 	Open func(context.Context, []secret.Value) error
 
+	// Generation is the one that Guests reverts to: the id of the run before which it
+	// was kept; empty: the newest.
+	Generation string
+
 	Diff  bool // plans ask for what is in files that differ
 	Prune bool // guests that are not in the inventory are deleted
 
@@ -123,7 +127,7 @@ func (r *run) act(_ context.Context, h *host) error {
 			here = append(here, g.Guest)
 		}
 	}
-	h.plan = plan.Act(r.action, here, h.state.Guests).Prove(h.want, h.prove)
+	h.plan = plan.Act(r.action, here, h.state.Guests, r.Generation).Prove(h.want, h.prove)
 	return nil
 }
 

@@ -46,6 +46,28 @@ func GuestTable(w io.Writer, records []report.GuestRecord) error {
 	return Table(w, []string{"HOST", "GUEST", ">CTX", "STATUS", ">PROC", ">UP", "IMAGE", "NETWORK", "ADDRESSES AND PORTS"}, rows)
 }
 
+// GenerationTable prints what hosts keep of guests.
+func GenerationTable(w io.Writer, records []report.GenerationRecord) error {
+	var rows [][]string
+	for _, r := range records {
+		was := "stopped"
+		switch {
+		case r.Created:
+			was = "not there"
+		case r.Running:
+			was = "running"
+		}
+		var changed []string
+		if r.Config {
+			changed = append(changed, "configuration")
+		}
+		rows = append(rows, []string{
+			r.Host, r.Guest, r.Run, r.Kept.Local().Format(time.DateTime), r.Owner, r.Reason, was, strings.Join(append(changed, r.Files...), ", "),
+		})
+	}
+	return Table(w, []string{"HOST", "GUEST", "BEFORE RUN", "KEPT", "BY", "FOR", "IT WAS", "CHANGED SINCE"}, rows)
+}
+
 func networkText(n api.Network) string {
 	var words []string
 	for _, a := range n.Addresses {

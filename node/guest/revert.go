@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -15,8 +14,9 @@ import (
 
 // Revert puts a guest back to how it was before a run changed it: its configuration
 // with its image, limits and network, the files that runs have overwritten since, and
-// whether it ran. which is the id of the run, or api.Newest. A guest that the run has
-// created is stopped and kept. If nothing of that run is kept, nothing is done.
+// whether it ran. which is the id of the run, or api.Newest: that of the last run that did more
+// than create, start or stop it. A guest that the run has
+// created is stopped and kept. The error is generation.ErrNone if nothing of that run is kept.
 //
 // What is kept is forgotten at the end, so that a Revert that fails or is killed can be
 // called again.
@@ -52,10 +52,10 @@ func (g *Guest) reversion(which string) (reversion, error) {
 		return reversion{}, err
 	}
 	i := slices.IndexFunc(list, func(k generation.Generation) bool {
-		return k.Run == which || which == api.Newest && k.Changes()
+		return k.Run == which || which == api.Newest && k.Changes() && !k.Created
 	})
 	if i < 0 {
-		return reversion{}, generation.ErrNone
+		return reversion{}, none(which, list)
 	}
 	r := reversion{Generation: list[i], list: list[:i+1]}
 	for _, k := range r.list {
@@ -74,11 +74,23 @@ func (g *Guest) reversion(which string) (reversion, error) {
 	return r, nil
 }
 
+// none returns the error for a generation that is not there.
+func none(which string, list []generation.Generation) error {
+	if which == api.Newest {
+		return fmt.Errorf("%w: no run has changed it, or all was put back", generation.ErrNone)
+	}
+	var runs []string
+	for _, k := range list {
+		runs = append(runs, k.Run)
+	}
+	if runs == nil {
+		return fmt.Errorf("%w of run %s: none is kept", generation.ErrNone, which)
+	}
+	return fmt.Errorf("%w of run %s: there are those of %s", generation.ErrNone, which, strings.Join(runs, ", "))
+}
+
 func (g *Guest) revert(ctx context.Context, which string, opt Options) (changed bool, pending []api.OnChange, err error) {
 	r, err := g.reversion(which)
-	if errors.Is(err, generation.ErrNone) {
-		return false, nil, nil
-	}
 	if err != nil {
 		return false, nil, err
 	}
