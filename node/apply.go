@@ -74,7 +74,10 @@ func (h *Host) take(ctx context.Context, req api.Apply, by api.Holder, emit func
 			r.Outcome, r.Error = api.Failed, err.Error()
 			var missing *builder.MissingError
 			r.Elsewhere = errors.As(err, &missing)
-			if ctx.Err() != nil {
+			switch {
+			case ctx.Err() != nil && req.Steps[i].Kind == api.StepHealth: // nothing was begun that failed
+				r.Outcome, r.Error = api.Skipped, "interrupted"
+			case ctx.Err() != nil:
 				r.Error = "interrupted: " + r.Error
 			}
 		}

@@ -53,8 +53,10 @@ func (r *run) undo(ctx context.Context, h *host) error {
 	if len(steps) == 0 || ctx.Err() != nil || h.node.broken() != nil || h.unconfirmed != nil {
 		return nil
 	}
-	h.plan.Steps = append(slices.Clip(h.plan.Steps), steps...)
-	h.results = append(h.results, r.request(ctx, h, steps)...)
+	h.guarded = nil // what was guarded until now has been confirmed
+	results := r.request(ctx, h, steps)
+	h.plan.Steps, h.results = append(slices.Clip(h.plan.Steps), steps...), append(h.results, results...)
+	r.reach(ctx, h)
 	return nil
 }
 

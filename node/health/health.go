@@ -58,7 +58,7 @@ func Wait(ctx context.Context, g Guest, want api.Health, report func(string)) er
 			return context.Cause(ctx)
 		case err == nil && since.IsZero():
 			since = time.Now()
-		case err != nil && within.Err() == nil: // else the end of the deadline is what is wrong
+		case err != nil && (within.Err() == nil || last == nil): // else the end of the deadline is what is wrong
 			since, last = time.Time{}, err
 		}
 		if !since.IsZero() {
@@ -101,10 +101,8 @@ func late(patience time.Duration, since time.Time, last error, healthyFor time.D
 		if last != nil {
 			err = fmt.Errorf("%w; before that: %w", err, last)
 		}
-	case last != nil:
-		err = fmt.Errorf("not healthy within %s: %w", patience, last)
 	default:
-		err = fmt.Errorf("not healthy within %s: a check gave no answer", patience)
+		err = fmt.Errorf("not healthy within %s: %w", patience, last)
 	}
 	return err
 }
@@ -140,8 +138,11 @@ func lookAt(ctx context.Context, g Guest, c api.HealthCheck) error {
 	default:
 		err = errors.New("the check says nothing")
 	}
-	if err != nil && context.Cause(ctx) == errNoAnswer {
+	switch {
+	case err != nil && context.Cause(ctx) == errNoAnswer:
 		return errNoAnswer
+	case err != nil && ctx.Err() != nil:
+		return errors.New("no answer")
 	}
 	return err
 }

@@ -94,7 +94,7 @@ func TestWait(t *testing.T) {
 		{"a command that succeeds later", fake{run: from(5)}, exec, 0, ""},
 		{"a command that fails", fake{run: from(1 << 30)}, exec, 0, "not healthy within 50ms: exec test -f /run/up: exit status 3: not yet"},
 		{"a command that cannot be run", fake{run: func(int, string) (int, string, error) { return 0, "", errors.New("no such program") }}, exec, 0, "exec test -f /run/up: no such program"},
-		{"a command that does not end", fake{}, exec, 0, "a check gave no answer"},
+		{"a command that does not end", fake{}, exec, 0, "not healthy within 50ms: exec test -f /run/up: no answer"},
 		{"health that lasts", fake{run: from(0)}, exec, 10 * time.Millisecond, ""},
 		{"health that comes and goes", fake{run: func(now int, _ string) (int, string, error) { return now % 2, "", nil }}, exec, 30 * time.Millisecond, "not healthy within 50ms"},
 		{"health that comes too late to last", fake{run: from(5)}, exec, time.Hour, "only in its last 0s, and not for 1h0m0s; before that: exec test -f /run/up: exit status 3: not yet"},
