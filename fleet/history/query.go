@@ -171,6 +171,9 @@ func readJournal(path string) (report.KeptRecord, error) {
 		data = data[:cut+1] // the rest is being written
 	}
 	k := read(data, idOf(path))
+	if !running {
+		k.Waiting = ""
+	}
 	if running && k.Status == report.KeptInterrupted {
 		k.Status = report.KeptRunning
 		k.Took = report.Seconds(time.Since(k.When))

@@ -46,6 +46,7 @@ func read(data []byte, id string) report.KeptRecord {
 			end = l.End
 		default:
 			c.Add(l.Event)
+			k.Waiting = waitingFor(l.Event, k.Waiting)
 		}
 		if l.Time.After(last) {
 			last = l.Time
@@ -63,7 +64,11 @@ func read(data []byte, id string) report.KeptRecord {
 	if took := last.Sub(k.Report.When); took > k.Report.Took {
 		k.Report.Took = took
 	}
+	waiting := k.Waiting
 	k.HistoryRecord = summary(k.Report, head, end)
+	if end == nil {
+		k.Waiting = waiting
+	}
 	k.Cut = end != nil && end.Cut
 	return k
 }

@@ -40,6 +40,8 @@ type Recorder struct {
 	outputs  int
 	cut      bool
 	warnings []string
+	shared   *announcer // nil: no store that is shared
+	waiting  string
 	asking   context.CancelFunc // ends the question for the inventory
 	asked    chan struct{}
 }
@@ -58,6 +60,10 @@ func (r *Recorder) Watch(e report.Event) {
 	e.Run = r.id // of all runs of a command the first one's
 	if e.Output != nil {
 		e.Output = r.bounded(*e.Output)
+	}
+	if waiting := waitingFor(e, r.waiting); r.shared != nil && waiting != r.waiting {
+		r.waiting = waiting
+		r.shared.wait(r.secrets.text(waiting))
 	}
 	r.mu.Unlock()
 	progress := e.Kind == report.Progress || e.State != "" && e.Kind != report.Warning
@@ -97,6 +103,14 @@ func (r *Recorder) begin(e report.Event) {
 	r.head.Args, r.head.Redacted = r.secrets.args(r.Args)
 	r.head.Dir, _ = os.Getwd() // empty: it was removed
 	j.add(r.secrets.json(encode(line{Head: &r.head})), true, false)
+	if r.Store != "" {
+		var c report.Collector
+		c.Add(e)
+		run, _ := c.Run()
+		record := summary(run, r.head, nil)
+		record.Status = report.KeptRunning
+		r.shared = announce(r.context(), r.Keeper, record)
+	}
 	if r.Inventory == nil {
 		return
 	}
@@ -124,6 +138,9 @@ func (r *Recorder) End(ctx context.Context, exit int, failed error) (warnings []
 	r.mu.Unlock()
 	if j == nil {
 		return warnings
+	}
+	if r.shared != nil {
+		r.shared.close()
 	}
 	if r.asked != nil {
 		timer := time.AfterFunc(stall, r.asking)

@@ -227,6 +227,50 @@ func TestARunThatLivesIsListedAndLeftAlone(t *testing.T) {
 	}
 }
 
+// A team sees runs that are under way on other machines, and what they wait for.
+func TestASharedStoreHasRunsThatAreUnderWay(t *testing.T) {
+	r := newRecorder(t, Keeper{Store: newDatabase(t)})
+	other := opened(t, Keeper{Dir: t.TempDir(), Store: r.Store})
+	waitFor := func(status report.KeptStatus, waiting string) (got report.HistoryRecord) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			err := other.list(t.Context(), Query{}, func(r report.HistoryRecord) bool { got = r; return false })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Status == status && got.Waiting == waiting {
+				return got
+			}
+		}
+		t.Fatalf("it is %+v", got)
+		return got
+	}
+	startRun(r, hostNames(2))
+	if got := waitFor(report.KeptRunning, ""); got.Who != "root@ctl" || got.Hosts != "web[000-001]" || got.Verb != "apply" {
+		t.Errorf("%+v", got)
+	}
+	r.Watch(report.Event{Kind: report.Progress, Message: "waiting for web001: held by anna@ctl2"})
+	waitFor(report.KeptRunning, "waiting for web001: held by anna@ctl2")
+	workOn(r, "web000")
+	last := waitFor(report.KeptRunning, "")
+	if warnings := r.End(t.Context(), 0, nil); warnings != nil {
+		t.Error(warnings)
+	}
+	waitFor(report.KeptOK, "")
+	// What comes late does not replace the end.
+	if err := other.putRunning(t.Context(), last); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(report.KeptOK, "")
+	// One that has said nothing for long is none.
+	silent := kept(1).HistoryRecord
+	silent.Status, silent.Seen, silent.When = report.KeptRunning, time.Now().Add(-time.Hour), time.Now()
+	if err := other.putRunning(t.Context(), silent); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(report.KeptInterrupted, "")
+}
+
 func TestEventsAreFollowed(t *testing.T) {
 	r := newRecorder(t, Keeper{})
 	h := Open(t.Context(), r.Keeper)

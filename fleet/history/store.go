@@ -136,7 +136,7 @@ func (s *store) put(ctx context.Context, run report.KeptRecord, journal []byte) 
 		return err
 	}
 	err = s.within(ctx, func(tx *sql.Tx) error {
-		if err := putHead(ctx, tx, run.HistoryRecord, head); err != nil {
+		if _, err := tx.ExecContext(ctx, putRow, row(run.HistoryRecord, head)...); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO journals (id, journal) VALUES ($1, $2)
@@ -149,12 +149,13 @@ func (s *store) put(ctx context.Context, run report.KeptRecord, journal []byte) 
 	return nil
 }
 
-func putHead(ctx context.Context, tx *sql.Tx, r report.HistoryRecord, head []byte) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO runs (id, began, verb, who, status, hosts, head) VALUES ($1, $2, $3, $4, $5, $6, $7)
-		ON CONFLICT (id) DO UPDATE SET began = excluded.began, verb = excluded.verb, who = excluded.who,
-			status = excluded.status, hosts = excluded.hosts, head = excluded.head`,
-		r.ID, r.When.UnixMicro(), r.Verb, r.Who, string(r.Status), r.Hosts, noNUL(string(head)))
-	return err
+const putRow = `INSERT INTO runs (id, began, verb, who, status, hosts, head) VALUES ($1, $2, $3, $4, $5, $6, $7)
+	ON CONFLICT (id) DO UPDATE SET began = excluded.began, verb = excluded.verb, who = excluded.who,
+		status = excluded.status, hosts = excluded.hosts, head = excluded.head`
+
+// row returns the values of putRow.
+func row(r report.HistoryRecord, head []byte) []any {
+	return []any{r.ID, r.When.UnixMicro(), r.Verb, r.Who, string(r.Status), r.Hosts, noNUL(string(head))}
 }
 
 // noNUL removes what PostgreSQL's TEXT cannot hold.
@@ -189,7 +190,8 @@ func (s *store) list(ctx context.Context, q Query, each func(report.HistoryRecor
 	}
 	if q.Failed {
 		and("status <> $%d", string(report.KeptOK))
-		and("status <> $%d", string(report.KeptRunning))
+		args = append(args, string(report.KeptRunning), time.Now().Add(-silentAfter).UnixMicro())
+		where = append(where, fmt.Sprintf("(status <> $%d OR began < $%d)", len(args)-1, len(args)))
 	}
 	if q.Host != nil {
 		// Runs are over few different sets of hosts, by far.
@@ -221,6 +223,12 @@ func (s *store) list(ctx context.Context, q Query, each func(report.HistoryRecor
 		var r report.HistoryRecord
 		if err := json.Unmarshal(head, &r); err != nil {
 			return s.failed("read", err)
+		}
+		if r.Status == report.KeptRunning && time.Since(r.Seen) > silentAfter {
+			r.Status, r.Waiting = report.KeptInterrupted, ""
+		}
+		if q.Failed && r.Status == report.KeptRunning {
+			continue
 		}
 		if !each(r) {
 			return nil

@@ -92,7 +92,7 @@ func TestStores(t *testing.T) {
 			s.mustPut(t, kept(1, failed, on("db[1-2]")), "")
 			s.mustPut(t, kept(2, func(k *report.KeptRecord) { k.Verb = "run" }), "")
 			s.mustPut(t, kept(3, func(k *report.KeptRecord) { k.Status, k.Exit = report.KeptInterrupted, nil }, on("db1,web09")), "")
-			s.mustPut(t, kept(4, func(k *report.KeptRecord) { k.Status, k.Exit = report.KeptRunning, nil }), "")
+			s.mustPut(t, kept(4, func(k *report.KeptRecord) { k.Status, k.Exit, k.Seen = report.KeptRunning, nil, time.Now() }), "")
 			for want, q := range map[string]Query{
 				"[4 3 2]": {Since: noon.Add(2 * time.Minute)},
 				"[2]":     {Verb: "run"},

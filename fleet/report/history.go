@@ -45,6 +45,7 @@ type HistoryRecord struct {
 	Inventory InventoryRecord `json:"inventory"`
 	Error     string          `json:"error,omitempty"`   // that ended the run as a whole
 	Waiting   string          `json:"waiting,omitempty"` // what a running run waits for
+	Seen      time.Time       `json:"seen,omitzero"`     // of a running run in a store that others share: when it last said so
 }
 
 // KeptRecord is a run that is kept, with all that is known of it.
