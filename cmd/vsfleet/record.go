@@ -21,13 +21,26 @@ func (a *app) record(ctx context.Context, args []string) {
 	a.history.Context, a.history.Version = context.WithoutCancel(ctx), buildVersion()
 	a.history.Args = args
 	a.history.Inventory = func(ctx context.Context) report.InventoryRecord { return history.Describe(ctx, a.inventories) }
-	a.history.Secrets = func() []string {
-		if a.loaded == nil {
-			return nil
-		}
-		return a.loaded.Secrets()
-	}
+	a.history.Secrets = a.secrets
 	a.access.Watch = a.history.Watch
+}
+
+// secrets returns the secrets of hosts. Encrypted ones that were not needed are
+// decrypted for it, if that needs no passphrase; all reports whether there are no others.
+func (a *app) secrets(names []string) (values []string, all bool) {
+	if a.loaded == nil {
+		return nil, true
+	}
+	of := map[string]bool{}
+	for _, name := range names {
+		host, _, _ := strings.Cut(name, "/") // of a guest
+		of[host] = true
+	}
+	hosts := slices.DeleteFunc(slices.Clone(a.loaded.Hosts), func(h *inventory.Host) bool { return !of[h.Name] })
+	keys := a.access.Keys
+	keys.Passphrase = nil
+	err := keys.Open(a.history.Context, inventory.Sealed(hosts))
+	return a.loaded.Secrets(), err == nil
 }
 
 // keeper reads the settings of the history.

@@ -26,16 +26,18 @@ type Recorder struct {
 	Args    []string // the command line
 	Of      string   // the run of which this is a rerun
 	Version string   // of vsfleet
-	// Inventory describes the inventory of the run, and Secrets returns its secrets:
-	// they are called when the run begins.
+	// Inventory describes the inventory of the run.
 	Inventory func(context.Context) report.InventoryRecord
-	Secrets   func() []string
+	// Secrets returns the secrets of hosts when a run over them begins. If it does not
+	// know all of them, what commands write is not kept.
+	Secrets func(hosts []string) (values []string, all bool)
 
 	mu       sync.Mutex
 	journal  *journal // nil: not begun
 	off      bool     // there is no journal, and there will be none
 	id       string
 	secrets  *secrets
+	unknown  bool // there are secrets that secrets does not know
 	head     Head
 	outputs  int
 	cut      bool
@@ -49,8 +51,11 @@ type Recorder struct {
 // Watch keeps an event. It may be called by many goroutines.
 func (r *Recorder) Watch(e report.Event) {
 	r.mu.Lock()
-	if r.journal == nil && !r.off && e.Kind == report.Started && e.Host == "" && e.Verb != "plan" && e.Verb != "" {
-		r.begin(e)
+	if !r.off && e.Kind == report.Started && e.Host == "" && e.Verb != "plan" && e.Verb != "" {
+		r.learn(e.Hosts)
+		if r.journal == nil {
+			r.begin(e)
+		}
 	}
 	j := r.journal
 	if j == nil {
@@ -65,16 +70,32 @@ func (r *Recorder) Watch(e report.Event) {
 		r.waiting = waiting
 		r.shared.wait(r.secrets.text(waiting))
 	}
+	secrets := r.secrets
 	r.mu.Unlock()
 	progress := e.Kind == report.Progress || e.State != "" && e.Kind != report.Warning
 	sync := e.Kind == report.HostPlan || e.Kind == report.Done && e.State == "" || e.Host == ""
-	j.add(r.secrets.json(encode(line{Event: e})), sync, progress)
+	j.add(secrets.json(encode(line{Event: e})), sync, progress)
+}
+
+// learn asks for the secrets of a run over hosts.
+func (r *Recorder) learn(hosts []string) {
+	var values []string
+	if r.Secrets != nil {
+		all := false
+		values, all = r.Secrets(hosts)
+		r.unknown = r.unknown || !all
+	}
+	r.secrets = newSecrets(values)
 }
 
 // bounded returns what is kept of an output.
 func (r *Recorder) bounded(o report.OutputRecord) *report.OutputRecord {
 	for _, text := range []*string{&o.Stdout, &o.Stderr} {
-		if most := min(mostOutput, mostRunOutput-r.outputs); len(*text) > most {
+		most := min(mostOutput, mostRunOutput-r.outputs)
+		if r.unknown {
+			most = 0
+		}
+		if len(*text) > most {
 			*text, o.Cut, r.cut = strings.ToValidUTF8((*text)[:most], ""), true, true
 		}
 		r.outputs += len(*text)
@@ -94,11 +115,6 @@ func (r *Recorder) begin(e report.Event) {
 		return
 	}
 	r.journal, r.id, r.off = j, e.Run, false
-	var values []string
-	if r.Secrets != nil {
-		values = r.Secrets()
-	}
-	r.secrets = newSecrets(values)
 	r.head = Head{Of: r.Of, Version: r.Version}
 	r.head.Args, r.head.Redacted = r.secrets.args(r.Args)
 	r.head.Dir, _ = os.Getwd() // empty: it was removed
@@ -117,11 +133,12 @@ func (r *Recorder) begin(e report.Event) {
 	// git may take a while, and the run does not wait for it.
 	ctx, cancel := context.WithTimeout(r.context(), inventoryTimeout)
 	r.asking, r.asked = cancel, make(chan struct{})
+	secrets := r.secrets
 	go func() {
 		defer close(r.asked)
 		head := r.head
 		head.Inventory = r.Inventory(ctx)
-		j.add(r.secrets.json(encode(line{Head: &head})), false, false)
+		j.add(secrets.json(encode(line{Head: &head})), false, false)
 	}()
 }
 

@@ -21,12 +21,14 @@ const shortest = 6
 type secrets struct {
 	list     []string // the longest first
 	replacer *strings.Replacer
+	escaped  *strings.Replacer // within JSON
 }
 
 // newSecrets returns secrets for values. Long lines of a value with several, as keys
 // have them, are secrets of their own.
 func newSecrets(values []string) *secrets {
 	s := &secrets{}
+	seen := map[string]bool{}
 	for _, value := range values {
 		value = strings.TrimSpace(value)
 		all := []string{value}
@@ -43,17 +45,19 @@ func newSecrets(values []string) *secrets {
 			}
 		}
 		for _, one := range all {
-			if len(one) >= shortest && !slices.Contains(s.list, one) {
+			if len(one) >= shortest && !seen[one] {
+				seen[one] = true
 				s.list = append(s.list, one)
 			}
 		}
 	}
 	slices.SortStableFunc(s.list, func(a, b string) int { return len(b) - len(a) })
-	var pairs []string
+	var pairs, escaped []string
 	for _, one := range s.list {
-		pairs = append(pairs, one, hidden)
+		b := encode(one)
+		pairs, escaped = append(pairs, one, hidden), append(escaped, string(b[1:len(b)-1]), hidden)
 	}
-	s.replacer = strings.NewReplacer(pairs...)
+	s.replacer, s.escaped = strings.NewReplacer(pairs...), strings.NewReplacer(escaped...)
 	return s
 }
 
@@ -66,7 +70,7 @@ var names = []string{"run", "time", "when", "kind", "host", "name", "state", "st
 
 // json returns a JSON value without secrets in its texts.
 func (s *secrets) json(b []byte) []byte {
-	if len(s.list) == 0 || !slices.ContainsFunc(s.list, func(one string) bool { return bytes.Contains(b, escaped(one)) }) {
+	if text := string(b); len(s.list) == 0 || s.escaped.Replace(text) == text {
 		return b
 	}
 	var v any
@@ -105,12 +109,6 @@ func encode(v any) []byte {
 		return nil
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-}
-
-// escaped returns a text as it is within JSON.
-func escaped(text string) []byte {
-	b := encode(text)
-	return b[1 : len(b)-1]
 }
 
 var (

@@ -49,7 +49,7 @@ func TestNothingOfASecretIsKept(t *testing.T) {
 	all := []string{token, "started", key}
 	r := newRecorder(t, Keeper{})
 	r.Args = []string{"run", "--", "echo", token}
-	r.Secrets = func() []string { return all }
+	r.Secrets = func([]string) ([]string, bool) { return all, true }
 	startRun(r, []string{"web01", "web02"})
 	text := "it says " + token + " and abcdefghijklmnopqrstuvwxyz, which has started"
 	exit := 1
@@ -91,6 +91,36 @@ func TestNothingOfASecretIsKept(t *testing.T) {
 	// Words of the journal that happen to be a secret stay.
 	if kept.Verb != "apply" || len(kept.Outputs) != 1 || kept.Outcomes[outcome.Failed] != 1 || !kept.Redacted || kept.Damaged != nil {
 		t.Errorf("%+v", kept)
+	}
+}
+
+func TestOutputIsNotKeptIfItMayHoldAnUnknownSecret(t *testing.T) {
+	r := newRecorder(t, Keeper{})
+	r.Secrets = func(hosts []string) ([]string, bool) { return nil, hosts[0] != "web000" }
+	startRun(r, hostNames(1))
+	exit := 0
+	r.Watch(report.Event{Kind: report.Written, Host: "web000", Output: &report.OutputRecord{Host: "web000", Exit: &exit, Stdout: "s3cret", Stderr: "s3cret"}})
+	if warnings := r.End(t.Context(), 0, nil); warnings != nil {
+		t.Error(warnings)
+	}
+	if kept := load(t, r.Keeper); len(kept.Outputs) != 1 || kept.Outputs[0].Stdout+kept.Outputs[0].Stderr != "" || !kept.Cut {
+		t.Errorf("%+v", kept)
+	}
+}
+
+func TestSecretsOfALaterPartOfARunAreLearned(t *testing.T) {
+	r := newRecorder(t, Keeper{})
+	r.Secrets = func(hosts []string) ([]string, bool) { return []string{"s3cret-of-" + hosts[0]}, true }
+	startRun(r, []string{"web000"})
+	startRun(r, []string{"web001"})
+	r.Watch(report.Event{Kind: report.Warning, Host: "web001", Message: "s3cret-of-web001"})
+	data, err := os.ReadFile(journals(t, r.Keeper)[0])
+	if err != nil || strings.Contains(string(data), "s3cret-of") {
+		t.Errorf("%s, %v", data, err)
+	}
+	r.End(t.Context(), 0, nil)
+	if kept := load(t, r.Keeper); len(kept.Report.Hosts) != 2 {
+		t.Errorf("%+v", kept.Report)
 	}
 }
 
