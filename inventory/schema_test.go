@@ -1,15 +1,16 @@
 package inventory
 
 import (
+	"bytes"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -98,7 +99,6 @@ func TestSchemaAndLoaderKnowTheSameKeys(t *testing.T) {
 }
 
 func TestSchemaAllowsWhatTheLoaderReads(t *testing.T) {
-	root := readSchema(t)
 	files, err := filepath.Glob("testdata/*.yml")
 	if err != nil || files == nil {
 		t.Fatalf("examples: %v, %v", files, err)
@@ -108,17 +108,16 @@ func TestSchemaAllowsWhatTheLoaderReads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := root.check(t, string(data)); err != nil {
+		if err := check(t, string(data)); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
 	}
-	if err := root.check(t, "x-a: [1]\nhosts: {a: {x-b: c}}\nimages: {i: {method: template, files: {/etc/a: {content: 1, mode: 0600, owner: www-data, secret: true}}}}"); err != nil {
+	if err := check(t, "x-a: [1]\nhosts: {a: {x-b: c}}\nimages: {i: {method: template, files: {/etc/a: {content: 1, mode: 0600, owner: www-data, secret: true}}}}"); err != nil {
 		t.Errorf("keys for anchors, and files: %v", err)
 	}
 }
 
 func TestSchemaAndLoaderRefuseTheSame(t *testing.T) {
-	root := readSchema(t)
 	for _, text := range []string{
 		"hosts: [a]", "host: {}", "hosts: {a: {port: 0}}", "hosts: {a: {port: x}}", "hosts: {a: {become: 1}}", "hosts: {a: {adress: b}}",
 		"hosts: {_a: {}}", "hosts: {a: {user: -x}}", "hosts: {a: {labels: {b: [c]}}}", "hosts: {a: {labels: {b: 'c,d'}}}", "hosts: {a: {netdev: a/b}}",
@@ -134,116 +133,31 @@ func TestSchemaAndLoaderRefuseTheSame(t *testing.T) {
 		if _, err := load(t, text); err == nil {
 			t.Errorf("the loader reads %s", text)
 		}
-		if root.check(t, text) == nil {
+		if check(t, text) == nil {
 			t.Errorf("the schema allows %s", text)
 		}
 	}
 }
 
 // check validates a YAML text.
-func (root *schemaNode) check(t *testing.T, text string) error {
+func check(t *testing.T, text string) error {
 	t.Helper()
 	var v any
 	if err := yaml.Unmarshal([]byte(text), &v); err != nil {
 		t.Fatal(err)
 	}
-	return root.valid(root, v, "")
+	return compiled().Validate(v)
 }
 
-func (root *schemaNode) valid(n *schemaNode, v any, at string) error {
-	n = root.follow(n)
-	if n.Types != nil && !slices.ContainsFunc(typesOf(v), func(have string) bool {
-		return strings.Contains(fmt.Sprint(n.Types), have)
-	}) {
-		return fmt.Errorf("%s: %v is not of type %v", at, v, n.Types)
+// compiled is the schema as editors use it.
+var compiled = sync.OnceValue(func() *jsonschema.Schema {
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(Schema()))
+	if err != nil {
+		panic(err)
 	}
-	if n.Enum != nil && !slices.Contains(n.Enum, v) {
-		return fmt.Errorf("%s: %v is not one of %v", at, v, n.Enum)
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("fleet.schema.json", doc); err != nil {
+		panic(err)
 	}
-	if n.Not != nil && root.valid(n.Not, v, at) == nil {
-		return fmt.Errorf("%s: not allowed", at)
-	}
-	if n.AnyOf != nil && !slices.ContainsFunc(n.AnyOf, func(branch *schemaNode) bool { return root.valid(branch, v, at) == nil }) {
-		return fmt.Errorf("%s: %v is none of what it may be", at, v)
-	}
-	switch v := v.(type) {
-	case string:
-		if len(v) < n.MinLength || !regexp.MustCompile(n.Pattern).MatchString(v) {
-			return fmt.Errorf("%s: %q does not match %q", at, v, n.Pattern)
-		}
-	case int:
-		if n.Minimum != nil && float64(v) < *n.Minimum || n.Maximum != nil && float64(v) > *n.Maximum {
-			return fmt.Errorf("%s: %d is out of range", at, v)
-		}
-	case []any:
-		if len(v) < n.MinItems {
-			return fmt.Errorf("%s: too short", at)
-		}
-		for i, item := range v {
-			if n.Items != nil {
-				if err := root.valid(n.Items, item, fmt.Sprintf("%s[%d]", at, i)); err != nil {
-					return err
-				}
-			}
-		}
-	case map[string]any:
-		return root.validObject(n, v, at)
-	}
-	return nil
-}
-
-func (root *schemaNode) validObject(n *schemaNode, v map[string]any, at string) error {
-	for _, key := range n.Required {
-		if _, ok := v[key]; !ok {
-			return fmt.Errorf("%s: %s is missing", at, key)
-		}
-	}
-	for _, key := range sortedKeys(v) {
-		if n.PropertyNames != nil {
-			if err := root.valid(n.PropertyNames, key, at); err != nil {
-				return err
-			}
-		}
-		property := n.Properties[key]
-		for pattern, other := range n.PatternProperties {
-			if property == nil && regexp.MustCompile(pattern).MatchString(key) {
-				property = other
-			}
-		}
-		switch {
-		case property != nil:
-		case string(n.AdditionalProperties) == "false":
-			return fmt.Errorf("%s: unknown key %s", at, key)
-		case n.AdditionalProperties != nil:
-			property = &schemaNode{}
-			if err := json.Unmarshal(n.AdditionalProperties, property); err != nil {
-				return err
-			}
-		default:
-			continue
-		}
-		if err := root.valid(property, v[key], at+"."+key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// typesOf are the types of JSON Schema that a value has.
-func typesOf(v any) []string {
-	switch v.(type) {
-	case nil:
-		return []string{"null"}
-	case bool:
-		return []string{"boolean"}
-	case int:
-		return []string{"integer", "number"}
-	case float64:
-		return []string{"number"}
-	case string:
-		return []string{"string"}
-	case []any:
-		return []string{"array"}
-	}
-	return []string{"object"}
-}
+	return c.MustCompile("fleet.schema.json")
+})

@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,6 +12,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/check"
@@ -300,6 +304,7 @@ func TestInventoriesLoad(t *testing.T) {
 		name := strings.TrimPrefix(path, root+"/")
 		texts[name] = read(t, name)
 	}
+	schema := inventorySchema(t)
 	for name, text := range texts {
 		paths := []string{write(t, "fleet.yml", text)}
 		for _, file := range regexp.MustCompile(`(?:source|template): ([a-z.]+)`).FindAllStringSubmatch(text, -1) {
@@ -314,7 +319,27 @@ func TestInventoriesLoad(t *testing.T) {
 		if _, err := inventory.Load(paths...); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+		var v any
+		if err := yaml.Unmarshal([]byte(text), &v); err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if err := schema.Validate(v); err != nil {
+			t.Errorf("%s: editors would mark it: %v", name, err)
+		}
 	}
+}
+
+// inventorySchema returns the schema of inventories, as an editor uses it.
+func inventorySchema(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(inventory.Schema()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("fleet.schema.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	return c.MustCompile("fleet.schema.json")
 }
 
 func write(t *testing.T, name, text string) string {
