@@ -55,6 +55,9 @@ func Load(path string, o Options) (*Book, error) {
 		l.extra[name] = value
 	}
 	book := &Book{Name: path, Plays: l.plays(path, nil)}
+	if o.Fleet != nil {
+		l.names = slices.AppendSeq(l.names, maps.Keys(o.Fleet.Vars))
+	}
 	for _, name := range slices.Sorted(maps.Keys(l.extra)) {
 		if !l.used[name] && !l.inventoryHas(name) {
 			l.Add(Position{}, yamlpos.DidYouMean(name, l.names), "-e %s: no play has such a variable", name)
@@ -70,8 +73,10 @@ func Load(path string, o Options) (*Book, error) {
 }
 
 func (l *loader) inventoryHas(name string) bool {
-	return l.Fleet == nil || slices.Contains(l.Fleet.Vars, name)
+	return l.Fleet == nil || hasKey(l.Fleet.Vars, name)
 }
+
+func hasKey(m map[string]any, name string) bool { _, ok := m[name]; return ok }
 
 // file reads a file as a list.
 func (l *loader) file(path string, from Position, noun, least string) (*yamlpos.Decoder, []*yaml.Node) {
@@ -225,14 +230,23 @@ func (l *loader) override(d *yamlpos.Decoder, p *Play) {
 			p.Vars[name] = typed
 			continue
 		}
-		if value == nil {
+		if _, reported := l.missing[name]; value == nil && !reported {
+			l.missing[name] = p.Pos
 			l.Add(p.Pos, fmt.Sprintf("give it with -e %s=…", name), "the variable %s has no value", name)
 		}
 	}
 	for name, text := range l.extra {
-		if _, ok := p.Vars[name]; !ok && l.inventoryHas(name) {
-			p.Vars[name] = text // over that of the inventory
+		if hasKey(p.Vars, name) || !l.inventoryHas(name) {
+			continue
 		}
+		typed := any(text) // over that of the inventory
+		if l.Fleet != nil {
+			var err error
+			if typed, err = as(l.Fleet.Vars[name], text); err != nil {
+				l.Once(Position{}, "", "-e %s: %v", name, err)
+			}
+		}
+		p.Vars[name] = typed
 	}
 }
 
@@ -283,18 +297,23 @@ func (l *loader) constant(t Given, what string, p *Play) string {
 		l.Add(err.Pos, err.Hint, "%s", err.Msg)
 		return ""
 	}
-	for _, part := range text.parts {
-		if part.variable != "" && first(part.variable) != "vars" {
-			l.Add(t.Pos, "variables of the play and of -e can: ${vars.X}", "%s: ${%s} cannot be used here", what, part.variable)
+	for _, variable := range text.variables() {
+		name, ok := strings.CutPrefix(variable, "vars.")
+		value, known := p.Vars[name]
+		switch {
+		case !ok:
+			l.Add(t.Pos, "variables of the play and of -e can: ${vars.X}", "%s: ${%s} cannot be used here", what, variable)
 			return ""
+		case !known:
+			l.Add(t.Pos, yamlpos.DidYouMean(name, slices.Sorted(maps.Keys(p.Vars))), "%s: the play has no variable %s", what, yamlpos.Short(name))
+			return ""
+		case value == nil:
+			return "" // which is reported
 		}
 	}
-	value, fail := text.In(&Scope{Vars: p.Vars, Host: Host{Name: "any"}})
+	value, fail := text.In(&Scope{Vars: p.Vars})
 	if fail != nil {
-		if _, known := p.Vars[strings.TrimPrefix(text.parts[0].variable, "vars.")]; !known {
-			l.Add(t.Pos, yamlpos.DidYouMean(t.Value, slices.Sorted(maps.Keys(p.Vars))), "%s: the play has no variable for %s", what, yamlpos.Short(t.Value))
-		}
-		return ""
+		l.Add(t.Pos, "", "%s: %v", what, fail)
 	}
 	return value
 }

@@ -102,6 +102,23 @@ type pair struct {
 // Has reports whether a step is given a parameter.
 func (s *Step) Has(param string) bool { _, ok := s.args[param]; return ok }
 
+// Raw returns a parameter as it is written.
+func (s *Step) Raw(param string) string {
+	if t := s.args[param].text; t != nil {
+		return t.raw
+	}
+	return ""
+}
+
+// Together reports whether the hosts of a batch wait for each other at the step.
+func (s *Step) Together() bool {
+	if s.Kind.Name == Guest {
+		do := s.Raw("do")
+		return do == "" || do == "build"
+	}
+	return s.Kind.Together
+}
+
 // Flag returns a parameter that is true or false.
 func (s *Step) Flag(param string) bool { return s.args[param].flag }
 

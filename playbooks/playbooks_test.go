@@ -24,7 +24,7 @@ func (f files) read(path string) ([]byte, error) {
 }
 
 var fleet = &Fleet{
-	Vars: []string{"domain", "old-name"}, Labels: []string{"site", "role"}, Images: []string{"bookworm"},
+	Vars: map[string]any{"domain": "", "old-name": "", "cores": 0}, Sealed: []string{"password"}, Labels: []string{"site", "role"}, Images: []string{"bookworm"},
 	Hosts: func(pattern string) error {
 		if pattern == "all" || strings.HasPrefix(pattern, "web") {
 			return nil
@@ -85,6 +85,7 @@ func TestMistakes(t *testing.T) {
 		{"a field that a result lacks", steps("- stat: /a\n  register: st\n- exec: [a]\n  when: st.exits\n"), []string{`p.yml:7:16: when: unknown name "exits" (did you mean "exists"?)`}},
 		{"a result before it is there", steps("- exec: [a]\n  when: st.exists\n- stat: /a\n  register: st\n"), []string{`p.yml:5:13: when: unknown name "st" (known are check, facts, host, vars; put a text in quotes: "st")`}},
 		{"an unknown variable in a text", steps("- exec: [a, \"${vars.cuont}\"]\n"), []string{"p.yml:4:17: unknown variable ${vars.cuont} (did you mean \"vars.count\"?)"}},
+		{"a variable that is encrypted", steps("- exec: [a, \"${vars.password}\"]\n"), []string{"p.yml:4:17: unknown variable ${vars.password} (it is encrypted or a mapping in the inventory, which playbooks cannot use)"}},
 		{"an item outside a loop", steps("- exec: [a, \"${item}\"]\n"), []string{"p.yml:4:17: unknown variable ${item} (known are check, facts, host, vars; write $${ for ${ itself)"}},
 		{"a handler that is not there", "- hosts: all\n  steps:\n    - copy: {to: /a, content: b}\n      notify: relaod\n  handlers:\n    - name: reload\n      exec: [a]\n", []string{
 			`p.yml:4:15: notify: the play has no handler "relaod" (did you mean "reload"?)`, `p.yml:6:7: no step notifies the handler "reload"`}},
@@ -128,6 +129,7 @@ func TestVariablesOfTheCommandLine(t *testing.T) {
 	}{
 		{"take the types of the play's", []string{"where=web1", "count=5", "on=true", "users=x,y"}, map[string]any{"where": "web1", "count": 5, "on": true, "users": []string{"x", "y"}}},
 		{"and those of the inventory", []string{"where=web1", "domain=a"}, map[string]any{"where": "web1", "count": 3, "on": false, "users": []string{"a"}, "domain": "a"}},
+		{"which have types as well", []string{"where=web1", "cores=x"}, `-e cores: want a whole number, have "x"`},
 		{"must have that type", []string{"where=web1", "count=x"}, `-e count: want a whole number, have "x"`},
 		{"must be known", []string{"where=web1", "cuont=1"}, `-e cuont: no play has such a variable (did you mean "count"?)`},
 		{"have a value", []string{"where"}, `-e "where" sets no variable (write NAME=VALUE)`},

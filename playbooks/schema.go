@@ -81,7 +81,7 @@ func (k *Kind) schema() string {
 		form := `"$ref": "#/definitions/scalar"`
 		switch {
 		case p.Words != nil:
-			form = `"anyOf": [{ "enum": ["` + strings.Join(p.Words, `", "`) + `"] }, { "type": "string", "pattern": "\\$\\{" }]`
+			form = `"enum": ["` + strings.Join(p.Words, `", "`) + `"]`
 		case p.Form == TextList:
 			form = `"type": "array", "items": { "$ref": "#/definitions/scalar" }`
 		case p.Form == TextMap:

@@ -9,7 +9,8 @@ import (
 
 // Fleet is what an inventory knows, so that a playbook can be checked against it.
 type Fleet struct {
-	Vars   []string           // of any host
+	Vars   map[string]any     // of any host, with a value of its type, see Values
+	Sealed []string           // variables that playbooks cannot use: encrypted ones, mappings
 	Labels []string           // of any host
 	Hosts  func(string) error // why a pattern names no hosts
 	Guests func(string) error // why no host has a guest of that name or pattern
@@ -108,8 +109,8 @@ func (sc *Scope) env() map[string]any {
 
 const kindOfList = reflect.Slice
 
-// environment returns the types of a scope: vars are the variables of the playbook,
-// which have the types of their values; those of the inventory are texts.
+// environment returns the types of a scope: vars are the variables of the playbook. All
+// variables have the types of their values.
 func environment(fleet *Fleet, vars map[string]any, registered map[string]registered, looping bool) types.Map {
 	labels, variables := types.Map{}, types.Map{}
 	if fleet == nil { // nobody knows which there are
@@ -118,8 +119,8 @@ func environment(fleet *Fleet, vars map[string]any, registered map[string]regist
 		for _, name := range fleet.Labels {
 			labels[name] = types.String
 		}
-		for _, name := range fleet.Vars {
-			variables[name] = types.String
+		for name, value := range fleet.Vars {
+			variables[name] = types.TypeOf(value)
 		}
 	}
 	for name, value := range vars {

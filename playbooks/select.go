@@ -104,10 +104,8 @@ func (s *Step) names() map[string]bool {
 		}
 	}
 	for _, t := range s.texts() {
-		for _, p := range t.parts {
-			if p.variable != "" {
-				list[first(p.variable)] = true
-			}
+		for _, variable := range t.variables() {
+			list[first(variable)] = true
 		}
 	}
 	return list

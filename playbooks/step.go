@@ -220,14 +220,14 @@ func (s *section) fits(st *Step, r *raw) {
 	if s.handlers && st.Name.raw == "" {
 		s.Add(st.Pos, "give it a name, by which steps notify it", "a handler has no name")
 	}
-	if s.handlers && st.Kind.Together && st.Kind.Name != Guest {
+	if s.handlers && st.Together() {
 		s.Add(st.Pos, "", "%s cannot be a handler: hosts do not wait for each other there", st.Kind.Name)
 	}
-	if !st.Kind.controls() && !(st.Kind.Together && st.Kind.Name != Guest) {
+	if !st.Together() && !st.Kind.controls() {
 		return
 	}
 	for what, given := range map[string]bool{
-		"loop": r.loop != nil, "register": r.register.OK(), "until": r.until != nil, "notify": r.notify != nil && st.Kind.controls(),
+		"loop": r.loop != nil && st.Kind.controls(), "register": r.register.OK() && st.Kind.controls(), "until": r.until != nil, "notify": r.notify != nil && st.Kind.controls(),
 		"changed_when": r.changedWhen != nil, "failed_when": r.failedWhen != nil, "ignore_errors": r.ignore.OK(),
 	} {
 		if given {
@@ -330,6 +330,9 @@ func (s *section) arg(st *Step, p *Param, v *yaml.Node, env types.Map) {
 // known checks a value that holds no variables.
 func (s *section) known(p *Param, t Text) {
 	if !t.constant() {
+		if p.Words != nil {
+			s.Add(t.pos, "", "%s: it cannot hold variables, want one of %s", p.Name, strings.Join(p.Words, ", "))
+		}
 		return
 	}
 	value := strings.ReplaceAll(t.raw, "$${", "${")
@@ -404,14 +407,16 @@ func (s *section) text(t Given, env types.Map) Text {
 		s.Add(t.Pos, err.Hint, "%s", err.Msg)
 		return Text{raw: t.Value, pos: t.Pos}
 	}
-	for _, p := range text.parts {
-		if p.variable != "" && !hasVariable(env, p.variable) {
-			all := paths(env, "")
-			hint := yamlpos.DidYouMean(p.variable, all)
+	for _, variable := range text.variables() {
+		if !hasVariable(env, variable) {
+			hint := yamlpos.DidYouMean(variable, paths(env, ""))
+			if name, ok := strings.CutPrefix(variable, "vars."); ok && s.Fleet != nil && slices.Contains(s.Fleet.Sealed, name) {
+				hint = "it is encrypted or a mapping in the inventory, which playbooks cannot use"
+			}
 			if hint == "" {
 				hint = "known are " + strings.Join(slices.Sorted(maps.Keys(env)), ", ") + "; write $${ for ${ itself"
 			}
-			s.Add(t.Pos, hint, "unknown variable ${%s}", yamlpos.Short(p.variable))
+			s.Add(t.Pos, hint, "unknown variable ${%s}", yamlpos.Short(variable))
 		}
 	}
 	return text

@@ -28,8 +28,7 @@ type Text struct {
 type part struct {
 	text     string
 	variable string
-	fallback string // its default
-	optional bool
+	fallback *Text // its default; nil: none
 }
 
 // Raw returns the text as it is written.
@@ -41,7 +40,22 @@ func (t *Text) constant() bool {
 }
 
 func (t *Text) uses(name string) bool {
-	return slices.ContainsFunc(t.parts, func(p part) bool { return first(p.variable) == name })
+	return slices.ContainsFunc(t.parts, func(p part) bool {
+		return first(p.variable) == name || p.fallback != nil && p.fallback.uses(name)
+	})
+}
+
+// variables returns the names of all variables, those of defaults among them.
+func (t *Text) variables() (list []string) {
+	for _, p := range t.parts {
+		if p.variable != "" {
+			list = append(list, p.variable)
+		}
+		if p.fallback != nil {
+			list = append(list, p.fallback.variables()...)
+		}
+	}
+	return list
 }
 
 // first returns the first word of "host.labels.site".
@@ -50,9 +64,33 @@ func first(variable string) string {
 	return word
 }
 
-// parseText splits a text; an error lacks only its position.
-func parseText(raw string, pos Position) (Text, *Error) {
+// maxDefaults is how deep defaults may be nested: "${vars.a:-${vars.b:-c}}" is two.
+const maxDefaults = 8
+
+// parseText splits a text.
+func parseText(raw string, pos Position) (Text, *Error) { return parseNested(raw, pos, maxDefaults) }
+
+// closing returns the index of the } that closes a variable, or -1.
+func closing(s string) int {
+	depth := 0
+	for i := range len(s) {
+		switch {
+		case strings.HasPrefix(s[i:], "${"):
+			depth++
+		case s[i] == '}' && depth == 0:
+			return i
+		case s[i] == '}':
+			depth--
+		}
+	}
+	return -1
+}
+
+func parseNested(raw string, pos Position, nest int) (Text, *Error) {
 	t := Text{raw: raw, pos: pos}
+	if nest == 0 {
+		return t, &Error{Pos: pos, Msg: fmt.Sprintf("more than %d defaults within each other", maxDefaults)}
+	}
 	for rest := raw; rest != ""; {
 		before, after, found := strings.Cut(rest, "${")
 		if !found {
@@ -67,14 +105,21 @@ func parseText(raw string, pos Position) (Text, *Error) {
 		if before != "" {
 			t.parts = append(t.parts, part{text: before})
 		}
-		inner, behind, closed := strings.Cut(after, "}")
-		if !closed {
+		end := closing(after)
+		if end < 0 {
 			return t, &Error{Pos: pos, Msg: fmt.Sprintf("${%s has no }", yamlpos.Short(after)), Hint: "write $${ for ${ itself"}
 		}
 		p := part{}
-		p.variable, p.fallback, p.optional = strings.Cut(inner, ":-")
+		variable, text, optional := strings.Cut(after[:end], ":-")
+		if p.variable = variable; optional {
+			fallback, err := parseNested(text, pos, nest-1)
+			if err != nil {
+				return t, err
+			}
+			p.fallback = &fallback
+		}
 		t.parts = append(t.parts, p)
-		rest = behind
+		rest = after[end+1:]
 	}
 	return t, nil
 }
@@ -92,8 +137,12 @@ func (t *Text) In(sc *Scope) (string, error) {
 		}
 		value, ok := sc.lookup(p.variable)
 		switch {
-		case p.optional && (!ok || value == ""):
-			value = p.fallback
+		case p.fallback != nil && (!ok || value == ""):
+			text, err := p.fallback.In(sc)
+			if err != nil {
+				return "", err
+			}
+			value = text
 		case !ok:
 			return "", &Error{Pos: t.pos, Msg: fmt.Sprintf("host %s has no variable ${%s}", sc.Host.Name, p.variable), Hint: "give a default: ${" + p.variable + ":-…}"}
 		}
@@ -137,4 +186,13 @@ func printed(v any) (string, bool) {
 		return strings.Join(v, " "), true
 	}
 	return "", false
+}
+
+// Expand returns the text of a file with its variables replaced.
+func Expand(text, name string, sc *Scope) (string, error) {
+	t, err := parseText(text, Position{File: name})
+	if err != nil {
+		return "", err
+	}
+	return t.In(sc)
 }

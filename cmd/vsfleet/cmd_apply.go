@@ -146,6 +146,11 @@ func (a *app) report(ctx context.Context, run report.Run, diff bool) error {
 	if err != nil {
 		return err
 	}
+	return a.recap(ctx, run)
+}
+
+// recap prints the end of a run that changed hosts.
+func (a *app) recap(ctx context.Context, run report.Run) error {
 	if a.quiet {
 		if err := view.Errors(a.stderr, run.Hosts); err != nil {
 			return err

@@ -33,7 +33,22 @@ func (a *app) confirm(ctx context.Context, q question) error {
 	if !a.canAsk() {
 		return usage("%s", q.hint)(errors.New(q.noTerminal))
 	}
-	fmt.Fprint(a.stderr, q.text, " [y/N] ")
+	answer, err := a.ask(ctx, q.text+" [y/N]")
+	switch {
+	case err != nil:
+		return err
+	case answer != "y" && answer != "yes":
+		return &usageError{err: errors.New(q.no)}
+	}
+	return nil
+}
+
+// ask asks on the terminal, and returns the answer in lower case.
+func (a *app) ask(ctx context.Context, text string) (string, error) {
+	if !term.IsTerminal(int(os.Stdin.Fd())) || !a.stderr.Terminal {
+		return "", &usageError{err: errors.New("there is no terminal to ask")}
+	}
+	fmt.Fprint(a.stderr, text, " ")
 	answer := make(chan string, 1)
 	go func() {
 		line, _ := bufio.NewReader(os.Stdin).ReadString('\n') // end of file is a no
@@ -41,12 +56,9 @@ func (a *app) confirm(ctx context.Context, q question) error {
 	}()
 	select {
 	case line := <-answer:
-		if line == "y" || line == "yes" {
-			return nil
-		}
-		return &usageError{err: errors.New(q.no)}
+		return line, nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return "", context.Cause(ctx)
 	}
 }
 

@@ -263,6 +263,18 @@ func (p Plan) Give(key, id string) Plan {
 	return p
 }
 
+// Bring returns the plan with images that the host should have, whether or not a guest
+// needs them.
+func (p Plan) Bring(images []*inventory.Image, state api.State) Plan {
+	for _, image := range images {
+		wanted := needOf(image)
+		if wanted.choose(state.Images, nil) == "" && !slices.ContainsFunc(p.images, func(n need) bool { return n.key == wanted.key }) {
+			p.images = append(p.images, wanted)
+		}
+	}
+	return p
+}
+
 // ForImage reports whether a step is about an image and not about a guest.
 func ForImage(s api.Step) bool { return s.Kind == api.StepImport || s.Kind == api.StepBuildImage }
 

@@ -83,6 +83,7 @@ type Step struct {
 	Kind    api.StepKind `json:"kind"`
 	Name    string       `json:"name"`              // of the guest or the image
 	Context int          `json:"context,omitempty"` // of a guest that is created, if it is known
+	Title   string       `json:"title,omitempty"`   // its name in a playbook
 	Why     string       `json:"why,omitempty"`
 	Diff    string       `json:"diff,omitempty"` // of the files or settings that it writes, where asked for
 	// Fingerprint identifies what the step does, in the report of a plan.
@@ -95,7 +96,7 @@ type Step struct {
 
 // StepOf returns a step that has not been taken yet.
 func StepOf(s api.Step) Step {
-	step := Step{Kind: s.Kind, Name: s.Name, Why: s.Why}
+	step := Step{Kind: s.Kind, Name: s.Name, Title: s.Title, Why: s.Why}
 	switch {
 	case s.Guest != nil:
 		step.Name = cmp.Or(s.Name, s.Guest.Name)

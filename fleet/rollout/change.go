@@ -62,6 +62,14 @@ func waves(p plan.Plan) [][]int {
 
 // request has a host take steps, and returns a result for each.
 func (r *run) request(ctx context.Context, h *host, steps []api.Step) []api.StepResult {
+	return r.send(ctx, h, api.Apply{Steps: steps}, nil)
+}
+
+// send sends a request, and returns a result for each of its steps. judge may replace a
+// result before it is reported; it may be nil.
+func (r *run) send(ctx context.Context, h *host, req api.Apply, judge func(int, api.StepResult) api.StepResult) []api.StepResult {
+	req.Run = r.id
+	steps := req.Steps
 	if len(steps) == 0 {
 		return nil
 	}
@@ -76,7 +84,7 @@ func (r *run) request(ctx context.Context, h *host, steps []api.Step) []api.Step
 	case ctx.Err() != nil:
 		return all(skipped("interrupted"))
 	}
-	req := api.Apply{Run: r.id, Steps: steps, Guard: r.guard(h, steps), Ready: h.expected()}
+	req.Guard, req.Ready = r.guard(h, steps), h.expected()
 	res, err := h.node.Apply(ctx, req, func(e api.Event) {
 		if e.Step >= 0 && e.Step < len(req.Steps) {
 			r.watchStep(h, req.Steps[e.Step], report.Event{Kind: report.EventKind(e.Kind), Message: e.Message, Done: e.Done, Total: e.Total})
@@ -90,6 +98,9 @@ func (r *run) request(ctx context.Context, h *host, steps []api.Step) []api.Step
 		return all(api.StepResult{Outcome: api.Failed, Error: "the host gave no answer: what came of it is not known; run the same again to find out and finish"})
 	}
 	for n := range steps {
+		if judge != nil {
+			res.Results[n] = judge(n, res.Results[n])
+		}
 		r.stepDone(h, req.Steps[n], res.Results[n])
 	}
 	return res.Results

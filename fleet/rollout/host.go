@@ -40,6 +40,9 @@ type host struct {
 
 	guarded     []string // guests that it puts back unless it is reached by a new connection
 	unconfirmed error    // why it was not, or not in time
+	before      taken    // steps of earlier stages of Work
+	through     bool     // all stages of Work
+	made        bool     // its last stage that made something has changed the host
 
 	// Its place in the run.
 	canary, helper bool                 // a helper builds images for others, and is not in the report
@@ -131,6 +134,10 @@ func (r *run) eachOf(ctx context.Context, forks int, hosts []*host, do func(cont
 
 // fail ends a host's way through the run before anything was changed on it.
 func (r *run) fail(ctx context.Context, h *host, err error) {
+	if errors.Is(err, errEnded) {
+		return
+	}
+	h.recall()
 	h.err = err
 	var late *fanout.TimeoutError
 	switch {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
@@ -65,6 +66,11 @@ func (r *run) hostReport(h *host) report.Host {
 		}
 		rep.Steps = append(rep.Steps, step)
 	}
+	for i, result := range h.results {
+		if text, ok := strings.CutPrefix(result.Error, Ignored); ok {
+			rep.Notes = append(rep.Notes, h.plan.Steps[i].Title+": "+text)
+		}
+	}
 	for _, refused := range h.plan.Refused {
 		rep.Refused = append(rep.Refused, report.Refusal{Guest: refused.Guest, Error: refused.Err.Error()})
 	}
@@ -105,7 +111,11 @@ func (h *host) problems() []error {
 	for i, result := range h.results {
 		missed := result.Outcome == api.Skipped && h.plan.Steps[i].Kind == api.StepImport && h.err == nil
 		if result.Outcome == api.Failed || missed {
-			add(result.Error, errors.New(result.Error))
+			text := result.Error
+			if title := h.plan.Steps[i].Title; title != "" {
+				text = title + ": " + text
+			}
+			add(result.Error, errors.New(text))
 		}
 	}
 	return list

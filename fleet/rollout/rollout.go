@@ -28,6 +28,7 @@ type Node interface {
 	// Confirm confirms guarded steps. It must be a connection that was made after them.
 	Confirm(ctx context.Context, req api.Confirm) (api.Confirmed, error)
 	RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error)
+	Check(ctx context.Context) (api.Check, error)
 	// ExportImage writes an image to w, ImportImage has the host take it from r,
 	// both beside the requests.
 	ExportImage(ctx context.Context, id string, w io.Writer) error
@@ -44,6 +45,7 @@ type Node interface {
 //	Apply   connect  LOCK  compare  ASSIGN  MATCH  CONFIRM  PROVIDE  change  gate  undo   verify
 //	Guests  connect  LOCK  act                              PROVIDE  change  gate  undo   verify
 //	Each    connect  LOCK                                            work
+//	Work    connect  LOCK  begin, the states of its stages, end               verify
 //
 // With batches, Apply and Guests take all hosts along a road without leases first
 // (connect, compare, ASSIGN, MATCH, CONFIRM, survey), and then each batch along its

@@ -89,6 +89,24 @@ func (o Output) writePlan(w io.Writer, hosts []report.Host, notes []string) erro
 // changes ("~") or removes ("-") something, or none of these (" ").
 func StepText(s report.Step) (mark, text string) {
 	name := Clean(s.Name)
+	mark, text = stepText(s, name)
+	if s.Title == "" {
+		return mark, text
+	}
+	// Steps of a playbook go by its words; one of them may become several.
+	title := Clean(s.Title)
+	switch s.Kind {
+	case api.StepExec, api.StepWait, api.StepStat, api.StepFiles:
+		if name != "" {
+			title += " (in guest " + name + ")"
+		}
+	case api.StepBuildImage, api.StepImport, api.StepCreate, api.StepConfigure, api.StepStart, api.StepRepair, api.StepStop, api.StepRestart, api.StepDelete:
+		title += ": " + text
+	}
+	return mark, title
+}
+
+func stepText(s report.Step, name string) (mark, text string) {
 	switch s.Kind {
 	case api.StepBuildImage:
 		return "+", "build image " + name

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/check"
+	"github.com/vsfleet/vsfleet/playbooks"
 )
 
 const root = "../.."
@@ -286,6 +287,10 @@ func TestInventoriesLoad(t *testing.T) {
 			if f.language != "yaml" {
 				continue
 			}
+			if p.name == "docs/playbooks.md" {
+				playbook(t, fmt.Sprintf("%s:%d", p.name, f.number), f.text())
+				continue
+			}
 			if networks := strings.TrimSpace(f.text()); strings.HasPrefix(networks, "network:") {
 				for i, text := range strings.Split(networks, "\n") {
 					texts[fmt.Sprintf("%s:%d", p.name, f.number+1+i)] = "images: {deb: {method: debootstrap, args: [-d, bookworm]}}\n" +
@@ -340,6 +345,23 @@ func inventorySchema(t *testing.T) *jsonschema.Schema {
 		t.Fatal(err)
 	}
 	return c.MustCompile("fleet.schema.json")
+}
+
+// playbook checks a playbook of the documentation, or steps of one.
+func playbook(t *testing.T, name, text string) {
+	t.Helper()
+	if !strings.Contains(text, "\n  steps:") {
+		text = "- hosts: all\n  steps:\n    " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n    ") + "\n"
+	}
+	read := func(path string) ([]byte, error) {
+		if path == name {
+			return []byte(text), nil
+		}
+		return []byte("- exec: [a]\n"), nil // what it includes
+	}
+	if _, err := playbooks.Load(name, playbooks.Options{Read: read}); err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
 }
 
 func write(t *testing.T, name, text string) string {
