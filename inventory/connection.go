@@ -165,90 +165,98 @@ func (c connection) over(o connection) {
 
 // without removes what a block of ssh settings in the same place gives.
 func (c connection) without(s *sshSpec) {
-	for key, given := range map[string]bool{
-		"user": s.user.OK(), "identity": s.identity.OK(), "jump": s.jump.OK(), "known_hosts": s.knownHosts.OK(),
-		"host_key_alias": s.hostKeyAlias.OK(), "port": s.port.OK(), "become": s.become.OK(),
-		"become_method": s.becomeMethod.OK(), "host_key": s.hostKey.OK(), "config": s.config.OK(),
-	} {
+	for key := range c {
+		given := s.text(key).OK()
+		switch key {
+		case "port":
+			given = s.port.OK()
+		case "become":
+			given = s.become.OK()
+		case "address", "args":
+			given = false
+		}
 		if given {
 			delete(c, key)
 		}
 	}
 }
 
-// apply brings what Ansible's variables say into the SSH settings of a host.
+// apply brings what Ansible's variables say into the SSH settings of a host, and
+// returns its address.
 func (b *builder) apply(c connection, h *Host, own *hostSpec, s *sshSpec) (address text) {
 	address = own.address
 	if address.OK() {
 		address.Value = h.Address // one of its range
 	}
 	for key, r := range c {
-		if r.fromArgs && r.text.Value == "" || key == "args" {
+		if key == "args" {
 			continue
 		}
-		value := r.text.Value
-		if isTemplate(value) {
-			var err *Error
-			if value, err = (scope{host: h}).template(value); err != nil {
-				b.Failed(r.text.Pos, &Error{Msg: r.name + ": " + err.Msg + " on host " + h.Name, Hint: err.Hint})
-				continue
-			}
-		}
-		t := text{Value: value, Pos: r.text.Pos}
-		if key != "become" && key != "port" && !isArgument(value) {
-			b.Once(t.Pos, "", "%s: want one word that does not begin with -, have %q", r.name, yamlpos.Short(value))
-			continue
-		}
+		t, err := r.evaluate(h)
 		switch key {
-		case "address":
-			if !address.OK() {
-				address = t
-			}
-		case "user":
-			s.user = t
-		case "identity":
-			s.identity = t
-		case "jump":
-			s.jump = t
-		case "known_hosts":
-			s.knownHosts = t
-		case "host_key_alias":
-			s.hostKeyAlias = t
-		case "host_key":
-			s.hostKey = t
-		case "config":
-			s.config = t
-		case "become_method":
-			s.becomeMethod = t
 		case "port":
-			n, err := setting.WholeNumber(value, 1, 65535)
-			if err != nil {
-				b.Once(t.Pos, "", "%s: %v", r.name, err)
-				continue
+			s.port.Pos = t.Pos
+			if err == nil {
+				var n int64
+				n, err = wholeNumber(t.Value)
+				s.port.Value = int(n)
 			}
-			s.port = given[int]{Value: int(n), Pos: t.Pos}
 		case "become":
-			is, ok := truth(r.value, value)
-			if !ok {
-				b.Once(t.Pos, "", "%s: want true or false, have %q", r.name, yamlpos.Short(value))
-				continue
+			s.become.Pos = t.Pos
+			if err == nil {
+				s.become.Value, err = truth(r.value, t.Value)
 			}
-			s.become = given[bool]{Value: is, Pos: t.Pos}
+		default:
+			if err == nil && !isArgument(t.Value) {
+				err = &Error{Msg: fmt.Sprintf("want one word that does not begin with -, have %q", yamlpos.Short(t.Value))}
+			}
+			to := s.text(key)
+			if key == "address" {
+				to = &address
+			}
+			if err == nil && (key != "address" || !address.OK()) {
+				*to = t
+			}
+		}
+		if err != nil {
+			b.Once(t.Pos, err.Hint, "%s: %s", r.name, err.Msg)
 		}
 	}
 	return address
 }
 
+// evaluate returns the value for a host, with its templates replaced.
+func (r reaching) evaluate(h *Host) (text, *Error) {
+	t := r.text
+	if !isTemplate(t.Value) {
+		return t, nil
+	}
+	value, err := scope{host: h}.template(t.Value)
+	if err != nil {
+		return t, &Error{Msg: err.Msg + " on host " + h.Name, Hint: err.Hint}
+	}
+	t.Value = value
+	return t, nil
+}
+
+func wholeNumber(s string) (int64, *Error) {
+	n, err := setting.WholeNumber(s, 1, 65535)
+	if err != nil {
+		return 0, &Error{Msg: err.Error()}
+	}
+	return n, nil
+}
+
 // truth reads a boolean as Ansible does.
-func truth(value any, text string) (is, ok bool) {
-	if is, ok = value.(bool); ok {
-		return is, true
+func truth(value any, text string) (bool, *Error) {
+	if is, ok := value.(bool); ok {
+		return is, nil
 	}
 	switch strings.ToLower(text) {
 	case "yes", "true", "on", "y", "t", "1":
-		return true, true
+		return true, nil
 	case "no", "false", "off", "n", "f", "0":
-		return false, true
+		return false, nil
 	}
-	return false, false
+	return false, &Error{Msg: fmt.Sprintf("want true or false, have %q", yamlpos.Short(text))}
 }

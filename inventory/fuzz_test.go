@@ -24,7 +24,8 @@ func FuzzLoad(f *testing.F) {
 	for _, s := range []string{
 		"", "---", "a: &a [*a]", "hosts: &h {a: *h}", "hosts: {a: &a {<<: *a}}", "hosts: {<<: [{a: {}}, b]}", "? [a]\n: b", "hosts: {a: !!binary x}",
 		"hosts: {web[1:3]: {address: \"${host.name}\"}}", "hosts: {a: {}}\n---\nb", "# c\n- #d\n", base + "  g: {on: all, image: deb, network: {mode: own, addresses: [1.2.3.4/0]}}",
-		"\xff\xfe", "groups: {a: {children: [a]}}", base + "  g: {on: \"~(\", image: \"${vars.x}\", limits: {memory: 9e9}}",
+		"[web]\nweb[1:3]:22 ansible_user={{ u }} u=root\n[web:vars]\nansible_port='22'\n[a:children]\nweb\n", "all: {children: {web: {hosts: {a: {ansible_host: \"{{ b }}\", b: \"{{ a }}\"}}}}}",
+		"_meta: {hostvars: {a: {x: 1}}}\nweb: [a]", "\xff\xfe", "groups: {a: {children: [a]}}", base + "  g: {on: \"~(\", image: \"${vars.x}\", limits: {memory: 9e9}}",
 	} {
 		f.Add([]byte(s))
 	}

@@ -72,6 +72,29 @@ type sshSpec struct {
 	become given[bool]
 }
 
+// text returns the setting of a key that is a text.
+func (s *sshSpec) text(key string) *text {
+	switch key {
+	case "user":
+		return &s.user
+	case "identity":
+		return &s.identity
+	case "jump":
+		return &s.jump
+	case "known_hosts":
+		return &s.knownHosts
+	case "host_key_alias":
+		return &s.hostKeyAlias
+	case "config":
+		return &s.config
+	case "host_key":
+		return &s.hostKey
+	case "become_method":
+		return &s.becomeMethod
+	}
+	return &s.becomeUser
+}
+
 // over takes over the settings that o has. clash is called for those that both
 // have; if it is nil, o wins.
 func (s *sshSpec) over(o *sshSpec, clash func(key string, first, second Position)) {

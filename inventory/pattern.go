@@ -26,6 +26,10 @@ type Instance struct {
 //	~web\d+\.eu        the same by a regular expression, from the start of the name
 //	web[01-03,07]      web01, web02, web03 and web07, all of which must exist
 //	web[0-20/5]        a set with a step; see package nodeset for all forms
+//	web[0], web[-1], web[2:], all[1:3]
+//	                   hosts of a group by their places, as Ansible counts them, where
+//	                   that is no set: see parseSlice
+//	ungrouped          every host in no group
 //	@file              what the lines of a file name
 //	site=fra,role!=db,rack in (a,b),rack notin (c)
 //	                   hosts whose labels meet all of these conditions
@@ -311,6 +315,13 @@ func (u *universe) matchTerm(t term) ([]bool, *Error) {
 		}
 		return u.matchNames(t.name, re.MatchString)
 	}
+	if s, ok := u.parseSlice(t.name); ok {
+		set, err := u.matchSlice(s)
+		if err != nil {
+			err.Msg = fmt.Sprintf("pattern %q: %s", t.name, err.Msg)
+		}
+		return set, err
+	}
 	names, err := nodeset.ExpandGlob(t.name)
 	if err != nil {
 		return nil, &Error{Msg: fmt.Sprintf("pattern %q: %v", t.name, err)}
@@ -344,6 +355,17 @@ func (u *universe) matchName(name string) ([]bool, *Error) {
 	if i, ok := u.index[name]; ok {
 		set := make([]bool, len(u.hosts))
 		set[i] = true
+		return set, nil
+	}
+	if name == "ungrouped" && u.groups != nil {
+		set, found := make([]bool, len(u.hosts)), false
+		for i, h := range u.hosts {
+			set[i] = len(h.Groups) == 0
+			found = found || set[i]
+		}
+		if !found {
+			return nil, &Error{Msg: "every host is in a group, none is ungrouped"}
+		}
 		return set, nil
 	}
 	matches, err := glob(name)

@@ -166,22 +166,7 @@ func runAnsible(t *testing.T, list []*inventorytest.Stranger) []struct {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", "testdata/strangers.py")
-	home := t.TempDir()
-	config := filepath.Join(home, "ansible.cfg")
-	if err := os.WriteFile(config, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd.Env = []string{
-		"PATH=/usr/bin:/bin", "HOME=" + home, "LANG=C.UTF-8", "ANSIBLE_HOME=" + home, "ANSIBLE_CONFIG=" + config, // not that of this machine
-		"ANSIBLE_LOCALHOST_WARNING=0", "ANSIBLE_NOCOLOR=1", "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=1",
-	}
-	var stderr bytes.Buffer
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(cases), &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v: %s (apt-get install ansible-core)", err, &stderr)
-	}
+	out := python(t, cases, "testdata/strangers.py")
 	var results []struct {
 		Status         int
 		Stdout, Stderr string
@@ -190,6 +175,59 @@ func runAnsible(t *testing.T, list []*inventorytest.Stranger) []struct {
 		t.Fatal(err)
 	}
 	return results
+}
+
+// python runs a program with Ansible's modules and without any configuration of this
+// machine, and returns what it prints.
+func python(t *testing.T, stdin []byte, args ...string) []byte {
+	t.Helper()
+	home := t.TempDir()
+	config := filepath.Join(home, "ansible.cfg")
+	if err := os.WriteFile(config, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", args...)
+	cmd.Env = []string{
+		"PATH=/usr/bin:/bin", "HOME=" + home, "LANG=C.UTF-8", "ANSIBLE_HOME=" + home, "ANSIBLE_CONFIG=" + config,
+		"ANSIBLE_LOCALHOST_WARNING=0", "ANSIBLE_NOCOLOR=1", "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=1",
+	}
+	var stderr bytes.Buffer
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(stdin), &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s (apt-get install ansible-core)", err, &stderr)
+	}
+	return out
+}
+
+// TestPatternsAreThoseOfAnsible compares the hosts of patterns that Ansible has too.
+func TestPatternsAreThoseOfAnsible(t *testing.T) {
+	const path = "testdata/patterns.ini"
+	patterns := []string{
+		"all", "*", "web", "web1", "web1:db1", "web1,db1", "web:db", "web:&fra", "web:!fra", "web:&eu:!web1", "!web", "&fra", "!fra:web:&eu", "web,!web1",
+		"eu", "web*", "*1", "db?", "web[!1]*", "*.example.com", "~web[12]$", "~(web|db).*1", "~we", "fra,ber", "fra:ber:!db", "ungrouped", "lonely",
+		"db[0]", "db[-1]", "fra[0:1]", "db[1:]", "all[0]", "app[0]", "app[1:2]", "app[-2]", "db[0]:db[-1]", "app:!app[0]", "w*1", "mail.example.com", "192.0.2.9",
+	}
+	inv, err := inventory.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want [][]string
+	if err := json.Unmarshal(python(t, nil, append([]string{"testdata/patterns.py", path}, patterns...)...), &want); err != nil {
+		t.Fatal(err)
+	}
+	for i, pattern := range patterns {
+		hosts, err := inv.Select(pattern)
+		var got []string
+		for _, h := range hosts {
+			got = append(got, h.Name)
+		}
+		slices.Sort(got)
+		slices.Sort(want[i])
+		if d := cmp.Diff(slices.Compact(want[i]), got); d != "" || err != nil {
+			t.Errorf("%s: %v\n%s", pattern, err, d)
+		}
+	}
 }
 
 // TestStrangersInventories compares hosts, groups and variables with those that

@@ -109,7 +109,7 @@ func finite(value any) any {
 func (d *decoder) hostVars(to *map[string]Var) func(string, *yaml.Node) {
 	return func(name string, n *yaml.Node) {
 		*to = map[string]Var{}
-		values := d.values()
+		values := d.values().Expect(n)
 		d.Entries(name, n, "a mapping of names to values, as {domain: example.net}", func(k text, v *yaml.Node) {
 			v = yamlpos.Target(v)
 			if isSecret(v) {

@@ -136,7 +136,7 @@ func (v *varsDir) readFile(path string, l *layer) {
 		return
 	}
 	var problems []ansible.Problem
-	vars, _ := ansible.NewValues(&problems).Mapping("variables", doc.Content[0])
+	vars, _ := ansible.NewValues(&problems).Expect(doc).Mapping("variables", doc.Content[0])
 	m := &merger{builder: v.builder, file: path}
 	given := m.layer(vars)
 	l.add(&given)

@@ -33,7 +33,7 @@ func ReadList(root *yaml.Node) (*Inventory, bool) {
 		inv.fail(at(root), "", "want an object with a member for each group, have %s", kind(root))
 		return inv, true
 	}
-	values := NewValues(&inv.Problems)
+	values := NewValues(&inv.Problems).Expect(root)
 	var meta *yaml.Node
 	values.pairs(root, 0, func(k, v *yaml.Node) {
 		if v = target(v); k.Value != "_meta" {
@@ -65,7 +65,7 @@ func ReadList(root *yaml.Node) (*Inventory, bool) {
 
 // ReadHost adds what a program prints for --host to the host's variables.
 func (inv *Inventory) ReadHost(h *Host, root *yaml.Node) {
-	inv.hostVars(NewValues(&inv.Problems), h, root)
+	inv.hostVars(NewValues(&inv.Problems).Expect(root), h, root)
 }
 
 func (inv *Inventory) hostVars(values *Values, h *Host, n *yaml.Node) {
@@ -147,6 +147,9 @@ func ParseJSON(data []byte) (*yaml.Node, error) {
 		}
 	}
 	if err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("it ends too early")
+		}
 		p.advance()
 		return nil, fmt.Errorf("line %d, column %d: %w", p.pos.Line, p.pos.Column, err)
 	}
@@ -182,9 +185,6 @@ func (p *jsonParser) value(depth int) (*yaml.Node, error) {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Line: p.pos.Line, Column: p.pos.Column}
 	token, err := p.dec.Token()
 	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = errors.New("it ends too early")
-		}
 		return nil, err
 	}
 	switch t := token.(type) {

@@ -11,19 +11,41 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxNodes limits how much one file's values may grow to by aliases: nine lines of
-// them can stand for a billion.
-const maxNodes = 1 << 20
+// Aliases make a file's values larger than its text: nine lines of them can stand for
+// a billion. They may make them maxGrowth times as large, or as large as smallSize.
+const (
+	maxGrowth = 10
+	smallSize = 10000
+)
 
 // Values reads values of YAML as Ansible does, by the rules of YAML 1.1: yes and
 // off are booleans, 0644 is octal. All values of one file share one Values.
 type Values struct {
-	nodes    int
+	nodes    int // that were read
+	limit    int
 	problems *[]Problem
 }
 
 // NewValues returns a reader of values that adds what is wrong to problems.
-func NewValues(problems *[]Problem) *Values { return &Values{problems: problems} }
+func NewValues(problems *[]Problem) *Values { return &Values{problems: problems, limit: smallSize} }
+
+// Expect lets the reader read what is below a node of the file.
+func (r *Values) Expect(n *yaml.Node) *Values {
+	if r.limit < 0 {
+		return r
+	}
+	r.limit += maxGrowth * size(n)
+	return r
+}
+
+// size returns the number of nodes below a node, each alias being one.
+func size(n *yaml.Node) int {
+	total := 1
+	for _, inner := range n.Content {
+		total += size(inner)
+	}
+	return total
+}
 
 // Var reads the value of a variable whose name is at a node.
 func (r *Values) Var(name, value *yaml.Node) Var {
@@ -98,13 +120,13 @@ func (r *Values) problem(n *yaml.Node, warning bool, format string, args ...any)
 // exhausted reports whether a value is nested too deeply, or all values together
 // are too large. The first one is a problem.
 func (r *Values) exhausted(n *yaml.Node, depth int) bool {
-	if r.nodes <= maxNodes && depth <= 100 {
+	if r.nodes <= r.limit && depth <= 100 {
 		return false
 	}
-	if r.nodes < 2*maxNodes {
+	if r.limit >= 0 {
 		r.problem(n, false, "the values of this file are nested too deeply, or aliases make them too large")
 	}
-	r.nodes = max(r.nodes, 2*maxNodes)
+	r.limit = -1 // nothing more is read
 	return true
 }
 

@@ -10,7 +10,7 @@ import (
 // vars and children.
 func ReadYAML(root *yaml.Node) *Inventory {
 	r := &yamlReader{inv: newInventory()}
-	r.values = NewValues(&r.inv.Problems)
+	r.values = NewValues(&r.inv.Problems).Expect(root)
 	r.values.pairs(root, 0, func(k, v *yaml.Node) { r.group(k, v, 0) })
 	return r.inv
 }

@@ -18,6 +18,27 @@ import (
 //go:embed strangers/*.txtar
 var files embed.FS
 
+// Files returns all files of all inventories, by name.
+func Files() map[string]string {
+	all := map[string]string{}
+	archives, err := fs.Glob(files, "strangers/*.txtar")
+	if err != nil {
+		panic(err) // the pattern is right
+	}
+	for _, path := range archives {
+		data, err := files.ReadFile(path)
+		if err != nil {
+			panic(err) // it is embedded
+		}
+		for _, file := range txtar.Parse(data).Files {
+			if filepath.Base(file.Name) != "case" {
+				all[path+"/"+file.Name] = string(file.Data)
+			}
+		}
+	}
+	return all
+}
+
 // Stranger is an inventory of Ansible's as strangers write them: a directory of
 // strangers/*.txtar. Its file "case" has what is not said by default:
 //
