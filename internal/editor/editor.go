@@ -101,7 +101,7 @@ func sweeper(ctx context.Context, dir string) (func() error, error) {
 	}
 	return func() error {
 		alive.Close()
-		return cmd.Wait()
+		return errors.Join(cmd.Wait(), os.RemoveAll(dir)) // also if it could not do its work
 	}, nil
 }
 
