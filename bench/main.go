@@ -22,6 +22,10 @@ var rows = []struct {
 	{"stop", stopRow},
 	{"vsnode", vsnodeRow},
 	{"fleet", fleetRow},
+	{"steps", stepsRow},
+	{"push", pushRow},
+	{"throttled", throttledRow},
+	{"thousand", thousandRow},
 	{"history", historyRow},
 	{"many", manyRow}, // last: the machine has a thousand guests from there on, of which every ping would be told
 }
@@ -46,6 +50,9 @@ func run(ctx context.Context) error {
 		flag.PrintDefaults()
 	}
 	flag.Parse()
+	if dir := os.Getenv(serversVar); dir != "" {
+		return serveHosts(dir)
+	}
 	for _, arg := range flag.Args() {
 		if !slices.Contains(names(), arg) {
 			return fmt.Errorf("there is no row %q: %s", arg, strings.Join(names(), ", "))

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/vsfleet/vsfleet/node/api"
 )
 
 // Phase is a moment of a connection.
@@ -70,6 +72,8 @@ type Options struct {
 	Forward         bool          // serve as a jump host
 	Prompt          string        // printed by the login shell before every command
 	AuthorizedOther bool          // authorized_keys has another key than Identity
+
+	State *api.State // of the host that Vsnode answers for; nil: it has no guests
 
 	// Exec runs a command and returns its exit status. Default: [Server.Vsnode].
 	Exec func(s *Server, command string, ch ssh.Channel) uint32

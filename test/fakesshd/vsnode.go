@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"regexp"
-	"sync"
 
 	"golang.org/x/crypto/ssh"
 
@@ -23,31 +22,27 @@ func (s *Server) Vsnode(command string, ch ssh.Channel) uint32 {
 		return 127
 	}
 	fmt.Fprintf(ch, "\x00vsnode-exec-1 %s\n", m[1])
-	if err := serve.Serve(s.ctx, ch, ch, &Host{}); err != nil {
+	if err := serve.Serve(s.ctx, ch, ch, &Host{state: s.options.State}); err != nil {
 		fmt.Fprintln(ch.Stderr(), "vsnode:", err)
 		return 1
 	}
 	return 0
 }
 
-// Host is a host in memory: it has the guests that it was given, and does each step of
-// a plan by remembering it. Other requests than those below panic, which package serve
+// Host is a host in memory. Other requests than those below panic, which package serve
 // answers by an error.
 type Host struct {
 	serve.Host
 
-	Guests []api.GuestState
-
-	mu    sync.Mutex
-	Steps []api.Step // taken so far
+	state *api.State
 }
 
-// State returns a machine that can run guests.
+// State returns the state that the server was given, or that of a machine without guests.
 func (h *Host) State(context.Context) (api.State, error) {
-	return api.State{
-		Host:   api.Host{Hostname: "fake", Version: "fake", Kernel: "6.12.0", OS: "fakesshd", Arch: "amd64"},
-		Guests: h.Guests,
-	}, nil
+	if h.state != nil {
+		return *h.state, nil
+	}
+	return api.State{Host: api.Host{Hostname: "fake", Version: "fake", Kernel: "6.12.0", OS: "fakesshd", Arch: "amd64"}}, nil
 }
 
 // Lease is always granted.
@@ -63,14 +58,11 @@ func (h *Host) Files(context.Context, api.FilesRequest) (api.FilesAnswer, error)
 	return api.FilesAnswer{}, nil
 }
 
-// Apply takes all steps at once.
+// Apply takes no step, and says that it did.
 func (h *Host) Apply(_ context.Context, req api.Apply, _ func(api.Event)) (api.ApplyResult, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	var r api.ApplyResult
 	for range req.Steps {
 		r.Results = append(r.Results, api.StepResult{Outcome: api.Changed})
 	}
-	h.Steps = append(h.Steps, req.Steps...)
 	return r, nil
 }
