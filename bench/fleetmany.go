@@ -87,7 +87,7 @@ func (f *fleet) addGuests() error {
 	var more strings.Builder
 	more.WriteString("images:\n  busybox: {method: template, args: [-t, /srv/busybox.tar]}\nguests:\n")
 	for i := range guestsEach {
-		fmt.Fprintf(&more, "  g%d:\n    on: all\n    image: busybox\n    context: %d\n    hostname: \"g%d-${host.name}\"\n    network: {mode: nat, forward: [\"%d:80/tcp\"]}\n    init: plain\n", i, 1000+i, i, 8000+i)
+		fmt.Fprintf(&more, "  g%d:\n    on: all\n    image: busybox\n    context: %d\n    network: {mode: nat, forward: [\"%d:80/tcp\"]}\n    init: plain\n", i, 1000+i, 8000+i)
 	}
 	if err := os.WriteFile(file, append(text, more.String()...), 0o600); err != nil {
 		return err
