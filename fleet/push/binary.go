@@ -26,12 +26,12 @@ var embeddedBinaries = sync.OnceValues(func() ([]*binary, error) {
 	return readBinaries(files)
 })
 
-// binary is a vsnode, compressed.
+// binary is a vsnode, compressed. Its content is read only where it is missing on a host.
 type binary struct {
 	arch string // GOARCH
 	hash string // sha256 of the unpacked file, in hex
 	size int64  // of the unpacked file
-	zst  []byte
+	zst  func() ([]byte, error)
 
 	gzOnce sync.Once
 	gz     []byte
@@ -47,13 +47,12 @@ func readBinaries(files fs.FS) ([]*binary, error) {
 	for _, arch := range []string{"amd64", "arm64"} {
 		b := &binary{arch: arch}
 		name := "vsnode-linux-" + arch
-		var err error
-		b.zst, err = fs.ReadFile(files, name+".zst")
-		if errors.Is(err, fs.ErrNotExist) {
+		if _, err := fs.Stat(files, name+".zst"); errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {
 			return nil, err
 		}
+		b.zst = sync.OnceValues(func() ([]byte, error) { return fs.ReadFile(files, name+".zst") })
 		sum, err := fs.ReadFile(files, name+".sha256")
 		if err != nil {
 			return nil, err
@@ -72,14 +71,18 @@ func readBinaries(files fs.FS) ([]*binary, error) {
 // stream returns the binary in the form that a host can unpack: "zstd", "gzip" or,
 // for anything else, as it is.
 func (b *binary) stream(form string) (io.Reader, error) {
+	zst, err := b.zst()
+	if err != nil {
+		return nil, err
+	}
 	switch form {
 	case "zstd":
-		return bytes.NewReader(b.zst), nil
+		return bytes.NewReader(zst), nil
 	case "gzip":
 		b.gzOnce.Do(func() { b.gz, b.gzErr = b.gzip() })
 		return bytes.NewReader(b.gz), b.gzErr
 	}
-	dec, err := zstd.NewReader(bytes.NewReader(b.zst), zstd.WithDecoderConcurrency(1))
+	dec, err := zstd.NewReader(bytes.NewReader(zst), zstd.WithDecoderConcurrency(1))
 	if err != nil {
 		return nil, err
 	}

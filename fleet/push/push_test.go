@@ -229,7 +229,11 @@ func halfUpload(t *testing.T, h *host) *transport.Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Stdin.Write(list[0].zst[:len(list[0].zst)/2]); err != nil {
+	zst, err := list[0].zst()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stdin.Write(zst[:len(zst)/2]); err != nil {
 		t.Fatal(err)
 	}
 	pushtest.WaitFor(t, "the upload to begin", func() bool { return h.Files(".upload-half") != nil })

@@ -24,6 +24,10 @@ type knownHosts struct {
 	missing   error               // the error of a named file that does not exist
 	originals map[string]string   // the file's name by that of its copy without bad lines
 	names     map[string][]string // of hosts, by key: "web1", or FILE:LINE if they are hashed
+
+	// exact holds the keys by name as known_hosts has it, so that a host among thousands
+	// is not compared with all lines. It is nil if a line has a hash, a pattern or a mark.
+	exact map[string][]knownhosts.PublicKey
 }
 
 // knownHostsFiles returns the files with the host keys for s as one text, the key of
@@ -46,7 +50,7 @@ func (s Settings) knownHostsFiles() string {
 // readKnownHosts parses the files of knownHostsFiles. New keys go to the first.
 func readKnownHosts(text string) (*knownHosts, error) {
 	optional, named := strings.CutPrefix(text, "\x00")
-	k := &knownHosts{originals: map[string]string{}, names: map[string][]string{}}
+	k := &knownHosts{originals: map[string]string{}, names: map[string][]string{}, exact: map[string][]knownhosts.PublicKey{}}
 	var files []string
 	for i, name := range strings.Split(optional, "\x00") {
 		file, err := expandHome(name)
@@ -97,6 +101,9 @@ func (k *knownHosts) readableFile(file string) (string, error) {
 		}
 		marker, _, _ := strings.Cut(line, " ")
 		_, names, key, _, _, err := ssh.ParseKnownHosts([]byte(line))
+		if err == nil {
+			k.index(line, names, key)
+		}
 		if err == nil && line[0] != '@' {
 			if strings.HasPrefix(names[0], "|") {
 				names = []string{fmt.Sprintf("%s:%d", file, i+1)}
@@ -125,8 +132,40 @@ func (k *knownHosts) readableFile(file string) (string, error) {
 	return f.Name(), err
 }
 
+// index adds a line to exact, or gives that up.
+func (k *knownHosts) index(line string, names []string, key ssh.PublicKey) {
+	if line[0] == '@' || strings.ContainsAny(strings.Join(names, ","), "|*?!") {
+		k.exact = nil
+	}
+	if k.exact == nil {
+		return
+	}
+	for _, name := range names {
+		name = knownhosts.Normalize(name)
+		k.exact[name] = append(k.exact[name], knownhosts.PublicKey{PublicKey: key})
+	}
+}
+
+// lookUp returns the keys that exact has for an endpoint. If it has none for another port
+// than 22, those without a port count, as for ssh.
+func (k *knownHosts) lookUp(endpoint string) []knownhosts.PublicKey {
+	if keys := k.exact[knownhosts.Normalize(endpoint)]; keys != nil {
+		return keys
+	}
+	host, _, err := net.SplitHostPort(endpoint)
+	if err != nil {
+		return nil
+	}
+	return k.exact[host]
+}
+
 // hostKeys returns the keys that are known for an endpoint.
-func (k *knownHosts) hostKeys(endpoint string) []knownhosts.PublicKey { return k.db.HostKeys(endpoint) }
+func (k *knownHosts) hostKeys(endpoint string) []knownhosts.PublicKey {
+	if k.exact != nil {
+		return k.exact[knownhosts.Normalize(endpoint)]
+	}
+	return k.db.HostKeys(endpoint)
+}
 
 // algorithms returns the host key algorithms to ask a host for, by the keys that are
 // known for it. A key that an authority signs may be of any type, whatever the
@@ -212,6 +251,11 @@ func KeyString(key ssh.PublicKey) string { return key.Type() + " " + ssh.Fingerp
 
 // check returns nil if the key that a host shows is known, else why it is not accepted.
 func (k *knownHosts) check(endpoint string, remote net.Addr, key ssh.PublicKey) error {
+	if slices.ContainsFunc(k.lookUp(endpoint), func(known knownhosts.PublicKey) bool {
+		return bytes.Equal(known.Marshal(), key.Marshal())
+	}) {
+		return nil
+	}
 	err := k.db.HostKeyCallback()(endpoint, remote, key)
 	var revoked *xknownhosts.RevokedError
 	var mismatch *xknownhosts.KeyError

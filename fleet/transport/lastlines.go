@@ -17,7 +17,8 @@ func CollectLastLines(r io.Reader) *LastLines {
 	l := &LastLines{done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
-		_, _ = io.Copy(l, r) // Session.Wait returns the error
+		// Little comes, and each of a thousand hosts has such a buffer.
+		_, _ = io.CopyBuffer(l, r, make([]byte, 512)) // Session.Wait returns the error
 	}()
 	return l
 }

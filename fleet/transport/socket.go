@@ -27,8 +27,8 @@ func newSocket(c net.Conn) *socket {
 		// A SyscallConn fails on a closed connection, as reads will.
 		s.raw, _ = tcp.SyscallConn()
 	}
-	// x/crypto reads the version byte by byte.
-	s.in = bufio.NewReader(quickACKReader{s})
+	// x/crypto reads the version byte by byte, and then into a buffer of its own.
+	s.in = bufio.NewReaderSize(quickACKReader{s}, 256)
 	return s
 }
 
