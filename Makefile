@@ -53,7 +53,7 @@ test-kernel: ## tests of node on Debian 12's own kernel, in a virtual machine
 	scripts/install kernel
 	test/kernel/run
 
-bench: ## measure beside crun, runc, nsenter, pdsh and ansible
+bench: ## measure beside crun, runc, nsenter, pdsh, clush and ansible
 	scripts/install bench
 	$(MAKE) --no-print-directory build
 	scripts/bench

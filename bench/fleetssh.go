@@ -145,7 +145,7 @@ func (f *fleet) peers(forks, command string, lose bool, sshOptions string) []too
 	return []tool{
 		{name: "pdsh -R ssh", args: []string{"pdsh", "-S", "-R", "ssh", "-f", forks, "-w", targets, command},
 			env: []string{"PDSH_SSH_ARGS=" + opts + " -2 -a -x -l%u %h"}, lost: count("ssh exited with exit code 255")},
-		{name: "clush", args: []string{"clush", "-S", "-q", "-f", forks, "-o", opts, "-w", targets, command}, lost: count("exited with exit code 255")},
+		{name: "clush", args: []string{"clush", "-S", "-f", forks, "-o", opts, "-w", targets, command}, lost: count("exited with exit code 255")},
 		// The leanest module, which needs no Python on the host. The usual -m ping takes
 		// two and a half times as much.
 		{name: "ansible -m raw", args: []string{"ansible", "all", "-i", targets + ",", "-f", forks, "-m", "raw", "-a", command}, slow: true,

@@ -31,7 +31,7 @@ func through(t *testing.T, server *sshtest.Server, f faultproxy.Faults) Settings
 	t.Cleanup(p.Close)
 	s := settings(server)
 	s.Port = p.Port
-	s.ConnectTimeout = 400 * time.Millisecond
+	s.ConnectTimeout = time.Second
 	line := strings.Replace(server.KnownHostsLine(server.HostKey.PublicKey()), fmt.Sprint(server.Port), fmt.Sprint(s.Port), 1)
 	s.KnownHosts = t.TempDir() + "/known_hosts"
 	write(t, s.KnownHosts, line)
@@ -60,7 +60,7 @@ func TestFaultsOnTheWay(t *testing.T) {
 		{"silent in the authentication", faultproxy.Faults{Damage: faultproxy.Stall, After: late}, "authenticate as root: no answer within", "timeout"},
 		{"altered in the key exchange", faultproxy.Faults{Damage: faultproxy.Alter, After: early}, "SSH handshake: ", ""}, // or a length for which it waits
 		{"altered in the authentication", faultproxy.Faults{Damage: faultproxy.Alter, After: late}, "authenticate as root", "auth"},
-		{"late by 200 ms a chunk", faultproxy.Faults{Delay: 200 * time.Millisecond}, "no answer within", "timeout"},
+		{"late by 400 ms a chunk", faultproxy.Faults{Delay: 400 * time.Millisecond}, "no answer within", "timeout"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			err := wantUnreachable(t, through(t, server, row.faults), row.want)
