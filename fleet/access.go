@@ -29,7 +29,15 @@ type Access struct {
 	HostKey                          HostKeyPolicy
 	CanAsk                           bool // there is somebody to ask about host keys
 
+	Password       string // of the users; keys are tried first
+	BecomePassword string // for sudo or doas
+	// Ask and Say are for whoever sits at this machine: see [transport.Dialer]. Both may
+	// be nil.
+	Ask func(ctx context.Context, question string, echo bool) (string, error)
+	Say func(text string)
+
 	Become         bool
+	BecomeMethod   string // transport.Sudo or transport.Doas; empty: what the host has
 	ConnectTimeout time.Duration
 	LockWait       time.Duration // for other runs that change a host
 	ConfirmWithin  time.Duration // of a change that could cut a host off; see rollout.Fleet
@@ -64,18 +72,24 @@ func (a *Access) Dial(ctx context.Context, h *inventory.Host) (*transport.Conn, 
 	if err != nil {
 		return nil, err
 	}
+	conn, err := a.transport().Dial(ctx, s)
+	if err == nil && a.Abort != nil {
+		context.AfterFunc(a.Abort, func() { conn.Close() })
+	}
+	return conn, err
+}
+
+// transport returns the dialer of all hosts.
+func (a *Access) transport() *transport.Dialer {
 	a.prepare.Do(func() {
+		a.dialer.Password, a.dialer.BecomePassword, a.dialer.Ask, a.dialer.Say = a.Password, a.BecomePassword, a.Ask, a.Say
 		a.dialer.Waiting = func(host, why string) {
 			if a.Waiting != nil {
 				a.Waiting(host, why)
 			}
 		}
 	})
-	conn, err := a.dialer.Dial(ctx, s)
-	if err == nil && a.Abort != nil {
-		context.AfterFunc(a.Abort, func() { conn.Close() })
-	}
-	return conn, err
+	return &a.dialer
 }
 
 // questionTimeout is how long a host may take to answer, including the push of vsnode

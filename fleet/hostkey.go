@@ -60,7 +60,7 @@ func (a *Access) AcceptUnknown(ctx context.Context, hosts []*inventory.Host, for
 	var unknown []*inventory.Host
 	for i, h := range hosts {
 		for s := &all[i]; s != nil; s = s.Via {
-			if s.HostKeys.New && !a.dialer.Knows(*s) {
+			if s.HostKeys.New && !a.transport().Knows(*s) {
 				unknown = append(unknown, h)
 				break
 			}

@@ -60,6 +60,11 @@ func (a *Access) fill(s *transport.Settings, o sshconfig.Options, name string) e
 	}
 	s.Network = map[string]string{"inet": "tcp4", "inet6": "tcp6"}[o.Value("addressfamily")]
 	s.BindAddress = o.Value("bindaddress")
+	for keyword, to := range map[string]*bool{
+		"pubkeyauthentication": &s.NoPublicKey, "passwordauthentication": &s.NoPassword, "kbdinteractiveauthentication": &s.NoKeyboardInteractive,
+	} {
+		*to = o.Value(keyword) == "no" || o.Value(keyword) == "false"
+	}
 	s.Algorithms = transport.Algorithms{
 		HostKeys: o.Value("hostkeyalgorithms"), KeyExchanges: o.Value("kexalgorithms"), Ciphers: o.Value("ciphers"), MACs: o.Value("macs"),
 		PublicKeys: o.Value("pubkeyacceptedalgorithms"),
@@ -116,7 +121,7 @@ var used = []string{
 	"hostname", "user", "port", "hostkeyalias", "identityfile", "certificatefile", "identitiesonly", "identityagent", "hashknownhosts",
 	"revokedhostkeys", "userknownhostsfile", "globalknownhostsfile", "proxycommand", "proxyjump", "addressfamily", "bindaddress",
 	"hostkeyalgorithms", "kexalgorithms", "ciphers", "macs", "pubkeyacceptedalgorithms", "serveraliveinterval", "connecttimeout",
-	"stricthostkeychecking", "batchmode",
+	"stricthostkeychecking", "batchmode", "pubkeyauthentication", "passwordauthentication", "kbdinteractiveauthentication",
 }
 
 // elsewhere are the keywords that have no meaning for a connection of ours: forwards,

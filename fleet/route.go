@@ -52,6 +52,7 @@ func (a *Access) explicit(h *inventory.Host) transport.Settings {
 		KnownHosts:     cmp.Or(a.KnownHosts, h.SSH.KnownHosts),
 		HostKeyAlias:   h.SSH.HostKeyAlias,
 		Become:         a.Become || h.Become,
+		BecomeMethod:   cmp.Or(a.BecomeMethod, h.SSH.BecomeMethod),
 		ConnectTimeout: a.ConnectTimeout,
 	}
 }
@@ -204,7 +205,7 @@ func (a *Access) Verify(ctx context.Context, hosts []*inventory.Host) error {
 			continue
 		}
 		seen[files] = true
-		if err := a.dialer.Check(ctx, s); err != nil {
+		if err := a.transport().Check(ctx, s); err != nil {
 			return fmt.Errorf("host %s: %w", h.Name, err)
 		}
 	}

@@ -104,7 +104,7 @@ func (a *Access) HostKeys(ctx context.Context, hosts []*inventory.Host, forks in
 // hostKey reads the key of one host.
 func (a *Access) hostKey(ctx context.Context, s transport.Settings) HostKey {
 	k := HostKey{Host: strings.TrimPrefix(s.Name, "jump host "), Address: s.KnownHostsName(), Policy: policyOf(s)}
-	key, err := a.dialer.HostKey(ctx, s)
+	key, err := a.transport().HostKey(ctx, s)
 	var changed *transport.ChangedKeyError
 	switch {
 	case err == nil:
@@ -130,7 +130,7 @@ func (a *Access) Trust(ctx context.Context, keys []HostKey) error {
 			unknown = append(unknown, k.unknown)
 		}
 	}
-	return a.dialer.Trust(ctx, unknown)
+	return a.transport().Trust(ctx, unknown)
 }
 
 // AcceptKeys reads the host keys of hosts, and adds to known_hosts those new ones

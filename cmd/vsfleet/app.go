@@ -34,6 +34,7 @@ type app struct {
 	format      string
 	noColor     bool
 	hostKey     string
+	passwords   passwords
 	quiet       bool
 	verbose     int
 	access      fleet.Access
@@ -69,6 +70,11 @@ func (a *app) register(cmd *cobra.Command) {
 	f.StringVarP(&a.access.Config, "ssh-config", "F", "", "ssh_config `file` in the place of the user's, or none (overrides the inventory)")
 	f.StringVar(&a.hostKey, "host-key", "", "what to do about host keys that are not known: `"+strings.Join(fleet.HostKeyPolicies(), ", ")+"` (default the inventory's, else ssh_config's, else ask; strict without a terminal)")
 	f.StringVarP(&a.access.Jump, "jump", "J", "", "connect through this jump host: `[user@]host[:port]`, a host of the inventory, or none (overrides the inventory)")
+	f.BoolVarP(&a.passwords.ask, "ask-pass", "k", false, "ask for the password of the user, once for all hosts")
+	f.BoolVarP(&a.passwords.askBecome, "ask-become-pass", "K", false, "ask for the password of sudo or doas, once for all hosts")
+	f.StringVar(&a.passwords.file, "password-file", "", "read the password of the user from the first line of this `file`")
+	f.StringVar(&a.passwords.becomeFile, "become-password-file", "", "read the password of sudo or doas from the first line of this `file`")
+	f.StringVar(&a.access.BecomeMethod, "become-method", "", "become root by `sudo or doas` (overrides the inventory; default: what the host has)")
 	f.BoolVarP(&a.access.Become, "become", "b", false, "become root with sudo or doas (overrides the inventory)")
 	durationVar(f, &a.access.ConnectTimeout, "connect-timeout", 0, "time to wait for a host's SSH server (default ssh_config's, else 10s)")
 	durationVar(f, &a.access.Timeout, "timeout", 0, "give up on a host after this time (default 5m for an answer, none for a command)")
@@ -131,6 +137,8 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 		return &usageError{err: errors.New("--inventory is empty: name a file")}
 	case a.hostKey != "" && !slices.Contains(fleet.HostKeyPolicies(), a.hostKey):
 		return &usageError{err: fmt.Errorf("--host-key %s: want %s", a.hostKey, strings.Join(fleet.HostKeyPolicies(), ", "))}
+	case a.access.BecomeMethod != "" && a.access.BecomeMethod != "sudo" && a.access.BecomeMethod != "doas":
+		return &usageError{err: fmt.Errorf("--become-method %s: want sudo or doas", a.access.BecomeMethod)}
 	case a.forks < 1:
 		return &usageError{err: fmt.Errorf("--forks %d: at least one host must be worked on at once", a.forks)}
 	case a.access.ConnectTimeout < 0, a.access.ConnectTimeout == 0 && cmd.Flags().Changed("connect-timeout"):
@@ -218,6 +226,9 @@ func (a *app) hosts(ctx context.Context) (*inventory.Inventory, []*inventory.Hos
 }
 
 func (a *app) verify(ctx context.Context, hosts []*inventory.Host) error {
+	if err := a.readPasswords(ctx); err != nil {
+		return err
+	}
 	err := a.access.Verify(ctx, hosts)
 	if a.verbose > 0 {
 		for _, note := range a.access.Notes() {

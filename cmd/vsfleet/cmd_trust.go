@@ -55,6 +55,9 @@ func (a *app) trust(ctx context.Context, t trust) error {
 	if err != nil {
 		return err
 	}
+	if err := a.readPasswords(ctx); err != nil {
+		return err
+	}
 	keys, added, err := a.access.AcceptKeys(ctx, hosts, a.forks, func(fresh []fleet.HostKey) ([]fleet.HostKey, error) {
 		return a.acceptKeys(ctx, fresh, t)
 	})

@@ -54,7 +54,7 @@ var hints = map[Kind]string{
 	KindHostKey:     "compare with the fingerprint that the host itself shows (there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)",
 	KindAuth:        "try it by hand: ssh -v USER@ADDRESS; sshd's log there says why (journalctl -u ssh -u sshd)",
 	KindLost:        "give the same command again: it finishes or undoes what was under way",
-	KindSudo:        "try it by hand: ssh USER@ADDRESS sudo -n true; or log in as root",
+	KindSudo:        "try it by hand: ssh USER@ADDRESS sudo -n true; give the password with -K, or log in as root",
 	KindNoexec:      "allow programs there: mount -o remount,exec, for a filesystem of its own at /var/lib/vsnode",
 	KindDisk:        "make room there, then give the same command again: df -h and df -i show what is full",
 	KindUnconfirmed: "compare the addresses and forwards of these guests with the host's own addresses, routes and sshd",

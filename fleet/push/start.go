@@ -138,14 +138,13 @@ func begin(ctx context.Context, conn *transport.Conn, command Command, dir strin
 	case !errors.Is(err, io.EOF):
 		return nil, g, fmt.Errorf("%s: %w", conn.Name(), err)
 	}
-	// Read it to its end before Wait, which looks there for an error of sudo's.
 	output := cmp.Or(stderr.String(), "nothing on standard error")
 	exit, end := s.Wait(ctx)
 	switch {
 	case end != nil:
-		return nil, g, end // lost, or sudo
+		return nil, g, end // lost
 	case exit == 126:
-		return nil, g, &hostError{"noexec", fmt.Errorf("%s: %s: is %s on a file system mounted noexec?", conn.Name(), output, dir)}
+		return nil, g, &hostError{"noexec", fmt.Errorf("%s: %s: is %s on a file system mounted noexec, or does sudoers have noexec?", conn.Name(), output, dir)}
 	}
 	if exit == 1 {
 		output += " (does the login shell there run commands? nologin and false do not)"

@@ -81,6 +81,11 @@ func (o *offer) addCertificate(cert *ssh.Certificate, key ssh.Signer, name, from
 	}
 }
 
+// hasSecurityKey reports whether a key may have to be touched.
+func (o *offer) hasSecurityKey() bool {
+	return slices.ContainsFunc(o.signers, func(key ssh.Signer) bool { return isSecurityKey(key.PublicKey()) })
+}
+
 // String lists the keys, for the error of a host that accepted none.
 func (o *offer) String() string {
 	s := "keys offered: " + strings.Join(o.names, ", ")
@@ -128,7 +133,7 @@ func (d *Dialer) offer(ctx context.Context, s Settings) (*offer, error) {
 		o.Close()
 		return nil, err
 	}
-	if len(o.signers) == 0 {
+	if len(o.signers) == 0 && d.Password == "" {
 		o.Close()
 		hint := "start an agent (ssh-add), make one (ssh-keygen -t ed25519), or name one with identity"
 		return nil, fmt.Errorf("there is no key to offer; %s%s", strings.Join(append(o.skipped, ""), "; "), hint)
@@ -169,12 +174,23 @@ func (d *Dialer) identityFiles(s Settings, o *offer) ([]identityFile, error) {
 }
 
 // addFiles adds the keys of files that the agent does not hold.
-func (d *Dialer) addFiles(_ context.Context, s Settings, o *offer, files []identityFile) error {
+func (d *Dialer) addFiles(ctx context.Context, s Settings, o *offer, files []identityFile) error {
 	for _, f := range files {
 		switch {
 		case f.held != nil:
 		case f.key != nil:
 			o.addIdentity(f.identity, f.key, f.path)
+		case f.locked && d.Ask != nil && (s.Identity != "" || s.Keys.Identities != nil || len(o.signers) == 0):
+			// Without a need nobody is asked: another key may do.
+			key, err := d.unlock(ctx, f.path)
+			switch {
+			case err == nil:
+				o.addIdentity(f.identity, key, f.path)
+			case s.Identity != "" || ctx.Err() != nil:
+				return err
+			default:
+				o.skipped = append(o.skipped, err.Error())
+			}
 		case s.Identity != "":
 			return f.unusable()
 		default:
@@ -278,6 +294,7 @@ type identity struct {
 	key    ssh.Signer
 	public ssh.PublicKey    // nil if it is not known
 	cert   *ssh.Certificate // of FILE-cert.pub; nil if there is none
+	locked bool             // by a passphrase
 }
 
 // readIdentity reads a key file and the certificate beside it. Of a key that is
@@ -339,10 +356,10 @@ func readKey(file string) (identity, error) {
 		}
 		return identity{}, fmt.Errorf("read identity %s: %w", file, err)
 	case locked.PublicKey != nil:
-		return identity{public: locked.PublicKey}, nil
+		return identity{public: locked.PublicKey, locked: true}, nil
 	}
 	// The older PEM form keeps its public half elsewhere, if at all.
-	return identity{public: readPublic(file + ".pub")}, nil
+	return identity{public: readPublic(file + ".pub"), locked: true}, nil
 }
 
 // readPublic returns the public key of a file, or nil.

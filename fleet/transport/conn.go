@@ -27,6 +27,7 @@ type Conn struct {
 	loss     atomic.Pointer[error]
 	close    func()
 	sessions atomic.Int32 // that are open
+	terminal atomic.Bool  // sudo wants one (requiretty)
 
 	mu     sync.Mutex // extra connections are made one at a time
 	closed bool

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -21,6 +22,15 @@ type Dialer struct {
 	Agent         string // socket of the ssh-agent; default $SSH_AUTH_SOCK
 	MaxHandshakes int    // at once at one sshd; default 8
 
+	Password       string // of the users; not tried if it is empty
+	BecomePassword string // for sudo or doas, if they ask for one
+	// Ask asks the person at this machine: for the passphrase of a key, and what sshd
+	// wants to know beside a password. It may be nil, and is called once at a time.
+	Ask func(ctx context.Context, prompt string, echo bool) (string, error)
+	// Say tells the person what to do: touch a security key. It may be nil, and is called
+	// by many goroutines.
+	Say func(text string)
+
 	// Waiting is called when a host begins to wait for an sshd that punishes this machine
 	// (PerSourcePenalties); it may be nil.
 	Waiting func(host, why string)
@@ -30,6 +40,9 @@ type Dialer struct {
 	session  sessionKeys
 	keys     cache[identity]
 	certs    cache[*ssh.Certificate]
+	unlocked cache[ssh.Signer]
+	asking   sync.Mutex
+	touches  touches
 	limiters limiters
 	bastions bastions
 }
@@ -188,9 +201,8 @@ type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 // attempt connects once, to the end of authentication. It also returns the
 // count of bytes read from the host.
 func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dial dialFunc, probe bool) (*ssh.Client, *atomic.Int64, error) {
-	timeout := fmt.Errorf("no answer within %s", s.ConnectTimeout)
-	ctx, cancel := context.WithTimeoutCause(ctx, s.ConnectTimeout, timeout)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	keys := new(offer)
 	if !probe {
 		var err error
@@ -199,6 +211,17 @@ func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dia
 		}
 	}
 	defer keys.Close()
+	h := &handshake{settings: s, dialer: d, known: known, session: &d.session, keys: keys, probe: probe}
+	if keys.hasSecurityKey() && !d.touches.unneeded.Load() {
+		if err := d.touches.acquire(ctx); err != nil {
+			return nil, nil, err
+		}
+		defer d.touches.release()
+		h.turn = true
+	}
+	h.ctx = ctx
+	h.deadline = newDeadline(s.ConnectTimeout, func() { cancel(fmt.Errorf("no answer within %s", s.ConnectTimeout)) })
+	defer h.deadline.timer.Stop()
 	revoked, err := d.revokedKeys(s)
 	if err != nil {
 		return nil, nil, &localError{err}
@@ -207,7 +230,7 @@ func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dia
 	if err != nil {
 		return nil, nil, dialError(ctx, s, err)
 	}
-	h := &handshake{settings: s, known: known, revoked: revoked, session: &d.session, sock: newSocket(conn), keys: keys, probe: probe}
+	h.revoked, h.sock = revoked, newSocket(conn)
 	config, err := h.config()
 	if err != nil {
 		conn.Close()
@@ -221,6 +244,9 @@ func (d *Dialer) attempt(ctx context.Context, s Settings, known *knownHosts, dia
 		return nil, nil, &kindError{kindTimeout, context.Cause(ctx)}
 	}
 	if err == nil {
+		if h.turn && !h.touched {
+			d.touches.unneeded.Store(true)
+		}
 		return ssh.NewClient(c, chans, reqs), &h.sock.received, nil
 	}
 	return nil, nil, h.explain(ctx, err)

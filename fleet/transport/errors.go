@@ -3,7 +3,6 @@ package transport
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -133,47 +132,6 @@ func (e *SignalError) number() int {
 		return 15
 	}
 	return 0
-}
-
-// becomeScript runs its argument as root by sudo or doas, whichever the host has.
-const becomeScript = `c=$(printf "%b." "$0"); c=${c%.}; if command -v sudo >/dev/null 2>&1; then exec sudo -n -- sh -c "$c"; fi; ` +
-	`if command -v doas >/dev/null 2>&1; then exec doas -n sh -c "$c"; fi; ` +
-	`echo "` + becomeMissing + `" >&2; exit 127`
-
-const becomeMissing = "vsfleet: there is neither sudo nor doas"
-
-// becomeError returns what is wrong with sudo or doas on a host, judged by the last
-// line on standard error: they exit with status 1, as the command itself may. It
-// returns nil if the command itself failed.
-func becomeError(exit int, stderr string) error {
-	lines := strings.Split(strings.TrimSpace(stderr), "\n")
-	last := strings.TrimSpace(lines[len(lines)-1])
-	if exit == 127 && last == becomeMissing {
-		return ofKind(kindSudo, "become root: the host has neither sudo nor doas: install one, or log in as root")
-	}
-	if exit != 1 {
-		return nil
-	}
-	has := func(words ...string) bool {
-		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(last, w) })
-	}
-	sudo := strings.HasPrefix(last, "sudo: ") || strings.HasPrefix(last, "sudo-rs: ")
-	cure := ""
-	switch {
-	case strings.HasPrefix(last, "doas: "):
-		cure = "doas.conf must let this user run anything without a password: permit nopass USER"
-	case sudo && has("tty"):
-		cure = "sudoers must not want a terminal of this user: Defaults:USER !requiretty"
-	case strings.HasPrefix(last, "Sorry, user "), has("is not in the sudoers file", "not allowed to"),
-		sudo && has("password", "askpass", "authenticat", "terminal"):
-		cure = "sudoers must let this user run anything without a password: USER ALL=(ALL) NOPASSWD: ALL"
-	case !sudo:
-		return nil
-	}
-	if cure == "" {
-		return ofKind(kindSudo, "become root: %s", Printable(last))
-	}
-	return ofKind(kindSudo, "become root: %s (%s)", Printable(last), cure)
 }
 
 // Printable returns a host's text as one line without control characters, which

@@ -16,6 +16,10 @@ import (
 // attempt fails, explain makes the error from that, with one text per cause.
 type handshake struct {
 	settings Settings
+	dialer   *Dialer
+	ctx      context.Context // ends with the attempt
+	deadline *deadline
+	turn     bool // this is the one host that may wait for a touch
 	known    *knownHosts
 	revoked  revokedKeys
 	session  *sessionKeys
@@ -29,6 +33,9 @@ type handshake struct {
 	partial      bool     // a key was accepted, and sshd wants more
 	acceptedKey  string   // the key that sshd has in authorized_keys
 	signError    error    // why that key did not sign
+	touched      bool     // it is on a security key
+
+	passwordGiven bool
 }
 
 func (h *handshake) config() (*ssh.ClientConfig, error) {
@@ -40,10 +47,14 @@ func (h *handshake) config() (*ssh.ClientConfig, error) {
 	for i, key := range h.keys.signers {
 		signers[i] = observeSigner(key, h, h.keys.names[i])
 	}
+	var methods []ssh.AuthMethod
+	if !h.settings.NoPublicKey {
+		methods = append(methods, ssh.PublicKeys(signers...))
+	}
 	return &ssh.ClientConfig{
 		Config:            algorithms,
 		User:              h.settings.User,
-		Auth:              []ssh.AuthMethod{ssh.PublicKeys(signers...)},
+		Auth:              append(methods, h.passwordMethods()...),
 		HostKeyAlgorithms: h.settings.Algorithms.hostKeys(h.known.algorithms(h.settings.knownHostsEndpoint())),
 		HostKeyCallback: func(_ string, remote net.Addr, key ssh.PublicKey) error {
 			h.hostKeyError = h.checkHostKey(remote, key)
@@ -100,6 +111,11 @@ func (w observedSigner) Sign(rand io.Reader, data []byte) (*ssh.Signature, error
 
 func (w observedSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (sig *ssh.Signature, err error) {
 	w.h.acceptedKey = w.name
+	done, err := w.h.signing(w.PublicKey(), w.name)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	if by, ok := w.Signer.(ssh.AlgorithmSigner); ok {
 		sig, err = by.SignWithAlgorithm(rand, data, algorithm)
 	} else {
@@ -192,6 +208,8 @@ func (h *handshake) authError(ctx context.Context, err error) error {
 func (h *handshake) refusal(err error) error {
 	user := h.settings.User
 	switch {
+	case errors.Is(err, errWrongPassword), h.passwordGiven && strings.Contains(err.Error(), "unable to authenticate"):
+		return fmt.Errorf("permission denied: the password of %s is wrong, or sshd does not let %s in by password (%s)", user, user, h.keys)
 	case h.signError != nil:
 		return fmt.Errorf("authenticate as %s: %s does not sign: %w", user, h.acceptedKey, h.signError)
 	case strings.Contains(err.Error(), "Too many authentication failures"):
@@ -201,10 +219,10 @@ func (h *handshake) refusal(err error) error {
 	case !strings.Contains(err.Error(), "unable to authenticate") && !strings.Contains(err.Error(), "no supported methods"):
 		return fmt.Errorf("authenticate as %s (%s): %w", user, h.keys, err)
 	case h.partial:
-		return fmt.Errorf("%s's key %s is right, and sshd wants %s besides (AuthenticationMethods): vsfleet answers no questions; let sshd take the key alone from this address (Match Address …, AuthenticationMethods publickey)",
+		return fmt.Errorf("%s's key %s is right, and sshd wants %s besides (AuthenticationMethods): give the password with --ask-pass (-k), or let sshd take the key alone from this address (Match Address …, AuthenticationMethods publickey)",
 			user, h.acceptedKey, joinNames(h.methods))
 	case len(h.methods) > 0 && !slices.Contains(h.methods, "publickey"):
-		return fmt.Errorf("sshd lets %s in by %s only, not by keys (PubkeyAuthentication, AuthenticationMethods): vsfleet answers no questions", user, joinNames(h.methods))
+		return fmt.Errorf("sshd lets %s in by %s only, not by keys (PubkeyAuthentication, AuthenticationMethods): give the password with --ask-pass (-k)", user, joinNames(h.methods))
 	case h.acceptedKey != "" && user == "root":
 		return fmt.Errorf("root's key %s is right, and sshd does not let root in: set PermitRootLogin prohibit-password there, or log in as another user with become", h.acceptedKey)
 	case h.acceptedKey != "":

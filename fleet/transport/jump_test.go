@@ -3,6 +3,7 @@ package transport
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -190,7 +191,11 @@ func FuzzHostText(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, exit int, text string) {
 		shown := Printable(text)
-		if err := becomeError(exit, text); err != nil {
+		b := becoming{password: "secret", number: "1"}
+		if exit == 0 {
+			b.password = ""
+		}
+		if _, err := b.await(strings.NewReader(text), io.Discard); err != nil {
 			shown += err.Error()
 		}
 		for _, r := range shown {

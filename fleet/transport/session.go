@@ -21,16 +21,7 @@ type Session struct {
 
 	conn  *Conn
 	ssh   *ssh.Session
-	sudo  *tail // the end of Stderr, where sudo may complain; nil without Become
 	close func()
-}
-
-// command returns the command as it is passed to the user's login shell.
-func (c *Conn) command(command string) string {
-	if !c.settings.Become {
-		return command
-	}
-	return Script(becomeScript, command)
 }
 
 // sessionError reports that sshd refused a session.
@@ -149,6 +140,21 @@ func (c *Conn) session(ctx context.Context) (*ssh.Session, error) {
 // Pipe starts a command and returns its session, to read and write its streams. ctx bounds the
 // start; the session lives until it ends or is closed.
 func (c *Conn) Pipe(ctx context.Context, command string) (*Session, error) {
+	if !c.settings.Become {
+		return c.pipe(ctx, command, nil)
+	}
+	b := newBecoming(c.settings, c.dialer.BecomePassword, c.terminal.Load())
+	s, err := c.pipe(ctx, b.command(command), &b)
+	if refused := new(becomeError); errors.As(err, &refused) && refused.wantsTerminal() && !b.terminal {
+		c.terminal.Store(true)
+		b.terminal = true
+		return c.pipe(ctx, b.command(command), &b)
+	}
+	return s, err
+}
+
+// pipe starts a command that is to become root, unless b is nil.
+func (c *Conn) pipe(ctx context.Context, command string, b *becoming) (*Session, error) {
 	raw, c, err := c.open(ctx)
 	if err != nil {
 		return nil, err
@@ -157,14 +163,14 @@ func (c *Conn) Pipe(ctx context.Context, command string) (*Session, error) {
 		raw.Close()
 		c.leave()
 	})}
-	if err := s.start(ctx, command); err != nil {
+	if err := s.start(ctx, command, b); err != nil {
 		go s.Close() // blocks on a stalled link
 		return nil, c.explain(err)
 	}
 	return s, nil
 }
 
-func (s *Session) start(ctx context.Context, command string) (err error) {
+func (s *Session) start(ctx context.Context, command string, b *becoming) (err error) {
 	// The pipes of a session that has not started cannot fail.
 	if s.Stdin, err = s.ssh.StdinPipe(); err != nil {
 		return err
@@ -175,13 +181,16 @@ func (s *Session) start(ctx context.Context, command string) (err error) {
 	if s.Stderr, err = s.ssh.StderrPipe(); err != nil {
 		return err
 	}
-	if s.conn.settings.Become {
-		s.sudo = new(tail)
-		s.Stderr = io.TeeReader(s.Stderr, s.sudo)
-	}
 	ctx, cancel := withSessionTimeout(ctx, "start a command")
 	defer cancel()
-	return runWithContext(ctx, func() error { return s.ssh.Start(s.conn.command(command)) })
+	err = runWithContext(ctx, func() error { return s.ssh.Start(command) })
+	if err != nil || b == nil {
+		return err
+	}
+	if err = s.becomeRoot(ctx, *b); errors.As(err, new(*becomeError)) {
+		s.conn.awaitLoss() // the session may have ended with the connection
+	}
+	return err
 }
 
 // runWithContext calls do, which takes no context, and waits until it returns or ctx
@@ -209,11 +218,11 @@ func (s *Session) Wait(ctx context.Context) (exit int, err error) {
 	if err = runWithContext(ctx, s.ssh.Wait); err != nil && ctx.Err() != nil {
 		return -1, s.conn.explain(err)
 	}
-	return s.conn.status(err, s.sudo)
+	return s.conn.status(err)
 }
 
 // status returns the exit status of a session that ended with err.
-func (c *Conn) status(err error, sudo *tail) (exit int, _ error) {
+func (c *Conn) status(err error) (exit int, _ error) {
 	var status *ssh.ExitError
 	var missing *ssh.ExitMissingError
 	switch {
@@ -221,16 +230,7 @@ func (c *Conn) status(err error, sudo *tail) (exit int, _ error) {
 		signal := &SignalError{Signal: Printable(status.Signal())}
 		return 128 + signal.number(), fmt.Errorf("%s: %w", c.settings, signal)
 	case errors.As(err, &status):
-		exit = status.ExitStatus()
-		if sudo != nil {
-			err = becomeError(exit, sudo.String())
-		} else {
-			err = nil
-		}
-		if err != nil {
-			return exit, fmt.Errorf("%s: %w", c.settings, err)
-		}
-		return exit, nil
+		return status.ExitStatus(), nil
 	case errors.As(err, &missing):
 		c.awaitLoss()
 		return -1, c.explain(errors.New("the session ended without saying how"))
@@ -282,7 +282,7 @@ func (s *Session) finish(ctx context.Context, wait func() error, outlets ...*out
 	var err error
 	ended := make(chan struct{})
 	go func() {
-		exit, err = s.conn.status(wait(), s.sudo)
+		exit, err = s.conn.status(wait())
 		close(ended)
 	}()
 	select {

@@ -37,11 +37,14 @@ type Settings struct {
 	Via *Settings
 	// ProxyCommand is a command of this machine's shell whose standard input and output
 	// lead to the host's sshd. It takes the place of Via.
-	ProxyCommand   string
+	ProxyCommand                                   string
+	NoPublicKey, NoPassword, NoKeyboardInteractive bool // ways to log in that are not tried
+
 	Network        string // "tcp4" or "tcp6"; default "tcp", which is both
 	BindAddress    string // of this machine
 	Algorithms     Algorithms
 	Become         bool          // commands run as root, by sudo or doas
+	BecomeMethod   string        // Sudo or Doas; default: what the host has, sudo first
 	ConnectTimeout time.Duration // of one attempt, to the end of authentication; default 10s
 	KeepAlive      time.Duration // interval of pings; default 15s, the connection is closed after three misses
 }

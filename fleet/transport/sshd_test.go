@@ -181,66 +181,6 @@ func TestManyHandshakesAtAThrottledDoor(t *testing.T) {
 	}
 }
 
-func TestBecome(t *testing.T) {
-	const passes = `shift 2; exec "$@"`
-	for _, row := range []struct {
-		name       string
-		sudo, doas string // a script; none: it is not there
-		command    string
-		exit       int
-		out, err   string
-	}{
-		{name: "commands run through sudo", sudo: `[ "$1 $2" = "-n --" ] || exit 9; shift 2; BY=sudo exec "$@"`,
-			command: `echo "by $BY, it's"`, out: "by sudo, it's\n"},
-		{name: "or through doas, where that is what the host has", doas: `[ "$1" = "-n" ] || exit 9; shift; BY=doas exec "$@"`,
-			command: `echo "by $BY, it's"`, out: "by doas, it's\n"},
-		{name: "sudo is taken where both are", sudo: passes, doas: "exit 9", command: "echo ok", out: "ok\n"},
-		{name: "an exit status passes through", sudo: passes, command: "exit 1", exit: 1},
-		{name: "so does what a command says of itself", sudo: passes, command: "echo cannot read password >&2; exit 1", exit: 1},
-		{name: "a password that sudo wants", sudo: `echo "sudo: a password is required" >&2; exit 1`,
-			command: "true", exit: 1, err: "a password is required (sudoers must let this user run anything without a password"},
-		{name: "a terminal that sudo wants", sudo: `echo "sudo: sorry, you must have a tty to run sudo" >&2; exit 1`,
-			command: "true", exit: 1, err: "!requiretty"},
-		{name: "a user who may not", sudo: `echo "admin is not in the sudoers file." >&2; exit 1`,
-			command: "true", exit: 1, err: "NOPASSWD"},
-		{name: "a sudo that is broken", sudo: `echo "sudo: /etc/sudo.conf is owned by uid 1000, should be 0" >&2; exit 1`,
-			command: "true", exit: 1, err: "become root: sudo: /etc/sudo.conf is owned by uid 1000, should be 0"},
-		{name: "a doas that refuses is not told about sudo", doas: `echo "doas: Operation not permitted" >&2; exit 1`,
-			command: "true", exit: 1, err: "doas.conf must let this user run anything without a password: permit nopass USER"},
-		{name: "neither", command: "true", exit: 127, err: "neither sudo nor doas: install one, or log in as root"},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			bin := t.TempDir() // nothing else is on the PATH
-			if err := os.Symlink("/bin/sh", filepath.Join(bin, "sh")); err != nil {
-				t.Fatal(err)
-			}
-			for name, script := range map[string]string{"sudo": row.sudo, "doas": row.doas} {
-				if script == "" {
-					continue
-				}
-				if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
-					t.Fatal(err)
-				}
-			}
-			s := settings(sshtest.Start(t, sshtest.Options{
-				Login: `PATH=` + bin + `; export PATH; exec sh -c "$SSH_ORIGINAL_COMMAND"`,
-			}))
-			s.Become = true
-			var out bytes.Buffer
-			exit, err := dial(t, s).Exec(t.Context(), row.command, nil, &out, nil)
-			if exit != row.exit || out.String() != row.out {
-				t.Errorf("exit %d, stdout %q", exit, &out)
-			}
-			if row.err == "" && err != nil || row.err != "" && (err == nil || !strings.Contains(err.Error(), row.err)) {
-				t.Errorf("error %v, want %q", err, row.err)
-			}
-			if Unreachable(err) {
-				t.Errorf("%v: the host was reached", err)
-			}
-		})
-	}
-}
-
 func waitFor(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {

@@ -28,6 +28,9 @@ type Options struct {
 	// Login is a script in place of the login shell; the command of the client
 	// is in $SSH_ORIGINAL_COMMAND.
 	Login string
+	// Setup is a script that runs before sshd, with an /etc of its own: it may add users
+	// and change what sudo allows.
+	Setup string
 	// OwnHostKeys leaves the host keys to Config.
 	OwnHostKeys bool
 }
@@ -41,13 +44,14 @@ type Server struct {
 	Identity   string // a key file with which root can log in
 
 	t      testing.TB
+	setup  string
 	daemon *exec.Cmd
 }
 
 // Start starts a server, which ends with the test.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
-	s := &Server{Dir: t.TempDir(), t: t}
+	s := &Server{Dir: t.TempDir(), t: t, setup: o.Setup}
 	s.KnownHosts = filepath.Join(s.Dir, "known_hosts")
 	var user ssh.Signer
 	user, s.Identity = NewKey(t, s.Dir, "user")
@@ -55,7 +59,7 @@ func Start(t testing.TB, o Options) *Server {
 	s.HostKey = host
 	s.write("authorized_keys", string(ssh.MarshalAuthorizedKey(user.PublicKey())))
 	config := []string{
-		"AuthorizedKeysFile " + filepath.Join(s.Dir, "authorized_keys"),
+		"AuthorizedKeysFile " + filepath.Join(s.Dir, "authorized_keys") + " /run/authorized_keys", // which all users can read
 		"PidFile none", "UsePAM no", "StrictModes no", "PermitRootLogin yes", "PasswordAuthentication no",
 		"KbdInteractiveAuthentication no", "LogLevel VERBOSE",
 	}
@@ -130,8 +134,12 @@ func (s *Server) run() bool {
 	// sshd needs /run/sshd, which a test must not make on the host, and root's
 	// .bashrc must not take part, so both directories are covered.
 	script := `mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /root && mount -t proc proc /proc && mkdir /run/sshd &&
+		if [ -n "$2" ]; then
+			mkdir /run/etc /run/etc/upper /run/etc/work &&
+			mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work /etc && install -m 644 "${0%/*}/authorized_keys" /run/ && eval "set -e; $2"
+		fi &&
 		exec /usr/sbin/sshd -D -e -f "$0" -o "ListenAddress=127.0.0.1:$1"`
-	s.daemon = exec.Command("/bin/sh", "-c", script, filepath.Join(s.Dir, "sshd_config"), fmt.Sprint(s.Port))
+	s.daemon = exec.Command("/bin/sh", "-c", script, filepath.Join(s.Dir, "sshd_config"), fmt.Sprint(s.Port), s.setup)
 	s.daemon.Stderr = log
 	s.daemon.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:   syscall.CLONE_NEWPID,
