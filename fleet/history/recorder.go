@@ -150,7 +150,7 @@ const inventoryTimeout = 5 * time.Second
 // vsfleets that were killed. It returns what a person has to know.
 func (r *Recorder) End(ctx context.Context, exit int, failed error) (warnings []string) {
 	r.mu.Lock()
-	j := r.journal
+	j, cut := r.journal, r.cut
 	r.off, warnings = true, r.warnings
 	r.mu.Unlock()
 	if j == nil {
@@ -165,16 +165,16 @@ func (r *Recorder) End(ctx context.Context, exit int, failed error) (warnings []
 		timer.Stop()
 		r.asking()
 	}
-	end := End{Exit: exit, Cut: r.cut || j.isCut()}
+	end := End{Exit: exit, Cut: cut || j.isCut()}
 	if failed != nil {
 		end.Error = r.secrets.text(failed.Error())
 	}
 	j.add(encode(line{End: &end, Event: report.Event{Run: r.id, Time: time.Now()}}), true, false)
-	cut, err := j.close()
+	lost, err := j.close()
 	switch {
 	case err != nil:
 		warnings = append(warnings, fmt.Sprintf("the history of this run (%s) has gaps: %v", r.id, err))
-	case cut && !end.Cut:
+	case lost && !end.Cut:
 		warnings = append(warnings, fmt.Sprintf("the history of this run (%s) has gaps", r.id))
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.patience())
