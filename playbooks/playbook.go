@@ -1,6 +1,7 @@
 package playbooks
 
 import (
+	"strings"
 	"time"
 
 	"github.com/vsfleet/vsfleet/internal/batch"
@@ -262,8 +263,12 @@ func (s *Step) Title(sc *Scope) string {
 	switch {
 	case main.text != nil:
 		return s.Kind.Name + " " + yamlpos.Short(main.text.raw)
-	case len(main.list) > 0:
-		return s.Kind.Name + " " + yamlpos.Short(main.list[0].raw)
+	case s.Kind.Words != "" && s.Has(s.Kind.Words):
+		var words []string
+		for _, t := range s.args[s.Kind.Words].list {
+			words = append(words, t.raw)
+		}
+		return s.Kind.Name + " " + yamlpos.Short(strings.Join(words, " "))
 	}
 	return s.Kind.Name
 }

@@ -141,13 +141,19 @@ func (s *section) step(n *yaml.Node) *Step {
 			r.value = yamlpos.Target(v)
 		}})
 	}
-	if d.Fields("a step", n, "a mapping, as {exec: [nginx, -t]}", keys) == nil {
+	given := d.Fields("a step", n, "a mapping, as {exec: [nginx, -t]}", keys)
+	if given == nil {
 		return nil
 	}
 	pos := d.At(n)
 	switch len(r.kinds) {
 	case 1:
 	case 0:
+		for name := range given {
+			if !slices.ContainsFunc(keys, func(k yamlpos.Key) bool { return k.Name == name }) {
+				return nil // an unknown key, which is reported
+			}
+		}
 		s.Add(pos, "one of "+strings.Join(kindNames(), ", "), "a step does not say what to do")
 		return nil
 	default:

@@ -210,7 +210,8 @@ func (p *performance) together(st *playbooks.Step) []rollout.Stage {
 		if p.skips(st) {
 			return true
 		}
-		return (&taking{performance: p, actor: a, w: w}).prepare(st)
+		t := &taking{performance: p, actor: a, w: w}
+		return t.prepare(st) && t.flush(ctx)
 	}}
 	switch st.Kind.Name {
 	case playbooks.Pause, playbooks.Confirm:

@@ -26,7 +26,7 @@ type taking struct {
 // pending is a step of vsnode's that is to be sent.
 type pending struct {
 	of   *playbooks.Step
-	step api.Step
+	step rollout.Taking
 	item item
 	all  *gathered
 	loop *loop // nil: the step is not repeated
@@ -107,7 +107,7 @@ func (t *taking) one(ctx context.Context, st *playbooks.Step, it item, of *loop)
 	all := &gathered{left: len(steps)}
 	for _, s := range steps {
 		s.Title, s.Tolerated = st.Title(&t.scope), st.IgnoreErrors
-		t.pending = append(t.pending, pending{st, s, it, all, of})
+		t.pending = append(t.pending, pending{st, rollout.Taking{Step: s}, it, all, of})
 	}
 	if len(steps) == 0 {
 		t.note(st, playbooks.Result{}, of)
@@ -152,7 +152,7 @@ func (t *taking) needs(st *playbooks.Step) bool {
 			return true
 		}
 	}
-	return slices.ContainsFunc(t.pending, func(p pending) bool { return p.of.Register != "" && st.Uses(p.of.Register) })
+	return slices.ContainsFunc(t.pending, func(p pending) bool { return p.step.Known == nil && p.of.Register != "" && st.Uses(p.of.Register) })
 }
 
 // flush sends the pending steps, and reports whether the host goes on.
@@ -166,7 +166,7 @@ func (t *taking) flush(ctx context.Context) bool {
 	at := item{t.scope.Item, t.scope.Value}
 	looping := t.scope.Looping
 	defer func() { t.scope.Looping, t.scope.Item, t.scope.Value = looping, at.name, at.value }()
-	steps := make([]api.Step, len(list))
+	steps := make([]rollout.Taking, len(list))
 	for i, p := range list {
 		steps[i] = p.step
 	}
@@ -184,8 +184,9 @@ func (t *taking) flush(ctx context.Context) bool {
 		return judged
 	})
 	for i, r := range results {
-		switch r.Outcome {
-		case api.Failed, api.Skipped:
+		switch {
+		case list[i].step.Known != nil:
+		case r.Outcome == api.Failed, r.Outcome == api.Skipped:
 			good = false
 		default:
 			p := list[i]
@@ -255,7 +256,7 @@ func (t *taking) until(ctx context.Context, st *playbooks.Step) bool {
 	for try := 0; ; try++ {
 		var holds bool
 		var fault error
-		results := t.w.Take(ctx, []api.Step{last.step}, func(_ int, r api.StepResult) api.StepResult {
+		results := t.w.Take(ctx, []rollout.Taking{last.step}, func(_ int, r api.StepResult) api.StepResult {
 			if r.Outcome == api.Skipped {
 				return r
 			}
@@ -316,7 +317,8 @@ func (t *taking) when(st *playbooks.Step) (takes, goOn bool) {
 	}
 	if !ok {
 		if !t.Check {
-			t.w.Record(api.Step{Kind: api.StepKind(st.Kind.Name), Title: st.Title(&t.scope), Why: "skipped: not true: " + not.Source}, api.StepResult{Outcome: api.Unchanged})
+			s := api.Step{Kind: api.StepKind(st.Kind.Name), Title: st.Title(&t.scope), Why: "skipped: not true: " + not.Source}
+			t.pending = append(t.pending, pending{of: st, step: rollout.Taking{Step: s, Known: &api.StepResult{Outcome: api.Unchanged}}})
 		}
 		t.keep(st, playbooks.Result{Skipped: true})
 	}

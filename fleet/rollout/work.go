@@ -69,12 +69,33 @@ func (w *Worker) Refresh(ctx context.Context) (err error) {
 // Made reports whether the last stage that made something has changed the host.
 func (w *Worker) Made() bool { return w.host.made }
 
+// Taking is a step for a host to take.
+type Taking struct {
+	api.Step
+	Known *api.StepResult // it is only recorded, in its place among the others
+}
+
 // Take has the host take steps in order, in one request, and returns a result for each.
-// judge may replace a result; it may be nil.
-func (w *Worker) Take(ctx context.Context, steps []api.Step, judge func(int, api.StepResult) api.StepResult) []api.StepResult {
-	results := w.run.send(ctx, w.host, api.Apply{Steps: steps, InOrder: true}, judge)
-	w.host.plan.Steps = append(w.host.plan.Steps, steps...)
-	w.host.results = append(w.host.results, results...)
+// judge may replace a result of the host's.
+func (w *Worker) Take(ctx context.Context, steps []Taking, judge func(int, api.StepResult) api.StepResult) []api.StepResult {
+	var sent []api.Step
+	var at []int
+	for i, s := range steps {
+		if s.Known == nil {
+			sent, at = append(sent, s.Step), append(at, i)
+		}
+	}
+	results := w.run.send(ctx, w.host, api.Apply{Steps: sent, InOrder: true}, func(n int, r api.StepResult) api.StepResult { return judge(at[n], r) })
+	for _, s := range steps {
+		w.host.plan.Steps = append(w.host.plan.Steps, s.Step)
+		if s.Known != nil {
+			w.host.results = append(w.host.results, *s.Known)
+			w.run.stepDone(w.host, s.Step, *s.Known)
+			continue
+		}
+		w.host.results = append(w.host.results, results[0])
+		results = results[1:]
+	}
 	w.run.reach(ctx, w.host)
 	w.host.guarded = nil
 	return w.host.results[len(w.host.results)-len(steps):]

@@ -1,0 +1,213 @@
+package play
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fleet.yml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const two = `
+- hosts: all
+  steps:
+    - exec: [a]
+    - exec: ["fail"]
+      when: host.name == "web2"
+- hosts: web1:web2
+  steps:
+    - exec: [b]
+`
+
+func TestAHostThatFailsIsLeftOutOfLaterPlays(t *testing.T) {
+	p, hosts := stage(t, "web1", "web2", "web3")
+	var ended []string
+	p.Fleet.Watch = func(e report.Event) {
+		if e.Kind == report.Done && e.Report != nil {
+			ended = append(ended, e.Host+" "+string(e.Report.Status))
+		}
+	}
+	run, err := p.Play(within(t), book(t, two))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := outcomes(run), "web1 changed, web2 failed, web3 changed"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if n := len(hosts["web2"].requests); n != 1 {
+		t.Errorf("web2 had %d requests", n)
+	}
+	if got, want := told(run.Hosts[0]), []string{"exec a changed", "exec fail skipped", "exec b changed"}; !slices.Equal(got, want) {
+		t.Errorf("web1: %q", got)
+	}
+	slices.Sort(ended) // each host ends once
+	if want := []string{"web1 changed", "web2 failed", "web3 changed"}; !slices.Equal(ended, want) {
+		t.Errorf("events of %q", ended)
+	}
+}
+
+func TestAFailureStopsARunInBatches(t *testing.T) {
+	p, hosts := stage(t, "web1", "web2", "web3")
+	run, err := p.Play(within(t), book(t, "- hosts: all\n  strategy: {serial: 1}\n  steps: [{exec: [fail]}]\n- hosts: all\n  steps: [{exec: [b]}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := outcomes(run), "web1 failed, web2 stopped, web3 stopped"; got != want || run.Stopped == "" {
+		t.Errorf("got %s, want %s: %q", got, want, run.Stopped)
+	}
+	if hosts["web2"].sessions != 0 {
+		t.Error("web2 was begun")
+	}
+}
+
+func TestAQuestionIsAskedOncePerBatch(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		answer error
+		want   string
+		later  int // requests after the question
+	}{
+		{"yes", nil, "web1 changed, web2 changed", 1},
+		{"no", errors.New("you said no"), "web1 stopped, web2 stopped", 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p, hosts := stage(t, "web1", "web2")
+			var asked []string
+			p.Ask = func(_ context.Context, question string) error {
+				asked = append(asked, question)
+				return row.answer
+			}
+			run, err := p.Play(within(t), book(t, "- hosts: all\n  steps:\n  - exec: [a]\n  - confirm: Is it well?\n  - exec: [b]\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := outcomes(run); got != row.want || !slices.Equal(asked, []string{"Is it well?"}) {
+				t.Errorf("%s, asked %q", got, asked)
+			}
+			if n := len(hosts["web2"].requests); n != 1+row.later {
+				t.Errorf("%d requests", n)
+			}
+		})
+	}
+}
+
+func TestStepByStep(t *testing.T) {
+	p, hosts := stage(t, "web1")
+	p.Step = func(_ context.Context, title string) (bool, error) { return title != "exec b", nil }
+	if _, err := p.Play(within(t), book(t, "- hosts: all\n  steps: [{exec: [a]}, {exec: [b]}, {exec: [c]}]\n")); err != nil {
+		t.Fatal(err)
+	}
+	if got := hosts["web1"].requests; len(got) != 2 || got[0][0] != "exec  a" || got[1][0] != "exec  c" {
+		t.Errorf("%q", got)
+	}
+}
+
+// What a run would do is shown; what only a run can know is named, and nothing changes.
+func TestCheckChangesNothing(t *testing.T) {
+	p, hosts := stage(t, "web1")
+	p.Check, p.Fleet.Diff = true, true
+	hosts["web1"].files["/same"] = api.FileDigest([]byte("x"))
+	run, err := p.Play(within(t), book(t, `
+- hosts: all
+  steps:
+    - copy: {to: /same, content: x}
+    - copy: {to: /other, content: x}
+      notify: h
+    - stat: /same
+      register: st
+    - exec: [a]
+      when: st.exists
+      register: out
+    - exec: [b]
+      when: out.rc == 0
+    - exec: [c]
+      when: not check
+    - guest: {name: www, do: start}
+  handlers:
+    - {name: h, exec: [h]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, s := range run.Hosts[0].Steps {
+		got = append(got, strings.TrimSuffix(s.Title+": "+s.Why, ": "))
+	}
+	want := []string{"copy /other", "exec a", "exec b: it depends on results that only a run has", "guest www", "h"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := outcomes(run); got != "web1 changed" {
+		t.Error(got)
+	}
+	for _, r := range hosts["web1"].requests {
+		for _, s := range r {
+			if s != "stat" {
+				t.Errorf("it did %q", s)
+			}
+		}
+	}
+}
+
+func TestAnInterruptedPlaySaysWhatWasDone(t *testing.T) {
+	p, hosts := stage(t, "web1", "web2")
+	p.Fleet.Forks = 1
+	ctx, interrupt := context.WithCancelCause(within(t))
+	hosts["web1"].before = func(words string) {
+		if words == "b" {
+			interrupt(outcome.ErrInterrupted)
+		}
+	}
+	run, err := p.Play(ctx, book(t, "- hosts: all\n  steps: [{exec: [a]}, {exec: [b]}, {exec: [c]}]\n- hosts: all\n  steps: [{exec: [d]}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := outcomes(run), "web1 failed, web2 skipped"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := told(run.Hosts[0]), []string{"exec a changed", "exec b skipped", "exec c skipped"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestStepsWithoutAnAnswerAreNotSaidToBeDone(t *testing.T) {
+	p, hosts := stage(t, "web1", "web2")
+	hosts["web1"].die = "b"
+	run, err := p.Play(within(t), book(t, "- hosts: all\n  steps: [{exec: [a]}, {exec: [b]}, {pause: 0.001}, {exec: [c]}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := outcomes(run), "web1 failed, web2 changed"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	for _, s := range run.Hosts[0].Steps {
+		if s.Outcome != api.Failed || !strings.Contains(s.Error, "the host gave no answer") {
+			t.Errorf("%s: %s: %s", s.Title, s.Outcome, s.Error)
+		}
+	}
+}
+
+func TestTemplatesAreFilledIn(t *testing.T) {
+	p, hosts := stage(t, "web1")
+	if _, err := p.Play(within(t), book(t, "- hosts: all\n  steps: [{template: {source: t, to: /f}}, {copy: {source: t, to: /g}}]\n")); err != nil {
+		t.Fatal(err)
+	}
+	if got := hosts["web1"].files; got["/f"] != api.FileDigest([]byte("of web1\n")) || got["/g"] != api.FileDigest([]byte("of ${host.name}\n")) {
+		t.Errorf("%q", got)
+	}
+}
