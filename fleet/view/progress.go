@@ -116,7 +116,8 @@ func (p *Progress) Watch(e report.Event) {
 		p.idle(e.Host)
 	case e.Kind == report.Done:
 		p.finish(e)
-		if e.Result != nil && e.Result.Status != outcome.OK {
+		// That a run has stopped is one line of the recap, not one for each of its hosts.
+		if e.Result != nil && e.Result.Status != outcome.OK && e.Result.Status != outcome.Stopped {
 			p.print(e.Host, string(e.Result.Status))
 		}
 	default:
