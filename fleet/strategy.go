@@ -16,7 +16,10 @@ type StrategyOptions struct {
 	Serial, Canary, MaxFail, OnFailure string
 	Pause, HostTimeout                 time.Duration
 	Retries                            int
+	RetrySteps                         bool
 	Budget                             []string
+
+	Hosts []*inventory.Host // of the run
 
 	// Given reports whether an option was given, by its name on the command line.
 	Given func(name string) bool
@@ -46,7 +49,7 @@ func Strategy(inv *inventory.Inventory, o StrategyOptions) (s rollout.Strategy, 
 	}
 	s = rollout.Strategy{
 		Serial: r.Serial, Pause: r.Pause, MaxFail: r.MaxFail, OnFailure: rollout.OnFailure(r.OnFailure),
-		Retries: r.Retries, HostTimeout: r.HostTimeout,
+		Retries: r.Retries, RetrySteps: o.RetrySteps, HostTimeout: r.HostTimeout,
 	}
 	switch {
 	case r.Retries < 0:
@@ -59,6 +62,10 @@ func Strategy(inv *inventory.Inventory, o StrategyOptions) (s rollout.Strategy, 
 	if r.Canary != "" {
 		if s.Canary, err = inv.Select(r.Canary); err != nil {
 			return s, fmt.Errorf("--canary: %w", err)
+		}
+		in := slices.ContainsFunc(s.Canary, func(h *inventory.Host) bool { return slices.Contains(o.Hosts, h) })
+		if !in && o.Given("canary") {
+			return s, fmt.Errorf("--canary %s: none of these hosts is in the run", r.Canary)
 		}
 	}
 	for label, most := range r.Budget {

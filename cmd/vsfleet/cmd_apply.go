@@ -56,7 +56,7 @@ are undone. Run the same command again to complete the rest.`,
 			}
 			progress := a.progress(len(hosts))
 			over := a.access.Rollout(a.forks, progress.Watch)
-			if over.Strategy, err = strategy.of(a, progress); err != nil {
+			if over.Strategy, err = strategy.of(a, hosts, progress); err != nil {
 				progress.Close()
 				return err
 			}

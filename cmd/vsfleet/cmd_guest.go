@@ -82,7 +82,7 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 			over := a.access.Rollout(a.forks, progress.Watch)
 			over.Generation = to
 			if strategy != nil {
-				if over.Strategy, err = strategy.of(a, progress); err != nil {
+				if over.Strategy, err = strategy.of(a, rollout.Hosts(guests), progress); err != nil {
 					progress.Close()
 					return err
 				}

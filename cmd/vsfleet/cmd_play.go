@@ -153,7 +153,7 @@ func (a *app) perform(ctx context.Context, book *playbooks.Book, inv *inventory.
 	player := a.access.Player(inv, among, a.forks, progress.Watch)
 	player.Fleet.Diff, player.Check = o.diff, o.check
 	var err error
-	if player.Fleet.Strategy, err = strategy.of(a, progress); err != nil {
+	if player.Fleet.Strategy, err = strategy.of(a, among, progress); err != nil {
 		progress.Close()
 		return err
 	}

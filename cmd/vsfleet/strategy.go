@@ -14,6 +14,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
+	"github.com/vsfleet/vsfleet/inventory"
 )
 
 // strategyFlags are the flags of commands that change hosts in batches.
@@ -28,12 +29,13 @@ func (a *app) strategy(cmd *cobra.Command) *strategyFlags {
 	s := &strategyFlags{cmd: cmd}
 	f := cmd.Flags()
 	f.StringVar(&s.opts.Serial, "serial", "", "work in batches of these `sizes`, the last one repeating: 5, 1,10%,100%")
-	f.StringVar(&s.opts.Canary, "canary", "", "change the hosts of this `pattern` first, and then ask")
+	f.StringVar(&s.opts.Canary, "canary", "", "change the hosts of this `pattern` first; on a terminal, then ask")
 	durationVar(f, &s.opts.Pause, "pause", 0, "time between batches")
 	f.BoolVar(&s.ask, "ask", false, "ask before each further batch")
 	f.StringVar(&s.opts.MaxFail, "max-fail", "", "stop once more than this `number` of hosts, or percentage, have failed")
 	f.StringVar(&s.opts.OnFailure, "on-failure", "", "what to do with a guest whose change fails: revert or keep")
 	f.IntVar(&s.opts.Retries, "retries", 0, "how often to try hosts again that are lost or out of reach")
+	f.BoolVar(&s.opts.RetrySteps, "retry-steps", false, "with --retries: try hosts again whose steps failed or whose guests were not healthy, too")
 	f.StringArrayVar(&s.opts.Budget, "budget", nil, "disrupt no more than this many hosts with the same value of a label at a time: site=1, rack=10%")
 	durationVar(f, &s.opts.HostTimeout, "host-timeout", 0, "time for the changes of one host (0: no limit)")
 	must(cmd.RegisterFlagCompletionFunc("canary", a.completeHosts))
@@ -42,9 +44,9 @@ func (a *app) strategy(cmd *cobra.Command) *strategyFlags {
 }
 
 // of returns the strategy of the flags, and of the inventory where no flag says
-// otherwise. A question is shown above the line of the progress.
-func (s *strategyFlags) of(a *app, p *view.Progress) (rollout.Strategy, error) {
-	s.opts.Given = s.cmd.Flags().Changed
+// otherwise, for a run over hosts. A question is shown above the line of the progress.
+func (s *strategyFlags) of(a *app, hosts []*inventory.Host, p *view.Progress) (rollout.Strategy, error) {
+	s.opts.Given, s.opts.Hosts = s.cmd.Flags().Changed, hosts
 	strategy, err := fleet.Strategy(a.loaded, s.opts)
 	if err != nil {
 		return strategy, usage("vsfleet %s --help", s.cmd.Name())(err)
@@ -53,7 +55,8 @@ func (s *strategyFlags) of(a *app, p *view.Progress) (rollout.Strategy, error) {
 	if s.ask && !terminal {
 		return strategy, usage("to go on by itself after a while: --pause 30s")(errors.New("--ask: there is no terminal to ask"))
 	}
-	if s.ask || terminal && strategy.Canary != nil {
+	yes, _ := s.cmd.Flags().GetBool("yes") // an error: it has no such flag
+	if s.ask || terminal && strategy.Canary != nil && !yes {
 		strategy.Ask = func(ctx context.Context, next report.Batch) error {
 			if !s.ask && next.Number > 2 {
 				return nil

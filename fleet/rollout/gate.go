@@ -91,7 +91,7 @@ func why(failed api.Step) string {
 
 // reverted reports whether all guests whose change failed were put back.
 func (h *host) reverted() bool {
-	any := false
+	some := false
 	for i, result := range h.results {
 		if result.Outcome != api.Failed && result.Outcome != api.Skipped {
 			continue
@@ -99,9 +99,9 @@ func (h *host) reverted() bool {
 		if s := h.plan.Steps[i]; s.Kind == api.StepRevert || !h.putBack(s.Name) {
 			return false
 		}
-		any = true
+		some = true
 	}
-	return any
+	return some
 }
 
 func (h *host) putBack(guest string) bool {
