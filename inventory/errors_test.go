@@ -13,6 +13,9 @@ import (
 func write(t testing.TB, dir, name, text string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +87,8 @@ func TestErrors(t *testing.T) {
 			"fleet.yml:2:13: not readable as YAML: found unexpected end of stream (is a quote not closed?)"}},
 		{"a playbook", "- hosts: all\n  tasks: []\n", []string{
 			"fleet.yml:1:1: this looks like an Ansible playbook (an inventory of vsfleet has hosts, groups, images and guests at its top, as in docs/inventory.md)"}},
+		{"a private key", "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n", []string{
+			"fleet.yml:1:1: this is a key or a certificate, not an inventory (name a private key with --identity)"}},
 		{"a text of several lines", "BEGIN PRIVATE KEY\n  " + strings.Repeat("secret", 40) + "\n", []string{
 			"fleet.yml:1:1: an inventory: want a mapping with hosts, groups, images and guests, have \"BEGIN PRIVATE KEY " + strings.Repeat("secret", 7) + "…\""}},
 		{"an anchor that is not there", "hosts:\n  a: *b\n", []string{
@@ -394,6 +399,9 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, ".", "fleet.yml", "hosts: {a: {}}\n")
+	write(t, ".", "passwd", "root:x:0:0:root:/root:/bin/bash\nlist:x:38:38:Mailing List Manager:/var/list:/bin/sh\n")
+	write(t, ".", "binary", "\x7fEL\x00\x01")
+	write(t, ".", "program", "#!/bin/sh\n")
 	for _, row := range []struct {
 		name  string
 		paths []string
@@ -401,7 +409,10 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 	}{
 		{"no file at all", nil, "no inventory is given (name one with -i fleet.yml, or make a practice fleet with: vsfleet lab up)"},
 		{"a file that is not there", []string{"flet.yml"}, "flet.yml: there is no such inventory (name another with -i, or make a practice fleet with: vsfleet lab up)"},
-		{"an empty directory", []string{"fleet.d"}, "fleet.d: this directory has no inventory in it"},
+		{"an empty directory", []string{"fleet.d"}, "fleet.d: this directory has no inventory in it (files that end in .ini, .cfg, .txt and the like are left out, as in Ansible: name them with -i)"},
+		{"a file of passwords", []string{"passwd"}, "passwd:1:1: this looks like no inventory (an inventory is YAML as in docs/inventory.md, or one of Ansible's)"},
+		{"a file that is no text", []string{"binary"}, "binary:1:1: this is not a text file in UTF-8, so no inventory"},
+		{"a program that is not executable", []string{"program"}, "program: this is a program, but it is not executable (chmod +x program)"},
 		{"one file twice", []string{"fleet.yml", "./fleet.yml"}, "fleet.yml: this inventory is given twice (name it once)"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -199,7 +199,7 @@ func (sc scope) hostVar(full, name string, optional bool) (part, *Error) {
 		return part{secret: sealed}, nil
 	case !v.IsScalar():
 		return part{}, &Error{Msg: fmt.Sprintf("${%s} of host %s is %s, which no text can hold", full, sc.host.Name, v.kind()), Hint: "it is from " + v.From.String()}
-	case v.foreign && isTemplate(v.Text):
+	case v.foreign && !v.Secret && isTemplate(v.Text):
 		text, err := sc.template(v.Text)
 		return part{text: text}, err
 	case v.Secret:

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"bytes"
 	_ "embed"
 	"fmt"
 	"strings"
@@ -162,6 +163,10 @@ func newBuilder() *builder {
 // read reads one file, of ours or in Ansible's YAML or INI.
 func (b *builder) read(path string, data []byte) {
 	d := newDecoder(path, &b.report)
+	if bytes.HasPrefix(data, []byte("-----BEGIN ")) {
+		d.Add(Position{File: path, Line: 1, Column: 1}, "name a private key with --identity", "this is a key or a certificate, not an inventory")
+		return
+	}
 	if isVaultFile(data) {
 		d.Add(Position{File: path, Line: 1, Column: 1}, "decrypt it, or save what Ansible makes of it: ansible-inventory --list --export > hosts.json", "this file is encrypted by ansible-vault")
 		return

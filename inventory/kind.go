@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -18,7 +20,7 @@ import (
 // foreign reads a file if it is not one of ours but an inventory of Ansible's.
 func (b *builder) foreign(path string, data []byte, doc *yaml.Node, err error) bool {
 	if !errors.Is(err, io.EOF) && isINI(path, data, doc, err) {
-		b.merge(path, ansible.ReadINI(string(data)))
+		b.ini(path, data)
 		return true
 	}
 	if err != nil {
@@ -43,6 +45,28 @@ func (b *builder) foreign(path string, data []byte, doc *yaml.Node, err error) b
 		return false
 	}
 	return true
+}
+
+// ini reads an inventory in Ansible's INI. Of a file that is none it shows little: it
+// was named by mistake, and may hold secrets.
+func (b *builder) ini(path string, data []byte) {
+	pos := Position{File: path, Line: 1, Column: 1}
+	if bytes.ContainsFunc(data, func(c rune) bool { return c == utf8.RuneError || unicode.IsControl(c) && !unicode.IsSpace(c) }) {
+		b.Add(pos, "", "this is not a text file in UTF-8, so no inventory")
+		return
+	}
+	inv := ansible.ReadINI(string(data))
+	bad := len(inv.Problems)
+	for _, h := range inv.Hosts {
+		if !IsHostName(h.Name) {
+			bad++
+		}
+	}
+	if bad > (len(inv.Hosts)+len(inv.Problems))/2 && data[0] != '[' && !bytes.Contains(data, []byte("\n[")) {
+		b.Add(pos, "an inventory is YAML as in docs/inventory.md, or one of Ansible's", "this looks like no inventory")
+		return
+	}
+	b.merge(path, inv)
 }
 
 // ourKeys are the keys at the top of a file of ours.

@@ -72,7 +72,7 @@ func (m *merger) sealed(l *layer, name string, at ansible.Pos, sealed ansible.Se
 
 func (m *merger) host(h *ansible.Host) {
 	pos := m.at(h.Pos)
-	if err := checkName(h.Name, maxHostName); err != nil {
+	if err := checkName(yamlpos.Short(h.Name), maxHostName); err != nil {
 		hint := ""
 		if _, bad := netip.ParseAddr(h.Name); bad == nil {
 			hint = fmt.Sprintf("a pattern could not name it: give it a name, and ansible_host=%s", h.Name)
@@ -101,7 +101,7 @@ func (m *merger) group(g *ansible.Group) {
 		}
 		return
 	}
-	if err := checkName(g.Name, maxName); err != nil {
+	if err := checkName(yamlpos.Short(g.Name), maxName); err != nil {
 		m.Add(m.at(g.Pos), "", "group %v", err)
 		return
 	}

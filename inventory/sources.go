@@ -67,7 +67,7 @@ func (b *builder) source(source string) (dir string) {
 		before := len(b.Files)
 		b.directory(path)
 		if len(b.Files) == before {
-			b.Add(Position{File: path}, "", "this directory has no inventory in it")
+			b.Add(Position{File: path}, "files that end in .ini, .cfg, .txt and the like are left out, as in Ansible: name them with -i", "this directory has no inventory in it")
 		}
 		return path
 	}

@@ -75,11 +75,17 @@ func (sc scope) templateVar(name string, budget *int) (string, *Error) {
 	v, ok := sc.host.Vars[name]
 	switch {
 	case !ok:
-		return "", unknown(sc.host.Vars, sc.host, name, "")
+		hint := yamlpos.DidYouMean(name, sortedKeys(sc.host.Vars))
+		if hint == "" {
+			hint = fmt.Sprintf("a default would be {{ %s | default('…') }}", name)
+		}
+		return "", &Error{Msg: fmt.Sprintf("unknown variable %s in {{ }}", name), Hint: hint}
 	case v.Secret:
 		return "", &Error{Msg: fmt.Sprintf("variable %s is secret, and a template cannot hold it", name), Hint: "use ${vars." + name + "} in the content of a file"}
 	case !v.IsScalar():
 		return "", &Error{Msg: fmt.Sprintf("variable %s is %s", name, v.kind()), Hint: "it is from " + v.From.String()}
+	case v.Secret:
+		return "", &Error{Msg: fmt.Sprintf("variable %s is secret, and what it is put into would be shown", name)}
 	case isTemplate(v.Text):
 		return sc.evaluate(v.Text, budget)
 	}

@@ -40,7 +40,7 @@ func ReadINI(text string) *Inventory {
 			continue
 		}
 		if trimmed[0] == '[' && trimmed[len(trimmed)-1] == ']' {
-			inv.fail(pos, "a section is [NAME], [NAME:vars] or [NAME:children], without spaces", "%s is no section", trimmed)
+			inv.fail(pos, "a section is [NAME], [NAME:vars] or [NAME:children], without spaces", "%s is no section", short(trimmed))
 			state = ""
 			continue
 		}
@@ -57,14 +57,14 @@ func (inv *Inventory) iniLine(g *Group, state, line string, pos Pos) {
 	case "vars":
 		name, value, ok := strings.Cut(line, "=")
 		if !ok {
-			inv.fail(pos, "", "[%s:vars]: want NAME=VALUE, have %q", g.Name, line)
+			inv.fail(pos, "", "[%s:vars]: want NAME=VALUE, have %q", g.Name, short(line))
 			return
 		}
 		g.Vars[strings.TrimSpace(name)] = literal(strings.TrimSpace(value), pos)
 	case "children":
 		m := iniGroup.FindStringSubmatch(line)
 		if m == nil {
-			inv.fail(pos, "", "[%s:children]: want the name of a group, have %q", g.Name, line)
+			inv.fail(pos, "", "[%s:children]: want the name of a group, have %q", g.Name, short(line))
 			return
 		}
 		inv.group(m[1], pos)
@@ -76,7 +76,7 @@ func (inv *Inventory) iniLine(g *Group, state, line string, pos Pos) {
 func (inv *Inventory) iniHost(g *Group, line string, pos Pos) {
 	words, err := SplitWords(line, true)
 	if err != nil || len(words) == 0 {
-		inv.fail(pos, "", "%q: %v", line, err)
+		inv.fail(pos, "", "%q: %v", short(line), err)
 		return
 	}
 	if words[0] == "---" {
@@ -87,7 +87,7 @@ func (inv *Inventory) iniHost(g *Group, line string, pos Pos) {
 	for _, word := range words[1:] {
 		name, value, ok := strings.Cut(word, "=")
 		if !ok {
-			inv.fail(pos, "put a value with spaces in it in quotes", "host %s: want NAME=VALUE, have %q", words[0], word)
+			inv.fail(pos, "put a value with spaces in it in quotes", "host %s: want NAME=VALUE, have %q", short(words[0]), short(word))
 			return
 		}
 		vars[name] = literal(value, pos)

@@ -103,14 +103,19 @@ func kind(n *yaml.Node) string {
 	if isNull(n) {
 		return "nothing"
 	}
-	text, _, more := strings.Cut(n.Value, "\n")
+	return strconv.Quote(short(n.Value))
+}
+
+// short returns the beginning of a text: what was named by mistake may hold secrets.
+func short(s string) string {
+	text, _, more := strings.Cut(s, "\n")
 	if len(text) > 40 {
 		text, more = strings.ToValidUTF8(text[:40], ""), true
 	}
 	if more {
 		text += "…"
 	}
-	return strconv.Quote(text)
+	return text
 }
 
 func (r *Values) problem(n *yaml.Node, warning bool, format string, args ...any) {
@@ -197,6 +202,9 @@ func (r *Values) pairs(n *yaml.Node, depth int, each func(k, v *yaml.Node)) {
 		case k.Tag == "!!merge":
 		case k.Kind != yaml.ScalarNode:
 			r.problem(k, false, "a key must be text")
+			if k.Kind == yaml.MappingNode {
+				(*r.problems)[len(*r.problems)-1].Hint = "put a value that begins with {{ in quotes"
+			}
 		default:
 			if seen[k.Value] {
 				r.problem(n.Content[i], true, "%q is given twice: the last one wins, as in Ansible", k.Value)
