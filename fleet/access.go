@@ -29,6 +29,9 @@ type Access struct {
 	HostKey                          HostKeyPolicy
 	CanAsk                           bool // there is somebody to ask about host keys
 
+	// Fresh means that no connection of a running ssh is used (ControlPath).
+	Fresh bool
+
 	Password       string // of the users; keys are tried first
 	BecomePassword string // for sudo or doas
 	// Ask and Say are for whoever sits at this machine: see [transport.Dialer]. Both may

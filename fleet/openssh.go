@@ -58,6 +58,10 @@ func (a *Access) fill(s *transport.Settings, o sshconfig.Options, name string) e
 	if command := o.Value("proxycommand"); command != "none" && s.Via == nil {
 		s.ProxyCommand = t.Replace(command)
 	}
+	// ssh has expanded the tokens of the path; without ssh there is no master.
+	if path := o.Value("controlpath"); path != "none" && !strings.Contains(path, "%") && !a.Fresh {
+		s.ControlPath = path
+	}
 	s.Network = map[string]string{"inet": "tcp4", "inet6": "tcp6"}[o.Value("addressfamily")]
 	s.BindAddress = o.Value("bindaddress")
 	for keyword, to := range map[string]*bool{
@@ -121,7 +125,7 @@ var used = []string{
 	"hostname", "user", "port", "hostkeyalias", "identityfile", "certificatefile", "identitiesonly", "identityagent", "hashknownhosts",
 	"revokedhostkeys", "userknownhostsfile", "globalknownhostsfile", "proxycommand", "proxyjump", "addressfamily", "bindaddress",
 	"hostkeyalgorithms", "kexalgorithms", "ciphers", "macs", "pubkeyacceptedalgorithms", "serveraliveinterval", "connecttimeout",
-	"stricthostkeychecking", "batchmode", "pubkeyauthentication", "passwordauthentication", "kbdinteractiveauthentication",
+	"stricthostkeychecking", "batchmode", "controlpath", "controlmaster", "pubkeyauthentication", "passwordauthentication", "kbdinteractiveauthentication",
 }
 
 // elsewhere are the keywords that have no meaning for a connection of ours: forwards,

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,7 @@ type Conn struct {
 	close    func()
 	sessions atomic.Int32 // that are open
 	terminal atomic.Bool  // sudo wants one (requiretty)
+	shared   bool         // it is that of another process: see dialMaster
 
 	mu     sync.Mutex // extra connections are made one at a time
 	closed bool
@@ -84,10 +86,24 @@ func (c *Conn) RTT(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// ping waits for any answer of sshd's. sshd refuses this request, which is an answer.
+// ping waits for any answer of sshd's. sshd refuses this request, which is an answer. A
+// connection that is shared passes on no such request, but sessions; to refuse one is an
+// answer, too.
 func (c *Conn) ping() error {
-	_, _, err := c.client.SendRequest("keepalive@openssh.com", true, nil)
-	return err
+	if !c.shared {
+		_, _, err := c.client.SendRequest("keepalive@openssh.com", true, nil)
+		return err
+	}
+	session, reqs, err := c.client.OpenChannel("session", nil)
+	var refused *ssh.OpenChannelError
+	switch {
+	case errors.As(err, &refused):
+		return nil
+	case err != nil:
+		return err
+	}
+	go ssh.DiscardRequests(reqs)
+	return session.Close()
 }
 
 // keepAlive pings the host at intervals, and closes a connection that is dead:

@@ -139,6 +139,11 @@ func (e *knownKeyError) Error() string { return "its host key is known" }
 // dial connects. If the connection to the jump host turns out to be lost, it makes
 // another one and tries again.
 func (d *Dialer) dial(ctx context.Context, s Settings, probe bool) (*Conn, error) {
+	if !probe {
+		if c := d.dialMaster(ctx, s); c != nil {
+			return c, nil
+		}
+	}
 	c, err := d.dialOnce(ctx, s, probe)
 	if lost := new(lostBastionError); errors.As(err, &lost) {
 		return d.dialOnce(ctx, s, probe)

@@ -37,7 +37,10 @@ type Settings struct {
 	Via *Settings
 	// ProxyCommand is a command of this machine's shell whose standard input and output
 	// lead to the host's sshd. It takes the place of Via.
-	ProxyCommand                                   string
+	ProxyCommand string
+	// ControlPath is the socket of an ssh that may run and share its connection to the host.
+	ControlPath string
+
 	NoPublicKey, NoPassword, NoKeyboardInteractive bool // ways to log in that are not tried
 
 	Network        string // "tcp4" or "tcp6"; default "tcp", which is both
