@@ -29,9 +29,6 @@ type Access struct {
 	HostKey                          HostKeyPolicy
 	CanAsk                           bool // there is somebody to ask about host keys
 
-	// Fresh means that no connection of a running ssh is used (ControlPath).
-	Fresh bool
-
 	Password       string // of the users; keys are tried first
 	BecomePassword string // for sudo or doas
 	// Ask and Say are for whoever sits at this machine: see [transport.Dialer]. Both may
@@ -75,6 +72,10 @@ func (a *Access) Dial(ctx context.Context, h *inventory.Host) (*transport.Conn, 
 	if err != nil {
 		return nil, err
 	}
+	return a.dial(ctx, s)
+}
+
+func (a *Access) dial(ctx context.Context, s transport.Settings) (*transport.Conn, error) {
 	conn, err := a.transport().Dial(ctx, s)
 	if err == nil && a.Abort != nil {
 		context.AfterFunc(a.Abort, func() { conn.Close() })
@@ -120,7 +121,15 @@ func (n *Node) Close() error {
 
 // Open connects to a host and starts vsnode there.
 func (a *Access) Open(ctx context.Context, h *inventory.Host) (*Node, error) {
-	conn, err := a.Dial(ctx, h)
+	s, err := a.settings(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	return a.open(ctx, s)
+}
+
+func (a *Access) open(ctx context.Context, s transport.Settings) (*Node, error) {
+	conn, err := a.dial(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +139,17 @@ func (a *Access) Open(ctx context.Context, h *inventory.Host) (*Node, error) {
 		return nil, err
 	}
 	return &Node{node, conn}, nil
+}
+
+// reopen is Open over a connection of its own, even if a running ssh has one: it shows that
+// the host can still be reached.
+func (a *Access) reopen(ctx context.Context, h *inventory.Host) (*Node, error) {
+	s, err := a.settings(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	s.ControlPath = ""
+	return a.open(ctx, s)
 }
 
 // Rollout returns a fleet on which plans are made and carried out. Their events go to
@@ -144,13 +164,18 @@ func (a *Access) Rollout(forks int, watch func(report.Event)) *rollout.Fleet {
 		Open:     a.Keys.Open,
 
 		ConfirmWithin: a.ConfirmWithin,
-		Connect: func(ctx context.Context, h *inventory.Host) (rollout.Node, error) {
-			node, err := a.Open(ctx, h)
-			if err != nil {
-				return nil, err // not a nil *Node, which would be a Node
-			}
-			return node, nil
-		},
+		Connect:       connector(a.Open),
+		Reconnect:     connector(a.reopen),
+	}
+}
+
+func connector(open func(context.Context, *inventory.Host) (*Node, error)) func(context.Context, *inventory.Host) (rollout.Node, error) {
+	return func(ctx context.Context, h *inventory.Host) (rollout.Node, error) {
+		node, err := open(ctx, h)
+		if err != nil {
+			return nil, err // not a nil *Node, which would be a Node
+		}
+		return node, nil
 	}
 }
 

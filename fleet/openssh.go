@@ -59,7 +59,7 @@ func (a *Access) fill(s *transport.Settings, o sshconfig.Options, name string) e
 		s.ProxyCommand = t.Replace(command)
 	}
 	// ssh has expanded the tokens of the path; without ssh there is no master.
-	if path := o.Value("controlpath"); path != "none" && !strings.Contains(path, "%") && !a.Fresh {
+	if path := o.Value("controlpath"); path != "none" && !strings.Contains(path, "%") {
 		s.ControlPath = path
 	}
 	s.Network = map[string]string{"inet": "tcp4", "inet6": "tcp6"}[o.Value("addressfamily")]

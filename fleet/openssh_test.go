@@ -51,6 +51,7 @@ func TestSettingsOfSSHConfig(t *testing.T) {
 		{name: "a proxy command", config: "ProxyCommand nc -x proxy:3128 %h %p %%h", want: s{User: "root", ProxyCommand: "nc -x proxy:3128 web1 22 %h"}},
 		{name: "a proxy command that a jump replaces", config: "ProxyCommand nc %h %p", host: inventory.Host{SSH: inventory.SSH{Jump: "none"}}, want: s{User: "root"}},
 		{name: "the network", config: "AddressFamily inet\nBindAddress 127.0.0.1", want: s{User: "root", Network: "tcp4", BindAddress: "127.0.0.1"}},
+		{name: "the socket of a running ssh", config: "ControlMaster auto\nControlPath /run/fleet-master", want: s{User: "root", ControlPath: "/run/fleet-master"}},
 		{name: "ways to log in", config: "PasswordAuthentication no\nKbdInteractiveAuthentication no", want: s{User: "root", NoPassword: true, NoKeyboardInteractive: true}},
 		{name: "times", config: "ServerAliveInterval 20\nConnectTimeout 7", want: s{User: "root", KeepAlive: 20 * time.Second, ConnectTimeout: 7 * time.Second}},
 		{name: "a time that a flag overrides", config: "ConnectTimeout 7", access: &Access{ConnectTimeout: time.Second}, want: s{User: "root", ConnectTimeout: time.Second}},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet/play"
 	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/fleet/transport"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/playbooks"
 )
@@ -80,13 +81,15 @@ func readBeside(name string) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// reach opens a new connection to a host with one key and no other.
+// reach opens a new connection to a host with one key and nothing else.
 func (a *Access) reach(ctx context.Context, h *inventory.Host, identity string) error {
-	with := &Access{
-		User: a.User, Identity: identity, KnownHosts: a.KnownHosts, Jump: a.Jump, Become: a.Become,
-		ConnectTimeout: a.ConnectTimeout, Abort: a.Abort, Hosts: a.Hosts,
+	s, err := a.settings(ctx, h)
+	if err != nil {
+		return err
 	}
-	conn, err := with.Dial(ctx, h)
+	s.Identity, s.Keys = identity, transport.Keys{}
+	s.ControlPath, s.NoPassword, s.NoKeyboardInteractive = "", true, true
+	conn, err := a.transport().Dial(ctx, s)
 	if err != nil {
 		return err
 	}

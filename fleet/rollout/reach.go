@@ -66,7 +66,11 @@ func (r *run) reach(ctx context.Context, h *host) {
 func (r *run) confirmOnce(ctx context.Context, h *host) (api.Confirmed, error) {
 	ctx, cancel := context.WithTimeout(ctx, max(r.ConfirmWithin/2, 5*time.Second))
 	defer cancel()
-	node, err := r.Connect(ctx, h.want)
+	connect := r.Reconnect
+	if connect == nil {
+		connect = r.Connect
+	}
+	node, err := connect(ctx, h.want)
 	if err != nil {
 		return api.Confirmed{}, unreached(ctx, err)
 	}

@@ -51,8 +51,11 @@ type Node interface {
 // (connect, compare, ASSIGN, MATCH, CONFIRM, survey), and then each batch along its
 // own: see [Strategy].
 type Fleet struct {
-	// Connect makes a new connection to a host, whatever connections there are.
-	Connect func(context.Context, *inventory.Host) (Node, error)
+	// Connect makes a new connection to a host, whatever connections there are. It may be
+	// carried by one of another program; what Reconnect makes is not, and shows that the host
+	// can be reached. Default of Reconnect: Connect.
+	Connect, Reconnect func(context.Context, *inventory.Host) (Node, error)
+
 	Forks   int                // hosts that are worked on at once
 	Timeout time.Duration      // of a host's answer to what it has; 0: none
 	Watch   func(report.Event) // may be nil; called by many goroutines
