@@ -51,11 +51,7 @@ func (r *run) rollOut(ctx context.Context, road []state) error {
 			return err
 		}
 	}
-	if err := r.retry(ctx, road, len(groups) > 1, func() []*host { return r.hosts }); err != nil {
-		return err
-	}
-	r.endRest()
-	return nil
+	return r.retry(ctx, road, len(groups) > 1, func() []*host { return r.hosts })
 }
 
 // ends reports whether no more hosts are begun.
@@ -182,13 +178,17 @@ func (r *run) retry(ctx context.Context, road []state, asBatch bool, among func(
 		for _, h := range again {
 			h.reset()
 		}
+		var b report.Batch
 		if asBatch {
-			b := report.Batch{Number: len(r.batches) + 1, Of: len(r.batches) + 1, Retry: tries, Hosts: names(again)}
+			b = report.Batch{Number: len(r.batches) + 1, Of: len(r.batches) + 1, Retry: tries, Hosts: names(again)}
 			r.batches = append(r.batches, b)
 			r.watch(report.Event{Kind: report.BatchBegun, Batch: &b, Message: fmt.Sprintf("%s: %s", b, nodeset.Fold(b.Hosts))})
 		}
 		if err := r.take(ctx, again, road); err != nil {
 			return err
+		}
+		if asBatch {
+			r.watch(report.Event{Kind: report.BatchDone, Batch: &b, Message: fmt.Sprintf("%s: %s", b, counts(again))})
 		}
 	}
 }
@@ -216,18 +216,21 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// endRest ends the hosts whose turn did not come, and those that would have been tried
-// again.
-func (r *run) endRest() {
-	stopped := r.rule.stopped()
+// endRest ends the hosts that would have been tried again, and those whose turn did not
+// come: because the run has stopped, or because of err or an interrupt.
+func (r *run) endRest(err error) {
+	o := outcome.NotStarted
+	if err == nil && r.rule != nil && r.rule.stopped() != nil {
+		o, err = outcome.Stopped, r.rule.stopped()
+	}
 	for _, h := range r.hosts {
 		switch {
 		case h.again:
 			h.again = false
 			r.ended(h)
-		case h.outcome == "" && stopped != nil:
-			h.err = stopped
-			r.done(h, outcome.Stopped)
+		case h.outcome == "":
+			h.err = err
+			r.done(h, o)
 		}
 	}
 }

@@ -146,7 +146,7 @@ func (r *run) verify(ctx context.Context, h *host) outcome.Outcome {
 		return outcome.Reverted
 	case h.err != nil || len(h.plan.Refused) > 0 || has(api.Failed) || has(api.Skipped):
 		return outcome.Failed
-	case has(api.Changed):
+	case has(api.Changed), h.tries > 0 && h.acted: // by a try that was lost
 		return outcome.Changed
 	}
 	return outcome.OK

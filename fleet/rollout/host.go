@@ -67,7 +67,7 @@ func newHost(h *inventory.Host) *host {
 func (h *host) reset() {
 	*h = host{
 		name: h.name, want: h.want, state: h.state, plan: h.plan, prove: h.unproven(),
-		canary: h.canary, helper: h.helper, batch: h.batch, tries: h.tries + 1,
+		notes: h.notes, canary: h.canary, helper: h.helper, batch: h.batch, acted: h.acted, tries: h.tries + 1,
 	}
 }
 

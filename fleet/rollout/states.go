@@ -72,12 +72,7 @@ var (
 func (r *run) follow(ctx context.Context, road ...state) (report.Run, error) {
 	r.watchBegin()
 	err := r.rollOut(ctx, road)
-	for _, h := range r.hosts {
-		if h.outcome == "" {
-			h.err = err
-			r.done(h, outcome.NotStarted)
-		}
-	}
+	r.endRest(err)
 	run := r.report()
 	r.watch(report.Ended(run))
 	return run, err
