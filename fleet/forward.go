@@ -58,7 +58,7 @@ func parseForward(s string) (f Forward, err error) {
 // endpoint takes [ADDRESS:]PORT off the beginning of s.
 func endpoint(s string) (e netip.AddrPort, rest string, err error) {
 	addr := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	word, after := s, ""
+	var word, after string
 	if inner, ok := strings.CutPrefix(s, "["); ok {
 		word, after, _ = strings.Cut(inner, "]")
 		after = strings.TrimPrefix(after, ":")

@@ -78,11 +78,11 @@ func (a *app) settings(flags *pflag.FlagSet) error {
 		if flags.Lookup(setting.name) == nil {
 			set = others
 		}
-		origin := "default"
-		if set.Changed(setting.name) {
-			origin = "--" + setting.name
-		} else if origin, err = setting.apply(set, files); err != nil {
-			return &usageError{err: err}
+		origin := "--" + setting.name
+		if !set.Changed(setting.name) {
+			if origin, err = setting.apply(set, files); err != nil {
+				return &usageError{err: err}
+			}
 		}
 		a.origins = append(a.origins, report.SettingRecord{Name: setting.name, Value: shownValue(set.Lookup(setting.name)), Origin: origin})
 	}
