@@ -67,15 +67,6 @@ func (sc *Scope) Register(name string, kind *Kind, loop bool, r Result) {
 	sc.Registers[name] = values
 }
 
-// Unregister restores what a name was before, as Keep returned it.
-func (sc *Scope) Unregister(name string, was any) {
-	if was == nil {
-		delete(sc.Registers, name)
-		return
-	}
-	sc.Registers[name] = was
-}
-
 func resultValues(kind *Kind, r Result) map[string]any {
 	values := map[string]any{"changed": r.Changed, "failed": r.Failed, "skipped": r.Skipped, "error": r.Error}
 	for _, field := range kind.Results {

@@ -112,8 +112,12 @@ func (t *taking) compare(ctx context.Context, s *api.Step) (bool, error) {
 	return len(answer.Guests[0].Files) > 0, nil
 }
 
-// guesses reports whether a step needs a result that only a run would have.
+// guesses reports whether a step needs what only a run would give: a result, or a key
+// that an earlier step brings.
 func (t *taking) guesses(st *playbooks.Step) bool {
+	if t.Check && st.Has("identity") {
+		return true
+	}
 	for name, unknown := range t.unknown {
 		if unknown && name != "" && st.Uses(name) {
 			return true
@@ -125,7 +129,7 @@ func (t *taking) guesses(st *playbooks.Step) bool {
 // perhaps shows a step of which only a run knows whether it is taken.
 func (t *taking) perhaps(st *playbooks.Step) bool {
 	if st.Kind.Name != playbooks.Assert {
-		t.w.Record(api.Step{Kind: api.StepKind(st.Kind.Name), Title: st.Title(&t.scope), Why: "it depends on results that only a run has"}, api.StepResult{})
+		t.w.Record(api.Step{Kind: api.StepKind(st.Kind.Name), Title: st.Title(&t.scope), Why: "it depends on what only a run gives"}, api.StepResult{})
 	}
 	if st.Register != "" {
 		t.unknown[st.Register] = true

@@ -135,6 +135,9 @@ func TestCheckChangesNothing(t *testing.T) {
       register: out
     - exec: [b]
       when: out.rc == 0
+    - confirm: Go on?
+      when: out.rc == 0
+    - check: {identity: new}
     - exec: [c]
       when: not check
     - guest: {name: www, do: start}
@@ -148,7 +151,7 @@ func TestCheckChangesNothing(t *testing.T) {
 	for _, s := range run.Hosts[0].Steps {
 		got = append(got, strings.TrimSuffix(s.Title+": "+s.Why, ": "))
 	}
-	want := []string{"copy /other", "exec a", "exec b: it depends on results that only a run has", "guest www", "h"}
+	want := []string{"copy /other", "exec a", "exec b: it depends on what only a run gives", "check new: it depends on what only a run gives", "guest www", "h"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

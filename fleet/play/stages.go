@@ -266,6 +266,9 @@ func (p *performance) interlude(ctx context.Context, st *playbooks.Step, a *acto
 // prepare finds out whether a host takes part in a step that hosts take together, and
 // what it wants.
 func (t *taking) prepare(st *playbooks.Step) bool {
+	if t.guesses(st) {
+		return st.Kind.Name == playbooks.Pause || st.Kind.Name == playbooks.Confirm || t.perhaps(st)
+	}
 	if takes, ok := t.when(st); !takes {
 		return ok
 	}
