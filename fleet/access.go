@@ -231,6 +231,19 @@ func (a *Access) Generations(ctx context.Context, hosts []*inventory.Host, forks
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Generations, error) { return n.Generations(ctx) }, watch)
 }
 
+// Locks asks who may change hosts.
+func (a *Access) Locks(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Locks]) Answers[api.Locks] {
+	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Locks, error) { return n.Locks(ctx) }, watch)
+}
+
+// Unlock ends whatever keeps runs off hosts. A run that is changing one has the given
+// time to finish or undo its steps.
+func (a *Access) Unlock(ctx context.Context, hosts []*inventory.Host, wait time.Duration, forks int, watch Watch[api.Unlocked]) Answers[api.Unlocked] {
+	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Unlocked, error) {
+		return n.Unlock(ctx, api.Unlock{Wait: wait})
+	}, watch)
+}
+
 // Ping connects to hosts and measures how long it takes.
 func (a *Access) Ping(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[report.Ping]) Answers[report.Ping] {
 	return fanout.Each(ctx, hosts, a.questions(forks), func(ctx context.Context, h *inventory.Host) (p report.Ping, err error) {

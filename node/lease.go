@@ -93,6 +93,14 @@ func (h *Host) tryLease(who api.Holder) (held bool, by api.Holder, err error) {
 	if err != nil {
 		return false, by, err
 	}
+	lock, err := h.readLock()
+	if err != nil || lock != nil {
+		l.Unlock()
+		if lock != nil {
+			by = api.Holder{Run: lock.Run, Owner: lock.Owner, Reason: lock.Reason, Since: lock.Since, Until: lock.Until}
+		}
+		return false, by, err
+	}
 	who.Since, who.Node = time.Now().Truncate(time.Second), os.Getpid()
 	if err := writeHolder(l.File, who); err != nil {
 		l.Unlock()

@@ -115,7 +115,8 @@ func (h *fakeHost) take(s api.Step, words string) api.StepResult {
 func (*fakeHost) Lease(context.Context, api.Lease) (api.LeaseAnswer, error) {
 	return api.LeaseAnswer{Held: true}, nil
 }
-func (*fakeHost) Release(context.Context) error { return nil }
+func (h *fakeHost) Lock(context.Context, api.Lock) error { return nil }
+func (*fakeHost) Release(context.Context) error          { return nil }
 func (*fakeHost) RemoveImage(context.Context, api.RemoveImage) (api.RemovedImage, error) {
 	return api.RemovedImage{}, nil
 }

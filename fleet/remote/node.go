@@ -107,6 +107,36 @@ func (n *Node) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error
 	return a, err
 }
 
+// Locks asks who may change the host.
+func (n *Node) Locks(ctx context.Context) (api.Locks, error) {
+	a, err := call(ctx, n, api.MethodLocks, api.None{})
+	cleanLocks(a.Lease, a.Lock)
+	return a, err
+}
+
+// Lock keeps runs off the host.
+func (n *Node) Lock(ctx context.Context, req api.Lock) error {
+	_, err := call(ctx, n, api.MethodLock, req)
+	return err
+}
+
+// Unlock ends whatever keeps runs off the host.
+func (n *Node) Unlock(ctx context.Context, req api.Unlock) (api.Unlocked, error) {
+	a, err := call(ctx, n, api.MethodUnlock, req)
+	cleanLocks(a.Lease, a.Lock)
+	return a, err
+}
+
+// cleanLocks shortens and cleans texts of a host.
+func cleanLocks(lease *api.Holder, lock *api.HostLock) {
+	if lease != nil {
+		lease.Run, lease.Owner, lease.Reason = short(lease.Run), short(lease.Owner), short(lease.Reason)
+	}
+	if lock != nil {
+		lock.Run, lock.Owner, lock.Reason = short(lock.Run), short(lock.Owner), short(lock.Reason)
+	}
+}
+
 // Confirm confirms a run's steps; see [api.Guard].
 func (n *Node) Confirm(ctx context.Context, req api.Confirm) (api.Confirmed, error) {
 	a, err := call(ctx, n, api.MethodConfirm, req)

@@ -1,7 +1,9 @@
 package report
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
@@ -85,6 +87,28 @@ func GenerationRecords(host string, kept api.Generations, result Result) []Gener
 		records = append(records, GenerationRecord{Host: host, Generation: g, Result: result})
 	}
 	return records
+}
+
+// LockRecord describes who may change a host.
+type LockRecord struct {
+	Host string `json:"host"`
+	api.Locks
+	Result
+}
+
+// Unlocked is the text of what the end of a host's locks has ended.
+func Unlocked(u api.Unlocked) string {
+	var parts []string
+	if u.Lease != nil {
+		parts = append(parts, fmt.Sprintf("ended run %s of %s (%s)", u.Lease.Run, u.Lease.Owner, u.Lease.Reason))
+	}
+	if u.Lock != nil {
+		parts = append(parts, fmt.Sprintf("released the lock of %s (%s)", u.Lock.Owner, u.Lock.Reason))
+	}
+	if parts == nil {
+		return "it was not locked"
+	}
+	return strings.Join(parts, ", ")
 }
 
 // ImageRecord is an image of a host.

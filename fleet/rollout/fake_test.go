@@ -226,6 +226,8 @@ func (s *session) Confirm(ctx context.Context, req api.Confirm) (api.Confirmed, 
 	return answer, nil
 }
 
+func (s *session) Lock(context.Context, api.Lock) error { return nil }
+
 func (s *session) Check(context.Context) (api.Check, error) { return api.Check{}, nil }
 
 func (s *session) Release(context.Context) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -32,9 +33,12 @@ func (e *LockedError) Error() string {
 	if e.same {
 		return fmt.Sprintf("%s is in the inventory twice: another of its names leads to the same machine; leave one out", e.Host)
 	}
+	if !e.By.Until.IsZero() {
+		return fmt.Sprintf("%s is locked: %s; vsfleet lock release %s ends that", e.Host, holds(e.By), e.Host)
+	}
 	text := fmt.Sprintf("%s is locked: %s; wait longer with --lock-wait", e.Host, holds(e.By))
 	if e.By.Node > 0 {
-		text += fmt.Sprintf(", or end that run (on the host: kill %d)", e.By.Node)
+		text += fmt.Sprintf(", or end that run (vsfleet lock release %s; on the host: kill %d)", e.Host, e.By.Node)
 	}
 	return text
 }
@@ -46,6 +50,9 @@ func (e *LockedError) ErrorKind() string { return string(outcome.KindLocked) }
 func holds(by api.Holder) string {
 	if by.Owner == "" {
 		return "held by a run that has just begun"
+	}
+	if !by.Until.IsZero() {
+		return fmt.Sprintf("kept by %s until %s (%s)", by.Owner, by.Until.Local().Format(time.DateTime), by.Reason)
 	}
 	return fmt.Sprintf("held by %s, process %d, since %s (%s)", by.Owner, by.PID, by.Since.Local().Format(time.DateTime), by.Reason)
 }
@@ -98,7 +105,7 @@ func (r *run) lock(ctx context.Context) error {
 	deadline := time.Now().Add(r.LockWait)
 	named := map[string]bool{}
 	for {
-		busy := r.busy(ctx)
+		busy := r.busy(ctx, deadline)
 		left := time.Until(deadline)
 		if left <= 0 || ctx.Err() != nil {
 			for _, h := range busy {
@@ -122,14 +129,17 @@ func (r *run) lock(ctx context.Context) error {
 	}
 }
 
-// busy returns the hosts that other runs have leased.
-func (r *run) busy(ctx context.Context) []*host {
+// busy returns the hosts that other runs have leased. Those that a person keeps beyond
+// the deadline fail: a wait for them would be in vain.
+func (r *run) busy(ctx context.Context, deadline time.Time) []*host {
 	var list []*host
 	for _, h := range r.remaining() {
 		switch {
 		case h.busy == nil:
 		case h.busy.Run == r.id:
 			r.fail(ctx, h, &LockedError{Host: h.name, By: *h.busy, same: true})
+		case h.busy.Until.After(deadline):
+			r.fail(ctx, h, &LockedError{Host: h.name, By: *h.busy})
 		default:
 			list = append(list, h)
 		}
@@ -187,4 +197,10 @@ func (r *run) release(ctx context.Context) {
 			r.fail(ctx, h, err)
 		}
 	})
+}
+
+// Lock keeps all runs off hosts for a time. It waits for those that are changing them.
+func (f *Fleet) Lock(ctx context.Context, hosts []*inventory.Host, reason string, period time.Duration) report.Run {
+	lock := api.Lock{Run: report.NewID(time.Now()), Owner: f.Owner, Reason: reason, For: period}
+	return f.Each(ctx, "lock take", hosts, func(ctx context.Context, n Node) (string, error) { return "", n.Lock(ctx, lock) })
 }

@@ -27,6 +27,7 @@ type Node interface {
 	Release(ctx context.Context) error
 	// Confirm confirms guarded steps. It must be a connection that was made after them.
 	Confirm(ctx context.Context, req api.Confirm) (api.Confirmed, error)
+	Lock(ctx context.Context, req api.Lock) error
 	RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error)
 	Check(ctx context.Context) (api.Check, error)
 	// ExportImage writes an image to w, ImportImage has the host take it from r,

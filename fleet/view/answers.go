@@ -46,6 +46,35 @@ func GuestTable(w io.Writer, records []report.GuestRecord) error {
 	return Table(w, []string{"HOST", "GUEST", ">CTX", "STATUS", ">PROC", ">UP", "IMAGE", "NETWORK", "ADDRESSES AND PORTS"}, rows)
 }
 
+// LockTable prints who may change hosts.
+func LockTable(w io.Writer, records []report.LockRecord) error {
+	clock := func(t time.Time) string {
+		if t.IsZero() {
+			return ""
+		}
+		return t.Local().Format(time.DateTime)
+	}
+	ago := func(t time.Time) string {
+		if t.IsZero() {
+			return ""
+		}
+		return Duration(time.Since(t))
+	}
+	var rows [][]string
+	for _, r := range records {
+		if r.Lease == nil && r.Lock == nil {
+			rows = append(rows, []string{r.Host, "free", "", "", "", "", "", "", ""})
+		}
+		if l := r.Lease; l != nil {
+			rows = append(rows, []string{r.Host, "run", l.Owner, l.Run, l.Reason, clock(l.Since), ago(l.Since), ago(r.Heard), ""})
+		}
+		if l := r.Lock; l != nil {
+			rows = append(rows, []string{r.Host, "locked", l.Owner, l.Run, l.Reason, clock(l.Since), ago(l.Since), "", clock(l.Until)})
+		}
+	}
+	return Table(w, []string{"HOST", "LOCK", "OWNER", "RUN", "REASON", "SINCE", ">AGE", ">HEARD", "UNTIL"}, rows)
+}
+
 // GenerationTable prints what hosts keep of guests.
 func GenerationTable(w io.Writer, records []report.GenerationRecord) error {
 	var rows [][]string

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -121,4 +123,29 @@ func flock(f *os.File, how int) error {
 			return err
 		}
 	}
+}
+
+// LockHolder returns the process that holds the lock of a file, or 0 if none does that
+// this process can see (proc(5), /proc/locks).
+func LockHolder(path string) (pid int, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return 0, nil
+		}
+		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	b, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return 0, err
+	}
+	// 1: FLOCK  ADVISORY  WRITE 4711 00:1b:123 0 EOF
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), st.Ino)
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) > 5 && f[1] == "FLOCK" && f[3] == "WRITE" && f[5] == file {
+			return strconv.Atoi(f[4])
+		}
+	}
+	return 0, nil
 }

@@ -21,6 +21,9 @@ const (
 	MethodApply       Method[Apply, ApplyResult]        = "host.apply" // Event notifications on the way
 	MethodLease       Method[Lease, LeaseAnswer]        = "host.lease"
 	MethodRelease     Method[None, None]                = "host.release"
+	MethodLocks       Method[None, Locks]               = "host.locks"
+	MethodLock        Method[Lock, None]                = "host.lock"
+	MethodUnlock      Method[Unlock, Unlocked]          = "host.unlock"
 	MethodConfirm     Method[Confirm, Confirmed]        = "host.confirm"
 	MethodInstall     Method[None, Installed]           = "host.install"
 	MethodFiles       Method[FilesRequest, FilesAnswer] = "guest.files"
@@ -51,6 +54,43 @@ type Holder struct {
 	Reason string    `json:"reason"` // "apply", "guest stop"
 	Since  time.Time `json:"since,omitzero"`
 	Node   int       `json:"node,omitempty"` // pid of vsnode, on the host
+	// Until is the end of the HostLock of a person; zero: it is the lease of a run.
+	Until time.Time `json:"until,omitzero"`
+}
+
+// HostLock keeps all runs off a host until a time, whatever becomes of whoever took it.
+type HostLock struct {
+	Run    string    `json:"run"` // that took it
+	Owner  string    `json:"owner"`
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since,omitzero"`
+	Until  time.Time `json:"until"`
+}
+
+// Lock requests a HostLock, which begins now.
+type Lock struct {
+	Run    string        `json:"run"`
+	Owner  string        `json:"owner"`
+	Reason string        `json:"reason"`
+	For    time.Duration `json:"for"`
+}
+
+// Locks describes who may change a host.
+type Locks struct {
+	Lease *Holder   `json:"lease,omitempty"` // the run that is changing it
+	Heard time.Time `json:"heard,omitzero"`  // when that run's controller was last heard
+	Lock  *HostLock `json:"lock,omitempty"`
+}
+
+// Unlock requests the end of whatever keeps runs off a host.
+type Unlock struct {
+	Wait time.Duration `json:"wait"` // for a run that is changing it, to finish or undo its steps
+}
+
+// Unlocked is what Unlock has ended.
+type Unlocked struct {
+	Lease *Holder   `json:"lease,omitempty"`
+	Lock  *HostLock `json:"lock,omitempty"`
 }
 
 // Lease requests the lease of the host, until the session ends or gives it back.

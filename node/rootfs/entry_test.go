@@ -32,7 +32,7 @@ func TestLookAndRestore(t *testing.T) {
 		"a killed write":  func() { must(t, os.WriteFile(root+"/dir/.f.vsfleet~", []byte("half"), 0o600)) },
 		"another content": func() { must(t, r.Write(file("/dir/f", "other"))) },
 	}
-	clear := func() {
+	empty := func() {
 		must(t, os.RemoveAll(root+"/dir"))
 		must(t, os.Mkdir(root+"/dir", 0o755))
 	}
@@ -42,11 +42,11 @@ func TestLookAndRestore(t *testing.T) {
 				continue
 			}
 			t.Run(was+", then "+is, func(t *testing.T) {
-				clear()
+				empty()
 				first()
 				kept, err := r.Look("/dir/f", 100)
 				must(t, err)
-				clear()
+				empty()
 				then()
 				differs, err := r.Differs(kept)
 				if err != nil || differs != (was != is) {

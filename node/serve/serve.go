@@ -26,6 +26,11 @@ type Host interface {
 	Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, error)
 	Release(ctx context.Context) error
 	Confirm(ctx context.Context, req api.Confirm) (api.Confirmed, error)
+	Locks(ctx context.Context) (api.Locks, error)
+	Lock(ctx context.Context, req api.Lock) error
+	Unlock(ctx context.Context, req api.Unlock) (api.Unlocked, error)
+	// Heard is called when the controller is heard that has nothing to request.
+	Heard()
 	Install(ctx context.Context) (api.Installed, error)
 	RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error)
 	Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error)
@@ -52,7 +57,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, h Host) error {
 		queue:    make(chan wire.Message, 256),
 		gone:     make(chan struct{}),
 	}
-	s.methods = methodsOf(h, s.emit)
+	s.methods, s.heard = methodsOf(h, s.emit), h.Heard
 	s.giveUp = sync.OnceFunc(func() { close(s.gone) })
 	written := make(chan struct{})
 	go func() {
@@ -100,6 +105,7 @@ func (nopCloser) Close() error { return nil }
 
 type server struct {
 	methods methods
+	heard   func()
 	conn    *wire.Conn
 	stop    context.CancelCauseFunc
 	running sync.WaitGroup
@@ -138,6 +144,7 @@ func (s *server) read(ctx context.Context) error {
 		}
 		switch {
 		case m.Method == api.NotifyAlive:
+			s.heard()
 		case m.Method == wire.MethodCancel:
 			var c wire.Cancel
 			if err := json.Unmarshal(m.Params, &c); err != nil {

@@ -31,7 +31,11 @@ func (h host) Generations(context.Context) (api.Generations, error) { return api
 func (h host) Confirm(context.Context, api.Confirm) (api.Confirmed, error) {
 	return api.Confirmed{}, nil
 }
-func (h host) Release(context.Context) error { return nil }
+func (h host) Locks(context.Context) (api.Locks, error)                 { return api.Locks{}, nil }
+func (h host) Lock(context.Context, api.Lock) error                     { return nil }
+func (h host) Unlock(context.Context, api.Unlock) (api.Unlocked, error) { return api.Unlocked{}, nil }
+func (h host) Heard()                                                   {}
+func (h host) Release(context.Context) error                            { return nil }
 func (h host) Install(context.Context) (api.Installed, error) {
 	return api.Installed{}, nil
 }

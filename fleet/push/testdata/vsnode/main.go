@@ -57,6 +57,8 @@ func (host) Lease(_ context.Context, req api.Lease) (api.LeaseAnswer, error) {
 func (host) Files(context.Context, api.FilesRequest) (api.FilesAnswer, error) {
 	return api.FilesAnswer{}, nil
 }
+func (host) Heard() {}
+
 func (host) Release(context.Context) error { return nil }
 
 func (host) Install(context.Context) (api.Installed, error) { return api.Installed{}, nil }

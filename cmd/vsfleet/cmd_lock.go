@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/internal/nodeset"
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+func (a *app) lockCommand() *cobra.Command {
+	cmd := group(&cobra.Command{
+		Use:   "lock",
+		Short: "Show who may change hosts, and keep runs off them",
+		Long: `A run that changes a host has it to itself until the run ends. A person can keep
+runs off hosts for a time.`,
+		Example: `  vsfleet lock status
+  vsfleet lock take db1 --for 2h --reason "new disks"
+  vsfleet lock release db1`,
+	})
+	cmd.AddCommand(a.lockStatusCommand(), a.lockTakeCommand(), a.lockReleaseCommand())
+	return cmd
+}
+
+// hostsNamed returns the hosts that the pattern in args names; without one, those of
+// the inventory and -l.
+func (a *app) hostsNamed(ctx context.Context, args []string) ([]*inventory.Host, error) {
+	if len(args) > 0 {
+		if a.limit != "" {
+			return nil, usage("give the pattern once")(errors.New("there are two patterns: --limit, and the argument"))
+		}
+		a.limit = args[0]
+	}
+	_, hosts, err := a.hosts(ctx)
+	return hosts, err
+}
+
+func (a *app) lockStatusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status [PATTERN]",
+		Short: "Show which runs and persons have hosts locked",
+		Long: `Status shows for each host the run that is changing it and the lock of a person.
+HEARD is how long ago the host heard the machine that the run is on; after five
+minutes it undoes the run's steps and is free.`,
+		Example:           "  vsfleet lock status\n  vsfleet lock status 'web*' -o json",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeHosts,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			hosts, err := a.hostsNamed(ctx, args)
+			if err != nil {
+				return err
+			}
+			answers, err := ask(a, hosts, func(w fleet.Watch[api.Locks]) fleet.Answers[api.Locks] {
+				return a.access.Locks(ctx, hosts, a.forks, w)
+			}, func(h *inventory.Host, locks api.Locks, result report.Result) []report.LockRecord {
+				return []report.LockRecord{{Host: h.Name, Locks: locks, Result: result}}
+			}, view.LockTable, nil)
+			if err != nil {
+				return err
+			}
+			return a.exit(ctx, fleet.Hosts(answers))
+		},
+	}
+}
+
+func (a *app) lockTakeCommand() *cobra.Command {
+	var reason string
+	var period time.Duration
+	cmd := &cobra.Command{
+		Use:   "take PATTERN",
+		Short: "Keep all runs off hosts for a time",
+		Long: `Take waits for runs that are changing the hosts, and then keeps all others off them,
+also those of whoever took the lock, until it is released or its time is over. It
+survives a reboot of the host. Guests run on, and commands on the host itself
+(vserver) still work.`,
+		Example:           `  vsfleet lock take db1 --for 2h --reason "new disks"`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeHosts,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if period <= 0 {
+				return usage("as --for 2h")(errors.New("--for: how long?"))
+			}
+			hosts, err := a.hostsNamed(ctx, args)
+			if err != nil {
+				return err
+			}
+			progress := a.progress(len(hosts))
+			run := a.access.Rollout(a.forks, progress.Watch).Lock(ctx, hosts, reason, period)
+			progress.Close()
+			return a.report(ctx, run, false)
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "maintenance", "what the hosts are locked for; shown to whoever is kept off")
+	durationVar(cmd.Flags(), &period, "for", time.Hour, "time after which the lock ends by itself")
+	a.lockWait(cmd)
+	return cmd
+}
+
+func (a *app) lockReleaseCommand() *cobra.Command {
+	var yes bool
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "release PATTERN",
+		Short: "End the locks of hosts, and the runs that are changing them",
+		Long: `Release ends the lock of a person. A run that is changing a host is ended there, too:
+its steps finish or are undone. Use it for a run whose machine is gone; one that is
+only slow loses its work.`,
+		Example:           "  vsfleet lock release db1",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeHosts,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			hosts, err := a.hostsNamed(ctx, args)
+			if err != nil {
+				return err
+			}
+			if !yes {
+				if err := a.confirmRelease(ctx, hosts); err != nil {
+					return err
+				}
+			}
+			var records []report.TextRecord
+			answers := a.access.Unlock(ctx, hosts, wait, a.forks, fleet.Watch[api.Unlocked]{})
+			for _, r := range answers {
+				records = append(records, report.TextRecord{Host: r.Host.Name, Text: report.Unlocked(r.Value), Result: report.ResultOf(r.Outcome, r.Err)})
+			}
+			if err := a.printTexts(records); err != nil {
+				return err
+			}
+			return a.exit(ctx, fleet.Hosts(answers))
+		},
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
+	durationVar(cmd.Flags(), &wait, "wait", time.Minute, "time for a run that is ended to finish or undo its steps")
+	return cmd
+}
+
+// confirmRelease asks before runs are ended.
+func (a *app) confirmRelease(ctx context.Context, hosts []*inventory.Host) error {
+	var names []string
+	for _, h := range hosts {
+		names = append(names, h.Name)
+	}
+	all := view.Clean(nodeset.Fold(names))
+	return a.confirm(ctx, question{
+		text:       fmt.Sprintf("End the locks of %s, and the runs that are changing them?", all),
+		no:         "nothing was ended",
+		noTerminal: "locks of " + all + " would be ended, and there is no terminal to ask",
+		hint:       "to end them: --yes",
+	})
+}
