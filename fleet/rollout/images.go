@@ -213,7 +213,7 @@ func (r *run) provide(ctx context.Context, h *host) error {
 			continue
 		}
 		h.plan = h.plan.Give(m.Key, m.id)
-		h.state.Images = append(h.state.Images, api.Image{ID: m.id, Key: m.Spec.Key(), Spec: m.Spec}) // for later batches
+		h.gained = append(h.gained, api.Image{ID: m.id, Key: m.Spec.Key(), Spec: m.Spec})
 	}
 	return nil
 }

@@ -93,6 +93,9 @@ func (r *run) take(ctx context.Context, hosts []*host, road []state) (err error)
 		err = r.pass(ctx, road[:n], n == len(road))
 		road = road[n:]
 	}
+	for _, h := range r.at { // later batches ask who has an image
+		h.state.Images, h.gained = append(h.state.Images, h.gained...), nil
+	}
 	return err
 }
 
