@@ -45,6 +45,16 @@ func (b *bastion) failed() bool {
 	}
 }
 
+// connected reports whether the connection has been made.
+func (b *bastion) connected() bool {
+	select {
+	case <-b.done:
+		return b.err == nil
+	default:
+		return false
+	}
+}
+
 // outdated reports whether the connection could not be made, a while ago.
 func (b *bastion) outdated() bool { return b.failed() && time.Now().After(b.stands) }
 
@@ -134,16 +144,35 @@ func (p *bastions) dial(ctx context.Context, d *Dialer, b *bastion) {
 	close(b.done)
 }
 
-// release removes a user; the last one closes the connection.
+// idleTime is how long a connection to a jump host is kept without users: between one host
+// of a run and the next there may be none.
+const idleTime = 2 * time.Second
+
+// release removes a user. If it was the last one, the connection is closed after a while,
+// and one that is being made is given up.
 func (p *bastions) release(b *bastion) {
 	p.mu.Lock()
 	b.users--
-	last := b.users == 0
-	if last && p.open[b.key] == b && !b.failed() {
+	last, lost := b.users == 0, p.open[b.key] != b
+	p.mu.Unlock()
+	switch {
+	case !last:
+	case b.connected() && !lost:
+		time.AfterFunc(idleTime, func() { p.leave(b) })
+	default:
+		p.leave(b)
+	}
+}
+
+// leave closes a connection that has no users.
+func (p *bastions) leave(b *bastion) {
+	p.mu.Lock()
+	unused := b.users == 0
+	if unused && p.open[b.key] == b && !b.failed() {
 		delete(p.open, b.key)
 	}
 	p.mu.Unlock()
-	if !last {
+	if !unused {
 		return
 	}
 	b.cancel()

@@ -160,7 +160,7 @@ func TestEveryClassHappens(t *testing.T) {
 		{
 			name: "a real filesystem mounted noexec", kind: outcome.KindNoexec, exit: outcome.ExitFailed,
 			host: func(t *testing.T) host { return sshd(t, smallDir("noexec")) },
-			says: "is /var/lib/vsnode on a file system mounted noexec?",
+			says: "is /var/lib/vsnode on a file system mounted noexec",
 		},
 		{
 			name: "a real filesystem that is full", kind: outcome.KindDisk, exit: outcome.ExitFailed,
