@@ -134,6 +134,21 @@ func TestASSHConfigThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+func TestTwoHostsThatAreOneMachine(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(file, []byte("Host web*\n HostName 192.0.2.1\n IdentityFile none\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := &Access{Config: file, Password: "secret"}
+	web1, web2 := &inventory.Host{Name: "web1", Address: "web1", Port: 22}, &inventory.Host{Name: "web2", Address: "web2", Port: 22}
+	if err := a.Verify(t.Context(), []*inventory.Host{web1, web1}); err != nil {
+		t.Errorf("the same host twice: %v", err)
+	}
+	if err := a.Verify(t.Context(), []*inventory.Host{web1, web2}); err == nil || !strings.Contains(err.Error(), "hosts web1 and web2 are both at 192.0.2.1:22 by ssh_config") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestWhatHasNoEffectIsNamed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config")
 	if err := os.WriteFile(file, []byte("Compression yes\nLocalForward 8080 localhost:80\nVerifyHostKeyDNS yes\nUser alice\n"), 0o600); err != nil {

@@ -195,6 +195,9 @@ func (a *Access) Verify(ctx context.Context, hosts []*inventory.Host) error {
 	if err != nil {
 		return err
 	}
+	if err := sameMachine(hosts, all); err != nil {
+		return err
+	}
 	for i, h := range hosts {
 		s := all[i]
 		files := ""
@@ -208,6 +211,20 @@ func (a *Access) Verify(ctx context.Context, hosts []*inventory.Host) error {
 		if err := a.transport().Check(ctx, s); err != nil {
 			return fmt.Errorf("host %s: %w", h.Name, err)
 		}
+	}
+	return nil
+}
+
+// sameMachine returns an error if ssh_config leads two hosts to one sshd, as the inventory
+// refuses it: two sessions would carry out two plans on one machine.
+func sameMachine(hosts []*inventory.Host, all []transport.Settings) error {
+	first := map[string]string{}
+	for i, h := range hosts {
+		route := all[i].Route()
+		if other := first[route]; other != "" && other != h.Name {
+			return fmt.Errorf("hosts %s and %s are both at %s by ssh_config: leave one of them out", other, h.Name, route)
+		}
+		first[route] = h.Name
 	}
 	return nil
 }

@@ -74,7 +74,7 @@ func (d *Dialer) connect(ctx context.Context, s Settings, probe bool) (*Conn, er
 
 // Check returns an error if something on this machine keeps every host with these
 // settings from being reached: a file that cannot be read, no key to offer.
-// It connects only to the agent.
+// It connects only to the agent, and to the socket of a running ssh.
 func (d *Dialer) Check(ctx context.Context, s Settings) error {
 	s = s.withDefaults()
 	if _, err := d.knownHosts(s, false); err != nil {
@@ -90,6 +90,9 @@ func (d *Dialer) Check(ctx context.Context, s Settings) error {
 		if err := d.Check(ctx, *s.Via); err != nil {
 			return fmt.Errorf("%s: %w", s.Via.Name, err)
 		}
+	}
+	if c := d.dialMaster(ctx, s); c != nil {
+		return c.Close() // no key is needed
 	}
 	keys, err := d.offer(ctx, s)
 	if err != nil {

@@ -50,6 +50,15 @@ func TestAConnectionThatARunningSSHShares(t *testing.T) {
 	s := settings(server)
 	s.ControlPath, s.KeepAlive = socket, 20*time.Millisecond
 	c := dial(t, s)
+	t.Run("no key is needed", func(t *testing.T) {
+		t.Setenv("HOME", t.TempDir())
+		s := s
+		s.Identity = ""
+		if err := dialer(t).Check(t.Context(), s); err != nil {
+			t.Error(err)
+		}
+		dial(t, s)
+	})
 	text := strings.Repeat("0123456789", 1<<17)
 	var all sync.WaitGroup
 	for range 2 {
