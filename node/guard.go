@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -199,6 +200,7 @@ func (h *Host) endGuard(ctx context.Context, g guard) error {
 
 // putBack reverts the guests of a guard, and notes that in its file.
 func (h *Host) putBack(ctx context.Context, g *guard) error {
+	h.log.Write(program, fmt.Sprintf("run %s of %s (%s) was not confirmed: putting back %s", g.Run, g.Owner, g.Reason, strings.Join(g.Guests, ", ")))
 	var errs []error
 	for _, name := range slices.Backward(g.Guests) {
 		if _, err := h.Guests.Revert(ctx, name, g.Run, guest.Options{}); err != nil && !errors.Is(err, generation.ErrNone) {

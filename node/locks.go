@@ -111,6 +111,7 @@ func (h *Host) Unlock(ctx context.Context, req api.Unlock) (ended api.Unlocked, 
 	if by.Node == os.Getpid() {
 		return ended, errors.New("this session itself holds the lease")
 	}
+	h.log.Write(program, fmt.Sprintf("run %s of %s (%s) is ended by lock release", by.Run, by.Owner, by.Reason))
 	if err := linux.SignalStopped(pidfd, unix.SIGTERM); err != nil {
 		return ended, fmt.Errorf("end vsnode, process %d: %w", by.Node, err)
 	}
