@@ -186,7 +186,7 @@ func (a *app) playQuestion(ctx context.Context, p *view.Progress, text string, y
 	}
 	return p.Around(func() error {
 		return a.confirm(ctx, question{
-			text: view.Clean(text), no: "stopped by a no to: " + text,
+			text: view.Clean(text), no: "the answer was no: " + text,
 			noTerminal: "there is no terminal to ask: " + text, hint: "to answer yes: --yes",
 		})
 	})

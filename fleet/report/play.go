@@ -33,6 +33,7 @@ type PlayRecord struct {
 	Diff    string       `json:"diff,omitempty"`
 	Outcome api.Outcome  `json:"outcome"`
 	Took    float64      `json:"tookSeconds"`
+	Output  string       `json:"output,omitempty"` // the beginning of what a command wrote
 	Result
 }
 
@@ -41,7 +42,7 @@ func PlayRecords(run Run) []PlayRecord {
 	return records(run.Hosts, func(h Host, s Step) PlayRecord {
 		return PlayRecord{
 			Host: h.Name, Title: s.Title, Step: s.Kind, Name: s.Name, Why: s.Why, Diff: s.Diff,
-			Outcome: s.Outcome, Took: Seconds(s.Took), Result: s.Result,
+			Outcome: s.Outcome, Took: Seconds(s.Took), Output: s.Output, Result: s.Result,
 		}
 	})
 }

@@ -3,6 +3,7 @@ package report
 import (
 	"cmp"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
@@ -92,6 +93,26 @@ type Step struct {
 	Result                // Status is empty before the host has answered
 	Outcome api.Outcome   `json:"outcome,omitempty"` // as the host says it
 	Took    time.Duration `json:"took,omitempty"`
+	Output  string        `json:"output,omitempty"` // the beginning of what a command of a playbook wrote
+}
+
+// mostStepOutput is how many bytes of each stream of a command a report holds.
+const mostStepOutput = 2 << 10
+
+// outputOf returns the beginning of what a command wrote, its errors last.
+func outputOf(r *api.Ran) string {
+	if r == nil {
+		return ""
+	}
+	var text string
+	for _, stream := range [][]byte{r.Stdout, r.Stderr} {
+		part := strings.ToValidUTF8(string(stream[:min(len(stream), mostStepOutput)]), "\uFFFD")
+		if text != "" && part != "" && !strings.HasSuffix(text, "\n") {
+			text += "\n"
+		}
+		text += part
+	}
+	return text
 }
 
 // StepOf returns a step that has not been taken yet.
@@ -112,7 +133,7 @@ func StepOf(s api.Step) Step {
 // Ended returns the step with what came of it. kind is that of the host's own
 // error, if it has one: it is then behind those of its steps.
 func (s Step) Ended(r api.StepResult, kind outcome.Kind) Step {
-	s.Outcome, s.Took = r.Outcome, r.Took
+	s.Outcome, s.Took, s.Output = r.Outcome, r.Took, outputOf(r.Ran)
 	s.Result = Result{Status: outcome.NotStarted, Class: kind, Error: r.Error}
 	switch r.Outcome {
 	case api.Changed:

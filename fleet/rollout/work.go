@@ -207,11 +207,19 @@ func (r *run) stopWork(ctx context.Context, err error) {
 		case ctx.Err() != nil:
 			r.done(h, r.finish(ctx, h))
 		default:
-			h.err = &StoppedError{err.Error()}
+			h.err = stoppedError{err.Error()}
 			r.done(h, outcome.Stopped)
 		}
 	}
 }
+
+// stoppedError is the error of a host that had begun when the run was stopped.
+type stoppedError struct{ why string }
+
+func (e stoppedError) Error() string { return "stopped: " + e.why }
+
+// ErrorKind is the [outcome.Kind] of the error.
+func (stoppedError) ErrorKind() string { return string(outcome.KindStopped) }
 
 func (r *run) beginWork(_ context.Context, h *host) error {
 	h.plan, h.results, h.before = plan.Plan{}, nil, taken{}

@@ -142,7 +142,11 @@ func (p *Progress) step(e report.Event) {
 	_, what := StepText(*e.Step)
 	if e.Kind == report.Done {
 		if p.level > 0 {
-			p.print(e.Host, fmt.Sprintf("%s: %s in %s", what, e.Step.Outcome, Duration(e.Step.Took)))
+			text := fmt.Sprintf("%s: %s in %s", what, e.Step.Outcome, Duration(e.Step.Took))
+			if e.Step.Output != "" {
+				text += "\n" + e.Step.Output
+			}
+			p.print(e.Host, text)
 		}
 		return
 	}
