@@ -122,7 +122,7 @@ func TestWhatIsLeftOutIsNamed(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for name, text := range map[string]string{
 		"inv/hosts": "[web]\nweb1\n", "inv/old.ini": "[old]\nold1\n", "inv/group_vars/web.yml": "x: 1\n", "inv/group_vars/web.yaml": "x: 2\n", "inv/group_vars/wbe.yml": "x: 3\n",
-		"inv/host_vars/web1.yml": "$ANSIBLE_VAULT;1.1;AES256\n3031\n", "inv/group_vars/elsewhere.yml": "x: 4\n", "inv/same.yml": "same: {hosts: {same: , web1: {a: 1, a: 2}}, varz: {}}\n",
+		"inv/host_vars/web1.yml": "$ANSIBLE_VAULT;1.1;AES256\n3031\n", "inv/group_vars/elsewhere.yml": "x: 4\n", "inv/host_vars/web2.yml": "x: 5\n", "inv/same.yml": "same: {hosts: {same: , web1: {a: 1, a: 2}}, varz: {}}\n",
 	} {
 		write(t, ".", name, text)
 	}

@@ -143,13 +143,34 @@ func (v *varsDir) readFile(path string, l *layer) {
 	m.problems(problems)
 }
 
+// maxSlips is how many mistyped names of a directory are named.
+const maxSlips = 5
+
 // rest names what looks like a mistyped name of a group or host. Other files are
-// often for another inventory.
+// often for another inventory, and web3 is no slip for web2.
 func (v *varsDir) rest(what string, known []string) {
+	numbered := map[string]bool{}
+	for _, name := range known {
+		numbered[withoutDigits(name)] = true
+	}
+	slips := 0
 	for _, entry := range sortedKeys(v.entries) {
 		name := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(entry, ".yml"), ".yaml"), ".json")
+		if slips == maxSlips || numbered[withoutDigits(name)] {
+			continue
+		}
 		if hint := v.DidYouMean(name, known); hint != "" {
+			slips++
 			v.Warn(Position{File: filepath.Join(v.path, entry)}, hint, "it is left out: there is no %s %q", what, name)
 		}
 	}
+}
+
+func withoutDigits(s string) string {
+	return strings.Map(func(c rune) rune {
+		if '0' <= c && c <= '9' {
+			return -1
+		}
+		return c
+	}, s)
 }
