@@ -13,7 +13,8 @@ import (
 )
 
 // connection is what Ansible's variables say of how a host is reached, by the keys
-// of ssh and "address". Values may hold templates.
+// of ssh and "address". Values may hold templates. Variables with arguments of ssh
+// are there by their names as well.
 type connection map[string]reaching
 
 // reaching is one such value.
@@ -21,7 +22,7 @@ type reaching struct {
 	name     string // of the variable
 	value    any
 	text     text
-	fromArgs bool // it was among arguments of ssh, which replace each other as a whole
+	fromArgs bool // it was among arguments of ssh, which replace those of the same variable as a whole
 }
 
 // connectionVars are the variables with a meaning for vsfleet. Of two for one key
@@ -101,7 +102,7 @@ func (b *builder) connection(l *layer) connection {
 // sshArgs adds what arguments of ssh mean.
 func (b *builder) sshArgs(c connection, name string, v Var) {
 	args := ansible.ParseSSHArgs(v.Text)
-	c["args"] = reaching{name: name}
+	c[name] = reaching{name: name}
 	for key, value := range map[string]string{
 		"jump": args.Jump, "identity": args.Identity, "user": args.User, "port": args.Port, "known_hosts": args.KnownHosts, "host_key_alias": args.HostKeyAlias, "host_key": args.HostKey, "config": args.Config,
 	} {
@@ -155,27 +156,21 @@ func comparePlaces(x, y Position) int {
 	return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line), cmp.Compare(x.Column, y.Column))
 }
 
-// over takes over what o has. Arguments of ssh replace all that came from others.
+// over takes over what o has. Arguments of ssh replace all that came from others of
+// the same variable.
 func (c connection) over(o connection) {
-	if _, args := o["args"]; args {
-		maps.DeleteFunc(c, func(_ string, r reaching) bool { return r.fromArgs })
-	}
+	maps.DeleteFunc(c, func(_ string, r reaching) bool {
+		_, replaced := o[r.name]
+		return r.fromArgs && replaced
+	})
 	maps.Copy(c, o)
 }
 
 // without removes what a block of ssh settings in the same place gives.
 func (c connection) without(s *sshSpec) {
 	for key := range c {
-		given := s.text(key).OK()
-		switch key {
-		case "port":
-			given = s.port.OK()
-		case "become":
-			given = s.become.OK()
-		case "address", "args":
-			given = false
-		}
-		if given {
+		to := s.text(key)
+		if to != nil && to.OK() || key == "port" && s.port.OK() || key == "become" && s.become.OK() {
 			delete(c, key)
 		}
 	}
@@ -189,7 +184,7 @@ func (b *builder) apply(c connection, h *Host, own *hostSpec, s *sshSpec) (addre
 		address.Value = h.Address // one of its range
 	}
 	for key, r := range c {
-		if key == "args" {
+		if UnderstandsVar(key) { // arguments of ssh, which are there by their meaning
 			continue
 		}
 		t, err := r.evaluate(h)

@@ -72,7 +72,7 @@ type sshSpec struct {
 	become given[bool]
 }
 
-// text returns the setting of a key that is a text.
+// text returns the setting of a key that is a text, or nil.
 func (s *sshSpec) text(key string) *text {
 	switch key {
 	case "user":
@@ -92,7 +92,7 @@ func (s *sshSpec) text(key string) *text {
 	case "become_method":
 		return &s.becomeMethod
 	}
-	return &s.becomeUser
+	return nil
 }
 
 // over takes over the settings that o has. clash is called for those that both

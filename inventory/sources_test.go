@@ -41,6 +41,7 @@ func TestHowAnsibleConnects(t *testing.T) {
 			Host{Address: "h", Port: 2200, SSH: SSH{Jump: "gate", HostKey: "accept-new", Config: "none", Port: 2200}}, ""},
 		{"a variable wins over arguments", `h ansible_user=u ansible_ssh_common_args="-l other"`, Host{Address: "h", Port: 22, SSH: SSH{User: "u"}}, ""},
 		{"a host's arguments replace those of its group", "[g]\nh ansible_ssh_common_args='-C'\n[g:vars]\nansible_ssh_common_args=-J gate\n", Host{Address: "h", Port: 22}, ""},
+		{"arguments of two variables", "[g]\nh\n[g:vars]\nansible_ssh_common_args=-J gate\n[all:vars]\nansible_ssh_extra_args=-o UserKnownHostsFile=kh\n", Host{Address: "h", Port: 22, SSH: SSH{Jump: "gate", KnownHosts: "kh"}}, ""},
 		{"templates", "h ansible_host={{inventory_hostname}}.{{zone}} zone=\"{{z|default('lan')}}\" ansible_port={{p}} p=2200", Host{Address: "h.lan", Port: 2200, SSH: SSH{Port: 2200}}, ""},
 		{"what has no meaning here", "h ansible_connection=winrm ansible_become_method=su ansible_become_user=app ansible_password=x ansible_become_pass=y ansible_foo=1 ansible_ssh_common_args=-A",
 			Host{Address: "h", Port: 22}, `hosts:1:1: -A of ansible_ssh_common_args is not understood: hosts are reached without it
