@@ -16,7 +16,7 @@ func TestEverySettingIsDocumented(t *testing.T) {
 		page, before string // a line above the table
 		rows         []string
 	}{
-		{"../../docs/inventory.md", "A guest, and whether a change takes effect in a running one at once or after a restart (which `apply` does):", Reference("")},
+		{"../../docs/inventory.md", "A guest. The last column shows when a change takes effect in a running guest: at once, or after a restart, which `apply` does:", Reference("")},
 		{"../../docs/inventory.md", "`network` ([networks](networks.md)):", Reference("network")},
 		{"../../docs/inventory.md", "`limits`:", Reference("limits")},
 		{"../../docs/guests.md", "## The configuration on the host", FileReference()},
