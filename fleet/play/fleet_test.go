@@ -214,3 +214,37 @@ func TestTemplatesAreFilledIn(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// A host that is tried again begins the play anew, with nothing remembered.
+func TestAHostThatWasLostBeginsAnew(t *testing.T) {
+	p, hosts := stage(t, "web1")
+	p.Fleet.Strategy.Retries = 1
+	hosts["web1"].die = "b"
+	hosts["web1"].before = func(words string) {
+		if hosts["web1"].sessions == 2 {
+			hosts["web1"].die = ""
+		}
+	}
+	run, err := p.Play(within(t), book(t, `
+- hosts: all
+  steps:
+    - exec: [count]
+      register: out
+      notify: h
+    - exec: [b]
+      when: out.stdout != ""
+    - exec: ["n${out.stdout}"]
+  handlers:
+    - {name: h, exec: [h]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"exec count changed", "exec b changed", "exec n${out.stdout} changed", "h changed"}
+	if got := told(run.Hosts[0]); !slices.Equal(got, want) || outcomes(run) != "web1 changed" {
+		t.Errorf("%s: %q", outcomes(run), got)
+	}
+	if got := hosts["web1"].requests; len(got) != 4 || got[2][1] != "exec  n2" {
+		t.Errorf("requests %q", got)
+	}
+}
