@@ -155,8 +155,8 @@ func TestCheckChangesNothing(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := outcomes(run); got != "web1 changed" {
-		t.Error(got)
+	if got := outcomes(run); got != "web1 changed" || run.Verb != "plan" {
+		t.Error(got, run.Verb)
 	}
 	for _, r := range hosts["web1"].requests {
 		for _, s := range r {

@@ -72,6 +72,9 @@ func (p *Player) Play(ctx context.Context, book *playbooks.Book) (report.Run, er
 	verb := "play " + book.Name
 	begun := time.Now()
 	b.Run = report.Run{ID: report.NewID(begun), Who: p.Fleet.Owner, Verb: verb, When: begun}
+	if p.Check {
+		b.Verb = "plan" // as of all runs that change nothing
+	}
 	head := b.Run
 	for _, h := range all {
 		head.Hosts = append(head.Hosts, report.Host{Name: h.Name})
