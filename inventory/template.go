@@ -27,7 +27,7 @@ func (sc scope) template(s string) (string, *Error) {
 }
 
 func (sc scope) evaluate(s string, budget *int) (string, *Error) {
-	const hint = "vsfleet evaluates {{ NAME }} and {{ NAME | default('TEXT') }}; give the value itself, or save what Ansible makes of it: ansible-inventory --list --export > hosts.json"
+	const hint = "vsfleet evaluates {{ NAME }} and {{ NAME | default('TEXT') }}; give the value itself"
 	var b strings.Builder
 	for left := s; ; {
 		before, after, found := strings.Cut(left, "{{")

@@ -83,6 +83,19 @@ func TestPositionsInJSON(t *testing.T) {
 	}
 }
 
+// ansible-inventory marks what has a tag.
+func TestMarksOfAnsibleInventory(t *testing.T) {
+	root, err := ParseJSON([]byte(`{"web": ["a"], "_meta": {"hostvars": {"a": {"v": {"__ansible_vault": "x"}, "u": [{"__ansible_unsafe": "{{ y }}"}]}}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inv, whole := ReadList(root)
+	vars := inv.Hosts[0].Vars
+	if d := cmp.Diff([]any{Vault{}, []any{"{{ y }}"}}, []any{vars["v"].Value, vars["u"].Value}); d != "" || !whole {
+		t.Error(d)
+	}
+}
+
 // Nine lines of aliases stand for a billion values, and loops for an endless one.
 func TestAliasesAreBounded(t *testing.T) {
 	var b strings.Builder

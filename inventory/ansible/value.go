@@ -156,6 +156,14 @@ func (r *Values) read(n *yaml.Node, depth int) any {
 	case yaml.MappingNode:
 		m := make(map[string]any, len(n.Content)/2)
 		r.pairs(n, depth, func(k, v *yaml.Node) { m[keyText(k)] = r.read(v, depth+1) })
+		if len(m) == 1 { // as ansible-inventory prints what has a tag
+			if _, vault := m["__ansible_vault"]; vault {
+				return Vault{}
+			}
+			if text, unsafe := m["__ansible_unsafe"]; unsafe {
+				return text
+			}
+		}
 		return m
 	}
 	switch {
