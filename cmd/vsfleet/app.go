@@ -59,7 +59,7 @@ type app struct {
 func (a *app) register(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringArrayVar(&a.access.Keys.Files, "age-identity", nil, "age or SSH private key `file` that decrypts secrets of the inventory (default ~/.ssh/id_ed25519, ~/.ssh/id_rsa)")
-	f.StringArrayVarP(&a.inventories, "inventory", "i", nil, "inventory: `file`, directory, program or list of hosts (a,b,), ours or Ansible's; may be given several times (default fleet.yml, else the lab's)")
+	f.StringArrayVarP(&a.inventories, "inventory", "i", nil, "inventory: `file`, directory, program or list of hosts (a,b,), of vsfleet or Ansible; may be given several times (default fleet.yml, else the lab's)")
 	f.StringVarP(&a.limit, "limit", "l", "", "limit to hosts matching this `pattern`: web*, web:!web02, site=fra, ~regex, @file")
 	f.IntVarP(&a.forks, "forks", "f", 32, "number of hosts to work on at a time")
 	f.StringVarP(&a.format, "output", "o", string(view.AsTable), "`format` of standard output: "+strings.Join(view.Formats(), ", "))
@@ -67,8 +67,8 @@ func (a *app) register(cmd *cobra.Command) {
 	f.StringVar(&a.access.Identity, "identity", "", "private key `file` (overrides the inventory)")
 	f.StringVar(&a.access.Identity, "private-key", "", "alias of --identity, as in Ansible")
 	f.StringVar(&a.access.KnownHosts, "known-hosts", "", "known_hosts `file` (overrides the inventory)")
-	f.StringVarP(&a.access.Config, "ssh-config", "F", "", "ssh_config `file` in the place of the user's, or none (overrides the inventory)")
-	f.StringVar(&a.hostKey, "host-key", "", "what to do about host keys that are not known: `"+strings.Join(fleet.HostKeyPolicies(), ", ")+"` (default the inventory's, else ssh_config's, else ask; strict without a terminal)")
+	f.StringVarP(&a.access.Config, "ssh-config", "F", "", "ssh_config `file` to use instead of the user's, or none (overrides the inventory)")
+	f.StringVar(&a.hostKey, "host-key", "", "what to do about unknown host keys: `"+strings.Join(fleet.HostKeyPolicies(), ", ")+"` (default the inventory's, else ssh_config's, else ask; strict without a terminal)")
 	f.StringVarP(&a.access.Jump, "jump", "J", "", "connect through this jump host: `[user@]host[:port]`, a host of the inventory, or none (overrides the inventory)")
 	f.BoolVarP(&a.passwords.ask, "ask-pass", "k", false, "ask for the password of the user, once for all hosts")
 	f.BoolVarP(&a.passwords.askBecome, "ask-become-pass", "K", false, "ask for the password of sudo or doas, once for all hosts")
@@ -79,7 +79,7 @@ func (a *app) register(cmd *cobra.Command) {
 	durationVar(f, &a.access.ConnectTimeout, "connect-timeout", 0, "time to wait for a host's SSH server (default ssh_config's, else 10s)")
 	durationVar(f, &a.access.Timeout, "timeout", 0, "give up on a host after this time (default 5m for an answer, none for a command)")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print only data and errors")
-	f.CountVarP(&a.verbose, "verbose", "v", "show the progress messages of hosts; twice: also how long each state of a host takes")
+	f.CountVarP(&a.verbose, "verbose", "v", "show progress messages of hosts; -vv: also how long each state of a host takes")
 	f.BoolVar(&a.noColor, "no-color", false, "disable colours (also: NO_COLOR=1)")
 	f.Lookup("private-key").Hidden = true
 	must(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(view.Formats(), cobra.ShellCompDirectiveNoFileComp)))
@@ -98,7 +98,7 @@ func (a *app) lockWait(cmd *cobra.Command) {
 func (a *app) changesGuests(cmd *cobra.Command) {
 	a.lockWait(cmd)
 	durationVar(cmd.Flags(), &a.access.ConfirmWithin, "confirm-timeout", time.Minute,
-		"time for a new connection to a host whose network has changed; then the host takes the change back (0: it does not)")
+		"time for a new connection to a host whose network has changed; without one, the host undoes the change (0: never)")
 }
 
 // must panics on errors that only a bug in this program can cause.

@@ -26,24 +26,24 @@ func (a *app) applyCommand() *cobra.Command {
 configures, starts, stops and deletes guests. Each image is built on one host and
 copied to the others. A failure on one host, or for one guest, does not stop the
 rest. Apply asks for confirmation before it deletes many guests, or changes many hosts
-or protected ones.
+or protected hosts.
 
-With --serial or --canary apply works in batches: a failure then stops the run before
-more hosts are begun, unless --max-fail allows some. See docs/rollouts.md.
+With --serial or --canary, apply works in batches. A failure then stops the run
+before it begins more hosts, unless --max-fail allows some. See docs/rollouts.md.
 
-PLAN is a file that vsfleet plan --out has saved. Apply then carries out exactly that
-plan. If it would be another one by now, because hosts or the inventory have changed,
-apply shows the difference and changes nothing.
+PLAN is a file written by vsfleet plan --out. Apply carries out exactly that plan.
+If hosts or the inventory have changed so that the plan would differ now, apply
+shows the difference and changes nothing.
 
 After the first Ctrl-C no further hosts are started, and steps under way finish or
 are undone. Run the same command again to complete the rest.`,
 		Example: `  vsfleet apply
   vsfleet apply -l web01              one host only
   vsfleet apply --serial 1,10%,100%   one host, a tenth of them, the rest
-  vsfleet apply --canary web01        one host, and then ask
-  vsfleet apply monday.plan           what vsfleet plan --out monday.plan has shown
-  vsfleet apply -C                    only say what would change, as vsfleet plan
-  vsfleet apply -D                    also print what was changed, and why`,
+  vsfleet apply --canary web01        one host first, then ask
+  vsfleet apply monday.plan           the plan saved by vsfleet plan --out monday.plan
+  vsfleet apply -C                    only show what would change, as vsfleet plan
+  vsfleet apply -D                    also show what changed, and why`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -79,7 +79,7 @@ are undone. Run the same command again to complete the rest.`,
 	f.BoolVar(&check, "dry-run", false, "alias of --check")
 	f.BoolVarP(&o.diff, "diff", "D", false, "show what was changed and why, with the lines of files and settings")
 	f.BoolVar(&o.prune, "prune", false, "delete guests that are not in the inventory, after confirmation")
-	f.BoolVarP(&yes, "yes", "y", false, fmt.Sprintf("do not ask before changing protected or many hosts, or deleting more than %d guests, or any with --prune", fewDeletes))
+	f.BoolVarP(&yes, "yes", "y", false, fmt.Sprintf("do not ask before changing protected or many hosts, deleting more than %d guests, or pruning", fewDeletes))
 	must(f.MarkHidden("dry-run"))
 	a.changesGuests(cmd)
 	strategy = a.strategy(cmd)
@@ -99,7 +99,7 @@ func (a *app) toApply(ctx context.Context, args []string, o *planOptions) (*inve
 	case a.only != nil:
 		return nil, nil, nil, &usageError{err: errors.New("a saved plan is carried out on all of its hosts: plan again")}
 	case o.prune:
-		return nil, nil, nil, &usageError{err: errors.New("--prune: a saved plan deletes what it deletes: plan again with --prune")}
+		return nil, nil, nil, &usageError{err: errors.New("--prune: a saved plan is carried out as it is: plan again with --prune")}
 	}
 	saved, err := fleet.ReadPlan(args[0], buildVersion())
 	if err != nil {

@@ -13,10 +13,11 @@ func (a *app) configCommand() *cobra.Command {
 	})
 	cmd.AddCommand(&cobra.Command{
 		Use:   "show",
-		Short: "Show each setting, its value, and where that came from",
-		Long: `Show lists the settings that environment variables and files may set. The first of these
-that sets one wins: the flag, the variable (VSFLEET_FORKS for forks), vsfleet.yml in this
-directory, ~/.config/vsfleet/config.yml, /etc/vsfleet/config.yml.`,
+		Short: "Show settings with their values and origins",
+		Long: `Show lists the settings that environment variables and files can set, with the value of
+each and where it comes from. In order of precedence: the flag, the variable
+(VSFLEET_FORKS for forks), vsfleet.yml in this directory, ~/.config/vsfleet/config.yml,
+/etc/vsfleet/config.yml.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return show(a, a.origins, view.SettingTable) },
 	})

@@ -20,14 +20,14 @@ func (a *app) copyCommand() *cobra.Command {
 	var owner string
 	cmd := &cobra.Command{
 		Use:   "cp SOURCE DESTINATION",
-		Short: "Copy files to guests, or from a guest",
+		Short: "Copy files to guests or from a guest",
 		Long: `Cp copies a file or a directory to all guests that match a pattern, or from one guest. One
-of SOURCE and DESTINATION is PATTERN:/PATH. The guests may run or not, and need no
-program for it. A directory is copied with all that is below it, into DESTINATION if that is
-a directory.
+of SOURCE and DESTINATION is PATTERN:/PATH. The guests need not run, and need no
+program for this. A directory is copied with everything below it, into DESTINATION if that
+is a directory.
 
-Files in a guest belong to the owner of the file that they replace, or else to the guest's
-root. Links that lead out of what is copied from a guest are left out.`,
+A file in a guest keeps the owner of the file that it replaces; a new file belongs to the
+guest's root. Links that lead outside the copied directory of a guest are left out.`,
 		Example: `  vsfleet guest cp nginx.conf 'web*/www:/etc/nginx/nginx.conf'
   vsfleet guest cp site/ lab1/www:/srv/
   vsfleet guest cp --owner www-data:www-data index.html lab1/www:/var/www/
@@ -38,7 +38,7 @@ root. Links that lead out of what is copied from a guest are left out.`,
 			to, toPath, up := cutGuestPath(args[1])
 			switch {
 			case up == down:
-				return usage("name a guest as HOST/GUEST:/PATH")(errors.New("one of the two must be in a guest, and the other one here"))
+				return usage("name a guest as HOST/GUEST:/PATH")(errors.New("one of SOURCE and DESTINATION must be in a guest, and the other on this machine"))
 			case down && owner != "":
 				return &usageError{err: errors.New("--owner is for files that are copied to guests")}
 			case down:

@@ -17,15 +17,15 @@ func (a *app) forwardCommand() *cobra.Command {
 		Short: "Forward ports of this machine to services of a guest",
 		Long: `Forward listens on ports of this machine and passes connections on to TCP services of a
 guest, through the SSH connection to its host, until it is interrupted. No port is opened on
-the host. The guest is reached as by its own programs: 127.0.0.1, the default, is the
-guest's localhost in every network mode.
+the host. Connections are made as by a program of the guest: 127.0.0.1, the default,
+is the guest's localhost in every network mode.
 
-The first port is this machine's, the second the guest's; without the second, they are
-equal. Port 0 of this machine is any that is free.`,
+The first port is on this machine, the second in the guest; the second defaults to the
+first. Port 0 means any free port of this machine.`,
 		Example: `  vsfleet guest forward lab1/www 8080:80
   vsfleet guest forward db1/pg 5432 9187
   vsfleet guest forward lab1/www 0.0.0.0:8080:80       for other machines, too
-  vsfleet guest forward lab1/vpn 8443:10.8.0.1:443     what the guest can reach`,
+  vsfleet guest forward lab1/vpn 8443:10.8.0.1:443     another machine that the guest can reach`,
 		Args:              cobra.MinimumNArgs(2),
 		ValidArgsFunction: a.completeGuests,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -19,9 +19,9 @@ func (a *app) inventoryGraph() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:   "graph [GROUP]",
-		Short: "Show groups with the groups and hosts in them",
-		Long: `Graph shows all hosts, or those of one group, as a tree of groups, as
-ansible-inventory --graph does. Secrets among the variables are redacted.`,
+		Short: "Show groups with their children and hosts",
+		Long: `Graph shows all groups and hosts, or those of one group, as a tree in the form of
+ansible-inventory --graph. Secrets are redacted.`,
 		Example: `  vsfleet inventory graph
   vsfleet inventory graph web --vars
   vsfleet inventory graph --format dot | dot -Tsvg > fleet.svg

@@ -42,8 +42,8 @@ The next apply restores what the inventory says.`,
 		plan.Stop:    "Stop guests that run",
 		plan.Restart: "Stop and start guests",
 		plan.Revert:  "Put guests back to how they were before a run changed them",
-		plan.Forget:  "Forget what is kept of guests to revert them",
-		plan.Delete:  "Stop guests and remove all that they hold",
+		plan.Forget:  "Remove what hosts keep to revert guests",
+		plan.Delete:  "Stop guests and remove their data",
 	}
 	for _, action := range plan.Actions() {
 		cmd.AddCommand(a.actionCommand(action, short[action]))
@@ -98,10 +98,10 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 		strategy = a.strategy(cmd)
 	}
 	if action == plan.Revert {
-		cmd.Long = `Revert puts back what the hosts kept before a run changed guests: the configuration
+		cmd.Long = `Revert puts guests back to how they were before a run changed them: the configuration
 with image, limits and network, the files that runs have overwritten since, and
-whether the guest ran. The next apply makes guests what the inventory says again.`
-		cmd.Flags().StringVar(&to, "to", "", "the `run` before which the guest was as it is to be (default: the newest; guest generations lists them)")
+whether the guest ran. The next apply makes guests match the inventory again.`
+		cmd.Flags().StringVar(&to, "to", "", "undo this `run` and all later ones (default: the newest; vsfleet guest generations lists them)")
 	}
 	return cmd
 }
@@ -109,7 +109,7 @@ whether the guest ran. The next apply makes guests what the inventory says again
 func (a *app) generationsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "generations [PATTERN]",
-		Short: "Show what is kept of guests to revert them",
+		Short: "Show what hosts keep to revert guests",
 		Example: `  vsfleet guest generations
   vsfleet guest generations lab1/www -o json`,
 		Args:              cobra.MaximumNArgs(1),
@@ -253,7 +253,7 @@ The command is not passed through a shell; use sh -c '…' for one.`,
 				command = command[1:]
 			}
 			if len(command) == 0 {
-				return usage("vsfleet guest enter gives a shell")(errors.New("which command?"))
+				return usage("vsfleet guest enter gives a shell")(errors.New("no command is given"))
 			}
 			return a.run(cmd, fleet.CommandsIn(guests, command), a.access.Run)
 		},

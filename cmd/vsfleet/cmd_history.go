@@ -19,12 +19,12 @@ func (a *app) historyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history",
 		Short: "List the runs that changed hosts",
-		Long: `History lists the runs of commands that change hosts, the newest first: who ran what
-and when, on which hosts, and what came of them. Runs that are under way are listed
+		Long: `History lists the runs of commands that change hosts, newest first: who ran what and
+when, on which hosts, and with what result. Runs that are under way are listed
 as well; a run whose vsfleet was killed is listed as interrupted.
 
-Runs are kept in $XDG_STATE_HOME/vsfleet/history (~/.local/state), or in the
-PostgreSQL that the setting store names.`,
+Runs are stored in $XDG_STATE_HOME/vsfleet/history (~/.local/state), or in the
+PostgreSQL database of the setting store.`,
 		Example: `  vsfleet history
   vsfleet history --since 7d --host 'web*' --failed
   vsfleet history -n 0 -o json                          all of them
@@ -41,7 +41,7 @@ PostgreSQL that the setting store names.`,
 				}
 			}
 			if q.Limit < 0 {
-				return &usageError{err: fmt.Errorf("-n %d: it cannot be less than nothing", q.Limit)}
+				return &usageError{err: fmt.Errorf("-n %d: it cannot be negative", q.Limit)}
 			}
 			return a.withHistory(cmd.Context(), func(ctx context.Context, h *history.History) error {
 				list, err := h.List(ctx, q)
@@ -100,12 +100,12 @@ func (a *app) historyShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show ID|last",
 		Short: "Show what a run did",
-		Long: `Show prints a run as it was printed when it ended, from what is kept of it: the
-steps with their reasons, notes, and the errors and outcomes of the hosts. ID may be
-shortened to a beginning, or to the part after the dash, that only one run has.`,
+		Long: `Show prints a run as it was printed when it ended: the steps with their reasons, notes,
+and the errors and outcomes of the hosts. ID may be shortened to a prefix, or to the
+part after the dash, if only one run matches.`,
 		Example: `  vsfleet history show last
   vsfleet history show 3f0c2a91 --host web02
-  vsfleet history show last --output`,
+  vsfleet history show last --written`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withHistory(cmd.Context(), func(ctx context.Context, h *history.History) error {
@@ -126,8 +126,8 @@ shortened to a beginning, or to the part after the dash, that only one run has.`
 			})
 		},
 	}
-	cmd.Flags().StringVar(&host, "host", "", "only what came of hosts of this `pattern`")
-	cmd.Flags().BoolVar(&output, "written", false, "print what the commands wrote")
+	cmd.Flags().StringVar(&host, "host", "", "only hosts of this `pattern`")
+	cmd.Flags().BoolVar(&output, "written", false, "print the output of the commands instead")
 	return cmd
 }
 
@@ -136,13 +136,13 @@ func (a *app) historyRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rm [ID…]",
 		Short: "Remove runs from the history",
-		Long: `Rm removes runs for good. The setting keep removes old ones by itself: keep: 90d, or
+		Long: `Rm removes runs permanently. The setting keep removes old runs automatically: keep: 90d, or
 keep: 500 for a number of runs.`,
 		Example: `  vsfleet history rm 3f0c2a91
   vsfleet history rm --before 90d`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (before == "") == (len(args) == 0) {
-				return &usageError{err: errors.New("which runs? Name them, or give --before")}
+				return &usageError{err: errors.New("no run is named: give IDs, or --before")}
 			}
 			return a.withHistory(cmd.Context(), func(ctx context.Context, h *history.History) error {
 				var ids []string
@@ -170,7 +170,7 @@ keep: 500 for a number of runs.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&before, "before", "", "all runs that are older than this `time`: 90d, 2w")
+	cmd.Flags().StringVar(&before, "before", "", "all runs older than this `time`: 90d, 2w")
 	return cmd
 }
 
@@ -179,18 +179,18 @@ func (a *app) rerunCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rerun ID|last",
 		Short: "Run a command of the history again",
-		Long: `Rerun runs the command of an earlier run again, with the same flags, in the same
-directory, on some of its hosts. --failed takes the hosts that failed or whose outcome
-is not known, --unreached those that could not be reached or whose turn did not come.
-It asks for confirmation as the command itself does.
+		Long: `Rerun repeats the command of an earlier run with the same flags, in the same directory,
+on some of its hosts. --failed selects the hosts that failed or whose outcome is
+unknown, --unreached those that could not be reached or were not begun. It asks for
+confirmation as the command itself does.
 
-A command whose command line held a secret is not run again: the secret was not kept.`,
+A command line with a secret cannot be repeated: the secret was not recorded.`,
 		Example: `  vsfleet rerun last --failed
   vsfleet rerun 3f0c2a91 --failed --unreached`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if which == (history.Which{}) {
-				return &usageError{err: errors.New("which hosts? --failed, --unreached or --all")}
+				return &usageError{err: errors.New("no hosts are selected: give --failed, --unreached or --all")}
 			}
 			var again history.Again
 			err := a.withHistory(cmd.Context(), func(ctx context.Context, h *history.History) error {
@@ -207,8 +207,8 @@ A command whose command line held a secret is not run again: the secret was not 
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&which.Failed, "failed", false, "on hosts that failed, or whose outcome is not known")
-	f.BoolVar(&which.Unreached, "unreached", false, "on hosts that could not be reached, or whose turn did not come")
+	f.BoolVar(&which.Failed, "failed", false, "on hosts that failed, or whose outcome is unknown")
+	f.BoolVar(&which.Unreached, "unreached", false, "on hosts that could not be reached, or were not begun")
 	f.BoolVar(&which.All, "all", false, "on all hosts of the run")
 	return cmd
 }
@@ -218,12 +218,12 @@ func (a *app) eventsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "events [ID|last]",
 		Short: "Print the events of runs",
-		Long: `Events prints the events of a run, one JSON object per line: its begin with the hosts,
-their plans, each step as it begins and ends, what came of each host, and its end.
-Without ID, these are the runs that are under way, or else the last run.
+		Long: `Events prints the events of a run, one JSON object per line: its start with the hosts,
+their plans, the start and end of each step, the result of each host, and its end.
+Without ID, it prints the events of all runs under way, or else of the last run.
 
-With --follow it goes on with what happens next, in all runs of this user on this
-machine, until it is interrupted.`,
+With --follow it goes on to print the events of all runs of this user on this machine,
+until it is interrupted.`,
 		Example: `  vsfleet events
   vsfleet events --follow | jq -c 'select(.kind == "done")'`,
 		Args: cobra.MaximumNArgs(1),
@@ -239,6 +239,6 @@ machine, until it is interrupted.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&follow, "follow", false, "go on with new events")
+	cmd.Flags().BoolVar(&follow, "follow", false, "keep printing new events")
 	return noData(cmd)
 }

@@ -19,11 +19,11 @@ func (a *app) inventoryImport() *cobra.Command {
 	var out string
 	cmd := noData(&cobra.Command{
 		Use:   "import ssh_config|known_hosts|ansible [SOURCE]...",
-		Short: "Make a first fleet.yml from what you have",
+		Short: "Write a first fleet.yml from existing configuration",
 		Long: `Import prints a fleet.yml with the hosts of an ssh_config (default: yours), of a
-known_hosts file (default: yours), or of inventories of Ansible, which may also stay
-what they are: see --inventory. What has no place in it is named on standard error.
-With --out it is written to a file, which must not exist yet.`,
+known_hosts file (default: yours), or of Ansible inventories, which --inventory can
+also read directly. What cannot be expressed in a fleet.yml is listed on standard
+error. --out writes to a file, which must not exist.`,
 		Example: `  vsfleet inventory import ssh_config --out fleet.yml
   vsfleet inventory import known_hosts
   vsfleet inventory import ansible hosts.ini staging/`,

@@ -22,9 +22,9 @@ func (a *app) initCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Write a first inventory, after five questions",
-		Long: `Init asks which hosts there are, who logs in, which release of Debian or Ubuntu guests
-should be, how the first guest is called, and which ports it has, and writes fleet.yml, or the
-file of --inventory. What a flag says is not asked. A file that exists is left alone.`,
+		Long: `Init asks for the hosts, the user to log in as, the release of Debian or Ubuntu for guests,
+and the name and ports of the first guest. Then it writes fleet.yml, or the file of
+--inventory. It does not ask for values that are given by flags, and never overwrites a file.`,
 		Example: `  vsfleet init
   vsfleet init --host 203.0.113.11 --host web02.example.net --guest www --port 80 --port 443`,
 		Args: cobra.NoArgs,
@@ -38,7 +38,7 @@ file of --inventory. What a flag says is not asked. A file that exists is left a
 			}
 			if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 				if err == nil {
-					err = fmt.Errorf("%s exists, and is left alone", path)
+					err = fmt.Errorf("%s already exists", path)
 				}
 				return usage("write another one with -i FILE")(err)
 			}
@@ -53,7 +53,7 @@ file of --inventory. What a flag says is not asked. A file that exists is left a
 			if err := writeNew(path, text); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.stderr, "%s is written. Next:\n\n  vsfleet ping     reach the hosts\n  vsfleet check    are they able?\n  vsfleet plan     what would change\n  vsfleet apply    change it\n", path)
+			_, err = fmt.Fprintf(a.stderr, "%s is written. Next:\n\n  vsfleet ping     connect to the hosts\n  vsfleet check    show what they lack\n  vsfleet plan     show what would change\n  vsfleet apply    change it\n", path)
 			return err
 		},
 	}
@@ -73,7 +73,7 @@ func (a *app) askFirst(cmd *cobra.Command, first *inventory.First) error {
 	}
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		if len(first.Hosts) == 0 {
-			return usage("name them: --host 203.0.113.11")(errors.New("which hosts? There is no terminal to ask"))
+			return usage("name them: --host 203.0.113.11")(errors.New("no hosts are given, and there is no terminal to ask"))
 		}
 		return nil
 	}
@@ -84,8 +84,8 @@ func (a *app) askFirst(cmd *cobra.Command, first *inventory.First) error {
 		flag, text, usual string
 		set               func(string)
 	}{
-		{"host", "Hosts, by address or DNS name, separated by blanks", "", words(&first.Hosts)},
-		{"user", "Who logs in there? Anybody but root becomes root by sudo", first.User, word(&first.User)},
+		{"host", "Hosts, by address or DNS name, separated by spaces", "", words(&first.Hosts)},
+		{"user", "User to log in as; any other than root uses sudo", first.User, word(&first.User)},
 		{"release", "Release of Debian or Ubuntu for guests", first.Release, word(&first.Release)},
 		{"guest", "Name of the first guest, one on each host", first.Guest, word(&first.Guest)},
 		{"port", "Its TCP ports on the hosts' addresses, or - for a private network", "80 443", words(&first.Ports)},

@@ -109,7 +109,7 @@ available, except with --vars: that shows each variable and where it was given.`
 			return view.Write(a.stdout, format, report.ResolvedRecords(hosts), nil)
 		},
 	}
-	cmd.Flags().BoolVar(&vars, "vars", false, "show variables, each with the place where it was given")
+	cmd.Flags().BoolVar(&vars, "vars", false, "show each variable and where it was given")
 	return cmd
 }
 

@@ -31,8 +31,8 @@ would make them match, each with its reason. It changes nothing.
 Guests that are on a host but not in the inventory are listed and left alone. To
 delete one, set state: absent in the inventory; --prune deletes all of them.
 
-With --out the plan is saved. vsfleet apply FILE carries out exactly that plan, or
-refuses if it would be another one by then.`,
+--out saves the plan. vsfleet apply FILE carries out exactly that plan, or refuses if
+the plan would differ by then.`,
 		Example: `  vsfleet plan
   vsfleet plan -l web01 -o json
   vsfleet plan --diff                  also show the lines of files and settings that differ
@@ -96,13 +96,13 @@ func (a *app) planned(ctx context.Context, inv *inventory.Inventory, hosts []*in
 func (a *app) driftCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "drift",
-		Short: "Show what hosts have otherwise than the inventory",
+		Short: "Show how hosts differ from the inventory",
 		Long: `Drift compares the hosts with the inventory and shows each difference: guests that are
 missing, stopped or not in the inventory, settings and files that differ, and what
 somebody has removed from a running guest, such as an address. It changes nothing.
 
-The exit status is 3 if any host differs. vsfleet apply mends it; guests that are not
-in the inventory are deleted by apply --prune only.`,
+The exit status is 3 if any host differs. vsfleet apply removes the differences; only
+apply --prune deletes guests that are not in the inventory.`,
 		Example: `  vsfleet drift
   vsfleet drift -l web -o json
   vsfleet drift -q || mail -s drift admin`,

@@ -31,15 +31,15 @@ func (a *app) playCommand() *cobra.Command {
 	var strategy *strategyFlags
 	cmd := &cobra.Command{
 		Use:   "play PLAYBOOK",
-		Short: "Carry out a playbook: ordered steps over hosts",
-		Long: `Play carries out the plays of a playbook one after the other, each on the hosts that
-it names, in the batches that it wants. PLAYBOOK is a file, or the name of one that
-comes with vsfleet: see vsfleet play --list.
+		Short: "Carry out a playbook: ordered steps on hosts",
+		Long: `Play carries out the plays of a playbook one after the other, each on its own hosts and
+in its own batches. PLAYBOOK is a file, or the name of a playbook that comes with
+vsfleet: see vsfleet play --list.
 
-A playbook is validated as a whole before any host is asked. A host that fails is left
-out from then on; the others go on, unless the play's strategy says otherwise.
+A playbook is validated as a whole before any host is asked. A host that fails is left out
+from then on; the others go on, unless the strategy of the play stops them.
 
-After the first Ctrl-C no further steps are started. A command that is under way gets
+After the first Ctrl-C no further steps are started. A command under way has
 20 seconds to end by itself.`,
 		Example: `  vsfleet play --list                        playbooks that come with vsfleet
   vsfleet play --show provision              one of them, to read or to copy
@@ -58,8 +58,8 @@ After the first Ctrl-C no further steps are started. A command that is under way
 		RunE: func(cmd *cobra.Command, args []string) error { return a.play(cmd.Context(), args, o, strategy) },
 	}
 	f := cmd.Flags()
-	f.StringArrayVarP(&o.vars, "extra-vars", "e", nil, "set a variable of the playbook, over all others: `NAME=VALUE`")
-	f.StringSliceVarP(&o.tags, "tags", "t", nil, "take only steps with one of these `tags`")
+	f.StringArrayVarP(&o.vars, "extra-vars", "e", nil, "set a variable of the playbook, overriding all others: `NAME=VALUE`")
+	f.StringSliceVarP(&o.tags, "tags", "t", nil, "only take steps with one of these `tags`")
 	f.StringSliceVar(&o.skip, "skip-tags", nil, "leave out steps with one of these `tags`")
 	f.StringVar(&o.startAt, "start-at", "", "begin with the step of this `name`")
 	f.StringVar(&o.startAt, "start-at-task", "", "alias of --start-at, as in Ansible")
@@ -93,7 +93,7 @@ func (a *app) play(ctx context.Context, args []string, o playOptions, strategy *
 	case len(args) == 0 && o.list:
 		return show(a, report.PlaybookRecords(playbooks.AllShipped()), view.PlaybookTable)
 	case len(args) == 0:
-		return usage("vsfleet play --list shows those that come with vsfleet")(errors.New("which playbook?"))
+		return usage("vsfleet play --list shows those that come with vsfleet")(errors.New("no playbook is given"))
 	}
 	inv, among, err := a.selectHosts(ctx)
 	if err != nil {

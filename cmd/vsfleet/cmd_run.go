@@ -72,9 +72,9 @@ type runFlags struct {
 
 func addRunFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.Bool("live", false, "show each line as it comes, after the name of its place, instead of outputs as they end")
-	f.BoolP("diff", "D", false, "show the output that most places have, and how the others differ from it")
-	f.String("outdir", "", "write outputs into files of this `directory`: HOST or HOST/GUEST, and HOST.stderr")
+	f.Bool("live", false, "print each line as it comes, after the name of its place")
+	f.BoolP("diff", "D", false, "print the output that most places have, and how the others differ from it")
+	f.String("outdir", "", "write output to files in this `directory`: HOST or HOST/GUEST, and HOST.stderr")
 	addStdinFlag(cmd)
 	ownFlags(cmd)
 }
@@ -86,7 +86,7 @@ func (a *app) runFlags(cmd *cobra.Command) (o runFlags, err error) {
 	o.outdir, _ = f.GetString("outdir")
 	switch {
 	case o.live && o.diff, o.outdir != "" && (o.live || o.diff):
-		err = errors.New("--live, --diff and --outdir: it is one of them")
+		err = errors.New("--live, --diff and --outdir exclude each other")
 	case (o.live || o.diff || o.outdir != "") && a.output != view.AsTable:
 		err = fmt.Errorf("-o %s prints records: leave out --live, --diff and --outdir", a.output)
 	case f.Changed("outdir") && o.outdir == "":

@@ -25,12 +25,13 @@ func (a *app) inventoryEncrypt() *cobra.Command {
 		Use:   "encrypt",
 		Short: "Encrypt a value for the inventory",
 		Long: `Encrypt reads a value from standard input, or asks for it on the terminal, and prints it
-encrypted with age, as YAML to put into an inventory. One line of input is taken
-without its newline, several lines with theirs. A value is not taken as an argument:
-other users could read it in the list of processes.
+encrypted with age, as YAML for an inventory. The newline of a single line is removed;
+several lines keep theirs. The value cannot be an argument, which other users could read
+in the list of processes.
 
-The value is encrypted for the public keys in .age-recipients beside the inventory
-or in a directory above, or for those of -r: age1…, ssh-ed25519 …, ssh-rsa …, or a file of such lines.`,
+The value is encrypted for the public keys in .age-recipients, beside the inventory or
+in a directory above it, or for those of -r: age1…, ssh-ed25519 …, ssh-rsa …, or a file
+of such lines.`,
 		Example: `  vsfleet inventory encrypt --name db_password >> group_vars/web.yml
   pass show db | vsfleet inventory encrypt
   vsfleet inventory encrypt --file < site.key > site.key.age
@@ -62,7 +63,7 @@ or in a directory above, or for those of -r: age1…, ssh-ed25519 …, ssh-rsa �
 	})
 	cmd.Flags().StringArrayVarP(&recipients, "recipient", "r", nil, "`key` to encrypt for, or a file of keys (default: .age-recipients beside the inventory or above)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` of the variable, to print before the value")
-	cmd.Flags().BoolVar(&whole, "file", false, "print what a file NAME.age holds instead of YAML")
+	cmd.Flags().BoolVar(&whole, "file", false, "print the content of a file NAME.age instead of YAML")
 	cmd.MarkFlagsMutuallyExclusive("name", "file")
 	return cmd
 }
@@ -78,7 +79,7 @@ func (a *app) mainInventory() string {
 // readValue reads what is to be encrypted; a whole file as it is.
 func (a *app) readValue(ctx context.Context, whole bool) ([]byte, error) {
 	if term.IsTerminal(int(os.Stdin.Fd())) {
-		word, err := a.secretWord(ctx, "value (is not shown)")
+		word, err := a.secretWord(ctx, "value (not shown)")
 		if err == nil && len(word) == 0 {
 			err = &usageError{err: errors.New("nothing was typed")}
 		}
@@ -101,18 +102,18 @@ func (a *app) inventoryEdit() *cobra.Command {
 	var rekey bool
 	cmd := noData(&cobra.Command{
 		Use:   "edit FILE",
-		Short: "Edit a file with its encrypted values in the clear",
-		Long: `Edit opens a file of an inventory in $VISUAL or $EDITOR with the values that are encrypted
-in the clear, and encrypts them again when the editor ends. A value that was not
-changed stays as it was. Every value with the tag !age is encrypted, also a new one:
+		Short: "Edit a file with its values decrypted",
+		Long: `Edit opens a file of an inventory in $VISUAL or $EDITOR with its values decrypted, and
+encrypts them again when the editor ends. Values that were not changed stay as they were.
+Every value with the tag !age is encrypted, including new ones:
 
   db_password: !age the new password
 
-The text that is edited is in memory only, and gone when vsfleet ends, also if it is
+The decrypted text is in memory only, and is removed when vsfleet ends, even if it is
 killed. A file that is encrypted as a whole (NAME.age) is edited as a whole.`,
 		Example: `  vsfleet inventory edit fleet.yml
   vsfleet inventory edit site.key.age
-  vsfleet inventory edit --rekey fleet.yml     after a change of .age-recipients`,
+  vsfleet inventory edit --rekey fleet.yml     after .age-recipients has changed`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, keys := cmd.Context(), &a.access.Keys
@@ -120,7 +121,7 @@ killed. A file that is encrypted as a whole (NAME.age) is edited as a whole.`,
 				if err := fleet.RekeySecrets(ctx, args[0], keys, recipients); err != nil {
 					return secretError(err)
 				}
-				a.say(args[0] + ": encrypted anew; who could read it before may have kept the values")
+				a.say(args[0] + ": encrypted again; whoever could read it before may still have the values")
 				return nil
 			}
 			changed, err := fleet.EditSecrets(ctx, args[0], keys, recipients, func(err error) bool {
@@ -138,7 +139,7 @@ killed. A file that is encrypted as a whole (NAME.age) is edited as a whole.`,
 		},
 	})
 	cmd.Flags().StringArrayVarP(&recipients, "recipient", "r", nil, "`key` to encrypt for, or a file of keys (default: .age-recipients beside FILE or above)")
-	cmd.Flags().BoolVar(&rekey, "rekey", false, "encrypt all values anew for those who may read them now; no editor")
+	cmd.Flags().BoolVar(&rekey, "rekey", false, "encrypt all values again for the current recipients, without an editor")
 	return cmd
 }
 

@@ -32,7 +32,7 @@ Without a terminal, keys are added only if --accept lists their fingerprints, or
 --yes, which is safe only on a network without attackers.`,
 		Example: `  vsfleet trust
   vsfleet trust -l 'web*' --accept SHA256:rDbwg6W/aSdZhKmTfYNcrosGCu3l3wKTXaqMTWEXhGc
-  vsfleet trust -o csv                 which keys do the hosts show`,
+  vsfleet trust -o csv                 show the hosts' keys`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.trust(cmd.Context(), t) },
 	}

@@ -61,7 +61,7 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 	case errors.As(err, &files):
 		for i, one := range files.All {
 			if i == mostErrors && len(files.All) > mostErrors+1 && a.verbose == 0 {
-				message(fmt.Sprintf("and %d more errors: mend these first, or see them all with --verbose", len(files.All)-i))
+				message(fmt.Sprintf("and %d more errors: fix these first, or show all with --verbose", len(files.All)-i))
 				break
 			}
 			message(one.Error())

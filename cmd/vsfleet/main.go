@@ -76,7 +76,7 @@ func (a *app) interruptible() (context.Context, func()) {
 		if view.Open(os.Stderr, true).Terminal {
 			fmt.Fprintln(os.Stderr) // after ^C or the status line
 		}
-		message("interrupted: what runs is being ended; once more to leave at once")
+		message("interrupted: ending what is under way; interrupt again to close all connections")
 		cancel(outcome.ErrInterrupted)
 		if _, ok := <-signals; !ok {
 			return

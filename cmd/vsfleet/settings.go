@@ -201,7 +201,7 @@ func readSettings(path string) (*viper.Viper, error) {
 	for _, key := range file.AllKeys() {
 		top, _, _ := strings.Cut(key, ".")
 		if !slices.Contains(settingNames(), top) {
-			return nil, usage("known: %s; what belongs to hosts goes into the inventory", strings.Join(settingNames(), ", "))(
+			return nil, usage("known settings: %s; settings of hosts go into the inventory", strings.Join(settingNames(), ", "))(
 				fmt.Errorf("settings %s: unknown setting %q", path, top))
 		}
 	}

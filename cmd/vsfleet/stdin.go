@@ -21,7 +21,7 @@ import (
 // --stdin overrides this.
 
 func addStdinFlag(cmd *cobra.Command) {
-	cmd.Flags().Bool("stdin", false, "pass standard input to the command, in each of several places, even if the surrounding shell may want it (--stdin=false: never)")
+	cmd.Flags().Bool("stdin", false, "pass standard input to the command, in every place, even if the surrounding shell may read it (--stdin=false: never)")
 }
 
 // stdin returns the standard input of a command that runs in one place; nil: none.
@@ -44,7 +44,7 @@ func (a *app) stdin(cmd *cobra.Command) io.Reader {
 	case unix.S_IFIFO, unix.S_IFSOCK:
 		if shellAbove(&st) {
 			if !a.quiet {
-				fmt.Fprintln(a.stderr, "standard input is left to the shell (--stdin passes it on, --stdin=false says nothing)")
+				fmt.Fprintln(a.stderr, "standard input is left to the shell (--stdin passes it on, --stdin=false omits this message)")
 			}
 			return nil
 		}
