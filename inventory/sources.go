@@ -3,6 +3,8 @@ package inventory
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -99,6 +101,8 @@ func (b *builder) directory(dir string) {
 			}
 		case isDir(path):
 			b.directory(path)
+		case isSpecial(path):
+			b.Warn(Position{File: path}, "", "it is left out, as it is not a file")
 		default:
 			b.file(path)
 		}
@@ -110,10 +114,34 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
+// isSpecial reports whether a path is a pipe, a socket or a device: reading it could
+// wait forever.
+func isSpecial(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && !info.Mode().IsRegular()
+}
+
+// maxInventory limits what is read of one file: a device that was named by mistake has
+// no end.
+const maxInventory = 256 << 20
+
+func readAll(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxInventory+1))
+	if len(data) > maxInventory {
+		return nil, fmt.Errorf("it has more than %d MiB", maxInventory>>20)
+	}
+	return data, err
+}
+
 // file reads a file or runs a program.
 func (b *builder) file(path string) {
 	b.Files = append(b.Files, path)
-	data, err := os.ReadFile(path)
+	data, err := readAll(path)
 	switch {
 	case err != nil:
 		b.unreadable(path, err)

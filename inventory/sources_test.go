@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // ini loads an inventory in Ansible's INI with other files beside it.
@@ -127,16 +129,23 @@ func TestWhatIsLeftOutIsNamed(t *testing.T) {
 	} {
 		write(t, ".", name, text)
 	}
+	for _, name := range []string{"inv/pipe", "inv/group_vars/all"} { // nobody writes to them
+		if err := unix.Mkfifo(name, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	inv, err := Load("inv")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := `inv/old.ini: it is left out, as Ansible leaves out .ini files of a directory (name it with -i, or give it another ending)
 inv/group_vars/web.yaml: it is left out, as Ansible reads only inv/group_vars/web.yml of the two (put one into the other)
+inv/pipe: it is left out, as it is not a file
 inv/group_vars/wbe.yml: it is left out: there is no group "wbe" (did you mean "web"?)
 inv/same.yml:1:1: group "same" has the name of the host at inv/same.yml:1:16 (as a pattern it means the group)
 inv/same.yml:1:37: "a" is given twice: the last one wins, as in Ansible
 inv/same.yml:1:45: group same: "varz" is left out, as in Ansible (a group has hosts, vars and children; groups in a group go below children)
+inv/group_vars/all: it is left out, as it is not a file
 inv/host_vars/web1.yml:1:1: it is encrypted by ansible-vault, so its variables are left out (decrypt it, or give what guests need elsewhere)`
 	if got := warnings(inv); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)

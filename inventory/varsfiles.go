@@ -116,7 +116,11 @@ func (v *varsDir) readAny(path string, l *layer) {
 
 func (v *varsDir) readFile(path string, l *layer) {
 	v.Files = append(v.Files, path)
-	data, err := os.ReadFile(path)
+	if isSpecial(path) {
+		v.Warn(Position{File: path}, "", "it is left out, as it is not a file")
+		return
+	}
+	data, err := readAll(path)
 	if err != nil {
 		v.Add(Position{File: path}, "", "read variables: %v", err)
 		return
