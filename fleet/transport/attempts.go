@@ -22,10 +22,13 @@ type attempts struct {
 	settings Settings
 	limiter  *limiter
 
+	shared *limiter // of hosts that were dropped, once this one was
+
 	tries  int
 	broken int
-	first  time.Time // of the attempts
-	told   bool      // that the host waits for the end of a penalty
+	first  time.Time     // of the attempts
+	queued time.Duration // since then, in which it was others' turn
+	told   bool          // that the host waits for the end of a penalty
 }
 
 // waitOut is called before the host waits for the end of a penalty.
@@ -38,13 +41,44 @@ func (a *attempts) waitOut() {
 
 func (a *attempts) penaltyWait() time.Duration { return penaltyWaits * a.settings.ConnectTimeout }
 
-// begin notes that an attempt begins.
-func (a *attempts) begin() {
+// begin waits for the host's turn.
+//
+// Many addresses may lead to one sshd, which a limiter per address does not see. So hosts
+// that were dropped share a limiter as well: as their number grows, those that try
+// at once do not, and in the end no more are dropped.
+func (a *attempts) begin(ctx context.Context) error {
+	asked := time.Now()
+	if err := a.limiter.acquire(ctx, a.waitOut); err != nil {
+		return err
+	}
+	if a.shared != nil {
+		if err := a.shared.acquire(ctx, func() {}); err != nil {
+			a.limiter.release(false)
+			return err
+		}
+	}
 	if a.tries == 0 {
 		a.first = time.Now()
+	} else {
+		a.queued += time.Since(asked)
 	}
 	a.tries++
+	return nil
 }
+
+// free gives the turn back.
+func (a *attempts) free(dropped bool) {
+	a.limiter.release(dropped)
+	switch {
+	case a.shared != nil:
+		a.shared.release(dropped)
+	case dropped:
+		a.shared = a.d.limiters.get(droppedHosts, a.d.handshakes())
+	}
+}
+
+// droppedHosts is the route of the limiter that hosts share once they were dropped.
+const droppedHosts = "\x00dropped"
 
 // end takes the result of an attempt, waits if another one is worthwhile, and reports
 // that. It returns the error otherwise.
@@ -54,7 +88,7 @@ func (a *attempts) end(ctx context.Context, err error) (again bool, _ error) {
 	var name *net.DNSError
 	dropped := errors.As(err, &drop)
 	penalty := dropped && drop.isPenalty()
-	a.limiter.release(dropped && !penalty)
+	a.free(dropped && !penalty)
 	if !penalty {
 		a.limiter.admitted()
 	}
@@ -67,10 +101,11 @@ func (a *attempts) end(ctx context.Context, err error) (again bool, _ error) {
 		}
 		return false, fmt.Errorf("%w: it punishes this machine's address for failures (PerSourcePenalties), still after %s", err, a.penaltyWait())
 	case dropped:
-		if a.tries < minAttempts || time.Since(a.first) < a.settings.ConnectTimeout {
+		spent := time.Since(a.first) - a.queued
+		if a.tries < minAttempts || spent < a.settings.ConnectTimeout {
 			return a.pause(ctx, a.tries-1)
 		}
-		return false, fmt.Errorf("%w, %d times within %s: its sshd is overloaded (MaxStartups), or refuses this address", err, a.tries, time.Since(a.first).Round(time.Second/10))
+		return false, fmt.Errorf("%w, %d times within %s: its sshd is overloaded (MaxStartups), or refuses this address", err, a.tries, spent.Round(time.Second/10))
 	case errors.As(err, &broken), errors.As(err, &name) && name.Temporary() && !name.Timeout():
 		if a.broken++; a.broken < brokenAttempts {
 			return a.pause(ctx, a.broken)

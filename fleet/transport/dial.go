@@ -154,6 +154,8 @@ func (d *Dialer) dial(ctx context.Context, s Settings, probe bool) (*Conn, error
 	return c, err
 }
 
+func (d *Dialer) handshakes() int { return cmp.Or(d.MaxHandshakes, 8) }
+
 // dialOnce connects, trying again what may succeed the next time: see [attempts].
 func (d *Dialer) dialOnce(ctx context.Context, s Settings, probe bool) (*Conn, error) {
 	known, err := d.knownHosts(s, probe)
@@ -170,13 +172,12 @@ func (d *Dialer) dialOnce(ctx context.Context, s Settings, probe bool) (*Conn, e
 		}
 		dial, release = via.dialContext, func() { d.bastions.release(via) }
 	}
-	a := attempts{d: d, settings: s, limiter: d.limiters.get(s.Route(), cmp.Or(d.MaxHandshakes, 8))}
+	a := attempts{d: d, settings: s, limiter: d.limiters.get(s.Route(), d.handshakes())}
 	for {
-		if err := a.limiter.acquire(ctx, a.waitOut); err != nil {
+		if err := a.begin(ctx); err != nil {
 			release()
 			return nil, err
 		}
-		a.begin()
 		client, received, err := d.attempt(ctx, s, known, dial, probe)
 		if via != nil && via.lostWith(err) {
 			d.bastions.forget(via)

@@ -201,10 +201,9 @@ func TestBusyNameServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := attempts{d: new(Dialer), limiter: new(limiters).get("web1", 1), settings: Settings{}.withDefaults()}
 			for try := 1; ; try++ {
-				if err := a.limiter.acquire(t.Context(), func() {}); err != nil {
+				if err := a.begin(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				a.begin()
 				again, err := a.end(t.Context(), dialError(t.Context(), a.settings, &row.err))
 				if again {
 					continue
