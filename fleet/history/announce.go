@@ -8,26 +8,26 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
-// A store that a team shares also has the runs that are under way, so that everybody
-// sees who changes hosts, and who waits for whom. This is for people: what keeps two
-// runs from changing a host is the host's lease.
+// A shared store also has the runs under way, so that everybody sees who is changing
+// hosts and who waits for whom. It is information only: the lease of a host keeps two
+// runs from changing it at once.
 
 const (
-	// announceEvery is the interval at which a run says that it is still there.
+	// announceEvery is the interval at which a run reports that it is alive.
 	announceEvery = 30 * time.Second
 	// silentAfter is how long after that a run counts as interrupted.
 	silentAfter = 4 * announceEvery
 )
 
-// announcer keeps the row of a run that is under way.
+// announcer updates the row of a run that is under way.
 type announcer struct {
 	waiting chan string // what the run waits for, when that changes; of one
 	stop    context.CancelFunc
 	done    chan struct{}
 }
 
-// announce begins to keep the row of a run, beside the run. Errors are ignored: the end of
-// the run tells of them.
+// announce starts updating the row of a run in the background. Errors are ignored: the
+// end of the run reports them.
 func announce(ctx context.Context, k Keeper, r report.HistoryRecord) *announcer {
 	ctx, stop := context.WithCancel(ctx)
 	a := &announcer{waiting: make(chan string, 1), stop: stop, done: make(chan struct{})}
@@ -56,7 +56,7 @@ func announce(ctx context.Context, k Keeper, r report.HistoryRecord) *announcer 
 	return a
 }
 
-// wait says what the run waits for; "": nothing.
+// wait sets what the run waits for; "" means nothing.
 func (a *announcer) wait(what string) {
 	for {
 		select {
@@ -71,7 +71,8 @@ func (a *announcer) wait(what string) {
 	}
 }
 
-// close ends it. What is still on its way to the store cannot replace the run's end.
+// close stops the updates. Updates still on their way to the store cannot replace the
+// end of the run.
 func (a *announcer) close() {
 	a.stop()
 	timer := time.NewTimer(stall)
@@ -82,7 +83,8 @@ func (a *announcer) close() {
 	}
 }
 
-// putRunning adds or replaces the row of a run that is under way, unless its end is there.
+// putRunning adds or replaces the row of a run that is under way, unless the store has
+// its end.
 func (s *store) putRunning(ctx context.Context, r report.HistoryRecord) error {
 	head, err := json.Marshal(r)
 	if err != nil {
@@ -92,7 +94,8 @@ func (s *store) putRunning(ctx context.Context, r report.HistoryRecord) error {
 	return err
 }
 
-// waitingFor returns what a run waits for after an event, if it waited for was before.
+// waitingFor returns what a run waits for after an event. was is what it waited for
+// before.
 func waitingFor(e report.Event, was string) string {
 	switch {
 	case e.Host == "" && e.Kind == report.Progress:

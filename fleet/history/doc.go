@@ -1,33 +1,35 @@
-// Package history keeps what vsfleet did: who ran which command when, on which hosts,
-// with which plan, what came of each step, and what commands wrote.
+// Package history records the runs of vsfleet: who ran which command when, on which
+// hosts, with which plan, the result of each step, and the output of commands.
 //
 // # Journal first
 //
-// A [Recorder] gets the events of a run. Before a host is changed, its plan is in the
-// run's journal, a file of JSON lines that is only appended to, and each step follows
-// as it ends. When the run has ended, its journal is taken into the store and
-// removed. The journal is locked while its run lives: a journal without a lock is that
-// of a vsfleet that was killed, and the next vsfleet takes it in as interrupted.
+// A [Recorder] receives the events of a run and appends them to the run's journal, a
+// file of JSON lines. A host's plan is in the journal before the host is changed, and
+// the result of each step when the step ends. At the end of the run its journal is
+// copied into the store and removed. A journal is locked while its run lives. A journal
+// without a lock belongs to a vsfleet that was killed; the next vsfleet stores it as
+// interrupted.
 //
 // # Guarantees
 //
-// Killed at any instruction, a run loses nothing that had happened before: the kernel
-// has each event before the run goes on, and the disk has it soon after. A line that
-// was half written is skipped and named. Taking a journal in twice is the same as once.
+// If a run is killed at any instruction, all earlier events are kept: the run goes on
+// only when the kernel has an event, which is synced to disk soon after. A line that
+// was only partly written is skipped and reported. Storing a journal twice has the same
+// result as storing it once.
 //
-// Nothing of the history stops a run or holds it up for long. If the disk is full or
-// does not answer, or the store is away, slow or full, the run goes on and one warning
-// says so; a journal that could not be taken in stays, and the next vsfleet tries again.
+// The history never stops a run or delays it for long. If the disk is full or hangs, or
+// the store is unreachable, slow or full, the run goes on with one warning. A journal
+// that could not be stored stays, and the next vsfleet tries again.
 //
 // # Stores
 //
-// The store is a database with one schema: SQLite in a file beside the journals,
-// or a PostgreSQL that a team shares. Many vsfleets use one at the same time.
+// The store is a database with one schema: a SQLite file beside the journals, or a
+// PostgreSQL database of a team. Many vsfleets may use it at the same time.
 //
 // # Edges
 //
-// The history decides nothing: no run reads it, except to name the hosts of a rerun.
-// It keeps no secrets: what an inventory encrypts or marks as secret, passwords in
-// command lines and in addresses are replaced before anything is written. Output is
-// kept up to a bound for each command and each run.
+// No run depends on the history, except that a rerun takes its hosts from it. The
+// history contains no secrets that it recognizes: secrets of the inventory, and
+// passwords in command lines and addresses, are replaced before anything is written.
+// The output of each command and of each run is bounded.
 package history

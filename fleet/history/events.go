@@ -14,13 +14,13 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
-// pollEvents is the interval at which journals are looked at for new events.
+// pollEvents is the interval at which journals are checked for new events.
 const pollEvents = 100 * time.Millisecond
 
-// Events calls each for the events of the run that a person names; of "", for those of
-// all runs that are under way, or of the last one. With follow, it goes on with new
-// events of all runs on this machine until ctx ends, if no run is named, or else until
-// the named one has ended.
+// Events calls each for the events of the named run (see Find). If name is empty, these
+// are all runs under way, or else the last run. With follow, Events goes on with new
+// events: of the named run until it ends, or else of all runs on this machine until ctx
+// ends.
 func (h *History) Events(ctx context.Context, name string, follow bool, each func(report.Event) error) error {
 	t := &tail{keeper: h.keeper, files: map[string]*tailed{}, each: each}
 	defer t.close()
@@ -89,7 +89,7 @@ func eachEvent(data []byte, each func(report.Event) error) error {
 	return nil
 }
 
-// tail reads what is appended to journals.
+// tail reads new lines of journals.
 type tail struct {
 	keeper Keeper
 	only   string // the ID of the one run; "": all
@@ -98,16 +98,15 @@ type tail struct {
 	each   func(report.Event) error
 }
 
-// tailed is a journal that is open: it can be read to its end also after its run has
-// ended and it was removed.
+// tailed is an open journal. It can be read to its end even after it was removed.
 type tailed struct {
 	file *os.File
 	in   *bufio.Reader
 	rest []byte // the beginning of a line
 }
 
-// poll reads what is new. At the first time it begins with the runs of ids, and then
-// with every new journal. It returns whether the one run has ended.
+// poll reads new events. The first call begins with the runs of ids; later calls add
+// new journals. ended reports whether the only run that is read has ended.
 func (t *tail) poll(ids []string) (ended bool, err error) {
 	paths, err := t.keeper.journalFiles()
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
-// Head is what a journal says of its run beside the run's events. It is written
-// when the run begins, and again when more is known.
+// Head describes the run of a journal. It is written when the run begins, and again
+// when more is known.
 type Head struct {
 	Args      []string               `json:"args"` // the command line
 	Redacted  bool                   `json:"redacted,omitempty"`
@@ -31,8 +31,8 @@ type line struct {
 	report.Event
 }
 
-// decode reads a line. Its fields are those of line, and unknown ones are ignored: a
-// later vsfleet may have written more.
+// decode reads a line. Unknown fields are ignored: a later vsfleet may have written
+// them.
 func decode(text []byte) (line, error) {
 	var l line
 	err := json.Unmarshal(text, &l)

@@ -16,15 +16,15 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
-// Bounds of what is read for the digest of an inventory.
+// Bounds of the files that are read for the digest of an inventory.
 const (
 	mostFiles = 10_000
 	mostBytes = 256 << 20
 )
 
-// Describe identifies the inventory in files and directories: by a digest of what they
-// hold, and by the revision that git has of them, if they are in a repository. What
-// cannot be found out is left empty.
+// Describe identifies the inventory in files and directories by a digest of their
+// contents and, if they are in a git repository, by its revision. Fields that cannot be
+// determined are empty.
 func Describe(ctx context.Context, paths []string) report.InventoryRecord {
 	var r report.InventoryRecord
 	for _, path := range paths {
@@ -41,8 +41,8 @@ func Describe(ctx context.Context, paths []string) report.InventoryRecord {
 // beside are the directories with variables that belong to an inventory beside them.
 var beside = []string{"group_vars", "host_vars"}
 
-// digest returns a digest of files, of those in directories, and of the variables
-// beside them, by their names and contents; empty if one cannot be read.
+// digest returns a digest of the names and contents of files, of the files in
+// directories, and of the variables beside them. It is empty if a file cannot be read.
 func digest(paths []string) string {
 	sum := sha256.New()
 	files, size := 0, int64(0)
@@ -90,9 +90,9 @@ func digest(paths []string) string {
 	return "sha256:" + hex.EncodeToString(sum.Sum(nil))
 }
 
-// revision asks git for the commit that the repository of the files is at, and whether
-// the files differ from it. A repository that belongs to somebody else is not asked:
-// git refuses it, since its configuration may name programs.
+// revision returns the current commit of the repository of the files, according to git,
+// and whether the files differ from it. git refuses repositories of other users, whose
+// configuration may name programs to run.
 func revision(ctx context.Context, paths []string) (commit string, dirty bool) {
 	if len(paths) == 0 {
 		return "", false

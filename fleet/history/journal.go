@@ -17,11 +17,11 @@ const (
 	mostJournal  = 256 << 20
 )
 
-// stall is how long a run waits for the disk to take a line. After that it never waits
-// again, and lines that the disk is behind with are left out.
+// stall is how long a run waits for a line to be written. After that, the run never
+// waits again, and drops lines that exceed the queue.
 const stall = 2 * time.Second
 
-// behind is the number of lines that wait for the disk.
+// behind is the length of the queue of lines to write.
 const behind = 4096
 
 // journal is the file of one run. It is locked by its writer.
@@ -51,8 +51,8 @@ type pending struct {
 
 const journalSuffix = ".jsonl"
 
-// createJournal creates the journal of a run. The directory and its parents are made
-// if they are missing, for this user alone.
+// createJournal creates the journal of a run. It creates missing directories,
+// accessible to this user only.
 func createJournal(dir, id string) (*journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -73,9 +73,9 @@ func newJournal(f *os.File) *journal {
 	return j
 }
 
-// add writes a line. It returns when the kernel has the line, which then survives
-// the end of this process; with sync the disk has it soon after. Progress waits for
-// nothing and is the first to be left out.
+// add writes a line. It returns when the kernel has the line, which then survives the
+// end of this process; with sync it is synced to disk soon after. Progress lines are
+// not waited for, and are dropped first.
 func (j *journal) add(text []byte, sync, progress bool) {
 	p := pending{text: append(text, '\n'), sync: sync}
 	j.mu.Lock()
@@ -111,7 +111,7 @@ func (j *journal) add(text []byte, sync, progress bool) {
 	}
 }
 
-// queue waits until there is room for a line, if the run is to wait at all.
+// queue adds a line to the queue. If wait is set, it waits for room.
 func (j *journal) queue(p pending, wait bool) bool {
 	if wait {
 		timer := time.NewTimer(stall)
@@ -138,8 +138,8 @@ func (j *journal) setStalled() {
 	}
 }
 
-// writeAll writes lines until there are no more. After an error, the next line begins
-// anew: what was half written is a line by itself, which a reader names and skips.
+// writeAll writes lines until the queue is closed. After an error it begins a new line,
+// so that the partly written one is a line by itself, which readers report and skip.
 func (j *journal) writeAll() {
 	defer close(j.done)
 	torn := false
@@ -174,7 +174,7 @@ func (j *journal) setFailed(err error) {
 	}
 }
 
-// syncAll syncs the file whenever it is asked to.
+// syncAll syncs the file on each request.
 func (j *journal) syncAll() {
 	for range j.sync {
 		if err := j.file.Sync(); err != nil {
@@ -183,8 +183,8 @@ func (j *journal) syncAll() {
 	}
 }
 
-// close writes what is left and stops writing; the lock is kept. It waits a while for
-// the disk.
+// close writes the remaining lines and stops the writer, but keeps the lock. It waits
+// for the disk for a bounded time.
 func (j *journal) close() (cut bool, err error) {
 	j.mu.Lock()
 	j.closed = true
@@ -210,7 +210,7 @@ func (j *journal) close() (cut bool, err error) {
 	return j.cut, j.err
 }
 
-// isCut reports whether lines were left out so far.
+// isCut reports whether lines have been dropped.
 func (j *journal) isCut() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// Keep is how many runs are kept. Of its zero values, neither limits.
+// Keep limits which runs are kept. A zero field sets no limit.
 type Keep struct {
 	Runs int
 	For  time.Duration
 }
 
-// KeepByDefault is what holds where nothing is set.
+// KeepByDefault is the default of the setting keep.
 const KeepByDefault = "10000"
 
 // ParseKeep reads a setting: "500" runs, "90d" days, or both: "500,90d".
@@ -33,7 +33,7 @@ func ParseKeep(text string) (k Keep, err error) {
 	return k, nil
 }
 
-// ParseAge reads a time back from now: "7d", "2w", "36h", "90m".
+// ParseAge reads an age: "7d", "2w", "36h", "90m".
 func ParseAge(text string) (time.Duration, error) {
 	for unit, day := range map[string]int{"d": 1, "w": 7} {
 		if n, err := strconv.Atoi(strings.TrimSuffix(text, unit)); err == nil && strings.HasSuffix(text, unit) && n >= 0 && n < 100_000 {

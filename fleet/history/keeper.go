@@ -16,12 +16,12 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// Keeper describes where runs are kept, and how many.
+// Keeper defines where runs are stored, and how many are kept.
 type Keeper struct {
 	// Dir is the directory of journals and of the SQLite database.
 	Dir string
-	// Store is the address of a PostgreSQL (postgres://…), empty for SQLite in Dir, or
-	// "none" to keep nothing.
+	// Store is the address of a PostgreSQL database (postgres: …), empty for SQLite in
+	// Dir, or "none" to record nothing.
 	Store string
 	Keep  Keep
 	// Patience is how long the store may take at the end of a run; 0: five seconds.
@@ -44,18 +44,17 @@ func DefaultDir() (string, error) {
 	return filepath.Join(state, "vsfleet", "history"), nil
 }
 
-// None reports whether nothing is kept.
+// None reports whether runs are not recorded.
 func (k Keeper) None() bool { return k.Store == "none" || k.Dir == "" }
 
 func (k Keeper) journals() string         { return filepath.Join(k.Dir, "journal") }
 func (k Keeper) patience() time.Duration  { return cmp.Or(k.Patience, 5*time.Second) }
 func (k Keeper) context() context.Context { return k.Context }
 
-// leftAtOnce bounds how many journals of others one vsfleet takes in.
+// leftAtOnce bounds how many journals of other runs one vsfleet stores.
 const leftAtOnce = 100
 
-// takeInLeft takes in the journals that vsfleets left which were killed, or could not
-// reach the store.
+// takeInLeft stores journals of runs that were killed or could not reach the store.
 func (k Keeper) takeInLeft(ctx context.Context, s *store) error {
 	paths, err := k.journalFiles()
 	if err != nil {
@@ -64,7 +63,7 @@ func (k Keeper) takeInLeft(ctx context.Context, s *store) error {
 	for _, path := range paths[:min(len(paths), leftAtOnce)] {
 		lock, err := linux.TryLockFile(path)
 		if errors.Is(err, linux.ErrLocked) || errors.Is(err, fs.ErrNotExist) {
-			continue // its run lives, or another has taken it in
+			continue // its run is alive, or another vsfleet has stored it
 		}
 		if err != nil {
 			return err
@@ -78,7 +77,7 @@ func (k Keeper) takeInLeft(ctx context.Context, s *store) error {
 	return nil
 }
 
-// journalFiles returns the paths of the journals, the oldest first.
+// journalFiles returns the paths of the journals, oldest first.
 func (k Keeper) journalFiles() ([]string, error) {
 	entries, err := os.ReadDir(k.journals())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -94,9 +93,8 @@ func (k Keeper) journalFiles() ([]string, error) {
 	return paths, nil
 }
 
-// takeIn puts the run of a journal into the store and removes the journal. A journal
-// without a run, which a vsfleet left that was killed when it had just begun, is
-// only removed.
+// takeIn stores the run of a journal and removes the journal. A journal without a run,
+// left by a vsfleet that was killed at its start, is only removed.
 func takeIn(ctx context.Context, s *store, journal *linux.Lock) error {
 	data, err := io.ReadAll(io.NewSectionReader(journal, 0, mostJournal*2))
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// CheckStore returns an error if a setting names no store.
+// CheckStore returns an error if the setting is not valid.
 func CheckStore(address string) error {
 	if address == "" || address == "none" {
 		return nil
@@ -20,7 +20,7 @@ func CheckStore(address string) error {
 	return err
 }
 
-// parsePostgres reads the address of a PostgreSQL. Its errors do not show the
+// parsePostgres reads the address of a PostgreSQL database. Its errors do not show the
 // password.
 func parsePostgres(address string) (*pgx.ConnConfig, error) {
 	if !strings.HasPrefix(address, "postgres://") && !strings.HasPrefix(address, "postgresql://") {
@@ -33,7 +33,7 @@ func parsePostgres(address string) (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// shown returns the address of a store without its password, also where one is in the
+// shown returns the address of a store without passwords, including those in its
 // parameters.
 func shown(address string) string {
 	u, err := url.Parse(address)
@@ -47,7 +47,7 @@ func shown(address string) string {
 	return u.String()
 }
 
-// openPostgres prepares connections to a PostgreSQL that a team shares. A password comes
+// openPostgres prepares connections to a PostgreSQL database. The password is taken
 // from the address, PGPASSWORD or ~/.pgpass.
 func openPostgres(k Keeper) (*store, error) {
 	config, err := parsePostgres(k.Store)
@@ -60,7 +60,7 @@ func openPostgres(k Keeper) (*store, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "vsfleet"
 	}
-	// Behind a pooler such as PgBouncer, statements cannot be prepared once for all.
+	// Poolers such as PgBouncer do not support prepared statements across transactions.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	db := stdlib.OpenDB(*config)
 	db.SetMaxOpenConns(2)
@@ -68,5 +68,6 @@ func openPostgres(k Keeper) (*store, error) {
 	return &store{db: db, name: shown(k.Store), lock: `SELECT pg_advisory_xact_lock(8735338)`}, nil
 }
 
-// connectTimeout is how long a connection may take, unless the address says less.
+// connectTimeout limits the time for a connection, unless the address sets a shorter
+// one.
 const connectTimeout = 5 * time.Second

@@ -40,10 +40,10 @@ func (q Query) on(hosts string) bool {
 	return err == nil && slices.ContainsFunc(names, q.Host)
 }
 
-// HostPattern returns a function that reports whether a host is one of a pattern:
-// a list of names, sets and globs, as "web[01-03],db*". Hosts that the inventory no
-// longer has are found as well. The name of a guest ("web01/www") matches by its host,
-// too.
+// HostPattern returns a function that reports whether a host matches a pattern: a list
+// of names, sets and globs, such as "web[01-03],db*". It does not need the inventory,
+// so it also finds hosts that have left it. The name of a guest ("web01/www") also
+// matches by its host.
 func HostPattern(pattern string) (func(name string) bool, error) {
 	var globs []string
 	for _, item := range nodeset.SplitItems(pattern) {
@@ -68,7 +68,7 @@ func HostPattern(pattern string) (func(name string) bool, error) {
 	}, nil
 }
 
-// UnknownError is returned for a run that is not kept.
+// UnknownError means that no run has the given ID.
 type UnknownError struct{ ID string }
 
 func (e *UnknownError) Error() string {
@@ -78,16 +78,16 @@ func (e *UnknownError) Error() string {
 	return fmt.Sprintf("no run %q is kept", e.ID)
 }
 
-// History reads what is kept: the store, and the journals of runs that are under way
-// or could not be taken in.
+// History reads recorded runs: from the store, and from journals of runs that are under
+// way or not stored yet.
 type History struct {
 	keeper Keeper
-	store  *store // nil: it cannot be had
+	store  *store // nil if it cannot be opened
 	failed error  // why
 }
 
-// Open opens the history and takes in what killed vsfleets left. If the store cannot be
-// had, there are only journals, and Failed returns why.
+// Open opens the history and stores the journals that killed vsfleets left. If the
+// store cannot be opened, the history has only journals, and Failed returns the reason.
 func Open(ctx context.Context, k Keeper) *History {
 	h := &History{keeper: k}
 	if k.None() {
@@ -102,7 +102,7 @@ func Open(ctx context.Context, k Keeper) *History {
 	return h
 }
 
-// Failed returns why the history is not complete, or nil.
+// Failed returns the reason why the history is incomplete, or nil.
 func (h *History) Failed() error { return h.failed }
 
 // Close closes the store.
@@ -112,7 +112,7 @@ func (h *History) Close() {
 	}
 }
 
-// List returns the runs that a query selects, the newest first.
+// List returns the runs that a query selects, newest first.
 func (h *History) List(ctx context.Context, q Query) ([]report.HistoryRecord, error) {
 	list, err := h.pending(q)
 	if err != nil {
@@ -142,7 +142,7 @@ func (h *History) List(ctx context.Context, q Query) ([]report.HistoryRecord, er
 	return list, nil
 }
 
-// pending returns the runs that a query selects of the journals.
+// pending returns the runs of journals that a query selects.
 func (h *History) pending(q Query) ([]report.HistoryRecord, error) {
 	if h.keeper.None() {
 		return nil, nil
@@ -168,7 +168,7 @@ func readJournal(path string) (report.KeptRecord, error) {
 		return report.KeptRecord{}, err
 	}
 	if cut := strings.LastIndexByte(string(data), '\n'); running && cut >= 0 {
-		data = data[:cut+1] // the rest is being written
+		data = data[:cut+1] // the last line is incomplete: it is being written
 	}
 	k := read(data, idOf(path))
 	if !running {
@@ -181,7 +181,7 @@ func readJournal(path string) (report.KeptRecord, error) {
 	return k, nil
 }
 
-// isRunning reports whether a journal is there, and whether a vsfleet writes it.
+// isRunning reports whether a journal exists, and whether a vsfleet is writing it.
 func isRunning(path string) (there, running bool) {
 	if _, err := os.Lstat(path); err != nil {
 		return false, false
@@ -194,8 +194,8 @@ func isRunning(path string) (there, running bool) {
 	return true, false
 }
 
-// Find returns the ID of the run that a person names: "last", an ID, or the beginning of
-// one or of its last part.
+// Find returns the ID of the run with a name: "last", an ID, or a prefix of an ID or of
+// its last part.
 func (h *History) Find(ctx context.Context, name string) (string, error) {
 	paths, err := h.keeper.journalFiles()
 	if err != nil {
@@ -235,7 +235,7 @@ func (h *History) Find(ctx context.Context, name string) (string, error) {
 	return ids[0], nil
 }
 
-// Get returns all that is kept of a run.
+// Get returns the record of a run.
 func (h *History) Get(ctx context.Context, id string) (report.KeptRecord, error) {
 	data, path, err := h.data(ctx, id)
 	switch {
@@ -247,7 +247,7 @@ func (h *History) Get(ctx context.Context, id string) (report.KeptRecord, error)
 	return read(data, id), nil
 }
 
-// Load returns all that is kept of the run that a person names, as Find takes it.
+// Load returns the record of the run with a name, as for Find.
 func (h *History) Load(ctx context.Context, name string) (report.KeptRecord, error) {
 	id, err := h.Find(ctx, name)
 	if err != nil {
@@ -288,7 +288,7 @@ func (h *History) data(ctx context.Context, id string) (data []byte, path string
 	return data, "", err
 }
 
-// Remove removes runs. One that is under way cannot be removed.
+// Remove removes runs. A run that is under way cannot be removed.
 func (h *History) Remove(ctx context.Context, ids []string) (int, error) {
 	if h.store == nil {
 		return 0, h.failed

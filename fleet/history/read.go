@@ -11,11 +11,11 @@ import (
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 )
 
-// mostDamaged bounds how many damaged lines are named.
+// mostDamaged bounds how many damaged lines are reported.
 const mostDamaged = 20
 
-// read makes the record of a run of its journal. Lines that cannot be read are named and
-// skipped. The run counts as interrupted if the journal has no end.
+// read makes the record of a run from its journal. Lines that cannot be read are
+// reported and skipped. The run counts as interrupted if the journal has no end.
 func read(data []byte, id string) report.KeptRecord {
 	var c report.Collector
 	var head Head

@@ -12,14 +12,14 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// Bounds of the output that is kept.
+// Bounds of the output that is recorded.
 const (
 	mostOutput    = 64 << 10 // of each stream of a command
 	mostRunOutput = 16 << 20 // of a run
 )
 
-// Recorder keeps one run. Its first event of a run that changes something makes the
-// journal, and so a command that changes nothing leaves no trace. Set its fields before
+// Recorder records one run. It creates the journal at the first event, which only runs
+// that change something send; other commands are not recorded. Set the fields before
 // the first event.
 type Recorder struct {
 	Keeper
@@ -28,8 +28,8 @@ type Recorder struct {
 	Version string   // of vsfleet
 	// Inventory describes the inventory of the run.
 	Inventory func(context.Context) report.InventoryRecord
-	// Secrets returns the secrets of hosts when a run over them begins. If it does not
-	// know all of them, what commands write is not kept.
+	// Secrets returns the secrets of hosts when a run on them begins. Unless all is
+	// true, the output of commands is not recorded.
 	Secrets func(hosts []string) (values []string, all bool)
 
 	mu       sync.Mutex
@@ -48,7 +48,7 @@ type Recorder struct {
 	asked    chan struct{}
 }
 
-// Watch keeps an event. It may be called by many goroutines.
+// Watch records an event. It may be called by many goroutines.
 func (r *Recorder) Watch(e report.Event) {
 	r.mu.Lock()
 	if !r.off && e.Kind == report.Started && e.Host == "" && e.Verb != "plan" && e.Verb != "" {
@@ -77,7 +77,7 @@ func (r *Recorder) Watch(e report.Event) {
 	j.add(secrets.json(encode(line{Event: e})), sync, progress)
 }
 
-// learn asks for the secrets of a run over hosts.
+// learn adds the secrets of the hosts of a run.
 func (r *Recorder) learn(hosts []string) {
 	var values []string
 	if r.Secrets != nil {
@@ -88,7 +88,7 @@ func (r *Recorder) learn(hosts []string) {
 	r.secrets = newSecrets(values)
 }
 
-// bounded returns what is kept of an output.
+// bounded returns the part of an output that is recorded.
 func (r *Recorder) bounded(o report.OutputRecord) *report.OutputRecord {
 	for _, text := range []*string{&o.Stdout, &o.Stderr} {
 		most := min(mostOutput, mostRunOutput-r.outputs)
@@ -103,7 +103,7 @@ func (r *Recorder) bounded(o report.OutputRecord) *report.OutputRecord {
 	return &o
 }
 
-// begin makes the journal of a run. If that fails, the run goes on without.
+// begin creates the journal of a run. If that fails, the run goes on without a journal.
 func (r *Recorder) begin(e report.Event) {
 	r.off = true
 	if r.None() {
@@ -145,9 +145,9 @@ func (r *Recorder) begin(e report.Event) {
 // inventoryTimeout is how long git may take to describe the inventory.
 const inventoryTimeout = 5 * time.Second
 
-// End ends the run, if there was one, with the exit status of vsfleet and the error
-// that ended the run as a whole, and takes its journal into the store, with those of
-// vsfleets that were killed. It returns what a person has to know.
+// End records the end of the run, if one has begun, with the exit status of vsfleet and
+// the error that ended the whole run. It then stores the journal, and those of vsfleets
+// that were killed. It returns warnings for the user.
 func (r *Recorder) End(ctx context.Context, exit int, failed error) (warnings []string) {
 	r.mu.Lock()
 	j, cut := r.journal, r.cut
@@ -185,7 +185,7 @@ func (r *Recorder) End(ctx context.Context, exit int, failed error) (warnings []
 	return warnings
 }
 
-// store takes the journal of this run into the store, then others that are left.
+// store stores the journal of this run, then those that other vsfleets left.
 func (r *Recorder) store(ctx context.Context, own *linux.Lock) error {
 	defer own.Unlock()
 	s, err := r.open(ctx)

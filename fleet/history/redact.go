@@ -13,8 +13,8 @@ import (
 // hidden stands for a secret.
 const hidden = "•••"
 
-// shortest is the number of bytes from which on a secret is recognized. A shorter one
-// occurs by chance everywhere.
+// shortest is the length in bytes of the shortest secret that is replaced. Shorter ones
+// occur by chance too often.
 const shortest = 6
 
 // secrets replaces secrets in texts.
@@ -24,8 +24,8 @@ type secrets struct {
 	escaped  *strings.Replacer // within JSON
 }
 
-// newSecrets returns secrets for values. Long lines of a value with several, as keys
-// have them, are secrets of their own.
+// newSecrets returns secrets for values. Long lines of values with several lines, such
+// as keys, are secrets by themselves.
 func newSecrets(values []string) *secrets {
 	s := &secrets{}
 	seen := map[string]bool{}
@@ -64,8 +64,8 @@ func newSecrets(values []string) *secrets {
 // text returns a text without secrets.
 func (s *secrets) text(text string) string { return s.replacer.Replace(text) }
 
-// names are the fields whose values are words of this program or names: replacing in
-// them would make a journal unreadable.
+// names are the fields whose values are names or words of this program. They are not
+// changed, which would make a journal unreadable.
 var names = []string{"run", "time", "when", "kind", "host", "name", "state", "status", "class", "outcome", "verb", "hosts"}
 
 // json returns a JSON value without secrets in its texts.
@@ -118,9 +118,9 @@ var (
 	header     = regexp.MustCompile(`(?i)\b(authorization:\s*(?:basic|bearer|token)?\s*|bearer\s+)\S+`)
 )
 
-// args returns a command line without secrets: those of the inventory, the values of
-// what is named as a password, and passwords in addresses. What a command in quotes
-// does with a word of its own, nobody can know: "mysql -phunter2" is kept.
+// args returns a command line without secrets: those of the inventory, values of flags
+// and variables that are named like passwords, and passwords in addresses. It does not
+// recognize other forms, such as "mysql -phunter2".
 func (s *secrets) args(args []string) (list []string, redacted bool) {
 	next := false // the value of the last one
 	for _, arg := range args {

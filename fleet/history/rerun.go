@@ -35,7 +35,7 @@ type Again struct {
 	Of    string   // the ID of the run
 }
 
-// RerunError is returned for a run that cannot be run again.
+// RerunError means that a run cannot be repeated.
 type RerunError struct{ Err error }
 
 func (e *RerunError) Error() string { return e.Err.Error() }
@@ -43,7 +43,7 @@ func (e *RerunError) Error() string { return e.Err.Error() }
 // Unwrap returns the reason.
 func (e *RerunError) Unwrap() error { return e.Err }
 
-// Rerun returns what to run to have a run again on some of its hosts.
+// Rerun returns the command that repeats a run on some of its hosts.
 func Rerun(k report.KeptRecord, which Which) (Again, error) {
 	refuse := func(format string, args ...any) (Again, error) {
 		return Again{}, &RerunError{fmt.Errorf("run %s cannot be run again: "+format, append([]any{k.ID}, args...)...)}
@@ -58,7 +58,7 @@ func Rerun(k report.KeptRecord, which Which) (Again, error) {
 	}
 	var hosts []string
 	for _, h := range k.Report.Hosts {
-		// A command in several guests of a host runs again in all of them.
+		// A command in several guests of a host is repeated in all of them.
 		name, _, _ := strings.Cut(h.Name, "/")
 		if which.has(h.Status) && !slices.Contains(hosts, name) {
 			hosts = append(hosts, name)

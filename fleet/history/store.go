@@ -44,7 +44,7 @@ func (k Keeper) open(ctx context.Context) (*store, error) {
 // Close ends the connections.
 func (s *store) Close() { s.db.Close() }
 
-// failed names the store in an error.
+// failed adds the name of the store to an error.
 func (s *store) failed(what string, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = errors.New("it does not answer in time")
@@ -52,8 +52,8 @@ func (s *store) failed(what string, err error) error {
 	return fmt.Errorf("%s the history %s: %w", what, s.name, err)
 }
 
-// migrations are the versions of the schema, each made of the one before. Released
-// ones are never changed.
+// migrations lead from each version of the schema to the next. Released ones are never
+// changed.
 var migrations = []string{
 	// 1. head is a report.HistoryRecord; journal is what the run's journal held,
 	// compressed, in a table of its own so that lists need not read past it.
@@ -194,7 +194,7 @@ func (s *store) list(ctx context.Context, q Query, each func(report.HistoryRecor
 		where = append(where, fmt.Sprintf("(status <> $%d OR began < $%d)", len(args)-1, len(args)))
 	}
 	if q.Host != nil {
-		// Runs are over few different sets of hosts, by far.
+		// There are far fewer different sets of hosts than runs.
 		sets, err := s.sets(ctx, q)
 		if err != nil || sets == nil {
 			return err
@@ -243,7 +243,7 @@ func (s *store) list(ctx context.Context, q Query, each func(report.HistoryRecor
 // mostSets bounds the parameters of a statement; SQLite takes 32766, PostgreSQL 65535.
 const mostSets = 30_000
 
-// sets returns the sets of hosts of runs that have a host of a query.
+// sets returns the sets of hosts that contain a host of a query.
 func (s *store) sets(ctx context.Context, q Query) (sets []string, err error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT hosts FROM runs`)
 	if err != nil {
@@ -281,8 +281,8 @@ func (s *store) journal(ctx context.Context, id string) ([]byte, error) {
 	return data, nil
 }
 
-// ids returns the IDs of runs that begin with a text, or whose part after the time
-// does; at most three.
+// ids returns up to three IDs of runs that begin with a text, or whose part after the
+// time does.
 func (s *store) ids(ctx context.Context, begin string) (ids []string, err error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT id FROM runs WHERE substr(id, 1, $2) = $1 OR substr(id, 18, $2) = $1 ORDER BY id DESC LIMIT 3`,
 		begin, len(begin))
@@ -300,7 +300,7 @@ func (s *store) ids(ctx context.Context, begin string) (ids []string, err error)
 	return ids, rows.Err()
 }
 
-// remove removes runs, and returns how many there were.
+// remove removes runs and returns their number.
 func (s *store) remove(ctx context.Context, ids []string) (removed int, err error) {
 	err = s.within(ctx, func(tx *sql.Tx) error {
 		for _, id := range ids {
@@ -328,7 +328,8 @@ func (s *store) remove(ctx context.Context, ids []string) (removed int, err erro
 // pruneAtOnce bounds how many runs the end of one run removes.
 const pruneAtOnce = 100
 
-// prune removes runs beyond what is to be kept, the oldest first, and returns how many.
+// prune removes at most most runs that keep excludes, oldest first, and returns their
+// number.
 func (s *store) prune(ctx context.Context, keep Keep, most int) (int, error) {
 	var ids []string
 	add := func(query string, args ...any) error {

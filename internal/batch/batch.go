@@ -8,17 +8,17 @@ import (
 
 // Size is a number of hosts, or a percentage of them. The zero value is unset.
 type Size struct {
-	n       int // 1 more than the number, so that 0 hosts can be told from unset
+	n       int // the number plus 1, to distinguish 0 hosts from unset
 	percent bool
 }
 
-// Count returns the size of n hosts.
+// Count returns a Size of n hosts.
 func Count(n int) Size { return Size{n: n + 1} }
 
-// Percent returns the size of a percentage of the hosts.
+// Percent returns a Size of p percent of the hosts.
 func Percent(p int) Size { return Size{n: p + 1, percent: true} }
 
-// maxCount bounds a number of hosts, so that sums of them stay numbers.
+// maxCount bounds a number of hosts, so that sums do not overflow.
 const maxCount = 1_000_000
 
 // ParseSize reads "3" or "10%".
@@ -52,7 +52,7 @@ func ParseSizes(text string) ([]Size, error) {
 	return list, nil
 }
 
-// Set is ParseSize.
+// Set sets the size to that of ParseSize.
 func (s *Size) Set(text string) (err error) {
 	*s, err = ParseSize(text)
 	return err
@@ -61,7 +61,8 @@ func (s *Size) Set(text string) (err error) {
 // IsSet reports whether the size was set.
 func (s Size) IsSet() bool { return s.n > 0 }
 
-// Of returns the size as a number of total hosts. Percentages are rounded down.
+// Of returns the number of hosts that the size means for total hosts. Percentages are
+// rounded down.
 func (s Size) Of(total int) int {
 	switch {
 	case !s.IsSet():
@@ -72,7 +73,7 @@ func (s Size) Of(total int) int {
 	return s.n - 1
 }
 
-// String returns the size as ParseSize reads it; of an unset size, "".
+// String returns the size in the form that ParseSize reads, or "" if it is unset.
 func (s Size) String() string {
 	switch {
 	case !s.IsSet():
@@ -83,8 +84,8 @@ func (s Size) String() string {
 	return strconv.Itoa(s.n - 1)
 }
 
-// Cut cuts total hosts into batches, and returns the number of hosts of each. Each
-// batch has at least one host. The last size repeats; without sizes there is one
+// Cut divides total hosts into batches and returns the number of hosts in each. Each
+// batch has at least one host. The last size repeats; without sizes, Cut returns one
 // batch.
 func Cut(total int, sizes []Size) []int {
 	var list []int

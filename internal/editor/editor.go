@@ -1,8 +1,8 @@
-// Package editor lets a person edit a text that no disk may hold.
+// Package editor runs an editor on a text that must not be written to disk.
 //
-// The text is in a directory of its own in memory (tmpfs), which a process of its own
-// removes when the caller ends: also if that is killed, no text is left. Editors may
-// keep copies elsewhere (swap files, histories); those are beyond this package.
+// The text is in a new directory in memory (tmpfs). A separate process removes the
+// directory when the caller ends, even if the caller is killed. Copies that editors
+// keep elsewhere (swap files, histories) are not removed.
 package editor
 
 import (
@@ -20,13 +20,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Command returns the words of the editor that the environment names.
+// Command returns the command line of the editor in $VISUAL or $EDITOR, or else vi.
 func Command() []string {
 	return strings.Fields(cmp.Or(os.Getenv("VISUAL"), os.Getenv("EDITOR"), "vi"))
 }
 
-// Edit has an editor change a text, again until accept takes it or it is given up. The
-// file is called name, so that editors know what it is.
+// Edit runs an editor on a text and passes the result to accept, and repeats that while
+// accept returns again. The file has the base name of name, from which editors choose a
+// syntax.
 func Edit(ctx context.Context, command []string, name string, text []byte, accept func(edited []byte) (again bool, err error)) (err error) {
 	dir, sweep, err := privateDir(ctx)
 	if err != nil {
@@ -54,11 +55,11 @@ func Edit(ctx context.Context, command []string, name string, text []byte, accep
 	}
 }
 
-// prefix is that of the directories.
+// prefix begins the names of the directories.
 const prefix = "vsfleet-edit-"
 
-// privateDir makes a directory in memory. It is gone when sweep was called, or this
-// process has ended.
+// privateDir makes a directory in memory. It is removed when sweep is called or this
+// process ends.
 func privateDir(ctx context.Context) (dir string, sweep func() error, err error) {
 	for _, parent := range []string{os.Getenv("XDG_RUNTIME_DIR"), "/dev/shm", "/run"} {
 		if parent == "" || !inMemory(parent) {
@@ -69,7 +70,7 @@ func privateDir(ctx context.Context) (dir string, sweep func() error, err error)
 		}
 	}
 	if dir == "" {
-		return "", nil, errors.New("no directory in memory is writable ($XDG_RUNTIME_DIR, /dev/shm, /run), and no other may hold a secret")
+		return "", nil, errors.New("no directory in memory is writable ($XDG_RUNTIME_DIR, /dev/shm, /run), and secrets are not written to disk")
 	}
 	sweep, err = sweeper(ctx, dir)
 	if err != nil {
@@ -83,14 +84,14 @@ func inMemory(dir string) bool {
 	return unix.Statfs(dir, &st) == nil && (st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC)
 }
 
-// SweepCommand is the word by which a program calls SweepMain.
+// SweepCommand is the argument with which a program runs SweepMain.
 const SweepCommand = "sweep-secrets"
 
 // sweeper starts the process that removes a directory when its standard input ends,
-// which it does when this process ends, however that may be.
+// which happens at the latest when this process ends.
 func sweeper(ctx context.Context, dir string) (func() error, error) {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe", SweepCommand, dir)
-	cmd.Args[0] = os.Args[0]                             // by which some programs know what they are
+	cmd.Args[0] = os.Args[0]                             // some programs choose what to do by their name
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no Ctrl-C reaches it
 	alive, err := cmd.StdinPipe()
 	if err != nil {
@@ -101,7 +102,7 @@ func sweeper(ctx context.Context, dir string) (func() error, error) {
 	}
 	return func() error {
 		alive.Close()
-		return errors.Join(cmd.Wait(), os.RemoveAll(dir)) // also if it could not do its work
+		return errors.Join(cmd.Wait(), os.RemoveAll(dir)) // in case the process could not remove it
 	}, nil
 }
 

@@ -1,5 +1,5 @@
-// Package health describes when a guest counts as healthy: types that an inventory is
-// read into, and that a host is sent.
+// Package health defines when a guest counts as healthy. Its types are read from an
+// inventory and sent to a host.
 package health
 
 import (
@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// Health is when a guest counts as healthy after a change: all of its checks pass, and
-// go on to pass for some time.
+// Health defines when a guest counts as healthy after a change: when all checks have
+// passed for some time.
 type Health struct {
 	Checks     []Check       `json:"checks"`
 	HealthyFor time.Duration `json:"healthyFor,omitempty"` // how long all checks must pass; 0: once
 	Deadline   time.Duration `json:"deadline"`             // for all of that, HealthyFor included
 }
 
-// Check is one condition: one of its fields.
+// Check is one condition. Exactly one field is set.
 type Check struct {
 	Exec  []string       `json:"exec,omitempty"` // a command in the guest, as its root, that exits with 0
 	TCP   netip.AddrPort `json:"tcp,omitzero"`   // a program of the guest accepts connections
@@ -67,7 +67,7 @@ func (h *Health) String() string {
 	return text
 }
 
-// NeedsReady reports whether the guest's init has to say that it is ready.
+// NeedsReady reports whether a check waits for READY=1.
 func (h *Health) NeedsReady() bool {
 	for _, c := range h.Checks {
 		if c.Ready {
@@ -77,9 +77,8 @@ func (h *Health) NeedsReady() bool {
 	return false
 }
 
-// Patience returns the deadline.
+// Patience returns the deadline, or DefaultDeadline if it is unset.
 func (h *Health) Patience() time.Duration { return cmp.Or(h.Deadline, DefaultDeadline) }
 
-// DefaultDeadline is how long a guest may take to become healthy if nobody says
-// otherwise.
+// DefaultDeadline is how long a guest may take to become healthy if no deadline is set.
 const DefaultDeadline = 2 * time.Minute

@@ -13,8 +13,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
-// Decoder walks the nodes of one file and reports mistakes. It goes only as deep
-// as its caller asks, however deep the file nests.
+// Decoder walks the nodes of one file and reports mistakes. It descends only as far as
+// its caller asks, however deeply the file nests.
 type Decoder struct {
 	File string
 	Doc  Doc
@@ -30,7 +30,8 @@ type Doc struct {
 	Foreign func(root *yaml.Node) string // what a file of another kind is, or ""; may be nil
 }
 
-// Given is a value with its position in a file. The zero value was not given.
+// Given is a value with its position in a file. The zero value means that none was
+// given.
 type Given[T any] struct {
 	Value T
 	Pos   Position
@@ -48,14 +49,14 @@ type Key struct {
 	Read func(name string, v *yaml.Node)
 }
 
-// Parse returns the one document of a file; if there is none, it reports why.
+// Parse returns the only document of a file, or reports why there is none.
 func (d *Decoder) Parse(data []byte) *yaml.Node {
 	doc, err := Document(data)
 	return d.Root(data, doc, err)
 }
 
-// Root returns the root of what Document returned for a file; if there is none, it
-// reports why.
+// Root returns the root node of what Document returned for a file, or reports why there
+// is none.
 func (d *Decoder) Root(data []byte, doc *yaml.Node, err error) *yaml.Node {
 	d.Keep(d.File, data)
 	switch {
@@ -107,7 +108,7 @@ func (d *Decoder) Wrong(name string, n *yaml.Node, want string) {
 	switch {
 	case HasForeignTag(n):
 		have = "the tag " + n.Tag
-		d.Hide(d.At(n)) // whatever it is, somebody meant to encrypt it
+		d.Hide(d.At(n)) // its value was meant to be encrypted
 	case n.Kind == yaml.MappingNode:
 		have = "a mapping"
 	case n.Kind == yaml.SequenceNode:
@@ -151,9 +152,9 @@ func (d *Decoder) Entries(name string, n *yaml.Node, want string, each func(k Te
 	return first
 }
 
-// pairs calls each for the pairs of n, then for those of the mappings that "<<"
-// merges into it, unless their keys were there already. Each mapping is merged once (merged holds
-// them), so neither a loop nor a tower of merges takes longer than its text.
+// pairs calls each for the pairs of n, then for those of the mappings that "<<" merges
+// into it, except for keys that n has. Each mapping is merged once (see merged), so
+// loops and towers of merges take no longer than their text.
 func (d *Decoder) pairs(n *yaml.Node, first map[string]Position, merged map[*yaml.Node]bool, each func(k Text, v *yaml.Node)) {
 	var merge []*yaml.Node
 	for i := 0; i+1 < len(n.Content); i += 2 {

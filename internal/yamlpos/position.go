@@ -9,8 +9,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/nearest"
 )
 
-// Position is a place in a file. Line and Column count from 1; they are
-// 0 if the file as a whole is meant.
+// Position is a place in a file. Line and Column count from 1; both are 0 for the file
+// as a whole.
 type Position struct {
 	File         string
 	Line, Column int
@@ -32,7 +32,7 @@ type Error struct {
 	// Excerpt is the line at fault with a caret below the column, for people; "" if
 	// there is none.
 	Excerpt string
-	// Offset is 1 plus the place of the mistake in the text at Pos; 0: not known.
+	// Offset is 1 plus the offset of the mistake in the text at Pos; 0 if unknown.
 	Offset int
 }
 
@@ -49,8 +49,8 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Errors are all mistakes in some files, in the order of the files. There is at
-// least one.
+// Errors holds all mistakes in some files, in the order of the files. It is never
+// empty.
 type Errors struct {
 	All []*Error
 }
@@ -88,7 +88,7 @@ func (r *Report) Add(pos Position, hint, format string, args ...any) {
 	r.list = append(r.list, &Error{Pos: pos, Msg: bounded(fmt.Sprintf(format, args...)), Hint: bounded(hint)})
 }
 
-// Warn adds a warning, which makes no file wrong.
+// Warn adds a warning. Warnings do not make a file invalid.
 func (r *Report) Warn(pos Position, hint, format string, args ...any) {
 	r.warnings = append(r.warnings, &Error{Pos: pos, Msg: bounded(fmt.Sprintf(format, args...)), Hint: bounded(hint)})
 }
@@ -99,8 +99,8 @@ func (r *Report) Warnings() []*Error { return r.sorted(r.warnings) }
 // longestMessage is longer than any message that shows a short value.
 const longestMessage = 300
 
-// bounded cuts a message that shows a long value: a file that was named by mistake
-// may hold anything, and should not end up on the screen.
+// bounded shortens a message that shows a long value: a file that was named by mistake
+// may contain anything, and should not fill the screen.
 func bounded(msg string) string {
 	for i := range msg {
 		if i >= longestMessage {
@@ -110,8 +110,8 @@ func bounded(msg string) string {
 	return msg
 }
 
-// Once adds an error unless it was added before: a text that is wrong on a thousand
-// hosts is one mistake in one place.
+// Once adds an error unless it was added before: a text that is wrong for a thousand
+// hosts is one mistake.
 func (r *Report) Once(pos Position, hint, format string, args ...any) {
 	if r.reported[pos] {
 		return
@@ -123,10 +123,10 @@ func (r *Report) Once(pos Position, hint, format string, args ...any) {
 	r.Add(pos, hint, format, args...)
 }
 
-// Failed adds an error that lacks only its position, once.
+// Failed adds an error that has no position yet, once.
 func (r *Report) Failed(pos Position, e *Error) { r.Once(pos, e.Hint, "%s", e.Msg) }
 
-// FailedIn adds an error of a text, once, at the place in it that the error knows.
+// FailedIn adds an error about a text, once, at its offset in the text.
 func (r *Report) FailedIn(t Text, e *Error) {
 	pos := e.Pos
 	if pos == (Position{}) {
@@ -135,8 +135,8 @@ func (r *Report) FailedIn(t Text, e *Error) {
 	r.Failed(pos, e)
 }
 
-// MaxGuesses limits how often the nearest word is looked for: each time a word is
-// compared with every host, and the hundredth typo is no news.
+// MaxGuesses limits how many times the nearest word is searched for: each search
+// compares a word with every host, and nobody needs the hundredth suggestion.
 const MaxGuesses = 100
 
 // DidYouMean returns the hint for an unknown word, or "".
@@ -147,8 +147,8 @@ func (r *Report) DidYouMean(word string, known []string) string {
 	return DidYouMean(word, known)
 }
 
-// Err returns all that was reported, in file order and without repetitions: a
-// mapping to which several aliases refer is read several times.
+// Err returns all reported errors in file order, without duplicates: a mapping with
+// several aliases is read several times.
 func (r *Report) Err() error {
 	if len(r.list) == 0 {
 		return nil
@@ -162,7 +162,7 @@ func (r *Report) Err() error {
 	return &Errors{All: r.list}
 }
 
-// sorted returns a list in file order and without repetitions.
+// sorted returns a list in file order, without duplicates.
 func (r *Report) sorted(list []*Error) []*Error {
 	order := make(map[string]int, len(r.Files))
 	for i, file := range r.Files {

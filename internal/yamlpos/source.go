@@ -19,11 +19,11 @@ type source struct {
 
 // Bounds on what errors show of files.
 const (
-	maxExcerpts  = 40 // errors that show their lines: nobody reads more
+	maxExcerpts  = 40 // errors with an excerpt; nobody reads more
 	excerptWidth = 100
 )
 
-// Keep notes the text of a file for errors.
+// Keep stores the text of a file for excerpts in errors.
 func (r *Report) Keep(file string, data []byte) {
 	if r.sources == nil {
 		r.sources = map[string]*source{}
@@ -31,7 +31,7 @@ func (r *Report) Keep(file string, data []byte) {
 	r.sources[file] = &source{data: data}
 }
 
-// Hide keeps a line out of all errors: it holds a secret.
+// Hide excludes a line, which holds a secret, from all errors.
 func (r *Report) Hide(pos Position) {
 	if file := r.sources[pos.File]; file != nil {
 		if file.hidden == nil {
@@ -60,9 +60,8 @@ func (r *Report) Within(t Text, offset int) Position {
 	return t.Pos
 }
 
-// within returns the position of what is at offset in t. YAML may write a text in
-// other ways than it is, so the words from there to the end of the variable are
-// looked for.
+// within returns the position of an offset in t. The text may be written differently in
+// YAML, so within searches for the words from the offset to the end of the variable.
 func (s *source) within(t Text, offset int) Position {
 	if offset < 0 || offset >= len(t.Value) {
 		return t.Pos
@@ -102,11 +101,11 @@ func utf8Offset(line []byte, column int) int {
 	return at
 }
 
-// secret matches a line that may hold a password, which is not to be shown.
+// secret matches a line that may hold a password and must not be shown.
 var secret = regexp.MustCompile(`(?i)(pass|passwd|password|secret|token)["']?\s*[:=]`)
 
-// excerpt returns the line of a position with a caret below its column. Of a long
-// line it has the surroundings of the column.
+// excerpt returns the line of a position with a caret below its column. It shows only
+// the part of a long line around the column.
 func (s *source) excerpt(pos Position) string {
 	if secret.Match(s.line(pos.Line)) {
 		return ""

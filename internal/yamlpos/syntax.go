@@ -15,9 +15,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// syntax reports an error of the YAML parser. The parser gives the position as
-// text, if at all, often that of the block around the mistake, and words its errors
-// for those who know YAML's grammar.
+// syntax reports an error of the YAML parser. The parser gives positions only as text,
+// if at all, often that of the surrounding block, and its messages require knowledge of
+// YAML's grammar.
 func (d *Decoder) syntax(data []byte, err error) {
 	msg, line := splitSyntax(err)
 	if at := badByte(data, msg); at >= 0 {
@@ -48,7 +48,8 @@ func splitSyntax(err error) (msg string, line int) {
 	return msg, line
 }
 
-// badByte returns the offset of what is not text or not an anchor, or -1.
+// badByte returns the offset of the first byte that is not text, or of a bad anchor, or
+// -1.
 func badByte(data []byte, msg string) int {
 	if name, ok := strings.CutPrefix(msg, "unknown anchor '"); ok {
 		name, _, _ = strings.Cut(name, "'")
@@ -62,9 +63,9 @@ func badByte(data []byte, msg string) int {
 	})
 }
 
-// failingLine returns the first line with which the text up to it fails as the
-// whole does. The parser names the line where the block begins: the mistake is
-// there or later.
+// failingLine returns the first line at which parsing the text up to it fails like the
+// whole text. The parser names the line where the block begins: the mistake is there or
+// later.
 func failingLine(lines [][]byte, msg string, from int) int {
 	from = min(max(from-1, 1), len(lines)) // its scanner counts from 1, its parser from 0
 	n := sort.Search(len(lines)-from, func(i int) bool {
@@ -78,7 +79,8 @@ func failingLine(lines [][]byte, msg string, from int) int {
 	return from + n
 }
 
-// Document returns the one document of a file. If it is empty, the error is io.EOF.
+// Document returns the only document of a file. If the file is empty, the error is
+// io.EOF.
 func Document(data []byte) (doc *yaml.Node, err error) {
 	// yaml.v3 panics with "internal error" on some malformed comments instead
 	// of returning an error.
@@ -101,12 +103,13 @@ func Document(data []byte) (doc *yaml.Node, err error) {
 	return &first, nil
 }
 
-// IsSecondDocument reports whether an error of Document is that there are two of them.
+// IsSecondDocument reports whether Document failed because the file has a second
+// document.
 func IsSecondDocument(err error) bool { return errors.Is(err, errSecondDocument) }
 
 var errSecondDocument = errors.New("a second document begins here")
 
-// complaint is a syntax error in the words of a person.
+// complaint is a syntax error in plain words.
 type complaint struct {
 	line, column int
 	msg, hint    string
@@ -209,7 +212,7 @@ func (c *complaint) explain(line, msg string) {
 	}
 }
 
-// surplus returns the column of a closing bracket that no other one opened, or 0.
+// surplus returns the column of a closing bracket without an opening one, or 0.
 func surplus(line string) int {
 	open := 0
 	for i, char := range []rune(line) {
@@ -250,8 +253,8 @@ func firstMatch(data []byte, re *regexp.Regexp) int {
 	return 0
 }
 
-// longestShown limits how much of a file an error shows: a file that was taken for
-// an inventory may hold secrets.
+// longestShown limits how much of a file an error shows: a file named by mistake may
+// hold secrets.
 const longestShown = 60
 
 // Short returns the beginning of the first line of s.

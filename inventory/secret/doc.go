@@ -1,13 +1,12 @@
-// Package secret holds values that are encrypted with age in files of an inventory,
-// and the keys that open them.
+// Package secret reads and writes values of an inventory that are encrypted with age.
 //
-// A [Value] is sealed when it is read. [Keys.Open] decrypts the values that a command
-// needs, all at once and before any host is asked; [Value.Reveal] returns a text that
-// was opened. However a Value is printed, logged or marshalled, it is "(secret)".
+// A [Value] is encrypted when it is read. [Keys.Open] decrypts the values that a
+// command needs, together and before any host is asked. [Value.Reveal] returns the
+// decrypted text. Printing, logging or marshalling a Value yields "(secret)".
 //
-// Keys are age's own (X25519 and post-quantum) and SSH keys (Ed25519 and RSA). A
-// key that is protected by a passphrase is asked for at most once, and only if a value
-// is encrypted for it.
+// Keys are age keys (X25519 and post-quantum) and SSH keys (Ed25519 and RSA). The
+// passphrase of a key is asked for at most once, and only if a value is encrypted for
+// the key.
 //
-// Plain text is in memory only: no function here writes it anywhere.
+// Decrypted text is kept in memory only: no function of the package writes it anywhere.
 package secret

@@ -16,7 +16,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/yamlpos"
 )
 
-// Document is a file with encrypted values: a YAML file, or one that is encrypted as a
+// Document is a YAML file with encrypted values, or a file that is encrypted as a
 // whole.
 type Document struct {
 	file   string
@@ -80,10 +80,10 @@ func Open(ctx context.Context, file string, data []byte, keys *Keys) (*Document,
 	return d, nil
 }
 
-// Text returns the text as it is in the file.
+// Text returns the text of the file.
 func (d *Document) Text() string { return d.text }
 
-// HasPlain reports whether a value that should be encrypted is not yet.
+// HasPlain reports whether a value with Tag is not encrypted yet.
 func (d *Document) HasPlain() bool {
 	return slices.ContainsFunc(d.fields, func(f field) bool { return f.value.sealed == nil })
 }
@@ -97,7 +97,7 @@ func (d *Document) at(offset int) yamlpos.Position {
 	}
 }
 
-// Plain returns the text with its values in the clear, for an editor.
+// Plain returns the text with its values decrypted, for an editor.
 func (d *Document) Plain() string {
 	if d.whole {
 		return d.plain
@@ -110,8 +110,8 @@ func (d *Document) Plain() string {
 	})
 }
 
-// Seal returns the text that a person has made of Plain, with its values encrypted. A
-// value that was not changed stays encrypted as it was, unless again is true.
+// Seal returns an edited form of Plain with its values encrypted. Values that were not
+// changed keep their encrypted form, unless again is true.
 func (d *Document) Seal(edited string, to []age.Recipient, again bool) ([]byte, error) {
 	if d.whole {
 		if edited == d.plain && !again {
@@ -183,8 +183,8 @@ func (d *Document) index(f field, of func(field) string) int {
 	return found
 }
 
-// ErrNobody is returned if there is something to encrypt, and no recipient.
-var ErrNobody = errors.New("nobody is named to encrypt for")
+// ErrNobody means that a value has to be encrypted and no recipient is known.
+var ErrNobody = errors.New("there is no recipient to encrypt for")
 
 func sealFor(plain string, to []age.Recipient) ([]byte, error) {
 	if len(to) == 0 {

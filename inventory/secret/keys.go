@@ -23,15 +23,15 @@ import (
 	"github.com/vsfleet/vsfleet/internal/yamlpos"
 )
 
-// DefaultFiles are the keys that are tried if none is named: those of SSH, where
-// they exist.
+// DefaultFiles are the key files that are tried if none is named and that exist.
 var DefaultFiles = []string{"~/.ssh/id_ed25519", "~/.ssh/id_rsa"}
 
-// Keys are the keys that open values.
+// Keys decrypts values with the keys of some files.
 type Keys struct {
 	// Files hold age identities or SSH private keys; nil: DefaultFiles.
 	Files []string
-	// Passphrase asks for that of a file; nil: a key that has one is an error.
+	// Passphrase asks for the passphrase of a file. If it is nil, a key with a
+	// passphrase is an error.
 	Passphrase func(ctx context.Context, file string) ([]byte, error)
 
 	identities []age.Identity
@@ -39,8 +39,8 @@ type Keys struct {
 	loaded     bool
 }
 
-// Open decrypts values, so that they can be revealed. Values that cannot be
-// decrypted are an error, *yamlpos.Errors, that names each of them.
+// Open decrypts values, so that Reveal returns them. If any cannot be decrypted, the
+// error is a *yamlpos.Errors that names each of them.
 func (k *Keys) Open(ctx context.Context, values []Value) error {
 	report := &yamlpos.Report{}
 	for _, v := range values {
@@ -88,7 +88,7 @@ func (k *Keys) decrypt(v Value) ([]byte, *yamlpos.Error) {
 	return text, nil
 }
 
-// noMatch says whom a value is encrypted for, and which keys were tried.
+// noMatch returns an error with the recipients of a value and the keys that were tried.
 func (k *Keys) noMatch(v Value) *yamlpos.Error {
 	var list []string
 	for _, r := range v.recipients() {
@@ -200,7 +200,7 @@ func (k *Keys) sshKey(ctx context.Context, file string, data []byte) (age.Identi
 	}, nil
 }
 
-// sshTag returns what values that are encrypted for an SSH key have of it.
+// sshTag returns the part of an SSH key's hash that age stores with values.
 func sshTag(public ssh.PublicKey) string {
 	hash := sha256.Sum256(public.Marshal())
 	return base64.RawStdEncoding.EncodeToString(hash[:4])
@@ -241,7 +241,7 @@ type lockedError struct{ msg, hint string }
 
 func (e *lockedError) Error() string { return e.msg }
 
-// maxTries is how often a passphrase may be wrong.
+// maxTries is how many times a passphrase is asked for.
 const maxTries = 3
 
 // ask asks for a passphrase until it unlocks a key.

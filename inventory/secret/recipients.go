@@ -36,7 +36,8 @@ func Seal(plain []byte, to []age.Recipient) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// RecipientsFile is beside an inventory and lists whom its values are encrypted for.
+// RecipientsFile is the name of the file, beside an inventory, that lists the public
+// keys for which values are encrypted.
 const RecipientsFile = ".age-recipients"
 
 // ParseRecipients reads recipients, one per line: age1…, ssh-ed25519 … or ssh-rsa ….

@@ -23,7 +23,7 @@ const Redacted = "(secret)"
 // MaxBytes is the longest text that may be encrypted.
 const MaxBytes = 1 << 20
 
-// Value is a text that is encrypted in a file. Copies share what Open decrypts. The
+// Value is a text that is encrypted in a file. Copies share the decrypted text. The
 // zero value is an empty text.
 type Value struct {
 	*sealed
@@ -37,7 +37,7 @@ type sealed struct {
 	plain func() []byte
 }
 
-// New returns a value as it is in a file: what age made, with armor or without.
+// New returns the value of a text encrypted by age, with or without armor.
 func New(pos yamlpos.Position, text []byte) (Value, error) {
 	data, err := unarmored(text)
 	if err != nil {
@@ -49,8 +49,7 @@ func New(pos yamlpos.Position, text []byte) (Value, error) {
 	return Value{&sealed{pos: pos, data: data}}, nil
 }
 
-// Opened returns a value that is in a file in the clear, for what should not be shown
-// all the same.
+// Opened returns a Value for a text that is not encrypted but must not be shown.
 func Opened(pos yamlpos.Position, plain string) Value {
 	return Value{&sealed{pos: pos, plain: func() []byte { return []byte(plain) }}}
 }
@@ -60,7 +59,7 @@ var (
 	errDamaged = errors.New("it is encrypted, but damaged")
 )
 
-// IsSealed reports whether a text was made by age.
+// IsSealed reports whether a text was encrypted by age.
 func IsSealed(text []byte) bool {
 	text = bytes.TrimLeft(text, " \t\r\n")
 	return bytes.HasPrefix(text, []byte(armor.Header)) || bytes.HasPrefix(text, []byte("age-encryption.org/"))
@@ -93,10 +92,10 @@ func (v Value) Reveal() ([]byte, error) {
 	return v.plain(), nil
 }
 
-// Pos returns where the value is.
+// Pos returns the position of the value.
 func (v Value) Pos() yamlpos.Position { return v.pos }
 
-// Size returns how many bytes the text has at most.
+// Size returns an upper bound of the length of the text, in bytes.
 func (v Value) Size() int {
 	if v.sealed == nil {
 		return 0
@@ -116,7 +115,7 @@ func (Value) GoString() string { return Redacted }
 // Format writes "(secret)" for every verb.
 func (Value) Format(s fmt.State, _ rune) { io.WriteString(s, Redacted) }
 
-// MarshalText returns "(secret)", for JSON, YAML and whatever else there is.
+// MarshalText returns "(secret)", for JSON, YAML and other encodings.
 func (Value) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
 
 // recipient is one of those that a value is encrypted for.
@@ -132,14 +131,14 @@ var kinds = map[string]string{
 	"X25519": "an age key", "mlkem768x25519": "a post-quantum age key", "ssh-ed25519": "ssh-ed25519", "ssh-rsa": "ssh-rsa", "scrypt": "a passphrase",
 }
 
-// recipients returns whom the value is encrypted for.
+// recipients returns the recipients of the value.
 func (v Value) recipients() []recipient {
 	reader := &stanzas{}
 	_, _ = age.Decrypt(bytes.NewReader(v.data), reader) // it only looks
 	return reader.found
 }
 
-// stanzas is an identity that opens nothing, and notes for whom a value is.
+// stanzas is an identity that decrypts nothing and records the recipients of a value.
 type stanzas struct{ found []recipient }
 
 func (s *stanzas) Unwrap(list []*age.Stanza) ([]byte, error) {
