@@ -27,12 +27,12 @@ type Access struct {
 	User, Identity, KnownHosts, Jump string
 	Config                           string // an ssh_config file, or "none"
 	HostKey                          HostKeyPolicy
-	CanAsk                           bool // there is somebody to ask about host keys
+	CanAsk                           bool // a person can be asked about host keys
 
 	Password       string // of the users; keys are tried first
 	BecomePassword string // for sudo or doas
-	// Ask and Say are for whoever sits at this machine: see [transport.Dialer]. Both may
-	// be nil.
+	// Ask and Say communicate with the person at this machine: see [transport.Dialer].
+	// Both may be nil.
 	Ask func(ctx context.Context, question string, echo bool) (string, error)
 	Say func(text string)
 
@@ -44,16 +44,16 @@ type Access struct {
 	// Timeout of each host, to answer a question or to end a command. If it is 0, a
 	// question has five minutes, and a command has no timeout.
 	Timeout time.Duration
-	// Waiting is called when a host has to wait before it can be reached; may be nil. It is
-	// called by many goroutines.
+	// Waiting, if not nil, is called when vsfleet must wait before it can reach a host.
+	// It is called by many goroutines.
 	Waiting func(host, why string)
 	// Abort ends all connections when it ends; may be nil.
 	Abort context.Context
-	// Watch is given the events of all runs, beside those that watch a single run; may
-	// be nil. It is called by many goroutines.
+	// Watch, if not nil, receives the events of all runs, in addition to watches of
+	// single runs. It is called by many goroutines.
 	Watch func(report.Event)
 
-	// Keys open the secrets of the inventory.
+	// Keys decrypts the secrets of the inventory.
 	Keys secret.Keys
 
 	// Hosts are all of the inventory: a jump may name one of them.
@@ -141,8 +141,8 @@ func (a *Access) open(ctx context.Context, s transport.Settings) (*Node, error) 
 	return &Node{node, conn}, nil
 }
 
-// reopen is Open over a connection of its own, even if a running ssh has one: it shows that
-// the host can still be reached.
+// reopen is like Open, but always makes a new connection, even if a running ssh shares
+// one: it shows that the host can still be reached.
 func (a *Access) reopen(ctx context.Context, h *inventory.Host) (*Node, error) {
 	s, err := a.settings(ctx, h)
 	if err != nil {
@@ -152,8 +152,8 @@ func (a *Access) reopen(ctx context.Context, h *inventory.Host) (*Node, error) {
 	return a.open(ctx, s)
 }
 
-// Rollout returns a fleet on which plans are made and carried out. Their events go to
-// watch and to a.Watch.
+// Rollout returns a Fleet that makes and carries out plans. Events go to watch and to
+// a.Watch.
 func (a *Access) Rollout(forks int, watch func(report.Event)) *rollout.Fleet {
 	return &rollout.Fleet{
 		Forks:    forks,
@@ -226,7 +226,7 @@ func (a *Access) State(ctx context.Context, hosts []*inventory.Host, forks int, 
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.State, error) { return n.State(ctx) }, watch)
 }
 
-// Generations asks what hosts keep of guests for a revert.
+// Generations asks hosts which generations of guests they keep.
 func (a *Access) Generations(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Generations]) Answers[api.Generations] {
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Generations, error) { return n.Generations(ctx) }, watch)
 }
@@ -236,8 +236,8 @@ func (a *Access) Locks(ctx context.Context, hosts []*inventory.Host, forks int, 
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Locks, error) { return n.Locks(ctx) }, watch)
 }
 
-// Unlock ends whatever keeps runs off hosts. A run that is changing one has the given
-// time to finish or undo its steps.
+// Unlock ends the locks of hosts and the runs that are changing them. A run has the
+// given time to finish or undo its steps.
 func (a *Access) Unlock(ctx context.Context, hosts []*inventory.Host, wait time.Duration, forks int, watch Watch[api.Unlocked]) Answers[api.Unlocked] {
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Unlocked, error) {
 		return n.Unlock(ctx, api.Unlock{Wait: wait})

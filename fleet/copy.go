@@ -23,12 +23,13 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Copied is what came of a copy to one guest.
+// Copied is the result of a copy to one guest.
 type Copied = fanout.Result[inventory.Instance, struct{}]
 
-// CopyTo copies a local file or directory to a path in guests. Files there belong to owner
-// ("user:group" in the guest), or if that is empty to the owner of what they replace, or
-// else to root. note is called for what is left out.
+// CopyTo copies a local file or directory to a path in guests. The files belong to
+// owner ("user:group" in the guest). If owner is empty, a file keeps the owner of the
+// file that it replaces, and new files belong to root. note is called for each file
+// that is left out.
 func (a *Access) CopyTo(ctx context.Context, local string, guests []inventory.Instance, to, owner string, forks int, note func(string), watch fanout.Watch[inventory.Instance, struct{}]) []Copied {
 	names := make([]string, len(guests))
 	for i, g := range guests {
@@ -47,9 +48,9 @@ func (a *Access) CopyTo(ctx context.Context, local string, guests []inventory.In
 	}, recorded(record, watch, copiedHost))
 }
 
-// CopyFrom copies a file or directory of a guest to a local path, or into it if that is a
-// directory. Nothing that the guest sends is written elsewhere. note is called for what is
-// left out.
+// CopyFrom copies a file or directory of a guest to a local path, or into it if it is a
+// directory. Nothing that the guest sends is written elsewhere. note is called for each
+// file that is left out.
 func (a *Access) CopyFrom(ctx context.Context, g inventory.Instance, from, local string, note func(string)) error {
 	within, cancel := fanout.WithTimeout(ctx, a.Timeout)
 	defer cancel()
@@ -71,8 +72,8 @@ func (a *Access) on(ctx context.Context, h *inventory.Host, do func(*remote.Host
 	return do(remote.New(conn))
 }
 
-// piped connects a writer with a reader. The error of the one that failed first is
-// returned: that of the other is its effect.
+// piped connects a writer with a reader. It returns the error of the one that failed
+// first, which causes that of the other.
 func piped(ctx context.Context, write func(context.Context, io.Writer) error, read func(context.Context, io.Reader) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	r, w := io.Pipe()
@@ -89,7 +90,7 @@ func piped(ctx context.Context, write func(context.Context, io.Writer) error, re
 	return g.Wait()
 }
 
-// notes is a writer that passes lines on.
+// notes is a writer that calls a function for each line.
 type notes func(string)
 
 func (n notes) Write(b []byte) (int, error) {
@@ -206,8 +207,8 @@ func unpack(ctx context.Context, r io.Reader, local string, note func(string)) e
 	}
 }
 
-// unpacker writes below one local directory: that which is copied, or the one with the
-// file that is copied. os.Root keeps it there, whatever links the guest sends.
+// unpacker writes below one local directory: the copied directory, or the parent of the
+// copied file. os.Root confines it there, whatever links the guest sends.
 type unpacker struct {
 	root *os.Root
 	name string // of a file that is copied
@@ -221,9 +222,9 @@ func (u *unpacker) open(local string, isDir bool, mode fs.FileMode) (err error) 
 	case err == nil && info.IsDir():
 		local = filepath.Join(local, u.top)
 	case err == nil && isDir:
-		return fmt.Errorf("%s is a file, and what is copied is a directory", local)
+		return fmt.Errorf("%s is a file, so a directory cannot be copied there", local)
 	case errors.Is(err, fs.ErrNotExist) && !isDir && strings.HasSuffix(local, "/"):
-		return fmt.Errorf("%s is no directory: make it first", local)
+		return fmt.Errorf("%s is not a directory: make it first", local)
 	}
 	if !isDir {
 		u.name = filepath.Base(local)
@@ -290,7 +291,7 @@ func (u *unpacker) file(name string, mode fs.FileMode, when time.Time, content i
 	return u.root.Rename(beside, name)
 }
 
-// CopiedHosts returns what came of copies.
+// CopiedHosts returns the results of copies as hosts of a report.
 func CopiedHosts(results []Copied) []report.Host {
 	list := make([]report.Host, len(results))
 	for i, r := range results {

@@ -24,9 +24,9 @@ type Forward struct {
 
 func (f Forward) String() string { return fmt.Sprintf("%s to %s", f.Listen, f.To) }
 
-// ParseForward parses [ADDRESS:]PORT[:[ADDRESS:]PORT]: where to listen on this machine, and
-// where the service is in the guest. Both addresses are 127.0.0.1 if they are left out,
-// and so is a second port that equals the first. IPv6 addresses are in brackets.
+// ParseForward parses [ADDRESS:]PORT[:[ADDRESS:]PORT]: where to listen on this machine,
+// and where the service is in the guest. The addresses default to 127.0.0.1, the second
+// port to the first. IPv6 addresses are in brackets.
 func ParseForward(s string) (Forward, error) {
 	f, err := parseForward(s)
 	if err != nil {
@@ -81,8 +81,8 @@ func endpoint(s string) (e netip.AddrPort, rest string, err error) {
 	return netip.AddrPortFrom(addr, uint16(port)), after, nil
 }
 
-// maxForwarded bounds the connections of one forward that are open at once; more of them
-// wait. Each has a vsnode on the host.
+// maxForwarded bounds the open connections of one forward; further ones wait. Each
+// needs a vsnode on the host.
 const maxForwarded = 100
 
 // Forward forwards connections to services of a guest until ctx ends. They go through the

@@ -9,8 +9,8 @@ import (
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
-// HostKeyPolicy is what to do about a host key that known_hosts does not have. One that
-// has changed is always refused.
+// HostKeyPolicy says what to do about a host key that is not in known_hosts. A changed
+// key is always refused.
 type HostKeyPolicy string
 
 // Policies for unknown host keys.
@@ -26,7 +26,8 @@ func HostKeyPolicies() []string {
 }
 
 // hostKeyPolicy returns the policy for a host: that of the flag, of the inventory or of
-// ssh_config (StrictHostKeyChecking). Where nobody can be asked, asking is refusing.
+// ssh_config (StrictHostKeyChecking). If nobody can be asked, it returns RefuseHostKey
+// instead of AskHostKey.
 func (a *Access) hostKeyPolicy(h *inventory.Host, checking string) HostKeyPolicy {
 	policy := cmp.Or(a.HostKey, HostKeyPolicy(h.SSH.HostKey))
 	if policy == "" {
@@ -45,13 +46,13 @@ func (a *Access) hostKeyPolicy(h *inventory.Host, checking string) HostKeyPolicy
 	return policy
 }
 
-// AcceptUnknown adds host keys to known_hosts that it does not have, by the policies of
-// their hosts. Only hosts of which known_hosts has no key at all, or that are behind such
-// a jump host, are asked for their key. confirm is called with the keys that somebody
-// has to accept, all at once; hosts behind a jump host whose key is new come in another
-// round. It returns those that were added without a question.
+// AcceptUnknown adds unknown host keys to known_hosts, according to the policies of
+// their hosts. It connects only to hosts without any key in known_hosts, and to hosts
+// behind such a jump host. confirm is called with all keys that a person has to accept;
+// hosts behind a jump host whose key is new follow in another round. AcceptUnknown
+// returns the keys that were added without a question.
 //
-// A host that cannot be asked is left alone: the run itself will say why.
+// Hosts that cannot be reached are skipped: the run itself reports why.
 func (a *Access) AcceptUnknown(ctx context.Context, hosts []*inventory.Host, forks int, confirm func([]HostKey) error) (added []HostKey, err error) {
 	all, err := a.allSettings(ctx, hosts)
 	if err != nil {
@@ -87,7 +88,7 @@ func (a *Access) AcceptUnknown(ctx context.Context, hosts []*inventory.Host, for
 	return added, err
 }
 
-// policyOf returns the policy that settings carry, for keys that were read by them.
+// policyOf returns the policy in settings.
 func policyOf(s transport.Settings) HostKeyPolicy {
 	switch {
 	case !s.HostKeys.New:

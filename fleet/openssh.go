@@ -15,7 +15,8 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/transport"
 )
 
-// lookup returns what ssh_config says about a host. file is that of the inventory.
+// lookup returns the options of ssh_config for a host. file is the one that the
+// inventory names.
 func (a *Access) lookup(ctx context.Context, file string, q sshconfig.Query) (sshconfig.Options, error) {
 	q.File = file
 	if a.Config != "" {
@@ -28,7 +29,7 @@ func (a *Access) lookup(ctx context.Context, file string, q sshconfig.Query) (ss
 	return o, err
 }
 
-// fill gives settings that are not set the values of ssh_config.
+// fill sets unset settings to the values of ssh_config.
 func (a *Access) fill(s *transport.Settings, o sshconfig.Options, name string) error {
 	s.Address = cmp.Or(s.Address, o.Value("hostname"), name)
 	s.User = cmp.Or(s.User, o.Value("user"))
@@ -84,8 +85,8 @@ func (a *Access) fill(s *transport.Settings, o sshconfig.Options, name string) e
 
 func isYes(value string) bool { return value == "yes" || value == "true" }
 
-// knownHostsFiles returns the files of host keys: nil for the usual ones. New keys go to
-// the first, which is /dev/null if the user wants none to be kept.
+// knownHostsFiles returns the files of host keys, or nil for the default ones. New keys
+// are added to the first, which is /dev/null if the user wants to keep none.
 func knownHostsFiles(users, global []string) []string {
 	if users == nil && global == nil {
 		return nil
@@ -102,7 +103,7 @@ func knownHostsFiles(users, global []string) []string {
 	return append(slices.Clone(users), global...)
 }
 
-// tokens returns what replaces the tokens of ssh_config(5).
+// tokens returns a replacer for the tokens of ssh_config(5).
 func tokens(s *transport.Settings, name string) *strings.Replacer {
 	home, _ := os.UserHomeDir() // %d stays empty without
 	machine, _ := os.Hostname()
@@ -120,7 +121,7 @@ func tokens(s *transport.Settings, name string) *strings.Replacer {
 		"%u", local, "%d", home, "%l", machine, "%L", short, "%i", strconv.Itoa(os.Getuid()))
 }
 
-// used are the keywords that a connection of ours takes from ssh_config.
+// used are the keywords of ssh_config that vsfleet follows.
 var used = []string{
 	"hostname", "user", "port", "hostkeyalias", "identityfile", "certificatefile", "identitiesonly", "identityagent", "hashknownhosts",
 	"revokedhostkeys", "userknownhostsfile", "globalknownhostsfile", "proxycommand", "proxyjump", "addressfamily", "bindaddress",
@@ -128,8 +129,8 @@ var used = []string{
 	"stricthostkeychecking", "batchmode", "controlpath", "controlmaster", "pubkeyauthentication", "passwordauthentication", "kbdinteractiveauthentication",
 }
 
-// elsewhere are the keywords that have no meaning for a connection of ours: forwards,
-// terminals, messages, what ssh does after the login, and how names were looked up.
+// elsewhere are keywords that do not apply to vsfleet's connections: forwards,
+// terminals, messages, actions after the login, and the lookup of names.
 var elsewhere = []string{
 	"addkeystoagent", "canonicaldomains", "canonicalizefallbacklocal", "canonicalizehostname", "canonicalizemaxdots",
 	"canonicalizepermittedcnames", "clearallforwardings", "dynamicforward", "enableescapecommandline", "enablesshkeysign", "escapechar",
@@ -141,13 +142,13 @@ var elsewhere = []string{
 	"xauthlocation", "controlpersist", "numberofpasswordprompts",
 }
 
-// refused are keywords that make a connection safer and that vsfleet does not have: a
-// connection without them would not be what the user asked for.
+// refused are keywords that make a connection safer and that vsfleet does not support.
+// Ignoring them would be less safe than the user asked for.
 var refused = map[string]string{
 	"proxyusefdpass": "yes",
 }
 
-// note records what of ssh_config has no effect, for [Access.Notes].
+// note records options of ssh_config that have no effect, for [Access.Notes].
 func (a *Access) note(o sshconfig.Options) error {
 	a.notesMu.Lock()
 	defer a.notesMu.Unlock()
@@ -171,7 +172,7 @@ func (a *Access) note(o sshconfig.Options) error {
 	return nil
 }
 
-// Notes returns what ssh_config says and vsfleet does not do, sorted.
+// Notes returns the options of ssh_config that have no effect, sorted.
 func (a *Access) Notes() []string {
 	a.notesMu.Lock()
 	defer a.notesMu.Unlock()

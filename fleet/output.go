@@ -68,8 +68,8 @@ func Outputs(ctx context.Context, commands []Command, limits fanout.Limits, run 
 	return results
 }
 
-// Streamed runs one command whose output goes to streams as it comes, and returns the
-// beginning of it as well. A timeout of ctx is the command's.
+// Streamed runs one command, writes its output to streams as it arrives, and also
+// returns the beginning of the output. The deadline of ctx is that of the command.
 func Streamed(ctx context.Context, c Command, run Runner, stdin io.Reader, stdout, stderr io.Writer) Output {
 	var kept atomic.Int64
 	out, errs := beginning{all: &kept}, beginning{all: &kept}

@@ -34,7 +34,7 @@ func readPlaybook(name string) ([]byte, error) {
 	return []byte(shipped.Text), err
 }
 
-// knownTo returns what an inventory knows, for playbooks.
+// knownTo returns the names of an inventory that playbooks may use.
 func knownTo(inv *inventory.Inventory) *playbooks.Fleet {
 	known := &playbooks.Fleet{Vars: map[string]any{}}
 	for _, h := range inv.Hosts {
@@ -46,7 +46,7 @@ func knownTo(inv *inventory.Inventory) *playbooks.Fleet {
 			}
 			have, there := known.Vars[name]
 			if there && reflect.TypeOf(have) != reflect.TypeOf(value) {
-				value = "" // what is of several types is a text
+				value = "" // a variable of several types is a text
 			}
 			known.Vars[name] = value
 		}
@@ -64,7 +64,7 @@ func knownTo(inv *inventory.Inventory) *playbooks.Fleet {
 	return known
 }
 
-// Player returns what carries out playbooks on hosts.
+// Player returns a Player that carries out playbooks on hosts.
 func (a *Access) Player(inv *inventory.Inventory, hosts []*inventory.Host, forks int, watch func(report.Event)) *play.Player {
 	return &play.Player{Fleet: a.Rollout(forks, watch), Inventory: inv, Vars: knownTo(inv).Vars, Among: hosts, Read: readBeside, Reach: a.reach}
 }
@@ -81,7 +81,7 @@ func readBeside(name string) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// reach opens a new connection to a host with one key and nothing else.
+// reach opens a new connection to a host with one key only.
 func (a *Access) reach(ctx context.Context, h *inventory.Host, identity string) error {
 	s, err := a.settings(ctx, h)
 	if err != nil {

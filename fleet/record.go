@@ -8,8 +8,8 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
-// Recording sends the events of a run that is no rollout to [Access.Watch].
-// Its methods may be called by many goroutines.
+// Recording sends the events of a run other than a rollout to [Access.Watch]. Its
+// methods may be called by many goroutines.
 type Recording struct {
 	watch func(report.Event)
 	mu    sync.Mutex // of run.Hosts
@@ -17,7 +17,7 @@ type Recording struct {
 	index map[string]int // of hosts
 }
 
-// Record begins a run over hosts, or guests by the names of their places.
+// Record begins a run on hosts, or on guests named by their places.
 func (a *Access) Record(verb string, names []string) *Recording {
 	r := &Recording{watch: report.Watchers(a.Watch), run: report.Run{Who: owner(), Verb: verb, When: time.Now()}, index: map[string]int{}}
 	r.run.ID = report.NewID(r.run.When)
@@ -29,7 +29,7 @@ func (a *Access) Record(verb string, names []string) *Recording {
 	return r
 }
 
-// Ended tells what came of a command in one place, and what it wrote.
+// Ended records the result and the output of a command in one place.
 func (r *Recording) Ended(o Output) {
 	if !o.Value.Empty() {
 		r.watch(report.Event{Run: r.run.ID, Time: time.Now(), Kind: report.Written, Host: o.Value.Place(), Output: &o.Value})
@@ -37,7 +37,7 @@ func (r *Recording) Ended(o Output) {
 	r.Done(report.Host{Name: o.Value.Place(), Address: o.Host.Host.Address, Result: o.Value.Result})
 }
 
-// Done tells what came of a host.
+// Done records the result of a host.
 func (r *Recording) Done(h report.Host) {
 	r.mu.Lock()
 	if i, known := r.index[h.Name]; known {
@@ -55,8 +55,8 @@ func (r *Recording) End() {
 	r.watch(report.Ended(r.run))
 }
 
-// recorded returns a watch that also tells what came of each host; host makes its
-// report.
+// recorded returns a watch that also records the result of each host. host makes the
+// report of a result.
 func recorded[H, V any](r *Recording, watch fanout.Watch[H, V], host func(fanout.Result[H, V]) report.Host) fanout.Watch[H, V] {
 	end := watch.End
 	watch.End = func(i int, result fanout.Result[H, V]) {

@@ -19,7 +19,7 @@ func (a *Access) settings(ctx context.Context, h *inventory.Host) (transport.Set
 	return a.route(ctx, h, nil)
 }
 
-// allSettings returns the settings of many hosts; ssh is asked for several at a time.
+// allSettings returns the settings of many hosts. It runs ssh -G for several at a time.
 func (a *Access) allSettings(ctx context.Context, hosts []*inventory.Host) ([]transport.Settings, error) {
 	all := make([]transport.Settings, len(hosts))
 	var group errgroup.Group
@@ -33,7 +33,7 @@ func (a *Access) allSettings(ctx context.Context, hosts []*inventory.Host) ([]tr
 	return all, group.Wait()
 }
 
-// givenPort returns the port that the inventory gives for a host, or 0: then ssh_config
+// givenPort returns the port that the inventory gives for a host, or 0 if ssh_config
 // may give one.
 func givenPort(h *inventory.Host) int {
 	if h.Port != 22 {
@@ -112,14 +112,14 @@ func (a *Access) route(ctx context.Context, h *inventory.Host, behind []*invento
 	return s, nil
 }
 
-// defaultUser logs in if nothing names another.
+// defaultUser is the user to log in as if nothing else is set.
 const defaultUser = "root"
 
 // maxHops bounds jump hosts of ssh_config that have jump hosts.
 const maxHops = 8
 
-// hop returns the settings of a jump host that the inventory does not have. What the jump
-// itself does not say is ssh_config's, and then that of the host behind it.
+// hop returns the settings of a jump host that is not in the inventory. Settings that
+// the jump does not give are those of ssh_config, or else those of the host behind it.
 func (a *Access) hop(ctx context.Context, h *inventory.Host, behind transport.Settings, hop transport.Hop, via *transport.Settings, depth int) (*transport.Settings, error) {
 	q := sshconfig.Query{Host: hop.Address, User: hop.User, Port: hop.Port, DefaultUser: cmp.Or(behind.User, defaultUser)}
 	o, err := a.lookup(ctx, h.SSH.Config, q)
@@ -215,8 +215,9 @@ func (a *Access) Verify(ctx context.Context, hosts []*inventory.Host) error {
 	return nil
 }
 
-// sameMachine returns an error if ssh_config leads two hosts to one sshd, as the inventory
-// refuses it: two sessions would carry out two plans on one machine.
+// sameMachine returns an error if ssh_config leads two hosts to one sshd: two sessions
+// would carry out two plans on one machine. The inventory refuses equal addresses for
+// the same reason.
 func sameMachine(hosts []*inventory.Host, all []transport.Settings) error {
 	first := map[string]string{}
 	for i, h := range hosts {

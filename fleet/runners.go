@@ -12,13 +12,14 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 )
 
-// Sink takes what a command writes in one place.
+// Sink receives the output of a command in one place.
 type Sink struct {
 	Out, Errs io.Writer
 	Close     func() error
 }
 
-// Into returns a Runner that also writes what each command writes into a sink of its place.
+// Into returns a Runner that also writes the output of each command to a sink of its
+// place.
 func (run Runner) Into(open func(Command) (Sink, error)) Runner {
 	return func(ctx context.Context, c Command, stdin io.Reader, stdout, stderr io.Writer) (exit int, err error) {
 		sink, err := open(c)
@@ -46,7 +47,7 @@ func (run Runner) With(input *Input) Runner {
 	}
 }
 
-// Input is an input that is read several times. It is kept in a file without a name.
+// Input is an input that can be read several times. It is stored in an unnamed file.
 type Input struct {
 	file *os.File
 	size int64
@@ -69,10 +70,11 @@ func ReadInput(ctx context.Context, r io.Reader) (*Input, error) {
 	return in, nil
 }
 
-// Close forgets the input.
+// Close deletes the input.
 func (in *Input) Close() error { return in.file.Close() }
 
-// copyUntil is io.Copy that ctx ends: a terminal or a pipe may give nothing for ever.
+// copyUntil is like io.Copy, but returns when ctx ends: reading a terminal or a pipe
+// may block forever.
 func copyUntil(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
 	type result struct {
 		n   int64
@@ -91,8 +93,8 @@ func copyUntil(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
 	}
 }
 
-// Directory returns what [Runner.Into] needs to write what commands write into files of a
-// directory: HOST, or HOST/GUEST, and beside it HOST.stderr if there is anything.
+// Directory returns a function for [Runner.Into] that writes output to files in a
+// directory: HOST or HOST/GUEST, and HOST.stderr if it is not empty.
 func Directory(dir string) func(Command) (Sink, error) {
 	return func(c Command) (Sink, error) {
 		name := c.Place()
@@ -117,7 +119,7 @@ func Directory(dir string) func(Command) (Sink, error) {
 
 const stderrSuffix = ".stderr"
 
-// lateFile is a file that is created when something is written.
+// lateFile is a file that is created at the first write.
 type lateFile struct {
 	path string
 	file *os.File

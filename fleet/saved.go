@@ -14,9 +14,9 @@ import (
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
-// SavedPlan is a plan in a file, to be carried out later exactly as it is. It holds
-// what people see of the steps, and digests of the rest: the files of guests come from
-// the inventory when the plan is carried out.
+// SavedPlan is a plan in a file, to be carried out later exactly as it is. It has the
+// description of each step and a digest of what the step does. The files of guests are
+// read from the inventory when the plan is carried out.
 type SavedPlan struct {
 	Format      string     `json:"format"`
 	Version     string     `json:"version"`     // of vsfleet
@@ -28,10 +28,11 @@ type SavedPlan struct {
 // savedFormat changes when older plans can no longer be compared with new ones.
 const savedFormat = "vsfleet-plan-1"
 
-// mostPlan bounds the file of a plan: 1,000 hosts with 100 steps each have a third of it.
+// mostPlan bounds the size of a plan file: 1,000 hosts with 100 steps each need a third
+// of it.
 const mostPlan = 256 << 20
 
-// WritePlan writes a plan into a file that only its owner can read. Hosts without a plan
+// WritePlan writes a plan to a file that only its owner can read. Hosts without a plan
 // are left out.
 func WritePlan(path string, p SavedPlan) error {
 	p.Format = savedFormat

@@ -15,8 +15,8 @@ import (
 	"github.com/vsfleet/vsfleet/inventory/secret"
 )
 
-// Recipients returns whom the values of a file are encrypted for: those that were
-// named, or else those of the file .age-recipients beside it or in a directory above.
+// Recipients returns the recipients to encrypt values of a file for: the named ones, or
+// else those of .age-recipients beside the file or in a directory above.
 func Recipients(named []string, file string) ([]age.Recipient, error) {
 	var list []age.Recipient
 	for _, name := range named {
@@ -57,9 +57,9 @@ func Recipients(named []string, file string) ([]age.Recipient, error) {
 	}
 }
 
-// EditSecrets has an editor change a file of an inventory with its encrypted values in
-// the clear, and writes it with them encrypted. It returns false if nothing was
-// changed. confused is asked whether to edit again what cannot be read.
+// EditSecrets runs an editor on a file of an inventory with its values decrypted, then
+// encrypts them and writes the file. It reports whether the file was changed. If the
+// edited text cannot be read, confused decides whether to edit it again.
 func EditSecrets(ctx context.Context, file string, keys *secret.Keys, recipients []string, confused func(error) (again bool)) (bool, error) {
 	d, err := openSecrets(ctx, file, keys)
 	if err != nil {
@@ -70,7 +70,7 @@ func EditSecrets(ctx context.Context, file string, keys *secret.Keys, recipients
 		if string(edited) == d.Plain() && !d.HasPlain() {
 			return false, nil
 		}
-		// Who is to read them matters only if something is encrypted anew.
+		// Recipients are needed only if a value has to be encrypted.
 		to, missing := Recipients(recipients, file)
 		sealed, err := d.Seal(string(edited), to, false)
 		if errors.Is(err, secret.ErrNobody) && missing != nil {
@@ -85,7 +85,7 @@ func EditSecrets(ctx context.Context, file string, keys *secret.Keys, recipients
 	return changed, err
 }
 
-// RekeySecrets encrypts the values of a file anew, for those who may read them now.
+// RekeySecrets encrypts the values of a file again, for the current recipients.
 func RekeySecrets(ctx context.Context, file string, keys *secret.Keys, recipients []string) error {
 	to, err := Recipients(recipients, file)
 	if err != nil {
@@ -110,7 +110,8 @@ func openSecrets(ctx context.Context, file string, keys *secret.Keys) (*secret.D
 	return secret.Open(ctx, file, data, keys)
 }
 
-// writeLike replaces a file that still holds before. It keeps its permissions.
+// writeLike replaces a file, provided that its content is still before. The permissions
+// are kept.
 func writeLike(file, before string, data []byte) error {
 	path, err := filepath.EvalSymlinks(file)
 	if err != nil {

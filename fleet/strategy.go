@@ -11,7 +11,7 @@ import (
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
-// StrategyOptions are a strategy as a command line has it.
+// StrategyOptions is the strategy that a command line gives.
 type StrategyOptions struct {
 	Serial, Canary, MaxFail, OnFailure string
 	Pause, HostTimeout                 time.Duration
@@ -25,7 +25,7 @@ type StrategyOptions struct {
 	Given func(name string) bool
 }
 
-// Strategy returns the strategy of an inventory, changed by options.
+// Strategy returns the strategy of an inventory; options override it.
 func Strategy(inv *inventory.Inventory, o StrategyOptions) (s rollout.Strategy, err error) {
 	r := inv.Rollout
 	option := func(name string, set func() error) {
@@ -75,7 +75,7 @@ func Strategy(inv *inventory.Inventory, o StrategyOptions) (s rollout.Strategy, 
 	return s, nil
 }
 
-// parseBudget reads "site=1" for each label.
+// parseBudget reads budgets such as "site=1".
 func parseBudget(inv *inventory.Inventory, list []string) (map[string]batch.Size, error) {
 	budget := map[string]batch.Size{}
 	for _, text := range list {

@@ -12,9 +12,9 @@ import (
 	"github.com/vsfleet/vsfleet/inventory/ansible"
 )
 
-// connection is what Ansible's variables say of how a host is reached, by the keys
-// of ssh and "address". Values may hold templates. Variables with arguments of ssh
-// are there by their names as well.
+// connection holds the values of Ansible's variables that define how a host is reached,
+// by the keys of ssh and "address". Values may hold templates. Variables with arguments
+// of ssh are also present under their own names.
 type connection map[string]reaching
 
 // reaching is one such value.
@@ -22,7 +22,7 @@ type reaching struct {
 	name     string // of the variable
 	value    any
 	text     text
-	fromArgs bool // it was among arguments of ssh, which replace those of the same variable as a whole
+	fromArgs bool // given by arguments of ssh, which replace those of the same variable as a whole
 }
 
 // connectionVars are the variables with a meaning for vsfleet. Of two for one key
@@ -36,8 +36,8 @@ var connectionVars = []struct{ name, key string }{
 	{"ansible_ssh_common_args", "args"}, {"ansible_ssh_extra_args", "args"},
 }
 
-// harmlessVars are variables of Ansible that do not matter here: vsfleet runs no
-// Python on hosts and has its own transport.
+// harmlessVars are variables of Ansible that do not apply: vsfleet runs no Python on
+// hosts and has its own transport.
 var harmlessVars = []string{
 	"ansible_async_dir", "ansible_control_path", "ansible_control_path_dir", "ansible_group_priority", "ansible_pipelining", "ansible_remote_tmp",
 	"ansible_scp_executable", "ansible_scp_extra_args", "ansible_scp_if_ssh", "ansible_sftp_batch_mode", "ansible_sftp_executable", "ansible_sftp_extra_args",
@@ -45,8 +45,8 @@ var harmlessVars = []string{
 	"ansible_ssh_transfer_method", "ansible_timeout",
 }
 
-// agreeingVars are variables that ask for what vsfleet does anyway if they have one
-// of these values.
+// agreeingVars are variables that need no warning if they have one of these values,
+// because vsfleet does the same.
 var agreeingVars = map[string][]string{
 	"ansible_connection":            {"ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh", "ansible.netcommon.libssh"},
 	"ansible_become_user":           {"root"},
@@ -54,8 +54,8 @@ var agreeingVars = map[string][]string{
 	"ansible_ssh_host_key_checking": {"true"},
 }
 
-// UnderstandsVar reports whether a variable of Ansible's says how hosts are reached, so
-// that Host has what it says.
+// UnderstandsVar reports whether an Ansible variable defines how a host is reached, and
+// is therefore part of Host.
 func UnderstandsVar(name string) bool {
 	for _, known := range connectionVars {
 		if known.name == name {
@@ -65,8 +65,8 @@ func UnderstandsVar(name string) bool {
 	return false
 }
 
-// connection returns what the variables of a layer say. It names those that it does
-// not understand once for each layer.
+// connection returns the connection that the variables of a layer define. It reports
+// variables that it does not understand once for each layer.
 func (b *builder) connection(l *layer) connection {
 	if l.conn != nil || len(l.vars) == 0 {
 		return l.conn
@@ -99,7 +99,7 @@ func (b *builder) connection(l *layer) connection {
 	return l.conn
 }
 
-// sshArgs adds what arguments of ssh mean.
+// sshArgs adds the settings that arguments of ssh give.
 func (b *builder) sshArgs(c connection, name string, v Var) {
 	args := ansible.ParseSSHArgs(v.Text)
 	c[name] = reaching{name: name}
@@ -115,7 +115,7 @@ func (b *builder) sshArgs(c connection, name string, v Var) {
 	}
 }
 
-// nameUnknown notes a variable of Ansible's that has no meaning here.
+// nameUnknown records an Ansible variable that vsfleet does not understand.
 func (b *builder) nameUnknown(name string, v Var) {
 	if UnderstandsVar(name) || slices.Contains(harmlessVars, name) || strings.HasSuffix(name, "_interpreter") || v.Value == nil {
 		return
@@ -136,7 +136,8 @@ func (b *builder) ununderstood(what string, pos Position) {
 	b.unknown[what] = append(b.unknown[what], pos)
 }
 
-// warnConnections names what was not understood, each once with its first place.
+// warnConnections warns of everything that was not understood, once each, with its
+// first position.
 func (b *builder) warnConnections() {
 	for _, what := range sortedKeys(b.unknown) {
 		places := slices.Compact(slices.SortedFunc(slices.Values(b.unknown[what]), comparePlaces))
@@ -156,8 +157,8 @@ func comparePlaces(x, y Position) int {
 	return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line), cmp.Compare(x.Column, y.Column))
 }
 
-// over takes over what o has. Arguments of ssh replace all that came from others of
-// the same variable.
+// over overrides c with o. Arguments of ssh replace all earlier ones of the same
+// variable.
 func (c connection) over(o connection) {
 	maps.DeleteFunc(c, func(_ string, r reaching) bool {
 		_, replaced := o[r.name]
@@ -166,7 +167,7 @@ func (c connection) over(o connection) {
 	maps.Copy(c, o)
 }
 
-// without removes what a block of ssh settings in the same place gives.
+// without removes the values that a block of ssh settings in the same place gives.
 func (c connection) without(s *sshSpec) {
 	for key := range c {
 		to := s.text(key)
@@ -176,7 +177,7 @@ func (c connection) without(s *sshSpec) {
 	}
 }
 
-// apply brings what Ansible's variables say into the SSH settings of a host, and
+// apply puts the values of Ansible's variables into the SSH settings of a host, and
 // returns its address.
 func (b *builder) apply(c connection, h *Host, own *hostSpec, s *sshSpec) (address text) {
 	address = own.address

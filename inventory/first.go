@@ -11,13 +11,13 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-// First is what a first inventory is made of.
+// First holds the answers that a first inventory is made from.
 type First struct {
 	Hosts   []string // addresses or DNS names
-	User    string   // who logs in; others than root become root by sudo
+	User    string   // to log in as; users other than root become root with sudo
 	Release string   // of Debian or Ubuntu, for the image: "bookworm"
-	Guest   string   // the name of a guest, one on each host
-	Ports   []string // that it has on the hosts' addresses; none: a private network
+	Guest   string   // name of a guest, one on each host
+	Ports   []string // of the guest on the hosts' addresses; none: a private network
 }
 
 var firstTemplate = template.Must(template.New("").Parse(`# Hosts, images, and the guests that should exist. vsfleet inventory check looks for mistakes,
@@ -82,7 +82,7 @@ func (f First) Text() ([]byte, error) {
 
 type namedAddress struct{ Name, Address string }
 
-// named gives each host a name: the first label of a DNS name, else host1, host2 and so
+// named names each host: by the first label of its DNS name, else host1, host2 and so
 // on.
 func (f First) named() ([]namedAddress, error) {
 	var list []namedAddress

@@ -8,7 +8,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// groupSpec is a group as the sources have it.
+// groupSpec is a group as written in the sources.
 type groupSpec struct {
 	name string
 	pos  Position
@@ -74,7 +74,7 @@ func (b *builder) addGroup(g *groupSpec) {
 	b.groupAt[g.name] = g
 }
 
-// resolveHosts puts the hosts into their groups, from which they inherit.
+// resolveHosts puts hosts into their groups and lets them inherit from these.
 func (b *builder) resolveHosts() {
 	u := &b.inv.hosts
 	b.inv.Hosts = u.hosts
@@ -91,7 +91,7 @@ func (b *builder) resolveHosts() {
 	ordered := slices.SortedFunc(slices.Values(b.groups), func(x, y *groupSpec) int {
 		return cmp.Or(cmp.Compare(x.depth, y.depth), cmp.Compare(x.priority, y.priority), cmp.Compare(x.name, y.name))
 	})
-	// The deepest first, so that a child is whole before its parents take it.
+	// The deepest first, so that a child is complete before its parents include it.
 	for _, g := range slices.Backward(ordered) {
 		for _, parent := range g.parents {
 			union(parent.members, g.members)
@@ -129,8 +129,7 @@ func (b *builder) checkGroup(g *groupSpec) {
 	}
 }
 
-// ownMembers finds the hosts of a group that it does not have from its children,
-// and its children.
+// ownMembers finds the children of a group, and its hosts except those of its children.
 func (b *builder) ownMembers(g *groupSpec) {
 	u := &b.inv.hosts
 	g.members = make([]bool, len(u.hosts))
@@ -153,8 +152,8 @@ func (b *builder) ownMembers(g *groupSpec) {
 	}
 }
 
-// findDepth sets the depths of a group and its parents, and reports a group that
-// is its own descendant.
+// findDepth sets the depths of a group and its parents, and reports groups that contain
+// themselves.
 func (b *builder) findDepth(g *groupSpec) {
 	if g.depth > 0 {
 		return
@@ -172,8 +171,8 @@ func (b *builder) findDepth(g *groupSpec) {
 	g.walking, g.depth = false, depth
 }
 
-// inherit gives a host what the top of the files, its groups and itself have, in
-// the order of doc.go: the last one wins.
+// inherit gives a host the values of the top of the files, of its groups and of itself,
+// in the order of doc.go: the last one wins.
 func (b *builder) inherit(h *Host, own *hostSpec, groups []*groupSpec) {
 	for _, g := range groups {
 		h.Groups = append(h.Groups, g.name)

@@ -106,7 +106,7 @@ const (
 	wantHTTP = "an address of plain HTTP, as http://127.0.0.1/healthz"
 )
 
-// resolveHealth returns when the guest counts as healthy; nil: it has no checks.
+// resolveHealth returns the health checks of the guest, or nil if it has none.
 func (r *resolver) resolveHealth(spec *healthSpec) *health.Health {
 	if spec.pos.Line == 0 {
 		return nil
@@ -198,8 +198,8 @@ func parseTCP(s string) (netip.AddrPort, error) {
 
 var localhost = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
-// parseHTTP reads the URL of a check. Names are not looked up: the guest's idea of them
-// may be another than the host's.
+// parseHTTP reads the URL of a check. Names are not resolved, because the guest may
+// resolve them differently from the host.
 func parseHTTP(s string) (*health.HTTP, error) {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" || u.User != nil || u.Fragment != "" || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
@@ -219,7 +219,7 @@ func parseHTTP(s string) (*health.HTTP, error) {
 	return &health.HTTP{Addr: netip.AddrPortFrom(addr, uint16(port)), Host: u.Host, Path: u.RequestURI()}, nil
 }
 
-// isUnit reports whether s may be the name of a unit (systemd.unit(5)).
+// isUnit reports whether s is a valid name of a unit (systemd.unit(5)).
 func isUnit(s string) bool {
 	name, kind, ok := strings.Cut(s, ".")
 	return ok && name != "" && kind != "" && s[0] != '-' && len(s) <= 255 &&

@@ -17,7 +17,7 @@ import (
 	"github.com/vsfleet/vsfleet/inventory/ansible"
 )
 
-// foreign reads a file if it is not one of ours but an inventory of Ansible's.
+// foreign reads a file if it is an Ansible inventory.
 func (b *builder) foreign(path string, data []byte, doc *yaml.Node, err error) bool {
 	if !errors.Is(err, io.EOF) && isINI(path, data, doc, err) {
 		b.ini(path, data)
@@ -47,8 +47,8 @@ func (b *builder) foreign(path string, data []byte, doc *yaml.Node, err error) b
 	return true
 }
 
-// ini reads an inventory in Ansible's INI. Of a file that is none it shows little: it
-// was named by mistake, and may hold secrets.
+// ini reads an inventory in Ansible's INI format. Errors show little of a file that is
+// not an inventory: it was named by mistake, and may hold secrets.
 func (b *builder) ini(path string, data []byte) {
 	pos := Position{File: path, Line: 1, Column: 1}
 	if bytes.ContainsFunc(data, func(c rune) bool { return c == utf8.RuneError || unicode.IsControl(c) && !unicode.IsSpace(c) }) {
@@ -72,8 +72,8 @@ func (b *builder) ini(path string, data []byte) {
 // ourKeys are the keys at the top of a file of ours.
 var ourKeys = []string{"ssh", "labels", "vars", "hosts", "groups", "images", "guests", "rollout"}
 
-// isOurs reports whether a document is a file of ours: all that it has at its top
-// could be, or something is that no group of Ansible's has.
+// isOurs reports whether a document is a fleet.yml: all its keys are keys of one, or
+// some key cannot be that of an Ansible group.
 func isOurs(root *yaml.Node) bool {
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		name, v := root.Content[i].Value, yamlpos.Target(root.Content[i+1])
@@ -88,8 +88,8 @@ func isOurs(root *yaml.Node) bool {
 	return false
 }
 
-// isAnsible reports whether a document is an inventory in Ansible's YAML: something
-// at its top is a group, or all of it could be empty ones.
+// isAnsible reports whether a document is an Ansible inventory in YAML: some key at its
+// top is a group, or all could be empty groups.
 func isAnsible(root *yaml.Node) bool {
 	empty := len(root.Content) > 0
 	for i := 0; i+1 < len(root.Content); i += 2 {
@@ -102,8 +102,8 @@ func isAnsible(root *yaml.Node) bool {
 	return empty
 }
 
-// isINI reports whether a file is an inventory in Ansible's INI: it has a section,
-// or it is no YAML, or one word of it, and not called so.
+// isINI reports whether a file is an Ansible inventory in INI format: it has a section,
+// or its name is not that of a YAML file and its content is not YAML, or a single word.
 func isINI(path string, data []byte, doc *yaml.Node, err error) bool {
 	if yamlpos.IsSecondDocument(err) {
 		return false
@@ -128,7 +128,7 @@ func isYAMLName(path string) bool {
 // isVaultFile reports whether a file as a whole is encrypted by ansible-vault.
 func isVaultFile(data []byte) bool { return bytes.HasPrefix(data, []byte("$ANSIBLE_VAULT;")) }
 
-// playbook returns what a file is if it is a playbook of Ansible, or "".
+// playbook describes a file that is an Ansible playbook, or returns "".
 func playbook(root *yaml.Node) string {
 	if root.Kind != yaml.SequenceNode {
 		return ""

@@ -9,8 +9,8 @@ import (
 	"github.com/vsfleet/vsfleet/inventory/secret"
 )
 
-// merge takes over what a source of Ansible says. What it gives to hosts and groups
-// that others have too is added, and wins.
+// merge adds an Ansible source. Its values for hosts and groups that other sources have
+// too override theirs.
 func (b *builder) merge(file string, inv *ansible.Inventory) {
 	m := &merger{builder: b, file: file}
 	m.problems(inv.Problems)
@@ -29,7 +29,7 @@ type merger struct {
 	file string
 }
 
-// problems reports what is wrong in the source.
+// problems reports mistakes in the source.
 func (m *merger) problems(list []ansible.Problem) {
 	for _, p := range list {
 		if p.Warning {
@@ -134,8 +134,8 @@ func (m *merger) group(g *ansible.Group) {
 	}
 }
 
-// undeclared reports groups that this source gives variables or a parent, and that
-// neither it nor a source before it declares.
+// undeclared reports groups that have variables or a parent in this source, but are
+// declared neither there nor in an earlier source.
 func (m *merger) undeclared(inv *ansible.Inventory) {
 	for _, g := range inv.Groups {
 		spec := m.groupAt[g.Name]

@@ -12,7 +12,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/yamlpos"
 )
 
-// Rollout is how a run works through the hosts, where no flag says otherwise.
+// Rollout holds defaults for how runs change many hosts; flags override them.
 type Rollout struct {
 	Serial      []batch.Size
 	Canary      string        // a pattern; empty: none
@@ -90,7 +90,7 @@ func (d *decoder) sizes(to *[]batch.Size, name string, v *yaml.Node) {
 	}
 }
 
-// parsed reads a text by a function.
+// parsed returns a function that reads a text with read.
 func (d *decoder) parsed(want string, read func(string) error) func(string, *yaml.Node) {
 	return func(name string, v *yaml.Node) {
 		var t text
@@ -111,7 +111,7 @@ func (d *decoder) time(to *time.Duration) func(string, *yaml.Node) {
 	})
 }
 
-// checkRollout reports what the block rollout names and the inventory lacks.
+// checkRollout reports names in the block rollout that are not in the inventory.
 func (b *builder) checkRollout() {
 	r := b.inv.Rollout
 	if r.Canary != "" {

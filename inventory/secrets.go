@@ -37,7 +37,8 @@ func (f *File) Read() ([]byte, error) {
 	return all, nil
 }
 
-// Sealed returns the encrypted values that files of these hosts' guests hold, each once.
+// Sealed returns the encrypted values in files of these hosts' guests, without
+// duplicates.
 func Sealed(hosts []*Host) []secret.Value {
 	var list []secret.Value
 	seen := map[secret.Value]bool{}
@@ -59,8 +60,8 @@ func Sealed(hosts []*Host) []secret.Value {
 	return list
 }
 
-// Secrets returns the values that must not be shown or kept anywhere: the contents of
-// secret files, and the encrypted values that are opened.
+// Secrets returns the values that must not be shown or stored anywhere: the contents of
+// secret files, and decrypted values.
 func (inv *Inventory) Secrets() []string {
 	var list []string
 	seen := map[string]bool{"": true}
@@ -98,7 +99,7 @@ func isSecret(n *yaml.Node) bool {
 	return n.Kind == yaml.ScalarNode && n.Tag == secret.Tag && yamlpos.HasForeignTag(n)
 }
 
-// secret reads an encrypted value. What is not encrypted is shown in no error.
+// secret reads an encrypted value. Errors do not show a value that is not encrypted.
 func (d *decoder) secret(name string, n *yaml.Node) (secret.Value, bool) {
 	v, err := secret.New(d.At(n), []byte(n.Value))
 	if err != nil {
@@ -124,7 +125,7 @@ func (r *resolver) seal(f *File, pos Position, parts []part, image bool) {
 	f.parts = parts
 }
 
-// size returns how many bytes a file has at most.
+// size returns an upper bound of the size of a file in bytes.
 func (f *File) size() int {
 	n := len(f.Content)
 	for _, p := range f.parts {
@@ -133,7 +134,7 @@ func (f *File) size() int {
 	return n
 }
 
-// holdsSecret sets what follows for a file that holds secrets.
+// holdsSecret sets the mode and secrecy of a file that holds secrets.
 func (r *resolver) holdsSecret(spec *fileSpec, f *File) {
 	if spec.secret.OK() && !spec.secret.Value {
 		r.fail(spec.secret.Pos, "leave it out", "files: %s holds an encrypted value, so it is secret", yamlpos.Short(f.Path))
@@ -144,8 +145,8 @@ func (r *resolver) holdsSecret(spec *fileSpec, f *File) {
 	}
 }
 
-// sealedFile returns the content of an encrypted file, the same for all guests that
-// it is given to.
+// sealedFile returns the content of an encrypted file. All guests with the file share
+// it.
 func (b *builder) sealedFile(name string, data []byte) (secret.Value, error) {
 	if v, known := b.sealed[name]; known {
 		return v, nil

@@ -10,8 +10,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 )
 
-// slice is a part of a group's hosts by their places, as Ansible has it: web[0],
-// web[-1], web[1:3] (both ends belong to it), web[2:].
+// slice selects hosts of a group by position, as in Ansible: web[0], web[-1], web[1:3]
+// (both ends included), web[2:].
 type slice struct {
 	base        string
 	first, last int  // counted from 0; from the end if first is negative
@@ -20,10 +20,9 @@ type slice struct {
 
 var subscript = regexp.MustCompile(`^([^\[\]]+)\[(?:(-?[0-9]{1,9})|([0-9]{1,9}):([0-9]{0,9}))\]$`)
 
-// parseSlice returns the slice that a name stands for. The same text may be a set of
-// names, which it is if there is a host or group of the set; and as web[1:3] could
-// be meant for web01 to web03, it is no slice if there are numbered hosts of that
-// name.
+// parseSlice returns the slice that a name stands for. The text is a set instead if a
+// host or group of the set exists. Because web[1:3] might mean web01 to web03, it is
+// not a slice either if numbered hosts of that name exist.
 func (u *universe) parseSlice(name string) (slice, bool) {
 	m := subscript.FindStringSubmatch(name)
 	if m == nil || m[1] != "all" && u.groups[m[1]] == nil {

@@ -51,7 +51,7 @@ func (v Var) String() string {
 	return strings.Trim(string(data), `"`)
 }
 
-// kind returns what a value is if it is no scalar.
+// kind describes the type of a value that is not a scalar.
 func (v Var) kind() string {
 	switch v.Value.(type) {
 	case []any:
@@ -64,7 +64,8 @@ func (v Var) kind() string {
 	return "encrypted by ansible-vault"
 }
 
-// MarshalJSON returns the value; a number is as it was written if JSON can have it.
+// MarshalJSON returns the value. A number is as it was written if JSON can represent
+// it.
 func (v Var) MarshalJSON() ([]byte, error) {
 	if v.Secret {
 		return json.Marshal(secret.Redacted)
@@ -81,7 +82,7 @@ func (v Var) MarshalJSON() ([]byte, error) {
 	return json.Marshal(finite(v.Value))
 }
 
-// finite returns a value with the numbers that JSON has not as texts.
+// finite returns a value in which numbers that JSON cannot represent are texts.
 func finite(value any) any {
 	switch v := value.(type) {
 	case float64:
@@ -104,8 +105,8 @@ func finite(value any) any {
 	return value
 }
 
-// hostVars reads variables. Their values hold no variables, which would have to be
-// expanded in an order that nobody sees.
+// hostVars reads variables. Their values cannot hold variables, whose order of
+// expansion would be hidden.
 func (d *decoder) hostVars(to *map[string]Var) func(string, *yaml.Node) {
 	return func(name string, n *yaml.Node) {
 		*to = map[string]Var{}
@@ -136,7 +137,7 @@ func (d *decoder) hostVars(to *map[string]Var) func(string, *yaml.Node) {
 	}
 }
 
-// goodName reports whether a variable can have that name.
+// goodName reports whether a name is valid for a variable.
 func (d *decoder) goodName(what string, k text) bool {
 	err := checkName(k.Value, maxName)
 	if err != nil {
@@ -145,8 +146,8 @@ func (d *decoder) goodName(what string, k text) bool {
 	return err == nil
 }
 
-// values returns the reader of this file's values. What it finds wrong is reported
-// by problems.
+// values returns a reader of this file's values. problems reports the mistakes that it
+// finds.
 func (d *decoder) values() *ansible.Values {
 	if d.reader == nil {
 		d.reader = ansible.NewValues(&d.found)

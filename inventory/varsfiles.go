@@ -12,8 +12,8 @@ import (
 	"github.com/vsfleet/vsfleet/inventory/ansible"
 )
 
-// varsFiles reads the variables in group_vars and host_vars of a directory, for the
-// groups and hosts that there are.
+// varsFiles reads the variables in group_vars and host_vars of a directory for the
+// groups and hosts of the inventory.
 func (b *builder) varsFiles(dir string) {
 	groups := b.listVars(filepath.Join(dir, "group_vars"))
 	for _, g := range b.groups {
@@ -60,8 +60,8 @@ func (b *builder) listVars(path string) *varsDir {
 	return v
 }
 
-// varsEndings are those of files of variables. Of several for one name the first
-// one is read, as in Ansible.
+// varsEndings are the extensions of files of variables. If a name has several, the
+// first one is read, as in Ansible.
 var varsEndings = []string{"", ".yml", ".yaml", ".json"}
 
 func (v *varsDir) has(name string) bool {
@@ -147,11 +147,12 @@ func (v *varsDir) readFile(path string, l *layer) {
 	m.problems(problems)
 }
 
-// maxSlips is how many mistyped names of a directory are named.
+// maxSlips limits how many mistyped names of a directory are reported.
 const maxSlips = 5
 
-// rest names what looks like a mistyped name of a group or host. Other files are
-// often for another inventory, and web3 is no slip for web2.
+// rest warns of files that look like mistyped names of a group or host. Other files
+// often belong to another inventory. Names that differ in digits only, such as web3 and
+// web2, are not mistyped.
 func (v *varsDir) rest(what string, known []string) {
 	numbered := map[string]bool{}
 	for _, name := range known {

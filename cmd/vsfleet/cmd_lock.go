@@ -19,9 +19,9 @@ import (
 func (a *app) lockCommand() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "lock",
-		Short: "Show who may change hosts, and keep runs off them",
-		Long: `A run that changes a host has it to itself until the run ends. A person can keep
-runs off hosts for a time.`,
+		Short: "Show and take locks of hosts",
+		Long: `A run that changes a host locks it until the run ends. A person can lock hosts for
+a time to keep runs off them.`,
 		Example: `  vsfleet lock status
   vsfleet lock take db1 --for 2h --reason "new disks"
   vsfleet lock release db1`,
@@ -47,9 +47,9 @@ func (a *app) lockStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status [PATTERN]",
 		Short: "Show which runs and persons have hosts locked",
-		Long: `Status shows for each host the run that is changing it and the lock of a person.
-HEARD is how long ago the host heard the machine that the run is on; after five
-minutes it undoes the run's steps and is free.`,
+		Long: `Status shows for each host the run that is changing it, and the lock of a person.
+HEARD is the time since the host last heard from the machine of the run. After five
+minutes without a sign, the host undoes the run's steps and is free.`,
 		Example:           "  vsfleet lock status\n  vsfleet lock status 'web*' -o json",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeHosts,
@@ -78,17 +78,17 @@ func (a *app) lockTakeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "take PATTERN",
 		Short: "Keep all runs off hosts for a time",
-		Long: `Take waits for runs that are changing the hosts, and then keeps all others off them,
-also those of whoever took the lock, until it is released or its time is over. It
-survives a reboot of the host. Guests run on, and commands on the host itself
-(vserver) still work.`,
+		Long: `Take waits for runs that are changing the hosts, then locks the hosts until the lock
+is released or its time is over. All runs are refused, including those of the person
+who took the lock. The lock survives a reboot of the host. Guests run on, and commands
+on the host itself (vserver) still work.`,
 		Example:           `  vsfleet lock take db1 --for 2h --reason "new disks"`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeHosts,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if period <= 0 {
-				return usage("as --for 2h")(errors.New("--for: how long?"))
+				return usage("as --for 2h")(errors.New("--for: want a time above 0"))
 			}
 			hosts, err := a.hostsNamed(ctx, args)
 			if err != nil {
@@ -100,7 +100,7 @@ survives a reboot of the host. Guests run on, and commands on the host itself
 			return a.report(ctx, run, false)
 		},
 	}
-	cmd.Flags().StringVar(&reason, "reason", "maintenance", "what the hosts are locked for; shown to whoever is kept off")
+	cmd.Flags().StringVar(&reason, "reason", "maintenance", "reason of the lock, shown to runs that are refused")
 	durationVar(cmd.Flags(), &period, "for", time.Hour, "time after which the lock ends by itself")
 	a.lockWait(cmd)
 	return cmd
@@ -111,10 +111,10 @@ func (a *app) lockReleaseCommand() *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "release PATTERN",
-		Short: "End the locks of hosts, and the runs that are changing them",
-		Long: `Release ends the lock of a person. A run that is changing a host is ended there, too:
-its steps finish or are undone. Use it for a run whose machine is gone; one that is
-only slow loses its work.`,
+		Short: "End the locks of hosts and the runs that are changing them",
+		Long: `Release ends the lock of a person. It also ends a run that is changing the host: steps
+under way finish or are undone. Use it for a run whose machine is gone; a run that is
+only slow is cut short.`,
 		Example:           "  vsfleet lock release db1",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeHosts,
@@ -141,7 +141,7 @@ only slow loses its work.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
-	durationVar(cmd.Flags(), &wait, "wait", time.Minute, "time for a run that is ended to finish or undo its steps")
+	durationVar(cmd.Flags(), &wait, "wait", time.Minute, "time for runs that are ended to finish or undo their steps")
 	return cmd
 }
 

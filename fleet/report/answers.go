@@ -69,15 +69,16 @@ func GuestRecords(host string, st api.State, result Result) []GuestRecord {
 	return records
 }
 
-// GenerationRecord is what a host keeps of a guest. A host that did not answer has one
-// without a guest.
+// GenerationRecord is a generation of a guest that a host keeps. A host that did not
+// answer has one record without a guest.
 type GenerationRecord struct {
 	Host string `json:"host"`
 	api.Generation
 	Result
 }
 
-// GenerationRecords returns the records of what a host keeps, or why there are none.
+// GenerationRecords returns the records of the generations on a host, or one with the
+// error of the host.
 func GenerationRecords(host string, kept api.Generations, result Result) []GenerationRecord {
 	if result.Status != outcome.OK {
 		return []GenerationRecord{{Host: host, Result: result}}
@@ -96,7 +97,7 @@ type LockRecord struct {
 	Result
 }
 
-// Unlocked is the text of what the end of a host's locks has ended.
+// Unlocked describes the locks and runs that were ended on a host.
 func Unlocked(u api.Unlocked) string {
 	var parts []string
 	if u.Lease != nil {

@@ -2,8 +2,7 @@ package report
 
 import "fmt"
 
-// Batch is a part of the hosts of a run, which are worked on before the next part is
-// begun.
+// Batch is a part of the hosts of a run. A batch ends before the next one begins.
 type Batch struct {
 	Number int      `json:"number"`           // from 1
 	Of     int      `json:"of"`               // batches, as far as is known

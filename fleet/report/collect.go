@@ -6,9 +6,9 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 )
 
-// Collector makes the report of a run from its events, also from the events of a
-// run that never ended. The zero value is ready. Of several runs in one stream, as
-// the plays of a playbook are, it makes one report.
+// Collector makes the report of a run from its events, even if the run never ended. The
+// zero value is ready to use. Several runs in one stream, such as the plays of a
+// playbook, become one report.
 type Collector struct {
 	run     Run
 	ended   bool
@@ -16,8 +16,8 @@ type Collector struct {
 	outputs []OutputRecord
 }
 
-// Add adds an event. Events of hosts that are not in the run are ignored: they help
-// with images.
+// Add adds an event. Events of hosts that are not in the run are ignored: these hosts
+// only supply images.
 func (c *Collector) Add(e Event) {
 	if e.Host == "" {
 		c.addRun(e)
@@ -73,10 +73,10 @@ func (c *Collector) addRun(e Event) {
 	}
 }
 
-// begunStep is the error of a step that began and whose end nobody saw.
+// begunStep is the error of a step that began and whose end is unknown.
 const begunStep = "it was begun: what came of it is not known"
 
-// addStep adds what an event says of a step.
+// addStep adds an event of a step.
 func (h *Host) addStep(e Event) {
 	i := slices.IndexFunc(h.Steps, func(s Step) bool { return s.Kind == e.Step.Kind && s.Name == e.Step.Name })
 	if i < 0 {
@@ -90,11 +90,11 @@ func (h *Host) addStep(e Event) {
 	}
 }
 
-// Run returns the report. ended reports whether the run came to its end. Hosts that
-// had not ended when the stream broke off have no outcome.
+// Run returns the report, and whether the run has ended. Hosts without a result have no
+// outcome.
 func (c *Collector) Run() (run Run, ended bool) { return c.run, c.ended }
 
-// Outputs returns what commands wrote, in the order in which they ended.
+// Outputs returns the output of commands, in the order in which they ended.
 func (c *Collector) Outputs() []OutputRecord { return c.outputs }
 
 // Counts returns how many hosts have each outcome.

@@ -38,9 +38,9 @@ func Diff(files []api.File, have []api.FileState) string {
 	return b.String()
 }
 
-// SettingsDiff returns how the settings of a guest differ from those on the host, which
-// are nil if it is not there. Images are named by their digests there; the reason of the
-// step names them.
+// SettingsDiff returns the differences between the settings of a guest and those on the
+// host; have is nil if the host does not have the guest. Images appear with their
+// digests; the reason of the step has their names.
 func SettingsDiff(have, want *api.Guest) string {
 	if have == nil {
 		have = &api.Guest{}

@@ -7,7 +7,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 )
 
-// Drift is one thing that a host has otherwise than the inventory wants it.
+// Drift is one difference between a host and the inventory.
 type Drift struct {
 	Guest string `json:"guest"`
 	What  string `json:"what"` // "guest", "state", "file /etc/motd", "running", or a setting
@@ -15,8 +15,9 @@ type Drift struct {
 	Want  string `json:"want"` // empty: as it was set up
 }
 
-// DriftRecord is one thing that a host has otherwise than the inventory wants it. A host
-// that has all as wanted has a record without one, and so has a host that did not answer.
+// DriftRecord is one difference between a host and the inventory. A host without
+// differences has one record with an empty Drift, and so has a host that did not
+// answer.
 type DriftRecord struct {
 	Host string `json:"host"`
 	Drift
@@ -37,7 +38,7 @@ func DriftRecords(run Run) []DriftRecord {
 	return list
 }
 
-// Drifted reports whether any host has something otherwise than the inventory wants it.
+// Drifted reports whether any host differs from the inventory.
 func (r Run) Drifted() bool {
 	for _, h := range r.Hosts {
 		if len(h.Drift) > 0 {
@@ -47,16 +48,16 @@ func (r Run) Drifted() bool {
 	return false
 }
 
-// StaleError means that a saved plan is not what would be done by now.
+// StaleError means that a saved plan differs from the current one.
 type StaleError struct {
 	Hosts []StalePlan
 }
 
-// StalePlan is a host whose plan is not the saved one, and how they differ. Both may be
-// empty: the order of the steps, or the guests that are refused, may differ alone.
+// StalePlan is a host whose plan differs from the saved one. Gone and More may both be
+// empty if only the order of the steps or the refused guests differ.
 type StalePlan struct {
 	Host       string
-	Gone, More []Step // of the saved plan alone, and of the new one alone
+	Gone, More []Step // only in the saved plan; only in the new one
 }
 
 func (e *StaleError) Error() string {
@@ -70,5 +71,5 @@ func (e *StaleError) Error() string {
 // ErrorKind is the [outcome.Kind] of the error.
 func (*StaleError) ErrorKind() string { return string(outcome.KindRefused) }
 
-// Hint is what to do about it.
+// Hint returns what to do about the error.
 func (*StaleError) Hint() string { return "plan again, and save that: vsfleet plan --out" }

@@ -62,8 +62,8 @@ func NewID(begun time.Time) string {
 	return begun.UTC().Format("20060102T150405Z-") + hex.EncodeToString(b[:])
 }
 
-// Watchers returns a function that passes an event to each of several watchers, of
-// which some may be nil.
+// Watchers returns a function that passes an event to each of several watchers.
+// Watchers that are nil are skipped.
 func Watchers(list ...func(Event)) func(Event) {
 	return func(e Event) {
 		for _, watch := range list {

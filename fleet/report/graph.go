@@ -6,8 +6,8 @@ import (
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
-// GroupRecord is a group of the inventory. The first one is "all"; "ungrouped" has the
-// hosts that are in no group.
+// GroupRecord is a group of the inventory. The first record is "all"; "ungrouped" has
+// the hosts that are in no group.
 type GroupRecord struct {
 	Group    string   `json:"group"`
 	Children []string `json:"children"` // groups in it
@@ -74,8 +74,8 @@ func varsOf(hosts []*inventory.Host, names []string) map[string]map[string]inven
 	return vars
 }
 
-// Below returns the records of a group and of all groups in it, which are none if there is none of
-// that name.
+// Below returns the records of a group and of all groups in it, or nil if the group
+// does not exist.
 func Below(records []GroupRecord, root string) []GroupRecord {
 	in := map[string]bool{root: true}
 	for grown := true; grown; {

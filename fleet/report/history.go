@@ -6,15 +6,15 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 )
 
-// KeptStatus is what came of a run that is kept, as a whole.
+// KeptStatus is the status of a recorded run as a whole.
 type KeptStatus string
 
-// Statuses of kept runs.
+// Statuses of recorded runs.
 const (
 	KeptOK          KeptStatus = "ok"
 	KeptFailed      KeptStatus = "failed"      // the exit status was not 0
 	KeptRunning     KeptStatus = "running"     // it has not ended
-	KeptInterrupted KeptStatus = "interrupted" // vsfleet ended before the run did: what came of the rest is not known
+	KeptInterrupted KeptStatus = "interrupted" // vsfleet ended before the run did: results that did not arrive are unknown
 )
 
 // InventoryRecord identifies the inventory of a run.
@@ -25,7 +25,7 @@ type InventoryRecord struct {
 	Dirty    bool     `json:"dirty,omitempty"`    // they differ from that revision
 }
 
-// HistoryRecord is a run that is kept.
+// HistoryRecord is a recorded run, for lists.
 type HistoryRecord struct {
 	ID       string                  `json:"id"`
 	When     time.Time               `json:"when"`
@@ -48,7 +48,7 @@ type HistoryRecord struct {
 	Seen      time.Time       `json:"seen,omitzero"`     // of a running run in a store that others share: when it last said so
 }
 
-// KeptRecord is a run that is kept, with all that is known of it.
+// KeptRecord is the whole record of a run.
 type KeptRecord struct {
 	HistoryRecord
 	Report  Run            `json:"report"`
@@ -57,8 +57,8 @@ type KeptRecord struct {
 	Damaged []string       `json:"damaged,omitempty"` // lines of the journal that could not be read
 }
 
-// Host returns what is kept of one host, or of the guests on it that were named by
-// themselves ("web01/www").
+// Host returns the record of the hosts that match is, and of guests on them that are
+// named by their places ("web01/www").
 func (k KeptRecord) Host(is func(name string) bool) KeptRecord {
 	var hosts []Host
 	for _, h := range k.Report.Hosts {

@@ -22,8 +22,8 @@ func PlaybookRecords(list []playbooks.Shipped) []PlaybookRecord {
 	return records
 }
 
-// PlayRecord is what came of a step of a playbook on a host; of a run that changes
-// nothing, what would.
+// PlayRecord is the result of a step of a playbook on a host, or with --check the
+// expected result.
 type PlayRecord struct {
 	Host    string       `json:"host"`
 	Title   string       `json:"title"` // its name in the playbook
@@ -56,8 +56,8 @@ type PlayStepRecord struct {
 	Tags  []string `json:"tags"`
 }
 
-// PlayStepRecords returns the records of the steps of a playbook. hosts are those of a
-// play.
+// PlayStepRecords returns the records of the steps of a playbook. hosts returns the
+// hosts of a play.
 func PlayStepRecords(book *playbooks.Book, hosts func(*playbooks.Play) []string) []PlayStepRecord {
 	var list []PlayStepRecord
 	for _, p := range book.Plays {

@@ -96,10 +96,11 @@ type Step struct {
 	Output  string        `json:"output,omitempty"` // the beginning of what a command of a playbook wrote
 }
 
-// mostStepOutput is how many bytes of each stream of a command a report holds.
+// mostStepOutput is the number of bytes of each stream of a command in a report.
 const mostStepOutput = 2 << 10
 
-// outputOf returns the beginning of what a command wrote, its errors last.
+// outputOf returns the beginning of a command's output: standard output, then standard
+// error.
 func outputOf(r *api.Ran) string {
 	if r == nil {
 		return ""

@@ -75,7 +75,7 @@ func LockTable(w io.Writer, records []report.LockRecord) error {
 	return Table(w, []string{"HOST", "LOCK", "OWNER", "RUN", "REASON", "SINCE", ">AGE", ">HEARD", "UNTIL"}, rows)
 }
 
-// GenerationTable prints what hosts keep of guests.
+// GenerationTable prints the generations of guests that hosts keep.
 func GenerationTable(w io.Writer, records []report.GenerationRecord) error {
 	var rows [][]string
 	for _, r := range records {

@@ -10,7 +10,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
-// Drift prints what hosts have otherwise than the inventory wants it, one row each.
+// Drift prints the differences between hosts and the inventory, one per row.
 func Drift(o Output, f Format, run report.Run) error {
 	records := report.DriftRecords(run)
 	return Write(o, f, records, func(w io.Writer) error {
@@ -45,7 +45,7 @@ func Drift(o Output, f Format, run report.Run) error {
 	})
 }
 
-// Stale prints how plans differ from those that were saved.
+// Stale prints the differences between plans and the saved ones.
 func Stale(o Output, hosts []report.StalePlan) error {
 	out := bufio.NewWriter(o)
 	for _, h := range hosts {

@@ -10,7 +10,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
-// HistoryTable prints kept runs.
+// HistoryTable prints recorded runs.
 func HistoryTable(w io.Writer, records []report.HistoryRecord) error {
 	var rows [][]string
 	for _, r := range records {
@@ -22,10 +22,11 @@ func HistoryTable(w io.Writer, records []report.HistoryRecord) error {
 	return Table(w, []string{"ID", "WHEN", ">TOOK", "WHO", "COMMAND", "HOSTS", "OUTCOME"}, rows)
 }
 
-// shortID returns the part of an ID that tells runs of one time apart.
+// shortID returns the last part of an ID, which distinguishes runs that began at the
+// same time.
 func shortID(id string) string { return id[strings.LastIndexByte(id, '-')+1:] }
 
-// keptText is "ok 3, failed 1", or why there is more to say.
+// keptText describes the outcome of a run, such as "interrupted, ok 3, failed 1".
 func keptText(r report.HistoryRecord) string {
 	var parts []string
 	for _, c := range outcomes {
@@ -51,8 +52,8 @@ func keptText(r report.HistoryRecord) string {
 	return strings.Join(parts, ", ")
 }
 
-// Kept prints a kept run: when it was and what it was about, then what was printed
-// when it ended; with output, what its commands wrote instead.
+// Kept prints a recorded run: when it was, its command and inventory, then what was
+// printed when it ended or, with output, the output of its commands.
 func Kept(o Output, f Format, k report.KeptRecord, output bool) error {
 	return Write(o, f, []report.KeptRecord{k}, func(w io.Writer) error {
 		to := o
@@ -120,7 +121,7 @@ func (o Output) writeKept(k report.KeptRecord) error {
 	return nil
 }
 
-// progressText is how far a host had come when its run broke off.
+// progressText describes how far a host had got when its run broke off.
 func progressText(h report.Host) string {
 	ended := 0
 	for _, s := range h.Steps {

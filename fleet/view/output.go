@@ -119,8 +119,8 @@ func OutputTable(w io.Writer, records []report.OutputRecord) error {
 	return nil
 }
 
-// OutputDiffs prints the output that most places have, and for each other one how it
-// differs from that.
+// OutputDiffs prints the output that most places have, and how the others differ from
+// it.
 func OutputDiffs(o Output, w io.Writer, records []report.OutputRecord) error {
 	var order []string
 	groups := map[string][]report.OutputRecord{}
@@ -162,7 +162,7 @@ func OutputDiffs(o Output, w io.Writer, records []report.OutputRecord) error {
 	return nil
 }
 
-// outputText returns all that a command did, as lines.
+// outputText returns the output and exit status of a command as lines.
 func outputText(r report.OutputRecord) string {
 	var b strings.Builder
 	for _, text := range []string{r.Stdout, r.Stderr} {
@@ -218,8 +218,8 @@ func (l *Lines) Write(b []byte) (int, error) {
 	}
 }
 
-// Named writes the lines of one of several places as they come, each after the name of the
-// place, above the line of a progress.
+// Named writes lines of one of several places as they arrive, each after the name of
+// the place, above the progress line.
 type Named struct {
 	out      Output
 	progress *Progress

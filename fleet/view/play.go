@@ -18,7 +18,8 @@ func PlaybookTable(w io.Writer, records []report.PlaybookRecord) error {
 	return Table(w, []string{"PLAYBOOK", "WHAT IT DOES"}, rows)
 }
 
-// Played prints what came of a playbook, or what would, as [Plan] does.
+// Played prints the result of a playbook, or with --check the expected one, in the form
+// of [Plan].
 func Played(o Output, f Format, run report.Run) error {
 	return Write(o, f, report.PlayRecords(run), func(w io.Writer) error { return o.writePlan(w, run.Hosts, run.Notes) })
 }

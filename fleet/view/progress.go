@@ -46,8 +46,8 @@ type activity struct {
 // redraw is the interval at which the status line changes: an eye follows no faster.
 const redraw = 100 * time.Millisecond
 
-// NewProgress shows a run over a number of hosts. At level 1 it shows each message of a
-// step, at level 2 also how long each host was in each of its states. Close ends it.
+// NewProgress shows a run on a number of hosts. Level 1 also shows each message of a
+// step, level 2 also how long each host was in each of its states. Close ends it.
 func NewProgress(o Output, hosts int, level int) *Progress {
 	p := newProgress(o, hosts)
 	p.level = level
@@ -55,7 +55,7 @@ func NewProgress(o Output, hosts int, level int) *Progress {
 	return p
 }
 
-// NewQuestion shows which hosts have not answered yet, on a terminal only, and what a
+// NewQuestion shows, on a terminal only, which hosts have not answered yet and what a
 // host waits for.
 func NewQuestion(o Output, hosts int) *Progress {
 	p := newProgress(o, hosts)
@@ -243,7 +243,7 @@ func (p *Progress) print(host, text string) {
 	_, _ = io.WriteString(p.out, text)
 }
 
-// slow is how long a host works before the status line says for how long.
+// slow is the time after which the status line shows how long a host has been working.
 const slow = 5 * time.Second
 
 // status is "12/40 hosts, 1 failed · web01 (2m10s): build image bookworm · …", the slowest

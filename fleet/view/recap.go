@@ -27,7 +27,7 @@ var outcomes = []struct {
 	{unknown, red, true},
 }
 
-// unknown is shown for a host of a kept run that broke off.
+// unknown is shown for a host without a result in a recorded run that broke off.
 const unknown outcome.Outcome = "unknown"
 
 // Recap is RecapRun for hosts alone.
@@ -114,8 +114,8 @@ func recapBatches(o Output, run report.Run) error {
 // many different ones only the first are printed.
 func Errors(o Output, hosts []report.Host) error { return printErrors(o, hosts, "") }
 
-// printErrors is Errors without those of hosts that were not begun because the run had
-// stopped: the reason is printed by itself.
+// printErrors is like Errors, but leaves out hosts that were not begun because the run
+// had stopped, whose reason is printed separately.
 func printErrors(o Output, hosts []report.Host, stopped string) error {
 	type group struct {
 		text   string // of the first host
