@@ -92,8 +92,12 @@ func (b becoming) await(stderr io.Reader, stdin io.Writer) (io.Reader, error) {
 	for {
 		n, err := stderr.Read(chunk)
 		said = append(said, chunk[:n]...)
-		if _, after, found := bytes.Cut(said, []byte(rootMark+b.number+"\n")); found { // before it: a lecture, prompts
-			return io.MultiReader(bytes.NewReader(slices.Clone(after)), stderr), nil
+		if before, after, found := bytes.Cut(said, []byte(rootMark+b.number+"\n")); found { // before it: a lecture, prompts
+			rest := io.MultiReader(bytes.NewReader(slices.Clone(after)), stderr)
+			if sent && !bytes.Contains(before, []byte("\r\n")) && bytes.Contains(before, []byte("doas (")) {
+				rest = &lineEndFilter{r: rest}
+			}
+			return rest, nil
 		}
 		switch prompts := b.prompts(said); {
 		case prompts > 1:
@@ -113,6 +117,22 @@ func (b becoming) await(stderr io.Reader, stdin io.Writer) (io.Reader, error) {
 			return nil, ofKind(kindSudo, "become root: no command began within the first 64 KiB of standard error")
 		}
 	}
+}
+
+// lineEndFilter leaves out the end of the line of doas's prompt: script passes that on from
+// its terminal, perhaps only after the command has begun.
+type lineEndFilter struct {
+	r    io.Reader
+	done bool
+}
+
+func (f *lineEndFilter) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if before, after, found := bytes.Cut(p[:n], []byte("\r\n")); found && !f.done {
+		f.done = true
+		n = copy(p[len(before):], after) + len(before)
+	}
+	return n, err
 }
 
 // prompts counts the prompts for a password in the output of sudo or doas.

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,5 +138,26 @@ func TestBecome(t *testing.T) {
 				t.Errorf("%v: the host was reached", err)
 			}
 		})
+	}
+}
+
+// The end of doas's prompt may come after the first output of the command.
+func TestTheEndOfAPromptIsNoOutput(t *testing.T) {
+	b := becoming{password: "secret", number: "1"}
+	for _, row := range []struct{ stderr, want string }{
+		{"\rdoas (a@b) password: \r\n" + rootMark + "1\nerror\r\n", "error\r\n"},
+		{"\rdoas (a@b) password: " + rootMark + "1\n\r\nerror\n", "error\n"},
+		{"\rdoas (a@b) password: " + rootMark + "1\nerror\n\r\n", "error\n"},
+		{rootMark + "1\nerror\r\n", "error\r\n"},
+	} {
+		var in, out bytes.Buffer
+		prompt, rest, _ := strings.Cut(row.stderr, rootMark)
+		r, err := b.await(io.MultiReader(strings.NewReader(prompt), strings.NewReader(rootMark+rest)), &in)
+		if err == nil {
+			_, err = out.ReadFrom(r)
+		}
+		if err != nil || out.String() != row.want {
+			t.Errorf("%q: %q, %v; want %q", row.stderr, out.String(), err, row.want)
+		}
 	}
 }
