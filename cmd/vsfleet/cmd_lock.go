@@ -97,7 +97,14 @@ on the host itself (vserver) still work.`,
 			progress := a.progress(len(hosts))
 			run := a.access.Rollout(a.forks, progress.Watch).Lock(ctx, hosts, reason, period)
 			progress.Close()
-			return a.report(ctx, run, false)
+			var records []report.TextRecord
+			for _, h := range run.Hosts {
+				records = append(records, report.TextRecord{Host: h.Name, Text: h.Text, Result: h.Result})
+			}
+			if err := a.printTexts(records); err != nil {
+				return err
+			}
+			return a.exit(ctx, run.Hosts)
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "maintenance", "reason of the lock, shown to runs that are refused")

@@ -29,6 +29,7 @@ const vserverUsage = `vserver [--silent] [--] NAME COMMAND [ARGUMENTS]
   log [-n LINES] [-f]       what it wrote to its console; -f: go on with what it writes
   status                    is it running (0), or stopped (3)
   running                   the same without a word: 0 or 1
+  revert [RUN]              put back what vsfleet's last run has changed, or all since RUN
   delete                    stop it and remove all of it
   chkconfig, apt-get, apt-config, apt-cache, rpm …   the program of that name, in the guest
 
@@ -57,7 +58,7 @@ var refusedCommands = refusal{
 var inGuest = []string{"chkconfig", "apt-get", "apt-config", "apt-cache", "rpm"}
 
 var commands = append([]string{
-	"build", "start", "stop", "restart", "condrestart", "enter", "exec", "suexec", "log", "status", "running", "delete",
+	"build", "start", "stop", "restart", "condrestart", "enter", "exec", "suexec", "log", "status", "running", "revert", "delete",
 }, inGuest...)
 
 // Exit statuses of util-vserver's vserver.
@@ -154,6 +155,11 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 		return v.exec(ctx, command, args)
 	case "log":
 		return v.log(ctx, args)
+	case "revert":
+		if err := takes(1); err != nil {
+			return err
+		}
+		return v.revert(ctx, append(args, api.Newest)[0])
 	case "start", "stop":
 		if len(args) > 0 && strings.HasPrefix(args[0], "--rescue") {
 			fmt.Fprintf(os.Stderr, "vserver: option %s: repair the guest's files from the host, where its vdir leads; or give it a program in apps/init/cmd.start\n", args[0])
@@ -196,7 +202,7 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 }
 
 func (v verb) start(ctx context.Context, start func(context.Context, string, guest.Options) error) error {
-	err := start(ctx, v.name, guest.Options{Warn: func(text string) { v.say("Warning: %s", text) }})
+	err := start(ctx, v.name, guest.Options{Warn: v.warn})
 	if errors.Is(err, guest.ErrRunning) {
 		v.say("Vserver '%s' is already running", v.name)
 		return nil
@@ -208,6 +214,16 @@ func (v verb) start(ctx context.Context, start func(context.Context, string, gue
 	}
 	return err
 }
+
+func (v verb) revert(ctx context.Context, run string) error {
+	if _, err := v.h.Guests.Running(v.name); err != nil {
+		return err
+	}
+	_, err := v.h.Guests.Revert(ctx, v.name, run, guest.Options{Warn: v.warn})
+	return err
+}
+
+func (v verb) warn(text string) { v.say("Warning: %s", text) }
 
 func (v verb) stop(ctx context.Context) error {
 	outcome, err := v.h.Guests.Stop(ctx, v.name)

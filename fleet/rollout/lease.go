@@ -202,5 +202,5 @@ func (r *run) release(ctx context.Context) {
 // Lock keeps all runs off hosts for a time. It waits for those that are changing them.
 func (f *Fleet) Lock(ctx context.Context, hosts []*inventory.Host, reason string, period time.Duration) report.Run {
 	lock := api.Lock{Run: report.NewID(time.Now()), Owner: f.Owner, Reason: reason, For: period}
-	return f.Each(ctx, "lock take", hosts, func(ctx context.Context, n Node) (string, error) { return "", n.Lock(ctx, lock) })
+	return f.Each(ctx, "lock take", hosts, func(ctx context.Context, n Node) (string, error) { return "locked", n.Lock(ctx, lock) })
 }
