@@ -269,7 +269,7 @@ func (a *app) logCommand() *cobra.Command {
 		Use:   "log GUEST",
 		Short: "Show the console output of a guest",
 		Example: `  vsfleet guest log lab1/www
-  vsfleet guest log -n 100 -F lab1/www`,
+  vsfleet guest log -n 100 --follow lab1/www`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeGuests,
 		RunE: func(cmd *cobra.Command, args []string) error {
