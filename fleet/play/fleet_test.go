@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
@@ -36,8 +37,11 @@ const two = `
 
 func TestAHostThatFailsIsLeftOutOfLaterPlays(t *testing.T) {
 	p, hosts := stage(t, "web1", "web2", "web3")
+	var mu sync.Mutex
 	var ended []string
 	p.Fleet.Watch = func(e report.Event) {
+		mu.Lock()
+		defer mu.Unlock()
 		if e.Kind == report.Done && e.Report != nil {
 			ended = append(ended, e.Host+" "+string(e.Report.Status))
 		}

@@ -12,9 +12,9 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Diff returns how the files of a step differ from what the host reported of them. The
-// content of secret files is not shown.
-func Diff(files []api.File, have []api.FileState) string {
+// Diff returns how the files of a step, which come from somewhere ("the inventory"),
+// differ from what the host reported of them. The content of secret files is not shown.
+func Diff(files []api.File, from string, have []api.FileState) string {
 	var b strings.Builder
 	for _, f := range files {
 		var old []byte
@@ -32,7 +32,7 @@ func Diff(files []api.File, have []api.FileState) string {
 		case !isText(old) || !isText(f.Content):
 			fmt.Fprintf(&b, "%s: not a text, not shown\n", f.Path)
 		default:
-			b.Write(diff.Diff(f.Path+" (on the host)", old, f.Path+" (in the inventory)", f.Content))
+			b.Write(diff.Diff(f.Path+" (on the host)", old, f.Path+" (in "+from+")", f.Content))
 		}
 	}
 	return b.String()

@@ -125,7 +125,11 @@ func (h *host) problems() []error {
 // from those on the host.
 func (h *host) diff(s api.Step) string {
 	if s.Guest == nil {
-		return report.Diff(s.Files, h.fileStates(s.Name))
+		from := "the inventory"
+		if s.Title != "" && s.Why == "" { // a plan's step has a reason
+			from = "the playbook"
+		}
+		return report.Diff(s.Files, from, h.fileStates(s.Name))
 	}
 	var have *api.Guest
 	if i := slices.IndexFunc(h.state.Guests, func(g api.GuestState) bool { return g.Name == s.Guest.Name }); i >= 0 {

@@ -437,7 +437,7 @@ func TestDiff(t *testing.T) {
 	}
 	have := []api.FileState{{Path: "/etc/long", Large: true}, {Path: "/etc/motd", Content: []byte("one\nthree\n")}}
 	step := report.StepOf(api.Step{Kind: api.StepFiles, Name: "www", Why: "/etc/motd: content"})
-	step.Diff = report.Diff(files, have)
+	step.Diff = report.Diff(files, "the inventory", have)
 	var out bytes.Buffer
 	o := Output{Writer: &out}
 	if err := Plan(o, AsTable, report.Run{Hosts: []report.Host{{Name: "web1", Steps: []report.Step{step}}}}); err != nil {
