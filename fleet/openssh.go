@@ -164,7 +164,7 @@ func (a *Access) note(o sshconfig.Options) error {
 		value := o.Value(keyword)
 		switch {
 		case refused[keyword] == value && value != "":
-			return &localError{fmt.Errorf("ssh_config: %s %s: vsfleet cannot do that; give this host another way, or config: none", keyword, value)}
+			return &localError{fmt.Errorf("ssh_config: %s %s: vsfleet does not support that; reach this host in another way, or set config: none", keyword, value)}
 		case !slices.Contains(used, keyword) && !slices.Contains(elsewhere, keyword):
 			add(fmt.Sprintf("ssh_config: %s %s: vsfleet has no such thing, and goes on without", keyword, value))
 		}

@@ -118,7 +118,7 @@ func TestSettingsOfSSHConfig(t *testing.T) {
 func TestASSHConfigThatCannotBeUsed(t *testing.T) {
 	for _, row := range []struct{ name, config, want string }{
 		{"a circle of jump hosts", "Host web1 b\n ProxyJump a\nHost a\n ProxyJump b\n", "each behind another"},
-		{"what vsfleet cannot do", "ProxyUseFdpass yes\nProxyCommand nc -F %h %p\n", "ssh_config: proxyusefdpass yes: vsfleet cannot do that"},
+		{"what vsfleet cannot do", "ProxyUseFdpass yes\nProxyCommand nc -F %h %p\n", "ssh_config: proxyusefdpass yes: vsfleet does not support that"},
 		{"a mistake", "Prot 22\n", "Bad configuration option: prot"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

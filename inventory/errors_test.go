@@ -123,7 +123,7 @@ func TestErrors(t *testing.T) {
 
 		// Hosts.
 		{"a range and a name for one host", "hosts:\n  web02: {}\n  web[01:03]: {}\n", []string{
-			`fleet.yml:3:3: host "web02" is there twice, first at fleet.yml:2:3`}},
+			`fleet.yml:3:3: host "web02" is defined twice, first at fleet.yml:2:3`}},
 		{"ranges of different lengths", "hosts:\n  web[01:03]: {address: \"192.0.2.[1:4]\"}\n", []string{
 			"fleet.yml:2:25: address: web[01:03] is 3 hosts, but 192.0.2.[1:4] is 4 addresses"}},
 		{"a range of hosts at one address", "hosts:\n  web[1:3]: {address: 192.0.2.1}\n", []string{
@@ -410,8 +410,8 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 		{"no file at all", nil, "no inventory is given (name one with -i fleet.yml, or make a practice fleet with: vsfleet lab up)"},
 		{"a file that is not there", []string{"flet.yml"}, "flet.yml: there is no such inventory (name another with -i, or make a practice fleet with: vsfleet lab up)"},
 		{"an empty directory", []string{"fleet.d"}, "fleet.d: this directory has no inventory in it (files that end in .ini, .cfg, .txt and the like are left out, as in Ansible: name them with -i)"},
-		{"a file of passwords", []string{"passwd"}, "passwd:1:1: this looks like no inventory (an inventory is YAML as in docs/inventory.md, or one of Ansible's)"},
-		{"a file that is no text", []string{"binary"}, "binary:1:1: this is not a text file in UTF-8, so no inventory"},
+		{"a file of passwords", []string{"passwd"}, "passwd:1:1: this does not look like an inventory (an inventory is YAML as in docs/inventory.md, or an Ansible inventory)"},
+		{"a file that is no text", []string{"binary"}, "binary:1:1: this is not a UTF-8 text file, so it cannot be an inventory"},
 		{"a program that is not executable", []string{"program"}, "program: this is a program, but it is not executable (chmod +x program)"},
 		{"one file twice", []string{"fleet.yml", "./fleet.yml"}, "fleet.yml: this inventory is given twice (name it once)"},
 	} {
@@ -441,10 +441,10 @@ func TestSeveralFilesAreOneInventory(t *testing.T) {
 	_, err = Load("hosts.yml", "guests.yml", "more.yml", "last.yml")
 	const want = `more.yml:1:13: ssh.user is given twice, first at hosts.yml:1:13
 more.yml:2:8: vars.v is given twice, first at hosts.yml:2:8
-more.yml:3:9: host "web01" is there twice, first at hosts.yml:3:9
-more.yml:5:10: image "deb" is there twice, first at guests.yml:1:10
-more.yml:6:10: guest "www" is there twice, first at guests.yml:2:10
-last.yml:1:10: group "g" is there twice, first at more.yml:4:10`
+more.yml:3:9: host "web01" is defined twice, first at hosts.yml:3:9
+more.yml:5:10: image "deb" is defined twice, first at guests.yml:1:10
+more.yml:6:10: guest "www" is defined twice, first at guests.yml:2:10
+last.yml:1:10: group "g" is defined twice, first at more.yml:4:10`
 	if err == nil || err.Error() != want {
 		t.Errorf("\n got %v\nwant %s", err, want)
 	}

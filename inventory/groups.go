@@ -54,7 +54,7 @@ func (b *builder) group(d *decoder, k text, v *yaml.Node) {
 	}
 	first := b.groupAt[k.Value]
 	if first != nil && first.ours {
-		d.Add(k.Pos, "", "group %q is there twice, first at %s", k.Value, first.pos)
+		d.Add(k.Pos, "", "group %q is defined twice, first at %s", k.Value, first.pos)
 		return
 	}
 	_, hosts := given["hosts"]

@@ -99,7 +99,7 @@ func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 		return
 	}
 	if first := b.guestAt[k.Value]; first != nil {
-		d.Add(k.Pos, "", "guest %q is there twice, first at %s", k.Value, first.pos)
+		d.Add(k.Pos, "", "guest %q is defined twice, first at %s", k.Value, first.pos)
 		return
 	}
 	if given == nil {

@@ -52,7 +52,7 @@ func (d *decoder) health(spec *healthSpec) func(string, *yaml.Node) {
 			})
 		}
 		if len(spec.checks) == 0 {
-			d.Add(spec.pos, "", "health: there is no check, want some as [{tcp: 80}, {exec: [/usr/bin/true]}]")
+			d.Add(spec.pos, "", "health: the list is empty, want checks such as [{tcp: 80}, {exec: [/usr/bin/true]}]")
 		}
 	}
 }

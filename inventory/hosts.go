@@ -225,7 +225,7 @@ func (b *builder) host(d *decoder, k text, v *yaml.Node) {
 		h, whole := b.inv.hosts.hosts[i], spec
 		if known {
 			if b.specs[i].ours {
-				d.Add(k.Pos, "", "host %q is there twice, first at %s", name, h.Pos)
+				d.Add(k.Pos, "", "host %q is defined twice, first at %s", name, h.Pos)
 				continue
 			}
 			whole = b.specs[i].with(spec)

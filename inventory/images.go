@@ -29,7 +29,7 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 		return
 	}
 	if first := b.inv.images[k.Value]; first != nil {
-		d.Add(k.Pos, "", "image %q is there twice, first at %s", k.Value, first.Pos)
+		d.Add(k.Pos, "", "image %q is defined twice, first at %s", k.Value, first.Pos)
 		return
 	}
 	if _, named := given["method"]; given != nil && !named {

@@ -52,7 +52,7 @@ func (b *builder) foreign(path string, data []byte, doc *yaml.Node, err error) b
 func (b *builder) ini(path string, data []byte) {
 	pos := Position{File: path, Line: 1, Column: 1}
 	if bytes.ContainsFunc(data, func(c rune) bool { return c == utf8.RuneError || unicode.IsControl(c) && !unicode.IsSpace(c) }) {
-		b.Add(pos, "", "this is not a text file in UTF-8, so no inventory")
+		b.Add(pos, "", "this is not a UTF-8 text file, so it cannot be an inventory")
 		return
 	}
 	inv := ansible.ReadINI(string(data))
@@ -63,7 +63,7 @@ func (b *builder) ini(path string, data []byte) {
 		}
 	}
 	if bad > (len(inv.Hosts)+len(inv.Problems))/2 && data[0] != '[' && !bytes.Contains(data, []byte("\n[")) {
-		b.Add(pos, "an inventory is YAML as in docs/inventory.md, or one of Ansible's", "this looks like no inventory")
+		b.Add(pos, "an inventory is YAML as in docs/inventory.md, or an Ansible inventory", "this does not look like an inventory")
 		return
 	}
 	b.merge(path, inv)

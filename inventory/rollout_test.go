@@ -79,7 +79,7 @@ func TestRollout(t *testing.T) {
 func TestHealthAndRolloutErrors(t *testing.T) {
 	guest := func(health string) string { return base + "  a: {on: h1, image: deb, health: " + health + "}\n" }
 	for _, row := range []struct{ name, text, want string }{
-		{"no checks", guest("[]"), "fleet.yml:4:35: health: there is no check, want some as [{tcp: 80}, {exec: [/usr/bin/true]}]"},
+		{"no checks", guest("[]"), "fleet.yml:4:35: health: the list is empty, want checks such as [{tcp: 80}, {exec: [/usr/bin/true]}]"},
 		{"a check of two kinds", guest("[{tcp: 80, unit: a.service}]"), "fleet.yml:4:36: a check is one of exec, tcp, http, unit and ready; this one is 2 of them"},
 		{"a check of no kind", guest("[{}]"), "this one is 0 of them"},
 		{"a status of nothing", guest("[{tcp: 80, status: 200}]"), "status: only a check of http has one"},

@@ -40,12 +40,12 @@ type app struct {
 	access      fleet.Access
 
 	origins      []report.SettingRecord // the settings, and where each came from
-	confirmHosts int                    // how many hosts are changed without a question; 0: any number
+	confirmHosts int                    // number of hosts that are changed without a question; 0: any
 
 	history history.Recorder
 	keep    string               // the setting
 	only    []string             // hosts that a rerun is limited to; nil: none
-	loaded  *inventory.Inventory // what inventories hold, once they were read
+	loaded  *inventory.Inventory // the inventory, once it is loaded
 
 	unlisted       error  // why the guest that a pattern names may be a mistake
 	typed          string // the command line, as far as it names a command
@@ -244,8 +244,8 @@ func (a *app) verify(ctx context.Context, hosts []*inventory.Host) error {
 	return a.acceptUnknown(ctx, hosts)
 }
 
-// selectHosts returns the hosts of the inventory that -l selects; of a rerun, those that
-// it is for.
+// selectHosts returns the hosts of the inventory that -l selects, limited to those of a
+// rerun.
 func (a *app) selectHosts(ctx context.Context) (*inventory.Inventory, []*inventory.Host, error) {
 	inv, hosts, err := a.limitedHosts(ctx)
 	if err == nil && a.only != nil {
@@ -338,7 +338,7 @@ func (a *app) guest(ctx context.Context, pattern string) (inventory.Instance, er
 	return guests[0], a.verify(ctx, []*inventory.Host{guests[0].Host})
 }
 
-// prose annotates commands without data: they refuse -o, and ignore a setting of it.
+// prose annotates commands without data: they refuse -o and ignore its setting.
 const prose = "prose"
 
 // noData annotates a command with prose.

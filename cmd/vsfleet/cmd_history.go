@@ -62,7 +62,7 @@ PostgreSQL database of the setting store.`,
 	return cmd
 }
 
-// sinceFlag sets a time that a flag gives as one back from now.
+// sinceFlag sets a time to the age that a flag gives, before now.
 func sinceFlag(text string, to *time.Time) error {
 	if text == "" {
 		return nil
@@ -75,7 +75,7 @@ func sinceFlag(text string, to *time.Time) error {
 	return nil
 }
 
-// withHistory calls do with the history, as much of it as can be had.
+// withHistory calls do with the history, or with the part of it that can be opened.
 func (a *app) withHistory(ctx context.Context, do func(context.Context, *history.History) error) error {
 	h := history.Open(ctx, a.history.Keeper)
 	defer h.Close()

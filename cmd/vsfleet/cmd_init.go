@@ -65,7 +65,7 @@ and the name and ports of the first guest. Then it writes fleet.yml, or the file
 	return cmd
 }
 
-// askFirst asks for what no flag has said, on a terminal.
+// askFirst asks on the terminal for values that no flag gives.
 func (a *app) askFirst(cmd *cobra.Command, first *inventory.First) error {
 	first.User = "root"
 	if user := a.access.User; user != "" {
@@ -109,7 +109,7 @@ func fields(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == ',' || r == '\t' })
 }
 
-// askLine asks for a line until there is one; an empty one is the usual answer.
+// askLine asks until it gets a line; an empty line means the default.
 func (a *app) askLine(ctx context.Context, in *bufio.Reader, text, usual string) (string, error) {
 	for {
 		if usual == "" {

@@ -56,7 +56,7 @@ the plan would differ by then.`,
 	return cmd
 }
 
-// plan shows the plan of hosts. If it is not the saved one, it is an error.
+// plan shows the plan of hosts. If it differs from the saved one, that is an error.
 func (a *app) plan(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host, saved *report.Run, o planOptions) error {
 	run, err := a.planned(ctx, inv, hosts, saved, o)
 	if err != nil {

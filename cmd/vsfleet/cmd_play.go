@@ -144,7 +144,7 @@ func names(hosts []*inventory.Host) []string {
 	return list
 }
 
-// perform carries out a playbook and reports what came of it.
+// perform carries out a playbook and reports the result.
 func (a *app) perform(ctx context.Context, book *playbooks.Book, inv *inventory.Inventory, among []*inventory.Host, hosts int, o playOptions, strategy *strategyFlags) error {
 	progress := a.progress(hosts)
 	if o.check {

@@ -145,7 +145,7 @@ func (a *app) run(cmd *cobra.Command, commands []fleet.Command, do fleet.Runner)
 	return a.exit(ctx, hosts)
 }
 
-// shown is how the outputs of many places are shown.
+// shown defines how the outputs of many places are shown.
 type shown struct {
 	sink  func(fleet.Command) (fleet.Sink, error) // takes them as they come; may be nil
 	ended func(i int, r report.OutputRecord) error
@@ -178,7 +178,7 @@ func (a *app) outputs(flags runFlags, progress *view.Progress, places int) shown
 	}}
 }
 
-// lines shows the lines of each place as they come.
+// lines prints the lines of each place as they arrive.
 func (a *app) lines(progress *view.Progress) func(fleet.Command) (fleet.Sink, error) {
 	return func(c fleet.Command) (fleet.Sink, error) {
 		out, errs := view.NewNamed(a.stdout, progress, c.Place()), view.NewNamed(a.stderr, progress, c.Place())
@@ -195,7 +195,7 @@ func places(commands []fleet.Command) []string {
 }
 
 // stream runs a command in one place, with the standard streams of this program. record
-// is that of the run, or nil if it is not kept.
+// may be nil.
 func (a *app) stream(ctx context.Context, c fleet.Command, stdin io.Reader, do fleet.Runner, record *fleet.Recording) error {
 	stdout := view.NewLines(a.stdout)
 	stderr := view.NewLines(a.stderr)

@@ -15,8 +15,8 @@ import (
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
-// record prepares to keep the run of a command line. The run's first event begins its
-// record; settings are read by then.
+// record prepares to record the run of a command line. The recorder begins with the
+// first event of a run, after the settings are read.
 func (a *app) record(ctx context.Context, args []string) {
 	a.history.Context, a.history.Version = context.WithoutCancel(ctx), buildVersion()
 	a.history.Args = args
@@ -25,8 +25,8 @@ func (a *app) record(ctx context.Context, args []string) {
 	a.access.Watch = a.history.Watch
 }
 
-// secrets returns the secrets of hosts. Encrypted ones that were not needed are
-// decrypted for it, if that needs no passphrase; all reports whether there are no others.
+// secrets returns the secrets of hosts. It also decrypts those that the command did not
+// need, unless that takes a passphrase; all reports whether it has all secrets.
 func (a *app) secrets(names []string) (values []string, all bool) {
 	if a.loaded == nil {
 		return nil, true
@@ -71,8 +71,7 @@ func (a *app) recorded(ctx context.Context, exit int, err error) {
 	}
 }
 
-// rerunHosts returns the hosts that a rerun is for, of those that the command line
-// selects.
+// rerunHosts returns the hosts of a rerun among those that the command line selects.
 func (a *app) rerunHosts(hosts []*inventory.Host) ([]*inventory.Host, error) {
 	var list []*inventory.Host
 	var missing []string
@@ -91,7 +90,7 @@ func (a *app) rerunHosts(hosts []*inventory.Host) ([]*inventory.Host, error) {
 	return list, nil
 }
 
-// rerun runs a command line again, as a vsfleet of its own would.
+// rerun runs a command line again, like a new vsfleet.
 func (a *app) rerun(ctx context.Context, again history.Again) error {
 	if again.Dir != "" {
 		if err := os.Chdir(again.Dir); err != nil {

@@ -17,9 +17,9 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/report"
 )
 
-// setting is what may also be set by an environment variable, such as VSFLEET_FORKS, or
-// in a settings file. What describes a fleet and how its hosts are reached belongs in its
-// inventory.
+// setting can also be set by an environment variable, such as VSFLEET_FORKS, or in a
+// settings file. The description of a fleet, and how its hosts are reached, belong in
+// its inventory.
 type setting struct {
 	name string // of a flag, or of onlySettings
 	want string // describes valid values in errors
@@ -53,8 +53,8 @@ func (s setting) variable() string {
 	return "VSFLEET_" + strings.ToUpper(strings.ReplaceAll(s.name, "-", "_"))
 }
 
-// onlySettings returns the settings that are no flags: they are the same for every
-// command, and the address of a store may hold a password, which does not belong in a
+// onlySettings returns the settings that are not flags. They are the same for every
+// command, and the address of a store may hold a password, which must not be in a
 // command line.
 func (a *app) onlySettings() *pflag.FlagSet {
 	f := pflag.NewFlagSet("settings", pflag.ContinueOnError)

@@ -19,14 +19,14 @@ func isIP(s string) bool {
 	return err == nil
 }
 
-// Inventory makes a draft of the hosts, groups and variables of an inventory that was
-// read, which may be of Ansible's.
+// Inventory makes a draft from the hosts, groups and variables of an inventory, which
+// may come from Ansible.
 func Inventory(inv *inventory.Inventory, sources []string) (*Draft, error) {
 	d := &Draft{Source: strings.Join(sources, " ")}
 	left := map[string][]string{} // why, by variable: the hosts
 	for _, h := range inv.Hosts {
 		if len(h.Guests) > 0 {
-			return nil, fmt.Errorf("%s has guests already: it is a fleet.yml", d.Source)
+			return nil, fmt.Errorf("%s already has guests: it is a fleet.yml", d.Source)
 		}
 		d.hosts = append(d.hosts, &host{name: h.Name, address: h.Address, block: block{ssh: sshOf(h), vars: varsOf(h, left)}})
 	}
@@ -144,8 +144,8 @@ func hasVault(value any) bool {
 	return false
 }
 
-// quoted returns a text in quotes if anything, YAML 1.1 included, would not take it
-// for one.
+// quoted returns a text node, in quotes if YAML 1.1 or later would read it as another
+// type.
 func quoted(s string) *yaml.Node {
 	n := text(s)
 	if n.Style == 0 && (ansible.Scalar(s) != any(s) || s != "" && strings.ContainsRune("-?:,[]{}#&*!|>'\"%@`", rune(s[0]))) {
@@ -154,8 +154,8 @@ func quoted(s string) *yaml.Node {
 	return n
 }
 
-// addGroups adds the groups that have hosts, without the hosts that they have from
-// their children.
+// addGroups adds the groups that have hosts. Hosts that a group has from its children
+// are listed only there.
 func (d *Draft) addGroups(groups []*inventory.Group) {
 	filled, names := map[string]*inventory.Group{}, map[string]string{}
 	for _, g := range groups {

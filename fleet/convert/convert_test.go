@@ -183,7 +183,7 @@ hosts:
 }
 
 func TestNothingToImport(t *testing.T) {
-	if _, err := knownHosts("known_hosts", "|1|a|b ssh-ed25519 AAAA\n"); err == nil || err.Error() != "known_hosts names no host in the clear" {
+	if _, err := knownHosts("known_hosts", "|1|a|b ssh-ed25519 AAAA\n"); err == nil || err.Error() != "known_hosts has no host names that are not hashed" {
 		t.Error(err)
 	}
 	inv := &inventory.Inventory{}

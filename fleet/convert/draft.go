@@ -16,7 +16,7 @@ import (
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
-// Draft is a fleet.yml to be.
+// Draft is a fleet.yml in the making.
 type Draft struct {
 	Source string // what it is made from, for its first line
 	Left   []string
@@ -26,7 +26,7 @@ type Draft struct {
 	groups []*group
 }
 
-// block is what a place of a fleet.yml gives to hosts.
+// block holds the values that one place of a fleet.yml gives to hosts.
 type block struct {
 	ssh  map[string]string // by the keys of ssh, in the order of sshKeys
 	vars map[string]any
@@ -50,7 +50,7 @@ func (d *Draft) leave(format string, args ...any) {
 	d.Left = append(d.Left, fmt.Sprintf(format, args...))
 }
 
-// add adds a host, unless an inventory could not have it beside the others.
+// add adds a host, unless it conflicts with one that an inventory has already.
 func (d *Draft) add(h *host) {
 	if !inventory.IsHostName(h.name) {
 		name := strings.Trim(strings.Map(nameRune, h.name), "-._")
@@ -93,8 +93,8 @@ func nameRune(r rune) rune {
 	return '-'
 }
 
-// lift moves what all hosts have from the hosts to the top of the file, and what all
-// hosts of a group have to that group.
+// lift moves values that all hosts share to the top of the file, and values that all
+// hosts of a group share to the group.
 func (d *Draft) lift() {
 	byName := map[string]*host{}
 	for _, h := range d.hosts {
@@ -129,7 +129,8 @@ func (d *Draft) members(g *group, byName map[string]*host, seen map[string]bool)
 	return list
 }
 
-// liftTo moves what several hosts all have, and no other hosts' setting can override.
+// liftTo moves values that all given hosts share and that no setting of other hosts can
+// override.
 func liftTo(to *block, hosts []*host) {
 	if len(hosts) < 2 {
 		return
@@ -263,7 +264,7 @@ func set(n *yaml.Node, key string, value *yaml.Node) {
 	n.Content = append(n.Content, text(key), value)
 }
 
-// text returns a text, in quotes if YAML 1.1 or 1.2 would take it for something else.
+// text returns a text node, in quotes if YAML 1.1 or 1.2 would read it as another type.
 func text(s string) *yaml.Node {
 	n := &yaml.Node{}
 	n.SetString(s)
@@ -278,7 +279,7 @@ func list(names []string) *yaml.Node {
 	return n
 }
 
-// number is a number as it was written, which yaml's own encoder might change.
+// number is a number as it was written, which the YAML encoder might change.
 type number string
 
 // encode returns variables as nodes.

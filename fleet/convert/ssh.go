@@ -12,8 +12,9 @@ import (
 	"github.com/vsfleet/vsfleet/inventory/ansible"
 )
 
-// SSHConfig makes a draft of the hosts that an ssh_config names; "" is that of the
-// user. Their settings are written out, so that the fleet.yml needs the file no more.
+// SSHConfig makes a draft of the hosts that an ssh_config names; an empty file means
+// the user's. The draft has all their settings, so that the fleet.yml does not need the
+// file.
 func SSHConfig(ctx context.Context, resolver *sshconfig.Resolver, file string) (*Draft, error) {
 	d := &Draft{Source: cmp.Or(file, "~/.ssh/config")}
 	names, left, err := resolver.Names(file)
@@ -30,7 +31,7 @@ func SSHConfig(ctx context.Context, resolver *sshconfig.Resolver, file string) (
 		d.sshHost(name, o)
 	}
 	if len(d.hosts) == 0 {
-		return nil, fmt.Errorf("%s names no host by itself", d.Source)
+		return nil, fmt.Errorf("%s names no host without a pattern", d.Source)
 	}
 	d.lift()
 	return d, nil
@@ -82,8 +83,8 @@ func (d *Draft) sshHost(name string, o sshconfig.Options) {
 	d.add(h)
 }
 
-// harmless keywords say nothing about which machine is reached, as whom and through
-// what.
+// harmless keywords do not affect which machine is reached, as which user and by which
+// route.
 var harmless = []string{
 	"addkeystoagent", "batchmode", "checkhostip", "compression", "connectionattempts", "connecttimeout", "controlmaster", "controlpath", "controlpersist",
 	"escapechar", "exitonforwardfailure", "forwardx11", "forwardx11trusted", "gssapiauthentication", "gssapidelegatecredentials", "hashknownhosts", "identitiesonly",
@@ -124,13 +125,13 @@ func knownHosts(file, data string) (*Draft, error) {
 		d.leave("%s: %d lines with hashed names, which cannot be read back", file, hashed)
 	}
 	if len(d.hosts) == 0 {
-		return nil, fmt.Errorf("%s names no host in the clear", file)
+		return nil, fmt.Errorf("%s has no host names that are not hashed", file)
 	}
 	d.lift()
 	return d, nil
 }
 
-// knownHost adds the host of a line, by the first of its names that is no address.
+// knownHost adds the host of a line, by the first of its names that is not an address.
 func (d *Draft) knownHost(place string, names []string) {
 	var best *host
 	for _, name := range names {

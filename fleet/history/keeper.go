@@ -37,7 +37,7 @@ func DefaultDir() (string, error) {
 	if !filepath.IsAbs(state) { // as the XDG Base Directory Specification wants it
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", fmt.Errorf("where does the history belong: %w; set XDG_STATE_HOME", err)
+			return "", fmt.Errorf("find a directory for the history: %w; set XDG_STATE_HOME", err)
 		}
 		state = filepath.Join(home, ".local", "state")
 	}

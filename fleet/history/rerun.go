@@ -65,7 +65,7 @@ func Rerun(k report.KeptRecord, which Which) (Again, error) {
 		}
 	}
 	if hosts == nil {
-		return Again{}, &RerunError{errors.New("there are no such hosts in run " + k.ID)}
+		return Again{}, &RerunError{errors.New("run " + k.ID + " has no such hosts")}
 	}
 	return Again{Args: k.Args, Dir: k.Dir, Hosts: hosts, Of: k.ID}, nil
 }

@@ -44,28 +44,29 @@ func Kinds() []Kind {
 	}
 }
 
-// hints holds what to do about errors of a kind, where that is the same for all of
-// them. docs/troubleshooting.md explains each.
+// hints says what to do about errors of a kind, for kinds whose errors have a common
+// remedy. docs/troubleshooting.md explains each.
 var hints = map[Kind]string{
 	KindDNS:         "check the address in the inventory and this machine's resolver: getent hosts NAME",
-	KindTCP:         "is the host up, and does every firewall on the way let this machine through?",
+	KindTCP:         "check that the host is up and that every firewall on the way lets this machine through",
 	KindThrottled:   "work on fewer hosts at once (--forks), wait longer (--connect-timeout), or raise MaxStartups in the sshd_config there",
 	KindPenalty:     "wait some minutes; to exempt this machine, name it in PerSourcePenaltyExemptList in the sshd_config there",
 	KindHostKey:     "compare with the fingerprint that the host itself shows (there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)",
 	KindAuth:        "try it by hand: ssh -v USER@ADDRESS; sshd's log there says why (journalctl -u ssh -u sshd)",
-	KindLost:        "give the same command again: it finishes or undoes what was under way",
+	KindLost:        "run the same command again: it finishes or undoes what was under way",
 	KindSudo:        "try it by hand: ssh USER@ADDRESS sudo -n true; give the password with -K, or log in as root",
 	KindNoexec:      "allow programs there: mount -o remount,exec, for a filesystem of its own at /var/lib/vsnode",
-	KindDisk:        "make room there, then give the same command again: df -h and df -i show what is full",
+	KindDisk:        "make room there, then run the same command again: df -h and df -i show what is full",
 	KindUnconfirmed: "compare the addresses and forwards of these guests with the host's own addresses, routes and sshd",
 	KindTimeout:     "the host answers too slowly or hangs: look there, or wait longer (--connect-timeout, --timeout)",
 }
 
-// Hint returns what to do about errors of the kind; "" where each error says it.
+// Hint returns what to do about errors of the kind, or "" if the errors themselves say
+// it.
 func (k Kind) Hint() string { return hints[k] }
 
-// KindOfText returns the kind of an error of which only a host's text is known, if the
-// text shows it; else "".
+// KindOfText returns the kind of an error from its text, or "" if the text does not
+// show it.
 func KindOfText(text string) Kind {
 	for _, part := range []struct {
 		text string // of Linux

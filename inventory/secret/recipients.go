@@ -69,12 +69,12 @@ func ParseRecipient(s string) (age.Recipient, error) {
 	if strings.HasPrefix(s, "ssh-") {
 		r, err := agessh.ParseRecipient(s)
 		if err != nil {
-			return nil, fmt.Errorf("%q is no usable SSH public key: want ssh-ed25519 or ssh-rsa", yamlpos.Short(s))
+			return nil, fmt.Errorf("%q is not a supported SSH public key: want ssh-ed25519 or ssh-rsa", yamlpos.Short(s))
 		}
 		return r, nil
 	}
 	if list, err := age.ParseRecipients(strings.NewReader(s)); err == nil && len(list) == 1 {
 		return list[0], nil
 	}
-	return nil, fmt.Errorf("%q is no recipient: want age1…, ssh-ed25519 … or ssh-rsa …", yamlpos.Short(s))
+	return nil, fmt.Errorf("%q is not a recipient: want age1…, ssh-ed25519 … or ssh-rsa …", yamlpos.Short(s))
 }

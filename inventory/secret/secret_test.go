@@ -252,8 +252,8 @@ func TestRecipients(t *testing.T) {
 	}
 	for _, row := range []struct{ name, text, want string }{
 		{"nobody", "# none\n", ".age-recipients: it names nobody (want lines of age1…, ssh-ed25519 … or ssh-rsa …)"},
-		{"a word", "eve\n", `.age-recipients:1:1: "eve" is no recipient: want age1…, ssh-ed25519 … or ssh-rsa …`},
-		{"a key that cannot encrypt", "ssh-dss AAAA\n", `.age-recipients:1:1: "ssh-dss AAAA" is no usable SSH public key: want ssh-ed25519 or ssh-rsa`},
+		{"a word", "eve\n", `.age-recipients:1:1: "eve" is not a recipient: want age1…, ssh-ed25519 … or ssh-rsa …`},
+		{"a key that cannot encrypt", "ssh-dss AAAA\n", `.age-recipients:1:1: "ssh-dss AAAA" is not a supported SSH public key: want ssh-ed25519 or ssh-rsa`},
 		{"a private key is not quoted", "\nAGE-SECRET-KEY-1QQQ\n", ".age-recipients:2:1: this is a private key: recipients are public keys"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
