@@ -14,8 +14,8 @@ type (
 	// Error is one mistake in an inventory or a pattern. Pos is zero for a pattern
 	// that comes from no file.
 	Error = yamlpos.Error
-	// Errors are all mistakes in an inventory, in the order of the files. There is at
-	// least one.
+	// Errors holds all mistakes in an inventory, in the order of the files. It is never
+	// empty.
 	Errors = yamlpos.Errors
 
 	given[T any] = yamlpos.Given[T]

@@ -19,7 +19,7 @@ type scope struct {
 
 func hasVariable(s string) bool { return strings.Contains(s, "${") }
 
-// maxDefaults is how deep defaults may be nested: "${vars.a:-${vars.b:-c}}" is two.
+// maxDefaults limits the nesting of defaults: "${vars.a:-${vars.b:-c}}" has depth two.
 const maxDefaults = 8
 
 // expand replaces the variables of s, none of which may be secret. The offset of its
@@ -35,7 +35,7 @@ func (sc scope) expand(s string) (string, *Error) {
 	return e.text.String(), nil
 }
 
-// expandParts is like expand, for what may hold secrets.
+// expandParts is like expand, but variables may be secret.
 func (sc scope) expandParts(s string) ([]part, *Error) {
 	e := expansion{secrets: true}
 	if err := sc.expandTo(&e, s, 0, maxDefaults); err != nil {
@@ -101,8 +101,8 @@ func (sc scope) expandTo(e *expansion, s string, offset, nest int) *Error {
 	}
 }
 
-// replace writes the value of a variable, or else its default: what is between the
-// braces is NAME or NAME:-DEFAULT.
+// replace writes the value of a variable or its default. inner is the text between the
+// braces: NAME or NAME:-DEFAULT.
 func (sc scope) replace(e *expansion, inner string, offset, nest int) *Error {
 	name, fallback, optional := strings.Cut(inner, ":-")
 	value, err := sc.lookup(name, optional)
@@ -119,8 +119,8 @@ func (sc scope) replace(e *expansion, inner string, offset, nest int) *Error {
 	return err
 }
 
-// closing returns the place of the } that closes a variable, or -1. Defaults may hold
-// variables themselves.
+// closing returns the offset of the } that closes a variable, or -1. Defaults may hold
+// variables.
 func closing(s string) int {
 	depth := 0
 	for i := 0; i < len(s); i++ {

@@ -25,7 +25,7 @@ type hostSpec struct {
 	ours            bool // a file of ours has it, so that a second one may not
 }
 
-// with returns what two sources give to a host: o wins.
+// with returns the combined values of two sources for a host: o wins.
 func (s *hostSpec) with(o *hostSpec) *hostSpec {
 	both := *s
 	both.ours = s.ours || o.ours
@@ -35,8 +35,8 @@ func (s *hostSpec) with(o *hostSpec) *hostSpec {
 	return &both
 }
 
-// layer is what one place of the inventory gives to hosts: the top of a file, a
-// group, a host.
+// layer holds the values that one place of the inventory gives to hosts: the top of a
+// file, a group, a host.
 type layer struct {
 	ssh    sshSpec
 	labels map[string]string
@@ -44,13 +44,13 @@ type layer struct {
 	conn   connection // what vars say of how hosts are reached
 }
 
-// add takes over what another source gives in the same place: it wins.
+// add adds the values of another source for the same place, which win.
 func (l *layer) add(o *layer) {
 	l.ssh.over(&o.ssh, nil)
 	l.labels, l.vars = merged(l.labels, o.labels), merged(l.vars, o.vars)
 }
 
-// merged returns what is in either map; b wins. It changes neither.
+// merged returns a new map with the entries of both maps; b wins.
 func merged[V any](a, b map[string]V) map[string]V {
 	switch {
 	case len(a) == 0:
@@ -237,8 +237,7 @@ func (b *builder) host(d *decoder, k text, v *yaml.Node) {
 	}
 }
 
-// addHost returns the index of the host of that name, which it adds if it is not
-// known.
+// addHost returns the index of the host with a name, and adds the host if necessary.
 func (b *builder) addHost(name string, pos Position) (i int, known bool) {
 	u := &b.inv.hosts
 	if i, known = u.index[name]; known {
@@ -324,8 +323,7 @@ func (b *builder) expanded(h *Host, t text, valid func(string) bool) string {
 	return s
 }
 
-// isArgument reports whether a program that s is passed to takes it for one word, and
-// not for an option.
+// isArgument reports whether a program reads s as one word, and not as an option.
 func isArgument(s string) bool {
 	return s != "" && s[0] != '-' && !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f })
 }

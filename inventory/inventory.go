@@ -20,7 +20,7 @@ type Inventory struct {
 	Hosts  []*Host  // in the order of the files
 	Groups []*Group // in the order of the files
 	Images []*Image // in the order of the files
-	// Warnings are what was left out or not understood in Ansible's sources, in the
+	// Warnings name what was left out or not understood in Ansible sources, in the
 	// order of the files.
 	Warnings []*Error
 
@@ -69,7 +69,7 @@ type Group struct {
 	Name     string
 	Hosts    []*Host  // its own and its children's, in the order of Inventory.Hosts
 	Children []string // in the order of the file
-	// Protected means that changes of its hosts are confirmed by a person.
+	// Protected means that changes of its hosts need confirmation by a person.
 	Protected bool
 	Pos       Position
 }
@@ -103,8 +103,9 @@ type Guest struct {
 	HostAddress bool   // Shared: the host's own address, known to the host only
 	Files       []File // by path
 	State       string // Running, Stopped or Absent
-	// Health is when it counts as healthy after a change; nil: once it runs. It is not
-	// a setting of the guest: no host keeps it, and a change of it changes no guest.
+	// Health defines when the guest counts as healthy after a change; nil: once it
+	// runs. It is not a setting of the guest: no host stores it, and changing it
+	// changes no guest.
 	Health *health.Health
 	Pos    Position
 }
@@ -160,7 +161,7 @@ func newBuilder() *builder {
 	return b
 }
 
-// read reads one file, of ours or in Ansible's YAML or INI.
+// read reads one file: a fleet.yml, or an Ansible inventory in YAML or INI.
 func (b *builder) read(path string, data []byte) {
 	d := newDecoder(path, &b.report)
 	if bytes.HasPrefix(data, []byte("-----BEGIN ")) {
@@ -201,8 +202,8 @@ func (b *builder) read(path string, data []byte) {
 	b.addTop(top)
 }
 
-// addTop takes over the top of a file of ours. What another one has at its top
-// already is a mistake.
+// addTop adds the top of a fleet.yml. Values that another fleet.yml gives at its top
+// too are mistakes.
 func (b *builder) addTop(top *layer) {
 	b.ourTop.ssh.over(&top.ssh, b.clash("ssh."))
 	for name, v := range top.vars {
