@@ -1,15 +1,14 @@
-// Package playbooks reads playbooks: ordered plays over hosts, each with its steps,
-// its variables and the way in which it goes through its hosts. It also has the
-// playbooks that ship with vsfleet.
+// Package playbooks reads playbooks: ordered plays on hosts, each with its steps,
+// variables and strategy. It also contains the playbooks that ship with vsfleet.
 //
 // It is pure: bytes in, values out. It opens no connection, runs no program and keeps
-// no state; files come from a function of the caller. What a step does on a host is
-// package fleet/play's.
+// no state; files come from a function of the caller. Package fleet/play carries the
+// steps out.
 //
-// It is as strict as package inventory. An unknown key, step, variable, handler,
-// label or guest, and a condition that is no boolean are errors; all errors of all
-// files are reported in one run, each with its file, line and column and, where there
-// is one, the nearest valid word.
+// It is as strict as package inventory. An unknown key, step, variable, handler, label
+// or guest, and a condition that is not a boolean are errors. All errors in all files
+// are reported at once, each with its file, line and column and, if there is one, the
+// nearest valid word.
 //
 // # Steps
 //
