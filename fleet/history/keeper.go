@@ -100,7 +100,7 @@ func takeIn(ctx context.Context, s *store, journal *linux.Lock) error {
 	if err != nil {
 		return err
 	}
-	run := read(data, idOf(journal.Name()))
+	run := readEnded(data, idOf(journal.Name()))
 	if run.Verb == "" && len(run.Damaged) == 0 {
 		return os.Remove(journal.Name())
 	}

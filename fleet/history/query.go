@@ -170,11 +170,11 @@ func readJournal(path string) (report.KeptRecord, error) {
 	if cut := strings.LastIndexByte(string(data), '\n'); running && cut >= 0 {
 		data = data[:cut+1] // the last line is incomplete: it is being written
 	}
-	k := read(data, idOf(path))
 	if !running {
-		k.Waiting = ""
+		return readEnded(data, idOf(path)), nil
 	}
-	if running && k.Status == report.KeptInterrupted {
+	k := read(data, idOf(path))
+	if k.Status == report.KeptInterrupted {
 		k.Status = report.KeptRunning
 		k.Took = report.Seconds(time.Since(k.When))
 	}
@@ -244,7 +244,7 @@ func (h *History) Get(ctx context.Context, id string) (report.KeptRecord, error)
 	case path != "":
 		return readJournal(path)
 	}
-	return read(data, id), nil
+	return readEnded(data, id), nil
 }
 
 // Load returns the record of the run with a name, as for Find.

@@ -14,6 +14,14 @@ import (
 // mostDamaged bounds how many damaged lines are reported.
 const mostDamaged = 20
 
+// readEnded returns the record of a run that is not under way: it waits for nobody, even if
+// it was killed while it did.
+func readEnded(data []byte, id string) report.KeptRecord {
+	k := read(data, id)
+	k.Waiting = ""
+	return k
+}
+
 // read makes the record of a run from its journal. Lines that cannot be read are
 // reported and skipped. The run counts as interrupted if the journal has no end.
 func read(data []byte, id string) report.KeptRecord {
