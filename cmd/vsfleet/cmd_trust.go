@@ -93,7 +93,7 @@ func (a *app) confirmKeys(ctx context.Context, fresh []fleet.HostKey) error {
 	return a.confirm(ctx, question{
 		text:       fmt.Sprintf("Are these the keys of your hosts? Add %d to %s?", len(fresh), knownHostsFiles(fresh)),
 		no:         "nothing was added",
-		noTerminal: fmt.Sprintf("%d host keys are new, and there is no terminal to ask", len(fresh)),
+		noTerminal: newKeys(len(fresh)) + ", and there is no terminal to ask",
 		hint:       "to add all of them, whatever they are: --yes; to add some by their fingerprints: --accept",
 	})
 }
@@ -111,10 +111,17 @@ func (a *app) acceptUnknown(ctx context.Context, hosts []*inventory.Host) error 
 	if err == nil && added != nil && !a.quiet {
 		records, _ := fleet.KeyReport(added, nil, false)
 		if err = view.KeyTable(a.stderr, records); err == nil {
-			message(fmt.Sprintf("added %d host keys to %s", len(added), knownHostsFiles(added)))
+			message(fmt.Sprintf("added %s to %s", view.Count(len(added), "host key"), knownHostsFiles(added)))
 		}
 	}
 	return err
+}
+
+func newKeys(n int) string {
+	if n == 1 {
+		return "1 host key is new"
+	}
+	return fmt.Sprintf("%d host keys are new", n)
 }
 
 func knownHostsFiles(keys []fleet.HostKey) string {

@@ -98,7 +98,7 @@ func (a *app) rerun(ctx context.Context, again history.Again) error {
 		}
 	}
 	if !a.quiet {
-		message(fmt.Sprintf("in %s: vsfleet %s, on %s", view.Clean(again.Dir), view.Clean(strings.Join(again.Args, " ")), nodeset.Fold(again.Hosts)))
+		message(fmt.Sprintf("in %s: vsfleet %s, on %s", view.Clean(again.Dir), view.CommandLine(again.Args), nodeset.Fold(again.Hosts)))
 	}
 	b := &app{only: again.Hosts}
 	b.access.Abort = a.access.Abort

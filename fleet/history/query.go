@@ -174,7 +174,7 @@ func readJournal(path string) (report.KeptRecord, error) {
 		return readEnded(data, idOf(path)), nil
 	}
 	k := read(data, idOf(path))
-	if k.Status == report.KeptInterrupted {
+	if k.Status == report.KeptInterrupted && k.Exit == nil {
 		k.Status = report.KeptRunning
 		k.Took = report.Seconds(time.Since(k.When))
 	}

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 )
@@ -93,7 +94,11 @@ func summary(run report.Run, head Head, end *End) report.HistoryRecord {
 	if end != nil {
 		r.Exit, r.Error = &end.Exit, end.Error
 		r.Status = report.KeptOK
-		if end.Exit != 0 {
+		switch end.Exit {
+		case 0:
+		case outcome.ExitInterrupted:
+			r.Status = report.KeptInterrupted
+		default:
 			r.Status = report.KeptFailed
 		}
 	}

@@ -156,6 +156,7 @@ func TestDamagedLinesAreNamedAndSkipped(t *testing.T) {
 		ok            int
 	}{
 		{"a whole one", began + "\n" + done + "\n" + end + "\n", "", report.KeptOK, 1},
+		{"one whose vsfleet was interrupted and ended in order", began + "\n" + done + "\n" + string(encode(line{End: &End{Exit: outcome.ExitInterrupted}})) + "\n", "", report.KeptInterrupted, 1},
 		{"one that breaks off between lines", began + "\n" + done + "\n", "", report.KeptInterrupted, 1},
 		{"one that breaks off within a line", began + "\n" + done[:40], "line 2: unexpected end of JSON input", report.KeptInterrupted, 0},
 		{"a half line before a whole one", began + "\n" + done[:20] + "\n" + done + "\n" + end + "\n", "line 2: unexpected end of JSON input", report.KeptOK, 1},

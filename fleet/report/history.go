@@ -14,7 +14,7 @@ const (
 	KeptOK          KeptStatus = "ok"
 	KeptFailed      KeptStatus = "failed"      // the exit status was not 0
 	KeptRunning     KeptStatus = "running"     // it has not ended
-	KeptInterrupted KeptStatus = "interrupted" // vsfleet ended before the run did: results that did not arrive are unknown
+	KeptInterrupted KeptStatus = "interrupted" // somebody interrupted it, or vsfleet ended before the run did: results that did not arrive are unknown
 )
 
 // InventoryRecord identifies the inventory of a run.

@@ -11,8 +11,8 @@ import (
 )
 
 // CheckTable prints what hosts lack, hosts that lack the same together, and how
-// many lack nothing that every guest needs.
-func CheckTable(o Output, w io.Writer, records []report.CheckRecord) error {
+// many of the hosts that were asked lack nothing that every guest needs.
+func CheckTable(o Output, w io.Writer, records []report.CheckRecord, asked int) error {
 	out := bufio.NewWriter(w)
 	var order []api.CheckRow // different ones; they are comparable
 	lacking := map[api.CheckRow][]string{}
@@ -53,6 +53,10 @@ func CheckTable(o Output, w io.Writer, records []report.CheckRecord) error {
 			n++
 		}
 	}
-	fmt.Fprintf(out, "%d of %s can run guests\n", n, Count(len(able), "host"))
+	fmt.Fprintf(out, "%d of %s can run guests", n, Count(asked, "host"))
+	if silent := asked - len(able); silent > 0 {
+		fmt.Fprintf(out, ", %d did not answer", silent)
+	}
+	fmt.Fprintln(out)
 	return out.Flush()
 }

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/vsfleet/vsfleet/internal/printable"
 )
 
 // Format is how data is written to standard output.
@@ -67,7 +69,8 @@ func Write[T any](w io.Writer, f Format, records []T, table func(io.Writer) erro
 	case AsYAML:
 		err = writeYAML(out, records)
 	case AsCSV:
-		err = writeCSV(out, records)
+		o, is := w.(Output)
+		err = writeCSV(out, records, is && o.Terminal)
 	default:
 		err = fmt.Errorf("unknown output format %q", f)
 	}
@@ -164,10 +167,10 @@ func unquote(n *yaml.Node) {
 	}
 }
 
-// writeCSV writes plain fields as text and anything deeper as JSON. Control characters
-// in texts are made visible: CSV is often read in a terminal and cannot escape them.
-// So each record is one line.
-func writeCSV[T any](w io.Writer, records []T) error {
+// writeCSV writes plain fields as text and anything deeper as JSON. A text of several
+// lines is a quoted field of several lines. CSV cannot escape control characters: on a
+// terminal, those other than newlines and tabs are made visible.
+func writeCSV[T any](w io.Writer, records []T, terminal bool) error {
 	out := csv.NewWriter(w)
 	var fields []reflect.StructField
 	var names []string
@@ -188,7 +191,7 @@ func writeCSV[T any](w io.Writer, records []T) error {
 	for _, record := range records {
 		v := reflect.ValueOf(record)
 		for i, f := range fields {
-			cell, err := csvCell(v.FieldByIndex(f.Index))
+			cell, err := csvCell(v.FieldByIndex(f.Index), terminal)
 			if err != nil {
 				return fmt.Errorf("csv column %s: %w", names[i], err)
 			}
@@ -202,10 +205,10 @@ func writeCSV[T any](w io.Writer, records []T) error {
 	return out.Error()
 }
 
-func csvCell(v reflect.Value) (string, error) {
+func csvCell(v reflect.Value, terminal bool) (string, error) {
 	switch v.Kind() {
 	case reflect.String:
-		return Clean(v.String()), nil
+		return csvText(v.String(), terminal), nil
 	case reflect.Pointer, reflect.Slice, reflect.Map:
 		if v.IsNil() {
 			return "", nil
@@ -217,7 +220,18 @@ func csvCell(v reflect.Value) (string, error) {
 	}
 	var text string
 	if json.Unmarshal(b, &text) == nil { // a type that writes itself as text: a time, an address
-		return Clean(text), nil
+		return csvText(text, terminal), nil
 	}
 	return string(escape(b)), nil
+}
+
+func csvText(text string, terminal bool) string {
+	if !terminal {
+		return strings.ToValidUTF8(text, "\ufffd") // as encoding/json does
+	}
+	parts := strings.Split(text, "\t")
+	for i := range parts {
+		parts[i] = printable.Lines(parts[i])
+	}
+	return strings.Join(parts, "\t")
 }

@@ -16,7 +16,7 @@ func HistoryTable(w io.Writer, records []report.HistoryRecord) error {
 	for _, r := range records {
 		rows = append(rows, []string{
 			shortID(r.ID), r.When.Local().Format(time.DateTime), Duration(time.Duration(r.Took * float64(time.Second))), r.Who,
-			strings.Join(r.Args, " "), r.Hosts, keptText(r),
+			CommandLine(r.Args), r.Hosts, keptText(r),
 		})
 	}
 	return Table(w, []string{"ID", "WHEN", ">TOOK", "WHO", "COMMAND", "HOSTS", "OUTCOME"}, rows)
@@ -74,7 +74,7 @@ func (o Output) writeKept(k report.KeptRecord) error {
 	line("run", k.ID)
 	line("who", k.Who)
 	line("when", fmt.Sprintf("%s, %s", k.When.Local().Format(time.DateTime), Duration(time.Duration(k.Took*float64(time.Second)))))
-	line("command", "vsfleet "+strings.Join(k.Args, " "))
+	line("command", "vsfleet "+CommandLine(k.Args))
 	line("directory", k.Dir)
 	line("rerun of", k.Of)
 	inventory := strings.Join(k.Inventory.Files, ", ")

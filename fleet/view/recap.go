@@ -110,17 +110,21 @@ func recapBatches(o Output, run report.Run) error {
 //
 //	web[01-03]: connect: connection refused
 //
-// Errors that differ only in the name or the address of their host count as one. Of
-// many different ones only the first are printed.
+// Errors that differ only in the name or the address of their host count as one, and the
+// first host's is printed:
+//
+//	web[01-03]: connect to web01 (203.0.113.11:22): connection refused (the others alike)
+//
+// Of many different ones only the first are printed.
 func Errors(o Output, hosts []report.Host) error { return printErrors(o, hosts, "") }
 
 // printErrors is like Errors, but leaves out hosts that were not begun because the run
 // had stopped, whose reason is printed separately.
 func printErrors(o Output, hosts []report.Host, stopped string) error {
 	type group struct {
-		text   string // of the first host
-		common string // of all
-		names  []string
+		text  string // of the first host
+		same  bool   // letter for letter, of all
+		names []string
 	}
 	var groups []*group
 	byKey := map[string]*group{}
@@ -140,7 +144,7 @@ func printErrors(o Output, hosts []report.Host, stopped string) error {
 		key := string(h.Status) + "\x00" + common
 		g := byKey[key]
 		if g == nil {
-			g = &group{text: text, common: common}
+			g = &group{text: text, same: common == text}
 			byKey[key] = g
 			groups = append(groups, g)
 		}
@@ -155,11 +159,15 @@ func printErrors(o Output, hosts []report.Host, stopped string) error {
 			_, err := fmt.Fprintf(o, "%s: %d other errors (-o json has them all)\n", o.paint(red, Clean(nodeset.Fold(names))), len(groups)-i)
 			return err
 		}
-		text := g.text
-		if len(g.names) > 1 {
-			text = g.common
+		alike := ""
+		switch {
+		case g.same || len(g.names) == 1:
+		case len(g.names) == 2:
+			alike = " (the other alike)"
+		default:
+			alike = " (the others alike)"
 		}
-		if _, err := fmt.Fprintf(o, "%s: %s\n", o.paint(red, Clean(nodeset.Fold(g.names))), indented(text)); err != nil {
+		if _, err := fmt.Fprintf(o, "%s: %s%s\n", o.paint(red, Clean(nodeset.Fold(g.names))), indented(g.text), alike); err != nil {
 			return err
 		}
 	}

@@ -105,7 +105,7 @@ func TestControlCharactersAreEscaped(t *testing.T) {
 	in := record{text, []string{text}, map[string]string{text: text}, &record{Text: text}}
 	for _, f := range []Format{AsJSON, AsNDJSON, AsYAML, AsCSV} {
 		var got bytes.Buffer
-		if err := Write(&got, f, []record{in}, nil); err != nil {
+		if err := Write(Output{Writer: &got, Terminal: true}, f, []record{in}, nil); err != nil {
 			t.Errorf("%s: %v", f, err)
 		}
 		for _, r := range got.String() {
@@ -117,6 +117,35 @@ func TestControlCharactersAreEscaped(t *testing.T) {
 		if err := yaml.Unmarshal(got.Bytes(), &back); (f == AsJSON || f == AsYAML) && (err != nil || back[0].Text != text || back[0].Deep.Text != text) {
 			t.Errorf("%s: read back as %+v, %v", f, back, err)
 		}
+	}
+}
+
+func TestTextsInCSV(t *testing.T) {
+	type record struct {
+		Text string `json:"text"`
+	}
+	for _, row := range []struct {
+		name, in         string
+		file, onTerminal string
+	}{
+		{"lines stay lines", "a\nb\n", "\"a\nb\n\"", "\"a\nb\n\""},
+		{"tabs stay tabs", "a\tb", "a\tb", "a\tb"},
+		{"commands for a terminal are shown there", "a\x1b[2J", "a\x1b[2J", `a\x1b[2J`},
+		{"what is not UTF-8 is replaced, as in JSON", "a\xff", "a\ufffd", `a\xff`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			for _, terminal := range []bool{false, true} {
+				var got bytes.Buffer
+				want := row.file
+				if terminal {
+					want = row.onTerminal
+				}
+				err := Write(Output{Writer: &got, Terminal: terminal}, AsCSV, []record{{row.in}}, nil)
+				if err != nil || got.String() != "text\n"+want+"\n" {
+					t.Errorf("on a terminal %t: %q, %v; want %q", terminal, got.String(), err, want)
+				}
+			}
+		})
 	}
 }
 
@@ -411,7 +440,8 @@ func TestCheck(t *testing.T) {
 	} {
 		records = append(records, report.CheckRecords(h.name, api.Check{Rows: h.rows}, report.Result{Status: outcome.OK}))
 	}
-	golden(t, "check", func(w io.Writer) error { return CheckTable(Plain(w), w, slices.Concat(records...)) })
+	golden(t, "check", func(w io.Writer) error { return CheckTable(Plain(w), w, slices.Concat(records...), 3) })
+	golden(t, "check-silent", func(w io.Writer) error { return CheckTable(Plain(w), w, records[0], 2) })
 	golden(t, "check-ndjson", func(w io.Writer) error {
 		out := NewRecords[report.CheckRecord](w, AsNDJSON, 3)
 		for i, r := range records {
