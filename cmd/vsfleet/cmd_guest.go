@@ -238,10 +238,13 @@ func (a *app) execCommand() *cobra.Command {
 		Short: "Run a command in guests",
 		Long: `Exec runs a command as root inside each guest that matches the pattern. Output of a
 single guest is shown as it arrives; equal output of several guests is shown once.
-The command is not passed through a shell; use sh -c '…' for one.`,
+The command is not passed through a shell; use sh -c '…' for one.
+
+Flags of vsfleet come before PATTERN. Write -- before a command whose own flags
+include -l, -i or a long flag of vsfleet: without --, these are refused.`,
 		Example: `  vsfleet guest exec lab1/www -- cat /etc/hostname
   vsfleet guest exec 'web*/www' -- nginx -t`,
-		Args:              cobra.MinimumNArgs(2),
+		Args:              commandWords(1),
 		ValidArgsFunction: a.completeGuests,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			guests, err := a.guests(cmd.Context(), args[0])

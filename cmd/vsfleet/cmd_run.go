@@ -26,7 +26,10 @@ func (a *app) runCommand() *cobra.Command {
 host is shown as it arrives; equal output of several hosts is shown once.
 
 A single argument is passed to the host's shell, as with ssh, so pipes and variables
-work. Several arguments are a program and its arguments, passed unchanged.`,
+work. Several arguments are a program and its arguments, passed unchanged.
+
+Flags of vsfleet come before the command. Write -- before a command whose own flags
+include -l, -i or a long flag of vsfleet: without --, these are refused.`,
 		Example: `  vsfleet run -- uptime
   vsfleet run --live -- apt-get -y upgrade
   vsfleet run --diff -- cat /etc/ssh/sshd_config
@@ -34,7 +37,7 @@ work. Several arguments are a program and its arguments, passed unchanged.`,
   vsfleet run --outdir logs -- journalctl -b
   vsfleet run -l 'site=fra' -- 'df -h / | tail -1'
   vsfleet run --guests 'web*/www' -- nginx -t`,
-		Args: cobra.MinimumNArgs(1),
+		Args: commandWords(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if cmd.Flags().Changed("guests") {
@@ -57,8 +60,8 @@ work. Several arguments are a program and its arguments, passed unchanged.`,
 	return cmd
 }
 
-// ownFlags passes flags after the first word of the command to the command: the -l in
-// "run ls -l" belongs to ls.
+// ownFlags passes flags after the first word of the command to the command: the -d in
+// "run ls -d" belongs to ls.
 func ownFlags(cmd *cobra.Command) {
 	cmd.Flags().SetInterspersed(false)
 	cmd.DisableFlagsInUseLine = true

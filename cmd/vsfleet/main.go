@@ -123,9 +123,7 @@ func (a *app) root() *cobra.Command {
 		SilenceUsage:      true,
 		PersistentPreRunE: a.prepare,
 	}
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage("see %s --help", cmd.CommandPath())(err)
-	})
+	cmd.SetFlagErrorFunc(flagError)
 	a.register(cmd)
 	cmd.AddCommand(
 		a.labCommand(), a.inventoryCommand(),
@@ -135,6 +133,8 @@ func (a *app) root() *cobra.Command {
 		noData(a.initCommand()), a.configCommand(),
 		noData(a.versionCommand()), a.docsCommand(),
 	)
+	refuseWords(cmd)
+	explainArgs(cmd)
 	return cmd
 }
 
