@@ -15,7 +15,7 @@ import (
 // Revert puts a guest back to how it was before a run changed it: its configuration
 // with its image, limits and network, the files that runs have overwritten since, and
 // whether it ran. which is the id of the run, or api.Newest: that of the last run that did more
-// than create, start or stop it. A guest that the run has
+// than create, start or stop it; if none did, of the last that started or stopped it. A guest that the run has
 // created is stopped and kept. The error is generation.ErrNone if nothing of that run is kept.
 //
 // What is kept is forgotten at the end, so that a Revert that fails or is killed can be
@@ -54,6 +54,9 @@ func (g *Guest) reversion(which string) (reversion, error) {
 	i := slices.IndexFunc(list, func(k generation.Generation) bool {
 		return k.Run == which || which == api.Newest && k.Changes() && !k.Created
 	})
+	if i < 0 && which == api.Newest {
+		i = slices.IndexFunc(list, func(k generation.Generation) bool { return !k.Created })
+	}
 	if i < 0 {
 		return reversion{}, none(which, list)
 	}
@@ -76,6 +79,9 @@ func (g *Guest) reversion(which string) (reversion, error) {
 
 // none returns the error for a generation that is not there.
 func none(which string, list []generation.Generation) error {
+	if which == api.Newest && len(list) > 0 {
+		return fmt.Errorf("%w: only run %s is kept, which has created the guest; to stop it: vsfleet guest stop", generation.ErrNone, list[0].Run)
+	}
 	if which == api.Newest {
 		return fmt.Errorf("%w: no run has changed it, or all was put back", generation.ErrNone)
 	}

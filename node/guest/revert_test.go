@@ -199,6 +199,26 @@ func TestRevertOfACreatedGuest(t *testing.T) {
 	}
 }
 
+// The last run may only have stopped the guest.
+func TestRevertOfAStop(t *testing.T) {
+	ctx := t.Context()
+	h := host(t)
+	must(t, h.Create(ctx, inMode(api.ModeNAT, "stopped", 904, "sleep", "1000")))
+	must(t, h.Start(ctx, "stopped", Options{}))
+	must(t, h.Keep(ctx, "stopped", Change{Run: "run-1"}, nil))
+	_, err := h.Stop(ctx, "stopped")
+	must(t, err)
+	if got := revert(t, h, "stopped", api.Newest); got != api.Changed {
+		t.Errorf("%s", got)
+	}
+	if st, err := h.State("stopped"); err != nil || st.Status != api.Running {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if _, err := h.Revert(ctx, "stopped", api.Newest, Options{}); !errors.Is(err, generation.ErrNone) {
+		t.Errorf("all was put back: %v", err)
+	}
+}
+
 // Later generations are put back before earlier ones.
 func TestRevertSeveralRuns(t *testing.T) {
 	ctx := t.Context()
