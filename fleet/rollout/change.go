@@ -95,7 +95,7 @@ func (r *run) send(ctx context.Context, h *host, req api.Apply, judge func(int, 
 	}
 	if err != nil {
 		h.node.setBroken(err)
-		return all(api.StepResult{Outcome: api.Failed, Error: "the host gave no answer: what came of it is not known; run the same again to find out and finish"})
+		return all(api.StepResult{Outcome: api.Failed, Error: noAnswer})
 	}
 	for n := range steps {
 		if judge != nil {
@@ -105,6 +105,9 @@ func (r *run) send(ctx context.Context, h *host, req api.Apply, judge func(int, 
 	}
 	return res.Results
 }
+
+// noAnswer is the error of steps that a host was sent before its connection was lost.
+const noAnswer = "the host gave no answer: what came of it is not known; run the same again to find out and finish"
 
 func skipped(format string, args ...any) api.StepResult {
 	return api.StepResult{Outcome: api.Skipped, Error: fmt.Sprintf(format, args...)}
@@ -143,6 +146,9 @@ func (r *run) verify(ctx context.Context, h *host) outcome.Outcome {
 	}
 	switch {
 	case h.node.broken() == nil && len(h.plan.Refused) == 0 && h.reverted():
+		if ctx.Err() != nil && h.err != nil {
+			h.err = fmt.Errorf("%w before its health was known", h.err)
+		}
 		return outcome.Reverted
 	case h.err != nil || len(h.plan.Refused) > 0 || has(api.Failed) || has(api.Skipped):
 		return outcome.Failed

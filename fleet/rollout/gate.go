@@ -2,7 +2,9 @@ package rollout
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -22,6 +24,10 @@ func (r *run) gate(ctx context.Context, h *host) error {
 		at, steps = append(at, i), append(steps, s)
 	}
 	for n, result := range r.request(ctx, h, steps) {
+		unknown := result.Outcome == api.Skipped && ctx.Err() != nil || h.node.broken() != nil
+		if unknown && h.changed(steps[n].Name) {
+			result.Error = fmt.Sprintf("guest %s: changed, its health was not checked: %s", steps[n].Name, result.Error)
+		}
 		h.results[at[n]] = result
 	}
 	return nil
@@ -37,21 +43,32 @@ func (h *host) went(guest string) bool {
 	return true
 }
 
-// undo puts the guests of a host back whose change failed. The steps for that are added
-// to the plan.
+// undoGrace is how long an interrupted run waits for a host to put guests back.
+const undoGrace = time.Minute
+
+// undo puts the guests of a host back whose change failed, or whose health is not known
+// because the run was interrupted or took too long. The steps for that are added to the
+// plan.
 func (r *run) undo(ctx context.Context, h *host) error {
+	interrupted := ctx.Err() != nil
 	var steps []api.Step
 	for i, result := range h.results {
 		s := h.plan.Steps[i]
 		known := slices.ContainsFunc(steps, func(other api.Step) bool { return other.Name == s.Name })
-		failed := result.Outcome == api.Failed || h.late != nil && s.Kind == api.StepHealth && result.Outcome == api.Skipped
-		if failed && !known && h.changed(s.Name) && r.puts(h, s.Name) {
-			steps = append(steps, api.Step{Kind: api.StepRevert, Name: s.Name, Why: why(s)})
+		// The next run does the rest of a change that was interrupted, and checks then.
+		unknown := s.Kind == api.StepHealth && result.Outcome == api.Skipped && (h.late != nil || interrupted && h.went(s.Name))
+		if (result.Outcome == api.Failed || unknown) && !known && h.changed(s.Name) && r.puts(h, s.Name) {
+			steps = append(steps, api.Step{Kind: api.StepRevert, Name: s.Name, Why: why(s, unknown && interrupted)})
 		}
 	}
 	// What the host has put back by itself is in the results of the steps already.
-	if len(steps) == 0 || ctx.Err() != nil || h.node.broken() != nil || h.unconfirmed != nil {
+	if len(steps) == 0 || h.node.broken() != nil || h.unconfirmed != nil {
 		return nil
+	}
+	if interrupted {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), undoGrace)
+		defer cancel()
 	}
 	h.guarded = nil // what was guarded until now has been confirmed
 	results := r.request(ctx, h, steps)
@@ -82,8 +99,11 @@ func (h *host) changed(guest string) bool {
 }
 
 // why returns the reason of a revert.
-func why(failed api.Step) string {
-	if failed.Kind == api.StepHealth {
+func why(failed api.Step, interrupted bool) string {
+	switch {
+	case interrupted:
+		return "interrupted before its health was known"
+	case failed.Kind == api.StepHealth:
 		return "it is not healthy"
 	}
 	return "its change failed"

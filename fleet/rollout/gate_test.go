@@ -64,7 +64,7 @@ func TestGates(t *testing.T) {
 		{"a guest that nothing has changed needs none", Strategy{OnFailure: Revert}, func(h *fakeHost, _ *inventory.Guest) { h.failStep = "guest.configure www" }, outcome.Failed,
 			steps("guest.configure www failed: guest.configure www: it does not work", "guest.restart www skipped: an earlier step of the guest did not succeed", "guest.health www skipped: an earlier step of the guest did not succeed"), "www"},
 		{"a host that is lost in its gate", Strategy{}, func(h *fakeHost, _ *inventory.Guest) { h.dieAt = "guest.health www" }, outcome.Failed,
-			steps("guest.configure www changed", "guest.restart www changed", "guest.health www failed: the host gave no answer: what came of it is not known; run the same again to find out and finish"), "other"},
+			steps("guest.configure www changed", "guest.restart www changed", "guest.health www failed: guest www: changed, its health was not checked: the host gave no answer: what came of it is not known; run the same again to find out and finish"), "other"},
 		{"a host that takes too long in its gate is put back", Strategy{HostTimeout: 30 * time.Millisecond}, func(h *fakeHost, _ *inventory.Guest) {
 			h.unhealthy = "READY=1: it has not come"
 			h.before = func(step string) {
@@ -150,17 +150,49 @@ func TestAHostThatIsTriedAgainPassesItsGates(t *testing.T) {
 	}
 }
 
+// A guest of which nobody knows whether it is healthy does not stay: the next run would
+// find nothing to change, and not check it.
 func TestAGateIsInterrupted(t *testing.T) {
-	f := gated(t)
-	ctx, interrupt := context.WithCancelCause(within(t))
-	f.hosts["lab1"].before = func(step string) {
-		if step == "guest.health www" {
-			interrupt(outcome.ErrInterrupted)
-		}
-	}
-	run := applied(ctx, f.fleet(), f.inv.Hosts[:1])
-	if got := run.Hosts[0]; got.Status != outcome.Failed || got.Class != outcome.KindInterrupted || f.hosts["lab1"].state.Guests[0].Hostname != "other" {
-		t.Errorf("%+v", got.Result)
+	for _, row := range []struct {
+		name     string
+		strategy Strategy
+		at       string // the step within which it happens
+		fault    func(*fakeHost)
+		status   outcome.Outcome
+		hostname string
+		text     string // of the error
+	}{
+		{"in the gate", Strategy{}, "guest.health www", nil, outcome.Reverted, "www", "interrupted before its health was known"},
+		{"in the gate of a run with a budget", Strategy{Budget: []Budget{{Label: "site", Most: sizes(t, "1")[0]}}}, "guest.health www", nil, outcome.Reverted, "www", "interrupted before its health was known"},
+		{"between the last step and the gate", Strategy{}, "gate", nil, outcome.Reverted, "www", "interrupted before its health was known"},
+		{"before the last step, which the next run takes", Strategy{}, "guest.restart www", nil, outcome.Failed, "other", "interrupted"},
+		{"the guest is to stay", Strategy{OnFailure: Keep}, "guest.health www", nil, outcome.Failed, "other", "guest www: changed, its health was not checked"},
+		{"the guest cannot be put back", Strategy{}, "guest.health www", func(h *fakeHost) { h.failStep = "guest.revert www" }, outcome.Failed, "other", "guest www: changed, its health was not checked"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			f := gated(t)
+			ctx, interrupt := context.WithCancelCause(within(t))
+			h := f.hosts["lab1"]
+			if row.fault != nil {
+				row.fault(h)
+			}
+			h.before = func(step string) {
+				if step == row.at {
+					interrupt(outcome.ErrInterrupted)
+				}
+			}
+			fleet := f.fleet()
+			fleet.Watch = func(e report.Event) { h.before(e.State) }
+			fleet.Strategy = row.strategy
+			run := applied(ctx, fleet, f.inv.Hosts[:1])
+			got := run.Hosts[0]
+			if got.Status != row.status || got.Class != outcome.KindInterrupted || h.state.Guests[0].Hostname != row.hostname {
+				t.Errorf("%s: %+v", h.state.Guests[0].Hostname, got.Result)
+			}
+			if all := got.Error + strings.Join(results(got), ", "); !strings.Contains(all, row.text) {
+				t.Errorf("got %s", all)
+			}
+		})
 	}
 }
 

@@ -101,7 +101,10 @@ func (h *host) takeBack(back *api.Reverted) {
 	}
 	h.unconfirmed = &UnconfirmedError{*back}
 	for i, s := range h.plan.Steps {
-		if slices.Contains(back.Guests, s.Name) && !plan.ForImage(s) && i < len(h.results) && h.results[i].Outcome == api.Changed {
+		if !slices.Contains(back.Guests, s.Name) || plan.ForImage(s) || i >= len(h.results) {
+			continue
+		}
+		if h.results[i].Outcome == api.Changed || h.results[i].Error == noAnswer { // what came of it is known now
 			h.results[i].Outcome, h.results[i].Error = api.Failed, h.unconfirmed.Error()
 		}
 	}

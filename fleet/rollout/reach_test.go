@@ -54,6 +54,9 @@ func TestReach(t *testing.T) {
 			if got.Result.Status != row.outcome || !strings.Contains(got.Result.Error, row.text) || row.text == "" && got.Result.Error != "" || h.confirms != row.confirms {
 				t.Errorf("%d confirmations, %+v", h.confirms, got.Result)
 			}
+			if h.late && strings.Contains(got.Result.Error, "gave no answer") {
+				t.Errorf("what came of it is known: %s", got.Result.Error)
+			}
 			if exit := outcome.ExitCode(false, got.Result.Status); exit != row.exit {
 				t.Errorf("exit status %d", exit)
 			}

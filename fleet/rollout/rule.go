@@ -91,7 +91,8 @@ func (r *rule) wake() {
 func (r *rule) ended(h *host) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	broken := h.acted && h.outcome == outcome.Failed && outcome.KindOf(h.err) != outcome.KindInterrupted
+	interrupted := outcome.KindOf(h.err) == outcome.KindInterrupted
+	broken := h.acted && h.outcome == outcome.Failed && !interrupted
 	for i := range r.budgets {
 		b := &r.budgets[i]
 		switch at := slices.Index(b.disrupted, h); {
@@ -103,7 +104,7 @@ func (r *rule) ended(h *host) {
 		}
 	}
 	r.wake()
-	if !broken && h.outcome != outcome.Reverted {
+	if !broken && (h.outcome != outcome.Reverted || interrupted) {
 		return
 	}
 	r.failed = append(r.failed, h.name)

@@ -198,10 +198,14 @@ func (r *run) enter(ctx context.Context, h *host, s state, each func() error) (b
 		h.acted = true
 	}
 	if r.turns != nil {
+		var interrupted <-chan struct{}
+		if !h.acted { // what a host under way has changed may have to be put back
+			interrupted = ctx.Done()
+		}
 		select {
 		case r.turns <- struct{}{}:
 			defer func() { <-r.turns }()
-		case <-ctx.Done():
+		case <-interrupted:
 			return false, context.Cause(ctx)
 		}
 	}

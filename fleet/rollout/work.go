@@ -332,7 +332,7 @@ func (r *run) finish(ctx context.Context, h *host) outcome.Outcome {
 		h.results = []api.StepResult{}
 	}
 	o := r.verify(ctx, h)
-	if ctx.Err() == nil || h.through || o == outcome.Failed {
+	if ctx.Err() == nil || h.through || o == outcome.Failed || o == outcome.Reverted {
 		return o
 	}
 	h.err = context.Cause(ctx)
