@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
 
@@ -132,10 +134,51 @@ func (l *launch) start(ctx context.Context, n int) error {
 	if err := l.runInit(ctx, g, hostDir, n); err != nil {
 		return errors.Join(err, g.destroy(context.WithoutCancel(ctx)))
 	}
-	if !answers(ctx, l.address(n)) {
-		return fmt.Errorf("its sshd does not answer on %s (see %s)", l.address(n), consoleLog(hostDir))
+	key, err := os.ReadFile(hostKeyPath(hostDir) + ".pub")
+	if err != nil {
+		return err
+	}
+	switch err := checkKey(ctx, l.address(n), key); {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return fmt.Errorf("%w (see %s)", err, consoleLog(hostDir))
 	}
 	return nil
+}
+
+var errOwnKey = errors.New("it has the host's key")
+
+// checkKey checks that the SSH server at address has the key of a public key file:
+// what answers there may be another host, if the network is used twice.
+func checkKey(ctx context.Context, address netip.Addr, public []byte) error {
+	key, _, _, _, err := ssh.ParseAuthorizedKey(public)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	to := netip.AddrPortFrom(address, 22).String()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", to)
+	if err != nil {
+		return fmt.Errorf("its sshd does not answer: %w", err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	_, _, _, err = ssh.NewClientConn(conn, to, &ssh.ClientConfig{
+		HostKeyAlgorithms: []string{key.Type()},
+		HostKeyCallback: func(_ string, _ net.Addr, has ssh.PublicKey) error {
+			if bytes.Equal(has.Marshal(), key.Marshal()) {
+				return errOwnKey // that is all there is to know
+			}
+			return fmt.Errorf("another host answers on %s, with the key %s", address, ssh.FingerprintSHA256(has))
+		},
+	})
+	if errors.Is(err, errOwnKey) {
+		return nil
+	}
+	return err
 }
 
 func consoleLog(hostDir string) string { return filepath.Join(hostDir, "console.log") }

@@ -114,7 +114,7 @@ func up(ctx context.Context, o Options) (*Lab, error) {
 		return nil, err
 	}
 	if err := l.startMissing(ctx, o.Log); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; the lab is not complete: vsfleet lab up continues, vsfleet lab down removes it", err)
 	}
 	lab, err := l.describe(ctx, l.dir)
 	if err != nil {
@@ -141,6 +141,9 @@ func prepareShared(ctx context.Context, o Options) (*launch, error) {
 	}
 	if s.Hosts > capacity(s.Subnet) {
 		return nil, fmt.Errorf("%d hosts do not fit into %s: choose a wider network with --subnet", s.Hosts, s.Subnet)
+	}
+	if err := s.checkUnused(reg); err != nil {
+		return nil, err
 	}
 	if err := reg.claim(s.Name, o.Dir); err != nil {
 		return nil, err

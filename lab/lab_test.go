@@ -311,6 +311,22 @@ func TestTwoLabsSideBySide(t *testing.T) {
 			t.Errorf("Up(%+v) worked", o)
 		}
 	}
+	for _, taken := range []string{b.Subnet.String(), netip.PrefixFrom(b.Subnet.Addr(), 20).Masked().String(), netip.PrefixFrom(b.Hosts[0].Address, 29).Masked().String()} {
+		_, err := Up(t.Context(), Options{Dir: labDir(t), Name: "sidec", Subnet: netip.MustParsePrefix(taken)})
+		if err == nil || !strings.Contains(err.Error(), taken+" is already used by the lab \"side") {
+			t.Errorf("the network %s of other labs was taken: %v", taken, err)
+		}
+	}
+	for _, row := range []struct {
+		of *Lab
+		ok bool
+	}{{a, false}, {b, true}} {
+		key, err := os.ReadFile(hostKeyPath(filepath.Join(row.of.Dir, hostsDir, "lab1")) + ".pub")
+		must(t, err)
+		if err := checkKey(t.Context(), b.Hosts[0].Address, key); (err == nil) != row.ok {
+			t.Errorf("%s answers for lab1 of %s: %v", b.Hosts[0].Address, row.of.Name, err)
+		}
+	}
 	if _, err := Up(t.Context(), Options{Dir: labDir(t), Name: "sidec", Hosts: 1000}); err == nil {
 		t.Error("1000 hosts fit into a /24")
 	}

@@ -30,31 +30,78 @@ func hardwareAddr(a netip.Addr) net.HardwareAddr {
 	return net.HardwareAddr{0x0a, 0xfd, ip[0], ip[1], ip[2], ip[3]} // 0x02 bit: locally administered
 }
 
-// freeSubnet returns the first of our subnets that no route of the machine uses.
-func freeSubnet() (netip.Prefix, error) {
-	routes, err := linux.Dump(func() ([]netlink.Route, error) {
+// route is an IPv4 route of this machine, other than the default one, which covers
+// everything and claims nothing.
+type route struct {
+	to     netip.Prefix
+	device int  // its index
+	direct bool // without a gateway
+}
+
+func routes() ([]route, error) {
+	all, err := linux.Dump(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE) // table 0: all of them
 	})
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("list routes: %w", err)
+		return nil, fmt.Errorf("list routes: %w", err)
 	}
-	var used []netip.Prefix
-	for _, r := range routes {
+	var list []route
+	for _, r := range all {
 		if r.Dst == nil {
 			continue
 		}
 		addr, ok := netip.AddrFromSlice(r.Dst.IP.To4())
 		bits, _ := r.Dst.Mask.Size()
-		if ok && bits > 0 { // the default route covers everything and claims nothing
-			used = append(used, netip.PrefixFrom(addr, bits))
+		if ok && bits > 0 {
+			list = append(list, route{netip.PrefixFrom(addr, bits), r.LinkIndex, r.Gw == nil})
 		}
+	}
+	return list, nil
+}
+
+// checkUnused refuses a subnet of which another device of this machine has a part, or
+// which is part of a network that is connected directly. A wider one behind a gateway
+// is no obstacle.
+func (s *state) checkUnused(reg *registry) error {
+	used, err := routes()
+	if err != nil {
+		return err
+	}
+	for _, r := range used {
+		if !r.to.Overlaps(s.Subnet) || r.to.Bits() < s.Subnet.Bits() && !r.direct {
+			continue
+		}
+		link, err := netlink.LinkByIndex(r.device)
+		if err != nil || link.Attrs().Name == bridgeName(s.Name) {
+			continue // it has just gone, or is our own
+		}
+		by := "the network device " + link.Attrs().Name
+		labs, err := reg.labs()
+		if err != nil {
+			return err
+		}
+		for name, dir := range labs {
+			if link.Attrs().Name == bridgeName(name) {
+				by = fmt.Sprintf("the lab %q in %s", name, dir)
+			}
+		}
+		return fmt.Errorf("%s is already used by %s: choose another network with --subnet", s.Subnet, by)
+	}
+	return nil
+}
+
+// freeSubnet returns the first of our subnets that no route of the machine uses.
+func freeSubnet() (netip.Prefix, error) {
+	used, err := routes()
+	if err != nil {
+		return netip.Prefix{}, err
 	}
 	for _, net := range [][2]byte{{10, 253}, {172, 29}} {
 	next:
 		for n := range 256 {
 			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{net[0], net[1], byte(n), 0}), 24)
 			for _, u := range used {
-				if p.Overlaps(u) {
+				if p.Overlaps(u.to) {
 					continue next
 				}
 			}
