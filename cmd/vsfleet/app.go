@@ -31,6 +31,7 @@ import (
 type app struct {
 	inventories []string
 	limit       string
+	limits      int // times that --limit was given
 	forks       int
 	format      string
 	noColor     bool
@@ -61,7 +62,7 @@ func (a *app) register(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringArrayVar(&a.access.Keys.Files, "age-identity", nil, "age or SSH private key `file` that decrypts secrets of the inventory (default ~/.ssh/id_ed25519, ~/.ssh/id_rsa)")
 	f.StringArrayVarP(&a.inventories, "inventory", "i", nil, "inventory: `file`, directory, program or list of hosts (a,b,), of vsfleet or Ansible; may be given several times (default fleet.yml, else the lab's)")
-	f.StringVarP(&a.limit, "limit", "l", "", "limit to hosts matching this `pattern`: web*, web:!web02, site=fra, ~regex, @file")
+	f.VarP(counted{&a.limit, &a.limits}, "limit", "l", "limit to hosts matching this `pattern`: web*, web:!web02, site=fra, ~regex, @file; given once: join several with a comma")
 	f.IntVarP(&a.forks, "forks", "f", 32, "number of hosts to work on at a time")
 	f.StringVarP(&a.format, "output", "o", string(view.AsTable), "`format` of standard output: "+strings.Join(view.Formats(), ", "))
 	f.StringVarP(&a.access.User, "user", "u", "", "log in as this user (overrides the inventory)")
@@ -85,6 +86,7 @@ func (a *app) register(cmd *cobra.Command) {
 	f.Lookup("private-key").Hidden = true
 	must(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(view.Formats(), cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("host-key", cobra.FixedCompletions(fleet.HostKeyPolicies(), cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("become-method", cobra.FixedCompletions(becomeMethods, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("limit", a.completeHosts))
 	must(cmd.RegisterFlagCompletionFunc("user", cobra.NoFileCompletions))
 	must(cmd.RegisterFlagCompletionFunc("jump", cobra.NoFileCompletions))
@@ -134,11 +136,13 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 		return &usageError{err: errors.New("--quiet and --verbose: it is one or the other")}
 	case cmd.Flags().Changed("limit") && a.limit == "":
 		return &usageError{err: errors.New("--limit is empty: name hosts, or leave it out for all")}
+	case a.limits > 1:
+		return usage("join patterns with a comma: -l web,db")(errors.New("--limit is given more than once"))
 	case slices.Contains(a.inventories, ""):
 		return &usageError{err: errors.New("--inventory is empty: name a file")}
 	case a.hostKey != "" && !slices.Contains(fleet.HostKeyPolicies(), a.hostKey):
 		return &usageError{err: fmt.Errorf("--host-key %s: want %s", a.hostKey, strings.Join(fleet.HostKeyPolicies(), ", "))}
-	case a.access.BecomeMethod != "" && a.access.BecomeMethod != "sudo" && a.access.BecomeMethod != "doas":
+	case a.access.BecomeMethod != "" && !slices.Contains(becomeMethods, a.access.BecomeMethod):
 		return &usageError{err: fmt.Errorf("--become-method %s: want sudo or doas", a.access.BecomeMethod)}
 	case a.forks < 1:
 		return &usageError{err: fmt.Errorf("--forks %d: at least one host must be worked on at once", a.forks)}
@@ -151,8 +155,10 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	if a.access.LockWait < 0 {
 		return &usageError{err: fmt.Errorf("--lock-wait %s: it cannot be less than nothing", a.access.LockWait)}
 	}
-	return nil
+	return notEmpty(cmd)
 }
+
+var becomeMethods = []string{"sudo", "doas"}
 
 const defaultInventory = "fleet.yml"
 

@@ -157,3 +157,36 @@ func ownFlag(flags *pflag.FlagSet, word string) bool {
 	}
 	return false
 }
+
+// counted is a text that counts how often it is set.
+type counted struct {
+	text  *string
+	times *int
+}
+
+func (c counted) String() string {
+	if c.text == nil { // pflag compares with the zero value
+		return ""
+	}
+	return *c.text
+}
+
+func (c counted) Set(text string) error {
+	*c.text = text
+	*c.times++
+	return nil
+}
+
+func (c counted) Type() string { return "string" }
+
+// notEmpty returns an error if a flag that all commands have is an empty text: a variable
+// that is not set is not the inventory's value.
+func notEmpty(cmd *cobra.Command) (err error) {
+	all := cmd.Root().PersistentFlags()
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if err == nil && f.Value.String() == "" && all.Lookup(f.Name) != nil {
+			err = usage("leave it out for the default")(fmt.Errorf("--%s is empty", f.Name))
+		}
+	})
+	return err
+}

@@ -26,7 +26,8 @@ ansible-inventory --graph. Secrets are redacted.`,
   vsfleet inventory graph web --vars
   vsfleet inventory graph --format dot | dot -Tsvg > fleet.svg
   vsfleet inventory graph -o json`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeGroup,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains(graphFormats, format) {
 				return &usageError{err: fmt.Errorf("--format %s: want tree, dot or mermaid", format)}

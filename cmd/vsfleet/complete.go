@@ -33,7 +33,27 @@ func (a *app) completing(cmd *cobra.Command) (*inventory.Inventory, error) {
 	if err := a.settings(cmd.Root().PersistentFlags()); err != nil {
 		return nil, err
 	}
+	once := a.inventories[:0]
+	for _, source := range a.inventories { // to complete, cobra reads the flags twice
+		if !slices.Contains(once, source) {
+			once = append(once, source)
+		}
+	}
+	a.inventories = once
 	return a.load(cmd.Context())
+}
+
+// completeGroup completes the name of a group.
+func (a *app) completeGroup(cmd *cobra.Command, args []string, text string) ([]string, cobra.ShellCompDirective) {
+	inv, err := a.completing(cmd)
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	names := []string{"all"}
+	for _, g := range inv.Groups {
+		names = append(names, g.Name)
+	}
+	return startingWith("", names, text), cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeHost completes the name of a host.
