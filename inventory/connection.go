@@ -148,9 +148,26 @@ func (b *builder) warnConnections() {
 		hint := ""
 		if name, _, _ := strings.Cut(what, " "); isPassword(name) {
 			hint = "passwords in inventories are not used"
+		} else {
+			hint = didYouMeanVar(name)
 		}
-		b.Warn(places[0], hint, "%s is not understood: hosts are reached without it%s", what, more)
+		b.Warn(places[0], hint, "%s is not supported and has no effect%s", what, more)
 	}
+}
+
+// didYouMeanVar returns a hint at the variable with a meaning for vsfleet that name may be a
+// slip of, or "".
+func didYouMeanVar(name string) string {
+	const prefix = "ansible_" // all begin with it, which would make any two near each other
+	word, ok := strings.CutPrefix(name, prefix)
+	if !ok || strings.Contains(word, "=") {
+		return ""
+	}
+	var known []string
+	for _, v := range connectionVars {
+		known = append(known, strings.TrimPrefix(v.name, prefix))
+	}
+	return strings.Replace(yamlpos.DidYouMean(word, known), `"`, `"`+prefix, 1)
 }
 
 func comparePlaces(x, y Position) int {

@@ -134,7 +134,7 @@ type builder struct {
 	ourTop    layer                 // as much of it as files of ours have
 	topFiles  layer                 // of group_vars/all
 	ungrouped groupSpec             // of hosts in no group
-	unknown   map[string][]Position // what is not understood of how hosts are reached
+	unknown   map[string][]Position // what is not supported of how hosts are reached
 
 	specs      []*hostSpec // one for each of inv.Hosts
 	groups     []*groupSpec

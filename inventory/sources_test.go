@@ -46,13 +46,15 @@ func TestHowAnsibleConnects(t *testing.T) {
 		{"arguments of two variables", "[g]\nh\n[g:vars]\nansible_ssh_common_args=-J gate\n[all:vars]\nansible_ssh_extra_args=-o UserKnownHostsFile=kh\n", Host{Address: "h", Port: 22, SSH: SSH{Jump: "gate", KnownHosts: "kh"}}, ""},
 		{"templates", "h ansible_host={{inventory_hostname}}.{{zone}} zone=\"{{z|default('lan')}}\" ansible_port={{p}} p=2200", Host{Address: "h.lan", Port: 2200, SSH: SSH{Port: 2200}}, ""},
 		{"what has no meaning here", "h ansible_connection=winrm ansible_become_method=su ansible_become_user=app ansible_password=x ansible_become_pass=y ansible_foo=1 ansible_ssh_common_args=-A",
-			Host{Address: "h", Port: 22}, `hosts:1:1: -A of ansible_ssh_common_args is not understood: hosts are reached without it
-hosts:1:1: ansible_become_method=su is not understood: hosts are reached without it
-hosts:1:1: ansible_become_pass is not understood: hosts are reached without it (passwords in inventories are not used)
-hosts:1:1: ansible_become_user=app is not understood: hosts are reached without it
-hosts:1:1: ansible_connection=winrm is not understood: hosts are reached without it
-hosts:1:1: ansible_foo is not understood: hosts are reached without it
-hosts:1:1: ansible_password is not understood: hosts are reached without it (passwords in inventories are not used)`},
+			Host{Address: "h", Port: 22}, `hosts:1:1: -A of ansible_ssh_common_args is not supported and has no effect
+hosts:1:1: ansible_become_method=su is not supported and has no effect
+hosts:1:1: ansible_become_pass is not supported and has no effect (passwords in inventories are not used)
+hosts:1:1: ansible_become_user=app is not supported and has no effect
+hosts:1:1: ansible_connection=winrm is not supported and has no effect
+hosts:1:1: ansible_foo is not supported and has no effect
+hosts:1:1: ansible_password is not supported and has no effect (passwords in inventories are not used)`},
+		{"a slip", "h ansible_hots=192.0.2.1 ansible_ssh_common_args=-J", Host{Address: "h", Port: 22}, `hosts:1:1: -J without its argument of ansible_ssh_common_args is not supported and has no effect
+hosts:1:1: ansible_hots is not supported and has no effect (did you mean "ansible_host"?)`},
 		{"what only concerns Ansible", "h ansible_python_interpreter=/usr/bin/python3 ansible_ssh_pipelining=yes ansible_ssh_common_args='-o ControlMaster=auto'", Host{Address: "h", Port: 22}, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {

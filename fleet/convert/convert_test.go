@@ -152,6 +152,8 @@ web1.example.net,192.0.2.1 ecdsa-sha2-nistp256 AAAA
 [gate.example.net]:2222,[192.0.2.9]:2222 ssh-ed25519 AAAA
 192.0.2.5 ssh-ed25519 AAAA
 2001:db8::7 ssh-ed25519 AAAA
+192.0.2.1 ssh-rsa AAAA
+web1.example.net ssh-rsa AAAA
 |1|c2FsdA==|aGFzaA== ssh-ed25519 AAAA
 |1|c2FsdA==|aGFzaQ== ssh-ed25519 AAAA
 @cert-authority *.example.net ssh-ed25519 AAAA
@@ -165,17 +167,17 @@ broken
 	_, text := load(t, d)
 	if diff := cmp.Diff(`# Made from known_hosts by vsfleet inventory import.
 hosts:
-  web1.example.net: {}
-  gate.example.net: {port: 2222}
+  web1.example.net: {address: 192.0.2.1}
+  gate.example.net: {address: 192.0.2.9, port: 2222}
   192.0.2.5: {}
   2001-db8--7: {address: '2001:db8::7'}
 `, text); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]string{
-		"known_hosts:9: @cert-authority *.example.net: no host by itself",
-		"known_hosts:10: @revoked *: no host by itself",
-		"known_hosts:11: *.wild.net: a pattern",
+		"known_hosts:11: @cert-authority *.example.net: no host by itself",
+		"known_hosts:12: @revoked *: no host by itself",
+		"known_hosts:13: *.wild.net: a pattern",
 		"known_hosts: 2 lines with hashed names, which cannot be read back",
 	}, d.Left); diff != "" {
 		t.Error(diff)
@@ -183,6 +185,10 @@ hosts:
 }
 
 func TestNothingToImport(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := SSHConfig(t.Context(), &sshconfig.Resolver{Program: "none", Home: dir, System: filepath.Join(dir, "none")}, ""); err == nil || err.Error() != "~/.ssh/config does not exist: name the file to import" {
+		t.Error(err)
+	}
 	if _, err := knownHosts("known_hosts", "|1|a|b ssh-ed25519 AAAA\n"); err == nil || err.Error() != "known_hosts has no host names that are not hashed" {
 		t.Error(err)
 	}

@@ -3,8 +3,11 @@ package convert
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -31,6 +34,11 @@ func SSHConfig(ctx context.Context, resolver *sshconfig.Resolver, file string) (
 		d.sshHost(name, o)
 	}
 	if len(d.hosts) == 0 {
+		if home, err := os.UserHomeDir(); file == "" && err == nil {
+			if _, err := os.Stat(filepath.Join(cmp.Or(resolver.Home, home), ".ssh/config")); errors.Is(err, fs.ErrNotExist) {
+				return nil, errors.New("~/.ssh/config does not exist: name the file to import")
+			}
+		}
 		return nil, fmt.Errorf("%s names no host without a pattern", d.Source)
 	}
 	d.lift()
@@ -131,9 +139,11 @@ func knownHosts(file, data string) (*Draft, error) {
 	return d, nil
 }
 
-// knownHost adds the host of a line, by the first of its names that is not an address.
+// knownHost adds the host of a line, by the first of its names that is not an address, at
+// the first that is one.
 func (d *Draft) knownHost(place string, names []string) {
 	var best *host
+	address := ""
 	for _, name := range names {
 		if name == "" || strings.ContainsAny(name, "*?!") {
 			d.leave("%s: %s: a pattern", place, name)
@@ -146,6 +156,9 @@ func (d *Draft) knownHost(place string, names []string) {
 				h.ssh["port"] = port
 			}
 		}
+		if address == "" && isIP(h.name) {
+			address = h.name
+		}
 		if best == nil || isIP(best.name) && !isIP(h.name) {
 			best = h
 		}
@@ -153,8 +166,11 @@ func (d *Draft) knownHost(place string, names []string) {
 	if best == nil {
 		return
 	}
+	if best.name != address {
+		best.address = address
+	}
 	for _, other := range d.hosts {
-		if other.where() == best.name && other.ssh["port"] == best.ssh["port"] {
+		if other.ssh["port"] == best.ssh["port"] && (other.name == best.name || best.address == "" && other.where() == best.name) {
 			return // its key of another type
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -202,8 +203,16 @@ func (d *Dialer) addFiles(ctx context.Context, s Settings, o *offer, files []ide
 
 // unusable returns why a key file that the agent does not hold cannot be used.
 func (f identityFile) unusable() error {
-	if f.public != nil && isSecurityKey(f.public) {
-		return fmt.Errorf("%s is on a security key and no agent holds it: ssh-add %s", f.path, f.path)
+	private := strings.TrimSuffix(f.path, ".pub")
+	switch {
+	case f.exposed:
+		return fmt.Errorf("others can read the private key %s, and ssh does not use it either: chmod 600 %s", f.path, f.path)
+	case f.public != nil && isSecurityKey(f.public):
+		return fmt.Errorf("%s is on a security key and no agent holds it: ssh-add %s", f.path, private)
+	case !f.locked && private != f.path:
+		return fmt.Errorf("%s is a public key and no agent holds its private key: name the private key (%s), or ssh-add it", f.path, private)
+	case !f.locked:
+		return fmt.Errorf("%s is a public key and no agent holds its private key: name the private key, or ssh-add it", f.path)
 	}
 	return fmt.Errorf("%s is protected by a passphrase and no agent holds it: ssh-add %s", f.path, f.path)
 }
@@ -295,6 +304,8 @@ type identity struct {
 	public ssh.PublicKey    // nil if it is not known
 	cert   *ssh.Certificate // of FILE-cert.pub; nil if there is none
 	locked bool             // by a passphrase
+
+	exposed bool // others can read the file, so that only an agent may use the key
 }
 
 // readIdentity reads a key file and the certificate beside it. Of a key that is
@@ -338,7 +349,7 @@ func readCertificate(path string) (*ssh.Certificate, error) {
 }
 
 func readKey(file string) (identity, error) {
-	b, err := os.ReadFile(file)
+	b, exposed, err := readKeyFile(file)
 	if err != nil {
 		return identity{}, fmt.Errorf("read identity: %w", err)
 	}
@@ -348,6 +359,8 @@ func readKey(file string) (identity, error) {
 	key, err := ssh.ParsePrivateKey(b)
 	var locked *ssh.PassphraseMissingError
 	switch {
+	case err == nil && exposed:
+		return identity{public: key.PublicKey(), exposed: true}, nil
 	case err == nil:
 		return identity{key: key, public: key.PublicKey()}, nil
 	case !errors.As(err, &locked):
@@ -356,10 +369,27 @@ func readKey(file string) (identity, error) {
 		}
 		return identity{}, fmt.Errorf("read identity %s: %w", file, err)
 	case locked.PublicKey != nil:
-		return identity{public: locked.PublicKey, locked: true}, nil
+		return identity{public: locked.PublicKey, locked: !exposed, exposed: exposed}, nil
 	}
 	// The older PEM form keeps its public half elsewhere, if at all.
-	return identity{public: readPublic(file + ".pub"), locked: true}, nil
+	return identity{public: readPublic(file + ".pub"), locked: !exposed, exposed: exposed}, nil
+}
+
+// readKeyFile reads a key file. It is exposed if it is this user's and its mode lets
+// others read or write it: ssh refuses such a private key, too.
+func readKeyFile(file string) (b []byte, exposed bool, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, false, err
+	}
+	owner := int(info.Sys().(*syscall.Stat_t).Uid)
+	b, err = io.ReadAll(f)
+	return b, owner == os.Getuid() && info.Mode()&0o077 != 0, err
 }
 
 // readPublic returns the public key of a file, or nil.

@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"context"
+	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
@@ -202,6 +204,66 @@ func TestProxyCommand(t *testing.T) {
 				t.Errorf("exit %d, %v", exit, err)
 			}
 			c.Close()
+		})
+	}
+}
+
+func TestKeyFilesThatAreNotUsed(t *testing.T) {
+	dir := t.TempDir()
+	_, file := sshtest.NewKey(t, dir, "key")
+	locked := filepath.Join(dir, "locked")
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.ParseRawPrivateKey(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKeyWithPassphrase(key, "", []byte("open sesame"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, locked, string(pem.EncodeToMemory(block)))
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := string(ssh.MarshalAuthorizedKey(signer.PublicKey()))
+	write(t, file+".pub", public)
+	odd := filepath.Join(dir, "odd")
+	write(t, odd, public)
+	agent := serveAgent(t, file)
+	for _, row := range []struct {
+		name, file string
+		mode       os.FileMode
+		owner      int
+		agent      string
+		want       string // of an error
+	}{
+		{name: "a key for its owner alone", file: file, mode: 0o600, agent: "none"},
+		{name: "a key that nobody can write", file: file, mode: 0o400, agent: "none"},
+		{name: "a key that others can read", file: file, mode: 0o604, agent: "none", want: "others can read the private key " + file + ", and ssh does not use it either: chmod 600 " + file},
+		{name: "a key that the group can read", file: file, mode: 0o640, agent: "none", want: "chmod 600 " + file},
+		{name: "a key that others can read, of another user", file: file, mode: 0o644, owner: 12345, agent: "none"},
+		{name: "a key that others can read and the agent holds", file: file, mode: 0o644, agent: agent},
+		{name: "a key with a passphrase that others can read", file: locked, mode: 0o644, agent: "none", want: "chmod 600 " + locked},
+		{name: "a public key", file: file + ".pub", mode: 0o644, agent: "none", want: file + ".pub is a public key and no agent holds its private key: name the private key (" + file + "), or ssh-add it"},
+		{name: "a public key by an odd name", file: odd, mode: 0o644, agent: "none", want: "odd is a public key and no agent holds its private key: name the private key, or ssh-add it"},
+		{name: "a public key whose private one the agent holds", file: file + ".pub", mode: 0o644, agent: agent},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if err := errors.Join(os.Chown(row.file, row.owner, -1), os.Chmod(row.file, row.mode)); err != nil {
+				t.Fatal(err)
+			}
+			d := &Dialer{Agent: row.agent, Ask: func(context.Context, string, bool) (string, error) { t.Error("asked for a passphrase"); return "", nil }}
+			o, err := d.offer(t.Context(), Settings{Identity: row.file})
+			if err == nil {
+				o.Close()
+			}
+			if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+				t.Errorf("error %v, want %q", err, row.want)
+			}
 		})
 	}
 }

@@ -49,6 +49,7 @@ func TestSSHArgs(t *testing.T) {
 		{"what does not matter", "-C -q -4 -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=30 -o ForwardAgent=no", SSHArgs{}},
 		{"what does", "-A -L 80:a:80 -o Ciphers=x -F cfg word", SSHArgs{Config: "cfg", Unknown: []string{"-A", "-L 80:a:80", "-o Ciphers=x", "word"}}},
 		{"a template", "-o ProxyJump={{ gate }} -J {{ a | default('b') }}", SSHArgs{Jump: "{{a|default(b)}}"}},
+		{"options without their arguments", "-o ProxyJump= -o User -C -J", SSHArgs{Unknown: []string{"-o ProxyJump= without a value", "-o User without a value", "-J without its argument"}}},
 		{"a quote that does not end", "-J 'a", SSHArgs{Unknown: []string{"-J 'a"}}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -104,6 +104,10 @@ func assign(s string) (name, value string) {
 }
 
 func (a *SSHArgs) take(o option) {
+	if o.value == "" && o.name != 0 && strings.IndexByte(sshWithValue, o.name) >= 0 {
+		a.Unknown = append(a.Unknown, o.String()+" without its argument")
+		return
+	}
 	switch o.name {
 	case 'J':
 		a.Jump = o.value
@@ -127,6 +131,8 @@ func (a *SSHArgs) take(o option) {
 func (a *SSHArgs) set(o option) {
 	name, value := assign(o.value)
 	switch {
+	case value == "":
+		a.Unknown = append(a.Unknown, o.String()+" without a value")
 	case name == "proxyjump":
 		a.Jump = value
 	case name == "identityfile":

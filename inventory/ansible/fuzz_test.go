@@ -109,7 +109,7 @@ func FuzzSSHArgs(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		args := ansible.ParseSSHArgs(text)
 		for _, word := range append(args.Unknown, args.Jump, args.User) {
-			if len(word) > len(text)+len("-o  of ProxyCommand ") {
+			if len(word) > len(text)+len("-o  without its argument of ProxyCommand") {
 				t.Errorf("%q from %q", word, text)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -51,6 +52,8 @@ func run(ctx context.Context, timeout time.Duration, path string, args []string)
 		return stdout.data, nil
 	case errors.As(err, &exit):
 		return nil, fmt.Errorf("it ended with %w%s", exit, said(stderr))
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w (or not its interpreter, which its first line names)", err)
 	case err != nil:
 		return nil, err
 	}

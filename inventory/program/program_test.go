@@ -83,3 +83,14 @@ func TestWhatAProgramLeavesBehindDoesNotHoldItsAnswer(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+func TestAProgramWithoutItsInterpreter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hosts.py")
+	if err := os.WriteFile(path, []byte("#!/no/such/python\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Runner(t.Context(), time.Minute)(path, "--list")
+	if err == nil || !strings.HasSuffix(err.Error(), path+": no such file or directory (or not its interpreter, which its first line names)") {
+		t.Errorf("error %v", err)
+	}
+}
