@@ -40,6 +40,16 @@ func compile(source string, env types.Map, list bool) (*Expr, *Error) {
 	if strings.Contains(source, "{{") {
 		return nil, &Error{Msg: "an expression is written without {{ }}", Hint: "write its names as they are: vars.x == \"a\""}
 	}
+	if before, after, found := strings.Cut(source, "${"); found {
+		what := "a condition"
+		if list {
+			what = "an expression"
+		}
+		name, _, _ := strings.Cut(after, "}")
+		name, _, _ = strings.Cut(name, ":-")
+		line := 1 + strings.Count(before, "\n")
+		return nil, &Error{Pos: Position{Line: line, Column: len(before)}, Msg: what + " takes no ${…}", Hint: "write " + yamlpos.Short(name)}
+	}
 	tree, err := parser.Parse(source)
 	if err == nil {
 		visitor := &names{e: e, inner: map[string]bool{}}

@@ -192,6 +192,19 @@ func (s *Step) check(param, value string) error {
 	return nil
 }
 
+// Conditions returns those conditions of the step that are the same for all items of its
+// loop, and those that use the item at hand.
+func (s *Step) Conditions() (once, each []*Expr) {
+	for _, e := range s.When {
+		if s.Loop != nil && (e.uses["item"] || e.uses["value"]) {
+			each = append(each, e)
+		} else {
+			once = append(once, e)
+		}
+	}
+	return once, each
+}
+
 // Uses reports whether the step needs the result that an earlier one registers under
 // a name.
 func (s *Step) Uses(register string) bool {

@@ -68,6 +68,8 @@ func TestMistakes(t *testing.T) {
 		{"an inventory", "hosts: {a: {}}\n", []string{"p.yml:1:1: this looks like an inventory (a playbook of vsfleet has a list of plays at its top, as in docs/playbooks.md)"}},
 		{"Ansible's", "- hosts: all\n  tasks: []\n", []string{"p.yml:1:1: this looks like an Ansible playbook (it has tasks) (a playbook of vsfleet has a list of plays at its top, as in docs/playbooks.md)"}},
 		{"an unknown step", steps("- exek: [a]\n"), []string{`p.yml:4:7: unknown key "exek" (did you mean "exec"?)`}},
+		{"a variable in braces in a condition", steps("- exec: [a]\n  when: host.name != \"${vars.release}\"\n"), []string{"p.yml:5:27: when: a condition takes no ${…} (write vars.release)"}},
+		{"a variable in braces in a list", steps("- exec: [a]\n  loop: {list: \"${vars.list}\"}\n"), []string{"p.yml:5:20: loop: an expression takes no ${…} (write vars.list)"}},
 		{"a step that does nothing", steps("- name: a\n"), []string{"p.yml:4:7: a step does not say what to do (one of check, image, guest, exec, copy, template, wait, network, limits, stat, assert, pause, confirm, play)"}},
 		{"two steps in one", steps("- exec: [a]\n  wait: 3\n"), []string{"p.yml:5:13: a step has both exec and wait (make it two steps)"}},
 		{"an unknown parameter", steps("- copy: {to: /a, contnet: b}\n"), []string{"p.yml:4:13: copy: want one of content, source, have 0 of them", `p.yml:4:22: unknown key "contnet" (did you mean "content"?)`}},

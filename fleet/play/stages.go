@@ -269,7 +269,8 @@ func (t *taking) prepare(st *playbooks.Step) bool {
 	if t.guesses(st) {
 		return st.Kind.Name == playbooks.Pause || st.Kind.Name == playbooks.Confirm || t.perhaps(st)
 	}
-	if takes, ok := t.when(st); !takes {
+	once, each := st.Conditions()
+	if takes, ok := t.when(st, once, nil); !takes {
 		return ok
 	}
 	t.actor.wants = true
@@ -283,6 +284,12 @@ func (t *taking) prepare(st *playbooks.Step) bool {
 	}
 	for _, item := range items {
 		t.enter(st, item)
+		if takes, ok := t.when(st, each, nil); !takes {
+			if !ok {
+				return false
+			}
+			continue
+		}
 		name, err := st.Text("name", &t.scope)
 		if err == nil && st.Kind.Name == playbooks.Image {
 			image := t.Inventory.Image(name)

@@ -56,7 +56,8 @@ func (t *taking) step(ctx context.Context, st *playbooks.Step) bool {
 	if t.guesses(st) {
 		return t.perhaps(st)
 	}
-	if takes, ok := t.when(st); !takes {
+	once, each := st.Conditions()
+	if takes, ok := t.when(st, once, nil); !takes {
 		return ok
 	}
 	items, err := t.items(st)
@@ -73,7 +74,8 @@ func (t *taking) step(ctx context.Context, st *playbooks.Step) bool {
 	defer t.leave()
 	for _, it := range items {
 		t.enter(st, it)
-		if !t.one(ctx, st, it, together) {
+		takes, ok := t.when(st, each, together)
+		if !ok || takes && !t.one(ctx, st, it, together) {
 			return false
 		}
 	}
@@ -152,7 +154,9 @@ func (t *taking) needs(st *playbooks.Step) bool {
 			return true
 		}
 	}
-	return slices.ContainsFunc(t.pending, func(p pending) bool { return p.step.Known == nil && p.of.Register != "" && st.Uses(p.of.Register) })
+	return slices.ContainsFunc(t.pending, func(p pending) bool {
+		return (p.step.Known == nil || p.loop != nil) && p.of.Register != "" && st.Uses(p.of.Register)
+	})
 }
 
 // flush sends the pending steps, and reports whether the host goes on.
@@ -186,6 +190,9 @@ func (t *taking) flush(ctx context.Context) bool {
 	for i, r := range results {
 		switch {
 		case list[i].step.Known != nil:
+			if list[i].loop != nil {
+				t.note(list[i].of, playbooks.Result{Skipped: true}, list[i].loop)
+			}
 		case r.Outcome == api.Failed, r.Outcome == api.Skipped:
 			good = false
 		default:
@@ -309,18 +316,24 @@ func (t *taking) fail(st *playbooks.Step, err error) bool {
 	return false
 }
 
-// when reports whether a step is to be taken; go on is false after an error.
-func (t *taking) when(st *playbooks.Step) (takes, goOn bool) {
-	ok, not, err := playbooks.All(st.When, &t.scope)
+// when reports whether conditions of a step, or of one item of its loop, are true; go on
+// is false after an error.
+func (t *taking) when(st *playbooks.Step, conditions []*playbooks.Expr, of *loop) (takes, goOn bool) {
+	ok, not, err := playbooks.All(conditions, &t.scope)
 	if err != nil {
 		return false, t.fail(st, fmt.Errorf("when: %w", err))
 	}
 	if !ok {
 		if !t.Check {
 			s := api.Step{Kind: api.StepKind(st.Kind.Name), Title: st.Title(&t.scope), Why: "skipped: not true: " + not.Source}
-			t.pending = append(t.pending, pending{of: st, step: rollout.Taking{Step: s, Known: &api.StepResult{Outcome: api.Unchanged}}})
+			t.pending = append(t.pending, pending{of: st, step: rollout.Taking{Step: s, Known: &api.StepResult{Outcome: api.Unchanged}}, loop: of})
 		}
-		t.keep(st, playbooks.Result{Skipped: true})
+		switch {
+		case of == nil:
+			t.keep(st, playbooks.Result{Skipped: true})
+		case t.Check: // nothing is pending; else it is noted in its turn
+			t.note(st, playbooks.Result{Skipped: true}, of)
+		}
 	}
 	return ok, true
 }
