@@ -47,6 +47,7 @@ type app struct {
 	history history.Recorder
 	keep    string               // the setting
 	only    []string             // hosts that a rerun is limited to; nil: none
+	over    overrides            // of a rerun
 	loaded  *inventory.Inventory // the inventory, once it is loaded
 
 	unlisted       error  // why the guest that a pattern names may be a mistake
@@ -114,15 +115,16 @@ func must(err error) {
 // prepare reads flags, environment and settings files.
 func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	a.prepared = true
+	a.override()
 	a.stdout, a.stderr = view.Open(os.Stdout, a.noColor), view.Open(os.Stderr, a.noColor)
 	a.access.Keys.Passphrase = a.passphrase()
-	asked := cmd.Flags().Changed("output") // a setting does not count: it is for commands that have data
+	asked := cmd.Flags().Changed("output") || a.over.format != "" // a setting does not count: it is for commands that have data
 	if err := a.settings(cmd.Root().PersistentFlags()); err != nil {
 		return err
 	}
 	a.access.HostKey, a.access.CanAsk = fleet.HostKeyPolicy(a.hostKey), a.canAsk()
 	var err error
-	if a.output, err = view.ParseFormat(a.format); err != nil {
+	if a.output, err = view.ParseFormat(cmp.Or(a.over.format, a.format)); err != nil {
 		return &usageError{err: err}
 	}
 	if _, prose := cmd.Annotations[prose]; prose && a.output != view.AsTable {

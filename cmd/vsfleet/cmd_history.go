@@ -182,18 +182,24 @@ func (a *app) rerunCommand() *cobra.Command {
 		Long: `Rerun repeats the command of an earlier run with the same flags, in the same directory,
 on some of its hosts. --failed selects the hosts that failed or whose outcome is
 unknown, --unreached those that could not be reached or were not begun. It asks for
-confirmation as the command itself does.
+confirmation as the command itself does. -l limits these hosts further, and -o sets the
+format of the output; other flags of the command cannot be changed.
 
 A command line with a secret cannot be repeated: the secret was not recorded.`,
 		Example: `  vsfleet rerun last --failed
-  vsfleet rerun 3f0c2a91 --failed --unreached`,
+  vsfleet rerun 3f0c2a91 --failed --unreached
+  vsfleet rerun last --all -l web01 -o json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if which == (history.Which{}) {
 				return &usageError{err: errors.New("no hosts are selected: give --failed, --unreached or --all")}
 			}
+			over, err := a.rerunFlags(cmd)
+			if err != nil {
+				return err
+			}
 			var again history.Again
-			err := a.withHistory(cmd.Context(), func(ctx context.Context, h *history.History) error {
+			err = a.withHistory(cmd.Context(), func(ctx context.Context, h *history.History) error {
 				k, err := h.Load(ctx, args[0])
 				if err == nil {
 					again, err = history.Rerun(k, which)
@@ -203,7 +209,7 @@ A command line with a secret cannot be repeated: the secret was not recorded.`,
 			if err != nil {
 				return err
 			}
-			return a.rerun(cmd.Context(), again)
+			return a.rerun(cmd.Context(), again, over)
 		},
 	}
 	f := cmd.Flags()

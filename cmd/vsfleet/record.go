@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/vsfleet/vsfleet/fleet/history"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
@@ -83,6 +86,20 @@ func (a *app) rerunHosts(hosts []*inventory.Host) ([]*inventory.Host, error) {
 		}
 		list = append(list, hosts[i])
 	}
+	if a.over.limit != "" {
+		within, err := a.loaded.Select(a.over.limit)
+		if err != nil {
+			return nil, &usageError{err: fmt.Errorf("--limit: %w", err)}
+		}
+		in := func(name string) bool {
+			return slices.ContainsFunc(within, func(h *inventory.Host) bool { return h.Name == name })
+		}
+		list = slices.DeleteFunc(list, func(h *inventory.Host) bool { return !in(h.Name) })
+		missing = slices.DeleteFunc(missing, func(name string) bool { return !in(name) })
+		if len(list)+len(missing) == 0 {
+			return nil, &usageError{err: fmt.Errorf("--limit %s leaves no host of the run: it was on %s", a.over.limit, nodeset.Fold(a.only))}
+		}
+	}
 	if missing != nil {
 		return nil, usage("run the command itself, with --limit")(
 			fmt.Errorf("the inventory no longer has %s, or the command line no longer selects it", nodeset.Fold(missing)))
@@ -90,17 +107,55 @@ func (a *app) rerunHosts(hosts []*inventory.Host) ([]*inventory.Host, error) {
 	return list, nil
 }
 
+// overrides are flags of rerun itself, which override those of the command.
+type overrides struct {
+	limit, format  string
+	quiet, noColor bool
+	verbose        int
+}
+
+// rerunFlags returns the flags that rerun was given. Flags that only the command itself
+// could have are refused.
+func (a *app) rerunFlags(cmd *cobra.Command) (overrides, error) {
+	over := overrides{limit: a.limit, quiet: a.quiet, noColor: a.noColor, verbose: a.verbose}
+	var refused []string
+	cmd.InheritedFlags().Visit(func(f *pflag.Flag) {
+		i := slices.IndexFunc(a.origins, func(s report.SettingRecord) bool { return s.Name == f.Name })
+		switch {
+		case i >= 0 && a.origins[i].Origin != "--"+f.Name: // a setting
+		case f.Name == "output":
+			over.format = a.format
+		case !slices.Contains([]string{"limit", "quiet", "no-color", "verbose"}, f.Name):
+			refused = append(refused, "--"+f.Name)
+		}
+	})
+	if refused != nil {
+		return over, usage("run the command itself with other flags")(
+			fmt.Errorf("%s: rerun repeats the command with its own flags", strings.Join(refused, ", ")))
+	}
+	return over, nil
+}
+
+// override applies the flags of a rerun.
+func (a *app) override() {
+	a.quiet, a.noColor, a.verbose = a.quiet || a.over.quiet, a.noColor || a.over.noColor, max(a.verbose, a.over.verbose)
+}
+
 // rerun runs a command line again, like a new vsfleet.
-func (a *app) rerun(ctx context.Context, again history.Again) error {
+func (a *app) rerun(ctx context.Context, again history.Again, over overrides) error {
 	if again.Dir != "" {
 		if err := os.Chdir(again.Dir); err != nil {
 			return fmt.Errorf("go to where the command was run: %w", err)
 		}
 	}
 	if !a.quiet {
-		message(fmt.Sprintf("in %s: vsfleet %s, on %s", view.Clean(again.Dir), view.CommandLine(again.Args), nodeset.Fold(again.Hosts)))
+		within := ""
+		if over.limit != "" {
+			within = ", limited to " + view.Clean(over.limit)
+		}
+		message(fmt.Sprintf("in %s: vsfleet %s, on %s%s", view.Clean(again.Dir), view.CommandLine(again.Args), nodeset.Fold(again.Hosts), within))
 	}
-	b := &app{only: again.Hosts}
+	b := &app{only: again.Hosts, over: over}
 	b.access.Abort = a.access.Abort
 	b.history.Of = again.Of
 	if code := b.execute(ctx, again.Args); code != 0 {
