@@ -48,6 +48,9 @@ PostgreSQL database of the setting store.`,
 				if err != nil {
 					return err
 				}
+				if len(list) == 0 {
+					a.say("no runs")
+				}
 				return show(a, list, view.HistoryTable)
 			})
 		},
@@ -55,7 +58,7 @@ PostgreSQL database of the setting store.`,
 	f := cmd.Flags()
 	f.StringVar(&since, "since", "", "only runs that began within this `time`: 7d, 2w, 36h")
 	f.StringVar(&host, "host", "", "only runs on hosts of this `pattern`: web01, web*, web[01-03],db1")
-	f.StringVar(&q.Verb, "verb", "", "only runs of this `command`: apply, run, 'guest stop'")
+	f.StringVar(&q.Verb, "verb", "", "only runs of this `command`: apply, run, play, guest, 'guest stop'")
 	f.BoolVar(&q.Failed, "failed", false, "only runs that failed or were interrupted")
 	f.IntVarP(&q.Limit, "runs", "n", 20, "`number` of runs to list (0: all)")
 	cmd.AddCommand(a.historyShowCommand(), noData(a.historyRemoveCommand()))

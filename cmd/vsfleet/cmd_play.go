@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/playbooks"
 )
@@ -94,6 +94,9 @@ func (a *app) play(ctx context.Context, args []string, o playOptions, strategy *
 		return show(a, report.PlaybookRecords(playbooks.AllShipped()), view.PlaybookTable)
 	case len(args) == 0:
 		return usage("vsfleet play --list shows those that come with vsfleet")(errors.New("no playbook is given"))
+	}
+	if o.oneByOne && !o.list && !o.listHosts && !a.canAsk() {
+		return usage("leave out --step, or run it on a terminal")(errors.New("--step asks before each step, and there is no terminal to ask"))
 	}
 	inv, among, err := a.selectHosts(ctx)
 	if err != nil {
@@ -192,20 +195,24 @@ func (a *app) playQuestion(ctx context.Context, p *view.Progress, text string, y
 	})
 }
 
-// stepQuestion asks before each step. The answer c is yes for all that follow.
-func (a *app) stepQuestion(p *view.Progress) func(context.Context, string) (bool, error) {
+// stepQuestion asks before each step. The answer c is yes for all that follow, q ends
+// the run.
+func (a *app) stepQuestion(p *view.Progress) func(context.Context, string, []string) (bool, error) {
 	all := false
-	return func(ctx context.Context, title string) (yes bool, err error) {
+	return func(ctx context.Context, title string, hosts []string) (yes bool, err error) {
 		if all {
 			return true, nil
 		}
 		err = p.Around(func() error {
-			answer, err := a.ask(ctx, fmt.Sprintf("Take step %q? [y/N/c]", view.Clean(title)))
-			switch strings.ToLower(answer) {
+			answer, err := a.ask(ctx, fmt.Sprintf("Take step %q on %s? y: yes, n: skip it, c: yes, and all that follow, q: end the run [y/N/c/q]",
+				view.Clean(title), view.Clean(nodeset.Fold(hosts))))
+			switch answer {
 			case "y", "yes":
 				yes = true
 			case "c", "continue":
 				yes, all = true, true
+			case "q", "quit":
+				return fmt.Errorf("ended before step %q: the answer was q", title)
 			}
 			return err
 		})

@@ -119,7 +119,11 @@ type overrides struct {
 func (a *app) rerunFlags(cmd *cobra.Command) (overrides, error) {
 	over := overrides{limit: a.limit, quiet: a.quiet, noColor: a.noColor, verbose: a.verbose}
 	var refused []string
-	cmd.InheritedFlags().Visit(func(f *pflag.Flag) {
+	global := cmd.InheritedFlags()
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if global.Lookup(f.Name) == nil {
+			return
+		}
 		i := slices.IndexFunc(a.origins, func(s report.SettingRecord) bool { return s.Name == f.Name })
 		switch {
 		case i >= 0 && a.origins[i].Origin != "--"+f.Name: // a setting

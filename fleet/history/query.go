@@ -19,16 +19,16 @@ import (
 // Query selects runs. Its zero value selects all.
 type Query struct {
 	Since  time.Time
-	Verb   string
-	Failed bool // of which something failed, or that were interrupted
-	Limit  int  // the newest ones; 0: all
+	Verb   string // its first words: "guest" selects "guest stop" too
+	Failed bool   // of which something failed, or that were interrupted
+	Limit  int    // the newest ones; 0: all
 	Host   func(name string) bool
 }
 
 // matches reports whether a query selects a run.
 func (q Query) matches(r report.HistoryRecord) bool {
 	bad := r.Status == report.KeptFailed || r.Status == report.KeptInterrupted
-	return (q.Since.IsZero() || !r.When.Before(q.Since)) && (q.Verb == "" || r.Verb == q.Verb) && (!q.Failed || bad) && q.on(r.Hosts)
+	return (q.Since.IsZero() || !r.When.Before(q.Since)) && (q.Verb == "" || strings.HasPrefix(r.Verb+" ", q.Verb+" ")) && (!q.Failed || bad) && q.on(r.Hosts)
 }
 
 // on reports whether a host of the query is in a set.

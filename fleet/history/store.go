@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -186,7 +187,8 @@ func (s *store) list(ctx context.Context, q Query, each func(report.HistoryRecor
 		and("began >= $%d", q.Since.UnixMicro())
 	}
 	if q.Verb != "" {
-		and("verb = $%d", q.Verb)
+		words := q.Verb + " "
+		and(fmt.Sprintf("substr(verb || ' ', 1, %d) = $%%d", utf8.RuneCountInString(words)), words)
 	}
 	if q.Failed {
 		and("status <> $%d", string(report.KeptOK))

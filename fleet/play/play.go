@@ -30,7 +30,7 @@ type Player struct {
 	// Ask asks a person; its error is a no.
 	Ask func(ctx context.Context, question string) error
 	// Step asks before each step whether it is to be taken; nil: do not ask.
-	Step func(ctx context.Context, title string) (bool, error)
+	Step func(ctx context.Context, title string, hosts []string) (bool, error)
 	// Reach opens a new connection to a host with one key and no other.
 	Reach func(ctx context.Context, host *inventory.Host, identity string) error
 }

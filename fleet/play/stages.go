@@ -193,7 +193,11 @@ func (p *performance) asking(st *playbooks.Step) rollout.Stage {
 		if len(hosts) == 0 {
 			return nil
 		}
-		yes, err := p.Step(ctx, st.Title(&p.actor(hosts[0]).scope))
+		var names []string
+		for _, w := range hosts {
+			names = append(names, w.Host().Name)
+		}
+		yes, err := p.Step(ctx, st.Title(&p.actor(hosts[0]).scope), names)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.skipped[st] = !yes
