@@ -18,6 +18,8 @@ type First struct {
 	Release string   // of Debian or Ubuntu, for the image: "bookworm"
 	Guest   string   // name of a guest, one on each host
 	Ports   []string // of the guest on the hosts' addresses; none: a private network
+
+	SSH map[string]string // further keys of the ssh block and their values
 }
 
 var firstTemplate = template.Must(template.New("").Parse(`# Hosts, images, and the guests that should exist. vsfleet inventory check looks for mistakes,
@@ -26,6 +28,9 @@ ssh:
   user: {{.User}}
 {{- if ne .User "root"}}
   become: true            # root by sudo or doas
+{{- end}}
+{{- range $key, $value := .SSH}}
+  {{$key}}: {{printf "%q" $value}}
 {{- end}}
 
 hosts:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -24,7 +25,8 @@ func (a *app) initCommand() *cobra.Command {
 		Short: "Write a first inventory, after five questions",
 		Long: `Init asks for the hosts, the user to log in as, the release of Debian or Ubuntu for guests,
 and the name and ports of the first guest. Then it writes fleet.yml, or the file of
---inventory. It does not ask for values that are given by flags, and never overwrites a file.`,
+--inventory. It does not ask for values that are given by flags, and never overwrites a file.
+Flags that say how to reach hosts, as --identity, --known-hosts and --jump, become its ssh block.`,
 		Example: `  vsfleet init
   vsfleet init --host 203.0.113.11 --host web02.example.net --guest www --port 80 --port 443`,
 		Args: cobra.NoArgs,
@@ -43,6 +45,10 @@ and the name and ports of the first guest. Then it writes fleet.yml, or the file
 				return usage("write another one with -i FILE")(err)
 			}
 			first.Hosts, first.Ports = hosts, ports
+			var err error
+			if first.SSH, err = a.firstSSH(); err != nil {
+				return err
+			}
 			if err := a.askFirst(cmd, &first); err != nil {
 				return err
 			}
@@ -53,8 +59,7 @@ and the name and ports of the first guest. Then it writes fleet.yml, or the file
 			if err := writeNew(path, text); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.stderr, "%s is written. Next:\n\n  vsfleet ping     connect to the hosts\n  vsfleet check    show what they lack\n  vsfleet plan     show what would change\n  vsfleet apply    change it\n", path)
-			return err
+			return a.adviseNext(path)
 		},
 	}
 	f := cmd.Flags()
@@ -63,6 +68,49 @@ and the name and ports of the first guest. Then it writes fleet.yml, or the file
 	f.StringVar(&first.Guest, "guest", "www", "`name` of the first guest, one on each host")
 	f.StringArrayVar(&ports, "port", nil, "`port` of the guest on its host's address, as 80 or 53/udp; none: a private network")
 	return cmd
+}
+
+// firstSSH returns the keys of the ssh block for the flags that say how to reach hosts.
+// Paths are absolute, as the inventory may be in another directory.
+func (a *app) firstSSH() (map[string]string, error) {
+	keys := map[string]string{}
+	for key, value := range map[string]string{
+		"jump": a.access.Jump, "become_method": a.access.BecomeMethod, "host_key": a.hostKey,
+	} {
+		if value != "" {
+			keys[key] = value
+		}
+	}
+	for key, path := range map[string]string{"identity": a.access.Identity, "known_hosts": a.access.KnownHosts, "config": a.access.Config} {
+		if path == "" {
+			continue
+		}
+		if !strings.HasPrefix(path, "~/") && (key != "config" || path != "none") {
+			var err error
+			if path, err = filepath.Abs(path); err != nil {
+				return nil, err
+			}
+		}
+		keys[key] = path
+	}
+	return keys, nil
+}
+
+// adviseNext prints what to do with the inventory that was written.
+func (a *app) adviseNext(path string) error {
+	with := ""
+	if path != defaultInventory {
+		with = " -i " + shellWord(path)
+	}
+	next := ""
+	for _, step := range [][2]string{
+		{"trust", "accept the hosts' keys"}, {"ping", "connect to the hosts"}, {"check", "show what they lack"},
+		{"plan", "show what would change"}, {"apply", "change it"},
+	} {
+		next += fmt.Sprintf("  vsfleet %-*s  %s\n", len("trust"+with), step[0]+with, step[1])
+	}
+	_, err := fmt.Fprintf(a.stderr, "%s is written. Next:\n\n%s", path, next)
+	return err
 }
 
 // askFirst asks on the terminal for values that no flag gives.
@@ -77,32 +125,41 @@ func (a *app) askFirst(cmd *cobra.Command, first *inventory.First) error {
 		}
 		return nil
 	}
-	words := func(to *[]string) func(string) { return func(s string) { *to = fields(s) } }
-	word := func(to *string) func(string) { return func(s string) { *to = s } }
 	in := bufio.NewReader(os.Stdin)
 	for _, q := range []struct {
 		flag, text, usual string
-		set               func(string)
+		set               func(*inventory.First, string)
 	}{
-		{"host", "Hosts, by address or DNS name, separated by spaces", "", words(&first.Hosts)},
-		{"user", "User to log in as; any other than root uses sudo", first.User, word(&first.User)},
-		{"release", "Release of Debian or Ubuntu for guests", first.Release, word(&first.Release)},
-		{"guest", "Name of the first guest, one on each host", first.Guest, word(&first.Guest)},
-		{"port", "Its TCP ports on the hosts' addresses, or - for a private network", "80 443", words(&first.Ports)},
+		{"host", "Hosts, by address or DNS name, separated by spaces", "", func(f *inventory.First, s string) { f.Hosts = fields(s) }},
+		{"user", "User to log in as; any other than root uses sudo", first.User, func(f *inventory.First, s string) { f.User = s }},
+		{"release", "Release of Debian or Ubuntu for guests", first.Release, func(f *inventory.First, s string) { f.Release = s }},
+		{"guest", "Name of the first guest, one on each host", first.Guest, func(f *inventory.First, s string) { f.Guest = s }},
+		{"port", "Its TCP ports on the hosts' addresses, or - for a private network", "80 443", setPorts},
 	} {
 		if cmd.Flags().Changed(q.flag) {
 			continue
 		}
-		answer, err := a.askLine(cmd.Context(), in, q.text, q.usual)
-		if err != nil {
-			return err
+		for {
+			answer, err := a.askLine(cmd.Context(), in, q.text, q.usual)
+			if err != nil {
+				return err
+			}
+			q.set(first, answer)
+			probe := inventory.First{Hosts: []string{"192.0.2.1"}, User: "root", Release: "trixie", Guest: "www"}
+			q.set(&probe, answer)
+			if _, err = probe.Text(); err == nil {
+				break
+			}
+			fmt.Fprintf(a.stderr, "%v\n", err)
 		}
-		q.set(answer)
-	}
-	if slices.Equal(first.Ports, []string{"-"}) {
-		first.Ports = nil
 	}
 	return nil
+}
+
+func setPorts(f *inventory.First, s string) {
+	if f.Ports = fields(s); slices.Equal(f.Ports, []string{"-"}) {
+		f.Ports = nil
+	}
 }
 
 func fields(s string) []string {
@@ -136,6 +193,7 @@ func (a *app) askLine(ctx context.Context, in *bufio.Reader, text, usual string)
 			case usual != "":
 				return usual, nil
 			}
+			fmt.Fprintln(a.stderr, "an answer is needed: there is no default")
 		case <-ctx.Done():
 			return "", context.Cause(ctx)
 		}
