@@ -21,6 +21,8 @@ type StrategyOptions struct {
 
 	Hosts []*inventory.Host // of the run
 
+	OwnBatches bool // the run may have batches that are not of the options: a playbook's
+
 	// Given reports whether an option was given, by its name on the command line.
 	Given func(name string) bool
 }
@@ -54,6 +56,8 @@ func Strategy(inv *inventory.Inventory, o StrategyOptions) (s rollout.Strategy, 
 	switch {
 	case r.Retries < 0:
 		return s, fmt.Errorf("--retries: want a number from 0 on, have %d", r.Retries)
+	case !o.OwnBatches && o.Given("pause") && r.Pause > 0 && len(r.Serial) == 0 && r.Canary == "":
+		return s, fmt.Errorf("--pause needs --serial or --canary: all hosts are one batch")
 	case r.Pause < 0 || r.HostTimeout < 0:
 		return s, fmt.Errorf("--pause, --host-timeout: want a time from 0 on")
 	case !slices.Contains([]rollout.OnFailure{"", rollout.Revert, rollout.Keep}, s.OnFailure):

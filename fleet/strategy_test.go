@@ -58,3 +58,14 @@ rollout: {serial: [1, 100%], max_fail: 2, on_failure: keep, retries: 1, pause: 5
 		})
 	}
 }
+
+func TestAPauseNeedsBatches(t *testing.T) {
+	o := StrategyOptions{Pause: time.Second, Given: func(name string) bool { return name == "pause" }}
+	if _, err := Strategy(&inventory.Inventory{}, o); err == nil || !strings.Contains(err.Error(), "--pause needs --serial or --canary") {
+		t.Error(err)
+	}
+	o.OwnBatches = true
+	if _, err := Strategy(&inventory.Inventory{}, o); err != nil {
+		t.Errorf("a playbook has batches of its own: %v", err)
+	}
+}

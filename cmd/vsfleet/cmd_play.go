@@ -76,6 +76,7 @@ After the first Ctrl-C no further steps are started. A command under way has
 	must(f.MarkHidden("list-tasks"))
 	a.changesGuests(cmd)
 	strategy = a.strategy(cmd)
+	strategy.opts.OwnBatches = true
 	return cmd
 }
 

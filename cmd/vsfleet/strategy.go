@@ -57,10 +57,12 @@ func (s *strategyFlags) of(a *app, hosts []*inventory.Host, p *view.Progress) (r
 	}
 	yes, _ := s.cmd.Flags().GetBool("yes") // an error: it has no such flag
 	if s.ask || terminal && strategy.Canary != nil && !yes {
+		asked := false // after the canary, or instead of it
 		strategy.Ask = func(ctx context.Context, next report.Batch) error {
-			if !s.ask && next.Number > 2 {
+			if !s.ask && asked {
 				return nil
 			}
+			asked = true
 			return p.Around(func() error {
 				return a.confirm(ctx, question{
 					text: fmt.Sprintf("Go on with %s (%s)?", next, view.Clean(nodeset.Fold(next.Hosts))),

@@ -41,7 +41,9 @@ func (r *run) rollOut(ctx context.Context, road []state) error {
 	groups := r.cut()
 	r.rule.judgeCanaries(r.hosts)
 	for i, g := range groups {
-		if i > 0 {
+		if i == 0 && !g.Canary {
+			r.withoutCanary(ctx, g)
+		} else if i > 0 {
 			r.between(ctx, g)
 		}
 		if r.ends(ctx) {
@@ -109,6 +111,22 @@ func (r *run) between(ctx context.Context, next group) {
 			return
 		}
 	}
+	r.ask(ctx, next)
+}
+
+// withoutCanary warns if the canaries have nothing to change, so that they prove nothing
+// for the others.
+func (r *run) withoutCanary(ctx context.Context, first group) {
+	idle := slices.DeleteFunc(slices.Clone(r.hosts), func(h *host) bool { return !h.canary || h.outcome != outcome.OK })
+	if len(idle) == 0 || r.ends(ctx) {
+		return
+	}
+	r.watch(report.Event{Kind: report.Progress, Batch: &first.Batch, Message: fmt.Sprintf("the canary %s has nothing to change: no host is changed before the others", nodeset.Fold(names(idle)))})
+	r.ask(ctx, first)
+}
+
+// ask has somebody decide whether a batch begins.
+func (r *run) ask(ctx context.Context, next group) {
 	if r.Strategy.Ask == nil {
 		return
 	}

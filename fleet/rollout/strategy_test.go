@@ -209,6 +209,36 @@ func dying(name string, times int) func(*testing.T, *fakeFleet, *Fleet) {
 	}
 }
 
+// A canary that has nothing to change proves nothing: the run says so and asks.
+func TestACanaryWithNothingToChange(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		ask  error
+		want string
+	}{
+		{"go on", nil, "lab1 ok, lab2 changed"},
+		{"do not", errors.New("you did not want it"), "lab1 ok, lab2 stopped"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			f := six(t)
+			on := f.hosts["lab1"]
+			on.state.Guests = []api.GuestState{there(func(g *api.GuestState) { g.Image = on.state.Images[0].ID })}
+			fleet := f.fleet()
+			fleet.Strategy.Canary = f.inv.Hosts[:1]
+			asked, said := 0, ""
+			fleet.Strategy.Ask = func(context.Context, report.Batch) error { asked++; return row.ask }
+			fleet.Watch = func(e report.Event) { said += e.Message + "\n" }
+			// With its survey, as Apply has it.
+			r := fleet.start("apply", f.inv.Hosts[:2]).against(nil, imageNamed)
+			r.survey = beforeApply
+			run, _ := r.follow(within(t), toApply...)
+			if got := outcomes(run); got != row.want || asked != 1 || !strings.Contains(said, "the canary lab1 has nothing to change") {
+				t.Errorf("got %s, asked %d times: %s", got, asked, said)
+			}
+		})
+	}
+}
+
 func TestABudgetBoundsWhatIsDisruptedAtOnce(t *testing.T) {
 	f := six(t)
 	fleet := f.fleet()
