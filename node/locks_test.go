@@ -33,6 +33,9 @@ func TestAHostLockKeepsRunsOff(t *testing.T) {
 	if err != nil || locks.Lease != nil || locks.Lock == nil || locks.Lock.Reason != "new disks" {
 		t.Errorf("%+v, %v", locks, err)
 	}
+	if err := b.PutFiles(ctx, api.PutFiles{Guest: "www", Path: "/etc"}, strings.NewReader("")); err == nil || !strings.Contains(err.Error(), "locked by root@ctl until") {
+		t.Errorf("files are put into a guest of a locked host: %v", err)
+	}
 	ended, err := b.Unlock(ctx, api.Unlock{Wait: time.Minute})
 	if err != nil || ended.Lock == nil || ended.Lock.Owner != "root@ctl" || ended.Lease != nil {
 		t.Errorf("%+v, %v", ended, err)

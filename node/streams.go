@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/guest"
@@ -69,8 +70,13 @@ func (h *Host) Connect(ctx context.Context, req api.Connect, in io.Reader, out i
 	return nil
 }
 
-// PutFiles puts a tree of files into a guest.
+// PutFiles puts a tree of files into a guest, unless a person has locked the host.
 func (h *Host) PutFiles(ctx context.Context, req api.PutFiles, in io.Reader) error {
+	if lock, err := h.readLock(); err != nil {
+		return err
+	} else if lock != nil {
+		return fmt.Errorf("the host is locked by %s until %s (%s); vsfleet lock release ends that", lock.Owner, lock.Until.Local().Format(time.DateTime), lock.Reason)
+	}
 	return h.Guests.PutFiles(ctx, req, in)
 }
 

@@ -279,10 +279,16 @@ func (a *app) limitedHosts(ctx context.Context) (*inventory.Inventory, []*invent
 	}
 	hosts, err := inv.Select(a.limit)
 	if err != nil {
-		return nil, nil, fmt.Errorf("--limit: %w", err)
+		return nil, nil, &limitError{err}
 	}
 	return inv, hosts, nil
 }
+
+// limitError is returned for a --limit that selects no hosts.
+type limitError struct{ err error }
+
+func (e *limitError) Error() string { return "--limit: " + e.err.Error() }
+func (e *limitError) Unwrap() error { return e.err }
 
 // guests returns the guests that a pattern and -l select, for commands that connect
 // to their hosts.

@@ -40,6 +40,10 @@ func (a *app) hostsNamed(ctx context.Context, args []string) ([]*inventory.Host,
 		a.limit = args[0]
 	}
 	_, hosts, err := a.hosts(ctx)
+	var wrong *limitError
+	if len(args) > 0 && errors.As(err, &wrong) {
+		return nil, fmt.Errorf("PATTERN: %w", wrong.err)
+	}
 	return hosts, err
 }
 
@@ -80,8 +84,9 @@ func (a *app) lockTakeCommand() *cobra.Command {
 		Short: "Keep all runs off hosts for a time",
 		Long: `Take waits for runs that are changing the hosts, then locks the hosts until the lock
 is released or its time is over. All runs are refused, including those of the person
-who took the lock. The lock survives a reboot of the host. Guests run on, and commands
-on the host itself (vserver) still work.`,
+who took the lock, and so is guest cp into guests of the hosts. The lock does not keep
+off guest exec, guest enter and run, nor commands on the host itself (vserver). It
+survives a reboot of the host. Guests run on.`,
 		Example:           `  vsfleet lock take db1 --for 2h --reason "new disks"`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeHosts,

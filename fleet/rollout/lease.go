@@ -34,9 +34,9 @@ func (e *LockedError) Error() string {
 		return fmt.Sprintf("%s is in the inventory twice: another of its names leads to the same machine; leave one out", e.Host)
 	}
 	if !e.By.Until.IsZero() {
-		return fmt.Sprintf("%s is locked: %s; vsfleet lock release %s ends that", e.Host, holds(e.By), e.Host)
+		return fmt.Sprintf("locked: %s; vsfleet lock release %s ends that", holds(e.By), e.Host)
 	}
-	text := fmt.Sprintf("%s is locked: %s; wait longer with --lock-wait", e.Host, holds(e.By))
+	text := fmt.Sprintf("locked: %s; wait longer with --lock-wait", holds(e.By))
 	if e.By.Node > 0 {
 		text += fmt.Sprintf(", or end that run (vsfleet lock release %s; on the host: kill %d)", e.Host, e.By.Node)
 	}
