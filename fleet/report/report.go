@@ -58,7 +58,7 @@ type Host struct {
 
 // HostOf returns a host with its outcome and the error behind it, if any.
 func HostOf(name, address string, o outcome.Outcome, err error) Host {
-	h := Host{Name: name, Address: address, Result: ResultOf(o, err)}
+	h := Host{Name: name, Address: address, Result: ResultOf(o, err).On(name)}
 	var hint interface{ Hint() string }
 	if errors.As(err, &hint) {
 		h.Hint = hint.Hint()

@@ -103,3 +103,18 @@ func TestStepsEnd(t *testing.T) {
 		})
 	}
 }
+
+func TestAnErrorDoesNotRepeatItsHost(t *testing.T) {
+	for _, row := range []struct{ name, text, want string }{
+		{"alpha", "start vsnode: alpha: the user there is not root", "start vsnode: the user there is not root"},
+		{"alpha", "alpha (10.253.1.2:22): become root: no", "10.253.1.2:22: become root: no"},
+		{"alpha", "alpha: one\nalpha: two", "one\ntwo"},
+		{"alpha/www", "alpha: it is not there", "it is not there"},
+		{"alpha", "guest alpha: alphabet: alpha is locked", "guest alpha: alphabet: alpha is locked"},
+		{"", "alpha: one", "alpha: one"},
+	} {
+		if got := HostOf(row.name, "", outcome.Failed, errors.New(row.text)).Error; got != row.want {
+			t.Errorf("%s: %q became %q, want %q", row.name, row.text, got, row.want)
+		}
+	}
+}

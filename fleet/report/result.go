@@ -1,6 +1,11 @@
 package report
 
-import "github.com/vsfleet/vsfleet/fleet/outcome"
+import (
+	"regexp"
+	"strings"
+
+	"github.com/vsfleet/vsfleet/fleet/outcome"
+)
 
 // Statuses of records of a plan that are not outcomes.
 const (
@@ -23,5 +28,18 @@ func ResultOf(o outcome.Outcome, err error) Result {
 	if err != nil {
 		r.Error = err.Error()
 	}
+	return r
+}
+
+// On returns the result without the host's name at the start of its errors and of their
+// causes, as a record names its host itself. An endpoint behind the name stays.
+func (r Result) On(name string) Result {
+	host, _, _ := strings.Cut(name, "/") // or a guest of it
+	if host == "" || !strings.Contains(r.Error, host) {
+		return r
+	}
+	host = regexp.QuoteMeta(host)
+	r.Error = regexp.MustCompile(`(?m)(^|: )`+host+`: `).ReplaceAllString(r.Error, "$1")
+	r.Error = regexp.MustCompile(`(?m)(^|: )`+host+` \(([^()\s]+)\): `).ReplaceAllString(r.Error, "$1$2: ")
 	return r
 }

@@ -41,7 +41,7 @@ func (h *host) result() report.Result {
 	if err := errors.Join(h.problems()...); err != nil {
 		result.Error = err.Error()
 	}
-	return result
+	return result.On(h.name)
 }
 
 // hostReport returns the report on a host; of a run that changes nothing, with its

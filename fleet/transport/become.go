@@ -163,6 +163,14 @@ type becomeError struct {
 // ErrorKind is an outcome.Kind.
 func (e *becomeError) ErrorKind() string { return kindSudo }
 
+// Hint returns how to try doas by hand; that of the error's kind is for sudo.
+func (e *becomeError) Hint() string {
+	if last := e.last(); !strings.HasPrefix(last, "doas: ") && !strings.HasPrefix(last, "doas (") {
+		return ""
+	}
+	return "try it by hand: ssh USER@ADDRESS doas -n true; give the password with -K, or log in as root"
+}
+
 // wantsTerminal reports whether sudo refused because it has no terminal (requiretty).
 func (e *becomeError) wantsTerminal() bool {
 	return strings.Contains(e.said, "must have a tty to run sudo")

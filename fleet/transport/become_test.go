@@ -161,3 +161,12 @@ func TestTheEndOfAPromptIsNoOutput(t *testing.T) {
 		}
 	}
 }
+
+func TestHintsNameTheProgramThatRefused(t *testing.T) {
+	for said, want := range map[string]string{"doas: Operation not permitted\n": "doas -n true", "sudo: a password is required\n": ""} {
+		got := (&becomeError{said: said, number: "1"}).Hint()
+		if (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%q: %q, want %q", said, got, want)
+		}
+	}
+}

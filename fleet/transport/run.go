@@ -28,14 +28,14 @@ const runScript = `read -r p < /proc/$$/stat; p=${p##*) }; set -- $p; printf "\0
 // One word is a line for the user's login shell, as with ssh, or for sh if Become
 // is set. Several words are a program with its arguments, passed on unchanged.
 func (c *Conn) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) (exit int, err error) {
+	line, shell := quoteArgs(argv), "sh" // another sh, as the $0 of this one, which its errors name, is the line
 	if len(argv) == 1 {
-		shell := `"${SHELL:-sh}"`
-		if c.settings.Become {
-			shell = "sh" // root's own may be nologin
+		line = argv[0]
+		if !c.settings.Become { // root's own may be nologin
+			shell = `"${SHELL:-sh}"`
 		}
-		return c.run(ctx, runScript+"exec "+shell+` -c "$c"`, argv[0], stdin, stdout, stderr)
 	}
-	return c.run(ctx, runScript+`eval "$c"`, quoteArgs(argv), stdin, stdout, stderr)
+	return c.run(ctx, runScript+"exec "+shell+` -c "$c"`, line, stdin, stdout, stderr)
 }
 
 func (c *Conn) run(ctx context.Context, script, arg string, stdin io.Reader, stdout, stderr io.Writer) (exit int, err error) {

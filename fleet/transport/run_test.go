@@ -124,3 +124,11 @@ func FuzzMarked(f *testing.F) {
 		}
 	})
 }
+
+func TestAProgramThatIsNotThere(t *testing.T) {
+	var stderr bytes.Buffer
+	exit, err := dial(t, settings(sshtest.Start(t, sshtest.Options{}))).Run(t.Context(), []string{"no such program", "it's"}, nil, nil, &stderr)
+	if exit != 127 || err != nil || !strings.HasPrefix(stderr.String(), "sh: ") || !strings.HasSuffix(stderr.String(), ": no such program: not found\n") {
+		t.Errorf("exit %d, error %v, stderr %q", exit, err, &stderr)
+	}
+}
