@@ -22,6 +22,9 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
+// DefaultConnectTimeout is how long a connection may take, if neither a flag nor ssh_config says.
+const DefaultConnectTimeout = transport.DefaultConnectTimeout
+
 // Access describes how hosts are reached. Unset fields fall back to the inventory.
 type Access struct {
 	User, Identity, KnownHosts, Jump string

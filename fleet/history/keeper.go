@@ -47,6 +47,17 @@ func DefaultDir() (string, error) {
 // None reports whether runs are not recorded.
 func (k Keeper) None() bool { return k.Store == "none" || k.Dir == "" }
 
+// Place describes the store for people, without a password.
+func (k Keeper) Place() string {
+	switch {
+	case k.None():
+		return "none"
+	case k.Store != "":
+		return shown(k.Store)
+	}
+	return "SQLite " + filepath.Join(k.Dir, database)
+}
+
 func (k Keeper) journals() string         { return filepath.Join(k.Dir, "journal") }
 func (k Keeper) patience() time.Duration  { return cmp.Or(k.Patience, 5*time.Second) }
 func (k Keeper) context() context.Context { return k.Context }

@@ -15,6 +15,9 @@ import (
 	"github.com/skeema/knownhosts"
 )
 
+// DefaultConnectTimeout is the ConnectTimeout where none is set.
+const DefaultConnectTimeout = 10 * time.Second
+
 // Settings is how a host is reached. A field's zero value stands for its default.
 type Settings struct {
 	Name    string // in errors; default: the address
@@ -48,7 +51,7 @@ type Settings struct {
 	Algorithms     Algorithms
 	Become         bool          // commands run as root, by sudo or doas
 	BecomeMethod   string        // Sudo or Doas; default: what the host has, sudo first
-	ConnectTimeout time.Duration // of one attempt, to the end of authentication; default 10s
+	ConnectTimeout time.Duration // of one attempt, to the end of authentication
 	KeepAlive      time.Duration // interval of pings; default 15s, the connection is closed after three misses
 }
 
@@ -84,7 +87,7 @@ func (s Settings) withDefaults() Settings {
 	s.Name = cmp.Or(s.Name, s.Address)
 	s.Port = cmp.Or(s.Port, 22)
 	s.User = cmp.Or(s.User, "root")
-	s.ConnectTimeout = cmp.Or(s.ConnectTimeout, 10*time.Second)
+	s.ConnectTimeout = cmp.Or(s.ConnectTimeout, DefaultConnectTimeout)
 	s.KeepAlive = cmp.Or(s.KeepAlive, 15*time.Second)
 	return s
 }
