@@ -63,7 +63,7 @@ func (a *app) register(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringArrayVar(&a.access.Keys.Files, "age-identity", nil, "age or SSH private key `file` that decrypts secrets of the inventory (default ~/.ssh/id_ed25519, ~/.ssh/id_rsa)")
 	f.StringArrayVarP(&a.inventories, "inventory", "i", nil, "inventory: `file`, directory, program or list of hosts (a,b,), of vsfleet or Ansible; may be given several times (default fleet.yml, else the lab's)")
-	f.VarP(counted{&a.limit, &a.limits}, "limit", "l", "limit to hosts matching this `pattern`: web*, web:!web02, site=fra, ~regex, @file; given once: join several with a comma")
+	f.VarP(counted{&a.limit, &a.limits}, "limit", "l", "limit to hosts matching this `pattern`: web*, web:!web02, site=fra, ~regex, @file; join several with a comma")
 	f.IntVarP(&a.forks, "forks", "f", 32, "number of hosts to work on at a time")
 	f.StringVarP(&a.format, "output", "o", string(view.AsTable), "`format` of standard output: "+strings.Join(view.Formats(), ", "))
 	f.StringVarP(&a.access.User, "user", "u", "", "log in as this user (overrides the inventory)")

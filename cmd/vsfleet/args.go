@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/internal/nearest"
 )
 
@@ -51,19 +52,9 @@ func argsError(cmd *cobra.Command, args []string) error {
 	case wants != "":
 		return hint(fmt.Errorf("%s: want %s, have %s", name, wants, strings.Trim(have, "[]")))
 	case slices.Contains(hostCommands, name):
-		hint = usage("if hosts are meant: vsfleet %s -l %s", name, shellWord(strings.Join(args, ",")))
+		hint = usage("if hosts are meant: vsfleet %s -l %s", name, view.CommandLine([]string{strings.Join(args, ",")}))
 	}
 	return hint(fmt.Errorf("%s takes no arguments, have %s", name, strings.Trim(have, "[]")))
-}
-
-// shellWord quotes a word for a shell, if it needs that.
-func shellWord(word string) string {
-	if strings.ContainsFunc(word, func(r rune) bool {
-		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/,:=@%+", r)
-	}) {
-		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-	}
-	return word
 }
 
 // commandName returns the words of a command after "vsfleet".
@@ -121,13 +112,10 @@ func commandWords(patterns int) cobra.PositionalArgs {
 			case word == "--":
 				return nil
 			case i == 0 && strings.HasPrefix(word, "-") || ownFlag(cmd.Flags(), word):
-				given := append(slices.Clone(args[:patterns]), "--")
-				for _, word := range args[patterns:] {
-					given = append(given, shellWord(word))
-				}
+				given := slices.Concat(args[:patterns], []string{"--"}, args[patterns:])
 				return usage("put it before the command, or write -- before the command to pass it on: vsfleet %s %s",
-					commandName(cmd), strings.Join(given, " "))(
-					fmt.Errorf("%s after %s: it could be a flag of vsfleet or of the command", word, strings.Join(args[:patterns+i], " ")))
+					commandName(cmd), view.CommandLine(given))(
+					fmt.Errorf("%s after %s: it could be a flag of vsfleet or of the command", word, view.CommandLine(args[:patterns+i])))
 			}
 		}
 		return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
 )
 
@@ -100,7 +101,7 @@ func (a *app) firstSSH() (map[string]string, error) {
 func (a *app) adviseNext(path string) error {
 	with := ""
 	if path != defaultInventory {
-		with = " -i " + shellWord(path)
+		with = " -i " + view.CommandLine([]string{path})
 	}
 	next := ""
 	for _, step := range [][2]string{
