@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -338,9 +337,7 @@ func (t *taking) content(st *playbooks.Step) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !filepath.IsAbs(source) && !strings.HasPrefix(source, "~/") {
-		source = filepath.Join(filepath.Dir(st.At("source").File), source)
-	}
+	source = sourcePath(st, source)
 	data, err := t.Read(source)
 	if err != nil {
 		return nil, err

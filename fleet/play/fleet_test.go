@@ -110,6 +110,49 @@ func TestAQuestionIsAskedOncePerBatch(t *testing.T) {
 	}
 }
 
+func TestTemplatesAreCheckedBeforeAnyHostIsAsked(t *testing.T) {
+	for _, row := range []struct{ name, steps, want string }{
+		{"all is there", "template: {source: good, to: /f}", ""},
+		{"a source that is not there", "copy: {source: gone, to: /f}", "p.yml:3:23: source: no gone"},
+		{"an item of a loop that is not there", "copy: {source: \"${item}\", to: /f}, loop: [good, gone]", "p.yml:3:23: source: no gone"},
+		{"a variable that a host lacks", "template: {source: bad, to: /f}", "bad:2:4: host web1 and 1 more have no variable ${vars.x} (give a default: ${vars.x:-…})"},
+		{"that only one host needs", "template: {source: bad, to: /f}, when: host.name == \"web2\"", "bad:2:4: host web2 has no variable ${vars.x} (give a default: ${vars.x:-…})"},
+		{"that only a run can tell to be needed", "template: {source: bad, to: /f}, when: facts.cpus == 1", ""},
+		{"of a step whose failure is ignored", "template: {source: bad, to: /f}, ignore_errors: true", ""},
+		{"a template that cannot be read as one", "template: {source: open, to: /f}", "p.yml:3:27: source: open: ${vars has no } (write $${ for ${ itself)"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p, hosts := stage(t, "web1", "web2")
+			texts := map[string]string{"good": "${host.name} ${facts.cpus} ${vars.n}", "bad": "a\nis ${vars.x} ${vars.y:-z}", "open": "${vars"}
+			p.Read = func(name string) ([]byte, error) {
+				if text, ok := texts[name]; ok {
+					return []byte(text), nil
+				}
+				return nil, errors.New("no " + name)
+			}
+			_, err := p.Play(within(t), book(t, "- hosts: all\n  steps:\n    - {"+row.steps+"}\n"))
+			got := ""
+			if err != nil {
+				got = err.Error()
+			}
+			if got != row.want || err != nil && hosts["web1"].sessions+hosts["web2"].sessions > 0 {
+				t.Errorf("got %q, want %q; %d sessions", got, row.want, hosts["web1"].sessions)
+			}
+		})
+	}
+}
+
+func TestAnIgnoredFailureIsNotedAsIgnored(t *testing.T) {
+	p, _ := stage(t, "web1")
+	run, err := p.Play(within(t), book(t, "- hosts: all\n  steps: [{exec: [fail], ignore_errors: true}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := run.Hosts[0].Notes, []string{"exec fail: ignored: fail: exit status 3"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestStepByStep(t *testing.T) {
 	p, hosts := stage(t, "web1")
 	p.Step = func(_ context.Context, title string, on []string) (bool, error) {

@@ -75,6 +75,9 @@ func (p *Player) Play(ctx context.Context, book *playbooks.Book) (report.Run, er
 	if p.Check {
 		b.Verb = "plan" // as of all runs that change nothing
 	}
+	if err := b.sources(); err != nil {
+		return report.Run{}, err
+	}
 	head := b.Run
 	for _, h := range all {
 		head.Hosts = append(head.Hosts, report.Host{Name: h.Name})

@@ -42,7 +42,7 @@ type actor struct {
 // stages returns the stages of a play: steps that hosts take each by itself are one
 // stage, as many as follow each other.
 func (b *bookRun) stages(play *playbooks.Play) []rollout.Stage {
-	p := &performance{bookRun: b, play: play, actors: map[*inventory.Host]*actor{}, skipped: map[*playbooks.Step]bool{}, labels: labels(b.Inventory), vars: b.Vars}
+	p := b.performance(play)
 	var list []rollout.Stage
 	var alone []*playbooks.Step
 	flush := func() {
@@ -70,6 +70,10 @@ func (b *bookRun) stages(play *playbooks.Play) []rollout.Stage {
 	return list
 }
 
+func (b *bookRun) performance(play *playbooks.Play) *performance {
+	return &performance{bookRun: b, play: play, actors: map[*inventory.Host]*actor{}, skipped: map[*playbooks.Step]bool{}, labels: labels(b.Inventory), vars: b.Vars}
+}
+
 func labels(inv *inventory.Inventory) []string {
 	var list []string
 	for _, h := range inv.Hosts {
@@ -91,36 +95,39 @@ func (p *performance) actor(w *rollout.Worker) *actor {
 		return a
 	}
 	host := w.State().Host
-	a := &actor{
-		try: w.Try(), notified: map[string]bool{}, unknown: map[string]bool{},
-		scope: playbooks.Scope{
-			Host:  playbooks.Host{Name: h.Name, Address: h.Address, Groups: h.Groups, Labels: map[string]string{}},
-			Vars:  map[string]any{},
-			Check: p.Check,
-			Facts: playbooks.Facts{
-				Hostname: host.Hostname, Kernel: host.Kernel, Arch: host.Arch, OS: host.OS,
-				CPUs: host.CPUs, Memory: int(host.MemoryBytes), Free: int(host.FreeBytes),
-			},
-		},
+	a := &actor{try: w.Try(), notified: map[string]bool{}, unknown: map[string]bool{}, scope: p.scopeOf(h)}
+	a.scope.Facts = playbooks.Facts{
+		Hostname: host.Hostname, Kernel: host.Kernel, Arch: host.Arch, OS: host.OS,
+		CPUs: host.CPUs, Memory: int(host.MemoryBytes), Free: int(host.FreeBytes),
+	}
+	p.actors[h] = a
+	return a
+}
+
+// scopeOf returns what is known of a host before a run.
+func (p *performance) scopeOf(h *inventory.Host) playbooks.Scope {
+	sc := playbooks.Scope{
+		Host:  playbooks.Host{Name: h.Name, Address: h.Address, Groups: h.Groups, Labels: map[string]string{}},
+		Vars:  map[string]any{},
+		Check: p.Check,
 	}
 	for _, name := range p.labels {
-		a.scope.Host.Labels[name] = h.Labels[name] // a host without a label has none of its values
+		sc.Host.Labels[name] = h.Labels[name] // a host without a label has none of its values
 	}
 	for name, v := range h.Vars {
 		value, ok := Variable(v)
 		switch {
 		case !ok:
 		case reflect.TypeOf(value) == reflect.TypeOf(p.vars[name]):
-			a.scope.Vars[name] = value
+			sc.Vars[name] = value
 		default:
-			a.scope.Vars[name] = v.Text
+			sc.Vars[name] = v.Text
 		}
 	}
 	for name, value := range p.play.Vars {
-		a.scope.Vars[name] = value
+		sc.Vars[name] = value
 	}
-	p.actors[h] = a
-	return a
+	return sc
 }
 
 // Variable returns a variable of the inventory as playbooks have it: a text, an int, a

@@ -67,8 +67,8 @@ func (r *run) hostReport(h *host) report.Host {
 		rep.Steps = append(rep.Steps, step)
 	}
 	for i, result := range h.results {
-		if text, ok := strings.CutPrefix(result.Error, Ignored); ok {
-			rep.Notes = append(rep.Notes, h.plan.Steps[i].Title+": "+text)
+		if strings.HasPrefix(result.Error, Ignored) {
+			rep.Notes = append(rep.Notes, h.plan.Steps[i].Title+": "+result.Error)
 		}
 	}
 	for _, refused := range h.plan.Refused {

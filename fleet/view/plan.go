@@ -43,10 +43,16 @@ func (o Output) writePlan(w io.Writer, hosts []report.Host, notes []string) erro
 		var b strings.Builder
 		for _, s := range h.Steps {
 			mark, text := StepText(s)
+			if s.Title != "" && (s.Outcome == api.Unchanged || s.Outcome == api.Skipped) {
+				mark = " " // a step of a playbook that changed nothing
+			}
 			marks[mark]++
 			line := mark + " " + text
-			if s.Why != "" {
+			switch {
+			case s.Why != "":
 				line += ": " + Clean(s.Why)
+			case s.Title != "" && s.Outcome == api.Skipped:
+				line += ": not taken"
 			}
 			fmt.Fprintf(&b, "  %s\n", o.paint(markInk(mark), line))
 			o.writeDiff(&b, s.Diff)
