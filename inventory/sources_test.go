@@ -46,15 +46,15 @@ func TestHowAnsibleConnects(t *testing.T) {
 		{"arguments of two variables", "[g]\nh\n[g:vars]\nansible_ssh_common_args=-J gate\n[all:vars]\nansible_ssh_extra_args=-o UserKnownHostsFile=kh\n", Host{Address: "h", Port: 22, SSH: SSH{Jump: "gate", KnownHosts: "kh"}}, ""},
 		{"templates", "h ansible_host={{inventory_hostname}}.{{zone}} zone=\"{{z|default('lan')}}\" ansible_port={{p}} p=2200", Host{Address: "h.lan", Port: 2200, SSH: SSH{Port: 2200}}, ""},
 		{"what has no meaning here", "h ansible_connection=winrm ansible_become_method=su ansible_become_user=app ansible_password=x ansible_become_pass=y ansible_foo=1 ansible_ssh_common_args=-A",
-			Host{Address: "h", Port: 22}, `hosts:1:1: -A of ansible_ssh_common_args is not supported and has no effect
-hosts:1:1: ansible_become_method=su is not supported and has no effect
-hosts:1:1: ansible_become_pass is not supported and has no effect (passwords in inventories are not used)
-hosts:1:1: ansible_become_user=app is not supported and has no effect
-hosts:1:1: ansible_connection=winrm is not supported and has no effect
-hosts:1:1: ansible_foo is not supported and has no effect
-hosts:1:1: ansible_password is not supported and has no effect (passwords in inventories are not used)`},
-		{"a slip", "h ansible_hots=192.0.2.1 ansible_ssh_common_args=-J", Host{Address: "h", Port: 22}, `hosts:1:1: -J without its argument of ansible_ssh_common_args is not supported and has no effect
-hosts:1:1: ansible_hots is not supported and has no effect (did you mean "ansible_host"?)`},
+			Host{Address: "h", Port: 22}, `hosts:1:3: ansible_connection=winrm is not supported and has no effect
+hosts:1:28: ansible_become_method=su is not supported and has no effect
+hosts:1:53: ansible_become_user=app is not supported and has no effect
+hosts:1:77: ansible_password is not supported and has no effect (passwords in inventories are not used)
+hosts:1:96: ansible_become_pass is not supported and has no effect (passwords in inventories are not used)
+hosts:1:118: ansible_foo is not supported and has no effect
+hosts:1:132: -A of ansible_ssh_common_args is not supported and has no effect`},
+		{"a slip", "h ansible_hots=192.0.2.1 ansible_ssh_common_args=-J", Host{Address: "h", Port: 22}, `hosts:1:3: ansible_hots is not supported and has no effect (did you mean "ansible_host"?)
+hosts:1:26: -J without its argument of ansible_ssh_common_args is not supported and has no effect`},
 		{"what only concerns Ansible", "h ansible_python_interpreter=/usr/bin/python3 ansible_ssh_pipelining=yes ansible_ssh_common_args='-o ControlMaster=auto'", Host{Address: "h", Port: 22}, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestStrictnessStaysWithOurFiles(t *testing.T) {
 		{"a child that only Ansible has", "[g]\na\n", "groups: {top: {children: [g]}}\n", ""},
 		{"a pattern that matches a host of Ansible's only", "[g]\na1\n", "groups: {x: {hosts: \"a*\"}}\n", ""},
 		{"a variable that cannot be in a text", "a x=[1]\n", "images: {i: {method: template, args: [-t, /x]}}\nguests: {g: {on: a, image: i, hostname: \"${vars.x}\"}}\n",
-			"more0.yml:2:42: ${vars.x} of host a is a list, which no text can hold (it is from hosts:1:1)"},
+			"more0.yml:2:42: ${vars.x} of host a is a list, which no text can hold (it is from hosts:1:3)"},
 		{"a template that only Ansible can evaluate", "a x=\"{{ lookup('env', 'X') }}\"\n", "images: {i: {method: template, args: [-t, /x]}}\nguests: {g: {on: a, image: i, hostname: \"${vars.x}\"}}\n",
 			"is a template of Jinja"},
 		{"templates in a circle", "a x='{{y}}' y='{{x}}'\n", "images: {i: {method: template, args: [-t, /x]}}\nguests: {g: {on: a, image: i, hostname: \"${vars.x}\"}}\n",

@@ -84,13 +84,19 @@ func (inv *Inventory) iniHost(g *Group, line string, pos Pos) {
 		return
 	}
 	vars := map[string]Var{}
+	from := len(words[0]) // quotes make words longer in the line, never shorter
 	for _, word := range words[1:] {
 		name, value, ok := strings.Cut(word, "=")
+		at := pos
+		if i := strings.Index(line[from:], name); i >= 0 {
+			at.Column += from + i
+			from += i + len(word)
+		}
 		if !ok {
-			inv.fail(pos, "put a value with spaces in it in quotes", "host %s: want NAME=VALUE, have %q", short(words[0]), short(word))
+			inv.fail(at, "put a value with spaces in it in quotes", "host %s: want NAME=VALUE, have %q", short(words[0]), short(word))
 			return
 		}
-		vars[name] = literal(value, pos)
+		vars[name] = literal(value, at)
 	}
 	inv.addHosts(words[0], pos, g, vars)
 }
