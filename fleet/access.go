@@ -247,6 +247,32 @@ func (a *Access) Unlock(ctx context.Context, hosts []*inventory.Host, wait time.
 	}, watch)
 }
 
+// Release ends locks and the runs that hold them, as a run of its own.
+func (a *Access) Release(ctx context.Context, hosts []*inventory.Host, wait time.Duration, forks int) report.Run {
+	f := a.Rollout(forks, nil)
+	begun := time.Now()
+	run := report.Run{ID: report.NewID(begun), Who: f.Owner, Verb: "lock release", When: begun}
+	tell := func(e report.Event) {
+		if e.Run, e.Time = run.ID, time.Now(); f.Watch != nil {
+			f.Watch(e)
+		}
+	}
+	head := run
+	for _, h := range hosts {
+		head.Hosts = append(head.Hosts, report.Host{Name: h.Name})
+	}
+	tell(report.Began(head))
+	for _, r := range a.Unlock(ctx, hosts, wait, forks, Watch[api.Unlocked]{}) {
+		host := report.HostOf(r.Host.Name, r.Host.Address, r.Outcome, r.Err)
+		host.Text = report.Unlocked(r.Value)
+		run.Hosts = append(run.Hosts, host)
+		tell(report.Event{Kind: report.Done, Host: host.Name, Result: &host.Result, Report: &host})
+	}
+	run.Took = time.Since(begun)
+	tell(report.Ended(run))
+	return run
+}
+
 // Ping connects to hosts and measures how long it takes.
 func (a *Access) Ping(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[report.Ping]) Answers[report.Ping] {
 	return fanout.Each(ctx, hosts, a.questions(forks), func(ctx context.Context, h *inventory.Host) (p report.Ping, err error) {

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"filippo.io/age"
 
@@ -15,9 +17,48 @@ import (
 	"github.com/vsfleet/vsfleet/inventory/secret"
 )
 
-// Recipients returns the recipients to encrypt values of a file for: the named ones, or
-// else those of .age-recipients beside the file or in a directory above.
-func Recipients(named []string, file string) ([]age.Recipient, error) {
+// Recipients returns the recipients to encrypt values for: the named ones, or else those of
+// .age-recipients, which is looked for beside each of the files and above it, then in the
+// working directory and above. used is the path of that file.
+func Recipients(named []string, files ...string) (list []age.Recipient, used string, err error) {
+	if len(named) > 0 {
+		list, err = namedRecipients(named)
+		return list, "", err
+	}
+	var dirs []string
+	for _, file := range append(slices.Clone(files), "./"+secret.RecipientsFile) {
+		if st, err := os.Stat(file); err != nil || !st.IsDir() {
+			file = filepath.Dir(file)
+		}
+		dir, err := filepath.Abs(file)
+		if err != nil {
+			return nil, "", err
+		}
+		if slices.Contains(dirs, dir) {
+			continue
+		}
+		dirs = append(dirs, dir)
+		for at := dir; ; at = filepath.Dir(at) {
+			path := filepath.Join(at, secret.RecipientsFile)
+			data, err := os.ReadFile(path)
+			if err == nil {
+				list, err = secret.ParseRecipients(path, data)
+				return list, path, err
+			}
+			if !errors.Is(err, fs.ErrNotExist) {
+				return nil, "", err
+			}
+			if at == filepath.Dir(at) {
+				break
+			}
+		}
+	}
+	return nil, "", fmt.Errorf("there is no %s in %s, with the public keys to encrypt for, one per line: cat ~/.ssh/id_ed25519.pub >> %s",
+		secret.RecipientsFile, strings.Join(dirs, " or "), filepath.Join(dirs[0], secret.RecipientsFile))
+}
+
+// namedRecipients returns recipients that are keys, or in files of keys.
+func namedRecipients(named []string) ([]age.Recipient, error) {
 	var list []age.Recipient
 	for _, name := range named {
 		r, err := secret.ParseRecipient(name)
@@ -35,26 +76,7 @@ func Recipients(named []string, file string) ([]age.Recipient, error) {
 		}
 		list = append(list, r)
 	}
-	if len(named) > 0 {
-		return list, nil
-	}
-	dir, err := filepath.Abs(filepath.Dir(file))
-	if err != nil {
-		return nil, err
-	}
-	for at := dir; ; at = filepath.Dir(at) {
-		path := filepath.Join(at, secret.RecipientsFile)
-		data, err := os.ReadFile(path)
-		switch {
-		case err == nil:
-			return secret.ParseRecipients(path, data)
-		case !errors.Is(err, fs.ErrNotExist):
-			return nil, err
-		case at == filepath.Dir(at):
-			return nil, fmt.Errorf("there is no %s in %s, with the public keys to encrypt for, one per line: cat ~/.ssh/id_ed25519.pub >> %s",
-				secret.RecipientsFile, dir, filepath.Join(dir, secret.RecipientsFile))
-		}
-	}
+	return list, nil
 }
 
 // EditSecrets runs an editor on a file of an inventory with its values decrypted, then
@@ -71,7 +93,7 @@ func EditSecrets(ctx context.Context, file string, keys *secret.Keys, recipients
 			return false, nil
 		}
 		// Recipients are needed only if a value has to be encrypted.
-		to, missing := Recipients(recipients, file)
+		to, _, missing := Recipients(recipients, file)
 		sealed, err := d.Seal(string(edited), to, false)
 		if errors.Is(err, secret.ErrNobody) && missing != nil {
 			err = missing
@@ -85,21 +107,22 @@ func EditSecrets(ctx context.Context, file string, keys *secret.Keys, recipients
 	return changed, err
 }
 
-// RekeySecrets encrypts the values of a file again, for the current recipients.
-func RekeySecrets(ctx context.Context, file string, keys *secret.Keys, recipients []string) error {
-	to, err := Recipients(recipients, file)
+// RekeySecrets encrypts the values of a file again, for the current recipients. used is
+// the file that names them, if one does.
+func RekeySecrets(ctx context.Context, file string, keys *secret.Keys, recipients []string) (used string, err error) {
+	to, used, err := Recipients(recipients, file)
 	if err != nil {
-		return err
+		return used, err
 	}
 	d, err := openSecrets(ctx, file, keys)
 	if err != nil {
-		return err
+		return used, err
 	}
 	sealed, err := d.Seal(d.Plain(), to, true)
 	if err != nil {
-		return err
+		return used, err
 	}
-	return writeLike(file, d.Text(), sealed)
+	return used, writeLike(file, d.Text(), sealed)
 }
 
 func openSecrets(ctx context.Context, file string, keys *secret.Keys) (*secret.Document, error) {

@@ -142,14 +142,14 @@ only slow is cut short.`,
 				}
 			}
 			var records []report.TextRecord
-			answers := a.access.Unlock(ctx, hosts, wait, a.forks, fleet.Watch[api.Unlocked]{})
-			for _, r := range answers {
-				records = append(records, report.TextRecord{Host: r.Host.Name, Text: report.Unlocked(r.Value), Result: report.ResultOf(r.Outcome, r.Err)})
+			run := a.access.Release(ctx, hosts, wait, a.forks)
+			for _, h := range run.Hosts {
+				records = append(records, report.TextRecord{Host: h.Name, Text: h.Text, Result: h.Result})
 			}
 			if err := a.printTexts(records); err != nil {
 				return err
 			}
-			return a.exit(ctx, fleet.Hosts(answers))
+			return a.exit(ctx, run.Hosts)
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")

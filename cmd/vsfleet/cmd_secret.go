@@ -29,8 +29,8 @@ encrypted with age, as YAML for an inventory. The newline of a single line is re
 several lines keep theirs. The value cannot be an argument, which other users could read
 in the list of processes.
 
-The value is encrypted for the public keys in .age-recipients, beside the inventory or
-in a directory above it, or for those of -r: age1…, ssh-ed25519 …, ssh-rsa …, or a file
+The value is encrypted for the public keys in .age-recipients, beside one of the inventories,
+in the working directory, or in a directory above, or for those of -r: age1…, ssh-ed25519 …, ssh-rsa …, or a file
 of such lines.`,
 		Example: `  vsfleet inventory encrypt --name db_password >> group_vars/web.yml
   pass show db | vsfleet inventory encrypt
@@ -38,7 +38,7 @@ of such lines.`,
   vsfleet inventory encrypt -r ~/.ssh/id_ed25519.pub`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			to, err := fleet.Recipients(recipients, a.mainInventory())
+			to, used, err := fleet.Recipients(recipients, a.inventoryFiles()...)
 			if err != nil {
 				return &usageError{err: err}
 			}
@@ -57,23 +57,26 @@ of such lines.`,
 					text = name + ": " + text
 				}
 			}
+			if used != "" {
+				a.say("encrypted for the keys in " + view.Clean(used))
+			}
 			_, err = io.WriteString(a.stdout, text)
 			return err
 		},
 	})
-	cmd.Flags().StringArrayVarP(&recipients, "recipient", "r", nil, "`key` to encrypt for, or a file of keys (default: .age-recipients beside the inventory or above)")
+	cmd.Flags().StringArrayVarP(&recipients, "recipient", "r", nil, "`key` to encrypt for, or a file of keys (default: .age-recipients beside an inventory, here, or above)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` of the variable, to print before the value")
 	cmd.Flags().BoolVar(&whole, "file", false, "print the content of a file NAME.age instead of YAML")
 	cmd.MarkFlagsMutuallyExclusive("name", "file")
 	return cmd
 }
 
-// mainInventory returns the file beside which .age-recipients is.
-func (a *app) mainInventory() string {
+// inventoryFiles returns the files beside which .age-recipients may be.
+func (a *app) inventoryFiles() []string {
 	if len(a.inventories) > 0 {
-		return a.inventories[0]
+		return a.inventories
 	}
-	return defaultInventory
+	return []string{defaultInventory}
 }
 
 // readValue reads what is to be encrypted; a whole file as it is.
@@ -118,10 +121,14 @@ killed. A file that is encrypted as a whole (NAME.age) is edited as a whole.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, keys := cmd.Context(), &a.access.Keys
 			if rekey {
-				if err := fleet.RekeySecrets(ctx, args[0], keys, recipients); err != nil {
+				used, err := fleet.RekeySecrets(ctx, args[0], keys, recipients)
+				if err != nil {
 					return secretError(err)
 				}
-				a.say(args[0] + ": encrypted again; whoever could read it before may still have the values")
+				if used != "" {
+					used = " for the keys in " + view.Clean(used)
+				}
+				a.say(args[0] + ": encrypted again" + used + "; whoever could read it before may still have the values")
 				return nil
 			}
 			changed, err := fleet.EditSecrets(ctx, args[0], keys, recipients, func(err error) bool {
@@ -138,7 +145,7 @@ killed. A file that is encrypted as a whole (NAME.age) is edited as a whole.`,
 			return nil
 		},
 	})
-	cmd.Flags().StringArrayVarP(&recipients, "recipient", "r", nil, "`key` to encrypt for, or a file of keys (default: .age-recipients beside FILE or above)")
+	cmd.Flags().StringArrayVarP(&recipients, "recipient", "r", nil, "`key` to encrypt for, or a file of keys (default: .age-recipients beside FILE, here, or above)")
 	cmd.Flags().BoolVar(&rekey, "rekey", false, "encrypt all values again for the current recipients, without an editor")
 	return cmd
 }
