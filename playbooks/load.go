@@ -114,7 +114,7 @@ func (l *loader) file(path string, from Position, noun, least string) (*yamlpos.
 	return d, root.Content
 }
 
-// foreign names what a file is if it is no playbook of ours.
+// foreign names the kind of a file that is not one of our playbooks.
 func foreign(root *yaml.Node) string {
 	if root.Kind == yaml.MappingNode && (yamlpos.HasKey(root, "guests") || yamlpos.HasKey(root, "hosts") && !yamlpos.HasKey(root, "steps")) {
 		return "an inventory"

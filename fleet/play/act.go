@@ -239,7 +239,7 @@ func (t *taking) steps(ctx context.Context, st *playbooks.Step) ([]api.Step, err
 	case playbooks.Network, playbooks.Limits:
 		s, err = t.configure(ctx, st)
 	default:
-		err = fmt.Errorf("%s is no step of a host", st.Kind.Name)
+		err = fmt.Errorf("%s is not a step of a host", st.Kind.Name)
 	}
 	return []api.Step{s}, err
 }

@@ -194,7 +194,7 @@ func (p *performance) skips(st *playbooks.Step) bool {
 	return p.skipped[st]
 }
 
-// asking is a stage in which a person says whether a step is to be taken.
+// asking is a stage in which a person decides about a step.
 func (p *performance) asking(st *playbooks.Step) rollout.Stage {
 	return rollout.Stage{Name: "ask", Together: func(ctx context.Context, hosts []*rollout.Worker) error {
 		if len(hosts) == 0 {

@@ -59,7 +59,7 @@ func TestAskOnATerminal(t *testing.T) {
 			n, _ := ours.Read(b) // nothing is an error below
 			shown <- string(b[:n])
 			for !echo && isEchoing(ours) {
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // a terminal reports no change of its settings
 			}
 			_, _ = ours.WriteString("secret\n")
 		}()
@@ -81,7 +81,7 @@ func TestAskOnATerminal(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		go func() {
 			for isEchoing(ours) {
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // a terminal reports no change of its settings
 			}
 			cancel(errors.New("interrupted"))
 		}()

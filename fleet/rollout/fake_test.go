@@ -141,7 +141,7 @@ type fakeHost struct {
 	late        bool       // each is too late
 	putBack     *api.Reverted
 	unreverted  string // what a late one could not put back
-	away        int    // so many connections fail once there is a guard; below 0: all
+	away        int    // number of connections that fail once there is a guard; below 0: all
 	exports     int    // that run
 	mostExports int
 	exportTakes time.Duration

@@ -65,11 +65,11 @@ func TestGates(t *testing.T) {
 			steps("guest.configure www failed: guest.configure www: it does not work", "guest.restart www skipped: an earlier step of the guest did not succeed", "guest.health www skipped: an earlier step of the guest did not succeed"), "www"},
 		{"a host that is lost in its gate", Strategy{}, func(h *fakeHost, _ *inventory.Guest) { h.dieAt = "guest.health www" }, outcome.Failed,
 			steps("guest.configure www changed", "guest.restart www changed", "guest.health www failed: guest www: changed, its health was not checked: the host gave no answer: what came of it is not known; run the same again to find out and finish"), "other"},
-		{"a host that takes too long in its gate is put back", Strategy{HostTimeout: 30 * time.Millisecond}, func(h *fakeHost, _ *inventory.Guest) {
+		{"a host that takes too long in its gate is put back", Strategy{HostTimeout: 300 * time.Millisecond}, func(h *fakeHost, _ *inventory.Guest) {
 			h.unhealthy = "READY=1: it has not come"
 			h.before = func(step string) {
 				if step == "guest.health www" {
-					time.Sleep(60 * time.Millisecond)
+					time.Sleep(400 * time.Millisecond) // longer than the host may take
 				}
 			}
 		}, outcome.Reverted, "", "www"},

@@ -105,10 +105,10 @@ func TestStrategies(t *testing.T) {
 				}
 			}
 		}, "c c c c c c", "lab1,2 lab3,4 lab5,6", ""},
-		{"a host that takes too long", Strategy{HostTimeout: 30 * time.Millisecond}, "2", "", func(_ *testing.T, f *fakeFleet, _ *Fleet) {
+		{"a host that takes too long", Strategy{HostTimeout: 300 * time.Millisecond}, "2", "", func(_ *testing.T, f *fakeFleet, _ *Fleet) {
 			f.hosts["lab3"].before = func(step string) {
 				if step == start {
-					time.Sleep(60 * time.Millisecond)
+					time.Sleep(400 * time.Millisecond) // longer than the host may take
 				}
 			}
 		}, "c c f s s s", "lab1,2 lab3,4", "lab3 failed"},
@@ -255,7 +255,7 @@ func TestABudgetBoundsWhatIsDisruptedAtOnce(t *testing.T) {
 				now[site]++
 				most, sites = max(most, now[site]), max(sites, len(now))
 				mu.Unlock()
-				time.Sleep(5 * time.Millisecond)
+				time.Sleep(5 * time.Millisecond) // so that they would meet
 				mu.Lock()
 				if now[site]--; now[site] == 0 {
 					delete(now, site)

@@ -96,7 +96,7 @@ func TestJumpHostThatDiesDuringHandshakes(t *testing.T) {
 	}
 	go func() {
 		for f.Logins.Load() < 5 { // some are reached, others on the way
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // the fake counts, and signals nothing
 		}
 		gate.Cut()
 	}()

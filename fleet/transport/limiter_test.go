@@ -104,7 +104,7 @@ func manyHosts(t *testing.T, f *fakesshd.Server, s Settings, n int) []Settings {
 	return list
 }
 
-// dialAll connects to hosts, so many at a time, and returns the number of those reached.
+// dialAll connects to hosts, a number of them at a time, and returns how many it reached.
 func dialAll(t *testing.T, d *Dialer, hosts []Settings, forks int) (reached int) {
 	t.Helper()
 	var n atomic.Int32

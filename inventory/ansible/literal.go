@@ -106,7 +106,7 @@ func (p *literalParser) number() (any, bool) {
 	p.rest = after
 	plain := strings.ReplaceAll(text, "_", "")
 	if len(plain) > 1 && plain[0] == '0' && strings.Trim(plain, "0") != "" && strings.Trim(plain, "0123456789") == "" {
-		return nil, false // 0644 is no number of Python 3
+		return nil, false // Python 3 does not read 0644 as a number
 	}
 	if i, err := strconv.ParseInt(plain, 0, 64); err == nil {
 		return i, true
