@@ -1,0 +1,427 @@
+// floor starts a guest, waits for the end of its program, and clears everything away, as vsnode does, but with
+// nothing around the system calls: no configuration, no locks, no notes, no checks, no second runtime. What this takes
+// is what the kernel takes.
+//
+//   floor SAMPLE CGROUP IMAGE DIR CONTEXT PROGRAM
+//
+// SAMPLE is the cgroup of a running guest, whose BPF programs the new one gets. CGROUP is made and removed. IMAGE is the
+// tree below the overlay, DIR holds root and work, and is on one filesystem. CONTEXT gives the ids. For each line on
+// standard input, floor does it once and answers with a line.
+//
+// The order of calls is that of node/guest/start.go and node/procctx. The child is a copy of this small process, without
+// CLONE_VM, which C has no safe way to use with CLONE_INTO_CGROUP; the copy takes some 0.1 ms.
+#define _GNU_SOURCE
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/if_addr.h>
+#include <linux/mount.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+// Not in the headers of Debian 12, or in conflict with those of its C library.
+#define LANDLOCK_CREATE_RULESET 444
+#define LANDLOCK_RESTRICT_SELF 446
+#define LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET 1
+extern int pivot_root(const char *, const char *);
+extern int mount(const char *, const char *, const char *, unsigned long, const void *);
+extern int umount2(const char *, int);
+enum { ms_rec = 16384, ms_private = 1 << 18, mnt_detach = 2 };
+
+static const char *sample, *cgroup, *image, *dir, *program;
+static long base; // the host's id of the guest's root
+
+#define CHECK(call) ({ long r = (long)(call); if (r < 0) err(1, "%s", #call); r; })
+
+static int fs_open(const char *type) { return CHECK(syscall(SYS_fsopen, type, FSOPEN_CLOEXEC)); }
+static void fs_set(int fs, const char *key, const char *value)
+{
+	CHECK(syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, key, value, 0));
+}
+static int fs_mount(int fs, int attrs)
+{
+	CHECK(syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
+	int fd = CHECK(syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, attrs));
+	close(fs);
+	return fd;
+}
+static void attach(int from, int at, const char *path)
+{
+	CHECK(syscall(SYS_move_mount, from, "", at, path, MOVE_MOUNT_F_EMPTY_PATH));
+}
+static int clone_tree(const char *path, int attrs, int userns)
+{
+	int fd = CHECK(syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+	struct mount_attr attr = {.attr_set = attrs, .propagation = ms_private};
+	if (userns >= 0) {
+		attr.attr_set |= MOUNT_ATTR_IDMAP;
+		attr.userns_fd = userns;
+	}
+	CHECK(syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr));
+	return fd;
+}
+
+static void write_file(int at, const char *name, const char *text)
+{
+	int fd = CHECK(openat(at, name, O_WRONLY | O_CLOEXEC));
+	CHECK(write(fd, text, strlen(text)));
+	close(fd);
+}
+
+static void raise_caps(uint32_t drop)
+{
+	struct __user_cap_header_struct hdr = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct data[2];
+	CHECK(syscall(SYS_capget, &hdr, data));
+	data[0].permitted &= ~drop;
+	for (int i = 0; i < 2; i++)
+		data[i].effective = data[i].permitted;
+	CHECK(syscall(SYS_capset, &hdr, data));
+}
+
+static long bpf(int cmd, union bpf_attr *attr) { return syscall(SYS_bpf, cmd, attr, sizeof *attr); }
+
+// The programs of SAMPLE, by what they are attached as.
+static struct { int fd, type; } programs[64];
+static int program_count;
+
+static void find_programs(void)
+{
+	int fd = CHECK(open(sample, O_RDONLY | O_CLOEXEC));
+	for (int type = 0; type < 64; type++) {
+		uint32_t ids[8];
+		union bpf_attr q = {.query = {.target_fd = fd, .attach_type = type, .prog_ids = (uintptr_t)ids, .prog_cnt = 8}};
+		if (type == BPF_CGROUP_SYSCTL || bpf(BPF_PROG_QUERY, &q) < 0)
+			continue; // that of sysctl is one of the guest's own: load_console
+		for (uint32_t i = 0; i < q.query.prog_cnt && program_count < 64; i++) {
+			union bpf_attr get = {.prog_id = ids[i]};
+			programs[program_count].fd = CHECK(bpf(BPF_PROG_GET_FD_BY_ID, &get));
+			programs[program_count++].type = type;
+		}
+	}
+	close(fd);
+	if (program_count == 0)
+		errx(1, "%s has no BPF programs", sample);
+}
+
+static void attach_program(int cg, int fd, int type)
+{
+	union bpf_attr a = {.target_fd = cg, .attach_bpf_fd = fd, .attach_type = type, .attach_flags = BPF_F_ALLOW_MULTI};
+	CHECK(bpf(BPF_PROG_ATTACH, &a));
+}
+
+// load_console makes what a console needs: a map with a ring, and a program that is loaded for it.
+static void load_console(int cg)
+{
+	union bpf_attr m = {.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 73760, .max_entries = 1};
+	int map = CHECK(bpf(BPF_MAP_CREATE, &m));
+	struct bpf_insn code[] = {
+		{.code = BPF_LD | BPF_DW | BPF_IMM, .dst_reg = 1, .src_reg = BPF_PSEUDO_MAP_FD, .imm = map}, {0},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 1}, {.code = BPF_JMP | BPF_EXIT}};
+	union bpf_attr p = {.prog_type = BPF_PROG_TYPE_CGROUP_SYSCTL, .insn_cnt = 4, .insns = (uintptr_t)code, .license = (uintptr_t) "GPL"};
+	int prog = CHECK(bpf(BPF_PROG_LOAD, &p));
+	attach_program(cg, prog, BPF_CGROUP_SYSCTL);
+	close(prog);
+	close(map);
+}
+
+static int make_cgroup(void)
+{
+	CHECK(mkdir(cgroup, 0755));
+	int cg = CHECK(open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	write_file(cg, "cgroup.max.depth", "12");
+	write_file(cg, "cgroup.max.descendants", "10000");
+	CHECK(fchown(cg, base, base));
+	static const char *files[] = {"cgroup.procs", "cgroup.subtree_control", "cgroup.threads"};
+	for (int i = 0; i < 3; i++)
+		CHECK(fchownat(cg, files[i], base, base, 0));
+	return cg;
+}
+
+// change_address adds a localhost of the guest's own to lo, or takes it away.
+static void change_address(int type)
+{
+	struct { struct nlmsghdr n; struct ifaddrmsg a; struct rtattr r; unsigned char addr[16]; } msg = {
+		.n = {.nlmsg_len = sizeof msg, .nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | (type == RTM_NEWADDR ? NLM_F_CREATE : 0)},
+		.a = {.ifa_family = AF_INET6, .ifa_prefixlen = 128, .ifa_flags = IFA_F_NODAD, .ifa_index = 1},
+		.r = {.rta_len = sizeof(struct rtattr) + 16, .rta_type = IFA_LOCAL},
+		.addr = {0xfd, 0x76, 0x73, 0xff}};
+	struct { struct nlmsghdr n; struct nlmsgerr e; char rest[256]; } answer;
+	int s = CHECK(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+	CHECK(send(s, &msg, sizeof msg, 0));
+	CHECK(recv(s, &answer, sizeof answer, 0));
+	if (answer.e.error)
+		errx(1, "change the address on lo: %s", strerror(-answer.e.error));
+	close(s);
+}
+
+// overlay runs on a thread of its own, whose mount namespace ends with it.
+static void *overlay(void *arg)
+{
+	int userns = (int)(intptr_t)arg;
+	char scratch[] = "/run/floor", path[4096];
+	CHECK(unshare(CLONE_FS | CLONE_NEWNS));
+	CHECK(mount("", "/", "", ms_rec | ms_private, ""));
+	CHECK(mount("layers", scratch, "tmpfs", 0, "size=64k,mode=0700"));
+	const char *from[] = {image, dir}, *to[] = {"/run/floor/lower", "/run/floor/own"};
+	for (int i = 0; i < 2; i++) {
+		CHECK(mkdir(to[i], 0700));
+		int fd = clone_tree(from[i], MOUNT_ATTR_NODEV, userns);
+		attach(fd, AT_FDCWD, to[i]);
+		close(fd);
+	}
+	syscall(SYS_setfsgid, base);
+	syscall(SYS_setfsuid, base);
+	raise_caps(1u << CAP_SYS_RESOURCE);
+	int fs = fs_open("overlay");
+	fs_set(fs, "source", "overlay");
+	fs_set(fs, "lowerdir", to[0]);
+	snprintf(path, sizeof path, "%s/root", to[1]);
+	fs_set(fs, "upperdir", path);
+	snprintf(path, sizeof path, "%s/work", to[1]);
+	fs_set(fs, "workdir", path);
+	fs_set(fs, "redirect_dir", "on");
+	return (void *)(intptr_t)fs_mount(fs, MOUNT_ATTR_NODEV);
+}
+
+static int devices(void)
+{
+	char id[32];
+	snprintf(id, sizeof id, "%ld", base);
+	int fs = fs_open("tmpfs");
+	fs_set(fs, "mode", "0755");
+	fs_set(fs, "size", "1m");
+	fs_set(fs, "uid", id);
+	fs_set(fs, "gid", id);
+	int dev = fs_mount(fs, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+	static const struct { const char *name; int major, minor; } nodes[] = {
+		{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
+	for (int i = 0; i < 6; i++) {
+		CHECK(mknodat(dev, nodes[i].name, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)));
+		CHECK(fchownat(dev, nodes[i].name, base, base, AT_SYMLINK_NOFOLLOW));
+	}
+	static const char *links[][2] = {{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
+		{"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"}};
+	for (int i = 0; i < 5; i++) {
+		CHECK(symlinkat(links[i][0], dev, links[i][1]));
+		CHECK(fchownat(dev, links[i][1], base, base, AT_SYMLINK_NOFOLLOW));
+	}
+	static const char *dirs[] = {"pts", "shm", "mqueue"};
+	for (int i = 0; i < 3; i++) {
+		CHECK(mkdirat(dev, dirs[i], 0755));
+		CHECK(fchownat(dev, dirs[i], base, base, AT_SYMLINK_NOFOLLOW));
+	}
+	return dev;
+}
+
+enum { root_mount, sys_mount, dev_mount, mounts };
+
+static void send_mounts(int sock, int *fds)
+{
+	char control[CMSG_SPACE(mounts * sizeof(int))] = {0}, byte = 1;
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(mounts * sizeof(int));
+	memcpy(CMSG_DATA(c), fds, mounts * sizeof(int));
+	CHECK(sendmsg(sock, &msg, 0));
+}
+
+static void receive_mounts(int sock, int *fds)
+{
+	char control[CMSG_SPACE(mounts * sizeof(int))], byte;
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	if (CHECK(recvmsg(sock, &msg, MSG_CMSG_CLOEXEC)) != 1 || !CMSG_FIRSTHDR(&msg))
+		errx(1, "no mounts came");
+	memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&msg)), mounts * sizeof(int));
+}
+
+static void landlock(void)
+{
+	struct { uint64_t fs, net, scoped; } attr = {.scoped = LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET};
+	int fd = syscall(LANDLOCK_CREATE_RULESET, &attr, sizeof attr, 0);
+	if (fd < 0)
+		return; // kernel 6.12; vsnode attaches two more BPF programs without it
+	CHECK(syscall(LANDLOCK_RESTRICT_SELF, fd, 0));
+}
+
+static void filter(void)
+{
+	enum { len = 88 }; // as long as a guest's
+	struct sock_filter code[len];
+	code[0] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+	for (int i = 1; i < len - 1; i++)
+		code[i] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 100000 + i, 0, 0);
+	code[len - 1] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	struct sock_fprog prog = {len, code};
+	CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog));
+}
+
+// child is the guest's first process.
+static void child(int sock)
+{
+	char byte;
+	if (CHECK(read(sock, &byte, 1)) != 1)
+		_exit(1);
+	CHECK(unshare(CLONE_NEWCGROUP));
+	CHECK(setsid());
+	CHECK(syscall(SYS_setgroups, 0, NULL));
+	CHECK(syscall(SYS_setresgid, 0, 0, 0));
+	CHECK(syscall(SYS_setresuid, 0, 0, 0));
+	CHECK(sethostname("floor", 5));
+	CHECK(mount(NULL, "/", NULL, ms_rec | ms_private, NULL));
+	const int quiet = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+	int proc = fs_mount(fs_open("proc"), quiet), cg = fs_mount(fs_open("cgroup2"), quiet);
+	int fs = fs_open("tmpfs");
+	fs_set(fs, "mode", "0755");
+	fs_set(fs, "size", "20%");
+	int run = fs_mount(fs, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+	fs = fs_open("devpts");
+	fs_set(fs, "ptmxmode", "0666");
+	fs_set(fs, "mode", "0620");
+	fs_set(fs, "gid", "5");
+	fs_set(fs, "max", "256");
+	int pts = fs_mount(fs, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+	fs = fs_open("tmpfs");
+	fs_set(fs, "mode", "1777");
+	int shm = fs_mount(fs, quiet), mqueue = fs_mount(fs_open("mqueue"), quiet), fd[mounts];
+	receive_mounts(sock, fd);
+	attach(fd[root_mount], AT_FDCWD, "/run/floor");
+	mkdirat(fd[root_mount], "proc", 0755);
+	attach(proc, fd[root_mount], "proc");
+	mkdirat(fd[root_mount], "sys", 0755);
+	attach(fd[sys_mount], fd[root_mount], "sys");
+	attach(cg, fd[sys_mount], "fs/cgroup");
+	mkdirat(fd[root_mount], "run", 0755);
+	attach(run, fd[root_mount], "run");
+	CHECK(mkdirat(run, "lock", 0777));
+	mkdirat(fd[root_mount], "dev", 0755);
+	attach(fd[dev_mount], fd[root_mount], "dev");
+	attach(pts, fd[dev_mount], "pts");
+	attach(shm, fd[dev_mount], "shm");
+	attach(mqueue, fd[dev_mount], "mqueue");
+	CHECK(mknodat(fd[dev_mount], "console", S_IFREG | 0622, 0));
+	int console = CHECK(syscall(SYS_open_tree, proc, "sys/kernel/ns_last_pid", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+	attach(console, fd[dev_mount], "console");
+	CHECK(fchdir(fd[root_mount]));
+	CHECK(syscall(SYS_pivot_root, ".", "."));
+	CHECK(umount2(".", mnt_detach));
+	CHECK(chdir("/"));
+	int null = CHECK(open("/dev/null", O_RDWR | O_CLOEXEC));
+	for (int i = 0; i < 3; i++)
+		CHECK(dup3(null, i, 0));
+	CHECK(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0));
+	static const int dropped[] = {CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_TIME, CAP_MAC_OVERRIDE, CAP_MAC_ADMIN, CAP_AUDIT_READ};
+	for (int i = 0; i < 6; i++)
+		CHECK(prctl(PR_CAPBSET_DROP, dropped[i]));
+	landlock();
+	filter();
+	CHECK(syscall(SYS_close_range, 3, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */));
+	char *argv[] = {(char *)program, NULL}, *env[] = {NULL};
+	execve(program, argv, env);
+	err(1, "%s", program);
+}
+
+// spawn makes the child as the guest's root, so that its user namespace belongs to that.
+static pid_t spawn(int cg, int sock)
+{
+	CHECK(syscall(SYS_setresgid, base, base, 0));
+	CHECK(syscall(SYS_setresuid, base, base, 0));
+	raise_caps(0);
+	struct clone_args args = {
+		.flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_INTO_CGROUP,
+		.exit_signal = SIGCHLD, .cgroup = cg};
+	pid_t pid = CHECK(syscall(SYS_clone3, &args, sizeof args));
+	if (pid == 0)
+		child(sock);
+	CHECK(syscall(SYS_setresuid, 0, 0, 0));
+	CHECK(syscall(SYS_setresgid, 0, 0, 0));
+	raise_caps(0);
+	return pid;
+}
+
+static void once(void)
+{
+	int cg = make_cgroup(), pair[2], fd[mounts], status;
+	for (int i = 0; i < program_count; i++)
+		attach_program(cg, programs[i].fd, programs[i].type);
+	change_address(RTM_NEWADDR);
+	load_console(cg);
+	CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
+	pid_t pid = spawn(cg, pair[1]);
+	close(pair[1]);
+	char path[64], map[64];
+	snprintf(map, sizeof map, "0 %ld 65536", base);
+	snprintf(path, sizeof path, "/proc/%d/uid_map", pid);
+	write_file(AT_FDCWD, path, map);
+	snprintf(path, sizeof path, "/proc/%d/gid_map", pid);
+	write_file(AT_FDCWD, path, map);
+	CHECK(write(pair[0], "", 1));
+	snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
+	int userns = CHECK(open(path, O_RDONLY | O_CLOEXEC));
+	fd[sys_mount] = clone_tree("/sys", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, -1);
+	pthread_t thread;
+	void *result;
+	if (pthread_create(&thread, NULL, overlay, (void *)(intptr_t)userns) || pthread_join(thread, &result))
+		errx(1, "thread");
+	fd[root_mount] = (int)(intptr_t)result;
+	fd[dev_mount] = devices();
+	send_mounts(pair[0], fd);
+	for (int i = 0; i < mounts; i++)
+		close(fd[i]);
+	close(userns);
+	int pidfd = CHECK(syscall(SYS_pidfd_open, pid, 0));
+	struct pollfd p = {pidfd, POLLIN, 0};
+	CHECK(poll(&p, 1, -1));
+	CHECK(waitpid(pid, &status, 0));
+	if (status != 0)
+		errx(1, "%s ended with %#x", program, status);
+	close(pidfd);
+	close(pair[0]);
+	write_file(cg, "cgroup.kill", "1");
+	change_address(RTM_DELADDR);
+	close(cg);
+	CHECK(rmdir(cgroup));
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 7)
+		errx(2, "usage: floor SAMPLE CGROUP IMAGE DIR CONTEXT PROGRAM");
+	sample = argv[1], cgroup = argv[2], image = argv[3], dir = argv[4], base = atol(argv[5]) * 65536, program = argv[6];
+	find_programs();
+	if (mkdir("/run/floor", 0700) && errno != EEXIST)
+		err(1, "/run/floor");
+	for (char line[16]; fgets(line, sizeof line, stdin);) {
+		once();
+		puts("done");
+		fflush(stdout);
+	}
+	return 0;
+}
