@@ -8,7 +8,7 @@ export CGO_ENABLED := 0
 NODES   := fleet/push/binaries/vsnode-linux-amd64.zst fleet/push/binaries/vsnode-linux-arm64.zst
 SOURCES := $(shell git ls-files -co --exclude-standard '*.go' 'node/netctx/*.o' 'node/netctx/*.zst' 2>/dev/null) go.mod go.sum
 
-.PHONY: help build install demo test test-killed test-kernel bench lint fuzz dist reproducible clean always
+.PHONY: help build install demo test test-killed test-kernel test-vm test-vm-all bench lint fuzz dist reproducible clean always
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,6 +55,14 @@ test-killed: build ## vsfleet killed in 40 rollouts over 20 hosts (KILL_ROUNDS=4
 test-kernel: ## tests of node on Debian 12's own kernel, in a virtual machine
 	scripts/install kernel
 	test/kernel/run
+
+test-vm: ## vsfleet on real hosts, Debian 12 and 13 in virtual machines (VM=trixie: one of them)
+	scripts/install vm
+	scripts/test-vm -run TestScripts
+
+test-vm-all: ## the same with all that a night has time for
+	scripts/install vm
+	scripts/test-vm
 
 bench: ## measure beside crun, runc, nsenter, pdsh, clush and ansible
 	scripts/install bench

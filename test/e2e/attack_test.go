@@ -19,6 +19,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/node/nat"
 	"github.com/vsfleet/vsfleet/node/netctx"
+	"github.com/vsfleet/vsfleet/test/script"
 )
 
 const (
@@ -104,7 +105,7 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 	l.must("apply")
 	host := l.Hosts[0].Address.String()
 	for address, want := range map[string]string{host + ":8025": "victim", l.network() + ".202": "bystander"} {
-		if err := waitForPage(address, want); err != nil {
+		if err := script.WaitForPage(address, want); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"strings"
 	"testing"
+
+	"github.com/vsfleet/vsfleet/test/script"
 )
 
 // TestFullHost fills /var/lib/vservers of a host in the middle of a build, and
@@ -66,13 +68,13 @@ guests:
 	makeSpace("lab1")
 	apply(2, "lab2: ", "no space left on device", "changed 1, failed 1 (lab2)")
 	nothingLeft("lab2")
-	if err := waitForPage(l.Hosts[0].Address.String(), "www-lab1"); err != nil {
+	if err := script.WaitForPage(l.Hosts[0].Address.String(), "www-lab1"); err != nil {
 		t.Error(err)
 	}
 
 	makeSpace("lab2")
 	apply(0, "ok 1, changed 1")
-	if err := waitForPage(l.Hosts[1].Address.String(), "www-lab2"); err != nil {
+	if err := script.WaitForPage(l.Hosts[1].Address.String(), "www-lab2"); err != nil {
 		t.Error(err)
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/test/script"
 )
 
 const killedFleet = `
@@ -171,7 +173,7 @@ func (l *killedLab) runAgain(command []string) {
 			h.Address.String() + ":8080":                    "nat",
 			l.network() + "." + strconv.Itoa(201+i) + ":80": "own",
 		} {
-			if err := waitForPage(address, guest+"-"+h.Name); err != nil {
+			if err := script.WaitForPage(address, guest+"-"+h.Name); err != nil {
 				l.t.Error(err)
 			}
 		}

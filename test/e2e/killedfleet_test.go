@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vsfleet/vsfleet/test/script"
 )
 
 const twentyFleet = `
@@ -93,7 +95,7 @@ func (l *killedLab) whole(number int) {
 		l.t.Errorf("there is something left to do:\n%s%s", stdout, stderr)
 	}
 	for _, h := range l.Hosts {
-		if err := waitForPage(h.Address.String(), fmt.Sprintf("www%d-%s", number, h.Name)); err != nil {
+		if err := script.WaitForPage(h.Address.String(), fmt.Sprintf("www%d-%s", number, h.Name)); err != nil {
 			l.t.Error(err)
 		}
 		left := l.mustOn(h.Name, "sh", "-c", `find /etc/vservers -mindepth 1 -maxdepth 1 -name '.*' -not -name .defaults; find /var/lib/vservers -mindepth 1 -maxdepth 2 \( -name '.tmp-*' -o -name .incomplete \)`)

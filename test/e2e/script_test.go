@@ -3,31 +3,25 @@ package e2e
 import (
 	"encoding/csv"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/vsfleet/vsfleet/test/script"
 )
 
 // TestScripts runs testdata/*.txtar. $HOST1… are the addresses of the lab's
-// hosts and $NET their first three numbers; commands beside testscript's own:
+// hosts and $NET their first three numbers; commands beside testscript's own and
+// those of package script:
 //
 //	lab NAME HOSTS          make a lab and go on with its environment
 //	archive HOST…           put the archive of the busybox image there
-//	fill FILE…              write environment variables' values into files: @NET@
-//	exits STATUS COMMAND…   run a command that must end with this exit status
 //	on HOST COMMAND…        run it on a host, but not over SSH (! on: it fails)
-//	fetch ADDRESS TEXT      a page must come from there and be TEXT (! fetch: no connection)
 //	records FORMAT COUNT    standard output must be COUNT records of json, ndjson or csv
 //	totals                  standard output must be vsfleet stat's table, and its sum right
 func TestScripts(t *testing.T) {
@@ -46,8 +40,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"lab": makeLab, "archive": archive, "fill": fill, "exits": exits, "on": on,
-			"fetch": fetch, "records": records, "totals": totals,
+			"lab": makeLab, "archive": archive, "fill": script.Fill, "exits": script.Exits, "on": on,
+			"fetch": script.Fetch, "records": records, "totals": totals,
 		},
 	})
 }
@@ -90,35 +84,6 @@ func archive(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func fill(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) == 0 {
-		ts.Fatalf("usage: fill FILE…")
-	}
-	variable := regexp.MustCompile(`@[A-Z0-9]+@`)
-	for _, name := range args {
-		text := variable.ReplaceAllStringFunc(ts.ReadFile(name), func(v string) string { return ts.Getenv(strings.Trim(v, "@")) })
-		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
-	}
-}
-
-func exits(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: exits STATUS COMMAND…")
-	}
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	err = ts.Exec(args[1], args[2:]...)
-	got := 0
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		got = exit.ExitCode()
-	} else {
-		ts.Check(err)
-	}
-	if got != want {
-		ts.Fatalf("exit status %d, want %d", got, want)
-	}
-}
-
 func on(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: on HOST COMMAND…")
@@ -132,54 +97,6 @@ func on(ts *testscript.TestScript, neg bool, args []string) {
 	if (exit != 0) != neg {
 		ts.Fatalf("exit status %d", exit)
 	}
-}
-
-// listenTimeout is how long a program in a guest may take until it listens.
-const listenTimeout = 15 * time.Second
-
-func fetch(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) < 1 || len(args) > 2 || neg != (len(args) == 1) {
-		ts.Fatalf("usage: fetch ADDRESS TEXT, ! fetch ADDRESS")
-	}
-	if neg {
-		address := args[0]
-		if !strings.Contains(address, ":") {
-			address += ":80"
-		}
-		if c, err := net.DialTimeout("tcp", address, time.Second); err == nil {
-			c.Close()
-			ts.Fatalf("%s answers", address)
-		}
-		return
-	}
-	ts.Check(waitForPage(args[0], args[1]))
-}
-
-// waitForPage waits until a page is as it should be.
-func waitForPage(address, want string) error {
-	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	for deadline := time.Now().Add(listenTimeout); ; time.Sleep(50 * time.Millisecond) {
-		got, err := page(&client, "http://"+address+"/")
-		if err == nil && got == want {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("from %s came %q, want %q: %w", address, got, want, err)
-		}
-	}
-}
-
-func page(client *http.Client, url string) (string, error) {
-	r, err := client.Get(url)
-	if err != nil {
-		return "", err
-	}
-	defer r.Body.Close()
-	if r.StatusCode != http.StatusOK {
-		return "", errors.New(r.Status)
-	}
-	body, err := io.ReadAll(r.Body)
-	return strings.TrimSpace(string(body)), err
 }
 
 func records(ts *testscript.TestScript, neg bool, args []string) {

@@ -1,0 +1,103 @@
+package vm
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// cacheDir has disks of machines that have never been booted, and of machines that
+// have just been. It is no part of the checkout, and may be removed.
+const cacheDir = "/var/cache/vsfleet-test"
+
+// diskDir is the directory of a suite's disk, named for what makes it.
+func diskDir(suite string) (string, error) {
+	script, err := os.ReadFile("build")
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(cacheDir, "vm-"+suite+"-"+digest(script)), nil
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:6])
+}
+
+// prepareDisk makes the disk of a suite, unless it is there, and removes those of other
+// versions that nobody uses. The file is the disk's lock.
+func prepareDisk(suite string) (*os.File, error) {
+	dir, err := diskDir(suite)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
+		return nil, err
+	}
+	lock, err := lockDisk(dir, unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(dir); os.IsNotExist(err) {
+		if err := buildDisk(suite, dir); err != nil {
+			return nil, err
+		}
+		if err := removeOld(suite, dir); err != nil {
+			return nil, err
+		}
+	}
+	return lock, unix.Flock(int(lock.Fd()), unix.LOCK_SH)
+}
+
+func lockDisk(dir string, how int) (*os.File, error) {
+	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(lock.Fd()), how); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return lock, nil
+}
+
+func buildDisk(suite, dir string) error {
+	fmt.Fprintf(os.Stderr, "making the disk of a %s host: %s\n", suite, dir)
+	half := dir + ".new"
+	if err := os.RemoveAll(half); err != nil {
+		return err
+	}
+	if out, err := exec.Command("./build", suite, half).CombinedOutput(); err != nil {
+		return fmt.Errorf("test/vm/build %s: %w\n%s", suite, err, out)
+	}
+	return os.Rename(half, dir)
+}
+
+func removeOld(suite, current string) error {
+	all, err := filepath.Glob(filepath.Join(cacheDir, "vm-"+suite+"-*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range all {
+		if strings.HasPrefix(dir, current) || strings.HasSuffix(dir, ".lock") {
+			continue
+		}
+		lock, err := lockDisk(dir, unix.LOCK_EX|unix.LOCK_NB)
+		if err != nil {
+			continue // a run uses it
+		}
+		err = os.RemoveAll(dir)
+		os.Remove(lock.Name())
+		lock.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
