@@ -121,6 +121,11 @@ func TestOtherHosts(t *testing.T) {
 			"proc/sys/kernel/pty/max":                file("4096\n")},
 			"room for many guests", want{api.No, "kernel.pid_max is 32768, fs.inotify.max_user_instances is 64", "sysctl -w kernel.pid_max=4194304 fs.inotify.max_user_instances=1024"}},
 
+		{"Debian 12's kernel", "6.1.0-50-amd64", fstest.MapFS{"proc/self/ns/time_for_children": file("")},
+			"time namespaces", want{api.No, "too late", "kernel 6.3"}},
+		{"a newer kernel", "6.12.0", fstest.MapFS{"proc/self/ns/time_for_children": file("")}, "time namespaces", want{api.Yes, "", ""}},
+		{"a kernel without time namespaces", "6.12.0", fstest.MapFS{}, "time namespaces", want{api.No, "time_for_children", "CONFIG_TIME_NS"}},
+
 		{"no users with ids of their own", "", fstest.MapFS{}, "ids of guests", want{api.Yes, "", ""}},
 		{"Debian's first user meets no guest", "", fstest.MapFS{"etc/subuid": file("alice:100000:65536\n"), "etc/subgid": file("alice:100000:65536\n")},
 			"ids of guests", want{api.Yes, "alice's ids are those of context 2", ""}},

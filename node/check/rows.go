@@ -19,7 +19,7 @@ func table(ctx context.Context, find findListeners) []*probe.Ability {
 		probe.CgroupBPF, probe.BPFFS, probe.AbstractSockets, probe.NFTables, probe.Veth,
 		condition("forwarding", "packets of nat guests on their way through the host", ask(forwarding),
 			"nat guests reach, or are reached by, nobody outside", ""),
-		probe.Ping,
+		probe.Ping, probe.TimeNamespaces,
 		condition("ports for guests", "no listener of the host on all addresses",
 			ask(func(ctx context.Context) probe.Answer { return wildcardListeners(ctx, find) }),
 			"guests on an address of this host cannot have these ports: who connects reaches the host", ""),

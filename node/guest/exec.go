@@ -97,7 +97,7 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 func (p Program) command(v view, e entry) procctx.Command {
 	terminal := cmp.Or(p.Term, "dumb")
 	return procctx.Command{
-		InitPID: v.initPID, Cgroup: v.cgroup, PrivateNet: v.NAT, Caps: e.Caps, Nesting: !e.NoNesting, Raw: e.Raw,
+		InitPID: v.initPID, Cgroup: v.cgroup, PrivateNet: v.NAT, Caps: e.Caps, Nesting: !e.NoNesting, Raw: e.Raw, OwnUptime: ownUptime(),
 		Attributes: e.Attributes, User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

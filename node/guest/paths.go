@@ -20,16 +20,23 @@ type Paths struct {
 	DataDir   string // /var/lib/vservers
 	RunDir    string // /run/vservers: locks, and files that are gone after a reboot
 	LogDir    string // /var/log/vservers: consoles
+	// UserDir is /run/userdb where systemd runs the host, which reads names of users
+	// there; empty: nowhere.
+	UserDir string
 }
 
 // DefaultPaths are those of design.md.
 func DefaultPaths() Paths {
-	return Paths{
+	p := Paths{
 		ConfigDir: "/etc/vservers",
 		DataDir:   "/var/lib/vservers",
 		RunDir:    "/run/vservers",
 		LogDir:    "/var/log/vservers",
 	}
+	if info, err := os.Stat("/run/systemd/system"); err == nil && info.IsDir() { // sd_booted(3)
+		p.UserDir = "/run/userdb"
+	}
+	return p
 }
 
 // closeData makes the directory of all guests' data and keeps the host's users out:

@@ -318,7 +318,7 @@ func (g *Guest) finish(ctx context.Context) error {
 	if err := g.publish(ctx); err != nil {
 		return err
 	}
-	if err := errors.Join(g.writeRunFile(), remove(g.host.endFile(g.name))); err != nil {
+	if err := errors.Join(g.writeRunFile(), g.nameRoot(), remove(g.host.endFile(g.name))); err != nil {
 		return err
 	}
 	done := *n
@@ -334,18 +334,19 @@ func (g *Guest) writeRunFile() error {
 
 // removeRunFiles removes the files that exist only while the guest runs.
 func (g *Guest) removeRunFiles(context.Context) error {
-	return errors.Join(remove(g.host.runFile(g.name)), remove(g.host.pendingFile(g.name)))
+	return errors.Join(remove(g.host.runFile(g.name)), g.unnameRoot(), remove(g.host.pendingFile(g.name)))
 }
 
 // spec translates the configuration into that of the guest's first process.
 func (h *Host) spec(c Config) (procctx.Spec, error) {
 	sp := procctx.Spec{
-		XID:      c.Context,
-		Hostname: c.Hostname,
-		Domain:   c.Domain,
-		Caps:     c.Caps,
-		Nesting:  !c.NoNesting,
-		Raw:      c.Network.Raw,
+		XID:       c.Context,
+		Hostname:  c.Hostname,
+		Domain:    c.Domain,
+		Caps:      c.Caps,
+		Nesting:   !c.NoNesting,
+		Raw:       c.Network.Raw,
+		OwnUptime: ownUptime(),
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"container=vserver", "TERM=linux", "HOME=/root",
@@ -394,3 +395,7 @@ func (h *Host) spec(c Config) (procctx.Spec, error) {
 	}
 	return sp, nil
 }
+
+// ownUptime reports whether guests have an uptime of their own. A guest that an older
+// vsnode started has the host's, whose namespace can be joined all the same.
+func ownUptime() bool { return probe.Want(probe.TimeNamespaces) == nil }

@@ -71,6 +71,9 @@ var (
 
 	Veth = &Ability{Name: "veth", For: "nat guests", Probe: vethPair, Lost: noNAT, Cure: "modprobe veth"}
 
+	TimeNamespaces = &Ability{Name: "time namespaces", For: "an uptime of each guest's own", Probe: timeNamespaces,
+		Lost: "guests show the host's uptime", Cure: "run kernel 6.3 or newer with CONFIG_TIME_NS"}
+
 	Ping = &Ability{Name: "ping", For: "ping in guests that share the host's network", Probe: pingRange,
 		Lost: "ping says that it is not permitted there", Cure: `sysctl -w net.ipv4.ping_group_range="0 2147483647"`, Changes: true}
 

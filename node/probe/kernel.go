@@ -2,6 +2,7 @@ package probe
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"strconv"
@@ -149,6 +150,19 @@ func seccomp(*System) Answer {
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
 	if errno != 0 {
 		return Tried(fmt.Errorf("seccomp: %w", errno))
+	}
+	return Yes("")
+}
+
+// timeNamespaces: before kernel 6.3 a process that shares its maker's memory, as a
+// guest's first one does, does not enter its time namespace with execve, but its
+// children do (exec_task_namespaces in the kernel). No call shows that without running a program.
+func timeNamespaces(s *System) Answer {
+	if _, err := fs.Stat(s.Files, "proc/self/ns/time_for_children"); err != nil {
+		return No("there is no /proc/self/ns/time_for_children")
+	}
+	if major, minor, ok := parseRelease(s.Release); ok && (major < 6 || major == 6 && minor < 3) {
+		return No("kernel %s enters them too late", s.Release)
 	}
 	return Yes("")
 }

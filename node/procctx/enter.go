@@ -24,6 +24,7 @@ type Command struct {
 	Caps       CapSet
 	Nesting    bool
 	Raw        bool
+	OwnUptime  bool // as Spec.OwnUptime
 	User       User
 	Argv       []string
 	Env        []string
@@ -172,6 +173,9 @@ func enterScript(cmd Command, pidfd int) (*script, error) {
 	flags := namespaces&^unix.CLONE_NEWPID | unix.CLONE_NEWCGROUP
 	if cmd.PrivateNet {
 		flags |= unix.CLONE_NEWNET
+	}
+	if cmd.OwnUptime {
+		flags |= unix.CLONE_NEWTIME
 	}
 	s.fds = append(s.fds, pidfd)
 	s.call("join namespaces", unix.SYS_SETNS, pidfd, flags)

@@ -32,6 +32,7 @@ type Spec struct {
 	Caps       CapSet
 	Nesting    bool // the guest may create user and network namespaces
 	Raw        bool // with PrivateNet: the guest may open raw and packet sockets
+	OwnUptime  bool // the guest's uptime counts from its start (probe.TimeNamespaces)
 	// Processes limits the processes of all users of the guest together, where
 	// no cgroup controller does; 0: half of what the machine can have.
 	Processes int64
@@ -102,6 +103,9 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	if sp.PrivateNet {
 		flags |= unix.CLONE_NEWNET
 	}
+	if sp.OwnUptime {
+		flags |= unix.CLONE_NEWTIME
+	}
 	pid, pipe, release, err := s.launchAs(sp, &cloneArgs{flags: flags, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(sp.Cgroup.Fd())})
 	defer release()
 	if err != nil {
@@ -114,6 +118,11 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	err = func() error {
 		if err := mapIDs(pid, sp.XID); err != nil {
 			return err
+		}
+		if sp.OwnUptime {
+			if err := beginClocks(pid); err != nil {
+				return err
+			}
 		}
 		if _, err := ours.Write([]byte{1}); err != nil && !errors.Is(err, unix.EPIPE) {
 			return fmt.Errorf("write to process %d: %w", pid, err)

@@ -127,9 +127,8 @@ func fromHeader(h *tar.Header) (*entry, error) {
 		return nil, err
 	}
 	e := &entry{path: path, mode: uint32(h.Mode & 0o7777), uid: uint32(h.Uid), gid: uint32(h.Gid), mtime: h.ModTime.Unix()}
-	// 4294967295 is not a user: to chown(2) it means "unchanged".
-	if h.Uid < 0 || h.Uid >= math.MaxUint32 || h.Gid < 0 || h.Gid >= math.MaxUint32 {
-		return nil, fmt.Errorf("%q: owner %d:%d is out of range", h.Name, h.Uid, h.Gid)
+	if err := checkOwner(h.Name, h.Uid, h.Gid); err != nil {
+		return nil, err
 	}
 	// The range of ext4; times beyond it would be different ones on the disk.
 	if e.mtime < math.MinInt32 || e.mtime >= 15032385536 {
@@ -200,3 +199,15 @@ func clean(name string) (string, error) {
 	}
 	return strings.Join(kept, "/"), nil
 }
+
+// checkOwner refuses ids that no guest has: there, the file would be nobody's, and
+// could not be changed.
+func checkOwner(name string, uid, gid int) error {
+	if uid < 0 || uid > maxID || gid < 0 || gid > maxID {
+		return fmt.Errorf("%q: its owner is %d:%d, and guests have the ids 0 to %d only: change it (chown) before the image is made", shorten(name), uid, gid, maxID)
+	}
+	return nil
+}
+
+// maxID is the greatest id of a guest's users and groups.
+const maxID = 65535

@@ -51,7 +51,7 @@ func plant(t testing.TB, dir string) {
 	write("usr/bin/ping", "capable", 0o755)
 	must(t, unix.Setxattr(at("usr/bin/ping"), "security.capability", netRaw, 0))
 	write("usr/bin/wall", "setgid of another", 0o755)
-	must(t, os.Chown(at("usr/bin/wall"), 1000, 4000000000))
+	must(t, os.Chown(at("usr/bin/wall"), 1000, 65533))
 	must(t, unix.Chmod(at("usr/bin/wall"), 0o2755))
 	must(t, os.Link(at("usr/bin/su"), at("usr/bin/aaa-sorts-first")))
 	must(t, os.Link(at("usr/bin/su"), at("usr/zzz")))

@@ -59,6 +59,9 @@ func (w *walker) name(dir *os.File, name, path string) error {
 	if err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("stat %s: %w", shorten(path), err)
 	}
+	if err := checkOwner(path, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
 	e := &entry{path: path, mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid, mtime: st.Mtim.Sec}
 	if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		first, seen := w.first[inode{st.Dev, st.Ino}]
