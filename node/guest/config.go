@@ -77,8 +77,8 @@ func (p Paths) Read(name string) (Config, error) {
 		file string // "": errors of read have it
 		read func(*tree) error
 	}{
-		{"context", c.readContext}, {"bcapabilities", c.readCaps},
-		{"", c.readCgroup},
+		{"context", c.readContext}, {"", c.readCaps},
+		{"", c.readAttributes}, {"", c.readCgroup}, {"", c.readSched},
 		{"", func(t *tree) error { return c.readSettings(t, "") }},
 		{"", func(t *tree) error { return c.readSettings(t, "limits") }},
 		{"", c.readNetwork}, {"", c.readSysctls},
@@ -175,8 +175,9 @@ func (t settingTree) Has(file string) bool      { return t.has(file) }
 
 // readCaps also reports a capability set with which the guest's init would not boot.
 func (c *Config) readCaps(t *tree) (err error) {
-	if c.Caps, err = procctx.ParseCaps(t.list("bcapabilities")); err != nil {
-		return err
+	text, _ := t.read("bcapabilities")
+	if c.Caps, err = procctx.ParseCaps(text); err != nil {
+		return fmt.Errorf("bcapabilities:%w", err)
 	}
 	if lacks := procctx.InitCaps &^ c.Caps; lacks != 0 && len(c.Init.Command) == 0 {
 		c.Unread = append(c.Unread, api.Unread{File: "bcapabilities", Refuses: true,

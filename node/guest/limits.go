@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/vsyntax"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -39,7 +40,7 @@ func readUlimits(t *tree) (map[int]unix.Rlimit, error) {
 		if !ok || half != "" && half != "soft" && half != "hard" {
 			return nil, fmt.Errorf("%s: want a resource of %s, or .soft or .hard behind it", file, strings.Join(slices.Sorted(maps.Keys(resources)), ", "))
 		}
-		n, err := parseLimit(t.scalar(file))
+		n, err := vsyntax.Limit(t.scalar(file))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
@@ -68,24 +69,6 @@ func readUlimits(t *tree) (map[int]unix.Rlimit, error) {
 	return limits, nil
 }
 
-// parseLimit reads a number, which may have a unit, or "inf". The units K, M and G
-// are powers of 1024, k, m and g of 1000.
-func parseLimit(s string) (uint64, error) {
-	if s == "inf" || s == "infinite" || s == "-1" {
-		return unix.RLIM_INFINITY, nil
-	}
-	unit := uint64(1)
-	if i := strings.IndexAny(s, "KMGkmg"); i >= 0 && i == len(s)-1 {
-		unit = map[byte]uint64{'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30, 'k': 1e3, 'm': 1e6, 'g': 1e9}[s[i]]
-		s = s[:i]
-	}
-	n, err := strconv.ParseUint(s, 10, 64)
-	if err != nil || n > math.MaxInt64/unit {
-		return 0, fmt.Errorf("%q: want a number, with K, M or G behind it or not, or inf", s)
-	}
-	return n * unit, nil
-}
-
 // readRlimits translates the limits of a context that cgroup v2 has as well:
 // processes, and resident memory in pages.
 func readRlimits(t *tree, cgroup map[string]string) error {
@@ -101,7 +84,7 @@ func readRlimits(t *tree, cgroup map[string]string) error {
 		default:
 			continue // knownFiles has it
 		}
-		n, err := parseLimit(t.scalar("rlimits/" + name))
+		n, err := vsyntax.Limit(t.scalar("rlimits/" + name))
 		if err != nil {
 			return fmt.Errorf("rlimits/%s: %w", name, err)
 		}

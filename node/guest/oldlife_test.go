@@ -34,6 +34,7 @@ func TestOldGuestRunsAsItsTreeSays(t *testing.T) {
 	plant(t, h.Paths, "old", map[string]string{
 		"netns/nat": "", "apps/init/cmd.start": "/bin/sh\n-c\nsleep 1000 & wait\n", "apps/init/environment": "LANG=C.old\n",
 		"uts/domainname": "old.example\n", "nice": "-3\n", "ulimits/nofile": "300\n", "ulimits/core.hard": "5000\n",
+		"badness": "400\n", "ionice/class": "3\n", "personality": "LINUX\nUNAME26\n",
 		"sysctl/0/setting": "kernel.shmmax\n", "sysctl/0/value": "12345\n", "scripts/pre-start": "#!/bin/sh\n",
 		"fstab": "none /proc proc defaults 0 0\nnone /tmp tmpfs size=1m,mode=1777 0 0\n" + base + "/db /var/lib/db none bind 0 0\n" +
 			"tmpfs /srv tmpfs size=1m 0 0\n",
@@ -57,6 +58,9 @@ func TestOldGuestRunsAsItsTreeSays(t *testing.T) {
 		{"a place that is a link leads into the guest", "grep -c ' /etc tmpfs' /proc/mounts", "1\n"},
 		{"the host name is the guest's", "hostname; cat /proc/sys/kernel/hostname", "old\nold\n"},
 		{"NIS domain", "cat /proc/sys/kernel/domainname", "old.example\n"},
+		{"badness", "cat /proc/1/oom_score_adj /proc/self/oom_score_adj", "400\n400\n"},
+		{"the class of input and output", "busybox ionice -p 1; busybox ionice -p $$", "idle\nidle\n"},
+		{"a personality", "uname -r | cut -d. -f1,2; cat /proc/1/personality", "2.6\n00020000\n"},
 		{"a sysctl", "cat /proc/sys/kernel/shmmax", "12345\n"},
 		{"limits of init", "grep 'open files' /proc/1/limits | tr -s ' ' | cut -d' ' -f4,5", "300 300\n"},
 		{"limits of what exec starts", "ulimit -n; ulimit -Hc", "300\n9\n"},
@@ -100,7 +104,7 @@ func TestOldGuestRunsAsItsTreeSays(t *testing.T) {
 		})
 	}
 	// What is refused can be ignored, by the administrator's own entry.
-	plant(t, h.Paths, "old", map[string]string{"schedule": "1\n4\n", "ignore": "schedule\n"})
+	plant(t, h.Paths, "old", map[string]string{"personality": "LINUX32\n", "ignore": "personality\n"})
 	must(t, h.Start(ctx, "old", Options{}))
 	_, err = h.Stop(ctx, "old")
 	must(t, errors.Join(err, os.RemoveAll(h.config("old"))))

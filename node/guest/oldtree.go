@@ -28,12 +28,11 @@ type knownFile struct {
 }
 
 const (
-	noHooks   = "hooks are not run: let the guest's own init do it, or a unit of the host"
-	noBuckets = "there are no token buckets: limit processors by cgroup/cpu.max (QUOTA PERIOD in microseconds), share them by cgroup/cpu.weight"
-	noStart   = "nothing starts guests when the host boots: vsfleet apply does, for those of its inventory"
-	noHelper  = "there is no vshelper: a guest that ends stays stopped until the next start or vsfleet apply"
-	noTuntap  = "tun and tap devices are not made: mode nat (netns/nat) has a network of the guest's own"
-	noCopy    = "a backup copy, which is not read"
+	noHooks  = "hooks are not run: let the guest's own init do it, or a unit of the host"
+	noStart  = "nothing starts guests when the host boots: vsfleet apply does, for those of its inventory"
+	noHelper = "there is no vshelper: a guest that ends stays stopped until the next start or vsfleet apply"
+	noTuntap = "tun and tap devices are not made: mode nat (netns/nat) has a network of the guest's own"
+	noCopy   = "a backup copy, which is not read"
 )
 
 // knownFiles are all files that util-vserver or vsnode reads. docs/linux-vserver.md
@@ -117,18 +116,26 @@ var knownFiles = append(settingFiles(), []knownFile{
 	{"netns/**", noEffect, "for a network of the guest's own use netns/nat"},
 	{"ncontext", noEffect, "the network context has the number of the context"},
 	{"noncontext", noEffect, "a guest cannot use the host's network without bounds"},
-	{"nflags", noEffect, "127.0.0.1 is always the guest's own, and the interfaces of the host are in sight"},
-	{"ncapabilities", noEffect, "raw sockets are in mode nat (netns/nat) with netns/raw"},
-	{"ccapabilities", noEffect, "what they allowed a guest has against its own namespaces, or not at all: see docs/security.md"},
+	{"nflags", hasEffect, ""}, // oldLists, word by word
+	{"ncapabilities", hasEffect, ""},
+	{"ccapabilities", hasEffect, ""},
 	{"capabilities", noEffect, "of kernel 2.4; use bcapabilities"},
-	{"umask", noEffect, "docs/security.md says which namespaces are made inside a guest"},
+	{"umask", hasEffect, ""},
 	{"tag", noEffect, "files have no tags: on disk an owner is the guest's own id"},
 	{"spaces/**", noEffect, "every guest has its own namespaces; the network's with netns/nat"},
-	{"personality", refusesStart, "programs are those of the host's architecture: calls of 32-bit programs are refused"},
-	{"ionice/**", noEffect, "use cgroup/io.weight"},
-	{"badness", noEffect, "use cgroup/memory.low to protect a guest, memory.oom.group to end it whole"},
-	{"schedule", refusesStart, noBuckets},
-	{"sched/**", refusesStart, noBuckets},
+	{"personality", hasEffect, ""},
+	{"ionice/class", hasEffect, ""},
+	{"ionice/priority", hasEffect, ""},
+	{"badness", hasEffect, ""},
+	{"schedule", hasEffect, ""},
+	{"sched/fill-rate", hasEffect, ""},
+	{"sched/interval", hasEffect, ""},
+	{"sched/priority-bias", hasEffect, ""},
+	{"sched/idle-time", hasEffect, ""},
+	{"sched/fill-rate2", hasEffect, ""}, // what others leave is shared by weight
+	{"sched/interval2", hasEffect, ""},
+	{"sched/tokens*", noEffect, "processors are handed out in periods of 100 ms; cgroup/cpu.max.burst lets a guest save some"},
+	{"sched/*/*", refusesStart, "there are no buckets of single processors: use cgroup/cpuset.cpus, cgroup/cpu.max and cgroup/cpu.weight"},
 	{"dlimits/**", refusesStart, "there are no disk limits for a guest: give it a filesystem of its own at vdir, or a project quota"},
 	{"nonamespace", noEffect, "every guest has its own mounts"},
 	{"keepfds", noEffect, "no descriptor of the host's gets into a guest"},
@@ -262,26 +269,4 @@ func styleProblem(style string) string {
 		why = "is not known"
 	}
 	return fmt.Sprintf("style %s %s: use plain (the guest's own /sbin/init is process 1), or command and the program in apps/init/cmd.start", style, why)
-}
-
-// impliedFlags are context flags that ask for what every guest has anyway.
-var impliedFlags = []string{"lock", "sched", "fakeinit", "init", "hideinfo", "namespace", "nspace", "hide_mount", "hide_vinfo",
-	"state_setup", "state_init", "state_admin", "sc_helper", "reboot_kill", "secure", "default"}
-
-// readFlags returns the context flags that have no effect.
-func readFlags(t *tree) (list []api.Unread) {
-	for _, file := range []string{"flags", "cflags"} {
-		var lost []string
-		for _, word := range t.words(file) {
-			name := strings.TrimPrefix(strings.TrimPrefix(strings.ToLower(strings.TrimLeft(word, "!~")), "vxf_"), "info_")
-			if !slices.Contains(impliedFlags, name) {
-				lost = append(lost, word)
-			}
-		}
-		if lost != nil {
-			list = append(list, api.Unread{File: file, Why: strings.Join(lost, ", ") + " without effect: uptime, load, memory and interfaces of the host are shown; " +
-				"for limits use cgroup/ and ulimits/"})
-		}
-	}
-	return list
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -78,9 +79,17 @@ func TestNothingOfATreeIsDroppedSilently(t *testing.T) {
 		{"a hook", map[string]string{"scripts/pre-start": "", "scripts/post-stop.d/1": ""}, []string{"scripts/post-stop.d/1: hooks", "scripts/pre-start: hooks"}},
 		{"a directory of hooks that is a link", map[string]string{"scripts": "->/etc"}, nil}, // its files are reported by name: below
 		{"hooks of all guests", map[string]string{"../.defaults/scripts/post-start": ""}, []string{".defaults/scripts/post-start: hooks"}},
-		{"flags", map[string]string{"flags": "virt_mem\nlock\n~sched_hard\n"}, []string{"flags: virt_mem, ~sched_hard without effect"}},
+		{"flags", map[string]string{"flags": "virt_mem\nlock\n~sched_hard\n"}, []string{"flags: virt_mem: /proc/meminfo"}},
+		{"flags that no guest can be without", map[string]string{"nflags": "~lback_remap\n", "ccapabilities": "~all,secure_mount\n"}, []string{"nflags: every guest has lback_remap", "ccapabilities: ~all: every guest has set_utsname; every guest has fs_security"}},
+		{"a mistyped flag", map[string]string{"flags": "lock,\n hide_mout\n"}, []string{"flags: at 2:2: unknown flag \"hide_mout\"; did you mean hide_mount?"}},
+		{"context capabilities", map[string]string{"ccapabilities": "utsname,^8\nVXC_QUOTA_CTL\n"}, []string{"ccapabilities: VXC_QUOTA_CTL: quotas"}},
+		{"network capabilities", map[string]string{"ncapabilities": "raw_icmp\ntun_create\n"}, []string{"ncapabilities: tun_create: tun and tap"}},
+		{"namespaces of a guest", map[string]string{"umask": "newnet\n"}, []string{"umask: newnet: the file nesting"}},
+		{"a personality of 32 bits", map[string]string{"personality": "linux_32bit\n"}, []string{"!personality: 32-bit programs"}},
+		{"a personality that is mistyped", map[string]string{"personality": "LINUX\nUNAME_26\n"}, []string{"!personality: at 2:1: unknown flag of personality(2) \"UNAME_26\"; did you mean uname26?"}},
 		{"limits of a context that no kernel has", map[string]string{"rlimits/as": "1000\n", "rlimits/rss.min": "5\n"}, []string{"!rlimits/as: use ulimits/"}},
-		{"a token bucket", map[string]string{"sched/fill-rate": "1\n", "schedule": "1\n"}, []string{"!sched/fill-rate: cgroup/cpu.max", "!schedule: cgroup/cpu.max"}},
+		{"a token bucket that nothing used", map[string]string{"sched/fill-rate": "1\n", "sched/tokens-max": "500\n"}, []string{"sched/fill-rate: without the flag sched_hard", "sched/tokens-max: cpu.max.burst"}},
+		{"a token bucket of one processor", map[string]string{"sched/0/cpu-id": "0\n"}, []string{"!sched/0/cpu-id: cpuset.cpus"}},
 		{"disk limits", map[string]string{"dlimits/0/space_total": "1000\n"}, []string{"!dlimits/0/space_total: project quota"}},
 		{"cgroup v1", map[string]string{"cgroup/blkio.throttle.read_bps_device": "8:0 1\n", "cgroup/memory.memsw.limit_in_bytes": "1\n", "cgroup/name": "x\n"},
 			[]string{"!cgroup/blkio.throttle.read_bps_device: io.max", "!cgroup/memory.memsw.limit_in_bytes: memory.swap.max", "cgroup/name: vservers/NAME"}},
@@ -174,6 +183,17 @@ func TestOldFilesHaveTheirMeaning(t *testing.T) {
 		{"limits of cgroup v1", map[string]string{"cgroup/memory.limit_in_bytes": "512M\n", "cgroup/cpu.shares": "1024\n", "cgroup/cpu.cfs_quota_us": "50000\n", "cgroup/blkio.weight": "500\n"}, func(c Config) any { return c.Cgroup },
 			map[string]string{"memory.max": "512M", "cpu.weight": "39", "cpu.max": "50000 100000", "io.weight": "4950"}},
 		{"a limit of memory with a unit", map[string]string{"cgroup/memory.max": "512M\n"}, func(c Config) any { return c.Limits.MemoryBytes }, int64(512 << 20)},
+		{"a hard limit by a token bucket", map[string]string{"sched/fill-rate": "1\n", "sched/interval": "2\n", "flags": "sched_hard\n"}, func(c Config) any { return c.Guest.Limits.CPUs }, float64(runtime.NumCPU()) / 2},
+		{"the same in one file", map[string]string{"schedule": "1\n2\n0\n0\n0\n0\n", "cflags": "^8\n"}, func(c Config) any { return c.Guest.Limits.CPUs }, float64(runtime.NumCPU()) / 2},
+		{"a share by a token bucket", map[string]string{"sched/fill-rate": "1\n", "sched/interval": "8\n", "sched/idle-time": "", "flags": "sched_hard,sched_prio\n"}, func(c Config) any { return c.Cgroup },
+			map[string]string{"cpu.weight": "50"}},
+		{"a bias", map[string]string{"sched/priority-bias": "-5\n"}, func(c Config) any { return c.Cgroup }, map[string]string{"cpu.weight": "305"}},
+		{"badness", map[string]string{"badness": "-300\n"}, func(c Config) any { return c.OOMScoreAdj }, -300},
+		{"a class of input and output", map[string]string{"ionice/class": "3\n"}, func(c Config) any { return c.IOPriority }, 3 << 13},
+		{"a priority alone", map[string]string{"ionice/priority": "7\n"}, func(c Config) any { return c.IOPriority }, 2<<13 | 7},
+		{"a personality", map[string]string{"personality": "LINUX\nUNAME26\naddr_no_randomize\n"}, func(c Config) any { return c.Personality }, uint32(0x60000)},
+		{"hexadecimal limits, and decimal units", map[string]string{"ulimits/nofile": "0x400\n", "ulimits/fsize": "2k\n"}, func(c Config) any { return c.Rlimits },
+			map[int]unix.Rlimit{unix.RLIMIT_NOFILE: {Cur: 1024, Max: 1024}, unix.RLIMIT_FSIZE: {Cur: 2000, Max: 2000}}},
 		{"a cpuset", map[string]string{"cpuset/cpus": "0-1\n"}, func(c Config) any { return c.Cgroup }, map[string]string{"cpuset.cpus": "0-1"}},
 		{"bind mounts and a tmpfs", map[string]string{"fstab": "/srv/my\\040db /var/lib/mysql none bind,noatime 0 0\nnone /tmp tmpfs size=16m,mode=1777 0 0\n/dev/sdb1 /x ext4 noauto 0 0\n"}, func(c Config) any { return c.Mounts },
 			[]procctx.Mount{{Line: "fstab:1", Source: "/srv/my db", Place: "/var/lib/mysql", Attrs: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOATIME},

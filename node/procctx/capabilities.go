@@ -1,12 +1,12 @@
 package procctx
 
 import (
-	"fmt"
-	"slices"
-	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/vsyntax"
 )
 
 // CapSet is a set of capabilities, one bit each. A guest's capabilities apply to
@@ -39,49 +39,24 @@ const DefaultCaps = AllCaps &^ (1<<unix.CAP_SYS_MODULE | 1<<unix.CAP_SYS_RAWIO |
 // systemd mounts and drops privileges of services, every login sets ids.
 const InitCaps CapSet = 1<<0 | 1<<1 | 1<<3 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<21 // chown to setpcap, sys_admin
 
-// ParseCaps parses a bcapabilities file as util-vserver does: names are added to the
-// default set, names with a leading ! or ~ are removed from it. A name may begin
-// with CAP_, in either case; ^N is the capability of that number. A line may hold
-// several names, separated by commas or blanks. Later words override earlier ones.
-func ParseCaps(lines []string) (CapSet, error) {
-	set := DefaultCaps
-	for _, line := range lines {
-		for _, word := range strings.FieldsFunc(line, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' }) {
-			name := strings.TrimLeft(word, "!~")
-			bit, err := capBit(name)
-			if err != nil {
-				return 0, err
-			}
-			if name != word {
-				set &^= bit
-			} else {
-				set |= bit
-			}
-		}
+// capTable has the names of capabilities for lists.
+var capTable = sync.OnceValue(func() vsyntax.Table {
+	t := vsyntax.Table{What: "capability", Prefixes: []string{"cap_"}}
+	for i, name := range strings.Fields(capNames) {
+		t.Flags = append(t.Flags, vsyntax.Flag{Names: []string{name}, Mask: 1 << i})
 	}
-	return set, nil
-}
+	return t
+})
 
-func capBit(name string) (CapSet, error) {
-	names := strings.Fields(capNames)
-	if number, ok := strings.CutPrefix(name, "^"); ok {
-		if n, err := strconv.Atoi(number); err == nil && n >= 0 && n < len(names) {
-			return 1 << n, nil
-		}
-	}
-	if i := slices.Index(names, strings.TrimPrefix(strings.ToLower(name), "cap_")); i >= 0 {
-		return 1 << i, nil
-	}
-	return 0, fmt.Errorf("unknown capability %q (see capabilities(7))", name)
+// ParseCaps parses a bcapabilities file as util-vserver does (package vsyntax): names
+// are added to the default set, names with a leading ! or ~ are removed from it.
+// Errors begin with LINE:COLUMN.
+func ParseCaps(text string) (CapSet, error) {
+	items, err := capTable().Parse(text)
+	return CapSet(vsyntax.Apply(uint64(DefaultCaps), items)), err
 }
 
 // String returns the names of the capabilities in the set.
 func (c CapSet) String() string {
-	var in []string
-	for i, name := range strings.Fields(capNames) {
-		if c&(1<<i) != 0 {
-			in = append(in, strings.ToUpper(name))
-		}
-	}
-	return strings.Join(in, ", ")
+	return strings.ToUpper(strings.Join(capTable().Names(uint64(c)), ", "))
 }

@@ -19,11 +19,14 @@ func TestCapabilitiesAreReadAsUtilVserverDoes(t *testing.T) {
 		{"names with ! and ~ take away", []string{"!CAP_NET_RAW", "~mknod"}, DefaultCaps &^ netRaw &^ mknod, ""},
 		{"numbers", []string{"^25,~^27"}, (DefaultCaps | sysTime) &^ mknod, ""},
 		{"the last word holds", []string{"~MKNOD", "MKNOD"}, DefaultCaps | mknod, ""},
-		{"an unknown name", []string{"SYS_MAGIC"}, 0, `unknown capability "SYS_MAGIC"`},
-		{"a number beyond", []string{"^64"}, 0, `unknown capability "^64"`},
+		{"all but one", []string{"all,~sys_module"}, AllCaps &^ (1 << 16), ""},
+		{"none but some", []string{"~all", "KILL"}, 1 << 5, ""},
+		{"a mistyped name", []string{"# mine", "KILL, NET_ADMN"}, 0, `2:7: unknown capability "NET_ADMN"; did you mean net_admin?`},
+		{"an unknown name", []string{"SYS_MAGIC"}, 0, `1:1: unknown capability "SYS_MAGIC"`},
+		{"a number beyond", []string{"^64"}, 0, `"^64": there is no capability`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			got, err := ParseCaps(row.lines)
+			got, err := ParseCaps(strings.Join(row.lines, "\n"))
 			if row.fails != "" {
 				if err == nil || !strings.Contains(err.Error(), row.fails) {
 					t.Errorf("error %v, want %q", err, row.fails)

@@ -72,7 +72,7 @@ func enter(ctx context.Context, cmd Command) (*Running, error) {
 		return nil, err
 	}
 	pid, err := d.enter(ctx, s, func() error {
-		if err := resetThread(cmd.Nice); err != nil {
+		if err := resetThread(cmd.Attributes); err != nil {
 			return err
 		}
 		// Only children enter the pid namespace: a process cannot join one itself.

@@ -100,12 +100,12 @@ func mayRaiseLimits() bool {
 //
 // It fails if no_new_privs is set, which cannot be reset and would keep every setuid
 // program of the guest from working.
-func resetThread(nice int) error {
+func resetThread(a Attributes) error {
 	if on, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err != nil || on != 0 {
 		return errors.Join(err, errors.New("vsnode runs with no_new_privs (NoNewPrivileges= in a unit, setpriv), which would keep su, sudo and every other setuid program of the guest from working; start it without"))
 	}
 	// SCHED_OTHER, not reset in children.
-	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Nice: int32(nice)}, 0); err != nil {
+	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Nice: int32(a.Nice)}, 0); err != nil {
 		return fmt.Errorf("set scheduler: %w", err)
 	}
 	// The kernel ignores processors that do not exist or that cpuset.cpus forbids.
@@ -116,8 +116,8 @@ func resetThread(nice int) error {
 	if _, _, errno := unix.RawSyscall(unix.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(all), uintptr(unsafe.Pointer(&all))); errno != 0 {
 		return fmt.Errorf("set processors: %w", errno)
 	}
-	const whoProcess = 1 // IOPRIO_WHO_PROCESS; class none: by nice
-	if _, _, errno := unix.RawSyscall(unix.SYS_IOPRIO_SET, whoProcess, 0, 0); errno != 0 && errno != unix.ENOSYS {
+	const whoProcess = 1 // IOPRIO_WHO_PROCESS
+	if _, _, errno := unix.RawSyscall(unix.SYS_IOPRIO_SET, whoProcess, 0, uintptr(a.IOPriority)); errno != 0 && errno != unix.ENOSYS {
 		return fmt.Errorf("set class of input and output: %w", errno)
 	}
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 50_000, 0, 0, 0); err != nil { // nanoseconds; the kernel's own
@@ -131,7 +131,7 @@ func resetThread(nice int) error {
 // ignored ones (nohup).
 func (s *script) resetInherited(a Attributes) {
 	s.call("set umask", unix.SYS_UMASK, 0o022)
-	s.call("set personality", unix.SYS_PERSONALITY, 0)
+	s.call("set personality", unix.SYS_PERSONALITY, int(a.Personality))
 	if limit, given := a.Rlimits[unix.RLIMIT_NOFILE]; given {
 		s.refs = append(s.refs, &limit)
 		s.call("limit open files", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, unsafe.Pointer(&limit), 0)
@@ -154,7 +154,8 @@ func (s *script) resetLimits(a Attributes) {
 		s.call("set limits", unix.SYS_PRLIMIT64, 0, which, unsafe.Pointer(&list[which]), 0)
 	}
 	adj := s.open("open oom_score_adj", unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC)
-	s.call("set oom_score_adj", unix.SYS_WRITE, adj, "0", 1)
+	score := strconv.Itoa(a.OOMScoreAdj)
+	s.call("set oom_score_adj", unix.SYS_WRITE, adj, score, len(score))
 }
 
 // limitProcess does the same to a process from outside. While the process shares
@@ -166,7 +167,7 @@ func limitProcess(pid int, processes int64, a Attributes) error {
 			return fmt.Errorf("set limits of process %d: %w", pid, err)
 		}
 	}
-	if err := os.WriteFile(linux.ProcFile(pid, "oom_score_adj"), []byte("0"), 0); err != nil {
+	if err := os.WriteFile(linux.ProcFile(pid, "oom_score_adj"), []byte(strconv.Itoa(a.OOMScoreAdj)), 0); err != nil {
 		return fmt.Errorf("set oom_score_adj: %w", err)
 	}
 	return nil

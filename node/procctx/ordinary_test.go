@@ -266,7 +266,7 @@ func TestNoNewPrivilegesAreRefused(t *testing.T) {
 			got <- err
 			return
 		}
-		got <- resetThread(0)
+		got <- resetThread(Attributes{})
 	}()
 	if err := <-got; err == nil || !strings.Contains(err.Error(), "no_new_privs") {
 		t.Errorf("error %v", err)

@@ -52,8 +52,11 @@ type Spec struct {
 
 // Attributes are inherited by a program from the process that starts it.
 type Attributes struct {
-	Nice    int
-	Rlimits map[int]unix.Rlimit // by RLIMIT_*
+	Nice        int
+	Rlimits     map[int]unix.Rlimit // by RLIMIT_*
+	IOPriority  int                 `json:",omitempty"` // as ioprio_set(2) takes it; 0: by nice
+	OOMScoreAdj int                 `json:",omitempty"` // -1000 to 1000; no process of the guest can go below it
+	Personality uint32              `json:",omitempty"` // flags of personality(2)
 }
 
 // Sysctl is a kernel parameter that is written from inside the guest. Writing one
@@ -257,7 +260,7 @@ func (s *script) launchAs(sp Spec, args *cloneArgs) (pid int, pipe *os.File, rel
 	born, over := make(chan error), make(chan struct{})
 	go linux.OnOwnThread(func() (none struct{}, _ error) {
 		born <- func() error {
-			if err := resetThread(sp.Nice); err != nil {
+			if err := resetThread(sp.Attributes); err != nil {
 				return err
 			}
 			if err := actAsCreator(sp.XID); err != nil {
