@@ -140,9 +140,12 @@ func Check(ctx context.Context, guests *guest.Host) (api.Check, error) {
 		row.Verdict, row.Detail = api.Unknown, err.Error()
 	case bad != nil:
 		row.Verdict, row.Detail = api.No, strings.Join(bad, "; ")
-		row.Lost, row.Cure = "these guests do not start", "docs/linux-vserver.md has a word for each file"
+		row.Lost, row.Cure = "these guests do not start", "docs/configuration.md has a word for each file"
 	case odd != nil:
 		row.Detail = "has files without effect (vserver NAME status): " + strings.Join(odd, ", ")
+	}
+	if unread, err := guests.UnreadDefaults(); err == nil && len(unread) > 0 && row.Verdict == api.Yes {
+		row.Detail = strings.TrimPrefix(row.Detail+"; "+strings.Join(api.Explain(unread), "; "), "; ")
 	}
 	c.Rows = append(c.Rows, row)
 	return c, nil

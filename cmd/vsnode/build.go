@@ -43,7 +43,7 @@ var refusedBuild = refusal{
 	"confdir":          "configurations lie below /etc/vservers",
 	"lockfile":         "/etc/vservers/NAME/run leads to /run/vservers/NAME",
 	"netbcast":         "the broadcast address follows from --netprefix or --netmask",
-	"flags":            "what flags protected is always on; docs/linux-vserver.md has the others",
+	"flags":            "what flags protected is always on; docs/configuration.md has the others",
 	"cpuset":           "a guest's cpuset is its cgroup",
 	"cpusetcpus":       "write it into cgroup/cpuset.cpus of the configuration after the build",
 	"cpusetmems":       "write it into cgroup/cpuset.mems of the configuration after the build",

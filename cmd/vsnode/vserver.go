@@ -301,7 +301,7 @@ func (v verb) status(ctx context.Context) error {
 			fmt.Printf("Not honoured: %s\n", line)
 		}
 		if len(api.Refusing(st.Unread)) > 0 {
-			fmt.Printf("It does not start like this: see docs/linux-vserver.md, or name these files in %s/ignore\n", v.h.Guests.Dir(v.name))
+			fmt.Printf("It does not start like this: see docs/configuration.md, or name these files in %s/ignore\n", v.h.Guests.Dir(v.name))
 		}
 		if st.Problem != "" {
 			fmt.Printf("Its configuration cannot be used: %s\n", st.Problem)

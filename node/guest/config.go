@@ -58,7 +58,11 @@ const (
 var ErrNoGuest = errors.New("no such guest")
 
 // Read returns a guest's configuration. Errors name the file at fault.
-func (p Paths) Read(name string) (Config, error) {
+func (p Paths) Read(name string) (Config, error) { return p.readAs(name, nil) }
+
+// readAs returns the configuration that a guest would have if some files had other
+// contents; "" stands for a file that is not there.
+func (p Paths) readAs(name string, instead map[string]string) (Config, error) {
 	if err := CheckName(name); err != nil {
 		return Config{}, err
 	}
@@ -69,6 +73,7 @@ func (p Paths) Read(name string) (Config, error) {
 		return c, err
 	}
 	t := openTree(dir)
+	t.instead = instead
 	c.Image = t.scalar("image")
 	c.Domain, _ = t.first("uts/domainname", "domainname")
 	c.Shell, _ = t.first("shell", "../.defaults/shell")

@@ -22,6 +22,8 @@ type tree struct {
 	dir  string
 	err  error           // the first error other than "does not exist"
 	seen map[string]bool // the files that were looked at; nil: not recorded
+
+	instead map[string]string // contents that stand for those of files; "": not there
 }
 
 func (t *tree) see(name string) {
@@ -40,6 +42,9 @@ func (t *tree) fail(err error) {
 
 func (t *tree) read(name string) (string, bool) {
 	t.see(name)
+	if content, ok := t.instead[name]; ok {
+		return content, content != ""
+	}
 	b, err := os.ReadFile(filepath.Join(t.dir, name))
 	t.fail(err)
 	return string(b), err == nil

@@ -24,7 +24,7 @@ const (
 type knownFile struct {
 	file   string // a pattern of path.Match; "dir/**" matches everything below dir
 	effect effect
-	why    string // without effect or refused: the reason, and what to use instead
+	why    string // its meaning; or why it has none, and what to use instead
 }
 
 const (
@@ -33,69 +33,71 @@ const (
 	noHelper = "there is no vshelper: a guest that ends stays stopped until the next start or vsfleet apply"
 	noTuntap = "tun and tap devices are not made: mode nat (netns/nat) has a network of the guest's own"
 	noCopy   = "a backup copy, which is not read"
+
+	noSuchFile = "vsnode knows no such file"
 )
 
-// knownFiles are all files that util-vserver or vsnode reads. docs/linux-vserver.md
+// knownFiles are all files that util-vserver or vsnode reads. docs/configuration.md
 // has the same table: go test ./node/guest -run TestEveryFileIsDocumented -update.
 var knownFiles = append(settingFiles(), []knownFile{
-	{"vdir", hasEffect, ""},
-	{"run", hasEffect, ""},
-	{"cache", hasEffect, ""},
-	{"name", hasEffect, ""},
-	{"ignore", hasEffect, ""},
-	{"context", hasEffect, ""},
-	{"image", hasEffect, ""},
-	{"shell", hasEffect, ""},
-	{"bcapabilities", hasEffect, ""},
-	{"fstab", hasEffect, ""},
-	{"fstab.local", hasEffect, ""},
-	{"fstab.remote", hasEffect, ""},
-	{"flags", hasEffect, ""},
-	{"cflags", hasEffect, ""},
-	{"namespace", hasEffect, ""}, // every guest has what these ask for
-	{"namespace-cleanup", hasEffect, ""},
-	{"namespace-cleanup-skip", hasEffect, ""},
-	{"nonamespace-cleanup", hasEffect, ""},
-	{"noisy", hasEffect, ""},
-	{"uts/domainname", hasEffect, ""},
-	{"domainname", hasEffect, ""},
-	{"uts/context", hasEffect, ""},
+	{"vdir", hasEffect, "link to the guest's own files; without it they are in `.defaults/vdirbase/NAME`"},
+	{"run", hasEffect, "link to a file that holds the context while the guest runs"},
+	{"cache", hasEffect, "what util-vserver kept there is not needed"},
+	{"name", hasEffect, "a name to show; here it is that of the directory"},
+	{"ignore", hasEffect, "files that do not keep the guest from starting: [below](#what-is-ignored)"},
+	{"context", hasEffect, "the number, 2 to 49151; without it the guest gets the first free automatic one at its first start, and keeps it"},
+	{"image", hasEffect, "ID of the image below the guest's own files; without it, what `vdir` leads to is the whole root"},
+	{"shell", hasEffect, "for `enter`; else `.defaults/shell`, `/bin/bash -login`, `/bin/sh -l` or `/bin/csh`"},
+	{"bcapabilities", hasEffect, "capabilities: names add to the default set, `~` or `!` take away ([guests](guests.md#the-configuration-on-the-host))"},
+	{"fstab", hasEffect, "mounts: [below](#mounts)"},
+	{"fstab.local", hasEffect, "the same"},
+	{"fstab.remote", hasEffect, "the same; every mount is made by the host"},
+	{"flags", hasEffect, "[context flags](#flags-and-capabilities)"},
+	{"cflags", hasEffect, "the same"},
+	{"namespace", hasEffect, "every guest has its own mounts"},
+	{"namespace-cleanup", hasEffect, "a guest sees its own mounts alone"},
+	{"namespace-cleanup-skip", hasEffect, "nothing of the host's mounts is left to skip"},
+	{"nonamespace-cleanup", hasEffect, "there is nothing to clean up"},
+	{"noisy", hasEffect, "nothing to be noisy about"},
+	{"uts/domainname", hasEffect, "NIS domain"},
+	{"domainname", hasEffect, "the same, of an older tree"},
+	{"uts/context", hasEffect, "the name of the context; util-vserver set it itself"},
 	{"uts/*", noEffect, "system, release, version and machine are those of the host's kernel"},
-	{"ulimits/*", hasEffect, ""},
-	{"rlimits/*.min", hasEffect, ""}, // no kernel has ever read it
-	{"rlimits/nproc*", hasEffect, ""},
-	{"rlimits/rss*", hasEffect, ""},
+	{"ulimits/*", hasEffect, "limits of each process, also of those that `enter` and `exec` start: [below](#limits)"},
+	{"rlimits/*.min", hasEffect, "no kernel has ever read it"},
+	{"rlimits/nproc*", hasEffect, "`cgroup/pids.max`"},
+	{"rlimits/rss*", hasEffect, "in pages: `cgroup/memory.max`; `.soft` is `cgroup/memory.high`"},
 	{"rlimits/**", refusesStart, "the kernel limits this for no group of processes: use ulimits/ for each process, cgroup/memory.max or cgroup/pids.max"},
 	{"cgroup/name", noEffect, "a guest's cgroup is vservers/NAME"},
 	{"cgroup/base", noEffect, "a guest's cgroup is vservers/NAME"},
-	{"cgroup/*", hasEffect, ""},
+	{"cgroup/*", hasEffect, "written to the file of that name in the guest's cgroup; files of cgroup v1 [are translated](#limits)"},
 	{"nocgroup", noEffect, "every guest has a cgroup: its processes are found and ended by it"},
-	{"cpuset/cpus", hasEffect, ""},
-	{"cpuset/mems", hasEffect, ""},
+	{"cpuset/cpus", hasEffect, "`cgroup/cpuset.cpus`"},
+	{"cpuset/mems", hasEffect, "`cgroup/cpuset.mems`"},
 	{"cpuset/name", noEffect, "a guest's cpuset is its cgroup"},
 	{"cpuset/nocreate", noEffect, "a guest's cpuset is its cgroup"},
 	{"cpuset/virtualized", noEffect, "programs see the processors that they may use by sched_getaffinity(2); /proc/cpuinfo is the host's"},
 	{"cpuset/**", refusesStart, "for exclusive processors use cgroup/cpuset.cpus.partition"},
-	{"sysctl/*/setting", hasEffect, ""},
-	{"sysctl/*/value", hasEffect, ""},
-	{"interfaces/dev", hasEffect, ""},
-	{"interfaces/prefix", hasEffect, ""},
-	{"interfaces/mask", hasEffect, ""},
-	{"interfaces/scope", hasEffect, ""}, // util-vserver reads it and ignores it
-	{"interfaces/novlandev", hasEffect, ""},
+	{"sysctl/*/setting", hasEffect, "a kernel parameter, as kernel.shmmax, written from inside at start"},
+	{"sysctl/*/value", hasEffect, "its value"},
+	{"interfaces/dev", hasEffect, "device of interfaces that name none"},
+	{"interfaces/prefix", hasEffect, "their prefix"},
+	{"interfaces/mask", hasEffect, "their mask; a prefix goes before it"},
+	{"interfaces/scope", hasEffect, "util-vserver ignored it too"},
+	{"interfaces/novlandev", hasEffect, "no VLAN device is made"},
 	{"interfaces/bcast", noEffect, "the broadcast address follows from the prefix"},
 	{"interfaces/lback", noEffect, "localhost of context N is 127.N>>8.N&255.1"},
 	{"interfaces/vlandev", noEffect, "VLAN devices are not made: the host's network configuration has to"},
 	{"interfaces/extip", noEffect, "addresses are not translated: mode nat (netns/nat) does"},
-	{"interfaces/*/ip", hasEffect, ""},
-	{"interfaces/*/dev", hasEffect, ""},
-	{"interfaces/*/prefix", hasEffect, ""},
-	{"interfaces/*/mask", hasEffect, ""},
-	{"interfaces/*/nodev", hasEffect, ""},
-	{"interfaces/*/only_ip", hasEffect, ""}, // an old name of nodev
-	{"interfaces/*/disabled", hasEffect, ""},
-	{"interfaces/*/scope", hasEffect, ""},
-	{"interfaces/*/novlandev", hasEffect, ""},
+	{"interfaces/*/ip", hasEffect, "an address"},
+	{"interfaces/*/dev", hasEffect, "the device it goes onto"},
+	{"interfaces/*/prefix", hasEffect, "the length of its network's prefix"},
+	{"interfaces/*/mask", hasEffect, "the same, as 255.255.255.0; a prefix goes before it"},
+	{"interfaces/*/nodev", hasEffect, "(is there or not) the host has the address: mode shared"},
+	{"interfaces/*/only_ip", hasEffect, "the same, of an older tree"},
+	{"interfaces/*/disabled", hasEffect, "(is there or not) this one does not count"},
+	{"interfaces/*/scope", hasEffect, "util-vserver ignored it too"},
+	{"interfaces/*/novlandev", hasEffect, "no VLAN device is made"},
 	{"interfaces/*/name", noEffect, "addresses have no labels (eth0:NAME): ip address show lists them without"},
 	{"interfaces/*/bcast", noEffect, "the broadcast address follows from the prefix"},
 	{"interfaces/*/peer", noEffect, "point-to-point addresses are not made: put it onto the device on the host, and say nodev"},
@@ -111,29 +113,29 @@ var knownFiles = append(settingFiles(), []knownFile{
 	{"interfaces/*/uid", noEffect, noTuntap},
 	{"interfaces/*/gid", noEffect, noTuntap},
 	{"interfaces/*/linktype", noEffect, noTuntap},
-	{"netns/nat", hasEffect, ""},
-	{"nonetns", hasEffect, ""},
+	{"netns/nat", hasEffect, "(is there or not) mode nat"},
+	{"nonetns", hasEffect, "a guest has no network of its own unless `netns/nat` is there"},
 	{"netns/**", noEffect, "for a network of the guest's own use netns/nat"},
 	{"ncontext", noEffect, "the network context has the number of the context"},
 	{"noncontext", noEffect, "a guest cannot use the host's network without bounds"},
-	{"nflags", hasEffect, ""}, // oldLists, word by word
-	{"ncapabilities", hasEffect, ""},
-	{"ccapabilities", hasEffect, ""},
+	{"nflags", hasEffect, "[network flags](#flags-and-capabilities)"},
+	{"ncapabilities", hasEffect, "[network capabilities](#flags-and-capabilities)"},
+	{"ccapabilities", hasEffect, "[context capabilities](#flags-and-capabilities)"},
 	{"capabilities", noEffect, "of kernel 2.4; use bcapabilities"},
-	{"umask", hasEffect, ""},
+	{"umask", hasEffect, "[namespaces](#flags-and-capabilities) that the guest may make"},
 	{"tag", noEffect, "files have no tags: on disk an owner is the guest's own id"},
 	{"spaces/**", noEffect, "every guest has its own namespaces; the network's with netns/nat"},
-	{"personality", hasEffect, ""},
-	{"ionice/class", hasEffect, ""},
-	{"ionice/priority", hasEffect, ""},
-	{"badness", hasEffect, ""},
-	{"schedule", hasEffect, ""},
-	{"sched/fill-rate", hasEffect, ""},
-	{"sched/interval", hasEffect, ""},
-	{"sched/priority-bias", hasEffect, ""},
-	{"sched/idle-time", hasEffect, ""},
-	{"sched/fill-rate2", hasEffect, ""}, // what others leave is shared by weight
-	{"sched/interval2", hasEffect, ""},
+	{"personality", hasEffect, "LINUX, then flags of personality(2), as UNAME26; of other types the start is refused"},
+	{"ionice/class", hasEffect, "class of input and output: 1 realtime, 2 best-effort, 3 idle"},
+	{"ionice/priority", hasEffect, "0 (first) to 7"},
+	{"badness", hasEffect, "`oom_score_adj` of its processes, -1000 (the last to be killed) to 1000"},
+	{"schedule", hasEffect, "the older form of `sched`: fill rate and interval on the first two lines"},
+	{"sched/fill-rate", hasEffect, "ticks of each interval: with the flag sched_hard `cgroup/cpu.max` (all processors times fill rate / interval), with sched_prio or `idle-time` `cgroup/cpu.weight` (1/4 is 100)"},
+	{"sched/interval", hasEffect, "see `sched/fill-rate`"},
+	{"sched/priority-bias", hasEffect, "`cgroup/cpu.weight` of that nice value, -20 to 19"},
+	{"sched/idle-time", hasEffect, "(is there or not) what others leave may be used: a weight, no limit"},
+	{"sched/fill-rate2", hasEffect, "what others leave is shared by weight"},
+	{"sched/interval2", hasEffect, "the same"},
 	{"sched/tokens*", noEffect, "processors are handed out in periods of 100 ms; cgroup/cpu.max.burst lets a guest save some"},
 	{"sched/*/*", refusesStart, "there are no buckets of single processors: use cgroup/cpuset.cpus, cgroup/cpu.max and cgroup/cpu.weight"},
 	{"dlimits/**", refusesStart, "there are no disk limits for a guest: give it a filesystem of its own at vdir, or a project quota"},
@@ -142,12 +144,12 @@ var knownFiles = append(settingFiles(), []knownFile{
 	{"disabled", noEffect, noStart},
 	{"legacy", noEffect, "there is no older tool to hand this guest to"},
 	{"scripts/**", noEffect, noHooks},
-	{"apps/init/style", hasEffect, ""},
-	{"apps/init/cmd.start", hasEffect, ""},
-	{"apps/init/runlevel", hasEffect, ""},
-	{"apps/init/runlevel.start", hasEffect, ""},
-	{"apps/init/environment", hasEffect, ""},
-	{"apps/init/sync", hasEffect, ""}, // always
+	{"apps/init/style", hasEffect, "`plain` or `command`"},
+	{"apps/init/cmd.start", hasEffect, "process 1, one argument per line"},
+	{"apps/init/runlevel", hasEffect, "argument of `/sbin/init`"},
+	{"apps/init/runlevel.start", hasEffect, "the same, and goes before it"},
+	{"apps/init/environment", hasEffect, "VAR=VALUE per line; else that of `.defaults`"},
+	{"apps/init/sync", hasEffect, "start and stop always wait"},
 	{"apps/init/runlevel.stop", noEffect, "stop sends a signal to process 1, which is to end the rest"},
 	{"apps/init/killseq", noEffect, "stop asks process 1 and waits 30 s, asks what is left by SIGTERM and waits 5 s, then kills"},
 	{"apps/init/cmd.*", noEffect, "stop sends a signal to process 1 (SIGRTMIN+3, SIGINT or SIGTERM); nothing runs before or after"},
@@ -157,19 +159,18 @@ var knownFiles = append(settingFiles(), []knownFile{
 	{"apps/init/mtab", noEffect, "/etc/mtab is the guest's own file: make it a link to /proc/self/mounts"},
 	{"apps/vshelper/**", noEffect, noHelper},
 	{"apps/vshelper-methods/**", noEffect, noHelper},
-	{"apps/vdevmap/**", noEffect, "a guest has /dev/null, zero, full, random, urandom, tty and pseudoterminals, and no other device"},
-	{"apps/vunify/**", noEffect, "guests share what an image holds; nothing is unified"},
-	{"apps/pkgmgmt/**", noEffect, "packages are managed in the guest: vserver NAME exec apt-get …"},
+	{"apps/vdevmap/**", noEffect, noDevices},
+	{"apps/vunify/**", noEffect, noUnify},
+	{"apps/pkgmgmt/**", noEffect, noPackages},
 	{"apps/vlogin/**", noEffect, "enter always gives a terminal of the guest's own"},
 }...)
 
-// settingFiles returns the files of setting.Table, except those in cgroup/, which the
-// pattern for that directory covers.
+// settingFiles returns the files of setting.Table.
 func settingFiles() (list []knownFile) {
 	for _, row := range setting.Table {
 		for _, file := range append([]string{row.File}, row.Older...) {
-			if file != "" && !strings.HasPrefix(file, "cgroup/") {
-				list = append(list, knownFile{file, hasEffect, ""})
+			if file != "" {
+				list = append(list, knownFile{file, hasEffect, row.FileDoc})
 			}
 		}
 	}
@@ -209,7 +210,7 @@ func unread(files []string) (list []api.Unread) {
 		i := slices.IndexFunc(knownFiles, func(m knownFile) bool { return m.matches(file) })
 		switch {
 		case i < 0:
-			list = append(list, api.Unread{File: file, Why: "vsnode knows no such file"})
+			list = append(list, api.Unread{File: file, Why: noSuchFile})
 		case knownFiles[i].effect != hasEffect:
 			list = append(list, api.Unread{File: file, Why: knownFiles[i].why, Refuses: knownFiles[i].effect == refusesStart})
 		}

@@ -1,13 +1,14 @@
 package guest
 
 import (
-	"bytes"
+	gocmp "cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,7 +20,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
-var update = flag.Bool("update", false, "write the table of docs/linux-vserver.md anew")
+var update = flag.Bool("update", false, "write the tables of docs/configuration.md anew")
 
 // plant makes a configuration of files; a content of "->PATH" makes a link to PATH.
 func plant(t testing.TB, p Paths, name string, files map[string]string) {
@@ -38,34 +39,63 @@ func plant(t testing.TB, p Paths, name string, files map[string]string) {
 	}
 }
 
-// The page has the same table as knownFiles.
+// The page has the tables of this package.
 func TestEveryFileIsDocumented(t *testing.T) {
-	const page, begin, end = "../../docs/linux-vserver.md", "| file | here | instead |\n|---|---|---|\n", "\n\n"
-	var table strings.Builder
-	table.WriteString(begin)
-	for i := 0; i < len(knownFiles); {
-		m := knownFiles[i]
-		var files []string
-		for ; i < len(knownFiles) && knownFiles[i].effect == m.effect && knownFiles[i].why == m.why; i++ {
-			files = append(files, "`"+knownFiles[i].file+"`")
-		}
-		fmt.Fprintf(&table, "| %s | %s | %s |\n", strings.Join(files, " "), m.effect, m.why)
-	}
+	const page = "../../docs/configuration.md"
 	b, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
+	text := string(b)
+	for _, table := range []struct{ heading, rows string }{
+		{"## Files\n", fileRows(knownFiles)},
+		{"## Files for all guests\n", fileRows(defaultFiles)},
+		{"## Flags and capabilities\n", flagRows()},
+	} {
+		head, rest, found := strings.Cut(text, table.heading)
+		before, after, isTable := strings.Cut(rest, "|---|---|---|\n")
+		_, tail, ends := strings.Cut("\n"+after, "\n\n")
+		if !found || !isTable || !ends {
+			t.Fatalf("%s has no table below %q", page, table.heading)
+		}
+		whole := head + table.heading + before + "|---|---|---|\n" + table.rows + "\n" + tail
+		if !*update && whole != text {
+			t.Errorf("the table below %q is not what the code has: go test ./node/guest -run %s -update", table.heading, t.Name())
+		}
+		text = whole
+	}
 	if *update {
-		head, rest, _ := bytes.Cut(b, []byte(begin))
-		_, tail, _ := bytes.Cut(rest, []byte(end))
-		if err := os.WriteFile(page, []byte(string(head)+table.String()+"\n"+string(tail)), 0o644); err != nil {
+		if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		return
 	}
-	if !strings.Contains(string(b), table.String()) {
-		t.Errorf("%s does not have the table of files: go test ./node/guest -run %s -update", page, t.Name())
+}
+
+func fileRows(known []knownFile) string {
+	var table strings.Builder
+	for i := 0; i < len(known); {
+		m := known[i]
+		var files []string
+		for ; i < len(known) && known[i].effect == m.effect && known[i].why == m.why; i++ {
+			files = append(files, "`"+known[i].file+"`")
+		}
+		fmt.Fprintf(&table, "| %s | %s | %s |\n", strings.Join(files, " "), m.effect, m.why)
 	}
+	return table.String()
+}
+
+func flagRows() string {
+	var table strings.Builder
+	for _, list := range oldLists {
+		for _, f := range list.flags {
+			here := gocmp.Or(f.why, "has")
+			if choices[f.names] {
+				here = "see `sched/fill-rate`"
+			}
+			fmt.Fprintf(&table, "| `%s` | `%s` | %s |\n", list.files[0], strings.Join(strings.Fields(f.names), "` `"), here)
+		}
+	}
+	return table.String()
 }
 
 func TestNothingOfATreeIsDroppedSilently(t *testing.T) {
@@ -280,5 +310,65 @@ func TestInterfacesThatDoNotGoTogether(t *testing.T) {
 				t.Errorf("error %v, want %q and the way out", err, row.want)
 			}
 		})
+	}
+}
+
+// utilVserverNames returns the files of util-vserver's tree: those of its configuration
+// document, and those that only its scripts read.
+func utilVserverNames(t *testing.T) (names []string) {
+	t.Helper()
+	b, err := os.ReadFile("testdata/util-vserver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			names = append(names, line)
+		}
+	}
+	return names
+}
+
+// Each name of util-vserver's configuration document, of which the last had 209, is read
+// or named with a reason.
+func TestEveryNameOfUtilVserverIsKnown(t *testing.T) {
+	names := utilVserverNames(t)
+	if len(names) < 209 {
+		t.Errorf("only %d names", len(names))
+	}
+	for _, name := range names {
+		known := knownFiles
+		if strings.HasPrefix(name, ".") {
+			known = defaultFiles
+		}
+		i := slices.IndexFunc(known, func(m knownFile) bool { return m.matches(name) })
+		if i < 0 || known[i].why == "" {
+			t.Errorf("%s is neither read nor named", name)
+		}
+	}
+}
+
+func TestFilesForAllGuestsAreNamed(t *testing.T) {
+	p := paths(t)
+	if list, err := p.UnreadDefaults(); err != nil || list != nil {
+		t.Errorf("without any: %v, %v", list, err)
+	}
+	plant(t, p, ".defaults", map[string]string{
+		"vdirbase": "->/", "shell": "/bin/sh\n", "cgroup/mnt": "/x\n", "cgroup/pids.max": "5\n", "apps/vunify/hash/root": "->/", "apps/vunify/exclude": "",
+		"scripts/pre-start": "", "colour": "", "shell~": "",
+	})
+	plant(t, p, ".distributions", map[string]string{"fc6/pkgs/01": ""})
+	list, err := p.UnreadDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(api.Explain(list), "\n")
+	for _, want := range []string{".defaults/apps/vunify/exclude, .defaults/apps/vunify/hash/root: guests share", ".defaults/cgroup/mnt: cgroup v2", ".defaults/colour: vsnode knows no such file", ".distributions: a distribution"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%s\nlacks %s", got, want)
+		}
+	}
+	if n := strings.Count(got, "\n") + 1; n != 4 {
+		t.Errorf("%d reasons: %s", n, got)
 	}
 }
