@@ -16,6 +16,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
 // Problems returns what keeps private networks from working on this host and must
@@ -86,7 +88,7 @@ func droppingChains(conn *nftables.Conn, chains []*nftables.Chain) ([]string, er
 		if err != nil {
 			return nil, fmt.Errorf("read rules of table %s %s: %w", family, c.Table.Name, err)
 		}
-		if (c.Policy == nil || *c.Policy != nftables.ChainPolicyDrop) && !endsInDrop(rules) {
+		if !probe.DropsByDefault(c, rules) {
 			continue
 		}
 		in, out, err := acceptsGuests(conn, chains, c.Table)
@@ -101,25 +103,6 @@ func droppingChains(conn *nftables.Conn, chains []*nftables.Chain) ([]string, er
 			family, c.Table.Name, c.Name))
 	}
 	return problems, nil
-}
-
-// endsInDrop reports whether the last rule drops or rejects everything.
-func endsInDrop(rules []*nftables.Rule) bool {
-	if len(rules) == 0 {
-		return false
-	}
-	for _, e := range rules[len(rules)-1].Exprs {
-		switch e := e.(type) {
-		case *expr.Counter, *expr.Log, *expr.Limit:
-		case *expr.Reject:
-			return true
-		case *expr.Verdict:
-			return e.Kind == expr.VerdictDrop
-		default:
-			return false
-		}
-	}
-	return false
 }
 
 // acceptsGuests reports whether a table has rules, other than drops, about packets

@@ -13,6 +13,7 @@ import (
 	"github.com/google/nftables/xt"
 
 	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
 // Firewall is a chain of the host's packet filter that drops incoming packets unless
@@ -42,7 +43,14 @@ func Firewalls(ctx context.Context) ([]Firewall, error) {
 		family, layer3 := map[nftables.TableFamily]string{
 			nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet",
 		}[c.Table.Family]
-		if !layer3 || c.Hooknum == nil || *c.Hooknum != *nftables.ChainHookInput || c.Policy == nil || *c.Policy != nftables.ChainPolicyDrop {
+		if !layer3 || c.Hooknum == nil || *c.Hooknum != *nftables.ChainHookInput {
+			continue
+		}
+		rules, err := conn.GetRules(c.Table, c)
+		if err != nil {
+			return nil, fmt.Errorf("read rules of table %s %s: %w", family, c.Table.Name, err)
+		}
+		if !probe.DropsByDefault(c, rules) {
 			continue
 		}
 		f := Firewall{Chain: fmt.Sprintf("%s %s %s", family, c.Table.Name, c.Name)}
@@ -186,6 +194,6 @@ func (f Firewall) Problem(s Spec) string {
 	if r.Last > r.First {
 		which = fmt.Sprintf("%d-%d", r.First, r.Last)
 	}
-	return fmt.Sprintf("chain %s drops what comes in, and no rule there names %s: accept it, as with `nft add rule %s %s dport %s accept`",
-		f.Chain, strings.Join(names, ", "), f.Chain, r.Proto, which)
+	return fmt.Sprintf("chain %[1]s drops what comes in, and no rule there names %[2]s: accept it, as with `nft insert rule %[3]s %[4]s dport %[5]s accept` (ufw: `ufw allow %[6]s/%[4]s`; firewalld: `firewall-cmd --permanent --add-port=%[5]s/%[4]s`, then `--reload`)",
+		f.Chain, strings.Join(names, ", "), f.Chain, r.Proto, which, strings.ReplaceAll(which, "-", ":"))
 }

@@ -15,6 +15,7 @@ func TestFirewallsNameTheirPorts(t *testing.T) {
 	}{
 		{"nothing is accepted", "drop", nil, "53/udp 80/tcp 443/tcp 8000-8010/tcp"},
 		{"the policy accepts", "accept", nil, ""},
+		{"the last rule rejects, as firewalld's", "accept", []string{"tcp dport 80 accept", "reject"}, "53/udp 443/tcp 8000-8010/tcp"},
 		{"one port", "drop", []string{"tcp dport 80 accept"}, "53/udp 443/tcp 8000-8010/tcp"},
 		{"sets, ranges and the other protocol", "drop", []string{"tcp dport { 80, 443 } accept", "tcp dport 8000-8100 accept", "tcp dport 53 accept"}, "53/udp"},
 		{"both protocols", "drop", []string{"meta l4proto { tcp, udp } th dport 53 accept"}, "80/tcp 443/tcp 8000-8010/tcp"},
@@ -24,7 +25,11 @@ func TestFirewallsNameTheirPorts(t *testing.T) {
 		{"a port that is not to be one", "drop", []string{"tcp dport != 80 accept", "tcp sport 443 accept"}, "53/udp 80/tcp 443/tcp 8000-8010/tcp"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			text := "table inet f {\n chain other {\n" + strings.Join(row.rules, "\n") + "\n }\n chain input {\n type filter hook input priority 0; policy " + row.policy + ";\n iif lo accept\n ct state established accept\n jump other\n }\n}\n"
+			last := ""
+			if n := len(row.rules); n > 0 && row.rules[n-1] == "reject" {
+				last = row.rules[n-1]
+			}
+			text := "table inet f {\n chain other {\n" + strings.Join(row.rules, "\n") + "\n }\n chain input {\n type filter hook input priority 0; policy " + row.policy + ";\n iif lo accept\n ct state established accept\n jump other\n " + last + "\n }\n}\n"
 			cmd := exec.Command("nft", "-f", "-")
 			cmd.Stdin = strings.NewReader(text)
 			if out, err := cmd.CombinedOutput(); err != nil {
@@ -44,7 +49,7 @@ func TestFirewallsNameTheirPorts(t *testing.T) {
 				for _, r := range f.ClosedPorts(www("80/tcp", "443/tcp", "8000-8010/tcp", "53/udp")) {
 					closed = append(closed, r.String())
 				}
-				if p := f.Problem(www("80/tcp")); p != "" && !strings.Contains(p, "chain inet f input drops what comes in, and no rule there names 80/tcp: accept it, as with `nft add rule inet f input tcp dport 80 accept`") {
+				if p := f.Problem(www("80/tcp")); p != "" && !strings.Contains(p, "chain inet f input drops what comes in, and no rule there names 80/tcp: accept it, as with `nft insert rule inet f input tcp dport 80 accept` (ufw: `ufw allow 80/tcp`; firewalld: `firewall-cmd --permanent --add-port=80/tcp`, then `--reload`)") {
 					t.Error(p)
 				}
 			}

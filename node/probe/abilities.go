@@ -30,7 +30,7 @@ var (
 		Lost: NoGuests, Cure: "put /var/lib/vservers on ext4, xfs or btrfs"}
 
 	Overlayfs = &Ability{Name: "overlayfs", For: "images shared by guests that write", Required: true, Probe: overlay, Lost: NoGuests,
-		Cure: "put /var/lib/vservers on ext4, xfs or btrfs; modprobe overlay"}
+		Cure: "put /var/lib/vservers on ext4, xfs or btrfs; modprobe overlay", Module: "overlay"}
 
 	IdmappedLayers = &Ability{Name: "idmapped layers", For: "both of them together", Required: true, Probe: idmappedOverlay, Lost: NoGuests,
 		Cure: newerKernel}
@@ -67,9 +67,9 @@ var (
 		Probe: abstractSockets, Lost: noShared,
 		Cure: "run kernel 6.12 with Landlock, 6.7 with cgroup BPF, or any with bpf among its security modules (lsm=…,bpf); or use network mode nat"}
 
-	NFTables = &Ability{Name: "nftables", For: "nat guests", Probe: nfTables, Lost: noNAT, Cure: "modprobe nf_tables", Changes: true}
+	NFTables = &Ability{Name: "nftables", For: "nat guests", Probe: nfTables, Lost: noNAT, Cure: "modprobe nf_tables", Module: "nf_tables", Changes: true}
 
-	Veth = &Ability{Name: "veth", For: "nat guests", Probe: vethPair, Lost: noNAT, Cure: "modprobe veth"}
+	Veth = &Ability{Name: "veth", For: "nat guests", Probe: vethPair, Lost: noNAT, Cure: "modprobe veth", Module: "veth"}
 
 	TimeNamespaces = &Ability{Name: "time namespaces", For: "an uptime of each guest's own", Probe: timeNamespaces,
 		Lost: "guests show the host's uptime", Cure: "run kernel 6.3 or newer with CONFIG_TIME_NS"}

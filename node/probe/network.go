@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -87,4 +88,27 @@ func (s *System) pingGroups() (first, last int64, err error) {
 		return 0, 0, fmt.Errorf("net.ipv4.ping_group_range is %q", text)
 	}
 	return first, last, nil
+}
+
+// DropsByDefault reports whether a base chain drops or rejects what none of its rules
+// accepts: by its policy, or by its last rule, as firewalld's.
+func DropsByDefault(c *nftables.Chain, rules []*nftables.Rule) bool {
+	if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
+		return true
+	}
+	if len(rules) == 0 {
+		return false
+	}
+	for _, e := range rules[len(rules)-1].Exprs {
+		switch e := e.(type) {
+		case *expr.Counter, *expr.Log, *expr.Limit:
+		case *expr.Reject:
+			return true
+		case *expr.Verdict:
+			return e.Kind == expr.VerdictDrop
+		default:
+			return false
+		}
+	}
+	return false
 }

@@ -21,7 +21,8 @@ type Ability struct {
 	Required bool // no guest starts without it
 	Lost     string
 	Cure     string
-	Changes  bool // a yes may become a no while the kernel runs: it is asked each time
+	Module   string // of the kernel, which it may be in
+	Changes  bool   // a yes may become a no while the kernel runs: it is asked each time
 	Probe    func(*System) Answer
 }
 
@@ -73,7 +74,7 @@ func HereWith(data string) *System {
 // Ask returns the host's answer.
 func (s *System) Ask(a *Ability) Answer {
 	if a.Changes {
-		return a.Probe(s)
+		return s.try(a)
 	}
 	s.mu.Lock()
 	if s.answers == nil {
@@ -88,10 +89,25 @@ func (s *System) Ask(a *Ability) Answer {
 	got.mu.Lock()
 	defer got.mu.Unlock()
 	if !got.known {
-		got.Answer = a.Probe(s)
+		got.Answer = s.try(a)
 		got.known = got.Verdict == api.Yes
 	}
 	return got.Answer
+}
+
+// try probes an ability. Where the kernel loads no more modules, only a reboot helps.
+func (s *System) try(a *Ability) Answer {
+	got := a.Probe(s)
+	if a.Module == "" || got.Verdict != api.No {
+		return got
+	}
+	if disabled, err := s.Read("proc/sys/kernel/modules_disabled"); err != nil || disabled != "1" {
+		return got
+	}
+	if _, err := fs.Stat(s.Files, "sys/module/"+a.Module); err == nil {
+		return got
+	}
+	return got.WithCure("kernel.modules_disabled keeps it from being loaded: name %s in /etc/modules-load.d and reboot", a.Module)
 }
 
 // Ask returns the answer of the host that we run on.
@@ -113,7 +129,7 @@ func (s *System) Explain(err error, abilities ...*Ability) error {
 		return err
 	}
 	for _, a := range abilities {
-		if got := a.Probe(s); got.Verdict == api.No {
+		if got := s.try(a); got.Verdict == api.No {
 			return fmt.Errorf("%w; this host lacks %w", err, &Error{a.Row(got)})
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/fstest"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -151,5 +152,29 @@ func TestDebootstrapIsFoundAsABuildFindsIt(t *testing.T) {
 				t.Errorf("cure %q", got.Cure)
 			}
 		})
+	}
+}
+
+func TestModulesThatCannotBeLoaded(t *testing.T) {
+	const usual = "modprobe veth"
+	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
+	for _, c := range []struct {
+		name  string
+		found Answer
+		files fstest.MapFS
+		want  string
+	}{
+		{"a kernel that loads modules", No("veth: not supported"), fstest.MapFS{"proc/sys/kernel/modules_disabled": file("0\n")}, usual},
+		{"a kernel that loads no more of them", No("veth: not supported"), fstest.MapFS{"proc/sys/kernel/modules_disabled": file("1\n")},
+			"kernel.modules_disabled keeps it from being loaded: name veth in /etc/modules-load.d and reboot"},
+		{"the module is there already", No("veth: not permitted"),
+			fstest.MapFS{"proc/sys/kernel/modules_disabled": file("1\n"), "sys/module/veth/uevent": file("")}, usual},
+		{"a kernel without modules", No("veth: not supported"), fstest.MapFS{}, usual},
+	} {
+		a := &Ability{Name: "veth", Cure: usual, Module: "veth", Probe: func(*System) Answer { return c.found }}
+		s := &System{Files: c.files}
+		if got := a.Row(s.Ask(a)).Cure; got != c.want {
+			t.Errorf("%s: cure %q, want %q", c.name, got, c.want)
+		}
 	}
 }

@@ -22,8 +22,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// listenTimeout is how long a program in a guest may take until it listens.
-const listenTimeout = 15 * time.Second
+// listenTimeout is how long a program in a guest may take until it listens, on a machine
+// that is emulated, too.
+const listenTimeout = time.Minute
 
 // Exits is the command exits.
 func Exits(ts *testscript.TestScript, neg bool, args []string) {
@@ -77,7 +78,7 @@ func Fetch(ts *testscript.TestScript, neg bool, args []string) {
 
 // WaitForPage waits until a page is as it should be.
 func WaitForPage(address, want string) error {
-	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for deadline := time.Now().Add(listenTimeout); ; time.Sleep(50 * time.Millisecond) {
 		got, err := page(&client, "http://"+address+"/")
 		if err == nil && got == want {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,7 +46,7 @@ func prepareDisk(suite string) (*os.File, error) {
 		return nil, err
 	}
 	if _, err := os.Stat(dir); os.IsNotExist(err) {
-		if err := buildDisk(suite, dir); err != nil {
+		if err := buildDisk(suite, dir, lock); err != nil {
 			return nil, err
 		}
 		if err := removeOld(suite, dir); err != nil {
@@ -67,13 +68,16 @@ func lockDisk(dir string, how int) (*os.File, error) {
 	return lock, nil
 }
 
-func buildDisk(suite, dir string) error {
+func buildDisk(suite, dir string, lock *os.File) error {
 	fmt.Fprintf(os.Stderr, "making the disk of a %s host: %s\n", suite, dir)
 	half := dir + ".new"
 	if err := os.RemoveAll(half); err != nil {
 		return err
 	}
-	if out, err := exec.Command("./build", suite, half).CombinedOutput(); err != nil {
+	build := exec.Command("./build", suite, half)
+	build.ExtraFiles = []*os.File{lock} // held until it has really ended
+	build.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("test/vm/build %s: %w\n%s", suite, err, out)
 	}
 	return os.Rename(half, dir)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 
@@ -49,6 +50,7 @@ func outside() (code int, err error) {
 	if os.Geteuid() != 0 {
 		return 1, errors.New("they make disks, namespaces and devices: run them as root")
 	}
+	runtime.LockOSThread() // whose end would be what Pdeathsig waits for
 	dir, err := makeRunDir()
 	if err != nil {
 		return 1, err

@@ -74,8 +74,8 @@ func (o oneByOne) Run(name string, f func(testscript.T)) {
 		}
 		defer func() {
 			if t.Failed() && host.Running() {
-				journal, err := host.Command("journalctl -b -n 100 --no-pager").CombinedOutput()
-				t.Logf("the machine's console:\n%s\nits journal (%v):\n%s", host.Console(3000), err, journal)
+				journal, err := host.Command("journalctl -b -n 300 --no-pager | grep -vE ' (sshd|systemd-logind)\\[|[Ss]ession ' | tail -n 60").CombinedOutput()
+				t.Logf("the machine's console:\n%s\nits journal (%v):\n%s", host.Console(1500), err, journal)
 			}
 		}()
 		f(oneByOne{t})
@@ -168,7 +168,7 @@ func reboot(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: reboot")
 	}
 	before := host.bootID(context.Background())
-	run(ts, "systemctl reboot") // which may cut the connection
+	run(ts, "systemctl reboot --no-block")
 	ts.Check(host.waitUp(before))
 }
 
@@ -185,7 +185,7 @@ func poweroff(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: poweroff")
 	}
-	run(ts, "systemctl poweroff")
+	run(ts, "systemctl poweroff --no-block")
 	ts.Check(host.waitOff())
 }
 
