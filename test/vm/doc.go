@@ -22,7 +22,7 @@
 //
 // and packages that a script may install (test/vm/build has the list):
 //
-//	on apt-get install -y --no-download NAME
+//	on apt-get install -q -y --no-download --no-install-recommends NAME
 //
 // A script's directory has host.yml, the inventory with the host; fleet.yml is for
 // the guests. Beside testscript's own commands and those of package test/script
