@@ -15,13 +15,19 @@ import (
 // InstallDir is the directory in an administrator's PATH that vsnode goes to.
 const InstallDir = "/usr/local/sbin"
 
+// Links are the names of Linux-VServer's tools that this program answers to.
+var Links = []string{
+	"vserver", "vserver-stat", "vserver-info", "start-vservers", "stop-vservers", "vps", "vtop", "vpstree", "vkill", "vuname",
+	"vapt-get", "vrpm", "vyum",
+}
+
 // Install copies this program to InstallDir.
 func (h *Host) Install(context.Context) (api.Installed, error) { return Install(InstallDir) }
 
 // Install copies this program into dir and links the names of Linux-VServer's tools
 // to it. Only root may read or run it: see procctx.Start.
 func Install(dir string) (api.Installed, error) {
-	done := api.Installed{Path: filepath.Join(dir, "vsnode"), Links: []string{"vserver", "vserver-stat"}}
+	done := api.Installed{Path: filepath.Join(dir, "vsnode"), Links: Links}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return done, err
 	}

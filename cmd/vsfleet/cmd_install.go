@@ -13,7 +13,7 @@ import (
 func (a *app) installCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "install",
-		Short: "Install vserver and vserver-stat on hosts",
+		Short: "Install vserver and its companions on hosts",
 		Long: `Install copies vsnode to /usr/local/sbin on every host, with links named like
 Linux-VServer's commands, for administrators who log in to a host. vsfleet itself
 does not need this; it keeps its own copy in /var/lib/vsnode.`,
@@ -31,7 +31,7 @@ does not need this; it keeps its own copy in /var/lib/vsnode.`,
 			for _, r := range answers {
 				text := ""
 				if r.Outcome == outcome.OK {
-					text = "installed " + r.Value.Path + " with " + strings.Join(r.Value.Links, " and ")
+					text = "installed " + r.Value.Path + " with " + strings.Join(r.Value.Links, ", ")
 				}
 				records = append(records, report.TextRecord{Host: r.Host.Name, Text: text, Result: report.ResultOf(r.Outcome, r.Err)})
 			}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,47 +14,6 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/guest"
 )
-
-const buildUsage = `vserver NAME build -m METHOD [OPTIONS] [-- METHOD'S ARGUMENTS]
-
-  -m METHOD               debootstrap (-- -d SUITE [-m MIRROR] [-s SCRIPT] [-- TOOL'S OPTIONS])
-                          or template (-- -t ARCHIVE [-t ARCHIVE …])
-  --context N             2 to 49151; else the first free one from 28672
-  --hostname NAME
-  --interface [NAME=][DEV:]ADDRESS[/PREFIX|/MASK]   repeatable; DEV "nodev": an address of the host's
-  --netdev DEV --netmask MASK --netprefix PREFIX    for interfaces that do not say
-  --port PORT[/PROTO]     repeatable: ports that the guest owns on a shared address
-  --nat                   a private network behind the host instead of an interface
-  --forward HOST:GUEST[/PROTO]   repeatable, with --nat: a port of the host that leads inside
-  --initstyle plain       the guest's own /sbin/init
-  --initcommand ARG       repeatable: process 1 and its arguments instead
-  --force                 a stopped guest of that name is set aside, renamed NAME.~TIME~
-
-Other options of util-vserver are refused, each with what to do instead.
-`
-
-// refusedBuild are util-vserver's options of build that there are not.
-var refusedBuild = refusal{
-	"keep":             "what a failed build made is removed; its last lines are in the error",
-	"i-know-its-there": "a guest's directory is made anew: --force sets an old guest aside",
-	"rootdir":          "guests lie below /var/lib/vservers: make that a link or a mount to have them elsewhere",
-	"pkgbase":          "packages are managed in the guest",
-	"confdir":          "configurations lie below /etc/vservers",
-	"lockfile":         "/etc/vservers/NAME/run leads to /run/vservers/NAME",
-	"netbcast":         "the broadcast address follows from --netprefix or --netmask",
-	"flags":            "what flags protected is always on; docs/configuration.md has the others",
-	"cpuset":           "a guest's cpuset is its cgroup",
-	"cpusetcpus":       "write it into cgroup/cpuset.cpus of the configuration after the build",
-	"cpusetmems":       "write it into cgroup/cpuset.mems of the configuration after the build",
-	"cpusetvirt":       "programs see the processors that they may use by sched_getaffinity(2)",
-	"debug":            "there are no scripts to trace; what a build does is told as it goes on",
-	"d":                "is of the method: write it behind --, as in -m debootstrap -- -d bookworm",
-	"t":                "is of the method: write it behind --, as in -m template -- -t FILE",
-	"s":                "is of the method: write it behind --",
-	"o":                "is of the method: write it behind --",
-	"template":         "is of the method: write it behind --, as in -m template -- -t FILE",
-	"source":           "is of the methods rsync and clone, which there are not: make a tar archive and use template",
-}
 
 // list is a flag that may be given several times.
 type list []string
@@ -91,7 +49,7 @@ func parseBuild(name string, args []string) (buildFlags, error) {
 	fs.StringVar(&b.g.Init.Style, "initstyle", "", "")
 	fs.Var((*list)(&b.g.Init.Command), "initcommand", "")
 	fs.BoolVar(&b.force, "force", false, "")
-	if err := parse(fs, args, refusedBuild); err != nil {
+	if err := parse(fs, args, "build"); err != nil {
 		return b, err
 	}
 	if self != "" && self != name {
@@ -192,8 +150,8 @@ func (b *buildFlags) parseInterface(text string) (netip.Prefix, string, error) {
 func (v verb) build(ctx context.Context, args []string) error {
 	b, err := parseBuild(v.name, args)
 	if errors.Is(err, flag.ErrHelp) {
-		_, err := io.WriteString(os.Stdout, buildUsage)
-		return err
+		buildHelp(os.Stdout)
+		return nil
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "vserver: build: %v\n", err)

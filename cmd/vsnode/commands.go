@@ -21,7 +21,7 @@ import (
 // flags parses the flags of a command that takes at least and at most so many
 // arguments.
 func flags(fs *flag.FlagSet, args []string, least, most int) error {
-	err := parse(fs, args, nil)
+	err := parse(fs, args, fs.Name())
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		io.WriteString(os.Stdout, usage)
@@ -172,6 +172,6 @@ func install(args []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("installed", done.Path, "with", strings.Join(done.Links, " and "))
+	fmt.Println("installed", done.Path, "with", strings.Join(done.Links, ", "))
 	return nil
 }

@@ -1,7 +1,7 @@
 // Command vsnode builds and runs guests on the host that it is on. vsfleet
-// pushes it there and drives it; on the host it is also Linux-VServer's
-// vserver and vserver-stat, by the name it is called with (vsnode install
-// makes the links).
+// pushes it there and drives it; on the host it is also vserver and the other
+// programs of Linux-VServer's, by the name it is called with (vsnode install
+// makes the links; words has all of them).
 package main
 
 import (
@@ -42,7 +42,7 @@ const usage = `vsnode runs Linux guests on this host.
   vsnode image export ID          write one to standard output
   vsnode image import [--id ID]   read one from standard input
   vsnode image remove ID
-  vsnode install                  put vsnode, vserver and vserver-stat into /usr/local/sbin
+  vsnode install                  put vsnode, and links named as Linux-VServer's tools, into /usr/local/sbin
   vsnode version
 `
 
@@ -68,11 +68,11 @@ func main() {
 
 // run does what the name that vsnode was called by says.
 func run(ctx context.Context, name string, args []string) error {
-	switch name {
-	case "vserver":
+	if name == "vserver" {
 		return vserver(ctx, args)
-	case "vserver-stat":
-		return vserverStat(ctx, args)
+	}
+	if known, err := tool(ctx, name, args); known {
+		return err
 	}
 	if len(args) == 0 {
 		io.WriteString(os.Stderr, usage)
@@ -104,6 +104,9 @@ func run(ctx context.Context, name string, args []string) error {
 		_, err := io.WriteString(os.Stdout, usage)
 		return err
 	default:
+		if known, err := tool(ctx, cmd, rest); known {
+			return err
+		}
 		commands := []string{"serve", "check", "stat", "vserver", "image", "install", "version", "help"}
 		return usageError(fmt.Sprintf("unknown command %q%s; vsnode help lists them", cmd, didYouMean(cmd, commands)))
 	}

@@ -12,24 +12,22 @@ import (
 	"github.com/vsfleet/vsfleet/internal/nearest"
 )
 
-// refusal is an option or a command of util-vserver that there is not, and why.
-type refusal map[string]string
-
-// parse parses options, and words mistakes as GNU's programs do.
-func parse(fs *flag.FlagSet, args []string, refused refusal) error {
+// parse parses options, and words mistakes as GNU's programs do. Of is the verb whose
+// refused options are told.
+func parse(fs *flag.FlagSet, args []string, of string) error {
 	fs.SetOutput(io.Discard)
 	err := fs.Parse(args)
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return err
 	}
-	return errors.New(explainFlag(fs, err.Error(), refused))
+	return errors.New(explainFlag(fs, err.Error(), of))
 }
 
 // explainFlag words an error of package flag, whose errors have no types.
-func explainFlag(fs *flag.FlagSet, text string, refused refusal) string {
+func explainFlag(fs *flag.FlagSet, text, of string) string {
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
 		name = strings.TrimLeft(name, "-")
-		if why := refused[name]; why != "" {
+		if why := refusal(of, dashed(name)); why != "" {
 			return fmt.Sprintf("option %s: %s", dashed(name), why)
 		}
 		var known []string

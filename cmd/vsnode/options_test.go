@@ -6,8 +6,11 @@ import (
 	"flag"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vsfleet/vsfleet/node"
 )
 
 // Every option of util-vserver's build is taken or refused by name.
@@ -27,11 +30,11 @@ func TestBuildTakesOrRefusesEveryOption(t *testing.T) {
 		{"--netbcast 192.0.2.255", "option --netbcast: the broadcast"},
 		{"--flags=lock", "option --flags: what flags protected"},
 		{"--cpuset x", "option --cpuset: "},
-		{"--cpusetcpus 0-1", "option --cpusetcpus: write it into cgroup/cpuset.cpus"},
+		{"--cpusetcpus 0-1", "option --cpusetcpus: a guest's cpuset is its cgroup; instead: write it into cgroup/cpuset.cpus"},
 		{"--cpusetmems 0", "option --cpusetmems: "},
 		{"--cpusetvirt", "option --cpusetvirt: "},
 		{"--debug", "option --debug: there are no scripts"},
-		{"-d bookworm", "option -d: is of the method: write it behind --"},
+		{"-d bookworm", "option -d: belongs to the method; instead: write it behind --"},
 		{"--hostnam x", "unknown option --hostnam; did you mean --hostname?"},
 		{"--zzzzzzzz", "unknown option --zzzzzzzz"},
 		{"--context", "option --context needs an argument"},
@@ -62,14 +65,29 @@ func TestCommandsAreKnownOrRefusedByName(t *testing.T) {
 	}{
 		{"www unify", 2, "vserver: unify: guests share what their image holds"},
 		{"www hashify -n", 2, "vserver: hashify: "},
-		{"www pkg install vim", 2, "vserver: pkg: use the guest's own tool"},
 		{"www pkgmgmt internalize", 2, "vserver: pkgmgmt: "},
 		{"www strat", 2, `vserver: unknown command "strat"; did you mean start?`},
-		{"--strace www start", 1, "vserver: option --strace: trace it yourself"},
+		{"--strace www start", 1, "vserver: option --strace: the trace would go on for as long as the guest runs; instead: strace -o FILE"},
 		{"----insecure www start", 1, "vserver: option ----insecure: nothing runs"},
 		{"--silnet www start", 1, "vserver: unknown option --silnet; did you mean --silent?"},
-		{"./www start", 5, "vserver: ./www: configurations lie below /etc/vservers"},
+		{"./www start", 5, "vserver: ./www: configurations lie below /etc/vservers: move it there"},
 		{"www", 2, "build -m METHOD"},
+		{"--all", 2, "build -m METHOD"},
+		{"--mark web enter", 2, "vserver: enter is for one guest"},
+		{"--mark", 1, "vserver: option --mark needs an argument"},
+		{"-j many --all start", 1, "vserver: option -j: want a number of guests to work on at a time, not \"many\""},
+		{"--runing start", 1, "vserver: unknown option --runing; did you mean --running?"},
+		{"none-such exec -t -T true", 2, "vserver: exec: options -t and -T exclude each other"},
+		{"none-such exec -e A true", 2, "vserver: exec: environment \"A\": want NAME=VALUE"},
+		{"none-such exec -w tmp true", 2, "vserver: exec: directory \"tmp\": want a path of the guest"},
+		{"none-such enter sh", 2, "vserver: enter takes no command: vserver none-such exec sh"},
+		{"none-such start now", 2, "vserver: start takes no argument \"now\"; a command goes with --rescue"},
+		{"none-such start --recsue", 1, "vserver start: unknown option --recsue; did you mean --rescue?"},
+		{"none-such stop --rescue", 1, "vserver stop: unknown option --rescue"},
+		{"none-such pkg remove vim", 2, "vserver: pkg: unknown command \"remove\""},
+		{"none-such start", 5, "Can not find a vserver-setup at '/etc/vservers/none-such/'.\n\nPossible solutions:\n"},
+		{"none-such status", 5, "Can not find a vserver-setup at '/etc/vservers/none-such/'."},
+		{"none-such exec true", 5, "Can not find a vserver-setup at '/etc/vservers/none-such/'."},
 	} {
 		t.Run(row.args, func(t *testing.T) {
 			said, err := stderrOf(t, func() error { return run(context.Background(), "vserver", strings.Fields(row.args)) })
@@ -79,6 +97,94 @@ func TestCommandsAreKnownOrRefusedByName(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEveryWordIsTakenOrRefused: what the table takes is a verb, an option or a program
+// that there is, and nothing else is.
+func TestEveryWordIsTakenOrRefused(t *testing.T) {
+	for _, w := range words {
+		if w.of == tools && w.instead != "" {
+			said, err := stderrOf(t, func() error { return run(context.Background(), w.name, []string{"-x"}) })
+			if exit := exitError(1); !errors.Is(err, exit) || said != w.name+": not there: "+w.what+"; instead: "+w.instead+"\n" {
+				t.Errorf("%s: %v, said %q", w.name, err, said)
+			}
+		}
+		if w.of == "build" {
+			_, err := parseBuild("www", []string{w.name + "=x"})
+			if refused := err != nil && strings.HasPrefix(err.Error(), "option "+w.name+": "+w.what); refused != (w.instead != "") {
+				t.Errorf("build %s: %v", w.name, err)
+			}
+		}
+		if w.what == "" || strings.HasSuffix(w.what, ".") || strings.HasSuffix(w.instead, ".") {
+			t.Errorf("%s %s: %q, %q", w.of, w.name, w.what, w.instead)
+		}
+	}
+	linked := append([]string{"vserver"}, namesOf(tools)...)
+	have := slices.Clone(node.Links)
+	slices.Sort(have)
+	slices.Sort(linked)
+	b, err := os.ReadFile("../../packaging/vsnode.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range have {
+		if !strings.Contains(string(b), "dst: /usr/sbin/"+name+", type: symlink") {
+			t.Errorf("packaging/vsnode.yml has no link %s", name)
+		}
+	}
+	if !slices.Equal(linked, have) {
+		t.Errorf("linked are %q, programs are %q", have, linked)
+	}
+}
+
+// TestWordsAreDocumented compares the table with docs/linux-vserver.md.
+func TestWordsAreDocumented(t *testing.T) {
+	const page, begin, end = "../../docs/linux-vserver.md", "<!-- words: go test ./cmd/vsnode -run TestWordsAreDocumented -update -->\n", "<!-- end of words -->\n"
+	b, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok1 := strings.Cut(string(b), begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok1 || !ok2 {
+		t.Fatalf("%s: the table's marks are gone", page)
+	}
+	want := before + begin + wordsTable() + end + after
+	if *update {
+		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if want != string(b) {
+		t.Errorf("%s has another table than words.go: go test ./cmd/vsnode -run TestWordsAreDocumented -update", page)
+	}
+}
+
+var update = flag.Bool("update", false, "write the documentation's tables")
+
+// wordsTable is words in Markdown.
+func wordsTable() string {
+	var b strings.Builder
+	cell := strings.NewReplacer("|", "\\|", "\n", " ", "<", "\\<", "*", "\\*").Replace
+	group := func(title string, of string, wanted func(word) bool) {
+		b.WriteString("\n### " + title + "\n\n| word | here | instead |\n|---|---|---|\n")
+		for _, w := range words {
+			if w.of != of || !wanted(w) {
+				continue
+			}
+			what := w.what
+			if w.instead != "" {
+				what = "refused: " + what
+			}
+			b.WriteString("| `" + strings.ReplaceAll(strings.TrimSpace(w.name+" "+w.args), "|", "\\|") + "` | " + cell(what) + " | " + cell(w.instead) + " |\n")
+		}
+	}
+	group("Verbs of vserver", "", isVerb)
+	group("Options of vserver", "", isOption)
+	group("Options of start", "start", anyWord)
+	group("Options of stop", "stop", anyWord)
+	group("Options of build", "build", anyWord)
+	group("Programs", tools, anyWord)
+	return b.String()
 }
 
 func TestMistakesOfVsnode(t *testing.T) {
@@ -102,7 +208,7 @@ func TestMistakesOfVsnode(t *testing.T) {
 	if exit := exitError(1); !errors.Is(err, exit) || said != "vserver-stat: unknown option --nosuch\n" {
 		t.Errorf("vserver-stat: %v, said %q", err, said)
 	}
-	if err := parse(flag.NewFlagSet("x", flag.ContinueOnError), []string{"-h"}, nil); !errors.Is(err, flag.ErrHelp) {
+	if err := parse(flag.NewFlagSet("x", flag.ContinueOnError), []string{"-h"}, ""); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("-h is %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -147,6 +148,13 @@ func (c *Config) readContext(t *tree) (err error) {
 		return fmt.Errorf("want a number from %d to %d", api.MinContext, api.MaxContext)
 	}
 	return nil
+}
+
+// DefaultTTY returns the device of the host that a guest's messages go to when nobody
+// watches (apps/init/tty, of the guest or of .defaults).
+func (p Paths) DefaultTTY(name string) string {
+	tty, _ := openTree(p.config(name)).first("apps/init/tty", "../.defaults/apps/init/tty")
+	return cmp.Or(tty, os.DevNull)
 }
 
 // readSettings reads the files of setting.Table for one block.

@@ -285,7 +285,7 @@ func FuzzPasswd(f *testing.F) {
 	f.Add("a:x:-1:99999999999:", "::::", "a")
 	f.Fuzz(func(t *testing.T, passwd, group, user string) {
 		uid, numeric := number(user)
-		u, err := findUser(opener(map[string]string{"etc/passwd": passwd, "etc/group": group}), user, uid, numeric)
+		u, err := findAccount(opener(map[string]string{"etc/passwd": passwd, "etc/group": group}), user, uid, numeric)
 		if err == nil && (u.UID < 0 || u.UID >= 1<<16 || u.GID < 0 || u.GID >= 1<<16) {
 			t.Errorf("user %+v", u)
 		}

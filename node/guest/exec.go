@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +25,38 @@ type Program struct {
 	Stdin, Stdout, Stderr *os.File
 	Terminal              bool // the streams are a terminal of the guest's
 	Term                  string
+
+	Account string   // instead of User: a name or ID in the guest's /etc/passwd, with its home
+	Dir     string   // where it starts; empty: /
+	Env     []string // NAME=VALUE, beside and over what every program gets
+
+	// Of the caller who runs it with his own streams (Host.Run):
+	Tty     Tty
+	Signals <-chan os.Signal // passed on to it while it runs; SIGHUP hangs it up, and the caller's context no longer does
+}
+
+// Tty is whether a program gets a terminal.
+type Tty int
+
+// A program gets a terminal of the guest's if both its input and its output are one, or
+// always, or never.
+const (
+	AutoTerminal Tty = iota
+	AlwaysTerminal
+	NoTerminal
+)
+
+// Check refuses what cannot be a program's environment or directory.
+func (p Program) Check() error {
+	for _, kv := range p.Env {
+		if name, _, ok := strings.Cut(kv, "="); !ok || name == "" || strings.ContainsRune(kv, 0) {
+			return fmt.Errorf("environment %q: want NAME=VALUE", kv)
+		}
+	}
+	if p.Dir != "" && (p.Dir[0] != '/' || strings.ContainsRune(p.Dir, 0)) {
+		return fmt.Errorf("directory %q: want a path of the guest that begins with /", p.Dir)
+	}
+	return nil
 }
 
 // ErrNotRunning means that an operation needs a running guest.
@@ -70,7 +104,18 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 	if err != nil {
 		return nil, fmt.Errorf("guest %s: %w", name, err)
 	}
-	cmd := p.command(v, e)
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	var home []string
+	if p.Account != "" {
+		a, err := v.account(p.Account)
+		if err != nil {
+			return nil, fmt.Errorf("guest %s: %w", name, err)
+		}
+		p.User, home = a.User, a.environment()
+	}
+	cmd := p.command(v, e, home)
 	if cmd.Scope, err = v.scope(); err != nil {
 		return nil, err
 	}
@@ -93,17 +138,29 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 	return nil, err
 }
 
-// command returns the command that enters the guest and runs the program.
-func (p Program) command(v view, e entry) procctx.Command {
+// command returns the command that enters the guest and runs the program. The
+// environment home is that of its account.
+func (p Program) command(v view, e entry, home []string) procctx.Command {
 	terminal := cmp.Or(p.Term, "dumb")
+	env := []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=/root", "TERM=" + terminal, "container=vserver",
+	}
+	for _, kv := range append(home, p.Env...) {
+		env = withVariable(env, kv)
+	}
 	return procctx.Command{
 		InitPID: v.initPID, Cgroup: v.cgroup, PrivateNet: v.NAT, Caps: e.Caps, Nesting: !e.NoNesting, Raw: e.Raw, OwnUptime: ownUptime(),
 		Attributes: e.Attributes, User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
-		Env: []string{
-			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-			"HOME=/root", "TERM=" + terminal, "container=vserver",
-		},
+		Env: env, Dir: p.Dir,
 	}
+}
+
+// withVariable sets NAME=VALUE in an environment.
+func withVariable(env []string, kv string) []string {
+	name, _, _ := strings.Cut(kv, "=")
+	env = slices.DeleteFunc(env, func(have string) bool { return strings.HasPrefix(have, name+"=") })
+	return append(env, kv)
 }
 
 // scope reports whether a program that enters has to be confined by Landlock.

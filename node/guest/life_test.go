@@ -8,7 +8,9 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +29,7 @@ const (
 	asNode = "VSFLEET_TEST_NODE" // "start NAME DIR": be a vsnode that can be killed
 	// execLine is for a shell in the guest, with "exec NAME DIR".
 	execLine = "VSFLEET_TEST_EXEC"
+	execTty  = "VSFLEET_TEST_TTY" // the number of a Tty
 )
 
 var hostAddress = netip.MustParsePrefix("198.51.100.1/24")
@@ -231,7 +234,10 @@ func beNode(call []string) error {
 		return err
 	}
 	if call[0] == "exec" {
-		code, err := h.Run(context.Background(), call[1], Program{Argv: []string{"sh", "-c", os.Getenv(execLine)}})
+		signals := make(chan os.Signal, 8)
+		signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+		tty, _ := strconv.Atoi(os.Getenv(execTty))
+		code, err := h.Run(context.Background(), call[1], Program{Argv: []string{"sh", "-c", os.Getenv(execLine)}, Tty: Tty(tty), Signals: signals})
 		if err == nil && code != 0 {
 			err = fmt.Errorf("exit status %d", code)
 		}

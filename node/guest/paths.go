@@ -66,13 +66,16 @@ func writable(dir string) error {
 }
 
 // Dir returns the directory of a guest's configuration.
-func (p Paths) Dir(name string) string        { return p.config(name) }
-func (p Paths) config(name string) string     { return filepath.Join(p.ConfigDir, name) }
-func (p Paths) data(name string) string       { return filepath.Join(p.DataDir, name) }
-func (p Paths) runFile(name string) string    { return filepath.Join(p.RunDir, name) }
-func (p Paths) notesFile(name string) string  { return filepath.Join(p.RunDir, "."+name+".state") }
-func (p Paths) lockFile(name string) string   { return filepath.Join(p.RunDir, "."+name+".lock") }
-func (p Paths) consoleLog(name string) string { return filepath.Join(p.LogDir, name+".log") }
+func (p Paths) Dir(name string) string { return p.config(name) }
+
+// Root returns the directory of a guest's own files.
+func (p Paths) Root(name string) (string, error) { return p.vdir(name) }
+func (p Paths) config(name string) string        { return filepath.Join(p.ConfigDir, name) }
+func (p Paths) data(name string) string          { return filepath.Join(p.DataDir, name) }
+func (p Paths) runFile(name string) string       { return filepath.Join(p.RunDir, name) }
+func (p Paths) notesFile(name string) string     { return filepath.Join(p.RunDir, "."+name+".state") }
+func (p Paths) lockFile(name string) string      { return filepath.Join(p.RunDir, "."+name+".lock") }
+func (p Paths) consoleLog(name string) string    { return filepath.Join(p.LogDir, name+".log") }
 
 // CheckName returns an error if name cannot be a guest's name. A name becomes a file, a
 // cgroup and a word on command lines: no slash, no leading dot or dash.

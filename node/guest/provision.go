@@ -223,7 +223,7 @@ func (h *Host) command(ctx context.Context, name string, argv []string) error {
 	}
 	said := make(chan string, 1)
 	go func() { said <- lastLineOf(ours) }()
-	code, err := waitOrHangUp(ctx, run, func() bool { return false })
+	code, err := waitOrHangUp(ctx, run, nil, func() bool { return false })
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("run %s in the guest: it did not end within %s", argv[0], commandPatience)

@@ -19,14 +19,15 @@ import (
 // Run runs a program in a running guest with this process's standard streams and
 // returns its exit status. From a terminal, the program gets a terminal of its own, and
 // input and output are copied between the two; if only some of the streams are a
-// terminal, as in a pipeline, they are replaced by pipes. A program of a guest never
-// holds the administrator's terminal (CVE-2016-10124).
+// terminal, as in a pipeline, they are replaced by pipes (see Tty). A program of a guest
+// never holds the administrator's terminal (CVE-2016-10124).
 //
 // When ctx ends or the other end of the streams is gone, the program is hung up and, if
 // it does not exit, killed: no process of ours stays behind for it.
 func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
-	if term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())) {
-		return h.runOnTerminal(ctx, name, p)
+	in, out := term.IsTerminal(int(os.Stdin.Fd())), term.IsTerminal(int(os.Stdout.Fd()))
+	if p.Tty == AlwaysTerminal || p.Tty == AutoTerminal && in && out {
+		return h.runOnTerminal(ctx, name, p, in)
 	}
 	p.Stdin, p.Stdout, p.Stderr = os.Stdin, os.Stdout, os.Stderr
 	var r relay
@@ -36,23 +37,26 @@ func (h *Host) Run(ctx context.Context, name string, p Program) (int, error) {
 	return h.runPiped(ctx, name, p, &r)
 }
 
-// runOnTerminal is Run for a caller on a terminal.
-func (h *Host) runOnTerminal(ctx context.Context, name string, p Program) (int, error) {
+// runOnTerminal is Run on a terminal of the guest's. Typed reports whether the input is a
+// terminal as well.
+func (h *Host) runOnTerminal(ctx context.Context, name string, p Program, typed bool) (int, error) {
 	in := int(os.Stdin.Fd())
 	size, err := windowSize(in)
 	if err != nil {
-		return 0, err
+		size = api.Size{Rows: 24, Columns: 80} // not a terminal, and one was asked for
 	}
 	t, err := h.startOnTerminal(ctx, name, p, Terminal{Type: os.Getenv("TERM"), Size: size})
 	if err != nil {
 		return 0, err
 	}
-	old, err := term.MakeRaw(in)
-	if err != nil {
-		t.close()
-		return 0, errors.Join(err, t.run.Signal(unix.SIGHUP))
+	if typed {
+		old, err := term.MakeRaw(in)
+		if err != nil {
+			t.close()
+			return 0, errors.Join(err, t.run.Signal(unix.SIGHUP))
+		}
+		defer term.Restore(in, old)
 	}
-	defer term.Restore(in, old)
 	winch := make(chan os.Signal, 1)
 	signal.Notify(winch, unix.SIGWINCH)
 	defer signal.Stop(winch)
@@ -64,7 +68,7 @@ func (h *Host) runOnTerminal(ctx context.Context, name string, p Program) (int, 
 			}
 		}
 	}()
-	return t.carry(ctx, os.Stdin, os.Stdout, func() bool { return false })
+	return t.carry(ctx, os.Stdin, os.Stdout, p.Signals, func() bool { return !typed && outputAbandoned() })
 }
 
 // NotRunStatus returns the exit status for a program that was not run, as shells do, or
@@ -116,7 +120,7 @@ func (h *Host) RunOver(ctx context.Context, name string, p Program, s Streams) (
 			}
 		}
 	}()
-	return t.carry(ctx, s.In, s.Out, outputAbandoned)
+	return t.carry(ctx, s.In, s.Out, nil, outputAbandoned)
 }
 
 // runPiped runs a program whose streams are relayed.
@@ -126,7 +130,7 @@ func (h *Host) runPiped(ctx context.Context, name string, p Program, r *relay) (
 	if err != nil {
 		return 0, err
 	}
-	code, err := waitOrHangUp(ctx, run, outputAbandoned)
+	code, err := waitOrHangUp(ctx, run, p.Signals, outputAbandoned)
 	r.finish(ctx)
 	return code, err
 }
@@ -162,13 +166,43 @@ func (t *onTerminal) resize(size api.Size) error {
 }
 
 // carry copies input to the program and its output to out until the program ends.
-func (t *onTerminal) carry(ctx context.Context, in io.Reader, out io.Writer, gone func() bool) (int, error) {
+func (t *onTerminal) carry(ctx context.Context, in io.Reader, out io.Writer, signals <-chan os.Signal, gone func() bool) (int, error) {
 	defer t.close()
-	go io.Copy(t.ours, in) // ends with the process: a read from a terminal cannot be interrupted
+	go typeIn(t.ours, in) // ends with the process: a read from a terminal cannot be interrupted
 	shown := carry(t.ours, out)
-	code, err := waitOrHangUp(ctx, t.run, gone)
+	code, err := waitOrHangUp(ctx, t.run, signals, gone)
 	shown.drain(ctx)
 	return code, err
+}
+
+// endOfFile is what a person types to end the input (Ctrl-D), at the start of a line.
+const endOfFile = 4
+
+// typeIn copies input to a terminal. A terminal has no end: when the input has ended, it
+// types what ends it there, once more if the last line is not complete.
+func typeIn(terminal io.Writer, in io.Reader) {
+	last := lastByte{w: terminal, b: '\n'}
+	if _, err := io.Copy(&last, in); err != nil {
+		return // the program is hung up
+	}
+	end := []byte{endOfFile}
+	if last.b != '\n' && last.b != '\r' {
+		end = append(end, endOfFile)
+	}
+	_, _ = terminal.Write(end) // the program may be gone
+}
+
+// lastByte remembers the last byte that was written.
+type lastByte struct {
+	w io.Writer
+	b byte
+}
+
+func (l *lastByte) Write(p []byte) (int, error) {
+	if len(p) > 0 {
+		l.b = p[len(p)-1]
+	}
+	return l.w.Write(p)
 }
 
 func windowSize(fd int) (api.Size, error) {
@@ -180,13 +214,45 @@ func windowSize(fd int) (api.Size, error) {
 }
 
 // waitOrHangUp returns the exit status of a program. It ends the program when ctx ends
-// or gone reports that nobody waits for it any more.
-func waitOrHangUp(ctx context.Context, run *procctx.Running, gone func() bool) (int, error) {
+// or gone reports that nobody waits for it any more. If signals is not nil it passes
+// these on, and SIGHUP takes the place of ctx, which the same signals may have ended.
+func waitOrHangUp(ctx context.Context, run *procctx.Running, signals <-chan os.Signal, gone func() bool) (int, error) {
 	ended := make(chan struct{})
+	if signals != nil {
+		var hangUp context.CancelFunc
+		ctx, hangUp = context.WithCancel(context.WithoutCancel(ctx))
+		defer hangUp()
+		go passOn(signals, run, hangUp, ended)
+	}
 	go hangUp(ctx, run, ended, gone)
 	code, err := run.Wait()
 	close(ended)
 	return code, err
+}
+
+// passOn passes signals on to a program until it ends. Those that a terminal sends for a
+// key reach the program's whole process group, as they would on the host.
+func passOn(signals <-chan os.Signal, run *procctx.Running, hangUp func(), ended <-chan struct{}) {
+	for {
+		select {
+		case <-ended:
+			return
+		case s := <-signals:
+			sig, _ := s.(unix.Signal)
+			var err error
+			switch sig {
+			case unix.SIGHUP:
+				hangUp()
+			case unix.SIGINT, unix.SIGQUIT:
+				err = run.SignalGroup(sig)
+			default:
+				err = run.Signal(sig)
+			}
+			if err != nil {
+				return // it has ended
+			}
+		}
+	}
 }
 
 // hangUp ends a program that nobody waits for any more.

@@ -25,7 +25,18 @@ type Options struct {
 	// OnRunning is called when the guest runs and Start is only watching whether it
 	// keeps running; may be nil.
 	OnRunning func()
+	// Rescue runs a command in the guest instead of its init, if not nil.
+	Rescue *Rescue
 }
+
+// Rescue is what a start with --rescue runs, in place of the configured init.
+type Rescue struct {
+	Command []string // empty: RescueCommand
+	Init    bool     // it is process 1; otherwise a child of one of ours that ends with it
+}
+
+// RescueCommand is Linux-VServer's: time to enter the guest.
+var RescueCommand = []string{"/bin/sleep", "900"}
 
 // ErrRunning means that the guest is already running.
 var ErrRunning = errors.New("already running")
@@ -139,6 +150,7 @@ func (s *start) prepare(ctx context.Context) (err error) {
 	if s.config, err = s.Config(); err != nil {
 		return err
 	}
+	s.rescue()
 	if err := s.refuseRunning(ctx); err != nil {
 		return err
 	}
@@ -356,9 +368,7 @@ func (h *Host) spec(c Config) (procctx.Spec, error) {
 		Attributes: c.Attributes,
 	}
 	for _, v := range c.Env {
-		key, _, _ := strings.Cut(v, "=")
-		sp.Env = slices.DeleteFunc(sp.Env, func(have string) bool { return strings.HasPrefix(have, key+"=") })
-		sp.Env = append(sp.Env, v)
+		sp.Env = withVariable(sp.Env, v)
 	}
 	// A link that vdir leads to would dangle in the detached layers.
 	upper, err := filepath.EvalSymlinks(c.Root)

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -28,16 +29,35 @@ const maxUserFile = 4 << 20
 
 // User finds a user of a running guest by ID or by its name in /etc/passwd.
 func (h *Host) User(name, user string) (procctx.User, error) {
-	uid, numeric := number(user)
 	v, err := h.look(name)
 	if err != nil {
 		return procctx.User{}, fmt.Errorf("guest %s: %w", name, err)
 	}
-	u, err := findUser(func(path string) (io.ReadCloser, error) { return openInside(v.initPID, path) }, user, uid, numeric)
+	a, err := v.account(user)
 	if err != nil {
-		return u, fmt.Errorf("guest %s: %w", name, err)
+		return a.User, fmt.Errorf("guest %s: %w", name, err)
 	}
-	return u, nil
+	return a.User, nil
+}
+
+// account is a user with what its entry in /etc/passwd has.
+type account struct {
+	procctx.User
+	login, home string // empty: there is no entry
+}
+
+// environment returns what a login sets for the account.
+func (a account) environment() (env []string) {
+	if a.login != "" {
+		env = append(env, "USER="+a.login, "LOGNAME="+a.login)
+	}
+	return append(env, "HOME="+cmp.Or(a.home, "/"))
+}
+
+// account finds a user of the guest.
+func (v view) account(user string) (account, error) {
+	uid, numeric := number(user)
+	return findAccount(func(path string) (io.ReadCloser, error) { return openInside(v.initPID, path) }, user, uid, numeric)
 }
 
 // number is strict: "+1", "0x1" or a word are not numbers (CVE-2026-30892).
@@ -46,9 +66,9 @@ func number(s string) (int, bool) {
 	return int(n), err == nil
 }
 
-func findUser(open func(string) (io.ReadCloser, error), user string, uid int, numeric bool) (procctx.User, error) {
-	u := procctx.User{UID: uid, GID: uid}
-	login, found := "", false
+func findAccount(open func(string) (io.ReadCloser, error), user string, uid int, numeric bool) (account, error) {
+	u := account{User: procctx.User{UID: uid, GID: uid}}
+	found := false
 	err := eachLine(open, "etc/passwd", func(f []string) {
 		if found || len(f) < 4 || numeric && f[2] != user || !numeric && f[0] != user {
 			return
@@ -56,7 +76,10 @@ func findUser(open func(string) (io.ReadCloser, error), user string, uid int, nu
 		id, ok1 := number(f[2])
 		gid, ok2 := number(f[3])
 		if ok1 && ok2 {
-			u.UID, u.GID, login, found = id, gid, f[0], true
+			u.UID, u.GID, u.login, found = id, gid, f[0], true
+			if len(f) > 5 && strings.HasPrefix(f[5], "/") {
+				u.home = f[5]
+			}
 		}
 	})
 	if numeric && !found {
@@ -73,7 +96,7 @@ func findUser(open func(string) (io.ReadCloser, error), user string, uid int, nu
 			return
 		}
 		for _, member := range strings.Split(f[3], ",") {
-			if gid, ok := number(f[2]); ok && member == login {
+			if gid, ok := number(f[2]); ok && member == u.login {
 				u.Groups = append(u.Groups, uint32(gid))
 			}
 		}

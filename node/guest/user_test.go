@@ -44,7 +44,7 @@ func TestUserIsFoundInTheGuestsFiles(t *testing.T) {
 	} {
 		t.Run(row.what, func(t *testing.T) {
 			uid, numeric := number(row.user)
-			u, err := findUser(open, row.user, uid, numeric)
+			u, err := findAccount(open, row.user, uid, numeric)
 			if row.err != "" {
 				if err == nil || !strings.Contains(err.Error(), row.err) {
 					t.Errorf("error %v, want %q", err, row.err)

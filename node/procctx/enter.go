@@ -222,6 +222,9 @@ func (r *Running) Wait() (int, error) {
 // Signal sends the program a signal.
 func (r *Running) Signal(sig unix.Signal) error { return unix.Kill(r.pid, sig) }
 
+// SignalGroup sends a signal to the program's process group, which it leads.
+func (r *Running) SignalGroup(sig unix.Signal) error { return unix.Kill(-r.pid, sig) }
+
 // Shutdown asks a guest's init to end: systemd by SIGRTMIN+3, any other by sig.
 // An init that does not catch the signal would not notice it (process 1 of a
 // namespace has no default actions): then there is nothing to wait for, and
