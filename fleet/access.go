@@ -301,9 +301,28 @@ func (a *Access) Ping(ctx context.Context, hosts []*inventory.Host, forks int, w
 
 // Command is what to run on a host, or, with a guest, inside it.
 type Command struct {
-	Host  *inventory.Host
-	Guest string
-	Argv  []string
+	Host   *inventory.Host
+	Guest  string
+	Argv   []string
+	Inside Inside // only with a guest
+}
+
+// Inside is how a command runs inside a guest.
+type Inside struct {
+	As, Dir              string   // user and directory; empty: root, /
+	Env                  []string // NAME=VALUE
+	Terminal, NoTerminal bool     // give it one in any case, or none; neither: if standard input is one
+}
+
+func (c Command) program() remote.Program {
+	p := remote.Program{Argv: c.Argv, As: c.Inside.As, Dir: c.Inside.Dir, Env: c.Inside.Env}
+	switch {
+	case c.Inside.Terminal:
+		p.Tty = remote.AlwaysTerminal
+	case c.Inside.NoTerminal:
+		p.Tty = remote.NoTerminal
+	}
+	return p
 }
 
 // Run runs a command to its end and gives its exit status. Several words are
@@ -317,13 +336,17 @@ func (a *Access) Run(ctx context.Context, c Command, stdin io.Reader, stdout, st
 	if c.Guest == "" {
 		return conn.Run(ctx, c.Argv, stdin, stdout, stderr)
 	}
-	return remote.New(conn).Exec(ctx, c.Guest, c.Argv, remote.Streams{In: stdin, Out: stdout, Errs: stderr})
+	return remote.New(conn).Exec(ctx, c.Guest, c.program(), remote.Streams{In: stdin, Out: stdout, Errs: stderr})
 }
 
 // Enter gives the controller's terminal to a shell in a guest, or to a command
 // if there is one.
 func (a *Access) Enter(ctx context.Context, c Command) (exit int, err error) {
-	record := a.Record("guest enter", []string{c.Place()})
+	verb := "guest enter"
+	if len(c.Argv) > 0 {
+		verb = "guest exec"
+	}
+	record := a.Record(verb, []string{c.Place()})
 	defer record.End()
 	defer func() { record.Done(report.HostOf(c.Place(), c.Host.Address, outcome.Of(err), err)) }()
 	conn, err := a.Dial(ctx, c.Host)
@@ -331,7 +354,7 @@ func (a *Access) Enter(ctx context.Context, c Command) (exit int, err error) {
 		return 0, err
 	}
 	defer conn.Close()
-	return remote.New(conn).Terminal(ctx, c.Guest, c.Argv)
+	return remote.New(conn).Terminal(ctx, c.Guest, c.program())
 }
 
 // Install puts vsnode where administrators of the hosts find it.

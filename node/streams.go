@@ -35,9 +35,12 @@ func (h *Host) Log(ctx context.Context, req api.Log, out, errs io.Writer) (api.E
 // Exec runs a program inside a guest. A program that could not be run is an answer,
 // not an error: a shell would return a status for it as well.
 func (h *Host) Exec(ctx context.Context, req api.Exec, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) (api.Exit, error) {
-	var prog guest.Program
+	prog := guest.Program{Account: req.As, Dir: string(req.Dir)}
 	for _, word := range req.Argv {
 		prog.Argv = append(prog.Argv, string(word))
+	}
+	for _, kv := range req.Env {
+		prog.Env = append(prog.Env, string(kv))
 	}
 	s := guest.Streams{In: in, Out: out, Errs: errs}
 	if t := req.Terminal; t != nil {

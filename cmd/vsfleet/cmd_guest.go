@@ -204,8 +204,22 @@ func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted f
 	return a.exit(ctx, fleet.Hosts(answers))
 }
 
+// insideFlags are the flags of how a program runs in a guest.
+func insideFlags(cmd *cobra.Command) *fleet.Inside {
+	var in fleet.Inside
+	f := cmd.Flags()
+	f.StringVar(&in.As, "as", "", "run as this `user` of the guest, by name or id (default root)")
+	f.StringVarP(&in.Dir, "workdir", "w", "", "start in this `directory` of the guest (default /)")
+	f.StringArrayVarP(&in.Env, "env", "e", nil, "set an environment variable: `NAME=VALUE`; may be given several times")
+	f.BoolVarP(&in.Terminal, "tty", "t", false, "give it a terminal of the guest's")
+	f.BoolVarP(&in.NoTerminal, "no-tty", "T", false, "give it none")
+	cmd.MarkFlagsMutuallyExclusive("tty", "no-tty")
+	return &in
+}
+
 func (a *app) enterCommand() *cobra.Command {
-	return &cobra.Command{
+	var inside *fleet.Inside
+	cmd := &cobra.Command{
 		Use:   "enter GUEST",
 		Short: "Open a shell in a guest",
 		Long: `Enter runs a login shell as the guest's root on this terminal. The exit status is
@@ -219,31 +233,42 @@ that of the shell.`,
 			if err != nil {
 				return err
 			}
-			c := fleet.Command{Host: g.Host, Guest: g.Guest.Name}
-			exit, err := a.access.Enter(ctx, c)
-			if err != nil {
-				return a.exit(ctx, []report.Host{report.HostOf(c.Place(), "", outcome.Of(err), err)})
-			}
-			if exit != 0 {
-				return exitStatus(exit)
-			}
-			return nil
+			return a.enter(ctx, fleet.Command{Host: g.Host, Guest: g.Guest.Name, Inside: *inside})
 		},
 	}
+	inside = insideFlags(cmd)
+	return cmd
+}
+
+// enter gives this program's standard streams to a program in a guest.
+func (a *app) enter(ctx context.Context, c fleet.Command) error {
+	exit, err := a.access.Enter(ctx, c)
+	if err != nil {
+		return a.exit(ctx, []report.Host{report.HostOf(c.Place(), "", outcome.Of(err), err)})
+	}
+	if exit != 0 {
+		return exitStatus(exit)
+	}
+	return nil
 }
 
 func (a *app) execCommand() *cobra.Command {
+	var inside *fleet.Inside
 	cmd := &cobra.Command{
 		Use:   "exec [flags] PATTERN [--] COMMAND…",
 		Short: "Run a command in guests",
-		Long: `Exec runs a command as root inside each guest that matches the pattern. Output of a
-single guest is shown as it arrives; equal output of several guests is shown once.
-The command is not passed through a shell; use sh -c '…' for one.
+		Long: `Exec runs a command inside each guest that matches the pattern. Output of a single
+guest is shown as it arrives; equal output of several guests is shown once. The
+command is not passed through a shell; use sh -c '…' for one.
+
+With --tty, which is for a single guest, the command has a terminal, standard input is
+passed on to it, and the exit status is that of the command.
 
 Flags of vsfleet come before PATTERN. Write -- before a command whose own flags
 include -l, -i or a long flag of vsfleet: without --, these are refused.`,
 		Example: `  vsfleet guest exec lab1/www -- cat /etc/hostname
-  vsfleet guest exec 'web*/www' -- nginx -t`,
+  vsfleet guest exec 'web*/www' -- nginx -t
+  vsfleet guest exec --as postgres -t lab1/db -- psql`,
 		Args:              commandWords(1),
 		ValidArgsFunction: a.completeGuests,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -258,10 +283,21 @@ include -l, -i or a long flag of vsfleet: without --, these are refused.`,
 			if len(command) == 0 {
 				return usage("vsfleet guest enter gives a shell")(errors.New("no command is given"))
 			}
-			return a.run(cmd, fleet.CommandsIn(guests, command), a.access.Run)
+			commands := fleet.CommandsIn(guests, command)
+			for i := range commands {
+				commands[i].Inside = *inside
+			}
+			if !inside.Terminal {
+				return a.run(cmd, commands, a.access.Run)
+			}
+			if len(commands) > 1 {
+				return usage("leave out --tty")(fmt.Errorf("--tty: %d guests cannot share a terminal", len(commands)))
+			}
+			return a.enter(cmd.Context(), commands[0])
 		},
 	}
 	addRunFlags(cmd)
+	inside = insideFlags(cmd)
 	return cmd
 }
 

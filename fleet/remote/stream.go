@@ -40,11 +40,29 @@ func (h *Host) Log(ctx context.Context, req api.Log, out, errs io.Writer) (exit 
 	return e.Status, err
 }
 
-// Exec runs a program inside a guest to its end and returns its exit status,
+// Program is what to run inside a guest.
+type Program struct {
+	Argv    []string // empty: its shell, as a login
+	As, Dir string   // the user, by name or ID, and the directory; empty: root, /
+	Env     []string // NAME=VALUE
+	Tty     Tty
+}
+
+// Tty is whether a program gets a terminal from Terminal.
+type Tty int
+
+// A program gets a terminal if standard input is one, or always, or never.
+const (
+	AutoTerminal Tty = iota
+	AlwaysTerminal
+	NoTerminal
+)
+
+// Exec runs a program inside a guest, without a terminal, to its end and returns its exit status,
 // which is a shell's if the program could not be run. If ctx ends, or one of the
 // streams of this side fails, the program is sent SIGHUP, SIGTERM and SIGKILL.
-func (h *Host) Exec(ctx context.Context, guest string, argv []string, s Streams) (exit int, err error) {
-	req, err := execRequest(guest, argv)
+func (h *Host) Exec(ctx context.Context, guest string, p Program, s Streams) (exit int, err error) {
+	req, err := execRequest(guest, p)
 	if err != nil {
 		return -1, err
 	}
@@ -72,15 +90,20 @@ func (h *Host) GetFiles(ctx context.Context, req api.GetFiles, w, errs io.Writer
 	return err
 }
 
-func execRequest(guest string, argv []string) (api.Exec, error) {
-	req := api.Exec{Guest: guest}
+func execRequest(guest string, p Program) (api.Exec, error) {
+	req := api.Exec{Guest: guest, As: p.As, Dir: []byte(p.Dir)}
 	size := 0
-	for _, word := range argv {
-		if strings.ContainsRune(word, 0) {
-			return req, fmt.Errorf("argument %q: there is a NUL in it, which no command can be given", word)
+	for _, part := range []struct {
+		words []string
+		to    *[][]byte
+	}{{p.Argv, &req.Argv}, {p.Env, &req.Env}} {
+		for _, word := range part.words {
+			if strings.ContainsRune(word, 0) {
+				return req, fmt.Errorf("argument %q: there is a NUL in it, which no command can be given", word)
+			}
+			size += len(word) + 1
+			*part.to = append(*part.to, []byte(word))
 		}
-		size += len(word) + 1
-		req.Argv = append(req.Argv, []byte(word))
 	}
 	if size > api.MaxArgv {
 		return req, fmt.Errorf("the command and its arguments are %d KiB, and %d are possible: give it the rest on standard input", size>>10, api.MaxArgv>>10)

@@ -38,7 +38,7 @@ func TestChatterOfALoginShell(t *testing.T) {
 	wantArgs(t, n.Host, "a b", "it's", `"$HOME"`, "!x", "")
 	var out bytes.Buffer
 	data := strings.Repeat(api.Preamble, 100_000)
-	exit, err := n.Exec(t.Context(), "www", []string{"sh", "-c", "cat; exit 7"}, Streams{In: strings.NewReader(data), Out: &out})
+	exit, err := n.Exec(t.Context(), "www", Program{Argv: []string{"sh", "-c", "cat; exit 7"}}, Streams{In: strings.NewReader(data), Out: &out})
 	if exit != 7 || err != nil || out.String() != data {
 		t.Errorf("exit %d, error %v, %d bytes of %d", exit, err, out.Len(), len(data))
 	}
@@ -48,7 +48,7 @@ func TestChatterOfALoginShell(t *testing.T) {
 func wantArgs(t *testing.T, h *Host, args ...string) {
 	t.Helper()
 	var out bytes.Buffer
-	exit, err := h.Exec(t.Context(), "www", append([]string{"echo"}, args...), Streams{Out: &out})
+	exit, err := h.Exec(t.Context(), "www", Program{Argv: append([]string{"echo"}, args...)}, Streams{Out: &out})
 	if exit != 0 || err != nil || out.String() != strings.Join(args, "|") {
 		t.Errorf("exit %d, error %v, stdout %q", exit, err, &out)
 	}
@@ -82,7 +82,7 @@ func TestArgumentsThroughLoginShells(t *testing.T) {
 
 func TestAStreamThatDidNotBeginIsAnError(t *testing.T) {
 	h := newHost(t, `case $SSH_ORIGINAL_COMMAND in *stream*) echo "fish: Unknown command" >&2; exit 0;; esac`)
-	_, err := h.start().Exec(t.Context(), "www", []string{"echo"}, Streams{})
+	_, err := h.start().Exec(t.Context(), "www", Program{Argv: []string{"echo"}}, Streams{})
 	if err == nil || !strings.Contains(err.Error(), "vsnode did not begin") || !strings.Contains(err.Error(), "(exit status 0): fish: Unknown command") {
 		t.Errorf("error %v", err)
 	}
@@ -90,7 +90,7 @@ func TestAStreamThatDidNotBeginIsAnError(t *testing.T) {
 
 func TestCommandsThatCannotBe(t *testing.T) {
 	for _, argv := range [][]string{{"a\x00b"}, {strings.Repeat("x", api.MaxArgv)}} {
-		if _, err := new(Host).Exec(t.Context(), "www", argv, Streams{}); err == nil {
+		if _, err := new(Host).Exec(t.Context(), "www", Program{Argv: argv}, Streams{}); err == nil {
 			t.Errorf("%d bytes are a command", len(argv[0]))
 		}
 	}
@@ -100,20 +100,20 @@ func TestExec(t *testing.T) {
 	h := newHost(t, "").connect()
 	t.Run("both of its outputs come, and its exit status", func(t *testing.T) {
 		var out, errs bytes.Buffer
-		exit, err := h.Exec(t.Context(), "www", []string{"sh", "-c", "seq 100000; seq 100000 >&2; exit 5"}, Streams{Out: &out, Errs: &errs})
+		exit, err := h.Exec(t.Context(), "www", Program{Argv: []string{"sh", "-c", "seq 100000; seq 100000 >&2; exit 5"}}, Streams{Out: &out, Errs: &errs})
 		if exit != 5 || err != nil || out.Len() != 588895 || errs.String() != out.String() {
 			t.Errorf("exit %d, error %v, %d and %d bytes", exit, err, out.Len(), errs.Len())
 		}
 	})
 	t.Run("a program that cannot be run says why, fit for a terminal", func(t *testing.T) {
 		var errs bytes.Buffer
-		exit, err := h.Exec(t.Context(), "www", []string{"/none"}, Streams{Errs: &errs})
+		exit, err := h.Exec(t.Context(), "www", Program{Argv: []string{"/none"}}, Streams{Errs: &errs})
 		if exit != 127 || err != nil || errs.String() != "fork/exec /none: no such file or directory[2J\n" {
 			t.Errorf("exit %d, error %v, %q", exit, err, &errs)
 		}
 	})
 	t.Run("a program need not read all that it could", func(t *testing.T) {
-		exit, err := h.Exec(t.Context(), "www", []string{"true"}, Streams{In: zeros{}})
+		exit, err := h.Exec(t.Context(), "www", Program{Argv: []string{"true"}}, Streams{In: zeros{}})
 		if exit != 0 || err != nil {
 			t.Errorf("exit %d, error %v", exit, err)
 		}
@@ -121,7 +121,7 @@ func TestExec(t *testing.T) {
 	t.Run("input that nobody types holds nothing up", func(t *testing.T) {
 		typed, terminal := io.Pipe()
 		defer terminal.Close()
-		exit, err := h.Exec(t.Context(), "www", []string{"true"}, Streams{In: typed})
+		exit, err := h.Exec(t.Context(), "www", Program{Argv: []string{"true"}}, Streams{In: typed})
 		if exit != 0 || err != nil {
 			t.Errorf("exit %d, error %v", exit, err)
 		}
@@ -129,7 +129,7 @@ func TestExec(t *testing.T) {
 	t.Run("input that breaks off is not the end of it", func(t *testing.T) {
 		in := io.MultiReader(strings.NewReader("half"), iotest.ErrReader(errors.New("disk on fire")))
 		file := filepath.Join(t.TempDir(), "whole")
-		_, err := h.Exec(t.Context(), "www", []string{"sh", "-c", "cat >/dev/null; echo >" + file}, Streams{In: in})
+		_, err := h.Exec(t.Context(), "www", Program{Argv: []string{"sh", "-c", "cat >/dev/null; echo >" + file}}, Streams{In: in})
 		if err == nil || !strings.Contains(err.Error(), "read standard input: disk on fire") {
 			t.Errorf("error %v", err)
 		}
@@ -138,19 +138,19 @@ func TestExec(t *testing.T) {
 		}
 	})
 	t.Run("an output that takes no more ends it", func(t *testing.T) {
-		_, err := h.Exec(t.Context(), "www", []string{"yes"}, Streams{Out: broken{}})
+		_, err := h.Exec(t.Context(), "www", Program{Argv: []string{"yes"}}, Streams{Out: broken{}})
 		if err == nil || !strings.Contains(err.Error(), "nobody reads") {
 			t.Errorf("error %v", err)
 		}
 	})
 	t.Run("a vsnode that dies is told", func(t *testing.T) {
-		_, err := h.Exec(t.Context(), "www", []string{"die"}, Streams{})
+		_, err := h.Exec(t.Context(), "www", Program{Argv: []string{"die"}}, Streams{})
 		if err == nil || !strings.Contains(err.Error(), "web1: vsnode ended with exit status 3") {
 			t.Errorf("error %v", err)
 		}
 	})
 	t.Run("an exit status that is none is refused", func(t *testing.T) {
-		_, err := h.Exec(t.Context(), "www", []string{"lie"}, Streams{})
+		_, err := h.Exec(t.Context(), "www", Program{Argv: []string{"lie"}}, Streams{})
 		if err == nil || !strings.Contains(err.Error(), "exit status -1") {
 			t.Errorf("error %v", err)
 		}
@@ -182,7 +182,7 @@ func TestAProgramIsHungUp(t *testing.T) {
 			defer cancel()
 			file := filepath.Join(t.TempDir(), "hung-up")
 			begun := &firstWriteNotifier{notify: func() { go row.end(cancel, conn) }}
-			_, err := h.over(conn).Exec(ctx, "www", []string{"sh", "-c", "trap 'echo >" + file + "; exit 1' HUP; echo; while :; do sleep 0.05; done"}, Streams{Out: begun})
+			_, err := h.over(conn).Exec(ctx, "www", Program{Argv: []string{"sh", "-c", "trap 'echo >" + file + "; exit 1' HUP; echo; while :; do sleep 0.05; done"}}, Streams{Out: begun})
 			if row.want != nil && !errors.Is(err, row.want) || row.want == nil && !transport.Unreachable(err) {
 				t.Errorf("error %v", err)
 			}

@@ -16,21 +16,27 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Terminal runs a program inside a guest, or its shell if argv is empty, on the
-// controller's own terminal: every key and every change of the window size is passed
-// on. The terminal is restored when Terminal returns. If standard input is not a
-// terminal, the program gets none, as with ssh. Otherwise it is as [Host.Exec].
-func (h *Host) Terminal(ctx context.Context, guest string, argv []string) (exit int, err error) {
-	return h.terminal(ctx, guest, argv, os.Stdin, os.Stdout, os.Stderr)
+// Terminal runs a program inside a guest, or its shell, on the controller's own
+// terminal: every key and every change of the window size is passed on. The terminal is
+// restored when Terminal returns. If standard input is not a terminal, the program gets
+// none, as with ssh, unless its Tty asks for one. Otherwise it is as [Host.Exec].
+func (h *Host) Terminal(ctx context.Context, guest string, p Program) (exit int, err error) {
+	return h.terminal(ctx, guest, p, os.Stdin, os.Stdout, os.Stderr)
 }
 
-func (h *Host) terminal(ctx context.Context, guest string, argv []string, in, out, errs *os.File) (exit int, err error) {
-	if !term.IsTerminal(int(in.Fd())) {
-		return h.Exec(ctx, guest, argv, Streams{in, out, errs})
+func (h *Host) terminal(ctx context.Context, guest string, p Program, in, out, errs *os.File) (exit int, err error) {
+	typed := term.IsTerminal(int(in.Fd()))
+	if p.Tty == NoTerminal || !typed && p.Tty == AutoTerminal {
+		return h.Exec(ctx, guest, p, Streams{in, out, errs})
 	}
-	req, err := execRequest(guest, argv)
+	req, err := execRequest(guest, p)
 	if err != nil {
 		return -1, err
+	}
+	if !typed {
+		req.Terminal = &api.Terminal{Type: cmp.Or(os.Getenv("TERM"), "dumb"), Size: api.Size{Rows: 24, Columns: 80}}
+		e, err := stream(ctx, h, api.MethodExec, req, Streams{in, out, out})
+		return exitStatus(e, errs), err
 	}
 	// The terminal is not raw yet, so that Ctrl-C can end a long start.
 	v, err := h.push.Start(ctx, h.conn, push.Stream)

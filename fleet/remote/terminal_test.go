@@ -90,7 +90,7 @@ func TestTerminal(t *testing.T) {
 	run := func(ctx context.Context, s *screen, command string) <-chan end {
 		ended := make(chan end, 1)
 		go func() {
-			exit, err := h.terminal(ctx, "www", []string{"bash", "-c", command}, s.tty, s.tty, s.tty)
+			exit, err := h.terminal(ctx, "www", Program{Argv: []string{"bash", "-c", command}}, s.tty, s.tty, s.tty)
 			ended <- end{exit, err}
 		}()
 		return ended
@@ -164,7 +164,7 @@ func TestTerminal(t *testing.T) {
 			_, _ = io.WriteString(w, "input")
 			w.Close()
 		}()
-		exit, err := h.terminal(t.Context(), "www", []string{"sh", "-c", "test -t 0 || cat"}, r, out, out)
+		exit, err := h.terminal(t.Context(), "www", Program{Argv: []string{"sh", "-c", "test -t 0 || cat"}}, r, out, out)
 		b, _ := os.ReadFile(out.Name())
 		if exit != 0 || err != nil || string(b) != "input" {
 			t.Errorf("exit %d, error %v, output %q", exit, err, b)

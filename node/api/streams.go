@@ -58,12 +58,15 @@ type GetFiles struct {
 // its end. The kernel may take less (execve(2), E2BIG).
 const MaxArgv = 1 << 20
 
-// Exec asks for a program to be run inside a guest, as its root.
+// Exec asks for a program to be run inside a guest.
 type Exec struct {
 	Guest string `json:"guest"`
 	// Argv are bytes, as the kernel has them: JSON knows only UTF-8. Without any
 	// it is the guest's shell, as a login.
 	Argv [][]byte `json:"argv,omitempty"`
+	As   string   `json:"as,omitempty"`  // user of the guest, by name or ID; empty: root
+	Dir  []byte   `json:"dir,omitempty"` // empty: /
+	Env  [][]byte `json:"env,omitempty"` // NAME=VALUE, over what every program gets
 	// Terminal of the guest's for the program; nil: pipes.
 	Terminal *Terminal `json:"terminal,omitempty"`
 }

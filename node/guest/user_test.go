@@ -32,15 +32,16 @@ func TestUserIsFoundInTheGuestsFiles(t *testing.T) {
 	for _, row := range []struct {
 		what, user string
 		want       procctx.User
+		env        string
 		err        string
 	}{
-		{"by name, with its groups", "www-data", procctx.User{UID: 33, GID: 33, Groups: []uint32{4, 110}}, ""},
-		{"by id", "33", procctx.User{UID: 33, GID: 33, Groups: []uint32{4, 110}}, ""},
-		{"an id without an entry", "1234", procctx.User{UID: 1234, GID: 1234}, ""},
-		{"nobody of that name", "nosuch", procctx.User{}, `no user "nosuch"`},
-		{"an entry that is cut short", "broken", procctx.User{}, "no user"},
-		{"an id that no guest has", "huge", procctx.User{}, "no user"},
-		{"an id with a sign is a name", "+0", procctx.User{}, `no user "+0"`},
+		{"by name, with its groups", "www-data", procctx.User{UID: 33, GID: 33, Groups: []uint32{4, 110}}, "USER=www-data LOGNAME=www-data HOME=/var/www", ""},
+		{"by id", "33", procctx.User{UID: 33, GID: 33, Groups: []uint32{4, 110}}, "USER=www-data LOGNAME=www-data HOME=/var/www", ""},
+		{"an id without an entry", "1234", procctx.User{UID: 1234, GID: 1234}, "HOME=/", ""},
+		{"nobody of that name", "nosuch", procctx.User{}, "", `no user "nosuch"`},
+		{"an entry that is cut short", "broken", procctx.User{}, "", "no user"},
+		{"an id that no guest has", "huge", procctx.User{}, "", "no user"},
+		{"an id with a sign is a name", "+0", procctx.User{}, "", `no user "+0"`},
 	} {
 		t.Run(row.what, func(t *testing.T) {
 			uid, numeric := number(row.user)
@@ -51,8 +52,11 @@ func TestUserIsFoundInTheGuestsFiles(t *testing.T) {
 				}
 				return
 			}
-			if d := cmp.Diff(row.want, u); err != nil || d != "" {
+			if d := cmp.Diff(row.want, u.User); err != nil || d != "" {
 				t.Errorf("error %v, difference %s", err, d)
+			}
+			if env := strings.Join(u.environment(), " "); env != row.env {
+				t.Errorf("environment %q, want %q", env, row.env)
 			}
 		})
 	}
