@@ -41,7 +41,7 @@ var defaultFiles = []knownFile{
 	{".defaults/context.dynamic", hasEffect, "a guest without `context` gets a free one anyway"},
 	{".defaults/context.next", noEffect, "a new guest gets the first free context from 28672"},
 	{".defaults/init/mtab", noEffect, "/etc/mtab is the guest's own file: make it a link to /proc/self/mounts"},
-	{".defaults/apps/init/tty", noEffect, "output goes to the console log (vsfleet guest log)"},
+	{".defaults/apps/init/tty", hasEffect, "of the guests that name none"},
 	{".defaults/apps/pkgmgmt/**", noEffect, noPackages},
 	{".defaults/apps/debootstrap/**", noEffect, "the mirror is given to build: vserver NAME build -m debootstrap -- -d SUITE -m MIRROR"},
 	{".defaults/apps/build/options", noEffect, "options are given to each build"},

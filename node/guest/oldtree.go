@@ -155,7 +155,7 @@ var knownFiles = append(settingFiles(), []knownFile{
 	{"apps/init/cmd.*", noEffect, "stop sends a signal to process 1 (SIGRTMIN+3, SIGINT or SIGTERM); nothing runs before or after"},
 	{"apps/init/mark", noEffect, noStart},
 	{"apps/init/depends", noEffect, noStart + ", in no order"},
-	{"apps/init/tty", noEffect, "output goes to the console log (vsfleet guest log)"},
+	{"apps/init/tty", hasEffect, "the terminal of the host that the messages of `vserver --defaulttty` go to"},
 	{"apps/init/mtab", noEffect, "/etc/mtab is the guest's own file: make it a link to /proc/self/mounts"},
 	{"apps/vshelper/**", noEffect, noHelper},
 	{"apps/vshelper-methods/**", noEffect, noHelper},
