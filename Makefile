@@ -8,7 +8,7 @@ export CGO_ENABLED := 0
 NODES   := fleet/push/binaries/vsnode-linux-amd64.zst fleet/push/binaries/vsnode-linux-arm64.zst
 SOURCES := $(shell git ls-files -co --exclude-standard '*.go' 'node/netctx/*.o' 'node/netctx/*.zst' 2>/dev/null) go.mod go.sum
 
-.PHONY: help build install demo test test-killed test-kernel test-vm test-vm-all bench lint fuzz dist reproducible clean always
+.PHONY: help build install demo test test-killed test-nightly test-kernel test-vm test-vm-all bench lint fuzz dist reproducible clean always
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -51,6 +51,11 @@ test: ## all tests; needs root, takes some minutes
 
 test-killed: build ## vsfleet killed in 40 rollouts over 20 hosts (KILL_ROUNDS=40 KILL_SEED=…)
 	KILL_ROUNDS=$(or $(KILL_ROUNDS),40) $(GO) test -count=1 -timeout 60m -run TestKilledOverTwentyHosts -v ./test/e2e
+
+test-nightly: ## daemons from Debian's mirror installed in running guests
+	scripts/install test
+	$(MAKE) --no-print-directory build
+	NIGHTLY=1 $(GO) test -count=1 -timeout 60m -run TestNightly -v ./test/e2e
 
 test-kernel: ## tests of node on Debian 12's own kernel, in a virtual machine
 	scripts/install kernel

@@ -24,14 +24,16 @@ import (
 //	on HOST COMMAND…        run it on a host, but not over SSH (! on: it fails)
 //	records FORMAT COUNT    standard output must be COUNT records of json, ndjson or csv
 //	totals                  standard output must be vsfleet stat's table, and its sum right
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "testdata") }
+
+func runScripts(t *testing.T, dir string) {
 	// Before go test ends everything: the scripts that hang are named, and labs removed.
 	deadline, limited := t.Deadline()
 	if limited {
 		deadline = deadline.Add(-time.Minute)
 	}
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		ContinueOnError:     true, // all that is wrong, at once
 		Deadline:            deadline,
