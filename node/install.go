@@ -17,7 +17,7 @@ const InstallDir = "/usr/local/sbin"
 
 // Links are the names of Linux-VServer's tools that this program answers to.
 var Links = []string{
-	"vserver", "vserver-stat", "vserver-info", "start-vservers", "stop-vservers", "vps", "vtop", "vpstree", "vkill", "vuname",
+	"vserver", "vserver-stat", "vserver-info", "start-vservers", "stop-vservers", "vps", "vtop", "vpstree", "vkill", "vuname", "vlimit",
 	"vapt-get", "vrpm", "vyum",
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -185,6 +186,42 @@ func wordsTable() string {
 	group("Options of build", "build", anyWord)
 	group("Programs", tools, anyWord)
 	return b.String()
+}
+
+func TestLimitsAreReadAsUtilVserverWroteThem(t *testing.T) {
+	page := uint64(os.Getpagesize())
+	for _, row := range []struct{ args, want string }{
+		{"-c 666", "666"},
+		{"-a --xid=www", "www"},
+		{"-c www --nproc 100", "www pids.max=100"},
+		{"-c www --rss 1K --nproc=inf", fmt.Sprintf("www memory.max=%d pids.max=max", 1024*page)},
+		{"-c www -S --rss 1k -H --swap 0", fmt.Sprintf("www memory.high=%d memory.swap.max=0", 1000*page)},
+		{"-c www -S --nproc 10", "vlimit: option --nproc: it has no soft limit\n"},
+		{"-c www --nofile 10", "vlimit: option --nofile: a running guest as a whole has limits of nproc, rss and swap;"},
+		{"-c www --rss many", "vlimit: option --rss: "},
+		{"-c www --rss 18446744073709551614", "vlimit: option --rss: "},
+		{"-c", "vlimit: option -c needs an argument\n"},
+		{"-M --rss 5", "vlimit: option -M: no limit has a minimum:"},
+		{"--nproc 5", "vlimit: no context:"},
+	} {
+		t.Run(row.args, func(t *testing.T) {
+			var got string
+			said, err := stderrOf(t, func() error {
+				ref, set, err := limitOptions(strings.Fields(row.args))
+				got = ref
+				for _, s := range set {
+					got += " " + s.file + "=" + s.value
+				}
+				return err
+			})
+			if err != nil {
+				got = said
+			}
+			if got != row.want && (err == nil || !strings.HasPrefix(got, row.want)) {
+				t.Errorf("%q, want %q", got, row.want)
+			}
+		})
+	}
 }
 
 func TestMistakesOfVsnode(t *testing.T) {

@@ -46,6 +46,8 @@ func tool(ctx context.Context, name string, args []string) (known bool, err erro
 		err = vkill(args)
 	case "vuname":
 		err = vuname(args)
+	case "vlimit":
+		err = vlimit(ctx, args)
 	case "vapt-get", "vrpm", "vyum":
 		err = inGuests(ctx, name, strings.TrimPrefix(name, "v"), args)
 	default:

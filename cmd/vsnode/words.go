@@ -113,6 +113,7 @@ var words = []word{
 	{tools, "vpstree", "OPTIONS OF pstree", "pstree, likewise", ""},
 	{tools, "vkill", "[-c CONTEXT|NAME] [-s SIGNAL] [PID…]", "send a signal to processes of a guest, to all of them without PID", ""},
 	{tools, "vuname", "-g|-s --xid CONTEXT|NAME [TAG…]", "show, or of a running guest set, its hostname and the like", ""},
+	{tools, "vlimit", "-c CONTEXT|NAME [-S|-H] [--nproc N] [--rss PAGES] [--swap PAGES]", "show what a running guest uses of its limits; or set them, until its next start or apply", ""},
 	{tools, "vapt-get", "NAME…|--all -- ARGUMENTS", "run apt-get in guests", ""},
 	{tools, "vrpm", "NAME…|--all -- ARGUMENTS", "run rpm in guests", ""},
 	{tools, "vyum", "NAME…|--all -- ARGUMENTS", "run yum in guests", ""},
