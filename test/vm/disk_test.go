@@ -32,7 +32,7 @@ func digest(b []byte) string {
 }
 
 // prepareDisk makes the disk of a suite, unless it is there, and removes those of other
-// versions that nobody uses. The file is the disk's lock.
+// versions that nobody uses. The file is the disk's lock, which other runs may share.
 func prepareDisk(suite string) (*os.File, error) {
 	dir, err := diskDir(suite)
 	if err != nil {
@@ -41,19 +41,33 @@ func prepareDisk(suite string) (*os.File, error) {
 	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
 		return nil, err
 	}
-	lock, err := lockDisk(dir, unix.LOCK_EX)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := os.Stat(dir); os.IsNotExist(err) {
-		if err := buildDisk(suite, dir, lock); err != nil {
+	for {
+		lock, err := lockDisk(dir, unix.LOCK_SH)
+		if err != nil {
 			return nil, err
 		}
-		if err := removeOld(suite, dir); err != nil {
+		if _, err := os.Stat(dir); err == nil {
+			return lock, nil
+		}
+		if err = unix.Flock(int(lock.Fd()), unix.LOCK_EX); err == nil {
+			err = makeDisk(suite, dir, lock)
+		}
+		lock.Close() // and take it anew, shared
+		if err != nil {
 			return nil, err
 		}
 	}
-	return lock, unix.Flock(int(lock.Fd()), unix.LOCK_SH)
+}
+
+// makeDisk makes the disk of a suite under its lock, unless somebody else was faster.
+func makeDisk(suite, dir string, lock *os.File) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := buildDisk(suite, dir, lock); err != nil {
+		return err
+	}
+	return removeOld(suite, dir)
 }
 
 func lockDisk(dir string, how int) (*os.File, error) {
