@@ -22,6 +22,8 @@ func (v verb) exec(ctx context.Context, command string, args []string) error {
 		return v.wrong("%s: %v", command, err)
 	}
 	switch {
+	case p.Tty == guest.AlwaysTerminal && !v.alone:
+		return v.wrong("exec -t is for one guest: vserver %s exec -t", v.name)
 	case command == "exec" && len(p.Argv) == 0:
 		return v.wrong("exec wants a command")
 	case command == "enter" && len(p.Argv) > 0:

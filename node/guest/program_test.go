@@ -229,3 +229,59 @@ func TestRescueReplacesTheInitForOneStart(t *testing.T) {
 		t.Errorf("the configuration has %q", c.Init.Command)
 	}
 }
+
+// TestTheGuestsTerminalIsLikeTheCallers: its size at the beginning and after each change,
+// and keys as they are typed: Ctrl-C is for the program.
+func TestTheGuestsTerminalIsLikeTheCallers(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	g := inMode(api.ModeNAT, "window", 178, "sleep", "1000")
+	must(t, h.Create(ctx, g))
+	must(t, h.Start(ctx, g.Name, Options{}))
+	ours, theirs := hostTerminal(t)
+	resize := func(rows, columns uint16) {
+		must(t, unix.IoctlSetWinsize(int(ours.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}))
+	}
+	resize(30, 100)
+	cmd := asked(h, g.Name, `trap "busybox stty size" WINCH; busybox stty size; while :; do sleep 0.02; done`, "0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, theirs
+	must(t, cmd.Start())
+	theirs.Close()
+	shown := make(chan string)
+	go func() {
+		defer close(shown)
+		for b := make([]byte, 4096); ; {
+			n, err := ours.Read(b) // EIO marks the end
+			if err != nil {
+				return
+			}
+			shown <- string(b[:n])
+		}
+	}()
+	all := ""
+	until := func(want string) {
+		t.Helper()
+		deadline := time.After(20 * time.Second)
+		for !strings.Contains(all, want) {
+			select {
+			case s, ok := <-shown:
+				if !ok {
+					t.Fatalf("%q ended without %q", all, want)
+				}
+				all += s
+			case <-deadline:
+				t.Fatalf("%q has no %q", all, want)
+			}
+		}
+	}
+	until("30 100\r\n")
+	resize(40, 120)
+	until("40 120\r\n")
+	_, err := ours.WriteString("\x03")
+	must(t, err)
+	until("exit status 130")
+	if cmd.Wait() == nil {
+		t.Error("it ended well")
+	}
+}
