@@ -251,8 +251,6 @@ func TestErrors(t *testing.T) {
 			`fleet.yml:4:35: nice: want a number from -20 to 19, have "20"`}},
 		{"nice in octal", base + "  www: {on: h1, image: deb, nice: 010}\n", []string{
 			`fleet.yml:4:35: nice: want a number from -20 to 19, have "010"`}},
-		{"a disk limit", base + "  www: {on: h1, image: deb, limits: {disk: 2G}}\n", []string{
-			"fleet.yml:4:44: limits: this version sets no disk limits (leave disk out)"}},
 		{"a memory limit in a wrong unit", base + "  www: {on: h1, image: deb, limits: {memory: 512MB}}\n", []string{
 			`fleet.yml:4:46: memory: want a size of at least 1M, as 512M or 2G, have "512MB"`}},
 		{"a memory limit without a unit", base + "  www: {on: h1, image: deb, limits: {memory: 512}}\n", []string{

@@ -88,10 +88,7 @@ func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 		{Name: "health", Read: d.health(&g.health)},
 		{Name: "init", Read: func(name string, v *yaml.Node) { d.init(g, name, v) }},
 		{Name: "limits", Read: func(name string, v *yaml.Node) {
-			disk := func(_ string, v *yaml.Node) {
-				d.Add(d.At(v), "leave disk out", "limits: this version sets no disk limits")
-			}
-			d.Fields(name, v, "a mapping, as {memory: 512M, cpu: 1.5, processes: 500}", append(g.settings.keys(d, "limits"), key{Name: "disk", Read: disk}))
+			d.Fields(name, v, "a mapping, as {memory: 512M, cpu: 1.5, processes: 500}", g.settings.keys(d, "limits"))
 		}},
 	}...))
 	if err := checkName(k.Value, maxName); err != nil {

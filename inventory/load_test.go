@@ -3,6 +3,7 @@ package inventory
 import (
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -258,7 +259,7 @@ guests:
 	if b := h1.mustGuest(t, "b"); b.State != Running || b.Limits.MemoryBytes != 512<<20 {
 		t.Errorf("b is %+v", b)
 	}
-	if c := h1.mustGuest(t, "c"); c.Limits != (setting.Limits{MemoryBytes: 512 << 20, CPUs: 2}) {
+	if c := h1.mustGuest(t, "c"); !reflect.DeepEqual(c.Limits, setting.Limits{MemoryBytes: 512 << 20, CPUs: 2}) {
 		t.Errorf("c is %+v", c)
 	}
 	if d := h1.mustGuest(t, "d"); d.Hostname != "first" || d.Context != 300 || d.State != Stopped {

@@ -124,7 +124,7 @@ func TestSchemaAndLoaderRefuseTheSame(t *testing.T) {
 		"groups: {g: {}}", "groups: {g: {hosts: []}}", "images: {i: {}}", "images: {i: {method: magic}}", "images: {i: {method: template, args: a}}",
 		"guests: {g: {on: a}}", "guests: {g: {image: a}}", base + "  g: {on: h1, image: deb, context: 1}", base + "  g: {on: h1, image: deb, state: up}",
 		base + "  g: {on: h1, image: deb, init: sysv}", base + "  g: {on: h1, image: deb, init: {command: []}}", base + "  g: {on: h1, image: deb, init: {command: a}}",
-		base + "  g: {on: h1, image: deb, limits: {disk: 1G}}", base + "  g: {on: h1, image: deb, network: {mode: x}}", base + "  g: {on: h1, image: deb, network: {ports: 80}}",
+		base + "  g: {on: h1, image: deb, limits: {disk_hard: 1G}}", base + "  g: {on: h1, image: deb, network: {mode: x}}", base + "  g: {on: h1, image: deb, network: {ports: 80}}",
 		base + "  g: {on: h1, image: deb, files: {etc/x: {content: a}}}", base + "  g: {on: h1, image: deb, files: {/etc/x: {mode: 0644}}}",
 		base + "  g: {on: h1, image: deb, health: []}", base + "  g: {on: h1, image: deb, health: {deadline: 1m}}", base + "  g: {on: h1, image: deb, health: [{ready: false}]}",
 		base + "  g: {on: h1, image: deb, health: [{tpc: 80}]}", "rollout: {serial: []}", "rollout: {max_fail: some}", "rollout: {on_failure: stop}", "rollout: {retries: -1}",

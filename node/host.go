@@ -16,6 +16,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/guest"
 	"github.com/vsfleet/vsfleet/node/hostlog"
 	"github.com/vsfleet/vsfleet/node/images"
+	"github.com/vsfleet/vsfleet/node/quota"
 	"github.com/vsfleet/vsfleet/node/stat"
 )
 
@@ -70,6 +71,9 @@ func (h *Host) State(ctx context.Context) (api.State, error) {
 	}
 	if info.FreeBytes, err = h.Images.Free(); err != nil {
 		return api.State{}, err
+	}
+	if err := quota.Able(h.Guests.DataDir); err != nil {
+		info.NoQuota = err.Error()
 	}
 	st := api.State{Host: info}
 	if err := h.Guests.Clean(ctx); err != nil {

@@ -30,16 +30,19 @@ func resolve(want *inventory.Guest, host api.Host) (api.Guest, error) {
 			return g, errors.New("its addresses need a network device, and the host has no default route to tell which: give the host a netdev")
 		}
 	}
-	return g, limitable(&g, host.Controllers)
+	return g, limitable(&g, host)
 }
 
 // limitable refuses limits that the host could not hold: a guest that only
 // seems to be limited is worse than none. Processes are bounded without a
 // controller, too.
-func limitable(g *api.Guest, controllers []string) error {
+func limitable(g *api.Guest, host api.Host) error {
+	if g.Limits.Disk() && host.NoQuota != "" {
+		return fmt.Errorf("the host cannot limit its disk space: %s; or take disk and inodes out of its limits", host.NoQuota)
+	}
 	var errs []string
 	for _, row := range setting.Table {
-		if row.Controller != "" && row.Text(g) != "" && !slices.Contains(controllers, row.Controller) {
+		if row.Controller != "" && row.Text(g) != "" && !slices.Contains(host.Controllers, row.Controller) {
 			errs = append(errs, fmt.Sprintf("%s (controller %s)", row.Plan, row.Controller))
 		}
 	}

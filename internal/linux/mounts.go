@@ -4,13 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 )
 
 // A Mount is a line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
 type Mount struct {
+	ID      int
 	Dir     string
 	FSType  string
+	Source  string
 	Options []string // of the filesystem: for cgroup v1 its controllers
 }
 
@@ -38,7 +41,13 @@ func ParseMounts(text string) ([]Mount, error) {
 		if !found || len(left) < 6 || len(right) < 3 {
 			return nil, fmt.Errorf("/proc/self/mountinfo: line not understood: %q", line)
 		}
-		mounts = append(mounts, Mount{Dir: unescape.Replace(left[4]), FSType: right[0], Options: strings.Split(right[2], ",")})
+		id, err := strconv.Atoi(left[0])
+		if err != nil {
+			return nil, fmt.Errorf("/proc/self/mountinfo: line not understood: %q", line)
+		}
+		mounts = append(mounts, Mount{
+			ID: id, Dir: unescape.Replace(left[4]), FSType: right[0], Source: unescape.Replace(right[1]), Options: strings.Split(right[2], ","),
+		})
 	}
 	return mounts, nil
 }

@@ -18,9 +18,9 @@ func TestParseMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Mount{
-		{"/", "ext4", []string{"rw", "errors=continue"}},
-		{"/sys/fs/cgroup/unified", "cgroup2", []string{"rw"}},
-		{"/mnt/with space\\and\tmore", "tmpfs", []string{"rw"}},
+		{27, "/", "ext4", "/dev/vda", []string{"rw", "errors=continue"}},
+		{41, "/sys/fs/cgroup/unified", "cgroup2", "cgroup2", []string{"rw"}},
+		{50, "/mnt/with space\\and\tmore", "tmpfs", "", []string{"rw"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

@@ -30,6 +30,10 @@ type Guest struct {
 	// NoNesting keeps the guest from creating user and network namespaces.
 	NoNesting bool `json:"noNesting,omitempty"`
 	Nice      int  `json:"nice,omitempty"` // of its processes, -20 to 19
+	// OOMScoreAdj says how soon the kernel kills its processes for want of memory,
+	// compared with others of the host: -1000 to 1000.
+	OOMScoreAdj int    `json:"oomScoreAdj,omitempty"`
+	IONice      IONice `json:"ioNice,omitzero"`
 }
 
 // Network is the part of the network that a guest may use.
@@ -60,6 +64,33 @@ type Limits struct {
 	MemoryBytes int64   `json:"memoryBytes,omitempty"`
 	CPUs        float64 `json:"cpus,omitempty"` // 1.5 is one and a half cores
 	Processes   int64   `json:"processes,omitempty"`
+
+	MemoryHighBytes int64  `json:"memoryHighBytes,omitempty"` // above it the guest is slowed down
+	MemoryLowBytes  int64  `json:"memoryLowBytes,omitempty"`  // left to it while others have more than theirs
+	MemoryMinBytes  int64  `json:"memoryMinBytes,omitempty"`  // left to it in any case
+	SwapBytes       *int64 `json:"swapBytes,omitempty"`       // nil: no limit
+
+	CPUBurst  float64 `json:"cpuBurst,omitempty"`  // cores that it may save up
+	CPUWeight int     `json:"cpuWeight,omitempty"` // 1 to 10000; 0: the kernel's 100
+	// Processors and MemoryNodes are lists as "0-3,8"; empty: all.
+	Processors  string `json:"processors,omitempty"`
+	MemoryNodes string `json:"memoryNodes,omitempty"`
+
+	IO       []IOLimit `json:"io,omitempty"`
+	IOWeight int       `json:"ioWeight,omitempty"` // 1 to 10000; 0: the kernel's 100
+
+	// Of the guest's own files, by project quota.
+	DiskBytes     int64 `json:"diskBytes,omitempty"`
+	DiskSoftBytes int64 `json:"diskSoftBytes,omitempty"`
+	Inodes        int64 `json:"inodes,omitempty"`
+	InodesSoft    int64 `json:"inodesSoft,omitempty"`
+
+	Ulimits []Ulimit `json:"ulimits,omitempty"` // of each process
+}
+
+// Disk reports whether it limits the disk space or the files of the guest.
+func (l Limits) Disk() bool {
+	return l.DiskBytes != 0 || l.DiskSoftBytes != 0 || l.Inodes != 0 || l.InodesSoft != 0
 }
 
 // Record is a flat form of a guest's settings, which `vsfleet inventory list --guests`
@@ -79,6 +110,24 @@ type Record struct {
 	CPUs      float64  `json:"cpus"`
 	Processes int64    `json:"processes"`
 	Nice      int      `json:"nice,omitempty"`
+
+	MemoryHigh  int64    `json:"memoryHighBytes,omitempty"`
+	MemoryLow   int64    `json:"memoryLowBytes,omitempty"`
+	MemoryMin   int64    `json:"memoryMinBytes,omitempty"`
+	Swap        *int64   `json:"swapBytes,omitempty"`
+	CPUBurst    float64  `json:"cpuBurst,omitempty"`
+	CPUWeight   int      `json:"cpuWeight,omitempty"`
+	Processors  string   `json:"processors,omitempty"`
+	MemoryNodes string   `json:"memoryNodes,omitempty"`
+	IO          []string `json:"io,omitempty"`
+	IOWeight    int      `json:"ioWeight,omitempty"`
+	Disk        int64    `json:"diskBytes,omitempty"`
+	DiskSoft    int64    `json:"diskSoftBytes,omitempty"`
+	Inodes      int64    `json:"inodes,omitempty"`
+	InodesSoft  int64    `json:"inodesSoft,omitempty"`
+	Ulimits     []string `json:"ulimits,omitempty"`
+	IONice      string   `json:"ioNice,omitempty"`
+	OOMScoreAdj int      `json:"oomScoreAdj,omitempty"`
 }
 
 // Record returns the settings of g in their flat form.
@@ -88,6 +137,12 @@ func (g Guest) Record() Record {
 		Ports: texts(g.Network.Ports), Forwards: texts(g.Network.Forwards), Metadata: g.Network.Metadata, Raw: g.Network.Raw,
 		Init: g.Init.Command, Nesting: !g.NoNesting,
 		Memory: g.Limits.MemoryBytes, CPUs: g.Limits.CPUs, Processes: g.Limits.Processes, Nice: g.Nice,
+
+		MemoryHigh: g.Limits.MemoryHighBytes, MemoryLow: g.Limits.MemoryLowBytes, MemoryMin: g.Limits.MemoryMinBytes, Swap: g.Limits.SwapBytes,
+		CPUBurst: g.Limits.CPUBurst, CPUWeight: g.Limits.CPUWeight, Processors: g.Limits.Processors, MemoryNodes: g.Limits.MemoryNodes,
+		IO: texts(g.Limits.IO), IOWeight: g.Limits.IOWeight,
+		Disk: g.Limits.DiskBytes, DiskSoft: g.Limits.DiskSoftBytes, Inodes: g.Limits.Inodes, InodesSoft: g.Limits.InodesSoft,
+		Ulimits: texts(g.Limits.Ulimits), IONice: g.IONice.String(), OOMScoreAdj: g.OOMScoreAdj,
 	}
 	if len(r.Init) == 0 {
 		r.Init = []string{g.Init.Style}

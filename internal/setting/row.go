@@ -29,6 +29,8 @@ type Row struct {
 	Live Live
 	// Controller is the cgroup v2 controller that a host needs for it; "": none.
 	Controller string
+	// Off is what lifts the limit in a file of the cgroup; "": "max".
+	Off string
 
 	// File is its file in /etc/vservers/NAME; "": there are several, which
 	// node/guest reads. FileDoc describes it in docs/guests.md.

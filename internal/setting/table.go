@@ -98,13 +98,149 @@ var Table = []*Row{
 		check: func(g *Guest) error { return notNegative(g.Limits.Processes) },
 	},
 	{
+		Key: "limits.memory_high", Want: "a size, as 512M or 2G", Plan: "memory high", Controller: "memory",
+		Doc: "above it the guest is slowed down and its memory reclaimed, but nothing killed", Default: "none",
+		File: "cgroup/memory.high", FileDoc: "memory in bytes above which the guest is slowed down", Live: atOnce,
+		value: limit{at: func(g *Guest) *int64 { return &g.Limits.MemoryHighBytes }, inventory: memory, people: size, units: true},
+		check: func(g *Guest) error { return notNegative(g.Limits.MemoryHighBytes) },
+	},
+	{
+		Key: "limits.memory_low", Want: "a size, as 512M or 2G", Plan: "memory low", Controller: "memory", Off: "0",
+		Doc: "left to the guest as long as memory can be had from others", Default: "none",
+		File: "cgroup/memory.low", FileDoc: "memory in bytes that is taken from others first", Live: atOnce,
+		value: limit{at: func(g *Guest) *int64 { return &g.Limits.MemoryLowBytes }, inventory: memory, people: size, units: true},
+		check: func(g *Guest) error { return notNegative(g.Limits.MemoryLowBytes) },
+	},
+	{
+		Key: "limits.memory_min", Want: "a size, as 512M or 2G", Plan: "memory min", Controller: "memory", Off: "0",
+		Doc: "left to the guest in any case: if there is none elsewhere, processes elsewhere are killed", Default: "none",
+		File: "cgroup/memory.min", FileDoc: "memory in bytes that is never taken from it", Live: atOnce,
+		value: limit{at: func(g *Guest) *int64 { return &g.Limits.MemoryMinBytes }, inventory: memory, people: size, units: true},
+		check: func(g *Guest) error { return notNegative(g.Limits.MemoryMinBytes) },
+	},
+	{
+		Key: "limits.swap", Want: "a size, as 0, 512M or 2G", Plan: "swap", Controller: "memory",
+		Doc: "swap space beside `memory`; `0`: none at all", Default: "no limit",
+		File: "cgroup/memory.swap.max", FileDoc: "swap space in bytes", Live: atOnce,
+		value: optional{func(g *Guest) **int64 { return &g.Limits.SwapBytes }},
+		check: func(g *Guest) error {
+			if g.Limits.SwapBytes == nil {
+				return nil
+			}
+			return notNegative(*g.Limits.SwapBytes)
+		},
+	},
+	{
+		Key: "limits.cpu_burst", Want: "a number of cores, as 0.5", Plan: "cpu burst", Controller: "cpu", Off: "0",
+		Doc: "with `cpu`, at most as much: cores that an idle guest saves up and may use for a tenth of a second beyond it", Default: "none",
+		File: "cgroup/cpu.max.burst", FileDoc: "processor time in microseconds that may be saved up", Live: atOnce,
+		value: burst{func(g *Guest) *float64 { return &g.Limits.CPUBurst }},
+		check: burstWithin,
+	},
+	{
+		Key: "limits.cpu_weight", Want: "a number from 1 to 10000", Plan: "cpu weight", Controller: "cpu", Off: "100",
+		Doc: "its share of busy processors, compared with other guests: 1 to 10000", Default: "100",
+		File: "cgroup/cpu.weight", Older: []string{"cgroup/cpu.shares"}, FileDoc: "share of busy processors, 1 to 10000", Live: atOnce,
+		value: weight{func(g *Guest) *int { return &g.Limits.CPUWeight }},
+		check: func(g *Guest) error { return within(g.Limits.CPUWeight, 0, 10000) },
+	},
+	{
+		Key: "limits.cpus", Want: "processors, as 0-3,8", Plan: "cpus", Controller: "cpuset", Off: Present,
+		Doc: "processors that it may use: `0-3,8`", Default: "all",
+		File: "cgroup/cpuset.cpus", Older: []string{"cpuset/cpus"}, FileDoc: "processors that it may use, as 0-3,8", Live: atOnce,
+		value: numberSet{func(g *Guest) *string { return &g.Limits.Processors }},
+		check: validNumbers(func(g *Guest) string { return g.Limits.Processors }),
+	},
+	{
+		Key: "limits.memory_nodes", Want: "memory nodes, as 0-1", Plan: "memory nodes", Controller: "cpuset", Off: Present,
+		Doc: "NUMA nodes whose memory it may use: `0-1`", Default: "all",
+		File: "cgroup/cpuset.mems", Older: []string{"cpuset/mems"}, FileDoc: "NUMA nodes whose memory it may use", Live: atOnce,
+		value: numberSet{func(g *Guest) *string { return &g.Limits.MemoryNodes }},
+		check: validNumbers(func(g *Guest) string { return g.Limits.MemoryNodes }),
+	},
+	{
+		Key: "limits.io", Form: List, Want: `a list, as ["root wbps=10M riops=1000"]`, Plan: "io", Controller: "io",
+		Doc: "bounds per second for a disk: `root` (the one with its files), `/dev/sda` or `8:0`, with `rbps=`, `wbps=` (bytes) and `riops=`, `wiops=` (requests)", Default: "none",
+		File: "cgroup/io.max", FileDoc: "one line per disk: `root`, a path or MAJOR:MINOR, and `rbps=`, `wbps=`, `riops=`, `wiops=`", Live: atOnce,
+		value: list[IOLimit]{func(g *Guest) *[]IOLimit { return &g.Limits.IO }, ParseIO},
+		check: func(g *Guest) error { return oneDisk(g.Limits.IO) },
+	},
+	{
+		Key: "limits.io_weight", Want: "a number from 1 to 10000", Plan: "io weight", Controller: "io", Off: "100",
+		Doc: "its share of busy disks: 1 to 10000; needs the host's I/O cost model", Default: "100",
+		File: "cgroup/io.weight", Older: []string{"cgroup/blkio.weight"}, FileDoc: "share of busy disks, 1 to 10000", Live: atOnce,
+		value: weight{func(g *Guest) *int { return &g.Limits.IOWeight }},
+		check: func(g *Guest) error { return within(g.Limits.IOWeight, 0, 10000) },
+	},
+	{
+		Key: "limits.disk", Want: "a size, as 2G", Plan: "disk",
+		Doc: "space of its own files, by project quota ([limits](limits.md#disk))", Default: "none", Live: atOnce,
+		value: amountOf(func(g *Guest) *int64 { return &g.Limits.DiskBytes }, memory, size),
+		check: func(g *Guest) error { return softBelow(g.Limits.DiskSoftBytes, g.Limits.DiskBytes, "disk") },
+	},
+	{
+		Key: "limits.disk_soft", Want: "a size, as 1800M", Plan: "disk soft",
+		Doc: "space that it may exceed for the filesystem's time of grace (a week); `df` shows this bound", Default: "none", Live: atOnce,
+		value: amountOf(func(g *Guest) *int64 { return &g.Limits.DiskSoftBytes }, memory, size),
+	},
+	{
+		Key: "limits.inodes", Want: "a number, as 200k", Plan: "inodes",
+		Doc: "number of its own files: `50000`, `200k` (1000 each)", Default: "none", Live: atOnce,
+		value: amountOf(func(g *Guest) *int64 { return &g.Limits.Inodes }, inodes, count),
+		check: func(g *Guest) error { return softBelow(g.Limits.InodesSoft, g.Limits.Inodes, "inodes") },
+	},
+	{
+		Key: "limits.inodes_soft", Want: "a number, as 180k", Plan: "inodes soft",
+		Doc: "number that it may exceed for the time of grace", Default: "none", Live: atOnce,
+		value: amountOf(func(g *Guest) *int64 { return &g.Limits.InodesSoft }, inodes, count),
+	},
+	{
+		Key: "limits.ulimits", Form: List, Want: "a list, as [nofile=1024:4096, core=0]", Plan: "ulimits",
+		Doc: "limits of each process, `RESOURCE=SOFT:HARD` or `RESOURCE=BOTH`, `inf` for none ([guests](limits.md#limits-of-each-process))", Default: "those of a freshly booted machine",
+		Live:  Live{"at once, except for processes that chose their own; memory locks, queues and signals of all users together after a restart", always},
+		value: ulimits{list[Ulimit]{func(g *Guest) *[]Ulimit { return &g.Limits.Ulimits }, ParseUlimit}},
+		check: func(g *Guest) error { return oneResource(g.Limits.Ulimits) },
+	},
+	{
 		Key: "nice", Want: "a number from -20 to 19", Plan: "nice",
 		Doc: "nice value that its processes begin with, -20 (goes first) to 19 ([guests](guests.md#nice))", Default: "0",
 		File: "nice", FileDoc: "nice value that its processes begin with, -20 to 19",
+		Live:  unlessChosen,
 		value: number{func(g *Guest) *int { return &g.Nice }, -20, 19},
 		check: func(g *Guest) error { return within(g.Nice, -20, 19) },
 	},
+	{
+		Key: "ionice", Want: "idle, or best-effort:0 to best-effort:7", Plan: "ionice",
+		Doc: "disk access of its processes: `idle`, `best-effort:LEVEL` or `realtime:LEVEL`, 0 (first) to 7; for schedulers that know it (bfq, mq-deadline)", Default: "by nice",
+		Live:  unlessChosen,
+		value: ioNice{several[IONice]{func(g *Guest) *IONice { return &g.IONice }, func(g *Guest) string { return g.IONice.String() }}},
+		check: validIONice,
+	},
+	{
+		Key: "oom_score_adj", Want: "a number from -1000 to 1000", Plan: "oom_score_adj",
+		Doc: "how soon its processes are killed if the host has no memory left, compared with others: -1000 (last) to 1000 (first)", Default: "0",
+		File: "badness", FileDoc: "how soon its processes are killed for want of memory, -1000 (last) to 1000 (first)",
+		Live:  unlessChosen,
+		value: number{func(g *Guest) *int { return &g.OOMScoreAdj }, -1000, 1000},
+		check: func(g *Guest) error { return within(g.OOMScoreAdj, -1000, 1000) },
+	},
+}
+
+func always(*Guest, *Guest, []string) bool { return true }
+
+// unlessChosen means that running processes take a change if they still have the value
+// that they began with.
+var unlessChosen = Live{"at once, except for processes that chose their own", always}
+
+func validNumbers(of func(*Guest) string) func(*Guest) error {
+	return func(g *Guest) error {
+		if of(g) == "" {
+			return nil
+		}
+		_, err := numbers(of(g))
+		return err
+	}
 }
 
 // atOnce means that a running guest takes every change at once.
-var atOnce = Live{"at once", func(*Guest, *Guest, []string) bool { return true }}
+var atOnce = Live{"at once", always}

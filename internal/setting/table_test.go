@@ -15,8 +15,10 @@ func (f files) Scalar(file string) string {
 	line, _, _ := strings.Cut(f[file], "\n")
 	return strings.TrimSpace(line)
 }
-func (f files) List(file string) []string { return strings.Fields(f[file]) }
-func (f files) Has(file string) bool      { _, ok := f[file]; return ok }
+func (f files) List(file string) []string {
+	return slices.DeleteFunc(strings.Split(f[file], "\n"), func(s string) bool { return s == "" })
+}
+func (f files) Has(file string) bool { _, ok := f[file]; return ok }
 
 // One row per setting: its words in an inventory, its file on the host, and the text of
 // a plan.
@@ -39,7 +41,24 @@ func TestEverySettingGoesFromTheInventoryToTheHost(t *testing.T) {
 		{"limits.memory", []string{"512M"}, "536870912\n", "memory none → 512M", true},
 		{"limits.cpu", []string{"1.5"}, "150000 100000\n", "cpu none → 1.5", true},
 		{"limits.processes", []string{"500"}, "500\n", "processes none → 500", true},
-		{"nice", []string{"-5"}, "-5\n", "nice 0 → -5", false},
+		{"limits.memory_high", []string{"1.5G"}, "1610612736\n", "memory high none → 1536M", true},
+		{"limits.memory_low", []string{"256M"}, "268435456\n", "memory low none → 256M", true},
+		{"limits.memory_min", []string{"1M"}, "1048576\n", "memory min none → 1M", true},
+		{"limits.swap", []string{"0"}, "0\n", "swap none → 0", true},
+		{"limits.cpu_burst", []string{"0.5"}, "50000\n", "cpu burst none → 0.5", true},
+		{"limits.cpu_weight", []string{"500"}, "500\n", "cpu weight none → 500", true},
+		{"limits.cpus", []string{"3,1,2,8"}, "1-3,8\n", "cpus none → 1-3,8", true},
+		{"limits.memory_nodes", []string{"0-1"}, "0-1\n", "memory nodes none → 0-1", true},
+		{"limits.io", []string{"root wbps=10M riops=1000", "8:0 rbps=1048576"}, "root wbps=10M riops=1000\n8:0 rbps=1M\n", "io none → 8:0 rbps=1M, root wbps=10M riops=1000", true},
+		{"limits.io_weight", []string{"50"}, "50\n", "io weight none → 50", true},
+		{"limits.disk", []string{"2G"}, "", "disk none → 2G", true},
+		{"limits.disk_soft", []string{"1800M"}, "", "disk soft none → 1800M", true},
+		{"limits.inodes", []string{"200k"}, "", "inodes none → 200000", true},
+		{"limits.inodes_soft", []string{"1m"}, "", "inodes soft none → 1000000", true},
+		{"limits.ulimits", []string{"nofile=1024:4096", "core=0", "memlock=64M"}, "", "ulimits none → core=0, memlock=67108864, nofile=1024:4096", true},
+		{"nice", []string{"-5"}, "-5\n", "nice 0 → -5", true},
+		{"ionice", []string{"best-effort:6"}, "", "ionice none → best-effort:6", true},
+		{"oom_score_adj", []string{"-500"}, "-500\n", "oom_score_adj 0 → -500", true},
 	}
 	for _, row := range Table {
 		if row.Form == Block {
@@ -149,10 +168,73 @@ func TestWhatNoGuestIsSetTo(t *testing.T) {
 		{Guest{Limits: Limits{MemoryBytes: -1}}, "limits.memory: -1 is less than nothing"},
 		{Guest{Limits: Limits{CPUs: -0.5}}, "limits.cpu: -0.5 is less than nothing"},
 		{Guest{Limits: Limits{Processes: -1}}, "limits.processes: -1 is less than nothing"},
+		{Guest{Limits: Limits{CPUs: 1, CPUBurst: 2}}, "limits.cpu_burst: 2 is more than limits.cpu, 1, and the kernel saves up at most that"},
+		{Guest{Limits: Limits{DiskBytes: 1 << 20, DiskSoftBytes: 2 << 20}}, "limits.disk: the soft limit is above the hard one, limits.disk"},
+		{Guest{Limits: Limits{IO: []IOLimit{{Device: "root", RBps: 1}, {Device: "root", WBps: 1}}}}, "limits.io: root has two lines: put its bounds into one"},
+		{Guest{Limits: Limits{Processors: "3-1"}}, "limits.cpus: want numbers from 0 to 8191, as 0-3,8, have \"3-1\""},
+		{Guest{OOMScoreAdj: -1001}, "oom_score_adj: want a number from -1000 to 1000, have -1001"},
 		{Guest{Nice: 20}, "nice: want a number from -20 to 19, have 20"},
 	} {
 		if err := row.guest.Check(); err == nil || err.Error() != row.want {
 			t.Errorf("error %v, want %s", err, row.want)
 		}
 	}
+}
+
+func TestWhatNoLimitIs(t *testing.T) {
+	for _, row := range []struct{ key, given, want string }{
+		{"limits.cpus", "0-", "want numbers from 0 to 8191"},
+		{"limits.cpus", "8192", "want numbers from 0 to 8191"},
+		{"limits.cpus", "all", "want numbers from 0 to 8191"},
+		{"limits.io", "sda wbps=1M", "no device"},
+		{"limits.io", "root", "too short"},
+		{"limits.io", "root speed=1M", `unknown rate "speed"`},
+		{"limits.io", "root wbps=max", "no bound"},
+		{"limits.io", "root wbps=fast", `no rate "fast"`},
+		{"limits.ulimits", "files=100", "want a resource of as, core"},
+		{"limits.ulimits", "nofile=200:100", "nofile: the soft limit 200 is above the hard one, 100"},
+		{"limits.ulimits", "nofile=", "nofile: want a number"},
+		{"limits.inodes", "200K", "want a number of files of at least 100"},
+		{"limits.inodes", "20", "want a number of files of at least 100"},
+		{"limits.disk", "1k", "want a size of at least 1M"},
+		{"limits.swap", "-1", "want a size, as 0, 512M"},
+		{"limits.cpu_weight", "0", "want a number from 1 to 10000"},
+		{"ionice", "9", "want idle alone, or a level"},
+		{"ionice", "idle:3", "want idle alone, or a level"},
+		{"ionice", "fast", "want idle, best-effort:0"},
+	} {
+		i := slices.IndexFunc(Table, func(r *Row) bool { return r.Key == row.key })
+		if err := Table[i].Parse(&Guest{}, row.given); err == nil || !strings.HasPrefix(err.Error(), row.want) {
+			t.Errorf("%s: %s: error %v, want %s", row.key, row.given, err, row.want)
+		}
+	}
+}
+
+// What is read is written in one form, which is read as the same.
+func FuzzLimits(f *testing.F) {
+	for _, s := range []string{"root wbps=10M riops=1000", "8:0 rbps=max wbps=1", "nofile=1024:4096", "core=inf", "0-3,8", "3,1,2", "best-effort:4", "idle"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if l, err := ParseIO(s); err == nil {
+			if again, err := ParseIO(l.String()); err != nil || again != l {
+				t.Errorf("%q is %q, which is %q, %v", s, l, again, err)
+			}
+		}
+		if u, err := ParseUlimit(s); err == nil {
+			if again, err := ParseUlimit(u.String()); err != nil || again != u {
+				t.Errorf("%q is %q, which is %q, %v", s, u, again, err)
+			}
+		}
+		if n, err := numbers(s); err == nil {
+			if again, err := numbers(n); err != nil || again != n {
+				t.Errorf("%q is %q, which is %q, %v", s, n, again, err)
+			}
+		}
+		if n, err := ParseIONice(s); err == nil {
+			if again, err := ParseIONice(n.String()); err != nil || again != n {
+				t.Errorf("%q is %q, which is %q, %v", s, n, again, err)
+			}
+		}
+	})
 }

@@ -138,10 +138,11 @@ type Host struct {
 	BootID      string   `json:"bootID"`
 	CPUs        int      `json:"cpus"`
 	MemoryBytes int64    `json:"memoryBytes"`
-	FreeBytes   int64    `json:"freeBytes"`   // for guests and images; 0: unknown
-	Controllers []string `json:"controllers"` // of cgroup v2
-	Methods     []string `json:"methods"`     // of ImageSpec that it has the tools for
-	Version     string   `json:"version"`     // of vsnode
+	FreeBytes   int64    `json:"freeBytes"`         // for guests and images; 0: unknown
+	Controllers []string `json:"controllers"`       // of cgroup v2
+	NoQuota     string   `json:"noQuota,omitempty"` // why it limits no guest's disk space, and the cure; empty: it does
+	Methods     []string `json:"methods"`           // of ImageSpec that it has the tools for
+	Version     string   `json:"version"`           // of vsnode
 	// DefaultAddress is the address of the host on the device of its default
 	// route, or of its first global one: what "address: host" means.
 	DefaultAddress netip.Prefix `json:"defaultAddress,omitzero"`

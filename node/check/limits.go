@@ -1,6 +1,7 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/probe"
+	"github.com/vsfleet/vsfleet/node/quota"
 )
 
 // kernelLimits checks the limits that all guests share with the host, and those that
@@ -48,6 +50,19 @@ func kernelLimits(s *probe.System) probe.Answer {
 	}
 	return probe.Yes("%d processes and %d terminals for all, %d inotify instances for each guest",
 		min(values["kernel.pid_max"], values["kernel.threads-max"]), values["kernel.pty.max"], values["fs.inotify.max_user_instances"])
+}
+
+// diskLimits looks whether the filesystem of guests' files bounds projects.
+func diskLimits(s *probe.System) probe.Answer {
+	err := quota.Able(s.DataDir())
+	var unable *quota.Unable
+	switch {
+	case errors.As(err, &unable):
+		return probe.No("%s", unable.Why).WithCure("%s", unable.Cure)
+	case err != nil:
+		return probe.Unknown("%v", err)
+	}
+	return probe.Yes("project quotas in %s", s.DataDir())
 }
 
 func freeSpace(s *probe.System) probe.Answer {

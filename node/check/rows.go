@@ -34,6 +34,8 @@ func table(ctx context.Context, find findListeners) []*probe.Ability {
 		condition("room for many guests", "processes and terminals for all guests together, inotify instances for each", kernelLimits,
 			"with many guests, or many users of one, programs run into them", ""),
 		probe.Debootstrap,
+		condition("disk limits", "bounds of the space and the files of each guest", diskLimits,
+			"guests with limits of disk or inodes do not start", ""),
 		condition("free space", "images and what guests write", freeSpace, "builds fail half-way, and are undone",
 			"make room below /var/lib/vservers"),
 	}

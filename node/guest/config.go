@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"math/bits"
 	"net/netip"
@@ -84,12 +85,13 @@ func (p Paths) readAs(name string, instead map[string]string) (Config, error) {
 		read func(*tree) error
 	}{
 		{"context", c.readContext}, {"", c.readCaps},
-		{"", c.readAttributes}, {"", c.readCgroup}, {"", c.readSched},
+		{"", c.readCgroup}, {"", c.readSched},
+		{"", func(t *tree) error { return readRlimits(t, c.Cgroup) }},
 		{"", func(t *tree) error { return c.readSettings(t, "") }},
 		{"", func(t *tree) error { return c.readSettings(t, "limits") }},
 		{"", c.readNetwork}, {"", c.readSysctls},
-		{"", func(t *tree) error { return readRlimits(t, c.Cgroup) }},
 		{"", func(t *tree) error { c.Rlimits, err = readUlimits(t); return err }},
+		{"", c.readIONice}, {"", c.readDisk},
 	} {
 		if err := part.read(t); err != nil {
 			if part.file != "" {
@@ -98,7 +100,9 @@ func (p Paths) readAs(name string, instead map[string]string) (Config, error) {
 			return c, fmt.Errorf("%s/%w", dir, err)
 		}
 	}
-	c.Attributes.Nice = c.Guest.Nice
+	c.Limits.Ulimits = ulimits(c.Rlimits)
+	c.setAttributes()
+	c.readPersonality(t)
 	for _, file := range []string{"fstab", "fstab.local", "fstab.remote"} {
 		text, _ := t.read(file)
 		mounts, list := readFstab(file, text)
@@ -183,8 +187,13 @@ func (t settingTree) Scalar(file string) string {
 	return t.scalar(file)
 }
 
-func (t settingTree) List(file string) []string { return t.list(file) }
-func (t settingTree) Has(file string) bool      { return t.has(file) }
+func (t settingTree) List(file string) []string {
+	if name, ok := strings.CutPrefix(file, "cgroup/"); ok && t.cgroup[name] != "" {
+		return strings.Split(t.cgroup[name], "\n")
+	}
+	return t.list(file)
+}
+func (t settingTree) Has(file string) bool { return t.has(file) }
 
 // readCaps also reports a capability set with which the guest's init would not boot.
 func (c *Config) readCaps(t *tree) (err error) {
@@ -347,6 +356,15 @@ func (p Paths) write(g api.Guest, root string) error {
 		}
 		f.text[row.File] = row.Content(&g)
 	}
+	maps.Copy(f.text, setting.Files(g.Limits.Ulimits))
+	maps.Copy(f.text, ioNiceFiles(g.IONice))
+	maps.Copy(f.text, diskFiles(g.Limits, root))
+	for _, older := range []string{ // read for what is in cgroup/ now: readRlimits, readSched
+		"rlimits/nproc", "rlimits/nproc.hard", "rlimits/rss", "rlimits/rss.soft", "rlimits/rss.hard",
+		"schedule", "sched/fill-rate", "sched/interval", "sched/priority-bias", "sched/idle-time",
+	} {
+		f.text[older] = ""
+	}
 	for i, a := range g.Network.Addresses {
 		dir := "interfaces/" + strconv.Itoa(i) + "/"
 		f.text[dir+"ip"] = a.Addr().String() + "\n"
@@ -361,6 +379,8 @@ func (p Paths) write(g api.Guest, root string) error {
 		switch {
 		case slices.ContainsFunc(strings.Split(rel, "/"), isBackup):
 			return true
+		case strings.HasPrefix(rel, "dlimits/"):
+			return false // as numbered interfaces
 		case strings.HasPrefix(rel, "interfaces/"):
 			// Numbered interfaces are rewritten as a whole; defaults for all of them could differ.
 			if strings.Count(rel, "/") > 1 || slices.Contains([]string{"dev", "prefix", "mask"}, filepath.Base(rel)) {

@@ -105,7 +105,7 @@ func TestAdministratorsFilesSurviveAChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{
-		"bcapabilities": "~MKNOD\n", "cgroup/io.weight": "50\n", "scripts/pre-start": "#!/bin/sh\n", "fstab": "none /tmp tmpfs size=16m 0 0\n",
+		"bcapabilities": "~MKNOD\n", "cgroup/memory.oom.group": "1\n", "scripts/pre-start": "#!/bin/sh\n", "fstab": "none /tmp tmpfs size=16m 0 0\n",
 	} {
 		path := filepath.Join(p.config("www"), name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
@@ -126,7 +126,7 @@ func TestAdministratorsFilesSurviveAChange(t *testing.T) {
 	if len(c.Unread) != 1 || c.Unread[0].File != "scripts/pre-start" || len(c.Mounts) != 1 {
 		t.Errorf("without effect: %v, mounts %v", c.Unread, c.Mounts)
 	}
-	if c.Cgroup["io.weight"] != "50" || c.Caps&(1<<27) != 0 {
+	if c.Cgroup["memory.oom.group"] != "1" || c.Caps&(1<<27) != 0 {
 		t.Errorf("cgroup %v, capabilities %x", c.Cgroup, c.Caps)
 	}
 	left, err := filepath.Glob(p.ConfigDir + "/.*")

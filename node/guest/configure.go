@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 
 	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // Configure changes a guest's configuration. A running guest takes its limits, ports
@@ -85,6 +84,13 @@ func (g *Guest) applyLive(ctx context.Context, c Config) (changed bool, err erro
 	if err := g.limitLive(c, &to); err != nil {
 		return false, err
 	}
+	if err := g.quotaLive(c, &to); err != nil {
+		return false, err
+	}
+	enter, err := g.changeLive(c, n, &to)
+	if err != nil {
+		return false, err
+	}
 	network := liveNetwork(to, c.Guest)
 	if network {
 		_, unlock, err := g.host.lockClaims(ctx)
@@ -108,7 +114,7 @@ func (g *Guest) applyLive(ctx context.Context, c Config) (changed bool, err erro
 	after := *n
 	// The packet filter is built from the notes, so if this vsnode is killed the next
 	// one finishes the change.
-	after.Runs, after.Done = &to, n.Done && !network
+	after.Runs, after.Enter, after.Done = &to, enter, n.Done && !network
 	if network {
 		if err := g.host.beforeClaim(); err != nil {
 			return false, err
@@ -134,7 +140,7 @@ func liveNetwork(has, to api.Guest) bool {
 }
 
 // limitLive writes the settings that are files of the cgroup if any of them changes,
-// and records them in runs. A limit that is no longer configured becomes "max".
+// and records them in runs. A limit that is no longer configured is lifted.
 func (g *Guest) limitLive(c Config, runs *api.Guest) error {
 	rows := slices.DeleteFunc(slices.Clone(setting.Table), func(row *setting.Row) bool { return row.CgroupFile() == "" })
 	after := *runs
@@ -148,26 +154,56 @@ func (g *Guest) limitLive(c Config, runs *api.Guest) error {
 	if err != nil {
 		return err
 	}
+	if err := g.beforeProcessors(c, runs); err != nil {
+		return err
+	}
 	for _, row := range rows {
-		file := row.CgroupFile()
-		if file == pidsFile && !counted {
+		if row.CgroupFile() == pidsFile && !counted {
 			continue // until the next start
 		}
 		row.Assign(runs, &c.Guest)
-		value, given := c.Cgroup[file]
-		if !given {
-			// If the controller was never enabled there is no limit to lift.
-			if _, err := os.Stat(filepath.Join(string(g.cgroup), file)); err != nil {
-				continue
-			}
-			value = "max"
-		}
-		if err := g.cgroup.Limit(g.mount, file, value); err != nil {
+		if err := g.limitFile(row, c.Cgroup[row.CgroupFile()], c.Root); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// beforeProcessors lets the kernel accept any new quota of processors: it refuses one
+// that is less than what may be saved up.
+func (g *Guest) beforeProcessors(c Config, runs *api.Guest) error {
+	if runs.Limits.CPUBurst == 0 || runs.Limits.CPUs == c.Limits.CPUs {
+		return nil
+	}
+	return g.cgroup.Limit(g.mount, "cpu.max.burst", "0")
+}
+
+// changeLive gives running processes of the guest, and those that enter it from now
+// on, the attributes that are configured.
+func (g *Guest) changeLive(c Config, n *notes, runs *api.Guest) (*entry, error) {
+	to := *runs
+	for _, row := range setting.Table {
+		if slices.Contains(ofProcesses, row.Key) {
+			row.Assign(&to, &c.Guest)
+		}
+	}
+	if reflect.DeepEqual(to, *runs) {
+		return n.Enter, nil
+	}
+	if n.Enter == nil {
+		return nil, errNoAttributes
+	}
+	if err := procctx.Change(g.cgroup, n.Enter.Attributes, c.Attributes); err != nil {
+		return nil, err
+	}
+	*runs = to
+	enter := *n.Enter
+	enter.Attributes = c.Attributes
+	return &enter, nil
+}
+
+// ofProcesses are the keys of settings that processes inherit.
+var ofProcesses = []string{"nice", "ionice", "oom_score_adj", "limits.ulimits"}
 
 // countsProcesses reports whether a cgroup limits the number of processes here. If not,
 // the user namespace does, with a limit that is fixed at the start.

@@ -37,7 +37,7 @@ func (g *Guest) Create(ctx context.Context, to api.Guest) error {
 		if err := h.roomForData(g.name); err != nil {
 			return err
 		}
-		if err := g.make(to); err != nil {
+		if err := g.make(ctx, to); err != nil {
 			return errors.Join(err, os.RemoveAll(h.config(g.name)), imagetree.Remove(h.data(g.name)))
 		}
 		return nil
@@ -46,8 +46,8 @@ func (g *Guest) Create(ctx context.Context, to api.Guest) error {
 
 // make makes the data, then the configuration. Until both exist the data is marked as
 // incomplete.
-func (g *Guest) make(to api.Guest) error {
-	if err := g.host.makeData(to); err != nil {
+func (g *Guest) make(ctx context.Context, to api.Guest) error {
+	if err := g.host.makeData(ctx, to); err != nil {
 		return err
 	}
 	if err := g.host.giveHostKey(to); err != nil {
@@ -112,7 +112,7 @@ func (h *Host) roomForData(name string) error {
 
 // makeData makes the directory of a new guest. Until the guest's configuration is
 // written the directory is marked as incomplete, and the next try may remove it.
-func (h *Host) makeData(g api.Guest) error {
+func (h *Host) makeData(ctx context.Context, g api.Guest) error {
 	dir := h.data(g.Name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
@@ -122,11 +122,17 @@ func (h *Host) makeData(g api.Guest) error {
 		return err
 	}
 	mark.Close()
-	etc := filepath.Join(h.rootDir(g.Name), "etc")
-	for path, mode := range map[string]os.FileMode{h.rootDir(g.Name): 0o755, h.workDir(g.Name): 0o700, etc: 0o755} {
-		if err := os.MkdirAll(path, mode); err != nil {
+	for path, mode := range map[string]os.FileMode{h.rootDir(g.Name): 0o755, h.workDir(g.Name): 0o700} {
+		if err := os.Mkdir(path, mode); err != nil {
 			return err
 		}
+	}
+	if err := h.countDisk(ctx, g); err != nil { // while they are empty
+		return err
+	}
+	etc := filepath.Join(h.rootDir(g.Name), "etc")
+	if err := os.Mkdir(etc, 0o755); err != nil {
+		return err
 	}
 	hostname := g.Hostname
 	if hostname == "" {

@@ -1,13 +1,13 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,16 +71,16 @@ func (h *Host) drift(ctx context.Context, names []string) (map[string][]string, 
 
 // ownDrift checks what each guest has to itself.
 func (h *Host) ownDrift(name string, cg cgroup.Dir, st notes, all map[string][]string) error {
-	for _, l := range limits(st.Runs) {
-		b, err := os.ReadFile(filepath.Join(string(cg), l.file))
+	for _, l := range limits(st.Runs, st.Root) {
+		now, lost, err := missing(cg, l)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // refused at the start, or limited in another way
 		}
 		if err != nil {
 			return err
 		}
-		if now := strings.TrimSpace(string(b)); now != l.value {
-			all[name] = append(all[name], fmt.Sprintf("%s is %s, not %s", l.file, now, l.value))
+		if lost {
+			all[name] = append(all[name], fmt.Sprintf("%s is %s, not %s", l.file, cmp.Or(now, "empty"), strings.ReplaceAll(l.value, "\n", ", ")))
 		}
 	}
 	if _, err := os.Lstat(h.runFile(name)); errors.Is(err, fs.ErrNotExist) {
@@ -92,8 +92,9 @@ func (h *Host) ownDrift(name string, cg cgroup.Dir, st notes, all map[string][]s
 // limit is a file of the cgroup and its value as the kernel shows it.
 type limit struct{ file, value string }
 
-// limits returns the settings of a guest that are files of its cgroup.
-func limits(g *api.Guest) (list []limit) {
+// limits returns the settings of a guest that are files of its cgroup. root has its own
+// files.
+func limits(g *api.Guest, root string) (list []limit) {
 	for _, row := range setting.Table {
 		file, value := row.CgroupFile(), strings.TrimSpace(row.Content(g))
 		if file == "" || value == "" {
@@ -103,7 +104,9 @@ func limits(g *api.Guest) (list []limit) {
 			page := int64(os.Getpagesize()) // the kernel counts whole pages
 			value = strconv.FormatInt(bytes/page*page, 10)
 		}
-		list = append(list, limit{file, value})
+		if lines, err := limitLines(file, value, root); err == nil { // a disk that is gone takes its limit along
+			list = append(list, limit{file, strings.Join(lines, "\n")})
+		}
 	}
 	return list
 }
@@ -145,9 +148,12 @@ func (g *Guest) repair(ctx context.Context) (gone []string, err error) {
 	if err := g.repairNetwork(ctx); err != nil {
 		return nil, err
 	}
-	for _, l := range limits(g.noted.Runs) {
-		if slices.ContainsFunc(before, func(text string) bool { return strings.HasPrefix(text, l.file) }) {
-			if err := g.cgroup.Limit(g.mount, l.file, l.value); err != nil {
+	for _, l := range limits(g.noted.Runs, g.noted.Root) {
+		if !slices.ContainsFunc(before, func(text string) bool { return strings.HasPrefix(text, l.file+" ") }) {
+			continue
+		}
+		for line := range strings.SplitSeq(l.value, "\n") {
+			if err := g.cgroup.Limit(g.mount, l.file, line); err != nil {
 				return nil, err
 			}
 		}

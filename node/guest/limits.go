@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/internal/vsyntax"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -23,10 +25,6 @@ var resources = map[string]int{
 	"nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO,
 	"sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
 }
-
-// maxOpenFiles is the highest nofile that the kernel allows unless fs.nr_open was
-// raised. util-vserver uses the same value.
-const maxOpenFiles = 1 << 20
 
 // readUlimits reads ulimits/RESOURCE, RESOURCE.soft and RESOURCE.hard: limits of
 // each process of the guest. If only the soft or only the hard limit is given, the
@@ -45,13 +43,13 @@ func readUlimits(t *tree) (map[int]unix.Rlimit, error) {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		if resource == unix.RLIMIT_NOFILE {
-			n = min(n, maxOpenFiles)
+			n = min(n, setting.MaxOpenFiles)
 		}
 		l, given := limits[resource]
 		if !given {
 			l = unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
 			if resource == unix.RLIMIT_NOFILE {
-				l = unix.Rlimit{Cur: maxOpenFiles, Max: maxOpenFiles}
+				l = unix.Rlimit{Cur: setting.MaxOpenFiles, Max: setting.MaxOpenFiles}
 			}
 		}
 		if half != "hard" {
@@ -67,6 +65,56 @@ func readUlimits(t *tree) (map[int]unix.Rlimit, error) {
 		limits[resource] = l
 	}
 	return limits, nil
+}
+
+// ulimits returns the limits of each process as a setting, in order.
+func ulimits(limits map[int]unix.Rlimit) (list []setting.Ulimit) {
+	for _, name := range setting.Resources {
+		if l, given := limits[resources[name]]; given {
+			list = append(list, setting.Ulimit{Resource: name, Soft: l.Cur, Hard: l.Max})
+		}
+	}
+	return list
+}
+
+// readIONice reads ionice/class, a number or a name, and ionice/priority. Without a
+// class it is best-effort, as in util-vserver.
+func (c *Config) readIONice(t *tree) (err error) {
+	class, level := t.scalar("ionice/class"), t.scalar("ionice/priority")
+	if class == "" && level == "" {
+		return nil
+	}
+	if class == "0" || class == "none" {
+		return nil
+	}
+	name := map[string]string{"": "best-effort", "1": "realtime", "2": "best-effort", "3": "idle"}[class]
+	text := cmp.Or(name, class)
+	if level != "" && text != "idle" { // idle has no levels, and util-vserver ignores one
+		text += ":" + level
+	}
+	if c.Guest.IONice, err = setting.ParseIONice(text); err != nil {
+		return fmt.Errorf("ionice/class, ionice/priority: %w", err)
+	}
+	return nil
+}
+
+// ioNiceFiles returns the contents of the two files.
+func ioNiceFiles(n setting.IONice) map[string]string {
+	files := map[string]string{"ionice/class": "", "ionice/priority": ""}
+	if n.Class != 0 {
+		files["ionice/class"] = strconv.Itoa(n.Class) + "\n"
+	}
+	if n.Class == 1 || n.Class == 2 {
+		files["ionice/priority"] = strconv.Itoa(n.Level) + "\n"
+	}
+	return files
+}
+
+// setAttributes sets what the guest's processes inherit.
+func (c *Config) setAttributes() {
+	const class = 13 // IOPRIO_CLASS_SHIFT
+	c.Attributes.Nice, c.Attributes.OOMScoreAdj = c.Guest.Nice, c.Guest.OOMScoreAdj
+	c.IOPriority = c.IONice.Class<<class | c.IONice.Level
 }
 
 // readRlimits translates the limits of a context that cgroup v2 has as well:

@@ -10,53 +10,6 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// readAttributes reads what a guest's processes inherit: badness, ionice/ and
-// personality.
-func (c *Config) readAttributes(t *tree) (err error) {
-	if s := t.scalar("badness"); s != "" {
-		if c.OOMScoreAdj, err = within10(s, -1000, 1000); err != nil {
-			return fmt.Errorf("badness: %w", err)
-		}
-	}
-	if c.IOPriority, err = readIONice(t); err != nil {
-		return err
-	}
-	c.readPersonality(t)
-	return nil
-}
-
-// readIONice reads ionice/class and ionice/priority as ionice(1) does: a priority alone
-// is one of class 2, best effort.
-func readIONice(t *tree) (int, error) {
-	class, priority := t.scalar("ionice/class"), t.scalar("ionice/priority")
-	if class == "" && priority == "" {
-		return 0, nil
-	}
-	const bestEffort, classShift = 2, 13
-	which, level := bestEffort, 4
-	names := map[string]int{"none": 0, "realtime": 1, "best-effort": bestEffort, "idle": 3}
-	if n, ok := names[class]; ok {
-		which = n
-	} else if class != "" {
-		n, err := within10(class, 0, 3)
-		if err != nil {
-			return 0, fmt.Errorf("ionice/class: %w (1 realtime, 2 best-effort, 3 idle)", err)
-		}
-		which = n
-	}
-	if priority != "" {
-		n, err := within10(priority, 0, 7)
-		if err != nil {
-			return 0, fmt.Errorf("ionice/priority: %w", err)
-		}
-		level = n
-	}
-	if which == 0 || which == 3 {
-		level = 0 // they have no levels
-	}
-	return which<<classShift | level, nil
-}
-
 func within10(s string, first, last int) (int, error) {
 	n, err := strconv.Atoi(s)
 	if err != nil || n < first || n > last {

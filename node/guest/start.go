@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -81,6 +82,7 @@ func startSteps() []step {
 		{(*start).claim, (*Guest).forgetNotes},
 		{(*start).makeCgroup, (*Guest).removeCgroup},
 		{(*start).limit, nil}, // removed with the cgroup
+		{(*start).limitDisk, nil},
 		{(*start).checkNetwork, nil},
 		{(*start).attachNetwork, (*Guest).releaseNetwork},
 		{(*start).attachConsole, (*Guest).saveConsole},
@@ -256,12 +258,18 @@ func (s *start) limit(context.Context) error {
 	if err != nil {
 		return err
 	}
-	for file, lines := range s.config.Cgroup {
+	// In order: the kernel refuses a quota of processors below what may be saved up.
+	for _, file := range slices.Sorted(maps.Keys(s.config.Cgroup)) {
+		content := s.config.Cgroup[file]
 		if file == pidsFile && !counted { // cgroup v1 has the controller: the user namespace counts processes
-			s.spec.Processes, _ = strconv.ParseInt(lines, 10, 64) // "max" parses as no limit
+			s.spec.Processes, _ = strconv.ParseInt(content, 10, 64) // "max" parses as no limit
 			continue
 		}
-		for value := range strings.SplitSeq(lines, "\n") {
+		lines, err := limitLines(file, content, s.config.Root)
+		if err != nil {
+			return err
+		}
+		for _, value := range lines {
 			if err := s.cgroup.Limit(s.mount, file, value); err != nil {
 				return err
 			}
@@ -315,7 +323,10 @@ func (s *start) launch(ctx context.Context) (err error) {
 	default:
 		waiting.started(s.process.PID)
 	}
-	return err
+	if err != nil || s.spec.OOMScoreAdj == 0 {
+		return err
+	}
+	return procctx.Change(s.cgroup, procctx.Attributes{}, procctx.Attributes{OOMScoreAdj: s.spec.OOMScoreAdj})
 }
 
 func (g *Guest) kill(ctx context.Context) error { return g.cgroup.Kill(ctx) }

@@ -116,9 +116,8 @@ func resetThread(a Attributes) error {
 	if _, _, errno := unix.RawSyscall(unix.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(all), uintptr(unsafe.Pointer(&all))); errno != 0 {
 		return fmt.Errorf("set processors: %w", errno)
 	}
-	const whoProcess = 1 // IOPRIO_WHO_PROCESS
-	if _, _, errno := unix.RawSyscall(unix.SYS_IOPRIO_SET, whoProcess, 0, uintptr(a.IOPriority)); errno != 0 && errno != unix.ENOSYS {
-		return fmt.Errorf("set class of input and output: %w", errno)
+	if err := setIOPrio(0, a.IOPriority); err != nil && (!errors.Is(err, unix.ENOSYS) || a.IOPriority != 0) {
+		return fmt.Errorf("set class of input and output: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 50_000, 0, 0, 0); err != nil { // nanoseconds; the kernel's own
 		return fmt.Errorf("set timer slack: %w", err)
@@ -167,7 +166,7 @@ func limitProcess(pid int, processes int64, a Attributes) error {
 			return fmt.Errorf("set limits of process %d: %w", pid, err)
 		}
 	}
-	if err := os.WriteFile(linux.ProcFile(pid, "oom_score_adj"), []byte(strconv.Itoa(a.OOMScoreAdj)), 0); err != nil {
+	if err := os.WriteFile(linux.ProcFile(pid, "oom_score_adj"), []byte("0"), 0); err != nil {
 		return fmt.Errorf("set oom_score_adj: %w", err)
 	}
 	return nil

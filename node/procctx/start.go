@@ -55,8 +55,11 @@ type Attributes struct {
 	Nice        int
 	Rlimits     map[int]unix.Rlimit // by RLIMIT_*
 	IOPriority  int                 `json:",omitempty"` // as ioprio_set(2) takes it; 0: by nice
-	OOMScoreAdj int                 `json:",omitempty"` // -1000 to 1000; no process of the guest can go below it
 	Personality uint32              `json:",omitempty"` // flags of personality(2)
+	// OOMScoreAdj, -1000 to 1000, is given to programs that enter at once. The guest's
+	// first process shares memory with vsnode until it runs its program: [Change] gives
+	// it to that. No process of the guest can go below it.
+	OOMScoreAdj int `json:",omitempty"`
 }
 
 // Sysctl is a kernel parameter that is written from inside the guest. Writing one
