@@ -124,16 +124,14 @@ func TestAttributesOfRunningProcessesChange(t *testing.T) {
 		slices.Sort(list)
 		return list
 	}
-	// The shell needs a moment to start the three.
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
-		if now := strings.Join(seen(), " "); strings.Contains(now, "nice 3") && strings.Contains(now, "files 70:") {
-			break
-		}
+	const want = "files 100:100 core 0 nice 3 io 2:6 oom 300\n" +
+		"files 70:200 core 0 nice 0 io 2:6 oom 300\nfiles 80:200 core 0 nice 0 io 2:6 oom 300"
+	// The shells need a moment.
+	for deadline := time.Now().Add(10 * time.Second); strings.Join(seen(), "\n") != want && time.Now().Before(deadline); {
 		_, _ = unix.Poll(nil, 10)
 	}
-	if got, want := strings.Join(seen(), "\n"), "files 100:100 core 0 nice 3 io 2:6 oom 300\n"+
-		"files 70:200 core 0 nice 0 io 2:6 oom 300\nfiles 80:200 core 0 nice 0 io 2:6 oom 300"; got != want {
-		t.Errorf("started with\n%s\nwant\n%s", got, want)
+	if got := strings.Join(seen(), "\n"); got != want {
+		t.Fatalf("started with\n%s\nwant\n%s", got, want)
 	}
 	g.Nice, g.OOMScoreAdj, g.IONice = 7, -100, setting.IONice{Class: 3}
 	g.Limits.Ulimits = []setting.Ulimit{{Resource: "core", Soft: 0, Hard: 50}, {Resource: "nofile", Soft: 60, Hard: 90}}
