@@ -229,6 +229,11 @@ func (a *Access) State(ctx context.Context, hosts []*inventory.Host, forks int, 
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.State, error) { return n.State(ctx) }, watch)
 }
 
+// Usage asks hosts what their guests use of their limits.
+func (a *Access) Usage(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Usage]) Answers[api.Usage] {
+	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Usage, error) { return n.Usage(ctx) }, watch)
+}
+
 // Generations asks hosts which generations of guests they keep.
 func (a *Access) Generations(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Generations]) Answers[api.Generations] {
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Generations, error) { return n.Generations(ctx) }, watch)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -107,6 +108,41 @@ func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 	answer, err := h.Guests.Files(ctx, req)
 	answer.Guests = append(own, answer.Guests...)
 	return answer, err
+}
+
+// Usage returns what running guests use of their limits.
+func (h *Host) Usage(ctx context.Context) (u api.Usage, err error) {
+	living, err := h.Guests.Lives(ctx)
+	if err != nil {
+		return u, err
+	}
+	mount, err := cgroup.Mount()
+	if err != nil {
+		if errors.Is(err, cgroup.ErrNotMounted) {
+			err = nil // nothing runs
+		}
+		return u, err
+	}
+	for _, g := range living {
+		dir := cgroup.Guest(mount, g.Name)
+		pids, err := dir.PIDs()
+		if err != nil {
+			return u, err
+		}
+		if len(pids) == 0 {
+			continue // it has just ended
+		}
+		disk, err := h.Guests.DiskCounters(g.Name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return u, fmt.Errorf("count guest %s: %w", g.Name, err)
+		}
+		u.Guests = append(u.Guests, api.GuestUsage{Name: g.Name, Context: g.Context, Counters: append(stat.Counters(string(dir), len(pids)), disk...)})
+	}
+	slices.SortFunc(u.Guests, func(a, b api.GuestUsage) int { return a.Context - b.Context })
+	return u, nil
 }
 
 // Generations returns what is kept of guests for a revert.

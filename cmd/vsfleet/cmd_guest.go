@@ -48,7 +48,7 @@ The next apply restores what the inventory says.`,
 	for _, action := range plan.Actions() {
 		cmd.AddCommand(a.actionCommand(action, short[action]))
 	}
-	cmd.AddCommand(a.guestStatusCommand(), a.generationsCommand(), noData(a.enterCommand()), a.execCommand(), noData(a.logCommand()), noData(a.forwardCommand()), noData(a.copyCommand()))
+	cmd.AddCommand(a.guestStatusCommand(), a.limitsCommand(), a.generationsCommand(), noData(a.enterCommand()), a.execCommand(), noData(a.logCommand()), noData(a.forwardCommand()), noData(a.copyCommand()))
 	return cmd
 }
 
@@ -104,6 +104,37 @@ whether the guest ran. The next apply makes guests match the inventory again.`
 		cmd.Flags().StringVar(&to, "to", "", "undo this `run` and all later ones (default: the newest; vsfleet guest generations lists them)")
 	}
 	return cmd
+}
+
+func (a *app) limitsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "limits [PATTERN]",
+		Short: "Show what guests use of their limits",
+		Long: `Limits shows what running guests use of each resource now and at most, their soft and
+hard limits, and how often they were held there or refused. "-": no limit, or not counted
+on this host.`,
+		Example: `  vsfleet guest limits
+  vsfleet guest limits lab1/www -o json`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeGuests,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			hosts, wanted, err := a.chooseGuests(ctx, args)
+			if err != nil {
+				return err
+			}
+			answers, err := ask(a, hosts, func(w fleet.Watch[api.Usage]) fleet.Answers[api.Usage] {
+				return a.access.Usage(ctx, hosts, a.forks, w)
+			}, func(h *inventory.Host, usage api.Usage, result report.Result) []report.UsageRecord {
+				usage.Guests = slices.DeleteFunc(usage.Guests, func(g api.GuestUsage) bool { return !wanted(h.Name, g.Name) })
+				return report.UsageRecords(h.Name, usage, result)
+			}, view.UsageTable, nil)
+			if err != nil {
+				return err
+			}
+			return a.exit(ctx, fleet.Hosts(answers))
+		},
+	}
 }
 
 func (a *app) generationsCommand() *cobra.Command {

@@ -59,6 +59,8 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 			return err
 		}
 		return v.start(ctx, "restart", guest.Options{})
+	case "limits":
+		return v.limits(ctx)
 	case "status":
 		return v.status(ctx)
 	case "running":

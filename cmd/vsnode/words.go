@@ -51,6 +51,7 @@ var words = []word{
 	{"", "exec", "[-u USER] [-w DIR] [-e K=V] [-t|-T] COMMAND…", "run a command in it", ""},
 	{"", "suexec", "USER COMMAND…", "run a command in it as a user", ""},
 	{"", "log", "[-n LINES] [-f]", "show what it wrote to its console; -f follows", ""},
+	{"", "limits", "", "show what it uses of its limits: current, peak, soft, hard, hits", ""},
 	{"", "status", "", "show whether it runs (0) or is stopped (3)", ""},
 	{"", "running", "", "the same without output: 0 or 1", ""},
 	{"", "revert", "[RUN]", "undo what vsfleet's last run changed, or all runs since RUN", ""},

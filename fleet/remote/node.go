@@ -167,6 +167,11 @@ func (n *Node) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 	return call(ctx, n, api.MethodFiles, req)
 }
 
+// Usage asks what running guests use of their limits.
+func (n *Node) Usage(ctx context.Context) (api.Usage, error) {
+	return call(ctx, n, api.MethodUsage, api.None{})
+}
+
 // Generations asks what the host keeps of guests for a revert.
 func (n *Node) Generations(ctx context.Context) (api.Generations, error) {
 	return call(ctx, n, api.MethodGenerations, api.None{})

@@ -109,6 +109,12 @@ func validate(answer any) error {
 		return validReverted(a.Reverted)
 	case *api.Confirmed:
 		return validReverted(a.Reverted)
+	case *api.Usage:
+		for _, g := range a.Guests {
+			if !guestName.MatchString(g.Name) || g.Context < 0 || g.Context > api.MaxContext {
+				return fmt.Errorf("guest %q of context %d", g.Name, g.Context)
+			}
+		}
 	case *api.Generations:
 		for _, g := range a.Kept {
 			if !guestName.MatchString(g.Guest) || !word.MatchString(g.Run) {

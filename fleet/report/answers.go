@@ -69,6 +69,31 @@ func GuestRecords(host string, st api.State, result Result) []GuestRecord {
 	return records
 }
 
+// UsageRecord is what a guest uses of one resource. A host that did not answer has one
+// record without a guest.
+type UsageRecord struct {
+	Host    string `json:"host"`
+	Guest   string `json:"guest"`
+	Context int    `json:"context"`
+	api.Counter
+	Result
+}
+
+// UsageRecords returns the records of the guests on a host, or one with the error of the
+// host.
+func UsageRecords(host string, usage api.Usage, result Result) []UsageRecord {
+	if result.Status != outcome.OK {
+		return []UsageRecord{{Host: host, Result: result}}
+	}
+	var records []UsageRecord
+	for _, g := range usage.Guests {
+		for _, c := range g.Counters {
+			records = append(records, UsageRecord{Host: host, Guest: g.Name, Context: g.Context, Counter: c, Result: result})
+		}
+	}
+	return records
+}
+
 // GenerationRecord is a generation of a guest that a host keeps. A host that did not
 // answer has one record without a guest.
 type GenerationRecord struct {

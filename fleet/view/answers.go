@@ -75,6 +75,32 @@ func LockTable(w io.Writer, records []report.LockRecord) error {
 	return Table(w, []string{"HOST", "LOCK", "OWNER", "RUN", "REASON", "SINCE", ">AGE", ">HEARD", "UNTIL"}, rows)
 }
 
+// UsageTable prints what guests use of their limits.
+func UsageTable(w io.Writer, records []report.UsageRecord) error {
+	var rows [][]string
+	for _, r := range records {
+		number := func(n *int64) string {
+			switch {
+			case n == nil:
+				return "-"
+			case r.Bytes:
+				return Bytes(uint64(max(*n, 0)))
+			}
+			return strconv.FormatInt(*n, 10)
+		}
+		hits := "-"
+		if r.Hits != nil {
+			hits = strconv.FormatInt(*r.Hits, 10)
+		}
+		if r.Resource == "cpu" && r.Hard != nil { // thousandths
+			rows = append(rows, []string{r.Host, r.Guest, r.Resource, "-", "-", "-", strconv.FormatFloat(float64(*r.Hard)/1000, 'g', -1, 64), hits})
+			continue
+		}
+		rows = append(rows, []string{r.Host, r.Guest, r.Resource, number(r.Current), number(r.Peak), number(r.Soft), number(r.Hard), hits})
+	}
+	return Table(w, []string{"HOST", "GUEST", "RESOURCE", ">CURRENT", ">PEAK", ">SOFT", ">HARD", ">HITS"}, rows)
+}
+
 // GenerationTable prints the generations of guests that hosts keep.
 func GenerationTable(w io.Writer, records []report.GenerationRecord) error {
 	var rows [][]string

@@ -88,3 +88,30 @@ func BenchmarkStat(b *testing.B) {
 		})
 	}
 }
+
+func TestUsageTable(t *testing.T) {
+	n := func(v int64) *int64 { return &v }
+	usage := api.Usage{Guests: []api.GuestUsage{{Name: "www", Context: 120, Counters: []api.Counter{
+		{Resource: "memory", Bytes: true, Current: n(31 << 20), Peak: n(48 << 20), Soft: n(400 << 20), Hard: n(512 << 20), Hits: n(0)},
+		{Resource: "processes", Current: n(12), Hard: n(500), Hits: n(3)},
+		{Resource: "cpu", Hard: n(1500), Hits: n(17)},
+		{Resource: "swap", Bytes: true, Hard: n(0)},
+	}}}}
+	records := report.UsageRecords("lab1", usage, report.Result{Status: outcome.OK})
+	var b strings.Builder
+	if err := UsageTable(&b, records); err != nil {
+		t.Fatal(err)
+	}
+	const want = `HOST  GUEST  RESOURCE   CURRENT  PEAK  SOFT  HARD  HITS
+lab1  www    memory         31M   48M  400M  512M     0
+lab1  www    processes       12     -     -   500     3
+lab1  www    cpu              -     -     -   1.5    17
+lab1  www    swap             -     -     -     0     -
+`
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+	if failed := report.UsageRecords("lab2", api.Usage{}, report.Result{Status: outcome.Unreachable}); len(failed) != 1 || failed[0].Guest != "" {
+		t.Errorf("a host that did not answer: %+v", failed)
+	}
+}

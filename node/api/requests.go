@@ -27,6 +27,7 @@ const (
 	MethodConfirm     Method[Confirm, Confirmed]        = "host.confirm"
 	MethodInstall     Method[None, Installed]           = "host.install"
 	MethodFiles       Method[FilesRequest, FilesAnswer] = "guest.files"
+	MethodUsage       Method[None, Usage]               = "guest.usage"
 	MethodGenerations Method[None, Generations]         = "guest.generations"
 	MethodRemoveImage Method[RemoveImage, RemovedImage] = "image.remove"
 )

@@ -176,3 +176,28 @@ func (g *Guest) quotaLive(c Config, runs *api.Guest) error {
 	l.DiskBytes, l.DiskSoftBytes, l.Inodes, l.InodesSoft = c.Limits.DiskBytes, c.Limits.DiskSoftBytes, c.Limits.Inodes, c.Limits.InodesSoft
 	return nil
 }
+
+// DiskCounters returns what a running guest uses of its disk limits. Nothing is counted
+// of files that are in no project.
+func (h *Host) DiskCounters(name string) ([]api.Counter, error) {
+	space, files := api.Counter{Resource: "disk", Bytes: true}, api.Counter{Resource: "inodes"}
+	list := func() []api.Counter { return []api.Counter{space, files} }
+	st, err := h.readNotes(name)
+	if err != nil || st.Root == "" {
+		return list(), err
+	}
+	project := projectOf(st.Context)
+	if now, all, err := quota.Marked(st.Root); err != nil || !all || now != project || quota.Able(st.Root) != nil {
+		return list(), err
+	}
+	u, err := quota.Get(st.Root, project)
+	limit := func(n int64) *int64 {
+		if n == 0 {
+			return nil
+		}
+		return &n
+	}
+	space.Current, space.Soft, space.Hard = &u.Space, limit(u.SoftSpace), limit(u.Limits.Space)
+	files.Current, files.Soft, files.Hard = &u.Inodes, limit(u.SoftInodes), limit(u.Limits.Inodes)
+	return list(), err
+}

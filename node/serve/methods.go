@@ -22,6 +22,7 @@ func methodsOf(h Host, emit func(api.Event)) methods {
 	plain(m, api.MethodState, h.State)
 	plain(m, api.MethodCheck, h.Check)
 	plain(m, api.MethodStat, h.Stat)
+	plain(m, api.MethodUsage, h.Usage)
 	plain(m, api.MethodGenerations, h.Generations)
 	plain(m, api.MethodInstall, h.Install)
 	plain(m, api.MethodRelease, func(ctx context.Context) (api.None, error) { return api.None{}, h.Release(ctx) })
