@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"text/tabwriter"
 
 	"github.com/vsfleet/vsfleet/node/stat"
 )
@@ -20,8 +19,8 @@ func (v verb) limits(ctx context.Context) error {
 		if g.Name != v.name {
 			continue
 		}
-		w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "RESOURCE\tCURRENT\tPEAK\tSOFT\tHARD\tHITS")
+		const line = "%-13s %9s %9s %9s %9s %9s\n"
+		fmt.Printf(line, "RESOURCE", "CURRENT", "PEAK", "SOFT", "HARD", "HITS")
 		for _, c := range g.Counters {
 			number := func(n *int64) string {
 				switch {
@@ -38,9 +37,9 @@ func (v verb) limits(ctx context.Context) error {
 			if c.Hits != nil {
 				hits = strconv.FormatInt(*c.Hits, 10)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c.Resource, number(c.Current), number(c.Peak), number(c.Soft), number(c.Hard), hits)
+			fmt.Printf(line, c.Resource, number(c.Current), number(c.Peak), number(c.Soft), number(c.Hard), hits)
 		}
-		return w.Flush()
+		return nil
 	}
 	fmt.Fprintf(os.Stderr, "vserver: guest %s is not running: nothing is counted\n", v.name)
 	return exitStopped
