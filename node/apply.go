@@ -256,6 +256,7 @@ func (h *Host) firstRefusal(ctx context.Context, steps []api.Step, order []int) 
 func (h *Host) step(ctx context.Context, run string, s api.Step, progress builder.Progress, onRunning func()) (api.StepResult, error) {
 	changed := api.StepResult{Outcome: api.Changed}
 	options := guest.Options{Warn: progress.Warn, OnRunning: onRunning}
+	ctx = guest.WithWarn(ctx, progress.Warn)
 	switch s.Kind {
 	case api.StepBuildImage:
 		if s.Image == nil {

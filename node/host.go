@@ -15,6 +15,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/check"
 	"github.com/vsfleet/vsfleet/node/guest"
+	"github.com/vsfleet/vsfleet/node/hook"
 	"github.com/vsfleet/vsfleet/node/hostlog"
 	"github.com/vsfleet/vsfleet/node/images"
 	"github.com/vsfleet/vsfleet/node/quota"
@@ -48,7 +49,7 @@ func Open(version string) (*Host, error) {
 		Images:       store,
 		guardCommand: []string{self, "guard"},
 		log:          runLog{Log: hostlog.Log{Socket: "/dev/log", File: filepath.Join(paths.LogDir, ".vsnode.log")}}, // no guest's name
-		Guests:       &guest.Host{Paths: paths, WatchStarts: true, Tree: func(id string) (string, error) { return tree(store, id) }},
+		Guests:       &guest.Host{Paths: paths, WatchStarts: true, Held: hook.Held(), Tree: func(id string) (string, error) { return tree(store, id) }},
 	}, nil
 }
 

@@ -20,6 +20,7 @@ import (
 
 // do does a verb that knownVerb lets through.
 func (v verb) do(ctx context.Context, command string, args []string) error {
+	ctx = guest.WithWarn(ctx, v.warn)
 	switch command {
 	case "build":
 		return v.build(ctx, args)

@@ -9,18 +9,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // tool runs a program of the host that writes a root filesystem. Everything that the
 // program started ends with it: when process 1 of a pid namespace ends, the kernel
 // ends the others, and when the last process of a mount namespace ends, its mounts
 // disappear. A build that is cancelled, or whose vsnode is killed, leaves only files.
+// The scripts of packages run under the seccomp filter of guests.
 func tool(ctx context.Context, req Request, program string, args ...string) error {
 	out := &output{req: req}
 	// The shell mounts the namespace's /proc: with the host's, the tool would take
@@ -34,10 +37,14 @@ func tool(ctx context.Context, req Request, program string, args ...string) erro
 		Unshareflags: unix.CLONE_NEWNS, // here Go makes the mounts private as well
 		Pdeathsig:    syscall.SIGKILL,
 	}
-	// The signal of Pdeathsig is sent when the thread that forked ends.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	err := cmd.Run()
+	// The tool inherits the filter of the thread that forks it, which ends afterwards; the
+	// signal of Pdeathsig is sent when it does.
+	_, err := linux.OnOwnThread(func() (none struct{}, err error) {
+		if err = procctx.FilterThread(); err == nil {
+			err = cmd.Run()
+		}
+		return none, err
+	})
 	out.flush()
 	if ctx.Err() != nil {
 		return ctx.Err()

@@ -8,9 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -161,16 +161,16 @@ func TestKillEndsToolAndDaemons(t *testing.T) {
 }
 
 func TestFullDiskIsNamed(t *testing.T) {
-	runtime.LockOSThread() // never unlocked: the mount goes with the thread
-	must(t, unix.Unshare(unix.CLONE_NEWNS))
-	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	dir := t.TempDir()
-	must(t, unix.Mount("test", dir, "tmpfs", 0, "size=2m"))
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	pretend(t, `cat /dev/zero > $dir/zero 2>/dev/null || { echo "E: apt-get failed"; exit 1; }`)
-	err := Run(context.Background(), Request{Spec: bookworm, Dir: dir})
-	if err == nil || !strings.Contains(err.Error(), "no space left on device: "+dir+" has 0 MiB free") {
-		t.Errorf("error is %v, want one that names the full disk", err)
+	self, err := os.Executable()
+	must(t, err)
+	cmd := exec.Command("/bin/sh", "-c", `mount -t tmpfs -o size=2m test "$1" && exec "$2"`, "sh", dir, self)
+	cmd.Env = append(os.Environ(), builderEnv+"="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS} // the mount goes with the process
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "no space left on device: "+dir+" has 0 MiB free") {
+		t.Errorf("%v, error is %s, want one that names the full disk", err, out)
 	}
 }
 
@@ -248,5 +248,26 @@ func TestDebianIsInstalled(t *testing.T) {
 		if _, err := os.Lstat(filepath.Join(dir, name)); !os.IsNotExist(err) {
 			t.Errorf("%s is there (%v)", name, err)
 		}
+	}
+}
+
+// The scripts of packages run under the filter of guests, except that they may make
+// namespaces.
+func TestToolRunsUnderTheFilter(t *testing.T) {
+	pretend(t, minimal+`
+		grep Seccomp: /proc/self/status > $dir/filter
+		unshare -U true && echo namespaces >> $dir/filter`)
+	dir := t.TempDir()
+	must(t, Run(context.Background(), Request{Spec: bookworm, Dir: dir}))
+	b, err := os.ReadFile(dir + "/filter")
+	must(t, err)
+	if got := strings.Join(strings.Fields(string(b)), " "); got != "Seccomp: 2 namespaces" {
+		t.Errorf("it runs under %q", got)
+	}
+	// The builder's own threads do not.
+	own, err := os.ReadFile("/proc/thread-self/status")
+	must(t, err)
+	if !strings.Contains(string(own), "\nSeccomp:\t0\n") {
+		t.Error("the filter stays with the builder")
 	}
 }

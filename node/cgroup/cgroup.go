@@ -17,7 +17,8 @@ type Dir string
 // Guest returns the cgroup of a guest; it need not exist.
 func Guest(mount, name string) Dir { return Dir(filepath.Join(mount, "vservers", name)) }
 
-// Guests lists the guests whose cgroups are there, running or not.
+// Guests lists the guests whose cgroups are there, running or not. Names with a leading
+// dot are of hooks.
 func Guests(mount string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(mount, "vservers"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -25,7 +26,7 @@ func Guests(mount string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if e.IsDir() {
+		if e.IsDir() && e.Name()[0] != '.' {
 			names = append(names, e.Name())
 		}
 	}

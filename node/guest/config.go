@@ -110,8 +110,8 @@ func (p Paths) readAs(name string, instead map[string]string) (Config, error) {
 	}
 	c.Unread = append(c.Unread, readFlags(t)...)
 	c.Unread = append(c.Unread, unread(t.files())...)
-	for _, hook := range openTree(filepath.Join(p.ConfigDir, ".defaults", "scripts")).files() {
-		c.Unread = append(c.Unread, api.Unread{File: ".defaults/scripts/" + hook, Why: noHooks})
+	if err := c.readHooks(p); err != nil {
+		return c, err
 	}
 	ignore(c.Unread, t.list("ignore"))
 	return c, t.err

@@ -123,8 +123,8 @@ func TestAdministratorsFilesSurviveAChange(t *testing.T) {
 	if c.Network.Mode != api.ModeNAT || len(c.Network.Addresses) != 0 {
 		t.Errorf("network is %+v", c.Network)
 	}
-	if len(c.Unread) != 1 || c.Unread[0].File != "scripts/pre-start" || len(c.Mounts) != 1 {
-		t.Errorf("without effect: %v, mounts %v", c.Unread, c.Mounts)
+	if hooks, err := p.hooks("www"); err != nil || len(hooks.Own()) != 1 || len(c.Unread) != 0 || len(c.Mounts) != 1 {
+		t.Errorf("hooks %v, without effect: %v, mounts %v (%v)", hooks.Own(), c.Unread, c.Mounts, err)
 	}
 	if c.Cgroup["memory.oom.group"] != "1" || c.Caps&(1<<27) != 0 {
 		t.Errorf("cgroup %v, capabilities %x", c.Cgroup, c.Caps)

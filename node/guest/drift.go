@@ -129,7 +129,7 @@ func (g *Guest) Repair(ctx context.Context) (api.Outcome, error) {
 	if err != nil {
 		return api.Unchanged, err
 	}
-	if err := g.finish(ctx); err != nil {
+	if err := errors.Join(g.finish(ctx), g.postStart(ctx)); err != nil {
 		return api.Unchanged, err
 	}
 	gone, err := g.repair(ctx)

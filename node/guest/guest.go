@@ -32,7 +32,7 @@ type Guest struct {
 // released when do returns. If another process or goroutine holds the guest, Hold waits
 // until ctx ends. Errors name the operation (verb) and the guest.
 func (h *Host) Hold(ctx context.Context, name, verb string, do func(*Guest) error) error {
-	err := CheckName(name)
+	err := errors.Join(CheckName(name), h.refuseHeld(name))
 	if err == nil {
 		var unlock func()
 		if unlock, err = h.lock(ctx, name); err == nil {

@@ -24,6 +24,9 @@ type Host struct {
 	Tree func(id string) (string, error)
 	// WatchStarts makes Start watch the guest for a moment and fail if it ends.
 	WatchStarts bool
+	// Held are the guests that are held by the call whose hook this process was called
+	// from: see hook.Held.
+	Held []string
 
 	index      index
 	notesCache notesCache

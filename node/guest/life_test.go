@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/hook"
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
@@ -223,6 +224,7 @@ func killAfter(t *testing.T, delay time.Duration, verb, name, dir string) {
 
 func beNode(call []string) error {
 	h := hostAt(call[2])
+	h.Held = hook.Held()
 	if call[0] == "start" {
 		return h.Start(context.Background(), call[1], Options{})
 	}

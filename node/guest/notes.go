@@ -31,6 +31,8 @@ type notes struct {
 	Boot    time.Duration `json:"boot,omitempty"` // the time of the start, since the host's boot
 	Context int           `json:"context"`
 	Done    bool          `json:"done,omitempty"` // the start was completed
+	// PostStart means that the hooks of that name have not run yet.
+	PostStart bool `json:"postStart,omitempty"`
 	network.Notes
 	// Root is the directory of the guest's own files, without links.
 	Root string `json:"root,omitempty"`

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -19,7 +18,7 @@ const (
 
 // defaultFiles are the files of all guests, below /etc/vservers. docs/configuration.md
 // lists them behind knownFiles.
-var defaultFiles = []knownFile{
+var defaultFiles = append(hookFiles(".defaults/"), []knownFile{
 	{".defaults/vdirbase", hasEffect, "link to the directory of guests that have no `vdir`"},
 	{".defaults/shell", hasEffect, "for `enter`, of guests without `shell`"},
 	{".defaults/apps/init/environment", hasEffect, "of guests without their own"},
@@ -57,12 +56,10 @@ var defaultFiles = []knownFile{
 	{".defaults/netns/**", noEffect, "for a network of the guest's own use netns/nat"},
 	{".defaults/files/**", noEffect, "a new guest gets /etc/hosts, hostname and resolv.conf of the host's settings; other files by `files` in the inventory"},
 	{".defaults/styles/**", noEffect, "messages have no colours"},
-	{".defaults/scripts/**", noEffect, noHooks},
 	{".distributions/**", noEffect, noDistros},
-}
+}...)
 
-// UnreadDefaults returns the files for all guests that have no effect, except hooks,
-// which each guest's configuration lists.
+// UnreadDefaults returns the files for all guests that have no effect.
 func (p Paths) UnreadDefaults() (list []api.Unread, err error) {
 	for _, top := range []string{".defaults", ".distributions"} {
 		// Links are not followed: vdirbase leads to the guests themselves.
@@ -71,7 +68,7 @@ func (p Paths) UnreadDefaults() (list []api.Unread, err error) {
 				return nil
 			}
 			rel, rerr := filepath.Rel(p.ConfigDir, path)
-			if err = errors.Join(err, rerr); err != nil || strings.HasPrefix(rel, ".defaults/scripts") || d.IsDir() && rel != ".distributions" {
+			if err = errors.Join(err, rerr); err != nil || d.IsDir() && rel != ".distributions" {
 				return err
 			}
 			if rel == ".distributions" {

@@ -28,7 +28,6 @@ type knownFile struct {
 }
 
 const (
-	noHooks  = "hooks are not run: let the guest's own init do it, or a unit of the host"
 	noStart  = "nothing starts guests when the host boots: vsfleet apply does, for those of its inventory"
 	noHelper = "there is no vshelper: a guest that ends stays stopped until the next start or vsfleet apply"
 	noTuntap = "tun and tap devices are not made: mode nat (netns/nat) has a network of the guest's own"
@@ -39,7 +38,7 @@ const (
 
 // knownFiles are all files that util-vserver or vsnode reads. docs/configuration.md
 // has the same table: go test ./node/guest -run TestEveryFileIsDocumented -update.
-var knownFiles = append(settingFiles(), []knownFile{
+var knownFiles = slices.Concat(settingFiles(), hookFiles(""), []knownFile{
 	{"vdir", hasEffect, "link to the guest's own files; without it they are in `.defaults/vdirbase/NAME`"},
 	{"run", hasEffect, "link to a file that holds the context while the guest runs"},
 	{"cache", hasEffect, "what util-vserver kept there is not needed"},
@@ -148,7 +147,6 @@ var knownFiles = append(settingFiles(), []knownFile{
 	{"keepfds", noEffect, "no descriptor of the host's gets into a guest"},
 	{"disabled", noEffect, noStart},
 	{"legacy", noEffect, "there is no older tool to hand this guest to"},
-	{"scripts/**", noEffect, noHooks},
 	{"apps/init/style", hasEffect, "`plain` or `command`"},
 	{"apps/init/cmd.start", hasEffect, "process 1, one argument per line"},
 	{"apps/init/runlevel", hasEffect, "argument of `/sbin/init`"},
@@ -168,7 +166,7 @@ var knownFiles = append(settingFiles(), []knownFile{
 	{"apps/vunify/**", noEffect, noUnify},
 	{"apps/pkgmgmt/**", noEffect, noPackages},
 	{"apps/vlogin/**", noEffect, "enter always gives a terminal of the guest's own"},
-}...)
+})
 
 // settingFiles returns the files of setting.Table.
 func settingFiles() (list []knownFile) {

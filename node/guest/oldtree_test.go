@@ -106,9 +106,10 @@ func TestNothingOfATreeIsDroppedSilently(t *testing.T) {
 		want  []string // "file: part of the reason", in order; a leading "!" means that it refuses the start
 	}{
 		{"what every guest has", map[string]string{"flags": "lock\nfakeinit,VXF_HIDE_MOUNT\n", "namespace": "", "cache": "->/x", "name": "x\n"}, nil},
-		{"a hook", map[string]string{"scripts/pre-start": "", "scripts/post-stop.d/1": ""}, []string{"scripts/post-stop.d/1: hooks", "scripts/pre-start: hooks"}},
+		{"hooks", map[string]string{"scripts/pre-start": "", "scripts/post-stop.d/1": "", "scripts/timeout": "90\n", "../.defaults/scripts/post-start": ""}, nil},
+		{"hooks that there are not", map[string]string{"scripts/prestart": ""}, []string{"scripts/prestart: no such hook"}},
 		{"a directory of hooks that is a link", map[string]string{"scripts": "->/etc"}, nil}, // its files are reported by name: below
-		{"hooks of all guests", map[string]string{"../.defaults/scripts/post-start": ""}, []string{".defaults/scripts/post-start: hooks"}},
+		{"a hook that leads nowhere", map[string]string{"scripts/pre-start": "->/nowhere"}, []string{"!scripts/pre-start: find /nowhere"}},
 		{"flags", map[string]string{"flags": "virt_mem\nlock\n~sched_hard\n"}, []string{"flags: virt_mem: /proc/meminfo"}},
 		{"flags that no guest can be without", map[string]string{"nflags": "~lback_remap\n", "ccapabilities": "~all,secure_mount\n"}, []string{"nflags: every guest has lback_remap", "ccapabilities: ~all: every guest has set_utsname; every guest has fs_security"}},
 		{"a mistyped flag", map[string]string{"flags": "lock,\n hide_mout\n"}, []string{"flags: at 2:2: unknown flag \"hide_mout\"; did you mean hide_mount?"}},
@@ -357,7 +358,7 @@ func TestFilesForAllGuestsAreNamed(t *testing.T) {
 	}
 	plant(t, p, ".defaults", map[string]string{
 		"vdirbase": "->/", "shell": "/bin/sh\n", "cgroup/mnt": "/x\n", "cgroup/pids.max": "5\n", "apps/vunify/hash/root": "->/", "apps/vunify/exclude": "",
-		"scripts/pre-start": "", "colour": "", "shell~": "",
+		"scripts/pre-start": "", "scripts/start": "", "colour": "", "shell~": "",
 	})
 	plant(t, p, ".distributions", map[string]string{"fc6/pkgs/01": ""})
 	list, err := p.UnreadDefaults()
@@ -365,12 +366,12 @@ func TestFilesForAllGuestsAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := strings.Join(api.Explain(list), "\n")
-	for _, want := range []string{".defaults/apps/vunify/exclude, .defaults/apps/vunify/hash/root: guests share", ".defaults/cgroup/mnt: cgroup v2", ".defaults/colour: vsnode knows no such file", ".distributions: a distribution"} {
+	for _, want := range []string{".defaults/apps/vunify/exclude, .defaults/apps/vunify/hash/root: guests share", ".defaults/cgroup/mnt: cgroup v2", ".defaults/colour: vsnode knows no such file", ".distributions: a distribution", ".defaults/scripts/start: there is no such hook"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%s\nlacks %s", got, want)
 		}
 	}
-	if n := strings.Count(got, "\n") + 1; n != 4 {
+	if n := strings.Count(got, "\n") + 1; n != 5 {
 		t.Errorf("%d reasons: %s", n, got)
 	}
 }

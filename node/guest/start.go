@@ -14,6 +14,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/cgroup"
+	"github.com/vsfleet/vsfleet/node/hook"
 	"github.com/vsfleet/vsfleet/node/network"
 	"github.com/vsfleet/vsfleet/node/probe"
 	"github.com/vsfleet/vsfleet/node/procctx"
@@ -79,21 +80,27 @@ type step struct {
 func startSteps() []step {
 	return []step{
 		{(*start).claim, (*Guest).forgetNotes},
+		{(*start).prepreStart, (*Guest).postpostStop},
 		{(*start).makeCgroup, (*Guest).removeCgroup},
 		{(*start).limit, nil}, // removed with the cgroup
 		{(*start).limitDisk, nil},
 		{(*start).checkNetwork, nil},
 		{(*start).attachNetwork, (*Guest).releaseNetwork},
 		{(*start).attachConsole, (*Guest).saveConsole},
+		{(*start).preStart, (*Guest).postStop},
 		{(*start).launch, (*Guest).kill},
 		{(*start).finish, (*Guest).removeRunFiles},
 		{(*start).watch, nil},
+		{(*start).postStart, nil},
 	}
 }
 
 // Start is like Host.Start; the guest's lock is already held.
 func (g *Guest) Start(ctx context.Context, opt Options) error {
 	s := &start{Guest: g, Options: opt}
+	if opt.Warn != nil {
+		ctx = WithWarn(ctx, opt.Warn)
+	}
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
@@ -155,6 +162,9 @@ func (s *start) prepare(ctx context.Context) (err error) {
 	if err := s.refuseRunning(ctx); err != nil {
 		return err
 	}
+	if err := s.initialize(ctx); err != nil {
+		return err
+	}
 	if err := refusal(s.host.config(s.name), s.config.Unread); err != nil {
 		return err
 	}
@@ -187,6 +197,9 @@ func (s *start) refuseRunning(ctx context.Context) error {
 	if err := s.Guest.finish(ctx); err != nil {
 		return err
 	}
+	if err := s.postStart(ctx); err != nil {
+		return err
+	}
 	if _, err := s.repair(ctx); err != nil {
 		return err
 	}
@@ -215,6 +228,11 @@ func (s *start) claim(ctx context.Context) error {
 		Context: s.config.Context, Notes: network.FirstNotes(s.mode),
 		Root: resolved(s.config.Root), Runs: &s.config.Guest, Enter: &enter,
 	}
+	set, err := s.host.hooks(s.name)
+	if err != nil {
+		return err
+	}
+	n.PostStart = set.Has(hook.PostStart)
 	_, unlock, err := s.host.lockClaims(ctx)
 	if err != nil {
 		return err

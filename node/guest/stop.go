@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/hook"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
@@ -50,6 +51,11 @@ func (g *Guest) end(ctx context.Context) error {
 	}
 	if err := g.cgroup.Thaw(); err != nil {
 		return err
+	}
+	if on, err := g.running(); err != nil {
+		return err
+	} else if on {
+		g.hookOrWarn(ctx, hook.PreStop)
 	}
 	if err := g.askInit(ctx); err != nil {
 		return err

@@ -31,7 +31,15 @@ func (h *Host) Clean(ctx context.Context) error {
 	for _, name := range slices.Compact(names) {
 		on, err := h.running(name)
 		n, nerr := h.readNotes(name)
-		if err != nil || on && nerr == nil && n.Done {
+		if err != nil || on && nerr == nil && n.Done && !n.PostStart {
+			errs = append(errs, err)
+			continue
+		}
+		if slices.Contains(h.Held, name) {
+			continue
+		}
+		if on && nerr == nil && n.Done { // the start that is in its last step may go on for long
+			_, err := h.tryHold(name, func(g *Guest) error { return g.clean(ctx) })
 			errs = append(errs, err)
 			continue
 		}
@@ -48,7 +56,7 @@ func (g *Guest) clean(ctx context.Context) error {
 		return err
 	}
 	if on {
-		return g.finish(ctx)
+		return errors.Join(g.finish(ctx), g.postStart(ctx))
 	}
 	return errors.Join(g.noteEnd(), g.release(ctx))
 }

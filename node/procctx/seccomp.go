@@ -22,60 +22,6 @@ const (
 	seccompErrno = unix.SECCOMP_RET_ERRNO
 )
 
-// A refusal is a system call that is refused whatever its arguments. The errno is
-// one that programs are known to cope with: EPERM, as from the kernel to a caller
-// without the privilege, or ENOSYS, as from a kernel built without the call.
-type refusal struct {
-	name  string
-	nr    uint32
-	errno unix.Errno
-	why   string
-}
-
-var refusals = [...]refusal{
-	// Keyrings are counted per user id of the host, and requesting a key runs a
-	// program on the host. With ENOSYS, runc and crun do without a keyring,
-	// pam_keyinit ignores it, Kerberos uses a file; with EPERM they fail.
-	{"add_key", unix.SYS_ADD_KEY, unix.ENOSYS, "keyrings know no namespace"},
-	{"request_key", unix.SYS_REQUEST_KEY, unix.ENOSYS, "runs /sbin/request-key on the host"},
-	{"keyctl", unix.SYS_KEYCTL, unix.ENOSYS, "keyrings know no namespace"},
-
-	// io_uring's operations on sockets and files bypass seccomp. With ENOSYS, libuv,
-	// liburing, nginx and databases use epoll.
-	{"io_uring_setup", unix.SYS_IO_URING_SETUP, unix.ENOSYS, "its operations pass no filter"},
-	{"io_uring_enter", unix.SYS_IO_URING_ENTER, unix.ENOSYS, "its operations pass no filter"},
-	{"io_uring_register", unix.SYS_IO_URING_REGISTER, unix.ENOSYS, "its operations pass no filter"},
-
-	// Calls that unprivileged users of a hardened host do not have either. With EPERM,
-	// systemd does without BPF firewalls, JVMs without perf counters, QEMU without
-	// postcopy.
-	{"bpf", unix.SYS_BPF, unix.EPERM, "the verifier is the kernel's largest parser of hostile input"},
-	{"perf_event_open", unix.SYS_PERF_EVENT_OPEN, unix.EPERM, "counts and samples the whole machine"},
-	{"userfaultfd", unix.SYS_USERFAULTFD, unix.EPERM, "stops the kernel in the middle of a copy: the tool of most exploits of races"},
-	{"open_by_handle_at", unix.SYS_OPEN_BY_HANDLE_AT, unix.EPERM, "opens any inode of a filesystem (\"shocker\", 2014)"},
-
-	// Calls that control the machine. With EPERM, their tools (kexec, modprobe, swapon,
-	// accton, dmesg) print "Operation not permitted", which their callers expect.
-	{"kexec_load", unix.SYS_KEXEC_LOAD, unix.EPERM, "replaces the host's kernel"},
-	{"kexec_file_load", unix.SYS_KEXEC_FILE_LOAD, unix.EPERM, "replaces the host's kernel"},
-	{"init_module", unix.SYS_INIT_MODULE, unix.EPERM, "loads code into the host's kernel"},
-	{"finit_module", unix.SYS_FINIT_MODULE, unix.EPERM, "loads code into the host's kernel"},
-	{"delete_module", unix.SYS_DELETE_MODULE, unix.EPERM, "unloads code of the host's kernel"},
-	{"swapon", unix.SYS_SWAPON, unix.EPERM, "the machine's memory"},
-	{"swapoff", unix.SYS_SWAPOFF, unix.EPERM, "the machine's memory"},
-	{"acct", unix.SYS_ACCT, unix.EPERM, "writes down every process of a pid namespace, from the kernel"},
-	{"syslog", unix.SYS_SYSLOG, unix.EPERM, "the host's kernel log, where kernel.dmesg_restrict is 0"},
-	{"vhangup", unix.SYS_VHANGUP, unix.EPERM, "the terminal may be the administrator's; agetty and login ignore it"},
-
-	// To systemd and the quota tools, ENOSYS means no quota, and EPERM a failure.
-	{"quotactl", unix.SYS_QUOTACTL, unix.ENOSYS, "quotas of the host's filesystems"},
-	{"quotactl_fd", unix.SYS_QUOTACTL_FD, unix.ENOSYS, "quotas of the host's filesystems"},
-
-	// Removed from current kernels, which return ENOSYS too.
-	{"nfsservctl", unix.SYS_NFSSERVCTL, unix.ENOSYS, "the host's NFS server (until 3.1)"},
-	{"lookup_dcookie", unix.SYS_LOOKUP_DCOOKIE, unix.ENOSYS, "paths of the whole machine (until 6.7)"},
-}
-
 // nestedNamespaces are the namespaces that a guest without nesting cannot create. A user
 // namespace gives its creator every capability again, and a new network namespace
 // opens packet filters, traffic control and routing to them: most kernel
@@ -121,8 +67,10 @@ func filterRules(privateNet, nesting, raw bool) []bpf.Instruction {
 		bpf.LoadAbsolute{Off: offNr, Size: 4},
 		// x32 has x86-64's audit architecture and this bit (0x40000000).
 		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: 1 << 30, SkipFalse: 1}, errno(unix.ENOSYS))
-	for _, r := range refusals {
-		add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: r.nr, SkipFalse: 1}, errno(r.errno))
+	for _, r := range Refusals {
+		if r.whole() {
+			add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: r.nr, SkipFalse: 1}, errno(r.Errno))
+		}
 	}
 
 	// when adds instructions that run for one system call and end with a verdict.
@@ -177,13 +125,15 @@ func filterRules(privateNet, nesting, raw bool) []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_UNIX, SkipFalse: 1}, allow,
 		errno(unix.EAFNOSUPPORT)})
 
-	// These push characters into the administrator's terminal. The kernel looks at
-	// 32 bits of the request, so the filter does too (CVE-2016-10124, CVE-2019-10063).
-	when(unix.SYS_IOCTL, []bpf.Instruction{
-		bpf.LoadAbsolute{Off: offArg(1), Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.TIOCSTI, SkipFalse: 1}, errno(unix.EPERM),
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.TIOCLINUX, SkipFalse: 1}, errno(unix.EPERM),
-		allow})
+	// The kernel looks at 32 bits of the request, so the filter does too
+	// (CVE-2016-10124, CVE-2019-10063).
+	requests := []bpf.Instruction{bpf.LoadAbsolute{Off: offArg(1), Size: 4}}
+	for _, r := range Refusals {
+		if r.nr == unix.SYS_IOCTL {
+			requests = append(requests, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(r.args[1]), SkipFalse: 1}, errno(r.Errno))
+		}
+	}
+	when(unix.SYS_IOCTL, append(requests, allow))
 	add(allow)
 	return p
 }
@@ -212,5 +162,20 @@ func (s *script) addFilter(privateNet, nesting, raw bool) error {
 	fprog := &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
 	s.refs = append(s.refs, prog, fprog)
 	s.call("install seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, unsafe.Pointer(fprog))
+	return nil
+}
+
+// FilterThread installs the filter on the calling thread, which must be locked and never
+// unlocked, for a program of the host's root that runs what a guest will be made of: the
+// scripts of packages. Such a program may make namespaces.
+func FilterThread() error {
+	prog, err := filter(false, true, false)
+	if err != nil {
+		return err
+	}
+	fprog := &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(fprog))); errno != 0 {
+		return fmt.Errorf("install seccomp filter: %w", errno)
+	}
 	return nil
 }
