@@ -24,6 +24,8 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 	switch command {
 	case "build":
 		return v.build(ctx, args)
+	case "adopt":
+		return v.adopt(ctx, args)
 	case "start":
 		return v.startVerb(ctx, args)
 	case "enter", "exec":

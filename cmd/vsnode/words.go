@@ -55,6 +55,7 @@ var words = []word{
 	{"", "status", "", "show whether it runs (0) or is stopped (3)", ""},
 	{"", "running", "", "the same without output: 0 or 1", ""},
 	{"", "revert", "[RUN]", "undo what vsfleet's last run changed, or all runs since RUN", ""},
+	{"", "adopt", "[--dry-run]", "take over a guest of util-vserver's (vserver NAME adopt --help)", ""},
 	{"", "delete", "", "ask, stop it and remove all of it", ""},
 	{"", "pkg", "install PACKAGE… | get-conffiles", "install packages by its own package manager, or list their configuration files", ""},
 	{"", "chkconfig", "ARGUMENTS", "run the program of that name in it", ""},
@@ -70,6 +71,11 @@ var words = []word{
 	{"start", "--rescue-init", "", "with --rescue: COMMAND is process 1 itself", ""},
 	{"start", "--rescue-cmd", "COMMAND", "the command of --rescue, as it was written before", ""},
 	{"stop", "--rescue-init", "", "nothing more: a rescue is stopped as any guest", ""},
+
+	{"adopt", "--dry-run", "", "show what would change", ""},
+	{"adopt", "--yes", "", "do not ask", ""},
+	{"adopt", "--port", "PORT[/PROTO]", "repeatable: ports that it may bind on shared addresses (nodev)", ""},
+	{"adopt", "--keep-owners", "", "leave files whose owners no guest has", ""},
 
 	{"build", "-m", "METHOD", "debootstrap (-- -d SUITE [-m MIRROR] [-s SCRIPT] [-- TOOL'S OPTIONS])\nor template (-- -t ARCHIVE [-t ARCHIVE …])", ""},
 	{"build", "-n", "NAME", "the guest's name again, as util-vserver passes it on", ""},

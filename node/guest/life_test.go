@@ -235,6 +235,9 @@ func beNode(call []string) error {
 		_, err := h.Revert(context.Background(), call[1], "run-1", Options{})
 		return err
 	}
+	if call[0] == "adopt" {
+		return adoptAndDie(h, call[1], call[3])
+	}
 	if call[0] == "exec" {
 		signals := make(chan os.Signal, 8)
 		signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)

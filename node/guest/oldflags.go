@@ -50,7 +50,7 @@ var contextFlags = []oldFlag{
 	{"sched_prio", schedPrio, ""},
 	{"sched_pause", 1 << 10, "a guest is not started paused: to pause one that runs write 1 to cgroup.freeze in its cgroup"},
 	{"virt_mem", 1 << 16, "/proc/meminfo shows the host's memory; cgroup/memory.max limits the guest's"},
-	{"virt_uptime", 1 << 17, "the host's uptime is shown"},
+	{"virt_uptime", 1 << 17, ""},
 	{"virt_cpu", 1 << 18, "the host's statistics of processors are shown"},
 	{"virt_load", 1 << 19, "the host's load is shown; cpu.pressure in its cgroup is the guest's"},
 	{"virt_time", 1 << 20, "the clock is the host's"},

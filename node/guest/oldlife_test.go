@@ -40,6 +40,16 @@ func TestOldGuestRunsAsItsTreeSays(t *testing.T) {
 			"tmpfs /srv tmpfs size=1m 0 0\n",
 	})
 	ctx := context.Background()
+	// Its files have the tag of a context that it has no more.
+	must(t, filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+		st := lstat(t, path)
+		return errors.Join(err, os.Lchown(path, int(st.Uid|1234<<16), int(st.Gid)))
+	}))
+	var changes []string
+	outcome, err := h.Adopt(ctx, "old", Adoption{Agree: func(p AdoptionPlan) (bool, error) { changes = p.Changes; return true, nil }})
+	if err != nil || outcome != api.Changed || len(changes) != 1 || !strings.Contains(changes[0], "tag 1234 in the user ids") {
+		t.Fatalf("taken over: %v, %v, %q", outcome, err, changes)
+	}
 	var warned []string
 	must(t, h.Start(ctx, "old", Options{Warn: func(s string) { warned = append(warned, s) }}))
 	st, err := h.State("old")
@@ -52,6 +62,7 @@ func TestOldGuestRunsAsItsTreeSays(t *testing.T) {
 		t.Errorf("said %q", said)
 	}
 	for _, row := range []struct{ what, script, want string }{
+		{"its files are root's", "stat -c %u:%g / /bin /bin/busybox /etc/passwd | sort -u", "0:0\n"},
 		{"the database is there, with its owner", "cat /var/lib/db/table; stat -c %u /var/lib/db/table", "rows\n33\n"},
 		{"and written to", "echo more >> /var/lib/db/table", ""},
 		{"a tmpfs", "grep ' /tmp ' /proc/mounts | cut -d' ' -f3; stat -c %a /tmp", "tmpfs\n1777\n"},

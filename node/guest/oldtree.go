@@ -44,6 +44,7 @@ var knownFiles = slices.Concat(settingFiles(), hookFiles(""), []knownFile{
 	{"cache", hasEffect, "what util-vserver kept there is not needed"},
 	{"name", hasEffect, "a name to show; here it is that of the directory"},
 	{"ignore", hasEffect, "files that do not keep the guest from starting: [below](#what-is-ignored)"},
+	{"adopting", refusesStart, "taking the guest over was interrupted: vserver NAME adopt goes on"},
 	{"context", hasEffect, "the number, 2 to 49151; without it the guest gets the first free automatic one at its first start, and keeps it"},
 	{"image", hasEffect, "ID of the image below the guest's own files; without it, what `vdir` leads to is the whole root"},
 	{"shell", hasEffect, "for `enter`; else `.defaults/shell`, `/bin/bash -login`, `/bin/sh -l` or `/bin/csh`"},
