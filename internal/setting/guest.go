@@ -1,6 +1,7 @@
 package setting
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 
@@ -42,15 +43,36 @@ type Network struct {
 	// Addresses of the guest: one of the host's in shared mode, its own (with
 	// the prefix that goes onto the device) in own mode, empty in nat mode.
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
-	Dev       string         `json:"dev,omitempty"`      // own mode: device of the host, as "eth0"
-	Ports     []port.Range   `json:"ports,omitempty"`    // shared mode: the ports it may bind
-	Forwards  []port.Forward `json:"forwards,omitempty"` // nat mode
+	Dev       string         `json:"dev,omitempty"` // own mode: device of the host, as "eth0"
+	// Places describes addresses of own mode that are not simply on Dev. Only trees of
+	// Linux-VServer have it; a change of other settings keeps it.
+	Places   map[netip.Addr]Place `json:"places,omitempty"`
+	Ports    []port.Range         `json:"ports,omitempty"`    // shared mode: the ports it may bind
+	Forwards []port.Forward       `json:"forwards,omitempty"` // nat mode
 	// Raw allows raw and packet sockets; nat mode only, as elsewhere they would be the
 	// host's.
 	Raw bool `json:"raw,omitempty"`
 	// Metadata allows access to the metadata service of the host's cloud, which answers
 	// with the host's credentials.
 	Metadata bool `json:"metadata,omitempty"`
+}
+
+// Place is where and how the host has an address of a guest.
+type Place struct {
+	Dev       string     `json:"dev,omitempty"`      // instead of Network.Dev
+	NoDev     bool       `json:"noDev,omitempty"`    // the host has it anyway
+	Label     string     `json:"label,omitempty"`    // IFA_LABEL behind the device, as "eth0:www"
+	Broadcast netip.Addr `json:"broadcast,omitzero"` // not that of the prefix
+}
+
+// On returns the device that an address of own mode goes onto; "": the host has it
+// anyway.
+func (n Network) On(addr netip.Addr) string {
+	p := n.Places[addr]
+	if p.NoDev {
+		return ""
+	}
+	return cmp.Or(p.Dev, n.Dev)
 }
 
 // Init selects the guest's process 1.

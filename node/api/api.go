@@ -28,6 +28,7 @@ type (
 	Guest = setting.Guest
 	// Network is how a guest uses the network.
 	Network = setting.Network
+	Place   = setting.Place
 	// Init is the first process of a guest.
 	Init = setting.Init
 	// Limits bound what a guest may use.

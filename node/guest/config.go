@@ -237,36 +237,30 @@ func (c *Config) readSysctls(t *tree) error {
 
 func (c *Config) readNetwork(t *tree) error {
 	n := &c.Network
-	shared := false
+	var nodev []netip.Addr
 	for _, i := range t.subdirs("interfaces") {
-		file := func(name string) string { return "interfaces/" + i + "/" + name }
-		if t.has(file("disabled")) {
+		if t.has("interfaces/" + i + "/disabled") {
 			continue
 		}
-		text := t.scalar(file("ip"))
-		addr, err := netip.ParseAddr(text)
-		if err != nil || addr.Zone() != "" {
-			return fmt.Errorf("%s: want an address, as 192.0.2.1 or 2001:db8::1, not %q", file("ip"), text)
-		}
-		addr = addr.Unmap()
-		size, name := t.first(file("prefix"), "interfaces/prefix", file("mask"), "interfaces/mask")
-		length, err := PrefixLength(addr, size)
+		prefix, dev, err := c.readInterface(t, "interfaces/"+i+"/")
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return err
 		}
-		dev, _ := t.first(file("dev"), "interfaces/dev")
-		nodev := t.has(file("nodev")) || t.has(file("only_ip")) || dev == ""
-		if len(n.Addresses) > 0 && nodev != shared {
-			return errors.New("interfaces: some have nodev and some do not, and a guest's addresses are all shared or all its own: let all have nodev, put the others onto the host, and name the guest's ports in interfaces/ports; or give all the device")
-		}
-		shared = nodev
-		if !nodev {
-			if n.Dev != "" && n.Dev != dev {
-				return fmt.Errorf("%s: its own addresses go onto one device, and these are on %s and %s: give them one; or put them onto the host, let all have nodev, and name the guest's ports in interfaces/ports", file("dev"), n.Dev, dev)
-			}
+		n.Addresses = append(n.Addresses, prefix)
+		switch {
+		case dev == "":
+			nodev = append(nodev, prefix.Addr())
+		case n.Dev == "":
 			n.Dev = dev
+		case dev != n.Dev:
+			c.place(prefix.Addr(), func(p *api.Place) { p.Dev = dev })
 		}
-		n.Addresses = append(n.Addresses, netip.PrefixFrom(addr, length))
+	}
+	shared := len(nodev) > 0 && n.Dev == ""
+	if !shared {
+		for _, addr := range nodev {
+			c.place(addr, func(p *api.Place) { p.NoDev = true })
+		}
 	}
 	if err := c.readSettings(t, "network"); err != nil {
 		return err
@@ -286,6 +280,75 @@ func (c *Config) readNetwork(t *tree) error {
 		return errors.New("interfaces: no address (interfaces/0/ip); for a private network behind the host make a file netns/nat")
 	}
 	return nil
+}
+
+// place changes where an address is.
+func (c *Config) place(addr netip.Addr, change func(*api.Place)) {
+	if c.Network.Places == nil {
+		c.Network.Places = map[netip.Addr]api.Place{}
+	}
+	p := c.Network.Places[addr]
+	change(&p)
+	c.Network.Places[addr] = p
+}
+
+// readInterface reads the directory of an interface. Without a device (nodev), dev is
+// empty.
+func (c *Config) readInterface(t *tree, dir string) (prefix netip.Prefix, dev string, err error) {
+	text := t.scalar(dir + "ip")
+	addr, err := netip.ParseAddr(text)
+	if err != nil || addr.Zone() != "" {
+		return prefix, "", fmt.Errorf("%sip: want an address, as 192.0.2.1 or 2001:db8::1, not %q", dir, text)
+	}
+	addr = addr.Unmap()
+	size, name := t.first(dir+"prefix", "interfaces/prefix", dir+"mask", "interfaces/mask")
+	length, err := PrefixLength(addr, size)
+	if err != nil {
+		return prefix, "", fmt.Errorf("%s: %w", name, err)
+	}
+	prefix = netip.PrefixFrom(addr, length)
+	dev, _ = t.first(dir+"dev", "interfaces/dev")
+	if dev == "" || t.has(dir+"nodev") || t.has(dir+"only_ip") {
+		return prefix, "", nil
+	}
+	if err := c.readLabel(t, dir, addr, dev); err != nil {
+		return prefix, "", err
+	}
+	bcast, file := t.first(dir+"bcast", "interfaces/bcast")
+	switch at, err := netip.ParseAddr(bcast); {
+	case bcast == "" || bcast == "+" || addr.Is6(): // the prefix's last address
+	case bcast == "-":
+		c.place(addr, func(p *api.Place) { p.Broadcast = prefix.Masked().Addr() })
+	case err != nil || !at.Is4():
+		return prefix, "", fmt.Errorf("%s: want an address, + or -, not %q", file, bcast)
+	case at != lastAddress(prefix):
+		c.place(addr, func(p *api.Place) { p.Broadcast = at })
+	}
+	return prefix, dev, nil
+}
+
+// readLabel reads the label of an address, as which older tools show it as a device of
+// its own (eth0:www).
+func (c *Config) readLabel(t *tree, dir string, addr netip.Addr, dev string) error {
+	const longest = 15 // IFNAMSIZ-1
+	label := t.scalar(dir + "name")
+	switch {
+	case label == "":
+	case addr.Is6():
+		c.Unread = append(c.Unread, api.Unread{File: dir + "name", Why: "addresses of IPv6 have no labels"})
+	case len(dev)+1+len(label) > longest || strings.ContainsAny(label, " \t/"):
+		return fmt.Errorf("%sname: want a word with which %s:%s has at most %d characters", dir, dev, label, longest)
+	default:
+		c.place(addr, func(p *api.Place) { p.Label = label })
+	}
+	return nil
+}
+
+// lastAddress returns the broadcast address of a prefix of IPv4.
+func lastAddress(p netip.Prefix) netip.Addr {
+	four := p.Masked().Addr().As4()
+	last := binary.BigEndian.Uint32(four[:]) | uint32(uint64(1)<<(32-p.Bits())-1)
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, last)))
 }
 
 // PrefixLength returns the length of a prefix written as "24" or as "255.255.255.0";
@@ -369,10 +432,15 @@ func (p Paths) write(g api.Guest, root string) error {
 		dir := "interfaces/" + strconv.Itoa(i) + "/"
 		f.text[dir+"ip"] = a.Addr().String() + "\n"
 		f.text[dir+"prefix"] = strconv.Itoa(a.Bits()) + "\n"
-		if g.Network.Mode == api.ModeShared {
+		place := g.Network.Places[a.Addr()]
+		if g.Network.Mode == api.ModeShared || place.NoDev {
 			f.text[dir+"nodev"] = present
 		} else {
-			f.text[dir+"dev"] = scalar(g.Network.Dev)
+			f.text[dir+"dev"] = scalar(g.Network.On(a.Addr()))
+		}
+		f.text[dir+"name"] = scalar(place.Label)
+		if place.Broadcast.IsValid() {
+			f.text[dir+"bcast"] = scalar(place.Broadcast.String())
 		}
 	}
 	keep := func(rel string) bool {
@@ -383,7 +451,7 @@ func (p Paths) write(g api.Guest, root string) error {
 			return false // as numbered interfaces
 		case strings.HasPrefix(rel, "interfaces/"):
 			// Numbered interfaces are rewritten as a whole; defaults for all of them could differ.
-			if strings.Count(rel, "/") > 1 || slices.Contains([]string{"dev", "prefix", "mask"}, filepath.Base(rel)) {
+			if strings.Count(rel, "/") > 1 || slices.Contains([]string{"dev", "prefix", "mask", "bcast"}, filepath.Base(rel)) {
 				return false
 			}
 		}

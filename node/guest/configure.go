@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"reflect"
 	"slices"
 
@@ -43,6 +44,7 @@ func (g *Guest) Configure(ctx context.Context, to api.Guest) (api.Outcome, error
 		// IDs on disk are the guest's own, so the context only matters while it runs.
 		return api.Unchanged, fmt.Errorf("its context changes from %d to %d: stop it first", old.Context, to.Context)
 	}
+	keepPlaces(&to.Network, old.Network)
 	outcome := api.Unchanged
 	if damaged || !reflect.DeepEqual(old.Guest, to) {
 		outcome = api.Changed
@@ -65,6 +67,21 @@ func (g *Guest) Configure(ctx context.Context, to api.Guest) (api.Outcome, error
 		err = fmt.Errorf("it is configured, and goes on running as it was: %w", err)
 	}
 	return outcome, err
+}
+
+// keepPlaces keeps where addresses are that stay, since inventories do not say.
+func keepPlaces(to *api.Network, old api.Network) {
+	if to.Mode != api.ModeOwn || to.Mode != old.Mode || to.Dev != old.Dev || to.Places != nil {
+		return
+	}
+	for _, p := range to.Addresses {
+		if place, ok := old.Places[p.Addr()]; ok {
+			if to.Places == nil {
+				to.Places = map[netip.Addr]api.Place{}
+			}
+			to.Places[p.Addr()] = place
+		}
+	}
 }
 
 // applyLive applies the settings that can change live (setting.Table) to a running

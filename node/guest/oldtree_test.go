@@ -5,8 +5,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -294,23 +296,59 @@ func TestGuestsLieWhereUtilVserverPutsThem(t *testing.T) {
 	}
 }
 
-// If a guest cannot have something, the error names the alternative.
-func TestInterfacesThatDoNotGoTogether(t *testing.T) {
+func TestInterfacesOnSeveralDevices(t *testing.T) {
+	addr := netip.MustParseAddr
 	for _, row := range []struct {
 		what  string
 		files map[string]string
-		want  string
+		mode  api.Mode
+		dev   string
+		want  map[netip.Addr]api.Place
+		err   string
 	}{
-		{"own addresses and shared ones", map[string]string{"interfaces/0/nodev": "", "interfaces/1/dev": "eth0\n"}, "interfaces: some have nodev and some do not"},
-		{"two devices", map[string]string{"interfaces/0/dev": "eth0\n", "interfaces/1/dev": "eth1\n"}, "interfaces/1/dev: its own addresses go onto one device, and these are on eth0 and eth1"},
+		{"one device", map[string]string{"interfaces/dev": "eth0\n"}, api.ModeOwn, "eth0", nil, ""},
+		{"two devices", map[string]string{"interfaces/0/dev": "eth0\n", "interfaces/1/dev": "eth1\n"}, api.ModeOwn, "eth0", map[netip.Addr]api.Place{addr("192.0.2.2"): {Dev: "eth1"}}, ""},
+		{"own addresses and one of the host's", map[string]string{"interfaces/0/nodev": "", "interfaces/1/dev": "eth0\n"}, api.ModeOwn, "eth0", map[netip.Addr]api.Place{addr("192.0.2.1"): {NoDev: true}}, ""},
+		{"all of the host's", map[string]string{"interfaces/0/nodev": "", "interfaces/1/nodev": "", "interfaces/dev": "eth0\n"}, api.ModeShared, "", nil, ""},
+		{"labels and broadcast addresses", map[string]string{"interfaces/dev": "eth0\n", "interfaces/prefix": "24\n", "interfaces/0/name": "www\n", "interfaces/bcast": "192.0.2.255\n", "interfaces/1/bcast": "-\n"}, api.ModeOwn, "eth0",
+			map[netip.Addr]api.Place{addr("192.0.2.1"): {Label: "www"}, addr("192.0.2.2"): {Broadcast: addr("192.0.2.0")}}, ""},
+		{"a label that is too long", map[string]string{"interfaces/dev": "eth0\n", "interfaces/0/name": "administration\n"}, "", "", nil, "interfaces/0/name: want a word with which eth0:administration has at most 15 characters"},
+		{"a broadcast address that is none", map[string]string{"interfaces/dev": "eth0\n", "interfaces/1/bcast": "192.0.2\n"}, "", "", nil, `interfaces/1/bcast: want an address, + or -, not "192.0.2"`},
 	} {
 		t.Run(row.what, func(t *testing.T) {
 			p := paths(t)
 			plant(t, p, "old", map[string]string{"context": "42\n", "vdir": "->/v", "interfaces/0/ip": "192.0.2.1\n", "interfaces/1/ip": "192.0.2.2\n"})
 			plant(t, p, "old", row.files)
-			_, err := p.Read("old")
-			if err == nil || !strings.Contains(err.Error(), row.want) || !strings.Contains(err.Error(), "interfaces/ports") {
-				t.Errorf("error %v, want %q and the way out", err, row.want)
+			c, err := p.Read("old")
+			if row.err != "" {
+				if err == nil || !strings.Contains(err.Error(), row.err) {
+					t.Errorf("error %v, want %q", err, row.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := c.Network
+			if d := cmp.Diff(row.want, n.Places, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" || n.Mode != row.mode || n.Dev != row.dev {
+				t.Errorf("mode %s on %q: %s", n.Mode, n.Dev, d)
+			}
+			if err := check(c.Guest); err != nil {
+				t.Error(err)
+			}
+			// What is written is read again.
+			if err := p.write(c.Guest, "/v"); err != nil {
+				t.Fatal(err)
+			}
+			again, err := p.Read("old")
+			if err != nil || !reflect.DeepEqual(again.Network, n) {
+				t.Errorf("written and read: %+v, %v, want %+v", again.Network, err, n)
+			}
+			to := n
+			to.Places, to.Addresses = nil, n.Addresses[1:]
+			keepPlaces(&to, n)
+			if _, kept := to.Places[addr("192.0.2.2")]; kept != (n.Places[addr("192.0.2.2")] != api.Place{}) || len(to.Places) > 1 {
+				t.Errorf("kept for the address that stays: %+v", to.Places)
 			}
 		})
 	}

@@ -31,6 +31,12 @@ type deviceAddress struct {
 	ours   bool
 }
 
+// Appearance is how an IPv4 address appears on its device.
+type Appearance struct {
+	Label     string     // IFA_LABEL, as "eth0:www"
+	Broadcast netip.Addr // instead of the prefix's last address
+}
+
 // AddAddresses adds addresses to a device, sets it up and announces new ones to its
 // neighbours, so that they forget who had the address before. Addresses that are there
 // already stay. It returns those that vsnode added, now or in an earlier call: those
@@ -38,7 +44,7 @@ type deviceAddress struct {
 //
 // Called again after it was killed, it does the rest. An announcement may then be
 // missing, and neighbours may use the old owner until their cache expires.
-func AddAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) (added []netip.Prefix, err error) {
+func AddAddresses(ctx context.Context, dev string, prefixes []netip.Prefix, looks map[netip.Addr]Appearance) (added []netip.Prefix, err error) {
 	link, err := netlink.LinkByName(dev)
 	if err != nil {
 		return nil, fmt.Errorf("find device %s: %w", dev, err)
@@ -56,7 +62,7 @@ func AddAddresses(ctx context.Context, dev string, prefixes []netip.Prefix) (add
 		}
 		old, there := have[p.Addr()]
 		if !there {
-			switch err := addAddress(link.Attrs().Index, p); {
+			switch err := addAddress(link.Attrs().Index, p, looks[p.Addr()]); {
 			case errors.Is(err, unix.EEXIST): // added by somebody else in the meantime
 				continue
 			case err != nil:
@@ -149,7 +155,7 @@ func EnsureLoopback6(ctx context.Context, addr netip.Addr) error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("set lo up: %w", err)
 	}
-	err = addAddress(lo.Attrs().Index, netip.PrefixFrom(addr, addr.BitLen()))
+	err = addAddress(lo.Attrs().Index, netip.PrefixFrom(addr, addr.BitLen()), Appearance{})
 	// EACCES means the sysctl disable_ipv6, EOPNOTSUPP a kernel without IPv6.
 	for _, fine := range []error{unix.EEXIST, unix.EACCES, unix.EOPNOTSUPP, unix.EAFNOSUPPORT} {
 		if errors.Is(err, fine) {
@@ -185,14 +191,20 @@ func ifaddr(cmd, flags, index int, p netip.Prefix) *nl.NetlinkRequest {
 	return req
 }
 
-func addAddress(index int, p netip.Prefix) error {
+func addAddress(index int, p netip.Prefix, look Appearance) error {
 	req := ifaddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, p)
 	req.AddData(nl.NewRtAttr(ifaProto, []byte{addedByUs}))
 	// The guest binds it at once and cannot wait for duplicate address detection.
 	flags := binary.NativeEndian.AppendUint32(nil, unix.IFA_F_NODAD)
 	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, flags))
-	if p.Addr().Is4() && p.Bits() < 31 {
+	switch {
+	case look.Broadcast.Is4() && p.Addr().Is4():
+		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, look.Broadcast.AsSlice()))
+	case p.Addr().Is4() && p.Bits() < 31:
 		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
+	}
+	if look.Label != "" && p.Addr().Is4() {
+		req.AddData(nl.NewRtAttr(unix.IFA_LABEL, nl.ZeroTerminated(look.Label)))
 	}
 	if p.Addr().Is6() {
 		// Deprecated from the start: sockets bound to it use it, but the kernel

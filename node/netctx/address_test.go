@@ -110,7 +110,7 @@ func TestAddressesComeAndGo(t *testing.T) {
 		t.Errorf("missing %v, %v", missing, err)
 	}
 	for _, again := range []string{"once", "twice"} {
-		added, err := AddAddresses(ctx, "own0", want)
+		added, err := AddAddresses(ctx, "own0", want, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -152,7 +152,7 @@ func TestAddressesComeAndGo(t *testing.T) {
 	if err := RemoveAddresses(ctx, "gone0", want); err != nil {
 		t.Errorf("of a device that is gone: %v", err)
 	}
-	if _, err := AddAddresses(ctx, "gone0", want); err == nil {
+	if _, err := AddAddresses(ctx, "gone0", want, nil); err == nil {
 		t.Error("added to a device that is not there")
 	}
 }
@@ -167,7 +167,7 @@ func TestRemovingAPrimaryKeepsItsSecondaries(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := prefixes("192.0.2.10/24", "192.0.2.11/24", "192.0.2.12/24")
-	if _, err := AddAddresses(ctx, "own0", all); err != nil {
+	if _, err := AddAddresses(ctx, "own0", all, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := RemoveAddresses(ctx, "own0", all[:1]); err != nil {
@@ -234,7 +234,7 @@ func TestNewAddressesAreAnnounced(t *testing.T) {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := AddAddresses(t.Context(), "own0", prefixes("192.0.2.10/24", "2001:db8::10/64")); err != nil {
+	if _, err := AddAddresses(t.Context(), "own0", prefixes("192.0.2.10/24", "2001:db8::10/64"), nil); err != nil {
 		t.Fatal(err)
 	}
 	own, err := netlink.LinkByName("own0")
@@ -295,7 +295,7 @@ func TestAddressesRemovedAtOnceTakeNoOtherAlong(t *testing.T) {
 	}
 	ours := prefixes("10.99.0.1/24", "10.99.0.2/24", "10.99.0.3/24", "10.99.0.4/24")
 	for round := range 50 {
-		if _, err := AddAddresses(t.Context(), "vsat0", ours); err != nil {
+		if _, err := AddAddresses(t.Context(), "vsat0", ours, nil); err != nil {
 			t.Fatal(err)
 		}
 		hostAdds(t, "vsat0", "10.99.0.200/24") // after ours, so that it is secondary

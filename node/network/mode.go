@@ -92,11 +92,12 @@ type Others interface {
 
 // Notes record what is needed to check, repair and release the guest's network.
 type Notes struct {
-	Dev   string         `json:"dev,omitempty"`
-	Added []netip.Prefix `json:"added,omitempty"` // addresses that vsnode put onto Dev
-	Pings bool           `json:"pings,omitempty"` // the source address of its pings is set
-	NAT   bool           `json:"nat,omitempty"`   // it has a namespace of its own
-	Net   string         `json:"net,omitempty"`   // NAT: the namespace (namespaceID)
+	Dev   string                `json:"dev,omitempty"`
+	Added []netip.Prefix        `json:"added,omitempty"` // addresses that vsnode put onto Dev, or:
+	Devs  map[netip.Addr]string `json:"devs,omitempty"`  // their own devices
+	Pings bool                  `json:"pings,omitempty"` // the source address of its pings is set
+	NAT   bool                  `json:"nat,omitempty"`   // it has a namespace of its own
+	Net   string                `json:"net,omitempty"`   // NAT: the namespace (namespaceID)
 }
 
 // FirstNotes returns the notes of a guest in mode m before Check and Attach.

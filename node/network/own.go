@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,66 @@ func (own) Validate(n api.Network) error {
 }
 
 // Assumed names all addresses; of these, only those marked as vsnode's are removed.
-func (own) Assumed(n api.Network) Notes { return Notes{Dev: n.Dev, Added: n.Addresses} }
+func (own) Assumed(n api.Network) Notes {
+	return Notes{Dev: n.Dev, Added: n.Addresses, Devs: devices(n)}
+}
+
+// devices returns the devices of addresses that are not on Dev.
+func devices(n api.Network) map[netip.Addr]string {
+	var devs map[netip.Addr]string
+	for addr, place := range n.Places {
+		if place.Dev != "" {
+			if devs == nil {
+				devs = map[netip.Addr]string{}
+			}
+			devs[addr] = place.Dev
+		}
+	}
+	return devs
+}
+
+// onDevice are addresses of one device.
+type onDevice struct {
+	dev      string
+	prefixes []netip.Prefix
+}
+
+// byDevice groups addresses by device, without those for which on returns "".
+func byDevice(prefixes []netip.Prefix, on func(netip.Addr) string) (groups []onDevice) {
+	for _, p := range prefixes {
+		dev := on(p.Addr())
+		if dev == "" {
+			continue
+		}
+		i := slices.IndexFunc(groups, func(g onDevice) bool { return g.dev == dev })
+		if i < 0 {
+			i = len(groups)
+			groups = append(groups, onDevice{dev: dev})
+		}
+		groups[i].prefixes = append(groups[i].prefixes, p)
+	}
+	return groups
+}
+
+// devices returns the guest's addresses by the devices that they went onto.
+func (g *Guest) devices() []onDevice {
+	n := g.Network
+	n.Dev = cmp.Or(g.Notes.Dev, n.Dev)
+	return byDevice(n.Addresses, n.On)
+}
+
+// looks returns how the guest's addresses are to appear.
+func (g *Guest) looks() map[netip.Addr]netctx.Appearance {
+	looks := map[netip.Addr]netctx.Appearance{}
+	for addr, place := range g.Network.Places {
+		look := netctx.Appearance{Broadcast: place.Broadcast}
+		if place.Label != "" {
+			look.Label = g.Network.On(addr) + ":" + place.Label
+		}
+		looks[addr] = look
+	}
+	return looks
+}
 
 func (own) filter(g api.Guest) nat.Want {
 	want := reserveLoopback6(g)
@@ -49,22 +109,9 @@ func (m own) Check(ctx context.Context, g *Guest) error {
 	if err != nil {
 		return err
 	}
-	device, err := net.InterfaceByName(g.Network.Dev)
-	if err != nil {
-		return fmt.Errorf("device %s: %w", g.Network.Dev, err)
-	}
 	for _, p := range g.Network.Addresses {
-		at, there := on[p.Addr()]
-		switch {
-		case !there:
-		case at.Index != device.Index:
-			name := fmt.Sprint("number ", at.Index)
-			if other, err := net.InterfaceByIndex(at.Index); err == nil {
-				name = other.Name
-			}
-			return fmt.Errorf("address %s is on device %s of the host, and is to go onto %s", p.Addr(), name, g.Network.Dev)
-		case !at.Ours:
-			g.warn("address %s is the host's own: the guest has all ports of it", p.Addr())
+		if err := m.checkPlace(g, p.Addr(), on); err != nil {
+			return err
 		}
 	}
 	err = m.listeners(ctx, g)
@@ -77,24 +124,62 @@ func (m own) Check(ctx context.Context, g *Guest) error {
 	return nil
 }
 
+// checkPlace refuses an address that is not where it is to be.
+func (own) checkPlace(g *Guest, addr netip.Addr, on map[netip.Addr]netctx.HostAddress) error {
+	at, there := on[addr]
+	dev := g.Network.On(addr)
+	if dev == "" {
+		if !there {
+			return fmt.Errorf("address %s has nodev, and the host does not have it: put it onto a device of the host, or take nodev away", addr)
+		}
+		g.warn("address %s is the host's own: the guest has all ports of it", addr)
+		return nil
+	}
+	device, err := net.InterfaceByName(dev)
+	if err != nil {
+		return fmt.Errorf("device %s: %w", dev, err)
+	}
+	switch {
+	case !there:
+	case at.Index != device.Index:
+		name := fmt.Sprint("number ", at.Index)
+		if other, err := net.InterfaceByIndex(at.Index); err == nil {
+			name = other.Name
+		}
+		return fmt.Errorf("address %s is on device %s of the host, and is to go onto %s", addr, name, dev)
+	case !at.Ours:
+		g.warn("address %s is the host's own: the guest has all ports of it", addr)
+	}
+	return nil
+}
+
 func (m own) Attach(ctx context.Context, g *Guest) error {
 	if err := m.attachPrograms(g); err != nil {
 		return err
 	}
 	// What vsnode may have added is removed; what the host had before is not.
-	missing, err := netctx.MissingAddresses(g.Network.Dev, g.Network.Addresses)
-	if err != nil {
-		return err
+	groups := byDevice(g.Network.Addresses, g.Network.On)
+	g.Notes.Dev, g.Notes.Devs, g.Notes.Added = g.Network.Dev, devices(g.Network), nil
+	missing := make([][]netip.Prefix, len(groups))
+	for i, on := range groups {
+		var err error
+		if missing[i], err = netctx.MissingAddresses(on.dev, on.prefixes); err != nil {
+			return err
+		}
+		g.Notes.Added = append(g.Notes.Added, missing[i]...)
 	}
-	g.Notes.Dev, g.Notes.Added = g.Network.Dev, missing
 	if err := g.Save(); err != nil {
 		return err
 	}
-	if err := refuseDuplicates(ctx, g, missing); err != nil {
-		return err
+	for i, on := range groups {
+		if err := refuseDuplicates(ctx, g, on.dev, missing[i]); err != nil {
+			return err
+		}
 	}
-	if _, err := netctx.AddAddresses(ctx, g.Network.Dev, g.Network.Addresses); err != nil {
-		return err
+	for _, on := range groups {
+		if _, err := netctx.AddAddresses(ctx, on.dev, on.prefixes, g.looks()); err != nil {
+			return err
+		}
 	}
 	return m.attachLocalhost(ctx, g)
 }
@@ -102,8 +187,7 @@ func (m own) Attach(ctx context.Context, g *Guest) error {
 // refuseDuplicates refuses addresses that another machine on the network has: for
 // example because a guest was moved and still runs on its old host. Both would lose
 // their connections.
-func refuseDuplicates(ctx context.Context, g *Guest, prefixes []netip.Prefix) error {
-	dev := g.Network.Dev
+func refuseDuplicates(ctx context.Context, g *Guest, dev string, prefixes []netip.Prefix) error {
 	var addrs []netip.Addr
 	for _, p := range prefixes {
 		addrs = append(addrs, p.Addr())
@@ -136,9 +220,13 @@ func (m own) Drift(_ context.Context, host *Survey, guests []*Guest) (map[string
 		if err != nil {
 			return nil, err
 		}
-		gone, err := view.Drift(g.Notes.Dev, g.Network.Addresses)
-		if err != nil {
-			return nil, err
+		var gone []string
+		for _, on := range g.devices() {
+			lost, err := view.Drift(on.dev, on.prefixes)
+			if err != nil {
+				return nil, err
+			}
+			gone = append(gone, lost...)
 		}
 		more, err := m.drift(host, g)
 		return append(gone, more...), err
@@ -148,21 +236,25 @@ func (m own) Drift(_ context.Context, host *Survey, guests []*Guest) (map[string
 // Repair first notes addresses that were removed and that vsnode had not added: the
 // host's own.
 func (m own) Repair(ctx context.Context, g *Guest) error {
-	missing, err := netctx.MissingAddresses(g.Notes.Dev, g.Network.Addresses)
-	if err != nil {
-		return err
-	}
 	g.Notes.Added = slices.Clone(g.Notes.Added)
-	for _, p := range missing {
-		if !slices.Contains(g.Notes.Added, p) {
-			g.Notes.Added = append(g.Notes.Added, p)
+	for _, on := range g.devices() {
+		missing, err := netctx.MissingAddresses(on.dev, on.prefixes)
+		if err != nil {
+			return err
+		}
+		for _, p := range missing {
+			if !slices.Contains(g.Notes.Added, p) {
+				g.Notes.Added = append(g.Notes.Added, p)
+			}
 		}
 	}
 	if err := g.Save(); err != nil {
 		return err
 	}
-	if _, err := netctx.AddAddresses(ctx, g.Notes.Dev, g.Network.Addresses); err != nil {
-		return err
+	for _, on := range g.devices() {
+		if _, err := netctx.AddAddresses(ctx, on.dev, on.prefixes, g.looks()); err != nil {
+			return err
+		}
 	}
 	return m.repair(ctx, g)
 }
@@ -173,8 +265,10 @@ func (m own) Release(ctx context.Context, g *Guest) error {
 		if err != nil {
 			return err
 		}
-		if err := netctx.RemoveAddresses(ctx, g.Notes.Dev, unused); err != nil {
-			return err
+		for _, on := range byDevice(unused, func(a netip.Addr) string { return cmp.Or(g.Notes.Devs[a], g.Notes.Dev) }) {
+			if err := netctx.RemoveAddresses(ctx, on.dev, on.prefixes); err != nil {
+				return err
+			}
 		}
 	}
 	return m.release(ctx, g)
