@@ -35,15 +35,7 @@ func vlimit(ctx context.Context, args []string) error {
 	if len(set) > 0 {
 		return nil
 	}
-	list, err := h.Guests.Usage(ref)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%-8s %14s %14s %14s %14s %8s\n", "RESOURCE", "CURRENT", "PEAK", "SOFT", "HARD", "HITS")
-	for _, u := range list {
-		fmt.Printf("%-8s %14s %14s %14s %14s %8s\n", u.Resource, u.Current, u.Peak, u.Soft, u.Hard, u.Hits)
-	}
-	return nil
+	return verb{h: h, name: ref, out: os.Stdout, errs: os.Stderr}.limits(ctx)
 }
 
 // limitOptions reads vlimit's options: -S makes the limits behind it soft, -H hard, which

@@ -347,7 +347,7 @@ func (o optional) read(g *Guest, t Tree, file string) error {
 // burst is what a guest may save up of its processors: its file holds microseconds.
 type burst struct{ at[float64] }
 
-func (b burst) cores() cores                   { return cores{b.at} }
+func (b burst) cores() cores                   { return cores(b) }
 func (b burst) parse(g *Guest, s string) error { return b.cores().parse(g, s) }
 func (b burst) text(g *Guest) string           { return b.cores().text(g) }
 func (b burst) same(x, y *Guest) bool          { return b.cores().same(x, y) }
