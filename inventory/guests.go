@@ -29,6 +29,8 @@ type guestSpec struct {
 	network  networkSpec
 	files    []*fileSpec
 	health   healthSpec
+
+	mounts, volumes []*mountSpec
 }
 
 // settings are the values that a guest's file has for setting.Table, by the keys of
@@ -63,7 +65,7 @@ func (s settings) keys(d *decoder, block string) []key {
 				}
 			}
 		case setting.Block:
-			continue // network.go and init
+			continue // network.go, mounts.go and init
 		}
 		keys = append(keys, key{Name: row.Name(), Read: read})
 	}
@@ -86,6 +88,8 @@ func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 		{Name: "network", Read: func(name string, v *yaml.Node) { d.network(g, name, v) }},
 		{Name: "files", Read: d.files(&g.files)},
 		{Name: "health", Read: d.health(&g.health)},
+		{Name: "mounts", Read: d.mounts(&g.mounts)},
+		{Name: "volumes", Read: d.volumes(&g.volumes)},
 		{Name: "init", Read: func(name string, v *yaml.Node) { d.init(g, name, v) }},
 		{Name: "limits", Read: func(name string, v *yaml.Node) {
 			d.Fields(name, v, "a mapping, as {memory: 512M, cpu: 1.5, processes: 500}", g.settings.keys(d, "limits"))
@@ -251,6 +255,11 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 	g.NoNesting = g.Init.Style == "command"
 	r.network(&spec.network, g)
 	r.settings(spec.settings, g)
+	g.Mounts, g.Volumes = r.mounts(spec.mounts), r.mounts(spec.volumes)
+	if err := g.Check(); err != nil && !r.failed && h != nil {
+		r.failed = true
+		r.Failed(spec.pos, &Error{Msg: fmt.Sprintf("guest %s: %v", spec.name, err)})
+	}
 	g.Files = r.resolveFiles(spec.files, false)
 	g.Health = r.resolveHealth(&spec.health)
 	if r.failed || h == nil {

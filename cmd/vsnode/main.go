@@ -42,6 +42,8 @@ const usage = `vsnode runs Linux guests on this host.
   vsnode image export ID          write one to standard output
   vsnode image import [--id ID]   read one from standard input
   vsnode image remove ID
+  vsnode volume list              directories that outlive guests: sizes, and who has them
+  vsnode volume delete NAME       asks, without --yes
   vsnode install                  put vsnode, and links named as Linux-VServer's tools, into /usr/local/sbin
   vsnode version
 `
@@ -89,6 +91,8 @@ func run(ctx context.Context, name string, args []string) error {
 		return vserver(ctx, rest)
 	case "image":
 		return image(ctx, rest)
+	case "volume":
+		return volume(ctx, rest)
 	case "install":
 		return install(rest)
 	case "guard": // by a timer (node/guard.go); not for people
@@ -107,7 +111,7 @@ func run(ctx context.Context, name string, args []string) error {
 		if known, err := tool(ctx, cmd, rest); known {
 			return err
 		}
-		commands := []string{"serve", "check", "stat", "vserver", "image", "install", "version", "help"}
+		commands := []string{"serve", "check", "stat", "vserver", "image", "volume", "install", "version", "help"}
 		return usageError(fmt.Sprintf("unknown command %q%s; vsnode help lists them", cmd, didYouMean(cmd, commands)))
 	}
 }

@@ -256,7 +256,12 @@ func (v verb) delete(ctx context.Context) error {
 			return err
 		}
 	}
-	return v.h.Guests.Delete(ctx, v.name)
+	c, _ := v.h.Guests.Read(v.name) // one whose configuration is damaged is deleted, too
+	err := v.h.Guests.Delete(ctx, v.name)
+	if err == nil && len(c.Guest.Volumes) > 0 {
+		v.say("its volumes are kept: vsnode volume list")
+	}
+	return err
 }
 
 // confirm asks on standard output and reads the answer from standard input.

@@ -35,6 +35,10 @@ type Guest struct {
 	// compared with others of the host: -1000 to 1000.
 	OOMScoreAdj int    `json:"oomScoreAdj,omitempty"`
 	IONice      IONice `json:"ioNice,omitzero"`
+
+	Mounts  []Mount  `json:"mounts,omitempty"`
+	Volumes []Mount  `json:"volumes,omitempty"` // of type Volume
+	Devices []Device `json:"devices,omitempty"`
 }
 
 // Network is the part of the network that a guest may use.
@@ -150,6 +154,9 @@ type Record struct {
 	Ulimits     []string `json:"ulimits,omitempty"`
 	IONice      string   `json:"ioNice,omitempty"`
 	OOMScoreAdj int      `json:"oomScoreAdj,omitempty"`
+	Mounts      []string `json:"mounts,omitempty"`
+	Volumes     []string `json:"volumes,omitempty"`
+	Devices     []string `json:"devices,omitempty"`
 }
 
 // Record returns the settings of g in their flat form.
@@ -165,6 +172,7 @@ func (g Guest) Record() Record {
 		IO: texts(g.Limits.IO), IOWeight: g.Limits.IOWeight,
 		Disk: g.Limits.DiskBytes, DiskSoft: g.Limits.DiskSoftBytes, Inodes: g.Limits.Inodes, InodesSoft: g.Limits.InodesSoft,
 		Ulimits: texts(g.Limits.Ulimits), IONice: g.IONice.String(), OOMScoreAdj: g.OOMScoreAdj,
+		Mounts: texts(g.Mounts), Volumes: texts(g.Volumes), Devices: texts(g.Devices),
 	}
 	if len(r.Init) == 0 {
 		r.Init = []string{g.Init.Style}

@@ -224,6 +224,13 @@ var Table = []*Row{
 		value: number{func(g *Guest) *int { return &g.OOMScoreAdj }, -1000, 1000},
 		check: func(g *Guest) error { return within(g.OOMScoreAdj, -1000, 1000) },
 	},
+	mountsRow, volumesRow,
+	{
+		Key: "devices", Form: List, Want: "a list of devices, as [/dev/fuse, \"/dev/ttyUSB0:/dev/ttyS0:rw\"]", Plan: "devices",
+		Doc: "devices of the host that it may use: `/dev/fuse`, `/dev/kvm`, `HOST:GUEST:ACCESS` ([storage](storage.md#devices))", Default: "none",
+		value: list[Device]{func(g *Guest) *[]Device { return &g.Devices }, ParseDevice},
+		check: checkDevices,
+	},
 }
 
 func always(*Guest, *Guest, []string) bool { return true }

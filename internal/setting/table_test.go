@@ -59,6 +59,7 @@ func TestEverySettingGoesFromTheInventoryToTheHost(t *testing.T) {
 		{"nice", []string{"-5"}, "-5\n", "nice 0 → -5", true},
 		{"ionice", []string{"best-effort:6"}, "", "ionice none → best-effort:6", true},
 		{"oom_score_adj", []string{"-500"}, "-500\n", "oom_score_adj 0 → -500", true},
+		{"devices", []string{"/dev/ttyUSB0:/dev/ttyS0:rwm", "/dev/fuse:r"}, "/dev/ttyUSB0:/dev/ttyS0\n/dev/fuse:r\n", "devices none → /dev/fuse:r, /dev/ttyUSB0:/dev/ttyS0", false},
 	}
 	for _, row := range Table {
 		if row.Form == Block {

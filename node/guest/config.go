@@ -42,7 +42,7 @@ type Config struct {
 	Domain   string            // uts/domainname
 	Env      []string          // apps/init/environment
 	Runlevel string            // apps/init/runlevel: argument of /sbin/init
-	Mounts   []procctx.Mount   // fstab
+	Mounts   []procctx.Mount   // fstab, as the kernel wants it
 	Sysctls  []procctx.Sysctl  // sysctl/N
 	Shell    string
 	Unread   []api.Unread
@@ -89,7 +89,7 @@ func (p Paths) readAs(name string, instead map[string]string) (Config, error) {
 		{"", func(t *tree) error { return readRlimits(t, c.Cgroup) }},
 		{"", func(t *tree) error { return c.readSettings(t, "") }},
 		{"", func(t *tree) error { return c.readSettings(t, "limits") }},
-		{"", c.readNetwork}, {"", c.readSysctls},
+		{"", c.readNetwork}, {"", c.readSysctls}, {"", c.readDevices},
 		{"", func(t *tree) error { c.Rlimits, err = readUlimits(t); return err }},
 		{"", c.readIONice}, {"", c.readDisk},
 	} {
@@ -103,11 +103,7 @@ func (p Paths) readAs(name string, instead map[string]string) (Config, error) {
 	c.Limits.Ulimits = ulimits(c.Rlimits)
 	c.setAttributes()
 	c.readPersonality(t)
-	for _, file := range []string{"fstab", "fstab.local", "fstab.remote"} {
-		text, _ := t.read(file)
-		mounts, list := readFstab(file, text)
-		c.Mounts, c.Unread = append(c.Mounts, mounts...), append(c.Unread, list...)
-	}
+	c.readMounts(t, p)
 	c.Unread = append(c.Unread, readFlags(t)...)
 	c.Unread = append(c.Unread, unread(t.files())...)
 	if err := c.readHooks(p); err != nil {
@@ -443,8 +439,17 @@ func (p Paths) write(g api.Guest, root string) error {
 			f.text[dir+"bcast"] = scalar(place.Broadcast.String())
 		}
 	}
+	writeDevices(&g, f.text)
+	fstab, same := fstabOf(&g, openTree(p.config(g.Name)))
+	if f.text["fstab"] = fstab; same {
+		delete(f.text, "fstab")
+	}
 	keep := func(rel string) bool {
 		switch {
+		case slices.Contains(fstabFiles, rel):
+			return same
+		case strings.HasPrefix(rel, vdevmap+"/"):
+			return false
 		case slices.ContainsFunc(strings.Split(rel, "/"), isBackup):
 			return true
 		case strings.HasPrefix(rel, "dlimits/"):

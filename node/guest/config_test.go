@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vsfleet/vsfleet/internal/port"
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -105,7 +106,7 @@ func TestAdministratorsFilesSurviveAChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{
-		"bcapabilities": "~MKNOD\n", "cgroup/memory.oom.group": "1\n", "scripts/pre-start": "#!/bin/sh\n", "fstab": "none /tmp tmpfs size=16m 0 0\n",
+		"bcapabilities": "~MKNOD\n", "cgroup/memory.oom.group": "1\n", "scripts/pre-start": "#!/bin/sh\n", "fstab": "# mine\nnone /tmp tmpfs size=16m 0 0\n",
 	} {
 		path := filepath.Join(p.config("www"), name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
@@ -113,8 +114,12 @@ func TestAdministratorsFilesSurviveAChange(t *testing.T) {
 		}
 	}
 	g.Network = api.Network{Mode: api.ModeNAT}
+	g.Mounts = []setting.Mount{{Type: setting.Tmpfs, Target: "/tmp", Options: []string{"size=16m"}}}
 	if err := p.write(g, "/v"); err != nil {
 		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(p.config("www") + "/fstab"); err != nil || !strings.HasPrefix(string(text), "# mine") {
+		t.Errorf("an fstab that says the same is not left as it is: %q, %v", text, err)
 	}
 	c, err := p.Read("www")
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -92,6 +93,14 @@ func clash(g api.Guest, root, name string, held notes) error {
 	}
 	runs := held.startedAs(name)
 	runs.Name = name
+	for _, v := range g.Volumes {
+		_, shared := v.Option(setting.SharedVolume)
+		for _, theirs := range runs.Volumes {
+			if _, both := theirs.Option(setting.SharedVolume); v.Source == theirs.Source && !(shared && both) {
+				return fmt.Errorf("volume %s is guest %s's (several guests have it at once if all say shared)", v.Source, name)
+			}
+		}
+	}
 	return conflict(g, []api.Guest{runs})
 }
 

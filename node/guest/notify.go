@@ -114,7 +114,7 @@ func (n *notifier) prepare(sp *procctx.Spec, owner int) {
 		}
 	}
 	sp.Env = append(sp.Env, "NOTIFY_SOCKET="+notifySocket)
-	sp.Devices = func(dev *os.File) error { return n.bind(dev, owner) }
+	sp.AddToDev = func(dev *os.File) error { return n.bind(dev, owner) }
 }
 
 // bind makes the socket in the guest's /dev, which the guest has not seen yet.

@@ -96,7 +96,7 @@ func TestOldGuestRunsAsItsTreeSays(t *testing.T) {
 
 	for _, row := range []struct{ what, file, content, want string }{
 		{"a link on the way to the source", "fstab", base + "/vservers/link /var/lib/db none bind 0 0\n", "fstab:1: " + base + "/vservers/link leads over a symbolic link"},
-		{"a place that is not there", "fstab", "# x\nnone /nowhere tmpfs defaults 0 0\n", "find /nowhere (fstab:2): no such file or directory in the guest: make it there first"},
+		{"a place below a file", "fstab", "# x\nnone /etc/hostname/x tmpfs defaults 0 0\n", "make /etc/hostname/x (fstab:2): not a directory"},
 		{"a directory onto a file", "fstab", base + "/db /etc/hostname none bind 0 0\n", "a directory goes onto a directory"},
 		{"a sysctl that no guest may write", "sysctl/0/setting", "kernel.panic\n", "kernel/panic (sysctl/0): "},
 		{"a mount that cannot be", "fstab", "/dev/sda1 /var ext4 defaults 0 2\n", "fstab:1: a guest mounts no ext4"},

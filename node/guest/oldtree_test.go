@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
@@ -139,8 +140,8 @@ func TestNothingOfATreeIsDroppedSilently(t *testing.T) {
 		{"capabilities that an init needs", map[string]string{"bcapabilities": "~SETUID\n"}, []string{"!bcapabilities: without SETUID"}},
 		{"capabilities of a guest with a command", map[string]string{"bcapabilities": "~SETUID\n", "apps/init/cmd.start": "/bin/sleep\n9\n"}, nil},
 		{"a filesystem of a device", map[string]string{"fstab": "# mine\n/dev/vg/db\t/var/lib/mysql ext4 noatime 0 2\n"}, []string{"!fstab:2: mount /dev/vg/db on the host, and say here DIRECTORY /var/lib/mysql none bind"}},
-		{"a read-only bind mount", map[string]string{"fstab": "/srv /srv none bind,ro\n"}, []string{"!fstab:1: read-only"}},
-		{"an option of a mount that is not known", map[string]string{"fstab.remote": "none /tmp tmpfs size=1m,tagxid\n"}, []string{"!fstab.remote:1: option tagxid"}},
+		{"a read-only bind mount", map[string]string{"fstab": "/srv /srv none bind,ro\n"}, nil},
+		{"an option of a mount that is not known", map[string]string{"fstab.remote": "none /tmp tmpfs size=1m,tagxid\n"}, []string{"!fstab.remote:1: options: \"tagxid\""}},
 		{"what util-vserver's own fstab has", map[string]string{"fstab": "none\t/proc\tproc\tdefaults\t0 0\nnone\t/tmp\ttmpfs\tsize=16m,mode=1777\t0 0\nnone\t/dev/pts\tdevpts\tgid=5,mode=620\t0 0\n"}, nil},
 	} {
 		t.Run(row.what, func(t *testing.T) {
@@ -232,7 +233,15 @@ func TestOldFilesHaveTheirMeaning(t *testing.T) {
 		{"a cpuset", map[string]string{"cpuset/cpus": "0-1\n"}, func(c Config) any { return c.Cgroup }, map[string]string{"cpuset.cpus": "0-1"}},
 		{"bind mounts and a tmpfs", map[string]string{"fstab": "/srv/my\\040db /var/lib/mysql none bind,noatime 0 0\nnone /tmp tmpfs size=16m,mode=1777 0 0\n/dev/sdb1 /x ext4 noauto 0 0\n"}, func(c Config) any { return c.Mounts },
 			[]procctx.Mount{{Line: "fstab:1", Source: "/srv/my db", Place: "/var/lib/mysql", Attrs: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOATIME},
-				{Line: "fstab:2", Place: "/tmp", Attrs: unix.MOUNT_ATTR_NODEV, Options: []string{"size", "16m", "mode", "1777"}}}},
+				{Line: "fstab:2", Place: "/tmp", Attrs: unix.MOUNT_ATTR_NODEV, Options: []string{"mode", "1777", "size", "16m"}}}},
+		{"read-only, with other ids, and not there", map[string]string{"fstab": "/srv /a none bind,ro,nofail,idmap=uids=1000-33-1;gids=1000-33-1\n"}, func(c Config) any { return c.Mounts },
+			[]procctx.Mount{{Line: "fstab:1", Source: "/srv", Place: "/a", Optional: true, Attrs: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_RDONLY,
+				UIDs: []procctx.IDRange{{Disk: 1000, Guest: 33, Count: 1}}, GIDs: []procctx.IDRange{{Disk: 1000, Guest: 33, Count: 1}}}}},
+		{"a tmpfs without a size", map[string]string{"fstab": "none /tmp tmpfs defaults\n"}, func(c Config) any { return c.Mounts[0].Options }, []string{"size", "16m"}},
+		{"a volume", map[string]string{"fstab": "data /srv volume defaults 0 0\n"}, func(c Config) any { return c.Guest.Volumes },
+			[]setting.Mount{{Type: setting.Volume, Source: "data", Target: "/srv"}}},
+		{"devices", map[string]string{"apps/vdevmap/0/device": "/dev/ttyS0\n", "apps/vdevmap/0/target": "/dev/ttyUSB0\n", "apps/vdevmap/0/open": "", "apps/vdevmap/0/remap": "", "apps/vdevmap/1/device": "/dev/fuse\n", "apps/vdevmap/1/open": "", "apps/vdevmap/1/access": "r\n"},
+			func(c Config) any { return fmt.Sprint(c.Guest.Devices) }, "[/dev/ttyUSB0:/dev/ttyS0 /dev/fuse:r]"},
 		{"a sysctl", map[string]string{"sysctl/0/setting": "kernel.shmmax\n", "sysctl/0/value": "1000\n"}, func(c Config) any { return c.Sysctls },
 			[]procctx.Sysctl{{Line: "sysctl/0", Path: "kernel/shmmax", Value: "1000"}}},
 		{"an environment", map[string]string{"apps/init/environment": "LANG=C\n# x\nTZ=UTC\n"}, func(c Config) any { return c.Env }, []string{"LANG=C", "TZ=UTC"}},

@@ -84,6 +84,8 @@ func startSteps() []step {
 		{(*start).makeCgroup, (*Guest).removeCgroup},
 		{(*start).limit, nil}, // removed with the cgroup
 		{(*start).limitDisk, nil},
+		{(*start).confineDevices, nil}, // removed with the cgroup
+		{(*start).makeVolumes, nil},    // they outlive the guest
 		{(*start).checkNetwork, nil},
 		{(*start).attachNetwork, (*Guest).releaseNetwork},
 		{(*start).attachConsole, (*Guest).saveConsole},

@@ -12,7 +12,7 @@ import (
 // startScript returns the system calls of a guest's first process from clone3 to
 // its init. The process is born in its user namespace, where it is root; outside,
 // it is nobody.
-func startScript(sp Spec, sock *os.File) (*script, error) {
+func startScript(sp Spec, sock *os.File, mounts []openedMount) (*script, error) {
 	s := newScript()
 	s.await(sock) // the ids
 	s.call("unshare cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
@@ -22,8 +22,6 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	if sp.Domain != "" {
 		s.call("set domain name", unix.SYS_SETDOMAINNAME, sp.Domain, len(sp.Domain))
 	}
-	// Mounts that the host makes from now on do not propagate into the guest.
-	s.call("make mounts private", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
 
 	// Filesystems that do not need the root are made while the parent mounts it.
 	nosuid := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
@@ -39,19 +37,14 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	shm := s.filesystem("tmpfs", noexec|unix.MOUNT_ATTR_NODEV, "mode", "1777")
 	mqueue := s.filesystem("mqueue", noexec|unix.MOUNT_ATTR_NODEV)
 
-	bound := 0
-	for _, m := range sp.Mounts {
-		if m.Source != "" {
-			bound++
-		}
+	s.await(sock) // what is on the stage
+	staged := func(path string) cell {
+		return s.open("open "+path, unix.SYS_OPENAT, unix.AT_FDCWD, path, unix.O_PATH|unix.O_CLOEXEC)
 	}
-	sent := s.receive(sock, 3+bound)
-	root, sys, dev := sent[0], sent[1], sent[2]
+	root, sys, dev := staged(stagedRoot), staged(stagedSys), staged(stagedDev)
 	attach := func(what string, from, dir cell, name string) {
 		s.call(what, unix.SYS_MOVE_MOUNT, from, "", dir, name, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	}
-	// The scratch directory's parent is the mount point until pivot_root.
-	s.call("attach root", unix.SYS_MOVE_MOUNT, root, "", unix.AT_FDCWD, path.Dir(scratch), unix.MOVE_MOUNT_F_EMPTY_PATH)
 
 	// Names directly below the root: mkdirat and move_mount do not follow a
 	// link in the last component, and the path has no other component
@@ -68,7 +61,6 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	s.call("make /run/lock", unix.SYS_MKDIRAT, run, "lock", 0o777)
 	s.call("open /run/lock to all", unix.SYS_FCHMODAT, run, "lock", 0o1777)
 	below(dev, "dev")
-	// Before kernel 6.15, nothing can be mounted on a detached mount: after /dev.
 	attach("mount /dev/pts", pts, dev, "pts")
 	attach("mount /dev/shm", shm, dev, "shm")
 	attach("mount /dev/mqueue", mqueue, dev, "mqueue")
@@ -88,11 +80,14 @@ func startScript(sp Spec, sock *os.File) (*script, error) {
 	}
 	s.call("forget boot id", unix.SYS_UNLINKAT, dev, bootIDFile, 0)
 
+	s.call("set umask", unix.SYS_UMASK, 0o022)
+	s.mounts(root, mounts, staged)
 	s.call("enter root", unix.SYS_FCHDIR, root)
 	s.call("pivot root", unix.SYS_PIVOT_ROOT, ".", ".")
 	s.call("leave the host's root", unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
 	s.call("enter /", unix.SYS_CHDIR, "/")
-	s.mounts(sp.Mounts, sent[3:])
+	// What the host does with its mounts from now on does not propagate into the guest.
+	s.call("make mounts private", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
 	for _, c := range sp.Sysctls {
 		file := s.open("open "+c.Path+" ("+c.Line+")", unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/sys/"+c.Path, unix.O_WRONLY|unix.O_CLOEXEC)
 		s.call("set "+c.Path+" ("+c.Line+")", unix.SYS_WRITE, file, c.Value, len(c.Value))
@@ -124,31 +119,6 @@ func (s *script) await(sock *os.File) {
 	s.refs = append(s.refs, buf)
 	st := s.call("wait for vsnode", unix.SYS_READ, s.fd(sock), unsafe.Pointer(&buf[0]), 1)
 	st.min = 1 // 0: the parent is gone
-}
-
-// receive waits for n mounts from the parent. Descriptors arrive in a control
-// message, a header of 16 bytes and one int each, which is laid over the cells.
-func (s *script) receive(sock *os.File, n int) (sent []cell) {
-	first := s.cell()
-	for range 4 + n + n%2 { // the header, the descriptors, and up to two to align to 8 bytes
-		s.cell()
-	}
-	if first%2 != 0 {
-		first++
-	}
-	buf := make([]byte, 1)
-	iov := &unix.Iovec{Base: &buf[0]}
-	iov.SetLen(len(buf))
-	msg := &unix.Msghdr{Iov: iov, Control: (*byte)(unsafe.Pointer(&s.cells[first]))}
-	msg.SetIovlen(1)
-	msg.SetControllen(unix.CmsgSpace(n * 4))
-	s.refs = append(s.refs, buf, iov, msg)
-	st := s.call("wait for vsnode", unix.SYS_RECVMSG, s.fd(sock), unsafe.Pointer(msg), unix.MSG_CMSG_CLOEXEC)
-	st.min = 1 // 0: the parent is gone
-	for i := range n {
-		sent = append(sent, first+4+cell(i))
-	}
-	return sent
 }
 
 // filesystem makes a detached mount of a new filesystem and returns its cell.

@@ -17,7 +17,12 @@ func (r Root) Open() (*os.File, error) {
 		if err := os.MkdirAll(scratch, 0o700); err != nil {
 			return nil, err
 		}
-		return linux.OnOwnThread(func() (*os.File, error) { return r.overlay(nil, 0) })
+		return linux.OnOwnThread(func() (*os.File, error) {
+			if err := enterWorkshop(); err != nil {
+				return nil, err
+			}
+			return r.overlay(nil, 0)
+		})
 	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, r.Upper, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {

@@ -39,21 +39,12 @@ func (r Root) mount(userns *os.File, xid int) (*os.File, error) {
 	if r.Image == "" {
 		return idmapped(r.Upper, userns, unix.MOUNT_ATTR_NODEV)
 	}
-	return linux.OnOwnThread(func() (*os.File, error) { return r.overlay(userns, xid) })
+	return r.overlay(userns, xid)
 }
 
-// overlay mounts a root from its layers. It needs a thread of its own. If userns is
-// nil, ids are those on disk.
+// overlay mounts a root from its layers. It needs a thread in a workshop
+// (enterWorkshop). If userns is nil, ids are those on disk.
 func (r Root) overlay(userns *os.File, xid int) (*os.File, error) {
-	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-		return nil, fmt.Errorf("unshare mount namespace: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return nil, fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := unix.Mount("layers", scratch, "tmpfs", 0, "size=64k,mode=0700"); err != nil {
-		return nil, fmt.Errorf("mount tmpfs on %s: %w", scratch, err)
-	}
 	// Upper and work must be on one mount: the guest's directory holds both.
 	lower, own := scratch+"/lower", scratch+"/own"
 	dir, upper, work, err := siblings(r.Upper, r.Work)
@@ -208,11 +199,12 @@ func netSys(netns *os.File) (*os.File, error) {
 	})
 }
 
-// devices returns a guest's /dev: a tmpfs with device nodes of the guest's own.
+// makeDev returns a guest's /dev: a tmpfs with device nodes of the guest's own.
 // Device nodes do not work on a tmpfs of a user namespace, and the host's nodes, if
 // bind-mounted, would be the same files for all: locks, watches and times set in
-// one guest would show in the others.
-func devices(xid int) (*os.File, error) {
+// one guest would show in the others. Nodes of the guest's own list are made likewise;
+// they belong to its root.
+func makeDev(xid int, more []Device) (*os.File, error) {
 	const noexec = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 	id := strconv.Itoa(BaseID(xid))
 	dev, err := fsMount("tmpfs", noexec, "mode", "0755", "size", "1m", "uid", id, "gid", id)
@@ -230,15 +222,21 @@ func devices(xid int) (*os.File, error) {
 			}
 		}
 	}
-	for _, d := range []struct {
-		name         string
-		major, minor uint32
-	}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}} {
-		node(d.name, func() error {
-			if err := unix.Mknodat(fd, d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
+	const everybody = unix.S_IFCHR | 0o666
+	for _, d := range append([]Device{{"null", everybody, 1, 3}, {"zero", everybody, 1, 5}, {"full", everybody, 1, 7},
+		{"random", everybody, 1, 8}, {"urandom", everybody, 1, 9}, {"tty", everybody, 5, 0}}, more...) {
+		for i, c := range d.Name {
+			if dir := d.Name[:i]; c == '/' {
+				node(dir, func() error {
+					return errors.Join(unless(unix.EEXIST, unix.Mkdirat(fd, dir, 0o755)), unix.Fchmodat(fd, dir, 0o755, 0))
+				})
+			}
+		}
+		node(d.Name, func() error {
+			if err := unix.Mknodat(fd, d.Name, d.Mode, int(unix.Mkdev(d.Major, d.Minor))); err != nil {
 				return err
 			}
-			return unix.Fchmodat(fd, d.name, 0o666, 0) // whatever the umask
+			return unix.Fchmodat(fd, d.Name, d.Mode&0o777, 0) // whatever the umask
 		})
 	}
 	for _, link := range [][2]string{
@@ -264,6 +262,14 @@ func devices(xid int) (*os.File, error) {
 		return nil, err
 	}
 	return dev, nil
+}
+
+// unless returns err unless it is that one.
+func unless(that unix.Errno, err error) error {
+	if errors.Is(err, that) {
+		return nil
+	}
+	return err
 }
 
 // bootIDFile is the guest's boot id in its /dev, until it is mounted over the

@@ -43,11 +43,19 @@ type Spec struct {
 	Console     *os.File
 	ConsoleNode string
 	DevConsole  bool // mount ConsoleNode on /dev/console too
-	// Devices adds to the guest's /dev, if not nil, before the guest sees it.
-	Devices func(dev *os.File) error
-	Mounts  []Mount
-	Sysctls []Sysctl
+	Devices     []Device
+	// AddToDev adds to the guest's /dev, if not nil, before the guest sees it.
+	AddToDev func(dev *os.File) error
+	Mounts   []Mount
+	Sysctls  []Sysctl
 	Attributes
+}
+
+// Device is a device node in a guest's /dev.
+type Device struct {
+	Name         string // below /dev; may have directories
+	Mode         uint32 // type and permissions
+	Major, Minor uint32
 }
 
 // Attributes are inherited by a program from the process that starts it.
@@ -99,7 +107,12 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	}
 	defer ours.Close()
 	defer theirs.Close()
-	s, err := startScript(sp, theirs)
+	opened, err := openSources(sp.Mounts)
+	if err != nil {
+		return Process{}, err
+	}
+	defer closeSources(opened)
+	s, err := startScript(sp, theirs, opened)
 	if err != nil {
 		return Process{}, err
 	}
@@ -112,41 +125,27 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	if sp.OwnUptime {
 		flags |= unix.CLONE_NEWTIME
 	}
-	pid, pipe, release, err := s.launchAs(sp, &cloneArgs{flags: flags, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(sp.Cgroup.Fd())})
-	defer release()
+	l, err := s.launchAs(sp, &cloneArgs{flags: flags, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(sp.Cgroup.Fd())})
+	defer l.release()
 	if err != nil {
 		return Process{}, err
 	}
-	defer pipe.Close()
+	defer l.pipe.Close()
+	pid := l.pid
 	// The child's end of the socket must close with the child, so that neither
 	// side waits for the other forever.
 	theirs.Close()
 	err = func() error {
-		if err := mapIDs(pid, sp.XID); err != nil {
-			return err
-		}
-		if sp.OwnUptime {
-			if err := beginClocks(pid); err != nil {
+		for _, prepare := range []func() error{
+			func() error { return sp.begin(pid) },
+			func() error { return sp.mount(pid, opened, l.do) },
+		} {
+			if err := errors.Join(prepare(), ctx.Err()); err != nil {
 				return err
 			}
-		}
-		if _, err := ours.Write([]byte{1}); err != nil && !errors.Is(err, unix.EPIPE) {
-			return fmt.Errorf("write to process %d: %w", pid, err)
-		}
-		fds, err := sp.mounts(pid)
-		if err != nil {
-			return err
-		}
-		defer closeAll(fds)
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		var rights []int
-		for _, f := range fds {
-			rights = append(rights, int(f.Fd()))
-		}
-		if err := unix.Sendmsg(int(ours.Fd()), []byte{1}, unix.UnixRights(rights...), nil, 0); err != nil && !errors.Is(err, unix.EPIPE) {
-			return fmt.Errorf("send mounts to process %d: %w", pid, err)
+			if _, err := ours.Write([]byte{1}); err != nil && !errors.Is(err, unix.EPIPE) {
+				return fmt.Errorf("write to process %d: %w", pid, err)
+			}
 		}
 		return nil
 	}()
@@ -154,7 +153,7 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	if err != nil {
 		unix.Kill(pid, unix.SIGKILL)
 	}
-	if err = errors.Join(err, s.outcome(ctx, pipe)); err != nil {
+	if err = errors.Join(err, s.outcome(ctx, l.pipe)); err != nil {
 		unix.Kill(pid, unix.SIGKILL)
 		wait(pid)
 		return Process{}, explain(err)
@@ -162,55 +161,73 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	return Process{PID: pid}, nil
 }
 
-// mounts makes the mounts that only the host's root can make: the idmapped root,
-// /sys, /dev and bind mounts.
-func (sp Spec) mounts(pid int) (fds []*os.File, err error) {
+// begin does what the process waits for first.
+func (sp Spec) begin(pid int) error {
+	if err := mapIDs(pid, sp.XID); err != nil || !sp.OwnUptime {
+		return err
+	}
+	return beginClocks(pid)
+}
+
+// mount makes the mounts that only the host's root can make (the idmapped root, /sys,
+// /dev, bind mounts) and puts them on the stage. do calls a function on the thread in
+// the workshop.
+func (sp Spec) mount(pid int, opened []openedMount, do func(func() error) error) (err error) {
 	userns, err := os.Open(linux.ProcFile(pid, "ns/user"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer userns.Close()
-	var sys *os.File
-	if sp.PrivateNet {
-		netns, err := os.Open(linux.ProcFile(pid, "ns/net"))
+	sys, err := sp.sys(pid)
+	if err != nil {
+		return err
+	}
+	defer sys.Close()
+	dev, err := makeDev(sp.XID, sp.Devices)
+	if err != nil {
+		return fmt.Errorf("make /dev: %w", err)
+	}
+	defer dev.Close()
+	if sp.AddToDev != nil {
+		if err := sp.AddToDev(dev); err != nil {
+			return fmt.Errorf("make /dev: %w", err)
+		}
+	}
+	bound, err := binds(opened, userns, sp.XID)
+	if err != nil {
+		return err
+	}
+	defer closeAll(bound)
+	return do(func() error {
+		root, err := sp.Root.mount(userns, sp.XID)
 		if err != nil {
-			return nil, err
+			return fmt.Errorf("mount root: %w", err)
 		}
-		defer netns.Close()
-		if sp.Connect != nil {
-			if err := sp.Connect(netns); err != nil {
-				return nil, err
-			}
+		defer root.Close()
+		err = errors.Join(putOnStage(root, stagedRoot), putOnStage(sys, stagedSys), putOnStage(dev, stagedDev))
+		for i, bind := range bound {
+			err = errors.Join(err, putOnStage(bind, stagedBind(i)))
 		}
-		sys, err = netSys(netns)
-		if err != nil {
-			return nil, err
-		}
-	} else if sys, err = hostSys(); err != nil {
+		return err
+	})
+}
+
+// sys makes the guest's /sys. A private network is set up first.
+func (sp Spec) sys(pid int) (*os.File, error) {
+	if !sp.PrivateNet {
+		return hostSys()
+	}
+	netns, err := os.Open(linux.ProcFile(pid, "ns/net"))
+	if err != nil {
 		return nil, err
 	}
-	root, err := sp.Root.mount(userns, sp.XID)
-	if err != nil {
-		sys.Close()
-		return nil, fmt.Errorf("mount root: %w", err)
-	}
-	dev, err := devices(sp.XID)
-	if err != nil {
-		closeAll([]*os.File{root, sys})
-		return nil, fmt.Errorf("make /dev: %w", err)
-	}
-	if sp.Devices != nil {
-		if err := sp.Devices(dev); err != nil {
-			closeAll([]*os.File{root, sys, dev})
-			return nil, fmt.Errorf("make /dev: %w", err)
+	defer netns.Close()
+	if sp.Connect != nil {
+		if err := sp.Connect(netns); err != nil {
+			return nil, err
 		}
 	}
-	bound, err := openBinds(sp.Mounts, userns)
-	if err != nil {
-		closeAll([]*os.File{root, sys, dev})
-		return nil, err
-	}
-	return append([]*os.File{root, sys, dev}, bound...), nil
+	return netSys(netns)
 }
 
 // explain adds a cure or a cause to the most frequent errors of a start.
@@ -221,7 +238,7 @@ func explain(err error) error {
 	}
 	switch dir, isMount := strings.CutPrefix(st.What, "mount "); {
 	case st.Errno == unix.ENOENT && strings.HasPrefix(st.What, "find "):
-		return fmt.Errorf("%w in the guest: make it there first", err)
+		return fmt.Errorf("%w in the guest", err)
 	case isMount && (st.Errno == unix.ENOTDIR || st.Errno == unix.EINVAL) && strings.HasSuffix(st.What, ")"):
 		return fmt.Errorf("%w: a directory goes onto a directory, a file onto a file", err)
 	case st.Errno == unix.ENOENT && strings.HasPrefix(st.What, "run "):
@@ -249,6 +266,28 @@ func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
 	return pid, r, nil
 }
 
+// launched is a guest's first process, and the thread that made it: the guest's root,
+// in the workshop.
+type launched struct {
+	pid  int
+	pipe *os.File
+	jobs chan func()
+}
+
+// do calls f on the thread.
+func (l launched) do(f func() error) (err error) {
+	done := make(chan struct{})
+	l.jobs <- func() {
+		defer close(done)
+		err = f()
+	}
+	<-done
+	return err
+}
+
+// release lets the thread end.
+func (l launched) release() { close(l.jobs) }
+
 // launchAs forks as the guest's root, so that the guest's user namespace belongs
 // to that user: what the kernel counts per user and all user namespaces of that
 // user (inotify instances, message queues, pending signals, timers, nested
@@ -258,9 +297,10 @@ func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
 //
 // The child shares this process's memory, including the thread-local storage of
 // the thread that made it: that thread stays until release, which must be called
-// once the child runs its program or is gone.
-func (s *script) launchAs(sp Spec, args *cloneArgs) (pid int, pipe *os.File, release func(), err error) {
-	born, over := make(chan error), make(chan struct{})
+// once the child runs its program or is gone, also after an error.
+func (s *script) launchAs(sp Spec, args *cloneArgs) (launched, error) {
+	l := launched{jobs: make(chan func())}
+	born := make(chan error)
 	go linux.OnOwnThread(func() (none struct{}, _ error) {
 		born <- func() error {
 			if err := resetThread(sp.Attributes); err != nil {
@@ -269,26 +309,31 @@ func (s *script) launchAs(sp Spec, args *cloneArgs) (pid int, pipe *os.File, rel
 			if err := actAsCreator(sp.XID); err != nil {
 				return err
 			}
+			if err := errors.Join(enterWorkshop(), makeStage()); err != nil {
+				return err
+			}
 			if err := withUserLimits(sp.Processes, sp.Attributes, func() (err error) {
-				pid, pipe, err = s.launch(args)
+				l.pid, l.pipe, err = s.launch(args)
 				return err
 			}); err != nil {
 				return err
 			}
 			// On this thread, which owns the child's namespace.
-			err := limitProcess(pid, sp.Processes, sp.Attributes)
+			err := limitProcess(l.pid, sp.Processes, sp.Attributes)
 			if err != nil {
-				unix.Kill(pid, unix.SIGKILL)
-				wait(pid)
-				pipe.Close()
+				unix.Kill(l.pid, unix.SIGKILL)
+				wait(l.pid)
+				l.pipe.Close()
 			}
 			return err
 		}()
-		<-over
+		for job := range l.jobs {
+			job()
+		}
 		return none, nil
 	})
-	err = <-born
-	return pid, pipe, func() { close(over) }, err
+	err := <-born
+	return l, err
 }
 
 // outcome reads the status pipe to its end: it closes when the program runs.

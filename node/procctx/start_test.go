@@ -76,7 +76,7 @@ func busybox(t testing.TB) string {
 	if err := os.WriteFile(filepath.Join(tree, "bin/busybox"), b, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "true", "sleep", "cat", "id", "hostname", "ls", "mount", "ps", "touch", "kill", "stat", "chown", "mknod", "readlink", "cut", "grep", "head", "wc"} {
+	for _, name := range []string{"sh", "true", "sleep", "cat", "id", "hostname", "ls", "mount", "ps", "touch", "kill", "stat", "chown", "mknod", "readlink", "cut", "grep", "head", "wc", "mkdir"} {
 		if err := os.Symlink("busybox", filepath.Join(tree, "bin", name)); err != nil {
 			t.Fatal(err)
 		}

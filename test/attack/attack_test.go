@@ -44,7 +44,7 @@ func TestNothingIsRefusedWithoutAGuest(t *testing.T) {
 	name := "attack-test-" + strconv.Itoa(os.Getpid())
 	cmd := exec.Command("/proc/self/exe", "--mode=own", "--other=127.7.7.7", "--own=127.0.0.1", "--host=127.8.8.8",
 		"--loop=1", "--loop-udp=1", "--wildcard=1", "--metadata=1", "--other-loop=127.0.125.1:1", "--other-loop6=[fd76:7365:7276:6572::7d]:1", "--private=100.64.0.127:1",
-		"--abstract="+name, "--pid="+strconv.Itoa(os.Getpid()), "--file="+file, "--secret=secret of the host")
+		"--abstract="+name, "--pid="+strconv.Itoa(os.Getpid()), "--file="+file, "--secret=secret of the host", "--locked="+t.TempDir())
 	cmd.Env = append(os.Environ(), asProgram+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.Output()
@@ -74,7 +74,8 @@ func TestNothingIsRefusedWithoutAGuest(t *testing.T) {
 		"type-into-terminal", "type-into-terminal-high-bits",
 		"read-host-file", "read-host-file-above-root", "read-host-file-through-process",
 		"read-host-file-through-descriptors", "read-host-file-through-cwd", "leave-chroot", "see-host-mounts", "open-by-handle",
-		"mount-debugfs", "mount-devtmpfs", "lock-host-device", "write-proc-sys-kernel-core_pattern", "write-proc-sys-vm-drop_caches",
+		"mount-debugfs", "mount-devtmpfs", "lock-host-device",
+		"lift-nodev-of-root", "remount-nodev-of-root", "lift-read-only-of-sys", "remount-read-only-of-sys", "lift-read-only-of-bind", "remount-read-only-of-bind", "write-into-read-only-bind", "mount-sysfs-writable", "write-proc-sys-kernel-core_pattern", "write-proc-sys-vm-drop_caches",
 		"swap-on", "account-processes", "keyring", "request-key", "perf-events", "bpf-map", "bpf-detach", "set-clock",
 	} {
 		if got[want] != "REACHED" {

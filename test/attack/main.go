@@ -39,6 +39,7 @@ type outside struct {
 	pid                 int    // of a process of the host, as the host numbers it
 	file                string // on the host
 	secret              string // what is in it
+	locked              string // a directory that is mounted read-only
 }
 
 // sharesNetwork reports whether the guest is in the host's network namespace.
@@ -91,6 +92,7 @@ func run(args []string) int {
 	fs.IntVar(&o.pid, "pid", 0, "process of the host, of a number that no process of the guest has")
 	fs.StringVar(&o.file, "file", "", "absolute path of a file of the host")
 	fs.StringVar(&o.secret, "secret", "", "what is in that file")
+	fs.StringVar(&o.locked, "locked", "", "directory of the host that is mounted read-only, nodev")
 	complete := fs.Bool("complete", false, "fail if a row is left out")
 	list := fs.Bool("list", false, "name the rows")
 	if err := fs.Parse(args); err != nil {
@@ -125,7 +127,7 @@ func run(args []string) int {
 
 func (o *outside) report(given map[string]bool, complete, list bool) int {
 	code := 0
-	for _, rows := range [][]row{networkRows(o), socketRows(o), processRows(o), fileRows(o), kernelRows(o)} {
+	for _, rows := range [][]row{networkRows(o), socketRows(o), processRows(o), fileRows(o), mountRows(o), kernelRows(o)} {
 		for _, r := range rows {
 			switch {
 			case list:

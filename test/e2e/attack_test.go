@@ -64,18 +64,21 @@ guests:
     image: busybox
     context: 130
     network: {mode: shared, address: host, ports: [8001/tcp]}
+    mounts: [{source: /run/locked, target: /run/locked}]
     init: {command: [sleep, "3600"]}
   own:
     on: lab1
     image: busybox
     context: 131
     network: {mode: own, addresses: [@NET@.201/24], dev: eth0}
+    mounts: [{source: /run/locked, target: /run/locked}]
     init: {command: [sleep, "3600"]}
   nat:
     on: lab1
     image: busybox
     context: 132
     network: {mode: nat, forward: ["8080:80/tcp"]}
+    mounts: [{source: /run/locked, target: /run/locked}]
     init: {command: [sleep, "3600"]}
 `
 
@@ -92,6 +95,7 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 	for _, a := range metadata {
 		l.mustOn("lab1", "ip", "address", "add", netip.PrefixFrom(netip.MustParseAddr(a), netip.MustParseAddr(a).BitLen()).String(), "dev", "lo")
 	}
+	l.mustOn("lab1", "mkdir", "/run/locked")
 	listenOnHost(t, l.Hosts[0].PID)
 	for path, content := range map[string][]byte{hostFile: []byte(hostSecret), "/srv/attack": program} {
 		if err := l.put("lab1", path, content); err != nil {
@@ -121,7 +125,7 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 			"--other-loop=" + netip.AddrPortFrom(netctx.Loopback(125), guestLoop).String(),
 			"--other-loop6=" + netip.AddrPortFrom(netctx.Loopback6(125), guestLoop).String(),
 			"--private=" + netip.AddrPortFrom(hidden.Addr(), guestPrivate).String(),
-			"--abstract=" + abstractName, "--pid=" + pid, "--file=" + hostFile, "--secret=" + hostSecret,
+			"--abstract=" + abstractName, "--pid=" + pid, "--file=" + hostFile, "--secret=" + hostSecret, "--locked=/run/locked",
 		}
 	}
 	guests := map[string][]string{

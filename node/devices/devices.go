@@ -1,0 +1,148 @@
+package devices
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Node is a device of the host's.
+type Node struct {
+	Mode         uint32 // type and permissions, as the host's node has them
+	Major, Minor uint32
+	Read, Write  bool // what a guest may do with it
+}
+
+// Stat returns the device that a path of the host's leads to.
+func Stat(path string) (n Node, err error) {
+	info, err := os.Stat(path) // over links, as in /dev/disk/by-id: the host's /dev is its root's
+	if err != nil {
+		return n, fmt.Errorf("%w: the host has no such device (is its module loaded?)", err)
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || info.Mode()&fs.ModeDevice == 0 {
+		return n, fmt.Errorf("%s is no device", path)
+	}
+	return Node{Mode: st.Mode & (unix.S_IFMT | 0o777), Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}, nil
+}
+
+// rule allows access to the devices from first to last of a major number; last -1 means
+// all.
+type rule struct {
+	kind        int32
+	major       uint32
+	first, last int64
+	access      int32
+}
+
+// The kernel's numbers (struct bpf_cgroup_dev_ctx).
+const (
+	block, char        = 1, 2
+	mknod, read, write = 1, 2, 4
+)
+
+// everybody's are the devices of every guest: null, zero, full, random and urandom; tty
+// and ptmx; pseudoterminals; and the whiteouts of overlayfs, which are no devices.
+var everybodys = []rule{
+	{char, 1, 3, 3, read | write}, {char, 1, 5, 5, read | write}, {char, 1, 7, 9, read | write},
+	{char, 5, 0, 0, read | write}, {char, 5, 2, 2, read | write},
+	{char, 136, 0, -1, read | write}, {char, 137, 0, -1, read | write}, {char, 138, 0, -1, read | write}, {char, 139, 0, -1, read | write},
+	{char, 140, 0, -1, read | write}, {char, 141, 0, -1, read | write}, {char, 142, 0, -1, read | write}, {char, 143, 0, -1, read | write},
+	{char, 0, 0, 0, mknod},
+}
+
+// Attach confines a new cgroup to the devices of every guest and to these.
+func Attach(cgroup *os.File, nodes []Node) error {
+	p, err := plain()
+	if len(nodes) > 0 && err == nil {
+		rules := slices.Clone(everybodys)
+		for _, n := range nodes {
+			r := rule{char, n.Major, int64(n.Minor), int64(n.Minor), 0}
+			if n.Mode&unix.S_IFMT == unix.S_IFBLK {
+				r.kind = block
+			}
+			if n.Read {
+				r.access |= read
+			}
+			if n.Write {
+				r.access |= write
+			}
+			rules = append(rules, r)
+		}
+		if p, err = load(rules); err == nil {
+			defer p.Close()
+		}
+	}
+	if err == nil {
+		err = link.RawAttachProgram(link.RawAttachProgramOptions{
+			Target: int(cgroup.Fd()), Program: p, Attach: ebpf.AttachCGroupDevice, Flags: unix.BPF_F_ALLOW_MULTI,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("confine the guest to its devices: %w", err)
+	}
+	return nil
+}
+
+// plain is the program of guests without devices of their own, loaded once.
+var plain = sync.OnceValues(func() (*ebpf.Program, error) { return load(everybodys) })
+
+func load(rules []rule) (*ebpf.Program, error) {
+	return ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "vs_devices", Type: ebpf.CGroupDevice, AttachType: ebpf.AttachCGroupDevice,
+		License: "GPL", Instructions: instructions(rules),
+	})
+}
+
+// instructions are, in C, for each rule:
+//
+//	if ((ctx->access_type & 0xffff) == kind && ctx->major == major && first <= ctx->minor && ctx->minor <= last &&
+//	    !((ctx->access_type >> 16) & ~access))
+//		return 1;
+//
+// and return 0 after the last.
+func instructions(rules []rule) asm.Instructions {
+	list := asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R1, 0, asm.Word),
+		asm.Mov.Reg(asm.R3, asm.R2),
+		asm.And.Imm(asm.R3, 0xffff),
+		asm.RSh.Imm(asm.R2, 16),
+		asm.LoadMem(asm.R4, asm.R1, 4, asm.Word),
+		asm.LoadMem(asm.R5, asm.R1, 8, asm.Word),
+	}
+	for i, r := range rules {
+		next := fmt.Sprint("after", i)
+		one := asm.Instructions{
+			asm.JNE.Imm(asm.R3, r.kind, next),
+			asm.JNE.Imm(asm.R4, int32(r.major), next),
+		}
+		if r.last >= 0 {
+			one = append(one,
+				asm.JLT.Imm(asm.R5, int32(r.first), next),
+				asm.JGT.Imm(asm.R5, int32(r.last), next))
+		}
+		one = append(one,
+			asm.Mov.Reg(asm.R0, asm.R2),
+			asm.And.Imm(asm.R0, ^r.access),
+			asm.JNE.Imm(asm.R0, 0, next),
+			asm.Ja.Label("allow"))
+		if i > 0 {
+			one[0] = one[0].WithSymbol(fmt.Sprint("after", i-1))
+		}
+		list = append(list, one...)
+	}
+	return append(list,
+		asm.Mov.Imm(asm.R0, 0).WithSymbol(fmt.Sprint("after", len(rules)-1)),
+		asm.Return(),
+		asm.Mov.Imm(asm.R0, 1).WithSymbol("allow"),
+		asm.Return(),
+	)
+}
