@@ -237,11 +237,11 @@ func TestErrors(t *testing.T) {
 		{"an unknown state", base + "  www: {on: h1, image: deb, state: runing}\n", []string{
 			`fleet.yml:4:36: state: there is no "runing", want running, stopped or absent (did you mean "running"?)`}},
 		{"an unknown init", base + "  www: {on: h1, image: deb, init: plian}\n", []string{
-			`fleet.yml:4:35: init: want plain or {command: [/usr/sbin/sshd, -D]}, have "plian" (did you mean "plain"?)`}},
+			`fleet.yml:4:35: init: want plain, sysv, openrc or {command: [/usr/sbin/sshd, -D]}, have "plian" (did you mean "plain"?)`}},
 		{"an empty command", base + "  www: {on: h1, image: deb, init: {command: []}}\n", []string{
-			"fleet.yml:4:35: init: the command is empty, want plain or {command: [/usr/sbin/sshd, -D]}"}},
+			"fleet.yml:4:35: init: the command is empty, want plain, sysv, openrc or {command: [/usr/sbin/sshd, -D]}"}},
 		{"a command as one text", base + "  www: {on: h1, image: deb, init: {command: sshd -D}}\n", []string{
-			"fleet.yml:4:35: init: the command is empty, want plain or {command: [/usr/sbin/sshd, -D]}",
+			"fleet.yml:4:35: init: the command is empty, want plain, sysv, openrc or {command: [/usr/sbin/sshd, -D]}",
 			`fleet.yml:4:45: command: want a list of words, as [/usr/sbin/sshd, -D], have "sshd -D"`}},
 		{"a zero byte in a command", base + "  www: {on: h1, image: deb, init: {command: [\"a\\0\"]}}\n", []string{
 			`fleet.yml:4:46: init: "a\x00" holds a zero byte, which no argument can`}},

@@ -74,7 +74,7 @@ func (s settings) keys(d *decoder, block string) []key {
 
 var (
 	states = []string{Running, Stopped, Absent}
-	inits  = []string{"plain"}
+	inits  = []string{"plain", "sysv", "openrc"}
 )
 
 // guest reads one entry of guests.
@@ -117,9 +117,9 @@ func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 	b.guests = append(b.guests, g)
 }
 
-// init reads "plain" or {command: [...]}.
+// init reads a word of inits or {command: [...]}.
 func (d *decoder) init(g *guestSpec, name string, v *yaml.Node) {
-	const want = "plain or {command: [/usr/sbin/sshd, -D]}"
+	const want = "plain, sysv, openrc or {command: [/usr/sbin/sshd, -D]}"
 	if yamlpos.Target(v).Kind != yaml.MappingNode {
 		d.Text(&g.init, want)(name, v)
 		if err := oneOf(name, g.init.Value, inits); g.init.OK() && err != nil {
@@ -217,7 +217,7 @@ func (r *resolver) value(t text, name string, read func(string) error) {
 func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 	r := &resolver{builder: b, scope: scope{host: h, guest: spec.name}}
 	g := &Guest{State: Running, Pos: spec.pos, Guest: setting.Guest{
-		Name: spec.name, Hostname: spec.name, Init: setting.Init{Style: "plain"},
+		Name: spec.name, Hostname: spec.name, Init: setting.Init{Style: cmp.Or(spec.init.Value, "plain")},
 	}}
 	r.value(spec.image, "image", func(s string) error {
 		g.Image = s

@@ -123,7 +123,7 @@ func TestSchemaAndLoaderRefuseTheSame(t *testing.T) {
 		"hosts: {_a: {}}", "hosts: {a: {user: -x}}", "hosts: {a: {labels: {b: [c]}}}", "hosts: {a: {labels: {b: 'c,d'}}}", "hosts: {a: {netdev: a/b}}",
 		"groups: {g: {}}", "groups: {g: {hosts: []}}", "images: {i: {}}", "images: {i: {method: magic}}", "images: {i: {method: template, args: a}}",
 		"guests: {g: {on: a}}", "guests: {g: {image: a}}", base + "  g: {on: h1, image: deb, context: 1}", base + "  g: {on: h1, image: deb, state: up}",
-		base + "  g: {on: h1, image: deb, init: sysv}", base + "  g: {on: h1, image: deb, init: {command: []}}", base + "  g: {on: h1, image: deb, init: {command: a}}",
+		base + "  g: {on: h1, image: deb, init: upstart}", base + "  g: {on: h1, image: deb, init: {command: []}}", base + "  g: {on: h1, image: deb, init: {command: a}}",
 		base + "  g: {on: h1, image: deb, limits: {disk_hard: 1G}}", base + "  g: {on: h1, image: deb, network: {mode: x}}", base + "  g: {on: h1, image: deb, network: {ports: 80}}",
 		base + "  g: {on: h1, image: deb, files: {etc/x: {content: a}}}", base + "  g: {on: h1, image: deb, files: {/etc/x: {mode: 0644}}}",
 		base + "  g: {on: h1, image: deb, health: []}", base + "  g: {on: h1, image: deb, health: {deadline: 1m}}", base + "  g: {on: h1, image: deb, health: [{ready: false}]}",

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,11 @@ import (
 // do does a verb that knownVerb lets through.
 func (v verb) do(ctx context.Context, command string, args []string) error {
 	ctx = guest.WithWarn(ctx, v.warn)
+	if slices.Contains([]string{"enter", "exec", "suexec", "status", "running"}, command) {
+		if err := v.h.Guests.Wake(ctx, v.name); err != nil {
+			return err
+		}
+	}
 	switch command {
 	case "build":
 		return v.build(ctx, args)
@@ -129,7 +135,7 @@ options:
 }
 
 func (v verb) start(ctx context.Context, how string, opt guest.Options) error {
-	opt.Warn = v.warn
+	opt.Warn, opt.Sync = v.warn, v.sync
 	start := v.h.Guests.Start
 	if how == "restart" {
 		start = v.h.Guests.Restart

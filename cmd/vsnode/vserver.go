@@ -28,9 +28,9 @@ const (
 
 // call is what the options of one vserver say.
 type call struct {
-	silent, verbose, defaultTTY bool
-	choose                      guest.Choice
-	parallel                    int
+	silent, verbose, defaultTTY, sync bool
+	choose                            guest.Choice
+	parallel                          int
 }
 
 // vserver does what Linux-VServer's program of that name does.
@@ -105,7 +105,8 @@ func vserverOptions(args []string) (c call, rest []string, err error) {
 			return c, args[1:], nil
 		case "--silent":
 			c.silent = true
-		case "-s", "--sync": // a start and a stop always wait
+		case "-s", "--sync": // a stop always waits
+			c.sync = true
 		case "-v", "--verbose":
 			c.verbose = true
 		case "--defaulttty":

@@ -81,7 +81,7 @@ func (n Network) On(addr netip.Addr) string {
 
 // Init selects the guest's process 1.
 type Init struct {
-	Style   string   `json:"style,omitempty"`   // "plain": the guest's own /sbin/init; "command"
+	Style   string   `json:"style,omitempty"`   // "plain": the guest's own /sbin/init; "sysv", "openrc", "command"
 	Command []string `json:"command,omitempty"` // style "command": argv
 }
 

@@ -64,8 +64,8 @@ var Table = []*Row{
 	},
 	{
 		Key: "init", Form: Block, Plan: "init",
-		Doc: "what runs as process 1: `plain`, the guest's own `/sbin/init`, or `{command: [PROGRAM, ARGUMENT, …]}`", Default: "`plain`",
-		schema: `"anyOf": [{ "enum": ["plain"] }, { "type": "object", "additionalProperties": false, "patternProperties": { "^x-": {} }, "required": ["command"],` +
+		Doc: "what runs: `plain`, the guest's own `/sbin/init`, `sysv` or `openrc`, the scripts of a runlevel without one ([guests](guests.md#init)), or `{command: [PROGRAM, ARGUMENT, …]}`", Default: "`plain`",
+		schema: `"anyOf": [{ "enum": ["plain", "sysv", "openrc"] }, { "type": "object", "additionalProperties": false, "patternProperties": { "^x-": {} }, "required": ["command"],` +
 			` "properties": { "command": { "type": "array", "minItems": 1, "items": { "$ref": "#/definitions/scalar" } } } }]`,
 		value: several[Init]{func(g *Guest) *Init { return &g.Init }, command},
 	},

@@ -82,6 +82,7 @@ type End struct {
 	Signal     string `json:"signal,omitempty"`     // "SIGSEGV"
 	OOMKills   int    `json:"oomKills,omitempty"`   // processes that the kernel killed for want of memory
 	LastOutput string `json:"lastOutput,omitempty"` // its last line on the console
+	Restart    string `json:"restart,omitempty"`    // after a reboot from inside: why it could not be started again
 }
 
 // String describes briefly how process 1 ended, as far as that was seen.
@@ -100,6 +101,9 @@ func (e End) String() string {
 	}
 	if e.OOMKills > 0 {
 		how += fmt.Sprintf(", out of memory: %d processes killed", e.OOMKills)
+	}
+	if e.Restart != "" {
+		how += ", and not started again: " + e.Restart
 	}
 	return how
 }

@@ -187,7 +187,7 @@ func TestACgroupThatIsNotThere(t *testing.T) {
 	if _, err := c.Owner(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("owner: %v", err)
 	}
-	for name, err := range map[string]error{"kill": c.Kill(ctx), "remove": c.Remove(), "thaw": c.Thaw(), "wait": c.WaitEmpty(ctx), "terminate": c.Terminate(ctx, 0)} {
+	for name, err := range map[string]error{"kill": c.Kill(ctx), "remove": c.Remove(), "thaw": c.Thaw(), "wait": c.WaitEmpty(ctx), "terminate": c.Terminate(ctx, unix.SIGTERM, 0)} {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -114,9 +114,9 @@ func (c Dir) Thaw() error {
 	})
 }
 
-// Terminate sends SIGTERM to all processes but one, those that they start
+// Terminate sends a signal to all processes but one, those that they start
 // meanwhile too, and waits for their end until ctx ends.
-func (c Dir) Terminate(ctx context.Context, except int) error {
+func (c Dir) Terminate(ctx context.Context, sig unix.Signal, except int) error {
 	asked := map[int]bool{}
 	for {
 		pids, err := c.PIDs()
@@ -130,7 +130,7 @@ func (c Dir) Terminate(ctx context.Context, except int) error {
 		var fds []unix.PollFd
 		for some := range slices.Chunk(pids, atOnce) {
 			closePolled(fds)
-			if fds, err = c.ask(some, asked); err != nil {
+			if fds, err = c.ask(some, sig, asked); err != nil {
 				return err
 			}
 		}
@@ -146,9 +146,9 @@ func (c Dir) Terminate(ctx context.Context, except int) error {
 // atOnce bounds the descriptors that Terminate has open.
 const atOnce = 256
 
-// ask sends SIGTERM to those of pids that were not asked before, and gives
+// ask sends a signal to those of pids that were not asked before, and gives
 // descriptors of all of them that are still there.
-func (c Dir) ask(pids []int, asked map[int]bool) (fds []unix.PollFd, err error) {
+func (c Dir) ask(pids []int, sig unix.Signal, asked map[int]bool) (fds []unix.PollFd, err error) {
 	opened := map[int]int{}
 	for _, pid := range pids {
 		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
@@ -162,7 +162,7 @@ func (c Dir) ask(pids []int, asked map[int]bool) (fds []unix.PollFd, err error) 
 	for _, pid := range still {
 		if fd, ok := opened[pid]; ok && !asked[pid] && err == nil {
 			asked[pid] = true
-			err = linux.SignalStopped(fd, unix.SIGTERM)
+			err = linux.SignalStopped(fd, sig)
 		}
 	}
 	if err != nil {

@@ -89,7 +89,7 @@ func TestThawAndTerminate(t *testing.T) {
 				}
 				return err
 			}))
-			must(t, c.Terminate(ctx, spared))
+			must(t, c.Terminate(ctx, unix.SIGTERM, spared))
 			if pids, err := c.PIDs(); err != nil || !slices.Equal(pids, []int{spared}) {
 				t.Errorf("left are %v, %v; want %d", pids, err, spared)
 			}
@@ -102,7 +102,7 @@ func TestTerminateGivesUp(t *testing.T) {
 	stubborn := start(t, c, 0, "trap '' TERM; "+sleeps)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	must(t, c.Terminate(ctx, 0))
+	must(t, c.Terminate(ctx, unix.SIGTERM, 0))
 	if pids, err := c.PIDs(); err != nil || !slices.Equal(pids, []int{stubborn}) {
 		t.Errorf("left are %v, %v; want %d", pids, err, stubborn)
 	}

@@ -71,19 +71,23 @@ func (c Dir) walk(f func(dir string) error) error {
 	})
 }
 
-// Init finds process 1 of a running guest: the process in the cgroup whose
-// innermost pid is 1, one pid namespace below ours. 0: there is none.
-func (c Dir) Init() (int, error) {
+// Init finds process 1 of a running guest. 0: there is none.
+func (c Dir) Init() (int, error) { return c.Process(1) }
+
+// Process finds a process of a running guest by its number there: the process in the
+// cgroup whose innermost pid it is, one pid namespace below ours. 0: there is none.
+func (c Dir) Process(number int) (int, error) {
 	pids, err := c.PIDs()
 	if err != nil {
 		return 0, err
 	}
+	inside := strconv.Itoa(number)
 	for _, pid := range pids {
 		numbers, err := linux.NamespacePIDs(pid)
 		if err != nil {
 			continue // ended meanwhile
 		}
-		if len(numbers) == 2 && numbers[1] == "1" {
+		if len(numbers) == 2 && numbers[1] == inside {
 			return pid, nil
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/vsfleet/vsfleet/internal/depends"
-	"github.com/vsfleet/vsfleet/node/api"
 )
 
 // A Choice selects guests of the host, as util-vserver's tools for several guests do:
@@ -108,15 +107,4 @@ func (h *Host) Dependencies() (depends.Graph, error) {
 		}
 	}
 	return g, nil
-}
-
-// rescue puts a command in the place of the guest's init, for one start.
-func (s *start) rescue() {
-	if s.Rescue == nil {
-		return
-	}
-	s.config.Init = api.Init{Style: "command", Command: s.Rescue.Command}
-	if len(s.Rescue.Command) == 0 {
-		s.config.Init.Command = RescueCommand
-	}
 }

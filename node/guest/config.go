@@ -36,16 +36,15 @@ import (
 type Config struct {
 	api.Guest // Context is 0 without such a file: the start chooses one
 	procctx.Attributes
-	Root     string            // target of vdir: the guest's own files
-	Caps     procctx.CapSet    // bcapabilities
-	Cgroup   map[string]string // cgroup/FILE: written to the cgroup at start
-	Domain   string            // uts/domainname
-	Env      []string          // apps/init/environment
-	Runlevel string            // apps/init/runlevel: argument of /sbin/init
-	Mounts   []procctx.Mount   // fstab, as the kernel wants it
-	Sysctls  []procctx.Sysctl  // sysctl/N
-	Shell    string
-	Unread   []api.Unread
+	initConfig
+	Root    string            // target of vdir: the guest's own files
+	Caps    procctx.CapSet    // bcapabilities
+	Cgroup  map[string]string // cgroup/FILE: written to the cgroup at start
+	Domain  string            // uts/domainname
+	Mounts  []procctx.Mount   // fstab, as the kernel wants it
+	Sysctls []procctx.Sysctl  // sysctl/N
+	Shell   string
+	Unread  []api.Unread
 }
 
 // Names of limits in the cgroup directory.
@@ -79,12 +78,11 @@ func (p Paths) readAs(name string, instead map[string]string) (Config, error) {
 	c.Image = t.scalar("image")
 	c.Domain, _ = t.first("uts/domainname", "domainname")
 	c.Shell, _ = t.first("shell", "../.defaults/shell")
-	c.readInit(t)
 	for _, part := range []struct {
 		file string // "": errors of read have it
 		read func(*tree) error
 	}{
-		{"context", c.readContext}, {"", c.readCaps},
+		{"", c.readInit}, {"context", c.readContext}, {"", c.readCaps},
 		{"", c.readCgroup}, {"", c.readSched},
 		{"", func(t *tree) error { return readRlimits(t, c.Cgroup) }},
 		{"", func(t *tree) error { return c.readSettings(t, "") }},
@@ -197,22 +195,11 @@ func (c *Config) readCaps(t *tree) (err error) {
 	if c.Caps, err = procctx.ParseCaps(text); err != nil {
 		return fmt.Errorf("bcapabilities:%w", err)
 	}
-	if lacks := procctx.InitCaps &^ c.Caps; lacks != 0 && len(c.Init.Command) == 0 {
+	if lacks := procctx.InitCaps &^ c.Caps; lacks != 0 && c.ownInit() {
 		c.Unread = append(c.Unread, api.Unread{File: "bcapabilities", Refuses: true,
 			Why: fmt.Sprintf("without %s the guest's init does not boot (a guest with a command as process 1 may do without)", lacks)})
 	}
 	return nil
-}
-
-func (c *Config) readInit(t *tree) {
-	c.Init = api.Init{Style: t.scalar("apps/init/style"), Command: t.list("apps/init/cmd.start")}
-	if c.Env = t.list("apps/init/environment"); c.Env == nil {
-		c.Env = t.list("../.defaults/apps/init/environment")
-	}
-	c.Runlevel, _ = t.first("apps/init/runlevel.start", "apps/init/runlevel")
-	if s := c.Init.Style; s != "" && s != "plain" && s != "command" {
-		c.Unread = append(c.Unread, api.Unread{File: "apps/init/style", Refuses: true, Why: styleProblem(s)})
-	}
 }
 
 func (c *Config) readSysctls(t *tree) error {

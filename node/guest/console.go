@@ -44,7 +44,7 @@ func (s *start) attachConsole(context.Context) error {
 	}
 	s.spec.ConsoleNode = console.Node
 	// systemd would start a login there, which wants a terminal and fails.
-	s.spec.DevConsole = len(s.config.Init.Command) > 0 || !bootsSystemd(s.spec.Root)
+	s.spec.DevConsole = !s.config.ownInit() || !bootsSystemd(s.spec.Root)
 	return nil
 }
 

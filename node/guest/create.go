@@ -69,8 +69,8 @@ func check(g api.Guest) error {
 		return errors.New("a value has a line break: each is a line in a file")
 	case len(g.Hostname) > 64:
 		return fmt.Errorf("host name %q is longer than 64 characters", g.Hostname)
-	case g.Init.Style != "" && g.Init.Style != "plain" && g.Init.Style != "command":
-		return fmt.Errorf("init style %q: want plain or command", g.Init.Style)
+	case g.Init.Style != "" && g.Init.Style != "plain" && g.Init.Style != "command" && styles[g.Init.Style].start == "":
+		return errors.New(styleProblem(g.Init.Style))
 	case slices.ContainsFunc(g.Init.Command, func(arg string) bool { return arg == "" || arg[0] == '#' || strings.TrimSpace(arg) != arg }):
 		return fmt.Errorf("init command %q: no argument can be empty, begin with # or have blanks around it, as each is a line in a file: put it into a script", g.Init.Command)
 	case g.Init.Style == "command" && len(g.Init.Command) == 0:

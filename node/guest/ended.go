@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
+	"github.com/vsfleet/vsfleet/node/exits"
 )
 
 // How long a guest is watched after its start. What cannot work mostly fails at once: a
@@ -34,37 +36,54 @@ func (e *EndedError) Error() string {
 	return fmt.Sprintf("%s; its last output: %q", text, e.End.LastOutput)
 }
 
-// watch waits a moment after a start and returns an EndedError if the guest ends. If
-// ctx ends first, the guest counts as started.
+// watch waits a moment after a start, or until the guest is ready, and returns an
+// EndedError if the guest ends. If ctx ends first, the guest counts as started.
 func (s *start) watch(ctx context.Context) error {
 	if s.OnRunning != nil {
 		s.OnRunning()
 	}
-	if !s.host.WatchStarts {
-		return nil
+	if s.notifier != nil && s.notifier != s.host.notifier(s.name) {
+		defer s.notifier.close()
 	}
-	d := watchInit
-	if len(s.config.Init.Command) > 0 {
+	var d time.Duration
+	switch {
+	case s.synced():
+		d = cmp.Or(s.config.Patience, initPatience)
+	case !s.host.WatchStarts || s.unwatched:
+		return nil
+	case s.config.ownInit():
+		d = watchInit
+	default:
 		d = watchCommand
 	}
-	ws, ended, err := s.process.End(ctx, d)
+	watched, ready := context.WithCancel(ctx)
+	defer ready()
+	go s.awaitReady(watched, ready)
+	ws, ended, err := s.process.End(watched, d)
 	if err != nil || !ended {
-		if ctx.Err() != nil {
+		if s.synced() && watched.Err() == nil && s.Warn != nil {
+			s.Warn(fmt.Sprintf("it is not ready after %v, and goes on: %s", d, s.waitsFor()))
+		}
+		if watched.Err() != nil {
 			return nil
 		}
 		return err
 	}
 	end := s.host.lookAtEnd(s.name, s.cgroup)
-	end.Seen = true
+	setStatus(&end, ws)
+	if err := s.host.writeEnd(s.name, end); err != nil {
+		return err
+	}
+	return &EndedError{end}
+}
+
+func setStatus(end *api.End, ws unix.WaitStatus) {
+	end.Seen, end.Status, end.Signal = true, 0, ""
 	if ws.Signaled() {
 		end.Signal = unix.SignalName(ws.Signal())
 	} else {
 		end.Status = ws.ExitStatus()
 	}
-	if err := s.host.writeEnd(s.name, end); err != nil {
-		return err
-	}
-	return &EndedError{end}
 }
 
 // lookAtEnd returns what can still be seen of a guest that ended by itself.
@@ -73,7 +92,47 @@ func (h *Host) lookAtEnd(name string, cg cgroup.Dir) api.End {
 	if said, err := h.output(name); err == nil {
 		end.LastOutput = lastLine(said.Bytes)
 	}
+	if x, err := exits.Look(string(cg)); err == nil {
+		end.Time = time.Now().Add(x.Since - linux.SinceBoot()).Truncate(time.Millisecond)
+		setStatus(&end, x.How)
+	}
 	return end
+}
+
+// rebootSignal is what process 1 of a pid namespace ends by when it reboots.
+const rebootSignal = "SIGHUP"
+
+// watchEnd has the kernel note how the guest ends, from before its program runs. Without
+// that it runs as well.
+func (s *start) watchEnd(context.Context) error {
+	s.spec.Born = func(pid int) {
+		pidns, err := os.Open(linux.ProcFile(pid, "ns/pid"))
+		if err != nil {
+			return // it was killed: launch fails
+		}
+		defer pidns.Close()
+		if err := exits.Watch(s.spec.Cgroup, pidns); err != nil && s.Warn != nil {
+			s.Warn("a reboot in the guest will look like a crash, and it stays stopped: " + err.Error())
+		}
+	}
+	return nil
+}
+
+func (g *Guest) forgetEnd(context.Context) error { return exits.Forget(string(g.cgroup)) }
+
+// restartRebooted starts a guest again that has rebooted itself: what its end was is
+// recorded, and what it had of the host is released. If it does not start, that is
+// recorded too.
+func (g *Guest) restartRebooted(ctx context.Context, end api.End) error {
+	if end.Signal != rebootSignal || g.host.exists(g.name) != nil {
+		return nil
+	}
+	err := g.Start(ctx, Options{unwatched: true})
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	end.Restart = err.Error()
+	return g.host.writeEnd(g.name, end)
 }
 
 // noteEnd records that the guest ended by itself, before its resources are released.

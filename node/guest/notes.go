@@ -40,6 +40,8 @@ type notes struct {
 	Runs *api.Guest `json:"runs,omitempty"`
 	// Enter holds what programs that enter get besides; older vsnodes did not note it.
 	Enter *entry `json:"enter,omitempty"`
+	// Ending is how the guest is stopped; older vsnodes did not note it.
+	Ending *ending `json:"ending,omitempty"`
 
 	recovered bool // not read from the file
 }

@@ -2,8 +2,10 @@ package guest
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -14,9 +16,10 @@ import (
 
 // A guest's init says when the guest is ready by READY=1 on the datagram socket that
 // NOTIFY_SOCKET names (sd_notify(3)); systemd does so as process 1 of a container. This
-// process listens only while a controller waits for that, for guests that it starts
-// itself. Afterwards the socket is closed: what the init sends goes nowhere, and
-// sd_notify(3) reports an error that inits ignore.
+// process listens while it watches a start of a systemd, while a start is to wait until
+// the guest is ready (Options.Sync), and while a controller waits for that, for guests
+// that it starts itself. Afterwards the socket is closed: what the init sends goes
+// nowhere, and sd_notify(3) reports an error that inits ignore.
 //
 // The socket is in the guest's own /dev, so that only the guest can reach it, and owned
 // by its root. What comes is not believed: messages are bounded in size and number, only
@@ -52,6 +55,7 @@ type notifier struct {
 	mu     sync.Mutex
 	socket *os.File // nil: the guest has not been started yet
 	said   Readiness
+	ready  chan struct{} // closed when said.Ready becomes true
 }
 
 // ExpectReady has the starts of a guest listen for READY=1, until ForgetReady.
@@ -95,6 +99,19 @@ func (h *Host) notifier(name string) *notifier {
 	return h.notifiers.of[name]
 }
 
+// wait waits for READY=1.
+func (n *notifier) wait(ctx context.Context) error {
+	n.mu.Lock()
+	ready := n.ready
+	n.mu.Unlock()
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 func (n *notifier) close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -104,17 +121,19 @@ func (n *notifier) close() {
 	}
 }
 
-// prepare has the guest that is about to be started get a socket. It replaces that of
-// an earlier start.
+// prepare has the guest that is about to be started get a socket, unless its
+// administrator has it talk to somebody else. It replaces that of an earlier start.
 func (n *notifier) prepare(sp *procctx.Spec, owner int) {
 	n.close()
-	for _, v := range sp.Env {
-		if strings.HasPrefix(v, "NOTIFY_SOCKET=") {
-			return // its administrator has it talk to somebody else
-		}
+	if hasVariable(sp.Env, "NOTIFY_SOCKET") {
+		return
 	}
 	sp.Env = append(sp.Env, "NOTIFY_SOCKET="+notifySocket)
 	sp.AddToDev = func(dev *os.File) error { return n.bind(dev, owner) }
+}
+
+func hasVariable(env []string, name string) bool {
+	return slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, name+"=") })
 }
 
 // bind makes the socket in the guest's /dev, which the guest has not seen yet.
@@ -140,7 +159,7 @@ func (n *notifier) bind(dev *os.File, owner int) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.socket, n.said = socket, Readiness{Started: true}
+	n.socket, n.said, n.ready = socket, Readiness{Started: true}, make(chan struct{})
 	return nil
 }
 
@@ -208,8 +227,9 @@ func (n *notifier) note(from *os.File, message []byte) {
 	for line := range bytes.SplitSeq(message, []byte{'\n'}) {
 		text := string(line)
 		switch status, ok := strings.CutPrefix(text, readyStatus); {
-		case text == "READY=1":
+		case text == "READY=1" && !n.said.Ready:
 			n.said.Ready = true
+			close(n.ready)
 		case ok:
 			n.said.Status = status[:min(len(status), maxStatus)]
 		}

@@ -148,19 +148,23 @@ var knownFiles = slices.Concat(settingFiles(), hookFiles(""), []knownFile{
 	{"keepfds", noEffect, "no descriptor of the host's gets into a guest"},
 	{"disabled", noEffect, noStart},
 	{"legacy", noEffect, "there is no older tool to hand this guest to"},
-	{"apps/init/style", hasEffect, "`plain` or `command`"},
-	{"apps/init/cmd.start", hasEffect, "process 1, one argument per line"},
-	{"apps/init/runlevel", hasEffect, "argument of `/sbin/init`"},
+	{"apps/init/style", hasEffect, "`plain`, `sysv`, `openrc` or `command`; without it `plain`"},
+	{"apps/init/cmd.start", hasEffect, "what runs, one argument per line: process 1, or with `sysv` and `openrc` a child of one of ours"},
+	{"apps/init/cmd.start-sync", hasEffect, "run in the guest by a start that waits, until it has ended"},
+	{"apps/init/cmd.stop", hasEffect, "run in the guest by a stop, instead of a signal to process 1"},
+	{"apps/init/cmd.stop-sync", noEffect, "stop waits for the last process of the guest by itself"},
+	{"apps/init/cmd.prepare", noEffect, "what an init style needs in /run is there at each start"},
+	{"apps/init/runlevel", hasEffect, "argument of `/sbin/init`; the runlevel of `sysv` (3) and `openrc` (default)"},
 	{"apps/init/runlevel.start", hasEffect, "the same, and goes before it"},
+	{"apps/init/runlevel.stop", hasEffect, "the runlevel that a stop of `sysv` (6) and `openrc` (shutdown) changes to"},
 	{"apps/init/environment", hasEffect, "VAR=VALUE per line; else that of `.defaults`"},
-	{"apps/init/sync", hasEffect, "start and stop always wait"},
-	{"apps/init/runlevel.stop", noEffect, "stop sends a signal to process 1, which is to end the rest"},
-	{"apps/init/killseq", noEffect, "stop asks process 1 and waits 30 s, asks what is left by SIGTERM and waits 5 s, then kills"},
-	{"apps/init/cmd.*", noEffect, "stop sends a signal to process 1 (SIGRTMIN+3, SIGINT or SIGTERM); nothing runs before or after"},
+	{"apps/init/sync", hasEffect, "each start waits until the guest is ready"},
+	{"apps/init/killseq", hasEffect, "SIGNAL [SECONDS SIGNAL]… for what a stop has left; `15 5 9`"},
 	{"apps/init/mark", noEffect, noStart},
 	{"apps/init/depends", noEffect, noStart + ", in no order"},
 	{"apps/init/tty", hasEffect, "the terminal of the host that the messages of `vserver --defaulttty` go to"},
 	{"apps/init/mtab", noEffect, "/etc/mtab is the guest's own file: make it a link to /proc/self/mounts"},
+	{"apps/vshelper/sync-timeout", hasEffect, "seconds that a guest has to stop, and to become ready; 30"},
 	{"apps/vshelper/**", noEffect, noHelper},
 	{"apps/vshelper-methods/**", noEffect, noHelper},
 	{"apps/vdevmap/*/device", hasEffect, "the path of a device in the guest: [devices](storage.md#devices)"},
@@ -263,21 +267,4 @@ func refusal(dir string, list []api.Unread) error {
 		return nil
 	}
 	return fmt.Errorf("its configuration in %s says what cannot be had: %s; to start without, name the file in %s/ignore", dir, strings.Join(api.Explain(stop), "; "), dir)
-}
-
-// styleProblem explains why a guest with this init style does not start.
-func styleProblem(style string) string {
-	known := map[string]string{
-		"sysv":   "runs /etc/init.d/rc and leaves no process 1",
-		"gentoo": "runs /lib/rc/sh/init-vserver.sh and leaves no process 1",
-		"openrc": "runs /lib/rc/sh/init-vserver.sh and leaves no process 1",
-		"arch":   "runs /etc/rc.multi and leaves no process 1",
-		"minit":  "runs /sbin/minit-start",
-		"rescue": "is for vserver start --rescue",
-	}
-	why, ok := known[style]
-	if !ok {
-		why = "is not known"
-	}
-	return fmt.Sprintf("style %s %s: use plain (the guest's own /sbin/init is process 1), or command and the program in apps/init/cmd.start", style, why)
 }

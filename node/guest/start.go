@@ -28,6 +28,12 @@ type Options struct {
 	OnRunning func()
 	// Rescue runs a command in the guest instead of its init, if not nil.
 	Rescue *Rescue
+	// Sync waits until the guest is ready: its systemd has said READY=1, the scripts of
+	// its runlevel have ended, apps/init/cmd.start-sync has. A guest with apps/init/sync
+	// is always waited for.
+	Sync bool
+
+	unwatched bool // nobody waits for what becomes of it
 }
 
 // Rescue is what a start with --rescue runs, in place of the configured init.
@@ -65,6 +71,8 @@ type start struct {
 	network *network.Guest
 	spec    procctx.Spec // of the guest's first process
 	process procctx.Process
+	// notifier hears when the guest's init is ready; nil: nobody waits for that.
+	notifier *notifier
 }
 
 // step is one step of a start, and its undo. The undo depends on the notes alone, as
@@ -89,6 +97,7 @@ func startSteps() []step {
 		{(*start).checkNetwork, nil},
 		{(*start).attachNetwork, (*Guest).releaseNetwork},
 		{(*start).attachConsole, (*Guest).saveConsole},
+		{(*start).watchEnd, (*Guest).forgetEnd},
 		{(*start).preStart, (*Guest).postStop},
 		{(*start).launch, (*Guest).kill},
 		{(*start).finish, (*Guest).removeRunFiles},
@@ -160,7 +169,6 @@ func (s *start) prepare(ctx context.Context) (err error) {
 	if s.config, err = s.Config(); err != nil {
 		return err
 	}
-	s.rescue()
 	if err := s.refuseRunning(ctx); err != nil {
 		return err
 	}
@@ -186,8 +194,11 @@ func (s *start) prepare(ctx context.Context) (err error) {
 	if s.mode, err = network.Of(s.config.Network.Mode); err != nil {
 		return err
 	}
-	s.spec, err = s.host.spec(s.config)
-	return err
+	if s.spec, err = s.host.spec(s.config); err != nil {
+		return err
+	}
+	s.rescue()
+	return nil
 }
 
 // refuseRunning returns ErrRunning if the guest runs. It first completes a start that
@@ -224,11 +235,11 @@ func (s *start) clear(ctx context.Context) error {
 // claim notes the start before anything is done that needs an undo. It refuses what
 // another running guest has: see Host.free.
 func (s *start) claim(ctx context.Context) error {
-	enter := s.config.entry()
+	enter, end := s.config.entry(), s.config.ending()
 	n := notes{
 		Started: time.Now().Truncate(time.Millisecond), Boot: linux.SinceBoot(),
 		Context: s.config.Context, Notes: network.FirstNotes(s.mode),
-		Root: resolved(s.config.Root), Runs: &s.config.Guest, Enter: &enter,
+		Root: resolved(s.config.Root), Runs: &s.config.Guest, Enter: &enter, Ending: &end,
 	}
 	set, err := s.host.hooks(s.name)
 	if err != nil {
@@ -330,17 +341,24 @@ func (g *Guest) releaseNetwork(ctx context.Context) error {
 // launch makes the guest's first process, and returns once it has become the guest's
 // own program.
 func (s *start) launch(ctx context.Context) (err error) {
-	waiting := s.host.notifier(s.name)
-	if waiting != nil {
-		waiting.prepare(&s.spec, procctx.BaseID(s.config.Context))
+	if s.notifier = s.host.notifier(s.name); s.notifier == nil && s.listens() {
+		s.notifier = &notifier{}
+		defer func() { // a start that fails is not watched
+			if err != nil {
+				s.notifier.close()
+			}
+		}()
+	}
+	if s.notifier != nil {
+		s.notifier.prepare(&s.spec, procctx.BaseID(s.config.Context))
 	}
 	s.process, err = procctx.Start(ctx, s.spec)
 	switch {
-	case waiting == nil:
+	case s.notifier == nil:
 	case err != nil:
-		waiting.close()
+		s.notifier.close()
 	default:
-		waiting.started(s.process.PID)
+		s.notifier.started(s.process.PID)
 	}
 	if err != nil || s.spec.OOMScoreAdj == 0 {
 		return err
@@ -391,7 +409,7 @@ func (h *Host) spec(c Config) (procctx.Spec, error) {
 		OwnUptime: ownUptime(),
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-			"container=vserver", "TERM=linux", "HOME=/root",
+			"container=" + manager, "TERM=linux", "HOME=/root",
 		},
 		Mounts:     c.Mounts,
 		Sysctls:    c.Sysctls,
@@ -426,13 +444,8 @@ func (h *Host) spec(c Config) (procctx.Spec, error) {
 			return sp, err
 		}
 	}
-	sp.Argv = []string{"/sbin/init"}
-	if c.Runlevel != "" {
-		sp.Argv = append(sp.Argv, c.Runlevel)
-	}
-	if len(c.Init.Command) > 0 {
-		sp.Argv = c.Init.Command
-	}
+	sp.Argv, sp.Reaper = c.command()
+	h.describe(&sp, c)
 	return sp, nil
 }
 

@@ -41,9 +41,6 @@ func (g *Guest) Stop(ctx context.Context) (api.Outcome, error) {
 // initPatience is how long init may take to shut down (Linux-VServer's sync-timeout).
 const initPatience = 30 * time.Second
 
-// lastPatience is how long the processes that init left may take.
-const lastPatience = 5 * time.Second
-
 // end asks the guest to end, makes sure that it does, and releases what it had.
 func (g *Guest) end(ctx context.Context) error {
 	if g.mount == "" {
@@ -57,42 +54,58 @@ func (g *Guest) end(ctx context.Context) error {
 	} else if on {
 		g.hookOrWarn(ctx, hook.PreStop)
 	}
-	if err := g.askInit(ctx); err != nil {
+	e := g.ending()
+	if err := g.askInit(ctx, e); err != nil {
 		return err
 	}
-	if err := g.askOthers(ctx); err != nil {
+	if err := g.askOthers(ctx, e.Kill); err != nil {
 		return err
 	}
 	// From here on the guest ends, even if the caller gives up waiting.
 	return g.release(context.WithoutCancel(ctx))
 }
 
-// askInit has process 1 shut the guest down, if it is an init that can.
-func (g *Guest) askInit(ctx context.Context) error {
+// askInit has the guest shut down: by a command of its configuration or its init style,
+// or by process 1, if that is an init that can.
+func (g *Guest) askInit(ctx context.Context, e ending) error {
 	pid, err := g.cgroup.Init()
 	if err != nil || pid == 0 {
 		return nil
 	}
-	sig := unix.SIGINT // sysvinit's ctrl-alt-del
-	if len(g.knownConfig().Init.Command) > 0 {
-		sig = unix.SIGTERM
+	if len(e.Command) > 0 {
+		// A command that does not run must not keep a guest from being stopped.
+		if err := g.runStopCommand(ctx, e.Command, e.Wait); err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
-	asked, err := procctx.Shutdown(pid, sig)
+	asked, err := procctx.Shutdown(pid, unix.Signal(e.Signal))
 	if err != nil || !asked {
 		return err
 	}
-	_, err = g.cgroup.WaitEmptyFor(ctx, initPatience)
+	_, err = g.cgroup.WaitEmptyFor(ctx, e.Wait)
 	return err
 }
 
-// askOthers sends SIGTERM to the processes that init did not end, and waits a moment: a
-// database wants to write.
-func (g *Guest) askOthers(ctx context.Context) error {
+// askOthers sends the processes that init did not end the signals of the kill sequence:
+// a database wants to write.
+func (g *Guest) askOthers(ctx context.Context, steps []killStep) error {
 	init, err := g.cgroup.Init()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, lastPatience)
+	for _, step := range steps {
+		if step.Signal == int(unix.SIGKILL) {
+			return nil // release kills them
+		}
+		if err := g.askBy(ctx, step, init); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Guest) askBy(ctx context.Context, step killStep, init int) error {
+	ctx, cancel := context.WithTimeout(ctx, step.Wait)
 	defer cancel()
-	return g.cgroup.Terminate(ctx, init) // when ctx ends they are killed, whether they have written or not
+	return g.cgroup.Terminate(ctx, unix.Signal(step.Signal), init)
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"slices"
+
+	"github.com/vsfleet/vsfleet/node/api"
 )
 
 // Sweep does what Clean does, and restores what was taken from running guests: see
@@ -48,8 +50,20 @@ func (h *Host) Clean(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// Wake starts a guest again that has rebooted itself, and nobody has found it yet. It
+// costs little if the guest runs, or was not started.
+func (h *Host) Wake(ctx context.Context, name string) error {
+	if on, err := h.running(name); err != nil || on {
+		return err
+	}
+	if n, err := h.readNotes(name); err != nil || !n.Done {
+		return nil // it was stopped, or is being started
+	}
+	return h.Hold(ctx, name, "clean up after", func(g *Guest) error { return g.clean(ctx) })
+}
+
 // clean completes the start of a guest that runs, and cleans up after one that does
-// not.
+// not; one that has rebooted is started again.
 func (g *Guest) clean(ctx context.Context) error {
 	on, err := g.up(ctx)
 	if err != nil {
@@ -58,7 +72,14 @@ func (g *Guest) clean(ctx context.Context) error {
 	if on {
 		return errors.Join(g.finish(ctx), g.postStart(ctx))
 	}
-	return errors.Join(g.noteEnd(), g.release(ctx))
+	var end api.End
+	if n, err := g.notes(); err == nil && n.Done {
+		end = g.host.lookAtEnd(g.name, g.cgroup)
+	}
+	if err := errors.Join(g.noteEnd(), g.release(ctx)); err != nil {
+		return err
+	}
+	return g.restartRebooted(ctx, end)
 }
 
 // repairAll is for calls that were not asked to repair anything: a device that somebody

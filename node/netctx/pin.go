@@ -18,8 +18,7 @@ import (
 )
 
 const (
-	bpffs  = "/sys/fs/bpf"
-	pins   = bpffs + "/vservers"
+	pins   = linux.BPFFS + "/vservers"
 	runDir = "/run/vservers"
 
 	programsLock  = "netctx.lock"
@@ -62,7 +61,7 @@ func load(dir string, pin func(dir string) error, there func() (bool, error)) er
 		return err
 	}
 	defer unlock()
-	if err := mountBPF(); err != nil {
+	if err := linux.MountBPF(); err != nil {
 		return err
 	}
 	if ok, err := there(); err != nil || ok { // done by somebody else in the meantime
@@ -204,21 +203,6 @@ func pinCollection(dir string, load func() (*ebpf.CollectionSpec, error), maps .
 
 // afterPin is called after each step, for a test that is killed there.
 var afterPin = func() {}
-
-// mountBPF mounts bpffs where systemd does, unless it is mounted already.
-func mountBPF() error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(bpffs, &st); err != nil {
-		return fmt.Errorf("look for bpffs: %w", &fs.PathError{Op: "statfs", Path: bpffs, Err: err})
-	}
-	if st.Type == unix.BPF_FS_MAGIC {
-		return nil
-	}
-	if err := unix.Mount("bpf", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
-		return fmt.Errorf("mount bpffs on %s: %w", bpffs, err)
-	}
-	return nil
-}
 
 // lock keeps other processes of vsnode from doing the same at the same time.
 func lock(ctx context.Context, name string) (unlock func(), err error) {

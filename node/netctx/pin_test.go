@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // killStep is the number of pins after which the loader is killed.
@@ -114,7 +116,7 @@ func TestManyLoadAtOnce(t *testing.T) {
 }
 
 func TestBpffsIsMountedWhereItIsNot(t *testing.T) {
-	for unix.Unmount(bpffs, unix.MNT_DETACH) == nil {
+	for unix.Unmount(linux.BPFFS, unix.MNT_DETACH) == nil {
 	}
 	for range 2 {
 		if _, err := ensureNetctx(); err != nil {
@@ -122,7 +124,7 @@ func TestBpffsIsMountedWhereItIsNot(t *testing.T) {
 		}
 	}
 	var st unix.Statfs_t
-	if err := unix.Statfs(bpffs, &st); err != nil || st.Type != unix.BPF_FS_MAGIC {
+	if err := unix.Statfs(linux.BPFFS, &st); err != nil || st.Type != unix.BPF_FS_MAGIC {
 		t.Errorf("filesystem %x, %v", st.Type, err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 // startScript returns the system calls of a guest's first process from clone3 to
 // its init. The process is born in its user namespace, where it is root; outside,
 // it is nobody.
-func startScript(sp Spec, sock *os.File, mounts []openedMount) (*script, error) {
+func startScript(sp Spec, sock, reaper *os.File, mounts []openedMount) (*script, error) {
 	s := newScript()
 	s.await(sock) // the ids
 	s.call("unshare cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
@@ -60,6 +60,7 @@ func startScript(sp Spec, sock *os.File, mounts []openedMount) (*script, error) 
 	// Programs that keep their locks there expect the system to provide it (FHS).
 	s.call("make /run/lock", unix.SYS_MKDIRAT, run, "lock", 0o777)
 	s.call("open /run/lock to all", unix.SYS_FCHMODAT, run, "lock", 0o1777)
+	s.runFiles(run, sp.Run)
 	below(dev, "dev")
 	attach("mount /dev/pts", pts, dev, "pts")
 	attach("mount /dev/shm", shm, dev, "shm")
@@ -109,7 +110,7 @@ func startScript(sp Spec, sock *os.File, mounts []openedMount) (*script, error) 
 		return nil, err
 	}
 	s.resetInherited(sp.Attributes)
-	s.exec(sp.Argv, sp.Env)
+	s.exec(reaper, sp.Argv, sp.Env)
 	return s, nil
 }
 
@@ -166,8 +167,8 @@ func (s *script) confine(caps CapSet, scope, privateNet, nesting, raw bool) erro
 	return s.addFilter(privateNet, nesting, raw)
 }
 
-// exec ends the script with the guest's program.
-func (s *script) exec(argv, env []string) {
+// exec ends the script with the guest's program; reaper, if not nil, runs it.
+func (s *script) exec(reaper *os.File, argv, env []string) {
 	// All signals were blocked for the fork.
 	none := new(uint64)
 	s.refs = append(s.refs, none)
@@ -176,6 +177,11 @@ func (s *script) exec(argv, env []string) {
 	// closed at once: the status pipe is needed until execve succeeds.
 	s.call("close descriptors", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
 	s.call("tell vsnode", unix.SYS_WRITE, status, unsafe.Pointer(&s.report), reportSize)
+	if reaper != nil {
+		args, envs := s.texts(append([]string{"init"}, argv...)), s.texts(env)
+		s.call("run process 1", unix.SYS_EXECVEAT, s.fd(reaper), "", args, envs, unix.AT_EMPTY_PATH)
+		return
+	}
 	args, envs := s.texts(argv), s.texts(env)
 	paths := searchPath(argv[0], env)
 	for i, p := range paths {

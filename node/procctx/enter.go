@@ -202,7 +202,7 @@ func enterScript(cmd Command, pidfd int) (*script, error) {
 		dir = "/"
 	}
 	s.call("enter "+dir, unix.SYS_CHDIR, dir)
-	s.exec(cmd.Argv, cmd.Env)
+	s.exec(nil, cmd.Argv, cmd.Env)
 	return s, nil
 }
 

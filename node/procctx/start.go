@@ -38,12 +38,18 @@ type Spec struct {
 	Processes int64
 	Argv      []string // Argv[0] is looked up in the guest, in Env's PATH if it has no slash
 	Env       []string
+	// Reaper makes Argv a child of a process 1 of ours, which ends when the guest has no
+	// other process: see reaper.go.
+	Reaper bool
+	Run    []RunFile
 	// Console is the guest's standard output and error. If it is nil, ConsoleNode
 	// is, a file below the guest's /proc; without either, /dev/null.
 	Console     *os.File
 	ConsoleNode string
 	DevConsole  bool // mount ConsoleNode on /dev/console too
-	Devices     []Device
+	// Born, if not nil, is called with the process while it waits.
+	Born    func(pid int)
+	Devices []Device
 	// AddToDev adds to the guest's /dev, if not nil, before the guest sees it.
 	AddToDev func(dev *os.File) error
 	Mounts   []Mount
@@ -107,12 +113,19 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	}
 	defer ours.Close()
 	defer theirs.Close()
+	var reaper *os.File
+	if sp.Reaper {
+		if reaper, err = openReaper(); err != nil {
+			return Process{}, err
+		}
+		defer reaper.Close()
+	}
 	opened, err := openSources(sp.Mounts)
 	if err != nil {
 		return Process{}, err
 	}
 	defer closeSources(opened)
-	s, err := startScript(sp, theirs, opened)
+	s, err := startScript(sp, theirs, reaper, opened)
 	if err != nil {
 		return Process{}, err
 	}
@@ -163,6 +176,9 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 
 // begin does what the process waits for first.
 func (sp Spec) begin(pid int) error {
+	if sp.Born != nil {
+		sp.Born(pid)
+	}
 	if err := mapIDs(pid, sp.XID); err != nil || !sp.OwnUptime {
 		return err
 	}

@@ -1,0 +1,222 @@
+package exits
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
+)
+
+// Exit is how the process 1 of a guest ended.
+type Exit struct {
+	Since time.Duration   // since the host's boot, suspension included
+	How   unix.WaitStatus // a reboot is SIGHUP, a power-off SIGINT (reboot(2))
+}
+
+// ErrUnsupported means that the kernel cannot tell how guests end.
+var ErrUnsupported = errors.New("the kernel does not tell how guests end (it needs CONFIG_DEBUG_INFO_BTF and CONFIG_BPF_EVENTS)")
+
+// ErrNone means that the guest is not watched, or has not ended.
+var ErrNone = errors.New("nothing is known of its end")
+
+const (
+	pin     = linux.BPFFS + "/vservers/exits"
+	program = "vs_exits"
+
+	// The key of an entry is the id of the guest's cgroup. It begins with the device
+	// and inode of the pid namespace.
+	inodeAt, timeAt, codeAt, rebootAt, valueSize = 8, 16, 24, 28, 32
+
+	maxGuests = 1 << 16
+)
+
+// Watch begins to watch a guest: its cgroup, and its pid namespace as a file.
+func Watch(cgroup, pidns *os.File) error {
+	key, err := cgroupID(cgroup)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(pidns.Fd()), &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: pidns.Name(), Err: err}
+	}
+	m, err := open()
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = attach(); err == nil {
+			m, err = open()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("watch for the guest's end: %w", err)
+	}
+	value := make([]byte, valueSize)
+	// As the kernel has a device number, not as stat(2) does.
+	binary.NativeEndian.PutUint64(value, uint64(unix.Major(st.Dev))<<20|uint64(unix.Minor(st.Dev)))
+	binary.NativeEndian.PutUint64(value[inodeAt:], st.Ino)
+	if err := m.Put(key, value); err != nil {
+		return fmt.Errorf("watch for the guest's end: %w", err)
+	}
+	return nil
+}
+
+// Look returns how the guest of a cgroup ended, or ErrNone.
+func Look(cgroup string) (Exit, error) {
+	value := make([]byte, valueSize)
+	err := entry(cgroup, func(m *ebpf.Map, key uint64) error { return m.Lookup(key, &value) })
+	if err != nil {
+		return Exit{}, err
+	}
+	x := Exit{
+		Since: time.Duration(binary.NativeEndian.Uint64(value[timeAt:])),
+		How:   unix.WaitStatus(binary.NativeEndian.Uint32(value[codeAt:])),
+	}
+	if x.Since == 0 {
+		return x, ErrNone
+	}
+	// zap_pid_ns_processes replaces the code by this later.
+	if reboot := binary.NativeEndian.Uint32(value[rebootAt:]); reboot != 0 {
+		x.How = unix.WaitStatus(reboot)
+	}
+	return x, nil
+}
+
+// Forget ends the watching of a guest, and must precede the removal of its cgroup.
+func Forget(cgroup string) error {
+	err := entry(cgroup, func(m *ebpf.Map, key uint64) error { return m.Delete(key) })
+	if errors.Is(err, ErrNone) {
+		return nil
+	}
+	return err
+}
+
+// entry calls f for the entry of a cgroup; ErrNone: there is none.
+func entry(cgroup string, f func(m *ebpf.Map, key uint64) error) error {
+	none := func(err error) error {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ebpf.ErrKeyNotExist) {
+			return ErrNone
+		}
+		return err
+	}
+	dir, err := os.Open(cgroup)
+	if err != nil {
+		return none(err)
+	}
+	defer dir.Close()
+	key, err := cgroupID(dir)
+	if err != nil {
+		return err
+	}
+	m, err := open()
+	if err != nil {
+		return none(err)
+	}
+	return none(f(m, key))
+}
+
+// cgroupID returns what bpf_get_current_ancestor_cgroup_id returns: the inode.
+func cgroupID(dir *os.File) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return 0, &fs.PathError{Op: "stat", Path: dir.Name(), Err: err}
+	}
+	return st.Ino, nil
+}
+
+// opened is the map as it was last opened, and the inode of its pin then: finding it
+// takes longer than all else here.
+var opened struct {
+	sync.Mutex
+	pin uint64
+	m   *ebpf.Map
+}
+
+// open returns the map of the pinned program, which is not to be closed;
+// fs.ErrNotExist: there is none.
+func open() (*ebpf.Map, error) {
+	opened.Lock()
+	defer opened.Unlock()
+	var st unix.Stat_t
+	if err := unix.Lstat(pin, &st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: pin, Err: err}
+	}
+	if opened.m != nil && opened.pin == st.Ino {
+		return opened.m, nil
+	}
+	m, err := find()
+	if err != nil {
+		return nil, err
+	}
+	// The old one, of a pin that was removed, may be in use: it is left to its finalizer.
+	opened.m, opened.pin = m, st.Ino
+	return m, nil
+}
+
+func find() (*ebpf.Map, error) {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return nil, err
+	}
+	p, err := ebpf.NewProgramFromID(info.Program)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	of, err := p.Info()
+	if err != nil {
+		return nil, err
+	}
+	ids, ok := of.MapIDs()
+	if !ok || len(ids) != 1 || of.Name != program {
+		return nil, fmt.Errorf("%s is not vsnode's: remove it", pin)
+	}
+	return ebpf.NewMapFromID(ids[0])
+}
+
+// attach attaches and pins the program, unless another vsnode does so meanwhile.
+func attach() error {
+	if err := linux.MountBPF(); err != nil {
+		return err
+	}
+	at, err := kernelFields()
+	if err != nil {
+		return errors.Join(ErrUnsupported, err)
+	}
+	m, err := ebpf.NewMap(&ebpf.MapSpec{
+		Name: program, Type: ebpf.Hash, KeySize: 8, ValueSize: valueSize, MaxEntries: maxGuests, Flags: unix.BPF_F_NO_PREALLOC,
+	})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: program, Type: ebpf.RawTracepoint, License: "GPL", Instructions: instructions(m.FD(), at)})
+	if err != nil {
+		return errors.Join(ErrUnsupported, err)
+	}
+	defer p.Close()
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sched_process_exit", Program: p})
+	if err != nil {
+		return errors.Join(ErrUnsupported, err)
+	}
+	defer l.Close()
+	if err := os.MkdirAll(linux.BPFFS+"/vservers", 0o700); err != nil {
+		return err
+	}
+	if err := l.Pin(pin); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
