@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 		beNotifyingInit()
 		return
 	}
+	if os.Args[0] == bomb {
+		beBomb()
+	}
 	if call := os.Getenv(asNode); call != "" {
 		if err := beNode(strings.Fields(call)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
