@@ -122,6 +122,34 @@ func TestStopAsksAllProcesses(t *testing.T) {
 	}
 }
 
+// A guest whose processes ignore what asks them to end, or catch it and go on, is ended
+// all the same, though it makes new ones all the time.
+func TestStopEndsWhoIgnoresIt(t *testing.T) {
+	ctx := context.Background()
+	h := host(t)
+	before := traces(t)
+	g := inMode(api.ModeNAT, "deaf", 123, "sh", "-c", `trap "" INT TERM HUP
+for way in "" : "sh -c : &"; do sh -c "trap \"$way\" TERM; echo up; while :; do sleep 0.05 & wait; done" & done
+while :; do sleep 1000; done`)
+	g.Init.Command[2] = strings.ReplaceAll(g.Init.Command[2], "\n", "; ")
+	must(t, h.Create(ctx, g))
+	must(t, h.Start(ctx, g.Name, Options{}))
+	eventually(t, func() string { return "all are up: " + logOf(t, h, g.Name, 9) }, func() bool { return strings.Count(logOf(t, h, g.Name, 9), "up\n") == 3 })
+	begun := time.Now()
+	_, err := h.Stop(ctx, g.Name)
+	must(t, err)
+	if took := time.Since(begun); took < lastPatience || took > lastPatience+15*time.Second {
+		t.Errorf("it took %s, and their time is %s", took, lastPatience)
+	}
+	if on, err := h.Running(g.Name); err != nil || on {
+		t.Errorf("running %t, %v", on, err)
+	}
+	must(t, h.Delete(ctx, g.Name))
+	if after := traces(t); after != before {
+		t.Errorf("left over:\nbefore %s\nafter  %s", before, after)
+	}
+}
+
 func TestWaitForALockCanBeBrokenOff(t *testing.T) {
 	h := host(t)
 	g := inMode(api.ModeNAT, "locked", 121, "sleep", "1000")

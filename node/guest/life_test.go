@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -157,48 +158,57 @@ func TestFailedStartNamesWhatTheHostLacks(t *testing.T) {
 // A vsnode is killed at many points of a start and of a stop; repeating the command
 // finishes it, and a delete leaves nothing.
 func TestKilledAnywhereAndCalledAgain(t *testing.T) {
-	for _, mode := range []api.Mode{api.ModeOwn, api.ModeNAT} {
-		for _, verb := range []string{"start", "stop"} {
-			t.Run(verb+" "+string(mode), func(t *testing.T) {
-				ctx := context.Background()
+	ctx := context.Background()
+	for _, row := range []struct {
+		verb    string
+		prepare func(h *Host, g api.Guest) error // for the verb to have all to do
+		again   func(h *Host, g api.Guest) error
+		done    error // of again, if the verb was done before it was killed
+	}{
+		{"create", func(h *Host, g api.Guest) error { return errors.Join(h.Create(ctx, g), h.Delete(ctx, g.Name)) }, create, ErrExists},
+		{"start", create, func(h *Host, g api.Guest) error { return h.Start(ctx, g.Name, Options{}) }, ErrRunning},
+		{"stop", func(h *Host, g api.Guest) error { return errors.Join(create(h, g), h.Start(ctx, g.Name, Options{})) },
+			func(h *Host, g api.Guest) error { _, err := h.Stop(ctx, g.Name); return err }, nil},
+		{"delete", func(h *Host, g api.Guest) error { return errors.Join(create(h, g), h.Start(ctx, g.Name, Options{})) },
+			func(h *Host, g api.Guest) error { return h.Delete(ctx, g.Name) }, ErrNoGuest},
+	} {
+		for _, mode := range []api.Mode{api.ModeOwn, api.ModeNAT} {
+			t.Run(row.verb+" "+string(mode), func(t *testing.T) {
 				h := host(t)
-				g := inMode(mode, "killed-"+string(mode), 105, "sleep", "1000")
 				before := traces(t)
-				must(t, h.Create(ctx, g))
+				g := toKill(mode)
+				must(t, create(h, g))
 				must(t, h.Start(ctx, g.Name, Options{})) // the BPF programs are loaded from here on
+				must(t, h.Delete(ctx, g.Name))
+				files := lying(t, h)
+				must(t, row.prepare(h, g))
 				begun := time.Now()
-				_, err := h.Stop(ctx, g.Name)
-				must(t, err)
-				must(t, h.Start(ctx, g.Name, Options{}))
-				// Points all over a run that takes about half of that, also on a slow
-				// machine.
-				tries := 40
+				killAfter(t, time.Minute, row.verb, g.Name, filepath.Dir(h.DataDir))
+				whole := time.Since(begun)
+				if err := row.again(h, g); !errors.Is(err, row.done) {
+					t.Fatalf("%s was not done: %v", row.verb, err)
+				}
+				must(t, shutDown(h))
+				tries := 25
 				if testing.Short() {
 					tries = 6
 				}
-				step := time.Since(begun) / time.Duration(tries)
-				for i := range tries {
-					if verb == "start" {
-						_, err := h.Stop(ctx, g.Name)
-						must(t, err)
-					} else if err := h.Start(ctx, g.Name, Options{}); err != nil && !errors.Is(err, ErrRunning) {
-						t.Fatal(err)
-					}
+				step := whole / time.Duration(tries)
+				for i := range tries { // points all over a run, also on a slow machine
+					must(t, row.prepare(h, g))
 					delay := time.Duration(i)*step + rand.N(step)
-					killAfter(t, delay, verb, g.Name, filepath.Dir(h.DataDir))
-					if verb == "start" {
-						err = h.Start(ctx, g.Name, Options{})
-					} else {
-						_, err = h.Stop(ctx, g.Name)
+					killAfter(t, delay, row.verb, g.Name, filepath.Dir(h.DataDir))
+					if err := row.again(h, g); err != nil && !errors.Is(err, row.done) {
+						t.Fatalf("killed after %s, then %s again: %v", delay, row.verb, err)
 					}
-					if err != nil && !errors.Is(err, ErrRunning) {
-						t.Fatalf("killed after %s, then %s again: %v", delay, verb, err)
-					}
-					if on, err := h.Running(g.Name); err != nil || on != (verb == "start") {
+					if on, err := h.Running(g.Name); err != nil && row.verb != "delete" || on != (row.verb == "start") {
 						t.Fatalf("killed after %s: running is %t, %v", delay, on, err)
 					}
+					must(t, shutDown(h))
+					if left := lying(t, h); !slices.Equal(left, files) {
+						t.Fatalf("killed after %s: left are %q, before %q", delay, left, files)
+					}
 				}
-				must(t, h.Delete(ctx, g.Name))
 				if after := traces(t); after != before {
 					t.Errorf("left over:\nbefore %s\nafter  %s", before, after)
 				}
@@ -206,6 +216,13 @@ func TestKilledAnywhereAndCalledAgain(t *testing.T) {
 		}
 	}
 }
+
+// toKill is the guest in the middle of which vsnode is killed.
+func toKill(mode api.Mode) api.Guest {
+	return inMode(mode, "killed-"+string(mode), 105, "sleep", "1000")
+}
+
+func create(h *Host, g api.Guest) error { return h.Create(context.Background(), g) }
 
 // killAfter runs a vsnode of its own and kills it.
 func killAfter(t *testing.T, delay time.Duration, verb, name, dir string) {
@@ -228,7 +245,12 @@ func beNode(call []string) error {
 	if call[0] == "start" {
 		return h.Start(context.Background(), call[1], Options{})
 	}
-	if call[0] == "change" {
+	switch call[0] {
+	case "create":
+		return h.Create(context.Background(), toKill(api.Mode(strings.TrimPrefix(call[1], "killed-"))))
+	case "delete":
+		return h.Delete(context.Background(), call[1])
+	case "change":
 		return changeAll(h, call[1])
 	}
 	if call[0] == "revert" {
