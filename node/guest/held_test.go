@@ -138,8 +138,8 @@ while :; do sleep 1000; done`)
 	begun := time.Now()
 	_, err := h.Stop(ctx, g.Name)
 	must(t, err)
-	if took := time.Since(begun); took < lastPatience || took > lastPatience+15*time.Second {
-		t.Errorf("it took %s, and their time is %s", took, lastPatience)
+	if took := time.Since(begun); took > 20*time.Second {
+		t.Errorf("it took %s", took)
 	}
 	if on, err := h.Running(g.Name); err != nil || on {
 		t.Errorf("running %t, %v", on, err)
