@@ -317,6 +317,16 @@ func TestErrors(t *testing.T) {
 			`fleet.yml:4:48: address: want host or an address, as 203.0.113.11, have "192.0.2.256"`}},
 		{"an address and addresses", base + "  www: {on: h1, image: deb, network: {address: host, addresses: [192.0.2.2]}}\n", []string{
 			"fleet.yml:4:54: network: address and addresses are both given, want one of them"}},
+		{"a guest that depends on one of another host", base + "  web: {on: h1, image: deb, network: {mode: nat}, depends: [bd]}\n  db: {on: h1, image: deb, network: {mode: nat}}\n", []string{
+			`fleet.yml:4:61: guest web depends on bd, which is no guest on h1 (did you mean "db"?)`}},
+		{"guests that depend on each other", base + "  web: {on: h1, image: deb, network: {mode: nat}, depends: [db]}\n  db: {on: h1, image: deb, network: {mode: nat}, depends: [web]}\n", []string{
+			"fleet.yml:5:60: guests depend on each other in a circle, db → web → db, on h1"}},
+		{"a guest that depends on itself", base + "  web: {on: h1, image: deb, network: {mode: nat}, depends: [web]}\n", []string{
+			"fleet.yml:4:61: depends: a guest cannot depend on itself"}},
+		{"a restart with a bound that is none", base + "  web: {on: h1, image: deb, network: {mode: nat}, restart: on-failure:5}\n", []string{
+			`fleet.yml:4:60: restart: want no, on-failure or always, or with a bound on-failure:5/10m (5 starts within 10 minutes), have "on-failure:5"`}},
+		{"a mark that no unit can have", base + "  web: {on: h1, image: deb, network: {mode: nat}, autostart: ../x}\n", []string{
+			`fleet.yml:4:62: autostart: want true, false or a mark of letters, digits, _ . -, have "../x"`}},
 		{"an address owned twice", base + "  a: {on: h1, image: deb, network: {mode: own, address: 192.0.2.10/24}}\n  b: {on: h1, image: deb, network: {mode: own, addresses: [192.0.2.10/32]}}\n", []string{
 			"fleet.yml:5:60: address 192.0.2.10 is already guest a's, at fleet.yml:4:57, on h1"}},
 		{"an own address shared by another guest", base + "  b: {on: h1, image: deb, network: {address: 192.0.2.10}}\n  a: {on: h1, image: deb, network: {mode: own, address: 192.0.2.10/24}}\n", []string{

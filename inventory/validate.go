@@ -2,11 +2,15 @@ package inventory
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/vsfleet/vsfleet/internal/claim"
+	"github.com/vsfleet/vsfleet/internal/depends"
+	"github.com/vsfleet/vsfleet/internal/nearest"
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
@@ -38,6 +42,7 @@ func (b *builder) validate() {
 	for i, h := range b.inv.Hosts {
 		present := slices.DeleteFunc(slices.Clone(b.placements[i]), func(p placement) bool { return p.guest.State == Absent })
 		cs.claims(h, present)
+		cs.depends(h, present)
 		cs.neighbours(h, present, fleet)
 	}
 	for _, c := range cs.order {
@@ -85,6 +90,36 @@ func (cs *collisions) claims(h *Host, guests []placement) {
 			cs.owned(h, s, all[others[0].Owner])
 		}
 		taken.Add(i, s.claim)
+	}
+}
+
+// depends reports guests that depend on one that their host does not have, or on each
+// other in a circle.
+func (cs *collisions) depends(h *Host, guests []placement) {
+	of := map[string]placement{}
+	on := depends.Graph{}
+	var names []string
+	for _, p := range guests {
+		of[p.guest.Name], on[p.guest.Name] = p, p.guest.Boot.Depends
+		names = append(names, p.guest.Name)
+	}
+	whole := true
+	for _, p := range guests {
+		for i, name := range p.guest.Boot.Depends {
+			if _, there := of[name]; !there {
+				whole = false
+				hint := ""
+				if near := nearest.Word(name, names); near != "" {
+					hint = fmt.Sprintf("did you mean %q?", near)
+				}
+				pos := p.spec.settings["depends"][min(i, len(p.spec.settings["depends"])-1)].Pos
+				cs.add(collision{pos: pos, msg: fmt.Sprintf("guest %s depends on %s, which is no guest", p.guest.Name, name), hint: hint}, h.Name)
+			}
+		}
+	}
+	var circle depends.CycleError
+	if _, err := on.Order(names); whole && errors.As(err, &circle) {
+		cs.add(collision{pos: of[circle[0]].spec.settings["depends"][0].Pos, msg: fmt.Sprintf("guests depend on each other in a circle, %s → %s,", strings.Join(circle, " → "), circle[0])}, h.Name)
 	}
 }
 

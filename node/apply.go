@@ -267,6 +267,9 @@ func (h *Host) step(ctx context.Context, run string, s api.Step, progress builde
 		if s.Guest == nil {
 			return changed, fmt.Errorf("%s: the step has no guest", s.Kind)
 		}
+		if err := h.mayStartAtBoot(ctx, s.Guest); err != nil {
+			return changed, err
+		}
 		if s.Kind == api.StepCreate {
 			err := h.Guests.Create(ctx, *s.Guest)
 			if !errors.Is(err, guest.ErrExists) {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -31,6 +32,10 @@ type Host struct {
 	lease        lease
 	log          runLog
 	guardCommand []string // calls Guard in a process of its own
+	install      struct { // mayStartAtBoot
+		once sync.Once
+		err  error
+	}
 }
 
 // Open returns this machine with its guests and images in their usual places.
@@ -49,7 +54,7 @@ func Open(version string) (*Host, error) {
 		Images:       store,
 		guardCommand: []string{self, "guard"},
 		log:          runLog{Log: hostlog.Log{Socket: "/dev/log", File: filepath.Join(paths.LogDir, ".vsnode.log")}}, // no guest's name
-		Guests:       &guest.Host{Paths: paths, WatchStarts: true, Held: hook.Held(), Tree: func(id string) (string, error) { return tree(store, id) }},
+		Guests:       &guest.Host{Paths: paths, WatchStarts: true, UseUnits: true, Held: hook.Held(), Tree: func(id string) (string, error) { return tree(store, id) }},
 	}, nil
 }
 
@@ -204,7 +209,8 @@ func (h *Host) Stat(ctx context.Context) (api.Stat, error) {
 	}
 	running := make([]stat.Guest, len(living))
 	for i, g := range living {
-		running[i] = stat.Guest{XID: g.Context, Name: g.Name, Started: g.Started, Cgroup: filepath.Join("vservers", g.Name)}
+		cg := strings.TrimPrefix(string(cgroup.Guest(mount, g.Name)), mount+"/")
+		running[i] = stat.Guest{XID: g.Context, Name: g.Name, Started: g.Started, Cgroup: cg}
 	}
 	s := api.Stat{Time: time.Now()}
 	if s.Rows, err = stat.Read(ctx, mount, running); err != nil {

@@ -162,16 +162,29 @@ func image(ctx context.Context, args []string) error {
 	return usageError(fmt.Sprintf("image: unknown command %q: list, export, import or remove?", args[0]))
 }
 
-func install(args []string) error {
+func install(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("install", flag.ContinueOnError)
 	dir := fs.String("dir", node.InstallDir, "")
 	if err := flags(fs, args, 0, 0); err != nil {
 		return err
 	}
-	done, err := node.Install(*dir)
+	done, err := node.Install(ctx, *dir)
 	if err != nil {
 		return err
 	}
 	fmt.Println("installed", done.Path, "with", strings.Join(done.Links, ", "))
 	return nil
+}
+
+func uninstall(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("uninstall", flag.ContinueOnError)
+	dir := fs.String("dir", node.InstallDir, "")
+	if err := flags(fs, args, 0, 0); err != nil {
+		return err
+	}
+	h, err := open()
+	if err != nil {
+		return err
+	}
+	return h.Uninstall(ctx, *dir)
 }

@@ -44,7 +44,9 @@ const usage = `vsnode runs Linux guests on this host.
   vsnode image remove ID
   vsnode volume list              directories that outlive guests: sizes, and who has them
   vsnode volume delete NAME       asks, without --yes
-  vsnode install                  put vsnode, and links named as Linux-VServer's tools, into /usr/local/sbin
+  vsnode install                  put vsnode, and links named as Linux-VServer's tools, into /usr/local/sbin, and
+                                  have guests with a mark start when the host boots
+  vsnode uninstall                take back what install did
   vsnode version
 `
 
@@ -94,7 +96,11 @@ func run(ctx context.Context, name string, args []string) error {
 	case "volume":
 		return volume(ctx, rest)
 	case "install":
-		return install(rest)
+		return install(ctx, rest)
+	case "uninstall":
+		return uninstall(ctx, rest)
+	case "unit": // by a guest's unit of systemd (node/systemd); not for people
+		return unit(ctx, args[1:])
 	case "guard": // by a timer (node/guard.go); not for people
 		h, err := open()
 		if err != nil {
@@ -111,7 +117,7 @@ func run(ctx context.Context, name string, args []string) error {
 		if known, err := tool(ctx, cmd, rest); known {
 			return err
 		}
-		commands := []string{"serve", "check", "stat", "vserver", "image", "volume", "install", "version", "help"}
+		commands := []string{"serve", "check", "stat", "vserver", "image", "volume", "install", "uninstall", "version", "help"}
 		return usageError(fmt.Sprintf("unknown command %q%s; vsnode help lists them", cmd, didYouMean(cmd, commands)))
 	}
 }

@@ -13,7 +13,10 @@ import (
 
 // A Lock is the exclusive lock of a file or directory (flock(2)). The kernel releases
 // it when the process ends.
-type Lock struct{ *os.File }
+type Lock struct {
+	*os.File
+	shared bool // with another process: see Borrow
+}
 
 // ErrLocked means that somebody else holds the lock.
 var ErrLocked = errors.New("locked by another process")
@@ -45,8 +48,40 @@ func TryLockDir(path string) (*Lock, error) { return lock(path, asDirectory, try
 // forked, such as a guest's first, has a copy of the descriptor, and may itself be
 // waiting for a process that waits for this lock.
 func (l *Lock) Unlock() {
-	_ = unix.Flock(int(l.Fd()), unix.LOCK_UN)
+	if !l.shared {
+		_ = unix.Flock(int(l.Fd()), unix.LOCK_UN)
+	}
 	l.Close()
+}
+
+// Leave is for the holder of a lock that another process may have borrowed and not
+// given back: Unlock then leaves the lock to that.
+func (l *Lock) Leave() { l.shared = true }
+
+// Borrow shares the lock that another process holds on the file at path by its
+// descriptor fd: both hold it, until both have unlocked it, or the lender has, unless it
+// called Leave. The lender must be told to (flock(2) knows nothing of this), and must
+// do nothing meanwhile. It is ErrLocked if the process does not hold the lock that way.
+func Borrow(path string, pid, fd int) (*Lock, error) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, ErrLocked // it has ended
+	}
+	defer unix.Close(pidfd)
+	own, err := unix.PidfdGetfd(pidfd, fd, 0)
+	if err != nil {
+		return nil, ErrLocked
+	}
+	l := &Lock{os.NewFile(uintptr(own), path), true}
+	unix.CloseOnExec(own)
+	theirs, err := l.Stat()
+	now, nerr := os.Lstat(path)
+	// Whoever holds it by this descriptor gets it again at once; nobody else does.
+	if err != nil || nerr != nil || !os.SameFile(theirs, now) || flock(l.File, unix.LOCK_EX|unix.LOCK_NB) != nil {
+		l.Close()
+		return nil, ErrLocked
+	}
+	return l, nil
 }
 
 // lock locks the file that the path leads to once the lock is held: the previous holder
@@ -61,7 +96,7 @@ func lock(path string, flags int, acquire func(*os.File) error) (*Lock, error) {
 		if err := acquire(f); err != nil {
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
-		l := &Lock{f}
+		l := &Lock{File: f}
 		held, err := f.Stat()
 		if err != nil {
 			l.Unlock()
@@ -101,7 +136,7 @@ func waiting(ctx context.Context) func(*os.File) error {
 				// gets the lock in its turn it releases it at once.
 				go func() {
 					if <-got == nil {
-						(&Lock{f}).Unlock()
+						(&Lock{File: f}).Unlock()
 					} else {
 						f.Close()
 					}

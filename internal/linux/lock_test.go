@@ -91,3 +91,39 @@ func TestLockDir(t *testing.T) {
 		t.Errorf("a directory that was removed meanwhile: %v", err)
 	}
 }
+
+func TestBorrowedLocks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	lender, err := LockFile(t.Context(), path)
+	locked(t, lender, err)
+	fd := int(lender.Fd())
+	if _, err := Borrow(filepath.Join(filepath.Dir(path), "other"), os.Getpid(), fd); !errors.Is(err, ErrLocked) {
+		t.Errorf("the lock of another file: %v", err)
+	}
+	if _, err := Borrow(path, os.Getpid(), 1<<20); !errors.Is(err, ErrLocked) {
+		t.Errorf("a descriptor that is not there: %v", err)
+	}
+	own, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	if _, err := Borrow(path, os.Getpid(), int(own.Fd())); !errors.Is(err, ErrLocked) {
+		t.Errorf("a descriptor of the file that does not hold the lock: %v", err)
+	}
+	borrowed, err := Borrow(path, os.Getpid(), fd)
+	locked(t, borrowed, err).Unlock()
+	if _, err := TryLockFile(path); !errors.Is(err, ErrLocked) {
+		t.Errorf("given back, and the lender does not hold it any more: %v", err)
+	}
+	borrowed, err = Borrow(path, os.Getpid(), fd)
+	locked(t, borrowed, err)
+	lender.Leave()
+	lender.Unlock()
+	if _, err := TryLockFile(path); !errors.Is(err, ErrLocked) {
+		t.Errorf("the lender is gone, and the borrower does not hold it: %v", err)
+	}
+	borrowed.Unlock()
+	last, err := TryLockFile(path)
+	locked(t, last, err).Unlock()
+}

@@ -3,6 +3,7 @@ package linux
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -33,6 +34,19 @@ func ReplaceFileSync(path string, mode fs.FileMode, write func(*os.File) error) 
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// CopySelf replaces path by this program, as root's alone.
+func CopySelf(path string) error {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	return ReplaceFileSync(path, 0o700, func(f *os.File) error {
+		_, err := io.Copy(f, self)
+		return err
+	})
 }
 
 // SyncDir writes a directory to disk: the name that a rename put there (fsync(2)).

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vsfleet/vsfleet/internal/port"
 )
@@ -35,11 +36,37 @@ type Guest struct {
 	// compared with others of the host: -1000 to 1000.
 	OOMScoreAdj int    `json:"oomScoreAdj,omitempty"`
 	IONice      IONice `json:"ioNice,omitzero"`
+	Boot        Boot   `json:"boot,omitzero"`
 
 	Mounts  []Mount  `json:"mounts,omitempty"`
 	Volumes []Mount  `json:"volumes,omitempty"` // of type Volume
 	Devices []Device `json:"devices,omitempty"`
 }
+
+// Boot is when a guest starts without being asked for.
+type Boot struct {
+	Mark    string   `json:"mark,omitempty"`    // the group with which it starts when the host boots; "": it does not
+	Depends []string `json:"depends,omitempty"` // guests that start before it and stop after it
+	Restart Restart  `json:"restart,omitzero"`
+}
+
+// DefaultMark is the mark of a guest that starts at boot, in no group of its own.
+const DefaultMark = "default"
+
+// Restart is what becomes of a guest that ends by itself. One that was rebooted from
+// inside is started in any case.
+type Restart struct {
+	Policy string        `json:"policy,omitempty"` // OnFailure, Always; "": it stays stopped
+	Starts int           `json:"starts,omitempty"` // at most so many within that time; 0: the default
+	Within time.Duration `json:"within,omitempty"`
+}
+
+// Policies of Restart.
+const (
+	Never     = "no"
+	OnFailure = "on-failure"
+	Always    = "always"
+)
 
 // Network is the part of the network that a guest may use.
 type Network struct {
@@ -154,6 +181,9 @@ type Record struct {
 	Ulimits     []string `json:"ulimits,omitempty"`
 	IONice      string   `json:"ioNice,omitempty"`
 	OOMScoreAdj int      `json:"oomScoreAdj,omitempty"`
+	Autostart   string   `json:"autostart,omitempty"` // the mark
+	Depends     []string `json:"depends,omitempty"`
+	Restart     string   `json:"restart,omitempty"`
 	Mounts      []string `json:"mounts,omitempty"`
 	Volumes     []string `json:"volumes,omitempty"`
 	Devices     []string `json:"devices,omitempty"`
@@ -172,6 +202,7 @@ func (g Guest) Record() Record {
 		IO: texts(g.Limits.IO), IOWeight: g.Limits.IOWeight,
 		Disk: g.Limits.DiskBytes, DiskSoft: g.Limits.DiskSoftBytes, Inodes: g.Limits.Inodes, InodesSoft: g.Limits.InodesSoft,
 		Ulimits: texts(g.Limits.Ulimits), IONice: g.IONice.String(), OOMScoreAdj: g.OOMScoreAdj,
+		Autostart: g.Boot.Mark, Depends: g.Boot.Depends, Restart: g.Boot.Restart.String(),
 		Mounts: texts(g.Mounts), Volumes: texts(g.Volumes), Devices: texts(g.Devices),
 	}
 	if len(r.Init) == 0 {

@@ -224,6 +224,26 @@ var Table = []*Row{
 		value: number{func(g *Guest) *int { return &g.OOMScoreAdj }, -1000, 1000},
 		check: func(g *Guest) error { return within(g.OOMScoreAdj, -1000, 1000) },
 	},
+	{
+		Key: "autostart", Want: "true, false or a mark", Plan: "autostart",
+		Doc:     "`true`: it starts when the host boots; or a mark, the name of a group that starts then and can be started and stopped by itself ([boot](boot.md))",
+		Default: "`false`", schema: `"anyOf": [{ "type": "boolean" }, { "$ref": "#/definitions/text" }]`,
+		File: "apps/init/mark", FileDoc: "mark of the group with which it starts when the host boots, `default` without one of its own; not if there is a file `disabled`",
+		Live:  atOnce,
+		value: autostart{word{func(g *Guest) *string { return &g.Boot.Mark }, validMark}},
+	},
+	{
+		Key: "depends", Form: List, Want: "a list of guests of the same host, as [db]", Plan: "depends",
+		Doc: "guests of the same host that start before it and stop after it ([boot](boot.md#order))", Default: "none",
+		File: "apps/init/depends", FileDoc: "guests that start before it and stop after it, one per line", Live: atOnce,
+		value: names{func(g *Guest) *[]string { return &g.Boot.Depends }},
+	},
+	{
+		Key: "restart", Want: "no, on-failure or always", Plan: "restart",
+		Doc: "what becomes of it when it ends by itself: `no`, `on-failure`, `always`; with a bound `on-failure:5/10m`, 5 starts within 10 minutes ([boot](boot.md#guests-that-end-by-themselves))", Default: "`no`; the bound 10 within 10 minutes",
+		File: "apps/init/restart", FileDoc: "`no`, `on-failure` or `always`, as in an inventory", Live: atOnce,
+		value: restart{func(g *Guest) *Restart { return &g.Boot.Restart }},
+	},
 	mountsRow, volumesRow,
 	{
 		Key: "devices", Form: List, Want: "a list of devices, as [/dev/fuse, \"/dev/ttyUSB0:/dev/ttyS0:rw\"]", Plan: "devices",

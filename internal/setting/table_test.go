@@ -59,6 +59,9 @@ func TestEverySettingGoesFromTheInventoryToTheHost(t *testing.T) {
 		{"nice", []string{"-5"}, "-5\n", "nice 0 → -5", true},
 		{"ionice", []string{"best-effort:6"}, "", "ionice none → best-effort:6", true},
 		{"oom_score_adj", []string{"-500"}, "-500\n", "oom_score_adj 0 → -500", true},
+		{"autostart", []string{"night"}, "night\n", "autostart none → night", true},
+		{"depends", []string{"db", "cache"}, "db\ncache\n", "depends none → cache, db", true},
+		{"restart", []string{"on-failure:5/10m"}, "on-failure:5/10m\n", "restart no → on-failure:5/10m", true},
 		{"devices", []string{"/dev/ttyUSB0:/dev/ttyS0:rwm", "/dev/fuse:r"}, "/dev/ttyUSB0:/dev/ttyS0\n/dev/fuse:r\n", "devices none → /dev/fuse:r, /dev/ttyUSB0:/dev/ttyS0", false},
 	}
 	for _, row := range Table {

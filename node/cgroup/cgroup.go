@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,23 +15,90 @@ import (
 // Dir is the directory of a cgroup.
 type Dir string
 
-// Guest returns the cgroup of a guest; it need not exist.
-func Guest(mount, name string) Dir { return Dir(filepath.Join(mount, "vservers", name)) }
+// Where guests are below the mount: each in one of ours or, where systemd runs the host,
+// in that of a unit. Within the unit the guest has a cgroup of its own: systemd writes to
+// the unit's as it sees fit.
+const (
+	ours     = "vservers"
+	slice    = "vservers.slice"
+	unitName = "vserver@"
+	unitKind = ".service"
+	inUnit   = "guest"
+)
+
+// Guest returns the cgroup of a guest, which need not exist: that in its unit, if that is
+// there, or else one of ours.
+func Guest(mount, name string) Dir {
+	if dir := InUnit(mount, name); dir.exists() {
+		return dir
+	}
+	return Dir(filepath.Join(mount, ours, name))
+}
+
+// InUnit returns the cgroup that a guest has in its unit of systemd; it need not exist.
+func InUnit(mount, name string) Dir {
+	return Dir(filepath.Join(mount, slice, unitName+name+unitKind, inUnit))
+}
+
+// IsInUnit reports whether the cgroup is in a unit of systemd.
+func (c Dir) IsInUnit() bool { return filepath.Base(string(c)) == inUnit && c.levels() == 3 }
+
+// levels returns how many levels a guest's cgroup is below the mount.
+func (c Dir) levels() int {
+	if strings.HasSuffix(filepath.Dir(filepath.Dir(string(c))), "/"+slice) {
+		return 3
+	}
+	return 2
+}
+
+// mount returns the mount that a guest's cgroup is below.
+func (c Dir) mount() string {
+	dir := string(c)
+	for range c.levels() {
+		dir = filepath.Dir(dir)
+	}
+	return dir
+}
+
+func (c Dir) exists() bool {
+	var st unix.Stat_t
+	return unix.Stat(string(c), &st) == nil
+}
 
 // Guests lists the guests whose cgroups are there, running or not. Names with a leading
 // dot are of hooks.
 func Guests(mount string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(mount, "vservers"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
 	var names []string
-	for _, e := range entries {
-		if e.IsDir() && e.Name()[0] != '.' {
-			names = append(names, e.Name())
+	for _, dir := range []string{ours, slice} {
+		entries, err := os.ReadDir(filepath.Join(mount, dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		for _, e := range entries {
+			name := e.Name()
+			if dir == slice {
+				instance, ok := strings.CutPrefix(strings.TrimSuffix(name, unitKind), unitName)
+				if name = instance; !ok || !InUnit(mount, name).exists() {
+					continue
+				}
+			}
+			if e.IsDir() && name[0] != '.' {
+				names = append(names, name)
+			}
 		}
 	}
 	return names, nil
+}
+
+// Leave moves this process, which a unit of systemd began, out of the guest's unit's own
+// cgroup into one beside the guest's: controllers can be switched on only in a cgroup
+// without processes (cgroups(7), "no internal processes").
+func (c Dir) Leave() error {
+	beside := filepath.Join(filepath.Dir(string(c)), "vsnode")
+	if err := os.Mkdir(beside, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return os.WriteFile(filepath.Join(beside, "cgroup.procs"), []byte("0"), 0)
 }
 
 // Owner returns the user of the host that a cgroup belongs to: a guest's root,

@@ -24,7 +24,11 @@ func (c Dir) Limit(mount, file, value string) error {
 	if !have {
 		return fmt.Errorf("limit %s=%s: controller %q is not in cgroup v2 on this host (it may sit on cgroup v1: boot with systemd.unified_cgroup_hierarchy=1)", file, value, controller)
 	}
-	for _, dir := range []string{mount, filepath.Dir(string(c))} {
+	above := []string{mount, filepath.Dir(string(c))}
+	if c.IsInUnit() {
+		above = above[1:] // down to the unit they are systemd's, which hands over all (Delegate=)
+	}
+	for _, dir := range above {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {
 			return fmt.Errorf("limit %s=%s: switch on controller %s: %w", file, value, controller, err)
 		}

@@ -106,7 +106,7 @@ func (c Dir) Of(pid int) (Dir, error) {
 		if !ok {
 			continue
 		}
-		mount := filepath.Dir(filepath.Dir(string(c)))
+		mount := c.mount()
 		// Seen from a cgroup namespace the path is below its root, as is the mount.
 		dir := filepath.Join(mount, p)
 		if dir == string(c) || strings.HasPrefix(dir, string(c)+"/") {

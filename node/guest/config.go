@@ -426,6 +426,9 @@ func (p Paths) write(g api.Guest, root string) error {
 			f.text[dir+"bcast"] = scalar(place.Broadcast.String())
 		}
 	}
+	if g.Boot.Mark != "" {
+		f.text[setting.Disabled] = ""
+	}
 	writeDevices(&g, f.text)
 	fstab, same := fstabOf(&g, openTree(p.config(g.Name)))
 	if f.text["fstab"] = fstab; same {

@@ -52,6 +52,11 @@ func (g *Guest) Configure(ctx context.Context, to api.Guest) (api.Outcome, error
 			return outcome, err
 		}
 	}
+	if to.Boot.Mark != "" || !reflect.DeepEqual(old.Boot, to.Boot) {
+		if err := g.syncUnit(ctx); err != nil {
+			return outcome, err
+		}
+	}
 	if !running {
 		return outcome, nil
 	}
@@ -98,6 +103,7 @@ func (g *Guest) applyLive(ctx context.Context, c Config) (changed bool, err erro
 		return false, err
 	}
 	to := *n.Runs
+	to.Boot = c.Boot // no process has it
 	if err := g.limitLive(c, &to); err != nil {
 		return false, err
 	}

@@ -33,7 +33,7 @@ func (g *Guest) Create(ctx context.Context, to api.Guest) error {
 	if on, err := g.running(); err != nil || on {
 		return errors.Join(err, fmt.Errorf("a guest of that name runs without a configuration: end it first (vserver %s delete)", g.name))
 	}
-	return h.withClaims(ctx, &to, func() error {
+	err := h.withClaims(ctx, &to, func() error {
 		if err := h.roomForData(g.name); err != nil {
 			return err
 		}
@@ -42,6 +42,10 @@ func (g *Guest) Create(ctx context.Context, to api.Guest) error {
 		}
 		return nil
 	})
+	if err == nil && to.Boot.Mark != "" {
+		err = g.syncUnit(ctx)
+	}
+	return err
 }
 
 // make makes the data, then the configuration. Until both exist the data is marked as

@@ -48,5 +48,5 @@ func (g *Guest) Delete(ctx context.Context) error {
 		return err
 	}
 	h.index.invalidate()
-	return errors.Join(h.generations().RemoveAll(g.name), remove(h.consoleLog(g.name)), remove(h.consoleLog(g.name)+".1"), remove(h.endFile(g.name)))
+	return errors.Join(g.forgetUnit(ctx), h.generations().RemoveAll(g.name), remove(h.consoleLog(g.name)), remove(h.consoleLog(g.name)+".1"), remove(h.endFile(g.name)))
 }

@@ -294,32 +294,33 @@ func syncFS(dir string) error {
 	if err := unix.Stat(dir, &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: dir, Err: err}
 	}
-	one, _ := syncs.LoadOrStore(st.Dev, &syncer{})
-	return one.(*syncer).sync(dir)
+	one, _ := syncs.LoadOrStore(st.Dev, &together{})
+	return one.(*together).do(func() error { return syncfs(dir) })
 }
 
-var syncs sync.Map // *syncer by device
+var syncs sync.Map // *together by device
 
-type syncer struct {
-	run  sync.Mutex // held by the caller that syncs
+// together calls a function once for all who ask before it begins.
+type together struct {
+	run  sync.Mutex // held by the caller that calls
 	mu   sync.Mutex
-	next func() error // shared by callers that have asked since the last sync began
+	next func() error // shared by callers that have asked since the last call began
 }
 
-func (s *syncer) sync(dir string) error {
-	s.mu.Lock()
-	if s.next == nil {
-		s.next = sync.OnceValue(func() error {
-			s.run.Lock()
-			defer s.run.Unlock()
-			s.mu.Lock()
-			s.next = nil
-			s.mu.Unlock()
-			return syncfs(dir)
+func (t *together) do(call func() error) error {
+	t.mu.Lock()
+	if t.next == nil {
+		t.next = sync.OnceValue(func() error {
+			t.run.Lock()
+			defer t.run.Unlock()
+			t.mu.Lock()
+			t.next = nil
+			t.mu.Unlock()
+			return call()
 		})
 	}
-	next := s.next
-	s.mu.Unlock()
+	next := t.next
+	t.mu.Unlock()
 	return next()
 }
 

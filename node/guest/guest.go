@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/network"
@@ -18,8 +19,10 @@ import (
 type Guest struct {
 	host   *Host
 	name   string
+	lock   *linux.Lock
 	mount  string     // of cgroup v2; empty: not mounted, and no guest can run
 	cgroup cgroup.Dir // its cgroup, which need not exist
+	inUnit bool       // this process was begun by the guest's unit: unit.go
 
 	configRead *Config // nil: not read yet
 	configErr  error
@@ -34,9 +37,9 @@ type Guest struct {
 func (h *Host) Hold(ctx context.Context, name, verb string, do func(*Guest) error) error {
 	err := errors.Join(CheckName(name), h.refuseHeld(name))
 	if err == nil {
-		var unlock func()
-		if unlock, err = h.lock(ctx, name); err == nil {
-			err = h.inHand(name, unlock, do)
+		var lock *linux.Lock
+		if lock, err = h.lock(ctx, name); err == nil {
+			err = h.inHand(name, lock, do)
 		}
 	}
 	if err != nil {
@@ -48,16 +51,16 @@ func (h *Host) Hold(ctx context.Context, name, verb string, do func(*Guest) erro
 // tryHold is like Hold but does not wait: it reports false if somebody else holds the
 // guest.
 func (h *Host) tryHold(name string, do func(*Guest) error) (bool, error) {
-	unlock, err := h.tryLock(name)
-	if err != nil || unlock == nil {
+	lock, err := h.tryLock(name)
+	if err != nil || lock == nil {
 		return false, err
 	}
-	return true, h.inHand(name, unlock, do)
+	return true, h.inHand(name, lock, do)
 }
 
-func (h *Host) inHand(name string, unlock func(), do func(*Guest) error) error {
-	defer unlock()
-	g := &Guest{host: h, name: name}
+func (h *Host) inHand(name string, lock *linux.Lock, do func(*Guest) error) error {
+	defer lock.Unlock()
+	g := &Guest{host: h, name: name, lock: lock}
 	var err error
 	g.mount, g.cgroup, err = h.cgroup(name)
 	if errors.Is(err, cgroup.ErrNotMounted) {

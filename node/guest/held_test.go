@@ -154,7 +154,7 @@ func TestWaitForALockCanBeBrokenOff(t *testing.T) {
 	h := host(t)
 	g := inMode(api.ModeNAT, "locked", 121, "sleep", "1000")
 	must(t, h.Create(context.Background(), g))
-	unlock, err := h.lock(t.Context(), g.Name)
+	lock, err := h.lock(t.Context(), g.Name)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -168,7 +168,7 @@ func TestWaitForALockCanBeBrokenOff(t *testing.T) {
 	if err := <-done; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "another vsnode") {
 		t.Errorf("error %v", err)
 	}
-	unlock()
+	lock.Unlock()
 	must(t, h.Start(context.Background(), g.Name, Options{})) // the abandoned wait holds no lock
 }
 

@@ -27,11 +27,14 @@ type Host struct {
 	// Held are the guests that are held by the call whose hook this process was called
 	// from: see hook.Held.
 	Held []string
+	// UseUnits has guests live in units of systemd where that runs the host.
+	UseUnits bool
 
 	index      index
 	notesCache notesCache
 	turns      turns
 	notifiers  notifiers
+	reloads    together // of systemd
 }
 
 // cgroup returns the cgroup of a guest, which need not exist, and the mount point of

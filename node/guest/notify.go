@@ -78,6 +78,9 @@ func (h *Host) Ready(name string) Readiness {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if !n.said.Started {
+		return h.readyInUnit(name)
+	}
 	return n.said
 }
 

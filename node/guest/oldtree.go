@@ -28,7 +28,6 @@ type knownFile struct {
 }
 
 const (
-	noStart  = "nothing starts guests when the host boots: vsfleet apply does, for those of its inventory"
 	noHelper = "there is no vshelper: a guest that ends stays stopped until the next start or vsfleet apply"
 	noTuntap = "tun and tap devices are not made: mode nat (netns/nat) has a network of the guest's own"
 	noCopy   = "a backup copy, which is not read"
@@ -146,7 +145,7 @@ var knownFiles = slices.Concat(settingFiles(), hookFiles(""), []knownFile{
 	{"dlimits/*/reserved", noEffect, "a project quota keeps nothing for the guest's root: use dlimits/N/space_soft"},
 	{"nonamespace", noEffect, "every guest has its own mounts"},
 	{"keepfds", noEffect, "no descriptor of the host's gets into a guest"},
-	{"disabled", noEffect, noStart},
+	{"disabled", hasEffect, "the guest does not start at boot, whatever its mark, and commands for several guests pass it over"},
 	{"legacy", noEffect, "there is no older tool to hand this guest to"},
 	{"apps/init/style", hasEffect, "`plain`, `sysv`, `openrc` or `command`; without it `plain`"},
 	{"apps/init/cmd.start", hasEffect, "what runs, one argument per line: process 1, or with `sysv` and `openrc` a child of one of ours"},
@@ -160,8 +159,6 @@ var knownFiles = slices.Concat(settingFiles(), hookFiles(""), []knownFile{
 	{"apps/init/environment", hasEffect, "VAR=VALUE per line; else that of `.defaults`"},
 	{"apps/init/sync", hasEffect, "each start waits until the guest is ready"},
 	{"apps/init/killseq", hasEffect, "SIGNAL [SECONDS SIGNAL]… for what a stop has left; `15 5 9`"},
-	{"apps/init/mark", noEffect, noStart},
-	{"apps/init/depends", noEffect, noStart + ", in no order"},
 	{"apps/init/tty", hasEffect, "the terminal of the host that the messages of `vserver --defaulttty` go to"},
 	{"apps/init/mtab", noEffect, "/etc/mtab is the guest's own file: make it a link to /proc/self/mounts"},
 	{"apps/vshelper/sync-timeout", hasEffect, "seconds that a guest has to stop, and to become ready; 30"},

@@ -100,22 +100,19 @@ func CheckName(name string) error {
 // lock takes the lock of a guest, or of all configurations (""). It waits for the
 // present holder until ctx ends: a stop holds a guest's lock for as long as the guest
 // takes to end.
-func (p Paths) lock(ctx context.Context, name string) (unlock func(), err error) {
+func (p Paths) lock(ctx context.Context, name string) (*linux.Lock, error) {
 	if err := os.MkdirAll(p.RunDir, 0o755); err != nil {
 		return nil, err
 	}
 	l, err := linux.LockFile(ctx, p.lockFile(name))
-	if err != nil {
-		if ctx.Err() != nil {
-			err = fmt.Errorf("another vsnode works on it: %w", ctx.Err())
-		}
-		return nil, err
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("another vsnode works on it: %w", ctx.Err())
 	}
-	return l.Unlock, nil
+	return l, err
 }
 
 // tryLock takes the lock if it is free, and otherwise returns nil.
-func (p Paths) tryLock(name string) (unlock func(), err error) {
+func (p Paths) tryLock(name string) (*linux.Lock, error) {
 	if err := os.MkdirAll(p.RunDir, 0o755); err != nil {
 		return nil, err
 	}
@@ -123,8 +120,5 @@ func (p Paths) tryLock(name string) (unlock func(), err error) {
 	if errors.Is(err, linux.ErrLocked) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	return l.Unlock, nil
+	return l, err
 }

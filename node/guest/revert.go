@@ -176,6 +176,9 @@ func (g *Guest) revertConfig(ctx context.Context, r reversion) (api.Outcome, err
 		if err := g.putConfig(ctx, r); err != nil {
 			return outcome, err
 		}
+		if err := g.syncUnit(ctx); err != nil {
+			return outcome, err
+		}
 	}
 	if !on {
 		return outcome, nil

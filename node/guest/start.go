@@ -108,21 +108,34 @@ func startSteps() []step {
 
 // Start is like Host.Start; the guest's lock is already held.
 func (g *Guest) Start(ctx context.Context, opt Options) error {
+	m, err := g.manager(ctx, opt.Warn)
+	if err == nil && m != nil {
+		defer m.Close()
+		return g.startUnit(ctx, m, opt)
+	}
+	if err == nil {
+		_, err = g.startHere(ctx, opt)
+	}
+	return err
+}
+
+// startHere starts the guest from this process.
+func (g *Guest) startHere(ctx context.Context, opt Options) (*start, error) {
 	s := &start{Guest: g, Options: opt}
 	if opt.Warn != nil {
 		ctx = WithWarn(ctx, opt.Warn)
 	}
 	if err := s.prepare(ctx); err != nil {
-		return err
+		return s, err
 	}
 	defer func() { s.spec.Cgroup.Close() }() // invalid while it is nil
 	for _, step := range startSteps() {
 		if err := step.do(s, ctx); err != nil {
 			err = probe.HereWith(g.host.DataDir).Explain(err, append(probe.Required(), s.mode.Needs()...)...)
-			return errors.Join(err, g.release(context.WithoutCancel(ctx)))
+			return s, errors.Join(err, g.release(context.WithoutCancel(ctx)))
 		}
 	}
-	return nil
+	return s, nil
 }
 
 // Restart is like Host.Restart; the guest's lock is already held. It starts the
@@ -266,6 +279,12 @@ func (s *start) claim(ctx context.Context) error {
 
 // makeCgroup also writes the notes to the cgroup.
 func (s *start) makeCgroup(context.Context) (err error) {
+	if s.inUnit {
+		s.cgroup = cgroup.InUnit(s.mount, s.name)
+		if err := s.cgroup.Leave(); err != nil {
+			return fmt.Errorf("make room in its unit: %w", err)
+		}
+	}
 	if s.spec.Cgroup, err = s.cgroup.Make(procctx.BaseID(s.config.Context)); err != nil {
 		return err
 	}
@@ -394,7 +413,7 @@ func (g *Guest) writeRunFile() error {
 
 // removeRunFiles removes the files that exist only while the guest runs.
 func (g *Guest) removeRunFiles(context.Context) error {
-	return errors.Join(remove(g.host.runFile(g.name)), g.unnameRoot(), remove(g.host.pendingFile(g.name)))
+	return errors.Join(remove(g.host.runFile(g.name)), g.unnameRoot(), remove(g.host.pendingFile(g.name)), remove(g.host.readyFile(g.name)))
 }
 
 // spec translates the configuration into that of the guest's first process.

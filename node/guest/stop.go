@@ -46,6 +46,9 @@ func (g *Guest) end(ctx context.Context) error {
 	if g.mount == "" {
 		return nil
 	}
+	if err := g.stopUnit(ctx); err != nil {
+		return err
+	}
 	if err := g.cgroup.Thaw(); err != nil {
 		return err
 	}

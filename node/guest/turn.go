@@ -37,7 +37,7 @@ func (h *Host) lockClaims(ctx context.Context) (next, unlock func(), err error) 
 	return next, func() { next(); t.leave() }, nil
 }
 
-func (t *turns) enter(ctx context.Context, p Paths) (err error) {
+func (t *turns) enter(ctx context.Context, p Paths) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.unlocked == nil {
@@ -47,9 +47,11 @@ func (t *turns) enter(ctx context.Context, p Paths) (err error) {
 		t.unlocked.Wait()
 	}
 	if t.users == 0 {
-		if t.unlock, err = p.lock(ctx, ""); err != nil {
+		lock, err := p.lock(ctx, "")
+		if err != nil {
 			return err
 		}
+		t.unlock = lock.Unlock
 		t.since = time.Now()
 	}
 	t.users++

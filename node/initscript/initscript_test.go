@@ -1,0 +1,116 @@
+package initscript
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func root(t *testing.T, files ...string) string {
+	dir := t.TempDir()
+	for _, file := range files {
+		path := filepath.Join(dir, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestTheScriptIsThatOfTheHostsInit(t *testing.T) {
+	// Programs that say how they were called.
+	bin := t.TempDir()
+	said := filepath.Join(bin, "said")
+	for _, program := range []string{"update-rc.d", "rc-update"} {
+		if err := os.WriteFile(filepath.Join(bin, program), []byte("#!/bin/sh\necho ${0##*/} $* >>"+said+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", bin+":/usr/bin:/bin")
+	for _, row := range []struct {
+		what, root, first, calls string
+	}{
+		{"sysvinit", root(t, "etc/init.d/cron"), "#!/bin/sh", "update-rc.d vservers defaults\nupdate-rc.d vservers remove\n"},
+		{"OpenRC", root(t, "etc/init.d/cron", "sbin/openrc-run"), "#!/sbin/openrc-run", "rc-update add vservers default\nrc-update delete vservers default\n"},
+		{"neither", root(t), "", ""},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			os.Remove(said)
+			for range 2 {
+				known, err := Install(t.Context(), row.root)
+				if err != nil || known != (row.first != "") {
+					t.Fatalf("known %v, %v", known, err)
+				}
+				if text, _ := os.ReadFile(script(row.root)); !strings.HasPrefix(string(text), row.first) {
+					t.Errorf("it begins with %.20q", text)
+				}
+				if row.calls != "" {
+					if _, err := os.Stat(said); err != nil {
+						t.Error("nothing was enabled")
+					}
+				}
+			}
+			os.Remove(said)
+			if _, err := Install(t.Context(), row.root); err != nil {
+				t.Fatal(err)
+			}
+			if err := Remove(t.Context(), row.root); err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := os.ReadFile(said); string(got) != row.calls {
+				t.Errorf("called %q, want %q", got, row.calls)
+			}
+			if _, err := os.Stat(script(row.root)); err == nil {
+				t.Error("the script is left")
+			}
+		})
+	}
+}
+
+func TestAnAdministratorsScriptIsLeftAlone(t *testing.T) {
+	dir := root(t, "etc/init.d/vservers")
+	if _, err := Install(t.Context(), dir); err == nil {
+		t.Error("it was replaced")
+	}
+	if err := Remove(t.Context(), dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(script(dir)); err != nil {
+		t.Error("it was removed")
+	}
+}
+
+// The sysv script, run: what it asks for, and which status it has.
+func TestTheScriptStartsAndStops(t *testing.T) {
+	bin := t.TempDir()
+	said := filepath.Join(bin, "said")
+	if err := os.WriteFile(filepath.Join(bin, "start-vservers"), []byte("#!/bin/sh\necho $* >>"+said+"\nexit 2\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(bin, "vservers")
+	text := strings.ReplaceAll(sysv, "PATH=/usr/local/sbin", "PATH="+bin)
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		arg, says string
+		status    int
+	}{
+		{"start", "--start -j 6 --marked\n", 2},
+		{"stop", "--stop --running -j 6\n", 2},
+		{"restart", "--stop --running -j 6\n--start -j 6 --marked\n", 2},
+		{"go", "", 2},
+	} {
+		os.Remove(said)
+		cmd := exec.Command(path, row.arg)
+		_ = cmd.Run()
+		if got, _ := os.ReadFile(said); string(got) != row.says || cmd.ProcessState.ExitCode() != row.status {
+			t.Errorf("%s: %q, status %d; want %q, %d", row.arg, got, cmd.ProcessState.ExitCode(), row.says, row.status)
+		}
+	}
+}
