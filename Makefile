@@ -4,6 +4,9 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS := -s -w -buildid= -X main.version=$(VERSION)
 export CGO_ENABLED := 0
+# vsnode goes over the wire to each host: without inlining in its own packages, which wait for the
+# kernel most of the time, it is 3 % smaller and no slower.
+SMALL   := -gcflags='github.com/vsfleet/vsfleet/...=-l'
 
 NODES   := fleet/push/binaries/vsnode-linux-amd64.zst fleet/push/binaries/vsnode-linux-arm64.zst
 SOURCES := $(shell git ls-files -co --exclude-standard '*.go' 'node/netctx/*.o' 'node/netctx/*.zst' 2>/dev/null) go.mod go.sum
@@ -25,10 +28,10 @@ bin/vsfleet: $(NODES) $(SOURCES)
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/vsfleet
 
 bin/vsnode: $(SOURCES)
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/vsnode
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' $(SMALL) -o $@ ./cmd/vsnode
 
 bin/vsnode-%: $(SOURCES)
-	GOARCH=$* $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/vsnode
+	GOARCH=$* $(GO) build -trimpath -ldflags '$(LDFLAGS)' $(SMALL) -o $@ ./cmd/vsnode
 
 bin/vsfleet-%: $(NODES) $(SOURCES)
 	GOARCH=$* $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/vsfleet
