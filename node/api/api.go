@@ -28,7 +28,8 @@ type (
 	Guest = setting.Guest
 	// Network is how a guest uses the network.
 	Network = setting.Network
-	Place   = setting.Place
+	// Place is where one address of an old guest is put.
+	Place = setting.Place
 	// Init is the first process of a guest.
 	Init = setting.Init
 	// Limits bound what a guest may use.

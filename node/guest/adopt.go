@@ -231,9 +231,8 @@ func (g *Guest) planAdoption(ctx context.Context, a Adoption) (st adopting, plan
 	if err := g.adoptFiles(ctx, &st, a, tags); err != nil {
 		return st, plan, err
 	}
-	for _, line := range api.Explain(slices.DeleteFunc(slices.Clone(c.Unread), func(u api.Unread) bool { return u.Refuses || u.File == "tag" && st.Files["tag"] == "" })) {
-		plan.Stays = append(plan.Stays, line)
-	}
+	stays := slices.DeleteFunc(slices.Clone(c.Unread), func(u api.Unread) bool { return u.Refuses || u.File == "tag" && st.Files["tag"] == "" })
+	plan.Stays = append(plan.Stays, api.Explain(stays)...)
 	if refusing := api.Refusing(c.Unread); len(refusing) > 0 {
 		lines, _ := os.ReadFile(filepath.Join(g.host.config(g.name), "ignore"))
 		text := strings.TrimRight(string(lines), "\n")
