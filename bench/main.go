@@ -22,6 +22,7 @@ var rows = []struct {
 	{"stop", stopRow},
 	{"vsnode", vsnodeRow},
 	{"fleet", fleetRow},
+	{"neighbour", neighbourRow},
 	{"steps", stepsRow},
 	{"push", pushRow},
 	{"throttled", throttledRow},
