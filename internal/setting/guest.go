@@ -31,7 +31,10 @@ type Guest struct {
 	Limits   Limits  `json:"limits"`
 	// NoNesting keeps the guest from creating user and network namespaces.
 	NoNesting bool `json:"noNesting,omitempty"`
-	Nice      int  `json:"nice,omitempty"` // of its processes, -20 to 19
+	// Views is whose processors and memory its files in /proc show: "" the host's,
+	// [LXCFS] its own, as that program makes them.
+	Views string `json:"views,omitempty"`
+	Nice  int    `json:"nice,omitempty"` // of its processes, -20 to 19
 	// OOMScoreAdj says how soon the kernel kills its processes for want of memory,
 	// compared with others of the host: -1000 to 1000.
 	OOMScoreAdj int    `json:"oomScoreAdj,omitempty"`
@@ -159,6 +162,7 @@ type Record struct {
 	Raw       bool     `json:"raw"`
 	Init      []string `json:"init"`
 	Nesting   bool     `json:"nesting"`
+	Views     string   `json:"views,omitempty"`
 	Memory    int64    `json:"memoryBytes"`
 	CPUs      float64  `json:"cpus"`
 	Processes int64    `json:"processes"`
@@ -194,7 +198,7 @@ func (g Guest) Record() Record {
 	r := Record{
 		Hostname: g.Hostname, Mode: g.Network.Mode, Addresses: texts(g.Network.Addresses), Dev: g.Network.Dev,
 		Ports: texts(g.Network.Ports), Forwards: texts(g.Network.Forwards), Metadata: g.Network.Metadata, Raw: g.Network.Raw,
-		Init: g.Init.Command, Nesting: !g.NoNesting,
+		Init: g.Init.Command, Nesting: !g.NoNesting, Views: g.Views,
 		Memory: g.Limits.MemoryBytes, CPUs: g.Limits.CPUs, Processes: g.Limits.Processes, Nice: g.Nice,
 
 		MemoryHigh: g.Limits.MemoryHighBytes, MemoryLow: g.Limits.MemoryLowBytes, MemoryMin: g.Limits.MemoryMinBytes, Swap: g.Limits.SwapBytes,

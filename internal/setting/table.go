@@ -76,6 +76,12 @@ var Table = []*Row{
 		value: nesting{func(g *Guest) *bool { return &g.NoNesting }},
 	},
 	{
+		Key: "views", Want: "host or lxcfs", Words: []string{"host", LXCFS}, Plan: "views",
+		Doc: "`host` or `lxcfs`: whether the processors and the memory that it sees are the host's or, by the host's lxcfs, those of its limits ([guests](guests.md#what-a-guest-sees))", Default: "`host`",
+		File: "views", FileDoc: "`host` or `lxcfs`: whose processors and memory it sees",
+		value: views{func(g *Guest) *string { return &g.Views }},
+	},
+	{
 		Key: "limits.memory", Want: "a size, as 512M or 2G", Plan: "memory", Controller: "memory",
 		Doc: "at least 1M: `512M`, `2G`", Default: "none",
 		File: "cgroup/memory.max", Older: []string{"cgroup/memory.limit_in_bytes"}, FileDoc: "memory in bytes", Live: atOnce,

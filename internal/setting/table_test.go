@@ -38,6 +38,7 @@ func TestEverySettingGoesFromTheInventoryToTheHost(t *testing.T) {
 		{"network.metadata", []string{"allow"}, Present, "metadata refuse → allow", true},
 		{"network.raw", []string{"true"}, Present, "raw sockets refuse → allow", false},
 		{"nesting", []string{"false"}, "false\n", "nesting allow → refuse", false},
+		{"views", []string{"lxcfs"}, "lxcfs\n", "views host → lxcfs", false},
 		{"limits.memory", []string{"512M"}, "536870912\n", "memory none → 512M", true},
 		{"limits.cpu", []string{"1.5"}, "150000 100000\n", "cpu none → 1.5", true},
 		{"limits.processes", []string{"500"}, "500\n", "processes none → 500", true},

@@ -97,6 +97,28 @@ func (n nesting) read(g *Guest, t Tree, file string) error {
 	return nil
 }
 
+// LXCFS is a value of [Guest.Views].
+const LXCFS = "lxcfs"
+
+// views is "" for the host's.
+type views struct{ at[string] }
+
+func (v views) text(g *Guest) string    { return cmp.Or(*v.at(g), "host") }
+func (v views) same(a, b *Guest) bool   { return *v.at(a) == *v.at(b) }
+func (v views) content(g *Guest) string { return line(*v.at(g)) }
+func (v views) parse(g *Guest, s string) error {
+	switch s {
+	case "", "host":
+		*v.at(g) = ""
+	case LXCFS:
+		*v.at(g) = s
+	default:
+		return fmt.Errorf("want host or lxcfs, have %q", s)
+	}
+	return nil
+}
+func (v views) read(g *Guest, t Tree, file string) error { return v.parse(g, t.Scalar(file)) }
+
 // number is an integer with bounds; 0: not set.
 type number struct {
 	at[int]

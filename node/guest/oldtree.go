@@ -249,6 +249,9 @@ func (c Config) warnings() []string {
 	for _, line := range api.Explain(c.Unread) {
 		list = append(list, "not honoured: "+line)
 	}
+	if c.Views == setting.LXCFS && !c.NoNesting {
+		list = append(list, "views: what lxcfs shows keeps user namespaces inside from mounting a /proc or /sys of their own, as rootless podman and bubblewrap do: nesting: false, or views: host")
+	}
 	for _, m := range c.Mounts {
 		if m.Exposed() {
 			list = append(list, fmt.Sprintf("%s: users of this host can reach %s, and run what the guest's root leaves there, setuid to the host's root: chmod o-x a directory above it", m.Line, m.Source))

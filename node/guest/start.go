@@ -430,10 +430,14 @@ func (h *Host) spec(c Config) (procctx.Spec, error) {
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"container=" + manager, "TERM=linux", "HOME=/root",
 		},
-		Mounts:     c.Mounts,
 		Sysctls:    c.Sysctls,
 		Attributes: c.Attributes,
 	}
+	views, err := viewsOf(c, sp.OwnUptime)
+	if err != nil {
+		return sp, err
+	}
+	sp.Mounts = append(views, c.Mounts...)
 	for _, v := range c.Env {
 		sp.Env = withVariable(sp.Env, v)
 	}

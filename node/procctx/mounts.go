@@ -30,6 +30,9 @@ type Mount struct {
 	// UIDs and GIDs say which ids of the source's files are which of the guest; nil: they
 	// are the same, as on disk.
 	UIDs, GIDs []IDRange
+	// HostIDs leaves the ids of the files as the host has them, which in the guest
+	// belong to nobody: FUSE takes idmapped mounts from kernel 6.12 on only.
+	HostIDs bool
 }
 
 // openedMount is a mount whose source is open.
@@ -109,7 +112,10 @@ func binds(mounts []openedMount, userns *os.File, xid int) (files []*os.File, er
 			continue
 		}
 		ids := userns
-		if m.UIDs != nil {
+		switch {
+		case m.HostIDs:
+			ids = nil
+		case m.UIDs != nil:
 			if ids, err = idNamespace(xid, m.UIDs, m.GIDs); err != nil {
 				closeAll(files)
 				return nil, fmt.Errorf("%s: idmap: %w", m.Line, err)
@@ -117,7 +123,7 @@ func binds(mounts []openedMount, userns *os.File, xid int) (files []*os.File, er
 		}
 		f, err := idmappedAt(int(m.source.Fd()), "", m.Source, ids, m.Attrs, m.Recursive)
 		if ids != userns {
-			ids.Close()
+			ids.Close() // invalid if it is nil
 		}
 		if err != nil {
 			closeAll(files)

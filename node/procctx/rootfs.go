@@ -106,7 +106,8 @@ func idmapped(path string, userns *os.File, attrs uint64) (*os.File, error) {
 	return idmappedAt(unix.AT_FDCWD, path, path, userns, attrs, false)
 }
 
-// idmappedAt is idmapped for a path below dir; errors call it name.
+// idmappedAt is idmapped for a path below dir; errors call it name. Without userns the
+// ids stay as they are.
 func idmappedAt(dir int, path, name string, userns *os.File, attrs uint64, recursive bool) (*os.File, error) {
 	flags := uint(unix.AT_EMPTY_PATH)
 	if recursive {
@@ -116,7 +117,11 @@ func idmappedAt(dir int, path, name string, userns *os.File, attrs uint64, recur
 	if err != nil {
 		return nil, fmt.Errorf("open tree %s: %w", name, err)
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | attrs, Userns_fd: uint64(userns.Fd()), Propagation: unix.MS_PRIVATE}
+	attr := unix.MountAttr{Attr_set: attrs, Propagation: unix.MS_PRIVATE}
+	if userns != nil {
+		attr.Attr_set |= unix.MOUNT_ATTR_IDMAP
+		attr.Userns_fd = uint64(userns.Fd())
+	}
 	if attrs&unix.MOUNT_ATTR__ATIME != 0 {
 		attr.Attr_clr = unix.MOUNT_ATTR__ATIME // its modes exclude each other
 	}
