@@ -4,9 +4,9 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS := -s -w -buildid= -X main.version=$(VERSION)
 export CGO_ENABLED := 0
-# vsnode goes over the wire to each host: without inlining in its own packages, which wait for the
-# kernel most of the time, it is 3 % smaller and no slower.
-SMALL   := -gcflags='github.com/vsfleet/vsfleet/...=-l'
+# vsnode goes over the wire to each host. Without inlining in packages that wait for the kernel most
+# of the time it is 5 % smaller and no slower.
+SMALL   := $(foreach p,vsfleet cilium vishvananda google mdlayer,-gcflags='github.com/$(p)/...=-l')
 
 NODES   := fleet/push/binaries/vsnode-linux-amd64.zst fleet/push/binaries/vsnode-linux-arm64.zst
 SOURCES := $(shell git ls-files -co --exclude-standard '*.go' 'node/netctx/*.o' 'node/netctx/*.zst' 2>/dev/null) go.mod go.sum
