@@ -89,7 +89,7 @@ func (a *app) runFlags(cmd *cobra.Command) (o runFlags, err error) {
 	o.outdir, _ = f.GetString("outdir")
 	switch {
 	case o.live && o.diff, o.outdir != "" && (o.live || o.diff):
-		err = errors.New("--live, --diff and --outdir exclude each other")
+		err = errors.New("--live, --diff and --outdir cannot be used together")
 	case (o.live || o.diff || o.outdir != "") && a.output != view.AsTable:
 		err = fmt.Errorf("-o %s prints records: leave out --live, --diff and --outdir", a.output)
 	case f.Changed("outdir") && o.outdir == "":

@@ -63,7 +63,7 @@ func (v verb) adopt(ctx context.Context, args []string) error {
 		if !ask || len(p.Changes) == 0 {
 			return !*dry, nil
 		}
-		fmt.Print("Go on? (y/N) ")
+		fmt.Print("Continue? (y/N) ")
 		line, err := in.ReadString('\n')
 		if err != nil && !errors.Is(err, io.EOF) {
 			return false, err

@@ -50,7 +50,7 @@ func programOptions(command string, args []string) (p guest.Program, err error) 
 	}
 	switch {
 	case terminal && pipes:
-		return p, errors.New("options -t and -T exclude each other")
+		return p, errors.New("options -t and -T cannot be used together")
 	case terminal:
 		p.Tty = guest.AlwaysTerminal
 	case pipes:

@@ -78,7 +78,7 @@ func TestCommandsAreKnownOrRefusedByName(t *testing.T) {
 		{"--mark", 1, "vserver: option --mark needs an argument"},
 		{"-j many --all start", 1, "vserver: option -j: want a number of guests to work on at a time, not \"many\""},
 		{"--runing start", 1, "vserver: unknown option --runing; did you mean --running?"},
-		{"none-such exec -t -T true", 2, "vserver: exec: options -t and -T exclude each other"},
+		{"none-such exec -t -T true", 2, "vserver: exec: options -t and -T cannot be used together"},
 		{"none-such exec -e A true", 2, "vserver: exec: environment \"A\": want NAME=VALUE"},
 		{"none-such exec -w tmp true", 2, "vserver: exec: directory \"tmp\": want a path of the guest"},
 		{"none-such enter sh", 2, "vserver: enter takes no command: vserver none-such exec sh"},

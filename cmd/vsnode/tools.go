@@ -93,7 +93,7 @@ func vps(ctx context.Context, args []string) error {
 		return ownError
 	}
 	if len(out) > 0 && !writeContexts(os.Stdout, string(out), of) {
-		fmt.Fprintln(os.Stderr, "vps: ps prints no column PID with these options")
+		fmt.Fprintln(os.Stderr, "vps: ps does not print the PID column with these options")
 		return ownError
 	}
 	if exit != nil {
@@ -205,11 +205,13 @@ func vkill(args []string) error {
 		name := ref
 		if name == "" {
 			if name = of[pid].Name; name == "" {
-				errs = errors.Join(errs, fmt.Errorf("vkill: process %d is of no guest: kill(1) is for those of the host", pid))
+				errs = errors.Join(errs, fmt.Errorf("vkill: process %d is not a guest's: use kill(1) for processes of the host", pid))
 				continue
 			}
 		}
-		if err := h.Guests.Signal(name, pid, sig); err != nil {
+		if err := h.Guests.Signal(name, pid, sig); errors.Is(err, guest.ErrNoGuest) {
+			errs = errors.Join(errs, fmt.Errorf("vkill: %w: %s", guest.ErrNoGuest, name))
+		} else if err != nil {
 			errs = errors.Join(errs, fmt.Errorf("vkill: %w", err))
 		}
 	}

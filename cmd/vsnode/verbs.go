@@ -21,7 +21,7 @@ import (
 
 // do does a verb that knownVerb lets through.
 func (v verb) do(ctx context.Context, command string, args []string) error {
-	ctx = guest.WithWarn(ctx, v.warn)
+	ctx = guest.WithOutput(guest.WithWarn(ctx, v.warn), func(line string) { v.say("%s", line) })
 	if slices.Contains([]string{"enter", "exec", "suexec", "status", "running"}, command) {
 		if err := v.h.Guests.Wake(ctx, v.name); err != nil {
 			return err
@@ -243,10 +243,10 @@ func uptime(up time.Duration) string {
 // explainFiles prints what is wrong with a guest's configuration.
 func (v verb) explainFiles(st api.GuestState) {
 	for _, line := range api.Explain(st.Unread) {
-		fmt.Fprintf(v.out, "Not honoured: %s\n", line)
+		fmt.Fprintf(v.out, "No effect: %s\n", line)
 	}
 	if len(api.Refusing(st.Unread)) > 0 {
-		fmt.Fprintf(v.out, "It does not start like this: see docs/configuration.md, or name these files in %s/ignore\n", v.h.Guests.Dir(v.name))
+		fmt.Fprintf(v.out, "The guest cannot start with this configuration: see docs/configuration.md; to start without these files, list them in %s/ignore\n", v.h.Guests.Dir(v.name))
 	}
 	if st.Problem != "" {
 		fmt.Fprintf(v.out, "Its configuration cannot be used: %s\n", st.Problem)

@@ -115,7 +115,7 @@ var words = []word{
 	{tools, "vserver-info", "[-q] NAME|PID|CONTEXT|- [TAG]", "show one fact of a guest, as scripts read it", ""},
 	{tools, "start-vservers", "[-m MARK] [-j N] [--start|--stop] [--all|--marked|--unmarked|--running|--stopped] [NAME…]", "start guests in the order of apps/init/depends", ""},
 	{tools, "stop-vservers", "likewise", "stop guests in the reverse order", ""},
-	{tools, "vps", "OPTIONS OF ps", "ps with the context and name of each process's guest", ""},
+	{tools, "vps", "OPTIONS OF ps", "run ps and show the context and guest of each process", ""},
 	{tools, "vtop", "OPTIONS OF top", "top, which shows the processes of guests as well", ""},
 	{tools, "vpstree", "OPTIONS OF pstree", "pstree, likewise", ""},
 	{tools, "vkill", "[-c CONTEXT|NAME] [-s SIGNAL] [PID…]", "send a signal to processes of a guest, to all of them without PID", ""},

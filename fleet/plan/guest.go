@@ -49,7 +49,7 @@ func limitable(g *api.Guest, host api.Host) error {
 	if errs == nil {
 		return nil
 	}
-	return fmt.Errorf("the host's cgroup v2 cannot limit %s: boot it with systemd.unified_cgroup_hierarchy=1, or take the limit out", strings.Join(errs, ", "))
+	return fmt.Errorf("the host's cgroup v2 cannot limit %s: boot it with cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1, or take the limit out", strings.Join(errs, ", "))
 }
 
 // stranger refuses a context that belongs to a guest which is not in the

@@ -417,7 +417,7 @@ func TestMakeRefuses(t *testing.T) {
 		{
 			"limits on a host whose controllers sit on cgroup v1",
 			www(own("192.0.2.10/24", "eth0"), func(g *inventory.Guest) { g.Limits = api.Limits{MemoryBytes: 1 << 20, CPUs: 1, Processes: 5} }),
-			"the host's cgroup v2 cannot limit memory (controller memory), cpu (controller cpu): boot it with systemd.unified_cgroup_hierarchy=1, or take the limit out",
+			"the host's cgroup v2 cannot limit memory (controller memory), cpu (controller cpu): boot it with cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1, or take the limit out",
 		},
 		{
 			"the address of a host that has none", www(),
@@ -457,7 +457,7 @@ func TestMakeLeavesUnknownGuestsAlone(t *testing.T) {
 
 func TestMakeSaysWhatAHostDoesNotHonour(t *testing.T) {
 	hook := api.Unread{File: "scripts/pre-start", Why: "hooks are not run"}
-	disk := api.Unread{File: "fstab:3", Why: "a guest mounts no ext4", Refuses: true}
+	disk := api.Unread{File: "fstab:3", Why: "guests do not mount filesystems of type ext4", Refuses: true}
 	for _, row := range []struct {
 		name    string
 		unread  []api.Unread
@@ -476,7 +476,7 @@ func TestMakeSaysWhatAHostDoesNotHonour(t *testing.T) {
 			}
 			p := Make(&inventory.Host{Guests: []*inventory.Guest{www()}}, state(have), api.FilesAnswer{}, Rules{Image: images})
 			if row.refused {
-				if len(p.Steps) != 0 || len(p.Refused) != 1 || !strings.Contains(p.Refused[0].Err.Error(), "fstab:3: a guest mounts no ext4") {
+				if len(p.Steps) != 0 || len(p.Refused) != 1 || !strings.Contains(p.Refused[0].Err.Error(), "fstab:3: guests do not mount filesystems of type ext4") {
 					t.Errorf("steps %v, refused %v", p.Steps, p.Refused)
 				}
 				return

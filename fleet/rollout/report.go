@@ -83,7 +83,7 @@ func (r *run) hostReport(h *host) report.Host {
 	}
 	for _, guest := range slices.Sorted(maps.Keys(h.plan.Unread)) {
 		for _, line := range api.Explain(h.plan.Unread[guest]) {
-			rep.Notes = append(rep.Notes, "guest "+guest+": not honoured: "+line)
+			rep.Notes = append(rep.Notes, "guest "+guest+": no effect: "+line)
 		}
 	}
 	return rep

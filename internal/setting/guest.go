@@ -60,7 +60,7 @@ const DefaultMark = "default"
 // inside is started in any case.
 type Restart struct {
 	Policy string        `json:"policy,omitempty"` // OnFailure, Always; "": it stays stopped
-	Starts int           `json:"starts,omitempty"` // at most so many within that time; 0: the default
+	Starts int           `json:"starts,omitempty"` // the most starts within that time; 0: the default
 	Within time.Duration `json:"within,omitempty"`
 }
 

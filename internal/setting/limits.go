@@ -49,7 +49,7 @@ func ParseUlimit(s string) (u Ulimit, err error) {
 		u.Soft, u.Hard = min(u.Soft, MaxOpenFiles), min(u.Hard, MaxOpenFiles)
 	}
 	if u.Soft > u.Hard {
-		return u, fmt.Errorf("%s: the soft limit %s is above the hard one, %s", name, soft, hard)
+		return u, fmt.Errorf("%s: the soft limit %s is above the hard limit %s", name, soft, hard)
 	}
 	return u, nil
 }
@@ -394,7 +394,7 @@ func ParseIONice(s string) (n IONice, err error) {
 	if hasLevel {
 		var l int64
 		if l, err = WholeNumber(level, 0, 7); err != nil || n.Class == 3 {
-			return n, fmt.Errorf("want idle alone, or a level from 0 (first) to 7 (last), have %q", s)
+			return n, fmt.Errorf("want idle without a level, or another class with a level from 0 (first) to 7 (last), have %q", s)
 		}
 		n.Level = int(l)
 	}
@@ -471,7 +471,7 @@ func inodes(s string) (int64, error) {
 // softBelow refuses a soft limit that is not below its hard one.
 func softBelow(soft, hard int64, what string) error {
 	if soft > 0 && hard > 0 && soft > hard {
-		return fmt.Errorf("the soft limit is above the hard one, limits.%s", what)
+		return fmt.Errorf("the soft limit is above the hard limit, limits.%s", what)
 	}
 	return errors.Join(notNegative(soft), notNegative(hard))
 }

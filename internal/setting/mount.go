@@ -65,6 +65,9 @@ func NewMount(m Mount) (Mount, error) {
 	if err == nil && (!strings.HasPrefix(m.Target, "/") || m.Target != path.Clean(m.Target) || m.Target == "/" || !printable(m.Target)) {
 		err = fmt.Errorf("target: want an absolute path in the guest below /, with no . or .. in it, have %q", m.Target)
 	}
+	if err == nil && slices.Contains([]string{"/proc", "/sys", "/dev", "/dev/pts"}, m.Target) {
+		err = fmt.Errorf("target: every guest needs its own %s: mount below it, or elsewhere", m.Target)
+	}
 	if err != nil {
 		return m, err
 	}
@@ -88,7 +91,7 @@ func (m Mount) checkOption(o string) error {
 	bind := m.Type == Bind || m.Type == RBind
 	switch {
 	case o == "dev":
-		return errors.New("options: device nodes are dead on every mount of a guest (see devices): take dev out")
+		return errors.New("options: device nodes do not work on mounts of a guest (see devices): remove dev")
 	case o == "ro", slices.Contains(mountFlags, o):
 		return nil
 	case bind && o == Optional, m.Type == Volume && o == SharedVolume:
@@ -98,16 +101,20 @@ func (m Mount) checkOption(o string) error {
 	case bind && key == IDMap:
 		_, _, err := ParseIDMap(value)
 		return err
-	case m.Type == Tmpfs && valued && slices.Contains(tmpfsWords, key) && value != "" && isTmpfsValue(value):
+	case m.Type == Tmpfs && valued && slices.Contains(tmpfsWords, key):
+		if !isTmpfsValue(value) {
+			return fmt.Errorf("options: %s: %q is not a size or number (as 64m or 1777)", key, value)
+		}
 		return nil
 	}
-	return fmt.Errorf("options: %q is not known here: take it out", o)
+	return fmt.Errorf("options: %q is unknown here: remove it", o)
 }
 
 // isTmpfsValue accepts numbers, octal modes, sizes and percentages; the kernel refuses the
 // rest at the start.
 func isTmpfsValue(s string) bool {
-	return strings.Trim(s, "0123456789kKmMgG%") == ""
+	digits := strings.TrimRight(s, "kKmMgG%")
+	return isDigits(digits) && len(s)-len(digits) <= 1
 }
 
 // ValidVolume returns an error for a name that no volume can have.

@@ -22,7 +22,7 @@ func (c Dir) Limit(mount, file, value string) error {
 		return err
 	}
 	if !have {
-		return fmt.Errorf("limit %s=%s: controller %q is not in cgroup v2 on this host (it may sit on cgroup v1: boot with systemd.unified_cgroup_hierarchy=1)", file, value, controller)
+		return fmt.Errorf("limit %s=%s: controller %q is not in cgroup v2 on this host (it may be on cgroup v1: boot with cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1)", file, value, controller)
 	}
 	above := []string{mount, filepath.Dir(string(c))}
 	if c.IsInUnit() {

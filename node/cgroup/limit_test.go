@@ -26,7 +26,7 @@ func handed(t *testing.T) (mount string, have []string) {
 // Where the controllers sit on version 1, a limit is refused with that reason;
 // test/kernel has them on version 2.
 func TestLimit(t *testing.T) {
-	const missing = "limit %s=%s: controller %q is not in cgroup v2 on this host (it may sit on cgroup v1: boot with systemd.unified_cgroup_hierarchy=1)"
+	const missing = "limit %s=%s: controller %q is not in cgroup v2 on this host (it may be on cgroup v1: boot with cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1)"
 	for _, row := range []struct {
 		name, file, value string
 		controller        string

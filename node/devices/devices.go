@@ -1,6 +1,7 @@
 package devices
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -25,11 +26,14 @@ type Node struct {
 func Stat(path string) (n Node, err error) {
 	info, err := os.Stat(path) // over links, as in /dev/disk/by-id: the host's /dev is its root's
 	if err != nil {
-		return n, fmt.Errorf("%w: the host has no such device (is its module loaded?)", err)
+		if errors.Is(err, fs.ErrNotExist) {
+			return n, fmt.Errorf("%w on the host (is its module loaded?)", unix.ENOENT)
+		}
+		return n, err
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || info.Mode()&fs.ModeDevice == 0 {
-		return n, fmt.Errorf("%s is no device", path)
+		return n, fmt.Errorf("%s is not a device", path)
 	}
 	return Node{Mode: st.Mode & (unix.S_IFMT | 0o777), Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}, nil
 }

@@ -102,7 +102,7 @@ func TestOnlyListedDevicesCanBeOpened(t *testing.T) {
 }
 
 func TestWhatIsNoDevice(t *testing.T) {
-	for path, want := range map[string]string{"/etc/passwd": "no device", "/dev/nosuch": "no such device"} {
+	for path, want := range map[string]string{"/etc/passwd": "not a device", "/dev/nosuch": "no such file or directory on the host (is its module loaded?)"} {
 		if _, err := Stat(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)
 		}

@@ -213,7 +213,7 @@ func (c *Config) readSysctls(t *tree) error {
 		if !filepath.IsLocal(path) || value == "" {
 			return fmt.Errorf("%s: want a name as kernel.shmmax in setting, and a value in value", dir)
 		}
-		c.Sysctls = append(c.Sysctls, procctx.Sysctl{Line: dir, Path: path, Value: value})
+		c.Sysctls = append(c.Sysctls, procctx.Sysctl{Line: dir + "/setting", Path: path, Value: value})
 	}
 	return nil
 }

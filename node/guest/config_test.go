@@ -193,6 +193,7 @@ func TestBadConfigurationIsNamed(t *testing.T) {
 		{"ulimits/nofile", "many\n", "ulimits/nofile: \"many\": want a number"},
 		{"rlimits/rss", "-2\n", "rlimits/rss: \"-2\": want a number"},
 		{"cgroup/cpu.shares", "half\n", "cgroup/cpu.shares: want a number, not \"half\""},
+		{"ionice/class", "9\n", `ionice/class: want 1 (realtime), 2 (best-effort) or 3 (idle), have "9"`},
 		{"sysctl/0/setting", "../x\n", "sysctl/0: want a name as kernel.shmmax"},
 		{"interfaces/ports", "80/sctp\n", "interfaces/ports: port \"80/sctp\""},
 		{"netns/nat", "", "not both"},

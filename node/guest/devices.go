@@ -27,7 +27,7 @@ func (c *Config) readDevices(t *tree) error {
 		text := t.scalar(file("device"))
 		switch {
 		case text == "" && t.has(file("target")), text != "" && !t.has(file("open")):
-			c.Unread = append(c.Unread, api.Unread{File: vdevmap + "/" + n, Why: "it gives the guest no device: it wants a path in device, and a file open"})
+			c.Unread = append(c.Unread, api.Unread{File: vdevmap + "/" + n, Why: "it has no effect: a device needs its path in device and a file open"})
 			continue
 		case text == "":
 			continue

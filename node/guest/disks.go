@@ -57,7 +57,7 @@ func diskOf(device, root string) (string, error) {
 			return "", fmt.Errorf("%s: %w", device, err)
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFBLK {
-			return "", fmt.Errorf("%s is no disk (block device)", device)
+			return "", fmt.Errorf("%s is not a disk (block device)", device)
 		}
 		number = st.Rdev
 	default:

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/nearest"
 	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/procctx"
@@ -110,10 +111,28 @@ func parseMount(f []string) (*setting.Mount, error) {
 	case fstype == setting.Tmpfs:
 		m.Source = ""
 	case fstype != setting.Volume:
-		return nil, fmt.Errorf("a guest mounts no %s: mount %s on the host, and say here DIRECTORY %s none bind", fstype, source, place)
+		return nil, wrongType(m)
 	}
 	m, err := setting.NewMount(m)
 	return &m, err
+}
+
+// wrongType returns the error for a mount of no type that a guest may have. The word bind
+// is an option of the type none.
+func wrongType(m setting.Mount) error {
+	words := []string{m.Type}
+	if m.Type == "none" {
+		words = m.Options
+	}
+	for _, w := range words {
+		if near := nearest.Word(w, []string{setting.Bind, setting.RBind, setting.Tmpfs, setting.Volume}); near != "" {
+			return fmt.Errorf("%q is unknown (did you mean %q?)", w, near)
+		}
+	}
+	if m.Type == "none" {
+		return errors.New("the type none needs the option bind or rbind")
+	}
+	return fmt.Errorf("guests do not mount filesystems of type %s: mount %s on the host, and write here DIRECTORY %s none bind", m.Type, m.Source, m.Target)
 }
 
 // unescape decodes the octal escapes that fstab(5) uses for blanks.

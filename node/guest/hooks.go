@@ -28,6 +28,22 @@ func WithWarn(ctx context.Context, warn func(string)) context.Context {
 	return context.WithValue(ctx, warnKey{}, warn)
 }
 
+type outputKey struct{}
+
+// WithOutput returns a context with which operations pass on the output of hooks; without
+// it, it goes where warnings do.
+func WithOutput(ctx context.Context, say func(string)) context.Context {
+	return context.WithValue(ctx, outputKey{}, say)
+}
+
+func hookOutput(ctx context.Context, text string) {
+	if f, ok := ctx.Value(outputKey{}).(func(string)); ok {
+		f(text)
+		return
+	}
+	warn(ctx, text)
+}
+
 func warn(ctx context.Context, text string) {
 	if f, ok := ctx.Value(warnKey{}).(func(string)); ok && f != nil {
 		f(text)
@@ -131,7 +147,7 @@ func (g *Guest) hook(ctx context.Context, phase hook.Phase) error {
 		Phase: phase, Name: g.name, Dir: g.host.config(g.name), Held: append(slices.Clone(g.host.Held), g.name),
 		Cgroup: cgroup.Dir(filepath.Join(filepath.Dir(string(g.cgroup)), ".hook-"+g.name)),
 		Info:   g.hookInfo(phase), Refuse: g.host.refuseHook,
-		Say: func(text string) { warn(ctx, text) },
+		Say: func(text string) { hookOutput(ctx, text) },
 		All: phase.After(),
 	})
 	if err != nil {

@@ -344,3 +344,24 @@ func TestKilledInAHook(t *testing.T) {
 		})
 	}
 }
+
+// What a hook that succeeds prints is not a warning.
+func TestOutputOfHooksIsNotAWarning(t *testing.T) {
+	h := host(t)
+	g := inMode(api.ModeShared, "hooked", 342, "sleep", "1000")
+	must(t, h.Create(t.Context(), g))
+	plantHook(t, h, g.Name, "post-start", "echo done")
+	plantHook(t, h, g.Name, "pre-stop", "echo one; echo two; exit 7")
+	ctx, said := warned()
+	var output []string
+	ctx = WithOutput(ctx, func(line string) { output = append(output, line) })
+	must(t, h.Start(ctx, g.Name, Options{}))
+	_, err := h.Stop(ctx, g.Name)
+	must(t, err)
+	if got := strings.Join(output, ", "); got != "post-start: done, pre-stop: one" {
+		t.Errorf("output %q", got)
+	}
+	if got := said.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `exit status 7; its last output: "two"`) {
+		t.Errorf("warnings %q", got)
+	}
+}

@@ -67,7 +67,7 @@ func styleProblem(style string) string {
 		"minit":   "ran /sbin/minit-start: use command, with the init (/sbin/minit) in apps/init/cmd.start",
 		"initng":  "is an init that nobody maintains any more: use plain with the /sbin/init that the guest has now",
 		"upstart": "is an init that nobody maintains any more: use plain, which runs the guest's own /sbin/init whatever it is",
-		"rescue":  "is no setting: vserver NAME start --rescue",
+		"rescue":  "not a setting: use vserver NAME start --rescue",
 	}
 	if why, ok := known[style]; ok {
 		return fmt.Sprintf("style %s %s", style, why)

@@ -88,6 +88,9 @@ func (c *Config) readIONice(t *tree) (err error) {
 		return nil
 	}
 	name := map[string]string{"": "best-effort", "1": "realtime", "2": "best-effort", "3": "idle"}[class]
+	if name == "" && strings.Trim(class, "0123456789") == "" {
+		return fmt.Errorf("ionice/class: want 1 (realtime), 2 (best-effort) or 3 (idle), have %q", class)
+	}
 	text := cmp.Or(name, class)
 	if level != "" && text != "idle" { // idle has no levels, and util-vserver ignores one
 		text += ":" + level

@@ -52,7 +52,7 @@ func (c *Config) readPersonality(t *tree) {
 	}
 	items, err := personalityFlags.Parse(text)
 	if err != nil {
-		refuse("at " + err.Error() + "; of types there is LINUX")
+		refuse("at " + err.Error() + "; the only type is LINUX")
 		return
 	}
 	c.Personality = uint32(vsyntax.Apply(0, items))

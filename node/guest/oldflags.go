@@ -89,7 +89,7 @@ var contextCaps = []oldFlag{
 	{"admin_mapper", 1 << 21, "device mappings are made on the host"},
 	{"admin_cloop", 1 << 22, "loop devices are set up on the host"},
 	{"kthread", 1 << 24, "the kernel's threads are not in sight"},
-	{"namespace", 1 << 25, "nesting says whether programs may make namespaces"},
+	{"namespace", 1 << 25, "set by nesting: whether programs may make namespaces"},
 }
 
 var networkFlags = []oldFlag{

@@ -247,14 +247,14 @@ func ignore(list []api.Unread, ignored []string) {
 func (c Config) warnings() []string {
 	var list []string
 	for _, line := range api.Explain(c.Unread) {
-		list = append(list, "not honoured: "+line)
+		list = append(list, "no effect: "+line)
 	}
 	if c.Views == setting.LXCFS && !c.NoNesting {
 		list = append(list, "views: what lxcfs shows keeps user namespaces inside from mounting a /proc or /sys of their own, as rootless podman and bubblewrap do: nesting: false, or views: host")
 	}
 	for _, m := range c.Mounts {
 		if m.Exposed() {
-			list = append(list, fmt.Sprintf("%s: users of this host can reach %s, and run what the guest's root leaves there, setuid to the host's root: chmod o-x a directory above it", m.Line, m.Source))
+			list = append(list, fmt.Sprintf("%s: users of this host can reach %s and run programs there that the guest's root makes setuid to the host's root: chmod o-x a directory above it", m.Line, m.Source))
 		}
 	}
 	return list
@@ -266,5 +266,5 @@ func refusal(dir string, list []api.Unread) error {
 	if len(stop) == 0 {
 		return nil
 	}
-	return fmt.Errorf("its configuration in %s says what cannot be had: %s; to start without, name the file in %s/ignore", dir, strings.Join(api.Explain(stop), "; "), dir)
+	return fmt.Errorf("its configuration in %s asks for what is not possible: %s; to start without it, list the file in %s/ignore", dir, strings.Join(api.Explain(stop), "; "), dir)
 }

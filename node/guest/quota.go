@@ -164,7 +164,7 @@ func (g *Guest) quotaLive(c Config, runs *api.Guest) error {
 	root := resolved(c.Root)
 	project := projectOf(g.noted.Context)
 	if now, all, err := quota.Marked(root); err != nil || !all || now != project {
-		return errors.Join(err, fmt.Errorf("limit its disk space: its files in %s are in no project yet, into which a start brings them: restart it", filepath.Clean(root)))
+		return errors.Join(err, fmt.Errorf("limit its disk space: its files in %s are not in a quota project yet: restart it", filepath.Clean(root)))
 	}
 	if err := quota.Able(root); err != nil {
 		return fmt.Errorf("limit its disk space: %w", err)

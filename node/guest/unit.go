@@ -258,7 +258,7 @@ func (g *Guest) syncUnit(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("it is configured, but systemd does not know: %w", err)
+		return fmt.Errorf("it is configured, but systemd was not told: %w", err)
 	}
 	return nil
 }

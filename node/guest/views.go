@@ -48,7 +48,7 @@ func viewsOf(c Config, ownUptime bool) ([]procctx.Mount, error) {
 	case a := <-ch:
 		return a.mounts, a.err
 	case <-time.After(5 * time.Second):
-		return nil, fmt.Errorf("views: lxcfs on %s has not answered for 5 s: systemctl restart lxcfs, or have views: host", lxcfsDir)
+		return nil, fmt.Errorf("views: lxcfs on %s has not answered for 5 s: systemctl restart lxcfs, or set views: host", lxcfsDir)
 	}
 }
 
@@ -60,7 +60,7 @@ func lxcfsMounts(files []string) (mounts []procctx.Mount, err error) {
 		err = errors.New("it is not mounted")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("views: no lxcfs on %s: %w: apt-get install lxcfs; systemctl restart lxcfs; or have views: host", lxcfsDir, err)
+		return nil, fmt.Errorf("views: no lxcfs on %s: %w: apt-get install lxcfs; systemctl restart lxcfs; or set views: host", lxcfsDir, err)
 	}
 	for _, file := range files {
 		_, err := os.Lstat(lxcfsDir + file)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +24,7 @@ import (
 // Variable is the environment variable in which a hook finds the guests that are held
 // while it runs, separated by blanks. A vsnode that is called by the hook must not wait
 // for one of them.
-const Variable = "VSERVER_HOOK"
+const Variable = "VSERVER_HELD"
 
 // Call describes a call of the hooks of one phase.
 type Call struct {
@@ -96,10 +97,30 @@ func (c Call) run(ctx context.Context, path string, limit time.Duration) (defaul
 	if errors.Is(err, unix.ENOEXEC) { // no "#!"
 		defaults, err = c.exec(ctx, append([]string{shell}, argv...))
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		if name := interpreter(target); name != "" {
+			err = fmt.Errorf("its interpreter %s is not there", name)
+		}
+	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("it did not end within %s and was killed (the file %s beside it has the limit)%s", limit, TimeoutFile, said(err))
 	}
 	return defaults, err
+}
+
+// interpreter returns the program that a script names after "#!".
+func interpreter(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	line, _, _ := bufio.NewReaderSize(f, 256).ReadLine()
+	if text, script := bytes.CutPrefix(line, []byte("#!")); script {
+		name, _, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+		return name
+	}
+	return ""
 }
 
 // exec runs a program in a cgroup of its own and returns when nothing of it is left.
@@ -157,22 +178,24 @@ func (c Call) exec(ctx context.Context, argv []string) (defaults bool, err error
 	if ctx.Err() != nil {
 		return n > 0, &failure{errors.Join(ctx.Err(), errD), output}
 	}
-	c.report(argv, output, left)
 	if err != nil {
+		c.report(argv, output, max(len(output.lines)-1, 0), left) // the error has the last line
 		return n > 0, &failure{errors.Join(err, errD), output}
 	}
+	c.report(argv, output, len(output.lines), left)
 	return n > 0, errD
 }
 
-// report passes on what a hook wrote, and that it left processes.
-func (c Call) report(argv []string, output *tail, left int) {
+// report passes on the first shown of the lines that a hook wrote, and that it left
+// processes.
+func (c Call) report(argv []string, output *tail, shown, left int) {
 	if c.Say == nil {
 		return
 	}
 	if output.dropped > 0 {
 		c.Say(fmt.Sprintf("%s: %d lines, the last of which are:", c.Phase, output.dropped+len(output.lines)))
 	}
-	for _, line := range output.lines {
+	for _, line := range output.lines[:shown] {
 		c.Say(string(c.Phase) + ": " + line)
 	}
 	if left > 0 {
@@ -184,6 +207,7 @@ func (c Call) environment() []string {
 	return []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8",
 		"VSERVER_NAME=" + c.Name, "VSERVER_DIR=" + c.Dir, Variable + "=" + strings.Join(c.Held, " "),
+		"VSERVER_HOOK=" + string(c.Phase),
 	}
 }
 

@@ -85,12 +85,12 @@ func controllers(s *System) Answer {
 		where := want + " is not in the kernel"
 		for _, m := range mounts {
 			if m.FSType == "cgroup" && slices.Contains(m.Options, want) {
-				where, onV1 = want+" lies on cgroup v1", true
+				where, onV1 = want+" is on cgroup v1", true
 			}
 		}
 		// A container or a practice host does not see the v1 mounts of its machine.
 		if table, err := s.Read("proc/cgroups"); err == nil && onHierarchy(table, want) {
-			where, onV1 = want+" lies on cgroup v1", true
+			where, onV1 = want+" is on cgroup v1", true
 		}
 		missing = append(missing, where)
 	}

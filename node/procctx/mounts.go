@@ -52,6 +52,9 @@ func (m Mount) Exposed() bool {
 	if m.Source == "" || m.Attrs&unix.MOUNT_ATTR_RDONLY != 0 {
 		return false
 	}
+	if _, err := os.Lstat(m.Source); err != nil {
+		return false
+	}
 	for dir := path.Dir(m.Source); ; dir = path.Dir(dir) {
 		info, err := os.Stat(dir)
 		if err != nil || info.Mode()&0o001 == 0 {

@@ -162,11 +162,14 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 		}
 		return nil
 	}()
-	ours.Close()
 	if err != nil {
-		unix.Kill(pid, unix.SIGKILL)
+		unix.Kill(pid, unix.SIGKILL) // before it sees the socket closed, which it would report
 	}
-	if err = errors.Join(err, s.outcome(ctx, l.pipe)); err != nil {
+	ours.Close()
+	if outcome := s.outcome(ctx, l.pipe); err == nil || !errors.Is(outcome, errKilled) {
+		err = errors.Join(err, outcome)
+	}
+	if err != nil {
 		unix.Kill(pid, unix.SIGKILL)
 		wait(pid)
 		return Process{}, explain(err)

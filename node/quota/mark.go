@@ -199,7 +199,7 @@ func (m marker) name(dir int, name string, parent unix.Stat_t) (int, error) {
 	}
 	unix.Close(fd)
 	if err := unix.Fstat(up, &st); err == nil && (st.Dev != parent.Dev || st.Ino != parent.Ino) {
-		return up, errors.New("somebody moves its directories meanwhile")
+		return up, errors.New("its directories are being moved meanwhile")
 	}
 	return up, nil
 }
