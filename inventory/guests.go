@@ -28,6 +28,7 @@ type guestSpec struct {
 	command  []text
 	network  networkSpec
 	files    []*fileSpec
+	secrets  []*fileSpec // credentials
 	health   healthSpec
 
 	mounts, volumes []*mountSpec
@@ -87,6 +88,7 @@ func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 		{Name: "state", Read: d.Text(&g.state, orList(states))},
 		{Name: "network", Read: func(name string, v *yaml.Node) { d.network(g, name, v) }},
 		{Name: "files", Read: d.files(&g.files)},
+		{Name: "credentials", Read: d.credentials(&g.secrets)},
 		{Name: "health", Read: d.health(&g.health)},
 		{Name: "mounts", Read: d.mounts(&g.mounts)},
 		{Name: "volumes", Read: d.volumes(&g.volumes)},
@@ -260,7 +262,8 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 		r.failed = true
 		r.Failed(spec.pos, &Error{Msg: fmt.Sprintf("guest %s: %v", spec.name, err)})
 	}
-	g.Files = r.resolveFiles(spec.files, false)
+	g.Files = r.resolveFiles(slices.Concat(spec.files, spec.secrets), false)
+	r.boundCredentials(g.Files)
 	g.Health = r.resolveHealth(&spec.health)
 	if r.failed || h == nil {
 		return nil

@@ -62,7 +62,13 @@ func (g *Guest) keep(ctx context.Context, c Change, warn func(string)) error {
 	if len(files) == 0 {
 		return nil
 	}
-	entries, err := inRoot(ctx, g, func(r guestRoot) ([]rootfs.Entry, error) { return lookAt(r, files) })
+	credentials, inside := apart(files, pathOf)
+	entries, err := inConfig(g, func(r guestRoot) ([]rootfs.Entry, error) { return lookAt(r, credentials) })
+	if err == nil && len(inside) > 0 {
+		var in []rootfs.Entry
+		in, err = inRoot(ctx, g, func(r guestRoot) ([]rootfs.Entry, error) { return lookAt(r, inside) })
+		entries = append(entries, in...)
+	}
 	if err != nil {
 		return err
 	}
@@ -98,7 +104,7 @@ func (g *Guest) copyConfig(to string) error {
 	if st, err := os.Lstat(filepath.Join(from, "vdir")); err == nil && st.IsDir() {
 		return fmt.Errorf("%s is a directory: move the guest's files away, and make it a link to them", filepath.Join(from, "vdir"))
 	}
-	if err := copyKept(from, to, func(string) bool { return true }); err != nil {
+	if err := copyKept(from, to, isConfigured); err != nil {
 		return err
 	}
 	return syncFS(to)
@@ -182,7 +188,8 @@ func (h *Host) ForgetGenerations(ctx context.Context, name string) (api.Outcome,
 	})
 }
 
-// sameTree reports whether two configuration directories hold the same. The link "run"
+// sameTree reports whether two configuration directories hold the same, but for
+// credentials. The link "run"
 // may have been made since.
 func sameTree(a, b string) (bool, error) {
 	x, err := treeOf(a)
@@ -201,7 +208,8 @@ func sameTree(a, b string) (bool, error) {
 	return true, nil
 }
 
-// treeOf returns the contents of the files in a directory, and the targets of links.
+// treeOf returns the contents of the files in a directory but for credentials, and the
+// targets of links.
 func treeOf(dir string) (map[string][]byte, error) {
 	all := map[string][]byte{}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -212,7 +220,7 @@ func treeOf(dir string) (map[string][]byte, error) {
 			return err
 		}
 		rel, err := filepath.Rel(dir, path)
-		if err != nil {
+		if err != nil || !isConfigured(rel) {
 			return err
 		}
 		if d.Type()&fs.ModeSymlink != 0 {

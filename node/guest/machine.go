@@ -13,15 +13,16 @@ import (
 )
 
 // What a guest's init finds out about its machine, as systemd's container interface has
-// it (https://systemd.io/CONTAINER_INTERFACE): the variables container, container_uuid and
-// NOTIFY_SOCKET (notify.go), and files in /run/host.
+// it (https://systemd.io/CONTAINER_INTERFACE): the variables container, container_uuid,
+// NOTIFY_SOCKET (notify.go) and CREDENTIALS_DIRECTORY (credentials.go), and files in
+// /run/host.
 
 // manager is what the guest's programs call this kind of container
 // (systemd-detect-virt).
 const manager = "vserver"
 
 // describe adds the container interface to the spec of a guest.
-func (h *Host) describe(sp *procctx.Spec, c Config) {
+func (h *Host) describe(sp *procctx.Spec, c Config) error {
 	files := map[string]string{"host/container-manager": manager}
 	if id := machineID(c.Name); id != "" && !hasVariable(sp.Env, "container_uuid") {
 		sp.Env = append(sp.Env, "container_uuid="+id)
@@ -33,6 +34,7 @@ func (h *Host) describe(sp *procctx.Spec, c Config) {
 	if styles[c.Init.Style].start == rcScript {
 		sp.Run = append(sp.Run, procctx.RunFile{Name: "utmp", Mode: 0o664, Content: runlevelRecord(c.runlevel())})
 	}
+	return h.giveCredentials(sp, c.Name)
 }
 
 // hostMachineID is replaced by tests.

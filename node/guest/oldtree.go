@@ -58,6 +58,7 @@ var knownFiles = slices.Concat(settingFiles(), hookFiles(""), []knownFile{
 	{"namespace-cleanup-skip", hasEffect, "nothing of the host's mounts is left to skip"},
 	{"nonamespace-cleanup", hasEffect, "there is nothing to clean up"},
 	{"noisy", hasEffect, "nothing to be noisy about"},
+	{"credentials/*", hasEffect, "[credentials](secrets.md#credentials-for-systemd) for the guest's systemd, as files of root's alone"},
 	{"uts/domainname", hasEffect, "NIS domain"},
 	{"domainname", hasEffect, "the same, of an older tree"},
 	{"uts/context", hasEffect, "the name of the context; util-vserver set it itself"},

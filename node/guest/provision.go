@@ -34,9 +34,17 @@ func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 		}
 		var state api.GuestFilesState
 		err := h.Hold(ctx, want.Guest, "look at files of", func(g *Guest) (err error) {
-			state, err = inRoot(ctx, g, func(r guestRoot) (api.GuestFilesState, error) {
-				return h.compareFiles(r, want, req.Contents)
-			})
+			kept, inside := apart(want.Files, pathOf)
+			compare := func(files []api.File) func(guestRoot) (api.GuestFilesState, error) {
+				return func(r guestRoot) (api.GuestFilesState, error) {
+					return h.compareFiles(r, api.GuestFiles{Guest: want.Guest, Files: files}, req.Contents)
+				}
+			}
+			var in api.GuestFilesState
+			if state, err = inConfig(g, compare(kept)); err == nil && len(inside) > 0 {
+				in, err = inRoot(ctx, g, compare(inside))
+			}
+			state.Files = append(state.Files, in.Files...)
 			return err
 		})
 		state.Guest = want.Guest
@@ -98,7 +106,7 @@ func (h *Host) Provide(ctx context.Context, name string, list []api.File) (api.O
 	err := h.Hold(ctx, name, "write files of", func(g *Guest) error {
 		err := h.exists(name)
 		if err == nil {
-			done, err = inRoot(ctx, g, func(r guestRoot) (writeResult, error) { return h.writeFiles(r, name, wanted(list)) })
+			done, err = g.writePlaces(ctx, wanted(list))
 		}
 		return err
 	})

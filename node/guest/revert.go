@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -206,7 +207,8 @@ func (g *Guest) putConfig(ctx context.Context, r reversion) error {
 	put := func() error {
 		g.configRead = nil
 		return replaceDir(g.host.config(g.name), func(beside string) error {
-			return copyKept(r.config, beside, func(string) bool { return true })
+			return errors.Join(copyKept(r.config, beside, isConfigured),
+				copyKept(g.host.config(g.name), beside, func(rel string) bool { return !isConfigured(rel) }))
 		})
 	}
 	if r.Guest != nil {
@@ -239,7 +241,7 @@ func (g *Guest) revertFiles(ctx context.Context, files []rootfs.Entry) (writeRes
 			write:   func(r rootfs.Dir) error { return r.Restore(e) },
 		})
 	}
-	return inRoot(ctx, g, func(r guestRoot) (writeResult, error) { return g.host.writeFiles(r, g.name, places) })
+	return g.writePlaces(ctx, places)
 }
 
 // revertRunning starts a guest that ran, or was stopped in order to be put back. It

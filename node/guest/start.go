@@ -468,8 +468,7 @@ func (h *Host) spec(c Config) (procctx.Spec, error) {
 		}
 	}
 	sp.Argv, sp.Reaper = c.command()
-	h.describe(&sp, c)
-	return sp, nil
+	return sp, h.describe(&sp, c)
 }
 
 // ownUptime reports whether guests have an uptime of their own. A guest that an older

@@ -1,6 +1,7 @@
 package procctx
 
 import (
+	"path"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -8,7 +9,7 @@ import (
 
 // RunFile is a file that a guest finds at its start.
 type RunFile struct {
-	Name    string // in /run, or in /run/host
+	Name    string // in /run, in /run/host or in a directory of that
 	Mode    int
 	Content []byte
 }
@@ -18,7 +19,12 @@ type RunFile struct {
 func (s *script) runFiles(run cell, files []RunFile) {
 	s.call("make /run/host", unix.SYS_MKDIRAT, run, "host", 0o755)
 	file := s.cell() // for one after the other
+	made := "host"
 	for _, f := range files {
+		if dir := path.Dir(f.Name); dir != "." && dir != made {
+			s.call("make /run/"+dir, unix.SYS_MKDIRAT, run, dir, 0o700)
+			made = dir
+		}
 		what := "/run/" + f.Name
 		s.call("make "+what, unix.SYS_OPENAT, run, f.Name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600).result = file
 		if len(f.Content) > 0 {

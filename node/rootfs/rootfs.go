@@ -18,6 +18,7 @@ import (
 type Dir struct {
 	Root *os.File // may be opened with O_PATH
 	Base int      // offset from ids inside the root to ids of its files
+	At   string   // the directory that it stands for: paths begin with it; "" is /
 	// Mounts below it may be entered: it is the host's own root.
 	Mounts bool
 }
@@ -34,7 +35,7 @@ func (r Dir) Open(name string, flags uint64) (*os.File, error) {
 }
 
 func (r Dir) open(name string, flags uint64) (*os.File, error) {
-	name = strings.TrimPrefix(name, "/")
+	name = strings.TrimPrefix(strings.TrimPrefix(name, r.At), "/")
 	if name == "" {
 		name = "."
 	}
