@@ -123,16 +123,22 @@ on this host.`,
 			if err != nil {
 				return err
 			}
+			counted := false
 			answers, err := ask(a, hosts, func(w fleet.Watch[api.Usage]) fleet.Answers[api.Usage] {
 				return a.access.Usage(ctx, hosts, a.forks, w)
 			}, func(h *inventory.Host, usage api.Usage, result report.Result) []report.UsageRecord {
 				usage.Guests = slices.DeleteFunc(usage.Guests, func(g api.GuestUsage) bool { return !wanted(h.Name, g.Name) })
+				counted = counted || len(usage.Guests) > 0
 				return report.UsageRecords(h.Name, usage, result)
 			}, view.UsageTable, nil)
 			if err != nil {
 				return err
 			}
-			return a.exit(ctx, fleet.Hosts(answers))
+			if err := a.exit(ctx, fleet.Hosts(answers)); err != nil || counted || len(args) == 0 {
+				return err
+			}
+			return usage("vsfleet guest status shows which guests there are, and which run")(
+				fmt.Errorf("no guest of %q runs: nothing is counted", args[0]))
 		},
 	}
 }
@@ -239,13 +245,23 @@ func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted f
 func insideFlags(cmd *cobra.Command) *fleet.Inside {
 	var in fleet.Inside
 	f := cmd.Flags()
-	f.StringVar(&in.As, "as", "", "run as this `user` of the guest, by name or id (default root)")
-	f.StringVarP(&in.Dir, "workdir", "w", "", "start in this `directory` of the guest (default /)")
+	f.Func("as", "run as this `user` of the guest, by name or id (default root)", filled(&in.As))
+	f.FuncP("workdir", "w", "start in this `directory` of the guest (default /)", filled(&in.Dir))
 	f.StringArrayVarP(&in.Env, "env", "e", nil, "set an environment variable: `NAME=VALUE`; may be given several times")
 	f.BoolVarP(&in.Terminal, "tty", "t", false, "give it a terminal of the guest's")
 	f.BoolVarP(&in.NoTerminal, "no-tty", "T", false, "give it none")
 	cmd.MarkFlagsMutuallyExclusive("tty", "no-tty")
 	return &in
+}
+
+// filled refuses an empty argument: an empty variable of a script must not mean root.
+func filled(to *string) func(string) error {
+	return func(s string) error {
+		if *to = s; s == "" {
+			return errors.New("it is empty")
+		}
+		return nil
+	}
 }
 
 func (a *app) enterCommand() *cobra.Command {

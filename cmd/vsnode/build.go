@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -50,7 +51,7 @@ func parseBuild(name string, args []string) (buildFlags, error) {
 	fs.Var((*list)(&b.g.Init.Command), "initcommand", "")
 	fs.BoolVar(&b.force, "force", false, "")
 	if err := parse(fs, args, "build"); err != nil {
-		return b, err
+		return buildFlags{}, err
 	}
 	if self != "" && self != name {
 		return b, fmt.Errorf("option -n: the guest is %s already", name)
@@ -153,9 +154,16 @@ func (v verb) build(ctx context.Context, args []string) error {
 		buildHelp(os.Stdout)
 		return nil
 	}
+	spec := api.ImageSpec{Name: v.name, Method: b.method, Args: b.args}
+	if b.method != "" { // a method that is refused needs no other option
+		err = cmp.Or(v.h.Images.CheckSpec(spec), err)
+	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "vserver: build: %v\n", err)
 		return exitError(1)
+	}
+	if n := b.g.Network; n.Mode == api.ModeShared && len(n.Ports) == 0 {
+		v.warn("no --port given: it can bind none on its shared addresses (later: interfaces/ports)")
 	}
 	// What is wrong with the guest is found before a minute of building.
 	on, err := v.h.Guests.Running(v.name)
@@ -171,7 +179,7 @@ func (v verb) build(ctx context.Context, args []string) error {
 	if err := v.h.Guests.Claim(ctx, b.g); err != nil {
 		return err
 	}
-	img, _, err := v.h.Images.Build(ctx, api.ImageSpec{Name: v.name, Method: b.method, Args: b.args}, v.progress())
+	img, _, err := v.h.Images.Build(ctx, spec, v.progress())
 	if err != nil {
 		return err
 	}

@@ -18,13 +18,28 @@ import (
 	"github.com/vsfleet/vsfleet/node/stat"
 )
 
+// usageOf returns the part of the help that is about a command.
+func usageOf(command string) string {
+	for _, of := range []string{tools, ""} {
+		if w, ok := wordOf(of, command); ok {
+			return w.help()
+		}
+	}
+	_, part, ok := strings.Cut(usage, "\n  vsnode "+command+" ")
+	if !ok {
+		return usage
+	}
+	part, _, _ = strings.Cut(part, "\n  vsnode ")
+	return "vsnode " + command + " " + strings.TrimSuffix(part, "\n") + "\n"
+}
+
 // flags parses the flags of a command that takes at least and at most so many
 // arguments.
 func flags(fs *flag.FlagSet, args []string, least, most int) error {
 	err := parse(fs, args, fs.Name())
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		io.WriteString(os.Stdout, usage)
+		io.WriteString(os.Stdout, usageOf(fs.Name()))
 		return exitError(0)
 	case err != nil:
 		return usageError(fs.Name() + ": " + err.Error())

@@ -37,8 +37,14 @@ func programOptions(command string, args []string) (p guest.Program, err error) 
 	var env list
 	var terminal, pipes bool
 	fs := flag.NewFlagSet(command, flag.ContinueOnError)
-	fs.StringVar(&p.Account, "u", "", "")
-	fs.StringVar(&p.Dir, "w", "", "")
+	for option, to := range map[string]*string{"u": &p.Account, "w": &p.Dir} {
+		fs.Func(option, "", func(s string) error {
+			if *to = s; s == "" { // an empty variable of a script must not mean root
+				return errors.New("its argument is empty")
+			}
+			return nil
+		})
+	}
 	fs.Var(&env, "e", "")
 	fs.BoolVar(&terminal, "t", false, "")
 	fs.BoolVar(&pipes, "T", false, "")

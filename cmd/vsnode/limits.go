@@ -41,6 +41,9 @@ func (v verb) limits(ctx context.Context) error {
 		}
 		return nil
 	}
+	if _, err := v.h.Guests.Running(v.name); err != nil {
+		return err
+	}
 	fmt.Fprintf(os.Stderr, "vserver: guest %s is not running: nothing is counted\n", v.name)
 	return exitStopped
 }

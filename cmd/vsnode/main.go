@@ -35,7 +35,7 @@ func (e usageError) Error() string { return string(e) }
 const usage = `vsnode runs Linux guests on this host.
 
   vsnode serve                    answer a controller on standard input and output
-  vsnode check                    is this host able, and what is in the way
+  vsnode check [--json]           is this host able, and what is in the way
   vsnode stat                     what the host and its guests use (vserver-stat)
   vsnode vserver NAME COMMAND     a guest: build, start, stop, enter … (see vsnode vserver --help)
   vsnode image list               reference installations on this host
@@ -44,9 +44,9 @@ const usage = `vsnode runs Linux guests on this host.
   vsnode image remove ID
   vsnode volume list              directories that outlive guests: sizes, and who has them
   vsnode volume delete NAME       asks, without --yes
-  vsnode install                  put vsnode, and links named as Linux-VServer's tools, into /usr/local/sbin, and
+  vsnode install [--dir DIR]      put vsnode, and links named as Linux-VServer's tools, into /usr/local/sbin, and
                                   have guests with a mark start when the host boots
-  vsnode uninstall                take back what install did
+  vsnode uninstall [--dir DIR]    take back what install did
   vsnode version
 `
 

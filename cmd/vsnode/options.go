@@ -32,7 +32,7 @@ func explainFlag(fs *flag.FlagSet, text, of string) string {
 		}
 		var known []string
 		fs.VisitAll(func(f *flag.Flag) { known = append(known, f.Name) })
-		if near := nearest.Word(name, known); near != "" {
+		if near := nearest.Word(name, known); near != "" && len(name) > 1 {
 			return fmt.Sprintf("unknown option %s; did you mean %s?", dashed(name), dashed(near))
 		}
 		return "unknown option " + dashed(name)
@@ -40,10 +40,13 @@ func explainFlag(fs *flag.FlagSet, text, of string) string {
 	if name, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
 		return fmt.Sprintf("option %s needs an argument", dashed(name))
 	}
-	if _, name, ok := badValue(text, "invalid boolean value ", " for -"); ok {
+	if _, name, _, ok := badValue(text, "invalid boolean value ", " for -"); ok {
 		return fmt.Sprintf("option %s takes no argument", dashed(name))
 	}
-	if value, name, ok := badValue(text, "invalid value ", " for flag -"); ok {
+	if value, name, why, ok := badValue(text, "invalid value ", " for flag -"); ok {
+		if why != "parse error" && why != "value out of range" { // of an option that checks itself
+			return fmt.Sprintf("option %s: %s", dashed(name), why)
+		}
 		return fmt.Sprintf("option %s: want a number, not %q", dashed(name), value)
 	}
 	if word, ok := strings.CutPrefix(text, "bad flag syntax: "); ok {
@@ -52,20 +55,20 @@ func explainFlag(fs *flag.FlagSet, text, of string) string {
 	return text
 }
 
-// badValue takes a text apart that says which value an option had.
-func badValue(text, before, between string) (value, name string, ok bool) {
+// badValue takes a text apart that says which value an option had, and why that is wrong.
+func badValue(text, before, between string) (value, name, why string, ok bool) {
 	rest, ok := strings.CutPrefix(text, before)
 	if !ok {
-		return "", "", false
+		return "", "", "", false
 	}
 	quoted, err := strconv.QuotedPrefix(rest)
 	if err != nil {
-		return "", "", false
+		return "", "", "", false
 	}
 	rest, ok = strings.CutPrefix(rest[len(quoted):], between)
-	name, _, _ = strings.Cut(rest, ": ")
+	name, why, _ = strings.Cut(rest, ": ")
 	value, err = strconv.Unquote(quoted)
-	return value, name, ok && err == nil
+	return value, name, why, ok && err == nil
 }
 
 func dashed(name string) string {

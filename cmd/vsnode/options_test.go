@@ -72,8 +72,16 @@ func TestCommandsAreKnownOrRefusedByName(t *testing.T) {
 		{"----insecure www start", 1, "vserver: option ----insecure: nothing runs"},
 		{"--silnet www start", 1, "vserver: unknown option --silnet; did you mean --silent?"},
 		{"./www start", 5, "vserver: ./www: configurations lie below /etc/vservers: move it there"},
-		{"www", 2, "build -m METHOD"},
-		{"--all", 2, "build -m METHOD"},
+		{"www", 2, "vserver: want vserver NAME COMMAND; vserver --help lists the commands\n"},
+		{"--all", 2, "vserver: want vserver NAME COMMAND;"},
+		{"start bb", 2, `vserver: unknown command "bb"; did you mean vserver bb start?; vserver --help lists them`},
+		{"none-such exec -x true", 2, "vserver: exec: unknown option -x\n"},
+		{"none-such exec -u= true", 2, "vserver: exec: option -u: its argument is empty\n"},
+		{"none-such enter -w=", 2, "vserver: enter: option -w: its argument is empty\n"},
+		{"none-such adopt --port 80/foo", 2, `vserver: adopt: option --port: port "80/foo": protocol is "foo", want tcp or udp`},
+		{"none-such build -m clone", 1, "vserver: build: build by clone: the method copies another guest"},
+		{"none-such build -m template --nat", 1, "vserver: build: build by template: want -t FILE"},
+		{"none-such limits", 5, "Can not find a vserver-setup at '/etc/vservers/none-such/'."},
 		{"--mark web enter", 2, "vserver: enter is for one guest"},
 		{"--mark", 1, "vserver: option --mark needs an argument"},
 		{"-j many --all start", 1, "vserver: option -j: want a number of guests to work on at a time, not \"many\""},
@@ -93,7 +101,7 @@ func TestCommandsAreKnownOrRefusedByName(t *testing.T) {
 		t.Run(row.args, func(t *testing.T) {
 			said, err := stderrOf(t, func() error { return run(context.Background(), "vserver", strings.Fields(row.args)) })
 			var exit exitError
-			if !errors.As(err, &exit) || int(exit) != row.status || !strings.HasPrefix(said, row.want) && !strings.Contains(said, "\n  "+row.want) {
+			if !errors.As(err, &exit) || int(exit) != row.status || !strings.HasPrefix(said, row.want) {
 				t.Errorf("error %v, said %q, want %d and %q", err, said, row.status, row.want)
 			}
 		})
@@ -221,6 +229,43 @@ func TestLimitsAreReadAsUtilVserverWroteThem(t *testing.T) {
 				t.Errorf("%q, want %q", got, row.want)
 			}
 		})
+	}
+}
+
+func TestMistakesAtTheProgramsBesideVserver(t *testing.T) {
+	for _, row := range []struct {
+		program, args string
+		status        int
+		want          string
+	}{
+		{"vlimit", "-c none-such", 5, "Can not find a vserver-setup at '/etc/vservers/none-such/'."},
+		{"vkill", "bb", 1, "vkill: 'bb' is not a number; a guest's name goes behind -c\n"},
+		{"vkill", "-9", 1, "vkill: No pid specified\n"},
+		{"vkill", "-KILL x", 1, "vkill: 'x' is not a number"},
+		{"vkill", "-NONE 1", 1, "vkill: unknown option -NONE"},
+	} {
+		t.Run(row.program+" "+row.args, func(t *testing.T) {
+			said, err := stderrOf(t, func() error { return run(context.Background(), row.program, strings.Fields(row.args)) })
+			if !errors.Is(err, exitError(row.status)) || !strings.HasPrefix(said, row.want) {
+				t.Errorf("error %v, said %q, want %d and %q", err, said, row.status, row.want)
+			}
+		})
+	}
+}
+
+func TestHelpIsAboutTheCommand(t *testing.T) {
+	for command, want := range map[string]string{
+		"install":      "vsnode install [--dir DIR]      put",
+		"uninstall":    "vsnode uninstall [--dir DIR]    take back what install did\n",
+		"image list":   "vsnode image list               reference installations on this host\n",
+		"vserver-stat": "vserver-stat [--json]\n\nShow what the host",
+		"vserver-info": "vserver-info [-q] NAME|PID|CONTEXT|- [TAG] | -l\n",
+		"log":          "log [-n LINES] [-f]\n\nShow",
+		"serve":        "vsnode serve                    answer",
+	} {
+		if got := usageOf(command); !strings.HasPrefix(got, want) || strings.Count(got, "\n  vsnode ") > 0 {
+			t.Errorf("%s: %q, want %q", command, got, want)
+		}
 	}
 }
 

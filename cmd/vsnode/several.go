@@ -163,7 +163,8 @@ func startVservers(ctx context.Context, program string, args []string) error {
 			names, args = append(names, args...), nil
 		case arg == "--help", arg == "-h":
 			w, _ := wordOf(tools, "start-vservers")
-			fmt.Printf("%s %s\n\n%s; stops are in the reverse order.\nExit status: 0 all are as asked for, 1 none, 2 some.\n", program, w.args, strings.ToUpper(w.what[:1])+w.what[1:])
+			this, _ := wordOf(tools, program)
+			fmt.Printf("%s %s\n\n%s.\nExit status: 0 all are as asked for, 1 none, 2 some.\n", program, w.args, strings.ToUpper(this.what[:1])+this.what[1:])
 			return nil
 		case arg == "--start", arg == "--stop":
 			command = arg[2:]

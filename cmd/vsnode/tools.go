@@ -27,8 +27,8 @@ func tool(ctx context.Context, name string, args []string) (known bool, err erro
 		return false, nil
 	case w.instead != "":
 		return true, wrongOption(name, "not there: %s", refusal(tools, name))
-	case len(args) > 0 && (args[0] == "--help" || args[0] == "-h") && name != "vserver-stat" && !strings.HasSuffix(name, "-vservers"):
-		fmt.Printf("%s %s\n\n%s.\n", name, w.args, strings.ToUpper(w.what[:1])+w.what[1:])
+	case len(args) > 0 && (args[0] == "--help" || args[0] == "-h") && !strings.HasSuffix(name, "-vservers"):
+		fmt.Print(w.help())
 		return true, nil
 	}
 	switch name {
@@ -166,7 +166,10 @@ func vkill(args []string) error {
 				value, args = args[0], args[1:]
 			}
 		default:
-			return unknownOption("vkill", tools, option)
+			value = option[1:] // as kill(1) takes it
+			if signalOf(value) < 0 {
+				return unknownOption("vkill", tools, option)
+			}
 		}
 		if option == "-c" || option == "--xid" {
 			ref = value
@@ -184,7 +187,7 @@ func vkill(args []string) error {
 	for _, arg := range args {
 		pid, err := strconv.Atoi(arg)
 		if err != nil || pid < -1 {
-			return wrongOption("vkill", "'%s' is not a number", printable.Lines(arg))
+			return wrongOption("vkill", "'%s' is not a number; a guest's name goes behind -c", printable.Lines(arg))
 		}
 		pids = append(pids, pid)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -26,6 +27,9 @@ func vlimit(ctx context.Context, args []string) error {
 	}
 	if ref, err = guestBy(h, ref); err != nil {
 		return err
+	}
+	if _, err := h.Guests.Running(ref); errors.Is(err, guest.ErrNoGuest) {
+		return unknownGuest(h, ref)
 	}
 	for _, s := range set {
 		if err := h.Guests.SetLimit(ctx, ref, s.file, s.value); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -35,10 +36,17 @@ func volume(ctx context.Context, args []string) error {
 		return nil
 	case "delete":
 		yes := fs.Bool("yes", false, "")
-		if err := flags(fs, args[1:], 1, 1); err != nil {
+		args = args[1:]
+		if len(args) == 2 && args[1] == "--yes" {
+			slices.Reverse(args)
+		}
+		if err := flags(fs, args, 1, 1); err != nil {
 			return err
 		}
 		if !*yes {
+			if err := h.Guests.HasVolume(fs.Arg(0)); err != nil {
+				return err
+			}
 			if err := confirm("Are you sure you want to delete the volume %s (y/N) ", fs.Arg(0)); err != nil {
 				return err
 			}

@@ -45,14 +45,14 @@ func vserver(ctx context.Context, args []string) error {
 	}
 	several := c.choose.Filters()
 	if len(args) == 0 || !several && len(args) < 2 {
-		vserverHelp(os.Stderr)
+		fmt.Fprintln(os.Stderr, "vserver: want vserver NAME COMMAND; vserver --help lists the commands")
 		return exitUsage
 	}
 	if several {
 		args = append([]string{""}, args...)
 	}
 	name, command := args[0], args[1]
-	if err := knownVerb(command, several); err != nil {
+	if err := knownVerb(name, command, several); err != nil {
 		return err
 	}
 	h, err := open()
@@ -128,15 +128,18 @@ func vserverOptions(args []string) (c call, rest []string, err error) {
 }
 
 // knownVerb refuses verbs that are not there.
-func knownVerb(command string, several bool) error {
+func knownVerb(name, command string, several bool) error {
 	verbs := slices.DeleteFunc(namesOf(""), func(name string) bool { return strings.HasPrefix(name, "-") })
 	why := refusal("", command)
 	switch {
 	case why != "" && !strings.HasPrefix(command, "-"):
 		fmt.Fprintf(os.Stderr, "vserver: %s: %s\n", command, why)
 	case !slices.Contains(verbs, command):
-		fmt.Fprintf(os.Stderr, "vserver: unknown command %q%s\n", command, didYouMean(command, verbs))
-		vserverHelp(os.Stderr)
+		hint := didYouMean(command, verbs)
+		if slices.Contains(verbs, name) {
+			hint = fmt.Sprintf("; did you mean vserver %s %s?", command, name)
+		}
+		fmt.Fprintf(os.Stderr, "vserver: unknown command %q%s; vserver --help lists them\n", command, hint)
 	case several && (command == "build" || command == "enter"):
 		fmt.Fprintf(os.Stderr, "vserver: %s is for one guest: vserver NAME %s\n", command, command)
 	default:

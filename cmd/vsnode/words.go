@@ -111,14 +111,14 @@ var words = []word{
 	{"build", "--template", "ARCHIVE", ofMethod, "write it behind --, as in -m template -- -t FILE"},
 	{"build", "--source", "GUEST", "the methods rsync and clone are not there", "make a tar archive and use -m template"},
 
-	{tools, "vserver-stat", "", "show what the host and its guests use", ""},
-	{tools, "vserver-info", "[-q] NAME|PID|CONTEXT|- [TAG]", "show one fact of a guest, as scripts read it", ""},
+	{tools, "vserver-stat", "[--json]", "show what the host and its guests use", ""},
+	{tools, "vserver-info", "[-q] NAME|PID|CONTEXT|- [TAG] | -l", "show one fact of a guest, as scripts read it; -l lists the tags", ""},
 	{tools, "start-vservers", "[-m MARK] [-j N] [--start|--stop] [--all|--marked|--unmarked|--running|--stopped] [NAME…]", "start guests in the order of apps/init/depends", ""},
 	{tools, "stop-vservers", "likewise", "stop guests in the reverse order", ""},
 	{tools, "vps", "OPTIONS OF ps", "run ps and show the context and guest of each process", ""},
 	{tools, "vtop", "OPTIONS OF top", "top, which shows the processes of guests as well", ""},
 	{tools, "vpstree", "OPTIONS OF pstree", "pstree, likewise", ""},
-	{tools, "vkill", "[-c CONTEXT|NAME] [-s SIGNAL] [PID…]", "send a signal to processes of a guest, to all of them without PID", ""},
+	{tools, "vkill", "[-c CONTEXT|NAME] [-s SIGNAL|-SIGNAL] [PID…]", "send a signal to processes of a guest, to all of them without PID", ""},
 	{tools, "vuname", "-g|-s --xid CONTEXT|NAME [TAG…]", "show, or of a running guest set, its hostname and the like", ""},
 	{tools, "vlimit", "-c CONTEXT|NAME [-S|-H] [--nproc N] [--rss PAGES] [--swap PAGES]", "show what a running guest uses of its limits; or set them, until its next start or apply", ""},
 	{tools, "vapt-get", "NAME…|--all -- ARGUMENTS", "run apt-get in guests", ""},
@@ -164,6 +164,11 @@ func wordOf(of, name string) (word, bool) {
 		return word{}, false
 	}
 	return words[i], true
+}
+
+// help is what a word's own --help prints.
+func (w word) help() string {
+	return strings.TrimSpace(w.name+" "+w.args) + "\n\n" + strings.ToUpper(w.what[:1]) + w.what[1:] + ".\n"
 }
 
 // refusal is the text for a word that is refused; "" if it is not or is unknown.

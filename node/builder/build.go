@@ -65,14 +65,14 @@ func Run(ctx context.Context, req Request) error {
 	if req.Log == nil {
 		req.Log = io.Discard
 	}
-	var err error
-	switch req.Spec.Method {
-	case "debootstrap":
-		err = debootstrap(ctx, req)
-	case "template":
+	err := Check(req.Spec)
+	switch {
+	case err != nil:
+		return err
+	case req.Spec.Method == "template":
 		err = template(ctx, req)
 	default:
-		err = unknownMethod(req.Spec.Method)
+		err = debootstrap(ctx, req)
 	}
 	if err == nil {
 		err = fit(req)
@@ -85,6 +85,22 @@ func Run(ctx context.Context, req Request) error {
 	}
 	if err != nil {
 		return fmt.Errorf("build by %s: %w", req.Spec.Method, err)
+	}
+	return nil
+}
+
+// Check refuses methods that are not there, and arguments that a method does not take.
+func Check(spec api.ImageSpec) (err error) {
+	switch spec.Method {
+	case "debootstrap":
+		_, err = parseBootstrap(spec.Args, spec.Packages)
+	case "template":
+		_, err = archives(spec)
+	default:
+		err = unknownMethod(spec.Method)
+	}
+	if err != nil {
+		return fmt.Errorf("build by %s: %w", spec.Method, err)
 	}
 	return nil
 }

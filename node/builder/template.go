@@ -10,32 +10,14 @@ import (
 	"os"
 	"slices"
 
+	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/images/tree"
 )
 
 func template(ctx context.Context, req Request) error {
-	args := slices.Clone(req.Spec.Args)
-	for i, arg := range args {
-		switch arg {
-		case "--template": // util-vserver's spelling, like the others here
-			args[i] = "-t"
-		case "--pkgmgmt":
-			return errors.New("argument --pkgmgmt: packages are managed in the guest")
-		case "--nodevsanity":
-			return errors.New("argument --nodevsanity: device nodes of an archive are dead in a guest, whose /dev is always its own")
-		}
-	}
-	// -d chose how to adapt the tree, which we see from the tree itself.
-	values, rest, err := options(args, "td")
+	files, err := archives(req.Spec)
 	if err != nil {
 		return err
-	}
-	files := values['t']
-	if len(files) == 0 || len(rest) > 0 {
-		return fmt.Errorf("want -t FILE [-t FILE]… and nothing else")
-	}
-	if len(req.Spec.Packages) > 0 {
-		return fmt.Errorf("a template takes no packages: put them into the archive, or use debootstrap")
 	}
 	for i, name := range files {
 		if err := extract(ctx, req, name, i > 0); err != nil {
@@ -43,6 +25,34 @@ func template(ctx context.Context, req Request) error {
 		}
 	}
 	return nil
+}
+
+// archives returns the files that a template is made of.
+func archives(spec api.ImageSpec) ([]string, error) {
+	args := slices.Clone(spec.Args)
+	for i, arg := range args {
+		switch arg {
+		case "--template": // util-vserver's spelling, like the others here
+			args[i] = "-t"
+		case "--pkgmgmt":
+			return nil, errors.New("argument --pkgmgmt: packages are managed in the guest")
+		case "--nodevsanity":
+			return nil, errors.New("argument --nodevsanity: device nodes of an archive are dead in a guest, whose /dev is always its own")
+		}
+	}
+	// -d chose how to adapt the tree, which we see from the tree itself.
+	values, rest, err := options(args, "td")
+	if err != nil {
+		return nil, err
+	}
+	files := values['t']
+	if len(files) == 0 || len(rest) > 0 {
+		return nil, fmt.Errorf("want -t FILE [-t FILE]… and nothing else")
+	}
+	if len(spec.Packages) > 0 {
+		return nil, fmt.Errorf("a template takes no packages: put them into the archive, or use debootstrap")
+	}
+	return files, nil
 }
 
 // extract unpacks one archive over the previous ones.

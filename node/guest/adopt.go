@@ -17,6 +17,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/owners"
+	"github.com/vsfleet/vsfleet/node/probe"
 )
 
 // Adoption is what is decided about a guest of util-vserver's that is taken over.
@@ -326,6 +327,9 @@ func (g *Guest) adoptFiles(ctx context.Context, st *adopting, a Adoption, tags [
 	}
 	if root == "/" || within(g.host.ConfigDir, root) || within(g.host.DataDir, root) {
 		return fmt.Errorf("its own files (vdir) are at %s, which is the host's", root)
+	}
+	if got := probe.IdmappedMounts.Probe(&probe.System{Data: root}); got.Verdict == api.No {
+		return fmt.Errorf("its own files (vdir) are on a filesystem that takes no idmapped mounts (%s): move them to ext4, xfs or btrfs", got.Detail)
 	}
 	users, err := g.host.sharers(g.name, root)
 	if err != nil {

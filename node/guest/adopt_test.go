@@ -248,6 +248,10 @@ func TestGuestsThatAreNotTakenOver(t *testing.T) {
 			must(t, os.Chown(root+"/home/me/file", 5_000_000, 0))
 			must(t, os.Chown(root+"/etc/passwd", 9_000_000, 12_000_000))
 		}}, Adoption{}, "--keep-owners"},
+		{"a filesystem that takes no idmapped mounts", oldGuest{files: own, root: func(t *testing.T, root string) {
+			must(t, unix.Mount("none", root, "ramfs", 0, ""))
+			t.Cleanup(func() { must(t, unix.Unmount(root, 0)) })
+		}}, Adoption{}, "on a filesystem that takes no idmapped mounts"},
 		{"a state that is damaged", oldGuest{files: with(adoptingFile, "{")}, Adoption{}, "adopting is damaged"},
 	} {
 		t.Run(row.what, func(t *testing.T) {

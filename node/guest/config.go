@@ -124,6 +124,7 @@ func (p Paths) vdir(name string) (string, error) {
 		if _, serr := os.Stat(base); serr == nil {
 			return base, nil
 		}
+		return "", fmt.Errorf("read configuration of %s: %w; its files are neither there nor at %s", name, err, base)
 	}
 	if errors.Is(err, unix.EINVAL) { // the directory itself
 		return filepath.Join(dir, "vdir"), nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	imagetree "github.com/vsfleet/vsfleet/node/images/tree"
@@ -37,7 +38,8 @@ func (g *Guest) Delete(ctx context.Context) error {
 	if err := g.end(ctx); err != nil {
 		return err
 	}
-	if root != "" && root != h.rootDir(g.name) {
+	// Of util-vserver's layout the data directory itself is the guest's root.
+	if root != "" && root != h.rootDir(g.name) && !within(resolved(root), filepath.Join(resolved(h.DataDir), g.name)) {
 		return fmt.Errorf("its files are at %s, outside %s: delete them and %s by hand", root, h.data(g.name), h.config(g.name))
 	}
 	// By descriptors: links the guest left are not followed, and no depth is too deep.

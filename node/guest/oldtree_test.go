@@ -310,6 +310,17 @@ func TestGuestsLieWhereUtilVserverPutsThem(t *testing.T) {
 	}
 }
 
+func TestWithoutFilesBothPlacesAreNamed(t *testing.T) {
+	p := paths(t)
+	plant(t, p, "www", map[string]string{"context": "42\n", "netns/nat": ""})
+	_, err := p.Read("www")
+	for _, place := range []string{p.config("www") + "/vdir", p.ConfigDir + "/.defaults/vdirbase/www"} {
+		if err == nil || !strings.Contains(err.Error(), place) {
+			t.Errorf("error %v, want %s in it", err, place)
+		}
+	}
+}
+
 func TestInterfacesOnSeveralDevices(t *testing.T) {
 	addr := netip.MustParseAddr
 	for _, row := range []struct {

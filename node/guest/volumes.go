@@ -149,15 +149,28 @@ func (h *Host) volumeUsers() (map[string][]string, error) {
 // ErrNoVolume means that the host has no such volume.
 var ErrNoVolume = errors.New("no such volume")
 
-// DeleteVolume removes a volume that no guest has. It can be repeated after it was
-// killed.
-func (h *Host) DeleteVolume(ctx context.Context, name string) error {
+// HasVolume refuses the name of a volume that is not there, not even half deleted.
+func (h *Host) HasVolume(name string) error {
 	if err := setting.ValidVolume(name); err != nil {
 		return err
 	}
+	path := filepath.Join(h.volumesDir(), name)
+	for _, path := range []string{path, filepath.Join(h.volumesDir(), ".deleted-"+name)} {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %s (%s is not there)", ErrNoVolume, name, path)
+}
+
+// DeleteVolume removes a volume that no guest has. It can be repeated after it was
+// killed.
+func (h *Host) DeleteVolume(ctx context.Context, name string) error {
+	if err := h.HasVolume(name); err != nil {
+		return err
+	}
 	gone := filepath.Join(h.volumesDir(), ".deleted-"+name)
-	err := h.setVolumeAside(ctx, name, gone)
-	if _, aside := os.Lstat(gone); err != nil && !(errors.Is(err, ErrNoVolume) && aside == nil) {
+	if err := h.setVolumeAside(ctx, name, gone); err != nil {
 		return err
 	}
 	return imagetree.Remove(gone)
@@ -179,7 +192,7 @@ func (h *Host) setVolumeAside(ctx context.Context, name, gone string) error {
 	}
 	path := filepath.Join(h.volumesDir(), name)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %s (%s is not there)", ErrNoVolume, name, path)
+		return nil // set aside by a call that was killed
 	}
 	if err := imagetree.Remove(gone); err != nil {
 		return err

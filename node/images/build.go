@@ -12,6 +12,9 @@ import (
 	"github.com/vsfleet/vsfleet/node/images/tree"
 )
 
+// CheckSpec refuses a spec that no host can build.
+func (s *Store) CheckSpec(spec api.ImageSpec) error { return builder.Check(spec) }
+
 // Build makes the image of a spec, or finds the one that was made from it; changed
 // reports whether it made one. If another vsnode builds the same, Build waits for it.
 func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.Progress) (img api.Image, changed bool, err error) {

@@ -39,7 +39,7 @@ func (m shared) Check(ctx context.Context, g *Guest) error {
 			}
 		}
 		slices.Sort(have)
-		return fmt.Errorf("it shares address %s, which the host does not have (it has %s): use one of these, or mode own", p.Addr(), strings.Join(have, ", "))
+		return fmt.Errorf("it shares address %s, which the host does not have (it has %s): use one of these, or mode own (interfaces/dev; vserver NAME build --interface DEV:ADDRESS)", p.Addr(), strings.Join(have, ", "))
 	}
 	if err := m.listeners(ctx, g); err != nil {
 		return err
