@@ -55,7 +55,7 @@ test: ## all tests; needs root, takes some minutes
 test-killed: build ## vsfleet killed in 40 rollouts over 20 hosts (KILL_ROUNDS=40 KILL_SEED=…)
 	KILL_ROUNDS=$(or $(KILL_ROUNDS),40) $(GO) test -count=1 -timeout 60m -run TestKilledOverTwentyHosts -v ./test/e2e
 
-test-nightly: ## daemons from Debian's mirror installed in running guests
+test-nightly: ## what takes minutes: daemons from Debian's mirror in running guests, inits of every kind
 	scripts/install test
 	$(MAKE) --no-print-directory build
 	NIGHTLY=1 $(GO) test -count=1 -timeout 60m -run TestNightly -v ./test/e2e

@@ -168,6 +168,22 @@ func TestHowAGuestIsStopped(t *testing.T) {
 	}
 }
 
+// busybox's init catches nothing and waits in sigwaitinfo(2): a stop asks it too.
+func TestBusyboxInitIsAskedToStop(t *testing.T) {
+	h := host(t)
+	g := inMode(api.ModeShared, "busyboxinit", 193, "sh", "-c", `printf '::sysinit:/bin/busybox touch /run/up\n::shutdown:/bin/busybox echo in order\n' >/etc/inittab; exec busybox init`)
+	configured(t, h, g, nil)
+	must(t, h.Start(t.Context(), g.Name, Options{}))
+	if out, code := run(t, h, g.Name, "sh", "-c", "until ls /run/up; do sleep 0.01; done 2>/run/none"); code != 0 {
+		t.Fatal(out)
+	}
+	_, err := h.Stop(t.Context(), g.Name)
+	must(t, err)
+	if got := logOf(t, h, g.Name, 10); !strings.Contains(got, "in order") {
+		t.Errorf("what it does at a shutdown is left out: %q", got)
+	}
+}
+
 func TestKillSequences(t *testing.T) {
 	for _, row := range []struct {
 		text string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -243,7 +244,7 @@ func Shutdown(initPID int, sig unix.Signal) (bool, error) {
 	if isSystemd(status) {
 		sig = sigRTMin + 3
 	}
-	if !catches(status, sig) {
+	if !catches(status, sig) && !awaitsSignals(initPID) {
 		return false, nil
 	}
 	if err := linux.SignalStopped(pidfd, sig); err != nil {
@@ -262,6 +263,13 @@ func isSystemd(status string) bool { return strings.HasPrefix(status, "Name:\tsy
 
 // sigRTMin is glibc's SIGRTMIN: glibc reserves the kernel's first two.
 const sigRTMin = unix.Signal(34)
+
+// awaitsSignals reports whether a process waits in sigwaitinfo(2), as busybox's init
+// does: those that it waits for are meanwhile not in SigBlk.
+func awaitsSignals(pid int) bool {
+	b, _ := os.ReadFile(linux.ProcFile(pid, "syscall"))
+	return strings.HasPrefix(string(b), strconv.Itoa(unix.SYS_RT_SIGTIMEDWAIT)+" ")
+}
 
 // catches reports whether a process handles a signal according to its
 // /proc/PID/status: by a handler (SigCgt), or blocked for a signalfd (SigBlk), as
