@@ -255,6 +255,8 @@ func TestErrors(t *testing.T) {
 			`fleet.yml:4:46: memory: want a size of at least 1M, as 512M or 2G, have "512MB"`}},
 		{"a memory limit without a unit", base + "  www: {on: h1, image: deb, limits: {memory: 512}}\n", []string{
 			`fleet.yml:4:46: memory: want a size of at least 1M, as 512M or 2G, have "512"`}},
+		{"a soft limit of memory above the hard one", base + "  www: {on: h1, image: deb, limits: {memory: 100M, memory_high: 200M}}\n", []string{
+			"fleet.yml:4:3: guest www: memory_high, from which it is slowed down, is above memory, which it never exceeds: give less than 100 MiB"}},
 		{"a cpu limit of nothing", base + "  www: {on: h1, image: deb, limits: {cpu: 0}}\n", []string{
 			`fleet.yml:4:43: cpu: want a number of cores from 0.01 to 8192, as 1.5, have "0"`}},
 		{"a cpu limit that is no number", base + "  www: {on: h1, image: deb, limits: {cpu: .nan}}\n", []string{

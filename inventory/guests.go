@@ -258,7 +258,11 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 	r.network(&spec.network, g)
 	r.settings(spec.settings, g)
 	g.Mounts, g.Volumes = r.mounts(spec.mounts), r.mounts(spec.volumes)
-	if err := g.Check(); err != nil && !r.failed && h != nil {
+	err := g.Check()
+	if l := g.Limits; err == nil && l.MemoryBytes > 0 && l.MemoryHighBytes > l.MemoryBytes {
+		err = fmt.Errorf("memory_high, from which it is slowed down, is above memory, which it never exceeds: give less than %d MiB", l.MemoryBytes>>20)
+	}
+	if err != nil && !r.failed && h != nil {
 		r.failed = true
 		r.Failed(spec.pos, &Error{Msg: fmt.Sprintf("guest %s: %v", spec.name, err)})
 	}

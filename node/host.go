@@ -145,7 +145,7 @@ func (h *Host) Usage(ctx context.Context) (u api.Usage, err error) {
 		if err != nil {
 			return u, fmt.Errorf("count guest %s: %w", g.Name, err)
 		}
-		u.Guests = append(u.Guests, api.GuestUsage{Name: g.Name, Context: g.Context, Counters: append(stat.Counters(string(dir), len(pids)), disk...)})
+		u.Guests = append(u.Guests, api.GuestUsage{Name: g.Name, Context: g.Context, Counters: append(stat.Counters(string(dir), len(pids), g.Processes), disk...)})
 	}
 	slices.SortFunc(u.Guests, func(a, b api.GuestUsage) int { return a.Context - b.Context })
 	return u, nil

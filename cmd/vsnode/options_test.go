@@ -92,6 +92,8 @@ func TestCommandsAreKnownOrRefusedByName(t *testing.T) {
 		{"none-such enter sh", 2, "vserver: enter takes no command: vserver none-such exec sh"},
 		{"none-such start now", 2, "vserver: start takes no argument \"now\"; a command goes with --rescue"},
 		{"none-such start --recsue", 1, "vserver start: unknown option --recsue; did you mean --rescue?"},
+		{"none-such start --sync now", 2, "vserver: start takes no argument \"now\""},
+		{"none-such start --sync", 5, "Can not find a vserver-setup"},
 		{"none-such stop --rescue", 1, "vserver stop: unknown option --rescue"},
 		{"none-such pkg remove vim", 2, "vserver: pkg: unknown command \"remove\""},
 		{"none-such start", 5, "Can not find a vserver-setup at '/etc/vservers/none-such/'.\n\nPossible solutions:\n"},

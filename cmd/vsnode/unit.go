@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/printable"
+	"github.com/vsfleet/vsfleet/node/guest"
 	"github.com/vsfleet/vsfleet/node/systemd"
 )
 
@@ -37,7 +38,7 @@ func unit(ctx context.Context, args []string) error {
 		}
 		return err
 	case "stop":
-		return h.Guests.StopInUnit(ctx, name)
+		return h.Guests.StopInUnit(guest.WithWarn(ctx, func(text string) { fmt.Fprintln(os.Stderr, printable.Lines(text)) }), name)
 	case "ended":
 		console, err := h.Guests.EndedInUnit(ctx, name, os.Getenv("EXIT_CODE"), os.Getenv("EXIT_STATUS"))
 		// The console of a guest that has ended by itself goes to the journal.

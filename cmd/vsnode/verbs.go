@@ -110,6 +110,8 @@ options:
 		option := args[0]
 		args = args[1:]
 		switch option {
+		case "-s", "--sync":
+			v.sync = true
 		case "--rescue":
 			as()
 		case "--rescue-init":
@@ -228,6 +230,9 @@ func (v verb) status(ctx context.Context) error {
 	drift, err := v.h.Guests.Drift(ctx, v.name)
 	for _, gone := range drift[v.name] {
 		fmt.Fprintf(v.out, "Changed since its start: %s (vserver %s start puts it back)\n", gone, v.name)
+	}
+	if st.Runs != nil && st.Runs.Init.Style == "rescue" {
+		fmt.Fprintln(v.out, "Init:                 rescue, until its next start")
 	}
 	return err
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
-func validHostname(s string) error {
+// ValidHostname returns an error for names that no guest is given.
+func ValidHostname(s string) error {
 	// sethostname(2) accepts 64 bytes (__NEW_UTS_LEN).
 	letter := func(c rune) bool {
 		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '.' || c == '-'

@@ -13,7 +13,7 @@ var Table = []*Row{
 		Key: "hostname", Want: "a hostname", Plan: "hostname",
 		Doc: "at most 64 letters, digits, `_`, `.`, `-`", Default: "the guest's name",
 		File: "uts/nodename", Older: []string{"hostname"}, FileDoc: "hostname",
-		value: hostname{word{func(g *Guest) *string { return &g.Hostname }, validHostname}},
+		value: hostname{word{func(g *Guest) *string { return &g.Hostname }, ValidHostname}},
 	},
 	{
 		Key: "network.mode", Form: Block, Plan: "network",

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 	imagetree "github.com/vsfleet/vsfleet/node/images/tree"
 	"github.com/vsfleet/vsfleet/node/network"
@@ -71,8 +72,8 @@ func check(g api.Guest) error {
 		return fmt.Errorf("context %d: want %d to %d", g.Context, api.MinContext, api.MaxContext)
 	case strings.ContainsAny(g.Hostname+g.Image+n.Dev+strings.Join(g.Init.Command, ""), "\n\x00"):
 		return errors.New("a value has a line break: each is a line in a file")
-	case len(g.Hostname) > 64:
-		return fmt.Errorf("host name %q is longer than 64 characters", g.Hostname)
+	case g.Hostname != "" && setting.ValidHostname(g.Hostname) != nil:
+		return fmt.Errorf("hostname: %w", setting.ValidHostname(g.Hostname))
 	case g.Init.Style != "" && g.Init.Style != "plain" && g.Init.Style != "command" && styles[g.Init.Style].start == "":
 		return errors.New(styleProblem(g.Init.Style))
 	case slices.ContainsFunc(g.Init.Command, func(arg string) bool { return arg == "" || arg[0] == '#' || strings.TrimSpace(arg) != arg }):

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,6 +32,9 @@ type EndedError struct{ End api.End }
 func (e *EndedError) Error() string {
 	text := "it ended at once: " + e.End.String()
 	if e.End.LastOutput == "" {
+		if e.End.Status == 127 { // as shells and our process 1 have it
+			text += ": the guest has no such program (or not the interpreter or loader that it names)"
+		}
 		return text + "; it wrote nothing to its console"
 	}
 	return fmt.Sprintf("%s; its last output: %q", text, e.End.LastOutput)
@@ -56,10 +60,16 @@ func (s *start) watch(ctx context.Context) error {
 	default:
 		d = watchCommand
 	}
-	watched, ready := context.WithCancel(ctx)
-	defer ready()
+	watched, ready := context.WithCancelCause(ctx)
+	defer ready(nil)
 	go s.awaitReady(watched, ready)
 	ws, ended, err := s.process.End(watched, d)
+	var unready *notReadyError
+	if errors.As(context.Cause(watched), &unready) && !ended { // it may be for the guest's end
+		if ws, ended, err = s.process.End(ctx, watchCommand); err == nil && !ended && s.Warn != nil {
+			s.Warn("it goes on, and whether it is ready is not known: apps/init/cmd.start-sync: " + unready.Error())
+		}
+	}
 	if err != nil || !ended {
 		if s.synced() && watched.Err() == nil && s.Warn != nil {
 			s.Warn(fmt.Sprintf("it is not ready after %v, and goes on: %s", d, s.waitsFor()))

@@ -156,6 +156,8 @@ type Life struct {
 	Name    string
 	Context int
 	Started time.Time
+	// Processes is the limit that it runs with; 0: none.
+	Processes int64
 }
 
 // Lives returns the guests that have a cgroup: those that run, and those that ended
@@ -177,7 +179,11 @@ func (h *Host) Lives(ctx context.Context) ([]Life, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, Life{name, st.Context, st.startTime()})
+		life := Life{Name: name, Context: st.Context, Started: st.startTime()}
+		if st.Runs != nil {
+			life.Processes = st.Runs.Limits.Processes
+		}
+		list = append(list, life)
 	}
 	return list, nil
 }

@@ -41,7 +41,8 @@ var styles = map[string]style{
 	},
 	"openrc": {
 		level: "default", stopLevel: "shutdown",
-		start: `mkdir -p /run/openrc; openrc sysinit; openrc boot; exec openrc "$1"`, stop: `exec openrc "$1"`,
+		start: `command -v openrc >/dev/null || { echo "no openrc here: install openrc in the guest, or use style plain" >&2; exit 127; }
+mkdir -p /run/openrc; openrc sysinit; openrc boot; exec openrc "$1"`, stop: `exec openrc "$1"`,
 	},
 }
 
@@ -78,8 +79,8 @@ func styleProblem(style string) string {
 func (c *Config) readInit(t *tree) error {
 	c.Init = api.Init{Style: t.scalar("apps/init/style"), Command: t.list("apps/init/cmd.start")}
 	i := &c.initConfig
-	if i.Env = t.list("apps/init/environment"); i.Env == nil {
-		i.Env = t.list("../.defaults/apps/init/environment")
+	if c.readEnvironment(t, "apps/init/environment"); i.Env == nil {
+		c.readEnvironment(t, "../.defaults/apps/init/environment")
 	}
 	i.Runlevel, _ = t.first("apps/init/runlevel.start", "apps/init/runlevel")
 	i.StopLevel = t.scalar("apps/init/runlevel.stop")
@@ -99,8 +100,28 @@ func (c *Config) readInit(t *tree) error {
 	}
 	if s := c.Init.Style; s != "" && s != "plain" && s != "command" && styles[s].start == "" {
 		c.Unread = append(c.Unread, api.Unread{File: "apps/init/style", Refuses: true, Why: styleProblem(s)})
+	} else if s == "command" && len(c.Init.Command) == 0 {
+		c.Unread = append(c.Unread, api.Unread{File: "apps/init/style", Refuses: true, Why: "style command runs what is in apps/init/cmd.start, which is not there: write the program into it, one argument per line, or use plain"})
 	}
 	return nil
+}
+
+// readEnvironment reads NAME=VALUE per line.
+func (c *Config) readEnvironment(t *tree, file string) {
+	text, _ := t.read(file)
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if name, _, found := strings.Cut(line, "="); !found || name == "" || strings.ContainsAny(name, " \t") {
+			c.Unread = append(c.Unread, api.Unread{File: fmt.Sprintf("%s:%d", strings.TrimPrefix(file, "../"), n), Why: "want NAME=VALUE"})
+			continue
+		}
+		c.Env = append(c.Env, line)
+	}
 }
 
 // ownInit reports whether the guest's own /sbin/init is process 1.
@@ -213,7 +234,8 @@ func parseKillSequence(text string) (steps []killStep, err error) {
 }
 
 // runStopCommand runs a command in the guest that is to end it, and waits for the
-// command or for the guest's end, at most for wait.
+// command or for the guest's end, at most for wait. A command that the guest's end kills
+// has not failed.
 func (g *Guest) runStopCommand(ctx context.Context, argv []string, wait time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -226,14 +248,17 @@ func (g *Guest) runStopCommand(ctx context.Context, argv []string, wait time.Dur
 	if err != nil {
 		return fmt.Errorf("run %s: %w", argv[0], err)
 	}
-	done := make(chan struct{})
+	done := make(chan error, 1)
 	go func() {
-		defer close(done)
-		_, _ = run.Wait() // the guest ends, whatever the command says
+		code, err := run.Wait()
+		if err == nil && 0 < code && code < 128 {
+			done <- fmt.Errorf("%s: exit status %d", argv[0], code)
+		}
+		close(done) // the guest ends, if Wait fails
 	}()
 	select {
-	case <-done:
+	case err = <-done:
 	case <-ctx.Done():
 	}
-	return nil
+	return err
 }

@@ -141,10 +141,12 @@ func TestHowAGuestIsStopped(t *testing.T) {
 		files map[string]string
 		says  string
 		most  time.Duration
+		warns string
 	}{
-		{"cmd.stop", map[string]string{"apps/init/cmd.stop": "/bin/sh\n-c\nkill -USR1 1; sleep 1\n", "apps/init/killseq": "9\n"}, "usr1\n", 10 * time.Second},
-		{"cmd.stop that is not there", map[string]string{"apps/init/cmd.stop": "/bin/nothing\n", "apps/vshelper/sync-timeout": "3\n", "apps/init/killseq": "9\n"}, "term\n", 20 * time.Second},
-		{"killseq", map[string]string{"apps/vshelper/sync-timeout": "3\n", "apps/init/killseq": "USR1 3 KILL\n"}, "term\nchild usr1\n", 20 * time.Second},
+		{"cmd.stop", map[string]string{"apps/init/cmd.stop": "/bin/sh\n-c\nkill -USR1 1; sleep 1\n", "apps/init/killseq": "9\n"}, "usr1\n", 10 * time.Second, ""},
+		{"cmd.stop that is not there", map[string]string{"apps/init/cmd.stop": "/bin/nothing\n", "apps/vshelper/sync-timeout": "3\n", "apps/init/killseq": "9\n"}, "term\n", 20 * time.Second, "/bin/nothing: no such file"},
+		{"cmd.stop that fails", map[string]string{"apps/init/cmd.stop": "/bin/sh\n-c\nexit 4\n", "apps/vshelper/sync-timeout": "3\n", "apps/init/killseq": "9\n"}, "term\n", 20 * time.Second, "/bin/sh: exit status 4"},
+		{"killseq", map[string]string{"apps/vshelper/sync-timeout": "3\n", "apps/init/killseq": "USR1 3 KILL\n"}, "term\nchild usr1\n", 20 * time.Second, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			g := inMode(api.ModeShared, "stopped", 190+i, deaf...)
@@ -155,8 +157,12 @@ func TestHowAGuestIsStopped(t *testing.T) {
 			}
 			must(t, os.RemoveAll(filepath.Join(h.config(g.Name), "apps/init/killseq"))) // edited since
 			begun := time.Now()
-			_, err := h.Stop(t.Context(), g.Name)
+			ctx, said := warned()
+			_, err := h.Stop(ctx, g.Name)
 			must(t, err)
+			if row.warns == "" && said.Len() > 0 || !strings.Contains(said.String(), row.warns) {
+				t.Errorf("it warned %q, want %q", said, row.warns)
+			}
 			if took := time.Since(begun); took > row.most {
 				t.Errorf("it takes %v", took)
 			}
@@ -181,6 +187,51 @@ func TestBusyboxInitIsAskedToStop(t *testing.T) {
 	must(t, err)
 	if got := logOf(t, h, g.Name, 10); !strings.Contains(got, "in order") {
 		t.Errorf("what it does at a shutdown is left out: %q", got)
+	}
+}
+
+// A start that is to wait, and cannot, says why at once.
+func TestStartSyncThatFails(t *testing.T) {
+	h := host(t)
+	for i, row := range []struct{ name, command, warns string }{
+		{"a command that is not there", "/bin/nothing\n", "cmd.start-sync: "},
+		{"one that fails", "/bin/sh\n-c\nexit 4\n", "cmd.start-sync: exit status 4"},
+		{"one that ends well", "/bin/sh\n-c\ntrue\n", ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			g := inMode(api.ModeShared, "synced", 200+i, "sleep", "1000")
+			configured(t, h, g, map[string]string{"apps/init/cmd.start-sync": row.command})
+			var said string
+			begun := time.Now()
+			must(t, h.Start(t.Context(), g.Name, Options{Sync: true, Warn: func(text string) { said += text }}))
+			if row.warns == "" == strings.Contains(said, "cmd.start-sync") || !strings.Contains(said, row.warns) {
+				t.Errorf("it warned %q, want %q", said, row.warns)
+			}
+			if took := time.Since(begun); took > 20*time.Second {
+				t.Errorf("it takes %v", took)
+			}
+		})
+	}
+}
+
+// Without the program of a rescue, or of a style, a start says what is missing.
+func TestStartsWithoutTheirProgram(t *testing.T) {
+	h := host(t)
+	h.WatchStarts = true
+	g := inMode(api.ModeShared, "lacking", 205)
+	g.Init = api.Init{Style: "openrc"}
+	configured(t, h, g, nil)
+	for _, row := range []struct {
+		name string
+		opt  Options
+		says string
+	}{
+		{"a rescue", Options{Rescue: &Rescue{Command: []string{"nosuch"}}}, "the guest has no such program"},
+		{"a style", Options{Sync: true}, "install openrc in the guest"},
+	} {
+		if err := h.Start(t.Context(), g.Name, row.opt); err == nil || !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%s: %v, want %q", row.name, err, row.says)
+		}
 	}
 }
 

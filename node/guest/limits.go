@@ -200,7 +200,7 @@ func fromCgroup1(cgroup map[string]string) (list []api.Unread, err error) {
 		case strings.HasPrefix(file, "blkio."):
 			no("of cgroup v1: use cgroup/io.max, io.weight or io.latency")
 		case strings.HasPrefix(file, "devices."):
-			no("of cgroup v1: a guest has /dev/null, zero, full, random, urandom, tty and pseudoterminals, and no other device")
+			no("of cgroup v1: apps/vdevmap has the devices that a guest may use")
 		case strings.HasPrefix(file, "cpu.cfs_"), strings.HasPrefix(file, "cpu.rt_"), strings.HasPrefix(file, "cpuacct."),
 			strings.HasPrefix(file, "memory.") && strings.HasSuffix(file, "_in_bytes"),
 			strings.HasPrefix(file, "net_cls."), strings.HasPrefix(file, "net_prio."), strings.HasPrefix(file, "freezer."),

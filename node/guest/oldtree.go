@@ -76,7 +76,7 @@ var knownFiles = slices.Concat(settingFiles(), hookFiles(""), []knownFile{
 	{"cpuset/mems", hasEffect, "`cgroup/cpuset.mems`"},
 	{"cpuset/name", noEffect, "a guest's cpuset is its cgroup"},
 	{"cpuset/nocreate", noEffect, "a guest's cpuset is its cgroup"},
-	{"cpuset/virtualized", noEffect, "programs see the processors that they may use by sched_getaffinity(2); /proc/cpuinfo is the host's"},
+	{"cpuset/virtualized", noEffect, "programs see the processors that they may use by sched_getaffinity(2); the file views changes /proc/cpuinfo"},
 	{"cpuset/**", refusesStart, "for exclusive processors use cgroup/cpuset.cpus.partition"},
 	{"sysctl/*/setting", hasEffect, "a kernel parameter, as kernel.shmmax, written from inside at start"},
 	{"sysctl/*/value", hasEffect, "its value"},

@@ -136,6 +136,8 @@ func TestNothingOfATreeIsDroppedSilently(t *testing.T) {
 		{"other names of the kernel", map[string]string{"uts/release": "2.6.22\n"}, []string{"uts/release: kernel"}},
 		{"what nobody knows", map[string]string{"interfaces/0/colour": "blue\n", "notes.txt": ""}, []string{"interfaces/0/colour: knows no such file", "notes.txt: knows no such file"}},
 		{"init styles", map[string]string{"apps/init/style": "openrc\n", "apps/init/cmd.stop": "/sbin/halt\n", "apps/vshelper/sync-timeout": "60\n"}, nil},
+		{"a style command without one", map[string]string{"apps/init/style": "command\n"}, []string{"!apps/init/style: apps/init/cmd.start, which is not there"}},
+		{"an environment that is none", map[string]string{"apps/init/environment": "# x\nfoo bar\nexport A=B\nLANG=C\n"}, []string{"apps/init/environment:2: want NAME=VALUE", "apps/init/environment:3: want NAME=VALUE"}},
 		{"an init style of the past", map[string]string{"apps/init/style": "arch\n"}, []string{"!apps/init/style: systemd: use plain"}},
 		{"an init style that nobody has", map[string]string{"apps/init/style": "fake\n"}, []string{"!apps/init/style: style fake is not known"}},
 		{"capabilities that an init needs", map[string]string{"bcapabilities": "~SETUID\n"}, []string{"!bcapabilities: without SETUID"}},

@@ -40,12 +40,15 @@ func (s *start) waitsFor() string {
 	return fmt.Sprintf("its init has not said READY=1 (sd_notify(3)), and last: %q", s.notifier.said.Status)
 }
 
-// awaitReady calls ready when the guest is. It returns when ctx ends.
-func (s *start) awaitReady(ctx context.Context, ready func()) {
+// awaitReady calls ready when the guest is, or with the reason why that will not be
+// known. It returns when ctx ends.
+func (s *start) awaitReady(ctx context.Context, ready context.CancelCauseFunc) {
 	var err error
 	switch {
 	case len(s.config.StartSync) > 0 && s.synced():
-		err = s.runStartSync(ctx)
+		if err = s.runStartSync(ctx); err != nil && ctx.Err() == nil {
+			ready(&notReadyError{err})
+		}
 	case s.spec.Reaper && s.synced():
 		err = s.programEnded(ctx)
 	case s.notifier != nil && slices.Contains(s.spec.Env, "NOTIFY_SOCKET="+notifySocket):
@@ -54,9 +57,12 @@ func (s *start) awaitReady(ctx context.Context, ready func()) {
 		return
 	}
 	if err == nil {
-		ready()
+		ready(nil)
 	}
 }
+
+// notReadyError is why nobody knows whether a guest is ready.
+type notReadyError struct{ error }
 
 // runStartSync runs apps/init/cmd.start-sync in the guest.
 func (s *start) runStartSync(ctx context.Context) error {

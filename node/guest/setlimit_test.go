@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,5 +45,19 @@ func TestLimitsOfARunningGuest(t *testing.T) {
 		if row.controller == "memory" && string(got) != "104857600\n" {
 			t.Errorf("%s is %s", file, got)
 		}
+	}
+}
+
+// Where no controller counts processes, the notes of the start have the limit.
+func TestLivesHaveTheLimitOfProcesses(t *testing.T) {
+	h := host(t)
+	g := inMode(api.ModeShared, "counted", 206, "sleep", "1000")
+	g.Limits.Processes = 50
+	configured(t, h, g, nil)
+	must(t, h.Start(t.Context(), g.Name, Options{}))
+	list, err := h.Lives(t.Context())
+	must(t, err)
+	if i := slices.IndexFunc(list, func(l Life) bool { return l.Name == g.Name }); i < 0 || list[i].Processes != 50 {
+		t.Errorf("it runs with %+v", list)
 	}
 }

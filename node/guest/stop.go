@@ -76,10 +76,12 @@ func (g *Guest) askInit(ctx context.Context, e ending) error {
 		return nil
 	}
 	if len(e.Command) > 0 {
-		// A command that does not run must not keep a guest from being stopped.
-		if err := g.runStopCommand(ctx, e.Command, e.Wait); err == nil || ctx.Err() != nil {
+		// A command that fails must not keep a guest from being stopped.
+		err := g.runStopCommand(ctx, e.Command, e.Wait)
+		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
+		warn(ctx, "its stop command failed, and its process 1 is asked: "+err.Error())
 	}
 	asked, err := procctx.Shutdown(pid, unix.Signal(e.Signal))
 	if err != nil || !asked {

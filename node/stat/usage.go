@@ -10,9 +10,10 @@ import (
 )
 
 // Counters returns what the cgroup at path uses of its limits. processes is the number of
-// its processes, for a host on which no controller counts them. Files that the kernel
-// or the host does not have leave fields nil.
-func Counters(path string, processes int) []api.Counter {
+// its processes, and limit what they are limited to (0: nothing), for a host on which no
+// controller counts them. Files that the kernel or the host does not have leave fields
+// nil.
+func Counters(path string, processes int, limit int64) []api.Counter {
 	c := counted(path)
 	memory := api.Counter{
 		Resource: "memory", Bytes: true, Current: c.number("memory.current"), Peak: c.number("memory.peak"),
@@ -28,6 +29,9 @@ func Counters(path string, processes int) []api.Counter {
 	}
 	if tasks.Current == nil {
 		tasks.Current = new(int64(processes))
+		if limit > 0 {
+			tasks.Hard = &limit
+		}
 	}
 	cpu := api.Counter{Resource: "cpu", Hits: c.field("cpu.stat", "nr_throttled")}
 	if quota, period, ok := strings.Cut(c.text("cpu.max"), " "); ok {

@@ -13,10 +13,11 @@ func TestCounters(t *testing.T) {
 	n := func(v int64) *int64 { return &v }
 	for _, row := range []struct {
 		what  string
+		limit int64
 		files map[string]string
 		want  []api.Counter
 	}{
-		{"all controllers", map[string]string{
+		{"all controllers", 50, map[string]string{
 			"memory.current": "4096\n", "memory.peak": "8192\n", "memory.high": "max\n", "memory.max": "16384\n",
 			"memory.events": "low 0\nhigh 1\nmax 7\noom 2\noom_kill 3\n", "memory.swap.current": "0\n", "memory.swap.max": "0\n",
 			"pids.current": "5\n", "pids.peak": "9\n", "pids.max": "10\n", "pids.events": "max 2\n",
@@ -29,9 +30,13 @@ func TestCounters(t *testing.T) {
 			{Resource: "cpu", Hard: n(1500), Hits: n(4)},
 			{Resource: "disk read", Bytes: true, Current: n(15)}, {Resource: "disk written", Bytes: true, Current: n(20)},
 		}},
-		{"no controllers", map[string]string{"cpu.stat": "usage_usec 5\n"}, []api.Counter{
+		{"no controllers", 0, map[string]string{"cpu.stat": "usage_usec 5\n"}, []api.Counter{
 			{Resource: "memory", Bytes: true}, {Resource: "swap", Bytes: true}, {Resource: "out of memory"},
 			{Resource: "processes", Current: n(3)}, {Resource: "cpu"}, {Resource: "disk read", Bytes: true}, {Resource: "disk written", Bytes: true},
+		}},
+		{"a limit of processes without a controller", 50, nil, []api.Counter{
+			{Resource: "memory", Bytes: true}, {Resource: "swap", Bytes: true}, {Resource: "out of memory"},
+			{Resource: "processes", Current: n(3), Hard: n(50)}, {Resource: "cpu"}, {Resource: "disk read", Bytes: true}, {Resource: "disk written", Bytes: true},
 		}},
 	} {
 		t.Run(row.what, func(t *testing.T) {
@@ -41,7 +46,7 @@ func TestCounters(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if diff := cmp.Diff(row.want, Counters(dir, 3)); diff != "" {
+			if diff := cmp.Diff(row.want, Counters(dir, 3, row.limit)); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
