@@ -65,6 +65,7 @@ func (h *Host) take(ctx context.Context, req api.Apply, by api.Holder, emit func
 		e.Run, e.Step = req.Run, i
 		emit(e)
 	}
+	order, guests := byGuest(req.Steps)
 	do := func(i int, onRunning func()) bool {
 		if err := ctx.Err(); err != nil {
 			results[i] = api.StepResult{Outcome: api.Skipped, Error: "interrupted"}
@@ -86,9 +87,13 @@ func (h *Host) take(ctx context.Context, req api.Apply, by api.Holder, emit func
 			}
 		}
 		results[i] = r
+		if k := req.Steps[i].Kind; err == nil && (k == api.StepStart || k == api.StepRestart) {
+			for _, text := range h.Guests.Lacks(req.Steps[i].Name, order) { // the others of the run are on their way
+				event(i, api.Event{Kind: api.Warning, Message: text})
+			}
+		}
 		return err == nil
 	}
-	order, guests := byGuest(req.Steps)
 	keep := func(name string) error {
 		first := guests[name][0]
 		warn := func(text string) { event(first, api.Event{Kind: api.Warning, Message: text}) }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"strconv"
 
 	"github.com/vsfleet/vsfleet/node/stat"
@@ -20,7 +19,7 @@ func (v verb) limits(ctx context.Context) error {
 			continue
 		}
 		const line = "%-13s %9s %9s %9s %9s %9s\n"
-		fmt.Printf(line, "RESOURCE", "CURRENT", "PEAK", "SOFT", "HARD", "HITS")
+		fmt.Fprintf(v.out, line, "RESOURCE", "CURRENT", "PEAK", "SOFT", "HARD", "HITS")
 		for _, c := range g.Counters {
 			number := func(n *int64) string {
 				switch {
@@ -37,13 +36,13 @@ func (v verb) limits(ctx context.Context) error {
 			if c.Hits != nil {
 				hits = strconv.FormatInt(*c.Hits, 10)
 			}
-			fmt.Printf(line, c.Resource, number(c.Current), number(c.Peak), number(c.Soft), number(c.Hard), hits)
+			fmt.Fprintf(v.out, line, c.Resource, number(c.Current), number(c.Peak), number(c.Soft), number(c.Hard), hits)
 		}
 		return nil
 	}
 	if _, err := v.h.Guests.Running(v.name); err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "vserver: guest %s is not running: nothing is counted\n", v.name)
+	fmt.Fprintf(v.errs, "vserver: guest %s is not running: nothing is counted\n", v.name)
 	return exitStopped
 }

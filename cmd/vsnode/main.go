@@ -65,9 +65,19 @@ func main() {
 		fmt.Fprintf(os.Stderr, "vsnode: %s\n", use)
 		os.Exit(2)
 	default:
-		fmt.Fprintf(os.Stderr, "vsnode: %s\n", printable.Lines(err.Error()))
+		fmt.Fprintf(os.Stderr, "%s: %s\n", calledAs(os.Args[0]), printable.Lines(err.Error()))
 		os.Exit(1)
 	}
+}
+
+// calledAs returns the name of the program that a path stands for: vsnode, or one of
+// Linux-VServer's.
+func calledAs(path string) string {
+	name := filepath.Base(path)
+	if _, known := wordOf(tools, name); known || name == "vserver" {
+		return name
+	}
+	return "vsnode"
 }
 
 // run does what the name that vsnode was called by says.

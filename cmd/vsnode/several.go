@@ -40,8 +40,12 @@ func takeCondition(c *guest.Choice, option string) bool {
 	return true
 }
 
+// marks reads a list of marks, separated by commas or blanks.
+func marks(list string) []string { return strings.Fields(strings.ReplaceAll(list, ",", " ")) }
+
 // several does a verb for all chosen guests: in the order in which they depend on each
-// other where the verb starts or stops them.
+// other where the verb starts or stops them, and in that of their names where it shows
+// them.
 func (c call) several(ctx context.Context, h *node.Host, command string, args []string) error {
 	names, err := h.Guests.Choose(c.choose)
 	if err != nil {
@@ -58,10 +62,12 @@ func (c call) several(ctx context.Context, h *node.Host, command string, args []
 	case "start":
 		names = graph.All(names)
 	case "stop", "delete":
-		graph = graph.Reverse()
+		graph = stops(graph, names)
+	case "status", "limits", "running":
+		c.parallel = 1
 	}
 	if len(names) == 0 {
-		fmt.Fprintln(os.Stderr, "vserver: no guest is chosen")
+		fmt.Fprintf(os.Stderr, "%s: no guest is chosen\n", calledAs(os.Args[0]))
 		return nil
 	}
 	if command == "delete" && !c.silent {
@@ -86,6 +92,19 @@ func (c call) several(ctx context.Context, h *node.Host, command string, args []
 		return err
 	}
 	return statusOf(names, errs)
+}
+
+// stops returns the order of stops. Guests that depend on each other in a circle stop in
+// any: when the host goes down they must not go on running.
+func stops(graph depends.Graph, names []string) depends.Graph {
+	graph = graph.Reverse()
+	_, err := graph.Order(names)
+	if circle := (depends.CycleError)(nil); errors.As(err, &circle) {
+		slices.Reverse(circle) // of stops
+		fmt.Fprintf(os.Stderr, "%s: Warning: they stop in any order: %v\n", calledAs(os.Args[0]), circle)
+		return depends.Graph{}
+	}
+	return graph
 }
 
 // statusOf says what failed, and makes the exit status.
@@ -183,7 +202,7 @@ func startVservers(ctx context.Context, program string, args []string) error {
 			case arg == "-j":
 				c.parallel = n
 			default:
-				c.choose.Marks = append(c.choose.Marks, strings.Split(value, ",")...)
+				c.choose.Marks = append(c.choose.Marks, marks(value)...)
 			}
 		case strings.HasPrefix(arg, "-"):
 			if !takeCondition(&c.choose, arg) {
@@ -203,15 +222,23 @@ func startVservers(ctx context.Context, program string, args []string) error {
 			return err
 		}
 	}
+	missing := false
 	for _, name := range names {
 		if _, err := h.Guests.Running(name); errors.Is(err, guest.ErrNoGuest) {
 			fmt.Fprintf(os.Stderr, "%s: Vserver '%s' does not exist; skipping it...\n", program, printable.Lines(name))
+			missing = true
 			continue
 		}
 		chosen = append(chosen, name)
 	}
+	if missing && len(chosen) == 0 {
+		return exitError(1)
+	}
 	c.choose = guest.Choice{Names: chosen}
-	return c.several(ctx, h, command, nil)
+	if err := c.several(ctx, h, command, nil); err != nil || !missing {
+		return err
+	}
+	return exitError(2)
 }
 
 // inGuests runs a program in several guests, as vapt-get does: NAME… or conditions, then

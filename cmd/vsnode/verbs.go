@@ -143,6 +143,11 @@ func (v verb) start(ctx context.Context, how string, opt guest.Options) error {
 		start = v.h.Guests.Restart
 	}
 	err := start(ctx, v.name, opt)
+	if err == nil || errors.Is(err, guest.ErrRunning) {
+		for _, text := range v.h.Guests.Lacks(v.name, nil) {
+			v.warn(text)
+		}
+	}
 	if errors.Is(err, guest.ErrRunning) {
 		v.say("vserver '%s' already running", v.name)
 		return nil

@@ -93,7 +93,7 @@ func vserverOptions(args []string) (c call, rest []string, err error) {
 				value, args = args[1], args[1:]
 			}
 			if !takesNumber {
-				c.choose.Marks = append(c.choose.Marks, strings.Split(value, ",")...)
+				c.choose.Marks = append(c.choose.Marks, marks(value)...)
 			} else if c.parallel, err = strconv.Atoi(value); err != nil || c.parallel < 1 {
 				return c, nil, wrongOption("vserver", "option -j: want a number of guests to work on at a time, not %q", value)
 			}

@@ -241,7 +241,7 @@ var Table = []*Row{
 	{
 		Key: "depends", Form: List, Want: "a list of guests of the same host, as [db]", Plan: "depends",
 		Doc: "guests of the same host that start before it and stop after it ([boot](boot.md#order))", Default: "none",
-		File: "apps/init/depends", FileDoc: "guests that start before it and stop after it, one per line", Live: atOnce,
+		File: "apps/init/depends", FileDoc: "guests that start before it and stop after it, separated by lines, blanks or commas", Live: atOnce,
 		value: names{func(g *Guest) *[]string { return &g.Boot.Depends }},
 	},
 	{

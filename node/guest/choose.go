@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,7 +27,8 @@ func (c Choice) Filters() bool {
 }
 
 // Choose returns the names of the chosen guests, sorted or, if they are chosen by name,
-// in the order given, each once. Conditions pass over guests with a file "disabled".
+// in the order given, each once. Conditions pass over guests with a file "disabled". That
+// no guest is chosen is an error if none has a mark that is asked for.
 func (h *Host) Choose(c Choice) ([]string, error) {
 	if !c.Filters() {
 		var names []string
@@ -51,7 +53,21 @@ func (h *Host) Choose(c Choice) ([]string, error) {
 			names = append(names, name)
 		}
 	}
-	return names, nil
+	if len(names) == 0 {
+		err = h.knownMarks(all, c.Marks)
+	}
+	return names, err
+}
+
+// knownMarks returns an error for a mark that no guest has.
+func (h *Host) knownMarks(all, marks []string) error {
+	for _, mark := range marks {
+		has := func(name string) bool { return h.Mark(name) == mark }
+		if !strings.HasPrefix(mark, "!") && !slices.ContainsFunc(all, has) {
+			return fmt.Errorf("no guest has the mark %q (apps/init/mark)", mark)
+		}
+	}
+	return nil
 }
 
 func (h *Host) meets(name string, c Choice) (bool, error) {
@@ -107,4 +123,21 @@ func (h *Host) Dependencies() (depends.Graph, error) {
 		}
 	}
 	return g, nil
+}
+
+// Lacks returns warnings about guests that a guest depends on and that do not run, except
+// those of but.
+func (h *Host) Lacks(name string, but []string) (list []string) {
+	for _, on := range openTree(h.config(name)).words("apps/init/depends") {
+		if slices.Contains(but, on) {
+			continue
+		}
+		switch running, err := h.Running(on); {
+		case errors.Is(err, ErrNoGuest):
+			list = append(list, fmt.Sprintf("it depends on %s, which is not there", on))
+		case err == nil && !running:
+			list = append(list, fmt.Sprintf("it depends on %s, which does not run (start-vservers %s starts both)", on, name))
+		}
+	}
+	return list
 }

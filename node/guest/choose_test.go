@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,6 +18,7 @@ func TestChooseAndDependencies(t *testing.T) {
 		"web":    "apps/init/mark=default apps/init/depends=db,cache",
 		"db":     "apps/init/mark=base",
 		"cache":  "apps/init/depends=db",
+		"mail":   "apps/init/mark=mail apps/init/depends=web_none",
 		"off":    "apps/init/mark=default disabled=",
 		"bright": "apps/init/mark=bright",
 	} {
@@ -26,7 +28,7 @@ func TestChooseAndDependencies(t *testing.T) {
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(path, []byte(strings.ReplaceAll(text, ",", "\n")+"\n"), 0o644); err != nil {
+			if err := os.WriteFile(path, []byte(strings.NewReplacer(",", "\n", "_", " ").Replace(text)+"\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -43,24 +45,38 @@ func TestChooseAndDependencies(t *testing.T) {
 		want string
 	}{
 		{"names keep their order, each once", Choice{Names: []string{"web", "off", "db", "web"}}, "web off db"},
-		{"all, but for those disabled", Choice{All: true}, "bright cache db plain web"},
+		{"all, but for those disabled", Choice{All: true}, "bright cache db mail plain web"},
 		{"a mark", Choice{Marks: []string{"default"}}, "web"},
 		{"one of two marks", Choice{Marks: []string{"default", "base"}}, "db web"},
-		{"not a mark", Choice{Marks: []string{"!base"}}, "bright cache plain web"},
-		{"marked, and not by one", Choice{Marked: true, Marks: []string{"!base"}}, "bright web"},
+		{"not a mark", Choice{Marks: []string{"!base"}}, "bright cache mail plain web"},
+		{"marked, and not by one", Choice{Marked: true, Marks: []string{"!base"}}, "bright mail web"},
 		{"unmarked", Choice{Unmarked: true}, "cache plain"},
 		{"running", Choice{Running: true}, ""},
-		{"stopped and marked", Choice{Stopped: true, Marked: true}, "bright db web"},
+		{"running, of a mark that guests have", Choice{Running: true, Marks: []string{"base"}}, ""},
+		{"a mark that no guest has", Choice{Marks: []string{"bsae"}}, `no guest has the mark "bsae" (apps/init/mark)`},
+		{"a mark that no guest has beside one that is had", Choice{Marks: []string{"bsae", "base"}}, "db"},
+		{"stopped and marked", Choice{Stopped: true, Marked: true}, "bright db mail web"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			names, err := h.Choose(row.c)
-			if err != nil || strings.Join(names, " ") != row.want {
-				t.Errorf("%q, %v; want %q", names, err, row.want)
+			got := strings.Join(names, " ")
+			if err != nil {
+				got = err.Error()
+			}
+			if got != row.want {
+				t.Errorf("%q, want %q", got, row.want)
 			}
 		})
 	}
 	g, err := h.Dependencies()
-	if want := (depends.Graph{"web": {"db", "cache"}, "cache": {"db"}}); err != nil || !reflect.DeepEqual(g, want) {
+	if want := (depends.Graph{"web": {"db", "cache"}, "cache": {"db"}, "mail": {"web", "none"}}); err != nil || !reflect.DeepEqual(g, want) {
 		t.Errorf("dependencies %v, %v; want %v", g, err, want)
+	}
+	want := []string{"it depends on web, which does not run (start-vservers mail starts both)", "it depends on none, which is not there"}
+	if got := h.Lacks("mail", nil); !slices.Equal(got, want) {
+		t.Errorf("mail lacks %q, want %q", got, want)
+	}
+	if got := h.Lacks("mail", []string{"web"}); !slices.Equal(got, want[1:]) {
+		t.Errorf("beside web, mail lacks %q, want %q", got, want[1:])
 	}
 }

@@ -246,5 +246,5 @@ func (h *Host) refuseHeld(name string) error {
 		return nil
 	}
 	return fmt.Errorf("it is called from a hook of this guest, which is held until the hook ends: "+
-		"call it later (systemd-run vserver %s …), or use vserver %s exec in post-start and pre-stop", name, name)
+		"call it when the hook has ended, from cron or a service of the host, or use vserver %s exec in post-start and pre-stop", name)
 }

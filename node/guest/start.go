@@ -195,6 +195,9 @@ func (s *start) prepare(ctx context.Context) (err error) {
 		for _, text := range s.config.warnings() {
 			s.Warn(text)
 		}
+		if r := s.config.Boot.Restart; r.Policy != "" && !s.inUnit {
+			s.Warn(fmt.Sprintf("restart: %s has no effect: systemd would start the guest again, and this host's does not run it", r))
+		}
 	}
 	if s.config.Context == 0 {
 		if s.config.Context, err = s.host.giveContext(ctx, s.name); err != nil {

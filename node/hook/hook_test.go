@@ -261,7 +261,7 @@ func TestNothingOfAHookStays(t *testing.T) {
 	t.Run("after its end, which is reported", func(t *testing.T) {
 		dir := tree(t, map[string]string{"+scripts/pre-start": strings.TrimSuffix(lasting, "wait\n")})
 		said, err := runIn(t, t.Context(), dir, nil)
-		if err != nil || !strings.Contains(said, "/scripts/pre-start left 2 processes behind") {
+		if err != nil || !strings.Contains(said, "/scripts/pre-start left processes behind (2), which were ended: a service of the host ") {
 			t.Errorf("said %q, %v", said, err)
 		}
 		gone(t, pids(t, dir))

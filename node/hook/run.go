@@ -199,7 +199,7 @@ func (c Call) report(argv []string, output *tail, shown, left int) {
 		c.Say(string(c.Phase) + ": " + line)
 	}
 	if left > 0 {
-		c.Say(fmt.Sprintf("%s: %s left %d processes behind, which were ended: have systemd-run or a unit start what is to stay", c.Phase, argv[len(argv)-3], left))
+		c.Say(fmt.Sprintf("%s: %s left processes behind (%d), which were ended: a service of the host starts what is to stay", c.Phase, argv[len(argv)-3], left))
 	}
 }
 
