@@ -2,6 +2,7 @@ package procctx
 
 import (
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -69,13 +70,20 @@ func TestReaperIsSmallAndSealed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(linux.ProcFile(p.PID, "smaps_rollup"))
-	if err != nil {
-		t.Fatal(err)
+	// Its first page is its own with its first instruction; a stack and a page more, depending on the kernel.
+	var kb int
+	for end := time.Now().Add(10 * time.Second); kb == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(linux.ProcFile(p.PID, "smaps_rollup"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(b), "\nPrivate_Dirty:")
+		if kb, err = strconv.Atoi(strings.Fields(rest)[0]); err != nil {
+			t.Fatal(err)
+		}
 	}
-	_, rest, _ := strings.Cut(string(b), "\nPrivate_Dirty:")
-	if kb := strings.Fields(rest)[0]; kb != "4" && kb != "8" {
-		t.Errorf("it has %s kB of its own", kb)
+	if kb == 0 || kb > 16 {
+		t.Errorf("it has %d kB of its own", kb)
 	}
 	for command, why := range map[string]string{
 		"echo x >/proc/1/exe":                   "Permission denied",
