@@ -99,7 +99,7 @@ func (t Table) item(w Word) (Item, error) {
 	if number, ok := strings.CutPrefix(name, "^"); ok {
 		n, err := strconv.ParseUint(number, 10, 8)
 		if err != nil || n > 63 || t.all()&(1<<n) == 0 {
-			return item, w.Errorf("%q: there is no %s of this number", w.Text, t.What)
+			return item, w.Errorf("%q: no %s has this number", w.Text, t.What)
 		}
 		item.Mask = 1 << n
 		return item, nil

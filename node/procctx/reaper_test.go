@@ -71,6 +71,7 @@ func TestReaperIsSmallAndSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Its first page is its own with its first instruction; a stack and a page more, depending on the kernel.
+	// The kernel reports no first page: it is looked for.
 	var kb int
 	for end := time.Now().Add(10 * time.Second); kb == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
 		b, err := os.ReadFile(linux.ProcFile(p.PID, "smaps_rollup"))

@@ -90,8 +90,8 @@ type Guest struct {
 	Mark    string   // group in which it starts at boot; "": none
 	Depends []string // guests that are started before it, and stopped after it
 	Restart string   // "no", "on-failure" or "always"; "": no
-	Burst   int      // so many starts
-	Within  string   // in so much time, as systemd writes it; 0 and "": the template's
+	Burst   int      // number of starts allowed within Within; 0: the template's
+	Within  string   // as systemd writes a time; "": the template's
 }
 
 // DropIn returns what a guest's unit has beyond the template, or "".

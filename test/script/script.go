@@ -79,6 +79,7 @@ func Fetch(ts *testscript.TestScript, neg bool, args []string) {
 // WaitForPage waits until a page is as it should be.
 func WaitForPage(address, want string) error {
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	// A server that does not listen yet can only be tried again.
 	for deadline := time.Now().Add(listenTimeout); ; time.Sleep(50 * time.Millisecond) {
 		got, err := page(&client, "http://"+address+"/")
 		if err == nil && got == want {

@@ -14,7 +14,7 @@ import (
 )
 
 // cacheDir has disks of machines that have never been booted, and of machines that
-// have just been. It is no part of the checkout, and may be removed.
+// have just been. It lies outside the checkout and may be removed.
 const cacheDir = "/var/cache/vsfleet-test"
 
 // diskDir is the directory of a suite's disk, named for what makes it.
