@@ -23,7 +23,7 @@ func TestCapabilitiesAreReadAsUtilVserverDoes(t *testing.T) {
 		{"none but some", []string{"~all", "KILL"}, 1 << 5, ""},
 		{"a mistyped name", []string{"# mine", "KILL, NET_ADMN"}, 0, `2:7: unknown capability "NET_ADMN"; did you mean net_admin?`},
 		{"an unknown name", []string{"SYS_MAGIC"}, 0, `1:1: unknown capability "SYS_MAGIC"`},
-		{"a number beyond", []string{"^64"}, 0, `"^64": there is no capability`},
+		{"a number beyond", []string{"^64"}, 0, `"^64": no capability has this number`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got, err := ParseCaps(strings.Join(row.lines, "\n"))
