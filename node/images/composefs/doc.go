@@ -1,0 +1,56 @@
+// Package composefs writes the description of a root filesystem: a small EROFS image
+// that has every name, owner, mode, time and extended attribute of a tree, but of its
+// files no data. Where the data are, overlayfs is told by the attribute
+// trusted.overlay.redirect: in a directory of objects, which many images share.
+//
+// The images are those of composefs (github.com/composefs/composefs), bit by bit:
+// mkcomposefs makes the same of the same tree, and composefs-info reads them. So what
+// [Tree.Write] returns, the fs-verity digest of the image, can be computed by other
+// tools.
+//
+// # The format
+//
+// The facts are from composefs' lcfs-writer-erofs.c and mkcomposefs.c (ec2573a), and
+// from the kernel's fs/erofs/erofs_fs.h and Documentation/filesystems/erofs.rst.
+//
+//	0      composefs' header: magic, version of the header, flags, version of the format
+//	1024   EROFS' superblock
+//	1152   inodes, each followed by its extended attributes and its inline data
+//	       shared extended attributes
+//	       blocks: directories, files and symbolic links that do not fit after their inodes
+//
+// Inodes come breadth first, directories sorted bytewise, and begin at multiples of 32
+// bytes; EROFS counts in those, so the root has the number 36. Before an inode there is a
+// gap where its inline data would cross the border of a block. A directory's last block
+// and a file's last bytes are inline up to half a block. The oldest time of the tree is in
+// the superblock: inodes that have it, and whose owner and size are small, take 32 bytes,
+// others 64. Attributes that more than one inode has are written once.
+//
+// A file's data are holes: a list of chunks that are nowhere, as few as its size allows.
+// Files can have their data in the description as well ([Node.Content], up to 5000
+// bytes); mkcomposefs does that up to 64.
+//
+// The root is opaque, and has whiteouts 00 to ff: they hide the objects' directories
+// where the directory of objects is an ordinary layer, below the description. Attributes
+// of a tree that overlayfs would obey are renamed trusted.overlay.overlay.*, and overlayfs
+// shows them to nobody but as trusted.overlay.*; whiteouts of a tree become empty files
+// with attributes that say so. If there are such whiteouts, the format's version is 1,
+// otherwise 0, as with mkcomposefs.
+//
+// # Guarantees
+//
+// A [Tree] takes nothing that cannot be described: names, targets, attributes and sizes
+// are checked when an entry is added, since trees come from other hosts, as data. Equal
+// trees give equal images. Writing needs no seeking, and about 32 bytes for each inode
+// besides the tree. A failed or ended Write leaves a part of an image, which the caller
+// removes.
+//
+// # Edges
+//
+// Hard links come after their target. An inode's number in a directory is its place in the
+// image, and what stat shows of it is a count. Owners and groups may be above 65535, times
+// before 1970; device numbers have 32 bits.
+//
+// What this package never does: read images (to compare one with a tree, write the tree
+// again), read or write objects, or follow paths of the host.
+package composefs
