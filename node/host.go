@@ -271,6 +271,13 @@ func (h *Host) imageUsers(ctx context.Context, id string) ([]string, error) {
 	if user := kept[id]; user != "" {
 		users = append(users, user)
 	}
+	bases, err := h.Guests.Bases()
+	if err != nil {
+		return nil, err
+	}
+	if user := bases[id]; user != "" {
+		users = append(users, user)
+	}
 	aside, err := h.Guests.Aside()
 	for name, image := range aside {
 		if image == id {

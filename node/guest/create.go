@@ -55,6 +55,11 @@ func (g *Guest) make(ctx context.Context, to api.Guest) error {
 	if err := g.host.makeData(ctx, to); err != nil {
 		return err
 	}
+	if to.Image != "" {
+		if err := noteBase(g.host.rootDir(g.name), to.Image); err != nil {
+			return err
+		}
+	}
 	if err := g.host.giveHostKey(to); err != nil {
 		return fmt.Errorf("give it a host key: %w", err)
 	}

@@ -322,6 +322,9 @@ func inRootFor[T any](ctx context.Context, g *Guest, patience *time.Timer, f fun
 		if err != nil {
 			return result, err
 		}
+		if err := g.rebase(c.Image, spec.Root); err != nil {
+			return result, err
+		}
 		dir, err := spec.Root.Open()
 		if err != nil {
 			return result, err

@@ -213,6 +213,9 @@ func (s *start) prepare(ctx context.Context) (err error) {
 	if s.spec, err = s.host.spec(s.config); err != nil {
 		return err
 	}
+	if err := s.rebase(s.config.Image, s.spec.Root); err != nil {
+		return err
+	}
 	s.rescue()
 	return nil
 }

@@ -73,9 +73,11 @@ func (r Root) overlay(userns *os.File, xid int) (*os.File, error) {
 	// redirect_dir: without it, rename(2) of a directory of the image fails with
 	// EXDEV, which many programs do not handle. The origin of a directory is kept in a
 	// trusted.* xattr, which only the host's root can write and no image contains: a
-	// guest cannot forge one (kernel's overlayfs.rst, "Redirect").
+	// guest cannot forge one (kernel's overlayfs.rst, "Redirect"). metacopy: a file of
+	// which a guest changes the owner, mode or times keeps its data in the image; on the
+	// upper layer alone it reads as zeros.
 	return fsMount("overlay", unix.MOUNT_ATTR_NODEV,
-		"source", "overlay", "lowerdir", lower, "upperdir", own+"/"+upper, "workdir", own+"/"+work, "redirect_dir", "on")
+		"source", "overlay", "lowerdir", lower, "upperdir", own+"/"+upper, "workdir", own+"/"+work, "redirect_dir", "on", "metacopy", "on")
 }
 
 // layer returns a clone of a layer's mount, idmapped if userns is not nil.

@@ -1,0 +1,50 @@
+package procctx
+
+import (
+	"context"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A guest that changes owners and modes of an image's files keeps no copies of their
+// data, until it writes to one.
+func TestNewOwnersCostNoCopy(t *testing.T) {
+	sp, cg := guest(t, 667, "sleep", "1000")
+	const size = 1 << 20
+	for _, name := range []string{"owned", "moved", "written"} {
+		if err := os.WriteFile(sp.Root.Image+"/etc/"+name, make([]byte, size), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(sp.Root.Image+"/etc/owned", append([]byte("of the image"), make([]byte, size)...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Start(context.Background(), sp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ what, command, want string }{
+		{"all get an owner", "chown 33:34 /etc/owned /etc/moved /etc/written && stat -c %u:%g /etc/owned", "33:34"},
+		{"the data are the image's", "head -c 12 /etc/owned", "of the image"},
+		{"one moves", "busybox mv /etc/moved /tmp/moved && wc -c < /tmp/moved", "1048576"},
+		{"one is written to", "echo end >> /etc/written && wc -c < /etc/written", "1048580"},
+	} {
+		if got, _ := output(t, p, sp, cg, row.command); got != row.want {
+			t.Errorf("%s: %s: got %q, want %q", row.what, row.command, got, row.want)
+		}
+	}
+	for _, row := range []struct {
+		file string
+		copy bool
+	}{{"etc/owned", false}, {"tmp/moved", false}, {"etc/written", true}} {
+		var st unix.Stat_t
+		if err := unix.Stat(sp.Root.Upper+"/"+row.file, &st); err != nil {
+			t.Fatal(err)
+		}
+		if copied := st.Blocks*512 >= size; copied != row.copy || st.Uid != 33 {
+			t.Errorf("%s is of %d and takes %d bytes of the guest's own; copied: %v, want %v", row.file, st.Uid, st.Blocks*512, copied, row.copy)
+		}
+	}
+}
