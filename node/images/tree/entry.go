@@ -2,6 +2,7 @@ package tree
 
 import (
 	"archive/tar"
+	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -54,28 +55,43 @@ func portable(name string) bool {
 	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
 }
 
-// A digester computes the manifest's digest.
+// A digester computes the manifest's digest, and writes the manifest.
 type digester struct {
-	hash hash.Hash
-	sum  Sum
+	hash     hash.Hash
+	manifest *bufio.Writer // nil: not written; it remembers its errors
+	sum      Sum
 }
 
-func newSummer() *digester {
-	s := &digester{hash: sha256.New()}
-	fmt.Fprintln(s.hash, "vsfleet tree 1") // a hash takes every write
+func newSummer(manifest *bufio.Writer) *digester {
+	s := &digester{hash: sha256.New(), manifest: manifest}
+	s.write([]byte(manifestHead))
 	return s
 }
 
-// add adds the next entry in walk order and, for a file, its content's sha256.
-func (s *digester) add(e *entry, content []byte) {
-	// %+q: what %q leaves unescaped depends on the Unicode tables of the Go release.
-	fmt.Fprintf(s.hash, "%c %+q %o %d %d %d %d %+q %x", e.kind, e.path, e.mode, e.uid, e.gid, e.size, e.mtime, e.link, content)
-	for _, x := range e.xattrs {
-		fmt.Fprintf(s.hash, " %+q %+q", x.name, x.value)
+func (s *digester) write(line []byte) {
+	s.hash.Write(line) // never fails
+	if s.manifest != nil {
+		s.manifest.Write(line)
 	}
-	fmt.Fprintln(s.hash)
+}
+
+// add adds the next entry in walk order and, for a file, its content's sha256.
+func (s *digester) add(e *entry, content []byte) { s.addLine(e, e.line(content)) }
+
+func (s *digester) addLine(e *entry, line []byte) {
+	s.write(line)
 	s.sum.Files++
 	s.sum.Bytes += e.size
+}
+
+// line returns the entry's line in the manifest.
+func (e *entry) line(content []byte) []byte {
+	// %+q: what %q leaves unescaped depends on the Unicode tables of the Go release.
+	b := fmt.Appendf(nil, "%c %+q %o %d %d %d %d %+q %x", e.kind, e.path, e.mode, e.uid, e.gid, e.size, e.mtime, e.link, content)
+	for _, x := range e.xattrs {
+		b = fmt.Appendf(b, " %+q %+q", x.name, x.value)
+	}
+	return append(b, '\n')
 }
 
 func (s *digester) done() Sum {

@@ -2,9 +2,11 @@ package tree
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -170,18 +172,23 @@ func TestUnpackRefusesWhatPackDoesNotWrite(t *testing.T) {
 		{"an earlier name later", []tar.Header{reg("b"), reg("a")}, "out of order"},
 		{"a directory after its file", []tar.Header{dir("a"), reg("a/b"), dir("a")}, "out of order"},
 		{"names ordered as whole paths", []tar.Header{dir("a"), reg("a-b"), reg("a/x")}, "out of order"},
-		{"a missing directory", []tar.Header{reg("a/b")}, "no such file"},
-		{"a link as a directory", []tar.Header{sym("a", "/etc"), reg("a/b")}, "symbolic link"},
-		{"a hard link to what comes later", []tar.Header{link("a", "b"), reg("b")}, "no such file"},
-		{"a hard link to a hard link", []tar.Header{reg("a"), link("b", "a"), link("c", "b")}, "a hard link to one"},
+		{"a missing directory", []tar.Header{reg("a/b")}, "no directory"},
+		{"a link as a directory", []tar.Header{sym("a", "/etc"), reg("a/b")}, "no directory"},
+		{"a file as a directory", []tar.Header{reg("a"), reg("a/b")}, "no directory"},
+		{"a hard link to what comes later", []tar.Header{link("a", "b"), reg("b")}, "not a file before it"},
+		{"a hard link to a hard link", []tar.Header{reg("a"), link("b", "a"), link("c", "b")}, "not a file before it"},
+		{"a hard link to a directory", []tar.Header{dir("a"), link("b", "a")}, "not a file before it"},
 		{"the root", []tar.Header{dir(".")}, "not an entry"},
 		{"a device node", []tar.Header{{Typeflag: tar.TypeChar, Name: "null", Devmajor: 1, Devminor: 3}}, "not an entry"},
 		{"a path that climbs", []tar.Header{reg("../a")}, `".."`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			_, err := Unpack(context.Background(), t.TempDir(), write(t, row.archive...))
-			if err == nil || !strings.Contains(err.Error(), row.fails) {
-				t.Errorf("error is %v, want one with %q", err, row.fails)
+			_, unpack := Unpack(t.Context(), t.TempDir(), write(t, row.archive...))
+			_, receive := Receive(t.Context(), t.TempDir(), write(t, row.archive...), bufio.NewWriter(io.Discard))
+			for _, err := range []error{unpack, receive} {
+				if err == nil || !strings.Contains(err.Error(), row.fails) {
+					t.Errorf("error is %v, want one with %q", err, row.fails)
+				}
 			}
 		})
 	}

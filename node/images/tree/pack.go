@@ -2,6 +2,7 @@ package tree
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -10,22 +11,27 @@ import (
 
 // Digest reads a whole tree and returns its digest and size.
 func Digest(ctx context.Context, dir string) (Sum, error) {
-	return pack(ctx, dir, nil)
+	return pack(ctx, dir, nil, nil)
+}
+
+// Record is Digest that also writes the manifest.
+func Record(ctx context.Context, dir string, manifest *bufio.Writer) (Sum, error) {
+	return pack(ctx, dir, nil, manifest)
 }
 
 // Pack writes a tree as a tar stream that [Unpack] reads: equal trees give
 // equal streams. The returned digest is that of the data written.
 func Pack(ctx context.Context, dir string, w io.Writer) (Sum, error) {
 	tw := tar.NewWriter(w)
-	sum, err := pack(ctx, dir, tw)
+	sum, err := pack(ctx, dir, tw, nil)
 	if err != nil {
 		return Sum{}, err
 	}
 	return sum, tw.Close()
 }
 
-func pack(ctx context.Context, dir string, tw *tar.Writer) (Sum, error) {
-	s := newSummer()
+func pack(ctx context.Context, dir string, tw *tar.Writer, manifest *bufio.Writer) (Sum, error) {
+	s := newSummer(manifest)
 	buf := make([]byte, 1<<18)
 	content := sha256.New()
 	err := walk(ctx, dir, func(e *entry, r io.Reader) error {

@@ -2,11 +2,13 @@ package tree
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"strings"
 
@@ -22,10 +24,20 @@ func Unpack(ctx context.Context, dir string, r io.Reader) (Sum, error) {
 		return Sum{}, err
 	}
 	defer p.close()
-	s := newSummer()
+	sum, err := readStream(ctx, r, nil, func(e *entry, content io.Reader, hash hash.Hash) error {
+		return p.place(e, content, func(b []byte) { hash.Write(b) })
+	})
+	if err != nil {
+		return Sum{}, err
+	}
+	return sum, p.finish()
+}
+
+// readStream calls place for each entry of a stream. place reads the content of a file
+// and writes it to the hash.
+func readStream(ctx context.Context, r io.Reader, manifest *bufio.Writer, place func(e *entry, content io.Reader, hash hash.Hash) error) (Sum, error) {
+	s, order := newSummer(manifest), newRules()
 	content := sha256.New()
-	last := ""
-	links := make(map[string]bool) // only the first name of a file is linked to
 	tr := tar.NewReader(r)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -33,7 +45,7 @@ func Unpack(ctx context.Context, dir string, r io.Reader) (Sum, error) {
 		}
 		h, err := tr.Next()
 		if err == io.EOF {
-			break
+			return s.done(), nil
 		}
 		if err != nil {
 			return Sum{}, fmt.Errorf("read the stream: %w", err)
@@ -42,21 +54,11 @@ func Unpack(ctx context.Context, dir string, r io.Reader) (Sum, error) {
 		if err != nil {
 			return Sum{}, err
 		}
-		if e.kind == 0 || e.path == "" {
-			return Sum{}, fmt.Errorf("%q: not an entry of a tree", h.Name)
-		}
-		if !follows(last, e.path) {
-			return Sum{}, fmt.Errorf("%q: comes after %q, out of order", e.path, last)
-		}
-		last = e.path
-		if e.kind == hardlink {
-			if links[e.link] {
-				return Sum{}, fmt.Errorf("%q: a hard link to one, %q", e.path, e.link)
-			}
-			links[e.path] = true
+		if err := order.check(e); err != nil {
+			return Sum{}, err
 		}
 		content.Reset()
-		if err := p.place(e, tr, func(b []byte) { content.Write(b) }); err != nil {
+		if err := place(e, tr, content); err != nil {
 			return Sum{}, fmt.Errorf("unpack %s: %w", e.path, err)
 		}
 		if e.kind == file {
@@ -65,10 +67,6 @@ func Unpack(ctx context.Context, dir string, r io.Reader) (Sum, error) {
 			s.add(e, nil)
 		}
 	}
-	if err := p.finish(); err != nil {
-		return Sum{}, err
-	}
-	return s.done(), nil
 }
 
 // follows reports whether a walk visits path b after path a.
