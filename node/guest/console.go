@@ -117,13 +117,20 @@ func (h *Host) output(name string) (o output, err error) {
 // saveConsole writes the console of a guest that has ended to its log, before the
 // cgroup is removed and the console with it. A full disk must not prevent a guest from
 // stopping.
-func (g *Guest) saveConsole(context.Context) error {
+func (g *Guest) saveConsole(ctx context.Context) error {
 	t, err := console.Read(string(g.cgroup))
-	if err != nil {
+	if errors.Is(err, console.ErrNone) {
 		return nil
 	}
-	_ = os.MkdirAll(g.host.LogDir, 0o750)
-	_ = linux.ReplaceFile(g.host.consoleLog(g.name), t.Bytes, 0o640)
+	if err == nil {
+		err = os.MkdirAll(g.host.LogDir, 0o750)
+	}
+	if err == nil {
+		err = linux.ReplaceFile(g.host.consoleLog(g.name), t.Bytes, 0o640)
+	}
+	if err != nil {
+		warn(ctx, "what it wrote to its console is lost: "+err.Error())
+	}
 	return nil
 }
 
