@@ -313,25 +313,45 @@ func inRootFor[T any](ctx context.Context, g *Guest, patience *time.Timer, f fun
 	if err != nil {
 		return result, err
 	}
-	on, err := g.running()
+	for {
+		on, err := g.running()
+		if err != nil {
+			return result, err
+		}
+		if !on {
+			return inStopped(g, c, f)
+		}
+		result, err = inRunning(ctx, g, patience, f)
+		if !errors.Is(err, ErrNotRunning) {
+			return result, err
+		}
+		// Its process 1 has ended since, and with it the others do: the kernel kills them.
+		if empty, werr := g.cgroup.WaitEmptyFor(ctx, rootPatience); werr != nil || !empty {
+			return result, errors.Join(err, werr)
+		}
+	}
+}
+
+// inStopped calls f with the root filesystem of a stopped guest.
+func inStopped[T any](g *Guest, c Config, f func(guestRoot) (T, error)) (none T, err error) {
+	spec, err := g.host.spec(c)
 	if err != nil {
-		return result, err
+		return none, err
 	}
-	if !on {
-		spec, err := g.host.spec(c)
-		if err != nil {
-			return result, err
-		}
-		if err := g.rebase(c.Image, spec.Root); err != nil {
-			return result, err
-		}
-		dir, err := spec.Root.Open()
-		if err != nil {
-			return result, err
-		}
-		defer dir.Close()
-		return f(guestRoot{Dir: rootfs.Dir{Root: dir}})
+	if err := g.rebase(c.Image, spec.Root); err != nil {
+		return none, err
 	}
+	dir, err := spec.Root.Open()
+	if err != nil {
+		return none, err
+	}
+	defer dir.Close()
+	return f(guestRoot{Dir: rootfs.Dir{Root: dir}})
+}
+
+// inRunning calls f with the root filesystem of the processes of a guest.
+// ErrNotRunning: process 1 has ended, and f was not called.
+func inRunning[T any](ctx context.Context, g *Guest, patience *time.Timer, f func(guestRoot) (T, error)) (result T, err error) {
 	v, err := g.host.look(g.name)
 	if err != nil {
 		return result, err
@@ -346,8 +366,11 @@ func inRootFor[T any](ctx context.Context, g *Guest, patience *time.Timer, f fun
 		var a answer
 		a.err = procctx.AsGuestRoot(xid, func() error {
 			fd, err := unix.Open(fmt.Sprintf("/proc/%d/root", v.initPID), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+				return ErrNotRunning
+			}
 			if err != nil {
-				return err
+				return fmt.Errorf("its root filesystem: %w", err)
 			}
 			dir := os.NewFile(uintptr(fd), "root")
 			defer dir.Close()

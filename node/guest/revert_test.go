@@ -355,3 +355,27 @@ func TestRevertAfterAKill(t *testing.T) {
 		}
 	}
 }
+
+// A guest may end at any moment, and its processes do so one after the other: files are
+// written into what is left of it.
+func TestFilesOfAGuestThatEnds(t *testing.T) {
+	ctx := t.Context()
+	h := host(t)
+	g := inMode(api.ModeNAT, "ending", 907, "sh", "-c", "for i in $(seq 300); do sleep 1000 & done; >/run/ready; wait")
+	must(t, h.Create(ctx, g))
+	for i := range 5 {
+		must(t, h.Start(ctx, g.Name, Options{}))
+		if out, code := run(t, h, g.Name, "sh", "-c", "until ls /run/ready; do sleep 0.01; done 2>/run/none"); code != 0 {
+			t.Fatal(out)
+		}
+		must(t, h.Signal(g.Name, InitProcess, unix.SIGKILL))
+		text := fmt.Sprintln("try", i)
+		_, err := h.Provide(ctx, g.Name, []api.File{file("/etc/own", text)})
+		must(t, err)
+		if b, err := os.ReadFile(h.rootDir(g.Name) + "/etc/own"); err != nil || string(b) != text {
+			t.Errorf("%q, %v", b, err)
+		}
+		_, err = h.Stop(ctx, g.Name)
+		must(t, err)
+	}
+}
