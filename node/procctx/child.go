@@ -89,6 +89,9 @@ func startScript(sp Spec, sock, reaper *os.File, mounts []openedMount) (*script,
 	s.call("enter /", unix.SYS_CHDIR, "/")
 	// What the host does with its mounts from now on does not propagate into the guest.
 	s.call("make mounts private", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)
+	// Shared again, among namespaces of the guest's only: in one of its own, systemd
+	// mounts what a unit is to find (LoadCredential=), and expects it in all, as on a host.
+	s.call("share mounts in the guest", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_SHARED, 0)
 	for _, c := range sp.Sysctls {
 		file := s.open("open /proc/sys/"+c.Path+" ("+c.Line+")", unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/sys/"+c.Path, unix.O_WRONLY|unix.O_CLOEXEC)
 		s.call("set "+c.Path+" ("+c.Line+")", unix.SYS_WRITE, file, c.Value, len(c.Value))

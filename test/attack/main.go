@@ -40,6 +40,7 @@ type outside struct {
 	file                string // on the host
 	secret              string // what is in it
 	locked              string // a directory that is mounted read-only
+	groups              string // of mounts that propagate among themselves on the host, as " 1 2 "
 }
 
 // sharesNetwork reports whether the guest is in the host's network namespace.
@@ -93,6 +94,10 @@ func run(args []string) int {
 	fs.StringVar(&o.file, "file", "", "absolute path of a file of the host")
 	fs.StringVar(&o.secret, "secret", "", "what is in that file")
 	fs.StringVar(&o.locked, "locked", "", "directory of the host that is mounted read-only, nodev")
+	fs.Func("host-groups", "peer groups of the host's mounts, separated by commas", func(text string) error {
+		o.groups = " " + strings.ReplaceAll(text, ",", " ") + " "
+		return nil
+	})
 	complete := fs.Bool("complete", false, "fail if a row is left out")
 	list := fs.Bool("list", false, "name the rows")
 	if err := fs.Parse(args); err != nil {

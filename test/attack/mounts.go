@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,10 +35,34 @@ func mountRows(*outside) []row {
 			os.Remove(name)
 			return resultOf(err, "written")
 		}},
+		row{"share-mounts-with-host", "host-groups", sharedMounts},
 		row{"mount-sysfs-writable", "", func(*outside) (bool, string) {
 			return mounted(func(dir string) error { return unix.Mount("none", dir, "sysfs", 0, "") }, nil)
 		}},
 	)
+}
+
+// sharedMounts looks for a mount that is a peer of one of the host's, or receives what
+// is mounted there: after the mount's root, its place and its options, mountinfo has fields like
+// shared:1 and master:2, up to a dash.
+func sharedMounts(o *outside) (bool, string) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return true, err.Error()
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		for _, tag := range f[min(6, len(f)):] {
+			kind, group, ok := strings.Cut(tag, ":")
+			if !ok {
+				break // the dash
+			}
+			if strings.Contains(o.groups, " "+group+" ") {
+				return true, f[4] + " is " + kind + " with the host"
+			}
+		}
+	}
+	return false, "no mount of the host's propagates here, or from here"
 }
 
 // liftFlag takes a flag from a copy of a mount.

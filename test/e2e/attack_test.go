@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -106,6 +107,11 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 	// A number that no process of a guest has.
 	pid := strings.TrimSpace(l.mustOn("lab1", "sh", "-c", "for i in $(seq 500); do /bin/true; done; sleep 3600 >/dev/null 2>&1 & echo $!"))
 
+	var groups []string
+	for _, match := range regexp.MustCompile(` shared:([0-9]+)`).FindAllStringSubmatch(l.mustOn("lab1", "cat", "/proc/self/mountinfo"), -1) {
+		groups = append(groups, match[1])
+	}
+
 	l.must("apply")
 	host := l.Hosts[0].Address.String()
 	for address, want := range map[string]string{host + ":8025": "victim", l.network() + ".202": "bystander"} {
@@ -126,6 +132,7 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 			"--other-loop6=" + netip.AddrPortFrom(netctx.Loopback6(125), guestLoop).String(),
 			"--private=" + netip.AddrPortFrom(hidden.Addr(), guestPrivate).String(),
 			"--abstract=" + abstractName, "--pid=" + pid, "--file=" + hostFile, "--secret=" + hostSecret, "--locked=/run/locked",
+			"--host-groups=" + strings.Join(groups, ","),
 		}
 	}
 	guests := map[string][]string{
@@ -162,7 +169,7 @@ func TestNobodyGetsOutOfAGuest(t *testing.T) {
 			"connect-metadata-169.254.169.254", "echo-metadata-168.63.129.16", "connect-metadata-fd00:ec2::254", "connect-metadata-as-ipv6",
 			"hold-tcp-ports", "hold-udp-ports",
 			"raw-socket", "packet-socket", "packet-socket-of-1996", "sock-diag", "abstract-stream", "change-addresses",
-			"signal-host-process", "see-host-process", "open-host-process", "read-host-file",
+			"signal-host-process", "see-host-process", "open-host-process", "read-host-file", "share-mounts-with-host",
 		} {
 			if !strings.Contains(stdout, "attack "+name+": REACHED ") {
 				t.Errorf("%s is not reached even from the host: it shows nothing", name)
