@@ -17,11 +17,6 @@ import (
 	"github.com/vsfleet/vsfleet/node/guest"
 )
 
-func adoptHelp(out io.Writer) {
-	io.WriteString(out, "vserver NAME adopt [OPTIONS]\n\nShow what will change, ask, and change it. The old configuration is kept.\n\n")
-	writeWords(out, "adopt", anyWord)
-}
-
 // adopt takes over a guest of util-vserver's.
 func (v verb) adopt(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("adopt", flag.ContinueOnError)
@@ -37,8 +32,7 @@ func (v verb) adopt(ctx context.Context, args []string) error {
 	ask := !*dry && !*yes && !v.silent
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		adoptHelp(os.Stdout)
-		return nil
+		return err
 	case err != nil:
 		return v.wrong("adopt: %v", err)
 	case fs.NArg() > 0:

@@ -151,8 +151,7 @@ func (b *buildFlags) parseInterface(text string) (netip.Prefix, string, error) {
 func (v verb) build(ctx context.Context, args []string) error {
 	b, err := parseBuild(v.name, args)
 	if errors.Is(err, flag.ErrHelp) {
-		buildHelp(os.Stdout)
-		return nil
+		return err
 	}
 	spec := api.ImageSpec{Name: v.name, Method: b.method, Args: b.args}
 	if b.method != "" { // a method that is refused needs no other option

@@ -20,10 +20,11 @@ import (
 
 // usageOf returns the part of the help that is about a command.
 func usageOf(command string) string {
-	for _, of := range []string{tools, ""} {
-		if w, ok := wordOf(of, command); ok {
-			return w.help()
-		}
+	if w, ok := wordOf(tools, command); ok {
+		return w.help()
+	}
+	if _, ok := wordOf("", command); ok {
+		return verbHelp(command)
 	}
 	_, part, ok := strings.Cut(usage, "\n  vsnode "+command+" ")
 	if !ok {

@@ -18,6 +18,9 @@ import (
 // exec runs a command in the guest, or a shell for the verb enter.
 func (v verb) exec(ctx context.Context, command string, args []string) error {
 	p, err := programOptions(command, args)
+	if errors.Is(err, flag.ErrHelp) {
+		return err
+	}
 	if err != nil {
 		return v.wrong("%s: %v", command, err)
 	}
@@ -49,9 +52,6 @@ func programOptions(command string, args []string) (p guest.Program, err error) 
 	fs.BoolVar(&terminal, "t", false, "")
 	fs.BoolVar(&pipes, "T", false, "")
 	if err := parse(fs, args, command); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return p, errors.New("options: -u USER, -w DIRECTORY, -e NAME=VALUE, -t (a terminal), -T (none)")
-		}
 		return p, err
 	}
 	switch {

@@ -37,6 +37,7 @@ const usage = `vsnode runs Linux guests on this host.
   vsnode serve                    answer a controller on standard input and output
   vsnode check [--json]           is this host able, and what is in the way
   vsnode stat                     what the host and its guests use (vserver-stat)
+  vsnode list [--json]            guests, running or stopped (vserver list)
   vsnode vserver NAME COMMAND     a guest: build, start, stop, enter … (see vsnode vserver --help)
   vsnode image list               reference installations on this host
   vsnode image export ID          write one to standard output
@@ -101,6 +102,8 @@ func run(ctx context.Context, name string, args []string) error {
 		return vserverStat(ctx, rest)
 	case "vserver":
 		return vserver(ctx, rest)
+	case "list":
+		return vserver(ctx, args)
 	case "image":
 		return image(ctx, rest)
 	case "volume":
@@ -127,7 +130,7 @@ func run(ctx context.Context, name string, args []string) error {
 		if known, err := tool(ctx, cmd, rest); known {
 			return err
 		}
-		commands := []string{"serve", "check", "stat", "vserver", "image", "volume", "install", "uninstall", "version", "help"}
+		commands := []string{"serve", "check", "stat", "list", "vserver", "image", "volume", "install", "uninstall", "version", "help"}
 		return usageError(fmt.Sprintf("unknown command %q%s; vsnode help lists them", cmd, didYouMean(cmd, commands)))
 	}
 }

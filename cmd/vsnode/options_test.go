@@ -6,12 +6,15 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vsfleet/vsfleet/node"
+	"github.com/vsfleet/vsfleet/node/api"
 )
 
 // Every option of util-vserver's build is taken or refused by name.
@@ -193,6 +196,10 @@ func wordsTable() string {
 	group("Options of vserver", "", isOption)
 	group("Options of start", "start", anyWord)
 	group("Options of stop", "stop", anyWord)
+	group("Options of exec and enter", "exec", anyWord)
+	group("Options of log", "log", anyWord)
+	group("Options of list", "list", anyWord)
+	group("Options of adopt", "adopt", anyWord)
 	group("Options of build", "build", anyWord)
 	group("Programs", tools, anyWord)
 	return b.String()
@@ -262,12 +269,71 @@ func TestHelpIsAboutTheCommand(t *testing.T) {
 		"image list":   "vsnode image list               reference installations on this host\n",
 		"vserver-stat": "vserver-stat [--json]\n\nShow what the host",
 		"vserver-info": "vserver-info [-q] NAME|PID|CONTEXT|- [TAG] | -l\n",
-		"log":          "log [-n LINES] [-f]\n\nShow",
+		"log":          "vserver NAME log [-n LINES] [-f]\n\nShow",
+		"list":         "vserver NAME list [--json]\n\nShow guests, running or stopped",
 		"serve":        "vsnode serve                    answer",
 	} {
 		if got := usageOf(command); !strings.HasPrefix(got, want) || strings.Count(got, "\n  vsnode ") > 0 {
 			t.Errorf("%s: %q, want %q", command, got, want)
 		}
+	}
+}
+
+// Every verb has a help, with its options, wherever --help stands.
+func TestHelpOfVerbs(t *testing.T) {
+	for _, row := range []struct{ args, want, option string }{
+		{"start --help", "vserver NAME start [--sync]", "\n  --rescue-cmd COMMAND "},
+		{"www start -h", "vserver NAME start [--sync]", "\n  --sync "},
+		{"www start --sync --help", "vserver NAME start [--sync]", "\n  --sync "},
+		{"--all stop --help", "vserver NAME stop\n\nStop it.\n", "\n  --rescue-init "},
+		{"enter --help", "vserver NAME enter [-u USER]", "\n  -u USER "},
+		{"www build -h", "vserver NAME build -m METHOD", "\nOther options of util-vserver are refused"},
+		{"adopt --help", "vserver NAME adopt [--dry-run]", "\n  --keep-owners "},
+		{"apt-cache --help", "vserver NAME apt-cache ARGUMENTS\n\nRun the program of that name in it.\n", ""},
+		{"list --help", "vserver NAME list [--json]\n\nShow guests", "\n  --json "},
+		{"--help", "vserver [OPTIONS]", "\nvserver COMMAND --help\n"},
+	} {
+		t.Run(row.args, func(t *testing.T) {
+			var err error
+			said, rerr := readStream(t, &os.Stdout, func() { err = run(context.Background(), "vserver", strings.Fields(row.args)) })
+			if exit := exitError(0); err != nil && !errors.Is(err, exit) || rerr != nil || !strings.HasPrefix(said, row.want) || !strings.Contains(said, row.option) {
+				t.Errorf("%v, %v, %q, want %q and %q", err, rerr, said, row.want, row.option)
+			}
+		})
+	}
+	for _, verb := range verbs() {
+		if got, _, _ := strings.Cut(verbHelp(verb), "\nOptions:"); strings.Contains(got, likewise) || strings.Contains(got, "Likewise") {
+			t.Errorf("%s: %q", verb, got)
+		}
+	}
+	if wantsHelp("apt-get", []string{"--help"}) || wantsHelp("exec", []string{"ls", "--help"}) || wantsHelp("exec", []string{"--", "--help"}) {
+		t.Error("the help of a program in a guest is not vserver's")
+	}
+}
+
+func TestListOfGuests(t *testing.T) {
+	rows := [][]string{
+		{"CTX", "NAME", "STATE"},
+		listRow(api.GuestState{
+			Guest:  api.Guest{Name: "www", Context: 120, Network: api.Network{Mode: api.ModeShared, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}}},
+			Status: api.Running, Processes: 7, Started: time.Now().Add(-25*time.Hour - time.Minute),
+		}, nil, "bookworm"),
+		listRow(api.GuestState{
+			Guest:  api.Guest{Name: "old\x1b", Context: 7, Network: api.Network{Mode: api.ModeNAT}},
+			Status: api.Stopped, Ended: &api.End{Seen: true, Status: 3}, Unread: []api.Unread{{File: "apps/init/style", Why: "not known", Refuses: true}},
+		}, []string{"disabled"}, ""),
+	}
+	rows[0] = append(rows[0], "PROC", "UPTIME", "NETWORK", "IMAGE", "ADDRESSES AND PORTS")
+	var b strings.Builder
+	if err := writeColumns(&b, rows); err != nil {
+		t.Fatal(err)
+	}
+	const want = "" +
+		"CTX  NAME     STATE    PROC  UPTIME         NETWORK  IMAGE     ADDRESSES AND PORTS\n" +
+		"120  www      running  7     1 days, 01:01  shared   bookworm  192.0.2.1\n" +
+		"7    old\\x1b  stopped  0     -              nat      -         (disabled; exit status 3; does not start: apps/init/style: not known)\n"
+	if b.String() != want {
+		t.Errorf("%s\nwant\n%s", b.String(), want)
 	}
 }
 
@@ -297,22 +363,29 @@ func TestMistakesOfVsnode(t *testing.T) {
 	}
 }
 
-// stderrOf runs f and gives what it said on standard error.
-func stderrOf(t *testing.T, f func() error) (string, error) {
+// stderrOf runs f and returns what it said on standard error.
+func stderrOf(t *testing.T, f func() error) (said string, err error) {
+	t.Helper()
+	said, rerr := readStream(t, &os.Stderr, func() { err = f() })
+	if rerr != nil {
+		t.Fatal(rerr)
+	}
+	return said, err
+}
+
+// readStream runs f and returns what it wrote to a standard stream, at most 64 KiB.
+func readStream(t *testing.T, stream **os.File, f func()) (string, error) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	old := os.Stderr
-	os.Stderr = w
-	ferr := f()
-	os.Stderr = old
+	old := *stream
+	*stream = w
+	f()
+	*stream = old
 	w.Close()
 	b, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b), ferr
+	return string(b), err
 }

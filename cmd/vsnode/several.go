@@ -66,6 +66,9 @@ func (c call) several(ctx context.Context, h *node.Host, command string, args []
 	case "status", "limits", "running":
 		c.parallel = 1
 	}
+	if command == "list" {
+		return listGuests(ctx, h, args, func(name string) bool { return slices.Contains(names, name) })
+	}
 	if len(names) == 0 {
 		fmt.Fprintf(os.Stderr, "%s: no guest is chosen\n", calledAs(os.Args[0]))
 		return nil

@@ -44,6 +44,11 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 		return v.run(ctx, guest.Program{Argv: append([]string{command}, args...)})
 	case "log":
 		return v.log(ctx, args)
+	case "list":
+		if _, err := v.h.Guests.Running(v.name); err != nil {
+			return err
+		}
+		return listGuests(ctx, v.h, args, func(name string) bool { return name == v.name })
 	case "revert":
 		if len(args) > 1 {
 			return v.takesNo(command, args[1])

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -44,6 +45,17 @@ func vserver(ctx context.Context, args []string) error {
 		return nil // help or version
 	}
 	several := c.choose.Filters()
+	if !several && len(args) > 0 && args[0] == "list" && (len(args) == 1 || strings.HasPrefix(args[1], "-")) { // of a guest of that name a verb follows
+		h, err := open()
+		if err != nil {
+			return err
+		}
+		return listGuests(ctx, h, args[1:], nil)
+	}
+	if len(args) == 2 && slices.Contains(verbs(), args[0]) && (args[1] == "--help" || args[1] == "-h") { // no guest's: a verb follows its name
+		_, err := io.WriteString(os.Stdout, verbHelp(args[0]))
+		return err
+	}
 	if len(args) == 0 || !several && len(args) < 2 {
 		fmt.Fprintln(os.Stderr, "vserver: want vserver NAME COMMAND; vserver --help lists the commands")
 		return exitUsage
@@ -52,6 +64,10 @@ func vserver(ctx context.Context, args []string) error {
 		args = append([]string{""}, args...)
 	}
 	name, command := args[0], args[1]
+	if slices.Contains(verbs(), command) && wantsHelp(command, args[2:]) {
+		_, err := io.WriteString(os.Stdout, verbHelp(command))
+		return err
+	}
 	if err := knownVerb(name, command, several); err != nil {
 		return err
 	}
@@ -72,6 +88,9 @@ func vserver(ctx context.Context, args []string) error {
 		}
 	}
 	err = v.do(ctx, command, args[2:])
+	if errors.Is(err, flag.ErrHelp) {
+		_, err = io.WriteString(os.Stdout, verbHelp(command))
+	}
 	if errors.Is(err, guest.ErrNoGuest) {
 		return unknownGuest(h, v.name)
 	}
@@ -127,9 +146,14 @@ func vserverOptions(args []string) (c call, rest []string, err error) {
 	return c, append([]string{}, args...), nil
 }
 
+// verbs returns the verbs that are there.
+func verbs() []string {
+	return slices.DeleteFunc(namesOf(""), func(name string) bool { return strings.HasPrefix(name, "-") })
+}
+
 // knownVerb refuses verbs that are not there.
 func knownVerb(name, command string, several bool) error {
-	verbs := slices.DeleteFunc(namesOf(""), func(name string) bool { return strings.HasPrefix(name, "-") })
+	verbs := verbs()
 	why := refusal("", command)
 	switch {
 	case why != "" && !strings.HasPrefix(command, "-"):

@@ -42,7 +42,8 @@ var words = []word{
 	{"", "----nonamespace", "", "every guest has its own mounts", "leave it out"},
 	{"", "----insecure", "", "nothing runs in a guest that does not run", "vserver NAME start --rescue, then exec or suexec"},
 
-	{"", "build", "-m METHOD OPTIONS [-- METHOD'S ARGUMENTS]", "make a guest (vserver NAME build --help)", ""},
+	{"", "list", "[--json]", "show guests, running or stopped, and what is wrong with them (vserver list: all)", ""},
+	{"", "build", "-m METHOD OPTIONS [-- METHOD'S ARGUMENTS]", "make a guest", ""},
 	{"", "start", "[--sync] [--rescue [COMMAND…]]", "start it; with --rescue run COMMAND in place of its init, by default /bin/sleep 900", ""},
 	{"", "stop", "", "stop it", ""},
 	{"", "restart", "", "stop it and start it", ""},
@@ -55,7 +56,7 @@ var words = []word{
 	{"", "status", "", "show whether it runs (0) or is stopped (3)", ""},
 	{"", "running", "", "the same without output: 0 or 1", ""},
 	{"", "revert", "[RUN]", "undo what vsfleet's last run changed, or all runs since RUN", ""},
-	{"", "adopt", "[--dry-run]", "take over a guest of util-vserver's (vserver NAME adopt --help)", ""},
+	{"", "adopt", "[--dry-run]", "show what will change of a guest of util-vserver's, ask, and take it over; the old configuration is kept", ""},
 	{"", "delete", "", "ask, stop it and remove all of it", ""},
 	{"", "pkg", "install PACKAGE… | get-conffiles", "install packages by its own package manager, or list their configuration files", ""},
 	{"", "chkconfig", "ARGUMENTS", "run the program of that name in it", ""},
@@ -72,6 +73,16 @@ var words = []word{
 	{"start", "--rescue-init", "", "with --rescue: COMMAND is process 1 itself", ""},
 	{"start", "--rescue-cmd", "COMMAND", "the command of --rescue, as it was written before", ""},
 	{"stop", "--rescue-init", "", "nothing more: a rescue is stopped as any guest", ""},
+
+	{"exec", "-u", "USER", "be this user of the guest, by name or number, with its home", ""},
+	{"exec", "-w", "DIR", "begin in this directory of the guest", ""},
+	{"exec", "-e", "NAME=VALUE", "repeatable: set a variable of the environment", ""},
+	{"exec", "-t", "", "give it a terminal, whatever vserver's own input and output are", ""},
+	{"exec", "-T", "", "give it no terminal", ""},
+	{"log", "-n", "LINES", "how many lines; else 100", ""},
+	{"log", "-f", "", "follow what it writes, across stops and starts", ""},
+	{"list", "--json", "", "print all that is known of them, as JSON", ""},
+	{"vserver-stat", "-a", "", "it shows what runs", "vserver list, which has stopped guests too"},
 
 	{"adopt", "--dry-run", "", "show what would change", ""},
 	{"adopt", "--yes", "", "do not ask", ""},
@@ -167,9 +178,56 @@ func wordOf(of, name string) (word, bool) {
 	return words[i], true
 }
 
+// likewise is the text of a word, or the arguments, that are those of the word before it.
+const likewise = "likewise"
+
 // help is what a word's own --help prints.
 func (w word) help() string {
+	for i := slices.Index(words, w); i > 0 && (w.what == likewise || w.args == likewise); i-- {
+		if w.what == likewise {
+			w.what = words[i-1].what
+		}
+		if w.args == likewise {
+			w.args = words[i-1].args
+		}
+	}
 	return strings.TrimSpace(w.name+" "+w.args) + "\n\n" + strings.ToUpper(w.what[:1]) + w.what[1:] + ".\n"
+}
+
+// verbHelp returns the help of a verb of vserver.
+func verbHelp(verb string) string {
+	var b strings.Builder
+	w, _ := wordOf("", verb)
+	b.WriteString("vserver NAME " + w.help())
+	of := verb
+	if verb == "enter" {
+		of = "exec"
+	}
+	if len(namesOf(of)) > 0 {
+		b.WriteString("\nOptions:\n\n")
+		writeWords(&b, of, anyWord)
+	}
+	if verb == "build" {
+		b.WriteString("\nOther options of util-vserver are refused, each with what to do instead.\n")
+	}
+	return b.String()
+}
+
+// wantsHelp reports whether the arguments of a verb ask for its help. Programs that
+// vserver passes arguments on to have helps of their own.
+func wantsHelp(verb string, args []string) bool {
+	if w, _ := wordOf("", verb); w.args == "ARGUMENTS" {
+		return false
+	}
+	for _, arg := range args {
+		if arg == "--help" || arg == "-h" {
+			return true
+		}
+		if arg == "--" || !strings.HasPrefix(arg, "-") {
+			return false
+		}
+	}
+	return false
 }
 
 // refusal is the text for a word that is refused; "" if it is not or is unknown.
@@ -217,6 +275,8 @@ func anyWord(word) bool { return true }
 func vserverHelp(out io.Writer) {
 	io.WriteString(out, `vserver [OPTIONS] [--] NAME COMMAND [ARGUMENTS]
 vserver [OPTIONS] --all|--mark MARK|--running|--stopped [-j N] [--] COMMAND [ARGUMENTS]
+vserver list
+vserver COMMAND --help
 
 NAME is a guest, the context of a running one, or the path of its configuration.
 COMMAND is one of
@@ -231,10 +291,4 @@ Several guests are chosen by conditions that must all hold, also --marked and
 disabled are passed over. The exit status is 0 if all succeeded, 1 if none did, 2 if
 some did.
 `)
-}
-
-func buildHelp(out io.Writer) {
-	io.WriteString(out, "vserver NAME build -m METHOD [OPTIONS] [-- METHOD'S ARGUMENTS]\n\n")
-	writeWords(out, "build", anyWord)
-	io.WriteString(out, "\nOther options of util-vserver are refused, each with what to do instead.\n")
 }

@@ -40,7 +40,7 @@ func GuestTable(w io.Writer, records []report.GuestRecord) error {
 		}
 		rows = append(rows, []string{
 			r.Host, r.Name, strconv.Itoa(r.Context), status, strconv.Itoa(r.Processes), up,
-			r.ImageName, string(r.Network.Mode), networkText(r.Network),
+			r.ImageName, string(r.Network.Mode), r.Network.Summary(),
 		})
 	}
 	return Table(w, []string{"HOST", "GUEST", ">CTX", "STATUS", ">PROC", ">UP", "IMAGE", "NETWORK", "ADDRESSES AND PORTS"}, rows)
@@ -121,24 +121,6 @@ func GenerationTable(w io.Writer, records []report.GenerationRecord) error {
 		})
 	}
 	return Table(w, []string{"HOST", "GUEST", "BEFORE RUN", "KEPT", "BY", "FOR", "IT WAS", "CHANGED SINCE"}, rows)
-}
-
-func networkText(n api.Network) string {
-	var words []string
-	for _, a := range n.Addresses {
-		if n.Mode == api.ModeShared {
-			words = append(words, a.Addr().String())
-		} else {
-			words = append(words, a.String())
-		}
-	}
-	for _, p := range n.Ports {
-		words = append(words, p.String())
-	}
-	for _, f := range n.Forwards {
-		words = append(words, f.String())
-	}
-	return strings.Join(words, " ")
 }
 
 // ImageTable prints the images of hosts.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/vsfleet/vsfleet/internal/port"
@@ -89,6 +90,25 @@ type Network struct {
 	// Metadata allows access to the metadata service of the host's cloud, which answers
 	// with the host's credentials.
 	Metadata bool `json:"metadata,omitempty"`
+}
+
+// Summary returns the addresses, ports and forwards in one line, for people.
+func (n Network) Summary() string {
+	var words []string
+	for _, a := range n.Addresses {
+		if n.Mode == Shared {
+			words = append(words, a.Addr().String())
+		} else {
+			words = append(words, a.String())
+		}
+	}
+	for _, p := range n.Ports {
+		words = append(words, p.String())
+	}
+	for _, f := range n.Forwards {
+		words = append(words, f.String())
+	}
+	return strings.Join(words, " ")
 }
 
 // Place is where and how the host has an address of a guest.
