@@ -76,7 +76,7 @@ func (r Root) overlay(userns *os.File, xid int) (*os.File, error) {
 	// guest cannot forge one (kernel's overlayfs.rst, "Redirect"). metacopy: a file of
 	// which a guest changes the owner, mode or times keeps its data in the image; on the
 	// upper layer alone it reads as zeros.
-	return fsMount("overlay", unix.MOUNT_ATTR_NODEV,
+	return linux.NewMount("overlay", unix.MOUNT_ATTR_NODEV,
 		"source", "overlay", "lowerdir", lower, "upperdir", own+"/"+upper, "workdir", own+"/"+work, "redirect_dir", "on", "metacopy", "on")
 }
 
@@ -137,45 +137,6 @@ func idmappedAt(dir int, path, name string, userns *os.File, attrs uint64, recur
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// fsMount makes a detached mount of a new filesystem with the given pairs of
-// option and value (fsopen(2), fsmount(2), kernel 5.2). Errors include the
-// filesystem's log.
-func fsMount(fstype string, attrs int, options ...string) (*os.File, error) {
-	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("open filesystem %s: %w", fstype, err)
-	}
-	defer unix.Close(fs)
-	explain := func(err error) error {
-		buf := make([]byte, 1024)
-		var why []string
-		for {
-			n, rerr := unix.Read(fs, buf)
-			if rerr != nil || n <= 0 {
-				break
-			}
-			why = append(why, strings.TrimSpace(string(buf[:n])))
-		}
-		if len(why) == 0 {
-			return err
-		}
-		return fmt.Errorf("%w (%s)", err, strings.Join(why, "; "))
-	}
-	for i := 0; i+1 < len(options); i += 2 {
-		if err := unix.FsconfigSetString(fs, options[i], options[i+1]); err != nil {
-			return nil, fmt.Errorf("%s: set %s=%s: %w", fstype, options[i], options[i+1], explain(err))
-		}
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return nil, fmt.Errorf("%s: %w", fstype, explain(err))
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs)
-	if err != nil {
-		return nil, fmt.Errorf("%s: fsmount: %w", fstype, err)
-	}
-	return os.NewFile(uintptr(fd), fstype), nil
-}
-
 const sysAttrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 
 // hostSys is the host's /sys, read-only and without what is mounted below it
@@ -202,7 +163,7 @@ func netSys(netns *os.File) (*os.File, error) {
 		if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
 			return nil, fmt.Errorf("join network namespace: %w", err)
 		}
-		return fsMount("sysfs", sysAttrs)
+		return linux.NewMount("sysfs", sysAttrs)
 	})
 }
 
@@ -214,7 +175,7 @@ func netSys(netns *os.File) (*os.File, error) {
 func makeDev(xid int, more []Device) (*os.File, error) {
 	const noexec = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 	id := strconv.Itoa(BaseID(xid))
-	dev, err := fsMount("tmpfs", noexec, "mode", "0755", "size", "1m", "uid", id, "gid", id)
+	dev, err := linux.NewMount("tmpfs", noexec, "mode", "0755", "size", "1m", "uid", id, "gid", id)
 	if err != nil {
 		return nil, err
 	}

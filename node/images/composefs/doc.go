@@ -37,6 +37,22 @@
 // with attributes that say so. If there are such whiteouts, the format's version is 1,
 // otherwise 0, as with mkcomposefs.
 //
+// # Mounting
+//
+// [Mount] gives a mount of a description alone, whose files are holes of the right size. It
+// is the upper one of the layers that an overlay with metacopy=on reads:
+//
+//	lowerdir+=DESCRIPTION,datadir+=OBJECTS   from Linux 6.8 on (data-only layers: 6.5)
+//	lowerdir=DESCRIPTION:OBJECTS             on all; 00 to ff of the objects are hidden by
+//	                                         the description's whiteouts
+//
+// Linux mounts a file with EROFS itself from 6.12 on (CONFIG_EROFS_FS_BACKED_BY_FILE);
+// before, it answers ENOTBLK, and a loop device takes the file. EROFS mounts can be idmapped
+// since 5.19. In the second form the directory of objects has nothing but directories
+// of two hexadecimal digits: any other name would appear in the root. Attributes
+// trusted.overlay.* of a tree are shown since 6.7; before they are hidden, and obeyed by no
+// kernel.
+//
 // # Guarantees
 //
 // A [Tree] takes nothing that cannot be described: names, targets, attributes and sizes

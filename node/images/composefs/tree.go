@@ -71,6 +71,7 @@ func (n *node) isWhiteout() bool {
 // cannot be described: each entry is checked when it is added.
 type Tree struct {
 	root      node
+	entries   int // below the root
 	whiteouts bool
 }
 
@@ -149,7 +150,8 @@ func (t *Tree) place(path string, n *node) error {
 			return fmt.Errorf("it comes after %q: names have to be sorted bytewise", before)
 		}
 	}
-	n.name = name
+	n.name = strings.Clone(name) // the path may be a part of a long text
+	t.entries++
 	dir.children = append(dir.children, n)
 	return nil
 }

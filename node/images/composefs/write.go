@@ -94,7 +94,7 @@ func (t *Tree) Write(to io.Writer) (digest [32]byte, err error) {
 }
 
 func (t *Tree) write(to io.Writer, version int) (digest [32]byte, err error) {
-	w := &writer{version: version, root: t.root}
+	w := &writer{version: version, root: t.root, inodes: make([]inode, 0, 1+256+t.entries)}
 	w.out = bufio.NewWriterSize(io.MultiWriter(to, &w.verity), 16*blockSize)
 	w.addReserved()
 	w.order()
