@@ -1,13 +1,16 @@
 package inventory
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/vsfleet/vsfleet/internal/buildmethod"
 )
 
-var methods = []string{"debootstrap", "template"}
+var methods = buildmethod.Names()
 
 // image reads one entry of images.
 func (b *builder) image(d *decoder, k text, v *yaml.Node) {
@@ -34,8 +37,11 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 	}
 	if _, named := given["method"]; given != nil && !named {
 		d.Add(k.Pos, "give it method: "+orList(methods), "image %q has no method", k.Value)
-	} else if err := oneOf("method", method.Value, methods); method.OK() && err != nil {
+	} else if err := unknownMethod(method.Value); method.OK() && err != nil {
 		d.Failed(method.Pos, err)
+	}
+	if m, _ := buildmethod.Find(method.Value); m.OfHost && buildOn == nil {
+		d.Add(k.Pos, "as in build_on: web01", "image %q copies the root of the host that builds it: name that host", k.Value)
 	}
 	if digest.OK() && !isDigest(digest.Value) {
 		d.Add(digest.Pos, "vsfleet image list -o json shows it", "digest %q: want sha256: and 64 hexadecimal digits", digest.Value)
@@ -68,6 +74,16 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 	b.inv.Images = append(b.inv.Images, image)
 }
 
+// unknownMethod returns an error unless there is such a method.
+func unknownMethod(name string) *Error {
+	for _, r := range buildmethod.Refused {
+		if r.Name == name {
+			return &Error{Msg: fmt.Sprintf("method: %s is not offered: %s", name, r.Why), Hint: "use " + r.Instead}
+		}
+	}
+	return oneOf("method", name, methods)
+}
+
 func isDigest(s string) bool {
 	hex, ok := strings.CutPrefix(s, "sha256:")
 	return ok && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == ""
@@ -94,23 +110,27 @@ func (b *builder) resolveImages() {
 // imageArgs reports arguments that the method lacks or does not have. All else is
 // checked by the host that builds.
 func (d *decoder) imageArgs(k text, image *Image, packages []text) {
-	has := func(letter string) bool {
-		for _, arg := range image.Args {
-			if arg == "--" {
-				return false
-			}
-			if strings.HasPrefix(arg, letter) {
-				return true
-			}
+	m, known := buildmethod.Find(image.Method)
+	if !known {
+		return
+	}
+	if m.Required != 0 && !hasRequired(image.Args, m) {
+		d.Add(k.Pos, "as in args: "+m.Example, "image %q does not say %s", image.Name, m.Lacks)
+	}
+	if !m.Packages && len(packages) > 0 {
+		d.Add(packages[0].Pos, "put them into what it copies, or use debootstrap", "image %q is built by %s, which takes no packages", image.Name, m.Name)
+	}
+}
+
+// hasRequired reports whether the argument that a method requires is among its arguments.
+func hasRequired(args []string, m buildmethod.Method) bool {
+	for _, arg := range args {
+		if arg == "--" {
+			return false
 		}
-		return false
+		if strings.HasPrefix(arg, "-"+string(m.Required)) || m.Long != "" && strings.HasPrefix(arg, m.Long) {
+			return true
+		}
 	}
-	switch {
-	case image.Method == "debootstrap" && !has("-d"):
-		d.Add(k.Pos, "as in args: [-d, bookworm]", "image %q does not say which distribution", image.Name)
-	case image.Method == "template" && !has("-t"):
-		d.Add(k.Pos, "as in args: [-t, /srv/box.tar.zst]", "image %q does not say which archive", image.Name)
-	case image.Method == "template" && len(packages) > 0:
-		d.Add(packages[0].Pos, "put them into the archive, or use debootstrap", "image %q is a template, which takes no packages", image.Name)
-	}
+	return false
 }

@@ -77,7 +77,7 @@ type Group struct {
 // Image is a reference installation to build guests from.
 type Image struct {
 	Name           string
-	Method         string // "debootstrap" or "template"
+	Method         string // of buildmethod.Table
 	Args, Packages []string
 	Files          []File  // put into it after the method, by path
 	Digest         string  // the ID that it must have, "sha256:…"; empty: any

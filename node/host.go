@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/builder"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/check"
 	"github.com/vsfleet/vsfleet/node/guest"
@@ -49,13 +50,26 @@ func Open(version string) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Host{
+	h := &Host{
 		Version:      version,
 		Images:       store,
 		guardCommand: []string{self, "guard"},
 		log:          runLog{Log: hostlog.Log{Socket: "/dev/log", File: filepath.Join(paths.LogDir, ".vsnode.log")}}, // no guest's name
 		Guests:       &guest.Host{Paths: paths, WatchStarts: true, UseUnits: true, Held: hook.Held(), Tree: func(id string) (string, error) { return tree(store, id) }},
-	}, nil
+	}
+	store.Guests = sources{h.Guests}
+	return h, nil
+}
+
+// sources are the guests that images are cloned from.
+type sources struct{ *guest.Host }
+
+func (s sources) Snapshot(ctx context.Context, name, dir string, use func(root *os.File) error) error {
+	err := s.Host.Snapshot(ctx, name, dir, use)
+	if errors.Is(err, guest.ErrNoGuest) {
+		err = builder.Missing(err)
+	}
+	return err
 }
 
 // tree returns the path of the root filesystem of an image that a guest is built

@@ -58,7 +58,7 @@ func parseBuild(name string, args []string) (buildFlags, error) {
 	}
 	b.args = fs.Args()
 	if b.method == "" {
-		return b, errors.New("no build method given (-m debootstrap, -m template)")
+		return b, errors.New("no build method given (-m debootstrap, -m template …; vserver NAME build --help lists them)")
 	}
 	if len(b.g.Init.Command) > 0 {
 		b.g.Init.Style = "command"

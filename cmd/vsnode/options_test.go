@@ -82,7 +82,8 @@ func TestCommandsAreKnownOrRefusedByName(t *testing.T) {
 		{"none-such exec -u= true", 2, "vserver: exec: option -u: its argument is empty\n"},
 		{"none-such enter -w=", 2, "vserver: enter: option -w: its argument is empty\n"},
 		{"none-such adopt --port 80/foo", 2, `vserver: adopt: option --port: port "80/foo": protocol is "foo", want tcp or udp`},
-		{"none-such build -m clone", 1, "vserver: build: build by clone: the method copies another guest"},
+		{"none-such build -m clone", 1, "vserver: build: build by clone: which guest? want -s GUEST"},
+		{"none-such build -m rpm", 1, "vserver: build: build by rpm: the method is not offered: it installed lists of packages"},
 		{"none-such build -m template --nat", 1, "vserver: build: build by template: want -t FILE"},
 		{"none-such limits", 5, "Can not find a vserver-setup at '/etc/vservers/none-such/'."},
 		{"--mark web enter", 2, "vserver: enter is for one guest"},
@@ -201,6 +202,7 @@ func wordsTable() string {
 	group("Options of list", "list", anyWord)
 	group("Options of adopt", "adopt", anyWord)
 	group("Options of build", "build", anyWord)
+	group("Methods of build", methods, anyWord)
 	group("Programs", tools, anyWord)
 	return b.String()
 }

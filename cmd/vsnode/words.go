@@ -5,21 +5,26 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/buildmethod"
 )
 
 // A word is a verb or an option of vserver, or the name of another tool of
 // Linux-VServer's. The table makes the help and docs/linux-vserver.md, and is asked
 // before anything runs.
 type word struct {
-	of      string // "": vserver itself; the verb that the option is of; "tools"
+	of      string // "": vserver itself; the verb that the option is of; "tools"; "methods"
 	name    string
 	args    string // as the help shows them
 	what    string // what it does; of a refused word: why it is refused
 	instead string // what to use instead; not empty: the word is refused
 }
 
-// tools is the `of` of words that are names of programs.
-const tools = "tools"
+// What words are of that are neither verbs nor options.
+const (
+	tools   = "tools"   // names of programs
+	methods = "methods" // of build
+)
 
 const (
 	noScripts = "there are no scripts to trace"
@@ -28,8 +33,8 @@ const (
 	noContext = "contexts are made of namespaces and a cgroup when a guest starts, and a process alone has none"
 )
 
-// words are all verbs and options of util-vserver, and ours.
-var words = []word{
+// words are all verbs, options and methods of util-vserver, and ours.
+var words = append(methodWords(), []word{
 	{"", "-s", "", "start returns when the guest is ready; stop always waits (also --sync)", ""},
 	{"", "-v", "", "report also what went well (also --verbose)", ""},
 	{"", "--silent", "", "print no messages, and delete without asking", ""},
@@ -89,7 +94,7 @@ var words = []word{
 	{"adopt", "--port", "PORT[/PROTO]", "repeatable: ports that it may bind on shared addresses (nodev)", ""},
 	{"adopt", "--keep-owners", "", "leave files whose owners no guest has", ""},
 
-	{"build", "-m", "METHOD", "debootstrap (-- -d SUITE [-m MIRROR] [-s SCRIPT] [-- TOOL'S OPTIONS])\nor template (-- -t ARCHIVE [-t ARCHIVE …])", ""},
+	{"build", "-m", "METHOD", "how it is made: a method of those below, with its arguments behind --", ""},
 	{"build", "-n", "NAME", "the guest's name again, as util-vserver passes it on", ""},
 	{"build", "--context", "N", "2 to 49151; else the first free one from 28672", ""},
 	{"build", "--hostname", "NAME", "its hostname; else its name", ""},
@@ -121,7 +126,7 @@ var words = []word{
 	{"build", "-s", "SCRIPT", ofMethod, "write it behind --"},
 	{"build", "-o", "OPTION", ofMethod, "write it behind --"},
 	{"build", "--template", "ARCHIVE", ofMethod, "write it behind --, as in -m template -- -t FILE"},
-	{"build", "--source", "GUEST", "the methods rsync and clone are not there", "make a tar archive and use -m template"},
+	{"build", "--source", "GUEST", ofMethod, "write it behind --, as in -m clone -- -s GUEST"},
 
 	{tools, "vserver-stat", "[--json]", "show what the host and its guests use", ""},
 	{tools, "vserver-info", "[-q] NAME|PID|CONTEXT|- [TAG] | -l", "show one fact of a guest, as scripts read it; -l lists the tags", ""},
@@ -162,11 +167,22 @@ var words = []word{
 	{tools, "vmount", "", "mounts of a guest are in its configuration", "fstab in /etc/vservers/NAME"},
 	{tools, "vunify", "", unified, "vsfleet image, docs/images.md"},
 	{tools, "vhashify", "", unified, "vsfleet image, docs/images.md"},
-	{tools, "vclone", "", "guests of one image share its files", "vserver NAME build, or vsfleet apply"},
+	{tools, "vclone", "", "guests of one image share its files", "vserver NAME build -m clone -- -s GUEST"},
 	{tools, "vserver-copy", "", "a host knows no other host", "rsync of /var/lib/vservers/NAME and /etc/vservers/NAME while the guest is stopped"},
 	{tools, "vprocunhide", "", "what a guest sees of /proc is set up by its start", "leave it out"},
 	{tools, "vshelper", "", "no helper of the kernel's: reboot(2) in a guest ends its process 1", "docs/guests.md"},
 	{tools, "vemerge", "", "Gentoo's tools are run in the guest", "vserver NAME exec emerge …"},
+}...)
+
+// methodWords are the methods of build.
+func methodWords() (list []word) {
+	for _, m := range buildmethod.Table {
+		list = append(list, word{methods, m.Name, m.Args, m.Does, ""})
+	}
+	for _, r := range buildmethod.Refused {
+		list = append(list, word{methods, r.Name, "", r.Why, r.Instead})
+	}
+	return list
 }
 
 // wordOf returns the word of that name; "" is vserver itself.
@@ -208,6 +224,8 @@ func verbHelp(verb string) string {
 		writeWords(&b, of, anyWord)
 	}
 	if verb == "build" {
+		b.WriteString("\nMethods:\n\n")
+		writeWords(&b, methods, anyWord)
 		b.WriteString("\nOther options of util-vserver are refused, each with what to do instead.\n")
 	}
 	return b.String()

@@ -112,7 +112,7 @@ func (e End) String() string {
 // ImageSpec describes how a reference installation is made.
 type ImageSpec struct {
 	Name     string   `json:"name"`
-	Method   string   `json:"method"`             // "debootstrap", "template"
+	Method   string   `json:"method"`             // of buildmethod.Table
 	Args     []string `json:"args,omitempty"`     // the method's, as after vserver's `--`
 	Packages []string `json:"packages,omitempty"` // to install besides the method's own
 	Files    []File   `json:"files,omitempty"`    // to put into it; their contents only where it is to be built

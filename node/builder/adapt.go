@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"strings"
 )
@@ -12,7 +11,7 @@ import (
 // adapt makes a new Debian installation fit to be cloned, as Linux-VServer's initpost
 // scripts did.
 func adapt(ctx context.Context, dir string) error {
-	root, err := os.OpenRoot(dir)
+	root, err := openInstallation(dir)
 	if err != nil {
 		return err
 	}
@@ -30,17 +29,34 @@ func adapt(ctx context.Context, dir string) error {
 		"etc/hostname", // a guest gets its own
 		"etc/fstab",    // a guest's mounts are made before it starts
 	} {
-		if err := root.Remove(name); err != nil && !isMissing(err) {
+		if err := root.remove(name); err != nil {
 			return err
 		}
-		if err := write(root, name, "", 0o644); err != nil {
+		if err := root.write(name, "", 0o644); err != nil {
 			return err
 		}
 	}
 	if _, err := root.Lstat("etc/hosts"); isMissing(err) {
-		if err := write(root, "etc/hosts", "127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\n", 0o644); err != nil {
-			return err
-		}
+		return root.write("etc/hosts", hosts, 0o644)
+	}
+	return nil
+}
+
+const hosts = "127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\n"
+
+// forgetIdentity removes what the copy of a system must not share with the system: each
+// could pose as the other.
+func forgetIdentity(dir string) error {
+	root, err := openInstallation(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := empty(root, "etc/ssh", "ssh_host_*"); err != nil {
+		return err
+	}
+	if info, err := root.Lstat("etc/hostname"); err == nil && info.Mode().IsRegular() {
+		return root.write("etc/hostname", "", 0o644)
 	}
 	return nil
 }
@@ -48,7 +64,7 @@ func adapt(ctx context.Context, dir string) error {
 // fit adapts a tree from any method to run as several guests, according to what it
 // contains.
 func fit(req Request) error {
-	root, err := os.OpenRoot(req.Dir)
+	root, err := openInstallation(req.Dir)
 	if err != nil {
 		return err
 	}
@@ -78,7 +94,7 @@ func fit(req Request) error {
 }
 
 // systemdUnits returns the directory of units of a tree with systemd.
-func systemdUnits(root *os.Root) (dir string, on bool) {
+func systemdUnits(root *installation) (dir string, on bool) {
 	for _, lib := range []string{"usr/lib", "lib"} { // /lib: distributions before the /usr merge
 		if _, err := root.Stat(lib + "/systemd/systemd"); err == nil {
 			return "/" + lib + "/systemd/system", true
@@ -90,23 +106,23 @@ func systemdUnits(root *os.Root) (dir string, on bool) {
 // forgetMachine removes what identifies a machine and must not be the same in two
 // guests. If machine-id is empty, systemd makes one at the first start; others make
 // one if the file is missing.
-func forgetMachine(root *os.Root, systemd bool) error {
+func forgetMachine(root *installation, systemd bool) error {
 	for _, name := range []string{"etc/machine-id", "var/lib/dbus/machine-id", "var/lib/systemd/random-seed"} {
 		// A link leads to the other file.
 		if info, err := root.Lstat(name); isMissing(err) || err == nil && info.Mode()&fs.ModeSymlink != 0 {
 			continue
 		}
-		if err := root.Remove(name); err != nil {
+		if err := root.remove(name); err != nil {
 			return err
 		}
 	}
 	if !systemd {
 		return nil
 	}
-	if err := root.MkdirAll("etc", 0o755); err != nil {
+	if err := root.makeDir("etc"); err != nil {
 		return err
 	}
-	return write(root, "etc/machine-id", "", 0o644)
+	return root.write("etc/machine-id", "", 0o644)
 }
 
 // inittab is the configuration of sysvinit and of OpenRC's and busybox's init.
@@ -128,7 +144,7 @@ func isGetty(line string) bool {
 }
 
 // commentOut comments out lines of a configuration file, if the file exists.
-func commentOut(root *os.Root, name string, match func(line string) bool) error {
+func commentOut(root *installation, name string, match func(line string) bool) error {
 	info, err := root.Lstat(name)
 	if isMissing(err) || err == nil && !info.Mode().IsRegular() {
 		return nil
@@ -150,20 +166,12 @@ func commentOut(root *os.Root, name string, match func(line string) bool) error 
 	if out.Len() == len(b) {
 		return nil
 	}
-	return write(root, name, out.String(), info.Mode().Perm())
-}
-
-// write creates a file with these permissions, whatever vsnode's umask is.
-func write(root *os.Root, name, content string, mode os.FileMode) error {
-	if err := root.WriteFile(name, []byte(content), mode); err != nil {
-		return err
-	}
-	return root.Chmod(name, mode)
+	return root.write(name, out.String(), info.Mode().Perm())
 }
 
 // scrub removes what belongs to the building host, what must not be the same in two
 // guests, and what only takes space.
-func scrub(root *os.Root) error {
+func scrub(root *installation) error {
 	for _, name := range []string{
 		policy,
 		"etc/resolv.conf",                 // the host's: mmdebstrap and debootstrap copy it in
@@ -172,7 +180,7 @@ func scrub(root *os.Root) error {
 		"var/log/bootstrap.log", "var/log/dpkg.log", "var/log/alternatives.log",
 		"var/cache/apt/pkgcache.bin", "var/cache/apt/srcpkgcache.bin",
 	} {
-		if err := root.Remove(name); err != nil && !isMissing(err) {
+		if err := root.remove(name); err != nil {
 			return err
 		}
 	}
@@ -190,7 +198,7 @@ func scrub(root *os.Root) error {
 }
 
 // empty removes the files of a directory that match, if the directory exists.
-func empty(root *os.Root, dir, pattern string) error {
+func empty(root *installation, dir, pattern string) error {
 	d, err := root.Open(dir)
 	if isMissing(err) {
 		return nil
@@ -209,7 +217,7 @@ func empty(root *os.Root, dir, pattern string) error {
 		} else if !ok {
 			continue
 		}
-		if err := root.RemoveAll(path.Join(dir, name)); err != nil {
+		if err := root.remove(path.Join(dir, name)); err != nil {
 			return err
 		}
 	}
@@ -244,9 +252,9 @@ var maskedUnits = []string{
 
 // systemd masks the units that a guest has no use for, and sets the default target of
 // a server.
-func systemd(root *os.Root, lib string) error {
+func systemd(root *installation, lib string) error {
 	const units = "etc/systemd/system/"
-	if err := root.MkdirAll(units, 0o755); err != nil {
+	if err := root.makeDir("etc/systemd/system"); err != nil {
 		return err
 	}
 	links := map[string]string{}
@@ -258,10 +266,7 @@ func systemd(root *os.Root, lib string) error {
 		links[unit] = "/dev/null"
 	}
 	for name, to := range links {
-		if err := root.RemoveAll(units + name); err != nil {
-			return err
-		}
-		if err := root.Symlink(to, units+name); err != nil {
+		if err := root.link(units+name, to); err != nil {
 			return err
 		}
 	}

@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/buildmethod"
+	"github.com/vsfleet/vsfleet/internal/nearest"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/images/tree"
-	"github.com/vsfleet/vsfleet/node/probe"
 	"github.com/vsfleet/vsfleet/node/rootfs"
 )
 
@@ -40,6 +43,15 @@ type Request struct {
 	Dir      string    // an empty directory that only root can reach
 	Log      io.Writer // receives all output of the host's tools; may be nil
 	Progress Progress
+	Guests   Guests // of this host, for the method clone; nil: there are none
+}
+
+// Guests gives the method clone the files of guests.
+type Guests interface {
+	// Snapshot calls use with the root filesystem of a guest as it is at one moment. dir is
+	// an empty directory for files that this needs; they are the caller's to remove.
+	// A guest that is not there is a [Missing] one.
+	Snapshot(ctx context.Context, guest, dir string, use func(root *os.File) error) error
 }
 
 // MissingError means that this host lacks something that another host may have: a
@@ -48,15 +60,49 @@ type MissingError struct{ what string }
 
 func (e *MissingError) Error() string { return e.what }
 
+// Missing returns err as a MissingError.
+func Missing(err error) error { return &MissingError{err.Error()} }
+
 func missingf(format string, args ...any) error { return &MissingError{fmt.Sprintf(format, args...)} }
+
+// A source is what a method's arguments mean: it fills an empty directory with a root
+// filesystem. It does not return before all that it started has ended. What it leaves
+// in the directory after an error, or when it is killed, is the caller's to remove.
+type source interface {
+	fill(ctx context.Context, req Request) error
+}
+
+// A method makes a source of a spec. It looks at the arguments alone, not at the host.
+type method struct {
+	parse func(spec api.ImageSpec) (source, error)
+	tools []string // programs of the host, one of which it needs
+}
+
+// methods are those of buildmethod.Table.
+var methods = map[string]method{
+	"debootstrap": {parseBootstrap, []string{"mmdebstrap", "debootstrap"}},
+	"skeleton":    {parseSkeleton, nil},
+	"template":    {parseTemplate, nil},
+	"rsync":       {parseRsync, []string{"rsync"}},
+	"clone":       {parseClone, nil},
+	"host":        {parseHost, nil},
+}
 
 // Methods returns the methods that this host has the tools for.
 func Methods() []string {
-	list := []string{"template"}
-	if probe.Want(probe.Debootstrap) == nil {
-		list = append(list, "debootstrap")
+	var list []string
+	for _, name := range buildmethod.Names() {
+		tools := methods[name].tools
+		if tools == nil || slices.ContainsFunc(tools, isInstalled) {
+			list = append(list, name)
+		}
 	}
 	return list
+}
+
+func isInstalled(program string) bool {
+	_, err := exec.LookPath(program)
+	return err == nil
 }
 
 // Run makes the root filesystem. After an error, the directory holds an incomplete
@@ -65,44 +111,48 @@ func Run(ctx context.Context, req Request) error {
 	if req.Log == nil {
 		req.Log = io.Discard
 	}
-	err := Check(req.Spec)
-	switch {
-	case err != nil:
-		return err
-	case req.Spec.Method == "template":
-		err = template(ctx, req)
-	default:
-		err = debootstrap(ctx, req)
-	}
-	if err == nil {
-		err = fit(req)
-	}
-	if err == nil {
-		err = putFiles(req)
-	}
-	if err == nil {
-		err = tree.Normalize(ctx, req.Dir)
-	}
+	s, err := parse(req.Spec)
 	if err != nil {
+		return err
+	}
+	if err := run(ctx, s, req); err != nil {
 		return fmt.Errorf("build by %s: %w", req.Spec.Method, err)
 	}
 	return nil
 }
 
+func run(ctx context.Context, s source, req Request) error {
+	if err := s.fill(ctx, req); err != nil {
+		return err
+	}
+	if err := fit(req); err != nil {
+		return err
+	}
+	if err := putFiles(req); err != nil {
+		return err
+	}
+	return tree.Normalize(ctx, req.Dir)
+}
+
 // Check refuses methods that are not there, and arguments that a method does not take.
-func Check(spec api.ImageSpec) (err error) {
-	switch spec.Method {
-	case "debootstrap":
-		_, err = parseBootstrap(spec.Args, spec.Packages)
-	case "template":
-		_, err = archives(spec)
-	default:
-		err = unknownMethod(spec.Method)
+func Check(spec api.ImageSpec) error {
+	_, err := parse(spec)
+	return err
+}
+
+func parse(spec api.ImageSpec) (source, error) {
+	row, found := buildmethod.Find(spec.Method)
+	if !found {
+		return nil, fmt.Errorf("build by %s: %w", spec.Method, unknownMethod(spec.Method))
+	}
+	s, err := methods[spec.Method].parse(spec)
+	if err == nil && len(spec.Packages) > 0 && !row.Packages {
+		err = errors.New("it takes no packages: put them into what it copies, or use debootstrap")
 	}
 	if err != nil {
-		return fmt.Errorf("build by %s: %w", spec.Method, err)
+		return nil, fmt.Errorf("build by %s: %w", spec.Method, err)
 	}
-	return nil
+	return s, nil
 }
 
 // putFiles writes the files of the spec into what the method made.
@@ -120,56 +170,25 @@ func putFiles(req Request) error {
 		if api.FileDigest(f.Content) != f.Digest {
 			return fmt.Errorf("file %s: its content is not what its digest says", f.Path)
 		}
-		if err := (rootfs.Dir{Root: dir}).Write(f); err != nil {
+		if err := steady(dir, f.Path, func() error { return (rootfs.Dir{Root: dir}).Write(f) }); err != nil {
 			return fmt.Errorf("file %s: %w", f.Path, err)
 		}
 	}
 	return nil
 }
 
-// unknownMethod returns the error for an unknown method, with what to use instead.
-func unknownMethod(method string) error {
-	const archive = "make a tar archive of the tree (tar --numeric-owner --xattrs -C TREE -cf FILE .) and use template"
-	why, known := map[string]string{
-		"legacy":   "copies the host's own root, with all that it holds: " + archive,
-		"copy":     "has no script in util-vserver either: " + archive,
-		"skeleton": "makes empty directories: " + archive,
-		"rsync":    "copies a tree: " + archive,
-		"clone":    "copies another guest: guests of one image share it; to copy a changed one, " + archive,
-		"yum":      "needs a yum that util-vserver patched: run dnf --installroot=TREE, and " + archive,
-		"apt-rpm":  "is for distributions that are no more: " + archive,
-		"urpmi":    "is for distributions that are no more: run urpmi --root TREE, and " + archive,
-		"poldek":   "is PLD's own: run poldek --root TREE, and " + archive,
-		"rpm":      "installs lists of packages: run rpm --root TREE, and " + archive,
-		"fai":      "needs a patched FAI: install elsewhere, and " + archive,
-		"lvm":      "is LXC's: mount the volume, and " + archive,
-		"ssh":      "was never in util-vserver: run tar there over ssh, and use template",
-	}[method]
-	if !known {
-		return errors.New("no such method; there are debootstrap and template")
-	}
-	return fmt.Errorf("the method %s; there are debootstrap and template", why)
-}
-
-// options parses a method's arguments as getopt does: each of the letters takes a
-// value, and "--" ends the options; rest is what follows.
-func options(args []string, letters string) (values map[byte][]string, rest []string, err error) {
-	values = make(map[byte][]string)
-	for i := 0; i < len(args); i++ {
-		arg := args[i]
-		switch {
-		case arg == "--":
-			return values, args[i+1:], nil
-		case len(arg) < 2 || arg[0] != '-' || strings.IndexByte(letters, arg[1]) < 0:
-			return nil, nil, fmt.Errorf("argument %q: want one of -%s", arg, strings.Join(strings.Split(letters, ""), ", -"))
-		case len(arg) > 2:
-			values[arg[1]] = append(values[arg[1]], arg[2:])
-		case i+1 == len(args):
-			return nil, nil, fmt.Errorf("argument %s needs a value", arg)
-		default:
-			i++
-			values[arg[1]] = append(values[arg[1]], args[i])
+// unknownMethod returns the error for a method that is not there, with what to use
+// instead.
+func unknownMethod(name string) error {
+	all := buildmethod.Names()
+	there := "there are " + strings.Join(all[:len(all)-1], ", ") + " and " + all[len(all)-1]
+	for _, r := range buildmethod.Refused {
+		if r.Name == name {
+			return fmt.Errorf("the method is not offered: %s; use %s; %s", r.Why, r.Instead, there)
 		}
 	}
-	return values, nil, nil
+	if near := nearest.Word(name, all); near != "" {
+		return fmt.Errorf("no such method; did you mean %s? %s", near, there)
+	}
+	return errors.New("no such method; " + there)
 }

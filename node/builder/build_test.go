@@ -160,15 +160,33 @@ func TestRunRefuses(t *testing.T) {
 		spec  api.ImageSpec
 		fails string
 	}{
-		{"an unknown method", api.ImageSpec{Method: "magic"}, "no such method; there are debootstrap and template"},
-		{"a method of util-vserver", api.ImageSpec{Method: "rsync"}, "the method copies a tree: make a tar archive of the tree"},
+		{"an unknown method", api.ImageSpec{Method: "magic"}, "no such method; there are debootstrap, skeleton, template, rsync, clone and host"},
+		{"a mistyped method", api.ImageSpec{Method: "debotstrap"}, "no such method; did you mean debootstrap?"},
+		{"a method of util-vserver", api.ImageSpec{Method: "rpm"}, "the method is not offered: it installed lists of packages without what they depend on; use a tar archive"},
+		{"an rsync from nowhere", api.ImageSpec{Method: "rsync"}, "which tree? want -s"},
+		{"an rsync of an option", api.ImageSpec{Method: "rsync", Args: []string{"-s", "--server"}}, `source "--server": want [[USER@]HOST:]DIRECTORY`},
+		{"an rsync of a relative path", api.ImageSpec{Method: "rsync", Args: []string{"-s", "srv/x"}}, "want an absolute path, or HOST:DIRECTORY"},
+		{"an rsync of a path that is not there", api.ImageSpec{Method: "rsync", Args: []string{"--source=/nowhere"}}, "no /nowhere on this host"},
+		{"an rsync of the host with its images", api.ImageSpec{Method: "rsync", Args: []string{"-s", "/"}}, "/ holds the images of this host: copy a part of it, or use the method host"},
+		{"an rsync that copies nothing", api.ImageSpec{Method: "rsync", Args: []string{"-s", "/srv", "--", "--dry-run"}}, "argument --dry-run: what comes of it is no copy"},
+		{"an rsync that removes its source", api.ImageSpec{Method: "rsync", Args: []string{"-s", "/srv", "-o", "--remove-source-files"}}, "what comes of it is no copy"},
+		{"an rsync of a second source", api.ImageSpec{Method: "rsync", Args: []string{"-s", "/srv", "--", "/etc"}}, `argument "/etc": want options of rsync`},
+		{"a clone of nobody", api.ImageSpec{Method: "clone"}, "which guest? want -s GUEST"},
+		{"a clone on a host without guests", api.ImageSpec{Method: "clone", Args: []string{"-s", "www"}}, "no guests on this host"},
+		{"a clone with unification's excludes", api.ImageSpec{Method: "clone", Args: []string{"-s", "www", "-X", "list"}}, "argument -X: no file is linked"},
+		{"a clone without a relative path", api.ImageSpec{Method: "clone", Args: []string{"-s", "www", "-x", "tmp"}}, `path "tmp": want an absolute path`},
+		{"a host with its kernel's files", api.ImageSpec{Method: "host", Args: []string{"-i", "/proc"}}, "argument -i /proc: a guest has its own"},
+		{"a host with an argument that there is not", api.ImageSpec{Method: "host", Args: []string{"-s", "/"}}, `argument "-s": want one of -x, -i`},
+		{"a host with something behind --", api.ImageSpec{Method: "host", Args: []string{"--", "x"}}, `argument "x": nothing follows --`},
+		{"a skeleton with a command that fails", api.ImageSpec{Method: "skeleton", Args: []string{"--", "sh", "-c", "echo no; exit 3"}}, "sh: exit status 3: no"},
+		{"a skeleton with a command without a name", api.ImageSpec{Method: "skeleton", Args: []string{"--", ""}}, "the command has no name"},
 		{"what is not for choice", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid", "--", "--format=tar"}}, "argument --format=tar: how and where"},
 		{"a tree that is none", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid", "--", "--foreign"}}, "argument --foreign: what it leaves is no tree"},
 		{"options of both tools", api.ImageSpec{Method: "debootstrap", Args: []string{"-d", "sid", "--", "--no-check-gpg", "--skip=check/empty"}}, "only debootstrap knows --no-check-gpg, and only mmdebstrap knows --skip"},
 		{"a template without a file", api.ImageSpec{Method: "template"}, "want -t FILE"},
-		{"a template of packages", api.ImageSpec{Method: "template", Args: []string{"-t", "/x"}, Packages: []string{"vim"}}, "takes no packages"},
+		{"a template of packages", api.ImageSpec{Method: "template", Args: []string{"-t", "/x"}, Packages: []string{"vim"}}, "it takes no packages: put them into what it copies"},
 		{"a template that is not there", api.ImageSpec{Method: "template", Args: []string{"-t", "/nowhere/x.tar"}}, "no archive /nowhere/x.tar on this host"},
-		{"a template that is a directory", api.ImageSpec{Method: "template", Args: []string{"-t", "/"}}, "/ is not a file"},
+		{"a template that is a device", api.ImageSpec{Method: "template", Args: []string{"-t", "/dev/null"}}, "/dev/null is neither a file nor a directory"},
 		{"an option that there is not", api.ImageSpec{Method: "template", Args: []string{"-x", "y"}}, `argument "-x": want one of -t`},
 		{"an option of util-vserver", api.ImageSpec{Method: "template", Args: []string{"--pkgmgmt"}}, "packages are managed in the guest"},
 		{"options of util-vserver that are taken", api.ImageSpec{Method: "template", Args: []string{"-d", "sid", "--template", "/nowhere/x.tar"}}, "no archive /nowhere/x.tar"},
@@ -225,9 +243,9 @@ func TestBootstrapChoosesItsTool(t *testing.T) {
 				must(t, os.WriteFile(filepath.Join(bin, tool), nil, 0o755))
 			}
 			t.Setenv("PATH", bin)
-			b, err := parseBootstrap(row.args, row.pkgs)
+			b, err := parseBootstrap(api.ImageSpec{Args: row.args, Packages: row.pkgs})
 			must(t, err)
-			program, args, err := b.command("DIR")
+			program, args, err := b.(*bootstrap).command("DIR")
 			if row.fails != "" {
 				if err == nil || !strings.Contains(err.Error(), row.fails) {
 					t.Errorf("error is %v, want one with %q", err, row.fails)
@@ -291,10 +309,11 @@ func FuzzOutput(f *testing.F) {
 func FuzzArguments(f *testing.F) {
 	f.Add("-d bookworm -m http://deb.debian.org/debian -- --include=vim", "nginx")
 	f.Fuzz(func(t *testing.T, args, pkg string) {
-		b, err := parseBootstrap(strings.Split(args, " "), []string{pkg})
+		s, err := parseBootstrap(api.ImageSpec{Args: strings.Split(args, " "), Packages: []string{pkg}})
 		if err != nil {
 			return
 		}
+		b := s.(*bootstrap)
 		if strings.HasPrefix(b.dist, "-") || strings.HasPrefix(b.mirror, "-") || strings.HasPrefix(b.script, "-") ||
 			strings.ContainsAny(strings.Join(b.include, ""), ", /\n") {
 			t.Errorf("%+v", b)

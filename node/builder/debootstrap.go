@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/vsfleet/vsfleet/node/api"
 )
 
 // A bootstrap holds the parsed arguments of the method debootstrap.
@@ -23,23 +25,19 @@ type bootstrap struct {
 	modern   string   // an argument that only mmdebstrap knows
 }
 
-func debootstrap(ctx context.Context, req Request) error {
-	b, err := parseBootstrap(req.Spec.Args, req.Spec.Packages)
+func (b *bootstrap) fill(ctx context.Context, req Request) error {
+	path, args, err := b.command(req.Dir)
 	if err != nil {
 		return err
 	}
-	program, args, err := b.command(req.Dir)
-	if err != nil {
-		return err
-	}
-	if filepath.Base(program) == "debootstrap" {
+	if filepath.Base(path) == "debootstrap" {
 		// debootstrap starts no daemons of its own, but packages do by
 		// invoke-rc.d, which asks this file. mmdebstrap brings one itself.
 		if err := forbidDaemons(req.Dir); err != nil {
 			return err
 		}
 	}
-	err = tool(ctx, req, program, args...)
+	err = tool(ctx, req, program{path: path, args: args})
 	if err != nil && strings.Contains(err.Error(), "Keyring-based check was requested") {
 		return fmt.Errorf("%w: this host has no keys to check the distribution with: install its keyring (apt-get install debian-archive-keyring), or name it in args: --, --keyring=FILE", err)
 	}
@@ -50,19 +48,15 @@ func debootstrap(ctx context.Context, req Request) error {
 	return adapt(ctx, req.Dir)
 }
 
-func parseBootstrap(args, packages []string) (*bootstrap, error) {
-	values, options, err := options(args, "dms")
+func parseBootstrap(spec api.ImageSpec) (source, error) {
+	values, options, err := options(spec.Args, "dms")
 	if err != nil {
 		return nil, err
 	}
 	b := &bootstrap{}
 	for letter, to := range map[byte]*string{'d': &b.dist, 'm': &b.mirror, 's': &b.script} {
-		switch v := values[letter]; len(v) {
-		case 0:
-		case 1:
-			*to = v[0]
-		default:
-			return nil, fmt.Errorf("argument -%c is given %d times", letter, len(v))
+		if *to, err = once(values, letter); err != nil {
+			return nil, err
 		}
 	}
 	if b.dist == "" {
@@ -79,7 +73,7 @@ func parseBootstrap(args, packages []string) (*bootstrap, error) {
 	if strings.HasPrefix(b.script, "-") {
 		return nil, fmt.Errorf("script %q: want a file's name", b.script)
 	}
-	b.include = append(b.include, packages...)
+	b.include = append(b.include, spec.Packages...)
 	if b.script != "" {
 		b.original = "-s"
 	}
@@ -208,20 +202,15 @@ func (b *bootstrap) debootstrap(dir string) []string {
 }
 
 func forbidDaemons(dir string) error {
-	root, err := os.OpenRoot(dir)
+	root, err := openInstallation(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	if err := root.MkdirAll("usr/sbin", 0o755); err != nil {
+	if err := root.makeDir("usr/sbin"); err != nil {
 		return err
 	}
-	for _, name := range []string{"usr", "usr/sbin"} { // whatever vsnode's umask is
-		if err := root.Chmod(name, 0o755); err != nil {
-			return err
-		}
-	}
-	return write(root, policy, "#!/bin/sh\nexit 101\n", 0o755)
+	return root.write(policy, "#!/bin/sh\nexit 101\n", 0o755)
 }
 
 const policy = "usr/sbin/policy-rc.d"

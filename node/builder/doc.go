@@ -1,8 +1,12 @@
 // Package builder makes root filesystems: each method of `vserver NAME build`
-// fills an empty directory.
+// fills an empty directory. internal/buildmethod has their arguments.
 //
-//	debootstrap  -d DIST [-m MIRROR] [-s SCRIPT] [-- OPTIONS]   by the host's mmdebstrap or debootstrap
-//	template     -t FILE [-t FILE]…                             from tar archives on the host
+//	debootstrap  by the host's mmdebstrap or debootstrap
+//	skeleton     directories, and a command of the host
+//	template     tar archives and directories, one over the other
+//	rsync        a tree, by the host's rsync
+//	clone        the root of a guest, or a directory
+//	host         the root of this host
 //
 // The result is a tree that node/images/tree accepts: it has no device nodes, and its
 // root directory belongs to root. Every tree is adapted to run as several guests, and

@@ -8,55 +8,39 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/images/tree"
 )
 
-func template(ctx context.Context, req Request) error {
-	files, err := archives(req.Spec)
+// A template stacks archives and directories.
+type template []string
+
+func parseTemplate(spec api.ImageSpec) (source, error) {
+	// -d chose how to adapt the tree, which we see from the tree itself.
+	values, err := arguments(spec.Args, "td")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for i, name := range files {
-		if err := extract(ctx, req, name, i > 0); err != nil {
+	if len(values['t']) == 0 {
+		return nil, errors.New("want -t FILE|DIRECTORY [-t …]")
+	}
+	return template(values['t']), nil
+}
+
+func (files template) fill(ctx context.Context, req Request) error {
+	onto := tree.Empty
+	for _, name := range files {
+		if err := extract(ctx, req, name, onto); err != nil {
 			return err
 		}
+		onto = tree.Archives
 	}
 	return nil
 }
 
-// archives returns the files that a template is made of.
-func archives(spec api.ImageSpec) ([]string, error) {
-	args := slices.Clone(spec.Args)
-	for i, arg := range args {
-		switch arg {
-		case "--template": // util-vserver's spelling, like the others here
-			args[i] = "-t"
-		case "--pkgmgmt":
-			return nil, errors.New("argument --pkgmgmt: packages are managed in the guest")
-		case "--nodevsanity":
-			return nil, errors.New("argument --nodevsanity: device nodes of an archive are dead in a guest, whose /dev is always its own")
-		}
-	}
-	// -d chose how to adapt the tree, which we see from the tree itself.
-	values, rest, err := options(args, "td")
-	if err != nil {
-		return nil, err
-	}
-	files := values['t']
-	if len(files) == 0 || len(rest) > 0 {
-		return nil, fmt.Errorf("want -t FILE [-t FILE]… and nothing else")
-	}
-	if len(spec.Packages) > 0 {
-		return nil, fmt.Errorf("a template takes no packages: put them into the archive, or use debootstrap")
-	}
-	return files, nil
-}
-
-// extract unpacks one archive over the previous ones.
-func extract(ctx context.Context, req Request, name string, over bool) error {
+// extract unpacks one archive, or copies one directory, over the previous ones.
+func extract(ctx context.Context, req Request, name string, onto tree.Onto) error {
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return missingf("no archive %s on this host; copy it there first", name)
@@ -69,8 +53,11 @@ func extract(ctx context.Context, req Request, name string, over bool) error {
 	if err != nil {
 		return err
 	}
+	if info.IsDir() {
+		return copyTree(ctx, req, name, tree.Copy{From: f, Onto: onto})
+	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a file", name)
+		return fmt.Errorf("%s is neither a file nor a directory", name)
 	}
 	counted := &counter{r: contextReader{ctx, f}, report: func(done int64) { req.Progress.Report("unpacking "+name, done, info.Size()) }}
 	r, closeArchive, err := decompress(counted)
@@ -78,7 +65,7 @@ func extract(ctx context.Context, req Request, name string, over bool) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	defer closeArchive()
-	x, err := tree.Extract(ctx, req.Dir, r, over)
+	x, err := tree.Extract(ctx, req.Dir, r, onto)
 	if err == nil && x.Entries == 0 {
 		err = errors.New("the archive is empty")
 	}

@@ -19,18 +19,28 @@ import (
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
+// A program is one of the host's, with its arguments.
+type program struct {
+	path string
+	args []string
+	dir  string   // where it runs; empty: /
+	env  []string // in addition to environment()
+
+	copies string // what, for the progress of rsync
+}
+
 // tool runs a program of the host that writes a root filesystem. Everything that the
 // program started ends with it: when process 1 of a pid namespace ends, the kernel
 // ends the others, and when the last process of a mount namespace ends, its mounts
 // disappear. A build that is cancelled, or whose vsnode is killed, leaves only files.
 // The scripts of packages run under the seccomp filter of guests.
-func tool(ctx context.Context, req Request, program string, args ...string) error {
-	out := &output{req: req}
+func tool(ctx context.Context, req Request, p program) error {
+	out := &output{req: req, what: p.copies}
 	// The shell mounts the namespace's /proc: with the host's, the tool would take
 	// other processes for its own. The script is constant; arguments are passed to it.
-	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-ec", `umask 022; mount -t proc proc /proc; exec "$@"`, "sh", program}, args...)...)
-	cmd.Env = environment()
-	cmd.Dir = "/"
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-ec", `umask 022; mount -t proc proc /proc; exec "$@"`, "sh", p.path}, p.args...)...)
+	cmd.Env = append(environment(), p.env...)
+	cmd.Dir = cmp.Or(p.dir, "/")
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:   unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
@@ -51,7 +61,7 @@ func tool(ctx context.Context, req Request, program string, args ...string) erro
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		err = fmt.Errorf("%s: %s%s: %s", filepath.Base(program), exit.ProcessState, full(req.Dir), strings.Join(out.tail, "; "))
+		err = fmt.Errorf("%s: %s%s: %s", filepath.Base(p.path), exit.ProcessState, full(req.Dir), strings.Join(out.tail, "; "))
 	}
 	return err
 }
@@ -105,6 +115,7 @@ func full(dir string) string {
 // An output follows the output of a tool, line by line.
 type output struct {
 	req  Request
+	what string   // is copied, by rsync
 	line []byte   // begun
 	tail []string // the last lines, of errors if there are any
 	errs bool     // tail is of errors
@@ -121,15 +132,19 @@ func (o *output) Write(p []byte) (int, error) {
 		return n, fmt.Errorf("write the log: %w", err)
 	}
 	for rest := p; ; {
-		line, after, found := bytes.Cut(rest, []byte("\n"))
+		end := bytes.IndexAny(rest, "\r\n") // rsync shows its progress in one line
+		line := rest
+		if end >= 0 {
+			line = rest[:end]
+		}
 		if len(o.line)+len(line) < 1<<16 {
 			o.line = append(o.line, line...)
 		}
-		if !found {
+		if end < 0 {
 			return len(p), nil
 		}
 		o.flush()
-		rest = after
+		rest = rest[end+1:]
 	}
 }
 
@@ -139,10 +154,12 @@ func (o *output) flush() {
 	if line == "" {
 		return
 	}
+	if o.follow(line) {
+		return // it is no message
+	}
 	// apt and mmdebstrap mark errors, and then print much more.
 	if wrong := strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "W: Failed"); wrong != o.errs {
 		if o.errs {
-			o.follow(line)
 			return
 		}
 		o.errs, o.tail = true, nil
@@ -151,18 +168,23 @@ func (o *output) flush() {
 		o.tail = append(o.tail[:0], o.tail[1:]...)
 	}
 	o.tail = append(o.tail, line[:min(len(line), 400)])
-	o.follow(line)
 }
 
-// follow derives the progress from the lines of apt, dpkg, mmdebstrap and
-// debootstrap.
-func (o *output) follow(line string) {
+// follow derives the progress from the lines of apt, dpkg, mmdebstrap, debootstrap, dnf
+// and rsync. It reports whether a line shows progress and nothing else.
+func (o *output) follow(line string) bool {
 	words := strings.Fields(line)
 	second := ""
 	if len(words) > 1 {
 		second = strings.TrimSuffix(words[1], "...")
 	}
 	switch {
+	case strings.HasSuffix(second, "%") && len(words) > 3:
+		//   1238099 100%  146.38kB/s    0:00:08 (xfr#5, to-chk=169/396)
+		if n, err := strconv.ParseInt(words[0], 10, 64); err == nil {
+			o.req.Progress.Report("copying "+o.what, n, 0)
+			return true
+		}
 	case strings.HasPrefix(line, "I: skipping"), strings.HasPrefix(line, "I: running --"):
 	case strings.HasPrefix(line, "I: "):
 		o.report(strings.TrimSuffix(line[len("I: "):], "..."))
@@ -181,6 +203,7 @@ func (o *output) follow(line string) {
 			o.total += n
 		}
 	}
+	return false
 }
 
 func (o *output) report(message string) {

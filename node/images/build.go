@@ -34,7 +34,7 @@ func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.
 	if img, found, err := s.byKey(ctx, key); found || err != nil {
 		return img, false, err
 	}
-	sum, err := fill(ctx, w, spec, progress)
+	sum, err := s.fill(ctx, w, spec, progress)
 	if err != nil {
 		return api.Image{}, false, fmt.Errorf("build image %s: %w", spec.Name, err)
 	}
@@ -50,7 +50,7 @@ func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.
 }
 
 // fill builds the tree in the work directory and returns its digest and size.
-func fill(ctx context.Context, w *work, spec api.ImageSpec, progress builder.Progress) (tree.Sum, error) {
+func (s *Store) fill(ctx context.Context, w *work, spec api.ImageSpec, progress builder.Progress) (tree.Sum, error) {
 	if err := w.makeTree(); err != nil {
 		return tree.Sum{}, err
 	}
@@ -59,7 +59,7 @@ func fill(ctx context.Context, w *work, spec api.ImageSpec, progress builder.Pro
 		return tree.Sum{}, err
 	}
 	defer log.Close()
-	if err := builder.Run(ctx, builder.Request{Spec: spec, Dir: w.tree, Log: log, Progress: progress}); err != nil {
+	if err := builder.Run(ctx, builder.Request{Spec: spec, Dir: w.tree, Log: log, Progress: progress, Guests: s.Guests}); err != nil {
 		return tree.Sum{}, err
 	}
 	progress.Report("reading it for its digest", 0, 0)

@@ -16,13 +16,17 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/builder"
 )
 
 // ErrNotFound means that the store has no such image.
 var ErrNotFound = errors.New("no such image")
 
 // Store is the directory of a host's images.
-type Store struct{ dir string }
+type Store struct {
+	dir    string
+	Guests builder.Guests // of this host; nil: none
+}
 
 // Open returns the store in dir, such as /var/lib/vservers/.images. Nothing is
 // created there before the first image.
@@ -31,7 +35,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{dir}, nil
+	return &Store{dir: dir}, nil
 }
 
 // List returns the images sorted by name, the newest first. An image that was built

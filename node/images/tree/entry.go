@@ -28,6 +28,7 @@ const (
 	symlink   kind = 'l'
 	hardlink  kind = 'h'
 	fifo      kind = 'p'
+	whiteout  kind = 'w' // of overlayfs; in the copy of a layer only
 )
 
 // An entry is one name of a tree.

@@ -48,6 +48,13 @@ func link(name, to string) tar.Header {
 	return tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: to}
 }
 
+func onto(over bool) Onto {
+	if over {
+		return Archives
+	}
+	return Empty
+}
+
 // TestExtractStaysInside unpacks into <tmp>/root, beside <tmp>/outside, and
 // looks at both: "in" and "out" are files that must be there with this content.
 func TestExtractStaysInside(t *testing.T) {
@@ -133,7 +140,7 @@ func TestExtractStaysInside(t *testing.T) {
 				archive = write(t, headers...)
 			}
 			umask := unix.Umask(0o077) // must not be seen in the tree
-			_, err := Extract(context.Background(), root, archive, row.over)
+			_, err := Extract(context.Background(), root, archive, onto(row.over))
 			unix.Umask(umask)
 			if row.fails != "" && (err == nil || !strings.Contains(err.Error(), row.fails)) {
 				t.Errorf("error is %v, want one with %q", err, row.fails)
@@ -198,9 +205,9 @@ func TestEqualArchivesMakeEqualTrees(t *testing.T) {
 	var sums []Sum
 	for range 2 {
 		root := t.TempDir()
-		_, err := Extract(context.Background(), root, write(t, reg("usr/bin/one"), sym("bin", "usr/bin"), dir("gone"), reg("gone")), false)
+		_, err := Extract(context.Background(), root, write(t, reg("usr/bin/one"), sym("bin", "usr/bin"), dir("gone"), reg("gone")), Empty)
 		must(t, err)
-		_, err = Extract(context.Background(), root, write(t, reg("bin/two"), reg("usr/bin/three"), dir("usr"), reg("usr/four")), true)
+		_, err = Extract(context.Background(), root, write(t, reg("bin/two"), reg("usr/bin/three"), dir("usr"), reg("usr/four")), Archives)
 		must(t, err)
 		sums = append(sums, digest(t, root))
 		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // times count in seconds
@@ -216,7 +223,7 @@ func TestAttributesOfTheHostStayOut(t *testing.T) {
 		"SCHILY.xattr.trusted.overlay.redirect": "/etc", "SCHILY.xattr.user.overlay.redirect": "/etc",
 		"SCHILY.xattr.security.selinux": "x", "SCHILY.xattr.user.mine": "kept",
 	}}
-	_, err := Extract(context.Background(), root, write(t, h), false)
+	_, err := Extract(context.Background(), root, write(t, h), Empty)
 	must(t, err)
 	list := make([]byte, 1024)
 	n, err := unix.Listxattr(filepath.Join(root, "d"), list)
@@ -301,7 +308,7 @@ func FuzzExtract(f *testing.F) {
 		root := confined(t)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		if _, err := Extract(ctx, root, bytes.NewReader(data), over); err == nil {
+		if _, err := Extract(ctx, root, bytes.NewReader(data), onto(over)); err == nil {
 			digest(t, root)
 		}
 	})

@@ -29,7 +29,7 @@ func TestOwnersThatNoGuestHas(t *testing.T) {
 			w := tar.NewWriter(&archive)
 			must(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "home/ada/", Mode: 0o755, Uid: row.uid, Gid: row.gid}))
 			must(t, w.Close())
-			if _, err := Extract(t.Context(), t.TempDir(), &archive, false); row.ok != (err == nil) || !row.ok && !refused(err) {
+			if _, err := Extract(t.Context(), t.TempDir(), &archive, Empty); row.ok != (err == nil) || !row.ok && !refused(err) {
 				t.Errorf("extract: %v", err)
 			}
 			dir := t.TempDir()

@@ -30,6 +30,11 @@ type placer struct {
 	makeParents bool
 	// replace: an entry replaces an earlier one of the same name.
 	replace bool
+	// layers: as overlayfs stacks layers, where all that is no directory hides whatever
+	// is below it.
+	layers bool
+	// changing: a file may have become shorter since its size was read.
+	changing bool
 
 	parent     *os.File // the directory of the last entry,
 	parentPath string   // kept open since most entries follow a neighbour
@@ -39,6 +44,7 @@ type placer struct {
 	// is another path to it.
 	directories map[inode]*entry
 	mtime       int64 // of the entry being placed, for directories that it implies
+	entries     int
 }
 
 func newPlacer(ctx context.Context, dir string, resolve uint64) (*placer, error) {
@@ -153,6 +159,9 @@ func (p *placer) place(e *entry, content io.Reader, seen func([]byte)) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
+	if err := p.count(); err != nil {
+		return err
+	}
 	if err := p.space.take(e.size); err != nil {
 		return err
 	}
@@ -209,6 +218,9 @@ func (p *placer) clear(dirfd int, name string) error {
 	case nil, unix.ENOENT:
 		return nil
 	case unix.ENOTEMPTY:
+		if p.layers {
+			return removeAt(dirfd, name)
+		}
 		return fmt.Errorf("a directory with files in it stands in the way")
 	}
 	return fmt.Errorf("remove the earlier one: %w", err)
@@ -220,7 +232,7 @@ func (p *placer) directory(e *entry) error {
 		return err
 	}
 	standing := mode(dirfd, base)
-	if standing == unix.S_IFLNK && p.resolve&unix.RESOLVE_IN_ROOT != 0 {
+	if standing == unix.S_IFLNK && p.resolve&unix.RESOLVE_IN_ROOT != 0 && !p.layers {
 		// A second archive with "bin/" must not cut off /bin -> usr/bin.
 		if there, err := p.open(e.path, unix.O_PATH|unix.O_DIRECTORY); err == nil {
 			return there.Close()
@@ -288,8 +300,24 @@ func (p *placer) leaf(e *entry, content io.Reader, seen func([]byte)) error {
 		if err := unix.Fchmodat(dirfd, base, e.mode, 0); err != nil {
 			return err
 		}
+	case whiteout:
+		if err := unix.Mknodat(dirfd, base, unix.S_IFCHR, 0); err != nil {
+			return err
+		}
 	}
 	return setTime(dirfd, base, e.mtime)
+}
+
+// maxEntries bounds what an archive or a copy may hold, and so the memory that is needed
+// for the directories among it. A desktop of Debian's has 300000 entries.
+var maxEntries = 2 << 20
+
+// count refuses a tree of too many entries.
+func (p *placer) count() error {
+	if p.entries++; p.entries > maxEntries {
+		return fmt.Errorf("more than %d files, directories and links: no image holds as many", maxEntries)
+	}
+	return nil
 }
 
 func (p *placer) file(dirfd int, base string, e *entry, content io.Reader, seen func([]byte)) error {
@@ -314,7 +342,7 @@ func (p *placer) file(dirfd int, base string, e *entry, content io.Reader, seen 
 	if err != nil {
 		return err
 	}
-	if n != e.size {
+	if n != e.size && !p.changing {
 		return io.ErrUnexpectedEOF
 	}
 	if err := f.Truncate(n); err != nil { // it may end with a hole

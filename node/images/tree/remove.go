@@ -38,6 +38,20 @@ func Remove(path string) error {
 	return os.Remove(path)
 }
 
+// removeAt removes a name of a directory with all that is below it.
+func removeAt(dirfd int, name string) error {
+	r := remover{top: dirfd}
+	return r.name(dirfd, name, 0)
+}
+
+// emptyDirectory removes what is in an open directory, and closes it.
+func emptyDirectory(fd int) error {
+	dir := os.NewFile(uintptr(fd), "directory")
+	defer dir.Close()
+	r := remover{top: fd}
+	return r.empty(dir, 0)
+}
+
 type remover struct {
 	top   int // the tree's own directory
 	moved int // to it

@@ -140,7 +140,7 @@ func TestExtractTakesWhatPackWrote(t *testing.T) {
 	var stream bytes.Buffer
 	packed, err := Pack(context.Background(), a, &stream)
 	must(t, err)
-	x, err := Extract(context.Background(), b, &stream, false)
+	x, err := Extract(context.Background(), b, &stream, Empty)
 	must(t, err)
 	if sum := digest(t, b); sum != packed || x.Entries != packed.Files || x.Bytes != packed.Bytes {
 		t.Errorf("extracted %+v as %+v, want %+v", x, sum, packed)
@@ -301,7 +301,7 @@ func TestEntriesThatAreNoFiles(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			dir := t.TempDir()
-			x, err := Extract(t.Context(), dir, bytes.NewReader(bytes.Join(row.archive, nil)), false)
+			x, err := Extract(t.Context(), dir, bytes.NewReader(bytes.Join(row.archive, nil)), Empty)
 			if row.err != "" {
 				if err == nil || !strings.Contains(err.Error(), row.err) {
 					t.Errorf("%v, want %s", err, row.err)

@@ -89,13 +89,25 @@ type Extracted struct {
 	Nodes   int64 // device nodes, which were left out
 }
 
+// Onto is what the directory holds that an archive is unpacked into.
+type Onto int
+
+const (
+	// Empty means nothing. An entry that goes through a link is refused.
+	Empty Onto = iota
+	// Archives means the contents of other archives. Links are followed within the directory:
+	// "bin/tool" lands in usr/bin of a tree whose /bin is a link.
+	Archives
+	// Layers means the layers below this one. Parents are followed as with Archives, but an
+	// entry replaces what has its name, be it a directory with files in it or a link.
+	Layers
+)
+
 // Extract unpacks a tar archive of any origin. Of several entries of one name, the
-// last one wins. If over is set, the directory holds the contents of other archives,
-// and links are followed within it: "bin/tool" lands in usr/bin of a tree whose /bin
-// is a link. Otherwise, an entry that goes through a link is refused.
-func Extract(ctx context.Context, dir string, r io.Reader, over bool) (Extracted, error) {
+// last one wins.
+func Extract(ctx context.Context, dir string, r io.Reader, onto Onto) (Extracted, error) {
 	resolve := uint64(unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS)
-	if over {
+	if onto != Empty {
 		resolve = unix.RESOLVE_IN_ROOT
 	}
 	p, err := newPlacer(ctx, dir, resolve)
@@ -103,7 +115,7 @@ func Extract(ctx context.Context, dir string, r io.Reader, over bool) (Extracted
 		return Extracted{}, err
 	}
 	defer p.close()
-	p.makeParents, p.replace = true, true
+	p.makeParents, p.replace, p.layers = true, true, onto == Layers
 	var x Extracted
 	nodes := map[string]bool{} // names of skipped device nodes: tar links to the first name of each
 	end := &lastBlock{r: r}
@@ -128,8 +140,13 @@ func Extract(ctx context.Context, dir string, r io.Reader, over bool) (Extracted
 		}
 		switch {
 		case e.kind == 0 && e.path != "", e.kind == hardlink && nodes[e.link]:
+			if err := p.count(); err != nil {
+				return x, err
+			}
 			nodes[e.path] = true
 			x.Nodes++
+			continue
+		case p.layers && isMarker(e.path): // ReadMarkers has seen it
 			continue
 		case e.kind == 0 || e.path == "": // the root's own entry: a tree's root is always the same
 			continue

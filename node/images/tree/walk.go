@@ -2,6 +2,7 @@ package tree
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,9 +16,10 @@ type inode struct{ dev, ino uint64 }
 
 // A walker visits a tree in the manifest's order, by descriptors only.
 type walker struct {
-	ctx   context.Context
-	first map[inode]string // of files with several names: the one that comes first
-	visit func(e *entry, content io.Reader) error
+	ctx     context.Context
+	first   map[inode]string // of files with several names: the one that comes first
+	visit   func(e *entry, content io.Reader) error
+	copying *copying // nil: the tree of an image
 }
 
 // walk calls visit for each entry below dir; content is nil except for files.
@@ -57,7 +59,11 @@ func (w *walker) name(dir *os.File, name, path string) error {
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return fmt.Errorf("stat %s: %w", shorten(path), err)
+		return w.gone(path, fmt.Errorf("stat %s: %w", shorten(path), err))
+	}
+	omit := w.copying.omits(path)
+	if omit && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
 	}
 	if err := checkOwner(path, int(st.Uid), int(st.Gid)); err != nil {
 		return err
@@ -77,7 +83,7 @@ func (w *walker) name(dir *os.File, name, path string) error {
 		buf := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(int(dir.Fd()), name, buf)
 		if err != nil {
-			return fmt.Errorf("read link %s: %w", shorten(path), err)
+			return w.gone(path, fmt.Errorf("read link %s: %w", shorten(path), err))
 		}
 		e.link = string(buf[:n])
 		return w.visit(e, nil)
@@ -85,16 +91,20 @@ func (w *walker) name(dir *os.File, name, path string) error {
 		e.kind = fifo
 		return w.visit(e, nil)
 	default:
+		if w.copying != nil {
+			return w.copying.node(w, e, &st)
+		}
 		return fmt.Errorf("%s is a device node or a socket, which no image holds", shorten(path))
 	}
 
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	// O_NONBLOCK: what was a file may be a pipe now.
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", shorten(path), err)
+		return w.gone(path, fmt.Errorf("open %s: %w", shorten(path), err))
 	}
 	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
-	if e.xattrs, err = xattrs(fd); err != nil {
+	if e.xattrs, err = xattrs(fd, w.copying.keeps()); err != nil {
 		return fmt.Errorf("read attributes of %s: %w", shorten(path), err)
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
@@ -102,14 +112,30 @@ func (w *walker) name(dir *os.File, name, path string) error {
 		return w.visit(e, f)
 	}
 	e.kind = directory
-	if err := w.visit(e, nil); err != nil {
+	if err := w.visit(e, nil); err != nil || omit {
+		return err
+	}
+	if enter, err := w.copying.enters(dir, f, path); err != nil || !enter {
 		return err
 	}
 	return w.directory(f, path)
 }
 
-// xattrs reads the portable attributes of an open file, sorted by name.
-func xattrs(fd int) ([]xattr, error) {
+// gone returns nil if what is copied may change meanwhile, and a file has disappeared.
+func (w *walker) gone(path string, err error) error {
+	if w.copying == nil || !w.copying.Changing || !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	for at, first := range w.first {
+		if first == path {
+			delete(w.first, at)
+		}
+	}
+	return nil
+}
+
+// xattrs reads those attributes of an open file that are wanted, sorted by name.
+func xattrs(fd int, wanted func(name string) bool) ([]xattr, error) {
 	size, err := unix.Flistxattr(fd, nil)
 	if err == unix.ENOTSUP || err == nil && size == 0 {
 		return nil, nil
@@ -123,7 +149,7 @@ func xattrs(fd int) ([]xattr, error) {
 	}
 	var found []xattr
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(list[:size]), "\x00"), "\x00") {
-		if !portable(name) {
+		if !wanted(name) {
 			continue
 		}
 		value := make([]byte, 65536) // XATTR_SIZE_MAX

@@ -1,0 +1,72 @@
+// Package buildmethod lists the methods by which a root filesystem is made: their names,
+// arguments and what they need, as the inventory, vsnode and the documentation show them.
+// Package node/builder carries them out, and checks what is behind the letters.
+package buildmethod
+
+// Method is a row of the table.
+type Method struct {
+	Name string
+	Args string // as a line of help
+	Does string
+	// Required is the letter of an argument that must be given, which Long names too; 0:
+	// none. Lacks is the question that it answers, and Example an answer.
+	Required byte
+	Long     string
+	Lacks    string
+	Example  string
+	Packages bool // it installs packages
+	// OfHost: what comes of it depends on the host, so that the inventory has to name one.
+	OfHost bool
+}
+
+// Table has all methods.
+var Table = []Method{
+	{Name: "debootstrap", Args: "-d SUITE [-m MIRROR] [-s SCRIPT] [-- TOOL'S OPTIONS]", Does: "installs Debian or Ubuntu by mmdebstrap or debootstrap",
+		Required: 'd', Lacks: "which distribution", Example: "[-d, bookworm]", Packages: true},
+	{Name: "skeleton", Args: "[-- COMMAND [ARGUMENT]…]", Does: "makes the directories of an empty root, and runs a command there"},
+	{Name: "template", Args: "-t ARCHIVE|DIRECTORY [-t …]", Does: "unpacks tar archives, or copies directories, one over the other",
+		Required: 't', Long: "--template", Lacks: "which archive", Example: "[-t, /srv/box.tar.zst]"},
+	{Name: "rsync", Args: "-s [[USER@]HOST:]DIRECTORY [-o OPTION]… [-- RSYNC'S OPTIONS]", Does: "copies a tree by the host's rsync, also from another machine",
+		Required: 's', Long: "--source", Lacks: "which tree", Example: "[-s, \"root@old.example.net:/\"]"},
+	{Name: "clone", Args: "-s GUEST|DIRECTORY [-x PATH]…", Does: "copies the root of another guest, running or not",
+		Required: 's', Long: "--source", Lacks: "which guest", Example: "[-s, www]"},
+	{Name: "host", Args: "[-x PATH]… [-i PATH]…", Does: "copies the root of the host that builds", OfHost: true},
+}
+
+// Find returns the method of that name.
+func Find(name string) (Method, bool) {
+	for _, m := range Table {
+		if m.Name == name {
+			return m, true
+		}
+	}
+	return Method{}, false
+}
+
+// Names returns the names of all methods.
+func Names() []string {
+	names := make([]string, len(Table))
+	for i, m := range Table {
+		names[i] = m.Name
+	}
+	return names
+}
+
+// A Refusal is a method of util-vserver that is not offered.
+type Refusal struct{ Name, Why, Instead string }
+
+const archive = "a tar archive of the tree (tar --numeric-owner --xattrs -C TREE -cf FILE .) and template"
+
+// Refused has the methods of util-vserver, and of what was built on it, that are not
+// offered.
+var Refused = []Refusal{
+	{"legacy", "it copied the host's own root", "host"},
+	{"copy", "it had no script in util-vserver either", "clone or template"},
+	{"rpm", "it installed lists of packages without what they depend on", archive},
+	{"apt-rpm", "it was for distributions that are no more", archive},
+	{"urpmi", "it was for distributions that are no more", "urpmi --root TREE, and template"},
+	{"poldek", "it is PLD's own", "poldek --root TREE, and template"},
+	{"fai", "it needs a patched FAI", "rsync of what FAI installed elsewhere"},
+	{"lvm", "it was never in util-vserver", "template of the directory where the volume is mounted"},
+	{"ssh", "it was never in util-vserver", "rsync, with -s HOST:DIRECTORY"},
+}
