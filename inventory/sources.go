@@ -81,7 +81,7 @@ func (b *builder) source(source string) (dir string) {
 // directory.
 var (
 	hiddenEntry      = regexp.MustCompile(`^\.|^(host_vars|group_vars|vars_plugins)$`)
-	notInDirectories = regexp.MustCompile(`(\.(pyc|pyo|swp|bak|rpm|md|txt|rst|orig|ini|cfg|retry)|~)$`)
+	notInDirectories = regexp.MustCompile(`(\.(pyc|pyo|swp|bak|rpm|md|txt|rst|orig|ini|cfg|retry)|~|^images\.lock)$`)
 )
 
 // directory reads the inventories in a directory, by name.

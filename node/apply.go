@@ -267,7 +267,7 @@ func (h *Host) step(ctx context.Context, run string, s api.Step, progress builde
 		if s.Image == nil {
 			return changed, errors.New("build image: the step has no image")
 		}
-		return h.buildImage(ctx, *s.Image, progress)
+		return h.buildImage(ctx, *s.Image, s.Anew, progress)
 	case api.StepCreate, api.StepConfigure:
 		if s.Guest == nil {
 			return changed, fmt.Errorf("%s: the step has no guest", s.Kind)
@@ -330,8 +330,12 @@ func (h *Host) step(ctx context.Context, run string, s api.Step, progress builde
 	return changed, fmt.Errorf("unknown step %q", s.Kind)
 }
 
-func (h *Host) buildImage(ctx context.Context, spec api.ImageSpec, progress builder.Progress) (api.StepResult, error) {
-	img, changed, err := h.Images.Build(ctx, spec, progress)
+func (h *Host) buildImage(ctx context.Context, spec api.ImageSpec, anew bool, progress builder.Progress) (api.StepResult, error) {
+	build := h.Images.Build
+	if anew {
+		build = h.Images.BuildAnew
+	}
+	img, changed, err := build(ctx, spec, progress)
 	if err != nil {
 		return api.StepResult{}, err
 	}

@@ -43,13 +43,20 @@ type need struct {
 	spec     api.ImageSpec
 	specKey  string
 	digest   string // the ID, where only that one will do
+	version  bool   // digest is that of the current version
+	anew     bool   // to be built even where there is one
 	builders []*inventory.Host
 }
 
-func needOf(image *inventory.Image) need {
+func needOf(image *inventory.Image, current Current, arch string) need {
 	spec := Spec(image)
-	key := spec.Key()
-	return need{key: key + image.Digest, spec: spec, specKey: key, digest: image.Digest, builders: image.Builders}
+	n := need{spec: spec, specKey: spec.Key(), digest: image.Digest, builders: image.Builders}
+	if n.digest == "" && current != nil {
+		n.digest = current(image.Name, n.specKey, arch)
+		n.version = n.digest != ""
+	}
+	n.key = n.specKey + n.digest
+	return n
 }
 
 // fits reports whether an image will do.
@@ -111,10 +118,17 @@ func Sources(hosts, others []Host) []Image {
 	builds := map[string]int{}
 	for i := range images {
 		m := &images[i]
-		if m.hold(hosts); m.ID == "" {
+		if !m.Anew() {
+			m.hold(hosts)
+		}
+		if m.Wanted() {
 			m.hold(others)
 		}
 		if m.ID != "" {
+			continue
+		}
+		if m.need.version {
+			m.Err = fmt.Errorf("image %s: no host has its current version %s any more: build another with vsfleet image update %[1]s", m.Spec.Name, short(m.Digest))
 			continue
 		}
 		m.Builders = m.able(hosts, builds)
@@ -126,6 +140,12 @@ func Sources(hosts, others []Host) []Image {
 	}
 	return images
 }
+
+// Wanted reports whether a host is still to be found that has the image.
+func (m Image) Wanted() bool { return m.ID == "" && !m.need.anew }
+
+// Anew reports whether the image is to be built, whoever has one of its spec.
+func (m Image) Anew() bool { return m.need.anew }
 
 // HeldBy reports whether a host has an image that will do.
 func (m Image) HeldBy(host api.State) bool {
@@ -207,14 +227,17 @@ func (p Plan) Provide(host string, images []Image) Plan {
 			why = "it cannot be built"
 		case m.builtBy(host):
 			kind, lacks, why = api.StepBuildImage, true, "no host has it"
-			if m.Digest != "" {
+			switch {
+			case m.Anew():
+				why = "its next version"
+			case m.Digest != "":
 				why += ", and it has to become " + short(m.Digest)
 			}
 		default:
 			why = m.Builders[0] + " builds it"
 		}
 		if lacks {
-			first = append(first, api.Step{Kind: kind, Name: m.Spec.Name, Image: &m.Spec, Why: why})
+			first = append(first, api.Step{Kind: kind, Name: m.Spec.Name, Image: &m.Spec, Anew: m.Anew() && kind == api.StepBuildImage, Why: why})
 		}
 	}
 	slices.Reverse(first)
@@ -265,14 +288,58 @@ func (p Plan) Give(key, id string) Plan {
 
 // Bring returns the plan with images that the host should have, whether or not a guest
 // needs them.
-func (p Plan) Bring(images []*inventory.Image, state api.State) Plan {
+func (p Plan) Bring(images []*inventory.Image, current Current, state api.State) Plan {
 	for _, image := range images {
-		wanted := needOf(image)
+		wanted := needOf(image, current, state.Host.Arch)
 		if wanted.choose(state.Images, nil) == "" && !slices.ContainsFunc(p.images, func(n need) bool { return n.key == wanted.key }) {
 			p.images = append(p.images, wanted)
 		}
 	}
 	return p
+}
+
+// Renew returns a plan by which a host gets the next version of an image.
+func Renew(image *inventory.Image) Plan {
+	n := needOf(image, nil, "")
+	n.anew, n.key = true, n.key+" anew"
+	return Plan{images: []need{n}}
+}
+
+// Used is an image that guests of hosts have, and a host of theirs.
+type Used struct {
+	Image api.Image
+	Arch  string
+	Host  string
+}
+
+// MostUsed returns the image that most guests have among those of a spec, for each
+// architecture of the hosts.
+func MostUsed(hosts []Host, image *inventory.Image) []Used {
+	n := needOf(image, nil, "")
+	var list []Used
+	most := map[string]int{} // guests, by architecture
+	count := map[string]int{}
+	for _, h := range hosts {
+		arch := h.State.Host.Arch
+		for _, g := range h.State.Guests {
+			i := slices.IndexFunc(h.State.Images, func(have api.Image) bool { return have.ID == g.Image && n.fits(have) })
+			if i < 0 {
+				continue
+			}
+			if count[g.Image]++; count[g.Image] <= most[arch] {
+				continue
+			}
+			most[arch] = count[g.Image]
+			used := Used{h.State.Images[i], arch, h.name()}
+			used.Image.Spec.Name = image.Name
+			if at := slices.IndexFunc(list, func(u Used) bool { return u.Arch == arch }); at >= 0 {
+				list[at] = used
+			} else {
+				list = append(list, used)
+			}
+		}
+	}
+	return list
 }
 
 // ForImage reports whether a step is about an image and not about a guest.

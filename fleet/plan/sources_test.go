@@ -120,7 +120,7 @@ func TestSources(t *testing.T) {
 
 // Steps that come before the others move the cuts between those.
 func TestProvideMovesCuts(t *testing.T) {
-	p := Plan{Steps: []api.Step{{Name: "a"}, {Name: "b"}}, Cuts: []int{1}, images: []need{needOf(bookworm), needOf(trixie)}}
+	p := Plan{Steps: []api.Step{{Name: "a"}, {Name: "b"}}, Cuts: []int{1}, images: []need{needOf(bookworm, nil, ""), needOf(trixie, nil, "")}}
 	h := Host{Inventory: &inventory.Host{Name: "web01"}, Plan: p}
 	got := written(p.Provide("web01", Sources([]Host{h}, nil)))
 	want := []string{"image.build trixie: no host has it", "image.build bookworm: no host has it", " a: ", "--", " b: "}

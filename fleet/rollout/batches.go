@@ -278,7 +278,7 @@ func (r *run) helpers(hosts []*host) []*host {
 func (r *run) holders(missing []plan.Image) (list []*inventory.Host, all bool) {
 	all = true
 	for _, m := range missing {
-		if m.ID != "" {
+		if !m.Wanted() {
 			continue
 		}
 		found := 0

@@ -26,7 +26,7 @@ func (r *run) compare(ctx context.Context, h *host) (err error) {
 			return err
 		}
 	}
-	h.plan = plan.Make(h.want, h.state, h.files, plan.Rules{Image: r.image, Prune: r.Prune}).Prove(h.want, h.prove)
+	h.plan = plan.Make(h.want, h.state, h.files, plan.Rules{Image: r.image, Current: r.current(), Prune: r.Prune}).Prove(h.want, h.prove)
 	return nil
 }
 
@@ -38,7 +38,7 @@ func (r *run) assign(ctx context.Context) error {
 		r.notes = plan.Differing(hosts)
 	}
 	missing := plan.Sources(hosts, nil)
-	if slices.ContainsFunc(missing, func(m plan.Image) bool { return m.ID == "" }) {
+	if slices.ContainsFunc(missing, plan.Image.Wanted) {
 		missing = plan.Sources(hosts, compared(r.outside(ctx, missing)))
 	}
 	for _, h := range r.remaining() {

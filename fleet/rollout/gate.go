@@ -73,6 +73,9 @@ func (r *run) undo(ctx context.Context, h *host) error {
 	h.guarded = nil // what was guarded until now has been confirmed
 	results := r.request(ctx, h, steps)
 	h.plan.Steps, h.results = append(slices.Clip(h.plan.Steps), steps...), append(h.results, results...)
+	if !interrupted {
+		r.holdBack(ctx, h)
+	}
 	r.reach(ctx, h)
 	return nil
 }

@@ -98,7 +98,7 @@ func (r *run) buildSomewhere(ctx context.Context, m *supply) origin {
 	for _, h := range r.named(m.Builders) {
 		a := attempt{h, r.build(ctx, h, m)}
 		if a.result.Image != nil {
-			return r.buildOf(a, m, tried)
+			return r.buildOf(ctx, a, m, tried)
 		}
 		tried = append(tried, a)
 		if ctx.Err() != nil {
@@ -115,7 +115,7 @@ func (r *run) buildSomewhere(ctx context.Context, m *supply) origin {
 
 // build has a host build an image, and returns the result of that step.
 func (r *run) build(ctx context.Context, h *host, m *supply) api.StepResult {
-	step := api.Step{Kind: api.StepBuildImage, Name: m.Spec.Name, Image: &m.Spec, Why: m.step(h).Why}
+	step := api.Step{Kind: api.StepBuildImage, Name: m.Spec.Name, Image: &m.Spec, Anew: m.Anew(), Why: m.step(h).Why}
 	result := r.request(ctx, h, []api.Step{step})[0]
 	if result.Image == nil && (result.Outcome == api.Changed || result.Outcome == api.Unchanged) {
 		result = api.StepResult{Outcome: api.Failed, Error: "vsnode does not say which image it is"}
@@ -125,15 +125,22 @@ func (r *run) build(ctx context.Context, h *host, m *supply) api.StepResult {
 
 // buildOf returns the origin of an image that a host built. Others that had tried
 // before get a warning with the reason of their failure.
-func (r *run) buildOf(a attempt, m *supply, tried []attempt) origin {
+func (r *run) buildOf(ctx context.Context, a attempt, m *supply, tried []attempt) origin {
 	o := origin{id: a.result.Image.ID, holders: []*host{a.host}, built: *a.result.Image, results: map[*host]api.StepResult{}}
 	for _, t := range tried {
 		o.results[t.host] = t.result
 	}
 	o.results[a.host] = a.result
-	if m.Digest != "" && o.id != m.Digest {
+	switch {
+	case m.Anew():
+		if err := r.Versions.Built(ctx, o.built, a.host.state.Host.Arch, a.host.name); err != nil {
+			o.err = fmt.Errorf("image %s: %w", m.Spec.Name, err)
+		}
+	case m.Digest != "" && o.id != m.Digest:
 		o.err = fmt.Errorf("image %s: %s built %s, and the inventory wants %s: give it that digest, or bring a host that has the other",
 			m.Spec.Name, a.host.name, o.id, m.Digest)
+	}
+	if o.err != nil {
 		a.result.Outcome, a.result.Error = api.Failed, o.err.Error()
 		o.results[a.host] = a.result
 		return o

@@ -65,6 +65,8 @@ type Fleet struct {
 	// there are none.
 	Open func(context.Context, []secret.Value) error
 
+	Versions Versions // of the images; nil: each has one
+
 	// Generation is the one that Guests reverts to: the id of the run before which it
 	// was kept; empty: the newest.
 	Generation string

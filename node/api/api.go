@@ -184,6 +184,7 @@ type Step struct {
 	Name  string     `json:"name,omitempty"`
 	Guest *Guest     `json:"guest,omitempty"`
 	Image *ImageSpec `json:"image,omitempty"`
+	Anew  bool       `json:"anew,omitempty"` // build the image even if there is one of its spec
 	Files []File     `json:"files,omitempty"`
 	// Generation is the one that StepRevert puts back: the id of the run before
 	// whose changes the host kept it, or Newest. Empty: that of this run.

@@ -18,11 +18,21 @@ func (s *Store) CheckSpec(spec api.ImageSpec) error { return builder.Check(spec)
 // Build makes the image of a spec, or finds the one that was made from it; changed
 // reports whether it made one. If another vsnode builds the same, Build waits for it.
 func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.Progress) (img api.Image, changed bool, err error) {
+	return s.build(ctx, spec, false, progress)
+}
+
+// BuildAnew is Build for the next version of an image: it makes one even if there is one of
+// the spec. changed is false if it became one that was there.
+func (s *Store) BuildAnew(ctx context.Context, spec api.ImageSpec, progress builder.Progress) (img api.Image, changed bool, err error) {
+	return s.build(ctx, spec, true, progress)
+}
+
+func (s *Store) build(ctx context.Context, spec api.ImageSpec, anew bool, progress builder.Progress) (img api.Image, changed bool, err error) {
 	if err := s.sweep(ctx); err != nil {
 		return api.Image{}, false, err
 	}
 	key := spec.Key()
-	if img, found, err := s.byKey(ctx, key); found || err != nil {
+	if img, found, err := s.byKey(ctx, key); found && !anew || err != nil {
 		return img, false, err
 	}
 	w, err := s.lockWork(ctx, "build-"+key)
@@ -31,7 +41,7 @@ func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.
 	}
 	defer w.abandon(&err)
 	// Another one may have built it while we waited.
-	if img, found, err := s.byKey(ctx, key); found || err != nil {
+	if img, found, err := s.byKey(ctx, key); found && !anew || err != nil {
 		return img, false, err
 	}
 	sum, err := s.fill(ctx, w, spec, progress)
@@ -43,10 +53,14 @@ func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.
 		Created: time.Now().UTC().Truncate(time.Second),
 	}
 	progress.Report("writing to the disk", 0, 0)
-	if err := s.commit(ctx, w, img); err != nil {
+	had, err := s.Has(img.ID)
+	if err == nil {
+		err = s.commit(ctx, w, img)
+	}
+	if err != nil {
 		return api.Image{}, false, fmt.Errorf("build image %s: %w", spec.Name, err)
 	}
-	return img, true, nil
+	return img, !had, nil
 }
 
 // fill builds the tree in the work directory and returns its digest and size.
