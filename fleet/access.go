@@ -59,6 +59,9 @@ type Access struct {
 	// Keys decrypts the secrets of the inventory.
 	Keys secret.Keys
 
+	// Versions of the images of the inventory; nil: each has one.
+	Versions rollout.Versions
+
 	// Hosts are all of the inventory: a jump may name one of them.
 	Hosts []*inventory.Host
 
@@ -162,7 +165,8 @@ func (a *Access) Rollout(forks int, watch func(report.Event)) *rollout.Fleet {
 		Forks:    forks,
 		Timeout:  a.questions(forks).Timeout,
 		Watch:    report.Watchers(watch, a.Watch),
-		Owner:    owner(),
+		Owner:    Owner(),
+		Versions: a.Versions,
 		LockWait: a.LockWait,
 		Open:     a.Keys.Open,
 
@@ -182,8 +186,8 @@ func connector(open func(context.Context, *inventory.Host) (*Node, error)) func(
 	}
 }
 
-// owner returns the user and the machine that run vsfleet.
-func owner() string {
+// Owner returns the user and the machine that run vsfleet.
+func Owner() string {
 	name := "uid " + strconv.Itoa(os.Getuid())
 	if u, err := user.Current(); err == nil {
 		name = u.Username

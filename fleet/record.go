@@ -19,7 +19,7 @@ type Recording struct {
 
 // Record begins a run on hosts, or on guests named by their places.
 func (a *Access) Record(verb string, names []string) *Recording {
-	r := &Recording{watch: report.Watchers(a.Watch), run: report.Run{Who: owner(), Verb: verb, When: time.Now()}, index: map[string]int{}}
+	r := &Recording{watch: report.Watchers(a.Watch), run: report.Run{Who: Owner(), Verb: verb, When: time.Now()}, index: map[string]int{}}
 	r.run.ID = report.NewID(r.run.When)
 	for i, name := range names {
 		r.index[name] = i

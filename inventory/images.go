@@ -84,6 +84,17 @@ func unknownMethod(name string) *Error {
 	return oneOf("method", name, methods)
 }
 
+// ImagesOf returns the images that the guests of a host are made of, each once.
+func (inv *Inventory) ImagesOf(h *Host) []*Image {
+	var list []*Image
+	for _, g := range h.Guests {
+		if image := inv.Image(g.Image); image != nil && g.State != Absent && !slices.Contains(list, image) {
+			list = append(list, image)
+		}
+	}
+	return list
+}
+
 func isDigest(s string) bool {
 	hex, ok := strings.CutPrefix(s, "sha256:")
 	return ok && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == ""

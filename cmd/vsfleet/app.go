@@ -19,6 +19,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/history"
 	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/fleet/versions"
 	"github.com/vsfleet/vsfleet/fleet/view"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/inventory/program"
@@ -44,11 +45,12 @@ type app struct {
 	origins      []report.SettingRecord // the settings, and where each came from
 	confirmHosts int                    // number of hosts that are changed without a question; 0: any
 
-	history history.Recorder
-	keep    string               // the setting
-	only    []string             // hosts that a rerun is limited to; nil: none
-	over    overrides            // of a rerun
-	loaded  *inventory.Inventory // the inventory, once it is loaded
+	history  history.Recorder
+	keep     string               // the setting
+	only     []string             // hosts that a rerun is limited to; nil: none
+	over     overrides            // of a rerun
+	loaded   *inventory.Inventory // the inventory, once it is loaded
+	versions *versions.Keeper     // of its images, once it is loaded
 
 	unlisted       error  // why the guest that a pattern names may be a mistake
 	typed          string // the command line, as far as it names a command
@@ -194,10 +196,15 @@ func (a *app) load(ctx context.Context) (*inventory.Inventory, error) {
 	// again and again is a third of the time, with 10,000 guests.
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
 	inv, err := inventory.Loader{Run: program.Runner(ctx, programTimeout)}.Load(a.inventories...)
-	if err == nil {
-		a.access.Hosts, a.loaded = inv.Hosts, inv
+	if err != nil {
+		return nil, err
 	}
-	return inv, err
+	a.access.Hosts, a.loaded = inv.Hosts, inv
+	if a.versions, err = versions.Open(versions.Path(inv), fleet.Owner()); err != nil {
+		return nil, &usageError{err: err}
+	}
+	a.access.Versions = a.versions
+	return inv, nil
 }
 
 // nearInventory returns the path of fleet.yml in this directory, or else of the

@@ -36,7 +36,7 @@ on a host. vsfleet apply builds the images that the inventory names.`,
 			answers, err := ask(a, hosts, func(w fleet.Watch[api.State]) fleet.Answers[api.State] {
 				return a.access.State(ctx, hosts, a.forks, w)
 			}, func(h *inventory.Host, st api.State, result report.Result) []report.ImageRecord {
-				return report.ImageRecords(h.Name, st, result)
+				return report.ImageRecords(h.Name, st, a.versions.File(), result)
 			}, view.ImageTable, nil)
 			if err != nil {
 				return err
@@ -44,7 +44,7 @@ on a host. vsfleet apply builds the images that the inventory names.`,
 			return a.exit(ctx, fleet.Hosts(answers))
 		},
 	})
-	cmd.AddCommand(a.imageRemoveCommand())
+	cmd.AddCommand(a.imageRemoveCommand(), a.imagePushCommand(), a.imageUpdateCommand(), a.imageRollbackCommand(), a.imageReleaseCommand(), a.imageVersionsCommand())
 	return cmd
 }
 

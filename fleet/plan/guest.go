@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vsfleet/vsfleet/internal/setting"
@@ -117,7 +118,7 @@ func (c *comparison) alter(g api.Guest, spec api.ImageSpec, now api.GuestState, 
 
 // differences returns how the wanted guest differs from one that the host has.
 func (c *comparison) differences(g api.Guest, spec api.ImageSpec, have api.Guest) []difference {
-	was, is := imageNames(have.Image, g.Image, spec, c.built)
+	was, is := c.imageNames(have.Image, g.Image, spec)
 	return differences(g, have, was, is, c.host.Controllers)
 }
 
@@ -150,21 +151,32 @@ func reasons(now api.GuestState, compare func(have api.Guest) []difference) (why
 }
 
 // imageNames returns the names of the image that a guest has and of the wanted
-// one. If the names are equal, each is followed by the start of its digest.
-func imageNames(has, wanted string, spec api.ImageSpec, images []api.Image) (was, is string) {
+// one. If the names are equal, each is followed by its version, or by the start of its
+// digest.
+func (c *comparison) imageNames(has, wanted string, spec api.ImageSpec) (was, is string) {
 	is = spec.Name
-	i := slices.IndexFunc(images, func(image api.Image) bool { return image.ID == has })
+	i := slices.IndexFunc(c.built, func(image api.Image) bool { return image.ID == has })
 	switch {
 	case has == "":
 		return "", is
 	case i < 0:
 		return short(has), is
-	case images[i].Spec.Name != is:
-		return images[i].Spec.Name, is
+	case c.built[i].Spec.Name != is:
+		return c.built[i].Spec.Name, is
 	case wanted == "":
-		return is + " (" + short(has) + ")", is + " (not there yet)"
+		return is + c.version(has), is + " (not there yet)"
 	}
-	return is + " (" + short(has) + ")", is + " (" + short(wanted) + ")"
+	return is + c.version(has), is + c.version(wanted)
+}
+
+// version returns what tells an image from others of its name.
+func (c *comparison) version(id string) string {
+	if c.rules.Versions != nil {
+		if n := c.rules.Versions.Number(id); n > 0 {
+			return "@" + strconv.Itoa(n)
+		}
+	}
+	return " (" + short(id) + ")"
 }
 
 // short returns the start of an image's digest, long enough to tell images apart.

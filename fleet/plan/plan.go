@@ -46,15 +46,20 @@ type Refusal struct {
 
 // Rules hold for all hosts of a run.
 type Rules struct {
-	Image   func(name string) *inventory.Image // of the inventory
-	Current Current
-	Prune   bool // delete guests that are not in the inventory
+	Image func(name string) *inventory.Image // of the inventory
+	// Versions of the images; nil: each has one.
+	Versions Versions
+	Prune    bool // delete guests that are not in the inventory
 }
 
-// Current returns the ID of the version of an image that guests are to have, by its name,
-// the key of its spec and the architecture; or "", if any image of the spec will do. It may
-// be nil.
-type Current func(name, key, arch string) string
+// Versions knows which version of each image guests are to have.
+type Versions interface {
+	// Current returns its ID by the image's name, the key of its spec and the
+	// architecture; or "", if any image of the spec will do.
+	Current(name, key, arch string) string
+	// Number returns the version that an ID is, or 0.
+	Number(id string) int
+}
 
 // Make compares what a host should have with what it has, and returns the steps
 // that make it so. Guests whose image the host lacks have steps without an
@@ -164,7 +169,7 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 	}
 	wants, known := c.needs[image]
 	if !known { // a key is a digest: not one for each of a thousand guests
-		wants = needOf(image, c.rules.Current, c.host.Arch)
+		wants = needOf(image, c.rules.Versions, c.host.Arch)
 		c.needs[image] = wants
 	}
 	g.Image = c.plan.use(want.Name, wants, wants.choose(c.built, now))

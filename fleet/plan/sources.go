@@ -48,11 +48,11 @@ type need struct {
 	builders []*inventory.Host
 }
 
-func needOf(image *inventory.Image, current Current, arch string) need {
+func needOf(image *inventory.Image, versions Versions, arch string) need {
 	spec := Spec(image)
 	n := need{spec: spec, specKey: spec.Key(), digest: image.Digest, builders: image.Builders}
-	if n.digest == "" && current != nil {
-		n.digest = current(image.Name, n.specKey, arch)
+	if n.digest == "" && versions != nil {
+		n.digest = versions.Current(image.Name, n.specKey, arch)
 		n.version = n.digest != ""
 	}
 	n.key = n.specKey + n.digest
@@ -288,9 +288,9 @@ func (p Plan) Give(key, id string) Plan {
 
 // Bring returns the plan with images that the host should have, whether or not a guest
 // needs them.
-func (p Plan) Bring(images []*inventory.Image, current Current, state api.State) Plan {
+func (p Plan) Bring(images []*inventory.Image, versions Versions, state api.State) Plan {
 	for _, image := range images {
-		wanted := needOf(image, current, state.Host.Arch)
+		wanted := needOf(image, versions, state.Host.Arch)
 		if wanted.choose(state.Images, nil) == "" && !slices.ContainsFunc(p.images, func(n need) bool { return n.key == wanted.key }) {
 			p.images = append(p.images, wanted)
 		}

@@ -2,11 +2,14 @@ package report
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/versions"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -141,13 +144,15 @@ func Unlocked(u api.Unlocked) string {
 type ImageRecord struct {
 	Host string `json:"host"`
 	api.Image
-	Guests int `json:"guests"` // that are made of it
+	Version int  `json:"version,omitempty"` // by images.lock; 0: it names none with this ID
+	Held    bool `json:"held,omitempty"`
+	Guests  int  `json:"guests"` // that are made of it
 	Result
 }
 
 // ImageRecords returns the records of the images of a host, or why there are
 // none.
-func ImageRecords(host string, st api.State, result Result) []ImageRecord {
+func ImageRecords(host string, st api.State, known versions.File, result Result) []ImageRecord {
 	if result.Status != outcome.OK {
 		return []ImageRecord{{Host: host, Result: result}}
 	}
@@ -157,7 +162,31 @@ func ImageRecords(host string, st api.State, result Result) []ImageRecord {
 	}
 	var records []ImageRecord
 	for _, image := range st.Images {
-		records = append(records, ImageRecord{Host: host, Image: image, Guests: uses[image.ID], Result: result})
+		_, v, _ := known.Find(image.ID)
+		records = append(records, ImageRecord{Host: host, Image: image, Version: v.Number, Held: v.Held != nil, Guests: uses[image.ID], Result: result})
+	}
+	return records
+}
+
+// VersionRecord is a version of an image of the inventory.
+type VersionRecord struct {
+	Image string `json:"image"`
+	versions.Version
+	Current bool `json:"current"`
+}
+
+// VersionRecords returns the versions of images that the inventory knows, the newest first.
+// names are those to show; none: all.
+func VersionRecords(known versions.File, names ...string) []VersionRecord {
+	var records []VersionRecord
+	for _, name := range slices.Sorted(maps.Keys(known.Images)) {
+		if len(names) > 0 && !slices.Contains(names, name) {
+			continue
+		}
+		for _, v := range slices.Backward(known.Images[name]) {
+			now, _ := known.Current(name, v.Key, v.Arch)
+			records = append(records, VersionRecord{Image: name, Version: v, Current: now.Number == v.Number})
+		}
 	}
 	return records
 }

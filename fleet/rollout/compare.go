@@ -26,7 +26,7 @@ func (r *run) compare(ctx context.Context, h *host) (err error) {
 			return err
 		}
 	}
-	h.plan = plan.Make(h.want, h.state, h.files, plan.Rules{Image: r.image, Current: r.current(), Prune: r.Prune}).Prove(h.want, h.prove)
+	h.plan = plan.Make(h.want, h.state, h.files, plan.Rules{Image: r.image, Versions: r.Versions, Prune: r.Prune}).Prove(h.want, h.prove)
 	return nil
 }
 

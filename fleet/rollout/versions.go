@@ -14,8 +14,7 @@ import (
 // Versions knows which version of each image guests are to have. Its methods may be called
 // by several goroutines.
 type Versions interface {
-	// Current is [plan.Current].
-	Current(name, key, arch string) string
+	plan.Versions
 	// Begin is told of the image that hosts use before another version is built.
 	Begin(ctx context.Context, image api.Image, arch, host string) error
 	// Built is told of a version before other hosts get it. After an error they do not.
@@ -23,14 +22,6 @@ type Versions interface {
 	// Failed is told of an image that guests were put back from, and returns a line for
 	// the report.
 	Failed(ctx context.Context, id, reason string) (note string, err error)
-}
-
-// current returns what says which versions of images are current.
-func (r *run) current() plan.Current {
-	if r.Versions == nil {
-		return nil
-	}
-	return r.Versions.Current
 }
 
 // Update has one of the hosts build the next version of an image, and brings it to all of
@@ -43,10 +34,11 @@ func (f *Fleet) Update(ctx context.Context, inv *inventory.Inventory, hosts []*i
 	return f.fetch(ctx, "image update", inv, hosts, renew)
 }
 
-// Push brings images to hosts, whether or not their guests need them yet.
-func (f *Fleet) Push(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host, images []*inventory.Image) report.Run {
+// Push brings images to hosts, whether or not their guests have changed to them. wanted
+// returns those of a host.
+func (f *Fleet) Push(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host, wanted func(*inventory.Host) []*inventory.Image) report.Run {
 	bring := state{name: "compare", each: func(r *run, _ context.Context, h *host) error {
-		h.plan = plan.Plan{}.Bring(images, r.current(), h.state)
+		h.plan = plan.Plan{}.Bring(wanted(h.want), r.Versions, h.state)
 		return nil
 	}}
 	return f.fetch(ctx, "image push", inv, hosts, bring)
@@ -83,7 +75,7 @@ func (r *run) holdBack(ctx context.Context, h *host) {
 		if had < 0 {
 			continue
 		}
-		note, err := r.Versions.Failed(context.WithoutCancel(ctx), s.Guest.Image, fmt.Sprintf("guest %s of %s: %s", s.Name, h.name, h.failure(s.Name)))
+		note, err := r.Versions.Failed(context.WithoutCancel(ctx), s.Guest.Image, h.name+": "+h.failure(s.Name))
 		if err != nil {
 			note = fmt.Sprintf("the image of guest %s is not held: %v", s.Name, err)
 		}
@@ -100,5 +92,5 @@ func (h *host) failure(guest string) string {
 			return h.results[i].Error
 		}
 	}
-	return "it was put back"
+	return "guest " + guest + " was put back"
 }

@@ -285,9 +285,9 @@ func (r *run) compareWork(ctx context.Context, h *host, wanted func(*Worker) Wan
 		}
 		(&Worker{r, h}).Show(files)
 	}
-	h.plan = plan.Make(&part, h.state, files, plan.Rules{Image: r.image, Current: r.current()})
+	h.plan = plan.Make(&part, h.state, files, plan.Rules{Image: r.image, Versions: r.Versions})
 	h.plan.Foreign, h.plan.Drift = nil, nil // of guests that the stage is not about
-	h.plan = h.plan.Bring(want.Images, r.current(), h.state)
+	h.plan = h.plan.Bring(want.Images, r.Versions, h.state)
 	for i := range h.plan.Steps {
 		h.plan.Steps[i].Title = want.Title
 	}

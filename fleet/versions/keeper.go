@@ -37,6 +37,12 @@ func (k *Keeper) Current(name, key, arch string) string {
 	return v.ID
 }
 
+// Number returns the version that an image's ID is, or 0.
+func (k *Keeper) Number(id string) int {
+	_, v, _ := k.File().Find(id)
+	return v.Number
+}
+
 // Begin records the image that hosts use as the first version of an image that has none:
 // an update would leave nothing to go back to.
 func (k *Keeper) Begin(ctx context.Context, image api.Image, arch, host string) error {

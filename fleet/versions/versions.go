@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/inventory"
 )
 
 // FileName is the name of the file, beside the inventory.
@@ -45,18 +46,13 @@ type File struct {
 	Images map[string][]Version `yaml:"images"` // by name, the oldest first
 }
 
-// Path returns where the file of an inventory is: beside its first part that is a file or
-// directory. It is empty if none is.
-func Path(inventories []string) string {
-	for _, path := range inventories {
-		if info, err := os.Stat(path); err == nil {
-			if !info.IsDir() {
-				path = filepath.Dir(path)
-			}
-			return filepath.Join(path, FileName)
-		}
+// Path returns where the file of an inventory is: beside the first that defines an image.
+// It is empty if none does.
+func Path(inv *inventory.Inventory) string {
+	if len(inv.Images) == 0 {
+		return ""
 	}
-	return ""
+	return filepath.Join(filepath.Dir(inv.Images[0].Pos.File), FileName)
 }
 
 // Current returns the version of an image that guests are to have: the newest that is not
@@ -203,7 +199,7 @@ const head = `# The versions of this fleet's images. Keep this file with the inv
 // file stays as it is. Others who change it wait.
 func Change(ctx context.Context, path string, change func(*File) error) error {
 	if path == "" {
-		return errors.New("versions of images are kept beside the inventory, and this one is not in a file: name one with -i fleet.yml")
+		return errors.New("the inventory has no image")
 	}
 	lock, err := linux.LockDir(ctx, filepath.Dir(path))
 	if err != nil {

@@ -132,11 +132,40 @@ func ImageTable(w io.Writer, records []report.ImageRecord) error {
 	for _, r := range records {
 		id := strings.TrimPrefix(r.ID, "sha256:")
 		rows = append(rows, []string{
-			r.Host, r.Spec.Name, id[:min(12, len(id))], r.Spec.Method + " " + strings.Join(r.Spec.Args, " "),
+			r.Host, imageName(r), id[:min(12, len(id))], r.Spec.Method + " " + strings.Join(r.Spec.Args, " "),
 			Bytes(uint64(max(0, r.Bytes))), strconv.FormatInt(r.Files, 10), Duration(time.Since(r.Created)), strconv.Itoa(r.Guests),
 		})
 	}
 	return Table(w, []string{"HOST", "IMAGE", "ID", "MADE BY", ">SIZE", ">FILES", ">AGE", ">GUESTS"}, rows)
+}
+
+// imageName returns the name of an image with its version.
+func imageName(r report.ImageRecord) string {
+	name := r.Spec.Name
+	if r.Version > 0 {
+		name += "@" + strconv.Itoa(r.Version)
+	}
+	if r.Held {
+		name += " (held)"
+	}
+	return name
+}
+
+// VersionTable prints the versions of images.
+func VersionTable(w io.Writer, records []report.VersionRecord) error {
+	var rows [][]string
+	for _, r := range records {
+		state := ""
+		switch {
+		case r.Held != nil:
+			state = "held: " + r.Held.Reason
+		case r.Current:
+			state = "current"
+		}
+		id := strings.TrimPrefix(r.ID, "sha256:")
+		rows = append(rows, []string{r.Image + "@" + strconv.Itoa(r.Number), id[:min(12, len(id))], r.Arch, r.On, Duration(time.Since(r.Built)), state})
+	}
+	return Table(w, []string{"VERSION", "ID", "ARCH", "BUILT ON", ">AGE", "STATE"}, rows)
 }
 
 var pingColumns = []string{"HOST", "ADDRESS", "VSNODE", "KERNEL", "OS", "ARCH", ">CONNECT", ">START", ">RTT"}
