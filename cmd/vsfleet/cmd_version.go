@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
@@ -39,20 +40,20 @@ one that is not held. If the build gives what a version has already, nothing cha
 			if image.Digest != "" {
 				return usage("take digest out of the inventory: versions stand in images.lock")(fmt.Errorf("image %s has only one version: the inventory names its digest", image.Name))
 			}
-			before := a.versions.File().Newest(image.Name)
 			progress := a.progress(len(hosts))
 			run := a.access.Rollout(a.forks, progress.Watch).Update(ctx, inv, hosts, image)
 			progress.Close()
 			if err := a.report(ctx, run, false); err != nil {
 				return err
 			}
-			switch after := a.versions.File().Newest(image.Name); {
-			case a.quiet:
-			case after > before:
-				fmt.Fprintf(a.stderr, "image %s: version %d is current; to move guests to it: vsfleet apply\n", image.Name, after)
-			default:
-				fmt.Fprintf(a.stderr, "image %s: the build gives version %d again: there is nothing newer\n", image.Name, after)
+			if a.quiet {
+				return nil
 			}
+			newest, text := a.versions.File().Newest(image.Name), "image %s: the build gives version %d again: there is nothing newer\n"
+			if slices.Contains(run.Outcomes(), outcome.Changed) {
+				text = "image %s: version %d is current; to move guests to it: vsfleet apply\n"
+			}
+			fmt.Fprintf(a.stderr, text, image.Name, newest)
 			return nil
 		},
 	}

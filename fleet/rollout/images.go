@@ -41,6 +41,11 @@ type origin struct {
 // lacks reports whether a host lacks the image.
 func (m *supply) lacks(h *host) bool { return slices.Contains(m.Lack, h.name) }
 
+// has reports whether the host had an image when it was asked.
+func (h *host) has(id string) bool {
+	return slices.ContainsFunc(h.state.Images, func(i api.Image) bool { return i.ID == id })
+}
+
 // imageSteps returns the number of images that a host imports or builds.
 func imageSteps(h *host) int {
 	n := 0
@@ -67,7 +72,7 @@ func (r *run) deliver(ctx context.Context) error {
 				m.origin = r.buildSomewhere(ctx, m)
 			}
 			close(m.ready)
-			if m.err == nil && slices.ContainsFunc(m.Lack, func(name string) bool { return name != m.holders[0].name }) {
+			if m.err == nil && slices.ContainsFunc(r.named(m.Lack), func(h *host) bool { return h != m.holders[0] && !h.has(m.id) }) {
 				m.Send(ctx, m.sources())
 			}
 		})
@@ -233,6 +238,8 @@ func (r *run) obtain(ctx context.Context, h *host, m *supply) (api.StepResult, e
 	switch {
 	case !m.lacks(h), err == nil && h == m.holders[0]:
 		return own, nil
+	case err == nil && h.has(m.id): // a build gave what was there
+		return api.StepResult{Outcome: api.Unchanged}, nil
 	case err == nil && ctx.Err() != nil:
 		err = errors.New("interrupted")
 	case err == nil:
