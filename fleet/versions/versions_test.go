@@ -118,7 +118,7 @@ func TestParse(t *testing.T) {
 		{"nothing", "", ""},
 		{"a version", "images: {web: [" + good + "]}", ""},
 		{"two architectures", "images: {web: [" + good + ", " + strings.Replace(good, "amd64", "arm64", 1) + "]}", ""},
-		{"an unknown key", "images: {web: [{versoin: 1}]}", "line 1: field versoin not found"},
+		{"an unknown key", "images: {web: [{number: 1}]}", "line 1: field number not found"},
 		{"one version twice", "images: {web: [" + good + ", " + good + "]}", "image web, version 1: it is there twice for amd64"},
 		{"an ID that is no digest", "images: {web: [{version: 1, id: sha256:1, spec: k, arch: a}]}", `id "sha256:1": want sha256:`},
 		{"no number", "images: {web: [{id: x}]}", "numbered from 1"},
