@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/builder"
 	"github.com/vsfleet/vsfleet/node/cgroup"
@@ -161,7 +162,7 @@ func (h *Host) Usage(ctx context.Context) (u api.Usage, err error) {
 		}
 		u.Guests = append(u.Guests, api.GuestUsage{Name: g.Name, Context: g.Context, Counters: append(stat.Counters(string(dir), len(pids), g.Processes), disk...)})
 	}
-	slices.SortFunc(u.Guests, func(a, b api.GuestUsage) int { return a.Context - b.Context })
+	order.Func(u.Guests, func(a, b api.GuestUsage) int { return a.Context - b.Context })
 	return u, nil
 }
 

@@ -9,12 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/builder"
 )
@@ -66,7 +66,7 @@ func (s *Store) List(ctx context.Context) ([]api.Image, error) {
 		}
 		images = append(images, records...)
 	}
-	slices.SortFunc(images, func(a, b api.Image) int {
+	order.Func(images, func(a, b api.Image) int {
 		return cmp.Or(
 			cmp.Compare(a.Spec.Name, b.Spec.Name), b.Created.Compare(a.Created),
 			cmp.Compare(a.ID, b.ID), cmp.Compare(a.Key, b.Key))
@@ -100,7 +100,7 @@ func (s *Store) records(id string) ([]api.Image, error) {
 		}
 		images = append(images, img)
 	}
-	slices.SortFunc(images, func(a, b api.Image) int { return a.Created.Compare(b.Created) })
+	order.Func(images, func(a, b api.Image) int { return a.Created.Compare(b.Created) })
 	return images, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
@@ -118,7 +119,7 @@ func sorted(elements map[string]nftables.SetElement) []nftables.SetElement {
 	for _, e := range elements {
 		list = append(list, e)
 	}
-	slices.SortFunc(list, func(a, b nftables.SetElement) int { return bytes.Compare(a.Key, b.Key) })
+	order.Func(list, func(a, b nftables.SetElement) int { return bytes.Compare(a.Key, b.Key) })
 	return list
 }
 

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/vsfleet/vsfleet/internal/claim"
+	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
@@ -60,7 +60,7 @@ func translations(guests []Guest) ([]translation, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b translation) int {
+	order.Func(all, func(a, b translation) int {
 		return cmp.Or(a.to.Compare(b.to), cmp.Compare(a.proto, b.proto), cmp.Compare(a.port, b.port), a.addr.Compare(b.addr))
 	})
 	return all, nil

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/internal/printable"
 	"github.com/vsfleet/vsfleet/node/probe"
@@ -104,7 +105,7 @@ func findListeners(ctx context.Context, want func(diagSocket) bool) ([]Listener,
 		list = append(list, l)
 	}
 	// Several sockets of one process, as of a server with SO_REUSEPORT, are one.
-	slices.SortFunc(list, func(a, b Listener) int {
+	order.Func(list, func(a, b Listener) int {
 		return cmp.Or(cmp.Compare(a.Addr.Port(), b.Addr.Port()), cmp.Compare(a.Proto, b.Proto),
 			a.Addr.Compare(b.Addr), cmp.Compare(a.PID, b.PID))
 	})

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/internal/port"
 )
 
@@ -109,7 +110,7 @@ func (s Spec) settings(cgroup uint64) (netctxSettings, error) {
 // merge sorts ranges and joins those that overlap or touch.
 func merge(ranges []port.Range) ([]port.Range, error) {
 	sorted := slices.Clone(ranges)
-	slices.SortFunc(sorted, func(a, b port.Range) int {
+	order.Func(sorted, func(a, b port.Range) int {
 		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.First, b.First))
 	})
 	var out []port.Range

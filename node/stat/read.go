@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -143,7 +143,7 @@ func finish(rows []row, guests []Guest) ([]api.StatRow, error) {
 		r.Uptime = max(r.Uptime, 0) // the clock was set back
 		out = append(out, r.StatRow)
 	}
-	slices.SortFunc(out, func(a, b api.StatRow) int { return a.Context - b.Context })
+	order.Func(out, func(a, b api.StatRow) int { return a.Context - b.Context })
 	return out, nil
 }
 

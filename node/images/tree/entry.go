@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"hash"
 	"math"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/vsfleet/vsfleet/internal/order"
 )
 
 // Sum is the digest and the size of a tree.
@@ -180,7 +181,7 @@ func fromHeader(h *tar.Header) (*entry, error) {
 				e.xattrs = append(e.xattrs, xattr{name, value})
 			}
 		}
-		slices.SortFunc(e.xattrs, func(a, b xattr) int { return strings.Compare(a.name, b.name) })
+		order.Func(e.xattrs, func(a, b xattr) int { return strings.Compare(a.name, b.name) })
 	}
 	return e, nil
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/order"
 )
 
 type inode struct{ dev, ino uint64 }
@@ -159,6 +161,6 @@ func xattrs(fd int, wanted func(name string) bool) ([]xattr, error) {
 		}
 		found = append(found, xattr{name, string(value[:n])})
 	}
-	slices.SortFunc(found, func(a, b xattr) int { return strings.Compare(a.name, b.name) })
+	order.Func(found, func(a, b xattr) int { return strings.Compare(a.name, b.name) })
 	return found, nil
 }
