@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -92,7 +93,8 @@ func parseLine(line string) (path string, n Node, link string, err error) {
 		if err = errors.Join(err, e1, e2); !ok && err == nil {
 			err = errors.New("an attribute without =")
 		}
-		n.Xattrs = set(n.Xattrs, key, val)
+		n.Xattrs = slices.DeleteFunc(n.Xattrs, func(x Xattr) bool { return x.Name == key })
+		n.Xattrs = append(n.Xattrs, Xattr{key, val})
 	}
 	return path, n, "", err
 }

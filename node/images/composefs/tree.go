@@ -98,7 +98,7 @@ func (t *Tree) Add(path string, n Node) error {
 		return fmt.Errorf("%q: %w", path, err)
 	}
 	if added.outside() && added.Payload != "" {
-		added.Payload = "/" + added.Payload // as overlayfs has to find it
+		added.Payload = redirect + added.Payload
 	}
 	t.whiteouts = t.whiteouts || added.isWhiteout()
 	return nil

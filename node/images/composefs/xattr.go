@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"math/bits"
 	"slices"
+	"sort"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -40,20 +41,20 @@ func split(name string) (uint8, string) {
 	return 0, name
 }
 
-// xattrs returns the extended attributes that an inode gets, sorted. The slice is
-// valid until the next call.
-func (w *writer) xattrs(i *inode) []Xattr {
+// xattrs returns the extended attributes that an inode gets, sorted: of each its name, a
+// zero byte and its value. The slice is valid until the next call.
+func (w *writer) xattrs(i *inode) []string {
 	x := w.scratch[:0]
 	for _, a := range i.Xattrs {
 		if rest, ok := strings.CutPrefix(a.Name, overlay); ok {
 			a.Name = escaped + rest
 		}
-		x = append(x, a)
+		x = append(x, a.Name+"\x00"+a.Value)
 	}
 	if i.outside() {
-		x = append(x, Xattr{overlay + "metacopy", metacopy(i.Verity)})
+		x = append(x, metacopy(i.Verity))
 		if i.Payload != "" {
-			x = append(x, Xattr{overlay + "redirect", i.Payload})
+			x = append(x, i.Payload)
 		}
 	}
 	if i.isWhiteout() {
@@ -69,31 +70,36 @@ func (w *writer) xattrs(i *inode) []Xattr {
 		}
 	}
 	if i.node == &w.root {
-		x = append(x, Xattr{overlay + "opaque", "y"})
+		x = append(x, overlay+"opaque\x00y")
 	}
-	slices.SortFunc(x, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
+	slices.Sort(x)
 	w.scratch = x
 	return x
 }
 
 // set adds an attribute, or replaces the one of its name.
-func set(x []Xattr, name, value string) []Xattr {
+func set(x []string, name, value string) []string {
+	name += "\x00"
 	for i := range x {
-		if x[i].Name == name {
-			x[i].Value = value
+		if strings.HasPrefix(x[i], name) {
+			x[i] = name + value
 			return x
 		}
 	}
-	return append(x, Xattr{name, value})
+	return append(x, name+value)
 }
 
-// metacopy returns what overlayfs expects of a file whose bytes are in another layer:
+// redirect is the attribute, before the object's path, that names where a file's data are.
+const redirect = overlay + "redirect\x00/"
+
+// metacopy returns the attribute of a file whose data are in another layer. Its value is
 // nothing, or the fs-verity digest that they must have.
 func metacopy(verity *[32]byte) string {
+	const name = overlay + "metacopy\x00"
 	if verity == nil {
-		return ""
+		return name
 	}
-	return string([]byte{0, 36, 0, 1}) + string(verity[:]) // version, length, flags, SHA-256
+	return name + "\x00\x24\x00\x01" + string(verity[:]) // version, length, flags, SHA-256
 }
 
 // share finds the attributes that more than one inode has. They are written once,
@@ -101,41 +107,43 @@ func metacopy(verity *[32]byte) string {
 // keeps no more of them than a hash.
 func (w *writer) share() {
 	seed := maphash.MakeSeed()
-	hash := func(x Xattr) uint64 { return maphash.Comparable(seed, x) }
 	again := map[uint64]bool{}
 	for i := range w.inodes {
 		for _, x := range w.xattrs(&w.inodes[i]) {
-			h := hash(x)
+			h := maphash.String(seed, x)
 			_, before := again[h]
 			again[h] = before
 		}
 	}
-	count := map[Xattr]int{}
+	w.shared = map[string]uint32{}
 	for i := range w.inodes {
 		for _, x := range w.xattrs(&w.inodes[i]) {
-			if again[hash(x)] {
-				count[x]++
+			if again[maphash.String(seed, x)] {
+				w.shared[x]++
 			}
 		}
 	}
-	for x, n := range count {
+	for x, n := range w.shared {
 		if n > 1 {
 			w.sharedList = append(w.sharedList, x)
+		} else {
+			delete(w.shared, x) // the other one only had the same hash
 		}
 	}
-	slices.SortFunc(w.sharedList, func(a, b Xattr) int { // the last name first, the longest value first
-		if c := strings.Compare(b.Name, a.Name); c != 0 {
-			return c
+	sort.Slice(w.sharedList, func(i, j int) bool { // the last name first, the longest value first
+		aName, a, _ := strings.Cut(w.sharedList[i], "\x00")
+		bName, b, _ := strings.Cut(w.sharedList[j], "\x00")
+		if aName != bName {
+			return aName > bName
 		}
-		if c := len(b.Value) - len(a.Value); c != 0 {
-			return c
+		if len(a) != len(b) {
+			return len(a) > len(b)
 		}
-		return strings.Compare(b.Value, a.Value)
+		return a > b
 	})
-	w.shared = make(map[Xattr]uint32, len(w.sharedList))
 	for _, x := range w.sharedList {
 		w.shared[x] = uint32(w.sharedSize)
-		w.sharedSize += uint64(entrySize(x))
+		w.sharedSize += uint64(len(appendXattr(w.buffer[:0], x)))
 	}
 }
 
@@ -143,59 +151,44 @@ func (w *writer) share() {
 // are written beside it.
 const maxShared = 128
 
-// layXattrs parts an inode's attributes into those that are shared and those that are
-// not, and returns the bytes that they take beside the inode.
-func (w *writer) layXattrs(x []Xattr) (shared, own []Xattr, size int) {
-	if len(x) == 0 {
-		return nil, nil, 0
-	}
-	w.own = w.own[:0]
-	size = xattrHead
-	n := 0
-	for _, a := range x {
-		if _, ok := w.shared[a]; ok && n < maxShared {
-			x[n] = a
-			n++
-			size += 4
-			continue
-		}
-		w.own = append(w.own, a)
-		size += entrySize(a)
-	}
-	return x[:n], w.own, size
-}
-
-// entrySize returns the bytes of an attribute where it is written.
-func entrySize(x Xattr) int {
-	_, rest := split(x.Name)
-	return roundUp(4+len(rest)+len(x.Value), 4)
-}
-
 // appendXattr appends an attribute (struct erofs_xattr_entry).
-func appendXattr(b []byte, x Xattr) []byte {
-	code, rest := split(x.Name)
+func appendXattr(b []byte, x string) []byte {
+	name, value, _ := strings.Cut(x, "\x00")
+	code, rest := split(name)
 	b = append(b, uint8(len(rest)), code)
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(x.Value)))
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(value)))
 	b = append(b, rest...)
-	b = append(b, x.Value...)
-	return append(b, make([]byte, roundUp(4+len(rest)+len(x.Value), 4)-4-len(rest)-len(x.Value))...)
+	b = append(b, value...)
+	for n := 4 + len(rest) + len(value); n%4 != 0; n++ {
+		b = append(b, 0)
+	}
+	return b
 }
 
 // appendXattrs appends all attributes of an inode (struct erofs_xattr_ibody_header).
-func (w *writer) appendXattrs(b []byte, shared, own []Xattr) []byte {
-	filter := ^uint32(0)
-	for _, list := range [][]Xattr{shared, own} {
-		for _, x := range list {
-			code, rest := split(x.Name)
-			filter &^= 1 << (xxh32(rest, filterSeed+uint32(code)) % 32)
+func (w *writer) appendXattrs(b []byte, i *inode) []byte {
+	attributes := w.xattrs(i)
+	if len(attributes) == 0 {
+		return b
+	}
+	filter, at := ^uint32(0), len(b)
+	b = append(b, make([]byte, xattrHead)...)
+	own := 0
+	for _, x := range attributes {
+		name, _, _ := strings.Cut(x, "\x00")
+		code, rest := split(name)
+		filter &^= 1 << (xxh32(rest, filterSeed+uint32(code)) % 32)
+		place, ok := w.shared[x]
+		if !ok || b[at+4] == maxShared {
+			attributes[own] = x
+			own++
+			continue
 		}
+		b[at+4]++
+		b = binary.LittleEndian.AppendUint32(b, (uint32(w.inodesEnd%blockSize)+place)/4)
 	}
-	b = binary.LittleEndian.AppendUint32(b, filter)
-	b = append(b, uint8(len(shared)), 0, 0, 0, 0, 0, 0, 0)
-	for _, x := range shared {
-		b = binary.LittleEndian.AppendUint32(b, (uint32(w.inodesEnd%blockSize)+w.shared[x])/4)
-	}
-	for _, x := range own {
+	binary.LittleEndian.PutUint32(b[at:], filter)
+	for _, x := range attributes[:own] {
 		b = appendXattr(b, x)
 	}
 	return b
