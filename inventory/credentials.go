@@ -22,17 +22,23 @@ func (d *decoder) credentials(to *[]*fileSpec) func(string, *yaml.Node) {
 			}
 			f := &fileSpec{path: setting.Credentials + "/" + k.Value, pos: k.Pos, restart: true,
 				mode: text{Value: "0600", Pos: k.Pos}, secret: given[bool]{Value: true, Pos: k.Pos}}
-			if n := yamlpos.Target(v); n.Kind == yaml.ScalarNode && !yamlpos.IsNull(n) {
-				d.fileContent(f, k.Value, n)
-			} else {
-				const want = "its text, or {source: FILE}"
-				d.Fields("credential "+k.Value, v, want, []key{{Name: "source", Read: d.path(&f.source, "a file beside the inventory")}})
-				if yamlpos.IsNull(n) || n.Kind == yaml.MappingNode && !f.source.OK() {
-					d.Add(k.Pos, "", "credentials: %s: want %s", k.Value, want)
-				}
-			}
+			d.textOrFile(f, "credential", k, v, "its text, or {source: FILE}", []key{{Name: "source", Read: d.path(&f.source, "a file beside the inventory")}})
 			*to = append(*to, f)
 		})
+	}
+}
+
+// textOrFile reads the content of a file of which only that can be given: its text, or
+// a mapping that names where it is.
+func (d *decoder) textOrFile(f *fileSpec, kind string, k text, v *yaml.Node, want string, from []key) {
+	n := yamlpos.Target(v)
+	if n.Kind == yaml.ScalarNode && !yamlpos.IsNull(n) {
+		d.fileContent(f, k.Value, n)
+		return
+	}
+	d.Fields(kind+" "+k.Value, v, want, from)
+	if given := f.source.OK() != f.template.OK(); yamlpos.IsNull(n) || n.Kind == yaml.MappingNode && !given {
+		d.Add(k.Pos, "", "%ss: %s: want %s", kind, k.Value, want)
 	}
 }
 

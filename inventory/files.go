@@ -54,6 +54,7 @@ type fileSpec struct {
 	sealed                    secret.Value // content, if it is encrypted
 	secret                    given[bool]
 	restart                   bool
+	program                   bool // it is to be run
 	command                   []text
 }
 
@@ -159,6 +160,9 @@ func (r *resolver) resolveFiles(specs []*fileSpec, image bool) []File {
 	total := 0
 	for _, spec := range specs {
 		f := File{Path: spec.path, Mode: 0o644, Owner: "root:root", OnChange: OnChange{Restart: spec.restart}, Pos: spec.pos}
+		if spec.program {
+			f.Mode = 0o755
+		}
 		r.value(spec.mode, "mode", func(s string) error {
 			if !fileMode.MatchString(s) {
 				return fmt.Errorf("want permissions as 0644, have %q", yamlpos.Short(s))
@@ -189,6 +193,9 @@ func (r *resolver) resolveFiles(specs []*fileSpec, image bool) []File {
 		}
 		if f.parts != nil {
 			r.holdsSecret(spec, &f)
+			if spec.program {
+				f.Mode = 0o700
+			}
 		}
 		if total += f.size(); total > MaxFiles {
 			r.fail(spec.pos, "put what is large into an image, or copy it by other means", "files: more than %d MiB altogether", MaxFiles>>20)

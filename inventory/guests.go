@@ -29,6 +29,7 @@ type guestSpec struct {
 	network  networkSpec
 	files    []*fileSpec
 	secrets  []*fileSpec // credentials
+	hooks    []*fileSpec
 	health   healthSpec
 
 	mounts, volumes []*mountSpec
@@ -89,6 +90,7 @@ func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 		{Name: "network", Read: func(name string, v *yaml.Node) { d.network(g, name, v) }},
 		{Name: "files", Read: d.files(&g.files)},
 		{Name: "credentials", Read: d.credentials(&g.secrets)},
+		{Name: "hooks", Read: d.hooks(&g.hooks)},
 		{Name: "health", Read: d.health(&g.health)},
 		{Name: "mounts", Read: d.mounts(&g.mounts)},
 		{Name: "volumes", Read: d.volumes(&g.volumes)},
@@ -266,7 +268,7 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 		r.failed = true
 		r.Failed(spec.pos, &Error{Msg: fmt.Sprintf("guest %s: %v", spec.name, err)})
 	}
-	g.Files = r.resolveFiles(slices.Concat(spec.files, spec.secrets), false)
+	g.Files = r.resolveFiles(slices.Concat(spec.files, spec.secrets, spec.hooks), false)
 	r.boundCredentials(g.Files)
 	g.Health = r.resolveHealth(&spec.health)
 	if r.failed || h == nil {

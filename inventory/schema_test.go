@@ -130,6 +130,7 @@ func TestSchemaAndLoaderRefuseTheSame(t *testing.T) {
 		base + "  g: {on: h1, image: deb, health: [{tpc: 80}]}", "rollout: {serial: []}", "rollout: {max_fail: some}", "rollout: {on_failure: stop}", "rollout: {retries: -1}",
 		base + "  g: {on: h1, image: deb, files: {/etc/x: {content: a, on_change: reload}}}", base + "  g: {on: h1, image: deb, files: {/etc/x: {content: a, on_change: []}}}",
 		base + "  g: {on: h1, image: deb, credentials: {a/b: x}}", base + "  g: {on: h1, image: deb, credentials: {a~: x}}", base + "  g: {on: h1, image: deb, credentials: {a: {}}}",
+		base + "  g: {on: h1, image: deb, hooks: {poststart: x}}", base + "  g: {on: h1, image: deb, hooks: {post-start: {}}}", base + "  g: {on: h1, image: deb, hooks: {post-start: [x]}}",
 	} {
 		if _, err := load(t, text); err == nil {
 			t.Errorf("the loader reads %s", text)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -12,15 +13,22 @@ import (
 // FilesRequest asks a host which files of its guests differ from those of the
 // inventory; with contents, also how. What the files should hold is left out
 // until it is written. A secret that was not opened is an error.
-func FilesRequest(host *inventory.Host, contents bool) (api.FilesRequest, error) {
+func FilesRequest(host *inventory.Host, state api.State, contents bool) (api.FilesRequest, error) {
 	req := api.FilesRequest{Contents: contents}
+	hooks := map[string][]string{}
+	for _, g := range state.Guests {
+		hooks[g.Name] = g.Hooks
+	}
 	for _, g := range host.Guests {
-		if len(g.Files) == 0 || g.State == inventory.Absent {
+		if g.State == inventory.Absent {
 			continue
 		}
-		files, err := wireFiles(g.Files)
+		files, err := wireFiles(g, hooks[g.Name])
 		if err != nil {
 			return req, fmt.Errorf("guest %s: %w", g.Name, err)
+		}
+		if len(files) == 0 {
+			continue
 		}
 		for i := range files {
 			files[i].Content = nil
@@ -30,8 +38,21 @@ func FilesRequest(host *inventory.Host, contents bool) (api.FilesRequest, error)
 	return req, nil
 }
 
-// wireFiles converts files of the inventory to those that are sent to a host.
-func wireFiles(files []inventory.File) ([]api.File, error) {
+// wireFiles returns the files of a guest as they are sent to a host. Of the hooks that
+// the host has of an inventory, those that it no longer has are to be removed.
+func wireFiles(g *inventory.Guest, hooks []string) ([]api.File, error) {
+	list, err := sentFiles(g.Files)
+	for _, phase := range hooks {
+		name := setting.HookFile(phase)
+		if !slices.ContainsFunc(list, func(f api.File) bool { return f.Path == name }) {
+			list = append(list, api.File{Path: name, Absent: true})
+		}
+	}
+	return list, err
+}
+
+// sentFiles converts files of the inventory to those that are sent to a host.
+func sentFiles(files []inventory.File) ([]api.File, error) {
 	var list []api.File
 	for _, f := range files {
 		content, err := f.Read()
@@ -48,11 +69,11 @@ func wireFiles(files []inventory.File) ([]api.File, error) {
 
 // withFiles inserts the step that writes a guest's files before the one that
 // starts it. have is nil if it is not known yet which files the guest has.
-func withFiles(steps []api.Step, want *inventory.Guest, have *api.GuestFilesState, running bool) ([]api.Step, error) {
+func withFiles(steps []api.Step, want *inventory.Guest, hooks []string, have *api.GuestFilesState, running bool) ([]api.Step, error) {
 	var files []api.File
 	var why []string
 	restart := ""
-	wanted, err := wireFiles(want.Files)
+	wanted, err := wireFiles(want, hooks)
 	if err != nil {
 		return nil, err
 	}

@@ -42,6 +42,11 @@ func TestPlanOfFiles(t *testing.T) {
 			 guest.files www: /etc/motd: the inventory has it
 			 guest.restart www: so that it takes its new configuration`,
 		},
+		{
+			"a hook that the inventory no longer has is removed", www(), []api.GuestState{there(func(g *api.GuestState) { g.Hooks = []string{"pre-stop"} })},
+			api.GuestFilesState{Guest: "www", Files: []api.FileState{{Path: "scripts/pre-stop.d/50-inventory", Differs: "it is to be removed"}}},
+			`guest.files www: scripts/pre-stop.d/50-inventory: it is to be removed`,
+		},
 		{"files that are as they should be", www(motd()), []api.GuestState{there()}, api.GuestFilesState{Guest: "www"}, ""},
 		{
 			"a file that differs is written live", www(motd()), []api.GuestState{there()}, differ,

@@ -175,7 +175,7 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 	g.Image = c.plan.use(want.Name, wants, wants.choose(c.built, now))
 	if now == nil {
 		c.drift(want.Name, "guest", "", want.State)
-		steps, err := withFiles(create(g, want.State), want, nil, false)
+		steps, err := withFiles(create(g, want.State), want, nil, nil, false)
 		return change{new: &g, steps: withHealth(steps, want)}, err
 	}
 	g.Context = cmp.Or(g.Context, now.Context)
@@ -191,7 +191,7 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 	default:
 		err = errors.New("its files: " + have.Problem)
 	}
-	steps, sealed := withFiles(c.alter(g, wants.spec, *now, want.State), want, have, now.Status == api.Running)
+	steps, sealed := withFiles(c.alter(g, wants.spec, *now, want.State), want, now.Hooks, have, now.Status == api.Running)
 	if sealed != nil {
 		return change{}, sealed
 	}

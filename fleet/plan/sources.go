@@ -33,7 +33,7 @@ const buildSpace = 2 << 30
 
 // Spec converts an image of the inventory to what is sent to a host.
 func Spec(image *inventory.Image) api.ImageSpec {
-	files, _ := wireFiles(image.Files) // fails for secrets, which no image holds
+	files, _ := sentFiles(image.Files) // fails for secrets, which no image holds
 	return api.ImageSpec{Name: image.Name, Method: image.Method, Args: image.Args, Packages: image.Packages, Files: files}
 }
 

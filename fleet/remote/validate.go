@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"time"
 
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -166,6 +168,8 @@ func validState(s *api.State) error {
 			err = fmt.Errorf("status %q", g.Status)
 		case g.InitPID < 0 || g.Processes < 0:
 			err = fmt.Errorf("%d processes, the first is %d", g.Processes, g.InitPID)
+		case slices.ContainsFunc(g.Hooks, func(phase string) bool { return !slices.Contains(setting.HookPhases, phase) }):
+			err = fmt.Errorf("hooks %q", g.Hooks)
 		case g.Runs != nil:
 			err = validGuest(g.Runs)
 		}

@@ -17,7 +17,7 @@ func (r *run) compare(ctx context.Context, h *host) (err error) {
 		h.plan = plan.Plan{}
 		return nil
 	}
-	req, err := plan.FilesRequest(h.want, r.Diff)
+	req, err := plan.FilesRequest(h.want, h.state, r.Diff)
 	if err != nil {
 		return err
 	}

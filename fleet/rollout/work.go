@@ -275,7 +275,7 @@ func (r *run) compareWork(ctx context.Context, h *host, wanted func(*Worker) Wan
 	part := *h.want
 	part.Guests = want.Guests
 	var files api.FilesAnswer
-	req, err := plan.FilesRequest(&part, r.Diff)
+	req, err := plan.FilesRequest(&part, h.state, r.Diff)
 	if err != nil {
 		return err
 	}

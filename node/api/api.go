@@ -68,6 +68,8 @@ type GuestState struct {
 	// Drift describes what has changed since the start of a running guest, one text
 	// per item: an address that somebody removed, a packet filter that was flushed.
 	Drift []string `json:"drift,omitempty"`
+	// Hooks are the moments for which its configuration has a hook of an inventory.
+	Hooks []string `json:"hooks,omitempty"`
 	// Unread are the parts of its configuration that have no effect.
 	Unread  []Unread `json:"unread,omitempty"`
 	Problem string   `json:"problem,omitempty"` // why the configuration cannot be used

@@ -24,6 +24,7 @@ type File struct {
 	Owner    string   `json:"owner"`            // "user:group", names or ids of the guest
 	Secret   bool     `json:"secret,omitempty"` // shown to nobody
 	OnChange OnChange `json:"onChange,omitzero"`
+	Absent   bool     `json:"absent,omitempty"` // it should not be there; of the rest only Path counts
 }
 
 // OnChange describes what a running guest needs once a file has changed.

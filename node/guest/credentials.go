@@ -24,14 +24,17 @@ const credentials = "credentials"
 
 func isCredential(path string) bool { return strings.HasPrefix(path, setting.Credentials+"/") }
 
-// isConfigured reports whether a file of the configuration is no credential: those are
-// kept and put back as files.
-func isConfigured(rel string) bool { return !strings.HasPrefix(rel, credentials+"/") }
+// isConfigured reports whether a file of the configuration is no credential and no hook
+// of an inventory: those are kept and put back as files.
+func isConfigured(rel string) bool {
+	return !strings.HasPrefix(rel, credentials+"/") && !setting.IsHook(rel)
+}
 
-// apart separates the credentials from the files in a guest's root.
+// apart separates the files in a guest's configuration, which are its credentials and
+// hooks, from those in its root.
 func apart[T any](list []T, path func(T) string) (kept, inside []T) {
 	for _, f := range list {
-		if isCredential(path(f)) {
+		if isCredential(path(f)) || setting.IsHook(path(f)) {
 			kept = append(kept, f)
 		} else {
 			inside = append(inside, f)
@@ -43,7 +46,7 @@ func apart[T any](list []T, path func(T) string) (kept, inside []T) {
 func pathOf(f api.File) string { return f.Path }
 
 // inConfig calls f with the configuration of a guest as the root filesystem in which
-// its credentials are.
+// its credentials and hooks are.
 func inConfig[T any](g *Guest, f func(guestRoot) (T, error)) (result T, err error) {
 	on, err := g.running()
 	if err != nil {
@@ -57,11 +60,14 @@ func inConfig[T any](g *Guest, f func(guestRoot) (T, error)) (result T, err erro
 	return f(guestRoot{rootfs.Dir{Root: dir, At: path.Dir(setting.Credentials)}, on})
 }
 
-// writePlaces writes those files that differ: credentials first, as what a running guest
+// writePlaces writes those files that differ: those of the configuration first, as what a running guest
 // has to do then is noted for all.
 func (g *Guest) writePlaces(ctx context.Context, list []place) (done writeResult, err error) {
 	kept, inside := apart(list, func(p place) string { return p.path })
 	for _, p := range kept {
+		if setting.IsHook(p.path) {
+			continue
+		}
 		if err := checkCredential(p.path); err != nil {
 			return done, err
 		}

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/hook"
@@ -53,6 +55,19 @@ func warn(ctx context.Context, text string) {
 // hooks returns the hooks of a guest.
 func (p Paths) hooks(name string) (hook.Set, error) {
 	return hook.Find(filepath.Join(p.config(name), "scripts"), filepath.Join(p.ConfigDir, ".defaults", "scripts"), isBackup)
+}
+
+// givenHooks returns the moments for which a guest has a hook of an inventory.
+func (p Paths) givenHooks(name string) (phases []string) {
+	if _, err := os.Lstat(filepath.Join(p.config(name), "scripts")); err != nil {
+		return nil // most guests have none
+	}
+	for _, phase := range setting.HookPhases {
+		if _, err := os.Lstat(filepath.Join(p.config(name), setting.HookFile(phase))); err == nil {
+			phases = append(phases, phase)
+		}
+	}
+	return phases
 }
 
 // hookFiles are the names of hooks in the configuration tree.

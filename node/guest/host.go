@@ -86,7 +86,7 @@ func (h *Host) State(name string) (api.GuestState, error) {
 		return api.GuestState{}, err
 	}
 	c, cerr := h.Read(name)
-	st := api.GuestState{Guest: c.Guest, Status: api.Stopped, Unread: c.Unread}
+	st := api.GuestState{Guest: c.Guest, Status: api.Stopped, Unread: c.Unread, Hooks: h.givenHooks(name)}
 	if cerr != nil {
 		st.Problem = cerr.Error()
 	}

@@ -119,6 +119,9 @@ func (r Dir) Stat(name string) (info api.FileInfo, err error) {
 // Compare describes how a file differs from want ("" if it does not) and, if
 // content is set, returns what it holds.
 func (r Dir) Compare(want api.File, content bool) (differs string, have []byte, err error) {
+	if want.Absent {
+		return r.compareAbsent(want.Path, content)
+	}
 	uid, gid, err := r.owner(want.Owner)
 	if err != nil {
 		return "", nil, err
@@ -163,6 +166,19 @@ func (r Dir) Compare(want api.File, content bool) (differs string, have []byte, 
 	return strings.Join(list, ", "), have, nil
 }
 
+// compareAbsent is Compare for a file that should not be there. The content of one that
+// only its owner may read is secret.
+func (r Dir) compareAbsent(name string, content bool) (differs string, have []byte, err error) {
+	e, err := r.Look(name, api.MaxFile)
+	if err != nil || e.Absent {
+		return "", nil, err
+	}
+	if content && e.Mode&0o044 != 0 {
+		have = e.Content
+	}
+	return "it is to be removed", have, nil
+}
+
 // owner looks up "user:group" in the guest and returns ids of the root's files.
 func (r Dir) owner(owner string) (uid, gid int, err error) {
 	user, group, _ := strings.Cut(owner, ":")
@@ -205,6 +221,9 @@ func besideName(name string) string { return "." + name + ".vsfleet~" }
 
 // Write writes a file completely or not at all. Missing directories are made.
 func (r Dir) Write(f api.File) (err error) {
+	if f.Absent {
+		return r.remove(f.Path)
+	}
 	uid, gid, err := r.owner(f.Owner)
 	if err != nil {
 		return err
