@@ -25,8 +25,11 @@ func Mount(ctx context.Context, image *os.File) (*os.File, error) {
 		return nil, err
 	}
 	mount, err := mountFile(image, acl)
-	if err == nil || errors.Is(err, unix.ENODEV) {
-		return mount, err
+	switch {
+	case err == nil:
+		return mount, nil
+	case errors.Is(err, unix.ENODEV):
+		return nil, fmt.Errorf("mount %s: %w: the kernel has no EROFS (its module is erofs)", image.Name(), err)
 	}
 	mount, loopErr := mountLoop(ctx, image, acl)
 	if loopErr != nil {

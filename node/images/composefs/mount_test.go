@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +30,7 @@ type rootfs struct {
 	program []byte
 }
 
-func makeRootfs(t *testing.T) *rootfs {
+func makeRootfs(t testing.TB) *rootfs {
 	t.Helper()
 	program, err := os.ReadFile("/bin/busybox")
 	if err != nil {
@@ -204,6 +206,90 @@ func kernelIsOlder(t *testing.T, major, minor int) bool {
 	return a < major || a == major && b < minor
 }
 
+func TestALoopDeviceGoesWithItsMount(t *testing.T) {
+	r := makeRootfs(t)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := mountLoop(ended, r.image, false); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end of its context: %v", err)
+	}
+	devices := func() (found []string) {
+		files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+		for _, file := range files {
+			if name, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(name)) == r.image.Name() {
+				found = append(found, file)
+			}
+		}
+		return found
+	}
+	mount, err := mountLoop(t.Context(), r.image, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := devices(); len(got) != 1 {
+		t.Errorf("with the mount there are %q", got)
+	}
+	mount.Close()
+	for deadline := time.Now().Add(10 * time.Second); len(devices()) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after the mount there are %q", devices())
+		}
+	}
+}
+
+// TestVerityIsWhatTheKernelMeasures asks a kernel that has fs-verity, as Debian's
+// (test/kernel/run).
+func TestVerityIsWhatTheKernelMeasures(t *testing.T) {
+	if _, err := os.Stat("/sys/fs/ext4/features/verity"); err != nil {
+		return
+	}
+	dir := t.TempDir()
+	for _, argv := range [][]string{
+		{"truncate", "-s", "16M", dir + "/disk"}, {"mkfs.ext4", "-q", "-b", "4096", "-O", "verity", dir + "/disk"},
+		{"mkdir", dir + "/at"}, {"mount", "-o", "loop", dir + "/disk", dir + "/at"},
+	} {
+		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v: %s", argv, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir+"/at", unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, size := range []int{0, 1, 4096, 4097, 1 << 20} {
+		path := fmt.Sprint(dir, "/at/", size)
+		content := bytes.Repeat([]byte("vsfleet"), size/7+1)[:size]
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		enable := unix.FsverityEnableArg{Version: 1, Hash_algorithm: unix.FS_VERITY_HASH_ALG_SHA256, Block_size: blockSize}
+		measured := struct {
+			unix.FsverityDigest
+			digest [32]byte
+		}{FsverityDigest: unix.FsverityDigest{Size: 32}}
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.FS_IOC_ENABLE_VERITY, uintptr(unsafe.Pointer(&enable))); errno != 0 {
+			t.Fatal("seal: ", errno)
+		}
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), measureVerity, uintptr(unsafe.Pointer(&measured))); errno != 0 {
+			t.Fatal("measure: ", errno)
+		}
+		var v Verity
+		v.Write(content)
+		if sum := v.Sum(); sum != measured.digest {
+			t.Errorf("%d bytes: %x, the kernel says %x", size, sum, measured.digest)
+		}
+	}
+}
+
+// measureVerity is FS_IOC_MEASURE_VERITY.
+const measureVerity = 0xc0046686
+
 func TestWhatIsNoDescriptionIsNotMounted(t *testing.T) {
 	for name, content := range map[string][]byte{
 		"an empty file":       nil,
@@ -222,6 +308,24 @@ func TestWhatIsNoDescriptionIsNotMounted(t *testing.T) {
 			defer f.Close()
 			if m, err := Mount(t.Context(), f); err == nil || !strings.Contains(err.Error(), "no description") {
 				t.Errorf("mounted %v, error %v", m, err)
+			}
+		})
+	}
+}
+
+func BenchmarkMount(b *testing.B) {
+	r := makeRootfs(b)
+	for name, mount := range map[string]func() (*os.File, error){
+		"file": func() (*os.File, error) { return mountFile(r.image, false) },
+		"loop": func() (*os.File, error) { return mountLoop(b.Context(), r.image, false) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				m, err := mount()
+				if err != nil {
+					b.Fatal(err)
+				}
+				m.Close()
 			}
 		})
 	}
