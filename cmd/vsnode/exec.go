@@ -92,7 +92,7 @@ func (v verb) runProgram(ctx context.Context, p guest.Program) (int, error) {
 	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
-	defer signal.Stop(signals)
+	// Not stopped, as in main.
 	p.Signals = signals
 	return v.h.Guests.Run(ctx, v.name, p)
 }

@@ -53,9 +53,9 @@ const usage = `vsnode runs Linux guests on this host.
 
 func main() {
 	unix.Umask(0o022) // what guests are made of is read by their users, whoever's shell this is
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	// Not stopped: with each signal Go changes threads four times, and the process ends.
+	ctx, _ := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	err := run(ctx, filepath.Base(os.Args[0]), os.Args[1:])
-	stop()
 	var exit exitError
 	var use usageError
 	switch {

@@ -47,6 +47,7 @@ func marks(list string) []string { return strings.Fields(strings.ReplaceAll(list
 // other where the verb starts or stops them, and in that of their names where it shows
 // them.
 func (c call) several(ctx context.Context, h *node.Host, command string, args []string) error {
+	useAllProcessors()
 	names, err := h.Guests.Choose(c.choose)
 	if err != nil {
 		return err

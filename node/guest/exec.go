@@ -65,7 +65,7 @@ var ErrNotRunning = errors.New("not running")
 // view is what can be seen of a running guest whose lock we do not hold: it may end at
 // any time.
 type view struct {
-	notes
+	enterNotes
 	cgroup  cgroup.Dir
 	initPID int
 }
@@ -84,7 +84,7 @@ func (h *Host) look(name string) (v view, err error) {
 	if v.initPID == 0 {
 		return v, ErrNotRunning
 	}
-	if v.notes, err = h.readNotes(name); errors.Is(err, fs.ErrNotExist) {
+	if v.enterNotes, err = h.readEnterNotes(name); errors.Is(err, fs.ErrNotExist) {
 		err = ErrNotRunning // it has just been stopped
 	}
 	return v, err
@@ -97,9 +97,8 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 	if err == nil {
 		err = v.SameNamespace(v.initPID)
 	}
-	var e entry
-	if err == nil {
-		e, err = h.entry(name, v.notes)
+	if err == nil && v.Enter == nil {
+		v.Enter, err = h.configuredEntry(name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("guest %s: %w", name, err)
@@ -115,7 +114,7 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 		}
 		p.User, home = a.User, a.environment()
 	}
-	cmd := p.command(v, e, home)
+	cmd := p.command(v, home)
 	if cmd.Scope, err = v.scope(); err != nil {
 		return nil, err
 	}
@@ -124,8 +123,8 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 	}
 	// Linux-VServer tries shells in this order.
 	shells := [][]string{{"/bin/bash", "-login"}, {"/bin/sh", "-l"}, {"/bin/csh"}}
-	if e.Shell != "" {
-		shells = [][]string{{e.Shell}}
+	if shell := v.Enter.Shell; shell != "" {
+		shells = [][]string{{shell}}
 	}
 	for _, argv := range shells {
 		cmd.Argv = argv
@@ -140,7 +139,7 @@ func (h *Host) Exec(ctx context.Context, name string, p Program) (*procctx.Runni
 
 // command returns the command that enters the guest and runs the program. The
 // environment home is that of its account.
-func (p Program) command(v view, e entry, home []string) procctx.Command {
+func (p Program) command(v view, home []string) procctx.Command {
 	terminal := cmp.Or(p.Term, "dumb")
 	env := []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -149,6 +148,7 @@ func (p Program) command(v view, e entry, home []string) procctx.Command {
 	for _, kv := range append(home, p.Env...) {
 		env = withVariable(env, kv)
 	}
+	e := v.Enter
 	return procctx.Command{
 		InitPID: v.initPID, Cgroup: v.cgroup, PrivateNet: v.NAT, Caps: e.Caps, Nesting: !e.NoNesting, Raw: e.Raw, OwnUptime: ownUptime(),
 		Attributes: e.Attributes, User: p.User, Argv: p.Argv, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal,
@@ -170,7 +170,7 @@ func (v view) scope() (bool, error) {
 		// shows.
 		return network.Shared.Scope()
 	}
-	return v.mode().Scope()
+	return v.Mode("").Scope()
 }
 
 // Terminal opens a terminal in a running guest and returns its master and the end for a

@@ -25,8 +25,6 @@ type relay struct {
 // standard relays this process's streams, except files and pipes.
 func (r *relay) standard(p *Program) error {
 	var shown *os.File // the output for the terminal
-	// A write to a stream without a reader must fail, not kill us.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	for i, stream := range []**os.File{&p.Stdin, &p.Stdout, &p.Stderr} {
 		from := *stream
 		var st unix.Stat_t
@@ -34,6 +32,8 @@ func (r *relay) standard(p *Program) error {
 		if err := unix.Fstat(int(from.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK && !terminal {
 			continue
 		}
+		// A write to a stream without a reader must fail, not kill us.
+		signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 		var err error
 		switch {
 		case i == 0:

@@ -62,15 +62,15 @@ func (g *Guest) layers() (r procctx.Root, frozen func(context.Context, func() er
 		return spec.Root, func(_ context.Context, f func() error) error { return f() }, err
 	}
 	// What it runs on: the configuration may have been edited since.
-	v, err := g.host.look(g.name)
+	n, err := g.notes()
 	if err != nil {
 		return r, nil, err
 	}
-	r.Upper = v.Root
-	if v.Runs != nil && v.Runs.Image != "" {
-		if r.Image, err = g.host.Tree(v.Runs.Image); err != nil {
+	r.Upper = n.Root
+	if n.Runs != nil && n.Runs.Image != "" {
+		if r.Image, err = g.host.Tree(n.Runs.Image); err != nil {
 			return r, nil, err
 		}
 	}
-	return r, v.cgroup.WhileFrozen, nil
+	return r, g.cgroup.WhileFrozen, nil
 }
