@@ -89,7 +89,7 @@ func Borrow(path string, pid, fd int) (*Lock, error) {
 // open file, or closes it.
 func lock(path string, flags int, acquire func(*os.File) error) (*Lock, error) {
 	for {
-		f, err := os.OpenFile(path, flags, 0o600)
+		f, err := Open(path, flags, 0o600)
 		if err != nil {
 			return nil, err
 		}
@@ -170,7 +170,7 @@ func LockHolder(path string) (pid int, err error) {
 		}
 		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	b, err := os.ReadFile("/proc/locks")
+	b, err := ReadFile("/proc/locks")
 	if err != nil {
 		return 0, err
 	}

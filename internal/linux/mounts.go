@@ -3,7 +3,6 @@ package linux
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 )
@@ -19,7 +18,7 @@ type Mount struct {
 
 // Mounts lists the mounts of our mount namespace.
 func Mounts() ([]Mount, error) {
-	text, err := os.ReadFile("/proc/self/mountinfo")
+	text, err := ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,9 @@ import (
 // Poll waits until one of fds is ready (poll(2)), and reports false if d passes
 // first. It returns the error of ctx as soon as that ends.
 func Poll(ctx context.Context, d time.Duration, fds ...unix.PollFd) (ready bool, err error) {
+	if ctx.Done() == nil {
+		return poll(ctx, d, fds)
+	}
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return false, fmt.Errorf("eventfd: %w", err)
@@ -27,7 +30,10 @@ func Poll(ctx context.Context, d time.Duration, fds ...unix.PollFd) (ready bool,
 		}
 		unix.Close(wake)
 	}()
-	fds = append(fds, unix.PollFd{Fd: int32(wake), Events: unix.POLLIN})
+	return poll(ctx, d, append(fds, unix.PollFd{Fd: int32(wake), Events: unix.POLLIN}))
+}
+
+func poll(ctx context.Context, d time.Duration, fds []unix.PollFd) (ready bool, err error) {
 	for until := time.Now().Add(d); ; {
 		left := time.Until(until)
 		// Rounded up, so that a wait of less than a millisecond is not a busy loop.

@@ -3,7 +3,6 @@ package linux
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -51,7 +50,7 @@ func BeforeExec(pid int) bool {
 // statFields reads /proc/PID/stat from its third field on: the second, the
 // program's name in parentheses, may hold anything.
 func statFields(pid int) ([]string, error) {
-	b, err := os.ReadFile(ProcFile(pid, "stat"))
+	b, err := ReadFile(ProcFile(pid, "stat"))
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +60,7 @@ func statFields(pid int) ([]string, error) {
 // NamespacePIDs returns the PIDs of a process in its PID namespaces, from ours inwards
 // (NSpid in proc_pid_status(5)).
 func NamespacePIDs(pid int) ([]string, error) {
-	b, err := os.ReadFile(ProcFile(pid, "status"))
+	b, err := ReadFile(ProcFile(pid, "status"))
 	if err != nil {
 		return nil, err
 	}

@@ -51,7 +51,7 @@ func CopySelf(path string) error {
 
 // SyncDir writes a directory to disk: the name that a rename put there (fsync(2)).
 func SyncDir(path string) error {
-	dir, err := os.Open(path)
+	dir, err := Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -86,12 +86,12 @@ func replace(path string, mode fs.FileMode, sync bool, write func(*os.File) erro
 // call left.
 func createNew(path string) (*os.File, error) {
 	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL | unix.O_NOFOLLOW
-	f, err := os.OpenFile(path, flags, 0o600)
+	f, err := Open(path, flags, 0o600)
 	if !errors.Is(err, fs.ErrExist) {
 		return f, err
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return os.OpenFile(path, flags, 0o600)
+	return Open(path, flags, 0o600)
 }

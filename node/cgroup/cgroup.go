@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // Dir is the directory of a cgroup.
@@ -98,7 +100,7 @@ func (c Dir) Leave() error {
 	if err := os.Mkdir(beside, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return os.WriteFile(filepath.Join(beside, "cgroup.procs"), []byte("0"), 0)
+	return linux.WriteFile(filepath.Join(beside, "cgroup.procs"), []byte("0"), 0)
 }
 
 // Owner returns the user of the host that a cgroup belongs to: a guest's root,
@@ -124,7 +126,7 @@ func (c Dir) Make(id int) (*os.File, error) {
 	// What a guest makes below has to be walked: 12 levels are more than systemd
 	// and containers in it make, and 12 names of 255 characters are a path that fits.
 	for name, most := range map[string]string{"cgroup.max.depth": "12", "cgroup.max.descendants": "10000"} {
-		if err := os.WriteFile(filepath.Join(string(c), name), []byte(most), 0); err != nil {
+		if err := linux.WriteFile(filepath.Join(string(c), name), []byte(most), 0); err != nil {
 			return nil, fmt.Errorf("bound the guest's cgroups: %w", err)
 		}
 	}
@@ -133,7 +135,7 @@ func (c Dir) Make(id int) (*os.File, error) {
 			return nil, fmt.Errorf("delegate cgroup: %w", err)
 		}
 	}
-	return os.Open(string(c))
+	return linux.Open(string(c), os.O_RDONLY, 0)
 }
 
 // Remove removes the empty cgroup and those below it, deepest first. The

@@ -2,14 +2,15 @@ package cgroup
 
 import (
 	"fmt"
-	"os"
 	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // OOMKills returns how many processes of the cgroup the kernel killed for want
 // of memory: 0 where cgroup v2 has no memory controller.
 func (c Dir) OOMKills() int {
-	b, err := os.ReadFile(string(c) + "/memory.events")
+	b, err := linux.ReadFile(string(c) + "/memory.events")
 	if err != nil {
 		return 0
 	}

@@ -19,7 +19,7 @@ import (
 // Kill ends every process in it at once (cgroup.kill, kernel 5.14), frozen or
 // not, and waits until the last is gone.
 func (c Dir) Kill(ctx context.Context) error {
-	err := os.WriteFile(filepath.Join(string(c), "cgroup.kill"), []byte("1"), 0)
+	err := linux.WriteFile(filepath.Join(string(c), "cgroup.kill"), []byte("1"), 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -50,7 +50,7 @@ func (c Dir) WaitEmptyFor(ctx context.Context, d time.Duration) (empty bool, err
 
 // WaitEmpty waits until no process is left.
 func (c Dir) WaitEmpty(ctx context.Context) error {
-	events, err := os.Open(filepath.Join(string(c), "cgroup.events"))
+	events, err := linux.Open(filepath.Join(string(c), "cgroup.events"), os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -106,9 +106,9 @@ func isEmpty(events *os.File) (bool, error) {
 func (c Dir) Thaw() error {
 	return c.walk(func(dir string) error {
 		file := filepath.Join(dir, "cgroup.freeze")
-		b, err := os.ReadFile(file)
+		b, err := linux.ReadFile(file)
 		if err == nil && strings.TrimSpace(string(b)) != "0" {
-			err = os.WriteFile(file, []byte("0"), 0)
+			err = linux.WriteFile(file, []byte("0"), 0)
 		}
 		return err
 	})

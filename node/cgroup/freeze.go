@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // freezePatience is how long processes may take to stop: one that waits for a disk or a
@@ -28,7 +30,7 @@ func (c Dir) WhileFrozen(ctx context.Context, f func() error) (err error) {
 			err = e
 		}
 	}()
-	if err := os.WriteFile(file, []byte("1"), 0); err != nil {
+	if err := linux.WriteFile(file, []byte("1"), 0); err != nil {
 		return err
 	}
 	if err := c.waitFrozen(ctx); err != nil {
@@ -84,7 +86,7 @@ func thawWhenGone(file string) (release func() error, err error) {
 		if err == nil && !st.Success() {
 			// The cgroup may be gone, by a stop.
 			if _, err = os.Stat(file); err == nil {
-				err = os.WriteFile(file, []byte("0"), 0)
+				err = linux.WriteFile(file, []byte("0"), 0)
 			} else if os.IsNotExist(err) {
 				err = nil
 			}

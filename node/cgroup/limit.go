@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // Limit writes one file of the cgroup, as memory.max. The controller that the
@@ -29,12 +31,12 @@ func (c Dir) Limit(mount, file, value string) error {
 		above = above[1:] // down to the unit they are systemd's, which hands over all (Delegate=)
 	}
 	for _, dir := range above {
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {
+		if err := linux.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {
 			return fmt.Errorf("limit %s=%s: switch on controller %s: %w", file, value, controller, err)
 		}
 	}
 	// Not created: a misspelt name would be "permission denied".
-	f, err := os.OpenFile(filepath.Join(string(c), file), os.O_WRONLY, 0)
+	f, err := linux.Open(filepath.Join(string(c), file), os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("limit %s=%s: %w", file, value, err)
 	}

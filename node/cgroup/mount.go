@@ -2,7 +2,6 @@ package cgroup
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -63,7 +62,7 @@ func isMounted(dir string) bool {
 // Controllers returns the controllers that can be used below a cgroup v2 mount:
 // those that are neither left out of the kernel nor on cgroup v1.
 func Controllers(mount string) ([]string, error) {
-	have, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
+	have, err := linux.ReadFile(filepath.Join(mount, "cgroup.controllers"))
 	return strings.Fields(string(have)), err
 }
 

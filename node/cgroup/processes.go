@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -18,7 +17,7 @@ import (
 // Populated reports whether any process is in the cgroup or below: what "running"
 // means. A cgroup that does not exist is not populated.
 func (c Dir) Populated() (bool, error) {
-	b, err := os.ReadFile(filepath.Join(string(c), "cgroup.events"))
+	b, err := linux.ReadFile(filepath.Join(string(c), "cgroup.events"))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return false, nil
 	}
@@ -33,7 +32,7 @@ func (c Dir) Populated() (bool, error) {
 func (c Dir) PIDs() ([]int, error) {
 	var pids []int
 	err := c.walk(func(dir string) error {
-		b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		b, err := linux.ReadFile(filepath.Join(dir, "cgroup.procs"))
 		for _, f := range strings.Fields(string(b)) {
 			if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
 				pids = append(pids, pid)
@@ -97,7 +96,7 @@ func (c Dir) Process(number int) (int, error) {
 // Of returns the cgroup of a process, which must be c or below. A process that
 // has ended is an *fs.PathError.
 func (c Dir) Of(pid int) (Dir, error) {
-	b, err := os.ReadFile(linux.ProcFile(pid, "cgroup"))
+	b, err := linux.ReadFile(linux.ProcFile(pid, "cgroup"))
 	if err != nil {
 		return "", err
 	}

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/bpf"
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // Node is the path of a guest's console inside the guest.
@@ -45,23 +48,21 @@ func Attach(cgroup *os.File) error {
 	if _, err := os.Stat(Node); errors.Is(err, fs.ErrNotExist) {
 		return ErrUnsupported
 	}
-	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: program, Type: ebpf.Array, KeySize: 4, ValueSize: valueSize, MaxEntries: 1})
+	m, err := bpf.NewMap(unix.BPF_MAP_TYPE_ARRAY, 4, valueSize, 1, program)
 	if err != nil {
 		return fmt.Errorf("make console: %w", err)
 	}
 	defer m.Close()
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: program, Type: ebpf.CGroupSysctl, AttachType: ebpf.AttachCGroupSysctl,
-		License: "GPL", Instructions: instructions(m.FD()),
-	})
+	code, err := bpf.Encode(instructions(int(m)))
+	if err != nil {
+		return fmt.Errorf("make console: %w", err)
+	}
+	p, err := bpf.Load(uint32(ebpf.CGroupSysctl), uint32(ebpf.AttachCGroupSysctl), program, code)
 	if err != nil {
 		return fmt.Errorf("make console: %w", err)
 	}
 	defer p.Close()
-	err = link.RawAttachProgram(link.RawAttachProgramOptions{
-		Target: int(cgroup.Fd()), Program: p, Attach: ebpf.AttachCGroupSysctl, Flags: unix.BPF_F_ALLOW_MULTI,
-	})
-	if err != nil {
+	if err := bpf.Attach(int(cgroup.Fd()), p, uint32(ebpf.AttachCGroupSysctl)); err != nil {
 		return fmt.Errorf("attach console to %s: %w", cgroup.Name(), err)
 	}
 	return nil
@@ -155,7 +156,7 @@ type Text struct {
 // Read returns the console output of a guest's cgroup, or ErrNone if the cgroup has
 // no console.
 func Read(cgroup string) (Text, error) {
-	dir, err := os.Open(cgroup)
+	dir, err := linux.Open(cgroup, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Text{}, ErrNone
 	}
@@ -169,44 +170,41 @@ func Read(cgroup string) (Text, error) {
 	}
 	defer m.Close()
 	value := make([]byte, valueSize)
-	if err := m.Lookup(uint32(0), &value); err != nil {
+	if err := bpf.Lookup(m, uint32(0), unsafe.Pointer(&value[0])); err != nil {
 		return Text{}, fmt.Errorf("read console of %s: %w", cgroup, err)
 	}
 	return unroll(value), nil
 }
 
 // ring returns the map of the cgroup's program; only the cgroup keeps both alive.
-func ring(dir *os.File) (*ebpf.Map, error) {
-	found, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: ebpf.AttachCGroupSysctl})
+func ring(dir *os.File) (bpf.FD, error) {
+	ids, err := bpf.Attached(int(dir.Fd()), uint32(ebpf.AttachCGroupSysctl))
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
-	for _, p := range found.Programs {
-		m, err := mapOf(p.ID)
-		if m != nil || err != nil {
+	for _, id := range ids {
+		m, err := mapOf(id)
+		if !errors.Is(err, ErrNone) && !errors.Is(err, fs.ErrNotExist) { // of others, or detached meanwhile
 			return m, err
 		}
 	}
-	return nil, ErrNone
+	return -1, ErrNone
 }
 
-func mapOf(id ebpf.ProgramID) (*ebpf.Map, error) {
-	p, err := ebpf.NewProgramFromID(id)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // detached meanwhile
-	}
+func mapOf(id uint32) (bpf.FD, error) {
+	p, err := bpf.Program(id)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
 	defer p.Close()
-	info, err := p.Info()
-	if err != nil || info.Name != program {
-		return nil, err
+	name, maps, err := bpf.ProgramInfo(p)
+	if err != nil {
+		return -1, err
 	}
-	if ids, ok := info.MapIDs(); ok && len(ids) == 1 {
-		return ebpf.NewMapFromID(ids[0])
+	if name != program || len(maps) != 1 {
+		return -1, ErrNone
 	}
-	return nil, nil
+	return bpf.Map(maps[0])
 }
 
 // unroll returns the contents of a ring in the order in which they were written.

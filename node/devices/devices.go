@@ -1,18 +1,23 @@
 package devices
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/bpf"
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // Node is a device of the host's.
@@ -86,9 +91,7 @@ func Attach(cgroup *os.File, nodes []Node) error {
 		}
 	}
 	if err == nil {
-		err = link.RawAttachProgram(link.RawAttachProgramOptions{
-			Target: int(cgroup.Fd()), Program: p, Attach: ebpf.AttachCGroupDevice, Flags: unix.BPF_F_ALLOW_MULTI,
-		})
+		err = bpf.Attach(int(cgroup.Fd()), p, uint32(ebpf.AttachCGroupDevice))
 	}
 	if err != nil {
 		return fmt.Errorf("confine the guest to its devices: %w", err)
@@ -96,14 +99,46 @@ func Attach(cgroup *os.File, nodes []Node) error {
 	return nil
 }
 
-// plain is the program of guests without devices of their own, loaded once.
-var plain = sync.OnceValues(func() (*ebpf.Program, error) { return load(everybodys) })
+// plain is the program of guests without devices of their own, opened once.
+var plain = sync.OnceValues(func() (bpf.FD, error) { return open(everybodys) })
 
-func load(rules []rule) (*ebpf.Program, error) {
-	return ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "vs_devices", Type: ebpf.CGroupDevice, AttachType: ebpf.AttachCGroupDevice,
-		License: "GPL", Instructions: instructions(rules),
-	})
+// open returns a program that is pinned, to save the next vsnode the verifier.
+func open(rules []rule) (bpf.FD, error) {
+	code, err := bpf.Encode(instructions(rules))
+	if err != nil {
+		return -1, err
+	}
+	sum := sha256.Sum256(code)
+	pin := pins + hex.EncodeToString(sum[:8])
+	p, err := bpf.Get(pin)
+	if err == nil {
+		return p, nil
+	}
+	if p, err = bpf.Load(uint32(ebpf.CGroupDevice), uint32(ebpf.AttachCGroupDevice), program, code); err != nil {
+		return p, err
+	}
+	// Without a pin it works as well. Those of other versions are not needed any more.
+	if err := linux.MountBPF(); err == nil && os.MkdirAll(filepath.Dir(pin), 0o700) == nil {
+		old, _ := filepath.Glob(pins + "*")
+		for _, path := range old {
+			_ = os.Remove(path)
+		}
+		_ = bpf.Pin(p, pin)
+	}
+	return p, nil
+}
+
+const (
+	program = "vs_devices"
+	pins    = linux.BPFFS + "/vservers/devices_"
+)
+
+func load(rules []rule) (bpf.FD, error) {
+	code, err := bpf.Encode(instructions(rules))
+	if err != nil {
+		return -1, err
+	}
+	return bpf.Load(uint32(ebpf.CGroupDevice), uint32(ebpf.AttachCGroupDevice), program, code)
 }
 
 // instructions are, in C, for each rule:

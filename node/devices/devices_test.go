@@ -10,8 +10,10 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/bpf"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
@@ -106,5 +108,53 @@ func TestWhatIsNoDevice(t *testing.T) {
 		if _, err := Stat(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)
 		}
+	}
+}
+
+func TestTheProgramOfEveryGuestIsPinned(t *testing.T) {
+	mount, err := cgroup.Mount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp(mount, "vsfleet-test-devices-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(dir)
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	pinned := func() []string {
+		t.Helper()
+		paths, err := filepath.Glob(pins + "*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return paths
+	}
+	p, err := open(everybodys[:3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	older := pinned()
+	p, err = open(everybodys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	now := pinned()
+	if len(older) != 1 || len(now) != 1 || now[0] == older[0] {
+		t.Errorf("pinned are %q, and after another version %q", older, now)
+	}
+	again, err := open(everybodys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := bpf.Attach(int(f.Fd()), again, uint32(ebpf.AttachCGroupDevice)); err != nil {
+		t.Errorf("attach the pinned one: %v", err)
 	}
 }

@@ -8,11 +8,13 @@ import (
 	"os"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/bpf"
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
@@ -62,7 +64,7 @@ func Watch(cgroup, pidns *os.File) error {
 	// As the kernel has a device number, not as stat(2) does.
 	binary.NativeEndian.PutUint64(value, uint64(unix.Major(st.Dev))<<20|uint64(unix.Minor(st.Dev)))
 	binary.NativeEndian.PutUint64(value[inodeAt:], st.Ino)
-	if err := m.Put(key, value); err != nil {
+	if err := bpf.Update(m, key, unsafe.Pointer(&value[0]), unix.BPF_ANY); err != nil {
 		return fmt.Errorf("watch for the guest's end: %w", err)
 	}
 	return nil
@@ -71,7 +73,7 @@ func Watch(cgroup, pidns *os.File) error {
 // Look returns how the guest of a cgroup ended, or ErrNone.
 func Look(cgroup string) (Exit, error) {
 	value := make([]byte, valueSize)
-	err := entry(cgroup, func(m *ebpf.Map, key uint64) error { return m.Lookup(key, &value) })
+	err := entry(cgroup, func(m bpf.FD, key uint64) error { return bpf.Lookup(m, key, unsafe.Pointer(&value[0])) })
 	if err != nil {
 		return Exit{}, err
 	}
@@ -91,7 +93,7 @@ func Look(cgroup string) (Exit, error) {
 
 // Forget ends the watching of a guest, and must precede the removal of its cgroup.
 func Forget(cgroup string) error {
-	err := entry(cgroup, func(m *ebpf.Map, key uint64) error { return m.Delete(key) })
+	err := entry(cgroup, func(m bpf.FD, key uint64) error { return bpf.Delete(m, key) })
 	if errors.Is(err, ErrNone) {
 		return nil
 	}
@@ -99,14 +101,14 @@ func Forget(cgroup string) error {
 }
 
 // entry calls f for the entry of a cgroup; ErrNone: there is none.
-func entry(cgroup string, f func(m *ebpf.Map, key uint64) error) error {
+func entry(cgroup string, f func(m bpf.FD, key uint64) error) error {
 	none := func(err error) error {
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ebpf.ErrKeyNotExist) {
+		if errors.Is(err, fs.ErrNotExist) {
 			return ErrNone
 		}
 		return err
 	}
-	dir, err := os.Open(cgroup)
+	dir, err := linux.Open(cgroup, os.O_RDONLY, 0)
 	if err != nil {
 		return none(err)
 	}
@@ -135,55 +137,54 @@ func cgroupID(dir *os.File) (uint64, error) {
 // takes longer than all else here.
 var opened struct {
 	sync.Mutex
-	pin uint64
-	m   *ebpf.Map
+	pin uint64 // 0: it was not opened yet
+	m   bpf.FD
 }
 
 // open returns the map of the pinned program, which is not to be closed;
 // fs.ErrNotExist: there is none.
-func open() (*ebpf.Map, error) {
+func open() (bpf.FD, error) {
 	opened.Lock()
 	defer opened.Unlock()
 	var st unix.Stat_t
 	if err := unix.Lstat(pin, &st); err != nil {
-		return nil, &fs.PathError{Op: "stat", Path: pin, Err: err}
+		return -1, &fs.PathError{Op: "stat", Path: pin, Err: err}
 	}
-	if opened.m != nil && opened.pin == st.Ino {
+	if opened.pin == st.Ino {
 		return opened.m, nil
 	}
 	m, err := find()
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
-	// The old one, of a pin that was removed, may be in use: it is left to its finalizer.
+	// The old one, of a pin that was removed, may be in use: it stays open.
 	opened.m, opened.pin = m, st.Ino
 	return m, nil
 }
 
-func find() (*ebpf.Map, error) {
-	l, err := link.LoadPinnedLink(pin, nil)
+func find() (bpf.FD, error) {
+	l, err := bpf.Get(pin)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
 	defer l.Close()
-	info, err := l.Info()
+	id, _, err := bpf.LinkInfo(l)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
-	p, err := ebpf.NewProgramFromID(info.Program)
+	p, err := bpf.Program(id)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
 	defer p.Close()
-	of, err := p.Info()
+	name, maps, err := bpf.ProgramInfo(p)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
-	ids, ok := of.MapIDs()
-	if !ok || len(ids) != 1 || of.Name != program {
-		return nil, fmt.Errorf("%s is not vsnode's: remove it", pin)
+	if len(maps) != 1 || name != program {
+		return -1, fmt.Errorf("%s is not vsnode's: remove it", pin)
 	}
-	return ebpf.NewMapFromID(ids[0])
+	return bpf.Map(maps[0])
 }
 
 // attach attaches and pins the program, unless another vsnode does so meanwhile.

@@ -87,7 +87,7 @@ func (st adopting) suffix() string { return fmt.Sprintf("%s%d~", asideMark, st.T
 
 func (g *Guest) readAdopting() (st adopting, err error) {
 	path := filepath.Join(g.host.config(g.name), adoptingFile)
-	b, err := os.ReadFile(path)
+	b, err := linux.ReadFile(path)
 	if err != nil {
 		return st, err
 	}
@@ -235,7 +235,7 @@ func (g *Guest) planAdoption(ctx context.Context, a Adoption) (st adopting, plan
 	stays := slices.DeleteFunc(slices.Clone(c.Unread), func(u api.Unread) bool { return u.Refuses || u.File == "tag" && st.Files["tag"] == "" })
 	plan.Stays = append(plan.Stays, api.Explain(stays)...)
 	if refusing := api.Refusing(c.Unread); len(refusing) > 0 {
-		lines, _ := os.ReadFile(filepath.Join(g.host.config(g.name), "ignore"))
+		lines, _ := linux.ReadFile(filepath.Join(g.host.config(g.name), "ignore"))
 		text := strings.TrimRight(string(lines), "\n")
 		for _, u := range refusing {
 			text += "\n" + u.File

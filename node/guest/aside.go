@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -75,7 +76,7 @@ func (h *Host) Aside() (images map[string]string, err error) {
 	}
 	images = map[string]string{}
 	for _, dir := range dirs {
-		b, err := os.ReadFile(filepath.Join(dir, "image"))
+		b, err := linux.ReadFile(filepath.Join(dir, "image"))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}

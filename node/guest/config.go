@@ -75,6 +75,7 @@ func (p Paths) readAs(name string, instead map[string]string) (Config, error) {
 	}
 	t := openTree(dir)
 	t.instead = instead
+	files := t.files()
 	c.Image = t.scalar("image")
 	c.Domain, _ = t.first("uts/domainname", "domainname")
 	c.Shell, _ = t.first("shell", "../.defaults/shell")
@@ -103,7 +104,7 @@ func (p Paths) readAs(name string, instead map[string]string) (Config, error) {
 	c.readPersonality(t)
 	c.readMounts(t, p)
 	c.Unread = append(c.Unread, readFlags(t)...)
-	c.Unread = append(c.Unread, unread(t.files())...)
+	c.Unread = append(c.Unread, unread(files)...)
 	if err := c.readHooks(p); err != nil {
 		return c, err
 	}

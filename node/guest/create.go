@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 	imagetree "github.com/vsfleet/vsfleet/node/images/tree"
@@ -156,7 +157,7 @@ func (h *Host) makeData(ctx context.Context, g api.Guest) error {
 		if content == "" {
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(etc, name), []byte(content), 0o644); err != nil {
+		if err := linux.WriteFile(filepath.Join(etc, name), []byte(content), 0o644); err != nil {
 			return err
 		}
 	}
@@ -197,7 +198,7 @@ var upstreams = []string{
 // reach.
 func resolvConf(files []string) string {
 	for _, path := range files {
-		b, err := os.ReadFile(path)
+		b, err := linux.ReadFile(path)
 		if err != nil {
 			continue
 		}

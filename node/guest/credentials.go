@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/procctx"
@@ -117,7 +118,7 @@ func (h *Host) giveCredentials(sp *procctx.Spec, name string) error {
 		if total += st.Size(); total > setting.MaxCredentials || !st.Mode().IsRegular() {
 			return fmt.Errorf("%s: want files of at most %d MiB together, which is what systemd reads: it ends at %s", dir, setting.MaxCredentials>>20, e.Name())
 		}
-		content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		content, err := linux.ReadFile(filepath.Join(dir, e.Name()))
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
@@ -71,7 +72,7 @@ func diskOf(device, root string) (string, error) {
 	if _, err := os.Stat(dir + "/partition"); err != nil {
 		return name, nil
 	}
-	b, err := os.ReadFile(filepath.Dir(dir) + "/dev")
+	b, err := linux.ReadFile(filepath.Dir(dir) + "/dev")
 	return strings.TrimSpace(string(b)), err
 }
 
@@ -101,7 +102,7 @@ func (g *Guest) limitFile(row *setting.Row, content, root string) error {
 // lift lifts a limit of a running guest.
 func (g *Guest) lift(row *setting.Row) error {
 	file := row.CgroupFile()
-	now, err := os.ReadFile(filepath.Join(string(g.cgroup), file))
+	now, err := linux.ReadFile(filepath.Join(string(g.cgroup), file))
 	if err != nil {
 		return nil // the controller was never enabled: there is no limit to lift
 	}
@@ -123,7 +124,7 @@ func (g *Guest) lift(row *setting.Row) error {
 
 // missing returns the lines of a limit that a file of a cgroup does not have.
 func missing(cg cgroup.Dir, l limit) (now string, lost bool, err error) {
-	b, err := os.ReadFile(filepath.Join(string(cg), l.file))
+	b, err := linux.ReadFile(filepath.Join(string(cg), l.file))
 	if err != nil {
 		return "", false, err
 	}

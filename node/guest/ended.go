@@ -116,7 +116,7 @@ const rebootSignal = "SIGHUP"
 // that it runs as well.
 func (s *start) watchEnd(context.Context) error {
 	s.spec.Born = func(pid int) {
-		pidns, err := os.Open(linux.ProcFile(pid, "ns/pid"))
+		pidns, err := linux.Open(linux.ProcFile(pid, "ns/pid"), os.O_RDONLY, 0)
 		if err != nil {
 			return // it was killed: launch fails
 		}
@@ -171,7 +171,7 @@ func (h *Host) lastEnd(name string) *api.End {
 			return &end
 		}
 	}
-	b, err := os.ReadFile(h.endFile(name))
+	b, err := linux.ReadFile(h.endFile(name))
 	var end api.End
 	if err != nil || json.Unmarshal(b, &end) != nil {
 		return nil // only a convenience for people

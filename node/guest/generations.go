@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/generation"
 	"github.com/vsfleet/vsfleet/node/rootfs"
@@ -228,7 +229,7 @@ func treeOf(dir string) (map[string][]byte, error) {
 			all[rel] = []byte("→ " + target)
 			return err
 		}
-		all[rel], err = os.ReadFile(path)
+		all[rel], err = linux.ReadFile(path)
 		return err
 	})
 	return all, err

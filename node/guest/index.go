@@ -48,7 +48,7 @@ const freshFor = time.Second
 // claimedLast reports whether this vsnode was the last to claim anything on the host.
 // The lock of all configurations is held.
 func (h *Host) claimedLast() bool {
-	b, err := os.ReadFile(h.epochFile())
+	b, err := linux.ReadFile(h.epochFile())
 	return err == nil && h.index.epoch != "" && string(b) == h.index.epoch
 }
 
@@ -60,7 +60,7 @@ func (h *Host) beforeClaim() error {
 		h.index.allRead, h.index.holdersRead = time.Time{}, time.Time{}
 	}
 	h.index.epoch = rand.Text()
-	err := os.WriteFile(h.epochFile(), []byte(h.index.epoch), 0o600)
+	err := linux.WriteFile(h.epochFile(), []byte(h.index.epoch), 0o600)
 	if err == nil {
 		return nil
 	}
@@ -254,7 +254,7 @@ func statSum(dir, files string, before time.Time) uint64 {
 func (x *index) load(path string) {
 	x.loaded, x.claims = true, map[string]indexEntry{}
 	var s indexFile
-	b, err := os.ReadFile(path)
+	b, err := linux.ReadFile(path)
 	if err == nil && json.Unmarshal(b, &s) == nil && s.By == binarySum() && s.Claims != nil {
 		x.claims = s.Claims
 	}

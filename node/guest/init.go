@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -239,7 +240,7 @@ func parseKillSequence(text string) (steps []killStep, err error) {
 func (g *Guest) runStopCommand(ctx context.Context, argv []string, wait time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	null, err := linux.Open(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}

@@ -285,9 +285,7 @@ func TestMachineID(t *testing.T) {
 	if out != want || len(machineID(g.Name)) != 36 || machineID("other") == machineID(g.Name) || strings.Contains(out, "01234567-89ab") {
 		t.Errorf("%q, want %q", out, want)
 	}
-	if got := logOf(t, h, g.Name, 1); got != machineID(g.Name)+"\n" {
-		t.Errorf("its init has %q", got)
-	}
+	eventually(t, func() string { return "its init has " + logOf(t, h, g.Name, 1) }, func() bool { return logOf(t, h, g.Name, 1) == machineID(g.Name)+"\n" })
 	must(t, os.WriteFile(file, []byte("uninitialized\n"), 0o444))
 	if got := machineID(g.Name); got != "" {
 		t.Errorf("of a host without an id: %q", got)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -31,7 +30,7 @@ func (h *Host) borrow(ctx context.Context, name string) (lock *linux.Lock, from 
 			return lock, nil, err
 		}
 		var l lent
-		if b, err := os.ReadFile(h.lentFile(name)); err == nil && json.Unmarshal(b, &l) == nil {
+		if b, err := linux.ReadFile(h.lentFile(name)); err == nil && json.Unmarshal(b, &l) == nil {
 			if forked, err := linux.ForkTime(l.PID); err == nil && forked == l.Forked {
 				if lock, err := linux.Borrow(h.lockFile(name), l.PID, l.FD); err == nil {
 					return lock, &l, nil
@@ -154,7 +153,7 @@ func (h *Host) awaitReady(ctx context.Context, name string, p procctx.Process) (
 
 // readyInUnit returns what a guest's init has said to the vsnode that started it.
 func (h *Host) readyInUnit(name string) (r Readiness) {
-	b, err := os.ReadFile(h.readyFile(name))
+	b, err := linux.ReadFile(h.readyFile(name))
 	if err != nil || json.Unmarshal(b, &r) != nil {
 		return Readiness{}
 	}

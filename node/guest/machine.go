@@ -5,10 +5,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
@@ -44,7 +44,7 @@ var hostMachineID = "/etc/machine-id"
 // first start: the same for each start of a guest here, and no other guest's. It does
 // not give away the host's own (machine-id(5), "confidential"). "": the host has none.
 func machineID(name string) string {
-	b, err := os.ReadFile(hostMachineID)
+	b, err := linux.ReadFile(hostMachineID)
 	host := strings.TrimSpace(string(b))
 	if err != nil || len(host) != 32 {
 		return ""

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/network"
@@ -73,7 +74,7 @@ func (g *Guest) openNamespace() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	netns, err := linux.Open(fmt.Sprintf("/proc/%d/ns/net", pid), os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotRunning
 	}

@@ -190,6 +190,9 @@ func settingFiles() (list []knownFile) {
 }
 
 func (m knownFile) matches(file string) bool {
+	if !strings.Contains(m.file, "*") {
+		return m.file == file
+	}
 	if dir, ok := strings.CutSuffix(m.file, "/**"); ok {
 		return strings.HasPrefix(file, dir+"/")
 	}
@@ -200,15 +203,15 @@ func (m knownFile) matches(file string) bool {
 // isBackup reports whether a name is that of a copy made by an editor or a package
 // manager. util-vserver skips most of these.
 func isBackup(name string) bool {
-	for _, pattern := range []string{
-		"*~", "*.bak", "*.orig", "*.old", "*.save", "*.swp", "#*#", "*.rpmsave", "*.rpmnew", "*.rpmorig",
-		"*.dpkg-old", "*.dpkg-new", "*.dpkg-dist", "*.dpkg-bak", "*.dpkg-tmp", "*.cfsaved*", "*.ucf-old", "*.ucf-dist",
+	for _, suffix := range []string{
+		"~", ".bak", ".orig", ".old", ".save", ".swp", ".rpmsave", ".rpmnew", ".rpmorig",
+		".dpkg-old", ".dpkg-new", ".dpkg-dist", ".dpkg-bak", ".dpkg-tmp", ".ucf-old", ".ucf-dist",
 	} {
-		if ok, err := path.Match(pattern, name); ok && err == nil {
+		if strings.HasSuffix(name, suffix) {
 			return true
 		}
 	}
-	return false
+	return strings.Contains(name, ".cfsaved") || len(name) > 1 && name[0] == '#' && name[len(name)-1] == '#'
 }
 
 // unread returns the files of a tree that have no effect, unknown files included:

@@ -214,7 +214,7 @@ func addPending(pending []api.OnChange, o api.OnChange) []api.OnChange {
 func (h *Host) command(ctx context.Context, name string, argv []string) error {
 	ctx, cancel := context.WithTimeout(ctx, commandPatience)
 	defer cancel()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	null, err := linux.Open(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
@@ -267,7 +267,7 @@ func lastLineOf(r io.Reader) string {
 func (p Paths) pendingFile(name string) string { return p.RunDir + "/." + name + ".pending" }
 
 func (h *Host) readPending(name string) ([]api.OnChange, error) {
-	b, err := os.ReadFile(h.pendingFile(name))
+	b, err := linux.ReadFile(h.pendingFile(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

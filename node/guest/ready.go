@@ -66,7 +66,7 @@ type notReadyError struct{ error }
 
 // runStartSync runs apps/init/cmd.start-sync in the guest.
 func (s *start) runStartSync(ctx context.Context) error {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	null, err := linux.Open(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}

@@ -414,7 +414,7 @@ func (g *Guest) finish(ctx context.Context) error {
 // writeRunFile makes the file that `run` links to, with the content Linux-VServer gives
 // it.
 func (g *Guest) writeRunFile() error {
-	return os.WriteFile(g.host.runFile(g.name), []byte(strconv.Itoa(g.noted.Context)+"\n"), 0o644)
+	return linux.WriteFile(g.host.runFile(g.name), []byte(strconv.Itoa(g.noted.Context)+"\n"), 0o644)
 }
 
 // removeRunFiles removes the files that exist only while the guest runs.

@@ -208,7 +208,7 @@ type report struct {
 }
 
 func (h *Host) takeReport(name string) (r report) {
-	b, err := os.ReadFile(h.reportFile(name))
+	b, err := linux.ReadFile(h.reportFile(name))
 	if err == nil {
 		_ = json.Unmarshal(b, &r) // ours; without it systemd's result is told
 		_ = remove(h.reportFile(name))

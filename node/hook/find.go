@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
 // Phase is a moment in the life of a guest.
@@ -59,6 +61,10 @@ func Find(own, defaults string, skip func(name string) bool) (s Set, err error) 
 	if s.defaults, err = list(defaults, skip); err != nil {
 		return s, err
 	}
+	if s.own == nil && s.defaults == nil {
+		s.Timeout = DefaultTimeout
+		return s, nil
+	}
 	s.Timeout, err = timeout(filepath.Join(own, TimeoutFile), filepath.Join(defaults, TimeoutFile))
 	return s, err
 }
@@ -100,7 +106,7 @@ func isFile(path string) bool {
 
 func timeout(files ...string) (time.Duration, error) {
 	for _, file := range files {
-		b, err := os.ReadFile(file)
+		b, err := linux.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
@@ -296,7 +297,7 @@ func newPen(ctx context.Context, path cgroup.Dir) (*pen, error) {
 	}
 	p := &pen{path: path}
 	var err error
-	if p.dir, err = os.Open(string(path)); err != nil {
+	if p.dir, err = linux.Open(string(path), os.O_RDONLY, 0); err != nil {
 		return nil, err
 	}
 	r, w, err := os.Pipe()
@@ -321,7 +322,7 @@ func newPen(ctx context.Context, path cgroup.Dir) (*pen, error) {
 
 // kill ends everything in the cgroup.
 func (p *pen) kill() {
-	_ = os.WriteFile(filepath.Join(string(p.path), "cgroup.kill"), []byte("1"), 0) // close reports what is left
+	_ = linux.WriteFile(filepath.Join(string(p.path), "cgroup.kill"), []byte("1"), 0) // close reports what is left
 }
 
 // empty dismisses the keeper, ends what the hook left, and returns how many processes

@@ -178,14 +178,11 @@ func readLinks() (*links, error) {
 }
 
 func dump(message int, head nl.NetlinkRequestData, visit func(m []byte), more ...nl.NetlinkRequestData) error {
-	msgs, err := linux.Dump(func() ([][]byte, error) {
-		req := nl.NewNetlinkRequest(message, unix.NLM_F_DUMP)
-		req.AddData(head)
-		for _, d := range more {
-			req.AddData(d)
-		}
-		return req.Execute(unix.NETLINK_ROUTE, 0)
-	})
+	ask := head.Serialize()
+	for _, d := range more {
+		ask = append(ask, d.Serialize()...)
+	}
+	msgs, err := linux.Netlink(unix.NETLINK_ROUTE, uint16(message), unix.NLM_F_DUMP, ask)
 	for _, m := range msgs {
 		visit(m)
 	}

@@ -130,12 +130,8 @@ func partsOfTables() (map[part]int, error) {
 
 // dumpTables calls visit for all chains, rules or sets of our table of a family.
 func dumpTables(family byte, message, table int, visit func(attrs map[uint16][]byte)) error {
-	msgs, err := linux.Dump(func() ([][]byte, error) {
-		req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, unix.NLM_F_DUMP)
-		req.AddData(&nl.Nfgenmsg{NfgenFamily: family})
-		req.AddData(nl.NewRtAttr(table, nl.ZeroTerminated(tableName)))
-		return req.Execute(unix.NETLINK_NETFILTER, 0)
-	})
+	ask := linux.NetlinkAttribute([]byte{family, 0, 0, 0}, uint16(table), append([]byte(tableName), 0)) // behind struct nfgenmsg
+	msgs, err := linux.Netlink(unix.NETLINK_NETFILTER, unix.NFNL_SUBSYS_NFTABLES<<8|uint16(message), unix.NLM_F_DUMP, ask)
 	if errors.Is(err, unix.ENOENT) { // no such table
 		return nil
 	}

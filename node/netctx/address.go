@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
@@ -148,14 +146,15 @@ func EnsureLoopback6(ctx context.Context, addr netip.Addr) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return fmt.Errorf("find device lo: %w", err)
-	}
-	if err := netlink.LinkSetUp(lo); err != nil {
+	// As `ip link set lo up`: flags and their mask.
+	up := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(up[4:], loopback)
+	binary.NativeEndian.PutUint32(up[8:], unix.IFF_UP)
+	binary.NativeEndian.PutUint32(up[12:], unix.IFF_UP)
+	if _, err := linux.Netlink(unix.NETLINK_ROUTE, unix.RTM_NEWLINK, 0, up); err != nil {
 		return fmt.Errorf("set lo up: %w", err)
 	}
-	err = addAddress(lo.Attrs().Index, netip.PrefixFrom(addr, addr.BitLen()), Appearance{})
+	err := addAddress(loopback, netip.PrefixFrom(addr, addr.BitLen()), Appearance{})
 	// EACCES means the sysctl disable_ipv6, EOPNOTSUPP a kernel without IPv6.
 	for _, fine := range []error{unix.EEXIST, unix.EACCES, unix.EOPNOTSUPP, unix.EAFNOSUPPORT} {
 		if errors.Is(err, fine) {
@@ -168,50 +167,71 @@ func EnsureLoopback6(ctx context.Context, addr netip.Addr) error {
 	return nil
 }
 
-// DropLoopback6 removes what EnsureLoopback6 added to lo.
+// loopback is the index of lo in every network namespace (LOOPBACK_IFINDEX of
+// net/flow.h).
+const loopback = 1
+
+// DropLoopback6 removes what EnsureLoopback6 added to lo. It does not list the addresses
+// either.
 func DropLoopback6(ctx context.Context, addr netip.Addr) error {
-	return RemoveAddresses(ctx, "lo", []netip.Prefix{netip.PrefixFrom(addr, 128)})
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	on := ifaddr(loopback, netip.PrefixFrom(addr, addr.BitLen()))
+	found, err := linux.Netlink(unix.NETLINK_ROUTE, unix.RTM_GETADDR, 0, on)
+	for _, m := range found {
+		if a, _, perr := parseAddress(m); perr == nil && a.ours {
+			_, err = linux.Netlink(unix.NETLINK_ROUTE, unix.RTM_DELADDR, 0, on)
+		}
+	}
+	// EADDRNOTAVAIL: it is gone. The others mean that there is no IPv6.
+	for _, fine := range []error{unix.EADDRNOTAVAIL, unix.EOPNOTSUPP, unix.EAFNOSUPPORT} {
+		if errors.Is(err, fine) {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s from lo: %w", addr, err)
+	}
+	return nil
 }
 
-func ifaddr(cmd, flags, index int, p netip.Prefix) *nl.NetlinkRequest {
-	family := unix.AF_INET6
+// ifaddr returns a message that names an address of a device (rtnetlink(7)).
+func ifaddr(index int, p netip.Prefix) []byte {
+	b := make([]byte, unix.SizeofIfAddrmsg)
+	b[0], b[1] = unix.AF_INET6, uint8(p.Bits())
 	if p.Addr().Is4() {
-		family = unix.AF_INET
+		b[0] = unix.AF_INET
 	}
-	req := nl.NewNetlinkRequest(cmd, flags|unix.NLM_F_ACK)
-	msg := nl.NewIfAddrmsg(family)
-	msg.Prefixlen = uint8(p.Bits())
-	msg.Index = uint32(index)
 	if p.Addr().IsLinkLocalUnicast() {
-		msg.Scope = unix.RT_SCOPE_LINK
+		b[3] = unix.RT_SCOPE_LINK
 	}
-	req.AddData(msg)
-	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()))
-	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, p.Addr().AsSlice()))
-	return req
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	b = linux.NetlinkAttribute(b, unix.IFA_LOCAL, p.Addr().AsSlice())
+	return linux.NetlinkAttribute(b, unix.IFA_ADDRESS, p.Addr().AsSlice())
 }
 
 func addAddress(index int, p netip.Prefix, look Appearance) error {
-	req := ifaddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, p)
-	req.AddData(nl.NewRtAttr(ifaProto, []byte{addedByUs}))
+	b := ifaddr(index, p)
+	add := func(kind uint16, value []byte) { b = linux.NetlinkAttribute(b, kind, value) }
+	add(ifaProto, []byte{addedByUs})
 	// The guest binds it at once and cannot wait for duplicate address detection.
-	flags := binary.NativeEndian.AppendUint32(nil, unix.IFA_F_NODAD)
-	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, flags))
+	add(unix.IFA_FLAGS, binary.NativeEndian.AppendUint32(nil, unix.IFA_F_NODAD))
 	switch {
 	case look.Broadcast.Is4() && p.Addr().Is4():
-		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, look.Broadcast.AsSlice()))
+		add(unix.IFA_BROADCAST, look.Broadcast.AsSlice())
 	case p.Addr().Is4() && p.Bits() < 31:
-		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
+		add(unix.IFA_BROADCAST, broadcast(p))
 	}
 	if look.Label != "" && p.Addr().Is4() {
-		req.AddData(nl.NewRtAttr(unix.IFA_LABEL, nl.ZeroTerminated(look.Label)))
+		add(unix.IFA_LABEL, append([]byte(look.Label), 0))
 	}
 	if p.Addr().Is6() {
 		// Deprecated from the start: sockets bound to it use it, but the kernel
 		// does not choose it as the source of the host's or a nat guest's packets.
-		req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, cacheInfo(0, forever)))
+		add(unix.IFA_CACHEINFO, cacheInfo(0, forever))
 	}
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	_, err := linux.Netlink(unix.NETLINK_ROUTE, unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, b)
 	return err
 }
 
@@ -248,7 +268,7 @@ func removeAddress(link *netlink.LinkAttrs, a deviceAddress, all map[netip.Addr]
 			}
 		}
 	}
-	_, err = ifaddr(unix.RTM_DELADDR, 0, link.Index, a.prefix).Execute(unix.NETLINK_ROUTE, 0)
+	_, err = linux.Netlink(unix.NETLINK_ROUTE, unix.RTM_DELADDR, 0, ifaddr(link.Index, a.prefix))
 	if errors.Is(err, unix.EADDRNOTAVAIL) { // gone already
 		return nil
 	}
@@ -259,14 +279,14 @@ func removeAddress(link *netlink.LinkAttrs, a deviceAddress, all map[netip.Addr]
 // function that restores the setting.
 func promoteSecondaries(dev string) (restore func() error, err error) {
 	path := filepath.Join("/proc/sys/net/ipv4/conf", dev, "promote_secondaries")
-	old, err := os.ReadFile(path)
+	old, err := linux.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(path, []byte("1"), 0); err != nil {
+	if err := linux.WriteFile(path, []byte("1"), 0); err != nil {
 		return nil, err
 	}
-	return func() error { return os.WriteFile(path, old, 0) }, nil
+	return func() error { return linux.WriteFile(path, old, 0) }, nil
 }
 
 // HostAddress describes where the host has an address.
@@ -302,12 +322,8 @@ var lists atomic.Int64
 // eachAddress calls visit for all addresses of the host, and again for some if
 // they change during the listing.
 func eachAddress(visit func(a deviceAddress, index int)) error {
-	msgs, err := linux.Dump(func() ([][]byte, error) {
-		lists.Add(1)
-		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
-		req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
-		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
-	})
+	lists.Add(1)
+	msgs, err := linux.Netlink(unix.NETLINK_ROUTE, unix.RTM_GETADDR, unix.NLM_F_DUMP, make([]byte, unix.SizeofIfAddrmsg)) // AF_UNSPEC
 	if err != nil {
 		return err
 	}
@@ -328,7 +344,6 @@ func parseAddress(m []byte) (a deviceAddress, index int, err error) {
 	if len(m) < unix.SizeofIfAddrmsg {
 		return a, 0, errors.New("short address message")
 	}
-	head := nl.DeserializeIfAddrmsg(m)
 	var addr, local netip.Addr
 	for kind, value := range attributes(m[unix.SizeofIfAddrmsg:]) {
 		switch kind {
@@ -343,8 +358,8 @@ func parseAddress(m []byte) (a deviceAddress, index int, err error) {
 	if local.IsValid() {
 		addr = local
 	}
-	a.prefix = netip.PrefixFrom(addr, int(head.Prefixlen))
-	return a, int(head.Index), nil
+	a.prefix = netip.PrefixFrom(addr, int(m[1]))
+	return a, int(binary.NativeEndian.Uint32(m[4:])), nil
 }
 
 // attributes returns the attributes of a netlink message (netlink(7)), up to the

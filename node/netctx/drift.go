@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
@@ -101,7 +102,7 @@ func (v *View) Drift(dev string, prefixes []netip.Prefix) (gone []string, err er
 
 // Loopback6Drift reports whether the address that EnsureLoopback6 added is missing.
 func (v *View) Loopback6Drift(addr netip.Addr) ([]string, error) {
-	if off, err := os.ReadFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6"); err != nil || len(off) > 0 && off[0] != '0' {
+	if off, err := linux.ReadFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6"); err != nil || len(off) > 0 && off[0] != '0' {
 		return nil, nil // it could not be added
 	}
 	return v.Drift("lo", []netip.Prefix{netip.PrefixFrom(addr, 128)})

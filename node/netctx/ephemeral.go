@@ -2,10 +2,10 @@ package netctx
 
 import (
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/probe"
 )
@@ -65,7 +65,7 @@ func socketsPerGuest() (uint32, error) {
 // reservedPorts returns the ports that the kernel does not hand out.
 func reservedPorts() ([]port.Range, error) {
 	const path = "/proc/sys/net/ipv4/ip_local_reserved_ports"
-	b, err := os.ReadFile(path)
+	b, err := linux.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,9 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
+	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/probe"
 )
@@ -29,6 +31,10 @@ type Firewall struct {
 func Firewalls(ctx context.Context) ([]Firewall, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	const list = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETCHAIN
+	if chains, err := linux.Netlink(unix.NETLINK_NETFILTER, list, unix.NLM_F_DUMP, make([]byte, 4)); err == nil && len(chains) == 0 { // struct nfgenmsg
+		return nil, nil
 	}
 	conn, err := nftables.New()
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
@@ -46,12 +45,23 @@ func (l Listener) String() string {
 //
 // If the guest owns every port, UDP clients are left out.
 func Listeners(ctx context.Context, s Spec) ([]Listener, error) {
+	if !s.AllPorts {
+		var protos []port.Proto
+		for _, r := range s.Ports {
+			if !slices.Contains(protos, r.Proto) {
+				protos = append(protos, r.Proto)
+			}
+		}
+		return findListeners(ctx, protos, func(k diagSocket) bool { return k.takes(s) })
+	}
 	clients, err := clientPorts()
 	if err != nil {
 		return nil, err
 	}
-	return findListeners(ctx, func(k diagSocket) bool { return k.takes(s) && !(s.AllPorts && k.isOn(clients)) })
+	return findListeners(ctx, allProtos, func(k diagSocket) bool { return k.takes(s) && !k.isOn(clients) })
 }
+
+var allProtos = []port.Proto{port.TCP, port.UDP}
 
 // Wildcards returns the services that listen on all addresses of the host, including
 // those of guests.
@@ -60,7 +70,7 @@ func Wildcards(ctx context.Context) ([]Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return findListeners(ctx, func(k diagSocket) bool {
+	return findListeners(ctx, allProtos, func(k diagSocket) bool {
 		return k.addr.Addr().Unmap().IsUnspecified() && k.addr.Port() != 0 && !k.isOn(clients)
 	})
 }
@@ -74,11 +84,12 @@ func clientPorts() ([]port.Range, error) {
 }
 
 // findListeners returns the sockets of this network namespace that receive from anybody
-// and that want selects, with the processes that have them.
-func findListeners(ctx context.Context, want func(diagSocket) bool) ([]Listener, error) {
+// and that want selects, with the processes that have them. The kernel walks through all
+// its sockets for each of the protocols.
+func findListeners(ctx context.Context, protos []port.Proto, want func(diagSocket) bool) ([]Listener, error) {
 	var found []diagSocket
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		for _, proto := range []port.Proto{port.TCP, port.UDP} {
+		for _, proto := range protos {
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
@@ -162,11 +173,7 @@ func boundSockets(family uint8, proto port.Proto) ([]diagSocket, error) {
 		ask[1], states = unix.IPPROTO_UDP, 1<<tcpClose
 	}
 	binary.NativeEndian.PutUint32(ask[4:], states)
-	msgs, err := linux.Dump(func() ([][]byte, error) {
-		req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-		req.AddRawData(ask)
-		return req.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
-	})
+	msgs, err := linux.Netlink(unix.NETLINK_SOCK_DIAG, unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP, ask)
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +269,7 @@ func socketInode(link string) (uint32, bool) {
 }
 
 func processName(pid int) string {
-	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm"))
+	b, err := linux.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm"))
 	if err != nil {
 		return "?"
 	}

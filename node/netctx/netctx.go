@@ -12,6 +12,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/bpf"
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/probe"
@@ -35,11 +37,11 @@ func attach(cgroup *os.File, s Spec) error {
 	if err != nil {
 		return err
 	}
-	old, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: ebpf.AttachCGroupInetSockCreate})
+	old, err := bpf.Attached(int(cgroup.Fd()), uint32(ebpf.AttachCGroupInetSockCreate))
 	if err != nil {
 		return err
 	}
-	if len(old.Programs) > 0 {
+	if len(old) > 0 {
 		return errors.New("it has programs already: make a fresh cgroup")
 	}
 	for _, h := range hooks {
@@ -81,26 +83,25 @@ func (s Spec) prepare(cgroup *os.File) (set netctxSettings, dir string, err erro
 // putSettings writes the settings for the cgroup that they name. Their storage exists
 // once the first program is attached.
 func putSettings(dir string, set netctxSettings) error {
-	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, settingsMap), nil)
+	m, err := bpf.Get(filepath.Join(dir, settingsMap))
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	return put(m, set.Cgroup, &set)
+	// As put does.
+	if err := bpf.Update(m, set.Cgroup, unsafe.Pointer(&set), unix.BPF_EXIST); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
 }
 
 func attachPinned(cgroup *os.File, dir string, h hook) error {
-	p, err := ebpf.LoadPinnedProgram(filepath.Join(dir, h.name), nil)
+	p, err := bpf.Get(filepath.Join(dir, h.name))
 	if err != nil {
-		return fmt.Errorf("open program %s: %w", h.name, err)
+		return err
 	}
 	defer p.Close()
-	err = link.RawAttachProgram(link.RawAttachProgramOptions{
-		Target: int(cgroup.Fd()), Program: p, Attach: h.at,
-		// A program of the host further up the hierarchy decides as well.
-		Flags: unix.BPF_F_ALLOW_MULTI,
-	})
-	if err != nil {
+	if err := bpf.Attach(int(cgroup.Fd()), p, uint32(h.at)); err != nil {
 		return fmt.Errorf("%s: %w", h.name, err)
 	}
 	return nil
@@ -181,7 +182,7 @@ func (c *Counters) read(cgroup string) (percpu []netctxCounters, err error) {
 			return percpu, err
 		}
 	}
-	dir, err := os.Open(cgroup)
+	dir, err := linux.Open(cgroup, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/bpf"
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
@@ -101,7 +102,7 @@ func exists(path string) (bool, error) {
 // namespace with that inode. Inodes are reused, but attachments end with the
 // namespace.
 func isSteering(dir string, ns uint64) (bool, error) {
-	l, err := link.LoadPinnedLink(filepath.Join(dir, steering), nil)
+	l, err := bpf.Get(filepath.Join(dir, steering))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -109,11 +110,8 @@ func isSteering(dir string, ns uint64) (bool, error) {
 		return false, err
 	}
 	defer l.Close()
-	info, err := l.Info()
-	if err != nil {
-		return false, err
-	}
-	return info.NetNs() != nil && uint64(info.NetNs().NetnsInode) == ns, nil
+	_, on, err := bpf.LinkInfo(l)
+	return err == nil && uint64(on) == ns, err
 }
 
 // pinNetctx loads the programs for the guests' cgroups, and attaches the one for the
@@ -130,7 +128,7 @@ func pinNetctx(dir string) error {
 		return err
 	}
 	defer p.Close()
-	ns, err := os.Open("/proc/thread-self/ns/net")
+	ns, err := linux.Open("/proc/thread-self/ns/net", os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

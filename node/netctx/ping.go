@@ -13,6 +13,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
@@ -116,6 +117,10 @@ func setPings(ctx context.Context, xid int, addrs []netip.Addr) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	// Most guests need no entry. Without nftables there is nothing to remove.
+	if there, err := pingsThere(); len(addrs) == 0 && (err != nil || !there) {
+		return nil
+	}
 	unlock, err := lock(ctx, pingLock)
 	if err != nil {
 		return err
@@ -123,12 +128,9 @@ func setPings(ctx context.Context, xid int, addrs []netip.Addr) error {
 	defer unlock()
 	p, err := openPings()
 	if err != nil {
-		if len(addrs) == 0 { // without nftables there is nothing to remove
-			return nil
-		}
 		return err
 	}
-	if !p.there && len(addrs) == 0 {
+	if !p.there && len(addrs) == 0 { // removed meanwhile
 		return nil
 	}
 	if !p.there {
@@ -212,6 +214,16 @@ func pingContexts() (map[int]bool, error) {
 		}
 	}
 	return on, nil
+}
+
+// pingsThere reports whether there is a table.
+func pingsThere() (bool, error) {
+	ask := linux.NetlinkAttribute([]byte{unix.NFPROTO_INET, 0, 0, 0}, unix.NFTA_TABLE_NAME, append([]byte(pingTable), 0)) // behind struct nfgenmsg
+	_, err := linux.Netlink(unix.NETLINK_NETFILTER, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, 0, ask)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // openPings begins a transaction and finds the table.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/nat"
@@ -202,7 +203,7 @@ func (hostNetwork) release(ctx context.Context, g *Guest) error {
 
 // inCgroup opens the directory of the guest's cgroup.
 func (g *Guest) inCgroup(f func(*os.File) error) error {
-	dir, err := os.Open(g.Cgroup)
+	dir, err := linux.Open(g.Cgroup, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

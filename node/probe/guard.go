@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -74,7 +74,7 @@ func haveUnixHooks() (bool, error) {
 // knows where securityfs is not mounted; systemd mounts it. That they can be
 // loaded (arm64: kernel 6.4; lockdown) shows when they are.
 func haveLSM() (bool, error) {
-	b, err := os.ReadFile("/sys/kernel/security/lsm")
+	b, err := linux.ReadFile("/sys/kernel/security/lsm")
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

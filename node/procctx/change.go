@@ -101,11 +101,11 @@ func changeProcess(pid int, from, to Attributes) error {
 
 func changeOOMScore(pid, from, to int) error {
 	file := linux.ProcFile(pid, "oom_score_adj")
-	b, err := os.ReadFile(file)
+	b, err := linux.ReadFile(file)
 	if err != nil || strings.TrimSpace(string(b)) != strconv.Itoa(from) {
 		return err
 	}
-	return os.WriteFile(file, []byte(strconv.Itoa(to)), 0)
+	return linux.WriteFile(file, []byte(strconv.Itoa(to)), 0)
 }
 
 func changeThread(tid int, from, to Attributes) error {

@@ -2,7 +2,6 @@ package procctx
 
 import (
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -22,7 +21,7 @@ func beginClocks(pid int) error {
 		// Whole seconds: a clock must not begin below zero.
 		offsets = fmt.Appendf(offsets, "%d %d 0\n", id, -now.Sec)
 	}
-	if err := os.WriteFile(linux.ProcFile(pid, "timens_offsets"), offsets, 0); err != nil {
+	if err := linux.WriteFile(linux.ProcFile(pid, "timens_offsets"), offsets, 0); err != nil {
 		return fmt.Errorf("begin the guest's uptime: %w", err)
 	}
 	return nil

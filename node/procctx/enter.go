@@ -125,7 +125,7 @@ func findDoor(initPID int, guest cgroup.Dir) (d door, err error) {
 	if err := unix.PidfdSendSignal(d.pidfd, 0, nil, 0); err != nil {
 		return d, fmt.Errorf("%w: process %d: %w", ErrNotRunning, initPID, err)
 	}
-	d.cgroup, err = os.Open(string(dir))
+	d.cgroup, err = linux.Open(string(dir), os.O_RDONLY, 0)
 	return d, err
 }
 
@@ -154,8 +154,8 @@ func (d door) enter(ctx context.Context, s *script, prepare func() error) (pid i
 		// SIGKILL works whatever the guest did to it (SIGSTOP, a frozen cgroup).
 		unix.Kill(c.pid, unix.SIGKILL)
 		_, werr := wait(c.pid)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if err = ctx.Err(); errors.Is(err, context.DeadlineExceeded) {
+		if over := ctx.Err(); over != nil && errors.Is(err, over) {
+			if err = over; errors.Is(err, context.DeadlineExceeded) {
 				err = fmt.Errorf("the guest stopped or froze who entered: %w", err)
 			}
 		}
@@ -236,7 +236,7 @@ func Shutdown(initPID int, sig unix.Signal) (bool, error) {
 		return false, nil // gone
 	}
 	defer unix.Close(pidfd)
-	b, err := os.ReadFile(linux.ProcFile(initPID, "status"))
+	b, err := linux.ReadFile(linux.ProcFile(initPID, "status"))
 	if err != nil {
 		return false, nil
 	}
@@ -255,7 +255,7 @@ func Shutdown(initPID int, sig unix.Signal) (bool, error) {
 
 // IsSystemd reports whether a guest's init calls itself systemd.
 func IsSystemd(initPID int) bool {
-	b, err := os.ReadFile(linux.ProcFile(initPID, "status"))
+	b, err := linux.ReadFile(linux.ProcFile(initPID, "status"))
 	return err == nil && isSystemd(string(b))
 }
 
@@ -267,7 +267,7 @@ const sigRTMin = unix.Signal(34)
 // awaitsSignals reports whether a process waits in sigwaitinfo(2), as busybox's init
 // does: those that it waits for are meanwhile not in SigBlk.
 func awaitsSignals(pid int) bool {
-	b, _ := os.ReadFile(linux.ProcFile(pid, "syscall"))
+	b, _ := linux.ReadFile(linux.ProcFile(pid, "syscall"))
 	return strings.HasPrefix(string(b), strconv.Itoa(unix.SYS_RT_SIGTIMEDWAIT)+" ")
 }
 

@@ -2,7 +2,6 @@ package procctx
 
 import (
 	"fmt"
-	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +25,7 @@ func ContextOf(id int) int { return id / IDs }
 func mapIDs(pid, xid int) error {
 	m := []byte("0 " + strconv.Itoa(BaseID(xid)) + " " + strconv.Itoa(IDs))
 	for _, name := range []string{"uid_map", "gid_map"} {
-		if err := os.WriteFile(linux.ProcFile(pid, name), m, 0); err != nil {
+		if err := linux.WriteFile(linux.ProcFile(pid, name), m, 0); err != nil {
 			return fmt.Errorf("map ids of context %d: %w", xid, err)
 		}
 	}

@@ -166,11 +166,11 @@ func idNamespace(xid int, uids, gids []IDRange) (*os.File, error) {
 		for _, r := range ranges {
 			fmt.Fprintln(&text, r.Disk, BaseID(xid)+r.Guest, r.Count)
 		}
-		if err := os.WriteFile(linux.ProcFile(pid, name), []byte(text.String()), 0); err != nil {
+		if err := linux.WriteFile(linux.ProcFile(pid, name), []byte(text.String()), 0); err != nil {
 			return nil, err
 		}
 	}
-	return os.Open(linux.ProcFile(pid, "ns/user"))
+	return linux.Open(linux.ProcFile(pid, "ns/user"), os.O_RDONLY, 0)
 }
 
 // mounts attaches mounts at their places, from the outermost on. Places are resolved

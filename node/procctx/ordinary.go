@@ -3,7 +3,6 @@ package procctx
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,7 +30,7 @@ func limits(processes int64) [rlimits]unix.Rlimit {
 		list[i] = unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
 	}
 	half := uint64(unix.RLIM_INFINITY)
-	if b, err := os.ReadFile("/proc/sys/kernel/threads-max"); err == nil {
+	if b, err := linux.ReadFile("/proc/sys/kernel/threads-max"); err == nil {
 		if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err == nil {
 			half = n / 2
 		}
@@ -64,7 +63,10 @@ func limits(processes int64) [rlimits]unix.Rlimit {
 
 // limits returns a guest's limits: the defaults, overridden by its configuration.
 func (a Attributes) limits(processes int64) [rlimits]unix.Rlimit {
-	list := limits(processes)
+	return a.override(limits(processes), processes)
+}
+
+func (a Attributes) override(list [rlimits]unix.Rlimit, processes int64) [rlimits]unix.Rlimit {
 	bound := list[unix.RLIMIT_NPROC]
 	for which, limit := range a.Rlimits {
 		list[which] = limit
@@ -75,9 +77,8 @@ func (a Attributes) limits(processes int64) [rlimits]unix.Rlimit {
 	return list
 }
 
-// initialLimits returns the limits of a process until it runs the guest's program.
-func (a Attributes) initialLimits(processes int64) [rlimits]unix.Rlimit {
-	list := a.limits(processes)
+// initially returns the limits of a process until it runs the guest's program.
+func initially(list [rlimits]unix.Rlimit) [rlimits]unix.Rlimit {
 	files := &list[unix.RLIMIT_NOFILE]
 	files.Cur, files.Max = max(files.Cur, minOpenFiles), max(files.Max, minOpenFiles)
 	return list
@@ -147,7 +148,7 @@ func (s *script) resetInherited(a Attributes) {
 // resetLimits sets the resource limits and oom_score_adj, in a process that
 // still runs as the host's root.
 func (s *script) resetLimits(a Attributes) {
-	list := a.initialLimits(0)
+	list := initially(a.limits(0))
 	s.refs = append(s.refs, &list)
 	for which := range list {
 		s.call("set limits", unix.SYS_PRLIMIT64, 0, which, unsafe.Pointer(&list[which]), 0)
@@ -159,14 +160,13 @@ func (s *script) resetLimits(a Attributes) {
 
 // limitProcess does the same to a process from outside. While the process shares
 // our memory, the kernel gives us the same oom_score_adj.
-func limitProcess(pid int, processes int64, a Attributes) error {
-	list := a.initialLimits(processes)
+func limitProcess(pid int, list [rlimits]unix.Rlimit) error {
 	for which := range list {
 		if err := unix.Prlimit(pid, which, &list[which], nil); err != nil {
 			return fmt.Errorf("set limits of process %d: %w", pid, err)
 		}
 	}
-	if err := os.WriteFile(linux.ProcFile(pid, "oom_score_adj"), []byte("0"), 0); err != nil {
+	if err := linux.WriteFile(linux.ProcFile(pid, "oom_score_adj"), []byte("0"), 0); err != nil {
 		return fmt.Errorf("set oom_score_adj: %w", err)
 	}
 	return nil
@@ -179,13 +179,11 @@ var userLimits = [...]int{unix.RLIMIT_NPROC, unix.RLIMIT_MSGQUEUE, unix.RLIMIT_S
 // limitsMu serializes starts in withUserLimits: limits belong to the whole process.
 var limitsMu sync.Mutex
 
-// withUserLimits runs f, which forks, with those limits. Only soft limits count, and
+// withUserLimits runs f, which forks, with those of the limits. Only soft limits count, and
 // only they can be restored without CAP_SYS_RESOURCE.
-func withUserLimits(processes int64, a Attributes, f func() error) (err error) {
+func withUserLimits(list [rlimits]unix.Rlimit, f func() error) (err error) {
 	limitsMu.Lock()
 	defer limitsMu.Unlock()
-	list := a.limits(processes)
-	list[unix.RLIMIT_NPROC] = limits(processes)[unix.RLIMIT_NPROC] // that of a is per user
 	for _, which := range userLimits {
 		var old unix.Rlimit
 		if err := unix.Prlimit(0, which, nil, &old); err != nil {

@@ -192,7 +192,7 @@ func (sp Spec) begin(pid int) error {
 // /dev, bind mounts) and puts them on the stage. do calls a function on the thread in
 // the workshop.
 func (sp Spec) mount(pid int, opened []openedMount, do func(func() error) error) (err error) {
-	userns, err := os.Open(linux.ProcFile(pid, "ns/user"))
+	userns, err := linux.Open(linux.ProcFile(pid, "ns/user"), os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (sp Spec) sys(pid int) (*os.File, error) {
 	if !sp.PrivateNet {
 		return hostSys()
 	}
-	netns, err := os.Open(linux.ProcFile(pid, "ns/net"))
+	netns, err := linux.Open(linux.ProcFile(pid, "ns/net"), os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +270,7 @@ func explain(err error) error {
 
 // launch forks and returns the child's pid and its status pipe.
 func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
-	r, w, err := os.Pipe()
+	r, w, err := pipe2()
 	if err != nil {
 		return 0, nil, err
 	}
@@ -318,6 +318,10 @@ func (l launched) release() { close(l.jobs) }
 // the thread that made it: that thread stays until release, which must be called
 // once the child runs its program or is gone, also after an error.
 func (s *script) launchAs(sp Spec, args *cloneArgs) (launched, error) {
+	ordinary := limits(sp.Processes)
+	own := sp.override(ordinary, sp.Processes)
+	ofAll := own // users together
+	ofAll[unix.RLIMIT_NPROC] = ordinary[unix.RLIMIT_NPROC]
 	l := launched{jobs: make(chan func())}
 	born := make(chan error)
 	go linux.OnOwnThread(func() (none struct{}, _ error) {
@@ -331,14 +335,14 @@ func (s *script) launchAs(sp Spec, args *cloneArgs) (launched, error) {
 			if err := errors.Join(enterWorkshop(), makeStage()); err != nil {
 				return err
 			}
-			if err := withUserLimits(sp.Processes, sp.Attributes, func() (err error) {
+			if err := withUserLimits(ofAll, func() (err error) {
 				l.pid, l.pipe, err = s.launch(args)
 				return err
 			}); err != nil {
 				return err
 			}
 			// On this thread, which owns the child's namespace.
-			err := limitProcess(l.pid, sp.Processes, sp.Attributes)
+			err := limitProcess(l.pid, initially(own))
 			if err != nil {
 				unix.Kill(l.pid, unix.SIGKILL)
 				wait(l.pid)
@@ -356,14 +360,18 @@ func (s *script) launchAs(sp Spec, args *cloneArgs) (launched, error) {
 }
 
 // outcome reads the status pipe to its end: it closes when the program runs.
-// When ctx ends, the error is os.ErrDeadlineExceeded and the process may still be
-// waiting.
+// When ctx ends, the error is that of ctx and the process may still be waiting.
 func (s *script) outcome(ctx context.Context, pipe *os.File) (err error) {
 	defer runtime.KeepAlive(s)
-	stop := context.AfterFunc(ctx, func() { pipe.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
 	buf := make([]byte, reportSize)
 	for ran := false; ; {
+		ready, perr := linux.Poll(ctx, time.Minute, unix.PollFd{Fd: int32(pipe.Fd()), Events: unix.POLLIN})
+		switch {
+		case perr != nil:
+			return fmt.Errorf("read status: %w", perr)
+		case !ready:
+			continue
+		}
 		_, rerr := io.ReadFull(pipe, buf)
 		switch {
 		case errors.Is(rerr, io.EOF) && err == nil && !ran:
@@ -392,6 +400,15 @@ func wait(pid int) (unix.WaitStatus, error) {
 			return ws, err
 		}
 	}
+}
+
+// pipe2 is os.Pipe without Go's poller: Poll waits for it.
+func pipe2() (r, w *os.File, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, fmt.Errorf("pipe: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "status"), os.NewFile(uintptr(fds[1]), "status"), nil
 }
 
 func socketpair() (a, b *os.File, err error) {
