@@ -118,7 +118,7 @@ func TestErrors(t *testing.T) {
 			`fleet.yml:2:7: unknown key "prt" (did you mean "port"?)`,
 			`fleet.yml:2:23: become: want true or false, have "maybe"`,
 			`fleet.yml:3:16: address: want an IP address or a DNS name, have "1.2.3"`,
-			`fleet.yml:5:15: method: there is no "magic", want debootstrap, skeleton, template, rsync, clone or host`,
+			`fleet.yml:5:15: method: there is no "magic", want debootstrap, skeleton, template, rsync, clone, host or oci`,
 			`fleet.yml:6:1: unknown key "foo" (known here: groups, guests, hosts, images, labels, rollout, ssh, vars)`}},
 
 		// Hosts.
@@ -202,11 +202,11 @@ func TestErrors(t *testing.T) {
 
 		// Images.
 		{"an unknown method", "images:\n  deb: {method: deboostrap}\n", []string{
-			`fleet.yml:2:17: method: there is no "deboostrap", want debootstrap, skeleton, template, rsync, clone or host (did you mean "debootstrap"?)`}},
+			`fleet.yml:2:17: method: there is no "deboostrap", want debootstrap, skeleton, template, rsync, clone, host or oci (did you mean "debootstrap"?)`}},
 		{"an image's name", "images:\n  a/b: {method: template, args: [-t, /srv/box.tar]}\n", []string{
 			`fleet.yml:2:3: image "a/b" is no name: want a letter or digit, then up to 62 letters, digits, _ . -`}},
 		{"an image without a method", "images:\n  deb: {}\n", []string{
-			`fleet.yml:2:3: image "deb" has no method (give it method: debootstrap, skeleton, template, rsync, clone or host)`}},
+			`fleet.yml:2:3: image "deb" has no method (give it method: debootstrap, skeleton, template, rsync, clone, host or oci)`}},
 		{"a text for a list", "images:\n  deb: {method: template, args: -d}\n", []string{
 			`fleet.yml:2:33: args: want a list of the method's arguments, as [-d, bookworm], have "-d"`}},
 		{"an option for a package", "images:\n  deb: {method: debootstrap, args: [-d, x], packages: [-y]}\n", []string{

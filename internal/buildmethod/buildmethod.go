@@ -31,6 +31,8 @@ var Table = []Method{
 	{Name: "clone", Args: "-s GUEST|DIRECTORY [-x PATH]…", Does: "copies the root of another guest, running or not",
 		Required: 's', Long: "--source", Lacks: "which guest", Example: "[-s, www]"},
 	{Name: "host", Args: "[-x PATH]… [-i PATH]…", Does: "copies the root of the host that builds", OfHost: true},
+	{Name: "oci", Args: "-s DIRECTORY|FILE.tar [-r NAME] [-p OS/ARCH[/VARIANT]]", Does: "unpacks an image in OCI's layout",
+		Required: 's', Long: "--source", Lacks: "which layout", Example: "[-s, /srv/nginx.oci.tar]"},
 }
 
 // Find returns the method of that name.

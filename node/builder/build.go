@@ -86,6 +86,7 @@ var methods = map[string]method{
 	"rsync":       {parseRsync, []string{"rsync"}},
 	"clone":       {parseClone, nil},
 	"host":        {parseHost, nil},
+	"oci":         {parseOCI, nil},
 }
 
 // Methods returns the methods that this host has the tools for.

@@ -160,7 +160,7 @@ func TestRunRefuses(t *testing.T) {
 		spec  api.ImageSpec
 		fails string
 	}{
-		{"an unknown method", api.ImageSpec{Method: "magic"}, "no such method; there are debootstrap, skeleton, template, rsync, clone and host"},
+		{"an unknown method", api.ImageSpec{Method: "magic"}, "no such method; there are debootstrap, skeleton, template, rsync, clone, host and oci"},
 		{"a mistyped method", api.ImageSpec{Method: "debotstrap"}, "no such method; did you mean debootstrap?"},
 		{"a method of util-vserver", api.ImageSpec{Method: "rpm"}, "the method is not offered: it installed lists of packages without what they depend on; use a tar archive"},
 		{"an rsync from nowhere", api.ImageSpec{Method: "rsync"}, "which tree? want -s"},

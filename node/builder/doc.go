@@ -7,6 +7,7 @@
 //	rsync        a tree, by the host's rsync
 //	clone        the root of a guest, or a directory
 //	host         the root of this host
+//	oci          an image in the OCI layout, by a reader of our own
 //
 // The result is a tree that node/images/tree accepts: it has no device nodes, and its
 // root directory belongs to root. Every tree is adapted to run as several guests, and

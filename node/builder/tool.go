@@ -1,7 +1,6 @@
 package builder
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -9,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -132,7 +132,7 @@ func (o *output) Write(p []byte) (int, error) {
 		return n, fmt.Errorf("write the log: %w", err)
 	}
 	for rest := p; ; {
-		end := bytes.IndexAny(rest, "\r\n") // rsync shows its progress in one line
+		end := slices.IndexFunc(rest, func(b byte) bool { return b == '\n' || b == '\r' }) // rsync shows its progress in one line
 		line := rest
 		if end >= 0 {
 			line = rest[:end]

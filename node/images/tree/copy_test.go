@@ -166,7 +166,7 @@ func TestLayers(t *testing.T) {
 			must(t, os.Symlink("usr/bin", filepath.Join(root, "bin")))
 			must(t, os.Symlink("../outside", filepath.Join(root, "out")))
 			archive := write(t, row.layer...).Bytes()
-			m, err := ReadMarkers(t.Context(), bytes.NewReader(archive))
+			m, err := ReadMarkers(t.Context(), bytes.NewReader(archive), 1<<30)
 			if err == nil {
 				err = m.Apply(t.Context(), root)
 			}
@@ -259,7 +259,7 @@ func FuzzLayer(f *testing.F) {
 		root := confined(t)
 		must(t, os.Mkdir(filepath.Join(root, "a"), 0o755))
 		must(t, os.Symlink("../outside", filepath.Join(root, "out")))
-		m, err := ReadMarkers(t.Context(), bytes.NewReader(data))
+		m, err := ReadMarkers(t.Context(), bytes.NewReader(data), 1<<20)
 		if err != nil {
 			return
 		}

@@ -31,10 +31,11 @@ type Markers []string
 
 // ReadMarkers reads the archive of a layer for its markers. They concern the layers
 // below, wherever they are in the archive, so that [Markers.Apply] comes before
-// [Extract].
-func ReadMarkers(ctx context.Context, r io.Reader) (Markers, error) {
+// [Extract]. It refuses a layer of more files and bytes than fit into space.
+func ReadMarkers(ctx context.Context, r io.Reader, space int64) (Markers, error) {
 	var m Markers
 	tr := tar.NewReader(r)
+	left := space
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -45,6 +46,9 @@ func ReadMarkers(ctx context.Context, r io.Reader) (Markers, error) {
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read the archive: %w", err)
+		}
+		if left -= overhead + h.Size; left < 0 || h.Size > space {
+			return nil, fmt.Errorf("it holds more than there is room for, %d MiB free: %w", space>>20, unix.ENOSPC)
 		}
 		name, err := clean(h.Name)
 		if err != nil {
