@@ -60,7 +60,7 @@ func (s *Store) build(ctx context.Context, spec api.ImageSpec, anew bool, progre
 	if err != nil {
 		return api.Image{}, false, fmt.Errorf("build image %s: %w", spec.Name, err)
 	}
-	return img, !had, nil
+	return img, !had || !anew, nil
 }
 
 // fill builds the tree in the work directory and returns its digest and size.
