@@ -33,9 +33,9 @@
 // The root is opaque, and has whiteouts 00 to ff: they hide the objects' directories
 // where the directory of objects is an ordinary layer, below the description. Attributes
 // of a tree that overlayfs would obey are renamed trusted.overlay.overlay.*, and overlayfs
-// shows them to nobody but as trusted.overlay.*; whiteouts of a tree become empty files
-// with attributes that say so. If there are such whiteouts, the format's version is 1,
-// otherwise 0, as with mkcomposefs.
+// shows them under their own names again; whiteouts of a tree become empty files with
+// attributes that say so. If there are such whiteouts, the format's version is 1, otherwise
+// 0, as with mkcomposefs.
 //
 // # Mounting
 //
@@ -57,15 +57,15 @@
 //
 // A [Tree] takes nothing that cannot be described: names, targets, attributes and sizes
 // are checked when an entry is added, since trees come from other hosts, as data. Equal
-// trees give equal images. Writing needs no seeking, and about 32 bytes for each inode
-// besides the tree. A failed or ended Write leaves a part of an image, which the caller
-// removes.
+// trees give equal images. Writing needs no seeking. A tree of 1,000,000 files takes 300
+// MB, its writing 100 MB more and 1.5 s; a Debian of 17,000 entries has a description of 3.7
+// MB. If Write fails or is killed there is a part of an image, which the caller removes.
 //
 // # Edges
 //
-// Hard links come after their target. An inode's number in a directory is its place in the
-// image, and what stat shows of it is a count. Owners and groups may be above 65535, times
-// before 1970; device numbers have 32 bits.
+// Hard links come after their target. Owners and groups may be above 65535, times before
+// 1970; device numbers have 32 bits. Of an empty file, [Verity] has the kernel's digest, and
+// composefs-info another one.
 //
 // What this package never does: read images (to compare one with a tree, write the tree
 // again), read or write objects, or follow paths of the host.

@@ -155,7 +155,7 @@ func (w *writer) putHead(b []byte, i *inode) {
 		if i.outside() {
 			layout = chunkBased
 			exponent, _ := chunking(i.Size)
-			union = union&^0xffff | uint32(exponent-blockBits)
+			union = union&^0xffff | uint32(exponent-blockBits) // over a part of raw_blkaddr, as mkcomposefs
 		}
 	case unix.S_IFCHR, unix.S_IFBLK:
 		union = i.Rdev

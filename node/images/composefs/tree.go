@@ -32,8 +32,8 @@ type Node struct {
 	Size     uint64 // of a regular file
 
 	// Payload is a symbolic link's target, or the path of a regular file's object below
-	// the directory of objects: "ab/cdef…". A file without one has the same path there
-	// as in the tree.
+	// the directory of objects: "ab/cdef…". Of a file that has a size and neither Payload
+	// nor Content, overlayfs looks for the data under the file's own path.
 	Payload string
 	Content string    // of a small regular file that has no object
 	Verity  *[32]byte // the fs-verity digest that its object must have
@@ -156,7 +156,7 @@ func (t *Tree) place(path string, n *node) error {
 	return nil
 }
 
-// find returns the entry of a path, or nil.
+// find returns the entry of a path below the root, or nil.
 func (t *Tree) find(path string) *node {
 	n := &t.root
 	for more := true; more; {

@@ -73,7 +73,7 @@ type entry struct {
 func (t *Tree) Write(to io.Writer) (digest [32]byte, err error) {
 	version := 0
 	if t.whiteouts {
-		version = 1 // the whiteouts of version 0 were not seen by all kernels
+		version = 1 // which has overlay.opaque=x where they are: kernels from 6.8 on look for it
 	}
 	return t.write(to, version)
 }

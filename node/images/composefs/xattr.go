@@ -198,7 +198,7 @@ func (w *writer) appendXattrs(b []byte, i *inode) []byte {
 // inode does not have.
 const filterSeed = 0x25BBE08F
 
-// xxh32 is the hash XXH32 (RFC-like text: xxHash's doc/xxhash_spec.md).
+// xxh32 is the hash XXH32 (xxHash's doc/xxhash_spec.md).
 func xxh32(s string, seed uint32) uint32 {
 	const p1, p2, p3, p4, p5 uint32 = 2654435761, 2246822519, 3266489917, 668265263, 374761393
 	word := func(i int) uint32 {
