@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -212,6 +213,21 @@ func TestRunRefuses(t *testing.T) {
 	}
 }
 
+func TestMissingKeysAreExplained(t *testing.T) {
+	for _, row := range []struct{ what, dist, says, want string }{
+		{"by apt, for Ubuntu", "noble", "E: The repository 'http://archive.ubuntu.com/ubuntu noble InRelease' is not signed.", "(apt-get install ubuntu-keyring; Debian has it from 13 on)"},
+		{"by debootstrap, for Debian", "bookworm", "E: Keyring-based check was requested", "(apt-get install debian-archive-keyring)"},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			pretend(t, `echo "`+row.says+`"; exit 25`)
+			err := Run(context.Background(), Request{Spec: api.ImageSpec{Method: "debootstrap", Args: []string{"-d", row.dist}}, Dir: t.TempDir()})
+			if err == nil || !strings.Contains(err.Error(), row.want) || !strings.Contains(err.Error(), row.says) {
+				t.Errorf("error is %v", err)
+			}
+		})
+	}
+}
+
 func TestBootstrapChoosesItsTool(t *testing.T) {
 	for _, row := range []struct {
 		name  string
@@ -233,6 +249,12 @@ func TestBootstrapChoosesItsTool(t *testing.T) {
 			"debootstrap --no-check-gpg x DIR http://deb.debian.org/debian", ""},
 		{"mmdebstrap for its own options", []string{"mmdebstrap", "debootstrap"}, []string{"-d", "x", "--", "--aptopt=Acquire::Retries 3", "--customize-hook=true"}, nil,
 			"mmdebstrap … --aptopt=Acquire::Retries 3 --customize-hook=true x DIR", ""},
+		{"Ubuntu by its name", []string{"mmdebstrap"}, []string{"-d", "noble"}, nil, "mmdebstrap … --components=main,universe KEYRINGnoble DIR", ""},
+		{"Ubuntu by its mirror", []string{"mmdebstrap"}, []string{"-d", "x", "-m", "http://x/ubuntu"}, nil, "mmdebstrap … --components=main,universe KEYRINGx DIR http://x/ubuntu", ""},
+		{"Ubuntu with a keyring and components", []string{"mmdebstrap"}, []string{"-d", "noble", "--", "--keyring=/k", "--components=main"}, nil,
+			"mmdebstrap … --aptopt=Acquire::Languages \"none\" --keyring=/k --components=main noble DIR", ""},
+		{"Ubuntu by debootstrap", []string{"debootstrap"}, []string{"-d", "noble"}, nil,
+			"debootstrap --force-check-gpg --components=main,universe noble DIR " + ubuntuMirrors[runtime.GOARCH], ""},
 		{"nothing for mmdebstrap's options", []string{"debootstrap"}, []string{"-d", "x", "--", "--aptopt=x"}, nil, "", "only mmdebstrap knows --aptopt, and it is not on this host"},
 		{"nothing for debootstrap's options", []string{"mmdebstrap"}, []string{"-d", "x", "--", "--no-check-gpg"}, nil, "", "apt-get install debootstrap"},
 		{"nothing at all", nil, []string{"-d", "x"}, nil, "", "neither mmdebstrap nor debootstrap is on this host; install one: apt-get install mmdebstrap"},
@@ -254,7 +276,11 @@ func TestBootstrapChoosesItsTool(t *testing.T) {
 			}
 			must(t, err)
 			command := strings.Join(append([]string{filepath.Base(program)}, args...), " ")
-			head, tail, _ := strings.Cut(row.want, "… ")
+			keyring := ""
+			if isFile(ubuntuKeyring) {
+				keyring = "--keyring=" + ubuntuKeyring + " "
+			}
+			head, tail, _ := strings.Cut(strings.Replace(row.want, "KEYRING", keyring, 1), "… ")
 			if !strings.HasPrefix(command, head) || !strings.HasSuffix(command, tail) {
 				t.Errorf("command is %q, want %q", command, row.want)
 			}

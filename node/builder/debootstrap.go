@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -37,15 +38,24 @@ func (b *bootstrap) fill(ctx context.Context, req Request) error {
 			return err
 		}
 	}
-	err = tool(ctx, req, program{path: path, args: args})
-	if err != nil && strings.Contains(err.Error(), "Keyring-based check was requested") {
-		return fmt.Errorf("%w: this host has no keys to check the distribution with: install its keyring (apt-get install debian-archive-keyring), or name it in args: --, --keyring=FILE", err)
-	}
-	if err != nil {
-		return err
+	if err := tool(ctx, req, program{path: path, args: args}); err != nil {
+		return b.explain(err)
 	}
 	req.Progress.Report("making it fit for guests", 0, 0)
 	return adapt(ctx, req.Dir)
+}
+
+// explain adds a cure where the host has no keys for the distribution, which debootstrap
+// and apt tell in words of their own.
+func (b *bootstrap) explain(err error) error {
+	if !strings.Contains(err.Error(), "Keyring-based check was requested") && !strings.Contains(err.Error(), "is not signed") {
+		return err
+	}
+	keyring := "debian-archive-keyring"
+	if b.isUbuntu() {
+		keyring = "ubuntu-keyring; Debian has it from 13 on"
+	}
+	return fmt.Errorf("%w: this host has no keys to check the distribution with: install its keyring (apt-get install %s), or name it in args: --, --keyring=FILE", err, keyring)
 }
 
 func parseBootstrap(spec api.ImageSpec) (source, error) {
@@ -163,9 +173,15 @@ func (b *bootstrap) mmdebstrap(dir string) []string {
 	}
 	// Without it bookworm's essential packages draw in usrmerge and all of
 	// perl, 50 MB that debootstrap leaves out. It does nothing where there is
-	// no package usr-is-merged.
+	// no package usr-is-merged, but fails where it is another's name, as in Ubuntu from
+	// 24.04 on (base-files).
 	const hook = "/usr/share/mmdebstrap/hooks/maybe-merged-usr"
-	if _, err := os.Stat(hook); err == nil {
+	if b.isUbuntu() {
+		args = append(args, b.forUbuntu()...)
+		if isFile(ubuntuKeyring) && !b.has("--keyring") {
+			args = append(args, "--keyring="+ubuntuKeyring) // debootstrap takes it without
+		}
+	} else if isFile(hook) {
 		args = append(args, "--hook-dir="+hook)
 	}
 	if len(b.include) > 0 {
@@ -189,16 +205,52 @@ func (b *bootstrap) debootstrap(dir string) []string {
 	if len(b.include) > 0 {
 		args = append(args, "--include="+strings.Join(b.include, ","))
 	}
-	args = append(args, b.options...)
 	mirror := b.mirror
-	if mirror == "" {
+	switch {
+	case b.isUbuntu():
+		args = append(args, b.forUbuntu()...)
+		if mirror == "" {
+			mirror = ubuntuMirrors[runtime.GOARCH]
+		}
+	case mirror == "":
 		mirror = "http://deb.debian.org/debian"
 	}
+	args = append(args, b.options...)
 	args = append(args, b.dist, dir, mirror)
 	if b.script != "" {
 		args = append(args, b.script)
 	}
 	return args
+}
+
+const ubuntuKeyring = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
+
+var ubuntuMirrors = map[string]string{"amd64": "http://archive.ubuntu.com/ubuntu", "arm64": "http://ports.ubuntu.com/ubuntu-ports"}
+
+// isUbuntu reports whether the distribution is one of Ubuntu's: by its mirror, or by what
+// mmdebstrap goes by, too.
+func (b *bootstrap) isUbuntu() bool {
+	list, _ := os.ReadFile("/usr/share/distro-info/ubuntu.csv")
+	script, _ := os.Readlink("/usr/share/debootstrap/scripts/" + b.dist)
+	return strings.Contains(b.mirror, "ubuntu") || strings.Contains(string(list), ","+b.dist+",") || script == "gutsy"
+}
+
+// forUbuntu returns the components where most servers' packages are.
+func (b *bootstrap) forUbuntu() []string {
+	if b.has("--components") {
+		return nil
+	}
+	return []string{"--components=main,universe"}
+}
+
+// has reports whether an option was given.
+func (b *bootstrap) has(name string) bool {
+	return slices.ContainsFunc(b.options, func(o string) bool { return strings.HasPrefix(o, name+"=") })
+}
+
+func isFile(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func forbidDaemons(dir string) error {
