@@ -27,16 +27,50 @@ func FilesRequest(host *inventory.Host, state api.State, contents bool) (api.Fil
 		if err != nil {
 			return req, fmt.Errorf("guest %s: %w", g.Name, err)
 		}
-		if len(files) == 0 {
+		asked := api.GuestFiles{Guest: g.Name}
+		if g.State == inventory.Running {
+			asked.Sources, asked.Devices = needed(g)
+		}
+		if len(files)+len(asked.Sources)+len(asked.Devices) == 0 {
 			continue
 		}
 		for i := range files {
 			files[i].Content = nil
 		}
-		req.Guests = append(req.Guests, api.GuestFiles{Guest: g.Name, Files: files})
+		asked.Files = files
+		req.Guests = append(req.Guests, asked)
 	}
 	return req, nil
 }
+
+// needed returns the paths of the host that a guest cannot start without. Its hooks may
+// make them first.
+func needed(g *inventory.Guest) (sources, nodes []string) {
+	for _, phase := range []string{"initialize", "prepre-start", "pre-start"} {
+		if slices.ContainsFunc(g.Files, func(f inventory.File) bool { return f.Path == setting.HookFile(phase) }) {
+			return nil, nil
+		}
+	}
+	for _, m := range g.Mounts {
+		if (m.Type == setting.Bind || m.Type == setting.RBind) && !slices.Contains(m.Options, setting.Optional) {
+			sources = append(sources, m.Source)
+		}
+	}
+	for _, d := range g.Devices {
+		nodes = append(nodes, d.Source)
+	}
+	return sources, nodes
+}
+
+// lacks refuses steps that start a guest whose host lacks what it needs for that.
+func lacks(steps []api.Step, missing []string) error {
+	if len(missing) == 0 || !slices.ContainsFunc(steps, starts) {
+		return nil
+	}
+	return fmt.Errorf("it would not start: %s", strings.Join(missing, "; "))
+}
+
+func starts(s api.Step) bool { return s.Kind == api.StepStart || s.Kind == api.StepRestart }
 
 // wireFiles returns the files of a guest as they are sent to a host. Of the hooks that
 // the host has of an inventory, those that it no longer has are to be removed.
@@ -101,7 +135,6 @@ func withFiles(steps []api.Step, want *inventory.Guest, hooks []string, have *ap
 			}
 		}
 	}
-	starts := func(s api.Step) bool { return s.Kind == api.StepStart || s.Kind == api.StepRestart }
 	if restart != "" && running && want.State == inventory.Running && !slices.ContainsFunc(steps, starts) {
 		steps = append(steps, api.Step{Kind: api.StepRestart, Name: want.Name, Why: restart})
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -47,6 +48,7 @@ func TestPlanOfFiles(t *testing.T) {
 			api.GuestFilesState{Guest: "www", Files: []api.FileState{{Path: "scripts/pre-stop.d/50-inventory", Differs: "it is to be removed"}}},
 			`guest.files www: scripts/pre-stop.d/50-inventory: it is to be removed`,
 		},
+		{"a guest that runs on without what it lacks", www(), []api.GuestState{there()}, api.GuestFilesState{Guest: "www", Missing: []string{"mounts: open /srv/x: not there"}}, ""},
 		{"files that are as they should be", www(motd()), []api.GuestState{there()}, api.GuestFilesState{Guest: "www"}, ""},
 		{
 			"a file that differs is written live", www(motd()), []api.GuestState{there()}, differ,
@@ -89,6 +91,57 @@ func TestPlanOfFiles(t *testing.T) {
 		api.FilesAnswer{Guests: []api.GuestFilesState{{Guest: "www", Problem: "/etc/motd: a directory is in its place"}}}, Rules{Image: images})
 	if len(p.Refused) != 1 || p.Refused[0].Err.Error() != "its files: /etc/motd: a directory is in its place" {
 		t.Errorf("refused: %v", p.Refused)
+	}
+}
+
+// What a guest cannot start without is asked for, and named before anything is changed.
+func TestPlanOfAGuestThatWouldNotStart(t *testing.T) {
+	want := func(change ...func(*inventory.Guest)) *inventory.Guest {
+		g := www(change...)
+		g.Mounts = []setting.Mount{
+			{Type: setting.Bind, Source: "/srv/x", Target: "/x"}, {Type: setting.RBind, Source: "/srv/y", Target: "/y", Options: []string{"nofail", "ro"}},
+			{Type: setting.Tmpfs, Target: "/z"},
+		}
+		g.Devices = []setting.Device{{Source: "/dev/y", Target: "/dev/y", Access: "rw"}}
+		return g
+	}
+	hook := func(g *inventory.Guest) {
+		g.Files = append(g.Files, inventory.File{Path: setting.HookFile("pre-start"), Mode: 0o755})
+	}
+	missing := []string{"mounts: open /srv/x: not there", "device /dev/y: not there"}
+	for _, tt := range []struct {
+		name    string
+		want    *inventory.Guest
+		have    []api.GuestState
+		asked   string
+		refused string
+	}{
+		{"one that is not there", want(), nil, "/srv/x /dev/y", "it would not start: mounts: open /srv/x: not there; device /dev/y: not there"},
+		{"one that a restart would end", want(func(g *inventory.Guest) { g.Hostname = "w" }), []api.GuestState{there()}, "/srv/x /dev/y", "it would not start: mounts: "},
+		{"one that is to be stopped", want(func(g *inventory.Guest) { g.State = inventory.Stopped }), []api.GuestState{there()}, "", ""},
+		{"one whose hook may make it", want(hook), nil, "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			host := &inventory.Host{Name: "web01", Guests: []*inventory.Guest{tt.want}}
+			req, err := FilesRequest(host, state(tt.have...), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var asked []string
+			var answer api.FilesAnswer
+			for _, g := range req.Guests {
+				if asked = append(g.Sources, g.Devices...); asked != nil {
+					answer.Guests = append(answer.Guests, api.GuestFilesState{Guest: g.Guest, Missing: missing})
+				}
+			}
+			if got := strings.Join(asked, " "); got != tt.asked {
+				t.Errorf("asked for %q, want %q", got, tt.asked)
+			}
+			p := Make(host, state(tt.have...), answer, Rules{Image: images})
+			if tt.refused == "" && len(p.Refused) > 0 || tt.refused != "" && (len(p.Refused) != 1 || !strings.HasPrefix(p.Refused[0].Err.Error(), tt.refused) || len(p.Steps) > 0) {
+				t.Errorf("refused: %v, steps %v", p.Refused, p.Steps)
+			}
+		})
 	}
 }
 

@@ -176,6 +176,9 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 	if now == nil {
 		c.drift(want.Name, "guest", "", want.State)
 		steps, err := withFiles(create(g, want.State), want, nil, nil, false)
+		if lacks := lacks(steps, c.files[want.Name].Missing); lacks != nil {
+			return change{}, lacks
+		}
 		return change{new: &g, steps: withHealth(steps, want)}, err
 	}
 	g.Context = cmp.Or(g.Context, now.Context)
@@ -194,6 +197,9 @@ func (c *comparison) guest(want *inventory.Guest) (change, error) {
 	steps, sealed := withFiles(c.alter(g, wants.spec, *now, want.State), want, now.Hooks, have, now.Status == api.Running)
 	if sealed != nil {
 		return change{}, sealed
+	}
+	if lacks := lacks(steps, answer.Missing); lacks != nil {
+		return change{}, lacks
 	}
 	if len(steps) > 0 {
 		c.guestDrift(want, g, wants.spec, now, have)

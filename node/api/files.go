@@ -54,9 +54,14 @@ type FilesRequest struct {
 type GuestFiles struct {
 	Guest string `json:"guest"`
 	Files []File `json:"files"`
+	// Sources are paths of the host that the guest cannot start without: sources of its
+	// bind mounts, and devices.
+	Sources []string `json:"sources,omitempty"`
+	Devices []string `json:"devices,omitempty"`
 }
 
-// FilesAnswer has an entry for each guest of the request that the host has.
+// FilesAnswer has an entry for each guest of the request that the host has, or that
+// lacks something.
 type FilesAnswer struct {
 	Guests []GuestFilesState `json:"guests"`
 }
@@ -70,6 +75,9 @@ type GuestFilesState struct {
 	// not get to.
 	Pending []OnChange `json:"pending,omitempty"`
 	Problem string     `json:"problem,omitempty"` // why the state is unknown
+	// Missing are the errors that a start would fail with for Sources and Devices. It is
+	// empty if the guest has hooks that run before: they may make what is missing.
+	Missing []string `json:"missing,omitempty"`
 }
 
 // FileState describes how a file differs.

@@ -15,6 +15,40 @@ import (
 	"github.com/vsfleet/vsfleet/node/hook"
 )
 
+// The host names what a guest cannot start without, unless its hooks may make that.
+func TestWhatAGuestCannotStartWithout(t *testing.T) {
+	h := host(t)
+	dir := t.TempDir()
+	must(t, os.Symlink(dir, dir+"/link"))
+	ask := func(guest string) []string {
+		t.Helper()
+		answer, err := h.Files(t.Context(), api.FilesRequest{Guests: []api.GuestFiles{{
+			Guest: guest, Sources: []string{dir, dir + "/none", dir + "/link"}, Devices: []string{"/dev/null", dir + "/dev", dir},
+		}}})
+		must(t, err)
+		if len(answer.Guests) == 0 {
+			return nil
+		}
+		return answer.Guests[0].Missing
+	}
+	want := []string{
+		"mounts: open " + dir + "/none: no such file or directory on the host: make it, or add nofail",
+		"mounts: " + dir + "/link leads over a symbolic link: give the path without (readlink -f)",
+		"device " + dir + "/dev: no such file or directory on the host (is its module loaded?)", "device " + dir + ": " + dir + " is not a device",
+	}
+	if got := ask("not-there"); !slices.Equal(got, want) {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+	must(t, h.Create(t.Context(), inMode(api.ModeNAT, "lacks", 909, "sleep", "1000")))
+	if got := ask("lacks"); !slices.Equal(got, want) {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+	writeFiles(t, h, "lacks", map[string]string{"scripts/prepre-start": "mkdir -p " + dir + "/none\n"})
+	if got := ask("lacks"); got != nil {
+		t.Errorf("%q, though a hook may make it", got)
+	}
+}
+
 // A hook of an inventory is a file of the guest's configuration beside those that an
 // administrator wrote. It comes, changes and goes by itself.
 func TestHooksOfAnInventory(t *testing.T) {

@@ -16,6 +16,8 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/devices"
+	"github.com/vsfleet/vsfleet/node/hook"
 	"github.com/vsfleet/vsfleet/node/procctx"
 	"github.com/vsfleet/vsfleet/node/rootfs"
 )
@@ -29,11 +31,18 @@ func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 		if err := ctx.Err(); err != nil {
 			return answer, err
 		}
-		if err := h.exists(want.Guest); errors.Is(err, ErrNoGuest) {
+		missing, err := h.missing(ctx, want)
+		if err != nil {
+			return answer, err
+		}
+		if err := h.exists(want.Guest); errors.Is(err, ErrNoGuest) || len(want.Files) == 0 {
+			if len(missing) > 0 {
+				answer.Guests = append(answer.Guests, api.GuestFilesState{Guest: want.Guest, Missing: missing})
+			}
 			continue
 		}
 		var state api.GuestFilesState
-		err := h.Hold(ctx, want.Guest, "look at files of", func(g *Guest) (err error) {
+		err = h.Hold(ctx, want.Guest, "look at files of", func(g *Guest) (err error) {
 			kept, inside := apart(want.Files, pathOf)
 			compare := func(files []api.File) func(guestRoot) (api.GuestFilesState, error) {
 				return func(r guestRoot) (api.GuestFilesState, error) {
@@ -47,7 +56,7 @@ func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 			state.Files = append(state.Files, in.Files...)
 			return err
 		})
-		state.Guest = want.Guest
+		state.Guest, state.Missing = want.Guest, missing
 		if err != nil {
 			state.Problem = err.Error()
 		}
@@ -60,6 +69,30 @@ func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 		answer.Guests = append(answer.Guests, state)
 	}
 	return answer, nil
+}
+
+// missing returns what a guest cannot start without and the host lacks.
+func (h *Host) missing(ctx context.Context, want api.GuestFiles) (missing []string, err error) {
+	if len(want.Sources)+len(want.Devices) == 0 {
+		return nil, nil
+	}
+	set, err := h.hooks(want.Guest)
+	if err != nil || set.Has(hook.Initialize) || set.Has(hook.PrepreStart) || set.Has(hook.PreStart) {
+		return nil, err
+	}
+	try := func(what, name string, check func(string) error) {
+		_, err := promptly(ctx, func() (struct{}, error) { return struct{}{}, check(name) })
+		if err != nil {
+			missing = append(missing, what+err.Error())
+		}
+	}
+	for _, name := range want.Sources {
+		try("mounts: ", name, procctx.CheckSource)
+	}
+	for _, name := range want.Devices {
+		try("device "+name+": ", name, func(name string) error { _, err := devices.Stat(name); return err })
+	}
+	return missing, ctx.Err()
 }
 
 // FileInfo describes a file of a guest.

@@ -66,34 +66,49 @@ func (m Mount) Exposed() bool {
 	}
 }
 
-// openSources opens the sources of bind mounts. No part of a path may be a link:
+// openSource opens the source of a bind mount. No part of its path may be a link:
 // otherwise a guest that can write to a directory on the way could obtain any directory
 // of the host.
+func openSource(name string) (*os.File, error) {
+	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return nil, fmt.Errorf("%s leads over a symbolic link: give the path without (readlink -f)", name)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("open %s: %w on the host: make it, or add nofail", name, err)
+	case err != nil:
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// CheckSource returns the error that a start would fail with for the source of a bind
+// mount.
+func CheckSource(name string) error {
+	f, err := openSource(name)
+	f.Close() // invalid if it is nil
+	return err
+}
+
+// openSources opens the sources of bind mounts.
 func openSources(mounts []Mount) (opened []openedMount, err error) {
 	for _, mount := range mounts {
 		m := openedMount{Mount: mount}
 		if m.Source != "" {
-			fd, err := unix.Openat2(unix.AT_FDCWD, m.Source, &unix.OpenHow{
-				Flags:   unix.O_PATH | unix.O_CLOEXEC,
-				Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-			})
 			var st unix.Stat_t
-			switch {
-			case errors.Is(err, fs.ErrNotExist) && m.Optional:
+			m.source, err = openSource(m.Source)
+			if errors.Is(err, fs.ErrNotExist) && m.Optional {
 				continue
-			case errors.Is(err, unix.ELOOP):
-				err = fmt.Errorf("%s: %s leads over a symbolic link: give the path without (readlink -f)", m.Line, m.Source)
-			case errors.Is(err, fs.ErrNotExist):
-				err = fmt.Errorf("%s: open %s: %w on the host: make it, or add nofail", m.Line, m.Source, err)
-			case err != nil:
-				err = fmt.Errorf("%s: open %s: %w", m.Line, m.Source, err)
-			default:
-				m.source = os.NewFile(uintptr(fd), m.Source)
-				err = unix.Fstat(fd, &st)
+			}
+			if err == nil {
+				err = unix.Fstat(int(m.source.Fd()), &st)
 			}
 			if err != nil {
 				closeSources(append(opened, m))
-				return nil, err
+				return nil, fmt.Errorf("%s: %w", m.Line, err)
 			}
 			m.file = st.Mode&unix.S_IFMT != unix.S_IFDIR
 		}
