@@ -98,5 +98,5 @@ func (h *Host) Uninstall(ctx context.Context, dir string) error {
 	if err := os.Remove(filepath.Join(dir, "vsnode")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return errors.Join(guest.NeverAtBoot(ctx), initscript.Remove(ctx, "/"))
+	return errors.Join(h.Guests.NeverAtBoot(ctx), initscript.Remove(ctx, "/"))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -58,30 +59,89 @@ func (l *Lock) Unlock() {
 // given back: Unlock then leaves the lock to that.
 func (l *Lock) Leave() { l.shared = true }
 
-// Borrow shares the lock that another process holds on the file at path by its
-// descriptor fd: both hold it, until both have unlocked it, or the lender has, unless it
-// called Leave. The lender must be told to (flock(2) knows nothing of this), and must
-// do nothing meanwhile. It is ErrLocked if the process does not hold the lock that way.
-func Borrow(path string, pid, fd int) (*Lock, error) {
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return nil, ErrLocked // it has ended
+// maxNote bounds what a lender tells with its lock.
+const maxNote = 64 << 10
+
+// Lend lends the lock to processes of the same user that ask for it at a socket, which it makes
+// (Borrow), and tells them the note; until end is called. The lender must do nothing meanwhile that
+// the lock is for.
+func (l *Lock) Lend(socket string, note []byte) (end func() error, err error) {
+	if len(note) > maxNote {
+		return nil, fmt.Errorf("lend a lock with a note of %d bytes: %d at most", len(note), maxNote)
 	}
-	defer unix.Close(pidfd)
-	own, err := unix.PidfdGetfd(pidfd, fd, 0)
-	if err != nil {
-		return nil, ErrLocked
+	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a lender that was killed
+		return nil, err
 	}
-	l := &Lock{os.NewFile(uintptr(own), path), true}
-	unix.CloseOnExec(own)
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(unix.Bind(s, &unix.SockaddrUnix{Name: socket}), unix.Listen(s, 8)); err != nil {
+		unix.Close(s)
+		return nil, &fs.PathError{Op: "listen", Path: socket, Err: err}
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			c, _, err := unix.Accept4(s, unix.SOCK_CLOEXEC)
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil { // it was shut down
+				return
+			}
+			if peer, err := unix.GetsockoptUcred(c, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil && int(peer.Uid) == os.Geteuid() {
+				_ = unix.Sendmsg(c, note, unix.UnixRights(int(l.Fd())), nil, unix.MSG_NOSIGNAL) // one that has gone needs none
+			}
+			unix.Close(c)
+		}
+	}()
+	return func() error {
+		err := unix.Shutdown(s, unix.SHUT_RDWR)
+		<-ended
+		return errors.Join(err, unix.Close(s), os.Remove(socket))
+	}, nil
+}
+
+// Borrow shares the lock that another process holds on the file at path and lends at a socket:
+// both hold it, until both have unlocked it, or the lender has, unless it called Leave. It is
+// ErrLocked if nobody lends that lock. (pidfd_getfd(2) would do without the lender, but not
+// where kernel.yama.ptrace_scope is 3.)
+func Borrow(path, socket string) (l *Lock, note []byte, err error) {
+	c, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unix.Close(c)
+	if err := unix.SetsockoptTimeval(c, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}); err != nil {
+		return nil, nil, err
+	}
+	if err := unix.Connect(c, &unix.SockaddrUnix{Name: socket}); err != nil {
+		return nil, nil, ErrLocked
+	}
+	note, rights := make([]byte, maxNote), make([]byte, unix.CmsgSpace(4))
+	n, nrights, _, _, err := unix.Recvmsg(c, note, rights, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, nil, ErrLocked
+	}
+	messages, err := unix.ParseSocketControlMessage(rights[:nrights])
+	if err != nil || len(messages) != 1 {
+		return nil, nil, ErrLocked
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil, nil, ErrLocked
+	}
+	l = &Lock{os.NewFile(uintptr(fds[0]), path), true}
 	theirs, err := l.Stat()
 	now, nerr := os.Lstat(path)
 	// Whoever holds it by this descriptor gets it again at once; nobody else does.
 	if err != nil || nerr != nil || !os.SameFile(theirs, now) || flock(l.File, unix.LOCK_EX|unix.LOCK_NB) != nil {
 		l.Close()
-		return nil, ErrLocked
+		return nil, nil, ErrLocked
 	}
-	return l, nil
+	return l, note[:n], nil
 }
 
 // lock locks the file that the path leads to once the lock is held: the previous holder

@@ -93,37 +93,65 @@ func TestLockDir(t *testing.T) {
 }
 
 func TestBorrowedLocks(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
+	dir := t.TempDir()
+	path, socket := filepath.Join(dir, "lock"), filepath.Join(dir, "lent")
 	lender, err := LockFile(t.Context(), path)
 	locked(t, lender, err)
-	fd := int(lender.Fd())
-	if _, err := Borrow(filepath.Join(filepath.Dir(path), "other"), os.Getpid(), fd); !errors.Is(err, ErrLocked) {
-		t.Errorf("the lock of another file: %v", err)
+	refused := func(what, path string) {
+		t.Helper()
+		if _, _, err := Borrow(path, socket); !errors.Is(err, ErrLocked) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
-	if _, err := Borrow(path, os.Getpid(), 1<<20); !errors.Is(err, ErrLocked) {
-		t.Errorf("a descriptor that is not there: %v", err)
-	}
+	refused("nobody lends it", path)
 	own, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer own.Close()
-	if _, err := Borrow(path, os.Getpid(), int(own.Fd())); !errors.Is(err, ErrLocked) {
-		t.Errorf("a descriptor of the file that does not hold the lock: %v", err)
+	end, err := (&Lock{File: own}).Lend(socket, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	borrowed, err := Borrow(path, os.Getpid(), fd)
+	refused("a descriptor of the file that does not hold the lock", path)
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+	refused("it is not lent any more", path)
+	if err := os.WriteFile(socket, nil, 0o600); err != nil { // as of one that was killed
+		t.Fatal(err)
+	}
+	refused("the lender was killed", path)
+	if _, err := lender.Lend(socket, make([]byte, maxNote+1)); err == nil {
+		t.Error("a note that no borrower could read")
+	}
+	end, err = lender.Lend(socket, []byte("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("the lock of another file", filepath.Join(dir, "other"))
+	borrowed, note, err := Borrow(path, socket)
 	locked(t, borrowed, err).Unlock()
+	if string(note) != "hello" {
+		t.Errorf("the note is %q", note)
+	}
 	if _, err := TryLockFile(path); !errors.Is(err, ErrLocked) {
 		t.Errorf("given back, and the lender does not hold it any more: %v", err)
 	}
-	borrowed, err = Borrow(path, os.Getpid(), fd)
+	borrowed, _, err = Borrow(path, socket)
 	locked(t, borrowed, err)
 	lender.Leave()
 	lender.Unlock()
+	if err := end(); err != nil {
+		t.Error(err)
+	}
 	if _, err := TryLockFile(path); !errors.Is(err, ErrLocked) {
 		t.Errorf("the lender is gone, and the borrower does not hold it: %v", err)
 	}
 	borrowed.Unlock()
 	last, err := TryLockFile(path)
 	locked(t, last, err).Unlock()
+	if left, _ := os.ReadDir(dir); len(left) != 1 {
+		t.Errorf("it leaves %v", left)
+	}
 }

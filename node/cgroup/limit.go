@@ -1,10 +1,16 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
@@ -44,5 +50,51 @@ func (c Dir) Limit(mount, file, value string) error {
 	if _, err := f.WriteString(value); err != nil {
 		return fmt.Errorf("limit %s=%s: %w", file, value, err)
 	}
+	if (file == "memory.low" || file == "memory.min") && !c.IsInUnit() { // the slice is systemd's
+		if err := protect(filepath.Dir(string(c)), file); err != nil {
+			return fmt.Errorf("limit %s=%s: %w", file, value, err)
+		}
+	}
 	return nil
+}
+
+// protect has the cgroup above those of guests keep as much memory as they do together: the
+// kernel protects no more of a cgroup than of the one above it. It looks again, since other
+// guests may start meanwhile.
+func protect(above, file string) error {
+	for last := ""; ; {
+		sum, err := protected(above, file)
+		if err != nil || sum == last {
+			return err
+		}
+		if err := linux.WriteFile(filepath.Join(above, file), []byte(sum), 0); err != nil {
+			return err
+		}
+		last = sum
+	}
+}
+
+// protected returns what the cgroups below above have in file, together.
+func protected(above, file string) (string, error) {
+	found, err := filepath.Glob(filepath.Join(above, "*", file))
+	if err != nil {
+		return "", err
+	}
+	sum := uint64(0)
+	for _, path := range found {
+		b, err := linux.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			continue // that guest has ended
+		}
+		if err != nil {
+			return "", err
+		}
+		text := strings.TrimSpace(string(b))
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil || n > math.MaxInt64-sum { // "max"
+			return "max", nil
+		}
+		sum += n
+	}
+	return strconv.FormatUint(sum, 10), nil
 }

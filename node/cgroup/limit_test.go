@@ -3,6 +3,7 @@ package cgroup
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -61,6 +62,37 @@ func TestLimit(t *testing.T) {
 				t.Errorf("%q, %v; want %q", got, err, row.value)
 			}
 		})
+	}
+}
+
+// The kernel protects no more of a guest's memory than of the cgroup of all guests.
+func TestMemoryOfGuestsIsProtectedTogether(t *testing.T) {
+	mount, have := handed(t)
+	if !slices.Contains(have, "memory") {
+		above := t.TempDir() // as the kernel would have it
+		for name, low := range map[string]string{"www": "4096\n", "db": "8192\n", "idle": "0\n"} {
+			must(t, os.MkdirAll(above+"/"+name, 0o755))
+			must(t, os.WriteFile(above+"/"+name+"/memory.low", []byte(low), 0o644))
+		}
+		must(t, protect(above, "memory.low"))
+		if got := read(t, Dir(above), "memory.low"); got != "12288" {
+			t.Errorf("%q, want 12288", got)
+		}
+		return
+	}
+	above := Dir(filepath.Dir(string(Guest(mount, "www"))))
+	for _, row := range []struct{ name, file, value, together string }{
+		{"www", "memory.low", "4096", "4096"},
+		{"db", "memory.low", "8192", "12288"},
+		{"db", "memory.min", "4096", "4096"},
+		{"www", "memory.low", "0", "8192"},
+		{"db", "memory.low", "max", "max"},
+	} {
+		c := mkdir(t, Guest(mount, row.name), "")
+		must(t, c.Limit(mount, row.file, row.value))
+		if got := read(t, above, row.file); got != row.together {
+			t.Errorf("after %s of %s=%s together %q, want %q", row.file, row.name, row.value, got, row.together)
+		}
 	}
 }
 

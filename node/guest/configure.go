@@ -52,7 +52,7 @@ func (g *Guest) Configure(ctx context.Context, to api.Guest) (api.Outcome, error
 			return outcome, err
 		}
 	}
-	if to.Boot.Mark != "" || !reflect.DeepEqual(old.Boot, to.Boot) {
+	if shares := unitShares(to.Limits); to.Boot.Mark != "" || len(shares) > 0 || !reflect.DeepEqual(old.Boot, to.Boot) || !slices.Equal(unitShares(old.Limits), shares) {
 		if err := g.syncUnit(ctx); err != nil {
 			return outcome, err
 		}

@@ -29,13 +29,13 @@ func (h *Host) borrow(ctx context.Context, name string) (lock *linux.Lock, from 
 		if err != nil || lock != nil {
 			return lock, nil, err
 		}
-		var l lent
-		if b, err := linux.ReadFile(h.lentFile(name)); err == nil && json.Unmarshal(b, &l) == nil {
-			if forked, err := linux.ForkTime(l.PID); err == nil && forked == l.Forked {
-				if lock, err := linux.Borrow(h.lockFile(name), l.PID, l.FD); err == nil {
-					return lock, &l, nil
-				}
+		if lock, note, err := linux.Borrow(h.lockFile(name), h.lentSocket(name)); err == nil {
+			var l lent
+			if err := json.Unmarshal(note, &l); err != nil {
+				lock.Unlock()
+				return nil, nil, err
 			}
+			return lock, &l, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -229,7 +229,7 @@ func (h *Host) BootMark(ctx context.Context, mark string) error {
 		return err
 	}
 	defer m.Close()
-	known := []string{systemd.Target(mark)}
+	known := []string{systemd.Target(mark), systemd.Slice}
 	for _, g := range guests {
 		known = append(known, systemd.Unit(g.Name))
 	}
@@ -249,12 +249,32 @@ func StartAtBoot(ctx context.Context, mark string) error {
 	return systemd.Host().Enable(ctx, mark)
 }
 
-// NeverAtBoot removes all units, and what they run.
-func NeverAtBoot(ctx context.Context) error {
+// NeverAtBoot removes all units, and what they run. No guest may run.
+func (h *Host) NeverAtBoot(ctx context.Context) error {
 	if !systemd.Runs() {
 		return nil
 	}
-	return systemd.Host().Remove(ctx)
+	names, err := h.Names()
+	if err != nil {
+		return err
+	}
+	if err := systemd.Host().Remove(ctx); err != nil {
+		return err
+	}
+	m, err := systemd.Dial(ctx)
+	if errors.Is(err, systemd.ErrAbsent) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	for _, name := range names {
+		if err := m.ResetFailed(ctx, systemd.Unit(name)); err != nil {
+			return err
+		}
+	}
+	return m.RemoveSlice(ctx, systemd.Slice)
 }
 
 // unitGuests returns the units of all guests whose configuration can be read.

@@ -19,7 +19,7 @@ import (
 // Where systemd runs the host, a guest is started and stopped by its unit. Start and Stop
 // ask systemd, which begins another vsnode within the unit (inunit.go): that takes the
 // same steps as elsewhere. It works under the lock of the vsnode that asks, which lends
-// it (linux.Borrow) and does nothing but wait; systemctl and a host that boots ask as
+// it (linux.Lock.Lend) and does nothing but wait; systemctl and a host that boots ask as
 // well, and nobody lends them one.
 
 // unified is where the only hierarchy of a host is mounted: of two, systemd's units have
@@ -62,7 +62,7 @@ func (g *Guest) startUnit(ctx context.Context, m *systemd.Manager, opt Options) 
 	if err := systemd.Host().Write(ctx, unitOf(c)); err != nil {
 		return err
 	}
-	if err := m.Refresh(ctx, g.host.reloads.do, systemd.Unit(g.name)); err != nil {
+	if err := m.Refresh(ctx, g.host.reloads.do, systemd.Unit(g.name), systemd.Slice); err != nil {
 		return err
 	}
 	// That it failed before, or was started often, is no reason not to start it now.
@@ -117,12 +117,18 @@ func (g *Guest) stopUnit(ctx context.Context) error {
 // runUnit has systemd start or stop the guest's unit, lends the guest's lock to what
 // that begins, and waits. A start that is broken off is taken back.
 func (g *Guest) runUnit(ctx context.Context, m *systemd.Manager, what string, opt Options) (result string, err error) {
-	file := g.host.lentFile(g.name)
-	l := lent{FD: int(g.lock.Fd()), Ready: g.host.notifier(g.name) != nil, Rescue: opt.Rescue, Sync: opt.Sync, Unwatched: opt.unwatched}
-	if err := g.host.lend(g.name, l); err != nil {
+	if err := remove(g.host.reportFile(g.name)); err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, remove(file)) }()
+	note, err := json.Marshal(lent{Ready: g.host.notifier(g.name) != nil, Rescue: opt.Rescue, Sync: opt.Sync, Unwatched: opt.unwatched})
+	if err != nil {
+		return "", err
+	}
+	endLending, err := g.lock.Lend(g.host.lentSocket(g.name), note)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, endLending()) }()
 	stopWatching := g.watchUnit(what, opt.OnRunning)
 	unit := systemd.Unit(g.name)
 	result, err = m.Run(ctx, what, unit)
@@ -173,32 +179,18 @@ func (g *Guest) watchUnit(what string, onRunning func()) (stop func()) {
 	return func() { close(ended); <-over }
 }
 
-// lent is what a vsnode writes down that lends a guest's lock to a unit of systemd.
+// lent is what a vsnode that lends a guest's lock tells the unit's.
 type lent struct {
-	PID    int           `json:"pid"`
-	Forked time.Duration `json:"forked"` // with PID: which process
-	FD     int           `json:"fd"`
-	Ready  bool          `json:"ready,omitempty"` // it waits for the guest's READY=1
+	Ready bool `json:"ready,omitempty"` // it waits for the guest's READY=1
 	// The options of a start.
 	Rescue    *Rescue `json:"rescue,omitempty"`
 	Sync      bool    `json:"sync,omitempty"`
 	Unwatched bool    `json:"unwatched,omitempty"`
 }
 
-func (p Paths) lentFile(name string) string   { return filepath.Join(p.RunDir, "."+name+".lent") }
+func (p Paths) lentSocket(name string) string { return filepath.Join(p.RunDir, "."+name+".lent") }
 func (p Paths) reportFile(name string) string { return filepath.Join(p.RunDir, "."+name+".report") }
 func (p Paths) readyFile(name string) string  { return filepath.Join(p.RunDir, "."+name+".ready") }
-
-func (h *Host) lend(name string, l lent) (err error) {
-	l.PID = os.Getpid()
-	if l.Forked, err = linux.ForkTime(l.PID); err != nil {
-		return err
-	}
-	if err := remove(h.reportFile(name)); err != nil {
-		return err
-	}
-	return writeJSON(h.lentFile(name), l)
-}
 
 // report is what a start in a unit has to say to the vsnode that asked for it.
 type report struct {
@@ -230,7 +222,25 @@ func unitOf(c Config) systemd.Guest {
 	if r := c.Boot.Restart; r.Starts > 0 {
 		g.Burst, g.Within = r.Starts, strconv.Itoa(int(r.Within.Seconds()))
 	}
+	g.Shares = unitShares(c.Limits)
 	return g
+}
+
+// unitShares returns the limits that guests have against each other: the kernel compares
+// cgroups with those beside them, and what is beside a guest's is in its unit.
+func unitShares(l api.Limits) (list []string) {
+	for _, share := range []struct {
+		property string
+		value    int64
+	}{
+		{"CPUWeight", int64(l.CPUWeight)}, {"IOWeight", int64(l.IOWeight)},
+		{"MemoryLow", l.MemoryLowBytes}, {"MemoryMin", l.MemoryMinBytes},
+	} {
+		if share.value > 0 {
+			list = append(list, fmt.Sprintf("%s=%d", share.property, share.value))
+		}
+	}
+	return list
 }
 
 // syncUnit brings what systemd knows of a configured guest up to date, and has it start
@@ -254,7 +264,7 @@ func (g *Guest) syncUnit(ctx context.Context) error {
 	if err == nil {
 		if m, err = g.manager(ctx, nil); m != nil {
 			defer m.Close()
-			err = m.Refresh(ctx, g.host.reloads.do, systemd.Unit(g.name))
+			err = m.Refresh(ctx, g.host.reloads.do, systemd.Unit(g.name), systemd.Slice)
 		}
 	}
 	if err != nil {
@@ -268,5 +278,13 @@ func (g *Guest) forgetUnit(ctx context.Context) error {
 	if !g.hasUnit() {
 		return nil
 	}
-	return systemd.Host().Forget(ctx, g.name)
+	if err := systemd.Host().Forget(ctx, g.name); err != nil {
+		return err
+	}
+	m, err := g.manager(ctx, nil)
+	if m == nil {
+		return err
+	}
+	defer m.Close()
+	return m.Refresh(ctx, g.host.reloads.do, systemd.Slice)
 }

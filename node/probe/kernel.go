@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -68,48 +69,40 @@ func nestedUserNamespaces(s *System) Answer {
 }
 
 // userNamespace makes a user namespace that maps the ids 0 to 65535 to
-// themselves, and returns a descriptor of it. The process
-// that a namespace has to be made with is traced and so stops before its first
-// instruction; then it is killed.
-func userNamespace() (*os.File, error) {
-	runtime.LockOSThread() // a process is traced by a thread, and dies with that
+// themselves, and returns a descriptor of it. The process that a namespace has to be
+// made with waits for input until it is killed. (Traced, it would stop by itself, but
+// not where kernel.yama.ptrace_scope is 3.)
+func userNamespace() (ns *os.File, err error) {
+	runtime.LockOSThread() // the process dies with the thread
 	defer runtime.UnlockOSThread()
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("make a user namespace: %w", err)
+		}
+	}()
+	stdin, hold, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer hold.Close()
+	defer stdin.Close()
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1 << 16}}
-	child, err := os.StartProcess("/proc/self/exe", []string{"vsnode-check"}, &os.ProcAttr{
-		Env: []string{},
-		Sys: &syscall.SysProcAttr{
-			Cloneflags:  unix.CLONE_NEWUSER,
-			UidMappings: ids,
-			GidMappings: ids,
-			Ptrace:      true,
-			Pdeathsig:   unix.SIGKILL,
-		},
+	child, err := os.StartProcess("/bin/sh", []string{"sh", "-c", "read -r _"}, &os.ProcAttr{
+		Env:   []string{},
+		Files: []*os.File{stdin},
+		Sys:   &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, Pdeathsig: unix.SIGKILL},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make a user namespace: %w", err)
+		return nil, err
 	}
-	defer child.Release()
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", child.Pid))
-	if kerr := unix.Kill(child.Pid, unix.SIGKILL); err == nil {
-		err = kerr
-	}
-	// Process.Wait would be content with the news that the process has stopped.
-	for {
-		var status unix.WaitStatus
-		_, werr := unix.Wait4(child.Pid, &status, 0, nil)
-		if werr == unix.EINTR || werr == nil && status.Stopped() {
-			continue
-		}
-		if err == nil {
-			err = werr
-		}
-		break
-	}
-	if err != nil {
+	ns, err = os.Open(fmt.Sprintf("/proc/%d/ns/user", child.Pid))
+	kerr := child.Kill()
+	_, werr := child.Wait()
+	if err == nil && (kerr != nil || werr != nil) {
 		ns.Close()
-		return nil, fmt.Errorf("make a user namespace: %w", err)
+		return nil, errors.Join(kerr, werr)
 	}
-	return ns, nil
+	return ns, err
 }
 
 // setnsPidfd joins the UTS namespace that we are in.

@@ -110,11 +110,26 @@ func (m *Manager) Refresh(ctx context.Context, reload func(call func() error) er
 		case err != nil:
 			return err
 		case old != "0":
-			return reload(func() error {
-				_, err := m.call(ctx, managerPath, managerIface, "Reload")
-				return err
-			})
+			return reload(func() error { return m.reload(ctx) })
 		}
+	}
+	return nil
+}
+
+// reload has systemd read all units again.
+func (m *Manager) reload(ctx context.Context) error {
+	_, err := m.call(ctx, managerPath, managerIface, "Reload")
+	return err
+}
+
+// RemoveSlice has systemd forget units whose files are gone, and their slice with its
+// cgroup: systemd keeps an empty one.
+func (m *Manager) RemoveSlice(ctx context.Context, slice string) error {
+	if err := m.reload(ctx); err != nil {
+		return err
+	}
+	if _, err := m.Run(ctx, Stop, slice); err != nil && !IsNotLoaded(err) {
+		return err
 	}
 	return nil
 }

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
@@ -92,6 +95,7 @@ type Guest struct {
 	Restart string   // "no", "on-failure" or "always"; "": no
 	Burst   int      // number of starts allowed within Within; 0: the template's
 	Within  string   // as systemd writes a time; "": the template's
+	Shares  []string // settings by which it competes with other guests, as CPUWeight=200
 }
 
 // DropIn returns what a guest's unit has beyond the template, or "".
@@ -113,6 +117,7 @@ func (g Guest) DropIn() string {
 	if g.Restart != "" && g.Restart != "no" {
 		service = append(service, "Restart="+g.Restart)
 	}
+	service = append(service, g.Shares...)
 	text := ""
 	for _, section := range []struct {
 		name  string
@@ -174,10 +179,48 @@ func (u Units) Write(ctx context.Context, guests ...Guest) error {
 			if err != nil {
 				return err
 			}
-			err = put(filepath.Join(u.run, Unit(g.Name)+".d", "50-vserver.conf"), g.DropIn())
+			err = put(u.dropIn(Unit(g.Name)), g.DropIn())
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return u.writeSlice()
 	})
+}
+
+// dropIn returns where a unit's settings are that vsnode adds.
+func (u Units) dropIn(unit string) string {
+	return filepath.Join(u.run, unit+".d", "50-vserver.conf")
+}
+
+// writeSlice has the slice keep as much memory as its guests do together: the kernel protects
+// no more of a cgroup than of the one above it.
+func (u Units) writeSlice() error {
+	found, err := filepath.Glob(u.dropIn(Unit("*")))
+	if err != nil {
+		return err
+	}
+	sums := map[string]uint64{}
+	for _, path := range found {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(text)) {
+			key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			if n, err := strconv.ParseUint(value, 10, 64); err == nil && strings.HasPrefix(key, "Memory") {
+				sums[key] += min(n, math.MaxUint64-sums[key])
+			}
+		}
+	}
+	text := ""
+	for _, key := range slices.Sorted(maps.Keys(sums)) {
+		text += fmt.Sprintf("%s=%d\n", key, sums[key])
+	}
+	if text != "" {
+		text = "[Slice]\n" + text
+	}
+	return put(u.dropIn(Slice), text)
 }
 
 // WriteTarget writes the target of a mark. guests are all of the host.
@@ -187,7 +230,7 @@ func (u Units) WriteTarget(ctx context.Context, mark string, guests []Guest) err
 
 // Forget removes what a guest's unit has beyond the template.
 func (u Units) Forget(ctx context.Context, name string) error {
-	return u.locked(ctx, func() error { return put(filepath.Join(u.run, Unit(name)+".d", "50-vserver.conf"), "") })
+	return u.locked(ctx, func() error { return errors.Join(put(u.dropIn(Unit(name)), ""), u.writeSlice()) })
 }
 
 // Enable has the guests of a mark start when the host boots.
@@ -223,7 +266,7 @@ func (u Units) remove() error {
 	var errs []error
 	for _, pattern := range []string{
 		u.enabled("*"), filepath.Join(u.etc, "vservers@.service"),
-		filepath.Join(u.run, "vserver@*.service.d", "50-vserver.conf"), filepath.Join(u.run, "vserver@*.service.d"),
+		u.dropIn(Unit("*")), filepath.Join(u.run, Unit("*")+".d"), u.dropIn(Slice), filepath.Join(u.run, Slice+".d"),
 		filepath.Join(u.run, "vserver@.service"), filepath.Join(u.run, Target("*")), u.binary,
 	} {
 		found, err := filepath.Glob(pattern)

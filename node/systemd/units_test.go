@@ -19,7 +19,7 @@ func TestWhatAGuestHasBeyondTheTemplate(t *testing.T) {
 	}{
 		{"nothing", Guest{Name: "www"}, ""},
 		{"a restart that is the default", Guest{Name: "www", Restart: "no"}, ""},
-		{"all", Guest{"www", "night", []string{"db", "cache-1"}, "always", 5, "600"}, `[Unit]
+		{"all", Guest{"www", "night", []string{"db", "cache-1"}, "always", 5, "600", []string{"CPUWeight=200", "MemoryLow=1048576"}}, `[Unit]
 Wants=vserver@db.service vserver@cache-1.service
 After=vserver@db.service vserver@cache-1.service
 PartOf=vservers-night.target
@@ -27,6 +27,8 @@ StartLimitBurst=5
 StartLimitIntervalSec=600
 [Service]
 Restart=always
+CPUWeight=200
+MemoryLow=1048576
 `},
 	} {
 		t.Run(row.what, func(t *testing.T) {
@@ -64,9 +66,36 @@ func TestUnitsAreWrittenByManyAtOnce(t *testing.T) {
 	}
 }
 
+func TestTheSliceKeepsWhatItsGuestsKeep(t *testing.T) {
+	u := testUnits(t)
+	for _, row := range []struct {
+		what string
+		do   func() error
+		want string
+	}{
+		{"nobody keeps any", func() error { return u.Write(t.Context(), Guest{Name: "www", Shares: []string{"CPUWeight=200"}}) }, ""},
+		{"one", func() error {
+			return u.Write(t.Context(), Guest{Name: "www", Shares: []string{"CPUWeight=200", "MemoryLow=100"}})
+		}, "[Slice]\nMemoryLow=100\n"},
+		{"a second one", func() error {
+			return u.Write(t.Context(), Guest{Name: "db", Shares: []string{"MemoryLow=50", "MemoryMin=7"}})
+		}, "[Slice]\nMemoryLow=150\nMemoryMin=7\n"},
+		{"the first is deleted", func() error { return u.Forget(t.Context(), "www") }, "[Slice]\nMemoryLow=50\nMemoryMin=7\n"},
+		{"the second keeps none any more", func() error { return u.Write(t.Context(), Guest{Name: "db"}) }, ""},
+	} {
+		if err := row.do(); err != nil {
+			t.Fatalf("%s: %v", row.what, err)
+		}
+		got, err := os.ReadFile(u.dropIn(Slice))
+		if err != nil && !errors.Is(err, os.ErrNotExist) || string(got) != row.want {
+			t.Errorf("%s: %q, %v; want %q", row.what, got, err, row.want)
+		}
+	}
+}
+
 func TestRemoveLeavesNothing(t *testing.T) {
 	u := testUnits(t)
-	if err := u.Write(t.Context(), Guest{Name: "www", Restart: "always"}, Guest{Name: "db"}); err != nil {
+	if err := u.Write(t.Context(), Guest{Name: "www", Restart: "always", Shares: []string{"MemoryLow=100"}}, Guest{Name: "db"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, mark := range []string{"default", "night"} {
@@ -119,7 +148,7 @@ func TestTheBinaryIsThisProgram(t *testing.T) {
 // What systemd itself says of the units: systemd-analyze is in Debian's systemd.
 func TestSystemdTakesTheUnits(t *testing.T) {
 	u := testUnits(t)
-	if err := u.Write(t.Context(), Guest{"www", "night", []string{"db"}, "on-failure", 5, "600"}); err != nil {
+	if err := u.Write(t.Context(), Guest{"www", "night", []string{"db"}, "on-failure", 5, "600", []string{"CPUWeight=200", "IOWeight=50", "MemoryLow=1048576", "MemoryMin=4096"}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := u.Enable(t.Context(), "night"); err != nil {
