@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 	"github.com/vsfleet/vsfleet/node/packages"
@@ -58,7 +59,7 @@ func (h *Host) Stale(ctx context.Context, req api.StaleRequest) (answer api.Stal
 		}
 		answer.Guests = append(answer.Guests, stale)
 	}
-	slices.SortFunc(answer.Guests, func(a, b api.StaleGuest) int { return strings.Compare(a.Name, b.Name) })
+	order.Func(answer.Guests, func(a, b api.StaleGuest) int { return strings.Compare(a.Name, b.Name) })
 	return answer, nil
 }
 
