@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Lock is the exclusive lock of a file or directory (flock(2)). The kernel releases
-// it when the process ends.
+// A Lock is the lock of a file or directory (flock(2)), exclusive unless it was made by
+// ShareDir. The kernel releases it when the process ends.
 type Lock struct {
 	*os.File
 	shared bool // with another process: see Borrow
@@ -30,7 +30,7 @@ const (
 // LockFile waits for the lock of a file, which is created if it is missing (mode 0600).
 // When ctx ends, so does the wait.
 func LockFile(ctx context.Context, path string) (*Lock, error) {
-	return lock(path, asFile, waiting(ctx))
+	return lock(path, asFile, waiting(ctx, unix.LOCK_EX))
 }
 
 // TryLockFile is LockFile without the wait: ErrLocked if somebody holds the lock.
@@ -39,7 +39,13 @@ func TryLockFile(path string) (*Lock, error) { return lock(path, asFile, tryLock
 // LockDir waits for the lock of a directory, which is not created: the error is
 // fs.ErrNotExist if it does not exist, or no longer does once the lock is free.
 func LockDir(ctx context.Context, path string) (*Lock, error) {
-	return lock(path, asDirectory, waiting(ctx))
+	return lock(path, asDirectory, waiting(ctx, unix.LOCK_EX))
+}
+
+// ShareDir is LockDir for one of several that may hold the lock together, while nobody
+// holds it alone.
+func ShareDir(ctx context.Context, path string) (*Lock, error) {
+	return lock(path, asDirectory, waiting(ctx, unix.LOCK_SH))
 }
 
 // TryLockDir is LockDir without the wait: ErrLocked if somebody holds the lock.
@@ -183,12 +189,12 @@ func tryLock(f *os.File) error {
 
 // waiting returns a function that locks a file as soon as it is free, and closes it if
 // ctx ends first.
-func waiting(ctx context.Context) func(*os.File) error {
+func waiting(ctx context.Context, how int) func(*os.File) error {
 	return func(f *os.File) error {
-		err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
+		err := flock(f, how|unix.LOCK_NB)
 		if err == unix.EWOULDBLOCK {
 			got := make(chan error, 1)
-			go func() { got <- flock(f, unix.LOCK_EX) }()
+			go func() { got <- flock(f, how) }()
 			select {
 			case err = <-got:
 			case <-ctx.Done():

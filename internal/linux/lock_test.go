@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 func locked(t *testing.T, lock *Lock, err error) *Lock {
@@ -90,6 +91,27 @@ func TestLockDir(t *testing.T) {
 	if err := <-gone; !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a directory that was removed meanwhile: %v", err)
 	}
+}
+
+func TestSharedLocks(t *testing.T) {
+	dir := t.TempDir()
+	one, err := ShareDir(t.Context(), dir)
+	one = locked(t, one, err)
+	two, err := ShareDir(t.Context(), dir)
+	two = locked(t, two, err)
+	one.Unlock()
+	if _, err := TryLockDir(dir); !errors.Is(err, ErrLocked) {
+		t.Errorf("while one of two still holds it: %v", err)
+	}
+	two.Unlock()
+	alone, err := LockDir(t.Context(), dir)
+	alone = locked(t, alone, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := ShareDir(ctx, dir); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("shared with one who holds it alone: %v", err)
+	}
+	alone.Unlock()
 }
 
 func TestBorrowedLocks(t *testing.T) {
