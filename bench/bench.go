@@ -15,6 +15,7 @@ import (
 	"github.com/vsfleet/vsfleet/node"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
+	"github.com/vsfleet/vsfleet/node/images"
 )
 
 // bench holds what all rows use.
@@ -23,6 +24,7 @@ type bench struct {
 	vserver         string     // the vsnode binary, by its name for administrators
 	vsnode, vsfleet string
 	image           api.Image // a busybox
+	tree            string    // the same as a directory: the peers' root filesystem
 	cgroups         string    // where cgroup v2 is mounted
 	vserverStat     string    // and as vserver-stat
 	factor          float64
@@ -66,7 +68,19 @@ func newBench(ctx context.Context, vsnode, vsfleet string, factor float64, many 
 		return nil, err
 	}
 	spec := api.ImageSpec{Name: "busybox", Method: "template", Args: []string{"-t", archive}}
-	b.image, _, err = b.host.Images.Build(ctx, spec, nil)
+	if b.image, _, err = b.host.Images.Build(ctx, spec, nil); err != nil {
+		return nil, err
+	}
+	// The peers have no descriptions.
+	plain, err := images.Open("/var/lib/vservers/peers/.images")
+	if err != nil {
+		return nil, err
+	}
+	plain.Plain = true
+	if _, _, err := plain.Build(ctx, spec, nil); err != nil {
+		return nil, err
+	}
+	b.tree, err = plain.Root(b.image.ID)
 	return b, err
 }
 
@@ -108,9 +122,6 @@ func writeTree(archive string) error {
 	}
 	return f.Close()
 }
-
-// tree returns the directory of the image, which is the peers' root filesystem too.
-func (b *bench) tree() string { return b.host.Images.Tree(b.image.ID) }
 
 // guest makes a guest on the machine's address whose init is the command.
 func (b *bench) guest(ctx context.Context, name string, command ...string) error {

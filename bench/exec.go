@@ -31,7 +31,7 @@ func execRow(ctx context.Context, b *bench) (err error) {
 	}
 	for _, runtime := range []string{"crun", "runc"} {
 		dir := "/run/bundle-exec-" + runtime
-		if err := (bundle{runtime: runtime, root: b.tree()}).write(ctx, dir, "/bin/sleep", "1000000"); err != nil {
+		if err := (bundle{runtime: runtime, root: b.tree}).write(ctx, dir, "/bin/sleep", "1000000"); err != nil {
 			return err
 		}
 		if err := runQuietly(ctx, runtime, "run", "--detach", "--bundle", dir, name); err != nil {

@@ -25,10 +25,10 @@ func startRow(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	for dir, c := range map[string]bundle{
-		"/run/bundle-crun":         {runtime: "crun", root: b.tree()},
+		"/run/bundle-crun":         {runtime: "crun", root: b.tree},
 		"/run/bundle-crun-overlay": {runtime: "crun", root: layers + "/merged", writable: true},
-		"/run/bundle-crun-host":    {runtime: "crun", root: b.tree(), hostNet: true},
-		"/run/bundle-runc":         {runtime: "runc", root: b.tree()},
+		"/run/bundle-crun-host":    {runtime: "crun", root: b.tree, hostNet: true},
+		"/run/bundle-runc":         {runtime: "runc", root: b.tree},
 	} {
 		if err := c.write(ctx, dir, "/bin/true"); err != nil {
 			return err
@@ -76,7 +76,7 @@ func (b *bench) runOverlay(ctx context.Context, bundle, name string) (err error)
 			return err
 		}
 	}
-	options := "lowerdir=" + b.tree() + ",upperdir=" + layers + "/upper,workdir=" + layers + "/work"
+	options := "lowerdir=" + b.tree + ",upperdir=" + layers + "/upper,workdir=" + layers + "/work"
 	if err := unix.Mount("overlay", layers+"/merged", "overlay", 0, options); err != nil {
 		return fmt.Errorf("mount overlay: %w", err)
 	}

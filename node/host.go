@@ -56,9 +56,9 @@ func Open(version string) (*Host, error) {
 		Images:       store,
 		guardCommand: []string{self, "guard"},
 		log:          runLog{Log: hostlog.Log{Socket: "/dev/log", File: filepath.Join(paths.LogDir, ".vsnode.log")}}, // no guest's name
-		Guests:       &guest.Host{Paths: paths, WatchStarts: true, UseUnits: true, Held: hook.Held(), Tree: func(id string) (string, error) { return tree(store, id) }},
+		Guests:       &guest.Host{Paths: paths, WatchStarts: true, UseUnits: true, Held: hook.Held(), Tree: store.Root},
 	}
-	store.Guests = sources{h.Guests}
+	store.Guests, store.OnPlainTree = sources{h.Guests}, h.Guests.OnPlainTree
 	return h, nil
 }
 
@@ -71,16 +71,6 @@ func (s sources) Snapshot(ctx context.Context, name, dir string, use func(root *
 		err = builder.Missing(err)
 	}
 	return err
-}
-
-// tree returns the path of the root filesystem of an image that a guest is built
-// from.
-func tree(store *images.Store, id string) (string, error) {
-	has, err := store.Has(id)
-	if err == nil && !has {
-		err = fmt.Errorf("image %s is not on this host: vsfleet apply brings it", id)
-	}
-	return store.Tree(id), err
 }
 
 // State returns all that a plan needs to know. It first cleans up after guests that

@@ -128,6 +128,9 @@ type Image struct {
 	Bytes   int64     `json:"bytes"`
 	Files   int64     `json:"files"`
 	Created time.Time `json:"created"`
+	// Description is the fs-verity digest of its composefs description on this host; empty
+	// if the host keeps it as a plain tree.
+	Description string `json:"description,omitempty"`
 }
 
 // State is all that a plan needs to know of a host.

@@ -28,7 +28,6 @@ const (
 	MethodInstall     Method[None, Installed]           = "host.install"
 	MethodFiles       Method[FilesRequest, FilesAnswer] = "guest.files"
 	MethodUsage       Method[None, Usage]               = "guest.usage"
-	MethodStale       Method[StaleRequest, StaleAnswer] = "guest.stale"
 	MethodGenerations Method[None, Generations]         = "guest.generations"
 	MethodRemoveImage Method[RemoveImage, RemovedImage] = "image.remove"
 )
@@ -135,6 +134,34 @@ type Reverted struct {
 type Installed struct {
 	Path  string   `json:"path"`
 	Links []string `json:"links"` // names of links to it, beside it
+}
+
+// Collect requests the removal of images that nothing uses, and of objects that no image has.
+type Collect struct {
+	All bool `json:"all,omitempty"` // the newest image of each name, too
+	Dry bool `json:"dry,omitempty"` // only count
+}
+
+// Collected is what a Collect has removed.
+type Collected struct {
+	Images  []Image  `json:"images,omitempty"`
+	Objects int      `json:"objects"`
+	Bytes   int64    `json:"bytes"` // that the objects took on the disk
+	Notes   []string `json:"notes,omitempty"`
+}
+
+// StoreCheck is what reading all of a host's store has found.
+type StoreCheck struct {
+	Images  int      `json:"images"`
+	Objects int      `json:"objects"`
+	Damaged []Damage `json:"damaged,omitempty"`
+}
+
+// Damage is something in the store that is not what it should be.
+type Damage struct {
+	What   string   `json:"what"`
+	Images []string `json:"images,omitempty"` // IDs of those that have it
+	Users  []string `json:"users,omitempty"`  // of these images
 }
 
 // RemoveImage requests the removal of an image that no guest uses.

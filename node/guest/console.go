@@ -54,6 +54,10 @@ func bootsSystemd(r procctx.Root) bool {
 		if dir == "" {
 			continue
 		}
+		if image, ok := r.Described(); ok && dir == r.Image {
+			target, err := os.Readlink(image + procctx.InitLink)
+			return err == nil && strings.Contains(target, "systemd")
+		}
 		root, err := os.OpenRoot(dir) // the guest may have made links in it
 		if err != nil {
 			continue

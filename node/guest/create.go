@@ -61,7 +61,7 @@ func (g *Guest) make(ctx context.Context, to api.Guest) error {
 			return err
 		}
 	}
-	if err := g.host.giveHostKey(to); err != nil {
+	if err := g.host.giveHostKey(ctx, to); err != nil {
 		return fmt.Errorf("give it a host key: %w", err)
 	}
 	if err := g.writeConfig(to, g.host.rootDir(g.name)); err != nil {

@@ -20,7 +20,7 @@ import (
 // Host manages the guests of this machine.
 type Host struct {
 	Paths
-	// Tree finds the tree of an image by its ID.
+	// Tree finds the tree of an image by its ID, as procctx.Root.Image has it.
 	Tree func(id string) (string, error)
 	// WatchStarts makes Start watch the guest for a moment and fail if it ends.
 	WatchStarts bool

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
@@ -8,7 +9,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 
 	"golang.org/x/sys/unix"
@@ -21,19 +21,18 @@ import (
 // package makes keys when it is installed, which happened in the image, where one key
 // for all guests would let each impersonate the others; and only some inits can be told
 // to make keys at the first boot.
-func (h *Host) giveHostKey(g api.Guest) error {
+func (h *Host) giveHostKey(ctx context.Context, g api.Guest) error {
 	if g.Image == "" {
 		return nil
 	}
-	tree, err := h.Tree(g.Image)
+	spec, err := h.spec(Config{Guest: g, Root: h.rootDir(g.Name)})
 	if err != nil {
 		return nil // the start reports what is wrong with it
 	}
-	fd, err := unix.Open(tree, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	image, err := spec.Root.Names(ctx)
 	if err != nil {
 		return err
 	}
-	image := os.NewFile(uintptr(fd), tree)
 	defer image.Close()
 	has := func(name string) (bool, error) {
 		f, err := (rootfs.Dir{Root: image}).Open(name, unix.O_PATH)
@@ -59,21 +58,17 @@ func (h *Host) giveHostKey(g api.Guest) error {
 	if err != nil {
 		return err
 	}
-	spec, err := h.spec(Config{Guest: g, Root: h.rootDir(g.Name)})
+	root, err := spec.Root.Open(ctx)
 	if err != nil {
 		return err
 	}
-	dir, err := spec.Root.Open()
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
+	defer root.Close()
 	const name = "/etc/ssh/ssh_host_ed25519_key"
 	for _, f := range []api.File{
 		{Path: name + ".pub", Content: public, Mode: 0o644, Owner: "0:0"},
 		{Path: name, Content: private, Mode: 0o600, Owner: "0:0"},
 	} {
-		if err := (rootfs.Dir{Root: dir}).Write(f); err != nil {
+		if err := (rootfs.Dir{Root: root}).Write(f); err != nil {
 			return fmt.Errorf("%s: %w", path.Base(f.Path), err)
 		}
 	}

@@ -41,6 +41,8 @@ type notes struct {
 	Enter *entry `json:"enter,omitempty"`
 	// Ending is how the guest is stopped; older vsnodes did not note it.
 	Ending *ending `json:"ending,omitempty"`
+	// Described: the image below it is a description and objects, not a plain tree.
+	Described bool `json:"described,omitempty"`
 
 	recovered bool // not read from the file
 }

@@ -106,17 +106,6 @@ func (h *Host) FileInfo(ctx context.Context, name, path string) (info api.FileIn
 	return info, err
 }
 
-// ReadFile returns the first limit bytes, at most, of a regular file of a guest.
-func (h *Host) ReadFile(ctx context.Context, name, path string, limit int64) (data []byte, err error) {
-	err = h.Hold(ctx, name, "read a file of", func(g *Guest) (err error) {
-		if err = h.exists(name); err == nil {
-			data, err = inRoot(ctx, g, func(r guestRoot) ([]byte, error) { return r.Read(path, limit) })
-		}
-		return err
-	})
-	return data, err
-}
-
 func (h *Host) compareFiles(r guestRoot, want api.GuestFiles, contents bool) (state api.GuestFilesState, err error) {
 	if state.Pending, err = h.readPending(want.Guest); err != nil {
 		return state, err
@@ -363,7 +352,7 @@ func inRootFor[T any](ctx context.Context, g *Guest, patience *time.Timer, f fun
 			return result, err
 		}
 		if !on {
-			return inStopped(g, c, f)
+			return inStopped(ctx, g, c, f)
 		}
 		result, err = inRunning(ctx, g, patience, f)
 		if !errors.Is(err, ErrNotRunning) {
@@ -377,15 +366,15 @@ func inRootFor[T any](ctx context.Context, g *Guest, patience *time.Timer, f fun
 }
 
 // inStopped calls f with the root filesystem of a stopped guest.
-func inStopped[T any](g *Guest, c Config, f func(guestRoot) (T, error)) (none T, err error) {
+func inStopped[T any](ctx context.Context, g *Guest, c Config, f func(guestRoot) (T, error)) (none T, err error) {
 	spec, err := g.host.spec(c)
 	if err != nil {
 		return none, err
 	}
-	if err := g.rebase(c.Image, spec.Root); err != nil {
+	if err := g.rebase(ctx, c.Image, spec.Root); err != nil {
 		return none, err
 	}
-	dir, err := spec.Root.Open()
+	dir, err := spec.Root.Open(ctx)
 	if err != nil {
 		return none, err
 	}

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -27,7 +28,7 @@ const (
 // the attributes, those that the new image has too get its data; the others get the old
 // image's data as their own, without which nobody could open or remove them. The guest
 // does not run, and its lock is held.
-func (g *Guest) rebase(image string, root procctx.Root) error {
+func (g *Guest) rebase(ctx context.Context, image string, root procctx.Root) error {
 	if image == "" {
 		return nil
 	}
@@ -36,7 +37,7 @@ func (g *Guest) rebase(image string, root procctx.Root) error {
 		return err
 	}
 	if was != "" {
-		if err := g.moveData(was, root); err != nil {
+		if err := g.moveData(ctx, was, root); err != nil {
 			return fmt.Errorf("put its files on another image than %s: %w", was, err)
 		}
 	}
@@ -70,7 +71,7 @@ func baseOf(upper string) (string, error) {
 	return string(value[:n]), nil
 }
 
-func (g *Guest) moveData(was string, root procctx.Root) error {
+func (g *Guest) moveData(ctx context.Context, was string, root procctx.Root) error {
 	upper, err := os.OpenFile(root.Upper, unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
@@ -80,7 +81,7 @@ func (g *Guest) moveData(was string, root procctx.Root) error {
 	if err := metacopies(upper, "", &names); err != nil || len(names) == 0 {
 		return err
 	}
-	missing, err := takeNewData(root, upper, names)
+	missing, err := takeNewData(ctx, root, upper, names)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
@@ -88,7 +89,7 @@ func (g *Guest) moveData(was string, root procctx.Root) error {
 	if old.Image, err = g.host.Tree(was); err != nil {
 		return fmt.Errorf("%d files have their data there, as %s: %w", len(missing), missing[0], err)
 	}
-	return keepOldData(old, upper, missing)
+	return keepOldData(ctx, old, upper, missing)
 }
 
 // metacopies adds the names of all files below dir that have only attributes of their own.
@@ -123,8 +124,8 @@ func metacopies(dir *os.File, at string, names *[]string) error {
 
 // takeNewData gives the files the length of their data in the image of root, and returns
 // those that it does not have.
-func takeNewData(root procctx.Root, upper *os.File, names []string) (missing []string, err error) {
-	dir, err := root.Open()
+func takeNewData(ctx context.Context, root procctx.Root, upper *os.File, names []string) (missing []string, err error) {
+	dir, err := root.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -148,8 +149,8 @@ func takeNewData(root procctx.Root, upper *os.File, names []string) (missing []s
 }
 
 // keepOldData makes the data of the files the guest's own.
-func keepOldData(old procctx.Root, upper *os.File, names []string) error {
-	dir, err := old.Open()
+func keepOldData(ctx context.Context, old procctx.Root, upper *os.File, names []string) error {
+	dir, err := old.Open(ctx)
 	if err != nil {
 		return err
 	}

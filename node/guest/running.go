@@ -119,6 +119,32 @@ func (h *Host) startedGuests() (map[string]api.Guest, error) {
 	return guests, nil
 }
 
+// OnPlainTree reports whether a running guest may have the plain tree of an image below it,
+// also while it starts.
+func (h *Host) OnPlainTree(image string) (bool, error) {
+	names, err := h.runningNames()
+	if err != nil {
+		return false, err
+	}
+	noted, err := h.notedNames()
+	if err != nil {
+		return false, err
+	}
+	for _, name := range append(names, noted...) {
+		st, err := h.readNotes(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has just been stopped
+		}
+		if err != nil {
+			return false, fmt.Errorf("guest %s, which runs: %w", name, err)
+		}
+		if st.Runs == nil || st.Runs.Image == image && !st.Described {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // startedAs returns the guest with the settings it was started with and live changes
 // since. Older vsnodes noted less, but at least the context.
 func (s notes) startedAs(name string) api.Guest {

@@ -16,7 +16,7 @@ import (
 // of it. The guest is held until use returns.
 func (h *Host) Snapshot(ctx context.Context, name, dir string, use func(root *os.File) error) error {
 	return h.Hold(ctx, name, "copy", func(g *Guest) error {
-		layers, frozen, err := g.layers()
+		layers, frozen, err := g.layers(ctx)
 		if err != nil {
 			return err
 		}
@@ -34,7 +34,7 @@ func (h *Host) Snapshot(ctx context.Context, name, dir string, use func(root *os
 		if err := frozen(ctx, func() error { return imagetree.CopyLayer(ctx, own, copied.Upper) }); err != nil {
 			return fmt.Errorf("its own files: %w", err)
 		}
-		root, err := copied.Open()
+		root, err := copied.Open(ctx)
 		if err != nil {
 			return err
 		}
@@ -45,7 +45,7 @@ func (h *Host) Snapshot(ctx context.Context, name, dir string, use func(root *os
 
 // layers returns the layers of the guest's root, and a function that calls another one while
 // nothing in the guest runs.
-func (g *Guest) layers() (r procctx.Root, frozen func(context.Context, func() error) error, err error) {
+func (g *Guest) layers(ctx context.Context) (r procctx.Root, frozen func(context.Context, func() error) error, err error) {
 	if err := g.host.exists(g.name); err != nil {
 		return r, nil, err
 	}
@@ -59,6 +59,9 @@ func (g *Guest) layers() (r procctx.Root, frozen func(context.Context, func() er
 			return r, nil, err
 		}
 		spec, err := g.host.spec(c)
+		if err == nil {
+			err = g.rebase(ctx, c.Image, spec.Root)
+		}
 		return spec.Root, func(_ context.Context, f func() error) error { return f() }, err
 	}
 	// What it runs on: the configuration may have been edited since.

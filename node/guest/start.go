@@ -213,7 +213,7 @@ func (s *start) prepare(ctx context.Context) (err error) {
 	if s.spec, err = s.host.spec(s.config); err != nil {
 		return err
 	}
-	if err := s.rebase(s.config.Image, s.spec.Root); err != nil {
+	if err := s.rebase(ctx, s.config.Image, s.spec.Root); err != nil {
 		return err
 	}
 	s.rescue()
@@ -260,6 +260,7 @@ func (s *start) claim(ctx context.Context) error {
 		Context: s.config.Context, Notes: network.FirstNotes(s.mode),
 		Root: resolved(s.config.Root), Runs: &s.config.Guest, Enter: &enter, Ending: &end,
 	}
+	_, n.Described = s.spec.Root.Described()
 	set, err := s.host.hooks(s.name)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -28,7 +29,7 @@ func (s *Store) BuildAnew(ctx context.Context, spec api.ImageSpec, progress buil
 }
 
 func (s *Store) build(ctx context.Context, spec api.ImageSpec, anew bool, progress builder.Progress) (img api.Image, changed bool, err error) {
-	if err := s.sweep(ctx); err != nil {
+	if err := s.prepare(ctx); err != nil {
 		return api.Image{}, false, err
 	}
 	key := spec.Key()
@@ -77,5 +78,8 @@ func (s *Store) fill(ctx context.Context, w *work, spec api.ImageSpec, progress 
 		return tree.Sum{}, err
 	}
 	progress.Report("reading it for its digest", 0, 0)
-	return tree.Digest(ctx, w.tree)
+	if w.composed = s.composed(); !w.composed {
+		return tree.Digest(ctx, w.tree)
+	}
+	return writeManifest(w.path, func(manifest *bufio.Writer) (tree.Sum, error) { return tree.Record(ctx, w.tree, manifest) })
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +29,8 @@ const (
 	storeEnv = "VSFLEET_TEST_STORE"
 	specEnv  = "VSFLEET_TEST_SPEC"
 	killEnv  = "VSFLEET_TEST_KILL_AT"
+
+	actionEnv = "VSFLEET_TEST_ACTION"
 )
 
 func TestMain(m *testing.M) {
@@ -51,6 +54,25 @@ func buildAsChild(dir string) error {
 		return err
 	}
 	fmt.Println("started")
+	switch action, rest, _ := strings.Cut(os.Getenv(actionEnv), " "); action {
+	case "import":
+		id, path, _ := strings.Cut(rest, " ")
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, _, err = s.Import(context.Background(), f, id)
+		return err
+	case "remove":
+		if err := s.Remove(context.Background(), rest, nobody); !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		return nil
+	case "collect":
+		_, err := s.Collect(context.Background(), false, false, nobody)
+		return err
+	}
 	_, changed, err := s.Build(context.Background(), spec, func(e api.Event) {
 		if kill := os.Getenv(killEnv); kill != "" && strings.HasPrefix(e.Message, kill) {
 			unix.Kill(os.Getpid(), unix.SIGKILL)
@@ -124,52 +146,93 @@ func TestKilledBuildLeavesNothingToTheNext(t *testing.T) {
 	}
 }
 
-func TestBuildKilledAtAnyTime(t *testing.T) {
-	s := open(t)
+// A call that is killed at any time leaves whole images, and nothing that the next calls do
+// not remove.
+func TestKilledAtAnyTime(t *testing.T) {
 	spec := heavy(t, "base")
-	for after := time.Duration(0); ; after += 5*time.Millisecond + after/5 {
-		cmd := maker(s, spec, "")
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(out, make([]byte, len("started\n"))); err != nil {
-			t.Fatal(err)
-		}
-		timer := time.AfterFunc(after, func() { cmd.Process.Kill() })
-		rest, err := io.ReadAll(out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = cmd.Wait()
-		timer.Stop()
-		list, listErr := s.List(t.Context())
-		if listErr != nil {
-			t.Fatal(listErr)
-		}
-		for _, img := range list { // what is listed is whole
-			if err := s.Export(t.Context(), img.ID, io.Discard); err != nil {
-				t.Fatalf("killed after %v: %v", after, err)
+	source := open(t)
+	img := made(t, source, spec)
+	stream := filepath.Join(t.TempDir(), "stream")
+	must(t, os.WriteFile(stream, export(t, source, img.ID), 0o600))
+	small := archive(t, "small", map[string]string{"x": "y"})
+	for _, row := range []struct {
+		what   string
+		before func(t *testing.T, s *Store)
+		action string
+		images int // once it is done
+	}{
+		{"a build", func(*testing.T, *Store) {}, "", 1},
+		{"an import", func(*testing.T, *Store) {}, "import " + img.ID + " " + stream, 1},
+		{"a take-over", func(t *testing.T, s *Store) {
+			s.Plain = true
+			made(t, s, spec)
+			s.Plain = false
+		}, "collect", 1},
+		{"a removal", func(t *testing.T, s *Store) {
+			made(t, s, spec)
+			made(t, s, small)
+		}, "remove " + img.ID, 1},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			for after := time.Duration(0); ; after += 10*time.Millisecond + after/2 {
+				s := open(t)
+				row.before(t, s)
+				killed := killAfter(t, maker(s, spec, ""), row.action, after)
+				list, err := s.List(t.Context())
+				must(t, err)
+				for _, img := range list { // what is listed is whole
+					if err := s.Export(t.Context(), img.ID, io.Discard); err != nil {
+						t.Fatalf("killed after %v: %v", after, err)
+					}
+				}
+				if killed {
+					sound(t, s)
+					if killAfter(t, maker(s, spec, ""), row.action, time.Minute) {
+						t.Fatal("the same again does not end")
+					}
+				}
+				if list, err = s.List(t.Context()); err != nil || len(list) != row.images {
+					t.Fatalf("there are %v, %v", list, err)
+				}
+				_, err = s.Collect(t.Context(), false, false, nobody)
+				must(t, err)
+				contains(t, s, list...)
+				sound(t, s)
+				clean := open(t)
+				_, _, err = clean.Import(t.Context(), bytes.NewReader(export(t, s, list[0].ID)), list[0].ID)
+				must(t, err)
+				if have, want := lying(t, s), lying(t, clean); !slices.Equal(have, want) {
+					t.Errorf("killed after %v: %d objects, want %d", after, len(have), len(want))
+				}
+				if !killed {
+					return
+				}
 			}
-		}
-		if err == nil { // it was faster
-			if len(list) != 1 {
-				t.Fatalf("the build ended well (%s), the store has %v", rest, list)
-			}
-			contains(t, s, list[0])
-			return
-		}
-		if len(list) > 0 { // killed between the rename and the end
-			if _, _, err := s.Build(t.Context(), archive(t, "sweep", nil), nil); err == nil {
-				t.Fatal("an empty archive was built")
-			}
-			contains(t, s, list[0])
-			return
-		}
+		})
 	}
+}
+
+// killAfter runs a child that does the action, and reports whether it was killed before its
+// end.
+func killAfter(t *testing.T, cmd *exec.Cmd, action string, after time.Duration) bool {
+	t.Helper()
+	cmd.Env = append(cmd.Env, actionEnv+"="+action)
+	cmd.Stderr = t.Output()
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	if _, err := io.ReadFull(out, make([]byte, len("started\n"))); err != nil {
+		t.Fatal(err)
+	}
+	timer := time.AfterFunc(after, func() { cmd.Process.Kill() })
+	defer timer.Stop()
+	_, err = io.ReadAll(out)
+	must(t, err)
+	err = cmd.Wait()
+	if err != nil && err.Error() != "signal: killed" {
+		t.Fatal(err)
+	}
+	return err != nil
 }
 
 func TestOneOfManyBuildsTheOthersWait(t *testing.T) {
@@ -374,8 +437,9 @@ func d2(t testing.TB, b []byte) []byte {
 
 func TestChangedTreeIsNotHandedOn(t *testing.T) {
 	s := open(t)
+	s.Plain = true
 	img := made(t, s, archive(t, "base", map[string]string{"x": "y"}))
-	if err := os.WriteFile(filepath.Join(s.Tree(img.ID), "x"), []byte("z"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(s.path(img.ID), plainTree, "x"), []byte("z"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	var stream bytes.Buffer

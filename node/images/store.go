@@ -17,45 +17,46 @@ import (
 	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/builder"
+	"github.com/vsfleet/vsfleet/node/images/objects"
+	"github.com/vsfleet/vsfleet/node/procctx"
 )
 
 // ErrNotFound means that the store has no such image.
 var ErrNotFound = errors.New("no such image")
 
-// Store is the directory of a host's images.
+// Store is the directory of a host's images, and that of their files' contents.
 type Store struct {
-	dir    string
 	Guests builder.Guests // of this host; nil: none
+	// Plain: images that come are kept as plain trees, as where the kernel has no EROFS.
+	Plain bool
+	// OnPlainTree reports whether a running guest has an image's plain tree below it.
+	OnPlainTree func(id string) (bool, error)
+
+	dir     string
+	objects *objects.Store
 }
 
-// Open returns the store in dir, such as /var/lib/vservers/.images. Nothing is
-// created there before the first image.
+// Open returns the store in dir, such as /var/lib/vservers/.images; the contents of files
+// are in .store beside it. Nothing is created there before the first image.
 func Open(dir string) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	return &Store{dir: dir}, nil
+	return &Store{dir: dir, objects: objects.At(filepath.Join(filepath.Dir(dir), ".store"))}, nil
 }
 
 // List returns the images sorted by name, the newest first. An image that was built
 // from several specs is listed once for each.
 func (s *Store) List(ctx context.Context) ([]api.Image, error) {
-	entries, err := os.ReadDir(s.dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	ids, err := s.ids()
 	if err != nil {
 		return nil, err
 	}
 	var images []api.Image
-	for _, e := range entries {
+	for _, id := range ids {
 		if err := ctx.Err(); err != nil {
 			return nil, err
-		}
-		id := "sha256:" + e.Name()
-		if !validID(id) {
-			continue
 		}
 		records, err := s.records(id)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -81,6 +82,10 @@ func (s *Store) records(id string) ([]api.Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	description, err := os.ReadFile(filepath.Join(s.path(id), digestFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	var images []api.Image
 	for _, e := range entries {
 		if !strings.HasSuffix(e.Name(), recordSuffix) {
@@ -98,6 +103,7 @@ func (s *Store) records(id string) ([]api.Image, error) {
 		if img.ID != id || img.Key != img.Spec.Key() || e.Name() != img.Key+recordSuffix {
 			return nil, fmt.Errorf("read %s: it speaks of another image, %s", name, img.ID)
 		}
+		img.Description = strings.TrimSpace(string(description))
 		images = append(images, img)
 	}
 	order.Func(images, func(a, b api.Image) int { return a.Created.Compare(b.Created) })
@@ -142,9 +148,22 @@ func (s *Store) byKey(ctx context.Context, key string) (found api.Image, ok bool
 	return found, ok, err
 }
 
-// Tree returns the path of an image's root filesystem, the lower layer of guests. It
-// exists if the image does.
-func (s *Store) Tree(id string) string { return filepath.Join(s.path(id), "tree") }
+// Root returns the path of an image's root filesystem, the lower layer of guests, as
+// procctx.Root has it: a description, or a plain tree. It exists if the image does.
+func (s *Store) Root(id string) (string, error) {
+	here, err := s.Has(id)
+	if err == nil && !here {
+		err = fmt.Errorf("image %s is not on this host: vsfleet apply brings it", id)
+	}
+	if err != nil {
+		return "", err
+	}
+	composed, err := s.hasManifest(id)
+	if composed {
+		return filepath.Join(s.path(id), procctx.DescriptionFile), err
+	}
+	return filepath.Join(s.path(id), plainTree), err
+}
 
 func (s *Store) path(id string) string {
 	return filepath.Join(s.dir, strings.TrimPrefix(id, "sha256:"))
@@ -167,25 +186,35 @@ func validID(id string) bool {
 	return ok && len(digest) == 64 && strings.Trim(digest, "0123456789abcdef") == ""
 }
 
-// Remove deletes an image with all its records, unless a guest uses it. users returns
-// the guests that use an image.
+// Remove deletes an image with all its records, unless a guest uses it, and the objects that
+// only it has. users returns the guests that use an image.
 func (s *Store) Remove(ctx context.Context, id string, users func(id string) ([]string, error)) error {
+	if err := s.sweep(ctx); err != nil {
+		return err
+	}
+	err := s.remove(ctx, id, users)
+	if err != nil {
+		return fmt.Errorf("remove image %s: %w", id, err)
+	}
+	// The image is gone. If another one is damaged, no object can go: Collect says so.
+	_, _, _ = s.collectObjects(ctx, func(string) bool { return false }, false)
+	return ctx.Err()
+}
+
+func (s *Store) remove(ctx context.Context, id string, users func(id string) ([]string, error)) error {
 	here, err := s.Has(id)
 	if err != nil {
 		return err
 	}
 	if !here {
-		return fmt.Errorf("remove image %s: %w", id, ErrNotFound)
+		return ErrNotFound
 	}
 	names, err := users(id)
 	if err != nil {
-		return fmt.Errorf("remove image %s: %w", id, err)
+		return err
 	}
 	if len(names) > 0 {
-		return fmt.Errorf("remove image %s: used by %s; delete the guests first", id, strings.Join(names, ", "))
-	}
-	if err := s.sweep(ctx); err != nil {
-		return err
+		return fmt.Errorf("used by %s; delete the guests first", strings.Join(names, ", "))
 	}
 	// Rename it first: a removal that is killed leaves no incomplete image, and its
 	// remains are swept like those of a build.
@@ -195,7 +224,7 @@ func (s *Store) Remove(ctx context.Context, id string, users func(id string) ([]
 	}
 	defer w.close()
 	if err := os.Rename(s.path(id), filepath.Join(w.path, "image")); err != nil {
-		return fmt.Errorf("remove image %s: %w", id, err)
+		return err
 	}
 	return w.discard(ctx)
 }
@@ -204,22 +233,24 @@ func (s *Store) Remove(ctx context.Context, id string, users func(id string) ([]
 // If the store has an image with the same tree, it adds the records to that one.
 func (s *Store) commit(ctx context.Context, w *work, images ...api.Image) error {
 	id := images[0].ID
-	if err := os.Rename(w.tree, filepath.Join(w.path, "tree")); err != nil {
+	release, err := s.keep(ctx, w)
+	if err != nil {
 		return err
 	}
+	defer release()
 	for _, img := range images {
 		if err := record(w.path, img); err != nil {
 			return err
 		}
 	}
 	// An image under its final name is on the disk as a whole.
-	if err := unix.Syncfs(int(w.lock.Fd())); err != nil {
-		return fmt.Errorf("sync %s: %w", w.path, err)
+	if err := s.sync(w); err != nil {
+		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := unix.Renameat2(unix.AT_FDCWD, w.path, unix.AT_FDCWD, s.path(id), unix.RENAME_NOREPLACE)
+	err = unix.Renameat2(unix.AT_FDCWD, w.path, unix.AT_FDCWD, s.path(id), unix.RENAME_NOREPLACE)
 	if err == unix.EEXIST {
 		_, err := s.addRecords(images)
 		return errors.Join(err, w.discard(ctx))
@@ -228,6 +259,14 @@ func (s *Store) commit(ctx context.Context, w *work, images ...api.Image) error 
 		return &os.LinkError{Op: "rename", Old: w.path, New: s.path(id), Err: err}
 	}
 	return linux.SyncDir(s.dir)
+}
+
+// sync writes all of a work, and of the objects, to the disk.
+func (s *Store) sync(w *work) error {
+	if err := unix.Syncfs(int(w.lock.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", w.path, err)
+	}
+	return s.objects.Sync()
 }
 
 // addRecords adds records to an image and reports whether one was new.

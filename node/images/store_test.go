@@ -62,6 +62,32 @@ func made(t testing.TB, s *Store, spec api.ImageSpec) api.Image {
 	return img
 }
 
+// contents returns the files of an image, by name.
+func contents(t testing.TB, s *Store, id string) map[string]string {
+	t.Helper()
+	var stream bytes.Buffer
+	_, err := s.pack(t.Context(), id, &stream)
+	must(t, err)
+	files := map[string]string{}
+	for r := tar.NewReader(&stream); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return files
+		}
+		must(t, err)
+		b, err := io.ReadAll(r)
+		must(t, err)
+		files[h.Name] = string(b)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestBuildOnceAndCarryToAnotherStore(t *testing.T) {
 	ctx := context.Background()
 	a, b := open(t), open(t)
@@ -89,8 +115,8 @@ func TestBuildOnceAndCarryToAnotherStore(t *testing.T) {
 	if _, changed, err = b.Import(ctx, rest, img.ID); err != nil || changed || rest.Len() != 0 {
 		t.Fatalf("second import: changed %v, %d bytes left, %v", changed, rest.Len(), err)
 	}
-	if content, err := os.ReadFile(filepath.Join(b.Tree(img.ID), "etc/os-release")); err != nil || string(content) != "ID=test\n" {
-		t.Fatalf("read imported file: %q, %v", content, err)
+	if content := contents(t, b, img.ID)["etc/os-release"]; content != "ID=test\n" {
+		t.Fatalf("read imported file: %q", content)
 	}
 }
 
@@ -191,9 +217,14 @@ func TestRemove(t *testing.T) {
 }
 
 func TestOnlyRootReachesTheTrees(t *testing.T) {
-	s := open(t)
+	s, plain := open(t), open(t)
+	plain.Plain = true
 	img := made(t, s, archive(t, "base", map[string]string{"x": "1"}))
-	for path, want := range map[string]os.FileMode{s.dir: 0o700, filepath.Dir(s.Tree(img.ID)): 0o700, s.Tree(img.ID): 0o755} {
+	made(t, plain, archive(t, "base", map[string]string{"x": "1"}))
+	for path, want := range map[string]os.FileMode{
+		s.dir: 0o700, s.path(img.ID): 0o700, s.objects.Dir(): 0o700,
+		plain.dir: 0o700, plain.path(img.ID): 0o700, filepath.Join(plain.path(img.ID), plainTree): 0o755,
+	} {
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)

@@ -1,12 +1,16 @@
 package images
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -47,6 +51,9 @@ func (s *Store) export(ctx context.Context, id string, w io.Writer) error {
 	if len(records) == 0 {
 		return fmt.Errorf("its record is missing; remove the image and build it again")
 	}
+	for i := range records {
+		records[i].Description = "" // who gets it makes one of its own
+	}
 	record, err := json.Marshal(records)
 	if err != nil {
 		return err
@@ -58,7 +65,7 @@ func (s *Store) export(ctx context.Context, id string, w io.Writer) error {
 	if _, err := z.Write(append(append([]byte(magic), record...), '\n')); err != nil {
 		return errors.Join(err, z.Close())
 	}
-	sum, err := tree.Pack(ctx, s.Tree(id), z)
+	sum, err := s.pack(ctx, id, z)
 	if err == nil && sum.ID != id {
 		err = fmt.Errorf("its tree was changed in the store and is now %s; remove the image and build it again", sum.ID)
 	}
@@ -67,6 +74,19 @@ func (s *Store) export(ctx context.Context, id string, w io.Writer) error {
 		return err
 	}
 	return z.Close()
+}
+
+// pack writes the tree of an image as a stream.
+func (s *Store) pack(ctx context.Context, id string, w io.Writer) (tree.Sum, error) {
+	manifest, err := os.Open(filepath.Join(s.path(id), manifestFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return tree.Pack(ctx, filepath.Join(s.path(id), plainTree), w)
+	}
+	if err != nil {
+		return tree.Sum{}, err
+	}
+	defer manifest.Close()
+	return tree.Send(ctx, manifest, s.objects.Open, w)
 }
 
 // Import stores an image from a stream, which must be the image that is wanted. If
@@ -83,7 +103,7 @@ func (s *Store) receive(ctx context.Context, r io.Reader, want string) (img api.
 	if !validID(want) {
 		return img, false, fmt.Errorf("want sha256: and 64 hexadecimal digits")
 	}
-	if err := s.sweep(ctx); err != nil {
+	if err := s.prepare(ctx); err != nil {
 		return img, false, err
 	}
 	z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindow))
@@ -134,7 +154,7 @@ func (s *Store) unpack(ctx context.Context, z io.Reader, images []api.Image) (ch
 	if err := w.makeTree(); err != nil {
 		return false, err
 	}
-	sum, err := tree.Unpack(ctx, w.tree, z)
+	sum, err := s.unpackTree(ctx, w, z)
 	if err != nil {
 		return false, err
 	}
@@ -148,6 +168,14 @@ func (s *Store) unpack(ctx context.Context, z io.Reader, images []api.Image) (ch
 		return false, fmt.Errorf("what came is not that image but %s (%d files, %d bytes)", sum.ID, sum.Files, sum.Bytes)
 	}
 	return true, s.commit(ctx, w, images...)
+}
+
+// unpackTree reads the tree of a stream.
+func (s *Store) unpackTree(ctx context.Context, w *work, r io.Reader) (tree.Sum, error) {
+	if w.composed, w.arrived = s.composed(), true; !w.composed {
+		return tree.Unpack(ctx, w.tree, r)
+	}
+	return writeManifest(w.path, func(manifest *bufio.Writer) (tree.Sum, error) { return tree.Receive(ctx, w.tree, r, manifest) })
 }
 
 // tarPadding is the number of bytes that may follow the end of a tar archive.

@@ -28,7 +28,10 @@ const (
 type work struct {
 	path string
 	lock *linux.Lock
-	tree string // where the tree is made
+	tree string // where the tree is made, or the contents of its files arrive
+	// composed: the image gets a manifest, which is in path, and its files become objects.
+	composed bool
+	arrived  bool // tree has contents only, named by their sha256
 }
 
 // makeTree makes the directory of the tree, with a new name each time: the lock of

@@ -35,6 +35,10 @@ var (
 	IdmappedLayers = &Ability{Name: "idmapped layers", For: "both of them together", Required: true, Probe: idmappedOverlay, Lost: NoGuests,
 		Cure: newerKernel}
 
+	Descriptions = &Ability{Name: "EROFS", For: "images that share their equal files, on disk and in memory", Probe: descriptions,
+		Lost: "images are kept as plain trees, each with files of its own", Cure: "modprobe erofs loop; or run a kernel with CONFIG_EROFS_FS",
+		Module: "erofs"}
+
 	SetnsByPidfd = &Ability{Name: "setns by pidfd", For: "entering a guest", Required: true, Probe: setnsPidfd, Lost: NoGuests, Cure: newerKernel}
 
 	SeccompFilters = &Ability{Name: "seccomp filters", For: "keeping guests from kernel parts that they do not need", Required: true, Probe: seccomp,

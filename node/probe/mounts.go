@@ -1,15 +1,18 @@
 package probe
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/node/images/composefs"
 )
 
 func mountAPI(*System) Answer {
@@ -136,4 +139,42 @@ func overlayMount(lower, upper, work string) error {
 		return fmt.Errorf("fsmount overlay: %w", err)
 	}
 	return unix.Close(m)
+}
+
+// descriptions mounts the description of an empty tree, idmapped as guests need it.
+func descriptions(s *System) Answer {
+	ns, err := userNamespace()
+	if err != nil {
+		return Unknown("%v", err)
+	}
+	defer ns.Close()
+	tmp, err := scratch(s.DataDir())
+	if err != nil {
+		return Unknown("%v", err)
+	}
+	defer os.RemoveAll(tmp)
+	f, err := os.Create(tmp + "/description")
+	if err != nil {
+		return Unknown("%v", err)
+	}
+	defer f.Close()
+	empty, err := composefs.New(composefs.Node{Mode: unix.S_IFDIR | 0o755})
+	if err == nil {
+		_, err = empty.Write(f)
+	}
+	if err != nil {
+		return Unknown("%v", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second) //nolint:forbidigo // abilities are asked without one
+	defer cancel()
+	mount, err := composefs.Mount(ctx, f)
+	if err != nil {
+		return Tried(err)
+	}
+	defer mount.Close()
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}
+	if err := unix.MountSetattr(int(mount.Fd()), "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return Tried(fmt.Errorf("idmap it: %w", err))
+	}
+	return Yes("")
 }

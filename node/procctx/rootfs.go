@@ -1,16 +1,20 @@
 package procctx
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/node/images/composefs"
 )
 
 // Root describes a guest's root filesystem: an image's tree, shared by many guests
@@ -18,9 +22,25 @@ import (
 // trusted paths of the host, never paths inside a guest. Ids on disk are those that
 // the guest sees: nothing is chowned.
 type Root struct {
-	Image string // an image's tree; empty: Upper is the whole root
+	// Image is an image's tree: a plain directory, or a file of the name DescriptionFile
+	// (package composefs) beside which ObjectsLink leads to the directory of objects.
+	// Empty: Upper is the whole root.
+	Image string
 	Upper string
 	Work  string // overlayfs's work directory, beside Upper
+}
+
+// Names in the directory of an image that has a description.
+const (
+	DescriptionFile = "description.erofs"
+	ObjectsLink     = "objects"
+	InitLink        = "init" // leads to where /sbin/init of the tree leads; missing if that is not a link
+)
+
+// Described returns the directory of an image that has a description.
+func (r Root) Described() (dir string, ok bool) {
+	dir, file := filepath.Split(r.Image)
+	return dir, file == DescriptionFile
 }
 
 // scratch is the directory where layers are attached while overlayfs makes its
@@ -35,34 +55,31 @@ const scratch = "/run/vservers/.layers"
 // The overlay is mounted from the initial user namespace: its xattrs are then
 // trusted.*, which the guest cannot reach. It acts with the credentials of its
 // mounter (ovl_override_creds): see actAsMounter.
-func (r Root) mount(userns *os.File, xid int) (*os.File, error) {
+func (r Root) mount(ctx context.Context, userns *os.File, xid int) (*os.File, error) {
 	if r.Image == "" {
 		return idmapped(r.Upper, userns, unix.MOUNT_ATTR_NODEV)
 	}
-	return r.overlay(userns, xid)
+	return r.overlay(ctx, userns, xid)
 }
 
 // overlay mounts a root from its layers. It needs a thread in a workshop
 // (enterWorkshop). If userns is nil, ids are those on disk.
-func (r Root) overlay(userns *os.File, xid int) (*os.File, error) {
+func (r Root) overlay(ctx context.Context, userns *os.File, xid int) (*os.File, error) {
 	// Upper and work must be on one mount: the guest's directory holds both.
-	lower, own := scratch+"/lower", scratch+"/own"
 	dir, upper, work, err := siblings(r.Upper, r.Work)
 	if err != nil {
 		return nil, err
 	}
-	for path, from := range map[string]string{lower: r.Image, own: dir} {
-		if err := unix.Mkdir(path, 0o700); err != nil {
-			return nil, fmt.Errorf("mkdir %s: %w", path, err)
-		}
-		m, err := layer(from, userns)
-		if err != nil {
+	own := layer{name: "own", path: dir}
+	lower, objects := layer{name: "lower", path: r.Image}, layer{}
+	layers := []layer{own, lower}
+	if image, ok := r.Described(); ok {
+		objects = layer{name: "objects", path: image + ObjectsLink}
+		layers = []layer{own, {name: "lower", description: r.Image}, objects}
+	}
+	for _, l := range layers {
+		if err := l.attach(ctx, userns); err != nil {
 			return nil, err
-		}
-		err = unix.MoveMount(int(m.Fd()), "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
-		m.Close()
-		if err != nil {
-			return nil, fmt.Errorf("attach layer %s: %w", from, err)
 		}
 	}
 	if userns != nil {
@@ -75,13 +92,80 @@ func (r Root) overlay(userns *os.File, xid int) (*os.File, error) {
 	// trusted.* xattr, which only the host's root can write and no image contains: a
 	// guest cannot forge one (kernel's overlayfs.rst, "Redirect"). metacopy: a file of
 	// which a guest changes the owner, mode or times keeps its data in the image; on the
-	// upper layer alone it reads as zeros.
-	return linux.NewMount("overlay", unix.MOUNT_ATTR_NODEV,
-		"source", "overlay", "lowerdir", lower, "upperdir", own+"/"+upper, "workdir", own+"/"+work, "redirect_dir", "on", "metacopy", "on")
+	// upper layer alone it reads as zeros. A description has such files only.
+	options := []string{"source", "overlay", "upperdir", own.at() + "/" + upper, "workdir", own.at() + "/" + work, "redirect_dir", "on", "metacopy", "on"}
+	mount := func(more ...string) (*os.File, error) {
+		return linux.NewMount("overlay", unix.MOUNT_ATTR_NODEV, append(options, more...)...)
+	}
+	if objects.name == "" {
+		return mount("lowerdir", lower.at())
+	}
+	// A layer that is asked for data only, when a file is opened (kernel 6.8). Before, it is
+	// an ordinary layer, asked at each lookup and hidden by the description's whiteouts.
+	if hasDataLayers() {
+		return mount("lowerdir+", lower.at(), "datadir+", objects.at())
+	}
+	return mount("lowerdir", lower.at()+":"+objects.at())
 }
 
-// layer returns a clone of a layer's mount, idmapped if userns is not nil.
-func layer(path string, userns *os.File) (*os.File, error) {
+// hasDataLayers goes by the kernel's version: an overlayfs that does not know the option
+// writes that into the kernel's log at each try.
+var hasDataLayers = sync.OnceValue(func() bool {
+	var u unix.Utsname
+	var major, minor int
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
+	return err == nil && (major > 6 || major == 6 && minor >= 8)
+})
+
+// A layer is a directory, or the description of one, that is attached while overlayfs
+// makes a clone of it.
+type layer struct{ name, path, description string }
+
+func (l layer) at() string { return scratch + "/" + l.name }
+
+// attach attaches the layer, idmapped if userns is not nil.
+func (l layer) attach(ctx context.Context, userns *os.File) error {
+	if err := unix.Mkdir(l.at(), 0o700); err != nil {
+		return fmt.Errorf("mkdir %s: %w", l.at(), err)
+	}
+	m, err := l.mount(ctx, userns)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if err := unix.MoveMount(int(m.Fd()), "", unix.AT_FDCWD, l.at(), unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("attach layer %s%s: %w", l.path, l.description, err)
+	}
+	return nil
+}
+
+// mount returns a detached mount of the layer.
+func (l layer) mount(ctx context.Context, userns *os.File) (*os.File, error) {
+	if l.description == "" {
+		return clone(l.path, userns)
+	}
+	file, err := os.Open(l.description)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	m, err := composefs.Mount(ctx, file)
+	if err != nil || userns == nil {
+		return m, err
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
+	if err := unix.MountSetattr(int(m.Fd()), "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("idmap %s: %w", l.description, err)
+	}
+	return m, nil
+}
+
+// clone returns a clone of a layer's mount, idmapped if userns is not nil.
+func clone(path string, userns *os.File) (*os.File, error) {
 	if userns != nil {
 		return idmapped(path, userns, unix.MOUNT_ATTR_NODEV)
 	}

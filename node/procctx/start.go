@@ -151,7 +151,7 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	err = func() error {
 		for _, prepare := range []func() error{
 			func() error { return sp.begin(pid) },
-			func() error { return sp.mount(pid, opened, l.do) },
+			func() error { return sp.mount(ctx, pid, opened, l.do) },
 		} {
 			if err := errors.Join(prepare(), ctx.Err()); err != nil {
 				return err
@@ -191,7 +191,7 @@ func (sp Spec) begin(pid int) error {
 // mount makes the mounts that only the host's root can make (the idmapped root, /sys,
 // /dev, bind mounts) and puts them on the stage. do calls a function on the thread in
 // the workshop.
-func (sp Spec) mount(pid int, opened []openedMount, do func(func() error) error) (err error) {
+func (sp Spec) mount(ctx context.Context, pid int, opened []openedMount, do func(func() error) error) (err error) {
 	userns, err := linux.Open(linux.ProcFile(pid, "ns/user"), os.O_RDONLY, 0)
 	if err != nil {
 		return err
@@ -218,7 +218,7 @@ func (sp Spec) mount(pid int, opened []openedMount, do func(func() error) error)
 	}
 	defer closeAll(bound)
 	return do(func() error {
-		root, err := sp.Root.mount(userns, sp.XID)
+		root, err := sp.Root.mount(ctx, userns, sp.XID)
 		if err != nil {
 			return fmt.Errorf("mount root: %w", err)
 		}

@@ -73,7 +73,7 @@ func newSummer(manifest *bufio.Writer) *digester {
 func (s *digester) write(line []byte) {
 	s.hash.Write(line) // never fails
 	if s.manifest != nil {
-		s.manifest.Write(line)
+		_, _ = s.manifest.Write(line) // Flush has the error
 	}
 }
 
