@@ -12,6 +12,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
+	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/fleet/remote"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
@@ -241,6 +242,30 @@ func (a *Access) Usage(ctx context.Context, hosts []*inventory.Host, forks int, 
 // Generations asks hosts which generations of guests they keep.
 func (a *Access) Generations(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Generations]) Answers[api.Generations] {
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Generations, error) { return n.Generations(ctx) }, watch)
+}
+
+// Stale is what guests of a host use that newer versions have replaced.
+type Stale struct {
+	api.StaleAnswer
+	Wanted map[string]string // the ID of the image that each guest should have
+}
+
+// Stale asks hosts what their guests use that newer versions have replaced.
+func (a *Access) Stale(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host, forks int, watch Watch[Stale]) Answers[Stale] {
+	return fanout.Each(ctx, hosts, a.questions(forks), func(ctx context.Context, h *inventory.Host) (stale Stale, err error) {
+		node, err := a.Open(ctx, h)
+		if err != nil {
+			return stale, err
+		}
+		defer node.Close()
+		state, err := node.State(ctx)
+		if err != nil {
+			return stale, err
+		}
+		stale.Wanted = plan.Wanted(h, state, plan.Rules{Image: inv.Image, Versions: a.Versions})
+		stale.StaleAnswer, err = node.Stale(ctx, api.StaleRequest{Images: stale.Wanted})
+		return stale, err
+	}, watch)
 }
 
 // Locks asks who may change hosts.

@@ -118,7 +118,7 @@ func TestErrors(t *testing.T) {
 			`fleet.yml:2:7: unknown key "prt" (did you mean "port"?)`,
 			`fleet.yml:2:23: become: want true or false, have "maybe"`,
 			`fleet.yml:3:16: address: want an IP address or a DNS name, have "1.2.3"`,
-			`fleet.yml:5:15: method: there is no "magic", want debootstrap, skeleton, template, rsync, clone, host or oci`,
+			`fleet.yml:5:15: method: there is no "magic", want debootstrap, dnf, yum, skeleton, template, rsync, clone, host or oci`,
 			`fleet.yml:6:1: unknown key "foo" (known here: groups, guests, hosts, images, labels, rollout, ssh, vars)`}},
 
 		// Hosts.
@@ -202,11 +202,11 @@ func TestErrors(t *testing.T) {
 
 		// Images.
 		{"an unknown method", "images:\n  deb: {method: deboostrap}\n", []string{
-			`fleet.yml:2:17: method: there is no "deboostrap", want debootstrap, skeleton, template, rsync, clone, host or oci (did you mean "debootstrap"?)`}},
+			`fleet.yml:2:17: method: there is no "deboostrap", want debootstrap, dnf, yum, skeleton, template, rsync, clone, host or oci (did you mean "debootstrap"?)`}},
 		{"an image's name", "images:\n  a/b: {method: template, args: [-t, /srv/box.tar]}\n", []string{
 			`fleet.yml:2:3: image "a/b" is no name: want a letter or digit, then up to 62 letters, digits, _ . -`}},
 		{"an image without a method", "images:\n  deb: {}\n", []string{
-			`fleet.yml:2:3: image "deb" has no method (give it method: debootstrap, skeleton, template, rsync, clone, host or oci)`}},
+			`fleet.yml:2:3: image "deb" has no method (give it method: debootstrap, dnf, yum, skeleton, template, rsync, clone, host or oci)`}},
 		{"a text for a list", "images:\n  deb: {method: template, args: -d}\n", []string{
 			`fleet.yml:2:33: args: want a list of the method's arguments, as [-d, bookworm], have "-d"`}},
 		{"an option for a package", "images:\n  deb: {method: debootstrap, args: [-d, x], packages: [-y]}\n", []string{
@@ -216,9 +216,9 @@ func TestErrors(t *testing.T) {
 		{"a template without an archive", "images:\n  deb: {method: template}\n", []string{
 			`fleet.yml:2:3: image "deb" does not say which archive (as in args: [-t, /srv/box.tar.zst])`}},
 		{"packages for a template", "images:\n  deb: {method: template, args: [-t, x], packages: [nginx]}\n", []string{
-			`fleet.yml:2:53: image "deb" is built by template, which takes no packages (put them into what it copies, or use debootstrap)`}},
+			`fleet.yml:2:53: image "deb" is built by template, which takes no packages (put them into what it copies, or use debootstrap or dnf)`}},
 		{"a method of util-vserver that is not offered", "images:\n  deb: {method: rpm}\n", []string{
-			`fleet.yml:2:17: method: rpm is not offered: it installed lists of packages without what they depend on (use a tar archive of the tree (tar --numeric-owner --xattrs -C TREE -cf FILE .) and template)`}},
+			`fleet.yml:2:17: method: rpm is not offered: it installed lists of packages without what they depend on (use dnf, which takes packages by name)`}},
 		{"a host's root of any host", "images:\n  own: {method: host}\n", []string{
 			`fleet.yml:2:3: image "own" copies the root of the host that builds it: name that host (as in build_on: web01)`}},
 		{"a clone of nobody", "images:\n  c: {method: clone, args: [-x, /srv, --, -s]}\n", []string{

@@ -129,7 +129,7 @@ func (d *decoder) imageArgs(k text, image *Image, packages []text) {
 		d.Add(k.Pos, "as in args: "+m.Example, "image %q does not say %s", image.Name, m.Lacks)
 	}
 	if !m.Packages && len(packages) > 0 {
-		d.Add(packages[0].Pos, "put them into what it copies, or use debootstrap", "image %q is built by %s, which takes no packages", image.Name, m.Name)
+		d.Add(packages[0].Pos, "put them into what it copies, or use debootstrap or dnf", "image %q is built by %s, which takes no packages", image.Name, m.Name)
 	}
 }
 

@@ -305,6 +305,26 @@ func Renew(image *inventory.Image) Plan {
 	return Plan{images: []need{n}}
 }
 
+// Wanted returns the ID of the image that each guest of a host should have: of those in the
+// inventory that of the current version, of the others that which they have.
+func Wanted(host *inventory.Host, state api.State, rules Rules) map[string]string {
+	wanted := map[string]string{}
+	for i, g := range state.Guests {
+		wanted[g.Name] = g.Image
+		at := slices.IndexFunc(host.Guests, func(w *inventory.Guest) bool { return w.Name == g.Name })
+		if at < 0 {
+			continue
+		}
+		image := rules.Image(host.Guests[at].Image)
+		if image == nil {
+			continue
+		}
+		n := needOf(image, rules.Versions, state.Host.Arch)
+		wanted[g.Name] = cmp.Or(n.choose(state.Images, &state.Guests[i]), n.digest, g.Image)
+	}
+	return wanted
+}
+
 // Used is an image that guests of hosts have, and a host of theirs.
 type Used struct {
 	Image api.Image

@@ -167,6 +167,11 @@ func (n *Node) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 	return call(ctx, n, api.MethodFiles, req)
 }
 
+// Stale asks what guests use that newer versions have replaced.
+func (n *Node) Stale(ctx context.Context, req api.StaleRequest) (api.StaleAnswer, error) {
+	return call(ctx, n, api.MethodStale, req)
+}
+
 // Usage asks what running guests use of their limits.
 func (n *Node) Usage(ctx context.Context) (api.Usage, error) {
 	return call(ctx, n, api.MethodUsage, api.None{})

@@ -117,6 +117,15 @@ func validate(answer any) error {
 				return fmt.Errorf("guest %q of context %d", g.Name, g.Context)
 			}
 		}
+	case *api.StaleAnswer:
+		for _, g := range a.Guests {
+			if !guestName.MatchString(g.Name) || g.Image != "" && !imageID.MatchString(g.Image) || g.Runs != "" && !imageID.MatchString(g.Runs) {
+				return fmt.Errorf("guest %q of image %q", g.Name, g.Image)
+			}
+			if len(g.Processes) > api.MaxStale || len(g.Packages) > api.MaxStale {
+				return fmt.Errorf("guest %q: more than %d entries", g.Name, api.MaxStale)
+			}
+		}
 	case *api.Generations:
 		for _, g := range a.Kept {
 			if !guestName.MatchString(g.Guest) || !word.MatchString(g.Run) {

@@ -97,6 +97,46 @@ func UsageRecords(host string, usage api.Usage, result Result) []UsageRecord {
 	return records
 }
 
+// StaleRecord is a guest that uses what newer versions have replaced. A host that did not
+// answer has one record without a guest.
+type StaleRecord struct {
+	Host string `json:"host"`
+	api.StaleGuest
+	Version int    `json:"version,omitempty"` // of its image, by images.lock
+	Wanted  string `json:"wanted,omitempty"`  // the ID of the image that it should have, if that is another
+	Newer   int    `json:"newer,omitempty"`   // the version of that
+	Result
+}
+
+// Stale reports whether the guest uses anything that has been replaced.
+func (r StaleRecord) Stale() bool {
+	return r.Wanted != "" || r.Runs != "" || r.Restart > 0 || r.Behind > 0
+}
+
+// StaleRecords returns the records of guests on a host that wanted chooses, or one with the
+// error of the host.
+func StaleRecords(host string, answer api.StaleAnswer, images map[string]string, known versions.File, wanted func(guest string) bool, result Result) []StaleRecord {
+	if result.Status != outcome.OK {
+		return []StaleRecord{{Host: host, Result: result}}
+	}
+	number := func(id string) int {
+		_, v, _ := known.Find(id)
+		return v.Number
+	}
+	var records []StaleRecord
+	for _, g := range answer.Guests {
+		if !wanted(g.Name) {
+			continue
+		}
+		r := StaleRecord{Host: host, StaleGuest: g, Version: number(g.Image), Result: result}
+		if id := images[g.Name]; id != g.Image {
+			r.Wanted, r.Newer = id, number(id)
+		}
+		records = append(records, r)
+	}
+	return records
+}
+
 // GenerationRecord is a generation of a guest that a host keeps. A host that did not
 // answer has one record without a guest.
 type GenerationRecord struct {

@@ -23,6 +23,10 @@ type Method struct {
 var Table = []Method{
 	{Name: "debootstrap", Args: "-d SUITE [-m MIRROR] [-s SCRIPT] [-- TOOL'S OPTIONS]", Does: "installs Debian or Ubuntu by mmdebstrap or debootstrap",
 		Required: 'd', Lacks: "which distribution", Example: "[-d, bookworm]", Packages: true},
+	{Name: "dnf", Args: "-d RELEASE [-r REPOSITORY]… [-k KEY]… [-- PACKAGES AND DNF'S OPTIONS]", Does: "installs a distribution of RPM packages by the host's dnf",
+		Required: 'd', Lacks: "which release", Example: `[-d, "9", -r, /etc/vservers/rocky.repo, --, "@core"]`, Packages: true},
+	{Name: "yum", Args: "those of dnf", Does: "the same, by its old name",
+		Required: 'd', Lacks: "which release", Example: `[-d, "9", -r, /etc/vservers/rocky.repo, --, "@core"]`, Packages: true},
 	{Name: "skeleton", Args: "[-- COMMAND [ARGUMENT]…]", Does: "makes the directories of an empty root, and runs a command there"},
 	{Name: "template", Args: "-t ARCHIVE|DIRECTORY [-t …]", Does: "unpacks tar archives, or copies directories, one over the other",
 		Required: 't', Long: "--template", Lacks: "which archive", Example: "[-t, /srv/box.tar.zst]"},
@@ -57,15 +61,13 @@ func Names() []string {
 // A Refusal is a method of util-vserver that is not offered.
 type Refusal struct{ Name, Why, Instead string }
 
-const archive = "a tar archive of the tree (tar --numeric-owner --xattrs -C TREE -cf FILE .) and template"
-
 // Refused has the methods of util-vserver, and of what was built on it, that are not
 // offered.
 var Refused = []Refusal{
 	{"legacy", "it copied the host's own root", "host"},
 	{"copy", "it had no script in util-vserver either", "clone or template"},
-	{"rpm", "it installed lists of packages without what they depend on", archive},
-	{"apt-rpm", "it was for distributions that are no more", archive},
+	{"rpm", "it installed lists of packages without what they depend on", "dnf, which takes packages by name"},
+	{"apt-rpm", "it was for distributions that are no more", "dnf"},
 	{"urpmi", "it was for distributions that are no more", "urpmi --root TREE, and template"},
 	{"poldek", "it is PLD's own", "poldek --root TREE, and template"},
 	{"fai", "it needs a patched FAI", "rsync of what FAI installed elsewhere"},

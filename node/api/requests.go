@@ -28,6 +28,7 @@ const (
 	MethodInstall     Method[None, Installed]           = "host.install"
 	MethodFiles       Method[FilesRequest, FilesAnswer] = "guest.files"
 	MethodUsage       Method[None, Usage]               = "guest.usage"
+	MethodStale       Method[StaleRequest, StaleAnswer] = "guest.stale"
 	MethodGenerations Method[None, Generations]         = "guest.generations"
 	MethodRemoveImage Method[RemoveImage, RemovedImage] = "image.remove"
 )

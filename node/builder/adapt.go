@@ -25,10 +25,18 @@ func adapt(ctx context.Context, dir string) error {
 	if err := scrub(root); err != nil {
 		return err
 	}
+	return blank(root)
+}
+
+// blank empties what a new installation has of a machine, and names the guest itself.
+func blank(root *installation) error {
 	for _, name := range []string{
 		"etc/hostname", // a guest gets its own
 		"etc/fstab",    // a guest's mounts are made before it starts
 	} {
+		if err := root.makeDir("etc"); err != nil {
+			return err
+		}
 		if err := root.remove(name); err != nil {
 			return err
 		}

@@ -81,6 +81,8 @@ type method struct {
 // methods are those of buildmethod.Table.
 var methods = map[string]method{
 	"debootstrap": {parseBootstrap, []string{"mmdebstrap", "debootstrap"}},
+	"dnf":         {parseDNF, []string{"dnf"}},
+	"yum":         {parseDNF, []string{"dnf"}},
 	"skeleton":    {parseSkeleton, nil},
 	"template":    {parseTemplate, nil},
 	"rsync":       {parseRsync, []string{"rsync"}},
@@ -148,7 +150,7 @@ func parse(spec api.ImageSpec) (source, error) {
 	}
 	s, err := methods[spec.Method].parse(spec)
 	if err == nil && len(spec.Packages) > 0 && !row.Packages {
-		err = errors.New("it takes no packages: put them into what it copies, or use debootstrap")
+		err = errors.New("it takes no packages: put them into what it copies, or use debootstrap or dnf")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("build by %s: %w", spec.Method, err)

@@ -161,9 +161,9 @@ func TestRunRefuses(t *testing.T) {
 		spec  api.ImageSpec
 		fails string
 	}{
-		{"an unknown method", api.ImageSpec{Method: "magic"}, "no such method; there are debootstrap, skeleton, template, rsync, clone, host and oci"},
+		{"an unknown method", api.ImageSpec{Method: "magic"}, "no such method; there are debootstrap, dnf, yum, skeleton, template, rsync, clone, host and oci"},
 		{"a mistyped method", api.ImageSpec{Method: "debotstrap"}, "no such method; did you mean debootstrap?"},
-		{"a method of util-vserver", api.ImageSpec{Method: "rpm"}, "the method is not offered: it installed lists of packages without what they depend on; use a tar archive"},
+		{"a method of util-vserver", api.ImageSpec{Method: "rpm"}, "the method is not offered: it installed lists of packages without what they depend on; use dnf"},
 		{"an rsync from nowhere", api.ImageSpec{Method: "rsync"}, "which tree? want -s"},
 		{"an rsync of an option", api.ImageSpec{Method: "rsync", Args: []string{"-s", "--server"}}, `source "--server": want [[USER@]HOST:]DIRECTORY`},
 		{"an rsync of a relative path", api.ImageSpec{Method: "rsync", Args: []string{"-s", "srv/x"}}, "want an absolute path, or HOST:DIRECTORY"},

@@ -439,7 +439,7 @@ func isGoodRoot(t *testing.T, root, method string) {
 		}
 	}
 	_, err := os.Stat(filepath.Join(root, "etc/ssh/ssh_host_rsa_key"))
-	if copies := slices.Contains([]string{"clone", "host", "debootstrap"}, method); copies != os.IsNotExist(err) {
+	if copies := slices.Contains([]string{"clone", "host", "debootstrap", "dnf", "yum"}, method); copies != os.IsNotExist(err) {
 		t.Errorf("the SSH host key: %v", err)
 	}
 	if _, err := tree.Digest(context.Background(), root); err != nil {

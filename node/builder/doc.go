@@ -2,6 +2,7 @@
 // fills an empty directory. internal/buildmethod has their arguments.
 //
 //	debootstrap  by the host's mmdebstrap or debootstrap
+//	dnf, yum     by the host's dnf
 //	skeleton     directories, and a command of the host
 //	template     tar archives and directories, one over the other
 //	rsync        a tree, by the host's rsync
@@ -11,7 +12,7 @@
 //
 // The result is a tree that node/images/tree accepts: it has no device nodes, and its
 // root directory belongs to root. Every tree is adapted to run as several guests, and
-// a debootstrap installation is also cleaned for cloning (see adapt.go).
+// what a package manager installed is also cleaned for cloning (see adapt.go).
 //
 // The host's tools run as process 1 of their own pid namespace, in their own mount
 // namespace: when vsnode ends, however it ends, they and all their children and

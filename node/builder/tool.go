@@ -27,6 +27,7 @@ type program struct {
 	env  []string // in addition to environment()
 
 	copies string // what, for the progress of rsync
+	what   string // its name in errors; empty: that of path
 }
 
 // tool runs a program of the host that writes a root filesystem. Everything that the
@@ -61,7 +62,7 @@ func tool(ctx context.Context, req Request, p program) error {
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		err = fmt.Errorf("%s: %s%s: %s", filepath.Base(p.path), exit.ProcessState, full(req.Dir), strings.Join(out.tail, "; "))
+		err = fmt.Errorf("%s: %s%s: %s", cmp.Or(p.what, filepath.Base(p.path)), exit.ProcessState, full(req.Dir), strings.Join(out.tail, "; "))
 	}
 	return err
 }
@@ -157,8 +158,8 @@ func (o *output) flush() {
 	if o.follow(line) {
 		return // it is no message
 	}
-	// apt and mmdebstrap mark errors, and then print much more.
-	if wrong := strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "W: Failed"); wrong != o.errs {
+	// apt, mmdebstrap and dnf mark errors, and then print much more.
+	if wrong := isError(line); wrong != o.errs {
 		if o.errs {
 			return
 		}
@@ -168,6 +169,16 @@ func (o *output) flush() {
 		o.tail = append(o.tail[:0], o.tail[1:]...)
 	}
 	o.tail = append(o.tail, line[:min(len(line), 400)])
+}
+
+// isError reports whether a line is marked as an error.
+func isError(line string) bool {
+	for _, mark := range []string{"E: ", "W: Failed", "Error: ", "No match for argument: ", "Problem repository: ", "GPG key", "- Curl error"} {
+		if strings.HasPrefix(line, mark) {
+			return true
+		}
+	}
+	return false
 }
 
 // follow derives the progress from the lines of apt, dpkg, mmdebstrap, debootstrap, dnf
@@ -188,6 +199,14 @@ func (o *output) follow(line string) bool {
 	case strings.HasPrefix(line, "I: skipping"), strings.HasPrefix(line, "I: running --"):
 	case strings.HasPrefix(line, "I: "):
 		o.report(strings.TrimSuffix(line[len("I: "):], "..."))
+	case len(words) > 3 && (words[0] == "Installing" || words[0] == "Verifying"):
+		//   Installing       : glibc-2.34-60.el9.x86_64    12/183
+		done, total, _ := strings.Cut(words[len(words)-1], "/")
+		n, err1 := strconv.ParseInt(done, 10, 32)
+		m, err2 := strconv.ParseInt(total, 10, 32)
+		if err1 == nil && err2 == nil {
+			o.req.Progress.Report(strings.ToLower(words[0])+" "+words[2], n, m)
+		}
 	case words[0] == "Unpacking" && second != "":
 		o.report("unpacking " + second)
 	case words[0] == "Setting" && second == "up" && len(words) > 2:

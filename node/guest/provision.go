@@ -106,6 +106,17 @@ func (h *Host) FileInfo(ctx context.Context, name, path string) (info api.FileIn
 	return info, err
 }
 
+// ReadFile returns the first limit bytes, at most, of a regular file of a guest.
+func (h *Host) ReadFile(ctx context.Context, name, path string, limit int64) (data []byte, err error) {
+	err = h.Hold(ctx, name, "read a file of", func(g *Guest) (err error) {
+		if err = h.exists(name); err == nil {
+			data, err = inRoot(ctx, g, func(r guestRoot) ([]byte, error) { return r.Read(path, limit) })
+		}
+		return err
+	})
+	return data, err
+}
+
 func (h *Host) compareFiles(r guestRoot, want api.GuestFiles, contents bool) (state api.GuestFilesState, err error) {
 	if state.Pending, err = h.readPending(want.Guest); err != nil {
 		return state, err

@@ -110,6 +110,22 @@ func TestFormsOfAnImage(t *testing.T) {
 	}
 }
 
+func TestAFileOfAnImage(t *testing.T) {
+	for _, plain := range []bool{true, false} {
+		s := open(t)
+		s.Plain = plain
+		img := made(t, s, archive(t, "base", some()))
+		for name, want := range map[string]string{"etc/hostname": "small\n", "etc/empty": "", "bin/busybox": strings.Repeat("busybox ", 1000)} {
+			if got, err := s.ReadFile(img.ID, name, 1<<20); err != nil || string(got) != want {
+				t.Errorf("plain %v: %s has %q, %v", plain, name, got, err)
+			}
+		}
+		if _, err := s.ReadFile(img.ID, "etc/nothing", 1<<20); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("plain %v: a file that is not there: %v", plain, err)
+		}
+	}
+}
+
 func TestImagesShareObjects(t *testing.T) {
 	s := open(t)
 	made(t, s, archive(t, "base", some("one")))

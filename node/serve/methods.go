@@ -32,6 +32,7 @@ func methodsOf(h Host, emit func(api.Event)) methods {
 	with(m, api.MethodUnlock, h.Unlock)
 	with(m, api.MethodConfirm, h.Confirm)
 	with(m, api.MethodFiles, h.Files)
+	with(m, api.MethodStale, h.Stale)
 	with(m, api.MethodRemoveImage, h.RemoveImage)
 	with(m, api.MethodApply, func(ctx context.Context, req api.Apply) (api.ApplyResult, error) { return h.Apply(ctx, req, emit) })
 	return m

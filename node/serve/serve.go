@@ -35,6 +35,7 @@ type Host interface {
 	RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error)
 	Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error)
 	Usage(ctx context.Context) (api.Usage, error)
+	Stale(ctx context.Context, req api.StaleRequest) (api.StaleAnswer, error)
 	Generations(ctx context.Context) (api.Generations, error)
 	// Apply takes the steps. It may emit from any goroutine until it returns.
 	Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error)

@@ -27,6 +27,9 @@ func (h host) Stat(context.Context) (api.Stat, error)       { return api.Stat{},
 func (h host) Files(context.Context, api.FilesRequest) (api.FilesAnswer, error) {
 	return api.FilesAnswer{}, nil
 }
+func (h host) Stale(context.Context, api.StaleRequest) (api.StaleAnswer, error) {
+	return api.StaleAnswer{}, nil
+}
 func (h host) Usage(context.Context) (api.Usage, error)             { return api.Usage{}, nil }
 func (h host) Generations(context.Context) (api.Generations, error) { return api.Generations{}, nil }
 func (h host) Confirm(context.Context, api.Confirm) (api.Confirmed, error) {

@@ -1,0 +1,170 @@
+package node
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/internal/order"
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/cgroup"
+	"github.com/vsfleet/vsfleet/node/packages"
+)
+
+// Stale returns what guests use that newer versions have replaced. It looks from outside:
+// at the maps of their processes and at their package databases; nothing runs in a guest.
+func (h *Host) Stale(ctx context.Context, req api.StaleRequest) (answer api.StaleAnswer, err error) {
+	if err := h.Guests.Clean(ctx); err != nil {
+		return answer, err
+	}
+	states, err := h.Guests.States(ctx)
+	if err != nil {
+		return answer, err
+	}
+	bases := map[string]packages.Set{} // by image
+	for _, g := range states {
+		if err := ctx.Err(); err != nil {
+			return answer, err
+		}
+		stale := api.StaleGuest{Name: g.Name, Running: g.Status == api.Running, Image: g.Image}
+		if g.Runs != nil && g.Runs.Image != g.Image {
+			stale.Runs = g.Runs.Image
+		}
+		var problems []error
+		if stale.Running {
+			problems = append(problems, staleProcesses(&stale))
+		}
+		if id := req.Images[g.Name]; id != "" {
+			if bases[id] == nil {
+				if bases[id], err = h.imagePackages(id); err != nil {
+					problems = append(problems, err)
+					bases[id] = packages.Set{}
+				}
+			}
+			problems = append(problems, h.stalePackages(ctx, &stale, bases[id]))
+		}
+		if err := errors.Join(problems...); err != nil {
+			stale.Problem = err.Error()
+		}
+		answer.Guests = append(answer.Guests, stale)
+	}
+	order.Func(answer.Guests, func(a, b api.StaleGuest) int { return strings.Compare(a.Name, b.Name) })
+	return answer, nil
+}
+
+// staleProcesses finds the processes of a running guest that use replaced files.
+func staleProcesses(g *api.StaleGuest) error {
+	mount, err := cgroup.Mount()
+	if err != nil {
+		return err
+	}
+	pids, err := cgroup.Guest(mount, g.Name).PIDs()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		files, err := replacedFiles(pid)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it has ended
+		}
+		if err != nil {
+			return err
+		}
+		if len(files) == 0 {
+			continue
+		}
+		if g.Restart++; g.Restart <= api.MaxStale {
+			name, err := os.ReadFile(linux.ProcFile(pid, "comm"))
+			if err != nil {
+				continue
+			}
+			g.Processes = append(g.Processes, api.StaleProcess{PID: pid, Name: strings.TrimSpace(string(name)), Files: files})
+		}
+	}
+	return nil
+}
+
+// mostFiles is how many files of a process are named.
+const mostFiles = 3
+
+// replacedFiles returns files that a process executes and that are no longer there, by
+// proc_pid_maps(5).
+func replacedFiles(pid int) (files []string, err error) {
+	f, err := os.Open(linux.ProcFile(pid, "maps"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		// address perms offset dev inode path, which may have spaces
+		words := strings.SplitN(lines.Text(), " ", 6)
+		if len(words) < 6 || !strings.Contains(words[1], "x") {
+			continue
+		}
+		path, gone := strings.CutSuffix(strings.TrimLeft(words[5], " "), " (deleted)")
+		// Memory that programs make executable themselves has names of this kind.
+		if !gone || strings.HasPrefix(path, "/memfd:") || strings.HasPrefix(path, "/dev/") || strings.HasPrefix(path, "/SYSV") || slices.Contains(files, path) {
+			continue
+		}
+		if files = append(files, path); len(files) == mostFiles {
+			break
+		}
+	}
+	return files, lines.Err()
+}
+
+// stalePackages compares the packages of a guest with those of an image.
+func (h *Host) stalePackages(ctx context.Context, g *api.StaleGuest, base packages.Set) error {
+	if len(base) == 0 {
+		return nil
+	}
+	have, err := readPackages(func(name string) ([]byte, error) {
+		return h.Guests.ReadFile(ctx, g.Name, "/"+name, packages.MaxDatabase)
+	})
+	if err != nil {
+		return fmt.Errorf("read its packages: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(base)) {
+		if has := have[name]; has != "" && packages.Compare(has, base[name]) < 0 {
+			if g.Behind++; g.Behind <= api.MaxStale {
+				g.Packages = append(g.Packages, api.StalePackage{Name: name, Has: has, Newer: base[name]})
+			}
+		}
+	}
+	return nil
+}
+
+// imagePackages returns the packages of an image, none if the host does not have it.
+func (h *Host) imagePackages(id string) (packages.Set, error) {
+	has, err := h.Images.Has(id)
+	if err != nil || !has {
+		return nil, err
+	}
+	return readPackages(func(name string) ([]byte, error) { return h.Images.ReadFile(id, name, packages.MaxDatabase) })
+}
+
+// readPackages reads the first package database that is there.
+func readPackages(read func(name string) ([]byte, error)) (packages.Set, error) {
+	var first error
+	for _, name := range packages.Databases {
+		data, err := read(name)
+		if err == nil {
+			return packages.Read(name, data), nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			first = cmp.Or(first, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	return nil, first
+}
