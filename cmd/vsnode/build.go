@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/buildmethod"
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/guest"
@@ -178,7 +179,11 @@ func (v verb) build(ctx context.Context, args []string) error {
 	if err := v.h.Guests.Claim(ctx, b.g); err != nil {
 		return err
 	}
-	img, _, err := v.h.Images.Build(ctx, spec, v.progress())
+	build := v.h.Images.Build
+	if m, _ := buildmethod.Find(b.method); m.Moment {
+		build = v.h.Images.BuildAnew
+	}
+	img, _, err := build(ctx, spec, v.progress())
 	if err != nil {
 		return err
 	}

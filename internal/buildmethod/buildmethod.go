@@ -15,6 +15,9 @@ type Method struct {
 	Lacks    string
 	Example  string
 	Packages bool // it installs packages
+	// Moment: it copies what may be another the next day, so that `vserver NAME build` does
+	// not take an earlier copy for it.
+	Moment bool
 	// OfHost: what comes of it depends on the host, so that the inventory has to name one.
 	OfHost bool
 }
@@ -31,10 +34,10 @@ var Table = []Method{
 	{Name: "template", Args: "-t ARCHIVE|DIRECTORY [-t …]", Does: "unpacks tar archives, or copies directories, one over the other",
 		Required: 't', Long: "--template", Lacks: "which archive", Example: "[-t, /srv/box.tar.zst]"},
 	{Name: "rsync", Args: "-s [[USER@]HOST:]DIRECTORY [-o OPTION]… [-- RSYNC'S OPTIONS]", Does: "copies a tree by the host's rsync, also from another machine",
-		Required: 's', Long: "--source", Lacks: "which tree", Example: "[-s, \"root@old.example.net:/\"]"},
+		Required: 's', Long: "--source", Lacks: "which tree", Example: "[-s, \"root@old.example.net:/\"]", Moment: true},
 	{Name: "clone", Args: "-s GUEST|DIRECTORY [-x PATH]…", Does: "copies the root of another guest, running or not",
-		Required: 's', Long: "--source", Lacks: "which guest", Example: "[-s, www]"},
-	{Name: "host", Args: "[-x PATH]… [-i PATH]…", Does: "copies the root of the host that builds", OfHost: true},
+		Required: 's', Long: "--source", Lacks: "which guest", Example: "[-s, www]", Moment: true},
+	{Name: "host", Args: "[-x PATH]… [-i PATH]…", Does: "copies the root of the host that builds", OfHost: true, Moment: true},
 	{Name: "oci", Args: "-s DIRECTORY|FILE.tar [-r NAME] [-p OS/ARCH[/VARIANT]]", Does: "unpacks an image in OCI's layout",
 		Required: 's', Long: "--source", Lacks: "which layout", Example: "[-s, /srv/nginx.oci.tar]"},
 }

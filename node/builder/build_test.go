@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -452,6 +453,37 @@ func TestTemplatesAreFitForGuests(t *testing.T) {
 			}
 			if row.warning == "" && warned != "" || !strings.HasPrefix(warned, row.warning) {
 				t.Errorf("warning %q, want %q", warned, row.warning)
+			}
+		})
+	}
+}
+
+// Files with holes, as tar writes them in each of its formats, get their content and their
+// holes back.
+func TestSparseArchives(t *testing.T) {
+	source := t.TempDir()
+	f, err := os.Create(source + "/sparse")
+	must(t, err)
+	defer f.Close()
+	for _, at := range []int64{0, 5 << 20, 31 << 20} {
+		_, err := f.WriteAt([]byte("data"), at)
+		must(t, err)
+	}
+	must(t, f.Truncate(40<<20))
+	want, err := os.ReadFile(f.Name())
+	must(t, err)
+	for _, format := range []string{"--format=gnu", "--format=oldgnu", "--format=posix --sparse-version=0.0", "--format=posix --sparse-version=0.1", "--format=posix --sparse-version=1.0"} {
+		t.Run(format, func(t *testing.T) {
+			box, dir := filepath.Join(t.TempDir(), "box.tar"), t.TempDir()
+			args := append(strings.Fields(format), "--sparse", "-C", source, "-cf", box, "sparse")
+			if out, err := exec.Command("tar", args...).CombinedOutput(); err != nil {
+				t.Fatalf("tar: %s", out)
+			}
+			must(t, Run(t.Context(), Request{Spec: api.ImageSpec{Method: "template", Args: []string{"-t", box}}, Dir: dir}))
+			var st unix.Stat_t
+			must(t, unix.Stat(dir+"/sparse", &st))
+			if got, err := os.ReadFile(dir + "/sparse"); err != nil || !bytes.Equal(got, want) || st.Blocks*512 > 4<<20 {
+				t.Errorf("it has %d bytes (%v) in %d blocks, and the content is equal: %v", len(got), err, st.Blocks, bytes.Equal(got, want))
 			}
 		})
 	}

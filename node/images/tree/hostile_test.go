@@ -91,6 +91,7 @@ func TestExtractStaysInside(t *testing.T) {
 		{"a hard link to a link, then written", func() []tar.Header {
 			return []tar.Header{sym("s", outside+"/secret"), link("x", "s"), reg("x")}
 		}, false, "", files{"x": "x"}},
+		{"a hard link before its target", func() []tar.Header { return []tar.Header{link("x", "later"), reg("later")} }, false, "no such file", nil},
 		{"a hard link to itself", func() []tar.Header { return []tar.Header{reg("x"), link("x", "x")} }, false, "itself", nil},
 		{"a hard link to a directory", func() []tar.Header { return []tar.Header{dir("d"), link("x", "d")} }, false, "not permitted", nil},
 		{"a file over a hard link leaves the other", func() []tar.Header { return []tar.Header{reg("one"), link("two", "one"), reg("two")} }, false, "", files{"one": "one", "two": "two"}},
