@@ -38,7 +38,7 @@ func TestConsoleIsLogged(t *testing.T) {
 		{"a guest that empties it", "echo one; : >/dev/console; busybox truncate -s 0 /dev/console; echo two; exec sleep 1000", "one\ntwo\n"},
 		{"a guest that lengthens it", "busybox truncate -s 1G /dev/console; busybox truncate -s 8192G /dev/console 2>/dev/null; busybox dd if=/dev/zero of=/dev/console bs=1 seek=1000000000 count=1 2>/dev/null; echo one; exec sleep 1000", "one\n"},
 		{"a guest that hides it", "busybox mount -t tmpfs none /dev; echo one; exec sleep 1000", "one\n"},
-		{"a shell of its own namespaces", "busybox unshare -U -r -p -f -m sh -c 'echo one >/dev/console'; exec sleep 1000", "one\n"},
+		{"a shell of its own namespaces", "busybox unshare -U -r -p -f -m sh -c 'echo one >/dev/console'; echo two; exec sleep 1000", "one\ntwo\n"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			ctx := context.Background()

@@ -35,7 +35,7 @@ func (h *Host) Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer
 		if err != nil {
 			return answer, err
 		}
-		if err := h.exists(want.Guest); errors.Is(err, ErrNoGuest) || len(want.Files) == 0 {
+		if err := h.exists(want.Guest); errors.Is(err, ErrNoGuest) {
 			if len(missing) > 0 {
 				answer.Guests = append(answer.Guests, api.GuestFilesState{Guest: want.Guest, Missing: missing})
 			}
