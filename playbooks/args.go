@@ -143,8 +143,8 @@ func (s *section) rules(st *Step, pos Position) {
 			s.Add(pos, "", "network: want ports or forward")
 		}
 	case Limits:
-		if !st.Has("memory") && !st.Has("cpu") && !st.Has("processes") {
-			s.Add(pos, "", "limits: want memory, cpu or processes")
+		if !slices.ContainsFunc(limits(), func(p Param) bool { return st.Has(p.Name) }) {
+			s.Add(pos, "", "limits: want a limit, as memory, cpu or processes")
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
 // Kind is a kind of step, by the key that a step has for it.
@@ -169,12 +171,7 @@ var Kinds = []*Kind{
 		Name: Limits, Main: "guest",
 		Doc:     "Change limits of a guest on the host, until the next `apply`, which makes them as the inventory wants them.",
 		Example: "limits: {guest: www, memory: 1G}",
-		Params: []Param{
-			{Name: "guest", Form: OneText, Required: true, Doc: "its name"},
-			{Name: "memory", Form: OneText, Doc: "as `limits.memory` of the inventory"},
-			{Name: "cpu", Form: OneText, Doc: "as `limits.cpu` of the inventory"},
-			{Name: "processes", Form: OneText, Doc: "as `limits.processes` of the inventory"},
-		},
+		Params:  append([]Param{{Name: "guest", Form: OneText, Required: true, Doc: "its name"}}, limits()...),
 	},
 	{
 		Name: Stat, In: true, Main: "path",
@@ -288,4 +285,16 @@ func target(text string) error {
 		return fmt.Errorf("want an IP address and a port, as 192.0.2.1:80 or localhost:80, have %q", text)
 	}
 	return nil
+}
+
+// limits returns the parameters that are limits of a guest: all that the inventory has.
+func limits() (params []Param) {
+	for _, row := range setting.In("limits") {
+		p := Param{Name: row.Name(), Form: OneText, Doc: "as `" + row.Key + "` of the inventory"}
+		if row.Form == setting.List {
+			p.Form = TextList
+		}
+		params = append(params, p)
+	}
+	return params
 }

@@ -117,6 +117,10 @@ func (*fakeHost) Lease(context.Context, api.Lease) (api.LeaseAnswer, error) {
 }
 func (h *fakeHost) Lock(context.Context, api.Lock) error { return nil }
 func (*fakeHost) Release(context.Context) error          { return nil }
+func (*fakeHost) DeleteVolume(context.Context, api.DeleteVolume) (api.Deleted, error) {
+	return api.Deleted{}, nil
+}
+
 func (*fakeHost) RemoveImage(context.Context, api.RemoveImage) (api.RemovedImage, error) {
 	return api.RemovedImage{}, nil
 }
@@ -243,6 +247,8 @@ func TestStepsOfOneHost(t *testing.T) {
 		{"a stat", "- copy: {to: /f, content: x}\n- stat: /f\n  register: f\n- stat: {guest: www}\n  register: g\n- assert: [f.exists, f.size == 5, g.exists, not g.running]\n",
 			[]string{"guest.files | stat"}, []string{"copy /f changed", "stat /f unchanged", "stat unchanged", "assert unchanged"}},
 		{"limits of a guest", "- limits: {guest: www, memory: 1G}\n", []string{"guest.configure www"}, []string{"limits www changed"}},
+		{"limits that are lists, and one that ends", "- limits: {guest: www, ulimits: [nofile=1024:4096], cpu_weight: 50, swap: 0}\n", []string{"guest.configure www"}, []string{"limits www changed"}},
+		{"processors that are none", "- limits: {guest: www, cpus: many}\n", nil, []string{`limits www failed: cpus: want numbers from 0 to 8191, as 0-3,8, have "many"`}},
 		{"limits that are none", "- limits: {guest: www, memory: much}\n", nil,
 			[]string{`limits www failed: memory: want a size of at least 1M, as 512M or 2G, have "much"`}},
 		{"a variable that the host lacks", "- exec: [\"${vars.m}\"]\n", nil,
