@@ -226,10 +226,11 @@ func (g *Guest) planAdoption(ctx context.Context, a Adoption) (st adopting, plan
 	if err != nil {
 		return st, plan, err
 	}
-	if err := g.adoptPorts(&st, c, a); err != nil {
+	// What cannot be taken over is refused before anybody is asked.
+	if err := g.adoptFiles(ctx, &st, a, tags); err != nil {
 		return st, plan, err
 	}
-	if err := g.adoptFiles(ctx, &st, a, tags); err != nil {
+	if err := g.adoptPorts(&st, c, a); err != nil {
 		return st, plan, err
 	}
 	stays := slices.DeleteFunc(slices.Clone(c.Unread), func(u api.Unread) bool { return u.Refuses || u.File == "tag" && st.Files["tag"] == "" })

@@ -244,6 +244,9 @@ func TestGuestsThatAreNotTakenOver(t *testing.T) {
 		{"another guest's address", oldGuest{files: with("interfaces/0/ip", "192.0.2.77\n")}, Adoption{}, "address 192.0.2.77 is guest neighbour's"},
 		{"a capability that is mistyped", oldGuest{files: with("bcapabilities", "NET_RAW\nNET_ADMN\n")}, Adoption{}, "bcapabilities:2:1: unknown capability"},
 		{"ports of a guest that has all", oldGuest{files: own}, Adoption{Ports: []port.Range{http}}, "it is in mode own"},
+		{"one that is refused, which is not asked about its ports before", oldGuest{files: map[string]string{
+			"context": "42\n", "interfaces/0/ip": "192.0.2.10\n", "interfaces/0/nodev": "", "vdir": "->/",
+		}}, Adoption{AskPorts: func([]string) ([]port.Range, error) { return nil, errors.New("asked") }}, "which is the host's"},
 		{"owners that no guest has", oldGuest{files: own, root: func(t *testing.T, root string) {
 			must(t, os.Chown(root+"/home/me/file", 5_000_000, 0))
 			must(t, os.Chown(root+"/etc/passwd", 9_000_000, 12_000_000))
