@@ -268,6 +268,11 @@ func (a *Access) Stale(ctx context.Context, inv *inventory.Inventory, hosts []*i
 	}, watch)
 }
 
+// Volumes asks for the volumes of hosts.
+func (a *Access) Volumes(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Volumes]) Answers[api.Volumes] {
+	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Volumes, error) { return n.Volumes(ctx) }, watch)
+}
+
 // Locks asks who may change hosts.
 func (a *Access) Locks(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Locks]) Answers[api.Locks] {
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Locks, error) { return n.Locks(ctx) }, watch)

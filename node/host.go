@@ -156,6 +156,24 @@ func (h *Host) Usage(ctx context.Context) (u api.Usage, err error) {
 	return u, nil
 }
 
+// Volumes returns the volumes of the host.
+func (h *Host) Volumes(ctx context.Context) (api.Volumes, error) {
+	list, err := h.Guests.Volumes(ctx)
+	return api.Volumes{Volumes: list}, err
+}
+
+// DeleteVolume removes a volume that no guest has.
+func (h *Host) DeleteVolume(ctx context.Context, req api.DeleteVolume) (api.Deleted, error) {
+	if by, held := h.leased(); held {
+		h.log.begin(by)
+	}
+	err := h.Guests.DeleteVolume(ctx, req.Name)
+	if errors.Is(err, guest.ErrNoVolume) {
+		return api.Deleted{}, nil
+	}
+	return api.Deleted{Deleted: err == nil}, err
+}
+
 // Generations returns what is kept of guests for a revert.
 func (h *Host) Generations(ctx context.Context) (api.Generations, error) {
 	kept, err := h.Guests.Generations(ctx)

@@ -128,7 +128,7 @@ func (a *app) root() *cobra.Command {
 	cmd.AddCommand(
 		a.labCommand(), a.inventoryCommand(),
 		a.trustCommand(), a.pingCommand(), a.checkCommand(), a.planCommand(), a.applyCommand(), a.playCommand(), a.driftCommand(), a.staleCommand(),
-		a.guestCommand(), a.runCommand(), a.imageCommand(), a.lockCommand(), a.statCommand(), a.installCommand(),
+		a.guestCommand(), a.runCommand(), a.imageCommand(), a.volumeCommand(), a.lockCommand(), a.statCommand(), a.installCommand(),
 		a.historyCommand(), a.rerunCommand(), a.eventsCommand(),
 		noData(a.initCommand()), a.configCommand(),
 		noData(a.versionCommand()), a.docsCommand(),

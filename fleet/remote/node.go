@@ -217,6 +217,16 @@ func (n *Node) RemoveImage(ctx context.Context, req api.RemoveImage) (api.Remove
 	return call(ctx, n, api.MethodRemoveImage, req)
 }
 
+// Volumes asks for the volumes of the host.
+func (n *Node) Volumes(ctx context.Context) (api.Volumes, error) {
+	return call(ctx, n, api.MethodVolumes, api.None{})
+}
+
+// DeleteVolume deletes a volume that no guest has.
+func (n *Node) DeleteVolume(ctx context.Context, req api.DeleteVolume) (api.Deleted, error) {
+	return call(ctx, n, api.MethodDelVolume, req)
+}
+
 // call sends a request and waits for its answer.
 func call[R, A any](ctx context.Context, n *Node, method api.Method[R, A], req R) (none A, err error) {
 	m, err := message(method, req)

@@ -126,6 +126,13 @@ func validate(answer any) error {
 				return fmt.Errorf("guest %q: more than %d entries", g.Name, api.MaxStale)
 			}
 		}
+	case *api.Volumes:
+		for _, v := range a.Volumes {
+			err := setting.ValidVolume(v.Name)
+			if err != nil || v.Bytes < 0 || slices.ContainsFunc(v.Guests, func(name string) bool { return !guestName.MatchString(name) }) {
+				return fmt.Errorf("volume %q of %d bytes, guests %q", v.Name, v.Bytes, v.Guests)
+			}
+		}
 	case *api.Generations:
 		for _, g := range a.Kept {
 			if !guestName.MatchString(g.Guest) || !word.MatchString(g.Run) {

@@ -158,6 +158,27 @@ func GenerationRecords(host string, kept api.Generations, result Result) []Gener
 	return records
 }
 
+// VolumeRecord is a volume of a host. A host that did not answer has one record without
+// a volume.
+type VolumeRecord struct {
+	Host string `json:"host"`
+	api.Volume
+	Result
+}
+
+// VolumeRecords returns the records of the volumes of a host, or one with the error of
+// the host.
+func VolumeRecords(host string, v api.Volumes, result Result) []VolumeRecord {
+	if result.Status != outcome.OK {
+		return []VolumeRecord{{Host: host, Result: result}}
+	}
+	var records []VolumeRecord
+	for _, volume := range v.Volumes {
+		records = append(records, VolumeRecord{Host: host, Volume: volume, Result: result})
+	}
+	return records
+}
+
 // LockRecord describes who may change a host.
 type LockRecord struct {
 	Host string `json:"host"`

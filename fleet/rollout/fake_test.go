@@ -386,6 +386,10 @@ func (h *fakeHost) ImportImage(ctx context.Context, want string, r io.Reader) er
 	return nil
 }
 
+func (h *fakeHost) DeleteVolume(context.Context, api.DeleteVolume) (api.Deleted, error) {
+	return api.Deleted{}, nil
+}
+
 func (h *fakeHost) RemoveImage(context.Context, api.RemoveImage) (api.RemovedImage, error) {
 	return api.RemovedImage{}, nil
 }

@@ -29,6 +29,7 @@ type Node interface {
 	Confirm(ctx context.Context, req api.Confirm) (api.Confirmed, error)
 	Lock(ctx context.Context, req api.Lock) error
 	RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error)
+	DeleteVolume(ctx context.Context, req api.DeleteVolume) (api.Deleted, error)
 	Check(ctx context.Context) (api.Check, error)
 	// ExportImage writes an image to w, ImportImage has the host take it from r,
 	// both beside the requests.

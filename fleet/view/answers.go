@@ -46,6 +46,19 @@ func GuestTable(w io.Writer, records []report.GuestRecord) error {
 	return Table(w, []string{"HOST", "GUEST", ">CTX", "STATUS", ">PROC", ">UP", "IMAGE", "NETWORK", "ADDRESSES AND PORTS"}, rows)
 }
 
+// VolumeTable prints the volumes of hosts.
+func VolumeTable(w io.Writer, records []report.VolumeRecord) error {
+	var rows [][]string
+	for _, r := range records {
+		guests := strings.Join(r.Guests, ", ")
+		if guests == "" {
+			guests = "none"
+		}
+		rows = append(rows, []string{r.Host, r.Name, Bytes(uint64(max(r.Bytes, 0))), guests})
+	}
+	return Table(w, []string{"HOST", "VOLUME", ">BYTES", "GUESTS"}, rows)
+}
+
 // LockTable prints who may change hosts.
 func LockTable(w io.Writer, records []report.LockRecord) error {
 	clock := func(t time.Time) string {

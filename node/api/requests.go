@@ -31,6 +31,8 @@ const (
 	MethodStale       Method[StaleRequest, StaleAnswer] = "guest.stale"
 	MethodGenerations Method[None, Generations]         = "guest.generations"
 	MethodRemoveImage Method[RemoveImage, RemovedImage] = "image.remove"
+	MethodVolumes     Method[None, Volumes]             = "volume.list"
+	MethodDelVolume   Method[DeleteVolume, Deleted]     = "volume.delete"
 )
 
 // Notifications.
@@ -173,6 +175,28 @@ type RemoveImage struct {
 // RemovedImage identifies the image that was removed.
 type RemovedImage struct {
 	ID string `json:"id,omitempty"` // empty: the host does not have it
+}
+
+// Volumes are those of a host, by name.
+type Volumes struct {
+	Volumes []Volume `json:"volumes"`
+}
+
+// A Volume is a directory that outlives the guests that use it.
+type Volume struct {
+	Name   string   `json:"name"`
+	Bytes  int64    `json:"bytes"`  // on disk
+	Guests []string `json:"guests"` // that are configured with it, or run with it
+}
+
+// DeleteVolume requests the deletion of a volume that no guest has.
+type DeleteVolume struct {
+	Name string `json:"name"`
+}
+
+// Deleted reports whether there was something to delete.
+type Deleted struct {
+	Deleted bool `json:"deleted"`
 }
 
 // Generations are those that a host keeps, by guest, each guest's newest first.

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/vsfleet/vsfleet/internal/setting"
+	"github.com/vsfleet/vsfleet/node/api"
 	imagetree "github.com/vsfleet/vsfleet/node/images/tree"
 )
 
@@ -47,15 +48,8 @@ func (s *start) makeVolumes(context.Context) error {
 	return nil
 }
 
-// A Volume is a directory that outlives the guests that use it.
-type Volume struct {
-	Name   string
-	Bytes  int64    // on disk
-	Guests []string // that are configured with it, or run with it
-}
-
 // Volumes lists the volumes of the host.
-func (h *Host) Volumes(ctx context.Context) (list []Volume, err error) {
+func (h *Host) Volumes(ctx context.Context) (list []api.Volume, err error) {
 	entries, err := os.ReadDir(h.volumesDir())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -75,7 +69,7 @@ func (h *Host) Volumes(ctx context.Context) (list []Volume, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("volume %s: %w", e.Name(), err)
 		}
-		list = append(list, Volume{e.Name(), bytes, users[e.Name()]})
+		list = append(list, api.Volume{Name: e.Name(), Bytes: bytes, Guests: users[e.Name()]})
 	}
 	return list, nil
 }

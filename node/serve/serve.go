@@ -37,6 +37,8 @@ type Host interface {
 	Usage(ctx context.Context) (api.Usage, error)
 	Stale(ctx context.Context, req api.StaleRequest) (api.StaleAnswer, error)
 	Generations(ctx context.Context) (api.Generations, error)
+	Volumes(ctx context.Context) (api.Volumes, error)
+	DeleteVolume(ctx context.Context, req api.DeleteVolume) (api.Deleted, error)
 	// Apply takes the steps. It may emit from any goroutine until it returns.
 	Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (api.ApplyResult, error)
 }

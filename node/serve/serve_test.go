@@ -30,7 +30,11 @@ func (h host) Files(context.Context, api.FilesRequest) (api.FilesAnswer, error) 
 func (h host) Stale(context.Context, api.StaleRequest) (api.StaleAnswer, error) {
 	return api.StaleAnswer{}, nil
 }
-func (h host) Usage(context.Context) (api.Usage, error)             { return api.Usage{}, nil }
+func (h host) Usage(context.Context) (api.Usage, error)     { return api.Usage{}, nil }
+func (h host) Volumes(context.Context) (api.Volumes, error) { return api.Volumes{}, nil }
+func (h host) DeleteVolume(context.Context, api.DeleteVolume) (api.Deleted, error) {
+	return api.Deleted{}, nil
+}
 func (h host) Generations(context.Context) (api.Generations, error) { return api.Generations{}, nil }
 func (h host) Confirm(context.Context, api.Confirm) (api.Confirmed, error) {
 	return api.Confirmed{}, nil
