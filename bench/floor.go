@@ -52,8 +52,7 @@ func (b *bench) startFloor(ctx context.Context, program string) (_ *floor, stop 
 			return nil, nil, err
 		}
 	}
-	path := filepath.Join(filepath.Dir(b.vsnode), "floor")
-	cmd := exec.CommandContext(ctx, path, string(b.cgroup(sample)), filepath.Join(b.cgroups, "floor"), b.tree, dir,
+	cmd := exec.CommandContext(ctx, b.floor, string(b.cgroup(sample)), filepath.Join(b.cgroups, "floor"), b.tree, dir,
 		strconv.Itoa(floorContext), program)
 	cmd.Stderr = os.Stderr
 	f := &floor{cmd: cmd}

@@ -125,7 +125,7 @@ func manyRow(ctx context.Context, b *bench) (err error) {
 	say("  … on a host without guests", alone.create, 0)
 	say("one more is started", beside.start, 0)
 	say("  … on a host without guests", alone.start, 0)
-	fmt.Printf("  memory of the kernel: %d KiB a guest (target: 250)\n", (after-before)/1024/int64(len(guests)))
+	fmt.Printf("  memory of the kernel: %d KiB a guest (target: 160)\n", (after-before)/1024/int64(len(guests)))
 	fmt.Printf("  memory of vsnode: none, no process of ours stays\n")
 	fmt.Printf("  disk, configuration included: %d KiB a guest (target: 200)\n", disk/1024/int64(len(guests)))
 	return nil

@@ -22,8 +22,12 @@ type times []time.Duration
 
 func (t times) median() time.Duration { return t[len(t)/2] }
 
+// quarter is the lower quartile: less than the median depends on what else the machine
+// does.
+func (t times) quarter() time.Duration { return t[len(t)/4] }
+
 func (t times) String() string {
-	return fmt.Sprintf("%10s   %s … %s", threeDigits(t.median()), threeDigits(t[0]), threeDigits(t[len(t)-1]))
+	return fmt.Sprintf("%10s %10s   %s … %s", threeDigits(t.median()), threeDigits(t.quarter()), threeDigits(t[0]), threeDigits(t[len(t)-1]))
 }
 
 // threeDigits formats a duration with three digits.
@@ -74,13 +78,14 @@ func row(ctx context.Context, title string, rounds int, subjects []subject, pair
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\n%s\n  %-44s %10s   range of %d\n", title, "", "median", rounds)
+	fmt.Printf("\n%s\n  %-44s %10s %10s   range of %d\n", title, "", "median", "quartile", rounds)
 	for i, s := range subjects {
 		fmt.Printf("  %-44s %s\n", s.name, all[i])
 	}
 	for _, p := range pairs {
 		ratio := float64(all[p.ours].median()) / float64(all[p.peer].median())
-		fmt.Printf("  %s : %s = %.2f%s\n", subjects[p.ours].name, subjects[p.peer].name, ratio, verdict(ratio, p.target))
+		quarters := float64(all[p.ours].quarter()) / float64(all[p.peer].quarter())
+		fmt.Printf("  %s : %s = %.2f, quartiles %.2f%s\n", subjects[p.ours].name, subjects[p.peer].name, ratio, quarters, verdict(ratio, p.target))
 	}
 	return nil
 }

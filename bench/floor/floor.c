@@ -8,8 +8,8 @@
 // tree below the overlay, DIR holds root and work, and is on one filesystem. CONTEXT gives the ids. For each line on
 // standard input, floor does it once and answers with a line.
 //
-// The order of calls is that of node/guest/start.go and node/procctx. The child is a copy of this small process, without
-// CLONE_VM, which C has no safe way to use with CLONE_INTO_CGROUP; the copy takes some 0.1 ms.
+// The order of calls is that of node/guest/start.go and node/procctx, with two threads as there. The child is a copy of
+// this small process, without CLONE_VM, which C has no safe way to use with CLONE_INTO_CGROUP; the copy takes some 0.1 ms.
 #define _GNU_SOURCE
 #include <err.h>
 #include <errno.h>
@@ -26,6 +26,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -49,7 +50,7 @@
 extern int pivot_root(const char *, const char *);
 extern int mount(const char *, const char *, const char *, unsigned long, const void *);
 extern int umount2(const char *, int);
-enum { ms_rec = 16384, ms_private = 1 << 18, mnt_detach = 2 };
+enum { ms_bind = 4096, ms_rec = 16384, ms_private = 1 << 18, ms_shared = 1 << 20, mnt_detach = 2 };
 
 static const char *sample, *cgroup, *image, *dir, *program;
 static long base; // the host's id of the guest's root
@@ -87,7 +88,8 @@ static int clone_tree(const char *path, int attrs, int userns)
 static void write_file(int at, const char *name, const char *text)
 {
 	int fd = CHECK(openat(at, name, O_WRONLY | O_CLOEXEC));
-	CHECK(write(fd, text, strlen(text)));
+	if (write(fd, text, strlen(text)) < 0)
+		err(1, "write %s", name);
 	close(fd);
 }
 
@@ -134,7 +136,7 @@ static void attach_program(int cg, int fd, int type)
 }
 
 // load_console makes what a console needs: a map with a ring, and a program that is loaded for it.
-static void load_console(int cg)
+static int load_console(int cg)
 {
 	union bpf_attr m = {.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 73760, .max_entries = 1};
 	int map = CHECK(bpf(BPF_MAP_CREATE, &m));
@@ -145,6 +147,16 @@ static void load_console(int cg)
 	int prog = CHECK(bpf(BPF_PROG_LOAD, &p));
 	attach_program(cg, prog, BPF_CGROUP_SYSCTL);
 	close(prog);
+	return map;
+}
+
+// read_console reads what the guest wrote, for its log.
+static void read_console(int map)
+{
+	static char ring[73760];
+	uint32_t zero = 0;
+	union bpf_attr l = {.map_fd = map, .key = (uintptr_t)&zero, .value = (uintptr_t)ring};
+	CHECK(bpf(BPF_MAP_LOOKUP_ELEM, &l));
 	close(map);
 }
 
@@ -178,14 +190,17 @@ static void change_address(int type)
 	close(s);
 }
 
-// overlay runs on a thread of its own, whose mount namespace ends with it.
-static void *overlay(void *arg)
+// put attaches a detached mount on the stage, which is the working directory.
+static void put(int mount, const char *name)
 {
-	int userns = (int)(intptr_t)arg;
-	char scratch[] = "/run/floor", path[4096];
-	CHECK(unshare(CLONE_FS | CLONE_NEWNS));
-	CHECK(mount("", "/", "", ms_rec | ms_private, ""));
-	CHECK(mount("layers", scratch, "tmpfs", 0, "size=64k,mode=0700"));
+	CHECK(mkdir(name, 0700));
+	attach(mount, AT_FDCWD, name);
+	close(mount);
+}
+
+static int overlay(int userns)
+{
+	char path[4096];
 	const char *from[] = {image, dir}, *to[] = {"/run/floor/lower", "/run/floor/own"};
 	for (int i = 0; i < 2; i++) {
 		CHECK(mkdir(to[i], 0700));
@@ -204,7 +219,7 @@ static void *overlay(void *arg)
 	snprintf(path, sizeof path, "%s/work", to[1]);
 	fs_set(fs, "workdir", path);
 	fs_set(fs, "redirect_dir", "on");
-	return (void *)(intptr_t)fs_mount(fs, MOUNT_ATTR_NODEV);
+	return fs_mount(fs, MOUNT_ATTR_NODEV);
 }
 
 static int devices(void)
@@ -221,6 +236,7 @@ static int devices(void)
 		{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
 	for (int i = 0; i < 6; i++) {
 		CHECK(mknodat(dev, nodes[i].name, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)));
+		CHECK(fchmodat(dev, nodes[i].name, 0666, 0));
 		CHECK(fchownat(dev, nodes[i].name, base, base, AT_SYMLINK_NOFOLLOW));
 	}
 	static const char *links[][2] = {{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
@@ -234,32 +250,11 @@ static int devices(void)
 		CHECK(mkdirat(dev, dirs[i], 0755));
 		CHECK(fchownat(dev, dirs[i], base, base, AT_SYMLINK_NOFOLLOW));
 	}
+	int boot = CHECK(openat(dev, ".boot_id", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444));
+	CHECK(write(boot, "d658a9da-3825-4b10-a70a-f5553da27ba4\n", 37));
+	close(boot);
+	CHECK(fchownat(dev, ".boot_id", base, base, AT_SYMLINK_NOFOLLOW));
 	return dev;
-}
-
-enum { root_mount, sys_mount, dev_mount, mounts };
-
-static void send_mounts(int sock, int *fds)
-{
-	char control[CMSG_SPACE(mounts * sizeof(int))] = {0}, byte = 1;
-	struct iovec iov = {&byte, 1};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(mounts * sizeof(int));
-	memcpy(CMSG_DATA(c), fds, mounts * sizeof(int));
-	CHECK(sendmsg(sock, &msg, 0));
-}
-
-static void receive_mounts(int sock, int *fds)
-{
-	char control[CMSG_SPACE(mounts * sizeof(int))], byte;
-	struct iovec iov = {&byte, 1};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-	if (CHECK(recvmsg(sock, &msg, MSG_CMSG_CLOEXEC)) != 1 || !CMSG_FIRSTHDR(&msg))
-		errx(1, "no mounts came");
-	memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&msg)), mounts * sizeof(int));
 }
 
 static void landlock(void)
@@ -289,13 +284,13 @@ static void child(int sock)
 	char byte;
 	if (CHECK(read(sock, &byte, 1)) != 1)
 		_exit(1);
-	CHECK(unshare(CLONE_NEWCGROUP));
+	// The clocks of the time namespace are not set: only a child with CLONE_VM does not enter it at once.
+	CHECK(unshare(CLONE_NEWCGROUP | CLONE_NEWTIME));
 	CHECK(setsid());
 	CHECK(syscall(SYS_setgroups, 0, NULL));
 	CHECK(syscall(SYS_setresgid, 0, 0, 0));
 	CHECK(syscall(SYS_setresuid, 0, 0, 0));
 	CHECK(sethostname("floor", 5));
-	CHECK(mount(NULL, "/", NULL, ms_rec | ms_private, NULL));
 	const int quiet = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 	int proc = fs_mount(fs_open("proc"), quiet), cg = fs_mount(fs_open("cgroup2"), quiet);
 	int fs = fs_open("tmpfs");
@@ -310,29 +305,34 @@ static void child(int sock)
 	int pts = fs_mount(fs, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
 	fs = fs_open("tmpfs");
 	fs_set(fs, "mode", "1777");
-	int shm = fs_mount(fs, quiet), mqueue = fs_mount(fs_open("mqueue"), quiet), fd[mounts];
-	receive_mounts(sock, fd);
-	attach(fd[root_mount], AT_FDCWD, "/run/floor");
-	mkdirat(fd[root_mount], "proc", 0755);
-	attach(proc, fd[root_mount], "proc");
-	mkdirat(fd[root_mount], "sys", 0755);
-	attach(fd[sys_mount], fd[root_mount], "sys");
-	attach(cg, fd[sys_mount], "fs/cgroup");
-	mkdirat(fd[root_mount], "run", 0755);
-	attach(run, fd[root_mount], "run");
+	int shm = fs_mount(fs, quiet), mqueue = fs_mount(fs_open("mqueue"), quiet);
+	if (CHECK(read(sock, &byte, 1)) != 1)
+		_exit(1);
+	int root = CHECK(open("root", O_PATH | O_CLOEXEC)), sys = CHECK(open("sys", O_PATH | O_CLOEXEC)), dev = CHECK(open("dev", O_PATH | O_CLOEXEC));
+	mkdirat(root, "proc", 0755);
+	attach(proc, root, "proc");
+	mkdirat(root, "sys", 0755);
+	attach(sys, root, "sys");
+	attach(cg, sys, "fs/cgroup");
+	mkdirat(root, "run", 0755);
+	attach(run, root, "run");
 	CHECK(mkdirat(run, "lock", 0777));
-	mkdirat(fd[root_mount], "dev", 0755);
-	attach(fd[dev_mount], fd[root_mount], "dev");
-	attach(pts, fd[dev_mount], "pts");
-	attach(shm, fd[dev_mount], "shm");
-	attach(mqueue, fd[dev_mount], "mqueue");
-	CHECK(mknodat(fd[dev_mount], "console", S_IFREG | 0622, 0));
+	CHECK(fchmodat(run, "lock", 01777, 0));
+	mkdirat(root, "dev", 0755);
+	attach(dev, root, "dev");
+	attach(pts, dev, "pts");
+	attach(shm, dev, "shm");
+	attach(mqueue, dev, "mqueue");
+	CHECK(mknodat(dev, "console", S_IFREG | 0622, 0));
 	int console = CHECK(syscall(SYS_open_tree, proc, "sys/kernel/ns_last_pid", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
-	attach(console, fd[dev_mount], "console");
-	CHECK(fchdir(fd[root_mount]));
+	attach(console, dev, "console");
+	CHECK(unlinkat(dev, ".boot_id", 0));
+	umask(022);
+	CHECK(fchdir(root));
 	CHECK(syscall(SYS_pivot_root, ".", "."));
 	CHECK(umount2(".", mnt_detach));
 	CHECK(chdir("/"));
+	CHECK(mount(NULL, "/", NULL, ms_rec | ms_private, NULL));
 	int null = CHECK(open("/dev/null", O_RDWR | O_CLOEXEC));
 	for (int i = 0; i < 3; i++)
 		CHECK(dup3(null, i, 0));
@@ -342,39 +342,78 @@ static void child(int sock)
 		CHECK(prctl(PR_CAPBSET_DROP, dropped[i]));
 	landlock();
 	filter();
+	CHECK(syscall(SYS_personality, 0));
+	for (int sig = 1; sig <= 64; sig++) {
+		unsigned long dfl[4] = {0}; // struct sigaction of the kernel
+		if (sig != SIGKILL && sig != SIGSTOP)
+			CHECK(syscall(SYS_rt_sigaction, sig, dfl, NULL, 8));
+	}
 	CHECK(syscall(SYS_close_range, 3, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */));
 	char *argv[] = {(char *)program, NULL}, *env[] = {NULL};
 	execve(program, argv, env);
 	err(1, "%s", program);
 }
 
-// spawn makes the child as the guest's root, so that its user namespace belongs to that.
-static pid_t spawn(int cg, int sock)
+// A launch is what the two threads of a start hand to each other.
+static struct {
+	int cg, sock, userns, sys, dev;
+	pid_t pid;
+	sem_t born, mapped, staged;
+} l;
+
+// workshop makes the child as the guest's root, so that its user namespace belongs to that, in a mount namespace of its
+// own, of which the child has a copy: what is attached on the stage propagates there. It ends with this thread.
+static void *workshop(void *arg)
 {
+	(void)arg;
 	CHECK(syscall(SYS_setresgid, base, base, 0));
 	CHECK(syscall(SYS_setresuid, base, base, 0));
 	raise_caps(0);
+	CHECK(unshare(CLONE_FS | CLONE_NEWNS));
+	CHECK(mount("", "/", "", ms_rec | ms_private, ""));
+	CHECK(mount("layers", "/run/floor", "tmpfs", 0, "size=64k,mode=0700"));
+	CHECK(mkdir("/run/floor/stage", 0700));
+	CHECK(mount("/run/floor/stage", "/run/floor/stage", "", ms_bind, ""));
+	CHECK(mount("/run/floor/stage", "/run/floor/stage", "", ms_shared, ""));
+	CHECK(chdir("/run/floor/stage"));
 	struct clone_args args = {
 		.flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_INTO_CGROUP,
-		.exit_signal = SIGCHLD, .cgroup = cg};
-	pid_t pid = CHECK(syscall(SYS_clone3, &args, sizeof args));
-	if (pid == 0)
-		child(sock);
-	CHECK(syscall(SYS_setresuid, 0, 0, 0));
-	CHECK(syscall(SYS_setresgid, 0, 0, 0));
-	raise_caps(0);
-	return pid;
+		.exit_signal = SIGCHLD, .cgroup = l.cg};
+	l.pid = CHECK(syscall(SYS_clone3, &args, sizeof args));
+	if (l.pid == 0)
+		child(l.sock);
+	for (int which = 0; which < 16; which++) {
+		struct rlimit own;
+		CHECK(prlimit(l.pid, which, NULL, &own));
+		CHECK(prlimit(l.pid, which, &own, NULL));
+	}
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/oom_score_adj", l.pid);
+	write_file(AT_FDCWD, path, "0");
+	sem_post(&l.born);
+	sem_wait(&l.mapped);
+	int root = overlay(l.userns);
+	put(root, "root");
+	put(l.sys, "sys");
+	put(l.dev, "dev");
+	sem_post(&l.staged);
+	return NULL;
 }
 
 static void once(void)
 {
-	int cg = make_cgroup(), pair[2], fd[mounts], status;
+	int cg = make_cgroup(), pair[2], status;
 	for (int i = 0; i < program_count; i++)
 		attach_program(cg, programs[i].fd, programs[i].type);
 	change_address(RTM_NEWADDR);
-	load_console(cg);
+	int console = load_console(cg);
 	CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
-	pid_t pid = spawn(cg, pair[1]);
+	l.cg = cg, l.sock = pair[1];
+	pthread_t thread;
+	if (pthread_create(&thread, NULL, workshop, NULL))
+		errx(1, "thread");
+	sem_wait(&l.born);
+	pid_t pid = l.pid;
 	close(pair[1]);
 	char path[64], map[64];
 	snprintf(map, sizeof map, "0 %ld 65536", base);
@@ -384,27 +423,25 @@ static void once(void)
 	write_file(AT_FDCWD, path, map);
 	CHECK(write(pair[0], "", 1));
 	snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
-	int userns = CHECK(open(path, O_RDONLY | O_CLOEXEC));
-	fd[sys_mount] = clone_tree("/sys", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, -1);
-	pthread_t thread;
-	void *result;
-	if (pthread_create(&thread, NULL, overlay, (void *)(intptr_t)userns) || pthread_join(thread, &result))
-		errx(1, "thread");
-	fd[root_mount] = (int)(intptr_t)result;
-	fd[dev_mount] = devices();
-	send_mounts(pair[0], fd);
-	for (int i = 0; i < mounts; i++)
-		close(fd[i]);
-	close(userns);
+	l.userns = CHECK(open(path, O_RDONLY | O_CLOEXEC));
+	l.sys = clone_tree("/sys", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, -1);
+	l.dev = devices();
+	sem_post(&l.mapped);
+	sem_wait(&l.staged);
+	CHECK(write(pair[0], "", 1));
+	close(l.userns);
 	int pidfd = CHECK(syscall(SYS_pidfd_open, pid, 0));
 	struct pollfd p = {pidfd, POLLIN, 0};
 	CHECK(poll(&p, 1, -1));
 	CHECK(waitpid(pid, &status, 0));
 	if (status != 0)
 		errx(1, "%s ended with %#x", program, status);
+	if (pthread_join(thread, NULL))
+		errx(1, "thread");
 	close(pidfd);
 	close(pair[0]);
 	write_file(cg, "cgroup.kill", "1");
+	read_console(console);
 	change_address(RTM_DELADDR);
 	close(cg);
 	CHECK(rmdir(cgroup));
@@ -418,6 +455,8 @@ int main(int argc, char **argv)
 	find_programs();
 	if (mkdir("/run/floor", 0700) && errno != EEXIST)
 		err(1, "/run/floor");
+	if (sem_init(&l.born, 0, 0) || sem_init(&l.mapped, 0, 0) || sem_init(&l.staged, 0, 0))
+		err(1, "semaphore");
 	for (char line[16]; fgets(line, sizeof line, stdin);) {
 		once();
 		puts("done");
