@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -39,9 +40,12 @@ func netlink(protocol int, kind, flags uint16, payload []byte) ([][]byte, error)
 	if err := unix.Sendto(fd, append(request, payload...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, fmt.Errorf("send netlink request: %w", err)
 	}
+	room := 4 << 10 // for an object
+	if flags&unix.NLM_F_DUMP == unix.NLM_F_DUMP {
+		room = 32 << 10 // the most that the kernel puts into one datagram (netlink_recvmsg)
+	}
 	var answer netlinkAnswer
-	for !answer.complete {
-		b := make([]byte, 32<<10) // the most that the kernel puts into one (netlink_recvmsg)
+	for b := make([]byte, room); !answer.complete; {
 		n, from, err := unix.Recvfrom(fd, b, 0)
 		switch addr, _ := from.(*unix.SockaddrNetlink); {
 		case errors.Is(err, unix.EINTR):
@@ -88,7 +92,7 @@ func (a *netlinkAnswer) add(b []byte) error {
 			}
 		case unix.NLMSG_NOOP:
 		default:
-			a.payloads = append(a.payloads, payload)
+			a.payloads = append(a.payloads, bytes.Clone(payload))
 		}
 		b = b[min((size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(b)):]
 	}
