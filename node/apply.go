@@ -213,15 +213,17 @@ func (h *Host) keep(ctx context.Context, name, run string, by api.Holder, steps 
 			c.Config = true
 		case api.StepFiles:
 			c.Files = append(c.Files, s.Files...)
+		case api.StepUpgrade:
+			c.Layer = true
 		case api.StepStart, api.StepStop, api.StepRestart:
 			runs = true
 		}
 	}
-	if name == "" || !c.Config && len(c.Files) == 0 && !runs { // steps of the host itself
+	if name == "" || !c.Config && !c.Layer && len(c.Files) == 0 && !runs { // steps of the host itself
 		return nil
 	}
 	err := h.Guests.Keep(ctx, name, c, warn)
-	if err != nil && !c.Config && len(c.Files) == 0 {
+	if err != nil && !c.Config && !c.Layer && len(c.Files) == 0 {
 		warn(err.Error())
 		return nil
 	}
@@ -323,6 +325,8 @@ func (h *Host) step(ctx context.Context, run string, s api.Step, progress builde
 			err = nil // the run has not changed it
 		}
 		return api.StepResult{Outcome: outcome}, err
+	case api.StepUpgrade:
+		return h.upgrade(ctx, s.Name, run, options, progress)
 	case api.StepForget:
 		outcome, err := h.Guests.ForgetGenerations(ctx, s.Name)
 		return api.StepResult{Outcome: outcome}, err

@@ -129,11 +129,9 @@ func (h *Host) stalePackages(ctx context.Context, g *api.StaleGuest, base packag
 	if len(base) == 0 {
 		return nil
 	}
-	have, err := readPackages(func(name string) ([]byte, error) {
-		return h.Guests.ReadFile(ctx, g.Name, "/"+name, packages.MaxDatabase)
-	})
+	have, err := h.guestPackages(ctx, g.Name)
 	if err != nil {
-		return fmt.Errorf("read its packages: %w", err)
+		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(base)) {
 		if has := have[name]; has != "" && packages.Compare(has, base[name]) < 0 {
@@ -143,6 +141,17 @@ func (h *Host) stalePackages(ctx context.Context, g *api.StaleGuest, base packag
 		}
 	}
 	return nil
+}
+
+// guestPackages returns the packages of a guest.
+func (h *Host) guestPackages(ctx context.Context, guest string) (packages.Set, error) {
+	set, err := readPackages(func(name string) ([]byte, error) {
+		return h.Guests.ReadFile(ctx, guest, "/"+name, packages.MaxDatabase)
+	})
+	if err != nil {
+		err = fmt.Errorf("read the packages of guest %s: %w", guest, err)
+	}
+	return set, err
 }
 
 // imagePackages returns the packages of an image, none if the host does not have it.

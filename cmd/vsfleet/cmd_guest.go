@@ -41,6 +41,7 @@ The next apply restores what the inventory says.`,
 		plan.Start:   "Start guests that are stopped",
 		plan.Stop:    "Stop guests that run",
 		plan.Restart: "Stop and start guests",
+		plan.Upgrade: "Upgrade the packages inside guests",
 		plan.Revert:  "Put guests back to how they were before a run changed them",
 		plan.Forget:  "Remove what hosts keep to revert guests",
 		plan.Delete:  "Stop guests and remove their data",
@@ -96,6 +97,18 @@ func (a *app) actionCommand(action plan.Action, short string) *cobra.Command {
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	if action != plan.Delete {
 		strategy = a.strategy(cmd)
+	}
+	if action == plan.Upgrade {
+		cmd.Long = `Upgrade upgrades the packages of running guests with their own package manager: apt, dnf
+or apk. Configuration files that somebody changed are kept. Before that, each host keeps a
+copy of all files that the guest has of its own; the guest is frozen meanwhile. If the upgrade fails,
+or the guest is not healthy afterwards, the copy is put back and the guest restarted;
+vsfleet guest revert does that later. The copy stays until the next upgrade, or until vsfleet
+guest forget.
+
+Processes that still use what was replaced: vsfleet stale.`
+		cmd.Example = `  vsfleet guest upgrade 'web*/*' --canary web01
+  vsfleet guest upgrade site=fra/* --serial 10%`
 	}
 	if action == plan.Revert {
 		cmd.Long = `Revert puts guests back to how they were before a run changed them: the configuration

@@ -18,12 +18,13 @@ const (
 	Stop    Action = "stop"
 	Restart Action = "restart"
 	Delete  Action = "delete"
+	Upgrade Action = "upgrade"
 	Revert  Action = "revert"
 	Forget  Action = "forget"
 )
 
 // Actions returns all actions.
-func Actions() []Action { return []Action{Start, Stop, Restart, Revert, Forget, Delete} }
+func Actions() []Action { return []Action{Start, Stop, Restart, Upgrade, Revert, Forget, Delete} }
 
 // Act plans an action on guests of one host. A revert puts back the generation that the
 // host kept before the run to; if that is empty, the newest one.
@@ -57,6 +58,11 @@ func (p *Plan) act(action Action, guest *inventory.Guest, have []api.GuestState,
 		step.Kind = api.StepStop
 	case action == Restart:
 		step.Kind = api.StepRestart
+	case action == Upgrade && !running:
+		p.refuse(name, errors.New("it does not run: start it, or update its image (vsfleet image update)"))
+		return
+	case action == Upgrade:
+		step.Kind = api.StepUpgrade
 	case action == Delete:
 		step.Kind = api.StepDelete
 	case action == Revert:
@@ -67,7 +73,7 @@ func (p *Plan) act(action Action, guest *inventory.Guest, have []api.GuestState,
 		return
 	}
 	p.Steps = append(p.Steps, step)
-	if action == Start || action == Restart {
+	if action == Start || action == Restart || action == Upgrade {
 		p.Steps = withHealth(p.Steps, guest)
 	}
 }

@@ -129,6 +129,9 @@ func GenerationTable(w io.Writer, records []report.GenerationRecord) error {
 		if r.Config {
 			changed = append(changed, "configuration")
 		}
+		if r.Layer {
+			changed = append(changed, "all its files")
+		}
 		rows = append(rows, []string{
 			r.Host, r.Guest, r.Run, r.Kept.Local().Format(time.DateTime), r.Owner, r.Reason, was, strings.Join(append(changed, r.Files...), ", "),
 		})

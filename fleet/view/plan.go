@@ -142,6 +142,8 @@ func stepText(s report.Step, name string) (mark, text string) {
 		return " ", "check health of guest " + name
 	case api.StepRevert:
 		return "~", "revert guest " + name
+	case api.StepUpgrade:
+		return "~", "upgrade packages of guest " + name
 	case api.StepForget:
 		return "-", "forget generations of guest " + name
 	}

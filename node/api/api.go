@@ -177,6 +177,7 @@ const (
 	StepDelete     StepKind = "guest.delete"    // Name; stops it first
 	StepHealth     StepKind = "guest.health"    // Name, Health; waits until it is healthy, and changes nothing
 	StepRevert     StepKind = "guest.revert"    // Name, Generation; puts back how it was before a run changed it
+	StepUpgrade    StepKind = "guest.upgrade"   // Name; the packages of a running guest
 	StepForget     StepKind = "guest.forget"    // Name; removes all that StepRevert could put back
 )
 

@@ -216,4 +216,5 @@ type Generation struct {
 	Running bool      `json:"running,omitempty"`
 	Config  bool      `json:"config,omitempty"` // the run has changed the configuration
 	Files   []string  `json:"files,omitempty"`  // that the run has written
+	Layer   bool      `json:"layer,omitempty"`  // all of the guest's own files are kept
 }

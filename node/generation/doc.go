@@ -8,6 +8,8 @@
 //	config/          the guest's configuration directory
 //	files/DIGEST     what these files hold
 //
+// The record may name a copy of all of the guest's own files, which is beside these.
+//
 // Each part is on the disk, complete, before the guest is changed in what the part
 // protects; a part that a killed call left incomplete is not one, and is made anew. A
 // run of which only generation.json is there has started or stopped the guest.

@@ -30,12 +30,16 @@ type Generation struct {
 	Guest *api.Guest `json:"guest,omitempty"`
 	// Files are what the run overwrites. Their contents are beside.
 	Files []rootfs.Entry `json:"files,omitempty"`
+	// Layer is a directory with a copy of all of the guest's own files, beside these. It is
+	// there as a whole once Copied is set.
+	Layer  string `json:"layer,omitempty"`
+	Copied bool   `json:"copied,omitempty"`
 
 	HasConfig bool `json:"-"`
 }
 
 // Changes reports whether the run did more than to start or stop the guest.
-func (g Generation) Changes() bool { return g.Created || g.HasConfig || len(g.Files) > 0 }
+func (g Generation) Changes() bool { return g.Created || g.HasConfig || len(g.Files) > 0 || g.Copied }
 
 // ErrNone means that no such generation is kept.
 var ErrNone = errors.New("no such generation")
@@ -249,8 +253,49 @@ func (s Store) Contents(name string, g Generation) ([]rootfs.Entry, error) {
 	return list, nil
 }
 
+// AddLayer adds a copy of all of the guest's own files, which fill makes in dir. dir is
+// named before it is there: whatever a killed call leaves of it goes with the generation.
+// Older copies are removed: they are as large as the guest.
+func (s Store) AddLayer(name string, g Generation, dir string, fill func(dir string) error) error {
+	have, err := s.List(name)
+	if err != nil {
+		return err
+	}
+	for _, old := range have {
+		if old.Run != g.Run && old.Layer != "" {
+			if err := s.dropLayer(name, old); err != nil {
+				return err
+			}
+		}
+	}
+	g.Layer = dir
+	if err := s.write(name, g, true); err != nil {
+		return err
+	}
+	if err := fill(dir); err != nil {
+		return err
+	}
+	g.Copied = true
+	return s.write(name, g, true)
+}
+
+// dropLayer removes the copy of a guest's files from a generation.
+func (s Store) dropLayer(name string, g Generation) error {
+	dir := g.Layer
+	g.Copied = false
+	if err := s.write(name, g, true); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
 // Remove removes a generation. Without a record, the rest is nothing.
 func (s Store) Remove(name, run string) error {
+	if g, err := s.Find(name, run); err == nil && g.Layer != "" {
+		if err := s.dropLayer(name, g); err != nil {
+			return err
+		}
+	}
 	if err := os.Remove(s.record(name, run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -23,6 +23,7 @@ type Change struct {
 
 	Config bool       // its configuration; without a guest: that there is one
 	Files  []api.File // to be written
+	Layer  bool       // any of its own files
 }
 
 // generations is the store of what is kept of this host's guests.
@@ -54,6 +55,11 @@ func (g *Guest) keep(ctx context.Context, c Change, warn func(string)) error {
 	}
 	if c.Config && !kept.HasConfig {
 		if err := store.AddConfig(g.name, c.Run, g.copyConfig); err != nil {
+			return err
+		}
+	}
+	if c.Layer && !kept.Copied {
+		if err := g.keepLayer(ctx, store, kept); err != nil {
 			return err
 		}
 	}
@@ -143,7 +149,7 @@ func (h *Host) Generations(ctx context.Context) (all []api.Generation, err error
 		for _, k := range list {
 			g := api.Generation{
 				Guest: name, Number: k.Number, Run: k.Run, Owner: k.Owner, Reason: k.Reason, Kept: k.Kept,
-				Created: k.Created, Running: k.Running, Config: k.HasConfig,
+				Created: k.Created, Running: k.Running, Config: k.HasConfig, Layer: k.Copied,
 			}
 			for _, f := range k.Files {
 				g.Files = append(g.Files, f.Path)
@@ -169,12 +175,17 @@ func (h *Host) KeptImages() (map[string]string, error) {
 			return nil, err
 		}
 		for _, k := range list {
-			if k.HasConfig && k.Guest != nil && k.Guest.Image != "" {
+			if (k.HasConfig || k.Copied) && k.Guest != nil && k.Guest.Image != "" {
 				images[k.Guest.Image] = fmt.Sprintf("%s (kept for a revert of run %s; vsfleet guest forget %s removes what is kept)", name, k.Run, name)
 			}
 		}
 	}
 	return images, nil
+}
+
+// ForgetGeneration removes what is kept of a guest for a run that has changed nothing.
+func (h *Host) ForgetGeneration(ctx context.Context, name, run string) error {
+	return h.Hold(ctx, name, "forget a generation of", func(*Guest) error { return h.generations().Remove(name, run) })
 }
 
 // ForgetGenerations removes all that is kept of a guest, and reports whether there was

@@ -42,6 +42,7 @@ type reversion struct {
 	list   []generation.Generation // to be forgotten, the newest first
 	config string                  // directory; empty: it was not changed
 	files  []rootfs.Entry
+	layer  string // all of its own files as they were; empty: they were not kept
 }
 
 // reversion finds what to put back. The generation of a run holds what that run has
@@ -65,6 +66,9 @@ func (g *Guest) reversion(which string) (reversion, error) {
 	for _, k := range r.list {
 		if k.HasConfig {
 			r.config, r.Guest = store.Config(g.name, k.Run), k.Guest
+		}
+		if k.Copied {
+			r.layer, r.files = k.Layer, nil // it has the files that later runs have written
 		}
 		files, err := store.Contents(g.name, k)
 		if err != nil {
@@ -109,7 +113,7 @@ func (g *Guest) revert(ctx context.Context, which string, opt Options) (changed 
 	if err != nil {
 		return false, nil, err
 	}
-	if r.Created || !r.Running {
+	if r.Created || !r.Running || r.layer != "" {
 		outcome, err := g.Stop(ctx)
 		changed = outcome == api.Changed
 		if err != nil {
@@ -117,6 +121,13 @@ func (g *Guest) revert(ctx context.Context, which string, opt Options) (changed 
 		}
 	}
 	var lost []string
+	if r.layer != "" {
+		put, err := g.putLayer(r.layer)
+		changed = changed || put
+		if err != nil {
+			return changed, nil, err
+		}
+	}
 	if !r.Created {
 		outcome, err := g.revertConfig(ctx, r)
 		changed = changed || outcome == api.Changed
