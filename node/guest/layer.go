@@ -21,7 +21,7 @@ const keptAttr = "trusted.vsfleet.kept"
 // keepLayer adds a copy of the guest's own files to a generation. A running guest is
 // frozen meanwhile.
 func (g *Guest) keepLayer(ctx context.Context, store generation.Store, kept generation.Generation) error {
-	layers, frozen, err := g.layers()
+	layers, frozen, err := g.layers(ctx)
 	if err != nil {
 		return err
 	}
