@@ -239,6 +239,11 @@ func (a *Access) Usage(ctx context.Context, hosts []*inventory.Host, forks int, 
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Usage, error) { return n.Usage(ctx) }, watch)
 }
 
+// CheckStore has hosts read all that their images consist of.
+func (a *Access) CheckStore(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.StoreCheck]) Answers[api.StoreCheck] {
+	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.StoreCheck, error) { return n.CheckStore(ctx) }, watch)
+}
+
 // Generations asks hosts which generations of guests they keep.
 func (a *Access) Generations(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Generations]) Answers[api.Generations] {
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Generations, error) { return n.Generations(ctx) }, watch)

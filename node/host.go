@@ -269,6 +269,20 @@ func (h *Host) RemoveImage(ctx context.Context, req api.RemoveImage) (api.Remove
 	return api.RemovedImage{ID: img.ID}, nil
 }
 
+// CollectImages removes images that nothing uses, and the contents of files that no image
+// has.
+func (h *Host) CollectImages(ctx context.Context, req api.Collect) (api.Collected, error) {
+	if by, held := h.leased(); held && !req.Dry {
+		h.log.begin(by)
+	}
+	return h.Images.Collect(ctx, req.All, req.Dry, func(id string) ([]string, error) { return h.imageUsers(ctx, id) })
+}
+
+// CheckStore reads all that images consist of, and compares it with what it should be.
+func (h *Host) CheckStore(ctx context.Context) (api.StoreCheck, error) {
+	return h.Images.Check(ctx, func(id string) ([]string, error) { return h.imageUsers(ctx, id) })
+}
+
 // imageUsers returns the guests that use an image: by their configuration, running
 // ones since their start, and those whose configuration was set aside.
 func (h *Host) imageUsers(ctx context.Context, id string) ([]string, error) {

@@ -128,7 +128,7 @@ func vserverStat(ctx context.Context, args []string) error {
 
 func image(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return usageError("image: list, export, import or remove?")
+		return usageError("image: list, export, import, remove, gc or check?")
 	}
 	fs := flag.NewFlagSet("image "+args[0], flag.ContinueOnError)
 	h, err := open()
@@ -174,8 +174,32 @@ func image(ctx context.Context, args []string) error {
 			fmt.Println("removed", removed.ID)
 		}
 		return nil
+	case "gc":
+		var req api.Collect
+		fs.BoolVar(&req.All, "all", false, "")
+		fs.BoolVar(&req.Dry, "n", false, "")
+		if err := flags(fs, args[1:], 0, 0); err != nil {
+			return err
+		}
+		done, err := h.CollectImages(ctx, req)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(done)
+	case "check":
+		if err := flags(fs, args[1:], 0, 0); err != nil {
+			return err
+		}
+		c, err := h.CheckStore(ctx)
+		if err != nil {
+			return err
+		}
+		if err := json.NewEncoder(os.Stdout).Encode(c); err != nil || len(c.Damaged) == 0 {
+			return err
+		}
+		return exitError(1)
 	}
-	return usageError(fmt.Sprintf("image: unknown command %q: list, export, import or remove?", args[0]))
+	return usageError(fmt.Sprintf("image: unknown command %q: list, export, import, remove, gc or check?", args[0]))
 }
 
 func install(ctx context.Context, args []string) error {

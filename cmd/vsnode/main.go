@@ -43,6 +43,8 @@ const usage = `vsnode runs Linux guests on this host.
   vsnode image export ID          write one to standard output
   vsnode image import [--id ID]   read one from standard input
   vsnode image remove ID
+  vsnode image gc [-n] [--all]    remove those that nothing uses, but the newest of each name
+  vsnode image check              read all of them, and show what is damaged; exit status 1
   vsnode volume list              directories that outlive guests: sizes, and who has them
   vsnode volume delete NAME       asks, without --yes
   vsnode install [--dir DIR]      put vsnode, and links named as Linux-VServer's tools, into /usr/local/sbin, and

@@ -121,6 +121,10 @@ func (*fakeHost) DeleteVolume(context.Context, api.DeleteVolume) (api.Deleted, e
 	return api.Deleted{}, nil
 }
 
+func (*fakeHost) CollectImages(context.Context, api.Collect) (api.Collected, error) {
+	return api.Collected{}, nil
+}
+
 func (*fakeHost) RemoveImage(context.Context, api.RemoveImage) (api.RemovedImage, error) {
 	return api.RemovedImage{}, nil
 }

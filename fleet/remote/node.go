@@ -227,6 +227,16 @@ func (n *Node) DeleteVolume(ctx context.Context, req api.DeleteVolume) (api.Dele
 	return call(ctx, n, api.MethodDelVolume, req)
 }
 
+// CollectImages removes images that nothing uses.
+func (n *Node) CollectImages(ctx context.Context, req api.Collect) (api.Collected, error) {
+	return call(ctx, n, api.MethodCollect, req)
+}
+
+// CheckStore has the host read all that its images consist of.
+func (n *Node) CheckStore(ctx context.Context) (api.StoreCheck, error) {
+	return call(ctx, n, api.MethodCheckStore, api.None{})
+}
+
 // call sends a request and waits for its answer.
 func call[R, A any](ctx context.Context, n *Node, method api.Method[R, A], req R) (none A, err error) {
 	m, err := message(method, req)

@@ -143,6 +143,23 @@ func validate(answer any) error {
 		if a.Status < 0 || a.Status > 255 {
 			return fmt.Errorf("exit status %d", a.Status)
 		}
+	case *api.Collected:
+		for _, img := range a.Images {
+			if !imageID.MatchString(img.ID) {
+				return fmt.Errorf("image ID %q", img.ID)
+			}
+		}
+		if a.Objects < 0 || a.Bytes < 0 {
+			return fmt.Errorf("%d objects of %d bytes", a.Objects, a.Bytes)
+		}
+	case *api.StoreCheck:
+		for _, d := range a.Damaged {
+			for _, id := range d.Images {
+				if !imageID.MatchString(id) {
+					return fmt.Errorf("image ID %q", id)
+				}
+			}
+		}
 	case *api.RemovedImage:
 		if a.ID != "" && !imageID.MatchString(a.ID) {
 			return fmt.Errorf("image ID %q", a.ID)

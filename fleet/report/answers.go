@@ -97,6 +97,20 @@ func UsageRecords(host string, usage api.Usage, result Result) []UsageRecord {
 	return records
 }
 
+// CollectRecord is what a host has removed of its images.
+type CollectRecord struct {
+	Host string `json:"host"`
+	api.Collected
+	Result
+}
+
+// StoreRecord is what a host has found in its images.
+type StoreRecord struct {
+	Host string `json:"host"`
+	api.StoreCheck
+	Result
+}
+
 // StaleRecord is a guest that uses what newer versions have replaced. A host that did not
 // answer has one record without a guest.
 type StaleRecord struct {

@@ -390,6 +390,10 @@ func (h *fakeHost) DeleteVolume(context.Context, api.DeleteVolume) (api.Deleted,
 	return api.Deleted{}, nil
 }
 
+func (h *fakeHost) CollectImages(context.Context, api.Collect) (api.Collected, error) {
+	return api.Collected{}, nil
+}
+
 func (h *fakeHost) RemoveImage(context.Context, api.RemoveImage) (api.RemovedImage, error) {
 	return api.RemovedImage{}, nil
 }

@@ -30,6 +30,7 @@ type Node interface {
 	Lock(ctx context.Context, req api.Lock) error
 	RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error)
 	DeleteVolume(ctx context.Context, req api.DeleteVolume) (api.Deleted, error)
+	CollectImages(ctx context.Context, req api.Collect) (api.Collected, error)
 	Check(ctx context.Context) (api.Check, error)
 	// ExportImage writes an image to w, ImportImage has the host take it from r,
 	// both beside the requests.
@@ -154,8 +155,13 @@ func Hosts(guests []inventory.Instance) []*inventory.Host {
 // Each calls do for every host, to change it in a way that is not a step. do returns
 // the text for the report.
 func (f *Fleet) Each(ctx context.Context, reason string, hosts []*inventory.Host, do func(context.Context, Node) (string, error)) report.Run {
+	return f.EachHost(ctx, reason, hosts, func(ctx context.Context, _ string, n Node) (string, error) { return do(ctx, n) })
+}
+
+// EachHost is Each for a function that needs the host's name.
+func (f *Fleet) EachHost(ctx context.Context, reason string, hosts []*inventory.Host, do func(ctx context.Context, host string, n Node) (string, error)) report.Run {
 	work := state{name: "work", acts: always, disrupts: always, timed: true, each: func(_ *run, ctx context.Context, h *host) (err error) {
-		h.text, err = do(ctx, h.node.Node)
+		h.text, err = do(ctx, h.name, h.node.Node)
 		return err
 	}}
 	run, _ := f.start(reason, hosts).follow(ctx, connect, lock, work)

@@ -146,9 +146,8 @@ func ImageTable(w io.Writer, records []report.ImageRecord) error {
 	}
 	var rows [][]string
 	for _, r := range records {
-		id := strings.TrimPrefix(r.ID, "sha256:")
 		rows = append(rows, []string{
-			r.Host, imageName(r), id[:min(12, len(id))], r.Spec.Method + " " + strings.Join(r.Spec.Args, " "),
+			r.Host, imageName(r), shortDigest(r.ID), r.Spec.Method + " " + strings.Join(r.Spec.Args, " "),
 			Bytes(uint64(max(0, r.Bytes))), strconv.FormatInt(r.Files, 10), Duration(time.Since(r.Created)), strconv.Itoa(r.Guests),
 		})
 	}

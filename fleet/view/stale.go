@@ -48,8 +48,7 @@ func imageVersion(id string, version int) string {
 	if version > 0 {
 		return "@" + strconv.Itoa(version)
 	}
-	id = strings.TrimPrefix(id, "sha256:")
-	return id[:min(12, len(id))]
+	return shortDigest(id)
 }
 
 // some returns a number and the first few different names.

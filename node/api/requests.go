@@ -33,6 +33,8 @@ const (
 	MethodRemoveImage Method[RemoveImage, RemovedImage] = "image.remove"
 	MethodVolumes     Method[None, Volumes]             = "volume.list"
 	MethodDelVolume   Method[DeleteVolume, Deleted]     = "volume.delete"
+	MethodCollect     Method[Collect, Collected]        = "image.gc"
+	MethodCheckStore  Method[None, StoreCheck]          = "image.check"
 )
 
 // Notifications.

@@ -174,7 +174,7 @@ func TestKilledAtAnyTime(t *testing.T) {
 		}, "remove " + img.ID, 1},
 	} {
 		t.Run(row.what, func(t *testing.T) {
-			for after := time.Duration(0); ; after += 10*time.Millisecond + after/2 {
+			for after := time.Duration(0); ; after = 2*after + 10*time.Millisecond {
 				s := open(t)
 				row.before(t, s)
 				killed := killAfter(t, maker(s, spec, ""), row.action, after)

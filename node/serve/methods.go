@@ -36,6 +36,8 @@ func methodsOf(h Host, emit func(api.Event)) methods {
 	with(m, api.MethodRemoveImage, h.RemoveImage)
 	plain(m, api.MethodVolumes, h.Volumes)
 	with(m, api.MethodDelVolume, h.DeleteVolume)
+	with(m, api.MethodCollect, h.CollectImages)
+	plain(m, api.MethodCheckStore, h.CheckStore)
 	with(m, api.MethodApply, func(ctx context.Context, req api.Apply) (api.ApplyResult, error) { return h.Apply(ctx, req, emit) })
 	return m
 }

@@ -33,6 +33,8 @@ type Host interface {
 	Heard()
 	Install(ctx context.Context) (api.Installed, error)
 	RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error)
+	CollectImages(ctx context.Context, req api.Collect) (api.Collected, error)
+	CheckStore(ctx context.Context) (api.StoreCheck, error)
 	Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error)
 	Usage(ctx context.Context) (api.Usage, error)
 	Stale(ctx context.Context, req api.StaleRequest) (api.StaleAnswer, error)

@@ -27,6 +27,10 @@ func (h host) Stat(context.Context) (api.Stat, error)       { return api.Stat{},
 func (h host) Files(context.Context, api.FilesRequest) (api.FilesAnswer, error) {
 	return api.FilesAnswer{}, nil
 }
+func (h host) CollectImages(context.Context, api.Collect) (api.Collected, error) {
+	return api.Collected{}, nil
+}
+func (h host) CheckStore(context.Context) (api.StoreCheck, error) { return api.StoreCheck{}, nil }
 func (h host) Stale(context.Context, api.StaleRequest) (api.StaleAnswer, error) {
 	return api.StaleAnswer{}, nil
 }
