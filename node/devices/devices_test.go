@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/bpf"
+	"github.com/vsfleet/vsfleet/internal/bpf/bpftest"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(4)
 	}
-	os.Exit(m.Run())
+	bpftest.Main(m)
 }
 
 func TestOnlyListedDevicesCanBeOpened(t *testing.T) {

@@ -12,32 +12,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/bpf/bpftest"
 	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
 // TestMain runs the tests with a bpffs of their own.
-func TestMain(m *testing.M) {
-	const alone = "VSFLEET_TEST_ALONE"
-	if os.Getenv(alone) == "" {
-		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-		cmd.Env = append(os.Environ(), alone+"=1")
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
-		err := cmd.Run()
-		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-			os.Exit(exit.ExitCode())
-		}
-		if err != nil {
-			panic(err)
-		}
-		return
-	}
-	if err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("bpf", linux.BPFFS, "bpf", 0, "")); err != nil {
-		panic(err)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { bpftest.Main(m) }
 
 // inCgroup starts a shell as process 1 of a pid namespace, in a cgroup of its own. It
 // begins when its input is closed.
