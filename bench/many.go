@@ -41,7 +41,7 @@ func manyRow(ctx context.Context, b *bench) (err error) {
 			}
 		}
 		return timed(func() error {
-			answer, err := b.host.Apply(ctx, api.Apply{Steps: list}, func(api.Event) {})
+			answer, err := b.host.Apply(ctx, api.Apply{Run: "bench", Steps: list}, func(api.Event) {})
 			for i, r := range answer.Results {
 				if r.Error != "" {
 					return fmt.Errorf("%s %s: %s", list[i].Kind, list[i].Name, r.Error)
