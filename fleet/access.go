@@ -13,6 +13,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
+	"github.com/vsfleet/vsfleet/fleet/registry"
 	"github.com/vsfleet/vsfleet/fleet/remote"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
@@ -62,6 +63,9 @@ type Access struct {
 
 	// Versions of the images of the inventory; nil: each has one.
 	Versions rollout.Versions
+
+	// Registry asks registries for images.
+	Registry registry.Client
 
 	// Hosts are all of the inventory: a jump may name one of them.
 	Hosts []*inventory.Host
@@ -168,6 +172,7 @@ func (a *Access) Rollout(forks int, watch func(report.Event)) *rollout.Fleet {
 		Watch:    report.Watchers(watch, a.Watch),
 		Owner:    Owner(),
 		Versions: a.Versions,
+		Registry: a.Registry,
 		LockWait: a.LockWait,
 		Open:     a.Keys.Open,
 

@@ -139,7 +139,7 @@ func hasRequired(args []string, m buildmethod.Method) bool {
 		if arg == "--" {
 			return false
 		}
-		if strings.HasPrefix(arg, "-"+string(m.Required)) || m.Long != "" && strings.HasPrefix(arg, m.Long) {
+		if strings.HasPrefix(arg, "-"+string(m.Required)) || m.Or != 0 && strings.HasPrefix(arg, "-"+string(m.Or)) || m.Long != "" && strings.HasPrefix(arg, m.Long) {
 			return true
 		}
 	}

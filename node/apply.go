@@ -339,7 +339,11 @@ func (h *Host) buildImage(ctx context.Context, spec api.ImageSpec, anew bool, pr
 	if anew {
 		build = h.Images.BuildAnew
 	}
-	img, changed, err := build(ctx, spec, progress)
+	return built(build(ctx, spec, progress))
+}
+
+// built returns the result of a step that builds an image.
+func built(img api.Image, changed bool, err error) (api.StepResult, error) {
 	if err != nil {
 		return api.StepResult{}, err
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/guest"
+	"github.com/vsfleet/vsfleet/node/images"
 )
 
 // ExportImage sends an image to the controller.
@@ -20,6 +22,13 @@ func (h *Host) ExportImage(ctx context.Context, req api.ExportImage, out io.Writ
 func (h *Host) ImportImage(ctx context.Context, req api.ImportImage, in io.Reader) error {
 	_, _, err := h.Images.Import(ctx, in, req.ID)
 	return err
+}
+
+// MakeImage builds an image of what the controller sends.
+func (h *Host) MakeImage(ctx context.Context, req api.MakeImage, in io.Reader, errs io.Writer) (api.StepResult, error) {
+	events := json.NewEncoder(errs)
+	progress := func(e api.Event) { _ = events.Encode(e) } // the controller is gone: ctx ends
+	return built(h.Images.BuildFrom(ctx, req.Spec, req.Anew, images.Input{Archive: in, Source: req.Source}, progress))
 }
 
 // Log shows the last lines of a guest's log.

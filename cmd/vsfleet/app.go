@@ -83,6 +83,7 @@ func (a *app) register(cmd *cobra.Command) {
 	f.BoolVarP(&a.access.Become, "become", "b", false, "become root with sudo or doas (overrides the inventory)")
 	durationVar(f, &a.access.ConnectTimeout, "connect-timeout", 0, "time to wait for a host's SSH server (default ssh_config's, else 10s)")
 	durationVar(f, &a.access.Timeout, "timeout", 0, "give up on a host after this time (default 5m for an answer, none for a command)")
+	f.StringVar(&a.access.Registry.CA, "registry-ca", "", "trust the certificates in this `file` too, for registries of images")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print only data and errors")
 	f.CountVarP(&a.verbose, "verbose", "v", "show progress messages of hosts; -vv: also how long each state of a host takes")
 	f.BoolVar(&a.noColor, "no-color", false, "disable colours (also: NO_COLOR=1)")

@@ -2,26 +2,32 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
+	"github.com/vsfleet/vsfleet/fleet/registry"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/internal/buildmethod"
 	"github.com/vsfleet/vsfleet/internal/nearest"
 	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
 )
 
 func (a *app) imageUpdateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "update NAME",
-		Short: "Build the next version of an image and copy it to its hosts",
+		Short: "Build or pull the next version of an image and copy it to its hosts",
 		Long: `Update builds the image once more, on one host, as its method does it now, and copies
-the result to all hosts with guests of the image. It changes no guest: the next apply
+the result to all hosts with guests of the image. An image of a registry is pulled: if its
+tag has moved, the image has a next version. It changes no guest: the next apply
 restarts them onto the new version, with canary, batches and health checks as any change.
 
 The versions are kept in the file images.lock beside the inventory. Guests get the newest
@@ -31,34 +37,64 @@ one that is not held. If the build gives what a version has already, nothing cha
   vsfleet image rollback bookworm     the version before is current again`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeImages,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.updateImage(cmd.Context(), args[0]) },
+	}
+	a.lockWait(cmd)
+	return cmd
+}
+
+func (a *app) imagePullCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "pull NAME",
+		Short: "Pull an image from its registry and copy it to its hosts",
+		Long: `Pull is update for images of registries (method oci with -r): it looks up what the tag means
+now. If that is what hosts have, nothing is pulled; else the image has a next version.`,
+		Example:           `  vsfleet image pull debian`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			inv, hosts, image, err := a.imageHosts(ctx, args[0])
+			inv, err := a.inventory(cmd.Context())
 			if err != nil {
 				return err
 			}
-			if image.Digest != "" {
-				return usage("take digest out of the inventory: versions stand in images.lock")(fmt.Errorf("image %s has only one version: the inventory names its digest", image.Name))
-			}
-			progress := a.progress(len(hosts))
-			run := a.access.Rollout(a.forks, progress.Watch).Update(ctx, inv, hosts, image)
-			progress.Close()
-			if err := a.report(ctx, run, false); err != nil {
+			image, err := a.image(inv, args[0])
+			if err != nil {
 				return err
 			}
-			if a.quiet {
-				return nil
+			if ref, _ := buildmethod.Registry(image.Method, image.Args); ref == "" {
+				return usage("vsfleet image update %s builds it anew", image.Name)(fmt.Errorf("image %s is not of a registry: it is built by %s", image.Name, image.Method))
 			}
-			newest, text := a.versions.File().Newest(image.Name), "image %s: the build gives version %d again: there is nothing newer\n"
-			if slices.Contains(run.Outcomes(), outcome.Changed) {
-				text = "image %s: version %d is current; to move guests to it: vsfleet apply\n"
-			}
-			fmt.Fprintf(a.stderr, text, image.Name, newest)
-			return nil
+			return a.updateImage(cmd.Context(), args[0])
 		},
 	}
 	a.lockWait(cmd)
 	return cmd
+}
+
+// updateImage makes the next version of an image.
+func (a *app) updateImage(ctx context.Context, name string) error {
+	inv, hosts, image, err := a.imageHosts(ctx, name)
+	if err != nil {
+		return err
+	}
+	if image.Digest != "" {
+		return usage("take digest out of the inventory: versions stand in images.lock")(fmt.Errorf("image %s has only one version: the inventory names its digest", image.Name))
+	}
+	progress := a.progress(len(hosts))
+	run := a.access.Rollout(a.forks, progress.Watch).Update(ctx, inv, hosts, image)
+	progress.Close()
+	if err := a.report(ctx, run, false); err != nil {
+		return err
+	}
+	if a.quiet {
+		return nil
+	}
+	newest, text := a.versions.File().Newest(image.Name), "image %s: the build gives version %d again: there is nothing newer\n"
+	if slices.Contains(run.Outcomes(), outcome.Changed) {
+		text = "image %s: version %d is current; to move guests to it: vsfleet apply\n"
+	}
+	fmt.Fprintf(a.stderr, text, image.Name, newest)
+	return nil
 }
 
 // imageHosts returns an image of the inventory, and the hosts of -l that have guests of it
@@ -98,17 +134,26 @@ func (a *app) image(inv *inventory.Inventory, name string) (*inventory.Image, er
 }
 
 func (a *app) imagePushCommand() *cobra.Command {
+	var reference string
 	cmd := &cobra.Command{
 		Use:   "push [NAME]...",
-		Short: "Copy the current versions of images to hosts",
+		Short: "Copy the current versions of images to hosts, or one to a registry",
 		Long: `Push brings images to hosts, so that a later apply does not have to wait for them. Without
 names it brings each host what its guests need. Where no host has an image, one builds it.
-No guest is changed.`,
+No guest is changed.
+
+With --registry, it writes the current version of one image to an OCI registry instead, from
+a host that has it. If the tag there is an earlier version that this host has too, what
+differs becomes a layer on it.`,
 		Example: `  vsfleet image push
+  vsfleet image push bookworm --registry registry.example/base/bookworm:12
   vsfleet image push -l spare bookworm    to hosts that have no guest of it yet`,
 		ValidArgsFunction: a.completeImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			if cmd.Flags().Changed("registry") {
+				return a.pushToRegistry(ctx, args, reference)
+			}
 			inv, hosts, err := a.hosts(ctx)
 			if err != nil {
 				return err
@@ -133,7 +178,43 @@ No guest is changed.`,
 		},
 	}
 	a.lockWait(cmd)
+	cmd.Flags().StringVar(&reference, "registry", "", "write the image to a registry, as this `host/name:tag`")
 	return cmd
+}
+
+// pushToRegistry writes an image to a registry.
+func (a *app) pushToRegistry(ctx context.Context, args []string, reference string) error {
+	if len(args) != 1 {
+		return &usageError{err: errors.New("name one image: vsfleet image push NAME --registry HOST/NAME:TAG")}
+	}
+	if err := registry.Check(reference); err != nil {
+		return &usageError{err: err}
+	}
+	inv, hosts, err := a.hosts(ctx)
+	if err != nil {
+		return err
+	}
+	image, err := a.image(inv, args[0])
+	if err != nil {
+		return err
+	}
+	progress := a.progress(len(hosts))
+	answers := a.access.State(ctx, hosts, a.forks, fleet.Watch[api.State]{})
+	from, pushed, err := a.access.PushImage(ctx, answers, image, reference, func(host string, done, total int64) {
+		progress.Watch(report.Event{Kind: report.Progress, Host: host, State: fmt.Sprintf("pushing %d of %d MiB", done>>20, total>>20)})
+	})
+	progress.Close()
+	if err != nil {
+		return err
+	}
+	text := "the registry has it already: " + pushed.Source
+	switch size := view.Bytes(uint64(pushed.Bytes)); {
+	case pushed.Base != "":
+		text = fmt.Sprintf("pushed %s, a layer of %s on that of %s", pushed.Source, size, pushed.Base)
+	case pushed.Bytes > 0:
+		text = fmt.Sprintf("pushed %s, one layer of %s", pushed.Source, size)
+	}
+	return a.printTexts([]report.TextRecord{{Host: from, Text: text, Result: report.ResultOf(outcome.OK, nil)}})
 }
 
 func (a *app) imageRollbackCommand() *cobra.Command {

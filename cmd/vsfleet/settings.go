@@ -42,9 +42,18 @@ var settable = []setting{
 	{"connect-timeout", "a time, as 30 or 30s", false, false, positive},
 	{"no-color", "true or false", false, false, nil},
 	{"age-identity", "a file, or a list of files", true, true, nil},
+	{"registry-ca", "the absolute path of a file", true, false, absolute},
 	{"confirm-hosts", "a number of hosts", false, false, nil},
 	{"store", "postgres://USER@HOST/DATABASE or none", true, false, history.CheckStore},
 	{"keep", "a number of runs or days, as 500 or 90d", false, false, func(v string) error { _, err := history.ParseKeep(v); return err }},
+}
+
+// absolute refuses paths that depend on the directory of a call.
+func absolute(value string) error {
+	if !filepath.IsAbs(value) {
+		return fmt.Errorf("want an absolute path, have %q", value)
+	}
+	return nil
 }
 
 // positive refuses a number or duration that is not more than 0.

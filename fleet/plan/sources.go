@@ -325,6 +325,16 @@ func Wanted(host *inventory.Host, state api.State, rules Rules) map[string]strin
 	return wanted
 }
 
+// Chosen returns the image of a host that its guests of an image get.
+func Chosen(image *inventory.Image, versions Versions, state api.State) (api.Image, bool) {
+	id := needOf(image, versions, state.Host.Arch).choose(state.Images, nil)
+	i := slices.IndexFunc(state.Images, func(i api.Image) bool { return i.ID == id })
+	if i < 0 {
+		return api.Image{}, false
+	}
+	return state.Images[i], true
+}
+
 // Used is an image that guests of hosts have, and a host of theirs.
 type Used struct {
 	Image api.Image

@@ -134,7 +134,10 @@ func (*fakeHost) Confirm(context.Context, api.Confirm) (api.Confirmed, error) {
 }
 func (*fakeHost) ExportImage(context.Context, string, io.Writer) error { return nil }
 func (*fakeHost) ImportImage(context.Context, string, io.Reader) error { return nil }
-func (*fakeHost) Close() error                                         { return nil }
+func (*fakeHost) MakeImage(context.Context, api.MakeImage, io.Reader, func(api.Event)) (api.StepResult, error) {
+	return api.StepResult{}, nil
+}
+func (*fakeHost) Close() error { return nil }
 
 // stage is hosts, and a player for them.
 func stage(t *testing.T, names ...string) (*Player, map[string]*fakeHost) {

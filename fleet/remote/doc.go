@@ -2,7 +2,7 @@
 // host. [Host.Serve] starts a `vsnode serve` there, a [Node], which answers
 // many typed requests over one session. A request with a stream of bytes (images, logs,
 // programs, terminals) has a `vsnode stream` and a session of its own:
-// [Host.Exec], [Host.Terminal], [Host.Log], [Host.ExportImage], [Host.ImportImage].
+// [Host.Exec], [Host.Terminal], [Host.Log], [Host.ExportImage], [Host.ImportImage], [Host.MakeImage].
 //
 // A host's answers are trusted only about that host: it cannot make the
 // controller allocate without bound, name anything outside the request, or write

@@ -353,15 +353,23 @@ func (n *Node) event(params json.RawMessage) error {
 	if e.Step < 0 || e.Step >= a.steps {
 		return fmt.Errorf("event of step %d, of %d", e.Step, a.steps)
 	}
+	if err := cleanEvent(&e); err != nil {
+		return err
+	}
+	if a.emit != nil {
+		a.emit(e)
+	}
+	return nil
+}
+
+// cleanEvent refuses an event that cannot be, and makes its message fit for a terminal.
+func cleanEvent(e *api.Event) error {
 	switch e.Kind {
 	case api.Started, api.Progress, api.Warning:
 	default:
 		return fmt.Errorf("event of an unknown kind %q", e.Kind)
 	}
 	e.Message = transport.Printable(e.Message[:min(len(e.Message), maxMessage)])
-	if a.emit != nil {
-		a.emit(e)
-	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,42 @@ func (h *Host) ExportImage(ctx context.Context, id string, w io.Writer) error {
 func (h *Host) ImportImage(ctx context.Context, id string, r io.Reader) error {
 	_, err := stream(ctx, h, api.MethodImportImage, api.ImportImage{ID: id}, Streams{In: r})
 	return err
+}
+
+// MakeImage has the host build an image from an OCI layout, a tar archive that is read from
+// r. Events are emitted one at a time.
+func (h *Host) MakeImage(ctx context.Context, req api.MakeImage, r io.Reader, emit func(api.Event)) (api.StepResult, error) {
+	return stream(ctx, h, api.MethodMakeImage, req, Streams{In: r, Errs: &eventWriter{emit: emit}})
+}
+
+// eventWriter emits the events that are written to it, one per line.
+type eventWriter struct {
+	emit func(api.Event)
+	rest []byte // of a line
+}
+
+func (w *eventWriter) Write(b []byte) (int, error) {
+	w.rest = append(w.rest, b...)
+	for {
+		line, rest, whole := bytes.Cut(w.rest, []byte("\n"))
+		if !whole {
+			break
+		}
+		var e api.Event
+		err := json.Unmarshal(line, &e)
+		if err == nil {
+			err = cleanEvent(&e)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("event: %w", err)
+		}
+		w.emit(e)
+		w.rest = rest
+	}
+	if len(w.rest) > maxText {
+		return 0, fmt.Errorf("an event of more than %d KiB", maxText>>10)
+	}
+	return len(b), nil
 }
 
 // Log writes the end of a guest's log, and returns the exit status of that.

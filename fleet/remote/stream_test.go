@@ -254,3 +254,31 @@ func TestImages(t *testing.T) {
 		})
 	})
 }
+
+func TestAHostBuildsFromAStream(t *testing.T) {
+	h := newHost(t, "").connect()
+	const source = "docker.io/library/debian@" + goodID
+	for _, row := range []struct{ name, sends, source, image, fails string }{
+		{"events come before the result, cleaned", `{"kind": "progress", "message": "half\u001b[2J", "done": 1, "total": 2}` + "\n", source, goodID, ""},
+		{"an event of an unknown kind is refused", `{"kind": "boo"}` + "\n", source, goodID, "unknown kind"},
+		{"an event without end is refused", strings.Repeat("x", 1<<17), source, goodID, "an event of more than"},
+		{"an ID that is none is refused", "", source, "../evil", "image ID"},
+		{"a source that is none is refused", "", "a\nb@" + goodID, goodID, "source"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var events []api.Event
+			req := api.MakeImage{Spec: api.ImageSpec{Name: row.sends, Method: "oci"}, Source: row.source}
+			r, err := h.MakeImage(t.Context(), req, strings.NewReader(row.image), func(e api.Event) { events = append(events, e) })
+			switch {
+			case row.fails != "":
+				if err == nil || !strings.Contains(err.Error(), row.fails) {
+					t.Errorf("got %v, want %q", err, row.fails)
+				}
+			case err != nil || r.Image.ID != goodID || r.Image.Source != source:
+				t.Errorf("%+v, %v", r, err)
+			case len(events) != 1 || events[0].Message != "half[2J" || events[0].Total != 2:
+				t.Errorf("events %+v", events)
+			}
+		})
+	}
+}

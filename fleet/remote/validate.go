@@ -27,11 +27,12 @@ const (
 )
 
 var (
-	imageID   = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	imageKey  = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	guestName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
-	fileName  = regexp.MustCompile(`^[a-zA-Z0-9/_.-]{1,255}$`)
-	word      = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.+-]{0,127}$`)
+	imageID     = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	imageKey    = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	imageSource = regexp.MustCompile(`^[a-z0-9._:/\[\]-]{1,400}@sha256:[0-9a-f]{64}$`)
+	guestName   = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
+	fileName    = regexp.MustCompile(`^[a-zA-Z0-9/_.-]{1,255}$`)
+	word        = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.+-]{0,127}$`)
 )
 
 // decode returns a host's answer once it is decoded and validated.
@@ -164,6 +165,11 @@ func validate(answer any) error {
 		if a.ID != "" && !imageID.MatchString(a.ID) {
 			return fmt.Errorf("image ID %q", a.ID)
 		}
+	case *api.StepResult:
+		if a.Image == nil {
+			return errors.New("it does not say which image it built")
+		}
+		return validResult(*a)
 	case *api.ApplyResult:
 		for i, r := range a.Results {
 			if err := validResult(r); err != nil {
@@ -239,6 +245,8 @@ func validImage(m *api.Image) error {
 		return fmt.Errorf("image %s: key %q", m.ID, m.Key)
 	case m.Bytes < 0 || m.Files < 0:
 		return fmt.Errorf("image %s: %d bytes in %d files", m.ID, m.Bytes, m.Files)
+	case m.Source != "" && !imageSource.MatchString(m.Source):
+		return fmt.Errorf("image %s: source %q", m.ID, m.Source)
 	}
 	return nil
 }

@@ -144,6 +144,7 @@ type fakeHost struct {
 	away        int    // number of connections that fail once there is a guard; below 0: all
 	exports     int    // that run
 	mostExports int
+	makeFails   string
 	exportTakes time.Duration
 	state       api.State
 	images      map[string]string // content by ID
@@ -392,6 +393,25 @@ func (h *fakeHost) DeleteVolume(context.Context, api.DeleteVolume) (api.Deleted,
 
 func (h *fakeHost) CollectImages(context.Context, api.Collect) (api.Collected, error) {
 	return api.Collected{}, nil
+}
+
+// MakeImage builds an image whose content is named by the bytes.
+func (h *fakeHost) MakeImage(_ context.Context, req api.MakeImage, r io.Reader, event func(api.Event)) (api.StepResult, error) {
+	text, err := io.ReadAll(r)
+	if err == nil && h.makeFails != "" {
+		err = errors.New(h.makeFails)
+	}
+	if err != nil {
+		return api.StepResult{}, err
+	}
+	event(api.Event{Kind: api.Progress, Message: "unpacking"})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.log = append(h.log, "image.make "+req.Spec.Name)
+	h.hold(&inventory.Image{Name: req.Spec.Name, Method: req.Spec.Method, Args: req.Spec.Args}, req.Spec.Name+"the root of "+api.FileDigest(text))
+	made := &h.state.Images[len(h.state.Images)-1]
+	made.Source = req.Source
+	return api.StepResult{Outcome: api.Changed, Image: made}, nil
 }
 
 func (h *fakeHost) RemoveImage(context.Context, api.RemoveImage) (api.RemovedImage, error) {

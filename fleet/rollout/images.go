@@ -12,6 +12,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/images"
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/internal/buildmethod"
 	"github.com/vsfleet/vsfleet/internal/nodeset"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -98,10 +99,18 @@ const mostBuilders = 3
 
 // buildSomewhere has one of the hosts build the image; if it fails, the next one.
 func (r *run) buildSomewhere(ctx context.Context, m *supply) origin {
+	if ref, platform := buildmethod.Registry(m.Spec.Method, m.Spec.Args); ref != "" {
+		return r.pull(ctx, m, ref, platform)
+	}
+	return r.buildBy(ctx, m, r.build)
+}
+
+// buildBy has hosts build the image by a function, one after the other until one succeeds.
+func (r *run) buildBy(ctx context.Context, m *supply, build func(context.Context, *host, *supply) api.StepResult) origin {
 	var tried []attempt
 	tries := 0
 	for _, h := range r.named(m.Builders) {
-		a := attempt{h, r.build(ctx, h, m)}
+		a := attempt{h, build(ctx, h, m)}
 		if a.result.Image != nil {
 			return r.buildOf(ctx, a, m, tried)
 		}
@@ -290,8 +299,7 @@ func (m *supply) sources() []images.Source {
 	return list
 }
 
-// most returns an upper bound for the stream of the image, by its size on the host:
-// with holes and archive headers it is larger than the content of its files.
+// most returns an upper bound for the stream of the image, by its size on the host.
 func (m *supply) most(h *host) int64 {
 	img := m.built
 	for _, i := range h.state.Images {
@@ -299,6 +307,5 @@ func (m *supply) most(h *host) int64 {
 			img = i
 		}
 	}
-	const largest = 1 << 44 // keeps the sum a number
-	return 2*min(img.Bytes, largest) + 16<<10*min(img.Files, largest>>14) + 64<<20
+	return img.Most()
 }

@@ -2,12 +2,26 @@ package rollout
 
 import (
 	"context"
+	"io"
+	"log"
+	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
 	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/fleet/versions"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -230,4 +244,92 @@ func TestAnExportThatFailsHasASecondSource(t *testing.T) {
 	}; !slices.Equal(warnings, want) {
 		t.Errorf("warned %q, want %q", warnings, want)
 	}
+}
+
+func TestAnImageOfARegistryIsPulledOnce(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	tag := strings.TrimPrefix(server.URL, "http://") + "/debian:bookworm"
+	image := &inventory.Image{Name: "bookworm", Method: "oci", Args: []string{"-r", tag}}
+	upload := func(text string) {
+		ref, err := name.ParseReference(tag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := mutate.AppendLayers(empty.Image, static.NewLayer([]byte(text), types.OCIUncompressedLayer))
+		if err == nil {
+			img, err = mutate.ConfigFile(img, &v1.ConfigFile{OS: "linux", Architecture: "amd64"})
+		}
+		if err == nil {
+			err = remote.Write(ref, img)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	steps := func(f *fakeFleet) string {
+		var list []string
+		for _, name := range []string{"lab1", "lab2"} {
+			for _, step := range f.hosts[name].log {
+				if strings.HasPrefix(step, "image") {
+					list = append(list, name+" "+step)
+				}
+			}
+			f.hosts[name].log = nil
+		}
+		return strings.Join(list, ", ")
+	}
+	pulled := func(t *testing.T) *fakeFleet {
+		f := newFleet(t, "lab1", "lab2")
+		for _, h := range f.hosts {
+			h.state.Host.Arch = "amd64"
+		}
+		return f
+	}
+	f := pulled(t)
+	t.Run("a tag that is not there fails on one host, and the other needs it", func(t *testing.T) {
+		r, _ := f.over(within(t), image, "lab1", "lab2")
+		if len(r.Hosts) != 2 || !strings.Contains(strings.Join(results(r.Hosts[0]), " "), "no such image or tag") {
+			t.Errorf("%q, %q", results(r.Hosts[0]), results(r.Hosts[1]))
+		}
+	})
+	upload("one")
+	t.Run("one host builds it, the next takes it from there", func(t *testing.T) {
+		r, _ := f.over(within(t), image, "lab1", "lab2")
+		if got := steps(f); got != "lab1 image.make bookworm, lab2 image import" {
+			t.Errorf("%s; %q, %q", got, results(r.Hosts[0]), results(r.Hosts[1]))
+		}
+	})
+	t.Run("a host that cannot is replaced, and nothing is pulled again", func(t *testing.T) {
+		f := pulled(t)
+		f.hosts["lab1"].makeFails = "it does not work"
+		_, warnings := f.over(within(t), image, "lab1", "lab2")
+		if got := steps(f); got != "lab1 image import, lab2 image.make bookworm" || !slices.Equal(warnings, []string{"lab1: it failed here, and lab2 built it: it does not work"}) {
+			t.Errorf("%s; %q", got, warnings)
+		}
+	})
+	update := func(t *testing.T) (outcomes string) {
+		var all []string
+		fleet := f.fleet()
+		keeper, err := versions.Open(filepath.Join(t.TempDir(), versions.FileName), "me@here")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fleet.Versions = keeper
+		for _, h := range fleet.Update(within(t), f.inv, f.inv.Hosts, image).Hosts {
+			all = append(all, results(h)...)
+		}
+		return strings.Join(all, ", ")
+	}
+	t.Run("an update of a tag that has not moved pulls nothing", func(t *testing.T) {
+		if got := update(t); steps(f) != "" || got != "image.build bookworm unchanged, image.import bookworm unchanged" {
+			t.Error(got)
+		}
+	})
+	upload("two")
+	t.Run("an update of a tag that has moved gives all the next version", func(t *testing.T) {
+		if got, steps := update(t), steps(f); steps != "lab1 image.make bookworm, lab2 image import" {
+			t.Errorf("%s; %s", got, steps)
+		}
+	})
 }

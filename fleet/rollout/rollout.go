@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/plan"
+	"github.com/vsfleet/vsfleet/fleet/registry"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/inventory"
 	"github.com/vsfleet/vsfleet/inventory/secret"
@@ -36,6 +37,8 @@ type Node interface {
 	// both beside the requests.
 	ExportImage(ctx context.Context, id string, w io.Writer) error
 	ImportImage(ctx context.Context, id string, r io.Reader) error
+	// MakeImage has the host build an image from r, as a step of Apply.
+	MakeImage(ctx context.Context, req api.MakeImage, r io.Reader, event func(api.Event)) (api.StepResult, error)
 	Close() error
 }
 
@@ -72,6 +75,8 @@ type Fleet struct {
 	// Generation is the one that Guests reverts to: the id of the run before which it
 	// was kept; empty: the newest.
 	Generation string
+
+	Registry registry.Client // of images that no host builds by itself
 
 	Diff  bool // plans ask for what is in files that differ
 	Prune bool // guests that are not in the inventory are deleted

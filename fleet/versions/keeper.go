@@ -81,7 +81,7 @@ func (f *File) next(image api.Image, arch, host string) {
 			break
 		}
 	}
-	f.Add(image.Spec.Name, Version{Number: number, ID: image.ID, Key: image.Key, Arch: arch, Built: image.Created, On: host})
+	f.Add(image.Spec.Name, Version{Number: number, ID: image.ID, Key: image.Key, Arch: arch, Built: image.Created, Source: image.Source, On: host})
 }
 
 // Failed holds the version with an ID that guests were put back from, and returns a line

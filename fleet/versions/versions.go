@@ -30,7 +30,8 @@ type Version struct {
 	Key    string    `yaml:"spec" json:"spec"`       // api.ImageSpec.Key of what it was built from
 	Arch   string    `yaml:"arch" json:"arch"`
 	Built  time.Time `yaml:"built" json:"built"`
-	On     string    `yaml:"on,omitempty" json:"on,omitempty"` // the host that built it
+	Source string    `yaml:"source,omitempty" json:"source,omitempty"` // of a registry: as in api.Image
+	On     string    `yaml:"on,omitempty" json:"on,omitempty"`         // the host that built it
 	Held   *Hold     `yaml:"held,omitempty" json:"held,omitempty"`
 }
 

@@ -147,11 +147,20 @@ func ImageTable(w io.Writer, records []report.ImageRecord) error {
 	var rows [][]string
 	for _, r := range records {
 		rows = append(rows, []string{
-			r.Host, imageName(r), shortDigest(r.ID), r.Spec.Method + " " + strings.Join(r.Spec.Args, " "),
+			r.Host, imageName(r), shortDigest(r.ID), madeBy(r.Image),
 			Bytes(uint64(max(0, r.Bytes))), strconv.FormatInt(r.Files, 10), Duration(time.Since(r.Created)), strconv.Itoa(r.Guests),
 		})
 	}
 	return Table(w, []string{"HOST", "IMAGE", "ID", "MADE BY", ">SIZE", ">FILES", ">AGE", ">GUESTS"}, rows)
+}
+
+// madeBy returns how an image was made, with the digest that a tag meant.
+func madeBy(image api.Image) string {
+	text := image.Spec.Method + " " + strings.Join(image.Spec.Args, " ")
+	if _, digest, ok := strings.Cut(image.Source, "@sha256:"); ok && !strings.Contains(text, digest) {
+		text += " (sha256:" + digest[:min(12, len(digest))] + ")"
+	}
+	return text
 }
 
 // imageName returns the name of an image with its version.

@@ -3,6 +3,8 @@
 // Package node/builder carries them out, and checks what is behind the letters.
 package buildmethod
 
+import "strings"
+
 // Method is a row of the table.
 type Method struct {
 	Name string
@@ -11,6 +13,7 @@ type Method struct {
 	// Required is the letter of an argument that must be given, which Long names too; 0:
 	// none. Lacks is the question that it answers, and Example an answer.
 	Required byte
+	Or       byte // another letter that will do; 0: none
 	Long     string
 	Lacks    string
 	Example  string
@@ -38,8 +41,8 @@ var Table = []Method{
 	{Name: "clone", Args: "-s GUEST|DIRECTORY [-x PATH]…", Does: "copies the root of another guest, running or not",
 		Required: 's', Long: "--source", Lacks: "which guest", Example: "[-s, www]", Moment: true},
 	{Name: "host", Args: "[-x PATH]… [-i PATH]…", Does: "copies the root of the host that builds", OfHost: true, Moment: true},
-	{Name: "oci", Args: "-s DIRECTORY|FILE.tar [-r NAME] [-p OS/ARCH[/VARIANT]]", Does: "unpacks an image in OCI's layout",
-		Required: 's', Long: "--source", Lacks: "which layout", Example: "[-s, /srv/nginx.oci.tar]"},
+	{Name: "oci", Args: "-r HOST/NAME:TAG|-s DIRECTORY|-s FILE.tar [-r NAME] [-p OS/ARCH[/VARIANT]]", Does: "unpacks an image of a registry, or one in OCI's layout",
+		Required: 's', Or: 'r', Long: "--source", Lacks: "which image", Example: "[-r, docker.io/library/debian:bookworm]"},
 }
 
 // Find returns the method of that name.
@@ -76,4 +79,30 @@ var Refused = []Refusal{
 	{"fai", "it needs a patched FAI", "rsync of what FAI installed elsewhere"},
 	{"lvm", "it was never in util-vserver", "template of the directory where the volume is mounted"},
 	{"ssh", "it was never in util-vserver", "rsync, with -s HOST:DIRECTORY"},
+}
+
+// Registry returns what a spec says of an image of a registry: its reference, and the
+// platform if it names one. ref is empty if it is no such image.
+func Registry(method string, args []string) (ref, platform string) {
+	if method != "oci" {
+		return "", ""
+	}
+	given := map[string]string{}
+	for i := 0; i < len(args); i++ {
+		letter, value := args[i], ""
+		switch {
+		case strings.HasPrefix(letter, "--source"):
+			return "", "" // a layout
+		case len(letter) > 2:
+			letter, value = letter[:2], letter[2:]
+		case i+1 < len(args):
+			i++
+			value = args[i]
+		}
+		given[letter] = value
+	}
+	if given["-s"] != "" {
+		return "", ""
+	}
+	return given["-r"], given["-p"]
 }

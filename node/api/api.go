@@ -131,6 +131,14 @@ type Image struct {
 	// Description is the fs-verity digest of its composefs description on this host; empty
 	// if the host keeps it as a plain tree.
 	Description string `json:"description,omitempty"`
+	Source      string `json:"source,omitempty"` // of a registry: "HOST/NAME@sha256:…", the manifest that it was built from
+}
+
+// Most returns an upper bound for the image as a stream, in bytes: with holes and archive
+// headers it is larger than the content of its files.
+func (i Image) Most() int64 {
+	const largest = 1 << 44 // keeps the sum a number
+	return 2*min(i.Bytes, largest) + 16<<10*min(i.Files, largest>>14) + 64<<20
 }
 
 // State is all that a plan needs to know of a host.

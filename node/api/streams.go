@@ -5,13 +5,14 @@ import "net/netip"
 // Methods of `vsnode stream`, which answers one request in a session of its own,
 // with bytes beside the messages (internal/wire.Stream).
 const (
-	MethodExportImage Method[ExportImage, None] = "image.export"  // data to the controller: the image
-	MethodImportImage Method[ImportImage, None] = "image.import"  // data to the node: the image
-	MethodLog         Method[Log, Exit]         = "guest.log"     // data and errors to the controller: text
-	MethodExec        Method[Exec, Exit]        = "guest.exec"    // data both ways, errors: the program's streams
-	MethodConnect     Method[Connect, None]     = "guest.connect" // data both ways: a TCP connection
-	MethodPutFiles    Method[PutFiles, None]    = "guest.put"     // data to the node: a tar stream (node/rootfs)
-	MethodGetFiles    Method[GetFiles, None]    = "guest.get"     // data to the controller: a tar stream; errors: what was left out
+	MethodExportImage Method[ExportImage, None]     = "image.export"  // data to the controller: the image
+	MethodImportImage Method[ImportImage, None]     = "image.import"  // data to the node: the image
+	MethodMakeImage   Method[MakeImage, StepResult] = "image.make"    // data to the node: an OCI layout; errors to the controller: an [Event] per line
+	MethodLog         Method[Log, Exit]             = "guest.log"     // data and errors to the controller: text
+	MethodExec        Method[Exec, Exit]            = "guest.exec"    // data both ways, errors: the program's streams
+	MethodConnect     Method[Connect, None]         = "guest.connect" // data both ways: a TCP connection
+	MethodPutFiles    Method[PutFiles, None]        = "guest.put"     // data to the node: a tar stream (node/rootfs)
+	MethodGetFiles    Method[GetFiles, None]        = "guest.get"     // data to the controller: a tar stream; errors: what was left out
 )
 
 // NotifySize notifies the node's end of a stream of a new window Size.
@@ -25,6 +26,14 @@ type ExportImage struct {
 // ImportImage announces an image to a host, which refuses any other.
 type ImportImage struct {
 	ID string `json:"id"`
+}
+
+// MakeImage has a host build an image from what the controller sends: a tar archive of an
+// OCI layout.
+type MakeImage struct {
+	Spec   ImageSpec `json:"spec"`
+	Anew   bool      `json:"anew,omitempty"` // as in [Step]
+	Source string    `json:"source"`         // as in [Image]
 }
 
 // Log requests the last lines that a guest logged.

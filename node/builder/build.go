@@ -43,6 +43,7 @@ type Request struct {
 	Dir      string    // an empty directory that only root can reach
 	Log      io.Writer // receives all output of the host's tools; may be nil
 	Progress Progress
+	Input    string // a file that the controller sent: the OCI layout of an image from a registry; empty: none
 	Guests   Guests // of this host, for the method clone; nil: there are none
 }
 

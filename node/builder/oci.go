@@ -18,11 +18,12 @@ import (
 	"github.com/vsfleet/vsfleet/node/images/tree"
 )
 
-// An ociImage is an image in a layout on this host. Registries are not asked from here:
-// that takes HTTP and TLS, which vsnode does without.
+// An ociImage is an image in a layout on this host, or one of a registry. Registries are
+// not asked from here: that takes HTTP and TLS, which vsnode does without. The controller
+// sends the image as a layout.
 type ociImage struct {
-	from string
-	ref  string // org.opencontainers.image.ref.name; empty: the only one
+	from string // empty: what the controller sends
+	ref  string // org.opencontainers.image.ref.name, or that of the registry; empty: the only one
 	want platform
 }
 
@@ -39,10 +40,10 @@ func parseOCI(spec api.ImageSpec) (source, error) {
 		}
 	}
 	switch {
-	case o.from == "":
-		return nil, errors.New("which layout? want -s DIRECTORY or -s FILE.tar")
-	case !filepath.IsAbs(o.from):
-		return nil, fmt.Errorf("source %q: want the absolute path of a layout on the host; from a registry, make one first: skopeo copy docker://REFERENCE oci:DIRECTORY", o.from)
+	case o.from == "" && o.ref == "":
+		return nil, errors.New("which image? want -r HOST/NAME:TAG of a registry, or a layout: -s DIRECTORY or -s FILE.tar")
+	case o.from != "" && !filepath.IsAbs(o.from):
+		return nil, fmt.Errorf("source %q: want the absolute path of a layout on the host; an image of a registry is named by -r alone", o.from)
 	}
 	if given != "" {
 		parts := strings.Split(given, "/")
@@ -58,13 +59,20 @@ func parseOCI(spec api.ImageSpec) (source, error) {
 }
 
 func (o ociImage) fill(ctx context.Context, req Request) error {
-	l, err := openLayout(o.from)
+	name, file := o.from, o.from
+	if name == "" {
+		name, file, o.ref = o.ref, req.Input, ""
+	}
+	if file == "" {
+		return fmt.Errorf("%s is in a registry, which the controller asks and not the host: use vsfleet, or make a layout on the host (skopeo copy docker://%[1]s oci:DIRECTORY) and name it by -s", name)
+	}
+	l, err := openLayout(file)
 	if err != nil {
 		return err
 	}
 	defer l.close()
 	if err := o.unpack(ctx, req, l); err != nil {
-		return fmt.Errorf("%s: %w", o.from, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }

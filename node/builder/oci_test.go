@@ -212,7 +212,7 @@ func TestOCILayouts(t *testing.T) {
 			must(t, os.WriteFile(file, packed(t, "gzip", layer(t, "index.json")), 0o644))
 			return []string{"-s", file}
 		}, "", "unpack it first if it is compressed"},
-		{"a registry", func(testing.TB, layoutDir) []string { return []string{"-s", "docker.io/library/nginx:1"} }, "", "skopeo copy docker://REFERENCE oci:DIRECTORY"},
+		{"a registry", func(testing.TB, layoutDir) []string { return []string{"-s", "docker.io/library/nginx:1"} }, "", "an image of a registry is named by -r alone"},
 		{"a layout that is not there", func(testing.TB, layoutDir) []string { return []string{"-s", "/nowhere"} }, "", "no /nowhere on this host"},
 		{"a platform that is none", func(testing.TB, layoutDir) []string { return []string{"-p", "arm64"} }, "", "want OS/ARCH[/VARIANT]"},
 		{"no image", func(t testing.TB, l layoutDir) []string { l.index(t); return nil }, "", "there is no image in it"},
@@ -351,4 +351,27 @@ func FuzzLayout(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What the controller sends is a layout of one image, whatever that is called there.
+func TestAnImageOfARegistryComesFromTheController(t *testing.T) {
+	l := newLayout(t)
+	l.index(t, l.image(t, runtime.GOARCH, typeLayer, layer(t, "etc/x")))
+	file := filepath.Join(t.TempDir(), "input")
+	if out, err := exec.Command("tar", "-C", string(l), "-cf", file, ".").CombinedOutput(); err != nil {
+		t.Fatalf("tar: %s", out)
+	}
+	req := builder.Request{Spec: api.ImageSpec{Method: "oci", Args: []string{"-r", "docker.io/library/debian:bookworm"}}, Dir: t.TempDir(), Input: file}
+	must(t, builder.Run(t.Context(), req))
+	if _, err := os.Stat(filepath.Join(req.Dir, "etc/x")); err != nil {
+		t.Error(err)
+	}
+	req.Dir, req.Input = t.TempDir(), ""
+	if err := builder.Run(t.Context(), req); err == nil || !strings.Contains(err.Error(), "skopeo copy docker://docker.io/library/debian:bookworm oci:DIRECTORY") {
+		t.Errorf("on a host alone: %v", err)
+	}
+	req.Spec.Args = nil
+	if err := builder.Run(t.Context(), req); err == nil || !strings.Contains(err.Error(), "which image?") {
+		t.Errorf("without a name: %v", err)
+	}
 }

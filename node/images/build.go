@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/builder"
@@ -19,16 +22,27 @@ func (s *Store) CheckSpec(spec api.ImageSpec) error { return builder.Check(spec)
 // Build makes the image of a spec, or finds the one that was made from it; changed
 // reports whether it made one. If another vsnode builds the same, Build waits for it.
 func (s *Store) Build(ctx context.Context, spec api.ImageSpec, progress builder.Progress) (img api.Image, changed bool, err error) {
-	return s.build(ctx, spec, false, progress)
+	return s.build(ctx, spec, false, Input{}, progress)
 }
 
 // BuildAnew is Build for the next version of an image: it makes one even if there is one of
 // the spec. changed is false if it became one that was there.
 func (s *Store) BuildAnew(ctx context.Context, spec api.ImageSpec, progress builder.Progress) (img api.Image, changed bool, err error) {
-	return s.build(ctx, spec, true, progress)
+	return s.build(ctx, spec, true, Input{}, progress)
 }
 
-func (s *Store) build(ctx context.Context, spec api.ImageSpec, anew bool, progress builder.Progress) (img api.Image, changed bool, err error) {
+// An Input is what the controller sends for a build.
+type Input struct {
+	Archive io.Reader // read once, if there is something to build
+	Source  string    // where the controller got it: [api.Image.Source]
+}
+
+// BuildFrom is Build, or BuildAnew, from what the controller sends.
+func (s *Store) BuildFrom(ctx context.Context, spec api.ImageSpec, anew bool, in Input, progress builder.Progress) (img api.Image, changed bool, err error) {
+	return s.build(ctx, spec, anew, in, progress)
+}
+
+func (s *Store) build(ctx context.Context, spec api.ImageSpec, anew bool, in Input, progress builder.Progress) (img api.Image, changed bool, err error) {
 	if err := s.prepare(ctx); err != nil {
 		return api.Image{}, false, err
 	}
@@ -45,13 +59,13 @@ func (s *Store) build(ctx context.Context, spec api.ImageSpec, anew bool, progre
 	if img, found, err := s.byKey(ctx, key); found && !anew || err != nil {
 		return img, false, err
 	}
-	sum, err := s.fill(ctx, w, spec, progress)
+	sum, err := s.fill(ctx, w, spec, in, progress)
 	if err != nil {
 		return api.Image{}, false, fmt.Errorf("build image %s: %w", spec.Name, err)
 	}
 	img = api.Image{
 		ID: sum.ID, Spec: spec.Record(), Key: key, Bytes: sum.Bytes, Files: sum.Files,
-		Created: time.Now().UTC().Truncate(time.Second),
+		Created: time.Now().UTC().Truncate(time.Second), Source: in.Source,
 	}
 	progress.Report("writing to the disk", 0, 0)
 	had, err := s.Has(img.ID)
@@ -65,7 +79,7 @@ func (s *Store) build(ctx context.Context, spec api.ImageSpec, anew bool, progre
 }
 
 // fill builds the tree in the work directory and returns its digest and size.
-func (s *Store) fill(ctx context.Context, w *work, spec api.ImageSpec, progress builder.Progress) (tree.Sum, error) {
+func (s *Store) fill(ctx context.Context, w *work, spec api.ImageSpec, in Input, progress builder.Progress) (tree.Sum, error) {
 	if err := w.makeTree(); err != nil {
 		return tree.Sum{}, err
 	}
@@ -74,12 +88,48 @@ func (s *Store) fill(ctx context.Context, w *work, spec api.ImageSpec, progress 
 		return tree.Sum{}, err
 	}
 	defer log.Close()
-	if err := builder.Run(ctx, builder.Request{Spec: spec, Dir: w.tree, Log: log, Progress: progress, Guests: s.Guests}); err != nil {
+	req := builder.Request{Spec: spec, Dir: w.tree, Log: log, Progress: progress, Guests: s.Guests}
+	if in.Archive != nil {
+		req.Input = filepath.Join(w.path, "input")
+		if err := keep(in.Archive, req.Input); err != nil {
+			return tree.Sum{}, err
+		}
+		if in.Source != "" {
+			fmt.Fprintln(log, "from "+in.Source)
+		}
+	}
+	if err := builder.Run(ctx, req); err != nil {
 		return tree.Sum{}, err
+	}
+	if req.Input != "" {
+		if err := os.Remove(req.Input); err != nil {
+			return tree.Sum{}, err
+		}
 	}
 	progress.Report("reading it for its digest", 0, 0)
 	if w.composed = s.composed(); !w.composed {
 		return tree.Digest(ctx, w.tree)
 	}
 	return writeManifest(w.path, func(manifest *bufio.Writer) (tree.Sum, error) { return tree.Record(ctx, w.tree, manifest) })
+}
+
+// keep writes what the controller sends to a file, if that leaves the disk enough space.
+func keep(r io.Reader, name string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	free, err := tree.Free(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(f, io.LimitReader(r, free+1))
+	if err == nil && n > free {
+		err = fmt.Errorf("it has more than the %d MiB that are free: %w", free>>20, unix.ENOSPC)
+	}
+	if err != nil {
+		return fmt.Errorf("keep what the controller sends: %w", err)
+	}
+	return f.Close()
 }

@@ -4,13 +4,18 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -244,5 +249,74 @@ func TestDamagedRecordIsNamed(t *testing.T) {
 	}
 	if _, err := s.List(t.Context()); err == nil || !strings.Contains(err.Error(), name) {
 		t.Errorf("list: %v, want the file's name", err)
+	}
+}
+
+// layoutOf returns a tar archive of an OCI layout with an image of one layer.
+func layoutOf(t testing.TB, layer []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	tw := tar.NewWriter(&out)
+	add := func(name string, content []byte) {
+		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tw.Write(content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	digest := func(b []byte) string { return fmt.Sprintf("%x", sha256.Sum256(b)) }
+	blob := func(kind, content string) string {
+		add("blobs/sha256/"+digest([]byte(content)), []byte(content))
+		return fmt.Sprintf(`{"mediaType": "application/vnd.oci.image.%s", "digest": "sha256:%s", "size": %d}`, kind, digest([]byte(content)), len(content))
+	}
+	config := blob("config.v1+json", fmt.Sprintf(`{"os": "linux", "architecture": %q, "rootfs": {"type": "layers", "diff_ids": ["sha256:%s"]}}`, runtime.GOARCH, digest(layer)))
+	add("index.json", []byte(`{"manifests": [`+blob("manifest.v1+json", `{"config": `+config+`, "layers": [`+blob("layer.v1.tar", string(layer))+`]}`)+`]}`))
+	if err := tw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func TestBuildFromWhatTheControllerSends(t *testing.T) {
+	ctx := t.Context()
+	s := open(t)
+	spec := api.ImageSpec{Name: "debian", Method: "oci", Args: []string{"-r", "docker.io/library/debian:bookworm"}}
+	tree, err := os.ReadFile(archive(t, "debian", map[string]string{"etc/os-release": "ID=test\n"}).Args[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := layoutOf(t, tree)
+	clean := func() {
+		t.Helper()
+		if left, _ := filepath.Glob(filepath.Join(s.dir, tmpPrefix+"*")); len(left) > 0 {
+			t.Errorf("%q are left", left)
+		}
+	}
+	cut := io.MultiReader(bytes.NewReader(sent[:len(sent)/2]), iotest.ErrReader(io.ErrUnexpectedEOF))
+	if _, _, err := s.BuildFrom(ctx, spec, false, Input{Archive: cut, Source: "a@sha256:1"}, nil); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatalf("half of it: %v", err)
+	}
+	clean()
+	damaged := bytes.Replace(sent, []byte("ID=test"), []byte("ID=evil"), 1)
+	if _, _, err := s.BuildFrom(ctx, spec, false, Input{Archive: bytes.NewReader(damaged)}, nil); err == nil || !strings.Contains(err.Error(), "is damaged") {
+		t.Fatalf("a damaged layer: %v", err)
+	}
+	clean()
+	img, changed, err := s.BuildFrom(ctx, spec, false, Input{Archive: bytes.NewReader(sent), Source: "a@sha256:1"}, nil)
+	if err != nil || !changed || img.Source != "a@sha256:1" {
+		t.Fatalf("changed %v, source %q: %v", changed, img.Source, err)
+	}
+	contains(t, s, img)
+	if _, err := os.Lstat(filepath.Join(s.path(img.ID), "input")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what was sent is kept: %v", err)
+	}
+	clean()
+	again, changed, err := s.BuildFrom(ctx, spec, false, Input{Archive: iotest.ErrReader(errors.New("it was read"))}, nil)
+	if err != nil || changed || again.ID != img.ID {
+		t.Errorf("what is there: %v, changed %v, %v", again.ID, changed, err)
+	}
+	if _, changed, err = s.BuildFrom(ctx, spec, true, Input{Archive: bytes.NewReader(sent), Source: "a@sha256:1"}, nil); err != nil || changed {
+		t.Errorf("the next version, the same: changed %v, %v", changed, err)
 	}
 }

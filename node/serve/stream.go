@@ -18,6 +18,7 @@ import (
 type StreamHost interface {
 	ExportImage(ctx context.Context, req api.ExportImage, out io.Writer) error
 	ImportImage(ctx context.Context, req api.ImportImage, in io.Reader) error
+	MakeImage(ctx context.Context, req api.MakeImage, in io.Reader, errs io.Writer) (api.StepResult, error)
 	Log(ctx context.Context, req api.Log, out, errs io.Writer) (api.Exit, error)
 	Exec(ctx context.Context, req api.Exec, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) (api.Exit, error)
 	Connect(ctx context.Context, req api.Connect, in io.Reader, out io.Writer) error
@@ -32,6 +33,9 @@ func streamMethods(h StreamHost, in io.Reader, out, errs io.Writer, sizes <-chan
 	})
 	with(m, api.MethodImportImage, func(ctx context.Context, req api.ImportImage) (api.None, error) {
 		return api.None{}, h.ImportImage(ctx, req, in)
+	})
+	with(m, api.MethodMakeImage, func(ctx context.Context, req api.MakeImage) (api.StepResult, error) {
+		return h.MakeImage(ctx, req, in, errs)
 	})
 	with(m, api.MethodLog, func(ctx context.Context, req api.Log) (api.Exit, error) { return h.Log(ctx, req, out, errs) })
 	with(m, api.MethodExec, func(ctx context.Context, req api.Exec) (api.Exit, error) {

@@ -32,6 +32,10 @@ func (streamHost) ImportImage(_ context.Context, req api.ImportImage, in io.Read
 	return err
 }
 
+func (streamHost) MakeImage(context.Context, api.MakeImage, io.Reader, io.Writer) (api.StepResult, error) {
+	return api.StepResult{}, nil
+}
+
 func (streamHost) Log(context.Context, api.Log, io.Writer, io.Writer) (api.Exit, error) {
 	panic("as asked")
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/vsfleet/vsfleet/fleet/registry/registrytest"
 	"github.com/vsfleet/vsfleet/test/script"
 )
 
@@ -21,6 +22,7 @@ import (
 //
 //	lab NAME HOSTS          make a lab and go on with its environment
 //	archive HOST…           put the archive of the busybox image there
+//	registry                start a docker-registry: its address is $REGISTRY
 //	on HOST COMMAND…        run it on a host, but not over SSH (! on: it fails)
 //	records FORMAT COUNT    standard output must be COUNT records of json, ndjson or csv
 //	totals                  standard output must be vsfleet stat's table, and its sum right
@@ -43,6 +45,9 @@ func runScripts(t *testing.T, dir string) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"lab": makeLab, "archive": archive, "fill": script.Fill, "exits": script.Exits, "on": on,
+			"registry": func(ts *testscript.TestScript, _ bool, _ []string) {
+				ts.Setenv("REGISTRY", registrytest.Start(t, registrytest.Options{}).Addr)
+			},
 			"fetch": script.Fetch, "records": records, "totals": totals,
 		},
 	})

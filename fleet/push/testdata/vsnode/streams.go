@@ -41,6 +41,18 @@ func (host) ImportImage(ctx context.Context, req api.ImportImage, in io.Reader) 
 	return nil
 }
 
+// MakeImage sends the architecture of the spec's name as an event, and reads to the end.
+func (host) MakeImage(ctx context.Context, req api.MakeImage, in io.Reader, errs io.Writer) (api.StepResult, error) {
+	if _, err := io.WriteString(errs, req.Spec.Name); err != nil {
+		return api.StepResult{}, err
+	}
+	b, err := io.ReadAll(in)
+	if err != nil {
+		return api.StepResult{}, err
+	}
+	return api.StepResult{Outcome: api.Changed, Image: &api.Image{ID: string(b), Spec: req.Spec, Source: req.Source}}, nil
+}
+
 func (host) Log(ctx context.Context, req api.Log, out, errs io.Writer) (api.Exit, error) {
 	_, err := io.WriteString(out, strings.Repeat(req.Guest+"\n", req.Lines))
 	if req.Follow {
