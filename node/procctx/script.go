@@ -181,9 +181,18 @@ func (s *script) fork(args *cloneArgs) (pid int, err error) {
 	args.stack, args.stackSize = uint64(base), uint64(top-base)
 	pid, errno := s.spawnBlocked(args)
 	if errno != 0 {
-		return 0, fmt.Errorf("clone3: %w", syscall.Errno(errno))
+		return 0, cloneError(syscall.Errno(errno))
 	}
 	return pid, nil
+}
+
+// cloneError is the error of clone3. ENOSPC means the limits of namespaces (clone(2),
+// namespaces(7)) and not a disk.
+func cloneError(errno syscall.Errno) error {
+	if errno == unix.ENOSPC {
+		return fmt.Errorf("clone3: %w: the host's limit of namespaces is reached: raise it with sysctl -w user.max_user_namespaces=65536, or what else in /proc/sys/user is low", errno)
+	}
+	return fmt.Errorf("clone3: %w", errno)
 }
 
 // spawnBlocked spawns with all signals blocked. The child inherits that: signals
