@@ -80,6 +80,10 @@ func takeSnapshot() (snapshot, error) {
 		if err != nil {
 			return nil, err
 		}
+		// The place where tests of other packages mount the roots of images; it is empty.
+		if len(entries) == 1 && entries[0].Name() == ".layers" {
+			continue
+		}
 		s["files"] += dir + "\n"
 		for _, e := range entries {
 			s["files"] += filepath.Join(dir, e.Name()) + "\n"
