@@ -278,6 +278,36 @@ func (a *Access) Stale(ctx context.Context, inv *inventory.Inventory, hosts []*i
 	}, watch)
 }
 
+// hashifyTimeout is for hosts that read all that their guests have of their own.
+const hashifyTimeout = 6 * time.Hour
+
+// Hashify has guests of hosts, by host, share files with others. Hosts without guests in
+// the list do nothing.
+func (a *Access) Hashify(ctx context.Context, hosts []*inventory.Host, wanted func(host, guest string) bool, dry bool, forks int, watch Watch[api.Hashified]) Answers[api.Hashified] {
+	limits := fanout.Limits{Forks: forks, Timeout: cmp.Or(a.Timeout, hashifyTimeout)}
+	return fanout.Each(ctx, hosts, limits, func(ctx context.Context, h *inventory.Host) (done api.Hashified, err error) {
+		node, err := a.Open(ctx, h)
+		if err != nil {
+			return done, err
+		}
+		defer node.Close()
+		state, err := node.State(ctx)
+		if err != nil {
+			return done, err
+		}
+		req := api.Hashify{Dry: dry}
+		for _, g := range state.Guests {
+			if wanted(h.Name, g.Name) {
+				req.Guests = append(req.Guests, g.Name)
+			}
+		}
+		if len(req.Guests) == 0 {
+			return done, nil
+		}
+		return node.Hashify(ctx, req)
+	}, watch)
+}
+
 // Volumes asks for the volumes of hosts.
 func (a *Access) Volumes(ctx context.Context, hosts []*inventory.Host, forks int, watch Watch[api.Volumes]) Answers[api.Volumes] {
 	return Ask(ctx, a, hosts, forks, func(ctx context.Context, n *Node) (api.Volumes, error) { return n.Volumes(ctx) }, watch)

@@ -56,7 +56,7 @@ func Open(version string) (*Host, error) {
 		Images:       store,
 		guardCommand: []string{self, "guard"},
 		log:          runLog{Log: hostlog.Log{Socket: "/dev/log", File: filepath.Join(paths.LogDir, ".vsnode.log")}}, // no guest's name
-		Guests:       &guest.Host{Paths: paths, WatchStarts: true, UseUnits: true, Held: hook.Held(), Tree: store.Root},
+		Guests:       &guest.Host{Paths: paths, WatchStarts: true, UseUnits: true, Held: hook.Held(), Tree: store.Root, Rederive: store.Rederive},
 	}
 	store.Guests, store.OnPlainTree = sources{h.Guests}, h.Guests.OnPlainTree
 	return h, nil
@@ -313,6 +313,13 @@ func (h *Host) imageUsers(ctx context.Context, id string) ([]string, error) {
 		return nil, err
 	}
 	if user := bases[id]; user != "" {
+		users = append(users, user)
+	}
+	own, err := h.Guests.Owns()
+	if err != nil {
+		return nil, err
+	}
+	if user := own[id]; user != "" {
 		users = append(users, user)
 	}
 	aside, err := h.Guests.Aside()

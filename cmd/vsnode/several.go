@@ -74,6 +74,9 @@ func (c call) several(ctx context.Context, h *node.Host, command string, args []
 		fmt.Fprintf(os.Stderr, "%s: no guest is chosen\n", calledAs(os.Args[0]))
 		return nil
 	}
+	if command == "hashify" {
+		return hashify(ctx, h, names, args, os.Stdout)
+	}
 	if command == "delete" && !c.silent {
 		if err := confirm("Are you sure you want to delete the vservers %s (y/N) ", strings.Join(names, ", ")); err != nil {
 			return err

@@ -42,6 +42,8 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 		return v.pkg(ctx, args)
 	case "chkconfig", "apt-get", "apt-config", "apt-cache", "rpm":
 		return v.run(ctx, guest.Program{Argv: append([]string{command}, args...)})
+	case "hashify":
+		return hashify(ctx, v.h, []string{v.name}, args, v.out)
 	case "log":
 		return v.log(ctx, args)
 	case "list":

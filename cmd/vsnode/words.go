@@ -28,7 +28,7 @@ const (
 
 const (
 	noScripts = "there are no scripts to trace"
-	unified   = "guests share what their image holds: nothing is to be unified"
+	unified   = "files are shared whatever their owners, modes and times, and with all guests"
 	ofMethod  = "belongs to the method"
 	noContext = "contexts are made of namespaces and a cgroup when a guest starts, and a process alone has none"
 )
@@ -69,8 +69,8 @@ var words = append(methodWords(), []word{
 	{"", "apt-config", "ARGUMENTS", "likewise", ""},
 	{"", "apt-cache", "ARGUMENTS", "likewise", ""},
 	{"", "rpm", "ARGUMENTS", "likewise", ""},
-	{"", "unify", "", unified, "vsfleet image, docs/images.md"},
-	{"", "hashify", "", unified, "vsfleet image, docs/images.md"},
+	{"", "hashify", "[-n]", "keep files of it that others have too once, without any change that it sees; -n only shows what that wins", ""},
+	{"", "unify", "", unified, "vserver NAME hashify"},
 	{"", "pkgmgmt", "", "a guest's package manager and its data are in the guest", "vserver NAME pkg install, or vserver NAME exec apt-get …"},
 
 	{"start", "--sync", "", "return when it is ready (also -s)", ""},
@@ -84,6 +84,8 @@ var words = append(methodWords(), []word{
 	{"exec", "-e", "NAME=VALUE", "repeatable: set a variable of the environment", ""},
 	{"exec", "-t", "", "give it a terminal, whatever vserver's own input and output are", ""},
 	{"exec", "-T", "", "give it no terminal", ""},
+	{"hashify", "-n", "", "change nothing, and show what would be won (also --dry-run)", ""},
+	{"hashify", "-v", "", "nothing more: what is won is always shown", ""},
 	{"log", "-n", "LINES", "how many lines; else 100", ""},
 	{"log", "-f", "", "follow what it writes, across stops and starts", ""},
 	{"list", "--json", "", "print all that is known of them, as JSON", ""},
@@ -165,8 +167,8 @@ var words = append(methodWords(), []word{
 	{tools, "vwait", "", "a stop waits itself", "vserver NAME stop, vserver NAME running"},
 	{tools, "vlogin", "", "enter always gives a terminal of the guest's own", "vserver NAME enter"},
 	{tools, "vmount", "", "mounts of a guest are in its configuration", "fstab in /etc/vservers/NAME"},
-	{tools, "vunify", "", unified, "vsfleet image, docs/images.md"},
-	{tools, "vhashify", "", unified, "vsfleet image, docs/images.md"},
+	{tools, "vunify", "", unified, "vserver NAME hashify"},
+	{tools, "vhashify", "", "it is a command of vserver", "vserver NAME hashify"},
 	{tools, "vclone", "", "guests of one image share its files", "vserver NAME build -m clone -- -s GUEST"},
 	{tools, "vserver-copy", "", "a host knows no other host", "rsync of /var/lib/vservers/NAME and /etc/vservers/NAME while the guest is stopped"},
 	{tools, "vprocunhide", "", "what a guest sees of /proc is set up by its start", "leave it out"},

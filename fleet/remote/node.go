@@ -217,6 +217,11 @@ func (n *Node) RemoveImage(ctx context.Context, req api.RemoveImage) (api.Remove
 	return call(ctx, n, api.MethodRemoveImage, req)
 }
 
+// Hashify has guests share files with others.
+func (n *Node) Hashify(ctx context.Context, req api.Hashify) (api.Hashified, error) {
+	return call(ctx, n, api.MethodHashify, req)
+}
+
 // Volumes asks for the volumes of the host.
 func (n *Node) Volumes(ctx context.Context) (api.Volumes, error) {
 	return call(ctx, n, api.MethodVolumes, api.None{})

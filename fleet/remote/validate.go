@@ -127,6 +127,12 @@ func validate(answer any) error {
 				return fmt.Errorf("guest %q: more than %d entries", g.Name, api.MaxStale)
 			}
 		}
+	case *api.Hashified:
+		for _, g := range a.Guests {
+			if !guestName.MatchString(g.Name) || g.Files < 0 || g.Bytes < 0 || g.Added < 0 {
+				return fmt.Errorf("guest %q with %d files of %d bytes, %d of them new", g.Name, g.Files, g.Bytes, g.Added)
+			}
+		}
 	case *api.Volumes:
 		for _, v := range a.Volumes {
 			err := setting.ValidVolume(v.Name)

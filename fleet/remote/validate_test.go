@@ -19,6 +19,7 @@ func TestAnswersThatCannotBe(t *testing.T) {
 	installed := func(b string) error { _, err := decode[api.Installed]([]byte(b)); return err }
 	removed := func(b string) error { _, err := decode[api.RemovedImage]([]byte(b)); return err }
 	kept := func(b string) error { _, err := decode[api.Generations]([]byte(b)); return err }
+	hashified := func(b string) error { _, err := decode[api.Hashified]([]byte(b)); return err }
 	volumes := func(b string) error { _, err := decode[api.Volumes]([]byte(b)); return err }
 	confirmed := func(b string) error { _, err := decode[api.Confirmed]([]byte(b)); return err }
 	guest := func(fields string) string {
@@ -62,6 +63,9 @@ func TestAnswersThatCannotBe(t *testing.T) {
 		{"what is kept of a guest", kept, `{"kept": [{"guest": "www", "run": "20261128T120000Z-0123abcd"}]}`, ""},
 		{"what is kept of a path", kept, `{"kept": [{"guest": "../www", "run": "x"}]}`, `guest "../www"`},
 		{"a run that is a text", kept, `{"kept": [{"guest": "www", "run": "a\u001b[2J"}]}`, `run "a`},
+		{"what a guest gave up", hashified, `{"guests": [{"name": "www", "files": 2, "bytes": 8192, "added": 4096}]}`, ""},
+		{"less than nothing", hashified, `{"guests": [{"name": "www", "bytes": -1}]}`, "-1 bytes"},
+		{"a guest that is a text", hashified, `{"guests": [{"name": "\u001b[2J"}]}`, "guest"},
 		{"a volume of a guest", volumes, `{"volumes": [{"name": "data", "bytes": 4096, "guests": ["www"]}]}`, ""},
 		{"a volume that is a path", volumes, `{"volumes": [{"name": "../data"}]}`, `volume "../data"`},
 		{"a guest of a volume that is a text", volumes, `{"volumes": [{"name": "data", "guests": ["all\u001b"]}]}`, "guests"},

@@ -172,6 +172,27 @@ func GenerationRecords(host string, kept api.Generations, result Result) []Gener
 	return records
 }
 
+// HashifiedRecord is what a guest shares with others now, or could. A host that did not
+// answer has one record without a guest.
+type HashifiedRecord struct {
+	Host string `json:"host"`
+	api.HashifiedGuest
+	Result
+}
+
+// HashifiedRecords returns the records of the guests of a host, or one with the error of
+// the host.
+func HashifiedRecords(host string, done api.Hashified, result Result) []HashifiedRecord {
+	if result.Status != outcome.OK {
+		return []HashifiedRecord{{Host: host, Result: result}}
+	}
+	var records []HashifiedRecord
+	for _, g := range done.Guests {
+		records = append(records, HashifiedRecord{Host: host, HashifiedGuest: g, Result: result})
+	}
+	return records
+}
+
 // VolumeRecord is a volume of a host. A host that did not answer has one record without
 // a volume.
 type VolumeRecord struct {

@@ -46,6 +46,15 @@ func GuestTable(w io.Writer, records []report.GuestRecord) error {
 	return Table(w, []string{"HOST", "GUEST", ">CTX", "STATUS", ">PROC", ">UP", "IMAGE", "NETWORK", "ADDRESSES AND PORTS"}, rows)
 }
 
+// HashifiedTable prints what guests share with others now, or could.
+func HashifiedTable(w io.Writer, records []report.HashifiedRecord) error {
+	var rows [][]string
+	for _, r := range records {
+		rows = append(rows, []string{r.Host, r.Name, strconv.Itoa(r.Files), Bytes(uint64(max(r.Bytes, 0))), Bytes(uint64(max(r.Added, 0))), r.Problem})
+	}
+	return Table(w, []string{"HOST", "GUEST", ">FILES", ">BYTES", ">NEW", "LEFT AS IT IS"}, rows)
+}
+
 // VolumeTable prints the volumes of hosts.
 func VolumeTable(w io.Writer, records []report.VolumeRecord) error {
 	var rows [][]string

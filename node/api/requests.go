@@ -31,6 +31,7 @@ const (
 	MethodStale       Method[StaleRequest, StaleAnswer] = "guest.stale"
 	MethodGenerations Method[None, Generations]         = "guest.generations"
 	MethodRemoveImage Method[RemoveImage, RemovedImage] = "image.remove"
+	MethodHashify     Method[Hashify, Hashified]        = "guest.hashify"
 	MethodVolumes     Method[None, Volumes]             = "volume.list"
 	MethodDelVolume   Method[DeleteVolume, Deleted]     = "volume.delete"
 	MethodCollect     Method[Collect, Collected]        = "image.gc"
@@ -177,6 +178,26 @@ type RemoveImage struct {
 // RemovedImage identifies the image that was removed.
 type RemovedImage struct {
 	ID string `json:"id,omitempty"` // empty: the host does not have it
+}
+
+// Hashify requests that files of guests with a content that others have too are kept once.
+type Hashify struct {
+	Guests []string `json:"guests,omitempty"` // none: all
+	Dry    bool     `json:"dry,omitempty"`    // only report what there is
+}
+
+// Hashified is what a Hashify has done, by guest.
+type Hashified struct {
+	Guests []HashifiedGuest `json:"guests"`
+}
+
+// HashifiedGuest is what a guest has given up.
+type HashifiedGuest struct {
+	Name    string `json:"name"`
+	Files   int    `json:"files"`
+	Bytes   int64  `json:"bytes"`             // on the disk, that these files took
+	Added   int64  `json:"added"`             // that new objects take in their place
+	Problem string `json:"problem,omitempty"` // why it was left as it is
 }
 
 // Volumes are those of a host, by name.

@@ -22,6 +22,9 @@ type Host struct {
 	Paths
 	// Tree finds the tree of an image by its ID, as procctx.Root.Image has it.
 	Tree func(id string) (string, error)
+	// Rederive makes the tree of a guest's own (see Unify) anew over another image. Until
+	// release is called it is not removed.
+	Rederive func(ctx context.Context, own, image string) (id string, release func(), err error)
 	// WatchStarts makes Start watch the guest for a moment and fail if it ends.
 	WatchStarts bool
 	// Held are the guests that are held by the call whose hook this process was called

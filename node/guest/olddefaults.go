@@ -49,6 +49,7 @@ var defaultFiles = append(hookFiles(".defaults/"), []knownFile{
 	{".defaults/apps/vshelper-methods/**", noEffect, noHelper},
 	{".defaults/apps/vshelper-delegate/**", noEffect, noHelper},
 	{".defaults/apps/vprocunhide/files", noEffect, "a guest's /proc is its own; what it shows is not chosen file by file"},
+	{".defaults/apps/vunify/exclude", hasEffect, "the same for guests without such a file"},
 	{".defaults/apps/vunify/**", noEffect, noUnify},
 	{".defaults/apps/vlogin/disable", noEffect, "enter always gives a terminal of the guest's own"},
 	{".defaults/apps/h2ext/**", noEffect, "tools recognise a filesystem without"},

@@ -172,6 +172,7 @@ var knownFiles = slices.Concat(settingFiles(), hookFiles(""), []knownFile{
 	{"apps/vdevmap/*/remap", hasEffect, "always so with a target"},
 	{"apps/vdevmap/*/create", noEffect, "a guest makes no device nodes: vsnode makes those that open allows"},
 	{"apps/vdevmap/**", noEffect, "a device has device, target, open and access"},
+	{"apps/vunify/exclude", hasEffect, "files that `vserver NAME hashify` leaves alone: [images](images.md#hashify)"},
 	{"apps/vunify/**", noEffect, noUnify},
 	{"apps/pkgmgmt/**", noEffect, noPackages},
 	{"apps/vlogin/**", noEffect, "enter always gives a terminal of the guest's own"},

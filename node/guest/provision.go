@@ -382,7 +382,7 @@ func inStopped[T any](ctx context.Context, g *Guest, c Config, f func(guestRoot)
 	if err != nil {
 		return none, err
 	}
-	if err := g.rebase(ctx, c.Image, spec.Root); err != nil {
+	if err := g.rebase(ctx, c.Image, &spec.Root); err != nil {
 		return none, err
 	}
 	dir, err := spec.Root.Open(ctx)

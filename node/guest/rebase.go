@@ -28,16 +28,25 @@ const (
 // the attributes, those that the new image has too get its data; the others get the old
 // image's data as their own, without which nobody could open or remove them. The guest
 // does not run, and its lock is held.
-func (g *Guest) rebase(ctx context.Context, image string, root procctx.Root) error {
+func (g *Guest) rebase(ctx context.Context, image string, root *procctx.Root) error {
 	if image == "" {
 		return nil
+	}
+	own, err := g.finishOwn(root.Upper)
+	if err != nil {
+		return err
+	}
+	if own.id != "" && own.image != image {
+		if err := g.rebaseOwn(ctx, own, image, root); err != nil {
+			return fmt.Errorf("put its files on another image than %s: %w", own.image, err)
+		}
 	}
 	was, err := baseOf(root.Upper)
 	if err != nil || was == image {
 		return err
 	}
-	if was != "" {
-		if err := g.moveData(ctx, was, root); err != nil {
+	if was != "" && own.id == "" {
+		if err := g.moveData(ctx, was, *root); err != nil {
 			return fmt.Errorf("put its files on another image than %s: %w", was, err)
 		}
 	}

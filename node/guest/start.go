@@ -213,7 +213,7 @@ func (s *start) prepare(ctx context.Context) (err error) {
 	if s.spec, err = s.host.spec(s.config); err != nil {
 		return err
 	}
-	if err := s.rebase(ctx, s.config.Image, s.spec.Root); err != nil {
+	if err := s.rebase(ctx, s.config.Image, &s.spec.Root); err != nil {
 		return err
 	}
 	s.rescue()
@@ -464,7 +464,7 @@ func (h *Host) spec(c Config) (procctx.Spec, error) {
 		if err := os.MkdirAll(sp.Root.Work, 0o700); err != nil {
 			return sp, err
 		}
-		if sp.Root.Image, err = h.Tree(c.Image); err != nil {
+		if sp.Root.Image, err = h.lower(upper, c.Image); err != nil {
 			return sp, err
 		}
 	}

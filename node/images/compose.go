@@ -176,7 +176,7 @@ func (s *Store) composeTree(ctx context.Context, dir string) (t *composefs.Tree,
 		if target, ok := e.HardLink(); ok {
 			return t.Link(e.Path(), target)
 		}
-		n := composefs.Node{Mode: e.Mode(), Mtime: e.Mtime(), Size: uint64(e.Size())}
+		n := composefs.Node{Mode: e.Mode(), Mtime: e.Mtime(), Nsec: e.Nsec(), Size: uint64(e.Size())}
 		n.UID, n.GID = e.Owner()
 		e.Xattrs(func(name, value string) { n.Xattrs = append(n.Xattrs, composefs.Xattr{Name: name, Value: value}) })
 		if target, ok := e.Symlink(); ok {

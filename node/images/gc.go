@@ -49,7 +49,7 @@ func (s *Store) Collect(ctx context.Context, all, dry bool, users func(id string
 	gone := func(id string) bool {
 		return slices.ContainsFunc(unused, func(img api.Image) bool { return img.ID == id })
 	}
-	done.Objects, done.Bytes, err = s.collectObjects(ctx, gone, dry)
+	done.Objects, done.Bytes, err = s.collectObjects(ctx, gone, dry, users)
 	return done, err
 }
 
@@ -78,8 +78,9 @@ func (s *Store) unused(images []api.Image, all bool, users func(id string) ([]st
 	return unused, nil
 }
 
-// collectObjects removes the objects that no image has, besides those that are gone.
-func (s *Store) collectObjects(ctx context.Context, gone func(id string) bool, dry bool) (removed int, space int64, err error) {
+// collectObjects removes the objects that no image has, besides those that are gone, and
+// what was derived for guests that have it no more.
+func (s *Store) collectObjects(ctx context.Context, gone func(id string) bool, dry bool, users func(id string) ([]string, error)) (removed int, space int64, err error) {
 	lock, err := s.objects.Alone(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, 0, nil
@@ -97,6 +98,11 @@ func (s *Store) collectObjects(ctx context.Context, gone func(id string) bool, d
 		if gone(id) {
 			continue
 		}
+		if left, err := s.leftBehind(ctx, id, dry, users); err != nil {
+			return 0, 0, err
+		} else if left {
+			continue
+		}
 		// A manifest that cannot be read names nothing: nothing is removed then.
 		if err := s.manifest(id, func(e *tree.Entry) { keep[e.Object()] = true }); err != nil {
 			return 0, 0, err
@@ -104,6 +110,23 @@ func (s *Store) collectObjects(ctx context.Context, gone func(id string) bool, d
 	}
 	delete(keep, "")
 	return s.objects.Sweep(ctx, keep, dry)
+}
+
+// leftBehind removes what was derived for guests and none has any more. The store is locked:
+// a guest has what is derived for it before that lock is free.
+func (s *Store) leftBehind(ctx context.Context, id string, dry bool, users func(id string) ([]string, error)) (bool, error) {
+	derived, err := s.derived(id)
+	if err != nil || !derived {
+		return false, err
+	}
+	names, err := users(id)
+	if err != nil || len(names) > 0 {
+		return false, err
+	}
+	if dry {
+		return true, nil
+	}
+	return true, s.remove(ctx, id, users)
 }
 
 // manifest calls visit for each entry of an image's manifest, if it has one, and compares

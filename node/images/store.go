@@ -197,7 +197,7 @@ func (s *Store) Remove(ctx context.Context, id string, users func(id string) ([]
 		return fmt.Errorf("remove image %s: %w", id, err)
 	}
 	// The image is gone. If another one is damaged, no object can go: Collect says so.
-	_, _, _ = s.collectObjects(ctx, func(string) bool { return false }, false)
+	_, _, _ = s.collectObjects(ctx, func(string) bool { return false }, false, users)
 	return ctx.Err()
 }
 

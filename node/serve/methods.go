@@ -34,6 +34,7 @@ func methodsOf(h Host, emit func(api.Event)) methods {
 	with(m, api.MethodFiles, h.Files)
 	with(m, api.MethodStale, h.Stale)
 	with(m, api.MethodRemoveImage, h.RemoveImage)
+	with(m, api.MethodHashify, h.Hashify)
 	plain(m, api.MethodVolumes, h.Volumes)
 	with(m, api.MethodDelVolume, h.DeleteVolume)
 	with(m, api.MethodCollect, h.CollectImages)

@@ -39,6 +39,7 @@ type Host interface {
 	Usage(ctx context.Context) (api.Usage, error)
 	Stale(ctx context.Context, req api.StaleRequest) (api.StaleAnswer, error)
 	Generations(ctx context.Context) (api.Generations, error)
+	Hashify(ctx context.Context, req api.Hashify) (api.Hashified, error)
 	Volumes(ctx context.Context) (api.Volumes, error)
 	DeleteVolume(ctx context.Context, req api.DeleteVolume) (api.Deleted, error)
 	// Apply takes the steps. It may emit from any goroutine until it returns.

@@ -34,7 +34,10 @@ func (h host) CheckStore(context.Context) (api.StoreCheck, error) { return api.S
 func (h host) Stale(context.Context, api.StaleRequest) (api.StaleAnswer, error) {
 	return api.StaleAnswer{}, nil
 }
-func (h host) Usage(context.Context) (api.Usage, error)     { return api.Usage{}, nil }
+func (h host) Usage(context.Context) (api.Usage, error) { return api.Usage{}, nil }
+func (h host) Hashify(context.Context, api.Hashify) (api.Hashified, error) {
+	return api.Hashified{}, nil
+}
 func (h host) Volumes(context.Context) (api.Volumes, error) { return api.Volumes{}, nil }
 func (h host) DeleteVolume(context.Context, api.DeleteVolume) (api.Deleted, error) {
 	return api.Deleted{}, nil

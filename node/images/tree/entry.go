@@ -38,8 +38,9 @@ type entry struct {
 	path     string // "usr/bin/true"
 	mode     uint32 // permissions with setuid, setgid and sticky; 0 for links
 	uid, gid uint32
-	size     int64 // of a file
-	mtime    int64 // seconds
+	size     int64  // of a file
+	mtime    int64  // seconds
+	nsec     uint32 // of mtime; 0 unless a guest's own tree is described
 	link     string
 	xattrs   []xattr // sorted by name; of files and directories
 }
@@ -89,7 +90,11 @@ func (s *digester) addLine(e *entry, line []byte) {
 // line returns the entry's line in the manifest.
 func (e *entry) line(content []byte) []byte {
 	// %+q: what %q leaves unescaped depends on the Unicode tables of the Go release.
-	b := fmt.Appendf(nil, "%c %+q %o %d %d %d %d %+q %x", e.kind, e.path, e.mode, e.uid, e.gid, e.size, e.mtime, e.link, content)
+	b := fmt.Appendf(nil, "%c %+q %o %d %d %d %d", e.kind, e.path, e.mode, e.uid, e.gid, e.size, e.mtime)
+	if e.nsec != 0 {
+		b = fmt.Appendf(b, ".%09d", e.nsec)
+	}
+	b = fmt.Appendf(b, " %+q %x", e.link, content)
 	for _, x := range e.xattrs {
 		b = fmt.Appendf(b, " %+q %+q", x.name, x.value)
 	}

@@ -43,6 +43,9 @@ func (e *Entry) Size() int64 { return e.size }
 // Mtime returns the time of modification in seconds.
 func (e *Entry) Mtime() int64 { return e.mtime }
 
+// Nsec returns the nanoseconds of the time of modification.
+func (e *Entry) Nsec() uint32 { return e.nsec }
+
 // Owner returns the ids of its user and group.
 func (e *Entry) Owner() (uid, gid uint32) { return e.uid, e.gid }
 
@@ -71,7 +74,9 @@ func (e *Entry) HardLink() (target string, ok bool) { return e.link, e.kind == h
 // Xattrs calls visit for each extended attribute.
 func (e *Entry) Xattrs(visit func(name, value string)) {
 	for _, x := range e.xattrs {
-		visit(x.name, x.value)
+		if x.name != ownMark {
+			visit(x.name, x.value)
+		}
 	}
 }
 
@@ -138,7 +143,7 @@ func (e *Entry) parse(line string) error {
 	e.mode = uint32(p.number(8, 0, 0o7777))
 	e.uid, e.gid = uint32(p.number(10, 0, maxID)), uint32(p.number(10, 0, maxID))
 	e.size = p.number(10, 0, math.MaxInt64)
-	e.mtime = p.number(10, math.MinInt32, maxTime)
+	e.mtime, e.nsec = p.time()
 	e.link = p.quoted()
 	content, err := hex.DecodeString(p.word())
 	if err != nil || p.failed {
@@ -182,6 +187,21 @@ func (p *parser) number(base int, low, high int64) int64 {
 		p.failed = true
 	}
 	return n
+}
+
+// time takes seconds, and nanoseconds if there are some.
+func (p *parser) time() (int64, uint32) {
+	word := p.word()
+	sec, nsec, fraction := strings.Cut(word, ".")
+	s, err := strconv.ParseInt(sec, 10, 64)
+	if err != nil || s < math.MinInt32 || s > maxTime || fraction && len(nsec) != 9 {
+		p.failed = true
+	}
+	n, err := strconv.ParseUint("0"+nsec, 10, 32)
+	if err != nil {
+		p.failed = true
+	}
+	return s, uint32(n)
 }
 
 func (p *parser) quoted() string {
@@ -236,7 +256,7 @@ func (r *rules) check(e *entry) error {
 		if !r.files[e.link] {
 			return fmt.Errorf("%q: a hard link to %q, which is not a file before it", shorten(e.path), shorten(e.link))
 		}
-		if e.mode != 0 || e.uid != 0 || e.gid != 0 || e.mtime != 0 {
+		if e.mode != 0 || e.uid != 0 || e.gid != 0 || e.mtime != 0 || e.nsec != 0 {
 			return fmt.Errorf("%q: a hard link has no attributes", shorten(e.path))
 		}
 	case file, symlink, fifo:
@@ -252,7 +272,7 @@ func (r *rules) checkRest(e *entry) error {
 		strings.ContainsRune(e.link, 0) || e.kind == symlink && e.mode != 0 || len(e.xattrs) > 0 && e.kind != file && e.kind != directory
 	last := ""
 	for _, x := range e.xattrs {
-		bad = bad || !portable(x.name) || x.name <= last || strings.ContainsRune(x.name, 0)
+		bad = bad || !portable(x.name) && x.name != ownMark || x.name <= last || strings.ContainsRune(x.name, 0)
 		last = x.name
 	}
 	if bad {

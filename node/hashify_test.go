@@ -1,0 +1,441 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/images"
+	"github.com/vsfleet/vsfleet/node/procctx"
+)
+
+// asHashify has the test binary hashify the host in a directory.
+const asHashify = "VSNODE_TEST_HASHIFY"
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func storeIn(dir string) *Host {
+	h := hostIn(dir)
+	var err error
+	if h.Images, err = images.Open(dir + "/data/.images"); err != nil {
+		panic(err)
+	}
+	h.Guests.Tree, h.Guests.Rederive = h.Images.Root, h.Images.Rederive
+	return h
+}
+
+func beHashify(dir string) error {
+	_, err := storeIn(dir).Hashify(context.Background(), api.Hashify{})
+	return err
+}
+
+// A shared host has an image, and guests of it.
+type shared struct {
+	*Host
+	t     *testing.T
+	dir   string
+	image string
+}
+
+func content(seed, n int) []byte {
+	r := rand.New(rand.NewPCG(uint64(seed), 1))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+func put(t *testing.T, path string, b []byte) {
+	t.Helper()
+	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	must(t, os.WriteFile(path+".new", b, 0o644))
+	must(t, os.Chtimes(path+".new", time.Unix(1_700_000_000, 123_456_789), time.Unix(1_700_000_000, 123_456_789)))
+	must(t, os.Rename(path+".new", path))
+}
+
+const someFiles, size = 30, 50_000
+
+func newShared(t *testing.T) *shared {
+	dir, err := os.MkdirTemp("/var/lib", "vsfleet-test-hashify-")
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	s := &shared{Host: storeIn(dir), t: t, dir: dir}
+	s.image = s.build("base", 0)
+	return s
+}
+
+// build makes an image; version changes some files.
+func (s *shared) build(name string, version int) string {
+	s.t.Helper()
+	tree := filepath.Join(s.dir, name)
+	for i := range someFiles {
+		put(s.t, fmt.Sprintf("%s/usr/bin/p%d", tree, i), content(i+version*(i%3), size))
+	}
+	for _, file := range []string{"usr/lib/hidden/a", "usr/lib/hidden/sub/b", "usr/lib/moved/a", "usr/lib/diverted", "usr/lib/removed", "usr/lib/owned", "usr/lib/dir/a", "etc/conf"} {
+		put(s.t, filepath.Join(tree, file), content(100+len(file)+version, size))
+	}
+	if version > 0 {
+		put(s.t, tree+"/usr/lib/hidden/later", content(7, size))
+		must(s.t, os.RemoveAll(tree+"/usr/lib/dir"))
+	}
+	put(s.t, tree+"/usr/lib/linked", content(3000, size))
+	must(s.t, os.Link(tree+"/usr/lib/linked", tree+"/usr/lib/linked2"))
+	must(s.t, os.Link(tree+"/usr/lib/linked", tree+"/usr/lib/linked3"))
+	img, _, err := s.Images.Build(s.t.Context(), api.ImageSpec{Name: name, Method: "template", Args: []string{"-t", tree}}, nil)
+	must(s.t, err)
+	return img.ID
+}
+
+func (s *shared) guest(name string, context int) {
+	s.t.Helper()
+	must(s.t, s.Guests.Create(s.t.Context(), api.Guest{Name: name, Context: context, Image: s.image, Network: api.Network{Mode: api.ModeNAT}}))
+}
+
+// root calls f with a guest's root.
+func (s *shared) root(name string, f func(dir string)) {
+	s.t.Helper()
+	upper, err := s.Guests.Root(name)
+	must(s.t, err)
+	lower, err := os.ReadFile(filepath.Join(s.Guests.Dir(name), "image"))
+	must(s.t, err)
+	value := make([]byte, 512)
+	if n, err := unix.Getxattr(upper, "trusted.vsfleet.own", value); err == nil {
+		lower = value[:n]
+	}
+	image, err := s.Images.Root(strings.Fields(string(lower))[0])
+	must(s.t, err)
+	work := filepath.Join(filepath.Dir(upper), "work")
+	must(s.t, os.MkdirAll(work, 0o700))
+	m, err := procctx.Root{Image: image, Upper: upper, Work: work}.Open(s.t.Context())
+	must(s.t, err)
+	defer m.Close()
+	f(fmt.Sprintf("/proc/self/fd/%d", m.Fd()))
+}
+
+// change does what an upgrade by hand does, and worse.
+func (s *shared) change(name string) {
+	s.t.Helper()
+	t := s.t
+	s.root(name, func(dir string) {
+		for i := range someFiles / 2 {
+			put(t, fmt.Sprintf("%s/usr/bin/p%d", dir, i), content(1000+i, size))
+		}
+		must(t, os.Chmod(dir+"/usr/bin/p1", 0o750|fs.ModeSetuid))
+		must(t, os.Chown(dir+"/usr/bin/p2", 33, 44))
+		must(t, unix.Setxattr(dir+"/usr/bin/p3", "user.note", []byte("mine"), 0))
+		for i := range 10 {
+			put(t, fmt.Sprintf("%s/usr/lib/package/deep/f%d", dir, i), content(2000+i, size))
+		}
+		must(t, os.RemoveAll(dir+"/usr/lib/hidden"))
+		put(t, dir+"/usr/lib/hidden/new", content(3000, size)) // as the image has it elsewhere
+		must(t, os.Rename(dir+"/usr/lib/moved", dir+"/usr/lib/there"))
+		put(t, dir+"/usr/lib/moved/a", content(3001, size))
+		must(t, os.Chmod(dir+"/usr/lib/diverted", 0o600))
+		must(t, os.Rename(dir+"/usr/lib/diverted", dir+"/usr/lib/diverted.dist"))
+		put(t, dir+"/usr/lib/diverted", content(3002, size))
+		must(t, os.Remove(dir+"/usr/lib/removed"))
+		must(t, os.Chown(dir+"/usr/lib/owned", 7, 7))
+		must(t, os.RemoveAll(dir+"/usr/lib/dir"))
+		put(t, dir+"/usr/lib/dir", content(3003, size)) // a file in the place of a directory
+		put(t, dir+"/usr/lib/linked", content(3004, size))
+		put(t, dir+"/usr/lib/two", content(3005, size))
+		must(t, os.Link(dir+"/usr/lib/two", dir+"/usr/lib/names"))
+		sparse, err := os.Create(dir + "/usr/lib/sparse")
+		must(t, err)
+		must(t, sparse.Truncate(1<<20))
+		must(t, sparse.Close())
+		put(t, dir+"/etc/conf", content(3006, size))
+		put(t, dir+"/usr/lib/unique", content(4000+len(name)+int(name[0]), size-len(name)))
+		put(t, dir+"/usr/lib/tiny", []byte("tiny\n"))
+	})
+}
+
+// seen describes all that is seen below a directory.
+func (s *shared) seen(name string, dirTimes bool) string {
+	s.t.Helper()
+	var b strings.Builder
+	s.root(name, func(dir string) {
+		must(s.t, filepath.WalkDir(dir+"/.", func(path string, _ fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			var st unix.Stat_t
+			if err := unix.Lstat(path, &st); err != nil {
+				return err
+			}
+			rel, _ := filepath.Rel(dir, path)
+			fmt.Fprintf(&b, "%s %o %d:%d", rel, st.Mode, st.Uid, st.Gid)
+			if st.Mode&unix.S_IFMT == unix.S_IFREG {
+				data, err := os.ReadFile(path)
+				if err != nil {
+					return err
+				}
+				note := make([]byte, 10)
+				n, _ := unix.Getxattr(path, "user.note", note)
+				if strings.HasPrefix(rel, "usr/lib/linked") { // overlayfs counts a name of the image that the guest replaced; a new description does not
+					st.Nlink = 0
+				}
+				fmt.Fprintf(&b, " %d %d %x %s", st.Size, st.Nlink, sha256.Sum256(data), note[:max(n, 0)])
+			}
+			if dirTimes && !strings.HasSuffix(rel, "sparse") {
+				fmt.Fprintf(&b, " %d", st.Mtim.Nano())
+			}
+			b.WriteByte('\n')
+			return nil
+		}))
+	})
+	return b.String()
+}
+
+func (s *shared) same(what, name, before string) {
+	s.t.Helper()
+	if now := s.seen(name, true); now != before {
+		s.t.Errorf("%s: %s sees other files:\n%s", what, name, difference(before, now))
+	}
+}
+
+func difference(a, b string) string {
+	x, y := strings.Split(a, "\n"), strings.Split(b, "\n")
+	var lines []string
+	for _, l := range x {
+		if !slices.Contains(y, l) {
+			lines = append(lines, "- "+l)
+		}
+	}
+	for _, l := range y {
+		if !slices.Contains(x, l) {
+			lines = append(lines, "+ "+l)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// own returns the regular files that a guest has itself.
+func (s *shared) own(name string) (list []string) {
+	s.t.Helper()
+	upper, err := s.Guests.Root(name)
+	must(s.t, err)
+	must(s.t, filepath.WalkDir(upper, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			rel, _ := filepath.Rel(upper, path)
+			list = append(list, rel)
+		}
+		return err
+	}))
+	return list
+}
+
+func TestHashify(t *testing.T) {
+	s := newShared(t)
+	names := []string{"a", "bb", "ccc"}
+	before := map[string]string{}
+	for i, name := range names {
+		s.guest(name, 200+i)
+		s.change(name)
+		before[name] = s.seen(name, true)
+	}
+	s.guest("twin", 210)
+	s.change("twin")
+
+	dry, err := s.Hashify(t.Context(), api.Hashify{Guests: names, Dry: true})
+	must(t, err)
+	for _, name := range names {
+		s.same("a dry run", name, before[name])
+		if n := len(s.own(name)); n < 40 {
+			t.Errorf("a dry run left %d files of %s", n, name)
+		}
+	}
+	done, err := s.Hashify(t.Context(), api.Hashify{Guests: names})
+	must(t, err)
+	for i, g := range done.Guests {
+		if g.Problem != "" || g.Files != dry.Guests[i].Files || g.Bytes != dry.Guests[i].Bytes || g.Added != dry.Guests[i].Added {
+			t.Errorf("%+v, and dry %+v", g, dry.Guests[i])
+		}
+		s.same("hashified", g.Name, before[g.Name])
+		want := []string{"etc/conf", "etc/hostname", "etc/hosts", "etc/resolv.conf", "usr/lib/diverted", "usr/lib/diverted.dist", "usr/lib/moved/a", "usr/lib/names", "usr/lib/owned", "usr/lib/sparse", "usr/lib/tiny", "usr/lib/two", "usr/lib/unique"}
+		if own := s.own(g.Name); !slices.Equal(own, want) {
+			t.Errorf("%s keeps %q, want %q", g.Name, own, want)
+		}
+	}
+	if g := done.Guests[2]; g.Files != someFiles/2+10+3 || g.Added != 0 || done.Guests[0].Added == 0 {
+		t.Errorf("it gave up %+v, the first %+v", g, done.Guests[0])
+	}
+
+	// Once more, after changes of a guest alone.
+	s.root("a", func(dir string) {
+		f, err := os.OpenFile(dir+"/usr/bin/p1", os.O_WRONLY|os.O_APPEND, 0)
+		must(t, err)
+		_, err = f.WriteString("mine")
+		must(t, errors2(err, f.Close()))
+		must(t, os.Remove(dir+"/usr/bin/p2"))
+		must(t, os.RemoveAll(dir+"/usr/lib/package"))
+		put(t, dir+"/usr/lib/package/x", content(3000, size))
+		must(t, os.Chmod(dir+"/usr/bin/p4", 0o700))
+	})
+	before["a"] = s.seen("a", true)
+	s.same("another guest's write", "bb", before["bb"])
+	done, err = s.Hashify(t.Context(), api.Hashify{Guests: []string{"a"}})
+	must(t, err)
+	if g := done.Guests[0]; g.Files != 1 || g.Problem != "" {
+		t.Errorf("once more: %+v", g)
+	}
+	s.same("hashified once more", "a", before["a"])
+
+	users := func(id string) ([]string, error) { return s.imageUsers(t.Context(), id) }
+	if _, err := s.Images.Collect(t.Context(), true, false, users); err != nil {
+		t.Error(err)
+	}
+	for _, name := range names {
+		s.same("after gc", name, before[name])
+	}
+	if c, err := s.Images.Check(t.Context(), users); err != nil || len(c.Damaged) > 0 {
+		t.Errorf("check: %+v, %v", c, err)
+	}
+
+	// On another image, it is as if nothing had been shared.
+	newer := s.build("newer", 1)
+	for _, name := range []string{"bb", "twin"} {
+		must(t, os.WriteFile(filepath.Join(s.Guests.Dir(name), "image"), []byte(newer+"\n"), 0o644))
+		_, err := s.Guests.ReadFile(t.Context(), name, "/etc/conf", 1<<20)
+		must(t, err)
+	}
+	bb, twin := s.seen("bb", false), s.seen("twin", false)
+	for _, file := range []string{"etc/hostname ", "etc/hosts ", "usr/lib/unique "} {
+		bb = strings.ReplaceAll(bb, line(bb, file), line(twin, file))
+	}
+	if bb != twin {
+		t.Errorf("on another image:\n%s", difference(twin, bb))
+	}
+
+	for _, name := range append(names, "twin") {
+		must(t, s.Guests.Delete(t.Context(), name))
+	}
+	for range 2 {
+		_, err := s.Images.Collect(t.Context(), true, false, users)
+		must(t, err)
+	}
+	if left, _ := filepath.Glob(s.dir + "/data/.store/*/*"); len(left) > 2*(someFiles+10) {
+		t.Errorf("%d objects are left", len(left))
+	}
+	if left, _ := filepath.Glob(s.dir + "/data/.images/*"); len(left) > 2 { // the newest of each name stays
+		t.Errorf("left are %q", left)
+	}
+}
+
+func line(seen, file string) string {
+	_, line, _ := strings.Cut(seen, file)
+	line, _, _ = strings.Cut(line, "\n")
+	return line
+}
+
+func errors2(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A hashify that is killed at any moment leaves guests that see what they saw.
+func TestAHashifyThatIsKilled(t *testing.T) {
+	s := newShared(t)
+	before := map[string]string{}
+	var names []string
+	for i := range 10 {
+		name := fmt.Sprintf("g%d", i)
+		names = append(names, name)
+		s.guest(name, 220+i)
+		s.change(name)
+		before[name] = s.seen(name, true)
+	}
+	start := time.Now()
+	pending := 0
+	for i := range 14 {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), asHashify+"="+s.dir)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		must(t, cmd.Start())
+		time.AfterFunc(time.Duration(20+i*25)*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		if err := cmd.Wait(); err == nil {
+			break
+		} else if stderr.Len() > 0 {
+			t.Fatalf("%v: %s", err, stderr.String())
+		}
+		for _, name := range names {
+			upper, err := s.Guests.Root(name)
+			must(t, err)
+			if _, err := os.Stat(filepath.Join(filepath.Dir(upper), ".hashify")); err == nil {
+				pending++
+			}
+			_, err = s.Guests.ReadFile(t.Context(), name, "/etc/conf", 1<<20) // mounts it as a start does
+			must(t, err)
+			s.same(fmt.Sprintf("killed, try %d", i), name, before[name])
+		}
+	}
+	t.Logf("%s; killed while files were removed: %d", time.Since(start), pending)
+	done, err := s.Hashify(t.Context(), api.Hashify{})
+	must(t, err)
+	for _, g := range done.Guests {
+		if own := s.own(g.Name); g.Problem != "" || len(own) != 12 {
+			t.Errorf("%+v keeps %q", g, own)
+		}
+		s.same("in the end", g.Name, before[g.Name])
+	}
+}
+
+// The same upgrade by hand in 20 guests.
+func TestHashifyGivesBackWhatAnUpgradeTook(t *testing.T) {
+	s := newShared(t)
+	for i := range 20 {
+		name := fmt.Sprintf("g%d", i)
+		s.guest(name, 240+i)
+		s.root(name, func(dir string) {
+			for i := range 20 {
+				put(t, fmt.Sprintf("%s/usr/bin/p%d", dir, i), content(1000+i, size))
+			}
+		})
+	}
+	before := s.space()
+	_, err := s.Hashify(t.Context(), api.Hashify{})
+	must(t, err)
+	after := s.space()
+	duplicates := int64(19 * 20 * (size + 4095) / 4096 * 4096)
+	t.Logf("%d KiB before, %d after: %.1f %% of the duplicates", before>>10, after>>10, float64(before-after)*100/float64(duplicates))
+	if before-after < duplicates*95/100 {
+		t.Errorf("%d of %d bytes are back", before-after, duplicates)
+	}
+}
+
+// space returns what the host's data take on the disk.
+func (s *shared) space() (n int64) {
+	must(s.t, filepath.WalkDir(s.dir+"/data", func(path string, _ fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(path, &st)
+		}
+		n += st.Blocks * 512 / int64(max(st.Nlink, 1))
+		return err
+	}))
+	return n
+}
