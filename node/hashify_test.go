@@ -209,11 +209,11 @@ func (s *shared) seen(name string, dirTimes bool) string {
 func (s *shared) same(what, name, before string) {
 	s.t.Helper()
 	if now := s.seen(name, true); now != before {
-		s.t.Errorf("%s: %s sees other files:\n%s", what, name, difference(before, now))
+		s.t.Errorf("%s: %s sees other files:\n%s", what, name, missingLines(before, now))
 	}
 }
 
-func difference(a, b string) string {
+func missingLines(a, b string) string {
 	x, y := strings.Split(a, "\n"), strings.Split(b, "\n")
 	var lines []string
 	for _, l := range x {
@@ -323,7 +323,7 @@ func TestHashify(t *testing.T) {
 		bb = strings.ReplaceAll(bb, line(bb, file), line(twin, file))
 	}
 	if bb != twin {
-		t.Errorf("on another image:\n%s", difference(twin, bb))
+		t.Errorf("on another image:\n%s", missingLines(twin, bb))
 	}
 
 	for _, name := range append(names, "twin") {

@@ -70,6 +70,13 @@ func likeRoot(from *os.File, to string) error {
 			return err
 		}
 	}
+	tree, err := ownOf(from.Name())
+	if err == nil && tree.id != "" {
+		err = tree.note(to)
+	}
+	if err != nil {
+		return err
+	}
 	return unix.Setxattr(to, keptAttr, []byte{1}, 0)
 }
 

@@ -27,6 +27,12 @@ const ownPending = "pending"
 // ownPlan is the file beside a guest's own files that tells which those are.
 func ownPlan(upper string) string { return filepath.Join(filepath.Dir(upper), ".hashify") }
 
+// A removal is what is in that file: the tree that has the files in their place, too.
+type removal struct {
+	Own  string     `json:"own"`
+	Plan unify.Plan `json:"plan"`
+}
+
 type own struct {
 	id, image string
 	pending   bool
@@ -89,16 +95,19 @@ func (g *Guest) finishOwn(upper string) (own, error) {
 		return o, err
 	}
 	if err == nil {
-		var p unify.Plan
+		var p removal
 		if err := json.Unmarshal(b, &p); err != nil {
 			return o, fmt.Errorf("read %s: %w", ownPlan(upper), err)
+		}
+		if p.Own != o.id { // files that were put back meanwhile: nothing is removed
+			p = removal{}
 		}
 		dir, err := os.OpenFile(upper, unix.O_DIRECTORY, 0)
 		if err != nil {
 			return o, err
 		}
 		defer dir.Close()
-		if err := p.Finish(dir); err != nil {
+		if err := p.Plan.Finish(dir); err != nil {
 			return o, fmt.Errorf("give up its files that are shared with others: %w", err)
 		}
 	}
@@ -180,7 +189,7 @@ func (h *Host) Unify(ctx context.Context, name string, derive func(upper *os.Fil
 			return err
 		}
 		defer d.Release()
-		b, err := json.Marshal(d.Plan)
+		b, err := json.Marshal(removal{d.ID, d.Plan})
 		if err == nil {
 			err = linux.ReplaceFileSync(ownPlan(upper), 0o600, func(f *os.File) error { _, err := f.Write(b); return err })
 		}
