@@ -319,6 +319,11 @@ func (h *Host) step(ctx context.Context, run string, s api.Step, progress builde
 			return changed, err
 		}
 		return api.StepResult{Outcome: api.Unchanged}, nil
+	case api.StepAside:
+		if err := h.Guests.SetAside(ctx, s.Name); !errors.Is(err, guest.ErrNoGuest) {
+			return changed, err
+		}
+		return api.StepResult{Outcome: api.Unchanged}, nil
 	case api.StepRevert:
 		outcome, err := h.Guests.Revert(ctx, s.Name, cmp.Or(s.Generation, run), options)
 		if s.Generation == "" && errors.Is(err, generation.ErrNone) {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -84,12 +85,43 @@ func (h *Host) Connect(ctx context.Context, req api.Connect, in io.Reader, out i
 
 // PutFiles puts a tree of files into a guest, unless a person has locked the host.
 func (h *Host) PutFiles(ctx context.Context, req api.PutFiles, in io.Reader) error {
-	if lock, err := h.readLock(); err != nil {
+	if err := h.unlocked(); err != nil {
 		return err
-	} else if lock != nil {
-		return fmt.Errorf("the host is locked by %s until %s (%s); vsfleet lock release ends that", lock.Owner, lock.Until.Local().Format(time.DateTime), lock.Reason)
 	}
 	return h.Guests.PutFiles(ctx, req, in)
+}
+
+// unlocked returns an error if a person has locked the host.
+func (h *Host) unlocked() error {
+	lock, err := h.readLock()
+	if err == nil && lock != nil {
+		err = fmt.Errorf("the host is locked by %s until %s (%s); vsfleet lock release ends that", lock.Owner, lock.Until.Local().Format(time.DateTime), lock.Reason)
+	}
+	return err
+}
+
+// SendGuest sends the own files of a guest. A guest is not stopped for that if a person has
+// locked the host.
+func (h *Host) SendGuest(ctx context.Context, req api.SendGuest, in io.Reader, out, errs io.Writer) (api.SentGuest, error) {
+	if req.How == api.SendStopped || req.How == api.SendLast {
+		if err := h.unlocked(); err != nil {
+			return api.SentGuest{}, err
+		}
+	}
+	return h.Guests.Send(ctx, req, in, out, errs, guest.Options{})
+}
+
+// ReceiveGuest receives the own files of a guest, unless a person has locked the host.
+func (h *Host) ReceiveGuest(ctx context.Context, req api.ReceiveGuest, in io.Reader) error {
+	if err := h.unlocked(); err != nil {
+		return err
+	}
+	if req.Create && req.Guest.Image != "" {
+		if here, err := h.Images.Has(req.Guest.Image); err != nil || !here {
+			return errors.Join(err, fmt.Errorf("the host lacks its image, %s", req.Guest.Image))
+		}
+	}
+	return h.Guests.Receive(ctx, req, in)
 }
 
 // GetFiles writes the files at a path of a guest.

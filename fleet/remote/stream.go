@@ -127,6 +127,17 @@ func (h *Host) GetFiles(ctx context.Context, req api.GetFiles, w, errs io.Writer
 	return err
 }
 
+// SendGuest writes a guest's own files to s.Out; see [api.SendHow].
+func (h *Host) SendGuest(ctx context.Context, req api.SendGuest, s Streams) (api.SentGuest, error) {
+	return stream(ctx, h, api.MethodSendGuest, req, s)
+}
+
+// ReceiveGuest has the host make a guest of files that another one has sent.
+func (h *Host) ReceiveGuest(ctx context.Context, req api.ReceiveGuest, r io.Reader) error {
+	_, err := stream(ctx, h, api.MethodReceiveGuest, req, Streams{In: r})
+	return err
+}
+
 func execRequest(guest string, p Program) (api.Exec, error) {
 	req := api.Exec{Guest: guest, As: p.As, Dir: []byte(p.Dir)}
 	size := 0

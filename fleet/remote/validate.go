@@ -118,6 +118,10 @@ func validate(answer any) error {
 				return fmt.Errorf("guest %q of context %d", g.Name, g.Context)
 			}
 		}
+	case *api.SentGuest:
+		if a.Image != "" && !imageID.MatchString(a.Image) {
+			return fmt.Errorf("image %q", a.Image)
+		}
 	case *api.StaleAnswer:
 		for _, g := range a.Guests {
 			if !guestName.MatchString(g.Name) || g.Image != "" && !imageID.MatchString(g.Image) || g.Runs != "" && !imageID.MatchString(g.Runs) {

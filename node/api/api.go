@@ -186,6 +186,7 @@ const (
 	StepHealth     StepKind = "guest.health"    // Name, Health; waits until it is healthy, and changes nothing
 	StepRevert     StepKind = "guest.revert"    // Name, Generation; puts back how it was before a run changed it
 	StepUpgrade    StepKind = "guest.upgrade"   // Name; the packages of a running guest
+	StepAside      StepKind = "guest.aside"     // Name; stopped, it is renamed with all that it has
 	StepForget     StepKind = "guest.forget"    // Name; removes all that StepRevert could put back
 )
 

@@ -13,6 +13,9 @@ const (
 	MethodConnect     Method[Connect, None]         = "guest.connect" // data both ways: a TCP connection
 	MethodPutFiles    Method[PutFiles, None]        = "guest.put"     // data to the node: a tar stream (node/rootfs)
 	MethodGetFiles    Method[GetFiles, None]        = "guest.get"     // data to the controller: a tar stream; errors: what was left out
+
+	MethodSendGuest    Method[SendGuest, SentGuest] = "guest.send"    // data to the controller: its own files; errors: AllSent
+	MethodReceiveGuest Method[ReceiveGuest, None]   = "guest.receive" // data to the node: its own files
 )
 
 // NotifySize notifies the node's end of a stream of a new window Size.
@@ -61,6 +64,43 @@ type PutFiles struct {
 type GetFiles struct {
 	Guest string `json:"guest"`
 	Path  string `json:"path"` // absolute
+}
+
+// SendHow is what a guest does while its own files are read.
+type SendHow string
+
+// What a guest does; one that is stopped stays so.
+const (
+	SendLive    SendHow = "live"    // it goes on: the first round of a move
+	SendFrozen  SendHow = "frozen"  // it stands still while they are copied on its host
+	SendStopped SendHow = "stopped" // it is stopped for that, and started again
+	// SendLast stops it for the last round of a move. It is started again unless the data
+	// to the node end once the controller has received AllSent.
+	SendLast SendHow = "last"
+)
+
+// AllSent tells the controller that the last round is complete.
+const AllSent = "all sent\n"
+
+// SendGuest asks for a guest's own files.
+type SendGuest struct {
+	Guest string  `json:"guest"`
+	How   SendHow `json:"how"`
+	Move  string  `json:"move,omitempty"` // the rounds of one move have the same
+}
+
+// SentGuest describes the guest whose files were sent.
+type SentGuest struct {
+	Image   string `json:"image,omitempty"` // that its files lie on
+	Running bool   `json:"running"`         // before
+}
+
+// ReceiveGuest makes a guest of files that were sent. It must not be there.
+type ReceiveGuest struct {
+	Guest Guest  `json:"guest"` // its settings
+	Move  string `json:"move,omitempty"`
+	// Create the guest; else this is a round of a move. The data of a move came in rounds before.
+	Create bool `json:"create"`
 }
 
 // MaxArgv is how long a command with its arguments may be, each with a byte for

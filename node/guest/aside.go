@@ -29,6 +29,33 @@ func (h *Host) Replace(ctx context.Context, to api.Guest) (aside string, err err
 }
 
 func (g *Guest) replace(ctx context.Context, to api.Guest) (aside string, err error) {
+	suffix, err := g.setAside(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := g.Create(ctx, to); err != nil {
+		// Free again: what Create made has been removed.
+		return "", errors.Join(err, g.rename(suffix, ""))
+	}
+	return g.host.config(g.name) + suffix, nil
+}
+
+// SetAside sets a stopped guest aside, and leaves nothing of that name.
+func (h *Host) SetAside(ctx context.Context, name string) error {
+	return h.Hold(ctx, name, "set aside", func(g *Guest) error {
+		if err := h.exists(name); err != nil {
+			return err
+		}
+		if _, err := g.setAside(ctx); err != nil {
+			return err
+		}
+		h.index.invalidate()
+		return g.forgetUnit(ctx)
+	})
+}
+
+// setAside renames what a stopped guest has, and returns what its names end with then.
+func (g *Guest) setAside(ctx context.Context) (suffix string, err error) {
 	on, err := g.running()
 	if err != nil {
 		return "", err
@@ -42,30 +69,25 @@ func (g *Guest) replace(ctx context.Context, to api.Guest) (aside string, err er
 	if err := g.host.generations().RemoveAll(g.name); err != nil { // the new guest would get the old one's
 		return "", err
 	}
-	suffix := fmt.Sprintf("%s%d~", asideMark, time.Now().Unix())
-	var renamed []string
-	defer func() {
-		if err == nil {
-			return
-		}
-		for _, path := range renamed { // free again: what Create made has been removed
-			err = errors.Join(err, os.Rename(path+suffix, path))
-		}
-	}()
-	// The configuration is renamed last: until then the same command can be repeated.
+	suffix = fmt.Sprintf("%s%d~", asideMark, time.Now().Unix())
+	if err := g.rename("", suffix); err != nil {
+		return "", errors.Join(err, g.rename(suffix, ""))
+	}
+	return suffix, nil
+}
+
+// rename renames what a guest has. The configuration is renamed last: until then the same
+// command can be repeated.
+func (g *Guest) rename(from, to string) error {
 	for _, path := range []string{g.host.data(g.name), g.host.config(g.name)} {
-		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Lstat(path + from); errors.Is(err, os.ErrNotExist) {
 			continue // its files are elsewhere
 		}
-		if err := os.Rename(path, path+suffix); err != nil {
-			return "", err
+		if err := os.Rename(path+from, path+to); err != nil {
+			return err
 		}
-		renamed = append(renamed, path)
 	}
-	if err := g.Create(ctx, to); err != nil {
-		return "", err
-	}
-	return g.host.config(g.name) + suffix, nil
+	return nil
 }
 
 // Aside returns the guests that were set aside and the images they need.

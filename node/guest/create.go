@@ -28,6 +28,19 @@ func (h *Host) Create(ctx context.Context, to api.Guest) error {
 
 // Create is like Host.Create; the guest's lock is already held.
 func (g *Guest) Create(ctx context.Context, to api.Guest) error {
+	return g.create(ctx, to, func(ctx context.Context, to api.Guest) error {
+		if err := g.host.roomForData(g.name); err != nil {
+			return err
+		}
+		if err := g.make(ctx, to); err != nil {
+			return errors.Join(err, os.RemoveAll(g.host.config(g.name)), imagetree.Remove(g.host.data(g.name)))
+		}
+		return nil
+	})
+}
+
+// create claims what a guest is to have, and calls do, which makes it.
+func (g *Guest) create(ctx context.Context, to api.Guest, do func(context.Context, api.Guest) error) error {
 	h := g.host
 	if _, err := os.Lstat(h.config(g.name)); err == nil {
 		return fmt.Errorf("%w (%s)", ErrExists, h.config(g.name))
@@ -35,15 +48,7 @@ func (g *Guest) Create(ctx context.Context, to api.Guest) error {
 	if on, err := g.running(); err != nil || on {
 		return errors.Join(err, fmt.Errorf("a guest of that name runs without a configuration: end it first (vserver %s delete)", g.name))
 	}
-	err := h.withClaims(ctx, &to, func() error {
-		if err := h.roomForData(g.name); err != nil {
-			return err
-		}
-		if err := g.make(ctx, to); err != nil {
-			return errors.Join(err, os.RemoveAll(h.config(g.name)), imagetree.Remove(h.data(g.name)))
-		}
-		return nil
-	})
+	err := h.withClaims(ctx, &to, func() error { return do(ctx, to) })
 	if err == nil && to.Boot.Mark != "" {
 		err = g.syncUnit(ctx)
 	}

@@ -24,6 +24,8 @@ type StreamHost interface {
 	Connect(ctx context.Context, req api.Connect, in io.Reader, out io.Writer) error
 	PutFiles(ctx context.Context, req api.PutFiles, in io.Reader) error
 	GetFiles(ctx context.Context, req api.GetFiles, out, errs io.Writer) error
+	SendGuest(ctx context.Context, req api.SendGuest, in io.Reader, out, errs io.Writer) (api.SentGuest, error)
+	ReceiveGuest(ctx context.Context, req api.ReceiveGuest, in io.Reader) error
 }
 
 func streamMethods(h StreamHost, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) methods {
@@ -49,6 +51,12 @@ func streamMethods(h StreamHost, in io.Reader, out, errs io.Writer, sizes <-chan
 	})
 	with(m, api.MethodGetFiles, func(ctx context.Context, req api.GetFiles) (api.None, error) {
 		return api.None{}, h.GetFiles(ctx, req, out, errs)
+	})
+	with(m, api.MethodSendGuest, func(ctx context.Context, req api.SendGuest) (api.SentGuest, error) {
+		return h.SendGuest(ctx, req, in, out, errs)
+	})
+	with(m, api.MethodReceiveGuest, func(ctx context.Context, req api.ReceiveGuest) (api.None, error) {
+		return api.None{}, h.ReceiveGuest(ctx, req, in)
 	})
 	return m
 }

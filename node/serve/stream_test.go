@@ -49,6 +49,12 @@ func (streamHost) PutFiles(context.Context, api.PutFiles, io.Reader) error { ret
 
 func (streamHost) GetFiles(context.Context, api.GetFiles, io.Writer, io.Writer) error { return nil }
 
+func (streamHost) SendGuest(context.Context, api.SendGuest, io.Reader, io.Writer, io.Writer) (api.SentGuest, error) {
+	return api.SentGuest{}, nil
+}
+
+func (streamHost) ReceiveGuest(context.Context, api.ReceiveGuest, io.Reader) error { return nil }
+
 func (h streamHost) Exec(ctx context.Context, req api.Exec, in io.Reader, out, errs io.Writer, sizes <-chan api.Size) (api.Exit, error) {
 	return h.exec(ctx, req, in, out, errs, sizes)
 }

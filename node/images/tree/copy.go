@@ -29,6 +29,7 @@ type Copy struct {
 type copying struct {
 	Copy
 	layer bool // From is an upper layer of overlayfs, and stays one
+	sent  bool // to another host: only the attributes that mean something there
 	done  Extracted
 	to    os.FileInfo
 }
@@ -94,6 +95,9 @@ func (c *copying) omits(path string) bool { return c != nil && c.Omit != nil && 
 func (c *copying) keeps() func(string) bool {
 	if c == nil || !c.layer {
 		return portable
+	}
+	if c.sent {
+		return func(name string) bool { return portable(name) || stacking(name) }
 	}
 	return func(name string) bool { return portable(name) || strings.HasPrefix(name, "trusted.overlay.") }
 }

@@ -126,6 +126,8 @@ func (e *entry) header() *tar.Header {
 		h.Typeflag = tar.TypeLink
 	case fifo:
 		h.Typeflag = tar.TypeFifo
+	case whiteout: // device 0:0
+		h.Typeflag = tar.TypeChar
 	}
 	for _, x := range e.xattrs {
 		if h.PAXRecords == nil {

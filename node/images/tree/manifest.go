@@ -223,6 +223,7 @@ type rules struct {
 	last    string          // entry
 	parents []string        // the directories that it is in, and itself if it is one
 	files   map[string]bool // what may have other names
+	layer   bool            // an upper layer of overlayfs
 }
 
 func newRules() *rules { return &rules{files: make(map[string]bool)} }
@@ -261,6 +262,11 @@ func (r *rules) check(e *entry) error {
 		}
 	case file, symlink, fifo:
 		r.files[e.path] = true
+	case whiteout:
+		if !r.layer {
+			return fmt.Errorf("%q: not an entry of a tree", shorten(e.path))
+		}
+		r.files[e.path] = true
 	default:
 		return fmt.Errorf("%q: not an entry of a tree", shorten(e.path))
 	}
@@ -272,7 +278,7 @@ func (r *rules) checkRest(e *entry) error {
 		strings.ContainsRune(e.link, 0) || e.kind == symlink && e.mode != 0 || len(e.xattrs) > 0 && e.kind != file && e.kind != directory
 	last := ""
 	for _, x := range e.xattrs {
-		bad = bad || !portable(x.name) && x.name != ownMark || x.name <= last || strings.ContainsRune(x.name, 0)
+		bad = bad || !portable(x.name) && x.name != ownMark && !(r.layer && stacking(x.name)) || x.name <= last || strings.ContainsRune(x.name, 0)
 		last = x.name
 	}
 	if bad {

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/backup"
+	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/inventory"
+	"github.com/vsfleet/vsfleet/node/api"
+)
+
+func (a *app) backupCommand() *cobra.Command {
+	var dir string
+	var stop bool
+	cmd := &cobra.Command{
+		Use:   "backup PATTERN --to DIR",
+		Short: "Back up guests to this machine",
+		Long: `Backup writes one archive for each guest, DIR/HOST/GUEST/TIME.tar.zst: the guest's own
+files, its settings, and which image the files lie on. The image itself, volumes and what
+else is mounted in the guest are not part of it.
+
+A running guest stands still while its files are copied on its host, which needs the space
+for a second copy there; it goes on while the copy is sent. With --stop, the guest is
+stopped for that and started again.`,
+		Example: `  vsfleet guest backup lab1/www --to /srv/backup
+  vsfleet guest backup --stop '*/db' --to /srv/backup`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeGuests,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if dir == "" {
+				return usage("vsfleet guest backup %s --to DIR", args[0])(errors.New("--to: want the directory for the archives"))
+			}
+			guests, err := a.guests(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			how := api.SendFrozen
+			if stop {
+				how = api.SendStopped
+			}
+			var failed error
+			progress := a.progress(len(guests))
+			place := func(g inventory.Instance) string { return g.Host.Name + "/" + g.Guest.Name }
+			hosts := a.access.Backup(ctx, guests, dir, how, a.forks, a.note, follow(progress, place, &failed,
+				func(_ int, r fanout.Result[inventory.Instance, string]) error {
+					if r.Err != nil {
+						return nil
+					}
+					_, err := fmt.Fprintln(a.stdout, view.Clean(r.Value))
+					return err
+				}))
+			progress.Close()
+			if failed != nil {
+				return failed
+			}
+			return a.recap(ctx, report.Run{Hosts: hosts})
+		},
+	}
+	cmd.Flags().StringVar(&dir, "to", "", "`directory` of this machine for the archives")
+	cmd.Flags().BoolVar(&stop, "stop", false, "stop running guests while they are copied")
+	return cmd
+}
+
+func (a *app) restoreCommand() *cobra.Command {
+	var to, file string
+	var start bool
+	cmd := &cobra.Command{
+		Use:   "restore ARCHIVE",
+		Short: "Make a guest from a backup, or print one file of it",
+		Long: `Restore makes the guest of an archive of vsfleet guest backup, on the host that it came
+from or another one, under its own name or another one. If the inventory has the guest
+there, it gets the inventory's settings, else those of the archive. If the host lacks the image,
+another host of the inventory must have it. A guest that exists is not replaced.
+
+With --file, restore prints a file of the archive, and no host is asked.`,
+		Example: `  vsfleet guest restore /srv/backup/lab1/www/20260201T031500Z.tar.zst --start
+  vsfleet guest restore --to lab2/www2 backup.tar.zst
+  vsfleet guest restore --file /etc/passwd backup.tar.zst >passwd`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			archive, err := backup.Open(args[0])
+			if err != nil {
+				return &usageError{err: err}
+			}
+			defer archive.Close()
+			if file != "" {
+				return archive.File(ctx, file, a.stdout)
+			}
+			if to == "" {
+				to = archive.Host + "/" + archive.Guest.Name
+			}
+			inv, guest, err := a.placeOf(cmd, to)
+			if err != nil {
+				return err
+			}
+			h := a.access.Restore(ctx, inv, archive, guest, fleet.RestoreOptions{Start: start, Progress: a.note})
+			return a.recap(ctx, report.Run{Hosts: []report.Host{h}})
+		},
+	}
+	cmd.Flags().StringVar(&to, "to", "", "`HOST/GUEST` to make (default: as in the archive)")
+	cmd.Flags().StringVar(&file, "file", "", "print this `path` of the guest's, and restore nothing")
+	cmd.Flags().BoolVar(&start, "start", false, "start the guest")
+	cmd.MarkFlagsMutuallyExclusive("file", "to")
+	cmd.MarkFlagsMutuallyExclusive("file", "start")
+	a.lockWait(cmd)
+	return cmd
+}
+
+// placeOf returns the one guest of HOST/GUEST, which may be nowhere yet.
+func (a *app) placeOf(cmd *cobra.Command, place string) (*inventory.Inventory, inventory.Instance, error) {
+	inv, err := a.inventory(cmd.Context())
+	if err != nil {
+		return nil, inventory.Instance{}, err
+	}
+	if !strings.Contains(place, "/") {
+		return nil, inventory.Instance{}, usage("name it as HOST/GUEST")(fmt.Errorf("%q names no host", place))
+	}
+	guest, err := a.guest(cmd.Context(), place)
+	a.unlisted = nil // it need not be there
+	return inv, guest, err
+}
+
+func (a *app) moveCommand() *cobra.Command {
+	var opt fleet.MoveOptions
+	cmd := &cobra.Command{
+		Use:   "move HOST/GUEST HOST",
+		Short: "Move a guest with its files to another host",
+		Long: `Move brings a guest to another host. Change the inventory first: the guest's on: must
+name the new host, and no longer the old one.
+
+The guest's own files are copied while it runs; then it is stopped, what has changed since is
+copied, and it is started on the new host with the inventory's settings. If it does not
+start there, or is not healthy, the old one is started again. If vsfleet is killed, run the
+same command again. The old copy is set aside on its host, as GUEST.~TIME~. Volumes and what
+else is mounted in the guest do not move.`,
+		Example: `  vsfleet guest move lab1/www lab2
+  vsfleet guest move --delete lab1/www lab2`,
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: a.completeGuests,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			inv, from, err := a.placeOf(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			_, to, err := a.placeOf(cmd, strings.TrimSuffix(args[1], "/"+from.Guest.Name)+"/"+from.Guest.Name)
+			if err != nil {
+				return err
+			}
+			if err := movable(from, to); err != nil {
+				return err
+			}
+			opt.Progress = a.note
+			h := a.access.Move(ctx, inv, from, to, opt)
+			return a.recap(ctx, report.Run{Hosts: []report.Host{h}})
+		},
+	}
+	cmd.Flags().BoolVar(&opt.Volumes, "leave-volumes", false, "move a guest that has volumes, without them")
+	cmd.Flags().BoolVar(&opt.Delete, "delete", false, "delete the old copy once the new one is healthy")
+	a.lockWait(cmd)
+	return cmd
+}
+
+// movable returns an error if the next apply would undo a move.
+func movable(from, to inventory.Instance) error {
+	name := from.Guest.Name
+	switch {
+	case from.Host == to.Host:
+		return &usageError{err: fmt.Errorf("%s is on %s", name, to.Host.Name)}
+	case from.Guest.Image != "":
+		return usage("an apply between the two would make an empty %s on %s", name, to.Host.Name)(
+			fmt.Errorf("%s: the inventory wants %s on %s: change its on: to %s, then run this again", from.Guest.Pos, name, from.Host.Name, to.Host.Name))
+	case to.Guest.Image == "":
+		return usage("vsfleet inventory list --guests shows where guests should be")(
+			fmt.Errorf("the inventory has no %s on %s: add that host to its on:, then run this again", name, to.Host.Name))
+	}
+	return nil
+}

@@ -1,0 +1,284 @@
+package guest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/node/api"
+	imagetree "github.com/vsfleet/vsfleet/node/images/tree"
+)
+
+// Send writes a guest's own files, one zstd frame of a tar archive (imagetree.Upper). With
+// SendLast the guest is stopped before, and stays so if in ends once they were sent: whoever
+// asked has them then. In all other cases, whatever becomes of the controller, a guest that
+// was stopped for this is started again.
+func (h *Host) Send(ctx context.Context, req api.SendGuest, in io.Reader, out, errs io.Writer, opt Options) (sent api.SentGuest, err error) {
+	if req.How == api.SendLive {
+		return h.sendLive(ctx, req, out)
+	}
+	err = h.Hold(ctx, req.Guest, "copy", func(g *Guest) error {
+		layers, frozen, err := g.layers(ctx)
+		if err != nil {
+			return err
+		}
+		if sent.Image, err = baseOf(layers.Upper); err != nil {
+			return err
+		}
+		if sent.Running, err = g.running(); err != nil {
+			return err
+		}
+		own, err := os.Open(layers.Upper)
+		if err != nil {
+			return err
+		}
+		defer own.Close()
+		switch {
+		case req.How == api.SendLast:
+			return g.whileStopped(ctx, sent.Running, opt, func() (stay bool, err error) {
+				if err := h.pack(ctx, req, own, out); err != nil {
+					return false, err
+				}
+				if _, err := io.WriteString(errs, api.AllSent); err != nil {
+					return false, err
+				}
+				_, err = io.Copy(io.Discard, in)
+				return err == nil, err
+			})
+		case !sent.Running:
+			return h.pack(ctx, req, own, out)
+		case req.How == api.SendStopped:
+			frozen = func(ctx context.Context, copy func() error) error {
+				return g.whileStopped(ctx, true, opt, func() (bool, error) { return false, copy() })
+			}
+		}
+		return g.sendCopy(ctx, own, frozen, func(own *os.File) error { return h.pack(ctx, req, own, out) })
+	})
+	return sent, err
+}
+
+// sendCopy calls send with a copy of a guest's own files, which is made while nothing in the
+// guest runs: a slow connection does not keep it from running.
+func (g *Guest) sendCopy(ctx context.Context, own *os.File, frozen func(context.Context, func() error) error, send func(*os.File) error) (err error) {
+	dir := g.host.copyDir(g.name)
+	if err := imagetree.Remove(dir); err != nil { // of a vsnode that was killed
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, imagetree.Remove(dir)) }()
+	if err := frozen(ctx, func() error { return imagetree.CopyLayer(ctx, own, dir) }); err != nil {
+		return fmt.Errorf("its own files: %w", err)
+	}
+	copied, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer copied.Close()
+	return send(copied)
+}
+
+// whileStopped calls do while the guest is stopped. If it ran, it is started again, even if
+// ctx has ended, unless do has it stay stopped.
+func (g *Guest) whileStopped(ctx context.Context, ran bool, opt Options, do func() (stay bool, err error)) error {
+	stay, err := false, error(nil)
+	if ran {
+		_, err = g.Stop(ctx)
+	}
+	if err == nil {
+		stay, err = do()
+	}
+	if !ran || stay && err == nil {
+		return err
+	}
+	if on, rerr := g.running(); rerr != nil || on {
+		return errors.Join(err, rerr)
+	}
+	const patience = 2 * time.Minute
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	if serr := g.Start(ctx, opt); serr != nil {
+		err = errors.Join(err, fmt.Errorf("start it again: %w", serr))
+	}
+	return err
+}
+
+// sendLive sends the files of a guest that goes on running: the first round of a move.
+func (h *Host) sendLive(ctx context.Context, req api.SendGuest, out io.Writer) (sent api.SentGuest, err error) {
+	var upper string
+	err = h.Hold(ctx, req.Guest, "copy", func(g *Guest) error {
+		layers, _, err := g.layers(ctx)
+		if err == nil {
+			upper = layers.Upper
+			sent.Image, err = baseOf(upper)
+		}
+		if err == nil {
+			sent.Running, err = g.running()
+		}
+		return err
+	})
+	if err != nil {
+		return sent, err
+	}
+	own, err := os.Open(upper)
+	if err != nil {
+		return sent, err
+	}
+	defer own.Close()
+	return sent, h.pack(ctx, req, own, out)
+}
+
+// pack writes own files as a round of req.Move, or all of them.
+func (h *Host) pack(ctx context.Context, req api.SendGuest, own *os.File, out io.Writer) error {
+	u := imagetree.Upper{From: own, Changing: req.How == api.SendLive}
+	z, err := zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(transferWindow), zstd.WithEncoderCRC(true))
+	if err != nil {
+		return err
+	}
+	write := func() error {
+		if err := u.Pack(ctx, z); err != nil {
+			return err // closing would end the frame as if all had been sent
+		}
+		return z.Close()
+	}
+	if req.Move == "" {
+		return write()
+	}
+	if u.Changing {
+		u.Begun = time.Now().Unix()
+		if err := unix.Syncfs(int(own.Fd())); err != nil {
+			return fmt.Errorf("sync %s: %w", own.Name(), err)
+		}
+		return linux.ReplaceFileSync(h.sentFile(req.Guest), 0o600, func(f *os.File) error {
+			w := bufio.NewWriter(f)
+			fmt.Fprintf(w, "%s %d\n", req.Move, u.Begun)
+			u.Index = w
+			return errors.Join(write(), w.Flush())
+		})
+	}
+	f, err := os.Open(h.sentFile(req.Guest))
+	if err != nil {
+		return fmt.Errorf("what was sent already is not known: %w", err)
+	}
+	defer f.Close()
+	r := bufio.NewReader(f)
+	head, err := r.ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("read what was sent: %w", err)
+	}
+	move, begun, _ := strings.Cut(strings.TrimSpace(head), " ")
+	if u.Begun, err = strconv.ParseInt(begun, 10, 64); err != nil || move != req.Move {
+		return errors.Join(err, fmt.Errorf("another move of the guest has begun since: run %s", move))
+	}
+	u.Sent = r
+	return errors.Join(write(), remove(h.sentFile(req.Guest)))
+}
+
+// Receive makes a guest of files that [Host.Send] has sent. Its settings are those of req;
+// it is not started. The rounds of a move are kept beside until the guest is created.
+func (h *Host) Receive(ctx context.Context, req api.ReceiveGuest, in io.Reader) error {
+	name := req.Guest.Name
+	return h.Hold(ctx, name, "receive", func(g *Guest) error {
+		if err := h.exists(name); !errors.Is(err, ErrNoGuest) {
+			return errors.Join(err, fmt.Errorf("%w: delete it first, or take another host", ErrExists))
+		}
+		if !(req.Create && req.Move != "") {
+			if err := g.takeRound(ctx, req.Move, in); err != nil {
+				return errors.Join(err, imagetree.Remove(h.data(name)))
+			}
+		}
+		if !req.Create {
+			return nil
+		}
+		if move, err := linux.ReadFile(h.receivedMark(name)); err != nil || string(move) != req.Move {
+			return errors.Join(err, errors.New("what was sent before is no longer there"))
+		}
+		if err := g.create(ctx, req.Guest, g.makeReceived); err != nil {
+			return errors.Join(err, imagetree.Remove(h.data(name)))
+		}
+		return nil
+	})
+}
+
+// takeRound unpacks what is sent. A round before of the same move is there still.
+func (g *Guest) takeRound(ctx context.Context, move string, in io.Reader) error {
+	h := g.host
+	root, before := h.rootDir(g.name), filepath.Join(h.data(g.name), "before")
+	var earlier *os.File
+	if was, err := linux.ReadFile(h.receivedMark(g.name)); err == nil && move != "" && string(was) == move {
+		err := errors.Join(os.Remove(h.receivedMark(g.name)), imagetree.Remove(before), os.Rename(root, before))
+		if err == nil {
+			earlier, err = os.Open(before)
+		}
+		if err != nil {
+			return err
+		}
+		defer earlier.Close()
+	} else {
+		if err := g.host.roomForData(g.name); err != nil {
+			return err
+		}
+		if err := errors.Join(os.Mkdir(h.data(g.name), 0o700), linux.WriteFile(h.incompleteMark(g.name), nil, 0o600), os.Mkdir(h.workDir(g.name), 0o700)); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return err
+	}
+	z, err := zstd.NewReader(in, zstd.WithDecoderMaxWindow(2*transferWindow), zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	if err := imagetree.UnpackUpper(ctx, root, earlier, z); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, io.LimitReader(z, transferWindow)); err != nil { // the frame's checksum
+		return err
+	}
+	if _, err := io.Copy(io.Discard, in); err != nil { // that the sender has ended, not the connection
+		return err
+	}
+	if err := errors.Join(imagetree.Remove(before), syncFS(root)); err != nil {
+		return err
+	}
+	return linux.WriteFile(h.receivedMark(g.name), []byte(move), 0o600)
+}
+
+// makeReceived makes what was received a guest's own files, and writes its configuration.
+func (g *Guest) makeReceived(ctx context.Context, to api.Guest) error {
+	h := g.host
+	if err := h.countDisk(ctx, to); err != nil {
+		return err
+	}
+	if to.Image != "" {
+		if err := noteBase(h.rootDir(g.name), to.Image); err != nil {
+			return err
+		}
+	}
+	if err := g.writeConfig(to, h.rootDir(g.name)); err != nil {
+		return errors.Join(err, os.RemoveAll(h.config(g.name)))
+	}
+	return errors.Join(os.Remove(h.receivedMark(g.name)), os.Remove(h.incompleteMark(g.name)))
+}
+
+// transferWindow is zstd's: the memory that sending and receiving take.
+const transferWindow = 4 << 20
+
+func (p Paths) receivedMark(name string) string { return filepath.Join(p.data(name), ".received") }
+func (p Paths) copyDir(name string) string      { return filepath.Join(p.DataDir, ".copies", name) }
+func (p Paths) sentFile(name string) string {
+	return filepath.Join(p.RunDir, "."+name+".sent")
+}
