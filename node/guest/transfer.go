@@ -59,8 +59,8 @@ func (h *Host) Send(ctx context.Context, req api.SendGuest, in io.Reader, out, e
 		case !sent.Running:
 			return h.pack(ctx, req, own, out)
 		case req.How == api.SendStopped:
-			frozen = func(ctx context.Context, copy func() error) error {
-				return g.whileStopped(ctx, true, opt, func() (bool, error) { return false, copy() })
+			frozen = func(ctx context.Context, do func() error) error {
+				return g.whileStopped(ctx, true, opt, func() (bool, error) { return false, do() })
 			}
 		}
 		return g.sendCopy(ctx, own, frozen, func(own *os.File) error { return h.pack(ctx, req, own, out) })

@@ -104,15 +104,14 @@ func (u Upper) Pack(ctx context.Context, w io.Writer) error {
 		}
 		return nil
 	}}
-	var err error
-	if c.to, err = os.Stat("/proc/self"); err != nil { // a directory that no layer holds
-		return err
-	}
 	root, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", u.From.Fd()), unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	if c.to, err = root.Stat(); err != nil { // which no directory of the layer is
+		return err
+	}
 	if err := wk.directory(root, ""); err != nil {
 		return err
 	}
