@@ -6,9 +6,9 @@ LDFLAGS := -s -w -funcalign=16 -buildid= -X main.version=$(VERSION)
 export CGO_ENABLED := 0
 # Functions begin at multiples of 16 bytes, not 32: 100 KB.
 # vsnode goes over the wire to each host. Without inlining in packages that wait for the kernel most
-# of the time it is 5 % smaller and no slower.
-SMALL   := $(foreach p,$(addprefix github.com/,vsfleet cilium vishvananda google mdlayer) golang.org/x debug net archive encoding reflect crypto compress regexp vendor,-gcflags='$(p)/...=-l') \
-	$(foreach p,fmt os time internal/zstd strconv strings bytes bufio io sort path flag context path/filepath io/fs,-gcflags='$(p)=-l')
+# of the time, or are not on its way, it is 5 % smaller and no slower.
+SMALL   := $(foreach p,$(addprefix github.com/,vsfleet cilium vishvananda google mdlayer) golang.org/x debug net archive encoding reflect crypto regexp vendor,-gcflags='$(p)/...=-l') \
+	$(foreach p,fmt os time internal/zstd strconv internal/strconv strings bytes bufio io sort path flag context path/filepath io/fs syscall internal/poll,-gcflags='$(p)=-l')
 
 NODES   := fleet/push/binaries/vsnode-linux-amd64.zst fleet/push/binaries/vsnode-linux-arm64.zst
 SOURCES := $(shell git ls-files -co --exclude-standard '*.go' 'node/netctx/*.o' 'node/netctx/*.zst' 2>/dev/null) go.mod go.sum
