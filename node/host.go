@@ -275,7 +275,12 @@ func (h *Host) CollectImages(ctx context.Context, req api.Collect) (api.Collecte
 	if by, held := h.leased(); held && !req.Dry {
 		h.log.begin(by)
 	}
-	return h.Images.Collect(ctx, req.All, req.Dry, func(id string) ([]string, error) { return h.imageUsers(ctx, id) })
+	return h.Images.Collect(ctx, req.All, req.Dry, func(id string) ([]string, error) {
+		if slices.Contains(req.Keep, id) {
+			return []string{"the controller"}, nil
+		}
+		return h.imageUsers(ctx, id)
+	})
 }
 
 // CheckStore reads all that images consist of, and compares it with what it should be.

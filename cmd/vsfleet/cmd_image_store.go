@@ -21,8 +21,9 @@ func (a *app) imageGCCommand() *cobra.Command {
 		Use:   "gc",
 		Short: "Remove images that nothing uses",
 		Long: `Gc removes from every host the images that no guest uses, and the files that no image
-has. The newest image of each name stays on its host, unless --all is given. An image is
-used by guests that are made from it, running or not, and by what is kept to revert them.`,
+has. An image is used by guests that are made from it, running or not, and by what is kept
+to revert them. Unless --all is given, the newest image of each name stays on its host too,
+and so do the current version of each image and the one to which a rollback would go.`,
 		Example: `  vsfleet image gc -n
   vsfleet image gc --all -l db1`,
 		Args: cobra.NoArgs,
@@ -31,6 +32,9 @@ used by guests that are made from it, running or not, and by what is kept to rev
 			_, hosts, err := a.hosts(ctx)
 			if err != nil {
 				return err
+			}
+			if !req.All {
+				req.Keep = a.versions.File().Kept()
 			}
 			var mu sync.Mutex
 			collected := map[string]api.Collected{}
@@ -53,7 +57,7 @@ used by guests that are made from it, running or not, and by what is kept to rev
 			return a.exit(ctx, run.Hosts)
 		},
 	}
-	cmd.Flags().BoolVar(&req.All, "all", false, "remove the newest image of a name, too")
+	cmd.Flags().BoolVar(&req.All, "all", false, "remove the newest image of a name and versions for a rollback, too")
 	cmd.Flags().BoolVarP(&req.Dry, "dry-run", "n", false, "only show what would be removed")
 	a.lockWait(cmd)
 	return cmd

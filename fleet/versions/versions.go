@@ -67,6 +67,22 @@ func (f File) Current(name, key, arch string) (current Version, ok bool) {
 	return current, ok
 }
 
+// Kept returns the IDs of the current versions of all images, and of those that would be
+// current after a rollback.
+func (f File) Kept() []string {
+	var ids []string
+	for _, list := range f.Images {
+		seen := map[string]int{} // by spec and architecture
+		for _, v := range slices.Backward(list) {
+			if what := v.Key + v.Arch; v.Held == nil && seen[what] < 2 {
+				seen[what]++
+				ids = append(ids, v.ID)
+			}
+		}
+	}
+	return ids
+}
+
 // Find returns the name and the version of an image's ID.
 func (f File) Find(id string) (name string, v Version, ok bool) {
 	for name, list := range f.Images {

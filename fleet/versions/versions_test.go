@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -57,6 +58,13 @@ func TestLife(t *testing.T) {
 	}
 	current("amd64", id("3"))
 	current("arm64", id("4"))
+	must(t, k.Built(ctx, image("5"), "amd64", "a"))
+	if kept := k.File().Kept(); !slices.Equal(kept, []string{id("5"), id("4"), id("3"), id("2")}) {
+		t.Errorf("a rollback needs %q", kept)
+	}
+	if from, to, err := k.Rollback(ctx, "web", "spec", "it is new"); from != 3 || to != 2 || err != nil {
+		t.Errorf("from %d to %d, %v", from, to, err)
+	}
 	from, to, err := k.Rollback(ctx, "web", "spec", "it is slow")
 	if from != 2 || to != 1 || err != nil {
 		t.Errorf("from %d to %d, %v", from, to, err)

@@ -9,3 +9,8 @@ import "sort"
 func Func[T any](s []T, compare func(a, b T) int) {
 	sort.Slice(s, func(i, j int) bool { return compare(s[i], s[j]) < 0 })
 }
+
+// Stable is Func that keeps the order of equal elements, as slices.SortStableFunc does.
+func Stable[T any](s []T, compare func(a, b T) int) {
+	sort.SliceStable(s, func(i, j int) bool { return compare(s[i], s[j]) < 0 })
+}

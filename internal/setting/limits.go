@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/vsfleet/vsfleet/internal/order"
 )
 
 // Infinite is the value of a [Ulimit] without a bound (RLIM_INFINITY).
@@ -449,7 +451,7 @@ func (ulimits) content(*Guest) string { return "" }
 // parse keeps the order in which a host reads the files.
 func (u ulimits) parse(g *Guest, s string) error {
 	err := u.list.parse(g, s)
-	slices.SortStableFunc(*u.at(g), func(a, b Ulimit) int { return strings.Compare(a.Resource, b.Resource) })
+	order.Stable(*u.at(g), func(a, b Ulimit) int { return strings.Compare(a.Resource, b.Resource) })
 	return err
 }
 

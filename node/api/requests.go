@@ -146,6 +146,8 @@ type Installed struct {
 type Collect struct {
 	All bool `json:"all,omitempty"` // the newest image of each name, too
 	Dry bool `json:"dry,omitempty"` // only count
+	// Keep are the IDs of images that stay, whoever uses them.
+	Keep []string `json:"keep,omitempty"`
 }
 
 // Collected is what a Collect has removed.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/internal/setting"
 )
 
@@ -128,7 +129,7 @@ func (t *tree) in(name string, dirs bool) (out []string) {
 			out = append(out, e.Name())
 		}
 	}
-	slices.SortStableFunc(out, func(a, b string) int {
+	order.Stable(out, func(a, b string) int {
 		m, err1 := strconv.Atoi(a)
 		n, err2 := strconv.Atoi(b)
 		if err1 != nil || err2 != nil {

@@ -7,13 +7,13 @@ import (
 	"os"
 	"path"
 	"runtime"
-	"slices"
 	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/internal/order"
 )
 
 // Mount is a mount that a guest has in addition to those of every guest: a
@@ -211,7 +211,7 @@ func (s *script) mounts(root cell, mounts []openedMount, staged func(string) cel
 		}
 	}
 	depth := func(m bound) int { return strings.Count(m.Place, "/") }
-	slices.SortStableFunc(list, func(a, b bound) int { return depth(a) - depth(b) })
+	order.Stable(list, func(a, b bound) int { return depth(a) - depth(b) })
 	for _, m := range list {
 		what := m.Place + " (" + m.Line + ")"
 		parts := strings.Split(strings.TrimPrefix(m.Place, "/"), "/")
