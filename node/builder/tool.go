@@ -130,7 +130,7 @@ const tailLines = 6
 
 func (o *output) Write(p []byte) (int, error) {
 	if n, err := o.req.Log.Write(p); err != nil {
-		return n, fmt.Errorf("write the log: %w", err)
+		return n, fmt.Errorf("write the log: %w%s", err, full(o.req.Dir))
 	}
 	for rest := p; ; {
 		end := slices.IndexFunc(rest, func(b byte) bool { return b == '\n' || b == '\r' }) // rsync shows its progress in one line
