@@ -33,7 +33,7 @@ func (h *Host) Send(ctx context.Context, req api.SendGuest, in io.Reader, out, e
 		if err != nil {
 			return err
 		}
-		if sent.Image, err = baseOf(layers.Upper); err != nil {
+		if sent.Image, err = sendable(layers.Upper); err != nil {
 			return err
 		}
 		if sent.Running, err = g.running(); err != nil {
@@ -115,6 +115,18 @@ func (g *Guest) whileStopped(ctx context.Context, ran bool, opt Options, do func
 	return err
 }
 
+// sendable returns the image below a guest's own files, unless some of these are elsewhere.
+func sendable(upper string) (image string, err error) {
+	o, err := ownOf(upper)
+	if err == nil && o.id != "" {
+		err = errors.New("it shares files of its own with other guests (hashify): they are not among those that would be copied; vserver NAME build -m clone copies it on this host")
+	}
+	if err != nil {
+		return "", err
+	}
+	return baseOf(upper)
+}
+
 // sendLive sends the files of a guest that goes on running: the first round of a move.
 func (h *Host) sendLive(ctx context.Context, req api.SendGuest, out io.Writer) (sent api.SentGuest, err error) {
 	var upper string
@@ -122,7 +134,7 @@ func (h *Host) sendLive(ctx context.Context, req api.SendGuest, out io.Writer) (
 		layers, _, err := g.layers(ctx)
 		if err == nil {
 			upper = layers.Upper
-			sent.Image, err = baseOf(upper)
+			sent.Image, err = sendable(upper)
 		}
 		if err == nil {
 			sent.Running, err = g.running()
