@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/guest"
 	"github.com/vsfleet/vsfleet/node/images/tree"
@@ -251,6 +252,6 @@ func (u *hashify) choose(ctx context.Context, l *unify.Layer, g *api.HashifiedGu
 			u.taken[object] = true
 		}
 	}
-	slices.SortFunc(chosen, func(a, b unify.File) int { return slices.Compare([]byte(a.Path()), []byte(b.Path())) })
+	order.Func(chosen, func(a, b unify.File) int { return slices.Compare([]byte(a.Path()), []byte(b.Path())) })
 	return chosen, nil
 }

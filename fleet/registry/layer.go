@@ -158,7 +158,7 @@ func (c Content) read(ctx context.Context, id string, use func(io.Reader) error)
 	}
 	giveUp(err)
 	pr.CloseWithError(err)
-	_ = <-exported // the reader saw it
+	<-exported // the reader saw it
 	return err
 }
 

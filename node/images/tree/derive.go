@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/internal/order"
 )
 
 // ownMark marks, in the manifest of a guest's own tree, the files that the guest had in
@@ -129,7 +131,7 @@ func Derive(from io.Reader, own []*Entry, manifest *bufio.Writer) (Sum, error) {
 	for _, e := range add {
 		kept = append(kept, e)
 	}
-	slices.SortFunc(kept, func(a, b *Entry) int { return strings.Compare(walkKey(a.path), walkKey(b.path)) })
+	order.Func(kept, func(a, b *Entry) int { return strings.Compare(walkKey(a.path), walkKey(b.path)) })
 	s := newSummer(manifest)
 	moved := map[string]string{} // the first name that is left of a file, by the one that it had
 	for _, e := range kept {
