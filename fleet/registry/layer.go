@@ -146,20 +146,22 @@ func (c Content) read(ctx context.Context, id string, use func(io.Reader) error)
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	pr, pw := io.Pipe()
-	exported := make(chan error, 1)
+	var exported error
+	ended := make(chan struct{})
 	go func() {
-		err := c.Export(ctx, id, pw)
-		pw.CloseWithError(err)
-		exported <- err
+		defer close(ended)
+		exported = c.Export(ctx, id, pw)
+		pw.CloseWithError(exported)
 	}()
 	err := readStream(pr, id, c.Most(id), use)
-	if err == nil {
-		return <-exported // which has written all
+	if err != nil {
+		giveUp(err)
+		pr.CloseWithError(err) // the export's error is that, or the reader has seen it
+		<-ended
+		return err
 	}
-	giveUp(err)
-	pr.CloseWithError(err)
-	<-exported // the reader saw it
-	return err
+	<-ended
+	return exported
 }
 
 func readStream(r io.Reader, id string, most int64, use func(io.Reader) error) error {
