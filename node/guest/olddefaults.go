@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	noUnify    = "guests share what an image holds; nothing is unified"
+	noUnify    = "files are shared by their content with the store of images: vserver NAME hashify"
 	noPackages = "packages are managed in the guest: vserver NAME exec apt-get …"
 	noDevices  = "a guest has /dev/null, zero, full, random, urandom, tty and pseudoterminals, and no other device"
 	noDistros  = "a distribution is what the method and its arguments say: vserver NAME build --help, and images in the inventory"
