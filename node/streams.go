@@ -16,6 +16,9 @@ import (
 
 // ExportImage sends an image to the controller.
 func (h *Host) ExportImage(ctx context.Context, req api.ExportImage, out io.Writer) error {
+	if req.Base != "" {
+		return h.Images.ExportDifference(ctx, req.ID, req.Base, out)
+	}
 	return h.Images.Export(ctx, req.ID, out)
 }
 

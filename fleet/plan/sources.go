@@ -94,15 +94,24 @@ type Image struct {
 	Builders []string // may build it if nobody has it, in that order
 	Lack     []string // need it and do not have it
 	Err      error    // nobody can provide it
+	// Bases are, by host that lacks the image, what it has in its place: the difference to
+	// that is enough.
+	Bases map[string]Base
 
 	need need
 	arch string
 }
 
+// Base is an image that both sides of a copy have.
+type Base struct {
+	ID   string
+	Name string // what tells it from the image itself: "@1"
+}
+
 // Sources returns the images that hosts lack and decides where each comes from:
 // from one of the hosts that has it, else from one of the others, which are the
 // rest of the inventory, else from a host that builds it.
-func Sources(hosts, others []Host) []Image {
+func Sources(hosts, others []Host, versions Versions) []Image {
 	var images []Image
 	for _, h := range hosts {
 		for _, n := range h.Plan.images {
@@ -125,6 +134,7 @@ func Sources(hosts, others []Host) []Image {
 			m.hold(others)
 		}
 		if m.ID != "" {
+			m.chooseBases(hosts, others, m.Holders, versions)
 			continue
 		}
 		if m.need.version {
@@ -134,6 +144,7 @@ func Sources(hosts, others []Host) []Image {
 		m.Builders = m.able(hosts, builds)
 		if len(m.Builders) > 0 {
 			builds[m.Builders[0]]++
+			m.chooseBases(hosts, others, m.Builders[:1], versions)
 		} else {
 			m.Err = fmt.Errorf("image %s: none of the hosts that may build it (build_on) is among those of this run: take one of them into -l", m.Spec.Name)
 		}
@@ -186,6 +197,58 @@ func (m *Image) hold(hosts []Host) {
 	}
 }
 
+// chooseBases chooses what each host that lacks the image has in its place: the newest
+// image of the same spec, else of the same name, else of the same build without packages and
+// files, that one of the sources has as well. Plain trees serve for none.
+func (m *Image) chooseBases(hosts, others []Host, sources []string, versions Versions) {
+	known := map[string]bool{}
+	for _, h := range slices.Concat(hosts, others) {
+		for _, have := range h.State.Images {
+			known[have.ID] = known[have.ID] || have.Description != "" && slices.Contains(sources, h.name())
+		}
+	}
+	m.Bases = map[string]Base{}
+	for _, h := range hosts {
+		if !slices.Contains(m.Lack, h.name()) {
+			continue
+		}
+		var best api.Image
+		for _, have := range h.State.Images { // newest first, of each name
+			if known[have.ID] && have.Description != "" && have.ID != m.ID && m.likeness(have) > m.likeness(best) {
+				best = have
+			}
+		}
+		if best.ID == "" {
+			continue
+		}
+		base := Base{best.ID, short(best.ID)}
+		if versions != nil {
+			if n := versions.Number(best.ID); n > 0 {
+				base.Name = fmt.Sprintf("%s@%d", best.Spec.Name, n)
+				if best.Spec.Name == m.Spec.Name {
+					base.Name = fmt.Sprintf("@%d", n)
+				}
+			}
+		}
+		m.Bases[h.name()] = base
+	}
+}
+
+// likeness returns how much an image is likely to share with the one that is wanted.
+func (m *Image) likeness(have api.Image) int {
+	switch {
+	case have.ID == "":
+		return 0
+	case have.Key == m.need.specKey:
+		return 3
+	case have.Spec.Name == m.Spec.Name:
+		return 2
+	case have.Spec.Method == m.Spec.Method && slices.Equal(have.Spec.Args, m.Spec.Args):
+		return 1
+	}
+	return 0
+}
+
 // able returns the hosts that can build the image as far as is known: first those
 // with more space, then those with fewer images to build. If none can, it returns
 // all that may: the one that tries reports what it lacks.
@@ -235,6 +298,9 @@ func (p Plan) Provide(host string, images []Image) Plan {
 			}
 		default:
 			why = m.Builders[0] + " builds it"
+		}
+		if base, has := m.Bases[host]; has && kind == api.StepImport {
+			why += ", as the difference to " + base.Name
 		}
 		if lacks {
 			first = append(first, api.Step{Kind: kind, Name: m.Spec.Name, Image: &m.Spec, Anew: m.Anew() && kind == api.StepBuildImage, Why: why})

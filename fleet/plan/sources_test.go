@@ -94,7 +94,7 @@ func TestSources(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			hosts := fleet(row.set, "a", "b", "c")
-			sources := Sources(hosts, row.others)
+			sources := Sources(hosts, row.others, nil)
 			var got []string
 			for _, h := range hosts {
 				before := len(h.Plan.Steps)
@@ -118,11 +118,57 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// What a host has in place of the image is enough, if a source has it as well.
+func TestBases(t *testing.T) {
+	image := func(name, method, id, description string) api.Image {
+		spec := api.ImageSpec{Name: name, Method: method, Args: Spec(bookworm).Args}
+		return api.Image{ID: id, Spec: spec, Key: spec.Key(), Description: description}
+	}
+	wanted := built(bookworm, "b2")
+	same := built(bookworm, "b1")
+	same.Description = "d"
+	for _, row := range []struct {
+		name   string
+		source []api.Image
+		target []api.Image
+		want   string
+	}{
+		{"the version before", []api.Image{same}, []api.Image{same}, "a has it (b2), as the difference to @1"},
+		{"the newest that both have", []api.Image{same}, []api.Image{image(bookworm.Name, "x", "newer", "d"), same}, "a has it (b2), as the difference to @1"},
+		{"one of the same name", []api.Image{image(bookworm.Name, "x", "n", "d")}, []api.Image{image("other", bookworm.Method, "o", "d"), image(bookworm.Name, "x", "n", "d")}, "a has it (b2), as the difference to n"},
+		{"one that is built alike", []api.Image{image("other", bookworm.Method, "o", "d")}, []api.Image{image("other", bookworm.Method, "o", "d")}, "a has it (b2), as the difference to o"},
+		{"none that is something else", []api.Image{image("other", "x", "o", "d")}, []api.Image{image("other", "x", "o", "d")}, "a has it (b2)"},
+		{"none that the source does not have", nil, []api.Image{same}, "a has it (b2)"},
+		{"no plain tree of the target", []api.Image{same}, []api.Image{built(bookworm, "b1")}, "a has it (b2)"},
+		{"no plain tree of the source", []api.Image{built(bookworm, "b1")}, []api.Image{same}, "a has it (b2)"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			hosts := fleet(func(s map[string]*api.State) {
+				s["a"].Images = append([]api.Image{wanted}, row.source...)
+				s["b"].Images = row.target
+			}, "a", "b")
+			for i := range hosts {
+				hosts[i].Plan = Plan{images: []need{{key: "k", spec: Spec(bookworm), specKey: Spec(bookworm).Key(), digest: "sha256:b2"}}}
+			}
+			hosts[0].Plan = Plan{}
+			p := hosts[1].Plan.Provide("b", Sources(hosts, nil, numbers{"sha256:b1": 1}))
+			if len(p.Steps) != 1 || p.Steps[0].Why != row.want {
+				t.Errorf("got %v, want %q", p.Steps, row.want)
+			}
+		})
+	}
+}
+
+type numbers map[string]int
+
+func (numbers) Current(string, string, string) string { return "" }
+func (n numbers) Number(id string) int                { return n[id] }
+
 // Steps that come before the others move the cuts between those.
 func TestProvideMovesCuts(t *testing.T) {
 	p := Plan{Steps: []api.Step{{Name: "a"}, {Name: "b"}}, Cuts: []int{1}, images: []need{needOf(bookworm, nil, ""), needOf(trixie, nil, "")}}
 	h := Host{Inventory: &inventory.Host{Name: "web01"}, Plan: p}
-	got := written(p.Provide("web01", Sources([]Host{h}, nil)))
+	got := written(p.Provide("web01", Sources([]Host{h}, nil, nil)))
 	want := []string{"image.build trixie: no host has it", "image.build bookworm: no host has it", " a: ", "--", " b: "}
 	if !slices.Equal(got, want) || p.Cuts[0] != 1 {
 		t.Errorf("got %q, want %q", got, want)
@@ -136,7 +182,7 @@ func TestNobodyMayBuild(t *testing.T) {
 	s := state()
 	s.Images = nil
 	p := Make(h, s, api.FilesAnswer{}, Rules{Image: func(string) *inventory.Image { return &named }})
-	sources := Sources([]Host{{h, s, p}}, nil)
+	sources := Sources([]Host{{h, s, p}}, nil, nil)
 	p = p.Provide("web01", sources)
 	if len(p.Refused) != 1 || p.Refused[0].Guest != "www" || p.Refused[0].Err != sources[0].Err || p.Steps[0].Why != "it cannot be built" {
 		t.Errorf("refused %v, steps %v", p.Refused, p.Steps)

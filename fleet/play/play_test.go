@@ -132,8 +132,8 @@ func (*fakeHost) Check(context.Context) (api.Check, error) { return api.Check{},
 func (*fakeHost) Confirm(context.Context, api.Confirm) (api.Confirmed, error) {
 	return api.Confirmed{}, nil
 }
-func (*fakeHost) ExportImage(context.Context, string, io.Writer) error { return nil }
-func (*fakeHost) ImportImage(context.Context, string, io.Reader) error { return nil }
+func (*fakeHost) ExportImage(context.Context, api.ExportImage, io.Writer) error { return nil }
+func (*fakeHost) ImportImage(context.Context, string, io.Reader) error          { return nil }
 func (*fakeHost) MakeImage(context.Context, api.MakeImage, io.Reader, func(api.Event)) (api.StepResult, error) {
 	return api.StepResult{}, nil
 }

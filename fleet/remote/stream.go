@@ -24,8 +24,8 @@ type Streams struct {
 }
 
 // ExportImage writes an image of the host to w.
-func (h *Host) ExportImage(ctx context.Context, id string, w io.Writer) error {
-	_, err := stream(ctx, h, api.MethodExportImage, api.ExportImage{ID: id}, Streams{Out: w})
+func (h *Host) ExportImage(ctx context.Context, req api.ExportImage, w io.Writer) error {
+	_, err := stream(ctx, h, api.MethodExportImage, req, Streams{Out: w})
 	return err
 }
 

@@ -222,13 +222,13 @@ func TestImages(t *testing.T) {
 	dir := t.TempDir()
 	t.Run("an image is exported whole", func(t *testing.T) {
 		var out bytes.Buffer
-		if err := h.ExportImage(t.Context(), goodID, &out); err != nil || out.String() != strings.Repeat(goodID, 10_000) {
+		if err := h.ExportImage(t.Context(), api.ExportImage{ID: goodID}, &out); err != nil || out.String() != strings.Repeat(goodID, 10_000) {
 			t.Errorf("%d bytes, error %v", out.Len(), err)
 		}
 	})
 	t.Run("half an image is an error, after what there was", func(t *testing.T) {
 		var out bytes.Buffer
-		err := h.ExportImage(t.Context(), "half", &out)
+		err := h.ExportImage(t.Context(), api.ExportImage{ID: "half"}, &out)
 		var said *Error
 		if !errors.As(err, &said) || err.Error() != "web1: export: input/output[2J error" || out.Len() != 40_000 {
 			t.Errorf("%d bytes, error %v", out.Len(), err)

@@ -93,6 +93,7 @@ type Step struct {
 	Result                // Status is empty before the host has answered
 	Outcome api.Outcome   `json:"outcome,omitempty"` // as the host says it
 	Took    time.Duration `json:"took,omitempty"`
+	Sent    int64         `json:"sent,omitempty"`   // bytes of an image that was copied
 	Output  string        `json:"output,omitempty"` // the beginning of what a command of a playbook wrote
 }
 
@@ -134,7 +135,7 @@ func StepOf(s api.Step) Step {
 // Ended returns the step with what came of it. kind is that of the host's own
 // error, if it has one: it is then behind those of its steps.
 func (s Step) Ended(r api.StepResult, kind outcome.Kind) Step {
-	s.Outcome, s.Took, s.Output = r.Outcome, r.Took, outputOf(r.Ran)
+	s.Outcome, s.Took, s.Sent, s.Output = r.Outcome, r.Took, r.Sent, outputOf(r.Ran)
 	s.Result = Result{Status: outcome.NotStarted, Class: kind, Error: r.Error}
 	switch r.Outcome {
 	case api.Changed:

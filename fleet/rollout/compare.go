@@ -37,15 +37,15 @@ func (r *run) assign(ctx context.Context) error {
 	if !r.surveyed {
 		r.notes = plan.Differing(hosts)
 	}
-	missing := plan.Sources(hosts, nil)
+	missing := plan.Sources(hosts, nil, r.Versions)
 	if slices.ContainsFunc(missing, plan.Image.Wanted) {
-		missing = plan.Sources(hosts, compared(r.outside(ctx, missing)))
+		missing = plan.Sources(hosts, compared(r.outside(ctx, missing)), r.Versions)
 	}
 	for _, h := range r.remaining() {
 		h.plan = h.plan.Provide(h.name, missing)
 	}
 	for _, m := range missing {
-		r.supplies = append(r.supplies, &supply{Image: m, steps: map[*host]*api.Step{}, ready: make(chan struct{}), Delivery: images.New(stallTimeout)})
+		r.supplies = append(r.supplies, &supply{Image: m, steps: map[*host]*api.Step{}, ready: make(chan struct{}), ways: map[string]*images.Delivery{}})
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -127,6 +128,8 @@ type fakeHost struct {
 	elsewhere   bool              // failStep fails for want of something
 	dieAt       string            // the step at which the connection breaks
 	before      func(step string) // called before each step
+	exported    int               // exports, in all
+	badBase     bool              // what it should have is damaged
 	importLimit int               // bytes that an import takes before it fails
 	stall       chan struct{}     // an import that reads nothing until this is closed
 	variant     string            // what it builds differs by this from what others build
@@ -336,16 +339,21 @@ func (h *fakeHost) take(s api.Step) api.StepResult {
 	return api.StepResult{Outcome: api.Changed}
 }
 
-func (h *fakeHost) ExportImage(ctx context.Context, id string, w io.Writer) error {
+func (h *fakeHost) ExportImage(ctx context.Context, req api.ExportImage, w io.Writer) error {
+	id := req.ID
 	h.mu.Lock()
 	text, ok := h.images[id]
 	h.exports++
+	h.exported++
 	h.mostExports = max(h.mostExports, h.exports)
 	h.mu.Unlock()
 	defer func() { h.mu.Lock(); h.exports--; h.mu.Unlock() }()
 	time.Sleep(h.exportTakes)
 	if !ok {
 		return fmt.Errorf("no image %s", id)
+	}
+	if req.Base != "" {
+		text = "difference to " + req.Base + "\n" + text
 	}
 	limit := len(text)
 	if h.exportLimit > 0 {
@@ -375,6 +383,14 @@ func (h *fakeHost) ImportImage(ctx context.Context, want string, r io.Reader) er
 		return errUnreachable
 	}
 	text, err := io.ReadAll(r)
+	if base, rest, is := bytes.Cut(text, []byte("\n")); is && bytes.HasPrefix(base, []byte("difference to ")) {
+		h.mu.Lock()
+		h.log = append(h.log, string(base))
+		h.mu.Unlock()
+		if text = rest; h.badBase {
+			return errors.New("object 0123 is damaged")
+		}
+	}
 	sum := sha256.Sum256(text)
 	if id := "sha256:" + hex.EncodeToString(sum[:]); err != nil || id != want {
 		return fmt.Errorf("import image: it is %s, want %s", id, want)

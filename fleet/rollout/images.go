@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/images"
@@ -27,7 +29,40 @@ type supply struct {
 	steps map[*host]*api.Step // of the hosts that import or build it
 	ready chan struct{}       // closed when origin is set
 	origin
-	*images.Delivery
+
+	mu   sync.Mutex
+	ways map[string]*images.Delivery // by the base that it is sent as the difference to; "": whole
+	send func(d *images.Delivery, base string)
+}
+
+// way returns the delivery of the image for hosts that have a base, which begins with the
+// first of them.
+func (m *supply) way(base string) *images.Delivery {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.ways[base]
+	if d == nil {
+		d = images.New(stallTimeout)
+		m.ways[base] = d
+		m.send(d, base)
+	}
+	return d
+}
+
+// close frees what the image takes on this machine.
+func (m *supply) close() {
+	for _, d := range m.ways {
+		d.Close()
+	}
+}
+
+// base returns what a host has in place of the image, and one of the holders as well.
+func (m *supply) base(h *host) plan.Base {
+	base := m.Bases[h.name]
+	if !slices.ContainsFunc(m.holders, func(from *host) bool { return from.has(base.ID) }) {
+		return plan.Base{}
+	}
+	return base
 }
 
 // origin is where an image comes from, or why it does not.
@@ -67,15 +102,15 @@ func (r *run) deliver(ctx context.Context) error {
 				m.steps[h] = &h.plan.Steps[k]
 			}
 		}
+		m.send = func(d *images.Delivery, base string) {
+			r.delivering.Go(func() { d.Send(ctx, m.sources(base)) })
+		}
 		r.delivering.Go(func() {
 			m.origin = origin{id: m.ID, holders: r.named(m.Holders), err: m.Err}
 			if m.err == nil && m.id == "" {
 				m.origin = r.buildSomewhere(ctx, m)
 			}
 			close(m.ready)
-			if m.err == nil && slices.ContainsFunc(r.named(m.Lack), func(h *host) bool { return h != m.holders[0] && !h.has(m.id) }) {
-				m.Send(ctx, m.sources())
-			}
 		})
 	}
 	return nil
@@ -261,10 +296,11 @@ func (r *run) obtain(ctx context.Context, h *host, m *supply) (api.StepResult, e
 		return own, err
 	}
 	begun := time.Now()
-	if err = r.importImage(ctx, h, m); err != nil {
+	taken, err := r.importImage(ctx, h, m)
+	if err != nil {
 		err = fmt.Errorf("image %s: %w", m.Spec.Name, err)
 	}
-	result := api.StepResult{Outcome: api.Changed, Took: time.Since(begun)}
+	result := api.StepResult{Outcome: api.Changed, Took: time.Since(begun), Sent: taken}
 	if err != nil {
 		result.Outcome, result.Error = api.Failed, err.Error()
 	}
@@ -272,10 +308,26 @@ func (r *run) obtain(ctx context.Context, h *host, m *supply) (api.StepResult, e
 	return result, err
 }
 
-// importImage has a host take an image that is under way.
-func (r *run) importImage(ctx context.Context, h *host, m *supply) error {
-	take := func(ctx context.Context, stream io.Reader) error { return h.node.ImportImage(ctx, m.id, stream) }
-	return m.Receive(ctx, take, images.Watch{
+// importImage has a host take an image that is under way: as the difference to another one
+// that it has, and whole if that fails. It returns the number of bytes that were sent to it.
+func (r *run) importImage(ctx context.Context, h *host, m *supply) (int64, error) {
+	base := m.base(h)
+	sent, err := r.takeImage(ctx, h, m, base.ID)
+	if err == nil || base.ID == "" || ctx.Err() != nil || h.node.broken() != nil {
+		return sent, err
+	}
+	r.watchStep(h, *m.steps[h], report.Event{Kind: report.Warning, Message: fmt.Sprintf("not as the difference to %s, but whole: %v", base.Name, err)})
+	more, err := r.takeImage(ctx, h, m, "")
+	return sent + more, err
+}
+
+// takeImage has a host take an image on one of its ways.
+func (r *run) takeImage(ctx context.Context, h *host, m *supply, base string) (int64, error) {
+	var sent atomic.Int64
+	take := func(ctx context.Context, stream io.Reader) error {
+		return h.node.ImportImage(ctx, m.id, &counter{stream, &sent})
+	}
+	err := m.way(base).Receive(ctx, take, images.Watch{
 		Progress: func(done int64, source string) {
 			r.watchStep(h, *m.steps[h], report.Event{Kind: report.Progress, Message: fmt.Sprintf("%d MiB from %s", done>>20, source)})
 		},
@@ -283,17 +335,35 @@ func (r *run) importImage(ctx context.Context, h *host, m *supply) error {
 			r.watchStep(h, *m.steps[h], report.Event{Kind: report.Warning, Message: err.Error()})
 		},
 	})
+	return sent.Load(), err
 }
 
-// sources returns the holders of the image.
-func (m *supply) sources() []images.Source {
+// counter counts the bytes that are read.
+type counter struct {
+	r io.Reader
+	n *atomic.Int64 // the reader of a broken session may read on
+}
+
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// sources returns the holders of the image, and of the base if there is one.
+func (m *supply) sources(base string) []images.Source {
 	var list []images.Source
 	for _, h := range m.holders {
+		if base != "" && !h.has(base) {
+			continue
+		}
 		list = append(list, images.Source{
-			Name:   h.name,
-			Export: func(ctx context.Context, w io.Writer) error { return h.node.ExportImage(ctx, m.id, w) },
-			Most:   m.most(h),
-			Turns:  h.node.exports,
+			Name: h.name,
+			Export: func(ctx context.Context, w io.Writer) error {
+				return h.node.ExportImage(ctx, api.ExportImage{ID: m.id, Base: base}, w)
+			},
+			Most:  m.most(h),
+			Turns: h.node.exports,
 		})
 	}
 	return list

@@ -135,6 +135,53 @@ func TestAnImageComesFromWhereverItIs(t *testing.T) {
 	}
 }
 
+// Hosts get the difference to what each has, sent once for all that have the same, and the
+// whole image where that fails.
+func TestAnImageComesAsTheDifferenceToWhatIsThere(t *testing.T) {
+	names := []string{"lab1", "lab2", "lab3", "lab4", "lab5"}
+	f := newFleet(t, names...)
+	before := *bookworm
+	before.Packages = []string{"of before"}
+	for _, name := range names[:4] {
+		h := f.hosts[name]
+		h.variant = "old"
+		if name == "lab4" {
+			h.variant = "older"
+		}
+		h.has(&before)
+		h.state.Images[0].Description = "d"
+		h.variant = "new"
+	}
+	source := f.hosts["lab1"]
+	source.hold(&before, bookworm.Name+content+"older")
+	source.state.Images[1].Description = "d"
+	source.has(bookworm)
+	f.hosts["lab3"].badBase = true
+	r, warnings := f.over(within(t), bookworm, names...)
+	if got := outcomes(r); got != "lab1 changed, lab2 changed, lab3 changed, lab4 changed, lab5 changed" {
+		t.Fatalf("%s: %v", got, r.Hosts)
+	}
+	for name, want := range map[string]string{"lab2": idOf(bookworm, "old"), "lab3": idOf(bookworm, "old"), "lab4": idOf(bookworm, "older"), "lab5": ""} {
+		h := f.hosts[name]
+		if got := h.log[0]; got != "difference to "+want && (want != "" || strings.HasPrefix(got, "difference")) {
+			t.Errorf("%s got the %s, want that to %q", name, got, want)
+		}
+		if got := h.state.Guests[0].Image; got != idOf(bookworm, "new") {
+			t.Errorf("%s has %s", name, got)
+		}
+	}
+	if source.exported != 3 { // to old, to older, whole
+		t.Errorf("the image was read %d times", source.exported)
+	}
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "lab3: not as the difference to ") || !strings.HasSuffix(warnings[0], ", but whole: object 0123 is damaged") {
+		t.Errorf("warned %q", warnings)
+	}
+	whole := r.Hosts[4].Steps[0].Sent
+	if whole < int64(len(content)) || r.Hosts[2].Steps[0].Sent <= whole {
+		t.Errorf("sent %d and %d bytes", whole, r.Hosts[2].Steps[0].Sent)
+	}
+}
+
 func TestDifferingImagesAreSaidAndPinned(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2", "lab3", "lab4")
 	for name, variant := range map[string]string{"lab1": "hostile", "lab2": "good", "lab3": "good"} {

@@ -35,7 +35,7 @@ type Node interface {
 	Check(ctx context.Context) (api.Check, error)
 	// ExportImage writes an image to w, ImportImage has the host take it from r,
 	// both beside the requests.
-	ExportImage(ctx context.Context, id string, w io.Writer) error
+	ExportImage(ctx context.Context, req api.ExportImage, w io.Writer) error
 	ImportImage(ctx context.Context, id string, r io.Reader) error
 	// MakeImage has the host build an image from r, as a step of Apply.
 	MakeImage(ctx context.Context, req api.MakeImage, r io.Reader, event func(api.Event)) (api.StepResult, error)
@@ -223,7 +223,7 @@ func (r *run) against(all []*inventory.Host, image func(string) *inventory.Image
 // results are there.
 func (r *run) close() {
 	for _, m := range r.supplies {
-		m.Close()
+		m.close()
 	}
 	var group sync.WaitGroup
 	for _, h := range slices.Concat(r.others, r.at) {

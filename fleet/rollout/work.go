@@ -297,7 +297,7 @@ func (r *run) compareWork(ctx context.Context, h *host, wanted func(*Worker) Wan
 // closeSupplies ends the deliveries of the images of a stage.
 func (r *run) closeSupplies(context.Context) error {
 	for _, m := range r.supplies {
-		m.Close()
+		m.close()
 	}
 	r.supplies = nil
 	return nil

@@ -143,6 +143,9 @@ func (p *Progress) step(e report.Event) {
 	if e.Kind == report.Done {
 		if p.level > 0 {
 			text := fmt.Sprintf("%s: %s in %s", what, e.Step.Outcome, Duration(e.Step.Took))
+			if e.Step.Sent > 0 {
+				text += fmt.Sprintf(", %s sent", Bytes(uint64(e.Step.Sent)))
+			}
 			if strings.HasPrefix(e.Step.Why, "skipped: ") {
 				text = what + ": " + Clean(e.Step.Why)
 			}

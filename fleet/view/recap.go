@@ -38,7 +38,8 @@ func Recap(o Output, hosts []report.Host) error { return RecapRun(o, report.Run{
 //
 //	ok 480, changed 12, failed 3 (web[07,09,33]), unreachable 1 (db1)
 //
-// Before that line, a run in batches has one with the batches that were begun, and one
+// Before that line, a run that copied images has one with the bytes that they took, and a
+// run in batches one with the batches that were begun, and one
 // with the reason if it stopped:
 //
 //	batches: canary web01, web[02-05], web[06-40]; 3 of 5
@@ -49,6 +50,9 @@ func RecapRun(o Output, run report.Run) error {
 		return err
 	}
 	if err := recapBatches(o, run); err != nil {
+		return err
+	}
+	if err := recapImages(o, hosts); err != nil {
 		return err
 	}
 	byOutcome := map[outcome.Outcome][]string{}
@@ -71,6 +75,26 @@ func RecapRun(o Output, run report.Run) error {
 		parts = []string{"no hosts"}
 	}
 	_, err := io.WriteString(o, strings.Join(parts, ", ")+"\n")
+	return err
+}
+
+// recapImages prints what the images took that were copied.
+func recapImages(o Output, hosts []report.Host) error {
+	var sent int64
+	var to []string
+	for _, h := range hosts {
+		before := sent
+		for _, s := range h.Steps {
+			sent += s.Sent
+		}
+		if sent > before {
+			to = append(to, h.Name)
+		}
+	}
+	if sent == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(o, "images: %s sent to %s\n", Bytes(uint64(sent)), Clean(nodeset.Fold(to)))
 	return err
 }
 

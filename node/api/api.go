@@ -286,6 +286,7 @@ type StepResult struct {
 	Image   *Image    `json:"image,omitempty"` // of image.build
 	Ran     *Ran      `json:"ran,omitempty"`   // of exec, if the command was run
 	File    *FileInfo `json:"file,omitempty"`  // of stat
+	Sent    int64     `json:"sent,omitempty"`  // bytes, of image.import: the controller's own count
 	// Elsewhere means that the host lacks something that another may have: a tool, an
 	// archive.
 	Elsewhere bool          `json:"elsewhere,omitempty"`

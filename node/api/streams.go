@@ -24,6 +24,8 @@ const NotifySize = "size"
 // ExportImage requests an image.
 type ExportImage struct {
 	ID string `json:"id"`
+	// Base is the ID of an image that the receiver has: the difference to it is enough.
+	Base string `json:"base,omitempty"`
 }
 
 // ImportImage announces an image to a host, which refuses any other.

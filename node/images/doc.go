@@ -18,6 +18,9 @@
 // links, and the manifest, which comes last, has later starts use the description. The
 // tree is removed an hour later at the earliest, and not while a guest is on it.
 //
+// A host that has another image gets the difference to it (difference.go): the objects that
+// it has become links in the .tmp directory, and count as if they had come.
+//
 // An image under its final name is complete and on the disk: it is made under a
 // .tmp name, synced, and renamed, and its objects were before. Two specs that give the
 // same tree share one image with two records.

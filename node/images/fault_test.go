@@ -461,7 +461,7 @@ func FuzzStream(f *testing.F) {
 	f.Add([]byte(magic + string(b) + "\n"))
 	f.Add([]byte(magic + "[]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		images, err := readRecords(bytes.NewReader(data))
+		images, err := readRecords(bytes.NewReader(data), magic)
 		if err == nil && (len(images) == 0 || !validID(images[0].ID)) {
 			t.Errorf("accepted %v", images)
 		}

@@ -44,17 +44,7 @@ func (s *Store) export(ctx context.Context, id string, w io.Writer) error {
 	if !here {
 		return fmt.Errorf("%w on this host", ErrNotFound)
 	}
-	records, err := s.records(id)
-	if err != nil {
-		return err
-	}
-	if len(records) == 0 {
-		return fmt.Errorf("its record is missing; remove the image and build it again")
-	}
-	for i := range records {
-		records[i].Description = "" // who gets it makes one of its own
-	}
-	record, err := json.Marshal(records)
+	record, err := s.recordLine(id)
 	if err != nil {
 		return err
 	}
@@ -74,6 +64,21 @@ func (s *Store) export(ctx context.Context, id string, w io.Writer) error {
 		return err
 	}
 	return z.Close()
+}
+
+// recordLine returns the records of an image as JSON, for who gets the image.
+func (s *Store) recordLine(id string) ([]byte, error) {
+	records, err := s.records(id)
+	if err != nil {
+		return nil, err
+	}
+	if len(records) == 0 {
+		return nil, fmt.Errorf("its record is missing; remove the image and build it again")
+	}
+	for i := range records {
+		records[i].Description = "" // who gets it makes one of its own
+	}
+	return json.Marshal(records)
 }
 
 // pack writes the tree of an image as a stream.
@@ -106,15 +111,35 @@ func (s *Store) receive(ctx context.Context, r io.Reader, want string) (img api.
 	if err := s.prepare(ctx); err != nil {
 		return img, false, err
 	}
-	z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindow))
+	in := bufio.NewReaderSize(r, 1<<16)
+	if isDifference(in) {
+		images, base, err := readDifferenceHead(in)
+		if err != nil {
+			return img, false, err
+		}
+		return s.store(ctx, in, want, images, func(w *work) (tree.Sum, error) {
+			return s.unpackDifference(ctx, w, in, base, images[0])
+		})
+	}
+	z, err := zstd.NewReader(in, zstd.WithDecoderMaxWindow(maxWindow))
 	if err != nil {
 		return img, false, err
 	}
 	defer z.Close()
-	images, err := readRecords(z)
+	images, err := readRecords(z, magic)
 	if err != nil {
 		return img, false, err
 	}
+	return s.store(ctx, in, want, images, func(w *work) (tree.Sum, error) {
+		if err := s.checkSpace(images[0]); err != nil {
+			return tree.Sum{}, err
+		}
+		return s.unpackTree(ctx, w, z)
+	})
+}
+
+// store stores the image of a stream whose head was read; unpack reads the rest.
+func (s *Store) store(ctx context.Context, r io.Reader, want string, images []api.Image, unpack func(*work) (tree.Sum, error)) (img api.Image, changed bool, err error) {
 	img = images[0]
 	if img.ID != want {
 		return img, false, fmt.Errorf("the stream holds another image, %s", img.ID)
@@ -122,10 +147,7 @@ func (s *Store) receive(ctx context.Context, r io.Reader, want string) (img api.
 	if here, err := s.Has(want); err != nil {
 		return img, false, err
 	} else if !here {
-		if err := s.checkSpace(img); err != nil {
-			return img, false, err
-		}
-		changed, err = s.unpack(ctx, z, images)
+		changed, err = s.unpack(ctx, images, unpack)
 		if changed || err != nil {
 			return img, changed, err
 		}
@@ -134,14 +156,13 @@ func (s *Store) receive(ctx context.Context, r io.Reader, want string) (img api.
 		return img, false, err
 	}
 	// The sender needs a reader until its end; the data need not be unpacked.
-	z.Close()
 	_, err = io.Copy(io.Discard, r)
 	return img, changed, err
 }
 
 // unpack makes an image of the rest of a stream. changed is false if another
 // vsnode stored the same image meanwhile.
-func (s *Store) unpack(ctx context.Context, z io.Reader, images []api.Image) (changed bool, err error) {
+func (s *Store) unpack(ctx context.Context, images []api.Image, unpack func(*work) (tree.Sum, error)) (changed bool, err error) {
 	want := images[0]
 	w, err := s.lockWork(ctx, "import-"+want.ID[len("sha256:"):])
 	if err != nil {
@@ -154,15 +175,9 @@ func (s *Store) unpack(ctx context.Context, z io.Reader, images []api.Image) (ch
 	if err := w.makeTree(); err != nil {
 		return false, err
 	}
-	sum, err := s.unpackTree(ctx, w, z)
+	sum, err := unpack(w)
 	if err != nil {
 		return false, err
-	}
-	// Read to the end of the frame, where zstd verifies its checksum.
-	if n, err := io.Copy(io.Discard, io.LimitReader(z, tarPadding+1)); err != nil {
-		return false, fmt.Errorf("read the stream: %w", err)
-	} else if n > tarPadding {
-		return false, errors.New("the stream goes on after its end")
 	}
 	if sum.ID != want.ID || sum.Bytes != want.Bytes || sum.Files != want.Files {
 		return false, fmt.Errorf("what came is not that image but %s (%d files, %d bytes)", sum.ID, sum.Files, sum.Bytes)
@@ -170,19 +185,30 @@ func (s *Store) unpack(ctx context.Context, z io.Reader, images []api.Image) (ch
 	return true, s.commit(ctx, w, images...)
 }
 
-// unpackTree reads the tree of a stream.
-func (s *Store) unpackTree(ctx context.Context, w *work, r io.Reader) (tree.Sum, error) {
+// unpackTree reads the tree of a whole image, to the end of the stream.
+func (s *Store) unpackTree(ctx context.Context, w *work, z io.Reader) (sum tree.Sum, err error) {
 	if w.composed, w.arrived = s.composed(), true; !w.composed {
-		return tree.Unpack(ctx, w.tree, r)
+		sum, err = tree.Unpack(ctx, w.tree, z)
+	} else {
+		sum, err = writeManifest(w.path, func(manifest *bufio.Writer) (tree.Sum, error) { return tree.Receive(ctx, w.tree, z, manifest) })
 	}
-	return writeManifest(w.path, func(manifest *bufio.Writer) (tree.Sum, error) { return tree.Receive(ctx, w.tree, r, manifest) })
+	if err != nil {
+		return sum, err
+	}
+	// Read to the end of the frame, where zstd verifies its checksum.
+	if n, err := io.Copy(io.Discard, io.LimitReader(z, tarPadding+1)); err != nil {
+		return sum, fmt.Errorf("read the stream: %w", err)
+	} else if n > tarPadding {
+		return sum, errors.New("the stream goes on after its end")
+	}
+	return sum, nil
 }
 
 // tarPadding is the number of bytes that may follow the end of a tar archive.
 const tarPadding = 1 << 16
 
 // readRecords reads the head of a stream: the magic line and the records.
-func readRecords(r io.Reader) ([]api.Image, error) {
+func readRecords(r io.Reader, magic string) ([]api.Image, error) {
 	line, err := readLine(r, len(magic))
 	if err != nil {
 		return nil, fmt.Errorf("read the stream's head: %w", err)

@@ -18,23 +18,54 @@ import (
 // contents of files into the directory, each to a file named by its sha256. They are not
 // synced.
 func Receive(ctx context.Context, dir string, r io.Reader, manifest *bufio.Writer) (Sum, error) {
-	p, err := newPlacer(ctx, dir, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	c, err := NewContents(ctx, dir)
 	if err != nil {
 		return Sum{}, err
 	}
-	defer p.close()
-	at := int(p.root.Fd())
-	const arriving = "arriving"
+	defer c.Close()
 	return readStream(ctx, r, manifest, func(e *entry, content io.Reader, sum hash.Hash) error {
-		if err := p.space.take(e.size); err != nil || e.kind != file || e.size == 0 {
-			return err
+		if e.kind != file || e.size == 0 {
+			return c.p.space.take(e.size)
 		}
-		err := p.file(at, arriving, &entry{kind: file, mode: objectMode, size: e.size}, content, func(b []byte) { sum.Write(b) })
-		if err == nil {
-			err = unix.Renameat(at, arriving, at, hex.EncodeToString(sum.Sum(nil)))
-		}
-		return p.space.explain(err)
+		_, err := c.put(e.size, content, sum)
+		return err
 	})
+}
+
+// Contents is a directory that contents of files arrive in, each named by its sha256. They
+// are not synced.
+type Contents struct{ p *placer }
+
+// NewContents returns the Contents of a directory.
+func NewContents(ctx context.Context, dir string) (*Contents, error) {
+	p, err := newPlacer(ctx, dir, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	return &Contents{p}, err
+}
+
+// Close releases the directory.
+func (c *Contents) Close() { c.p.close() }
+
+// Put reads a content, which must be the object and have that size.
+func (c *Contents) Put(object string, size int64, r io.Reader) error {
+	name, err := c.put(size, io.LimitReader(r, size+1), sha256.New())
+	if err == nil && name != object {
+		err = fmt.Errorf("what came is %s", name)
+	}
+	return err
+}
+
+func (c *Contents) put(size int64, r io.Reader, sum hash.Hash) (name string, err error) {
+	if err := c.p.space.take(size); err != nil {
+		return "", err
+	}
+	at := int(c.p.root.Fd())
+	const arriving = "arriving"
+	err = c.p.file(at, arriving, &entry{kind: file, mode: objectMode, size: size}, r, func(b []byte) { sum.Write(b) })
+	if err == nil {
+		name = hex.EncodeToString(sum.Sum(nil))
+		err = unix.Renameat(at, arriving, at, name)
+	}
+	return name, c.p.space.explain(err)
 }
 
 // objectMode is for all to read: who may reach an object is decided by the directory above.
