@@ -73,6 +73,33 @@ func Attach(cgroup int, program FD, at uint32) error {
 	return err
 }
 
+// Link attaches a program to a target, such as a network namespace, until the link is
+// closed and not pinned anywhere.
+func Link(target int, program FD, at uint32) (FD, error) {
+	attr := struct{ program, target, at, flags uint32 }{uint32(program), uint32(target), at, 0}
+	fd, err := call(unix.BPF_LINK_CREATE, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	return FD(fd), err
+}
+
+// LinkTracepoint attaches a program to a raw tracepoint of the kernel, or to what it was
+// loaded for if the name is empty (BPF LSM).
+func LinkTracepoint(name string, program FD) (FD, error) {
+	attr := struct {
+		name    unsafe.Pointer
+		program uint32
+		_       uint32
+	}{program: uint32(program)}
+	if name != "" {
+		text, err := unix.BytePtrFromString(name)
+		if err != nil {
+			return -1, err
+		}
+		attr.name = unsafe.Pointer(text)
+	}
+	fd, err := call(unix.BPF_RAW_TRACEPOINT_OPEN, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	return FD(fd), err
+}
+
 // Attached returns the ids of the programs that are attached to a cgroup itself.
 func Attached(cgroup int, at uint32) ([]uint32, error) {
 	var ids [64]uint32 // BPF_CGROUP_MAX_PROGS

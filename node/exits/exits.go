@@ -11,7 +11,6 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/bpf"
@@ -208,7 +207,7 @@ func attach() error {
 		return errors.Join(ErrUnsupported, err)
 	}
 	defer p.Close()
-	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sched_process_exit", Program: p})
+	l, err := bpf.LinkTracepoint("sched_process_exit", bpf.FD(p.FD()))
 	if err != nil {
 		return errors.Join(ErrUnsupported, err)
 	}
@@ -216,7 +215,7 @@ func attach() error {
 	if err := os.MkdirAll(linux.BPFFS+"/vservers", 0o700); err != nil {
 		return err
 	}
-	if err := l.Pin(pin); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := bpf.Pin(l, pin); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return nil

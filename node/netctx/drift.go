@@ -11,10 +11,10 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/bpf"
 	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/probe"
 )
@@ -149,20 +149,21 @@ func (v *View) ProgramDrift(cgroup *os.File) (gone []string, err error) {
 // attached returns our program at a hook of a cgroup, or 0 if there is none. Others
 // may have attached programs there, too.
 func (v *View) attached(cgroup *os.File, h hook) (ebpf.ProgramID, error) {
-	progs, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: h.at})
+	progs, err := bpf.Attached(int(cgroup.Fd()), uint32(h.at))
 	if err != nil {
 		return 0, fmt.Errorf("look for program %s on %s: %w", h.name, cgroup.Name(), err)
 	}
-	for _, p := range progs.Programs {
-		name, known := v.programs[p.ID]
+	for _, p := range progs {
+		id := ebpf.ProgramID(p)
+		name, known := v.programs[id]
 		if !known {
-			if name, err = nameOf(p.ID); err != nil {
+			if name, err = nameOf(id); err != nil {
 				return 0, err
 			}
-			v.programs[p.ID] = name
+			v.programs[id] = name
 		}
 		if name == h.name {
-			return p.ID, nil
+			return id, nil
 		}
 	}
 	return 0, nil

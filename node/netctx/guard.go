@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
+	"github.com/vsfleet/vsfleet/internal/bpf"
 	"github.com/vsfleet/vsfleet/node/probe"
 )
 
@@ -83,12 +83,12 @@ func pinLSM(dir string) error {
 	}
 	defer coll.Close()
 	for name, p := range coll.Programs {
-		l, err := link.AttachLSM(link.LSMOptions{Program: p})
+		l, err := bpf.LinkTracepoint("", bpf.FD(p.FD()))
 		if err != nil {
-			return err
+			return fmt.Errorf("attach %s: %w", name, err)
 		}
 		defer l.Close()
-		if err := l.Pin(filepath.Join(dir, name)); err != nil {
+		if err := bpf.Pin(l, filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/bpf"
@@ -236,12 +235,12 @@ func withMap(cgroup *os.File, name string, size uintptr, do func(m *ebpf.Map, id
 		return err
 	}
 	// The egress program uses both maps.
-	progs, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: ebpf.AttachCGroupInetEgress})
+	progs, err := bpf.Attached(int(cgroup.Fd()), uint32(ebpf.AttachCGroupInetEgress))
 	if err != nil {
 		return err
 	}
-	for _, attached := range progs.Programs {
-		m, err := mapOf(attached.ID, name, uint32(size))
+	for _, p := range progs {
+		m, err := mapOf(ebpf.ProgramID(p), name, uint32(size))
 		if err != nil {
 			return err
 		}

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/bpf"
@@ -133,12 +132,12 @@ func pinNetctx(dir string) error {
 		return err
 	}
 	defer ns.Close()
-	l, err := link.AttachNetNs(int(ns.Fd()), p)
+	l, err := bpf.Link(int(ns.Fd()), bpf.FD(p.FD()), uint32(ebpf.AttachSkLookup))
 	if err != nil {
 		return fmt.Errorf("%s: %w", steer.name, err)
 	}
 	defer l.Close()
-	if err := l.Pin(filepath.Join(dir, steering)); err != nil {
+	if err := bpf.Pin(l, filepath.Join(dir, steering)); err != nil {
 		return err
 	}
 	afterPin()

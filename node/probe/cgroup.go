@@ -11,9 +11,9 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/bpf"
 	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
@@ -192,8 +192,7 @@ func cgroupBPF(s *System) Answer {
 			return fmt.Errorf("load: %w", err)
 		}
 		defer prog.Close()
-		err = link.RawAttachProgram(link.RawAttachProgramOptions{Target: fd, Program: prog, Attach: where})
-		if err != nil {
+		if err := bpf.Attach(fd, bpf.FD(prog.FD()), uint32(where)); err != nil {
 			return fmt.Errorf("attach: %w", err) // it goes with the cgroup
 		}
 		return nil
