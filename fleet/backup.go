@@ -264,7 +264,9 @@ func (a *Access) bring(ctx context.Context, inv *inventory.Inventory, id string,
 	say(fmt.Sprintf("copy image %.19s from %s to %s", id, from.Name, to.Name))
 	return a.on(ctx, from, func(source *remote.Host) error {
 		return piped(ctx,
-			func(ctx context.Context, w io.Writer) error { return source.ExportImage(ctx, api.ExportImage{ID: id}, w) },
+			func(ctx context.Context, w io.Writer) error {
+				return source.ExportImage(ctx, api.ExportImage{ID: id}, w)
+			},
 			func(ctx context.Context, r io.Reader) error { return node.ImportImage(ctx, id, r) })
 	})
 }

@@ -30,7 +30,9 @@ func (a *Access) PushImage(ctx context.Context, answers Answers[api.State], imag
 		ID: chosen.ID, Arch: state.Host.Arch, Created: chosen.Created.UTC(),
 		Labels: map[string]string{"io.vsfleet.image.name": image.Name},
 		Has:    func(id string) bool { return imageOf(state, id) >= 0 },
-		Export: func(ctx context.Context, id string, w io.Writer) error { return node.ExportImage(ctx, api.ExportImage{ID: id}, w) },
+		Export: func(ctx context.Context, id string, w io.Writer) error {
+			return node.ExportImage(ctx, api.ExportImage{ID: id}, w)
+		},
 		Most: func(id string) int64 {
 			i := state.Images[imageOf(state, id)]
 			return i.Most()
