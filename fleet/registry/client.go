@@ -80,7 +80,7 @@ func loopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
-// Check refuses what is no reference of an image.
+// Check returns an error unless it is given the reference of an image.
 func Check(ref string) error {
 	_, err := name.ParseReference(ref)
 	if err != nil {

@@ -91,7 +91,7 @@ func otherPlatforms(want v1.Platform, have []string) error {
 // image reads the manifest and the configuration.
 func (c *Client) image(ref name.Reference, desc *remote.Descriptor, want v1.Platform) (*Image, error) {
 	if !desc.MediaType.IsImage() {
-		return nil, fmt.Errorf("%s: it is no image of a root filesystem, but of the type %q", canonical(ref), desc.MediaType)
+		return nil, fmt.Errorf("%s: want the image of a root filesystem; its type is %q", canonical(ref), desc.MediaType)
 	}
 	img, err := desc.Image()
 	var config *v1.ConfigFile

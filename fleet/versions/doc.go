@@ -1,6 +1,6 @@
 // Package versions keeps which versions of its images a fleet has had.
 //
-// They stand in a file beside the inventory's images, images.lock, which belongs into the
+// They stand in a file beside the inventory's images, images.lock, which belongs in the
 // same repository: it decides which bits the hosts get. The newest version of an image that is
 // not held is the current one. An update adds a version; a rollback holds the current one,
 // so that the one before is current again; and what is held stays so until somebody

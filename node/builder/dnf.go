@@ -244,5 +244,5 @@ func moveDatabase(root *installation) error {
 		}
 		return root.Rename(from, want)
 	}
-	return errors.New("dnf ended well and left no installation: there is no database of packages")
+	return errors.New("dnf succeeded but installed nothing: the root has no package database")
 }

@@ -225,7 +225,7 @@ func readManifest(l *layout, b []byte) (*manifest, error) {
 		return nil, fmt.Errorf("read the image's configuration: %w", err)
 	}
 	if len(m.Layers) != len(m.config.RootFS.DiffIDs) || len(m.Layers) == 0 {
-		return nil, fmt.Errorf("its manifest has %d layers and its configuration %d: it is no image of a root filesystem", len(m.Layers), len(m.config.RootFS.DiffIDs))
+		return nil, fmt.Errorf("its manifest has %d layers and its configuration %d: want the image of a root filesystem", len(m.Layers), len(m.config.RootFS.DiffIDs))
 	}
 	return m, nil
 }

@@ -239,7 +239,7 @@ func TestOCILayouts(t *testing.T) {
 		{"an artifact that is no root", func(t testing.TB, l layoutDir) []string {
 			l.index(t, l.manifest(t, runtime.GOARCH, []object{l.blob(t, "text/plain", []byte("hello"))}, nil))
 			return nil
-		}, "", "it is no image of a root filesystem"},
+		}, "", "want the image of a root filesystem"},
 		{"a layer of an unknown type", func(t testing.TB, l layoutDir) []string {
 			l.index(t, l.manifest(t, runtime.GOARCH, []object{l.blob(t, typeLayer+"+lz4", nil)}, []string{"sha256:x"}))
 			return nil

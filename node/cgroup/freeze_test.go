@@ -63,6 +63,7 @@ func TestThawedWhenVsnodeIsKilled(t *testing.T) {
 	}
 	must(t, cmd.Process.Kill())
 	_ = cmd.Wait()
+	// The shell thaws the cgroup a moment after its parent has ended: nothing says when.
 	for deadline := time.Now().Add(5 * time.Second); isFrozen(t, c); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it stays frozen")

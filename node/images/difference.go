@@ -137,7 +137,7 @@ func (b *base) dictionary(sum []byte, size int64) ([]byte, error) {
 	return old, err
 }
 
-// window returns a window of zstd that holds so many bytes.
+// window returns the size of a zstd window that is large enough for a number of bytes.
 func window(size int64) int {
 	return 1 << max(17, bits.Len64(uint64(size)-1))
 }

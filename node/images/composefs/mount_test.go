@@ -230,6 +230,7 @@ func TestALoopDeviceGoesWithItsMount(t *testing.T) {
 		t.Errorf("with the mount there are %q", got)
 	}
 	mount.Close()
+	// The kernel detaches a loop device some time after its last user has gone.
 	for deadline := time.Now().Add(10 * time.Second); len(devices()) > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("after the mount there are %q", devices())
