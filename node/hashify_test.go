@@ -38,7 +38,7 @@ func storeIn(dir string) *Host {
 	if h.Images, err = images.Open(dir + "/data/.images"); err != nil {
 		panic(err)
 	}
-	h.Guests.Tree, h.Guests.Rederive = h.Images.Root, h.Images.Rederive
+	h.Guests.Tree, h.Guests.Rederive, h.Guests.Own = h.Images.Root, h.Images.Rederive, h.Images.Own
 	return h
 }
 

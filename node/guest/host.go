@@ -14,6 +14,7 @@ import (
 
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
+	imagetree "github.com/vsfleet/vsfleet/node/images/tree"
 	"github.com/vsfleet/vsfleet/node/netctx"
 )
 
@@ -25,6 +26,8 @@ type Host struct {
 	// Rederive makes the tree of a guest's own (see Unify) anew over another image. Until
 	// release is called it is not removed.
 	Rederive func(ctx context.Context, own, image string) (id string, release func(), err error)
+	// Own returns what is in the tree of a guest's own in place of its image.
+	Own func(own, image string) (*imagetree.Own, error)
 	// WatchStarts makes Start watch the guest for a moment and fail if it ends.
 	WatchStarts bool
 	// Held are the guests that are held by the call whose hook this process was called

@@ -33,7 +33,8 @@ func (h *Host) Send(ctx context.Context, req api.SendGuest, in io.Reader, out, e
 		if err != nil {
 			return err
 		}
-		if sent.Image, err = sendable(layers.Upper); err != nil {
+		var shared *imagetree.Own
+		if sent.Image, shared, err = h.lies(layers.Upper); err != nil {
 			return err
 		}
 		if sent.Running, err = g.running(); err != nil {
@@ -47,7 +48,7 @@ func (h *Host) Send(ctx context.Context, req api.SendGuest, in io.Reader, out, e
 		switch {
 		case req.How == api.SendLast:
 			return g.whileStopped(ctx, sent.Running, opt, func() (stay bool, err error) {
-				if err := h.pack(ctx, req, own, out); err != nil {
+				if err := h.pack(ctx, req, own, shared, out); err != nil {
 					return false, err
 				}
 				if _, err := io.WriteString(errs, api.AllSent); err != nil {
@@ -57,13 +58,13 @@ func (h *Host) Send(ctx context.Context, req api.SendGuest, in io.Reader, out, e
 				return err == nil, err
 			})
 		case !sent.Running:
-			return h.pack(ctx, req, own, out)
+			return h.pack(ctx, req, own, shared, out)
 		case req.How == api.SendStopped:
 			frozen = func(ctx context.Context, do func() error) error {
 				return g.whileStopped(ctx, true, opt, func() (bool, error) { return false, do() })
 			}
 		}
-		return g.sendCopy(ctx, own, frozen, func(own *os.File) error { return h.pack(ctx, req, own, out) })
+		return g.sendCopy(ctx, own, frozen, func(own *os.File) error { return h.pack(ctx, req, own, shared, out) })
 	})
 	return sent, err
 }
@@ -115,26 +116,32 @@ func (g *Guest) whileStopped(ctx context.Context, ran bool, opt Options, do func
 	return err
 }
 
-// sendable returns the image below a guest's own files, unless some of these are elsewhere.
-func sendable(upper string) (image string, err error) {
+// lies returns the image below a guest's own files, and what of these is in a tree of its own
+// in place of the image.
+func (h *Host) lies(upper string) (image string, files *imagetree.Own, err error) {
 	o, err := ownOf(upper)
-	if err == nil && o.id != "" {
-		err = errors.New("it shares files of its own with other guests (hashify): they are not among those that would be copied; vserver NAME build -m clone copies it on this host")
-	}
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	return baseOf(upper)
+	if o.id == "" {
+		image, err = baseOf(upper)
+		return image, nil, err
+	}
+	if files, err = h.Own(o.id, o.image); err != nil {
+		err = fmt.Errorf("its files that are shared with others: %w", err)
+	}
+	return o.image, files, err
 }
 
 // sendLive sends the files of a guest that goes on running: the first round of a move.
 func (h *Host) sendLive(ctx context.Context, req api.SendGuest, out io.Writer) (sent api.SentGuest, err error) {
 	var upper string
+	var shared *imagetree.Own
 	err = h.Hold(ctx, req.Guest, "copy", func(g *Guest) error {
 		layers, _, err := g.layers(ctx)
 		if err == nil {
 			upper = layers.Upper
-			sent.Image, err = sendable(upper)
+			sent.Image, shared, err = h.lies(upper)
 		}
 		if err == nil {
 			sent.Running, err = g.running()
@@ -149,12 +156,12 @@ func (h *Host) sendLive(ctx context.Context, req api.SendGuest, out io.Writer) (
 		return sent, err
 	}
 	defer own.Close()
-	return sent, h.pack(ctx, req, own, out)
+	return sent, h.pack(ctx, req, own, shared, out)
 }
 
 // pack writes own files as a round of req.Move, or all of them.
-func (h *Host) pack(ctx context.Context, req api.SendGuest, own *os.File, out io.Writer) error {
-	u := imagetree.Upper{From: own, Changing: req.How == api.SendLive}
+func (h *Host) pack(ctx context.Context, req api.SendGuest, own *os.File, shared *imagetree.Own, out io.Writer) error {
+	u := imagetree.Upper{From: own, Own: shared, Changing: req.How == api.SendLive}
 	z, err := zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(transferWindow), zstd.WithEncoderCRC(true))
 	if err != nil {
 		return err

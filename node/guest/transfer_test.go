@@ -86,17 +86,3 @@ func (f failing) Read([]byte) (int, error)  { return 0, f.err }
 type whenWritten func()
 
 func (w whenWritten) Write(b []byte) (int, error) { w(); return len(b), nil }
-
-// Files that a guest shares with others are not below its own directory.
-func TestHashifiedGuestsAreNotSent(t *testing.T) {
-	h := host(t)
-	ctx := t.Context()
-	must(t, h.Create(ctx, inMode(api.ModeNAT, "www", 120, "sleep", "1000")))
-	must(t, own{id: "sha256:own", image: "sha256:test"}.note(h.rootDir("www")))
-	for _, how := range []api.SendHow{api.SendLive, api.SendLast, api.SendFrozen, api.SendStopped} {
-		_, err := h.Send(ctx, api.SendGuest{Guest: "www", How: how}, strings.NewReader(""), io.Discard, io.Discard, Options{})
-		if err == nil || !strings.Contains(err.Error(), "sha256:own") && !strings.Contains(err.Error(), "hashify") {
-			t.Errorf("%q: it is sent without its shared files: %v", how, err)
-		}
-	}
-}

@@ -170,6 +170,16 @@ func (s *Store) Rederive(ctx context.Context, own, image string) (id string, rel
 	return s.Derive(ctx, image, entries, func(e *tree.Entry) (*os.File, error) { return s.objects.Open(e.Object()) })
 }
 
+// Own returns what a tree that Derive has made has in place of its image.
+func (s *Store) Own(id, image string) (*tree.Own, error) {
+	o := tree.NewOwn(s.objects.Open)
+	err := s.manifest(id, o.Add)
+	if err == nil {
+		err = s.manifest(image, o.AddImage)
+	}
+	return o, err
+}
+
 // derived reports whether an image is one that Derive made.
 func (s *Store) derived(id string) (bool, error) {
 	records, err := s.records(id)

@@ -104,13 +104,15 @@ func (c *copying) keeps() func(string) bool {
 
 // node handles a device node or a socket.
 func (c *copying) node(w *walker, e *entry, st *unix.Stat_t) error {
-	if c.layer && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
+	if c.layer && isWhiteout(st) {
 		e.kind, e.mode = whiteout, 0
 		return w.visit(e, nil)
 	}
 	c.done.Nodes++
 	return nil
 }
+
+func isWhiteout(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 }
 
 // enters reports whether the copy goes on in a directory below dir: not if another
 // filesystem is mounted on it, or if it is what the copy becomes.

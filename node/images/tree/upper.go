@@ -25,6 +25,9 @@ import (
 // if its inode and the time of its last change are, which no program of a guest can set.
 type Upper struct {
 	From *os.File
+	// Own is what the guest has that is not in the layer; nil: nothing. It is written as if it
+	// were there, so that the layer can lie on the image.
+	Own *Own
 	// Changing: programs change the files meanwhile.
 	Changing bool
 	// Sent is what the round before has written to Index; nil: this is the first.
@@ -67,8 +70,8 @@ func (u Upper) Pack(ctx context.Context, w io.Writer) error {
 		if e.kind == hardlink {
 			h.Linkname = upperPrefix + h.Linkname
 		}
-		if f, ok := content.(*os.File); ok {
-			id, changed, err := identify(f)
+		if content != nil {
+			id, changed, err := identify(content)
 			if err != nil {
 				return err
 			}
@@ -98,7 +101,7 @@ func (u Upper) Pack(ctx context.Context, w io.Writer) error {
 		}
 		return err
 	}
-	wk := &walker{ctx: ctx, first: make(map[inode]string), copying: c, visit: func(e *entry, content io.Reader) error {
+	wk := &walker{own: u.Own, ctx: ctx, first: make(map[inode]string), copying: c, visit: func(e *entry, content io.Reader) error {
 		if err := visit(e, content); err != nil {
 			return fmt.Errorf("pack %s: %w", shorten(e.path), err)
 		}
@@ -120,7 +123,12 @@ func (u Upper) Pack(ctx context.Context, w io.Writer) error {
 
 // identify returns what of a file changes whenever the file does, and the second in which
 // it last did.
-func identify(f *os.File) (id string, changed int64, err error) {
+func identify(content io.Reader) (id string, changed int64, err error) {
+	f, ok := content.(*os.File)
+	if !ok {
+		c := content.(*ownContent)
+		return c.id, c.changed, nil
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return "", 0, err
@@ -151,7 +159,7 @@ func (x *index) has(path, id string) (bool, error) {
 		}
 		x.id = strings.TrimSpace(line[len(quoted):])
 	}
-	return x.path == path && x.id == id, nil
+	return x.path == path && x.id == strings.TrimSpace(id), nil
 }
 
 // UnpackUpper makes an upper layer in an empty directory of what [Upper.Pack] has written.

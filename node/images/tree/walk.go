@@ -22,6 +22,8 @@ type walker struct {
 	first   map[inode]string // of files with several names: the one that comes first
 	visit   func(e *entry, content io.Reader) error
 	copying *copying // nil: the tree of an image
+	own     *Own     // nil: an upper layer has all of the guest's files
+	at      below    // where own has what is seen in the directory that is visited
 }
 
 // walk calls visit for each entry below dir; content is nil except for files.
@@ -41,6 +43,11 @@ func (w *walker) directory(dir *os.File, path string) error {
 		return err
 	}
 	slices.Sort(names)
+	missing := w.own.missing(w.at, names)
+	for name := range missing {
+		names = append(names, name)
+	}
+	slices.Sort(names)
 	if path != "" {
 		path += "/"
 	}
@@ -48,11 +55,29 @@ func (w *walker) directory(dir *os.File, path string) error {
 		if err := w.ctx.Err(); err != nil {
 			return err
 		}
-		if err := w.name(dir, name, path+name); err != nil {
+		if f := missing[name]; f != nil {
+			err = w.ownFile(f, path+name)
+		} else {
+			err = w.name(dir, name, path+name)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// ownFile visits a file of the guest's own tree, at the place where it is seen.
+func (w *walker) ownFile(f *Entry, path string) error {
+	c, err := w.own.content(f, nil)
+	if err != nil {
+		return err
+	}
+	defer c.file.Close()
+	e := f.entry
+	e.path = path
+	e.without(ownMark)
+	return w.visit(&e, c)
 }
 
 func (w *walker) name(dir *os.File, name, path string) error {
@@ -69,6 +94,9 @@ func (w *walker) name(dir *os.File, name, path string) error {
 	}
 	if err := checkOwner(path, int(st.Uid), int(st.Gid)); err != nil {
 		return err
+	}
+	if isWhiteout(&st) && w.own.drops(w.at, name) {
+		return nil
 	}
 	e := &entry{path: path, mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid, mtime: st.Mtim.Sec}
 	if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -111,9 +139,22 @@ func (w *walker) name(dir *os.File, name, path string) error {
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
 		e.kind, e.size = file, st.Size
+		if own := w.own.of(w.at, e); own != nil {
+			c, err := w.own.content(own, f)
+			if err != nil {
+				return err
+			}
+			defer c.file.Close()
+			e.size = own.size
+			e.without(metacopy, redirect)
+			return w.visit(e, c)
+		}
 		return w.visit(e, f)
 	}
 	e.kind = directory
+	above := w.at
+	w.at = w.own.enter(above, e)
+	defer func() { w.at = above }()
 	if err := w.visit(e, nil); err != nil || omit {
 		return err
 	}
