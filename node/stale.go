@@ -2,7 +2,6 @@ package node
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +15,9 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/order"
+	"github.com/vsfleet/vsfleet/internal/packages"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
-	"github.com/vsfleet/vsfleet/node/packages"
 )
 
 // Stale returns what guests use that newer versions have replaced. It looks from outside:
@@ -31,7 +30,7 @@ func (h *Host) Stale(ctx context.Context, req api.StaleRequest) (answer api.Stal
 	if err != nil {
 		return answer, err
 	}
-	bases := map[string]packages.Set{} // by image
+	bases := map[string]*packages.Installed{} // by image
 	for _, g := range states {
 		if err := ctx.Err(); err != nil {
 			return answer, err
@@ -46,10 +45,11 @@ func (h *Host) Stale(ctx context.Context, req api.StaleRequest) (answer api.Stal
 		}
 		if id := req.Images[g.Name]; id != "" {
 			if bases[id] == nil {
-				if bases[id], err = h.imagePackages(id); err != nil {
+				base, err := h.imagePackages(id)
+				if err != nil {
 					problems = append(problems, err)
-					bases[id] = packages.Set{}
 				}
+				bases[id] = &base
 			}
 			problems = append(problems, h.stalePackages(ctx, &stale, bases[id]))
 		}
@@ -125,18 +125,19 @@ func replacedFiles(pid int) (files []string, err error) {
 }
 
 // stalePackages compares the packages of a guest with those of an image.
-func (h *Host) stalePackages(ctx context.Context, g *api.StaleGuest, base packages.Set) error {
-	if len(base) == 0 {
+func (h *Host) stalePackages(ctx context.Context, g *api.StaleGuest, base *packages.Installed) error {
+	if len(base.Packages) == 0 {
 		return nil
 	}
 	have, err := h.guestPackages(ctx, g.Name)
-	if err != nil {
+	if err != nil || have.Tool != base.Tool {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(base)) {
-		if has := have[name]; has != "" && packages.Compare(has, base[name]) < 0 {
+	for _, name := range slices.Sorted(maps.Keys(base.Packages)) {
+		newer := base.Packages[name]
+		if has := have.Packages[name]; has != "" && base.Tool.Compare(has, newer) < 0 {
 			if g.Behind++; g.Behind <= api.MaxStale {
-				g.Packages = append(g.Packages, api.StalePackage{Name: name, Has: has, Newer: base[name]})
+				g.Packages = append(g.Packages, api.StalePackage{Name: name, Has: has, Newer: newer})
 			}
 		}
 	}
@@ -144,36 +145,25 @@ func (h *Host) stalePackages(ctx context.Context, g *api.StaleGuest, base packag
 }
 
 // guestPackages returns the packages of a guest.
-func (h *Host) guestPackages(ctx context.Context, guest string) (packages.Set, error) {
-	set, err := readPackages(func(name string) ([]byte, error) {
-		return h.Guests.ReadFile(ctx, guest, "/"+name, packages.MaxDatabase)
+func (h *Host) guestPackages(ctx context.Context, guest string) (packages.Installed, error) {
+	installed, err := packages.Find(func(name string, limit int64) ([]byte, error) {
+		return h.Guests.ReadFile(ctx, guest, "/"+name, limit)
 	})
 	if err != nil {
 		err = fmt.Errorf("read the packages of guest %s: %w", guest, err)
 	}
-	return set, err
+	return installed, err
 }
 
 // imagePackages returns the packages of an image, none if the host does not have it.
-func (h *Host) imagePackages(id string) (packages.Set, error) {
+func (h *Host) imagePackages(id string) (packages.Installed, error) {
 	has, err := h.Images.Has(id)
 	if err != nil || !has {
-		return nil, err
+		return packages.Installed{}, err
 	}
-	return readPackages(func(name string) ([]byte, error) { return h.Images.ReadFile(id, name, packages.MaxDatabase) })
-}
-
-// readPackages reads the first package database that is there.
-func readPackages(read func(name string) ([]byte, error)) (packages.Set, error) {
-	var first error
-	for _, name := range packages.Databases {
-		data, err := read(name)
-		if err == nil {
-			return packages.Read(name, data), nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			first = cmp.Or(first, fmt.Errorf("%s: %w", name, err))
-		}
+	installed, err := packages.Find(func(name string, limit int64) ([]byte, error) { return h.Images.ReadFile(id, name, limit) })
+	if err != nil {
+		err = fmt.Errorf("read the packages of image %s: %w", id, err)
 	}
-	return nil, first
+	return installed, err
 }

@@ -9,14 +9,18 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vsfleet/vsfleet/internal/packages"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/guest"
 	"github.com/vsfleet/vsfleet/node/images"
 )
 
-// ExportImage sends an image to the controller.
+// ExportImage sends an image, or a part of it, to the controller.
 func (h *Host) ExportImage(ctx context.Context, req api.ExportImage, out io.Writer) error {
-	if req.Base != "" {
+	switch {
+	case req.Manifest || req.File != "":
+		return h.Images.Read(ctx, req.ID, req.File, packages.MaxDatabase, out)
+	case req.Base != "":
 		return h.Images.ExportDifference(ctx, req.ID, req.Base, out)
 	}
 	return h.Images.Export(ctx, req.ID, out)

@@ -8,10 +8,10 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/vsfleet/vsfleet/internal/packages"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/builder"
 	"github.com/vsfleet/vsfleet/node/guest"
-	"github.com/vsfleet/vsfleet/node/packages"
 )
 
 // upgrades are the package managers whose packages can be upgraded, the first that a guest
@@ -33,10 +33,7 @@ func (h *Host) upgrade(ctx context.Context, name, run string, options guest.Opti
 	if err != nil {
 		return api.StepResult{Outcome: api.Failed}, err
 	}
-	before, err := h.guestPackages(ctx, name)
-	if err != nil {
-		return api.StepResult{Outcome: api.Failed}, err
-	}
+	before := h.packagesOf(ctx, name)
 	said := tail{progress: progress}
 	status, err := h.Guests.RunOver(ctx, name, guest.Program{Argv: []string{"/bin/sh", "-c", line}}, guest.Streams{In: strings.NewReader(""), Out: &said, Errs: &said})
 	if err == nil && status != 0 {
@@ -48,10 +45,7 @@ func (h *Host) upgrade(ctx context.Context, name, run string, options guest.Opti
 	if err != nil {
 		return h.undoUpgrade(ctx, name, run, options, fmt.Errorf("upgrade: %w", err))
 	}
-	after, err := h.guestPackages(ctx, name)
-	if err != nil {
-		return api.StepResult{Outcome: api.Changed}, err
-	}
+	after := h.packagesOf(ctx, name)
 	if len(before) > 0 && maps.Equal(before, after) {
 		return api.StepResult{Outcome: api.Unchanged}, h.Guests.ForgetGeneration(ctx, name, run)
 	}
@@ -123,4 +117,11 @@ func (t *tail) Write(p []byte) (int, error) {
 		}
 	}
 	return len(p), nil
+}
+
+// packagesOf returns the packages of a guest, as far as they can be read: what has changed
+// is shown, and no more depends on it.
+func (h *Host) packagesOf(ctx context.Context, guest string) packages.Set {
+	installed, _ := h.guestPackages(ctx, guest)
+	return installed.Packages
 }

@@ -44,7 +44,7 @@ on a host. vsfleet apply builds the images that the inventory names.`,
 			return a.exit(ctx, fleet.Hosts(answers))
 		},
 	})
-	cmd.AddCommand(a.imageRemoveCommand(), a.imageGCCommand(), a.imageCheckCommand(), a.imagePushCommand(), a.imageUpdateCommand(), a.imagePullCommand(), a.imageRollbackCommand(), a.imageReleaseCommand(), a.imageVersionsCommand())
+	cmd.AddCommand(a.imageRemoveCommand(), a.imageGCCommand(), a.imageCheckCommand(), a.imagePushCommand(), a.imageUpdateCommand(), a.imagePullCommand(), a.imageRollbackCommand(), a.imageReleaseCommand(), a.imageVersionsCommand(), a.imageDiffCommand())
 	return cmd
 }
 

@@ -23,7 +23,7 @@ type Streams struct {
 	Out, Errs io.Writer // nil: discarded
 }
 
-// ExportImage writes an image of the host to w.
+// ExportImage writes an image of the host, or a part of one, to w.
 func (h *Host) ExportImage(ctx context.Context, req api.ExportImage, w io.Writer) error {
 	_, err := stream(ctx, h, api.MethodExportImage, req, Streams{Out: w})
 	return err

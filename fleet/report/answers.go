@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -270,6 +271,9 @@ type VersionRecord struct {
 	versions.Version
 	Current bool `json:"current"`
 }
+
+// String returns NAME@VERSION.
+func (r VersionRecord) String() string { return r.Image + "@" + strconv.Itoa(r.Number) }
 
 // VersionRecords returns the versions of images that the inventory knows, the newest first.
 // names are those to show; none: all.

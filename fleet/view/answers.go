@@ -196,7 +196,7 @@ func VersionTable(w io.Writer, records []report.VersionRecord) error {
 			state = "current"
 		}
 		id := strings.TrimPrefix(r.ID, "sha256:")
-		rows = append(rows, []string{r.Image + "@" + strconv.Itoa(r.Number), id[:min(12, len(id))], r.Arch, r.On, Duration(time.Since(r.Built)), state})
+		rows = append(rows, []string{r.String(), id[:min(12, len(id))], r.Arch, r.On, Duration(time.Since(r.Built)), state})
 	}
 	return Table(w, []string{"VERSION", "ID", "ARCH", "BUILT ON", ">AGE", "STATE"}, rows)
 }

@@ -26,6 +26,10 @@ type ExportImage struct {
 	ID string `json:"id"`
 	// Base is the ID of an image that the receiver has: the difference to it is enough.
 	Base string `json:"base,omitempty"`
+	// Manifest or File ask for no more than the image's manifest or a regular file of it,
+	// which is named without a slash at its front: compressed by zstd.
+	Manifest bool   `json:"manifest,omitempty"`
+	File     string `json:"file,omitempty"`
 }
 
 // ImportImage announces an image to a host, which refuses any other.

@@ -2,8 +2,11 @@ package images
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -116,9 +120,19 @@ func TestAFileOfAnImage(t *testing.T) {
 		s.Plain = plain
 		img := made(t, s, archive(t, "base", some()))
 		for name, want := range map[string]string{"etc/hostname": "small\n", "etc/empty": "", "bin/busybox": strings.Repeat("busybox ", 1000)} {
+			if got := read(t, s, img.ID, name); got != want {
+				t.Errorf("%s is sent as %q, want %q", name, got, want)
+			}
 			if got, err := s.ReadFile(img.ID, name, 1<<20); err != nil || string(got) != want {
 				t.Errorf("plain %v: %s has %q, %v", plain, name, got, err)
 			}
+		}
+		manifest := read(t, s, img.ID, "")
+		if sum := sha256.Sum256([]byte(manifest)); "sha256:"+hex.EncodeToString(sum[:]) != img.ID {
+			t.Errorf("plain %t: the manifest that is sent is not that of the image:\n%s", plain, manifest)
+		}
+		if err := s.Read(t.Context(), "sha256:"+strings.Repeat("0", 64), "", 0, io.Discard); !errors.Is(err, ErrNotFound) {
+			t.Errorf("an image that is not there: %v", err)
 		}
 		if _, err := s.ReadFile(img.ID, "etc/nothing", 1<<20); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("plain %v: a file that is not there: %v", plain, err)
@@ -414,4 +428,17 @@ func TestAStoreOnAnotherFilesystem(t *testing.T) {
 		t.Errorf("a full disk left %d objects, before %d", len(after), len(before))
 	}
 	sound(t, s)
+}
+
+// read returns what Read sends.
+func read(t *testing.T, s *Store, id, name string) string {
+	t.Helper()
+	var b bytes.Buffer
+	must(t, s.Read(t.Context(), id, name, 1<<20, &b))
+	z, err := zstd.NewReader(&b)
+	must(t, err)
+	defer z.Close()
+	data, err := io.ReadAll(z)
+	must(t, err)
+	return string(data)
 }

@@ -1,6 +1,8 @@
 package images
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +13,45 @@ import (
 	"github.com/vsfleet/vsfleet/node/images/objects"
 	"github.com/vsfleet/vsfleet/node/images/tree"
 )
+
+// Read writes a file of an image, compressed by zstd; if the name is empty, its manifest.
+func (s *Store) Read(ctx context.Context, id, name string, limit int64, w io.Writer) (err error) {
+	if here, err := s.Has(id); err != nil || !here {
+		return errors.Join(err, fmt.Errorf("read image %s: %w on this host", id, ErrNotFound))
+	}
+	z, err := newEncoder(w)
+	if err != nil {
+		return err
+	}
+	if name == "" {
+		err = s.writeManifest(ctx, id, z)
+	} else {
+		var data []byte
+		if data, err = s.ReadFile(id, name, limit); err == nil {
+			_, err = z.Write(data)
+		}
+	}
+	if err != nil {
+		return err // closing would end the frame as if it were complete
+	}
+	return z.Close()
+}
+
+// writeManifest writes the manifest of an image; that of a plain tree is made.
+func (s *Store) writeManifest(ctx context.Context, id string, w io.Writer) error {
+	f, err := os.Open(filepath.Join(s.path(id), manifestFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		b := bufio.NewWriter(w)
+		_, err := tree.Record(ctx, filepath.Join(s.path(id), plainTree), b)
+		return errors.Join(err, b.Flush())
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(w, &whileWanted{ctx, f})
+	return err
+}
 
 // errFound ends the reading of a manifest.
 var errFound = errors.New("found")

@@ -48,7 +48,7 @@ func (s *Store) export(ctx context.Context, id string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(maxWindow/2), zstd.WithEncoderCRC(true))
+	z, err := newEncoder(w)
 	if err != nil {
 		return err
 	}
@@ -64,6 +64,11 @@ func (s *Store) export(ctx context.Context, id string, w io.Writer) error {
 		return err
 	}
 	return z.Close()
+}
+
+// newEncoder returns the encoder of what is read once, with a checksum.
+func newEncoder(w io.Writer) (*zstd.Encoder, error) {
+	return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(maxWindow/2), zstd.WithEncoderCRC(true))
 }
 
 // recordLine returns the records of an image as JSON, for who gets the image.

@@ -1,5 +1,5 @@
 // Package packages reads which packages a root filesystem has, from the databases of dpkg
-// and apk, and tells which of two versions is newer.
+// and apk, and compares versions as these tools do.
 //
 // It is given the bytes of a database, which may be a guest's: nothing is executed, and
 // what cannot be read is skipped. rpm keeps its database in SQLite or Berkeley DB files,

@@ -1,6 +1,7 @@
 package packages
 
 import (
+	"io/fs"
 	"maps"
 	"os/exec"
 	"testing"
@@ -17,9 +18,9 @@ func TestCompare(t *testing.T) {
 		{"1.0-2", "lt", "1.0-10"}, {"3.0.11-1~deb12u2", "lt", "3.0.11-1~deb12u10"}, {"1.0-1-1", "gt", "1.0-1"},
 		{"007", "eq", "7"}, {"1.0-0", "eq", "1.0"}, {"a", "gt", "1"}, {"2.36-9+deb12u4", "lt", "2.36-9+deb12u13"},
 	} {
-		got := Compare(row.a, row.b)
+		got := Dpkg.Compare(row.a, row.b)
 		want := map[string]bool{"lt": got < 0, "eq": got == 0, "gt": got > 0}[row.op]
-		if back := Compare(row.b, row.a); !want || (got < 0) != (back > 0) || (got == 0) != (back == 0) {
+		if back := Dpkg.Compare(row.b, row.a); !want || (got < 0) != (back > 0) || (got == 0) != (back == 0) {
 			t.Errorf("%s against %s: %d, want %s", row.a, row.b, got, row.op)
 		}
 		if err := exec.Command("dpkg", "--compare-versions", row.a, row.op, row.b).Run(); err != nil {
@@ -27,7 +28,7 @@ func TestCompare(t *testing.T) {
 		}
 	}
 	for _, row := range [][2]string{{"1.0_rc1-r0", "1.0-r0"}, {"1.36.1-r5", "1.36.1-r15"}, {"1.2_alpha1", "1.2_beta1"}, {"1.2-r0", "1.2_p1-r0"}} {
-		if Compare(row[0], row[1]) >= 0 || Compare(row[1], row[0]) <= 0 {
+		if APK.Compare(row[0], row[1]) >= 0 || APK.Compare(row[1], row[0]) <= 0 {
 			t.Errorf("%s is not older than %s", row[0], row[1])
 		}
 	}
@@ -35,10 +36,11 @@ func TestCompare(t *testing.T) {
 
 func TestRead(t *testing.T) {
 	for _, row := range []struct {
-		name, database, text string
-		want                 Set
+		name, path, text string
+		tool             Tool
+		want             Set
 	}{
-		{"dpkg's", Databases[0], `Package: dpkg
+		{"dpkg's", "var/lib/dpkg/status", `Package: dpkg
 Status: install ok installed
 Architecture: amd64
 Version: 1.21
@@ -59,14 +61,20 @@ Version: 1
 Package: adduser
 Status: hold ok installed
 Architecture: all
-Version: 3.134`, Set{"dpkg": "1.21", "libc6:i386": "2.36-9", "adduser": "3.134"}},
-		{"apk's", Databases[1], "C:Q1\nP:musl\nV:1.2.5-r0\nA:x86_64\nF:lib\n\nP:busybox\nV:1.36.1-r5\n", Set{"musl": "1.2.5-r0", "busybox": "1.36.1-r5"}},
-		{"nothing", Databases[0], "", Set{}},
-		{"what is no database", Databases[0], "\x00\xff: \n: \nPackage: \n", Set{}},
+Version: 3.134`, Dpkg, Set{"dpkg": "1.21", "libc6:i386": "2.36-9", "adduser": "3.134"}},
+		{"apk's", "lib/apk/db/installed", "C:Q1\nP:musl\nV:1.2.5-r0\nA:x86_64\nF:lib\n\nP:busybox\nV:1.36.1-r5\n", APK, Set{"musl": "1.2.5-r0", "busybox": "1.36.1-r5"}},
+		{"nothing", "var/lib/dpkg/status", "", "", nil},
+		{"what is no database", "var/lib/dpkg/status", "\x00\xff: \n: \nPackage: \n", "", nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			if got := Read(row.database, []byte(row.text)); !maps.Equal(got, row.want) {
-				t.Errorf("%v, want %v", got, row.want)
+			got, err := Find(func(path string, _ int64) ([]byte, error) {
+				if path != row.path {
+					return nil, fs.ErrNotExist
+				}
+				return []byte(row.text), nil
+			})
+			if err != nil || got.Tool != row.tool || !maps.Equal(got.Packages, row.want) {
+				t.Errorf("%v, %v, want %s %v", got, err, row.tool, row.want)
 			}
 		})
 	}
@@ -75,9 +83,11 @@ Version: 3.134`, Set{"dpkg": "1.21", "libc6:i386": "2.36-9", "adduser": "3.134"}
 func FuzzRead(f *testing.F) {
 	f.Add("Package: a\nStatus: install ok installed\nVersion: 1:2-3\n", "P:a\nV:1_rc1-r2\n")
 	f.Fuzz(func(t *testing.T, dpkg, apk string) {
-		for _, version := range Read(Databases[0], []byte(dpkg)) {
-			for _, other := range Read(Databases[1], []byte(apk)) {
-				if c, back := Compare(version, other), Compare(other, version); (c < 0) != (back > 0) || (c == 0) != (back == 0) {
+		ours, _ := readDpkg([]byte(dpkg))
+		theirs, _ := readAPK([]byte(apk))
+		for _, version := range ours {
+			for _, other := range theirs {
+				if c, back := Dpkg.Compare(version, other), Dpkg.Compare(other, version); (c < 0) != (back > 0) || (c == 0) != (back == 0) {
 					t.Errorf("%q against %q: %d, the other way %d", version, other, c, back)
 				}
 			}

@@ -2,10 +2,14 @@ package packages
 
 import "strings"
 
-// Compare compares two versions of a package: it is negative if a is older than b. It
-// follows deb-version(7). Of apk's versions, those before a release (1.0_rc1) become
-// Debian's (1.0~rc1), which have the same order.
-func Compare(a, b string) int {
+// Compare compares two versions of a package: it is negative if a is older than b.
+func (t Tool) Compare(a, b string) int {
+	return compareDebian(a, b)
+}
+
+// compareDebian follows deb-version(7). Of apk's versions, those before a release (1.0_rc1)
+// become Debian's (1.0~rc1), which have the same order.
+func compareDebian(a, b string) int {
 	aEpoch, aUpstream, aRevision := split(a)
 	bEpoch, bUpstream, bRevision := split(b)
 	if c := compareDigits(aEpoch, bEpoch); c != 0 {

@@ -2,30 +2,74 @@ package packages
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
 	"strings"
+)
+
+// Tool is a tool that installs packages.
+type Tool string
+
+// Tools whose databases are read.
+const (
+	Dpkg Tool = "dpkg"
+	APK  Tool = "apk"
 )
 
 // Set has the versions of installed packages by their names. A package of another
 // architecture than the system's is NAME:ARCH, as dpkg writes it.
 type Set map[string]string
 
-// Databases are the files that [Read] understands, from the root.
-var Databases = []string{"var/lib/dpkg/status", "lib/apk/db/installed"}
+// Installed are the packages of a root filesystem.
+type Installed struct {
+	Tool     Tool // empty: there are none
+	Packages Set
+}
 
 // MaxDatabase bounds the size of a database: ten times that of a large desktop.
 const MaxDatabase = 64 << 20
 
-// Read reads the database with a name of Databases.
-func Read(name string, data []byte) Set {
-	if name == Databases[1] {
-		return readAPK(data)
+// databases are read in this order, from the root.
+var databases = []struct {
+	path string
+	tool Tool
+	read func([]byte) (Set, error)
+}{
+	{"var/lib/dpkg/status", Dpkg, readDpkg},
+	{"lib/apk/db/installed", APK, readAPK},
+}
+
+// Find returns the packages of a root filesystem, by the first database that has any. read
+// returns up to limit bytes of a file.
+func Find(read func(path string, limit int64) ([]byte, error)) (Installed, error) {
+	var first error
+	for _, db := range databases {
+		data, err := read(db.path, MaxDatabase+1)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil && len(data) > MaxDatabase {
+			err = fmt.Errorf("it has more than %d MiB", MaxDatabase>>20)
+		}
+		var set Set
+		if err == nil {
+			set, err = db.read(data)
+		}
+		if len(set) > 0 {
+			return Installed{db.tool, set}, nil
+		}
+		if err != nil {
+			first = cmp.Or(first, fmt.Errorf("%s: %w", db.path, err))
+		}
 	}
-	return readDpkg(data)
+	return Installed{}, first
 }
 
 // readDpkg reads /var/lib/dpkg/status: paragraphs of fields, of which those of installed
 // packages count.
-func readDpkg(data []byte) Set {
+func readDpkg(data []byte) (Set, error) {
 	set := Set{}
 	var name, arch, version string
 	installed := false
@@ -56,7 +100,7 @@ func readDpkg(data []byte) Set {
 		}
 	}
 	end()
-	return short(set, native)
+	return short(set, native), nil
 }
 
 // short takes the architecture from the names of packages that are of the system's, or of
@@ -73,7 +117,7 @@ func short(long Set, native string) Set {
 }
 
 // readAPK reads lib/apk/db/installed: paragraphs of letters, P: the name, V: the version.
-func readAPK(data []byte) Set {
+func readAPK(data []byte) (Set, error) {
 	set := Set{}
 	name := ""
 	for line := range bytes.Lines(data) {
@@ -87,5 +131,5 @@ func readAPK(data []byte) Set {
 			set[name] = value
 		}
 	}
-	return set
+	return set, nil
 }
