@@ -144,6 +144,7 @@ type fakeHost struct {
 	late        bool       // each is too late
 	putBack     *api.Reverted
 	unreverted  string // what a late one could not put back
+	unguarded   string // why steps that have to be guarded are not taken
 	away        int    // number of connections that fail once there is a guard; below 0: all
 	exports     int    // that run
 	mostExports int
@@ -261,6 +262,10 @@ func (s *session) Close() error {
 func (h *fakeHost) Apply(ctx context.Context, req api.Apply, event func(api.Event)) (api.ApplyResult, error) {
 	h.mu.Lock()
 	h.requests++
+	if req.Guard != nil && h.unguarded != "" {
+		h.mu.Unlock()
+		return api.ApplyResult{}, errors.New(h.unguarded)
+	}
 	if req.Guard != nil {
 		h.guard = req.Guard
 	}

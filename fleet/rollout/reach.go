@@ -52,6 +52,9 @@ func (r *run) reach(ctx context.Context, h *host) {
 			return
 		}
 		if outcome.Of(err) != outcome.Unreachable {
+			if h.node.broken() != nil {
+				return // the host did not take the steps: its own error says why
+			}
 			h.unconfirmed = fmt.Errorf("confirm that the host can be reached: %w", err)
 			return
 		}

@@ -37,6 +37,8 @@ func TestReach(t *testing.T) {
 		{"the connection breaks within the steps, and the host has put the guest back", func(h *fakeHost, _ *Fleet) {
 			h.dieAt, h.late = "guest.start www", true
 		}, outcome.Reverted, 1, 2, "has put back guest www"},
+		{"the host does not take the steps", func(h *fakeHost, _ *Fleet) { h.unguarded = "guard the connection: disk full" }, outcome.Failed, 1, 2,
+			"guard the connection: disk full"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			f := newFleet(t, "web01")
@@ -61,7 +63,7 @@ func TestReach(t *testing.T) {
 				t.Errorf("exit status %d", exit)
 			}
 			for _, s := range got.Steps {
-				if (s.Status == outcome.Changed) == h.late && s.Kind != api.StepBuildImage {
+				if (s.Status == outcome.Changed) == (h.late || h.unguarded != "") && s.Kind != api.StepBuildImage {
 					t.Errorf("step %+v", s)
 				}
 			}

@@ -143,7 +143,7 @@ var knownFiles = slices.Concat(settingFiles(), hookFiles(""), []knownFile{
 	{"dlimits/*/inodes_total", hasEffect, "number of files"},
 	{"dlimits/*/inodes_soft", hasEffect, "number of files that it may exceed for a time"},
 	{"dlimits/*/disabled", hasEffect, "(is there or not) this limit does not count"},
-	{"dlimits/*/reserved", noEffect, "a project quota keeps nothing for the guest's root: use dlimits/N/space_soft"},
+	{"dlimits/*/reserved", hasEffect, "0: a project quota keeps nothing for the guest's root; others are named"},
 	{"nonamespace", noEffect, "every guest has its own mounts"},
 	{"keepfds", noEffect, "no descriptor of the host's gets into a guest"},
 	{"disabled", hasEffect, "the guest does not start at boot, whatever its mark, and commands for several guests pass it over"},

@@ -126,7 +126,7 @@ func TestNothingOfATreeIsDroppedSilently(t *testing.T) {
 		{"a token bucket of one processor", map[string]string{"sched/0/cpu-id": "0\n"}, []string{"!sched/0/cpu-id: cpuset.cpus"}},
 		{"disk limits of another filesystem", map[string]string{"dlimits/0/directory": "/srv\n", "dlimits/0/space_total": "1000\n", "dlimits/0/reserved": "5\n"},
 			[]string{"!dlimits/0: /srv is not the directory", "dlimits/0/reserved: space_soft"}},
-		{"disk limits", map[string]string{"dlimits/0/directory": "/v\n", "dlimits/0/space_total": "1000\n", "dlimits/1/disabled": ""}, nil},
+		{"disk limits", map[string]string{"dlimits/0/directory": "/v\n", "dlimits/0/space_total": "1000\n", "dlimits/0/reserved": "0\n", "dlimits/1/disabled": ""}, nil},
 		{"cgroup v1", map[string]string{"cgroup/blkio.throttle.read_bps_device": "8:0 1\n", "cgroup/memory.memsw.limit_in_bytes": "1\n", "cgroup/name": "x\n"},
 			[]string{"!cgroup/blkio.throttle.read_bps_device: io.max", "!cgroup/memory.memsw.limit_in_bytes: memory.swap.max", "cgroup/name: vservers/NAME"}},
 		{"backup copies", map[string]string{"interfaces/5~/ip": "192.0.2.9\n", "interfaces/1.dpkg-old/ip": "x\n", "cgroup/memory.max.bak": "1\n", "context~": "7\n"},

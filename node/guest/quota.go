@@ -33,6 +33,9 @@ func (c *Config) readDisk(t *tree) error {
 		if at == "" {
 			return fmt.Errorf("%s/directory: want the directory that is limited, as %s", dir, c.Root)
 		}
+		if kept := t.scalar(dir + "/reserved"); kept != "" && kept != "0" {
+			c.Unread = append(c.Unread, api.Unread{File: dir + "/reserved", Why: "a project quota keeps nothing for the guest's root: use dlimits/N/space_soft"})
+		}
 		if at = resolved(at); !within(resolved(c.Root), at) {
 			c.Unread = append(c.Unread, api.Unread{File: dir, Refuses: true,
 				Why: fmt.Sprintf("%s is not the directory of the guest's own files (%s), which alone has a limit", at, c.Root)})

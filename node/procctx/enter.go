@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -265,10 +264,12 @@ func isSystemd(status string) bool { return strings.HasPrefix(status, "Name:\tsy
 const sigRTMin = unix.Signal(34)
 
 // awaitsSignals reports whether a process waits in sigwaitinfo(2), as busybox's init
-// does: those that it waits for are meanwhile not in SigBlk.
+// does: those that it waits for are meanwhile not in SigBlk. (The file is the name of a
+// function of the kernel; /proc/PID/syscall is unreadable where
+// kernel.yama.ptrace_scope is 3.)
 func awaitsSignals(pid int) bool {
-	b, _ := linux.ReadFile(linux.ProcFile(pid, "syscall"))
-	return strings.HasPrefix(string(b), strconv.Itoa(unix.SYS_RT_SIGTIMEDWAIT)+" ")
+	b, _ := linux.ReadFile(linux.ProcFile(pid, "wchan"))
+	return strings.Contains(string(b), "sigtimedwait")
 }
 
 // catches reports whether a process handles a signal according to its
