@@ -117,6 +117,7 @@ func run(ts *testscript.TestScript, line string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), untilTimeout)
 	defer cancel()
 	cmd := host.command(ctx, line)
+	cmd.WaitDelay = 10 * time.Second // the shared connection holds its output, too
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
