@@ -5,10 +5,15 @@ import (
 	"context"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/guest"
@@ -17,6 +22,9 @@ import (
 // asGuard has the test binary be `vsnode guard` for the host in a directory.
 const asGuard = "VSNODE_TEST_GUARD"
 
+// onHost is set in the test binary that runs the tests.
+const onHost = "VSNODE_TEST_ON_HOST"
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(asGuard); dir != "" && len(os.Args) > 1 && os.Args[1] == dir {
 		if err := hostIn(dir).Guard(context.Background()); err != nil {
@@ -24,11 +32,33 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	if dir := os.Getenv(asHashify); dir != "" {
-		if err := beHashify(dir); err != nil {
+	for as, do := range map[string]func(dir string) error{asHashify: beHashify, asNext: beNext} {
+		if dir := os.Getenv(as); dir != "" {
+			if err := do(dir); err != nil {
+				panic(err)
+			}
+			return
+		}
+	}
+	if os.Getenv(onHost) == "" {
+		if err := os.Chmod("/proc/self/exe", 0o700); err != nil { // or no guest is started
 			panic(err)
 		}
+		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+		cmd.Env = append(os.Environ(), onHost+"=1")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET} // guests' networks are not this machine's
+		if err := cmd.Run(); err != nil {
+			os.Exit(1)
+		}
 		return
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetUp(lo)
+	}
+	if err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }

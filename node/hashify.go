@@ -11,13 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/node/api"
-	"github.com/vsfleet/vsfleet/node/guest"
-	"github.com/vsfleet/vsfleet/node/images/tree"
 	"github.com/vsfleet/vsfleet/node/unify"
 )
 
@@ -25,6 +24,7 @@ import (
 type hashify struct {
 	*Host
 	dry     bool
+	begun   int64                  // nanoseconds
 	objects map[string]int64       // sizes of what the store has, by name
 	sizes   map[int64]int          // how many objects and files have that size
 	hashes  map[unify.Inode]string // of what was read
@@ -33,7 +33,7 @@ type hashify struct {
 }
 
 // Hashify finds files that guests have in their upper layers with a content that the store
-// has, or several of them. Of stopped guests they become one object again.
+// has, or several of them. They become one object again, of running guests at their next start.
 func (h *Host) Hashify(ctx context.Context, req api.Hashify) (answer api.Hashified, err error) {
 	all, err := h.Guests.Names()
 	if err != nil {
@@ -56,7 +56,7 @@ func (h *Host) Hashify(ctx context.Context, req api.Hashify) (answer api.Hashifi
 		}
 	}
 	u := &hashify{
-		Host: h, dry: req.Dry, sizes: map[int64]int{}, hashes: map[unify.Inode]string{}, copies: map[string]int{}, taken: map[string]bool{},
+		Host: h, dry: req.Dry, begun: time.Now().UnixNano(), sizes: map[int64]int{}, hashes: map[unify.Inode]string{}, copies: map[string]int{}, taken: map[string]bool{},
 	}
 	if u.objects, err = h.Images.Objects(ctx); err != nil {
 		return answer, err
@@ -189,47 +189,45 @@ func (u *hashify) guest(ctx context.Context, g *api.HashifiedGuest) error {
 			return err
 		}
 		defer dir.Close()
-		_, err = u.choose(ctx, l, g)
+		_, err = u.choose(ctx, l, false, g)
 		return err
 	}
-	return u.Guests.Unify(ctx, g.Name, func(upper *os.File, from string) (d guest.Derivation, err error) {
-		l, err := u.layer(ctx, g.Name, upper)
-		if err != nil {
-			return d, err
+	var chosen []unify.File
+	later, err := u.Guests.Unify(ctx, g.Name, func(upper *os.File, from string, running bool) (l *unify.Layer, files []unify.File, err error) {
+		if l, err = u.layer(ctx, g.Name, upper); err == nil {
+			files, err = u.choose(ctx, l, running, g)
 		}
-		files, err := u.choose(ctx, l, g)
 		if err != nil || len(files) == 0 {
-			return d, err
+			return l, nil, err
 		}
 		if cost, err := u.Images.Description(from); err != nil || cost > g.Bytes {
 			g.Files, g.Bytes, g.Added = 0, 0, 0
-			return d, err // a description of its own would take more
+			return l, nil, err // a description of its own would take more
 		}
-		plan, own, err := l.Plan(files)
-		if err != nil {
-			return d, err
-		}
-		byPath := map[string]unify.File{}
-		for _, f := range files {
-			byPath[f.Path()] = f
-		}
-		d.Plan = plan
-		d.ID, d.Release, err = u.Images.Derive(ctx, from, own, func(e *tree.Entry) (*os.File, error) { return l.Open(byPath[e.Path()]) })
-		if err != nil {
-			return d, err
-		}
-		for _, f := range files {
+		chosen = files
+		return l, files, nil
+	})
+	g.Later = later && len(chosen) > 0 && err == nil
+	if err == nil {
+		for _, f := range chosen {
 			u.objects[f.Object()] = f.Size()
 		}
-		return d, nil
-	})
+	}
+	return err
 }
 
+// settled is how long ago a file of a running guest has changed last, at least: so that its
+// next change, after it was read, has another time (see package unify). Tests shorten it.
+var settled = 2 * time.Second
+
 // choose returns the files whose content others have too, and counts them.
-func (u *hashify) choose(ctx context.Context, l *unify.Layer, g *api.HashifiedGuest) ([]unify.File, error) {
+func (u *hashify) choose(ctx context.Context, l *unify.Layer, running bool, g *api.HashifiedGuest) ([]unify.File, error) {
 	var chosen []unify.File
 	fresh := map[string]bool{}
 	for _, f := range l.Files {
+		if running && f.Inode.Ctime > u.begun-int64(settled) {
+			continue
+		}
 		object, err := u.hash(ctx, l, f)
 		if err != nil {
 			return nil, err

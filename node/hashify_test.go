@@ -38,12 +38,26 @@ func storeIn(dir string) *Host {
 	if h.Images, err = images.Open(dir + "/data/.images"); err != nil {
 		panic(err)
 	}
-	h.Guests.Tree, h.Guests.Rederive, h.Guests.Own = h.Images.Root, h.Images.Rederive, h.Images.Own
+	h.Guests.Tree, h.Guests.Derive, h.Guests.Rederive, h.Guests.Own = h.Images.Root, h.Images.Derive, h.Images.Rederive, h.Images.Own
 	return h
 }
 
 func beHashify(dir string) error {
 	_, err := storeIn(dir).Hashify(context.Background(), api.Hashify{})
+	return err
+}
+
+// asNext has the test binary do what the next start of each guest of a host does.
+const asNext = "VSNODE_TEST_NEXT"
+
+func beNext(dir string) error {
+	h := storeIn(dir)
+	names, err := h.Guests.Names()
+	for _, name := range names {
+		if err == nil {
+			_, err = h.Guests.ReadFile(context.Background(), name, "/etc/conf", 1<<20)
+		}
+	}
 	return err
 }
 
@@ -97,6 +111,13 @@ func (s *shared) build(name string, version int) string {
 		put(s.t, tree+"/usr/lib/hidden/later", content(7, size))
 		must(s.t, os.RemoveAll(tree+"/usr/lib/dir"))
 	}
+	busybox, err := os.ReadFile("/bin/busybox")
+	must(s.t, err)
+	put(s.t, tree+"/bin/busybox", busybox)
+	must(s.t, os.Chmod(tree+"/bin/busybox", 0o755))
+	for _, dir := range []string{"proc", "sys", "dev", "run", "tmp"} {
+		must(s.t, os.MkdirAll(filepath.Join(tree, dir), 0o755))
+	}
 	put(s.t, tree+"/usr/lib/linked", content(3000, size))
 	must(s.t, os.Link(tree+"/usr/lib/linked", tree+"/usr/lib/linked2"))
 	must(s.t, os.Link(tree+"/usr/lib/linked", tree+"/usr/lib/linked3"))
@@ -107,7 +128,8 @@ func (s *shared) build(name string, version int) string {
 
 func (s *shared) guest(name string, context int) {
 	s.t.Helper()
-	must(s.t, s.Guests.Create(s.t.Context(), api.Guest{Name: name, Context: context, Image: s.image, Network: api.Network{Mode: api.ModeNAT}}))
+	must(s.t, s.Guests.Create(s.t.Context(), api.Guest{Name: name, Context: context, Image: s.image, Network: api.Network{Mode: api.ModeNAT},
+		Init: api.Init{Style: "command", Command: []string{"/bin/busybox", "sleep", "1000"}}}))
 }
 
 // root calls f with a guest's root.

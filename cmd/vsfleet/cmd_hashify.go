@@ -20,7 +20,7 @@ func (a *app) hashifyCommand() *cobra.Command {
 		Short: "Keep files once that several guests have, or an image",
 		Long: `Hashify finds files of guests' own whose content an image of the host has too, or
 another guest there, and keeps it once, whatever their owners, modes and times. Guests see
-no change. A guest that runs is left as it is: stop it first.
+no change. A guest that runs gives up its copies when it is started again.
 
 BYTES is what the files took in the guest, NEW what was made for them that guests share. The
 exit status is 2 if a guest was left as it is; with --dry-run nothing is changed.`,
@@ -53,6 +53,6 @@ exit status is 2 if a guest was left as it is; with --dry-run nothing is changed
 			return nil
 		},
 	}
-	cmd.Flags().BoolVarP(&dry, "dry-run", "n", false, "only show what would be won, also of guests that run")
+	cmd.Flags().BoolVarP(&dry, "dry-run", "n", false, "only show what would be won")
 	return cmd
 }

@@ -35,7 +35,11 @@ func hashify(ctx context.Context, h *node.Host, names, args []string, out io.Wri
 	fmt.Fprintf(out, row, "GUEST", "FILES", "KIB", "NEW KIB", "")
 	failed := 0
 	for _, g := range done.Guests {
-		fmt.Fprintf(out, row, g.Name, g.Files, g.Bytes>>10, g.Added>>10, printable.Line(g.Problem))
+		note := printable.Line(g.Problem)
+		if g.Later {
+			note = "at its next start"
+		}
+		fmt.Fprintf(out, row, g.Name, g.Files, g.Bytes>>10, g.Added>>10, note)
 		if g.Problem != "" {
 			failed++
 		}

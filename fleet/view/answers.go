@@ -50,9 +50,13 @@ func GuestTable(w io.Writer, records []report.GuestRecord) error {
 func HashifiedTable(w io.Writer, records []report.HashifiedRecord) error {
 	var rows [][]string
 	for _, r := range records {
-		rows = append(rows, []string{r.Host, r.Name, strconv.Itoa(r.Files), Bytes(uint64(max(r.Bytes, 0))), Bytes(uint64(max(r.Added, 0))), r.Problem})
+		note := r.Problem
+		if r.Later {
+			note = "at its next start"
+		}
+		rows = append(rows, []string{r.Host, r.Name, strconv.Itoa(r.Files), Bytes(uint64(max(r.Bytes, 0))), Bytes(uint64(max(r.Added, 0))), note})
 	}
-	return Table(w, []string{"HOST", "GUEST", ">FILES", ">BYTES", ">NEW", "LEFT AS IT IS"}, rows)
+	return Table(w, []string{"HOST", "GUEST", ">FILES", ">BYTES", ">NEW", "NOTE"}, rows)
 }
 
 // VolumeTable prints the volumes of hosts.

@@ -199,6 +199,7 @@ type HashifiedGuest struct {
 	Files   int    `json:"files"`
 	Bytes   int64  `json:"bytes"`             // on the disk, that these files took
 	Added   int64  `json:"added"`             // that new objects take in their place
+	Later   bool   `json:"later,omitempty"`   // it runs: at its next start
 	Problem string `json:"problem,omitempty"` // why it was left as it is
 }
 

@@ -26,6 +26,8 @@ type Host struct {
 	// Rederive makes the tree of a guest's own (see Unify) anew over another image. Until
 	// release is called it is not removed.
 	Rederive func(ctx context.Context, own, image string) (id string, release func(), err error)
+	// Derive makes one of a tree, with files of a guest's in place of what it has there.
+	Derive func(ctx context.Context, from string, own []*imagetree.Entry, open func(*imagetree.Entry) (*os.File, error)) (id string, release func(), err error)
 	// Own returns what is in the tree of a guest's own in place of its image.
 	Own func(own, image string) (*imagetree.Own, error)
 	// WatchStarts makes Start watch the guest for a moment and fail if it ends.

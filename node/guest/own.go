@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,10 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
+	imagetree "github.com/vsfleet/vsfleet/node/images/tree"
 	"github.com/vsfleet/vsfleet/node/procctx"
 	"github.com/vsfleet/vsfleet/node/unify"
 )
@@ -24,13 +27,45 @@ const ownAttr = "trusted.vsfleet.own"
 
 const ownPending = "pending"
 
+// nextAttr names the tree of a guest's own that is prepared for its next start.
+const nextAttr = "trusted.vsfleet.next"
+
 // ownPlan is the file beside a guest's own files that tells which those are.
 func ownPlan(upper string) string { return filepath.Join(filepath.Dir(upper), ".hashify") }
 
-// A removal is what is in that file: the tree that has the files in their place, too.
+// nextPlan is the file that tells what can be removed at the next start.
+func nextPlan(upper string) string { return ownPlan(upper) + "-next" }
+
+// A removal is what is in these files: the tree that has the files in their place, too.
 type removal struct {
 	Own  string     `json:"own"`
 	Plan unify.Plan `json:"plan"`
+}
+
+func (r removal) write(path string) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return linux.ReplaceFileSync(path, 0o600, func(f *os.File) error { _, err := f.Write(b); return err })
+}
+
+// readRemoval reads what write has written; nothing is removed if that was not for own.
+func readRemoval(path, own string) (r removal, err error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if err != nil {
+		return r, fmt.Errorf("read %s: %w", path, err)
+	}
+	if r.Own != own {
+		r = removal{}
+	}
+	return r, nil
 }
 
 type own struct {
@@ -90,26 +125,17 @@ func (g *Guest) finishOwn(upper string) (own, error) {
 	if err != nil || !o.pending {
 		return o, err
 	}
-	b, err := os.ReadFile(ownPlan(upper))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	p, err := readRemoval(ownPlan(upper), o.id) // files may have been put back meanwhile
+	if err != nil {
 		return o, err
 	}
-	if err == nil {
-		var p removal
-		if err := json.Unmarshal(b, &p); err != nil {
-			return o, fmt.Errorf("read %s: %w", ownPlan(upper), err)
-		}
-		if p.Own != o.id { // files that were put back meanwhile: nothing is removed
-			p = removal{}
-		}
-		dir, err := os.OpenFile(upper, unix.O_DIRECTORY, 0)
-		if err != nil {
-			return o, err
-		}
-		defer dir.Close()
-		if err := p.Plan.Finish(dir); err != nil {
-			return o, fmt.Errorf("give up its files that are shared with others: %w", err)
-		}
+	dir, err := os.OpenFile(upper, unix.O_DIRECTORY, 0)
+	if err != nil {
+		return o, err
+	}
+	defer dir.Close()
+	if err := p.Plan.Finish(dir); err != nil {
+		return o, fmt.Errorf("give up its files that are shared with others: %w", err)
 	}
 	o.pending = false
 	if err := o.note(upper); err != nil {
@@ -139,68 +165,159 @@ func (g *Guest) rebaseOwn(ctx context.Context, o own, image string, root *procct
 	return nil
 }
 
-// A Derivation is a tree for a guest alone, and what the guest need not have itself then.
-type Derivation struct {
-	ID      string
-	Plan    unify.Plan
-	Release func() // until then the tree is not removed
+// A derivation is a tree for a guest alone, and what the guest need not have itself then.
+type derivation struct {
+	id      string
+	plan    unify.Plan
+	release func() // until then the tree is not removed
 }
 
-// Unify puts a stopped guest on a tree of its own that derive makes of the one that is
-// below it now. The guest sees the same files as before. Its Derivation without an ID
-// leaves the guest as it is.
-func (h *Host) Unify(ctx context.Context, name string, derive func(upper *os.File, from string) (Derivation, error)) error {
-	return h.Hold(ctx, name, "hashify", func(g *Guest) error {
-		if on, err := g.running(); err != nil {
+// derive makes a tree with files of a layer of the one that is below it now.
+func (g *Guest) derive(ctx context.Context, image, upper string, l *unify.Layer, files []unify.File) (d derivation, err error) {
+	o, err := ownOf(upper)
+	if err != nil || len(files) == 0 {
+		return d, err
+	}
+	var own []*imagetree.Entry
+	if d.plan, own, err = l.Plan(files); err != nil {
+		return d, err
+	}
+	byPath := map[string]unify.File{}
+	for _, f := range files {
+		byPath[f.Path()] = f
+	}
+	d.id, d.release, err = g.host.Derive(ctx, cmp.Or(o.id, image), own, func(e *imagetree.Entry) (*os.File, error) { return l.Open(byPath[e.Path()]) })
+	return d, err
+}
+
+// Unify puts a guest on a tree of its own that has files in place of the guest, or prepares
+// that for the next start if it runs. The guest sees the same files as before. choose finds
+// them in its upper layer; from is what is below that now. Without files it is left as it is.
+func (h *Host) Unify(ctx context.Context, name string, choose func(upper *os.File, from string, running bool) (*unify.Layer, []unify.File, error)) (later bool, err error) {
+	err = h.Hold(ctx, name, "hashify", func(g *Guest) (err error) {
+		if later, err = g.running(); err != nil { // it may end meanwhile
 			return err
-		} else if on {
-			return errors.New("it runs: stop it first")
 		}
-		c, err := g.Config()
+		layers, _, err := g.layers(ctx)
 		if err != nil {
 			return err
 		}
-		if c.Image == "" || c.Root != h.rootDir(name) {
+		upper := layers.Upper
+		image, err := baseOf(upper)
+		if err != nil {
+			return err
+		}
+		if image == "" || upper != h.rootDir(name) {
 			return errors.New("it has no image, or its files are elsewhere (vdir)")
-		}
-		spec, err := h.spec(c)
-		if err != nil {
-			return err
-		}
-		if err := g.rebase(ctx, c.Image, &spec.Root); err != nil {
-			return err
-		}
-		upper := spec.Root.Upper
-		o, err := ownOf(upper)
-		if err != nil {
-			return err
-		}
-		from := o.id
-		if from == "" {
-			from = c.Image
 		}
 		dir, err := os.OpenFile(upper, unix.O_DIRECTORY, 0)
 		if err != nil {
 			return err
 		}
 		defer dir.Close()
-		d, err := derive(dir, from)
-		if err != nil || d.ID == "" {
+		o, err := ownOf(upper)
+		if err != nil {
 			return err
 		}
-		defer d.Release()
-		b, err := json.Marshal(removal{d.ID, d.Plan})
-		if err == nil {
-			err = linux.ReplaceFileSync(ownPlan(upper), 0o600, func(f *os.File) error { _, err := f.Write(b); return err })
+		l, files, err := choose(dir, cmp.Or(o.id, image), later)
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			err = own{d.ID, c.Image, true}.note(upper)
+		d, err := g.derive(ctx, image, upper, l, files)
+		if err != nil || d.id == "" {
+			return err
 		}
-		if err == nil {
-			_, err = g.finishOwn(upper)
+		defer d.release()
+		if later {
+			return prepareNext(upper, d)
 		}
-		return err
+		return g.switchTo(upper, image, d)
 	})
+	return later, err
+}
+
+// switchTo has the guest mounted over another tree from now on.
+func (g *Guest) switchTo(upper, image string, d derivation) error {
+	err := removal{d.id, d.plan}.write(ownPlan(upper))
+	if err == nil {
+		err = own{d.id, image, true}.note(upper)
+	}
+	if err == nil {
+		_, err = g.finishOwn(upper)
+	}
+	return err
+}
+
+// prepareNext notes what takeNext takes. The attribute keeps the tree, and its objects.
+func prepareNext(upper string, d derivation) error {
+	if err := (removal{d.id, d.plan}).write(nextPlan(upper)); err != nil {
+		return err
+	}
+	if err := unix.Setxattr(upper, nextAttr, []byte(d.id), 0); err != nil {
+		return fmt.Errorf("set %s of %s: %w", nextAttr, upper, err)
+	}
+	return linux.SyncDir(upper)
+}
+
+// nextOf returns the tree that is prepared for the next start, "" if there is none.
+func nextOf(upper string) string {
+	value := make([]byte, 128)
+	n, err := unix.Getxattr(upper, nextAttr, value)
+	if err != nil {
+		return ""
+	}
+	return string(value[:n])
+}
+
+// nextPatience is how long a start may take longer for what was prepared for it.
+const nextPatience = 10 * time.Second
+
+// takeNext gives up what Unify has prepared while the guest ran, as far as the guest has not
+// touched it since. It is as a Unify of a stopped guest, for which the contents were read
+// before. Whatever fails is tried once: the guest keeps its files then, and starts.
+func (g *Guest) takeNext(ctx context.Context, image string, root *procctx.Root) error {
+	id := nextOf(root.Upper)
+	if id == "" {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, nextPatience)
+	defer cancel()
+	d, err := g.deriveNext(limited, id, image, root.Upper)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		warn(ctx, "its files stay its own, hashify it again: "+err.Error())
+	} else if d.id != "" {
+		defer d.release()
+		if err := g.switchTo(root.Upper, image, d); err != nil {
+			return err
+		}
+		if root.Image, err = g.host.Tree(d.id); err != nil {
+			return err
+		}
+	}
+	if err := unix.Removexattr(root.Upper, nextAttr); err != nil {
+		return fmt.Errorf("remove %s of %s: %w", nextAttr, root.Upper, err)
+	}
+	return remove(nextPlan(root.Upper))
+}
+
+func (g *Guest) deriveNext(ctx context.Context, id, image, upper string) (d derivation, err error) {
+	next, err := readRemoval(nextPlan(upper), id)
+	if err != nil {
+		return d, err
+	}
+	dir, err := os.OpenFile(upper, unix.O_DIRECTORY, 0)
+	if err != nil {
+		return d, err
+	}
+	defer dir.Close()
+	layer, err := unify.Scan(ctx, dir, nil)
+	if err != nil {
+		return d, err
+	}
+	return g.derive(ctx, image, upper, layer, layer.Unchanged(next.Plan))
 }
 
 // Owns returns the trees that Unify has put guests on, each with one that has it, also of
@@ -216,8 +333,10 @@ func (h *Host) Owns() (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if o.id != "" {
-			found[o.id] = filepath.Base(filepath.Dir(dir))
+		for _, id := range []string{o.id, nextOf(dir)} {
+			if id != "" {
+				found[id] = filepath.Base(filepath.Dir(dir))
+			}
 		}
 	}
 	return found, nil

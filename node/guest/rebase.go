@@ -27,11 +27,18 @@ const (
 // over, if another one was below them before. Of files of which the guest changed only
 // the attributes, those that the new image has too get its data; the others get the old
 // image's data as their own, without which nobody could open or remove them. The guest
-// does not run, and its lock is held.
+// does not run, and its lock is held. At last it takes what was prepared for it.
 func (g *Guest) rebase(ctx context.Context, image string, root *procctx.Root) error {
 	if image == "" {
 		return nil
 	}
+	if err := g.rebaseFiles(ctx, image, root); err != nil {
+		return err
+	}
+	return g.takeNext(ctx, image, root)
+}
+
+func (g *Guest) rebaseFiles(ctx context.Context, image string, root *procctx.Root) error {
 	own, err := g.finishOwn(root.Upper)
 	if err != nil {
 		return err

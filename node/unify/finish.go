@@ -23,8 +23,9 @@ type Plan struct {
 
 // A Removal is a file that is removed, if it is still that one.
 type Removal struct {
-	Path  string `json:"path"`
-	Inode Inode  `json:"inode"`
+	Path   string `json:"path"`
+	Inode  Inode  `json:"inode"`
+	Object string `json:"object"` // its content
 }
 
 // A Dir is a directory with its times, in nanoseconds.
@@ -40,7 +41,7 @@ func (l *Layer) Plan(files []File) (p Plan, own []*tree.Entry, err error) {
 	dirs, timed := map[string]bool{}, map[string]bool{}
 	for _, f := range files {
 		own = append(own, f.Entry)
-		p.Files = append(p.Files, Removal{f.Path(), f.Inode})
+		p.Files = append(p.Files, Removal{f.Path(), f.Inode, f.Object()})
 		at := path.Dir(f.Path())
 		if !timed[at] {
 			timed[at] = true
@@ -62,6 +63,21 @@ func (l *Layer) Plan(files []File) (p Plan, own []*tree.Entry, err error) {
 		}
 	}
 	return p, own, nil
+}
+
+// Unchanged returns the files of a plan of this layer that are still those that were read.
+func (l *Layer) Unchanged(p Plan) (files []File) {
+	was := map[string]Removal{}
+	for _, f := range p.Files {
+		was[f.Path] = f
+	}
+	for _, f := range l.Files {
+		if r := was[f.Path()]; r.Inode == f.Inode {
+			f.SetObject(r.Object)
+			files = append(files, f)
+		}
+	}
+	return files
 }
 
 func (l *Layer) times(name string) (Dir, error) {
