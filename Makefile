@@ -2,11 +2,12 @@
 # from Debian's packages (scripts/install) and can be run again.
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
-LDFLAGS := -s -w -funcalign=16 -buildid= -X main.version=$(VERSION)
+LDFLAGS := -s -w -buildid= -X main.version=$(VERSION)
 export CGO_ENABLED := 0
-# Functions begin at multiples of 16 bytes, not 32: 100 KB.
 # vsnode goes over the wire to each host. Without inlining in packages that wait for the kernel most
-# of the time, or are not on its way, it is 5 % smaller and no slower.
+# of the time, or are not on its way, it is 5 % smaller and no slower. So it is with functions that
+# begin at multiples of 4 bytes, not 32: 180 KB.
+DENSE   := -funcalign=4
 SMALL   := $(foreach p,$(addprefix github.com/,vsfleet cilium vishvananda google mdlayer) golang.org/x debug net archive encoding reflect crypto compress regexp vendor math go/internal text container hash,-gcflags='$(p)/...=-l') \
 	$(foreach p,fmt os time internal/zstd strconv internal/strconv strings bytes bufio io sort path flag context path/filepath io/fs syscall internal/poll log os/exec os/user net errors internal/reflectlite internal/fmtsort sync,-gcflags='$(p)=-l')
 
@@ -30,10 +31,10 @@ bin/vsfleet: $(NODES) $(SOURCES)
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/vsfleet
 
 bin/vsnode: $(SOURCES)
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' $(SMALL) -o $@ ./cmd/vsnode
+	$(GO) build -trimpath -ldflags '$(LDFLAGS) $(DENSE)' $(SMALL) -o $@ ./cmd/vsnode
 
 bin/vsnode-%: $(SOURCES)
-	GOARCH=$* $(GO) build -trimpath -ldflags '$(LDFLAGS)' $(SMALL) -o $@ ./cmd/vsnode
+	GOARCH=$* $(GO) build -trimpath -ldflags '$(LDFLAGS) $(DENSE)' $(SMALL) -o $@ ./cmd/vsnode
 
 bin/vsfleet-%: $(NODES) $(SOURCES)
 	GOARCH=$* $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/vsfleet
