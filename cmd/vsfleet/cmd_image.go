@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vsfleet/vsfleet/fleet"
+	"github.com/vsfleet/vsfleet/fleet/fanout"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/rollout"
 	"github.com/vsfleet/vsfleet/fleet/view"
@@ -21,17 +23,38 @@ func (a *app) imageCommand() *cobra.Command {
 on a host. vsfleet apply builds the images that the inventory names.`,
 	})
 
-	cmd.AddCommand(&cobra.Command{
+	cmd.AddCommand(a.imageListCommand(), a.imageRemoveCommand(), a.imageGCCommand(), a.imageCheckCommand(), a.imagePushCommand(), a.imageUpdateCommand(), a.imagePullCommand(), a.imageRollbackCommand(), a.imageReleaseCommand(), a.imageVersionsCommand(), a.imageDiffCommand())
+	return cmd
+}
+
+func (a *app) imageListCommand() *cobra.Command {
+	var by string
+	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the images on hosts",
+		Long: `List shows the images of each host. With --by image, it shows one row for each name:
+
+  HOSTS           how many hosts have its current version, of those that were asked
+  GUESTS          how many guests are made of that, of those made of any version
+  OTHER VERSIONS  hosts that have another version only
+  LACK IT         hosts that have none, though the inventory has guests of it there
+
+Without a version in images.lock, the image that most hosts have counts as the current one.`,
 		Example: `  vsfleet image list
+  vsfleet image list --by image        how far hosts differ
   vsfleet image list -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			_, hosts, err := a.hosts(ctx)
+			if by != "" && by != "image" {
+				return usage("--by image")(fmt.Errorf("--by %s: there is nothing else than image", by))
+			}
+			inv, hosts, err := a.hosts(ctx)
 			if err != nil {
 				return err
+			}
+			if by == "image" {
+				return a.imageSpread(ctx, inv, hosts)
 			}
 			answers, err := ask(a, hosts, func(w fleet.Watch[api.State]) fleet.Answers[api.State] {
 				return a.access.State(ctx, hosts, a.forks, w)
@@ -43,9 +66,26 @@ on a host. vsfleet apply builds the images that the inventory names.`,
 			}
 			return a.exit(ctx, fleet.Hosts(answers))
 		},
-	})
-	cmd.AddCommand(a.imageRemoveCommand(), a.imageGCCommand(), a.imageCheckCommand(), a.imagePushCommand(), a.imageUpdateCommand(), a.imagePullCommand(), a.imageRollbackCommand(), a.imageReleaseCommand(), a.imageVersionsCommand(), a.imageDiffCommand())
+	}
+	cmd.Flags().StringVar(&by, "by", "", "one row for each `image`, not for each host")
+	must(cmd.RegisterFlagCompletionFunc("by", cobra.FixedCompletions([]string{"image"}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
+}
+
+// imageSpread shows how far hosts differ in their images.
+func (a *app) imageSpread(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host) error {
+	var failed error
+	progress := a.asking(len(hosts))
+	answers := a.access.State(ctx, hosts, a.forks, follow(progress, func(h *inventory.Host) string { return h.Name }, &failed,
+		func(int, fanout.Result[*inventory.Host, api.State]) error { return nil }))
+	progress.Close()
+	if failed == nil {
+		failed = show(a, fleet.Spread(inv, a.versions.File(), answers), view.ImageSpreadTable)
+	}
+	if failed != nil {
+		return failed
+	}
+	return a.exit(ctx, fleet.Hosts(answers))
 }
 
 func (a *app) imageRemoveCommand() *cobra.Command {

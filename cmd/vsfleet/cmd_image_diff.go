@@ -24,9 +24,9 @@ with what of them has changed: type, content, mode, owner, target of a link, att
 whether they are another name of a file. Times of modification are only counted.
 
 Each image is NAME, for its current version, NAME@VERSION, or the beginning of an ID. Without
-TO, the version before FROM is compared with it. Packages are those of dpkg and apk. The
-images are read on hosts that have them; vsfleet compares what comes with the digests in
-their IDs.`,
+TO, the version before FROM is compared with it. Packages are those of dpkg, apk and
+rpm. The images are read on hosts that have them; vsfleet compares what comes with the digests
+in their IDs.`,
 		Example: `  vsfleet image diff bookworm              what the last update has changed
   vsfleet image diff bookworm@3 bookworm@7
   vsfleet image diff 5ac86e5d trixie -o json`,

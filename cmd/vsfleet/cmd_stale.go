@@ -24,7 +24,7 @@ func (a *app) staleCommand() *cobra.Command {
   PACKAGES   packages that the image has newer, because the guest has its own package
              database: vsfleet guest upgrade, or apt upgrade inside
 
-Packages are those of dpkg and apk. Nothing is run in a guest. The exit status is 3 if
+Packages are those of dpkg, apk and rpm. Nothing is run in a guest. The exit status is 3 if
 anything is stale.`,
 		Example: `  vsfleet stale
   vsfleet stale 'web*/*' -o json`,

@@ -347,3 +347,25 @@ type LabRecord struct {
 	PID     int        `json:"pid"`
 	Guests  int        `json:"guests"`
 }
+
+// ImageSpread is how far the hosts of a fleet differ in an image.
+type ImageSpread struct {
+	Name    string   `json:"name"`
+	Version int      `json:"version,omitempty"` // the current one, by images.lock
+	IDs     []string `json:"ids"`               // of it, one for each architecture; without a version that which most hosts have
+	Hosts   int      `json:"hosts"`             // asked
+	Have    []string `json:"have"`
+	// Others have other versions only.
+	Others  []OtherImage `json:"others"`
+	Lack    []string     `json:"lack"`    // their guests need it, by the inventory, and they have no version
+	Unknown []string     `json:"unknown"` // they did not answer
+	Guests  int          `json:"guests"`  // made of any version
+	Current int          `json:"current"` // of these, made of this one
+}
+
+// OtherImage is another version of an image than the current one, and who has it.
+type OtherImage struct {
+	Version int      `json:"version,omitempty"`
+	ID      string   `json:"id"` // of one of them
+	Hosts   []string `json:"hosts"`
+}

@@ -16,6 +16,7 @@ type Tool string
 const (
 	Dpkg Tool = "dpkg"
 	APK  Tool = "apk"
+	RPM  Tool = "rpm"
 )
 
 // Set has the versions of installed packages by their names. A package of another
@@ -35,10 +36,14 @@ const MaxDatabase = 64 << 20
 var databases = []struct {
 	path string
 	tool Tool
-	read func([]byte) (Set, error)
+	read func([]byte) (Set, error) // nil: nothing here reads it
 }{
 	{"var/lib/dpkg/status", Dpkg, readDpkg},
 	{"lib/apk/db/installed", APK, readAPK},
+	{"usr/lib/sysimage/rpm/rpmdb.sqlite", RPM, readRPM}, // of Fedora
+	{"var/lib/rpm/rpmdb.sqlite", RPM, readRPM},
+	{"usr/lib/sysimage/rpm/Packages.db", RPM, nil}, // of SUSE
+	{"var/lib/rpm/Packages", RPM, nil},             // of rpm before 4.16
 }
 
 // Find returns the packages of a root filesystem, by the first database that has any. read
@@ -54,7 +59,9 @@ func Find(read func(path string, limit int64) ([]byte, error)) (Installed, error
 			err = fmt.Errorf("it has more than %d MiB", MaxDatabase>>20)
 		}
 		var set Set
-		if err == nil {
+		if err == nil && db.read == nil {
+			err = errors.New("of rpm's databases only those in SQLite are read (rpmdb --rebuilddb makes one with rpm 4.16 or newer)")
+		} else if err == nil {
 			set, err = db.read(data)
 		}
 		if len(set) > 0 {

@@ -2,31 +2,30 @@ package packages
 
 import "strings"
 
-// Compare compares two versions of a package: it is negative if a is older than b.
+// Compare compares two versions of a package, [EPOCH:]UPSTREAM[-REVISION]: it is negative
+// if a is older than b. It follows deb-version(7). Of apk's versions, those before a release
+// (1.0_rc1) become Debian's (1.0~rc1), which have the same order.
 func (t Tool) Compare(a, b string) int {
-	return compareDebian(a, b)
-}
-
-// compareDebian follows deb-version(7). Of apk's versions, those before a release (1.0_rc1)
-// become Debian's (1.0~rc1), which have the same order.
-func compareDebian(a, b string) int {
+	compare := compareLabels
+	if t != RPM {
+		a, b, compare = beforeRelease.Replace(a), beforeRelease.Replace(b), compareParts
+	}
 	aEpoch, aUpstream, aRevision := split(a)
 	bEpoch, bUpstream, bRevision := split(b)
 	if c := compareDigits(aEpoch, bEpoch); c != 0 {
 		return c
 	}
-	if c := compareParts(aUpstream, bUpstream); c != 0 {
+	if c := compare(aUpstream, bUpstream); c != 0 {
 		return c
 	}
-	return compareParts(aRevision, bRevision)
+	return compare(aRevision, bRevision)
 }
 
 var beforeRelease = strings.NewReplacer("_alpha", "~alpha", "_beta", "~beta", "_pre", "~pre", "_rc", "~rc")
 
-// split returns the parts of [EPOCH:]UPSTREAM[-REVISION].
+// split returns the parts of a version.
 func split(v string) (epoch, upstream, revision string) {
-	v = beforeRelease.Replace(strings.TrimSpace(v))
-	if before, after, ok := strings.Cut(v, ":"); ok {
+	if before, after, ok := strings.Cut(strings.TrimSpace(v), ":"); ok {
 		epoch, v = before, after
 	}
 	if i := strings.LastIndexByte(v, '-'); i >= 0 {
