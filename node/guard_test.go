@@ -67,7 +67,7 @@ func hostIn(dir string) *Host {
 	return &Host{
 		Guests: &guest.Host{
 			Paths: guest.Paths{ConfigDir: dir + "/etc", DataDir: dir + "/data", RunDir: dir + "/run", LogDir: dir + "/log"},
-			Tree:  func(string) (string, error) { return dir, nil },
+			Tree:  func(context.Context, string, string) (string, error) { return dir, nil },
 		},
 		guardCommand: []string{"/proc/self/exe", dir},
 	}

@@ -17,12 +17,14 @@ import (
 
 	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/images"
 	"github.com/vsfleet/vsfleet/node/unify"
 )
 
 // hashify is one call of Hashify.
 type hashify struct {
 	*Host
+	store   *images.Store // of the guests' trust domain
 	dry     bool
 	begun   int64                  // nanoseconds
 	objects map[string]int64       // sizes of what the store has, by name
@@ -51,23 +53,25 @@ func (h *Host) Hashify(ctx context.Context, req api.Hashify) (answer api.Hashifi
 		if by, held := h.leased(); held {
 			h.log.begin(by)
 		}
-		if err := h.Images.Prepare(ctx); err != nil {
-			return answer, err
-		}
 	}
-	u := &hashify{
-		Host: h, dry: req.Dry, begun: time.Now().UnixNano(), sizes: map[int64]int{}, hashes: map[unify.Inode]string{}, copies: map[string]int{}, taken: map[string]bool{},
+	domains := map[string]string{} // by the names of guests
+	for _, name := range all {
+		c, _ := h.Guests.Read(name) // the guest's own turn says what is wrong with it
+		domains[name] = c.TrustDomain
 	}
-	if u.objects, err = h.Images.Objects(ctx); err != nil {
-		return answer, err
-	}
-	for _, size := range u.objects {
-		u.sizes[size] += 2 // a file of that size is worth reading
-	}
-	if err := u.read(ctx, all); err != nil {
-		return answer, err
-	}
+	in, begun := map[string]*hashify{}, time.Now().UnixNano()
 	for _, name := range req.Guests {
+		domain := domains[name]
+		u := in[domain]
+		if u == nil {
+			u = &hashify{
+				Host: h, store: h.Images.In(domain), dry: req.Dry, begun: begun, sizes: map[int64]int{}, hashes: map[unify.Inode]string{}, copies: map[string]int{}, taken: map[string]bool{},
+			}
+			in[domain] = u
+			if err := u.read(ctx, all, func(name string) bool { return domains[name] == domain }); err != nil {
+				return answer, err
+			}
+		}
 		g := api.HashifiedGuest{Name: name}
 		if err := u.guest(ctx, &g); err != nil {
 			if ctx.Err() != nil {
@@ -80,10 +84,24 @@ func (h *Host) Hashify(ctx context.Context, req api.Hashify) (answer api.Hashifi
 	return answer, nil
 }
 
-// read finds which contents are there more than once.
-func (u *hashify) read(ctx context.Context, names []string) error {
+// read finds which contents are there more than once, in the store and among guests.
+func (u *hashify) read(ctx context.Context, names []string, among func(name string) bool) (err error) {
+	if !u.dry {
+		if err := u.store.Prepare(ctx); err != nil {
+			return err
+		}
+	}
+	if u.objects, err = u.store.Objects(ctx); err != nil {
+		return err
+	}
+	for _, size := range u.objects {
+		u.sizes[size] += 2 // a file of that size is worth reading
+	}
 	layers := map[string]*unify.Layer{}
 	for _, name := range names {
+		if !among(name) {
+			continue
+		}
 		l, upper, err := u.scan(ctx, name)
 		if ctx.Err() != nil {
 			return err
@@ -200,7 +218,7 @@ func (u *hashify) guest(ctx context.Context, g *api.HashifiedGuest) error {
 		if err != nil || len(files) == 0 {
 			return l, nil, err
 		}
-		if cost, err := u.Images.Description(from); err != nil || cost > g.Bytes {
+		if cost, err := u.store.Description(from); err != nil || cost > g.Bytes {
 			g.Files, g.Bytes, g.Added = 0, 0, 0
 			return l, nil, err // a description of its own would take more
 		}

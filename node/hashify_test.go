@@ -38,7 +38,8 @@ func storeIn(dir string) *Host {
 	if h.Images, err = images.Open(dir + "/data/.images"); err != nil {
 		panic(err)
 	}
-	h.Guests.Tree, h.Guests.Derive, h.Guests.Rederive, h.Guests.Own = h.Images.Root, h.Images.Derive, h.Images.Rederive, h.Images.Own
+	h.Guests.Tree, h.Guests.Derive, h.Guests.Rederive, h.Guests.Own = h.Images.Tree, h.Images.Derive, h.Images.Rederive, h.Images.Own
+	h.Images.UsedIn = h.usersIn
 	return h
 }
 
@@ -143,7 +144,9 @@ func (s *shared) root(name string, f func(dir string)) {
 	if n, err := unix.Getxattr(upper, "trusted.vsfleet.own", value); err == nil {
 		lower = value[:n]
 	}
-	image, err := s.Images.Root(strings.Fields(string(lower))[0])
+	c, err := s.Guests.Read(name)
+	must(s.t, err)
+	image, err := s.Images.Tree(s.t.Context(), c.TrustDomain, strings.Fields(string(lower))[0])
 	must(s.t, err)
 	work := filepath.Join(filepath.Dir(upper), "work")
 	must(s.t, os.MkdirAll(work, 0o700))
@@ -423,6 +426,56 @@ func TestAHashifyThatIsKilled(t *testing.T) {
 			t.Errorf("%+v keeps %q", g, own)
 		}
 		s.same("in the end", g.Name, before[g.Name])
+	}
+}
+
+// Guests share files with those of their own trust domain only.
+func TestHashifyInTrustDomains(t *testing.T) {
+	s := newShared(t)
+	domains := map[string]string{"x1": "x", "x2": "x", "y1": "y", "none1": ""}
+	before := map[string]string{}
+	for i, name := range []string{"x1", "x2", "y1", "none1"} {
+		must(t, s.Guests.Create(t.Context(), api.Guest{Name: name, Context: 270 + i, Image: s.image, TrustDomain: domains[name], Network: api.Network{Mode: api.ModeNAT}}))
+		s.change(name)
+		before[name] = s.seen(name, true)
+	}
+	users := func(id string) ([]string, error) { return s.imageUsers(t.Context(), id) }
+	check := func(what string) {
+		t.Helper()
+		_, err := s.Images.Collect(t.Context(), true, false, users)
+		must(t, err)
+		for name, seen := range before {
+			s.same(what, name, seen)
+		}
+		if c, err := s.Images.Check(t.Context(), users); err != nil || len(c.Damaged) > 0 {
+			t.Errorf("%s: check: %+v, %v", what, c, err)
+		}
+	}
+	done, err := s.Hashify(t.Context(), api.Hashify{Guests: []string{"x1", "y1", "x2", "none1"}})
+	must(t, err)
+	for i, shared := range []bool{true, false, true, false} { // what others of its domain have too
+		if g := done.Guests[i]; g.Problem != "" || (g.Files > someFiles/2) != shared {
+			t.Errorf("%+v", g)
+		}
+	}
+	if done.Guests[2].Added != 0 {
+		t.Errorf("the second one of a trust domain made objects: %+v", done.Guests[2])
+	}
+	check("hashified")
+	must(t, os.WriteFile(s.Guests.Dir("x2")+"/domain", []byte("y\n"), 0o644))
+	check("in another trust domain")
+	must(t, os.Remove(s.Guests.Dir("x2")+"/domain"))
+	check("in none")
+	for name := range domains {
+		must(t, s.Guests.Delete(t.Context(), name))
+	}
+	clear(before)
+	check("deleted")
+	if left, _ := filepath.Glob(s.dir + "/data/.domains/*/.store/*/*"); len(left) > 0 {
+		t.Errorf("%d objects are left", len(left))
+	}
+	if left, _ := filepath.Glob(s.dir + "/data/.domains/*/.images/*"); len(left) > 0 {
+		t.Errorf("left are %q", left)
 	}
 }
 

@@ -56,9 +56,9 @@ func Open(version string) (*Host, error) {
 		Images:       store,
 		guardCommand: []string{self, "guard"},
 		log:          runLog{Log: hostlog.Log{Socket: "/dev/log", File: filepath.Join(paths.LogDir, ".vsnode.log")}}, // no guest's name
-		Guests:       &guest.Host{Paths: paths, WatchStarts: true, UseUnits: true, Held: hook.Held(), Tree: store.Root, Derive: store.Derive, Rederive: store.Rederive, Own: store.Own},
+		Guests:       &guest.Host{Paths: paths, WatchStarts: true, UseUnits: true, Held: hook.Held(), Tree: store.Tree, Derive: store.Derive, Rederive: store.Rederive, Own: store.Own},
 	}
-	store.Guests, store.OnPlainTree = sources{h.Guests}, h.Guests.OnPlainTree
+	store.Guests, store.OnPlainTree, store.UsedIn = sources{h.Guests}, h.Guests.OnPlainTree, h.usersIn
 	return h, nil
 }
 
@@ -288,23 +288,39 @@ func (h *Host) CheckStore(ctx context.Context) (api.StoreCheck, error) {
 	return h.Images.Check(ctx, func(id string) ([]string, error) { return h.imageUsers(ctx, id) })
 }
 
-// imageUsers returns the guests that use an image: by their configuration, running
-// ones since their start, and those whose configuration was set aside.
-func (h *Host) imageUsers(ctx context.Context, id string) ([]string, error) {
+// usersIn returns the guests of a trust domain that use an image.
+func (h *Host) usersIn(ctx context.Context, domain, id string) ([]string, error) {
+	return h.usersNow(ctx, id, &domain)
+}
+
+// usersNow returns the guests that use an image by their configuration, and running ones
+// that do since their start; of one trust domain, or of all.
+func (h *Host) usersNow(ctx context.Context, id string, domain *string) (users []string, err error) {
 	states, err := h.Guests.States(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var users []string
-	for _, g := range states {
+	for i := range states {
+		g := &states[i]
+		uses := func(g *api.Guest) bool { return g.Image == id && (domain == nil || g.TrustDomain == *domain) }
 		switch {
 		case g.Problem != "":
 			return nil, fmt.Errorf("nobody can tell what guest %s uses: %s", g.Name, g.Problem)
-		case g.Image == id:
+		case uses(&g.Guest):
 			users = append(users, g.Name)
-		case g.Runs != nil && g.Runs.Image == id:
+		case g.Runs != nil && uses(g.Runs):
 			users = append(users, g.Name+" (until its restart)")
 		}
+	}
+	return users, nil
+}
+
+// imageUsers returns the guests that use an image: by their configuration, running
+// ones since their start, and those whose configuration was set aside.
+func (h *Host) imageUsers(ctx context.Context, id string) ([]string, error) {
+	users, err := h.usersNow(ctx, id, nil)
+	if err != nil {
+		return nil, err
 	}
 	kept, err := h.Guests.KeptImages()
 	if err != nil {

@@ -17,7 +17,15 @@ func validMark(s string) error {
 	return nil
 }
 
-// isName reports whether s can be a guest's name, or a mark.
+// validDomain returns an error for what cannot be a trust domain: it is a directory's name.
+func validDomain(s string) error {
+	if !isName(s) {
+		return fmt.Errorf("want a name of letters, digits, _ . -, have %q", s)
+	}
+	return nil
+}
+
+// isName reports whether s can be a guest's name, a mark or a trust domain.
 func isName(s string) bool {
 	letter := func(c rune) bool {
 		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '.' || c == '-'

@@ -35,7 +35,10 @@ type Guest struct {
 	// Views is whose processors and memory its files in /proc show: "" the host's,
 	// [LXCFS] its own, as that program makes them.
 	Views string `json:"views,omitempty"`
-	Nice  int    `json:"nice,omitempty"` // of its processes, -20 to 19
+	// TrustDomain is the group of guests that may share files, in the store and in
+	// memory; "": that of the host.
+	TrustDomain string `json:"trustDomain,omitempty"`
+	Nice        int    `json:"nice,omitempty"` // of its processes, -20 to 19
 	// OOMScoreAdj says how soon the kernel kills its processes for want of memory,
 	// compared with others of the host: -1000 to 1000.
 	OOMScoreAdj int    `json:"oomScoreAdj,omitempty"`
@@ -172,21 +175,22 @@ func (l Limits) Disk() bool {
 // Record is a flat form of a guest's settings, which `vsfleet inventory list --guests`
 // prints in machine formats.
 type Record struct {
-	Hostname  string   `json:"hostname"`
-	Mode      Mode     `json:"mode"`
-	Addresses []string `json:"addresses"` // or "host"
-	Dev       string   `json:"dev"`
-	Ports     []string `json:"ports"`
-	Forwards  []string `json:"forwards"`
-	Metadata  bool     `json:"metadata"`
-	Raw       bool     `json:"raw"`
-	Init      []string `json:"init"`
-	Nesting   bool     `json:"nesting"`
-	Views     string   `json:"views,omitempty"`
-	Memory    int64    `json:"memoryBytes"`
-	CPUs      float64  `json:"cpus"`
-	Processes int64    `json:"processes"`
-	Nice      int      `json:"nice,omitempty"`
+	Hostname    string   `json:"hostname"`
+	Mode        Mode     `json:"mode"`
+	Addresses   []string `json:"addresses"` // or "host"
+	Dev         string   `json:"dev"`
+	Ports       []string `json:"ports"`
+	Forwards    []string `json:"forwards"`
+	Metadata    bool     `json:"metadata"`
+	Raw         bool     `json:"raw"`
+	Init        []string `json:"init"`
+	Nesting     bool     `json:"nesting"`
+	Views       string   `json:"views,omitempty"`
+	TrustDomain string   `json:"trustDomain,omitempty"`
+	Memory      int64    `json:"memoryBytes"`
+	CPUs        float64  `json:"cpus"`
+	Processes   int64    `json:"processes"`
+	Nice        int      `json:"nice,omitempty"`
 
 	MemoryHigh  int64    `json:"memoryHighBytes,omitempty"`
 	MemoryLow   int64    `json:"memoryLowBytes,omitempty"`
@@ -218,7 +222,7 @@ func (g Guest) Record() Record {
 	r := Record{
 		Hostname: g.Hostname, Mode: g.Network.Mode, Addresses: texts(g.Network.Addresses), Dev: g.Network.Dev,
 		Ports: texts(g.Network.Ports), Forwards: texts(g.Network.Forwards), Metadata: g.Network.Metadata, Raw: g.Network.Raw,
-		Init: g.Init.Command, Nesting: !g.NoNesting, Views: g.Views,
+		Init: g.Init.Command, Nesting: !g.NoNesting, Views: g.Views, TrustDomain: g.TrustDomain,
 		Memory: g.Limits.MemoryBytes, CPUs: g.Limits.CPUs, Processes: g.Limits.Processes, Nice: g.Nice,
 
 		MemoryHigh: g.Limits.MemoryHighBytes, MemoryLow: g.Limits.MemoryLowBytes, MemoryMin: g.Limits.MemoryMinBytes, Swap: g.Limits.SwapBytes,

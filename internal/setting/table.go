@@ -82,6 +82,13 @@ var Table = []*Row{
 		value: views{func(g *Guest) *string { return &g.Views }},
 	},
 	{
+		Key: "domain", Want: "a name of letters, digits, _ . -", Plan: "trust domain",
+		Doc: "a name: guests of one trust domain [share files](images.md#trust-domains), on the disk and in memory, with each other and with no other guest of the host", Default: "none: shared with all others without one",
+		File: "domain", FileDoc: "the trust domain with whose guests it shares files",
+		value: domain{word{func(g *Guest) *string { return &g.TrustDomain }, validDomain}},
+		check: checkDomain,
+	},
+	{
 		Key: "limits.memory", Want: "a size, as 512M or 2G", Plan: "memory", Controller: "memory",
 		Doc: "at least 1M: `512M`, `2G`", Default: "none",
 		File: "cgroup/memory.max", Older: []string{"cgroup/memory.limit_in_bytes"}, FileDoc: "memory in bytes", Live: atOnce,

@@ -39,6 +39,7 @@ func TestEverySettingGoesFromTheInventoryToTheHost(t *testing.T) {
 		{"network.raw", []string{"true"}, Present, "raw sockets refuse → allow", false},
 		{"nesting", []string{"false"}, "false\n", "nesting allow → refuse", false},
 		{"views", []string{"lxcfs"}, "lxcfs\n", "views host → lxcfs", false},
+		{"domain", []string{"customer-a"}, "customer-a\n", "trust domain none → customer-a", false},
 		{"limits.memory", []string{"512M"}, "536870912\n", "memory none → 512M", true},
 		{"limits.cpu", []string{"1.5"}, "150000 100000\n", "cpu none → 1.5", true},
 		{"limits.processes", []string{"500"}, "500\n", "processes none → 500", true},
@@ -178,6 +179,7 @@ func TestWhatNoGuestIsSetTo(t *testing.T) {
 		{Guest{Limits: Limits{IO: []IOLimit{{Device: "root", RBps: 1}, {Device: "root", WBps: 1}}}}, "limits.io: root has two lines: put its bounds into one"},
 		{Guest{Limits: Limits{Processors: "3-1"}}, "limits.cpus: want numbers from 0 to 8191, as 0-3,8, have \"3-1\""},
 		{Guest{OOMScoreAdj: -1001}, "oom_score_adj: want a number from -1000 to 1000, have -1001"},
+		{Guest{TrustDomain: "../a"}, "domain: want a name of letters, digits, _ . -, have \"../a\""},
 		{Guest{Nice: 20}, "nice: want a number from -20 to 19, have 20"},
 	} {
 		if err := row.guest.Check(); err == nil || err.Error() != row.want {

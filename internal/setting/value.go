@@ -40,6 +40,21 @@ type hostname struct{ word }
 func (h hostname) text(g *Guest) string  { return cmp.Or(g.Hostname, g.Name) }
 func (h hostname) same(a, b *Guest) bool { return h.text(a) == h.text(b) }
 
+// domain is a word, and the name of a directory.
+type domain struct{ word }
+
+func (d domain) read(g *Guest, t Tree, file string) error {
+	_ = d.word.read(g, t, file)
+	return checkDomain(g)
+}
+
+func checkDomain(g *Guest) error {
+	if g.TrustDomain == "" {
+		return nil
+	}
+	return validDomain(g.TrustDomain)
+}
+
 // presence is a boolean: true if its file exists.
 type presence struct{ at[bool] }
 

@@ -84,7 +84,7 @@ func TestANeighbourOfABombAnswers(t *testing.T) {
 	must(t, h.Start(ctx, neighbour.Name, Options{}))
 	program, err := os.ReadFile("/proc/self/exe")
 	must(t, err)
-	tree, err := h.Tree("")
+	tree, err := h.Tree(t.Context(), "", "")
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(tree, bomb), program, 0o755))
 	for i, kind := range slices.Sorted(maps.Keys(bombs)) {

@@ -21,7 +21,7 @@ import (
 // start on that. It returns the store.
 func described(t *testing.T, h *Host) (*images.Store, api.Image) {
 	t.Helper()
-	dir, err := h.Tree("")
+	dir, err := h.Tree(t.Context(), "", "")
 	must(t, err)
 	store, err := images.Open(filepath.Join(filepath.Dir(dir), "images", ".images"))
 	must(t, err)
@@ -34,7 +34,7 @@ func described(t *testing.T, h *Host) (*images.Store, api.Image) {
 	if _, ok := (procctx.Root{Image: root}).Described(); !ok {
 		t.Fatalf("%s is not a description", root)
 	}
-	h.Tree = store.Root
+	h.Tree = store.Tree
 	return store, img
 }
 
@@ -74,7 +74,7 @@ func pack(dir, path string) (err error) {
 // A guest on a description and objects sees what one on a plain tree would see.
 func TestAGuestOnADescription(t *testing.T) {
 	h := host(t)
-	tree, err := h.Tree("")
+	tree, err := h.Tree(t.Context(), "", "")
 	must(t, err)
 	must(t, os.MkdirAll(tree+"/srv/dir", 0o755))
 	large := strings.Repeat("large ", 50_000)
@@ -133,7 +133,7 @@ func TestAGuestOnADescription(t *testing.T) {
 // A guest whose image was a plain tree keeps what it changed when the image is taken over.
 func TestAGuestWhoseImageIsTakenOver(t *testing.T) {
 	h := host(t)
-	tree, err := h.Tree("")
+	tree, err := h.Tree(t.Context(), "", "")
 	must(t, err)
 	must(t, os.MkdirAll(tree+"/srv/dir", 0o755))
 	for _, name := range []string{"owned", "moved", "dir/x"} {

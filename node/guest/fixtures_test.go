@@ -208,7 +208,7 @@ func host(t testing.TB) *Host {
 func hostAt(dir string) *Host {
 	return &Host{
 		Paths: Paths{ConfigDir: dir + "/etc", DataDir: dir + "/data", RunDir: "/run/vservers", LogDir: dir + "/log"},
-		Tree:  func(string) (string, error) { return dir + "/tree", nil },
+		Tree:  func(context.Context, string, string) (string, error) { return dir + "/tree", nil },
 	}
 }
 

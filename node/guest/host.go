@@ -21,13 +21,14 @@ import (
 // Host manages the guests of this machine.
 type Host struct {
 	Paths
-	// Tree finds the tree of an image by its ID, as procctx.Root.Image has it.
-	Tree func(id string) (string, error)
+	// Tree finds the tree of an image by its ID, as procctx.Root.Image has it, for guests of
+	// a trust domain.
+	Tree func(ctx context.Context, domain, id string) (string, error)
 	// Rederive makes the tree of a guest's own (see Unify) anew over another image. Until
 	// release is called it is not removed.
-	Rederive func(ctx context.Context, own, image string) (id string, release func(), err error)
+	Rederive func(ctx context.Context, domain, own, image string) (id string, release func(), err error)
 	// Derive makes one of a tree, with files of a guest's in place of what it has there.
-	Derive func(ctx context.Context, from string, own []*imagetree.Entry, open func(*imagetree.Entry) (*os.File, error)) (id string, release func(), err error)
+	Derive func(ctx context.Context, domain, from string, own []*imagetree.Entry, open func(*imagetree.Entry) (*os.File, error)) (id string, release func(), err error)
 	// Own returns what is in the tree of a guest's own in place of its image.
 	Own func(own, image string) (*imagetree.Own, error)
 	// WatchStarts makes Start watch the guest for a moment and fail if it ends.

@@ -25,7 +25,7 @@ func (h *Host) giveHostKey(ctx context.Context, g api.Guest) error {
 	if g.Image == "" {
 		return nil
 	}
-	spec, err := h.spec(Config{Guest: g, Root: h.rootDir(g.Name)})
+	spec, err := h.spec(ctx, Config{Guest: g, Root: h.rootDir(g.Name)})
 	if err != nil {
 		return nil // the start reports what is wrong with it
 	}

@@ -14,7 +14,7 @@ import (
 // whatever its init; an image's own keys are left alone.
 func TestHostKeys(t *testing.T) {
 	h := host(t)
-	tree, err := h.Tree("")
+	tree, err := h.Tree(t.Context(), "", "")
 	must(t, err)
 	keyOf := func(name string) string {
 		g := inMode(api.ModeNAT, name, 0, "sleep", "1000")

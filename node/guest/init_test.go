@@ -45,7 +45,7 @@ echo started >>/etc/log
 
 func TestSysvStyle(t *testing.T) {
 	h := host(t)
-	tree, err := h.Tree("")
+	tree, err := h.Tree(t.Context(), "", "")
 	must(t, err)
 	must(t, os.MkdirAll(tree+"/etc/init.d", 0o755))
 	must(t, os.WriteFile(tree+"/etc/init.d/rc", []byte(rc), 0o755))

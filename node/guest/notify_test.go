@@ -60,7 +60,7 @@ func TestReady(t *testing.T) {
 	h := host(t)
 	program, err := os.ReadFile("/proc/self/exe")
 	must(t, err)
-	tree, err := h.Tree("")
+	tree, err := h.Tree(t.Context(), "", "")
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(tree, notifyingInit), program, 0o755))
 	for i, row := range []struct {

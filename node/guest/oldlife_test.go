@@ -17,7 +17,7 @@ func TestOldGuestRunsAsItsTreeSays(t *testing.T) {
 	base, err := os.MkdirTemp("/var/lib", "vsfleet-old-")
 	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(base)) })
-	tree, err := h.Tree("")
+	tree, err := h.Tree(t.Context(), "", "")
 	must(t, err)
 	root := base + "/vservers/old"
 	must(t, errors.Join(os.Mkdir(base+"/vservers", 0o700), os.Rename(tree, root)))

@@ -300,7 +300,7 @@ func TestGuestsLieWhereUtilVserverPutsThem(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			sp, err := h.spec(c)
+			sp, err := h.spec(t.Context(), c)
 			if err != nil || sp.Root.Upper != base+"/www" {
 				t.Errorf("its files are at %s (%v), want %s/www", sp.Root.Upper, err, base)
 			}

@@ -103,8 +103,8 @@ func (o own) note(upper string) error {
 }
 
 // lower returns what is below a guest's own files: its image, or the tree of its own.
-func (h *Host) lower(upper, image string) (string, error) {
-	path, err := h.Tree(image)
+func (h *Host) lower(ctx context.Context, upper, domain, image string) (string, error) {
+	path, err := h.Tree(ctx, domain, image)
 	if err != nil {
 		return "", err
 	}
@@ -112,7 +112,7 @@ func (h *Host) lower(upper, image string) (string, error) {
 	if err != nil || o.id == "" {
 		return path, err
 	}
-	if path, err = h.Tree(o.id); err != nil {
+	if path, err = h.Tree(ctx, domain, o.id); err != nil {
 		return "", fmt.Errorf("its files that are shared with others: %w", err)
 	}
 	return path, nil
@@ -145,17 +145,17 @@ func (g *Guest) finishOwn(upper string) (own, error) {
 }
 
 // rebaseOwn derives the tree of the guest's own from another image.
-func (g *Guest) rebaseOwn(ctx context.Context, o own, image string, root *procctx.Root) error {
-	id, release, err := g.host.Rederive(ctx, o.id, image)
+func (g *Guest) rebaseOwn(ctx context.Context, o own, domain, image string, root *procctx.Root) error {
+	id, release, err := g.host.Rederive(ctx, domain, o.id, image)
 	if err != nil {
 		return err
 	}
 	defer release()
 	to := *root
-	if to.Image, err = g.host.Tree(id); err != nil {
+	if to.Image, err = g.host.Tree(ctx, domain, id); err != nil {
 		return err
 	}
-	if err := g.moveData(ctx, o.id, to); err != nil {
+	if err := g.moveData(ctx, domain, o.id, to); err != nil {
 		return err
 	}
 	if err := (own{id: id, image: image}).note(root.Upper); err != nil {
@@ -173,7 +173,7 @@ type derivation struct {
 }
 
 // derive makes a tree with files of a layer of the one that is below it now.
-func (g *Guest) derive(ctx context.Context, image, upper string, l *unify.Layer, files []unify.File) (d derivation, err error) {
+func (g *Guest) derive(ctx context.Context, domain, image, upper string, l *unify.Layer, files []unify.File) (d derivation, err error) {
 	o, err := ownOf(upper)
 	if err != nil || len(files) == 0 {
 		return d, err
@@ -186,7 +186,11 @@ func (g *Guest) derive(ctx context.Context, image, upper string, l *unify.Layer,
 	for _, f := range files {
 		byPath[f.Path()] = f
 	}
-	d.id, d.release, err = g.host.Derive(ctx, cmp.Or(o.id, image), own, func(e *imagetree.Entry) (*os.File, error) { return l.Open(byPath[e.Path()]) })
+	from := cmp.Or(o.id, image)
+	if _, err := g.host.Tree(ctx, domain, from); err != nil { // it may run in another trust domain
+		return d, err
+	}
+	d.id, d.release, err = g.host.Derive(ctx, domain, from, own, func(e *imagetree.Entry) (*os.File, error) { return l.Open(byPath[e.Path()]) })
 	return d, err
 }
 
@@ -223,7 +227,11 @@ func (h *Host) Unify(ctx context.Context, name string, choose func(upper *os.Fil
 		if err != nil {
 			return err
 		}
-		d, err := g.derive(ctx, image, upper, l, files)
+		c, err := g.Config()
+		if err != nil {
+			return err
+		}
+		d, err := g.derive(ctx, c.TrustDomain, image, upper, l, files)
 		if err != nil || d.id == "" {
 			return err
 		}
@@ -275,14 +283,14 @@ const nextPatience = 10 * time.Second
 // takeNext gives up what Unify has prepared while the guest ran, as far as the guest has not
 // touched it since. It is as a Unify of a stopped guest, for which the contents were read
 // before. Whatever fails is tried once: the guest keeps its files then, and starts.
-func (g *Guest) takeNext(ctx context.Context, image string, root *procctx.Root) error {
+func (g *Guest) takeNext(ctx context.Context, domain, image string, root *procctx.Root) error {
 	id := nextOf(root.Upper)
 	if id == "" {
 		return nil
 	}
 	limited, cancel := context.WithTimeout(ctx, nextPatience)
 	defer cancel()
-	d, err := g.deriveNext(limited, id, image, root.Upper)
+	d, err := g.deriveNext(limited, id, domain, image, root.Upper)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -293,7 +301,7 @@ func (g *Guest) takeNext(ctx context.Context, image string, root *procctx.Root) 
 		if err := g.switchTo(root.Upper, image, d); err != nil {
 			return err
 		}
-		if root.Image, err = g.host.Tree(d.id); err != nil {
+		if root.Image, err = g.host.Tree(ctx, domain, d.id); err != nil {
 			return err
 		}
 	}
@@ -303,7 +311,7 @@ func (g *Guest) takeNext(ctx context.Context, image string, root *procctx.Root) 
 	return remove(nextPlan(root.Upper))
 }
 
-func (g *Guest) deriveNext(ctx context.Context, id, image, upper string) (d derivation, err error) {
+func (g *Guest) deriveNext(ctx context.Context, id, domain, image, upper string) (d derivation, err error) {
 	next, err := readRemoval(nextPlan(upper), id)
 	if err != nil {
 		return d, err
@@ -317,7 +325,7 @@ func (g *Guest) deriveNext(ctx context.Context, id, image, upper string) (d deri
 	if err != nil {
 		return d, err
 	}
-	return g.derive(ctx, image, upper, layer, layer.Unchanged(next.Plan))
+	return g.derive(ctx, domain, image, upper, layer, layer.Unchanged(next.Plan))
 }
 
 // Owns returns the trees that Unify has put guests on, each with one that has it, also of

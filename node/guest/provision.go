@@ -378,11 +378,11 @@ func inRootFor[T any](ctx context.Context, g *Guest, patience *time.Timer, f fun
 
 // inStopped calls f with the root filesystem of a stopped guest.
 func inStopped[T any](ctx context.Context, g *Guest, c Config, f func(guestRoot) (T, error)) (none T, err error) {
-	spec, err := g.host.spec(c)
+	spec, err := g.host.spec(ctx, c)
 	if err != nil {
 		return none, err
 	}
-	if err := g.rebase(ctx, c.Image, &spec.Root); err != nil {
+	if err := g.rebase(ctx, c.TrustDomain, c.Image, &spec.Root); err != nil {
 		return none, err
 	}
 	dir, err := spec.Root.Open(ctx)

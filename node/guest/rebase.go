@@ -28,23 +28,23 @@ const (
 // the attributes, those that the new image has too get its data; the others get the old
 // image's data as their own, without which nobody could open or remove them. The guest
 // does not run, and its lock is held. At last it takes what was prepared for it.
-func (g *Guest) rebase(ctx context.Context, image string, root *procctx.Root) error {
+func (g *Guest) rebase(ctx context.Context, domain, image string, root *procctx.Root) error {
 	if image == "" {
 		return nil
 	}
-	if err := g.rebaseFiles(ctx, image, root); err != nil {
+	if err := g.rebaseFiles(ctx, domain, image, root); err != nil {
 		return err
 	}
-	return g.takeNext(ctx, image, root)
+	return g.takeNext(ctx, domain, image, root)
 }
 
-func (g *Guest) rebaseFiles(ctx context.Context, image string, root *procctx.Root) error {
+func (g *Guest) rebaseFiles(ctx context.Context, domain, image string, root *procctx.Root) error {
 	own, err := g.finishOwn(root.Upper)
 	if err != nil {
 		return err
 	}
 	if own.id != "" && own.image != image {
-		if err := g.rebaseOwn(ctx, own, image, root); err != nil {
+		if err := g.rebaseOwn(ctx, own, domain, image, root); err != nil {
 			return fmt.Errorf("put its files on another image than %s: %w", own.image, err)
 		}
 	}
@@ -53,7 +53,7 @@ func (g *Guest) rebaseFiles(ctx context.Context, image string, root *procctx.Roo
 		return err
 	}
 	if was != "" && own.id == "" {
-		if err := g.moveData(ctx, was, *root); err != nil {
+		if err := g.moveData(ctx, domain, was, *root); err != nil {
 			return fmt.Errorf("put its files on another image than %s: %w", was, err)
 		}
 	}
@@ -87,7 +87,7 @@ func baseOf(upper string) (string, error) {
 	return string(value[:n]), nil
 }
 
-func (g *Guest) moveData(ctx context.Context, was string, root procctx.Root) error {
+func (g *Guest) moveData(ctx context.Context, domain, was string, root procctx.Root) error {
 	upper, err := os.OpenFile(root.Upper, unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ func (g *Guest) moveData(ctx context.Context, was string, root procctx.Root) err
 		return err
 	}
 	old := root
-	if old.Image, err = g.host.Tree(was); err != nil {
+	if old.Image, err = g.host.Tree(ctx, domain, was); err != nil {
 		return fmt.Errorf("%d files have their data there, as %s: %w", len(missing), missing[0], err)
 	}
 	return keepOldData(ctx, old, upper, missing)

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -18,7 +19,7 @@ import (
 // get the new data, those that the new image lacks keep the old.
 func TestAnotherImageBelowFilesWithOwnersOfTheirOwn(t *testing.T) {
 	h := host(t)
-	tree, err := h.Tree("")
+	tree, err := h.Tree(t.Context(), "", "")
 	must(t, err)
 	newer := tree + "-newer"
 	must(t, os.MkdirAll(tree+"/srv/dir", 0o755))
@@ -29,7 +30,7 @@ func TestAnotherImageBelowFilesWithOwnersOfTheirOwn(t *testing.T) {
 	must(t, exec.Command("cp", "-a", tree, newer).Run())
 	must(t, errors.Join(os.RemoveAll(newer+"/srv/gone"), os.Remove(newer+"/srv/fifo"), unix.Mkfifo(newer+"/srv/fifo", 0o644),
 		os.WriteFile(newer+"/srv/same", []byte("new"), 0o644)))
-	h.Tree = func(id string) (string, error) {
+	h.Tree = func(_ context.Context, _, id string) (string, error) {
 		dir, there := map[string]string{"sha256:old": tree, "sha256:new": newer}[id]
 		if !there {
 			return "", fmt.Errorf("image %s is not on this host", id)

@@ -58,9 +58,9 @@ func (g *Guest) layers(ctx context.Context) (r procctx.Root, frozen func(context
 		if err != nil {
 			return r, nil, err
 		}
-		spec, err := g.host.spec(c)
+		spec, err := g.host.spec(ctx, c)
 		if err == nil {
-			err = g.rebase(ctx, c.Image, &spec.Root)
+			err = g.rebase(ctx, c.TrustDomain, c.Image, &spec.Root)
 		}
 		return spec.Root, func(_ context.Context, f func() error) error { return f() }, err
 	}
@@ -71,7 +71,7 @@ func (g *Guest) layers(ctx context.Context) (r procctx.Root, frozen func(context
 	}
 	r.Upper = n.Root
 	if n.Runs != nil && n.Runs.Image != "" {
-		if r.Image, err = g.host.lower(n.Root, n.Runs.Image); err != nil {
+		if r.Image, err = g.host.lower(ctx, n.Root, n.Runs.TrustDomain, n.Runs.Image); err != nil {
 			return r, nil, err
 		}
 	}

@@ -23,7 +23,7 @@ const counting = "busybox yes | busybox head -c 16777216 >/srv/between; " +
 func TestSnapshot(t *testing.T) {
 	ctx := t.Context()
 	h := host(t)
-	image, err := h.Tree("")
+	image, err := h.Tree(t.Context(), "", "")
 	must(t, err)
 	must(t, os.Mkdir(image+"/srv", 0o755))
 	must(t, h.Create(ctx, inMode(api.ModeNAT, "counter", 141, "sh", "-c", counting)))

@@ -146,7 +146,7 @@ func (g *Guest) Restart(ctx context.Context, opt Options) error {
 		err = refusal(g.host.config(g.name), c.Unread)
 	}
 	if err == nil {
-		_, err = g.host.spec(c)
+		_, err = g.host.spec(ctx, c)
 	}
 	if err != nil {
 		return fmt.Errorf("it could not be started again, and is left as it is: %w", err)
@@ -210,10 +210,10 @@ func (s *start) prepare(ctx context.Context) (err error) {
 	if s.mode, err = network.Of(s.config.Network.Mode); err != nil {
 		return err
 	}
-	if s.spec, err = s.host.spec(s.config); err != nil {
+	if s.spec, err = s.host.spec(ctx, s.config); err != nil {
 		return err
 	}
-	if err := s.rebase(ctx, s.config.Image, &s.spec.Root); err != nil {
+	if err := s.rebase(ctx, s.config.TrustDomain, s.config.Image, &s.spec.Root); err != nil {
 		return err
 	}
 	s.rescue()
@@ -424,7 +424,7 @@ func (g *Guest) removeRunFiles(context.Context) error {
 }
 
 // spec translates the configuration into that of the guest's first process.
-func (h *Host) spec(c Config) (procctx.Spec, error) {
+func (h *Host) spec(ctx context.Context, c Config) (procctx.Spec, error) {
 	sp := procctx.Spec{
 		XID:       c.Context,
 		Hostname:  c.Hostname,
@@ -464,7 +464,7 @@ func (h *Host) spec(c Config) (procctx.Spec, error) {
 		if err := os.MkdirAll(sp.Root.Work, 0o700); err != nil {
 			return sp, err
 		}
-		if sp.Root.Image, err = h.lower(upper, c.Image); err != nil {
+		if sp.Root.Image, err = h.lower(ctx, upper, c.TrustDomain, c.Image); err != nil {
 			return sp, err
 		}
 	}

@@ -12,12 +12,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/linux"
+	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/images/tree"
 	"github.com/vsfleet/vsfleet/node/procctx"
 )
@@ -27,7 +27,8 @@ import (
 // without a record, which Collect removes once no guest has it. open opens a file whose
 // content is not in the store, or damaged there. Until release is called nothing of it is
 // removed.
-func (s *Store) Derive(ctx context.Context, from string, own []*tree.Entry, open func(*tree.Entry) (*os.File, error)) (id string, release func(), err error) {
+func (s *Store) Derive(ctx context.Context, domain, from string, own []*tree.Entry, open func(*tree.Entry) (*os.File, error)) (id string, release func(), err error) {
+	s = s.In(domain)
 	if !s.composed() {
 		return "", nil, errors.New("images are plain trees here: the kernel has no EROFS, or /etc/vservers keeps it from being used (see vsnode check)")
 	}
@@ -41,31 +42,41 @@ func (s *Store) Derive(ctx context.Context, from string, own []*tree.Entry, open
 	if err != nil {
 		return "", nil, err
 	}
-	if id, err = s.derive(ctx, from, own, open); err != nil {
+	id, err = s.compile(ctx, "derive-"+strings.TrimPrefix(from, "sha256:"), own, open, nil, func(manifest *bufio.Writer) (tree.Sum, error) {
+		base, err := os.ReadFile(filepath.Join(s.path(from), manifestFile))
+		if err != nil {
+			return tree.Sum{}, err
+		}
+		return tree.Derive(bytes.NewReader(base), own, manifest)
+	})
+	if err != nil {
 		lock.Unlock()
 		return "", nil, err
 	}
 	return id, lock.Unlock, nil
 }
 
-func (s *Store) derive(ctx context.Context, from string, own []*tree.Entry, open func(*tree.Entry) (*os.File, error)) (id string, err error) {
-	w, err := s.lockWork(ctx, "derive-"+strings.TrimPrefix(from, "sha256:"))
+// compile makes an image, in the work directory of that name, of a manifest and of files that
+// open opens, as far as the store does not have their contents. The caller shares the objects.
+func (s *Store) compile(ctx context.Context, name string, files []*tree.Entry, open func(*tree.Entry) (*os.File, error), records []api.Image,
+	write func(*bufio.Writer) (tree.Sum, error),
+) (id string, err error) {
+	w, err := s.lockWork(ctx, name)
 	if err != nil {
 		return "", err
 	}
 	defer w.abandon(&err)
-	if err := s.takeContents(ctx, w, own, open); err != nil {
+	if err := s.takeContents(ctx, w, files, open); err != nil {
 		return "", err
 	}
-	base, err := os.ReadFile(filepath.Join(s.path(from), manifestFile))
-	if err != nil {
-		return "", err
-	}
-	sum, err := writeManifest(w.path, func(manifest *bufio.Writer) (tree.Sum, error) {
-		return tree.Derive(bytes.NewReader(base), own, manifest)
-	})
+	sum, err := writeManifest(w.path, write)
 	if err == nil {
 		err = s.describe(ctx, w.path)
+	}
+	for _, img := range records {
+		if err == nil {
+			err = record(w.path, img)
+		}
 	}
 	if err == nil {
 		err = s.sync(w)
@@ -77,48 +88,53 @@ func (s *Store) derive(ctx context.Context, from string, own []*tree.Entry, open
 		return "", err
 	}
 	err = unix.Renameat2(unix.AT_FDCWD, w.path, unix.AT_FDCWD, s.path(sum.ID), unix.RENAME_NOREPLACE)
-	if err != nil && err != unix.EEXIST { // another guest has the same
+	if err != nil && err != unix.EEXIST { // made for another guest, or by another vsnode
 		return "", &os.LinkError{Op: "rename", Old: w.path, New: s.path(sum.ID), Err: err}
 	}
 	return sum.ID, linux.SyncDir(s.dir)
 }
 
 // takeContents puts the contents of files into the store that it does not have undamaged.
-func (s *Store) takeContents(ctx context.Context, w *work, own []*tree.Entry, open func(*tree.Entry) (*os.File, error)) error {
+func (s *Store) takeContents(ctx context.Context, w *work, files []*tree.Entry, open func(*tree.Entry) (*os.File, error)) error {
 	dir, err := os.Open(w.path)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	copies := map[string]string{} // names in dir, by object
-	seen := map[string]bool{}
-	for _, e := range own {
+	missing, seen := []*tree.Entry{}, map[string]bool{"": true}
+	var need api.Image
+	for _, e := range files {
 		object := e.Object()
-		if object == "" || seen[object] {
+		if seen[object] {
 			continue
 		}
 		seen[object] = true
-		if err := ctx.Err(); err != nil {
+		if err := s.objects.Check(ctx, object); err == nil {
+			continue
+		} else if ctx.Err() != nil {
 			return err
 		}
-		if s.objects.Check(ctx, object) == nil {
-			continue
-		}
-		name := "new-" + strconv.Itoa(len(copies))
-		if err := copyContent(ctx, e, open, filepath.Join(w.path, name)); err != nil {
+		missing = append(missing, e)
+		need.Files, need.Bytes = need.Files+1, need.Bytes+e.Size()
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := s.checkSpace(need); err != nil {
+		return err
+	}
+	const prefix = "new-"
+	for _, e := range missing {
+		if err := copyContent(ctx, e, open, filepath.Join(w.path, prefix+e.Object())); err != nil {
 			return fmt.Errorf("%s: %w", e.Path(), err)
 		}
-		copies[object] = name
-	}
-	if len(copies) == 0 {
-		return nil
 	}
 	// An object under its name is on the disk.
 	if err := unix.Syncfs(int(w.lock.Fd())); err != nil {
 		return fmt.Errorf("sync %s: %w", w.path, err)
 	}
-	for object, name := range copies {
-		if _, err := s.objects.Take(object, dir, name); err != nil {
+	for _, e := range missing {
+		if _, err := s.objects.Take(e.Object(), dir, prefix+e.Object()); err != nil {
 			return err
 		}
 	}
@@ -139,7 +155,7 @@ func copyContent(ctx context.Context, e *tree.Entry, open func(*tree.Entry) (*os
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(f, sum), contextReader{ctx, from})
 	if err == nil && (n != e.Size() || hex.EncodeToString(sum.Sum(nil)) != e.Object()) {
-		err = errors.New("it has changed meanwhile")
+		err = errors.New("its content is another one by now: it was changed, or is damaged")
 	}
 	return errors.Join(err, f.Close())
 }
@@ -156,8 +172,10 @@ func (r contextReader) Read(b []byte) (int, error) {
 	return r.Reader.Read(b)
 }
 
-// Rederive describes another image with the own files of what Derive returned before.
-func (s *Store) Rederive(ctx context.Context, own, image string) (id string, release func(), err error) {
+// Rederive describes another image with the own files of what Derive returned before, in a
+// trust domain that has both.
+func (s *Store) Rederive(ctx context.Context, domain, own, image string) (id string, release func(), err error) {
+	s = s.In(domain)
 	f, err := os.Open(filepath.Join(s.path(own), manifestFile))
 	if err != nil {
 		return "", nil, err
@@ -167,15 +185,27 @@ func (s *Store) Rederive(ctx context.Context, own, image string) (id string, rel
 	if err != nil {
 		return "", nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	return s.Derive(ctx, image, entries, func(e *tree.Entry) (*os.File, error) { return s.objects.Open(e.Object()) })
+	return s.Derive(ctx, "", image, entries, func(e *tree.Entry) (*os.File, error) { return s.objects.Open(e.Object()) })
 }
 
 // Own returns what a tree that Derive has made has in place of its image.
 func (s *Store) Own(id, image string) (*tree.Own, error) {
-	o := tree.NewOwn(s.objects.Open)
-	err := s.manifest(id, o.Add)
+	stores, err := s.all()
+	if err != nil {
+		return nil, err
+	}
+	in := func(id string) *Store { // the same, wherever it is
+		for _, s := range stores {
+			if here, _ := s.Has(id); here {
+				return s
+			}
+		}
+		return s
+	}
+	o := tree.NewOwn(in(id).objects.Open)
+	err = in(id).manifest(id, o.Add)
 	if err == nil {
-		err = s.manifest(image, o.AddImage)
+		err = in(image).manifest(image, o.AddImage)
 	}
 	return o, err
 }

@@ -18,6 +18,10 @@
 // links, and the manifest, which comes last, has later starts use the description. The
 // tree is removed an hour later at the earliest, and not while a guest is on it.
 //
+// A trust domain has images and objects of its own, copied from these (domain.go):
+//
+//	.domains/NAME/.images, .domains/NAME/.store
+//
 // A host that has another image gets the difference to it (difference.go): the objects that
 // it has become links in the .tmp directory, and count as if they had come.
 //

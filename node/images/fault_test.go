@@ -69,6 +69,10 @@ func buildAsChild(dir string) error {
 			return err
 		}
 		return nil
+	case "tree":
+		domain, id, _ := strings.Cut(rest, " ")
+		_, err := s.Tree(context.Background(), domain, id)
+		return err
 	case "collect":
 		_, err := s.Collect(context.Background(), false, false, nobody)
 		return err
@@ -168,6 +172,10 @@ func TestKilledAtAnyTime(t *testing.T) {
 			made(t, s, spec)
 			s.Plain = false
 		}, "collect", 1},
+		{"a copy for a trust domain", func(t *testing.T, s *Store) {
+			made(t, s, spec)
+			usedIn(s, map[string][]string{"a": {"www"}})
+		}, "tree a " + img.ID, 1},
 		{"a removal", func(t *testing.T, s *Store) {
 			made(t, s, spec)
 			made(t, s, small)
@@ -203,6 +211,12 @@ func TestKilledAtAnyTime(t *testing.T) {
 				must(t, err)
 				if have, want := lying(t, s), lying(t, clean); !slices.Equal(have, want) {
 					t.Errorf("killed after %v: %d objects, want %d", after, len(have), len(want))
+				}
+				if strings.HasPrefix(row.action, "tree") {
+					contains(t, s.In("a"), list...)
+					if have := lying(t, s.In("a")); !slices.Equal(have, lying(t, s)) {
+						t.Errorf("killed after %v: %d objects in the trust domain", after, len(have))
+					}
 				}
 				if !killed {
 					return

@@ -49,8 +49,29 @@ func (s *Store) Collect(ctx context.Context, all, dry bool, users func(id string
 	gone := func(id string) bool {
 		return slices.ContainsFunc(unused, func(img api.Image) bool { return img.ID == id })
 	}
-	done.Objects, done.Bytes, err = s.collectObjects(ctx, gone, dry, users)
+	done.Objects, done.Bytes, err = s.collectAll(ctx, gone, dry, users)
 	return done, err
+}
+
+// collectAll is collectObjects for the host's store and those of trust domains.
+func (s *Store) collectAll(ctx context.Context, gone func(id string) bool, dry bool, users func(id string) ([]string, error)) (removed int, space int64, err error) {
+	stores, err := s.all()
+	for _, in := range stores {
+		if in != s {
+			gone = func(string) bool { return false } // leftBehind finds them
+		}
+		if in != s && !dry && err == nil {
+			err = in.prepare(ctx)
+		}
+		if err != nil {
+			return removed, space, err
+		}
+		var n int
+		var size int64
+		n, size, err = in.collectObjects(ctx, gone, dry, users)
+		removed, space = removed+n, space+size
+	}
+	return removed, space, err
 }
 
 // unused returns one record of each image that can go.
@@ -112,12 +133,16 @@ func (s *Store) collectObjects(ctx context.Context, gone func(id string) bool, d
 	return s.objects.Sweep(ctx, keep, dry)
 }
 
-// leftBehind removes what was derived for guests and none has any more. The store is locked:
-// a guest has what is derived for it before that lock is free.
+// leftBehind removes what was derived for guests and none has any more, and copies that no
+// guest of a trust domain is on. The store is locked: a guest has what is derived for it
+// before that lock is free.
 func (s *Store) leftBehind(ctx context.Context, id string, dry bool, users func(id string) ([]string, error)) (bool, error) {
 	derived, err := s.derived(id)
-	if err != nil || !derived {
+	if err != nil || !derived && s.host == nil {
 		return false, err
+	}
+	if !derived {
+		users = s.usersHere(ctx)
 	}
 	names, err := users(id)
 	if err != nil || len(names) > 0 {
@@ -127,6 +152,11 @@ func (s *Store) leftBehind(ctx context.Context, id string, dry bool, users func(
 		return true, nil
 	}
 	return true, s.remove(ctx, id, users)
+}
+
+// usersHere returns the guests of a trust domain that use an image.
+func (s *Store) usersHere(ctx context.Context) func(id string) ([]string, error) {
+	return func(id string) ([]string, error) { return s.UsedIn(ctx, s.domain, id) }
 }
 
 // manifest calls visit for each entry of an image's manifest, if it has one, and compares
@@ -151,9 +181,43 @@ func (s *Store) manifest(id string, visit func(*tree.Entry)) error {
 // Check reads all images and objects, and compares them with what they should be. users
 // returns who uses an image.
 func (s *Store) Check(ctx context.Context, users func(id string) ([]string, error)) (c api.StoreCheck, err error) {
-	ids, err := s.ids()
+	stores, err := s.all()
 	if err != nil {
 		return c, err
+	}
+	for _, in := range stores {
+		before := len(c.Damaged)
+		if err := in.check(ctx, &c); err != nil {
+			return c, err
+		}
+		who := users
+		if in != s {
+			who = in.usersHere(ctx)
+		}
+		for i := before; i < len(c.Damaged); i++ {
+			d := &c.Damaged[i]
+			for _, id := range d.Images {
+				names, err := who(id)
+				if err != nil {
+					return c, err
+				}
+				d.Users = append(d.Users, names...)
+			}
+			slices.Sort(d.Users)
+			d.Users = slices.Compact(d.Users)
+			if in != s {
+				d.What = "trust domain " + in.domain + ": " + d.What
+			}
+		}
+	}
+	return c, nil
+}
+
+// check adds what the store has, and what is damaged there.
+func (s *Store) check(ctx context.Context, c *api.StoreCheck) error {
+	ids, err := s.ids()
+	if err != nil {
+		return err
 	}
 	holders := map[string][]string{} // IDs of images, by object
 	for _, id := range ids {
@@ -161,7 +225,7 @@ func (s *Store) Check(ctx context.Context, users func(id string) ([]string, erro
 		var mine []string
 		err := s.checkImage(ctx, id, func(object string) { mine = append(mine, object) })
 		if cerr := ctx.Err(); cerr != nil {
-			return c, cerr
+			return cerr
 		}
 		if err != nil {
 			c.Damaged = append(c.Damaged, api.Damage{What: err.Error(), Images: []string{id}})
@@ -181,24 +245,13 @@ func (s *Store) Check(ctx context.Context, users func(id string) ([]string, erro
 		c.Objects++
 		err := s.objects.Check(ctx, object)
 		if cerr := ctx.Err(); cerr != nil {
-			return c, cerr
+			return cerr
 		}
 		if err != nil {
 			c.Damaged = append(c.Damaged, api.Damage{What: err.Error(), Images: holders[object]})
 		}
 	}
-	for i, d := range c.Damaged {
-		for _, id := range d.Images {
-			names, err := users(id)
-			if err != nil {
-				return c, err
-			}
-			c.Damaged[i].Users = append(c.Damaged[i].Users, names...)
-		}
-		slices.Sort(c.Damaged[i].Users)
-		c.Damaged[i].Users = slices.Compact(c.Damaged[i].Users)
-	}
-	return c, nil
+	return nil
 }
 
 // checkImage compares an image's tree, or manifest and description, with its ID, and calls

@@ -31,9 +31,13 @@ type Store struct {
 	Plain bool
 	// OnPlainTree reports whether a running guest has an image's plain tree below it.
 	OnPlainTree func(id string) (bool, error)
+	// UsedIn returns the guests of a trust domain that use an image.
+	UsedIn func(ctx context.Context, domain, id string) ([]string, error)
 
 	dir     string
 	objects *objects.Store
+	domain  string // "": the host's
+	host    *Store // the host's store, of that of a trust domain
 }
 
 // Open returns the store in dir, such as /var/lib/vservers/.images; the contents of files
@@ -197,7 +201,7 @@ func (s *Store) Remove(ctx context.Context, id string, users func(id string) ([]
 		return fmt.Errorf("remove image %s: %w", id, err)
 	}
 	// The image is gone. If another one is damaged, no object can go: Collect says so.
-	_, _, _ = s.collectObjects(ctx, func(string) bool { return false }, false, users)
+	_, _, _ = s.collectAll(ctx, func(string) bool { return false }, false, users)
 	return ctx.Err()
 }
 

@@ -142,6 +142,7 @@ func (w *work) abandon(err *error) {
 
 // record writes a record into the image's directory, under a temporary name first.
 func record(dir string, img api.Image) error {
+	img.Description = "" // has a file of its own
 	b, err := json.MarshalIndent(img, "", "  ")
 	if err != nil {
 		return err
