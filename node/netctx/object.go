@@ -9,12 +9,12 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// The programs of the network contexts are embedded compressed: most of their size is
-// the line information that makes the verifier's log readable. The plain _NetctxBytes
-// is not linked into vsnode, since only a test uses it.
+// The programs of the network contexts are embedded compressed, and without the line
+// information that makes the verifier's log readable: most of their size. On a kernel that
+// refuses them, bpftool prog loadall netctx_bpfel.o prints that log with the lines of C. The
+// plain _NetctxBytes is not linked into vsnode, since only a test uses it.
 //
-//go:generate go run ../../fleet/push/pack -o netctx.o.zst netctx_bpfel.o
-//go:generate rm netctx.o.sha256
+//go:generate ./pack.sh
 //go:embed netctx.o.zst
 var netctxPacked []byte
 
