@@ -40,7 +40,7 @@ func (h *Host) Apply(ctx context.Context, req api.Apply, emit func(api.Event)) (
 	}
 	disarm, err := h.arm(ctx, req.Run, by, req.Guard)
 	if err != nil {
-		return api.ApplyResult{}, fmt.Errorf("guard the connection: %w", err)
+		return api.ApplyResult{}, fmt.Errorf("guard the connection (--confirm-timeout 0 goes without): %w", err)
 	}
 	results := h.take(ctx, req, by, emit)
 	// Restore what guests without a repair step have lost.
