@@ -283,6 +283,11 @@ func (h *Host) CollectImages(ctx context.Context, req api.Collect) (api.Collecte
 	})
 }
 
+// Arrived returns what the host has of an image that did not come to its end.
+func (h *Host) Arrived(_ context.Context, req api.ExportImage) (api.Arrived, error) {
+	return h.Images.Arrived(req.ID, req.Base)
+}
+
 // CheckStore reads all that images consist of, and compares it with what it should be.
 func (h *Host) CheckStore(ctx context.Context) (api.StoreCheck, error) {
 	return h.Images.Check(ctx, func(id string) ([]string, error) { return h.imageUsers(ctx, id) })

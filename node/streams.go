@@ -20,8 +20,8 @@ func (h *Host) ExportImage(ctx context.Context, req api.ExportImage, out io.Writ
 	switch {
 	case req.Manifest || req.File != "":
 		return h.Images.Read(ctx, req.ID, req.File, packages.MaxDatabase, out)
-	case req.Base != "":
-		return h.Images.ExportDifference(ctx, req.ID, req.Base, out)
+	case req.Base != "" || req.Parts:
+		return h.Images.ExportDifference(ctx, req.ID, req.Base, req.From, out)
 	}
 	return h.Images.Export(ctx, req.ID, out)
 }

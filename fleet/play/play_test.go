@@ -125,6 +125,10 @@ func (*fakeHost) CollectImages(context.Context, api.Collect) (api.Collected, err
 	return api.Collected{}, nil
 }
 
+func (*fakeHost) Arrived(context.Context, api.ExportImage) (api.Arrived, error) {
+	return api.Arrived{}, nil
+}
+
 func (*fakeHost) RemoveImage(context.Context, api.RemoveImage) (api.RemovedImage, error) {
 	return api.RemovedImage{}, nil
 }

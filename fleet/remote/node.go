@@ -237,6 +237,11 @@ func (n *Node) CollectImages(ctx context.Context, req api.Collect) (api.Collecte
 	return call(ctx, n, api.MethodCollect, req)
 }
 
+// Arrived returns what the host has of an image that did not come to its end.
+func (n *Node) Arrived(ctx context.Context, req api.ExportImage) (api.Arrived, error) {
+	return call(ctx, n, api.MethodArrived, req)
+}
+
 // CheckStore has the host read all that its images consist of.
 func (n *Node) CheckStore(ctx context.Context) (api.StoreCheck, error) {
 	return call(ctx, n, api.MethodCheckStore, api.None{})

@@ -163,6 +163,10 @@ func validate(answer any) error {
 		if a.Objects < 0 || a.Bytes < 0 {
 			return fmt.Errorf("%d objects of %d bytes", a.Objects, a.Bytes)
 		}
+	case *api.Arrived:
+		if a.Contents < 0 {
+			return fmt.Errorf("%d contents", a.Contents)
+		}
 	case *api.StoreCheck:
 		for _, d := range a.Damaged {
 			for _, id := range d.Images {

@@ -45,7 +45,7 @@ func (r *run) assign(ctx context.Context) error {
 		h.plan = h.plan.Provide(h.name, missing)
 	}
 	for _, m := range missing {
-		r.supplies = append(r.supplies, &supply{Image: m, steps: map[*host]*api.Step{}, ready: make(chan struct{}), ways: map[string]*images.Delivery{}})
+		r.supplies = append(r.supplies, &supply{Image: m, steps: map[*host]*api.Step{}, ready: make(chan struct{}), ways: map[form]*images.Delivery{}})
 	}
 	return nil
 }

@@ -129,6 +129,8 @@ type fakeHost struct {
 	dieAt       string            // the step at which the connection breaks
 	before      func(step string) // called before each step
 	exported    int               // exports, in all
+	arrived     int               // contents of an image that broke off
+	plainTrees  bool              // it takes whole images only
 	badBase     bool              // what it should have is damaged
 	importLimit int               // bytes that an import takes before it fails
 	stall       chan struct{}     // an import that reads nothing until this is closed
@@ -360,6 +362,9 @@ func (h *fakeHost) ExportImage(ctx context.Context, req api.ExportImage, w io.Wr
 	if req.Base != "" {
 		text = "difference to " + req.Base + "\n" + text
 	}
+	if req.From > 0 {
+		text = fmt.Sprintf("difference to %s from %d\n%s", req.Base, req.From, strings.TrimPrefix(text, "difference to "+req.Base+"\n"))
+	}
 	limit := len(text)
 	if h.exportLimit > 0 {
 		limit = h.exportLimit
@@ -410,6 +415,10 @@ func (h *fakeHost) ImportImage(ctx context.Context, want string, r io.Reader) er
 
 func (h *fakeHost) DeleteVolume(context.Context, api.DeleteVolume) (api.Deleted, error) {
 	return api.Deleted{}, nil
+}
+
+func (h *fakeHost) Arrived(context.Context, api.ExportImage) (api.Arrived, error) {
+	return api.Arrived{Parts: !h.plainTrees, Contents: h.arrived}, nil
 }
 
 func (h *fakeHost) CollectImages(context.Context, api.Collect) (api.Collected, error) {

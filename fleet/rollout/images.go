@@ -31,20 +31,27 @@ type supply struct {
 	origin
 
 	mu   sync.Mutex
-	ways map[string]*images.Delivery // by the base that it is sent as the difference to; "": whole
-	send func(d *images.Delivery, base string)
+	ways map[form]*images.Delivery
+	send func(d *images.Delivery, f form)
 }
 
-// way returns the delivery of the image for hosts that have a base, which begins with the
-// first of them.
-func (m *supply) way(base string) *images.Delivery {
+// A form in which an image is sent.
+type form struct {
+	base  string // it is the difference to that image; "": whole
+	parts bool   // a host that gets it can continue if it breaks off
+	from  int    // number of contents that came before it broke off
+}
+
+// way returns the delivery of the image in a form, which begins with the first host that
+// wants it.
+func (m *supply) way(f form) *images.Delivery {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	d := m.ways[base]
+	d := m.ways[f]
 	if d == nil {
 		d = images.New(stallTimeout)
-		m.ways[base] = d
-		m.send(d, base)
+		m.ways[f] = d
+		m.send(d, f)
 	}
 	return d
 }
@@ -102,8 +109,8 @@ func (r *run) deliver(ctx context.Context) error {
 				m.steps[h] = &h.plan.Steps[k]
 			}
 		}
-		m.send = func(d *images.Delivery, base string) {
-			r.delivering.Go(func() { d.Send(ctx, m.sources(base)) })
+		m.send = func(d *images.Delivery, f form) {
+			r.delivering.Go(func() { d.Send(ctx, m.sources(f)) })
 		}
 		r.delivering.Go(func() {
 			m.origin = origin{id: m.ID, holders: r.named(m.Holders), err: m.Err}
@@ -321,13 +328,25 @@ func (r *run) importImage(ctx context.Context, h *host, m *supply) (int64, error
 	return sent + more, err
 }
 
-// takeImage has a host take an image on one of its ways.
+// takeImage has a host take an image as the difference to a base, or whole: the rest of it if
+// some has come before.
 func (r *run) takeImage(ctx context.Context, h *host, m *supply, base string) (int64, error) {
+	arrived, err := h.node.Arrived(ctx, api.ExportImage{ID: m.id, Base: base})
+	if err != nil {
+		return 0, err
+	}
+	f := form{base, arrived.Parts, arrived.Contents}
+	if !f.parts {
+		f = form{}
+	}
+	if f.from > 0 {
+		r.watchStep(h, *m.steps[h], report.Event{Kind: report.Progress, Message: fmt.Sprintf("continues after %d files that came before", f.from)})
+	}
 	var sent atomic.Int64
 	take := func(ctx context.Context, stream io.Reader) error {
 		return h.node.ImportImage(ctx, m.id, &counter{stream, &sent})
 	}
-	err := m.way(base).Receive(ctx, take, images.Watch{
+	err = m.way(f).Receive(ctx, take, images.Watch{
 		Progress: func(done int64, source string) {
 			r.watchStep(h, *m.steps[h], report.Event{Kind: report.Progress, Message: fmt.Sprintf("%d MiB from %s", done>>20, source)})
 		},
@@ -351,19 +370,18 @@ func (c *counter) Read(b []byte) (int, error) {
 }
 
 // sources returns the holders of the image, and of the base if there is one.
-func (m *supply) sources(base string) []images.Source {
+func (m *supply) sources(f form) []images.Source {
+	req := api.ExportImage{ID: m.id, Base: f.base, Parts: f.parts, From: f.from}
 	var list []images.Source
 	for _, h := range m.holders {
-		if base != "" && !h.has(base) {
+		if f.base != "" && !h.has(f.base) {
 			continue
 		}
 		list = append(list, images.Source{
-			Name: h.name,
-			Export: func(ctx context.Context, w io.Writer) error {
-				return h.node.ExportImage(ctx, api.ExportImage{ID: m.id, Base: base}, w)
-			},
-			Most:  m.most(h),
-			Turns: h.node.exports,
+			Name:   h.name,
+			Export: func(ctx context.Context, w io.Writer) error { return h.node.ExportImage(ctx, req, w) },
+			Most:   m.most(h),
+			Turns:  h.node.exports,
 		})
 	}
 	return list

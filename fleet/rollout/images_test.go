@@ -182,6 +182,34 @@ func TestAnImageComesAsTheDifferenceToWhatIsThere(t *testing.T) {
 	}
 }
 
+// Who was cut off gets the rest, and who keeps plain trees gets whole images.
+func TestAnImageContinuesWhereItBrokeOff(t *testing.T) {
+	names := []string{"lab1", "lab2", "lab3", "lab4"}
+	f := newFleet(t, names...)
+	before := *bookworm
+	before.Packages = []string{"of before"}
+	for _, name := range names {
+		h := f.hosts[name]
+		h.variant = "old"
+		h.has(&before)
+		h.state.Images[0].Description = "d"
+		h.variant = "new"
+	}
+	f.hosts["lab1"].has(bookworm)
+	f.hosts["lab3"].arrived = 7
+	f.hosts["lab4"].plainTrees = true
+	r, warnings := f.over(within(t), bookworm, names...)
+	if got := outcomes(r); got != "lab1 changed, lab2 changed, lab3 changed, lab4 changed" || len(warnings) > 0 {
+		t.Fatalf("%s: %v, warned %q", got, r.Hosts, warnings)
+	}
+	old := idOf(bookworm, "old")
+	for name, want := range map[string]string{"lab2": "difference to " + old, "lab3": "difference to " + old + " from 7", "lab4": "image import"} {
+		if got := f.hosts[name].log[0]; got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
 func TestDifferingImagesAreSaidAndPinned(t *testing.T) {
 	f := newFleet(t, "lab1", "lab2", "lab3", "lab4")
 	for name, variant := range map[string]string{"lab1": "hostile", "lab2": "good", "lab3": "good"} {

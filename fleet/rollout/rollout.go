@@ -32,6 +32,7 @@ type Node interface {
 	RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error)
 	DeleteVolume(ctx context.Context, req api.DeleteVolume) (api.Deleted, error)
 	CollectImages(ctx context.Context, req api.Collect) (api.Collected, error)
+	Arrived(ctx context.Context, req api.ExportImage) (api.Arrived, error)
 	Check(ctx context.Context) (api.Check, error)
 	// ExportImage writes an image to w, ImportImage has the host take it from r,
 	// both beside the requests.

@@ -35,6 +35,7 @@ const (
 	MethodVolumes     Method[None, Volumes]             = "volume.list"
 	MethodDelVolume   Method[DeleteVolume, Deleted]     = "volume.delete"
 	MethodCollect     Method[Collect, Collected]        = "image.gc"
+	MethodArrived     Method[ExportImage, Arrived]      = "image.arrived"
 	MethodCheckStore  Method[None, StoreCheck]          = "image.check"
 )
 

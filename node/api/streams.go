@@ -30,6 +30,15 @@ type ExportImage struct {
 	// which is named without a slash at its front: compressed by zstd.
 	Manifest bool   `json:"manifest,omitempty"`
 	File     string `json:"file,omitempty"`
+	// Parts: it comes in parts also without a base, for a receiver that may continue.
+	Parts bool `json:"parts,omitempty"`
+	From  int  `json:"from,omitempty"` // number of contents that have arrived
+}
+
+// Arrived is what a host has of an image that it was sent before and did not get whole.
+type Arrived struct {
+	Parts    bool `json:"parts"`    // it takes images in parts
+	Contents int  `json:"contents"` // of files, in the order in which they come
 }
 
 // ImportImage announces an image to a host, which refuses any other.

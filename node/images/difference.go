@@ -18,22 +18,33 @@ import (
 	"github.com/vsfleet/vsfleet/node/images/tree"
 )
 
-// A difference is the stream of an image for a host that has another one, its base: the line
-// differenceMagic, one line with the image's records as JSON, one with the ID of the base,
-// and parts, the manifest first and then each content that the base does not have, in the
-// order of the manifest. A part is the sha256 of a content of the base (zeros: none) and one
-// zstd frame that was compressed with that content as its dictionary. The frame comes in
-// pieces, each after its length in four bytes; an empty piece ends it.
+// A difference is the stream of an image for a host that has another one, its base, or none:
+// the line differenceMagic, one line with the image's records as JSON, one with the ID of the
+// base (noBase: none), one with the number of the first content that comes, and parts. The
+// first part is the manifest, unless contents came with an earlier stream. The others have
+// the contents that the base does not have, each once, in the order of the manifest.
+//
+// A part is its number of contents and of dictionaries, each in two bytes, the sha256 of
+// each dictionary, and one zstd frame: the contents, one after the other, compressed with
+// contents of the base, one after the other, as the dictionary. The manifest counts as no
+// content; its dictionary is the base's. The frame comes in pieces, each after its length in
+// four bytes; an empty piece ends it.
 //
 // The manifest is checked against the image's ID, and each content against the manifest:
-// the dictionaries need not be trusted.
+// the dictionaries need not be trusted. The same two images give the same parts: a receiver
+// that was cut off continues with any source.
 const (
-	differenceMagic = "vsfleet-delta-1\n" // as long as magic
+	differenceMagic = "vsfleet-delta-2\n" // as long as magic
+	noBase          = "-"
 	maxManifest     = 256 << 20
-	// maxDictionary bounds a dictionary and what is compressed with it together, and so the
-	// memory of both sides. Larger files come whole.
+	// maxDictionary bounds the dictionary and the contents of a part together, and so the
+	// memory of both sides. Larger files come without a dictionary.
 	maxDictionary = 64 << 20
-	dictionaryID  = 1
+	// maxGroup bounds the same of a part with several contents. What was cut off comes again
+	// from the beginning of its part.
+	maxGroup     = 4 << 20
+	maxCount     = 1<<16 - 1
+	dictionaryID = 1
 )
 
 // isDifference reports whether a stream begins as a difference does.
@@ -48,7 +59,7 @@ type content struct {
 	size   int64
 }
 
-// A base is the image that both sides of a difference have.
+// A base is the image that both sides of a difference have, or an empty one.
 type base struct {
 	store    *Store
 	manifest []byte           // nil: too large
@@ -58,10 +69,13 @@ type base struct {
 
 // base reads the manifest of an image that is to be the base of a difference.
 func (s *Store) base(id string) (*base, error) {
+	b := &base{store: s, sizes: map[string]int64{}, paths: map[string]content{}}
+	if id == noBase {
+		return b, nil
+	}
 	if !validID(id) {
 		return nil, fmt.Errorf("base %q: want sha256: and 64 hexadecimal digits", id)
 	}
-	b := &base{store: s, sizes: map[string]int64{}, paths: map[string]content{}}
 	composed, err := s.hasManifest(id)
 	if err == nil && !composed {
 		err = fmt.Errorf("base %s: %w with a manifest on this host", id, ErrNotFound)
@@ -115,30 +129,42 @@ func (b *base) likeness(path string, size int64) content {
 	return c
 }
 
-// dictionary returns a content of the base by the sha256 of it, for a part of a size.
-func (b *base) dictionary(sum []byte, size int64) ([]byte, error) {
-	object := hex.EncodeToString(sum)
-	length, ok := b.sizes[object]
-	switch {
-	case !ok:
-		return nil, fmt.Errorf("the stream wants object %s, which the base does not have", object)
-	case length+size > maxDictionary:
-		return nil, fmt.Errorf("the stream wants an object of %d bytes for one of %d, and %d together is the most", length, size, maxDictionary)
-	}
-	f, err := b.store.objects.Open(object)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	old, err := io.ReadAll(io.LimitReader(f, length+1))
-	if err == nil && int64(len(old)) != length {
-		err = fmt.Errorf("object %s is damaged: it has not its %d bytes", object, length)
-	}
-	return old, err
+func (b *base) has(c content) bool {
+	_, ok := b.sizes[c.object]
+	return ok
 }
 
-// window returns the size of a zstd window that is large enough for a number of bytes.
-func window(size int64) int {
+// dictionary returns contents of the base, one after the other, for a part with contents of
+// a size.
+func (b *base) dictionary(head partHead, size int64) ([]byte, error) {
+	var all bytes.Buffer
+	for i := range head.dictionaries() {
+		object := head.dictionary(i)
+		length, ok := b.sizes[object]
+		if !ok {
+			return nil, fmt.Errorf("the stream wants object %s, which the base does not have", object)
+		}
+		if size += length; size > maxDictionary {
+			return nil, fmt.Errorf("the stream wants dictionaries for more than the %d bytes that are possible", maxDictionary)
+		}
+		f, err := b.store.objects.Open(object)
+		if err != nil {
+			return nil, err
+		}
+		n, err := all.ReadFrom(io.LimitReader(f, length+1))
+		f.Close()
+		if err == nil && n != length {
+			err = fmt.Errorf("object %s is damaged: it has not its %d bytes", object, length)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all.Bytes(), nil
+}
+
+// windowFor returns the size of a zstd window that is large enough for a number of bytes.
+func windowFor(size int64) int {
 	return 1 << max(17, bits.Len64(uint64(size)-1))
 }
 
@@ -197,20 +223,33 @@ func cut(err error) error {
 	return err
 }
 
-// readPart reads a part: it calls read with what it decodes to, and reads it to its end.
-// dictionary returns the content that has a sha256.
-func readPart(r io.Reader, dictionary func(sum []byte) ([]byte, error), read func(io.Reader) error) error {
-	var sum [32]byte
-	if _, err := io.ReadFull(r, sum[:]); err != nil {
-		return fmt.Errorf("read the stream: %w", cut(err))
+// A partHead is what a part begins with: its number of contents, and of dictionaries, in two
+// bytes each, and the sha256 of these.
+type partHead []byte
+
+func (h partHead) contents() int { return int(h[0])<<8 + int(h[1]) }
+
+func (h partHead) dictionaries() int { return int(h[2])<<8 + int(h[3]) }
+
+// dictionary returns the name of a dictionary.
+func (h partHead) dictionary(i int) string { return hex.EncodeToString(h[4+32*i:][:32]) }
+
+// readPartHead returns io.EOF where there are no more parts.
+func readPartHead(r io.Reader) (partHead, error) {
+	h := make(partHead, 4)
+	if _, err := io.ReadFull(r, h); err != nil {
+		return nil, err
 	}
+	h = append(h, make([]byte, 32*h.dictionaries())...)
+	_, err := io.ReadFull(r, h[4:])
+	return h, cut(err)
+}
+
+// readFrame calls read with what the frame of a part decodes to, and reads it to its end.
+func readFrame(r io.Reader, dictionary []byte, read func(io.Reader) error) error {
 	options := []zstd.DOption{zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxDictionary)}
-	if sum != [32]byte{} {
-		old, err := dictionary(sum[:])
-		if err != nil {
-			return err
-		}
-		options = append(options, zstd.WithDecoderDictRaw(dictionaryID, old))
+	if len(dictionary) > 0 {
+		options = append(options, zstd.WithDecoderDictRaw(dictionaryID, dictionary))
 	}
 	in := &frame{r: r}
 	z, err := zstd.NewReader(in, options...)
@@ -233,11 +272,8 @@ func readPart(r io.Reader, dictionary func(sum []byte) ([]byte, error), read fun
 	return nil
 }
 
-// skipPart reads a part that is not needed.
-func skipPart(r io.Reader) error {
-	if _, err := io.CopyN(io.Discard, r, 32); err != nil {
-		return cut(err)
-	}
+// skipFrame reads a frame that is not needed.
+func skipFrame(r io.Reader) error {
 	_, err := io.Copy(io.Discard, &frame{r: r})
 	return err
 }

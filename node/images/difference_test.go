@@ -75,7 +75,7 @@ func sent(t testing.TB, from *Store, id, base string) []byte {
 	if base == "" {
 		must(t, from.Export(t.Context(), id, &b))
 	} else {
-		must(t, from.ExportDifference(t.Context(), id, base, &b))
+		must(t, from.ExportDifference(t.Context(), id, base, 0, &b))
 	}
 	return b.Bytes()
 }
@@ -183,6 +183,7 @@ func TestHostileDifferences(t *testing.T) {
 	good := sent(t, source, two, one)
 	end := bytes.IndexByte(good, '\n')
 	end += bytes.IndexByte(good[end+1:], '\n') + 1
+	end += bytes.IndexByte(good[end+1:], '\n') + 1
 	end += bytes.IndexByte(good[end+1:], '\n') + 2 // where the parts begin
 	head, parts := good[:end], good[end:]
 	manifest := firstPart(t, parts)
@@ -191,7 +192,10 @@ func TestHostileDifferences(t *testing.T) {
 	must(t, err)
 	_, err = io.CopyN(z, zero{}, 64<<20)
 	must(t, errors.Join(err, z.Close()))
-	bomb := slices.Concat(make([]byte, 32), piece(zeros.Bytes()), piece(nil))
+	bomb := slices.Concat(piece(zeros.Bytes()), piece(nil))
+	heading := func(contents, dictionaries byte, sums ...byte) []byte {
+		return append([]byte{0, contents, 0, dictionaries}, bytes.Repeat(sums, 32)...)
+	}
 	replaced := func(old, by string) []byte { return bytes.Replace(slices.Clone(good), []byte(old), []byte(by), 1) }
 	for _, row := range []struct {
 		name   string
@@ -202,17 +206,23 @@ func TestHostileDifferences(t *testing.T) {
 		{"a base that is no ID", replaced(one+"\n", "sha256:../"+one[10:]+"\n"), "64 hexadecimal digits"},
 		{"another image than it says", replaced(two, one), ""},
 		{"cut off in the head", good[:end-10], "read the base"},
+		{"a first content that is no number", replaced(one+"\n0\n", one+"\n-1\n"), "number of the first content"},
+		{"contents that never came", replaced(one+"\n0\n", one+"\n1\n"), "the manifest"},
 		{"cut off in the manifest", good[:end+100], "unexpected EOF"},
 		{"cut off after the manifest", good[:end+len(manifest)], "unexpected EOF"},
 		{"cut off before the end", good[:len(good)-1], "unexpected EOF"},
 		{"more than there may be", append(slices.Clone(good), manifest...), "goes on after its end"},
 		{"a part twice", slices.Concat(head, manifest, parts), ""},
-		{"a manifest that is a bomb", slices.Concat(head, bomb), "not a manifest"},
-		{"a content that is a bomb", slices.Concat(head, manifest, bomb), "unexpected EOF"},
-		{"a dictionary that the base does not have", slices.Concat(head, manifest, bytes.Repeat([]byte{7}, 32), bomb[32:]), "the base does not have"},
-		{"a manifest with another dictionary", slices.Concat(head, bytes.Repeat([]byte{7}, 32), parts[32:]), "damaged"},
-		{"no frames at all", slices.Concat(head, manifest, make([]byte, 36)), "unexpected EOF"},
-		{"a piece of 4 GiB", slices.Concat(head, manifest, make([]byte, 32), []byte{255, 255, 255, 255}, zeros.Bytes()[:5]), "unexpected EOF"},
+		{"a manifest that is a bomb", slices.Concat(head, heading(0, 0), bomb), "not a manifest"},
+		{"a content that is a bomb", slices.Concat(head, manifest, heading(1, 0), bomb), "what came is"},
+		{"more contents than there are", slices.Concat(head, manifest, heading(100, 0), bomb), "goes on after its end"},
+		{"a part without contents", slices.Concat(head, manifest, heading(0, 0), bomb), "goes on after its end"},
+		{"a dictionary that the base does not have", slices.Concat(head, manifest, heading(1, 1, 7), bomb), "the base does not have"},
+		{"a manifest with another dictionary", slices.Concat(head, heading(0, 1, 7), bomb), "damaged"},
+		{"a manifest with two dictionaries", slices.Concat(head, heading(0, 2, 7, 7), bomb), "does not begin with it"},
+		{"a content in the manifest's place", slices.Concat(head, heading(1, 0), bomb), "does not begin with it"},
+		{"no frames at all", slices.Concat(head, manifest, heading(1, 0), piece(nil)), "unexpected EOF"},
+		{"a piece of 4 GiB", slices.Concat(head, manifest, heading(1, 0), []byte{255, 255, 255, 255}, zeros.Bytes()[:5]), "unexpected EOF"},
 		{"fewer bytes in the record", replaced(`"bytes":`, `"bytes":1e1,"x":`), ""},
 		{"fewer files in the record", replaced(`"files":`, `"files":1,"x":`), "more than the 1 files"},
 	} {
@@ -244,7 +254,8 @@ func piece(b []byte) []byte {
 // firstPart returns the first part of some.
 func firstPart(t *testing.T, parts []byte) []byte {
 	r := bytes.NewReader(parts)
-	must(t, skipPart(r))
+	_, err := readPartHead(r)
+	must(t, errors.Join(err, skipFrame(r)))
 	return parts[:len(parts)-r.Len()]
 }
 

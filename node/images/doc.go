@@ -9,9 +9,11 @@
 //	.images/<hex>/objects             link to the contents of its files (package objects)
 //	.images/<hex>/init                link to what /sbin/init of the tree leads to
 //	.images/<hex>/<key>.json          a spec that it is built from (api.Image), by the spec's key
+//	.images/<hex>/from-*.difference   the difference to another image, the base, once it was made (kept.go)
 //	.images/<hex>/build.log           output of the build tools, on the host that built it
 //	.images/<hex>/tree/               a plain tree, in place of the first five
 //	.images/.tmp-<name>/              an image that is being made or removed
+//	.images/.part-<hex>/              what has arrived of an image: manifest, contents (part.go)
 //
 // Images are plain trees where the kernel has no EROFS. Those that an older vsnode left
 // are taken over by the next call that makes an image: their files become objects by hard
@@ -23,7 +25,8 @@
 //	.domains/NAME/.images, .domains/NAME/.store
 //
 // A host that has another image gets the difference to it (difference.go): the objects that
-// it has become links in the .tmp directory, and count as if they had come.
+// it has become links in the directory that it arrives in, and count as if they had come. What
+// has arrived stays there for a day if the rest does not come, and the next stream continues.
 //
 // An image under its final name is complete and on the disk: it is made under a
 // .tmp name, synced, and renamed, and its objects were before. Two specs that give the

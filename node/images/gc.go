@@ -46,6 +46,11 @@ func (s *Store) Collect(ctx context.Context, all, dry bool, users func(id string
 		}
 		done.Images = append(done.Images, img)
 	}
+	if !dry {
+		if err := s.dropUnused(ctx, images, all); err != nil {
+			return done, err
+		}
+	}
 	gone := func(id string) bool {
 		return slices.ContainsFunc(unused, func(img api.Image) bool { return img.ID == id })
 	}

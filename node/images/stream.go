@@ -118,12 +118,12 @@ func (s *Store) receive(ctx context.Context, r io.Reader, want string) (img api.
 	}
 	in := bufio.NewReaderSize(r, 1<<16)
 	if isDifference(in) {
-		images, base, err := readDifferenceHead(in)
+		head, err := readDifferenceHead(in)
 		if err != nil {
 			return img, false, err
 		}
-		return s.store(ctx, in, want, images, func(w *work) (tree.Sum, error) {
-			return s.unpackDifference(ctx, w, in, base, images[0])
+		return s.store(ctx, in, want, head.images, s.lockPart, func(w *work) (tree.Sum, error) {
+			return s.unpackDifference(ctx, w, in, head)
 		})
 	}
 	z, err := zstd.NewReader(in, zstd.WithDecoderMaxWindow(maxWindow))
@@ -135,7 +135,13 @@ func (s *Store) receive(ctx context.Context, r io.Reader, want string) (img api.
 	if err != nil {
 		return img, false, err
 	}
-	return s.store(ctx, in, want, images, func(w *work) (tree.Sum, error) {
+	lock := func(ctx context.Context, id string) (*work, error) {
+		return s.lockWork(ctx, "import-"+id[len("sha256:"):])
+	}
+	return s.store(ctx, in, want, images, lock, func(w *work) (tree.Sum, error) {
+		if err := w.makeTree(); err != nil {
+			return tree.Sum{}, err
+		}
 		if err := s.checkSpace(images[0]); err != nil {
 			return tree.Sum{}, err
 		}
@@ -143,8 +149,11 @@ func (s *Store) receive(ctx context.Context, r io.Reader, want string) (img api.
 	})
 }
 
+// A lockFunc locks the work directory that an image arrives in.
+type lockFunc func(ctx context.Context, id string) (*work, error)
+
 // store stores the image of a stream whose head was read; unpack reads the rest.
-func (s *Store) store(ctx context.Context, r io.Reader, want string, images []api.Image, unpack func(*work) (tree.Sum, error)) (img api.Image, changed bool, err error) {
+func (s *Store) store(ctx context.Context, r io.Reader, want string, images []api.Image, lock lockFunc, unpack func(*work) (tree.Sum, error)) (img api.Image, changed bool, err error) {
 	img = images[0]
 	if img.ID != want {
 		return img, false, fmt.Errorf("the stream holds another image, %s", img.ID)
@@ -152,7 +161,7 @@ func (s *Store) store(ctx context.Context, r io.Reader, want string, images []ap
 	if here, err := s.Has(want); err != nil {
 		return img, false, err
 	} else if !here {
-		changed, err = s.unpack(ctx, images, unpack)
+		changed, err = s.unpack(ctx, images, lock, unpack)
 		if changed || err != nil {
 			return img, changed, err
 		}
@@ -167,17 +176,15 @@ func (s *Store) store(ctx context.Context, r io.Reader, want string, images []ap
 
 // unpack makes an image of the rest of a stream. changed is false if another
 // vsnode stored the same image meanwhile.
-func (s *Store) unpack(ctx context.Context, images []api.Image, unpack func(*work) (tree.Sum, error)) (changed bool, err error) {
+func (s *Store) unpack(ctx context.Context, images []api.Image, lock lockFunc, unpack func(*work) (tree.Sum, error)) (changed bool, err error) {
 	want := images[0]
-	w, err := s.lockWork(ctx, "import-"+want.ID[len("sha256:"):])
+	w, err := lock(ctx, want.ID)
 	if err != nil {
 		return false, err
 	}
 	defer w.abandon(&err)
 	if here, err := s.Has(want.ID); here || err != nil {
-		return false, err
-	}
-	if err := w.makeTree(); err != nil {
+		w.resumable = false
 		return false, err
 	}
 	sum, err := unpack(w)

@@ -32,6 +32,8 @@ type work struct {
 	// composed: the image gets a manifest, which is in path, and its files become objects.
 	composed bool
 	arrived  bool // tree has contents only, named by their sha256
+	// resumable: what has arrived stays if the rest does not come.
+	resumable bool
 }
 
 // makeTree makes the directory of the tree, with a new name each time: the lock of
@@ -47,10 +49,23 @@ func (w *work) makeTree() (err error) {
 // lockWork locks the work directory of that name and empties it. If another process
 // holds it, lockWork waits.
 func (s *Store) lockWork(ctx context.Context, name string) (*work, error) {
+	w, err := s.lockDir(ctx, filepath.Join(s.dir, tmpPrefix+name))
+	if err != nil {
+		return nil, err
+	}
+	// Leftovers of a killed process would mix with our files.
+	if err := w.empty(ctx); err != nil {
+		w.close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// lockDir makes and locks a work directory.
+func (s *Store) lockDir(ctx context.Context, path string) (*work, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(s.dir, tmpPrefix+name)
 	for {
 		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
@@ -62,13 +77,7 @@ func (s *Store) lockWork(ctx context.Context, name string) (*work, error) {
 		if err != nil {
 			return nil, err
 		}
-		w := &work{path: path, lock: l}
-		// Leftovers of a killed process would mix with our files.
-		if err := w.empty(ctx); err != nil {
-			w.close()
-			return nil, err
-		}
-		return w, nil
+		return &work{path: path, lock: l}, nil
 	}
 }
 
@@ -127,7 +136,7 @@ func (w *work) close() { w.lock.Unlock() }
 // abandon ends a work that did not become an image: it removes everything, and adds
 // to the error what could not be removed.
 func (w *work) abandon(err *error) {
-	if checkSame(w.lock.File, w.path) == nil {
+	if !w.leave(*err) && checkSame(w.lock.File, w.path) == nil {
 		//nolint:forbidigo // not the call's context: cleaning up is what a cancelled call still does
 		if e := w.discard(context.Background()); e != nil {
 			e = fmt.Errorf("clean up %s: %w", w.path, e)
@@ -166,7 +175,7 @@ func (s *Store) sweep(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if !strings.HasPrefix(e.Name(), tmpPrefix) {
+		if !strings.HasPrefix(e.Name(), tmpPrefix) && (!strings.HasPrefix(e.Name(), partPrefix) || !s.outdated(e.Name())) {
 			continue
 		}
 		if err := sweepOne(ctx, filepath.Join(s.dir, e.Name())); err != nil {

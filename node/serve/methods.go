@@ -38,6 +38,7 @@ func methodsOf(h Host, emit func(api.Event)) methods {
 	plain(m, api.MethodVolumes, h.Volumes)
 	with(m, api.MethodDelVolume, h.DeleteVolume)
 	with(m, api.MethodCollect, h.CollectImages)
+	with(m, api.MethodArrived, h.Arrived)
 	plain(m, api.MethodCheckStore, h.CheckStore)
 	with(m, api.MethodApply, func(ctx context.Context, req api.Apply) (api.ApplyResult, error) { return h.Apply(ctx, req, emit) })
 	return m

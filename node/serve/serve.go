@@ -34,6 +34,7 @@ type Host interface {
 	Install(ctx context.Context) (api.Installed, error)
 	RemoveImage(ctx context.Context, req api.RemoveImage) (api.RemovedImage, error)
 	CollectImages(ctx context.Context, req api.Collect) (api.Collected, error)
+	Arrived(ctx context.Context, req api.ExportImage) (api.Arrived, error)
 	CheckStore(ctx context.Context) (api.StoreCheck, error)
 	Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error)
 	Usage(ctx context.Context) (api.Usage, error)

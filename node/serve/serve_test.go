@@ -30,6 +30,9 @@ func (h host) Files(context.Context, api.FilesRequest) (api.FilesAnswer, error) 
 func (h host) CollectImages(context.Context, api.Collect) (api.Collected, error) {
 	return api.Collected{}, nil
 }
+func (h host) Arrived(context.Context, api.ExportImage) (api.Arrived, error) {
+	return api.Arrived{}, nil
+}
 func (h host) CheckStore(context.Context) (api.StoreCheck, error) { return api.StoreCheck{}, nil }
 func (h host) Stale(context.Context, api.StaleRequest) (api.StaleAnswer, error) {
 	return api.StaleAnswer{}, nil

@@ -98,32 +98,44 @@ func (s *Store) Check(ctx context.Context, name string) error {
 		return err
 	}
 	defer f.Close()
+	have, _, err := Copy(ctx, io.Discard, f)
+	if err != nil {
+		return err
+	}
+	return compare(name, have)
+}
+
+// Copy copies all of a file to w, and returns the name of its content, and its size.
+func Copy(ctx context.Context, w io.Writer, f *os.File) (name string, size int64, err error) {
 	sum, buf := sha256.New(), make([]byte, 1<<18)
 	for {
 		if err := ctx.Err(); err != nil {
-			return err
+			return "", size, err
 		}
 		n, err := f.Read(buf)
+		size += int64(n)
 		sum.Write(buf[:n])
 		if err == io.EOF {
-			break
+			return hex.EncodeToString(sum.Sum(nil)), size, nil
+		}
+		if err == nil {
+			_, err = w.Write(buf[:n])
 		}
 		if err != nil {
-			return fmt.Errorf("object %s: %w", name, err)
+			return "", size, fmt.Errorf("object %s: %w", f.Name(), err)
 		}
 	}
-	return compare(name, sum.Sum(nil))
 }
 
 // Compare returns an error unless the content is that of the object.
 func Compare(name string, content []byte) error {
 	sum := sha256.Sum256(content)
-	return compare(name, sum[:])
+	return compare(name, hex.EncodeToString(sum[:]))
 }
 
-func compare(name string, sum []byte) error {
-	if got := hex.EncodeToString(sum); got != name {
-		return fmt.Errorf("object %s is damaged: its content is %s now", name, got)
+func compare(name, have string) error {
+	if have != name {
+		return fmt.Errorf("object %s is damaged: its content is %s now", name, have)
 	}
 	return nil
 }
