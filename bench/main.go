@@ -28,6 +28,7 @@ var rows = []struct {
 	{"throttled", throttledRow},
 	{"thousand", thousandRow},
 	{"history", historyRow},
+	{"update", updateRow},
 	{"many", manyRow}, // last: the machine has a thousand guests from there on, of which every ping would be told
 }
 

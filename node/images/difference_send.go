@@ -221,7 +221,7 @@ func (d *differ) flush() error {
 		return nil
 	}
 	need := p.size + p.dict
-	for len(d.queue) > 0 && (len(d.queue) >= runtime.GOMAXPROCS(0) || d.bytes+need > maxDictionary) {
+	for len(d.queue) > 0 && (len(d.queue) >= 2*runtime.GOMAXPROCS(0) || d.bytes+need > maxDictionary) {
 		if err := d.write(true); err != nil {
 			return err
 		}
