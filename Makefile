@@ -75,7 +75,7 @@ test-vm-all: ## the same with all that a night has time for
 	scripts/install vm
 	scripts/test-vm
 
-bench: ## measure beside crun, runc, nsenter, pdsh, clush and ansible
+bench: ## measure beside crun, runc, nsenter, pdsh, clush and ansible; images
 	scripts/install bench
 	$(MAKE) --no-print-directory build
 	scripts/bench

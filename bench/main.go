@@ -21,6 +21,7 @@ var rows = []struct {
 	{"exec", execRow},
 	{"stop", stopRow},
 	{"vsnode", vsnodeRow},
+	{"store", storeRow},
 	{"fleet", fleetRow},
 	{"neighbour", neighbourRow},
 	{"steps", stepsRow},

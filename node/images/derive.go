@@ -109,7 +109,7 @@ func (s *Store) takeContents(ctx context.Context, w *work, files []*tree.Entry, 
 			continue
 		}
 		seen[object] = true
-		if err := s.objects.Check(ctx, object); err == nil {
+		if err := s.objects.CheckOnce(ctx, object); err == nil {
 			continue
 		} else if ctx.Err() != nil {
 			return err

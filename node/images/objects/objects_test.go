@@ -221,6 +221,40 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// What was found sound is read again once it has changed.
+func TestCheckOnce(t *testing.T) {
+	b := newBench(t)
+	b.write("file", "content", 0o600)
+	name := named("content")
+	_, err := b.Take(name, b.dir, "file")
+	must(t, err)
+	for range 2 {
+		must(t, b.CheckOnce(t.Context(), name))
+	}
+	var before unix.Stat_t
+	must(t, unix.Stat(b.path(name), &before))
+	changed := func() bool { // its time of change: that of the kernel's last tick
+		must(t, os.Chmod(b.path(name), 0o600))
+		must(t, os.WriteFile(b.path(name), []byte("contend"), 0o600))
+		must(t, os.Chtimes(b.path(name), time.Unix(1, 0), time.Unix(1, 0)))
+		var st unix.Stat_t
+		must(t, unix.Stat(b.path(name), &st))
+		return st.Ctim != before.Ctim
+	}
+	for !changed() {
+	}
+	if err := b.CheckOnce(t.Context(), name); err == nil || !strings.Contains(err.Error(), "is damaged") {
+		t.Errorf("a damaged one: %v", err)
+	}
+	must(t, os.Remove(b.path(name)))
+	if err := b.CheckOnce(t.Context(), name); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing one: %v", err)
+	}
+	if err := b.CheckOnce(t.Context(), "../../etc/passwd"); err == nil {
+		t.Error("a path was taken for a name")
+	}
+}
+
 // Nobody removes objects while others put some in.
 func TestLocks(t *testing.T) {
 	b := newBench(t) // holds it with others

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -125,6 +126,28 @@ func Copy(ctx context.Context, w io.Writer, f *os.File) (name string, size int64
 			return "", size, fmt.Errorf("object %s: %w", f.Name(), err)
 		}
 	}
+}
+
+// checked are the objects that CheckOnce has found sound, by what changes with every change
+// of a file.
+var checked sync.Map
+
+// CheckOnce is Check that this process does once for an object, until something changes it: for
+// who needs the same objects again and again, as guests with the same files.
+func (s *Store) CheckOnce(ctx context.Context, name string) error {
+	var st unix.Stat_t
+	if !valid(name) || unix.Lstat(s.path(name), &st) != nil {
+		return s.Check(ctx, name)
+	}
+	key := [4]int64{int64(st.Dev), int64(st.Ino), st.Ctim.Sec, st.Ctim.Nsec}
+	if was, ok := checked.Load(key); ok && was == name {
+		return nil
+	}
+	err := s.Check(ctx, name)
+	if err == nil {
+		checked.Store(key, name)
+	}
+	return err
 }
 
 // Compare returns an error unless the content is that of the object.
