@@ -33,6 +33,7 @@ type guestSpec struct {
 	health   healthSpec
 
 	mounts, volumes []*mountSpec
+	shadowed        []shadowRule
 }
 
 // settings are the values that a guest's file has for setting.Table, by the keys of
@@ -94,6 +95,7 @@ func (b *builder) guest(d *decoder, k text, v *yaml.Node) {
 		{Name: "health", Read: d.health(&g.health)},
 		{Name: "mounts", Read: d.mounts(&g.mounts)},
 		{Name: "volumes", Read: d.volumes(&g.volumes)},
+		{Name: "shadowed", Read: d.shadowed(&g.shadowed)},
 		{Name: "init", Read: func(name string, v *yaml.Node) { d.init(g, name, v) }},
 		{Name: "limits", Read: func(name string, v *yaml.Node) {
 			d.Fields(name, v, "a mapping, as {memory: 512M, cpu: 1.5, processes: 500}", g.settings.keys(d, "limits"))
@@ -259,6 +261,10 @@ func (b *builder) resolve(spec *guestSpec, h *Host) *Guest {
 	g.NoNesting = g.Init.Style == "command"
 	r.network(&spec.network, g)
 	r.settings(spec.settings, g)
+	g.Shadowed = r.shadowed(spec.shadowed)
+	if image := b.inv.images[g.Image]; image != nil {
+		g.Shadowed = strings.TrimSpace(g.Shadowed + " " + image.Shadowed)
+	}
 	g.Mounts, g.Volumes = r.mounts(spec.mounts), r.mounts(spec.volumes)
 	err := g.Check()
 	if l := g.Limits; err == nil && l.MemoryBytes > 0 && l.MemoryHighBytes > l.MemoryBytes {

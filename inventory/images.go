@@ -19,12 +19,14 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 	var buildOn []text
 	var args, packages []text
 	var files []*fileSpec
+	var shadowed []shadowRule
 	given := d.Fields("image "+k.Value, v, "a mapping, as {method: debootstrap, args: [-d, bookworm]}", []key{
 		{Name: "method", Read: d.Text(&method, "how it is made: "+orList(methods))},
 		{Name: "args", Read: d.Texts(&args, "a list of the method's arguments, as [-d, bookworm]")},
 		{Name: "packages", Read: d.Texts(&packages, "a list of packages, as [openssh-server]")},
 		{Name: "files", Read: d.files(&files)},
 		{Name: "digest", Read: d.Text(&digest, "an image's ID, as vsfleet image list -o json shows it")},
+		{Name: "shadowed", Read: d.shadowed(&shadowed)},
 		{Name: "build_on", Read: d.patterns(&buildOn)},
 	})
 	if err := checkName(k.Value, maxName); err != nil {
@@ -63,6 +65,12 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 	for _, f := range files {
 		if f.restart || len(f.command) > 0 {
 			d.Add(f.pos, "give the file to the guests", "files: an image does not run, so it has no on_change")
+		}
+	}
+	image.Shadowed = (&resolver{builder: b}).shadowed(shadowed)
+	for _, rule := range shadowed {
+		if hasVariable(rule.path.Value + rule.do.Value) {
+			d.Add(rule.path.Pos, "give the rule to the guests", "shadowed: a rule of an image has no variables")
 		}
 	}
 	image.Files = (&resolver{builder: b}).resolveFiles(files, true)

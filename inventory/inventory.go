@@ -81,6 +81,7 @@ type Image struct {
 	Args, Packages []string
 	Files          []File  // put into it after the method, by path
 	Digest         string  // the ID that it must have, "sha256:…"; empty: any
+	Shadowed       string  // rules for the guests' own files, behind their own: see setting.ShadowAction
 	Builders       []*Host // the hosts that may build it; nil: any
 	Pos            Position
 }

@@ -56,7 +56,7 @@ func Open(version string) (*Host, error) {
 		Images:       store,
 		guardCommand: []string{self, "guard"},
 		log:          runLog{Log: hostlog.Log{Socket: "/dev/log", File: filepath.Join(paths.LogDir, ".vsnode.log")}}, // no guest's name
-		Guests:       &guest.Host{Paths: paths, WatchStarts: true, UseUnits: true, Held: hook.Held(), Tree: store.Tree, Derive: store.Derive, Rederive: store.Rederive, Own: store.Own},
+		Guests:       &guest.Host{Paths: paths, WatchStarts: true, UseUnits: true, Held: hook.Held(), Tree: store.Tree, Images: store, Derive: store.Derive, Rederive: store.Rederive, Own: store.Own},
 	}
 	store.Guests, store.OnPlainTree, store.UsedIn = sources{h.Guests}, h.Guests.OnPlainTree, h.usersIn
 	return h, nil

@@ -16,6 +16,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 	"github.com/vsfleet/vsfleet/internal/order"
 	"github.com/vsfleet/vsfleet/internal/packages"
+	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
@@ -40,10 +41,15 @@ func (h *Host) Stale(ctx context.Context, req api.StaleRequest) (answer api.Stal
 			stale.Runs = g.Runs.Image
 		}
 		var problems []error
-		if stale.Running {
+		if id := req.Images[g.Name]; req.Shadows {
+			if id == "" {
+				continue
+			}
+			problems = append(problems, h.shadows(ctx, &stale, id))
+		} else if stale.Running {
 			problems = append(problems, staleProcesses(&stale))
 		}
-		if id := req.Images[g.Name]; id != "" {
+		if id := req.Images[g.Name]; id != "" && !req.Shadows {
 			if bases[id] == nil {
 				base, err := h.imagePackages(id)
 				if err != nil {
@@ -166,4 +172,32 @@ func (h *Host) imagePackages(id string) (packages.Installed, error) {
 		err = fmt.Errorf("read the packages of image %s: %w", id, err)
 	}
 	return installed, err
+}
+
+// shadows finds what a guest has of its own where another image differs from its own, and
+// which packages that the image changes it installed or upgraded itself.
+func (h *Host) shadows(ctx context.Context, g *api.StaleGuest, image string) error {
+	from, files, err := h.Guests.Shadows(ctx, g.Name, image)
+	g.Image, g.Hidden = from, len(files)
+	for _, f := range files {
+		if f.Kind == api.ShadowAttributes {
+			g.Attributes++
+		}
+	}
+	g.Shadows = files[:min(len(files), api.MaxStale)]
+	if err != nil || len(files) == 0 || setting.PackageDatabase(files[0].Path) == "" {
+		return err
+	}
+	was, err := h.imagePackages(from)
+	is, ierr := h.imagePackages(image)
+	has, gerr := h.guestPackages(ctx, g.Name)
+	for _, name := range slices.Sorted(maps.Keys(has.Packages)) {
+		v, before, after := has.Packages[name], was.Packages[name], is.Packages[name]
+		if after != "" && after != before && v != before && v != after {
+			if g.Behind++; g.Behind <= api.MaxStale {
+				g.Packages = append(g.Packages, api.StalePackage{Name: name, Has: v, Newer: after})
+			}
+		}
+	}
+	return errors.Join(err, ierr, gerr)
 }

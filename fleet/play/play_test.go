@@ -40,6 +40,10 @@ func (h *fakeHost) State(context.Context) (api.State, error) {
 	return api.State{Host: api.Host{CPUs: 4, Arch: "amd64", Controllers: []string{"memory", "cpu", "pids"}}, Guests: slices.Clone(h.guests)}, nil
 }
 
+func (h *fakeHost) Stale(context.Context, api.StaleRequest) (api.StaleAnswer, error) {
+	return api.StaleAnswer{}, nil
+}
+
 func (h *fakeHost) Files(_ context.Context, req api.FilesRequest) (api.FilesAnswer, error) {
 	var answer api.FilesAnswer
 	for _, g := range req.Guests {

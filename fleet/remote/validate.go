@@ -127,8 +127,16 @@ func validate(answer any) error {
 			if !guestName.MatchString(g.Name) || g.Image != "" && !imageID.MatchString(g.Image) || g.Runs != "" && !imageID.MatchString(g.Runs) {
 				return fmt.Errorf("guest %q of image %q", g.Name, g.Image)
 			}
-			if len(g.Processes) > api.MaxStale || len(g.Packages) > api.MaxStale {
+			if len(g.Processes) > api.MaxStale || len(g.Packages) > api.MaxStale || len(g.Shadows) > api.MaxStale {
 				return fmt.Errorf("guest %q: more than %d entries", g.Name, api.MaxStale)
+			}
+			if g.Behind < 0 || g.Hidden < len(g.Shadows) || g.Attributes < 0 || g.Attributes > g.Hidden {
+				return fmt.Errorf("guest %q: %d of %d files, %d with attributes", g.Name, len(g.Shadows), g.Hidden, g.Attributes)
+			}
+			for _, f := range g.Shadows {
+				if f.Kind != api.ShadowChanged && f.Kind != api.ShadowRemoved && f.Kind != api.ShadowAttributes {
+					return fmt.Errorf("guest %q: file %q is %q", g.Name, f.Path, f.Kind)
+				}
 			}
 		}
 	case *api.Hashified:

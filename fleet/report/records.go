@@ -34,6 +34,8 @@ type PlanRecord struct {
 	Name string       `json:"name"` // of the guest or the image
 	Why  string       `json:"why"`
 	Diff string       `json:"diff,omitempty"` // of the files that it writes
+	// Shadows are what a guest that moves to another image hides of it.
+	Shadows *Shadows `json:"shadows,omitempty"`
 	Result
 }
 
@@ -41,7 +43,7 @@ type PlanRecord struct {
 // notes has a record as well, without a host.
 func PlanRecords(run Run) []PlanRecord {
 	list := records(run.Hosts, func(h Host, s Step) PlanRecord {
-		return PlanRecord{Host: h.Name, Step: s.Kind, Name: s.Name, Why: s.Why, Diff: s.Diff, Result: s.Result}
+		return PlanRecord{Host: h.Name, Step: s.Kind, Name: s.Name, Why: s.Why, Diff: s.Diff, Shadows: s.Shadows, Result: s.Result}
 	})
 	for _, note := range run.Notes {
 		list = append(list, PlanRecord{Why: note, Result: Result{Status: Differs}})

@@ -87,6 +87,8 @@ type Step struct {
 	Title   string       `json:"title,omitempty"`   // its name in a playbook
 	Why     string       `json:"why,omitempty"`
 	Diff    string       `json:"diff,omitempty"` // of the files or settings that it writes, where asked for
+	// Shadows are what a guest that moves to another image hides of it.
+	Shadows *Shadows `json:"shadows,omitempty"`
 	// Fingerprint identifies what the step does, in the report of a plan.
 	Fingerprint string `json:"fingerprint,omitempty"`
 

@@ -118,7 +118,8 @@ func applied(ctx context.Context, fleet *Fleet, hosts []*inventory.Host) report.
 }
 
 type fakeHost struct {
-	name string
+	shadows map[string]api.StaleGuest // answers to Stale, by guest
+	name    string
 
 	unreachable bool
 	failStep    string            // "guest.start www"
@@ -194,6 +195,17 @@ func (s *session) Lease(ctx context.Context, req api.Lease) (api.LeaseAnswer, er
 		case <-time.After(time.Millisecond):
 		}
 	}
+}
+
+func (s *session) Stale(_ context.Context, req api.StaleRequest) (answer api.StaleAnswer, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range req.Images {
+		if g, hides := s.shadows[name]; hides && req.Shadows {
+			answer.Guests = append(answer.Guests, g)
+		}
+	}
+	return answer, nil
 }
 
 func (s *session) Files(_ context.Context, req api.FilesRequest) (api.FilesAnswer, error) {

@@ -33,6 +33,8 @@ type host struct {
 	plan  plan.Plan
 	files api.FilesAnswer
 
+	shadowed map[string]*report.Shadows // by guest
+
 	gained  []api.Image      // that it was provided with
 	missed  map[string]error // guests whose image the host did not get, and why
 	results []api.StepResult // one for each of the plan's steps; none if nothing was to be carried out

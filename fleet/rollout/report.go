@@ -55,6 +55,11 @@ func (r *run) hostReport(h *host) report.Host {
 		if r.Diff {
 			step.Diff = h.diff(s)
 		}
+		if s.Name != "" && h.mover(s.Name) == i {
+			if step.Shadows = h.shadowed[s.Name]; step.Shadows != nil && r.Diff {
+				step.Diff += step.Shadows.All()
+			}
+		}
 		if r.reason == "" {
 			step.Fingerprint = plan.Fingerprint(s)
 		} else {

@@ -21,6 +21,7 @@ import (
 type Node interface {
 	State(ctx context.Context) (api.State, error)
 	Files(ctx context.Context, req api.FilesRequest) (api.FilesAnswer, error)
+	Stale(ctx context.Context, req api.StaleRequest) (api.StaleAnswer, error)
 	Apply(ctx context.Context, req api.Apply, event func(api.Event)) (api.ApplyResult, error)
 	// Lease asks for the right to change the host, Release gives it back; so does
 	// Close.
@@ -48,10 +49,10 @@ type Node interface {
 // Its methods are the kinds of runs. Each takes its hosts along a road of
 // states (states.go); at those in capitals they wait for one another:
 //
-//	Plan    connect        compare  ASSIGN  MATCH                                         predict
-//	Apply   connect  LOCK  compare  ASSIGN  MATCH  CONFIRM  PROVIDE  change  gate  undo   verify
-//	Guests  connect  LOCK  act                              PROVIDE  change  gate  undo   verify
-//	Each    connect  LOCK                                            work
+//	Plan    connect        compare  ASSIGN  MATCH                    shadows                        predict
+//	Apply   connect  LOCK  compare  ASSIGN  MATCH  CONFIRM  PROVIDE  shadows  change  gate  undo   verify
+//	Guests  connect  LOCK  act                              PROVIDE           change  gate  undo   verify
+//	Each    connect  LOCK                                                     work
 //	Work    connect  LOCK  begin, the states of its stages, end               verify
 //
 // With batches, Apply and Guests take all hosts along a road without leases first

@@ -50,6 +50,7 @@ var (
 	gate    = state{name: "gate", each: (*run).gate, timed: true}                                             // wait until changed guests are healthy
 	undo    = state{name: "undo", each: (*run).undo}                                                          // put guests back whose change failed
 	verify  = state{name: "verify", judge: (*run).verify}                                                     // the results of the steps
+	shadows = state{name: "shadows", each: (*run).shadows}                                                    // what guests that move to another image hide of it
 	predict = state{name: "predict", judge: (*run).predict}                                                   // the outcome, in a run that changes nothing
 	settle  = state{name: "survey", judge: (*run).settle}                                                     // which hosts have nothing to change, before a run in batches
 )
@@ -58,8 +59,8 @@ var (
 // Guests, if these work in batches. Each has a state of its own in place of the
 // comparison and of the change.
 var (
-	toPlan  = []state{connect, compare, assign, match, predict}
-	toApply = []state{connect, lock, compare, assign, match, confirm, provide, change, gate, undo, verify}
+	toPlan  = []state{connect, compare, assign, match, shadows, predict}
+	toApply = []state{connect, lock, compare, assign, match, confirm, provide, shadows, change, gate, undo, verify}
 	toAct   = []state{connect, lock, act, provide, change, gate, undo, verify}
 
 	beforeApply = []state{connect, compare, assign, match, confirm, settle}

@@ -55,6 +55,11 @@ func (o Output) writePlan(w io.Writer, hosts []report.Host, notes []string) erro
 				line += ": not taken"
 			}
 			fmt.Fprintf(&b, "  %s\n", o.paint(markInk(mark), line))
+			if s.Shadows != nil {
+				for _, line := range s.Shadows.Lines() {
+					fmt.Fprintf(&b, "      %s\n", o.paint(yellow, Clean(line)))
+				}
+			}
 			o.writeDiff(&b, s.Diff)
 		}
 		if names[b.String()] == nil {

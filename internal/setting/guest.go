@@ -48,6 +48,9 @@ type Guest struct {
 	Mounts  []Mount  `json:"mounts,omitempty"`
 	Volumes []Mount  `json:"volumes,omitempty"` // of type Volume
 	Devices []Device `json:"devices,omitempty"`
+	// Shadowed are rules for its own files that hide what another image changes, as words:
+	// reset /usr/lib/* keep /etc. The first that applies decides.
+	Shadowed string `json:"shadowed,omitempty"`
 }
 
 // Boot is when a guest starts without being asked for.
@@ -215,6 +218,7 @@ type Record struct {
 	Mounts      []string `json:"mounts,omitempty"`
 	Volumes     []string `json:"volumes,omitempty"`
 	Devices     []string `json:"devices,omitempty"`
+	Shadowed    string   `json:"shadowed,omitempty"`
 }
 
 // Record returns the settings of g in their flat form.
@@ -231,7 +235,7 @@ func (g Guest) Record() Record {
 		Disk: g.Limits.DiskBytes, DiskSoft: g.Limits.DiskSoftBytes, Inodes: g.Limits.Inodes, InodesSoft: g.Limits.InodesSoft,
 		Ulimits: texts(g.Limits.Ulimits), IONice: g.IONice.String(), OOMScoreAdj: g.OOMScoreAdj,
 		Autostart: g.Boot.Mark, Depends: g.Boot.Depends, Restart: g.Boot.Restart.String(),
-		Mounts: texts(g.Mounts), Volumes: texts(g.Volumes), Devices: texts(g.Devices),
+		Mounts: texts(g.Mounts), Volumes: texts(g.Volumes), Devices: texts(g.Devices), Shadowed: g.Shadowed,
 	}
 	if len(r.Init) == 0 {
 		r.Init = []string{g.Init.Style}

@@ -264,6 +264,14 @@ var Table = []*Row{
 		value: list[Device]{func(g *Guest) *[]Device { return &g.Devices }, ParseDevice},
 		check: checkDevices,
 	},
+	{
+		Key: "shadowed", Form: Block, Plan: "shadowed",
+		Doc: "what becomes of its own files that hide what another version of its image changes: a list as `[{path: /usr/lib/*, do: reset}]` ([images](images.md#what-guests-hide))", Default: "`rebase` for databases of dpkg and apk, `keep` for all else",
+		schema: `"type": "array", "items": { "$ref": "#/definitions/shadowed" }`,
+		File:   "apps/vunify/shadowed", FileDoc: "pairs of `reset`, `keep` or `rebase` and the pattern of a path, for its own files that hide what another image changes",
+		Live:  Live{"when it moves to another image", always},
+		value: word{at: func(g *Guest) *string { return &g.Shadowed }},
+	},
 }
 
 func always(*Guest, *Guest, []string) bool { return true }

@@ -5,6 +5,9 @@ type StaleRequest struct {
 	// Images are the images that guests should have, by guest: their packages are
 	// compared with the guests', if the host has them.
 	Images map[string]string `json:"images,omitempty"`
+	// Shadows asks for something else about the guests of Images: what they have of their
+	// own where these images differ from those below their files.
+	Shadows bool `json:"shadows,omitempty"`
 }
 
 // StaleAnswer describes all guests of a host.
@@ -27,6 +30,13 @@ type StaleGuest struct {
 	Packages []StalePackage `json:"packages,omitempty"`
 	Behind   int            `json:"behind,omitempty"`
 	Problem  string         `json:"problem,omitempty"` // why something of it is not known
+
+	// Of StaleRequest.Shadows: the first MaxStale of Hidden, databases of packages first;
+	// Attributes of all have their data from the image. Image is then the one below its
+	// files, and Packages are those that it installed or upgraded itself.
+	Shadows    []Shadow `json:"shadows,omitempty"`
+	Hidden     int      `json:"hidden,omitempty"`
+	Attributes int      `json:"attributes,omitempty"`
 }
 
 // StaleProcess is a process that uses files which have been replaced.

@@ -24,6 +24,8 @@ type Host struct {
 	// Tree finds the tree of an image by its ID, as procctx.Root.Image has it, for guests of
 	// a trust domain.
 	Tree func(ctx context.Context, domain, id string) (string, error)
+	// Images reads what is in images.
+	Images Images
 	// Rederive makes the tree of a guest's own (see Unify) anew over another image. Until
 	// release is called it is not removed.
 	Rederive func(ctx context.Context, domain, own, image string) (id string, release func(), err error)

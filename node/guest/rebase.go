@@ -26,8 +26,9 @@ const (
 // rebase makes the guest's own files fit the image that they are about to be mounted
 // over, if another one was below them before. Of files of which the guest changed only
 // the attributes, those that the new image has too get its data; the others get the old
-// image's data as their own, without which nobody could open or remove them. The guest
-// does not run, and its lock is held. At last it takes what was prepared for it.
+// image's data as their own, without which nobody could open or remove them. Files that
+// hide what the image changes are taken or merged first (moveShadows). The guest does not
+// run, and its lock is held. At last it takes what was prepared for it.
 func (g *Guest) rebase(ctx context.Context, domain, image string, root *procctx.Root) error {
 	if image == "" {
 		return nil
@@ -43,14 +44,23 @@ func (g *Guest) rebaseFiles(ctx context.Context, domain, image string, root *pro
 	if err != nil {
 		return err
 	}
+	was, err := baseOf(root.Upper)
+	if err != nil {
+		return err
+	}
+	var left string
+	if was != "" {
+		if left, err = g.moveShadows(ctx, was, image, root.Upper); err != nil {
+			return fmt.Errorf("its own files that hide what image %s changes: %w", image, err)
+		}
+	}
 	if own.id != "" && own.image != image {
 		if err := g.rebaseOwn(ctx, own, domain, image, root); err != nil {
 			return fmt.Errorf("put its files on another image than %s: %w", own.image, err)
 		}
 	}
-	was, err := baseOf(root.Upper)
-	if err != nil || was == image {
-		return err
+	if was == image {
+		return nil
 	}
 	if was != "" && own.id == "" {
 		if err := g.moveData(ctx, domain, was, *root); err != nil {
@@ -60,6 +70,9 @@ func (g *Guest) rebaseFiles(ctx context.Context, domain, image string, root *pro
 	err = noteBase(root.Upper, image)
 	if was == "" && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) {
 		return nil // a guest of an older vsnode starts on a full disk, too
+	}
+	if err == nil && left != "" {
+		err = os.RemoveAll(left)
 	}
 	return err
 }

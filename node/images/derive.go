@@ -190,24 +190,25 @@ func (s *Store) Rederive(ctx context.Context, domain, own, image string) (id str
 
 // Own returns what a tree that Derive has made has in place of its image.
 func (s *Store) Own(id, image string) (*tree.Own, error) {
-	stores, err := s.all()
-	if err != nil {
-		return nil, err
+	o := tree.NewOwn(s.holder(id).objects.Open)
+	err := s.holder(id).manifest(id, o.Add)
+	if err == nil {
+		err = s.holder(image).manifest(image, o.AddImage)
 	}
-	in := func(id string) *Store { // the same, wherever it is
+	return o, err
+}
+
+// holder returns the store of this host that has an image, which is the same wherever it
+// is; this one, if none has it.
+func (s *Store) holder(id string) *Store {
+	if stores, err := s.all(); err == nil {
 		for _, s := range stores {
 			if here, _ := s.Has(id); here {
 				return s
 			}
 		}
-		return s
 	}
-	o := tree.NewOwn(in(id).objects.Open)
-	err = in(id).manifest(id, o.Add)
-	if err == nil {
-		err = in(image).manifest(image, o.AddImage)
-	}
-	return o, err
+	return s
 }
 
 // derived reports whether an image is one that Derive made.

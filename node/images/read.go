@@ -2,6 +2,7 @@ package images
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,7 @@ var errFound = errors.New("found")
 // slash at its front, and leads through no links. The error is fs.ErrNotExist if there is
 // none.
 func (s *Store) ReadFile(id, name string, limit int64) ([]byte, error) {
+	s = s.holder(id)
 	composed, err := s.hasManifest(id)
 	if err != nil {
 		return nil, err
@@ -113,4 +115,16 @@ func (s *Store) readPlain(id, name string, limit int64) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// ReadEntries calls visit for each entry of an image. Where images are plain trees, all
+// files are read for it.
+func (s *Store) ReadEntries(ctx context.Context, id string, visit func(*tree.Entry) error) error {
+	s = s.holder(id)
+	var manifest bytes.Buffer
+	err := s.writeManifest(ctx, id, &manifest)
+	if err == nil {
+		_, err = tree.ReadManifest(&manifest, visit)
+	}
+	return err
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -285,4 +286,9 @@ func (r *rules) checkRest(e *entry) error {
 		return fmt.Errorf("%q: what it has contradicts its kind", shorten(e.path))
 	}
 	return nil
+}
+
+// Same reports whether a guest sees the same in two entries, except for times.
+func (e *Entry) Same(o *Entry) bool {
+	return e.kind == o.kind && e.object == o.object && e.link == o.link && e.mode == o.mode && e.uid == o.uid && e.gid == o.gid && slices.Equal(e.xattrs, o.xattrs)
 }
