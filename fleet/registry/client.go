@@ -6,14 +6,17 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
@@ -39,8 +42,8 @@ func (c *Client) stall() time.Duration {
 	return 2 * time.Minute
 }
 
-// options returns how registries are asked. Credentials are those of docker and podman.
-func (c *Client) options(ctx context.Context) ([]remote.Option, error) {
+// roundTripper returns how registries are reached.
+func (c *Client) roundTripper() (http.RoundTripper, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.ResponseHeaderTimeout = c.stall()
 	if c.CA != "" {
@@ -57,12 +60,63 @@ func (c *Client) options(ctx context.Context) ([]remote.Option, error) {
 		}
 		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
+	return guarded{t}, nil
+}
+
+// options returns how registries are asked. Credentials are those of docker and podman.
+func (c *Client) options(ctx context.Context) ([]remote.Option, error) {
+	t, err := c.roundTripper()
+	if err != nil {
+		return nil, err
+	}
 	return []remote.Option{
 		remote.WithContext(ctx),
-		remote.WithTransport(guarded{t}),
+		remote.WithTransport(t),
 		remote.WithAuthFromKeychain(authn.DefaultKeychain),
 		remote.WithUserAgent("vsfleet"),
 	}, nil
+}
+
+// blob reads a blob from a byte on. (The library has only whole blobs.)
+func (c *Client) blob(ctx context.Context, ref name.Reference, blob v1.Descriptor, from int64) (io.ReadCloser, error) {
+	t, err := c.roundTripper()
+	if err != nil {
+		return nil, err
+	}
+	repo := ref.Context()
+	auth, err := authn.Resolve(ctx, authn.DefaultKeychain, repo)
+	if err != nil {
+		return nil, err
+	}
+	if t, err = transport.NewWithContext(ctx, repo.Registry, auth, t, []string{repo.Scope(transport.PullScope)}); err != nil {
+		return nil, err
+	}
+	where := url.URL{Scheme: repo.Scheme(), Host: repo.RegistryStr(), Path: fmt.Sprintf("/v2/%s/blobs/%s", repo.RepositoryStr(), blob.Digest)}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, where.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", "vsfleet")
+	if from > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
+	}
+	answer, err := (&http.Client{Transport: t}).Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if err = transport.CheckError(answer, http.StatusOK, http.StatusPartialContent); err == nil {
+		switch got := answer.Header.Get("Content-Range"); {
+		case answer.StatusCode == http.StatusOK: // the registry knows no ranges
+			_, err = io.CopyN(io.Discard, answer.Body, from)
+		case !strings.HasPrefix(got, fmt.Sprintf("bytes %d-", from)):
+			err = fmt.Errorf("the registry was asked for bytes from %d on, and sends %q", from, got)
+		}
+	}
+	if err != nil {
+		answer.Body.Close()
+		return nil, err
+	}
+	return answer.Body, nil
 }
 
 // guarded refuses requests without TLS to other machines. The library would try one where

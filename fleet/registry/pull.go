@@ -4,9 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net/http"
 	"os"
@@ -28,7 +31,7 @@ type Image struct {
 	ref    name.Reference
 	index  v1.Descriptor // of the manifest, as in a layout's index.json
 	blobs  []v1.Descriptor
-	get    func(ctx context.Context, blob v1.Descriptor) (io.ReadCloser, error)
+	get    func(ctx context.Context, blob v1.Descriptor, from int64) (io.ReadCloser, error)
 }
 
 // Find resolves a reference to the image for a platform, OS/ARCH or OS/ARCH/VARIANT.
@@ -120,19 +123,11 @@ func (c *Client) image(ref name.Reference, desc *remote.Descriptor, want v1.Plat
 	}
 	m.index.Platform, m.index.Annotations = nil, nil
 	raw := desc.Manifest
-	m.get = func(ctx context.Context, blob v1.Descriptor) (io.ReadCloser, error) {
+	m.get = func(ctx context.Context, blob v1.Descriptor, from int64) (io.ReadCloser, error) {
 		if blob.Digest == desc.Digest {
-			return io.NopCloser(bytes.NewReader(raw)), nil
+			return io.NopCloser(bytes.NewReader(raw[from:])), nil
 		}
-		options, err := c.options(ctx)
-		if err != nil {
-			return nil, err
-		}
-		layer, err := remote.Layer(ref.Context().Digest(blob.Digest.String()), options...)
-		if err != nil {
-			return nil, err
-		}
-		return layer.Compressed() // which compares it with its digest and its size
+		return c.blob(ctx, ref, blob, from)
 	}
 	return m, nil
 }
@@ -193,7 +188,7 @@ func (m *Image) fetch(ctx context.Context, l *Layout, progress func(done, total 
 		return err
 	}
 	for name, content := range map[string][]byte{"oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`), "index.json": index} {
-		if err := l.add(name, int64(len(content)), bytes.NewReader(content)); err != nil {
+		if err := l.add(name, content); err != nil {
 			return err
 		}
 	}
@@ -218,19 +213,30 @@ func (m *Image) fetch(ctx context.Context, l *Layout, progress func(done, total 
 // attempts is how often a blob is asked for.
 const attempts = 3
 
-// blob adds a blob, asking again if the connection breaks.
+// blob adds a blob. If the connection breaks, it asks for the rest.
 func (m *Image) blob(ctx context.Context, l *Layout, b v1.Descriptor, progress func(int64)) error {
 	pause := m.client.Pause
 	if pause == 0 {
 		pause = time.Second
 	}
+	at, w, err := l.size, &blobWriter{size: b.Size, sum: sha256.New(), progress: progress}, error(nil)
+	if w.Writer, err = l.begin("blobs/sha256/"+b.Digest.Hex, b.Size); err != nil {
+		return err
+	}
 	for i := 1; ; i++ {
-		at := l.size
-		err := m.copyBlob(ctx, l, b, progress)
-		if err == nil || i == attempts || ctx.Err() != nil || final(err) {
-			return err
+		err := m.copyBlob(ctx, w, b)
+		if err == nil && w.n == b.Size {
+			if have := hex.EncodeToString(w.sum.Sum(nil)); have == b.Digest.Hex {
+				return l.finish(w.Writer)
+			}
+			err = errors.New("its content is not that of its digest")
+			if rerr := l.restart(at, w, b); rerr != nil {
+				return rerr
+			}
+		} else if err == nil {
+			err = fmt.Errorf("it has %d bytes, and its manifest says %d", w.n, b.Size)
 		}
-		if err := l.back(at); err != nil {
+		if i == attempts || ctx.Err() != nil || final(err) {
 			return err
 		}
 		select {
@@ -242,53 +248,87 @@ func (m *Image) blob(ctx context.Context, l *Layout, b v1.Descriptor, progress f
 	}
 }
 
+// A blobWriter appends a blob to the archive.
+type blobWriter struct {
+	*tar.Writer
+	size     int64
+	n        int64 // bytes that are there
+	sum      hash.Hash
+	progress func(int64)
+}
+
+func (w *blobWriter) Write(p []byte) (int, error) {
+	if w.n+int64(len(p)) > w.size {
+		return 0, fmt.Errorf("it has more than the %d bytes of its manifest", w.size)
+	}
+	n, err := w.Writer.Write(p)
+	w.sum.Write(p[:n])
+	w.n += int64(n)
+	w.progress(w.n)
+	return n, err
+}
+
 // final reports whether asking again is of no use.
 func final(err error) bool {
 	var answer *transport.Error
 	return errors.Is(err, unix.ENOSPC) || errors.As(err, &answer) && answer.StatusCode >= 400 && answer.StatusCode < 500 && answer.StatusCode != http.StatusTooManyRequests
 }
 
-func (m *Image) copyBlob(ctx context.Context, l *Layout, b v1.Descriptor, progress func(int64)) error {
+// copyBlob appends what is missing of a blob.
+func (m *Image) copyBlob(ctx context.Context, w *blobWriter, b v1.Descriptor) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	stall := m.client.stall()
 	watch := time.AfterFunc(stall, func() { giveUp(fmt.Errorf("the registry has sent nothing for %s", stall)) })
 	defer watch.Stop()
-	body, err := m.get(ctx, b)
-	if err != nil {
-		return err
+	body, err := m.get(ctx, b, w.n)
+	if err == nil {
+		defer body.Close()
+		_, err = io.Copy(w, readerFunc(func(p []byte) (int, error) {
+			n, err := body.Read(p)
+			watch.Reset(stall)
+			return n, err
+		}))
 	}
-	defer body.Close()
-	n := int64(0)
-	err = l.add("blobs/sha256/"+b.Digest.Hex, b.Size, readerFunc(func(p []byte) (int, error) {
-		k, err := body.Read(p)
-		n += int64(k)
-		watch.Reset(stall)
-		progress(n)
-		return k, err
-	}))
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
 	}
 	return err
 }
 
-// add appends a file to the archive, reading its content to the end.
-func (l *Layout) add(name string, size int64, content io.Reader) error {
+// begin appends the head of a file to the archive, and finish its end.
+func (l *Layout) begin(name string, size int64) (*tar.Writer, error) {
 	w := tar.NewWriter(l.file)
-	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644}); err != nil {
-		return err
-	}
-	n, err := io.Copy(w, content)
-	if errors.Is(err, tar.ErrWriteTooLong) || err == nil && n != size {
-		return fmt.Errorf("it has %d bytes, and its manifest says %d", n, size)
-	}
-	if err == nil {
-		err = w.Flush()
-	}
-	if err == nil {
+	return w, w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644})
+}
+
+func (l *Layout) finish(w *tar.Writer) (err error) {
+	if err = w.Flush(); err == nil {
 		l.size, err = l.file.Seek(0, io.SeekCurrent)
 	}
+	return err
+}
+
+// add appends a file to the archive.
+func (l *Layout) add(name string, content []byte) error {
+	w, err := l.begin(name, int64(len(content)))
+	if err == nil {
+		_, err = w.Write(content)
+	}
+	if err == nil {
+		err = l.finish(w)
+	}
+	return err
+}
+
+// restart begins a blob anew.
+func (l *Layout) restart(at int64, w *blobWriter, b v1.Descriptor) (err error) {
+	if err := l.back(at); err != nil {
+		return err
+	}
+	w.n = 0
+	w.sum.Reset()
+	w.Writer, err = l.begin("blobs/sha256/"+b.Digest.Hex, b.Size)
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -21,6 +22,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -152,6 +154,45 @@ func TestPull(t *testing.T) {
 			t.Errorf("%d cuts, %d files: %v", cuts.Load(), len(files), err)
 		}
 	})
+	for _, row := range []struct {
+		name   string
+		cut    int
+		ranges bool // the registry knows them
+		sent   int  // bytes of the layer, in all
+	}{
+		{"after its first byte", 1, true, len(layer)},
+		{"in its middle", len(layer) / 2, true, len(layer)},
+		{"before its last byte", len(layer) - 1, true, len(layer)},
+		{"by a registry without ranges", len(layer) / 2, false, len(layer) / 2 * 3},
+	} {
+		t.Run("a layer that is cut off continues: "+row.name, func(t *testing.T) {
+			var tries, sent atomic.Int64
+			proxy := before(t, r.Addr, func(w http.ResponseWriter, req *http.Request) {
+				if !row.ranges {
+					req.Header.Del("Range")
+				}
+				if tries.Add(1) > 1 {
+					var from int
+					if n, _ := fmt.Sscanf(req.Header.Get("Range"), "bytes=%d-", &from); n == 0 && row.ranges {
+						t.Errorf("the second request has no range")
+					}
+					sent.Add(int64(len(layer) - from))
+					return // the registry answers
+				}
+				sent.Add(int64(row.cut))
+				w.Header().Set("Content-Length", strconv.Itoa(len(layer)))
+				w.Write(layer[:row.cut])
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			})
+			if _, files, err := fetch(t, c, proxy+"/some/image:one", "linux/amd64"); err != nil || len(files) != 5 {
+				t.Errorf("%d files: %v", len(files), err)
+			}
+			if tries.Load() != 2 || sent.Load() != int64(row.sent) {
+				t.Errorf("%d bytes in %d requests, want %d in 2", sent.Load(), tries.Load(), row.sent)
+			}
+		})
+	}
 	t.Run("a connection that is always cut is given up", func(t *testing.T) {
 		var cuts atomic.Int32
 		proxy := cutting(t, r.Addr, &cuts, 1000)
@@ -185,7 +226,7 @@ func TestPull(t *testing.T) {
 		must(t, err)
 		b[1000] ^= 1
 		must(t, os.WriteFile(file, b, 0o600))
-		if _, _, err := fetch(t, c, repo+":one", "linux/amd64"); err == nil || !strings.Contains(err.Error(), "error verifying sha256 checksum") {
+		if _, _, err := fetch(t, c, repo+":one", "linux/amd64"); err == nil || !strings.Contains(err.Error(), "its content is not that of its digest") {
 			t.Errorf("got %v", err)
 		}
 		must(t, os.WriteFile(file, b[:5000], 0o600))
