@@ -95,7 +95,9 @@ func (r Root) overlay(ctx context.Context, userns *os.File, xid int) (*os.File, 
 	// upper layer alone it reads as zeros. A description has such files only.
 	options := []string{"source", "overlay", "upperdir", own.at() + "/" + upper, "workdir", own.at() + "/" + work, "redirect_dir", "on", "metacopy", "on"}
 	mount := func(more ...string) (*os.File, error) {
-		return linux.NewMount("overlay", unix.MOUNT_ATTR_NODEV, append(options, more...)...)
+		return writable(own.at()+"/"+work, func() (*os.File, error) {
+			return linux.NewMount("overlay", unix.MOUNT_ATTR_NODEV, append(options, more...)...)
+		})
 	}
 	if objects.name == "" {
 		return mount("lowerdir", lower.at())
@@ -106,6 +108,54 @@ func (r Root) overlay(ctx context.Context, userns *os.File, xid int) (*os.File, 
 		return mount("lowerdir+", lower.at(), "datadir+", objects.at())
 	}
 	return mount("lowerdir", lower.at()+":"+objects.at())
+}
+
+// writable returns an overlay that mount makes, or an error if it cannot be written to:
+// overlayfs removes what is in its work directory, makes a directory there, and mounts
+// read-only where it cannot. On a full disk there is room for it once the removal is
+// on the disk, so that is waited for, and tried again.
+func writable(work string, mount func() (*os.File, error)) (*os.File, error) {
+	for again := false; ; again = true {
+		m, err := mount()
+		if err != nil {
+			return nil, err
+		}
+		var fs unix.Statfs_t
+		if err = unix.Fstatfs(int(m.Fd()), &fs); err == nil && fs.Flags&unix.ST_RDONLY == 0 {
+			return m, nil
+		}
+		m.Close()
+		if err == nil {
+			err = tryWork(work)
+		}
+		if err == nil && again {
+			err = unix.EROFS
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the root would be read-only, as overlayfs can make no directory to work in: %w", err)
+		}
+	}
+}
+
+// tryWork makes and removes a directory as overlayfs does. What was removed before is
+// written out, and what is removed here.
+func tryWork(work string) error {
+	dir, err := os.Open(work)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	fd := int(dir.Fd())
+	if err := unix.Syncfs(fd); err != nil {
+		return err
+	}
+	if err := unix.Mkdirat(fd, "work", 0); err != nil && err != unix.EEXIST {
+		return err
+	}
+	if err := unix.Unlinkat(fd, "work", unix.AT_REMOVEDIR); err != nil {
+		return err
+	}
+	return unix.Syncfs(fd)
 }
 
 // hasDataLayers goes by the kernel's version: an overlayfs that does not know the option

@@ -2,7 +2,9 @@ package procctx
 
 import (
 	"context"
+	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -46,5 +48,30 @@ func TestNewOwnersCostNoCopy(t *testing.T) {
 		if copied := st.Blocks*512 >= size; copied != row.copy || st.Uid != 33 {
 			t.Errorf("%s is of %d and takes %d bytes of the guest's own; copied: %v, want %v", row.file, st.Uid, st.Blocks*512, copied, row.copy)
 		}
+	}
+}
+
+// Where overlayfs can make no directory to work in, it mounts read-only without an error.
+func TestARootThatWouldBeReadOnlyIsRefused(t *testing.T) {
+	const immutable = 0x10 // FS_IMMUTABLE_FL
+	sp, _ := guest(t, 667, "sleep", "1000")
+	work, err := os.Open(sp.Root.Work)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer work.Close()
+	flags := func(f int) {
+		if err := unix.IoctlSetPointerInt(int(work.Fd()), unix.FS_IOC_SETFLAGS, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flags(immutable)
+	_, err = Start(t.Context(), sp)
+	flags(0)
+	if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "read-only") {
+		t.Errorf("it starts: %v", err)
+	}
+	if _, err := Start(t.Context(), sp); err != nil {
+		t.Error(err)
 	}
 }
