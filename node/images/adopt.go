@@ -113,8 +113,14 @@ func (s *Store) dropTree(ctx context.Context, id string) (err error) {
 		return nil
 	}
 	since, err := os.Lstat(filepath.Join(s.path(id), manifestFile))
-	if err != nil || time.Since(since.ModTime()) < grace || s.OnPlainTree == nil {
+	if err != nil || s.OnPlainTree == nil {
 		return err
+	}
+	switch now := time.Now(); {
+	case since.ModTime().After(now): // the clock has gone back: the hour begins now
+		return os.Chtimes(filepath.Join(s.path(id), manifestFile), now, now)
+	case now.Sub(since.ModTime()) < grace:
+		return nil
 	}
 	if used, err := s.OnPlainTree(id); used || err != nil {
 		return err

@@ -361,7 +361,14 @@ func TestPlainTreesAreTakenOver(t *testing.T) {
 		gone bool
 	}{
 		{"at once", func() {}, false},
+		{"after the clock has gone back by years", func() {
+			later := time.Now().AddDate(5, 0, 0)
+			must(t, os.Chtimes(filepath.Join(s.path(img.ID), manifestFile), later, later))
+		}, false},
 		{"while a guest has it below itself", func() {
+			if info, err := os.Stat(filepath.Join(s.path(img.ID), manifestFile)); err != nil || time.Until(info.ModTime()) > time.Minute {
+				t.Errorf("the manifest is of %v, %v", info.ModTime(), err)
+			}
 			aged(t, s, img.ID)
 			s.OnPlainTree = func(id string) (bool, error) { return id == img.ID, nil }
 		}, false},

@@ -128,6 +128,15 @@ func heavy(t testing.TB, name string) api.ImageSpec {
 	return archive(t, name, files)
 }
 
+// heavier is another version of it.
+func heavier(t testing.TB, name string) api.ImageSpec {
+	files := make(map[string]string)
+	for i := range 400 {
+		files[fmt.Sprintf("dir%d/file%d", i%20, i)] = strings.Repeat(fmt.Sprintf("%08d", i+i%2*1000), 4096)
+	}
+	return archive(t, name, files)
+}
+
 func TestKilledBuildLeavesNothingToTheNext(t *testing.T) {
 	for _, step := range []string{"unpacking", "reading it", "writing to"} {
 		t.Run("killed at "+step, func(t *testing.T) {
@@ -176,6 +185,14 @@ func TestKilledAtAnyTime(t *testing.T) {
 			made(t, s, spec)
 			usedIn(s, map[string][]string{"a": {"www"}})
 		}, "tree a " + img.ID, 1},
+		{"a gc", func(t *testing.T, s *Store) {
+			old := made(t, s, heavier(t, "base"))
+			path := filepath.Join(s.path(old.ID), old.Key+recordSuffix)
+			old.Created = old.Created.Add(-time.Hour)
+			must(t, os.Remove(path))
+			must(t, record(s.path(old.ID), old))
+			made(t, s, spec)
+		}, "collect", 1},
 		{"a removal", func(t *testing.T, s *Store) {
 			made(t, s, spec)
 			made(t, s, small)

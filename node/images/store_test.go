@@ -24,6 +24,11 @@ import (
 // archive writes a template and returns the spec that builds from it.
 func archive(t testing.TB, name string, files map[string]string) api.ImageSpec {
 	t.Helper()
+	return archiveAt(t, name, files, time.Unix(1e9, 0))
+}
+
+func archiveAt(t testing.TB, name string, files map[string]string, mtime time.Time) api.ImageSpec {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), name+".tar")
 	f, err := os.Create(path)
 	if err != nil {
@@ -32,7 +37,7 @@ func archive(t testing.TB, name string, files map[string]string) api.ImageSpec {
 	defer f.Close()
 	tw := tar.NewWriter(f)
 	for name, content := range files {
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content)), ModTime: time.Unix(1e9, 0)}
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content)), ModTime: mtime}
 		if err := tw.WriteHeader(h); err != nil {
 			t.Fatal(err)
 		}

@@ -22,8 +22,16 @@ import (
 // Store is a directory of objects.
 type Store struct{ dir string }
 
-// At returns the store in dir. Nothing is created there before the first object.
-func At(dir string) *Store { return &Store{dir} }
+// At returns the store in dir, or where a symbolic link there leads. Nothing is created there
+// before the first object.
+func At(dir string) *Store {
+	if _, err := os.Readlink(dir); err == nil {
+		if to, err := filepath.EvalSymlinks(dir); err == nil { // else Share says why
+			dir = to
+		}
+	}
+	return &Store{dir}
+}
 
 // Dir returns the store's directory.
 func (s *Store) Dir() string { return s.dir }

@@ -2,7 +2,10 @@ package tree
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -200,6 +203,16 @@ func TestTooManyEntriesAreRefused(t *testing.T) {
 	}
 	if _, err := Extract(t.Context(), t.TempDir(), write(t, names...), Empty); err == nil || !strings.Contains(err.Error(), "more than 100 files") {
 		t.Errorf("extract: %v", err)
+	}
+	// What another host sends is not on the disk by then, if it is directories alone.
+	for i := range names {
+		names[i] = dir(fmt.Sprintf("d%03d", i))
+	}
+	if _, err := Unpack(t.Context(), t.TempDir(), write(t, names...)); err == nil || !strings.Contains(err.Error(), "more than 100 files") {
+		t.Errorf("unpack: %v", err)
+	}
+	if _, err := Receive(t.Context(), t.TempDir(), write(t, names...), bufio.NewWriter(io.Discard)); err == nil || !strings.Contains(err.Error(), "more than 100 files") {
+		t.Errorf("receive: %v", err)
 	}
 	from := t.TempDir()
 	for i := range 101 {

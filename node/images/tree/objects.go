@@ -24,6 +24,9 @@ func Receive(ctx context.Context, dir string, r io.Reader, manifest *bufio.Write
 	}
 	defer c.Close()
 	return readStream(ctx, r, manifest, func(e *entry, content io.Reader, sum hash.Hash) error {
+		if err := c.p.count(); err != nil {
+			return err
+		}
 		if e.kind != file || e.size == 0 {
 			return c.p.space.take(e.size)
 		}
