@@ -93,6 +93,10 @@ func newShared(t *testing.T) *shared {
 	dir, err := os.MkdirTemp("/var/lib", "vsfleet-test-hashify-")
 	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	return sharedIn(t, dir)
+}
+
+func sharedIn(t *testing.T, dir string) *shared {
 	s := &shared{Host: storeIn(dir), t: t, dir: dir}
 	s.image = s.build("base", 0)
 	return s
@@ -426,6 +430,57 @@ func TestAHashifyThatIsKilled(t *testing.T) {
 			t.Errorf("%+v keeps %q", g, own)
 		}
 		s.same("in the end", g.Name, before[g.Name])
+	}
+}
+
+// Wherever the disk becomes full, guests see what they saw, and keep what they have.
+func TestHashifyOnAFullDisk(t *testing.T) {
+	dir, err := os.MkdirTemp("/var/lib", "vsfleet-test-hashify-")
+	must(t, err)
+	must(t, unix.Mount("test", dir, "tmpfs", 0, "size=64m"))
+	t.Cleanup(func() { must(t, errors2(unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir))) })
+	s := sharedIn(t, dir)
+	before := map[string]string{}
+	for i, name := range []string{"a", "bb"} {
+		s.guest(name, 260+i)
+		s.change(name)
+		before[name] = s.seen(name, true)
+	}
+	failed := 0
+	for room := int64(0); ; room += 100 << 10 {
+		var st unix.Statfs_t
+		must(t, unix.Statfs(dir, &st))
+		must(t, unix.Mount("test", dir, "tmpfs", unix.MS_REMOUNT, fmt.Sprintf("size=%d", int64(st.Blocks-st.Bfree)*int64(st.Bsize)+room)))
+		done, err := s.Hashify(t.Context(), api.Hashify{})
+		must(t, unix.Mount("test", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"))
+		var problems string
+		if err != nil {
+			problems = err.Error()
+		}
+		for _, g := range done.Guests {
+			problems += g.Problem
+			s.same(fmt.Sprintf("with %d bytes", room), g.Name, before[g.Name])
+		}
+		if problems == "" {
+			break
+		}
+		if failed++; !strings.Contains(problems, "no space left") || room > 8<<20 {
+			t.Fatalf("with %d bytes: %s", room, problems)
+		}
+	}
+	if failed < 3 {
+		t.Errorf("it failed %d times only", failed)
+	}
+	for name := range before {
+		if own := s.own(name); len(own) != 13 {
+			t.Errorf("%s keeps %q", name, own)
+		}
+	}
+	users := func(id string) ([]string, error) { return s.imageUsers(t.Context(), id) }
+	_, err = s.Images.Collect(t.Context(), true, false, users)
+	must(t, err)
+	if c, err := s.Images.Check(t.Context(), users); err != nil || len(c.Damaged) > 0 {
+		t.Errorf("check: %+v, %v", c, err)
 	}
 }
 
