@@ -118,7 +118,7 @@ func (l *killedLab) reset(command []string) {
 	}
 	l.must("guest", "delete", "--yes", "lab*/*")
 	for _, h := range l.Hosts {
-		l.mustOn(h.Name, "sh", "-c", `for id in $(vsnode image list | grep -o 'sha256:[0-9a-f]\{64\}' | sort -u); do vsnode image remove $id; done`)
+		l.mustOn(h.Name, "sh", "-c", `for id in $(vsnode image list | grep -o 'sha256:[0-9a-f]\{64\}' | sort -u); do vsnode image remove $id; done; vsnode image gc --all`)
 		// No guest, no image, and nothing of those that were killed.
 		if left := l.mustOn(h.Name, "find", "/var/lib/vservers", "-size", "+64k"); left != "" {
 			l.t.Errorf("left on %s:\n%s", h.Name, left)
