@@ -128,11 +128,11 @@ func heavy(t testing.TB, name string) api.ImageSpec {
 	return archive(t, name, files)
 }
 
-// heavier is another version of it.
-func heavier(t testing.TB, name string) api.ImageSpec {
+// another is a version of it with other files.
+func another(t testing.TB, name string) api.ImageSpec {
 	files := make(map[string]string)
-	for i := range 400 {
-		files[fmt.Sprintf("dir%d/file%d", i%20, i)] = strings.Repeat(fmt.Sprintf("%08d", i+i%2*1000), 4096)
+	for i := range 40 {
+		files[fmt.Sprintf("dir/file%d", i)] = strings.Repeat(fmt.Sprintf("%08d", i+1000), 512)
 	}
 	return archive(t, name, files)
 }
@@ -186,7 +186,7 @@ func TestKilledAtAnyTime(t *testing.T) {
 			usedIn(s, map[string][]string{"a": {"www"}})
 		}, "tree a " + img.ID, 1},
 		{"a gc", func(t *testing.T, s *Store) {
-			old := made(t, s, heavier(t, "base"))
+			old := made(t, s, another(t, "base"))
 			path := filepath.Join(s.path(old.ID), old.Key+recordSuffix)
 			old.Created = old.Created.Add(-time.Hour)
 			must(t, os.Remove(path))
@@ -199,6 +199,7 @@ func TestKilledAtAnyTime(t *testing.T) {
 		}, "remove " + img.ID, 1},
 	} {
 		t.Run(row.what, func(t *testing.T) {
+			var want []string // objects
 			for after := time.Duration(0); ; after = 2*after + 10*time.Millisecond {
 				s := open(t)
 				row.before(t, s)
@@ -223,10 +224,13 @@ func TestKilledAtAnyTime(t *testing.T) {
 				must(t, err)
 				contains(t, s, list...)
 				sound(t, s)
-				clean := open(t)
-				_, _, err = clean.Import(t.Context(), bytes.NewReader(export(t, s, list[0].ID)), list[0].ID)
-				must(t, err)
-				if have, want := lying(t, s), lying(t, clean); !slices.Equal(have, want) {
+				if want == nil {
+					clean := open(t)
+					_, _, err = clean.Import(t.Context(), bytes.NewReader(export(t, s, list[0].ID)), list[0].ID)
+					must(t, err)
+					want = lying(t, clean)
+				}
+				if have := lying(t, s); !slices.Equal(have, want) {
 					t.Errorf("killed after %v: %d objects, want %d", after, len(have), len(want))
 				}
 				if strings.HasPrefix(row.action, "tree") {
