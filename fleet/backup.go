@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,13 +21,52 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-// Saved is the result of a backup: the path of the archive.
+// Saved is the result of a backup: its path.
 type Saved = fanout.Result[inventory.Instance, string]
 
-// Backup writes an archive of each guest below a directory of this machine. A running guest
-// stands still while its files are copied on its host, or is stopped for that and started
-// again. note is called with what an archive lacks.
-func (a *Access) Backup(ctx context.Context, guests []inventory.Instance, dir string, how api.SendHow, forks int, note func(string), watch fanout.Watch[inventory.Instance, string]) []report.Host {
+// Backups opens a directory of backups: one of this machine, or HOST:DIRECTORY. The host is one
+// of the inventory, or what ssh takes. The directory is that of the user that logs in.
+func (a *Access) Backups(ctx context.Context, where string, open func(context.Context, backup.Place) (*backup.Store, error)) (*backup.Store, error) {
+	name, dir, far := strings.Cut(where, ":")
+	if !far || name == "" || strings.Contains(name, "/") {
+		return open(ctx, backup.Local(where))
+	}
+	host := &inventory.Host{Name: name, Address: name}
+	if user, address, given := strings.Cut(name, "@"); given {
+		host.Address, host.SSH.User = address, user
+	}
+	for _, h := range a.Hosts {
+		if h.Name == host.Address {
+			known := *h
+			known.SSH.User = cmp.Or(host.SSH.User, h.SSH.User)
+			host = &known
+		}
+	}
+	conn, err := a.Dial(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	s, err := conn.Subsystem(ctx, "sftp")
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("%s: its sshd has no sftp: %w", name, err)
+	}
+	ended := context.AfterFunc(ctx, func() { conn.Close() })
+	place, err := backup.Remote(name, cmp.Or(dir, "."), s.Stdout, s.Stdin, func() error {
+		ended()
+		return conn.Close()
+	})
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return open(ctx, place)
+}
+
+// Backup makes a backup of each guest. A running guest goes on while its files are read, and
+// stands still, or is stopped, while what has changed meanwhile is read again. note is called
+// with what a backup lacks.
+func (a *Access) Backup(ctx context.Context, guests []inventory.Instance, to *backup.Store, how api.SendHow, forks int, note func(string), watch fanout.Watch[inventory.Instance, string]) []report.Host {
 	record := a.Record("guest backup", places(guests))
 	defer record.End()
 	host := func(r Saved) report.Host {
@@ -40,7 +80,7 @@ func (a *Access) Backup(ctx context.Context, guests []inventory.Instance, dir st
 	}
 	var hosts []report.Host
 	for _, r := range fanout.Each(ctx, guests, fanout.Limits{Forks: forks, Timeout: a.Timeout}, func(ctx context.Context, g inventory.Instance) (string, error) {
-		return a.backup(ctx, g, dir, how, note)
+		return a.backup(ctx, g, to, how, note)
 	}, recorded(record, watch, host)) {
 		hosts = append(hosts, host(r))
 	}
@@ -57,7 +97,7 @@ func places(guests []inventory.Instance) []string {
 	return names
 }
 
-func (a *Access) backup(ctx context.Context, g inventory.Instance, dir string, how api.SendHow, note func(string)) (path string, err error) {
+func (a *Access) backup(ctx context.Context, g inventory.Instance, to *backup.Store, how api.SendHow, note func(string)) (path string, err error) {
 	node, err := a.Open(ctx, g.Host)
 	if err != nil {
 		return "", err
@@ -72,22 +112,58 @@ func (a *Access) backup(ctx context.Context, g inventory.Instance, dir string, h
 		return "", fmt.Errorf("%s has no guest %s", g.Host.Name, g.Guest.Name)
 	}
 	if len(now.Volumes) > 0 {
-		note(fmt.Sprintf("%s: its volumes are not in the archive (%s)", place(g), volumes(now.Guest)))
+		note(fmt.Sprintf("%s: its volumes are not in the backup (%s)", place(g), volumes(now.Guest)))
 	}
-	head := backup.Head{Host: g.Host.Name, Taken: time.Now().Truncate(time.Second), How: string(how), Guest: now.Guest, Address: state.Host.DefaultAddress}
-	path = backup.Name(dir, head.Host, g.Guest.Name, head.Taken)
-	w, err := backup.Create(path)
+	w, err := to.Begin(ctx, g.Host.Name, g.Guest.Name)
 	if err != nil {
 		return "", err
 	}
-	sent, err := node.SendGuest(ctx, api.SendGuest{Guest: g.Guest.Name, How: how}, remote.Streams{Out: w})
-	if err != nil {
-		w.Abandon()
-		return "", err
+	head := backup.Head{Host: g.Host.Name, How: string(how), Guest: now.Guest, Address: state.Host.DefaultAddress}
+	rounds := []api.SendHow{how}
+	if now.Status == api.Running {
+		rounds = []api.SendHow{api.SendLive, how}
 	}
-	head.Running, head.Image = sent.Running, sent.Image
-	head.Guest.Image = sent.Image
-	return path, w.Finish(head)
+	for _, how := range rounds {
+		head.Taken = time.Now().Truncate(time.Second)
+		sent, err := takeRound(ctx, node, w, api.SendGuest{Guest: g.Guest.Name, How: how, Index: true, Since: w.Since()})
+		if err != nil {
+			return "", err
+		}
+		head.Running, head.Image, head.Guest.Image = head.Running || sent.Running, sent.Image, sent.Image
+	}
+	return w.Finish(head)
+}
+
+// takeRound adds a round that a host sends to a backup.
+func takeRound(ctx context.Context, node *Node, w *backup.Writing, req api.SendGuest) (sent api.SentGuest, err error) {
+	index, known := io.Pipe()
+	go func() { known.CloseWithError(w.Index(known)) }()
+	defer index.Close()
+	err = piped(ctx,
+		func(ctx context.Context, to io.Writer) (err error) {
+			sent, err = node.SendGuest(ctx, req, remote.Streams{In: index, Out: to})
+			return err
+		},
+		func(ctx context.Context, r io.Reader) error {
+			return w.Round(ctx, r)
+		})
+	if err == nil {
+		w.Ended(sent.Begun)
+	}
+	return sent, err
+}
+
+// BackupRecords returns the records of a directory's backups.
+func BackupRecords(all []backup.Listed) []report.BackupRecord {
+	records := []report.BackupRecord{}
+	for _, b := range all {
+		r := report.BackupRecord{Backup: b.Name, Host: b.Host, Guest: b.Guest.Name, Taken: b.Taken, Running: b.Running, Image: b.Image, Files: b.Files, Size: b.Size, Added: b.Added}
+		if b.Err != nil {
+			r.Problem = b.Err.Error()
+		}
+		records = append(records, r)
+	}
+	return records
 }
 
 // volumes returns where a guest has its volumes.
@@ -113,10 +189,10 @@ type RestoreOptions struct {
 	Progress func(string) // called with what is done
 }
 
-// Restore makes a guest of an archive. If the inventory has the guest on that host, its
-// settings are the inventory's, else those of the archive. The image is brought from another
+// Restore makes a guest of a backup. If the inventory has the guest on that host, its
+// settings are the inventory's, else those of the backup. The image is brought from another
 // host of the inventory if that host lacks it. A guest that is there is never touched.
-func (a *Access) Restore(ctx context.Context, inv *inventory.Inventory, archive *backup.Archive, to inventory.Instance, opt RestoreOptions) report.Host {
+func (a *Access) Restore(ctx context.Context, inv *inventory.Inventory, archive *backup.Backup, to inventory.Instance, opt RestoreOptions) report.Host {
 	record := a.Record("guest restore", []string{place(to)})
 	defer record.End()
 	err := a.restore(ctx, inv, archive, to, opt)
@@ -129,10 +205,7 @@ func (a *Access) Restore(ctx context.Context, inv *inventory.Inventory, archive 
 	return h
 }
 
-func (a *Access) restore(ctx context.Context, inv *inventory.Inventory, archive *backup.Archive, to inventory.Instance, opt RestoreOptions) error {
-	if err := archive.Verify(ctx); err != nil {
-		return err
-	}
+func (a *Access) restore(ctx context.Context, inv *inventory.Inventory, archive *backup.Backup, to inventory.Instance, opt RestoreOptions) error {
 	node, err := a.Open(ctx, to.Host)
 	if err != nil {
 		return err
@@ -157,7 +230,10 @@ func (a *Access) restore(ctx context.Context, inv *inventory.Inventory, archive 
 	if err := a.bring(ctx, inv, archive.Image, to.Host, node, state, opt.Progress); err != nil {
 		return err
 	}
-	if err := node.ReceiveGuest(ctx, api.ReceiveGuest{Guest: settings, Create: true}, archive.Data()); err != nil {
+	err = piped(ctx, archive.Data, func(ctx context.Context, r io.Reader) error {
+		return node.ReceiveGuest(ctx, api.ReceiveGuest{Guest: settings, Create: true}, r)
+	})
+	if err != nil {
 		return err
 	}
 	if !opt.Start {
@@ -166,7 +242,7 @@ func (a *Access) restore(ctx context.Context, inv *inventory.Inventory, archive 
 	return take(ctx, node, steps)
 }
 
-// archived returns the settings of an archive as they are on a host.
+// archived returns the settings of a backup as they are on a host.
 func archived(head backup.Head, to inventory.Instance, host api.Host) api.Guest {
 	settings := head.Guest
 	if settings.Name != to.Guest.Name || head.Host != to.Host.Name {

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vsfleet/vsfleet/fleet/backup"
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/remote"
 	"github.com/vsfleet/vsfleet/fleet/report"
@@ -109,17 +111,20 @@ func (a *Access) move(ctx context.Context, inv *inventory.Inventory, from, to in
 // and stays so, and the new one is created.
 func (m *move) rounds(ctx context.Context, inv *inventory.Inventory, state api.State) error {
 	name, last := m.from.Guest.Name, api.SendGuest{Guest: m.from.Guest.Name, How: api.SendLast}
+	var sent api.SentGuest
+	var index []byte
 	if m.ran {
 		m.Progress("copy its files while it runs")
 		err := m.round(ctx, func(ctx context.Context, w io.Writer) error {
-			sent, err := m.old.SendGuest(ctx, api.SendGuest{Guest: name, How: api.SendLive, Move: m.id}, remote.Streams{Out: w})
+			var err error
+			sent, index, err = sendIndexed(ctx, m.old, api.SendGuest{Guest: name, How: api.SendLive, Index: true}, w)
 			m.image = sent.Image
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		last.Move = m.id
+		last.Since = sent.Begun
 		if err := m.bring(ctx, inv, m.image, m.to.Host, m.new, state, m.Progress); err != nil {
 			return err
 		}
@@ -127,13 +132,12 @@ func (m *move) rounds(ctx context.Context, inv *inventory.Inventory, state api.S
 	}
 	complete, commit := io.Pipe() // nothing is written to it; it ends when the new host has all
 	defer commit.CloseWithError(errors.New("the move has failed"))
-	var sent api.SentGuest
 	done := make(chan error, 1)
 	arrived := make(chan error, 1)
 	r, w := io.Pipe()
 	go func() {
 		var err error
-		sent, err = m.old.SendGuest(ctx, last, remote.Streams{In: complete, Out: w, Errs: whenSent(func() { w.Close() })})
+		sent, err = m.old.SendGuest(ctx, last, remote.Streams{In: io.MultiReader(bytes.NewReader(index), complete), Out: w, Errs: whenSent(func() { w.Close() })})
 		w.CloseWithError(cmp.Or(err, io.ErrUnexpectedEOF)) // unless all was sent
 		done <- err
 	}()
@@ -161,6 +165,18 @@ func (m *move) rounds(ctx context.Context, inv *inventory.Inventory, state api.S
 		return m.goBack(ctx, err)
 	}
 	return nil
+}
+
+// sendIndexed has a host send a guest's files, and returns their index.
+func sendIndexed(ctx context.Context, node *Node, req api.SendGuest, w io.Writer) (sent api.SentGuest, index []byte, err error) {
+	err = piped(ctx, func(ctx context.Context, both io.Writer) (err error) {
+		sent, err = node.SendGuest(ctx, req, remote.Streams{Out: io.MultiWriter(w, both)})
+		return err
+	}, func(ctx context.Context, r io.Reader) (err error) {
+		index, err = backup.ReadIndex(ctx, r)
+		return err
+	})
+	return sent, index, err
 }
 
 // round sends what send writes to the new host.

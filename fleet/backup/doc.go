@@ -1,10 +1,29 @@
-// Package backup writes and reads archives of guests. An archive is what vsnode sends of a
-// guest's own files, a tar archive in one zstd frame that stock tar reads (tar --zstd -tf),
-// and after it a zstd frame that all readers skip, with the [Head]: the guest's settings, the
-// image that its files lie on, and the digest of the files.
+// Package backup keeps backups of guests in a directory of this machine or of a host that is
+// reached over SSH.
 //
-// An archive is written beside its place, synced and renamed: it is complete or absent. A
-// writer that is killed leaves a file whose name ends with ".part".
+//	vsfleet-backups               marks the directory
+//	HOST/GUEST/TIME.backup        a backup: its [Head], and the list of its files
+//	.objects/ab/cdef…             a content, compressed (zstd): its name is the sha256 of it
+//	.new/                         what is being written
+//	.locks/                       who uses the directory now
 //
-// Nothing here unpacks a file onto this machine: [Archive.File] writes one to a writer.
+// A content is kept once, whichever guests and backups have it. Objects and backups never
+// change once they have their names, so any program that copies files can take the directory
+// elsewhere.
+//
+// A list is a tar archive without the contents, in one zstd frame, with an object's name in the
+// PAX record VSFLEET.object; after it follows a zstd frame that all readers skip, with the head
+// and its digest. The list has the digest that the head says. Whatever is read is compared
+// with its digest: damage is found, and never restored.
+//
+// Everything is written in .new, synced and renamed; a backup appears when all its objects are
+// there. A vsfleet that is killed leaves files in .new, and objects that no backup has, to the
+// next [Store.Prune], and a lock, which counts for half an hour. Prune and all others exclude
+// each other by files in .locks: each writes its own, then looks for others, so at least one
+// of two sees the other. Their times are those of the directory's machine.
+//
+// What a host sends is not believed: it cannot choose an object's name, nor fill this machine's
+// disk or memory.
+//
+// Nothing here unpacks a file onto this machine.
 package backup

@@ -369,3 +369,17 @@ type OtherImage struct {
 	ID      string   `json:"id"` // of one of them
 	Hosts   []string `json:"hosts"`
 }
+
+// BackupRecord is a backup of a directory.
+type BackupRecord struct {
+	Backup  string    `json:"backup"` // HOST/GUEST/TIME.backup
+	Host    string    `json:"host"`
+	Guest   string    `json:"guest"`
+	Taken   time.Time `json:"taken"`
+	Running bool      `json:"running"` // the guest, before
+	Image   string    `json:"image,omitempty"`
+	Files   int       `json:"files"`
+	Size    int64     `json:"size"`              // of what they hold
+	Added   int64     `json:"added"`             // to the directory
+	Problem string    `json:"problem,omitempty"` // why it cannot be read
+}

@@ -153,8 +153,17 @@ func (c *Conn) Pipe(ctx context.Context, command string) (*Session, error) {
 	return s, err
 }
 
+// Subsystem is Pipe for a subsystem of sshd, as the user that logs in.
+func (c *Conn) Subsystem(ctx context.Context, name string) (*Session, error) {
+	return c.begin(ctx, nil, func(s *ssh.Session) error { return s.RequestSubsystem(name) })
+}
+
 // pipe starts a command that is to become root, unless b is nil.
 func (c *Conn) pipe(ctx context.Context, command string, b *becoming) (*Session, error) {
+	return c.begin(ctx, b, func(s *ssh.Session) error { return s.Start(command) })
+}
+
+func (c *Conn) begin(ctx context.Context, b *becoming, start func(*ssh.Session) error) (*Session, error) {
 	raw, c, err := c.open(ctx)
 	if err != nil {
 		return nil, err
@@ -163,14 +172,14 @@ func (c *Conn) pipe(ctx context.Context, command string, b *becoming) (*Session,
 		raw.Close()
 		c.leave()
 	})}
-	if err := s.start(ctx, command, b); err != nil {
+	if err := s.start(ctx, b, start); err != nil {
 		go s.Close() // blocks on a stalled link
 		return nil, c.explain(err)
 	}
 	return s, nil
 }
 
-func (s *Session) start(ctx context.Context, command string, b *becoming) (err error) {
+func (s *Session) start(ctx context.Context, b *becoming, start func(*ssh.Session) error) (err error) {
 	// The pipes of a session that has not started cannot fail.
 	if s.Stdin, err = s.ssh.StdinPipe(); err != nil {
 		return err
@@ -183,7 +192,7 @@ func (s *Session) start(ctx context.Context, command string, b *becoming) (err e
 	}
 	ctx, cancel := withSessionTimeout(ctx, "start a command")
 	defer cancel()
-	err = runWithContext(ctx, func() error { return s.ssh.Start(command) })
+	err = runWithContext(ctx, func() error { return start(s.ssh) })
 	if err != nil || b == nil {
 		return err
 	}

@@ -271,3 +271,17 @@ func SettingTable(w io.Writer, records []report.SettingRecord) error {
 	}
 	return Table(w, []string{"SETTING", "VALUE", "FROM"}, rows)
 }
+
+// BackupTable prints the backups of a directory.
+func BackupTable(w io.Writer, records []report.BackupRecord) error {
+	var rows [][]string
+	for _, r := range records {
+		size := func(n int64) string { return Bytes(uint64(max(n, 0))) }
+		row := []string{r.Backup, r.Taken.Local().Format(time.DateTime), strconv.Itoa(r.Files), size(r.Size), size(r.Added), r.Problem}
+		if r.Problem != "" {
+			row = []string{r.Backup, "", "", "", "", r.Problem}
+		}
+		rows = append(rows, row)
+	}
+	return Table(w, []string{"BACKUP", "TAKEN", ">FILES", ">SIZE", ">ADDED", "PROBLEM"}, rows)
+}

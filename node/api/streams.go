@@ -14,7 +14,7 @@ const (
 	MethodPutFiles    Method[PutFiles, None]        = "guest.put"     // data to the node: a tar stream (node/rootfs)
 	MethodGetFiles    Method[GetFiles, None]        = "guest.get"     // data to the controller: a tar stream; errors: what was left out
 
-	MethodSendGuest    Method[SendGuest, SentGuest] = "guest.send"    // data to the controller: its own files; errors: AllSent
+	MethodSendGuest    Method[SendGuest, SentGuest] = "guest.send"    // data to the controller: its own files; errors: AllSent; data to the node: an index
 	MethodReceiveGuest Method[ReceiveGuest, None]   = "guest.receive" // data to the node: its own files
 )
 
@@ -86,8 +86,8 @@ type SendHow string
 
 // What a guest does; one that is stopped stays so.
 const (
-	SendLive    SendHow = "live"    // it goes on: the first round of a move
-	SendFrozen  SendHow = "frozen"  // it stands still while they are copied on its host
+	SendLive    SendHow = "live"    // it goes on: more rounds follow
+	SendFrozen  SendHow = "frozen"  // it stands still while they are read
 	SendStopped SendHow = "stopped" // it is stopped for that, and started again
 	// SendLast stops it for the last round of a move. It is started again unless the data
 	// to the node end once the controller has received AllSent.
@@ -101,13 +101,28 @@ const AllSent = "all sent\n"
 type SendGuest struct {
 	Guest string  `json:"guest"`
 	How   SendHow `json:"how"`
-	Move  string  `json:"move,omitempty"` // the rounds of one move have the same
+	// Index: the headers of files have an IDRecord.
+	Index bool `json:"index,omitempty"`
+	// Since is when the reading began of what is known already. The data to the node begin with
+	// its index then: a line for each file in the order in which it was sent, its path below the
+	// root as %q has it and its IDRecord; and IndexEnd. Of files that are unchanged since only the
+	// names are sent, as hard links to themselves.
+	Since int64 `json:"since,omitempty"`
 }
+
+// IndexEnd follows an index. IDRecord is the key of the PAX record that changes whenever a file does.
+const (
+	IndexEnd = ".\n"
+	IDRecord = "VSFLEET.id"
+)
 
 // SentGuest describes the guest whose files were sent.
 type SentGuest struct {
 	Image   string `json:"image,omitempty"` // that its files lie on
 	Running bool   `json:"running"`         // before
+	// Begun is when reading began, in seconds of the host's clock; 0 if what is sent is not to be
+	// relied upon by later indexes.
+	Begun int64 `json:"begun,omitempty"`
 }
 
 // ReceiveGuest makes a guest of files that were sent. It must not be there.

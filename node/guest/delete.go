@@ -43,12 +43,12 @@ func (g *Guest) Delete(ctx context.Context) error {
 		return fmt.Errorf("its files are at %s, outside %s: delete them and %s by hand", root, h.data(g.name), h.config(g.name))
 	}
 	// By descriptors: links the guest left are not followed, and no depth is too deep.
-	if err := errors.Join(imagetree.Remove(h.copyDir(g.name)), imagetree.Remove(h.data(g.name))); err != nil {
+	if err := imagetree.Remove(h.data(g.name)); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(h.config(g.name)); err != nil {
 		return err
 	}
 	h.index.invalidate()
-	return errors.Join(g.forgetUnit(ctx), h.generations().RemoveAll(g.name), remove(h.consoleLog(g.name)), remove(h.consoleLog(g.name)+".1"), remove(h.endFile(g.name)), remove(h.sentFile(g.name)))
+	return errors.Join(g.forgetUnit(ctx), h.generations().RemoveAll(g.name), remove(h.consoleLog(g.name)), remove(h.consoleLog(g.name)+".1"), remove(h.endFile(g.name)))
 }

@@ -8,8 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -23,32 +21,40 @@ import (
 // Send writes a guest's own files, one zstd frame of a tar archive (imagetree.Upper). With
 // SendLast the guest is stopped before, and stays so if in ends once they were sent: whoever
 // asked has them then. In all other cases, whatever becomes of the controller, a guest that
-// was stopped for this is started again.
+// was stopped for this is started again. A guest that stands still waits for no connection:
+// what is read meanwhile is kept in a file without a name, and sent when it goes on.
 func (h *Host) Send(ctx context.Context, req api.SendGuest, in io.Reader, out, errs io.Writer, opt Options) (sent api.SentGuest, err error) {
-	if req.How == api.SendLive {
-		return h.sendLive(ctx, req, out)
+	before, err := h.readIndex(req, in)
+	if err != nil {
+		return sent, err
 	}
+	defer before.Close()
+	var live *imagetree.Upper
 	err = h.Hold(ctx, req.Guest, "copy", func(g *Guest) error {
 		layers, frozen, err := g.layers(ctx)
 		if err != nil {
 			return err
 		}
-		var shared *imagetree.Own
-		if sent.Image, shared, err = h.lies(layers.Upper); err != nil {
+		u := imagetree.Upper{Begun: req.Since, Sent: before}
+		if sent.Image, u.Own, err = h.lies(layers.Upper); err != nil {
 			return err
 		}
 		if sent.Running, err = g.running(); err != nil {
 			return err
 		}
-		own, err := os.Open(layers.Upper)
-		if err != nil {
+		if u.From, err = os.Open(layers.Upper); err != nil {
 			return err
 		}
-		defer own.Close()
+		if req.How == api.SendLive {
+			u.Changing = true
+			live = &u
+			return nil
+		}
+		defer u.From.Close()
 		switch {
 		case req.How == api.SendLast:
 			return g.whileStopped(ctx, sent.Running, opt, func() (stay bool, err error) {
-				if err := h.pack(ctx, req, own, shared, out); err != nil {
+				if err := packLayer(ctx, u, req, &sent, out); err != nil {
 					return false, err
 				}
 				if _, err := io.WriteString(errs, api.AllSent); err != nil {
@@ -58,37 +64,53 @@ func (h *Host) Send(ctx context.Context, req api.SendGuest, in io.Reader, out, e
 				return err == nil, err
 			})
 		case !sent.Running:
-			return h.pack(ctx, req, own, shared, out)
+			return packLayer(ctx, u, req, &sent, out)
 		case req.How == api.SendStopped:
 			frozen = func(ctx context.Context, do func() error) error {
 				return g.whileStopped(ctx, true, opt, func() (bool, error) { return false, do() })
 			}
 		}
-		return g.sendCopy(ctx, own, frozen, func(own *os.File) error { return h.pack(ctx, req, own, shared, out) })
+		kept, err := h.unnamed()
+		if err != nil {
+			return err
+		}
+		defer kept.Close()
+		if err := frozen(ctx, func() error { return packLayer(ctx, u, req, &sent, kept) }); err != nil {
+			return err
+		}
+		if _, err := kept.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		_, err = io.Copy(out, kept)
+		return err
 	})
+	if live != nil {
+		defer live.From.Close()
+		err = packLayer(ctx, *live, req, &sent, out)
+	}
 	return sent, err
 }
 
-// sendCopy calls send with a copy of a guest's own files, which is made while nothing in the
-// guest runs: a slow connection does not keep it from running.
-func (g *Guest) sendCopy(ctx context.Context, own *os.File, frozen func(context.Context, func() error) error, send func(*os.File) error) (err error) {
-	dir := g.host.copyDir(g.name)
-	if err := imagetree.Remove(dir); err != nil { // of a vsnode that was killed
-		return err
+// unnamed returns a file that is gone when it is closed, or vsnode ends.
+func (h *Host) unnamed() (*os.File, error) {
+	return os.OpenFile(h.DataDir, unix.O_TMPFILE|os.O_RDWR, 0o600)
+}
+
+// readIndex reads the index that in begins with, before the guest stands still.
+func (h *Host) readIndex(req api.SendGuest, in io.Reader) (f *os.File, err error) {
+	if f, err = h.unnamed(); err != nil || req.Since == 0 {
+		return f, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+	r, w := bufio.NewReader(in), bufio.NewWriter(f)
+	for line := ""; line != api.IndexEnd; {
+		_, _ = w.WriteString(line) // Flush has its error
+		if line, err = r.ReadString('\n'); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("read the index: %w", err)
+		}
 	}
-	defer func() { err = errors.Join(err, imagetree.Remove(dir)) }()
-	if err := frozen(ctx, func() error { return imagetree.CopyLayer(ctx, own, dir) }); err != nil {
-		return fmt.Errorf("its own files: %w", err)
-	}
-	copied, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer copied.Close()
-	return send(copied)
+	_, err = f.Seek(0, io.SeekStart)
+	return f, errors.Join(w.Flush(), err)
 }
 
 // whileStopped calls do while the guest is stopped. If it ran, it is started again, even if
@@ -133,76 +155,23 @@ func (h *Host) lies(upper string) (image string, files *imagetree.Own, err error
 	return o.image, files, err
 }
 
-// sendLive sends the files of a guest that goes on running: the first round of a move.
-func (h *Host) sendLive(ctx context.Context, req api.SendGuest, out io.Writer) (sent api.SentGuest, err error) {
-	var upper string
-	var shared *imagetree.Own
-	err = h.Hold(ctx, req.Guest, "copy", func(g *Guest) error {
-		layers, _, err := g.layers(ctx)
-		if err == nil {
-			upper = layers.Upper
-			sent.Image, shared, err = h.lies(upper)
+// packLayer writes own files.
+func packLayer(ctx context.Context, u imagetree.Upper, req api.SendGuest, sent *api.SentGuest, out io.Writer) error {
+	// A page that is dirty and mapped changes without a new time.
+	if u.Index = req.Index; u.Index && (u.Changing || !sent.Running) {
+		sent.Begun = time.Now().Unix()
+		if err := unix.Syncfs(int(u.From.Fd())); err != nil {
+			return fmt.Errorf("sync %s: %w", u.From.Name(), err)
 		}
-		if err == nil {
-			sent.Running, err = g.running()
-		}
-		return err
-	})
-	if err != nil {
-		return sent, err
 	}
-	own, err := os.Open(upper)
-	if err != nil {
-		return sent, err
-	}
-	defer own.Close()
-	return sent, h.pack(ctx, req, own, shared, out)
-}
-
-// pack writes own files as a round of req.Move, or all of them.
-func (h *Host) pack(ctx context.Context, req api.SendGuest, own *os.File, shared *imagetree.Own, out io.Writer) error {
-	u := imagetree.Upper{From: own, Own: shared, Changing: req.How == api.SendLive}
 	z, err := zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(transferWindow), zstd.WithEncoderCRC(true))
 	if err != nil {
 		return err
 	}
-	write := func() error {
-		if err := u.Pack(ctx, z); err != nil {
-			return err // closing would end the frame as if all had been sent
-		}
-		return z.Close()
+	if err := u.Pack(ctx, z); err != nil {
+		return err // closing would end the frame as if all had been sent
 	}
-	if req.Move == "" {
-		return write()
-	}
-	if u.Changing {
-		u.Begun = time.Now().Unix()
-		if err := unix.Syncfs(int(own.Fd())); err != nil {
-			return fmt.Errorf("sync %s: %w", own.Name(), err)
-		}
-		return linux.ReplaceFileSync(h.sentFile(req.Guest), 0o600, func(f *os.File) error {
-			w := bufio.NewWriter(f)
-			fmt.Fprintf(w, "%s %d\n", req.Move, u.Begun)
-			u.Index = w
-			return errors.Join(write(), w.Flush())
-		})
-	}
-	f, err := os.Open(h.sentFile(req.Guest))
-	if err != nil {
-		return fmt.Errorf("what was sent already is not known: %w", err)
-	}
-	defer f.Close()
-	r := bufio.NewReader(f)
-	head, err := r.ReadString('\n')
-	if err != nil {
-		return fmt.Errorf("read what was sent: %w", err)
-	}
-	move, begun, _ := strings.Cut(strings.TrimSpace(head), " ")
-	if u.Begun, err = strconv.ParseInt(begun, 10, 64); err != nil || move != req.Move {
-		return errors.Join(err, fmt.Errorf("another move of the guest has begun since: run %s", move))
-	}
-	u.Sent = r
-	return errors.Join(write(), remove(h.sentFile(req.Guest)))
+	return z.Close()
 }
 
 // Receive makes a guest of files that [Host.Send] has sent. Its settings are those of req;
@@ -297,7 +266,3 @@ func (g *Guest) makeReceived(ctx context.Context, to api.Guest) error {
 const transferWindow = 4 << 20
 
 func (p Paths) receivedMark(name string) string { return filepath.Join(p.data(name), ".received") }
-func (p Paths) copyDir(name string) string      { return filepath.Join(p.DataDir, ".copies", name) }
-func (p Paths) sentFile(name string) string {
-	return filepath.Join(p.RunDir, "."+name+".sent")
-}

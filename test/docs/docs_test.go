@@ -268,7 +268,7 @@ func (h *helper) check(words []string) error {
 			if now, err = h.of(path); err != nil {
 				return err
 			}
-		case len(now.commands) > 0:
+		case len(now.commands) > 0 && !strings.Contains(w, "/"): // guest backup takes HOST/GUEST too
 			return fmt.Errorf("%s has no command %q", strings.Join(append([]string{"vsfleet"}, path...), " "), w)
 		default:
 			walking = false

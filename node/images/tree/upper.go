@@ -30,14 +30,18 @@ type Upper struct {
 	Own *Own
 	// Changing: programs change the files meanwhile.
 	Changing bool
-	// Sent is what the round before has written to Index; nil: this is the first.
+	// Sent is the index of the round before, a line for each file in the order of the walk: its
+	// name, as %q has it, and its IDRecord. nil: this is the first.
 	Sent io.Reader
-	// Index receives what the next round has to know; nil: there is none.
-	Index io.Writer
+	// Index: the headers of files have an IDRecord, for the index of the next round.
+	Index bool
 	// Begun is when the first round began, in seconds. The files must have been written back
 	// to the disk since: a page that is dirty and mapped changes without a new time.
 	Begun int64
 }
+
+// IDRecord is the key of what of a file changes whenever the file does.
+const IDRecord = "VSFLEET.id"
 
 // upperPrefix is before all names of an archive.
 const upperPrefix = "root/"
@@ -75,10 +79,11 @@ func (u Upper) Pack(ctx context.Context, w io.Writer) error {
 			if err != nil {
 				return err
 			}
-			if u.Index != nil {
-				if _, err := fmt.Fprintf(u.Index, "%q %s\n", e.path, id); err != nil {
-					return err
+			if u.Index {
+				if h.PAXRecords == nil {
+					h.PAXRecords = map[string]string{}
 				}
+				h.PAXRecords[IDRecord] = id
 			}
 			same, err := at.has(e.path, id)
 			if err != nil {

@@ -3,6 +3,8 @@ package tree
 import (
 	"archive/tar"
 	"bytes"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,6 +58,22 @@ func TestUpperComesBackAsItWas(t *testing.T) {
 	}
 }
 
+// indexOf returns the index of a round.
+func indexOf(t testing.TB, round []byte) io.Reader {
+	t.Helper()
+	var b bytes.Buffer
+	for r := tar.NewReader(bytes.NewReader(round)); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return &b
+		}
+		must(t, err)
+		if id, ok := h.PAXRecords[IDRecord]; ok {
+			fmt.Fprintf(&b, "%q %s\n", strings.TrimPrefix(h.Name, upperPrefix), id)
+		}
+	}
+}
+
 func TestUpperRoundSendsWhatChanged(t *testing.T) {
 	from, first, last := t.TempDir(), t.TempDir(), t.TempDir()
 	write := func(name, content string) { must(t, os.WriteFile(filepath.Join(from, name), []byte(content), 0o644)) }
@@ -66,9 +84,10 @@ func TestUpperRoundSendsWhatChanged(t *testing.T) {
 	write("a/changes", "1")
 	write("a/goes", "1")
 	must(t, os.Link(filepath.Join(from, "a/same"), filepath.Join(from, "z")))
-	var index bytes.Buffer
 	begun := time.Now().Add(time.Minute).Unix() // all of this is older
-	must(t, UnpackUpper(t.Context(), first, nil, bytes.NewReader(packUpper(t, Upper{From: openDir(t, from), Changing: true, Index: &index, Begun: begun}))))
+	round := packUpper(t, Upper{From: openDir(t, from), Changing: true, Index: true, Begun: begun})
+	index := indexOf(t, round)
+	must(t, UnpackUpper(t.Context(), first, nil, bytes.NewReader(round)))
 
 	at := func(name string) string { return filepath.Join(from, name) }
 	must(t, os.WriteFile(at("a/changes"), []byte("2"), 0o644))
@@ -78,7 +97,7 @@ func TestUpperRoundSendsWhatChanged(t *testing.T) {
 	must(t, os.Rename(at("c"), at("b")))
 	must(t, os.Rename(at("x"), at("c")))
 	write("b/new", "new")
-	sent := packUpper(t, Upper{From: openDir(t, from), Sent: &index, Begun: begun})
+	sent := packUpper(t, Upper{From: openDir(t, from), Sent: index, Begun: begun})
 	if n := len(sent); n < 2<<20 || n > 2<<20+1<<17 {
 		t.Errorf("%d bytes were sent, want two files of 1 MiB and little more", n)
 	}
@@ -95,9 +114,8 @@ func TestUpperRoundSendsWhatChanged(t *testing.T) {
 func TestUpperRoundDistrustsTheClock(t *testing.T) {
 	from := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(from, "f"), make([]byte, 1<<20), 0o644))
-	var index bytes.Buffer
-	packUpper(t, Upper{From: openDir(t, from), Index: &index})
-	if n := len(packUpper(t, Upper{From: openDir(t, from), Sent: &index, Begun: time.Now().Unix()})); n < 1<<20 {
+	index := indexOf(t, packUpper(t, Upper{From: openDir(t, from), Index: true}))
+	if n := len(packUpper(t, Upper{From: openDir(t, from), Sent: index, Begun: time.Now().Unix()})); n < 1<<20 {
 		t.Errorf("%d bytes were sent", n)
 	}
 }

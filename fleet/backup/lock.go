@@ -1,0 +1,107 @@
+package backup
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+	"time"
+)
+
+const locksDir = ".locks"
+
+// use is how a directory is used.
+type use string
+
+const (
+	usedShared use = "use"   // objects are added or read
+	usedAlone  use = "prune" // objects are removed
+)
+
+// A lock is refreshed until it is released. One that was not refreshed for staleAfter counts
+// for nothing: its vsfleet was killed.
+const (
+	refreshEvery = time.Minute
+	staleAfter   = 30 * time.Minute
+)
+
+type lock struct {
+	place Place
+	name  string
+	stop  context.CancelFunc
+	ended chan struct{}
+}
+
+// takeLock notes how the directory is used, unless another use excludes that.
+func takeLock(ctx context.Context, p Place, how use) (*lock, error) {
+	if err := p.MakeDir(locksDir); err != nil {
+		return nil, err
+	}
+	l := &lock{place: p, name: path.Join(locksDir, string(how)+"-"+rand.Text()), ended: make(chan struct{})}
+	if err := l.refresh(); err != nil {
+		return nil, err
+	}
+	if err := l.alone(how); err != nil {
+		return nil, errors.Join(err, p.Remove(l.name))
+	}
+	ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		defer close(l.ended)
+		tick := time.NewTicker(refreshEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				_ = l.refresh() // the next try, or the end of the connection, shows
+			}
+		}
+	}()
+	return l, nil
+}
+
+// refresh gives the lock a new time: that of the directory's machine.
+func (l *lock) refresh() error {
+	return write(l.place, func(w io.Writer) (string, error) {
+		_, err := io.WriteString(w, time.Now().Format(time.RFC3339)+"\n")
+		return l.name, err
+	})
+}
+
+// alone looks for others that exclude this use.
+func (l *lock) alone(how use) error {
+	mine, err := l.place.Stat(l.name)
+	if err != nil {
+		return err
+	}
+	others, err := l.place.List(locksDir)
+	if err != nil {
+		return err
+	}
+	for _, other := range others {
+		name := path.Join(locksDir, other.Name())
+		kind, _, _ := strings.Cut(other.Name(), "-")
+		switch {
+		case name == l.name || how == usedShared && use(kind) == usedShared:
+		case mine.ModTime().Sub(other.ModTime()) > staleAfter:
+			if err := l.place.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		default:
+			return fmt.Errorf("%s is in use by another vsfleet since %s: wait for it; if it was killed, remove %s",
+				l.place, other.ModTime().Local().Format(time.DateTime), path.Join(l.place.String(), name))
+		}
+	}
+	return nil
+}
+
+func (l *lock) release() error {
+	l.stop()
+	<-l.ended
+	return l.place.Remove(l.name)
+}
