@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -249,13 +250,19 @@ func archived(head backup.Head, to inventory.Instance, host api.Host) api.Guest 
 		settings.Context = 0 // another guest may have it there
 	}
 	settings.Name = to.Guest.Name
-	settings.Network.Addresses = slices.Clone(settings.Network.Addresses)
-	for i, address := range settings.Network.Addresses {
-		if address == head.Address && host.DefaultAddress.IsValid() { // that of the host
-			settings.Network.Addresses[i] = host.DefaultAddress
+	settings.Network.Addresses = ofHost(settings.Network.Addresses, head.Address, host)
+	return settings
+}
+
+// ofHost replaces the address that a guest shares with one host by that of another one.
+func ofHost(addresses []netip.Prefix, was netip.Prefix, host api.Host) []netip.Prefix {
+	addresses = slices.Clone(addresses)
+	for i, address := range addresses {
+		if address == was && host.DefaultAddress.IsValid() {
+			addresses[i] = host.DefaultAddress
 		}
 	}
-	return settings
+	return addresses
 }
 
 // listed reports whether the inventory has the guest.

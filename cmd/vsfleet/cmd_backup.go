@@ -232,7 +232,7 @@ else is mounted in the guest do not move.`,
 func movable(from, to inventory.Instance) error {
 	name := from.Guest.Name
 	switch {
-	case from.Host == to.Host:
+	case from.Host.Name == to.Host.Name:
 		return &usageError{err: fmt.Errorf("%s is on %s", name, to.Host.Name)}
 	case from.Guest.Image != "":
 		return usage("an apply between the two would make an empty %s on %s", name, to.Host.Name)(

@@ -49,7 +49,7 @@ The next apply restores what the inventory says.`,
 	for _, action := range plan.Actions() {
 		cmd.AddCommand(a.actionCommand(action, short[action]))
 	}
-	cmd.AddCommand(a.guestStatusCommand(), a.limitsCommand(), a.generationsCommand(), a.hashifyCommand(), noData(a.enterCommand()), a.execCommand(), noData(a.logCommand()), noData(a.forwardCommand()), noData(a.copyCommand()), noData(a.backupCommand()), noData(a.restoreCommand()), noData(a.moveCommand()))
+	cmd.AddCommand(a.guestStatusCommand(), a.limitsCommand(), a.generationsCommand(), a.hashifyCommand(), noData(a.enterCommand()), a.execCommand(), noData(a.logCommand()), noData(a.forwardCommand()), noData(a.copyCommand()), noData(a.backupCommand()), noData(a.restoreCommand()), noData(a.moveCommand()), noData(a.cloneCommand()))
 	return cmd
 }
 
