@@ -119,3 +119,22 @@ func TestAHashifiedGuestIsSentWhole(t *testing.T) {
 		t.Errorf("a damaged object was sent: %v", err)
 	}
 }
+
+// So is one of a trust domain, whose files are not where those of others are.
+func TestAHashifiedGuestOfATrustDomainIsSentWhole(t *testing.T) {
+	s := newShared(t)
+	for i, name := range []string{"d1", "d2"} {
+		must(t, s.Guests.Create(t.Context(), api.Guest{Name: name, Context: 330 + i, Image: s.image, TrustDomain: "acme", Network: api.Network{Mode: api.ModeNAT}}))
+		s.change(name)
+	}
+	whole := s.seenWhole("d1")
+	_, err := s.Hashify(t.Context(), api.Hashify{})
+	must(t, err)
+	if n := len(s.own("d1")); n > 20 {
+		t.Fatalf("it has %d files of its own", n)
+	}
+	s.received("copy", 340, s.sent("d1"))
+	if now := s.seenWhole("copy"); now != whole {
+		t.Errorf("the copy sees other files:\n%s", missingLines(whole, now))
+	}
+}

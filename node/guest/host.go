@@ -32,7 +32,7 @@ type Host struct {
 	// Derive makes one of a tree, with files of a guest's in place of what it has there.
 	Derive func(ctx context.Context, domain, from string, own []*imagetree.Entry, open func(*imagetree.Entry) (*os.File, error)) (id string, release func(), err error)
 	// Own returns what is in the tree of a guest's own in place of its image.
-	Own func(own, image string) (*imagetree.Own, error)
+	Own func(domain, own, image string) (*imagetree.Own, error)
 	// WatchStarts makes Start watch the guest for a moment and fail if it ends.
 	WatchStarts bool
 	// Held are the guests that are held by the call whose hook this process was called

@@ -36,10 +36,10 @@ func (h *Host) Send(ctx context.Context, req api.SendGuest, in io.Reader, out, e
 			return err
 		}
 		u := imagetree.Upper{Begun: req.Since, Sent: before}
-		if sent.Image, u.Own, err = h.lies(layers.Upper); err != nil {
+		if sent.Running, err = g.running(); err != nil {
 			return err
 		}
-		if sent.Running, err = g.running(); err != nil {
+		if sent.Image, u.Own, err = g.lies(layers.Upper, sent.Running); err != nil {
 			return err
 		}
 		if u.From, err = os.Open(layers.Upper); err != nil {
@@ -140,7 +140,7 @@ func (g *Guest) whileStopped(ctx context.Context, ran bool, opt Options, do func
 
 // lies returns the image below a guest's own files, and what of these is in a tree of its own
 // in place of the image.
-func (h *Host) lies(upper string) (image string, files *imagetree.Own, err error) {
+func (g *Guest) lies(upper string, running bool) (image string, files *imagetree.Own, err error) {
 	o, err := ownOf(upper)
 	if err != nil {
 		return "", nil, err
@@ -149,7 +149,11 @@ func (h *Host) lies(upper string) (image string, files *imagetree.Own, err error
 		image, err = baseOf(upper)
 		return image, nil, err
 	}
-	if files, err = h.Own(o.id, o.image); err != nil {
+	domain := g.knownConfig().TrustDomain
+	if n, err := g.notes(); running && err == nil && n.Runs != nil { // the configuration may have been edited since
+		domain = n.Runs.TrustDomain
+	}
+	if files, err = g.host.Own(domain, o.id, o.image); err != nil {
 		err = fmt.Errorf("its files that are shared with others: %w", err)
 	}
 	return o.image, files, err

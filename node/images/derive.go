@@ -189,7 +189,8 @@ func (s *Store) Rederive(ctx context.Context, domain, own, image string) (id str
 }
 
 // Own returns what a tree that Derive has made has in place of its image.
-func (s *Store) Own(id, image string) (*tree.Own, error) {
+func (s *Store) Own(domain, id, image string) (*tree.Own, error) {
+	s = s.In(domain)
 	o := tree.NewOwn(s.holder(id).objects.Open)
 	err := s.holder(id).manifest(id, o.Add)
 	if err == nil {
