@@ -101,7 +101,7 @@ func TestErrors(t *testing.T) {
 		{"an unknown key", "hosts:\n  a: {adress: 192.0.2.1}\n", []string{
 			`fleet.yml:2:7: unknown key "adress" (did you mean "address"?)`}},
 		{"an unknown key like no other", "images: {deb: {method: template, args: [-t, x], zzz: 1}}\n", []string{
-			`fleet.yml:1:49: unknown key "zzz" (known here: args, build_on, digest, files, method, packages, shadowed)`}},
+			`fleet.yml:1:49: unknown key "zzz" (known here: args, build_on, digest, files, method, packages, shadowed, update)`}},
 		{"an unknown key at the top", "host: {}\n", []string{
 			`fleet.yml:1:1: unknown key "host" (did you mean "hosts"?)`}},
 		{"a key in capitals", "Hosts: {}\n", []string{

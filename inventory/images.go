@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,12 +11,15 @@ import (
 	"github.com/vsfleet/vsfleet/internal/buildmethod"
 )
 
-var methods = buildmethod.Names()
+var (
+	methods = buildmethod.Names()
+	updates = []string{UpdateBuild, UpdatePackages}
+)
 
 // image reads one entry of images.
 func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 	image := &Image{Name: k.Value, Pos: k.Pos}
-	var method, digest text
+	var method, digest, update text
 	var buildOn []text
 	var args, packages []text
 	var files []*fileSpec
@@ -27,6 +31,7 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 		{Name: "files", Read: d.files(&files)},
 		{Name: "digest", Read: d.Text(&digest, "an image's ID, as vsfleet image list -o json shows it")},
 		{Name: "shadowed", Read: d.shadowed(&shadowed)},
+		{Name: "update", Read: d.Text(&update, orList(updates))},
 		{Name: "build_on", Read: d.patterns(&buildOn)},
 	})
 	if err := checkName(k.Value, maxName); err != nil {
@@ -49,6 +54,12 @@ func (b *builder) image(d *decoder, k text, v *yaml.Node) {
 		d.Add(digest.Pos, "vsfleet image list -o json shows it", "digest %q: want sha256: and 64 hexadecimal digits", digest.Value)
 	}
 	image.Method, image.Digest = method.Value, digest.Value
+	image.Update = update.Value
+	if err := oneOf("update", cmp.Or(update.Value, UpdateBuild), updates); err != nil {
+		d.Failed(update.Pos, err)
+	} else if image.Update == UpdatePackages && image.Method != "debootstrap" {
+		d.Add(update.Pos, "leave it at build", "update: %s upgrades by apt what debootstrap made; image %q is made by %s", UpdatePackages, k.Value, image.Method)
+	}
 	if buildOn != nil {
 		b.buildOn[image] = buildOn
 	}

@@ -81,6 +81,7 @@ type Image struct {
 	Args, Packages []string
 	Files          []File  // put into it after the method, by path
 	Digest         string  // the ID that it must have, "sha256:…"; empty: any
+	Update         string  // how its next version is made: UpdateBuild, the default, or UpdatePackages
 	Shadowed       string  // rules for the guests' own files, behind their own: see setting.ShadowAction
 	Builders       []*Host // the hosts that may build it; nil: any
 	Pos            Position
@@ -95,6 +96,12 @@ const (
 	Running = "running"
 	Stopped = "stopped"
 	Absent  = "absent" // it is deleted where it exists
+)
+
+// Ways to make the next version of an image.
+const (
+	UpdateBuild    = "build"    // by its method
+	UpdatePackages = "packages" // by upgrading the packages in a copy of the last one
 )
 
 // Guest is one guest on one host, with all variables expanded. Its Image is an

@@ -13,6 +13,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/builder"
 	"github.com/vsfleet/vsfleet/node/generation"
 	"github.com/vsfleet/vsfleet/node/guest"
+	"github.com/vsfleet/vsfleet/node/images"
 )
 
 // maxParallel is the number of guests that are worked on at once. It is more than a
@@ -269,7 +270,7 @@ func (h *Host) step(ctx context.Context, run string, s api.Step, progress builde
 		if s.Image == nil {
 			return changed, errors.New("build image: the step has no image")
 		}
-		return h.buildImage(ctx, *s.Image, s.Anew, progress)
+		return built(h.Images.BuildFrom(ctx, *s.Image, s.Anew, images.Input{Upgrade: s.Upgrade}, progress))
 	case api.StepCreate, api.StepConfigure:
 		if s.Guest == nil {
 			return changed, fmt.Errorf("%s: the step has no guest", s.Kind)
@@ -337,14 +338,6 @@ func (h *Host) step(ctx context.Context, run string, s api.Step, progress builde
 		return api.StepResult{Outcome: outcome}, err
 	}
 	return changed, fmt.Errorf("unknown step %q", s.Kind)
-}
-
-func (h *Host) buildImage(ctx context.Context, spec api.ImageSpec, anew bool, progress builder.Progress) (api.StepResult, error) {
-	build := h.Images.Build
-	if anew {
-		build = h.Images.BuildAnew
-	}
-	return built(build(ctx, spec, progress))
 }
 
 // built returns the result of a step that builds an image.

@@ -45,6 +45,7 @@ type need struct {
 	digest   string // the ID, where only that one will do
 	version  bool   // digest is that of the current version
 	anew     bool   // to be built even where there is one
+	last     string // anew: the ID of the version whose packages are upgraded; empty: it is built
 	builders []*inventory.Host
 }
 
@@ -145,6 +146,8 @@ func Sources(hosts, others []Host, versions Versions) []Image {
 		if len(m.Builders) > 0 {
 			builds[m.Builders[0]]++
 			m.chooseBases(hosts, others, m.Builders[:1], versions)
+		} else if m.need.last != "" {
+			m.Err = fmt.Errorf("image %s: none of the hosts that may build it has its version %s, whose packages are to be upgraded: bring it to one with vsfleet image push, or give the image update: build", m.Spec.Name, short(m.need.last))
 		} else {
 			m.Err = fmt.Errorf("image %s: none of the hosts that may build it (build_on) is among those of this run: take one of them into -l", m.Spec.Name)
 		}
@@ -154,6 +157,10 @@ func Sources(hosts, others []Host, versions Versions) []Image {
 
 // Wanted reports whether a host is still to be found that has the image.
 func (m Image) Wanted() bool { return m.ID == "" && !m.need.anew }
+
+// Last returns the ID of the image whose packages are upgraded in place of a build; "": it is
+// built.
+func (m Image) Last() string { return m.need.last }
 
 // Anew reports whether the image is to be built, whoever has one of its spec.
 func (m Image) Anew() bool { return m.need.anew }
@@ -254,12 +261,17 @@ func (m *Image) likeness(have api.Image) int {
 // all that may: the one that tries reports what it lacks.
 func (m *Image) able(hosts []Host, builds map[string]int) []string {
 	among := slices.DeleteFunc(slices.Clone(hosts), func(h Host) bool {
+		if m.need.last != "" && !slices.ContainsFunc(h.State.Images, func(i api.Image) bool { return i.ID == m.need.last }) {
+			return true
+		}
 		if m.need.builders == nil {
 			return !slices.Contains(m.Lack, h.name())
 		}
 		return !slices.Contains(m.need.builders, h.Inventory) || h.State.Host.Arch != m.arch
 	})
-	able := slices.DeleteFunc(slices.Clone(among), func(h Host) bool { return !slices.Contains(h.State.Host.Methods, m.Spec.Method) })
+	able := slices.DeleteFunc(slices.Clone(among), func(h Host) bool {
+		return m.need.last == "" && !slices.Contains(h.State.Host.Methods, m.Spec.Method)
+	})
 	if len(able) == 0 {
 		able = among
 	}
@@ -291,6 +303,8 @@ func (p Plan) Provide(host string, images []Image) Plan {
 		case m.builtBy(host):
 			kind, lacks, why = api.StepBuildImage, true, "no host has it"
 			switch {
+			case m.need.last != "":
+				why = "its next version, by newer packages in a copy of " + short(m.need.last)
 			case m.Anew():
 				why = "its next version"
 			case m.Digest != "":
@@ -303,7 +317,7 @@ func (p Plan) Provide(host string, images []Image) Plan {
 			why += ", as the difference to " + base.Name
 		}
 		if lacks {
-			first = append(first, api.Step{Kind: kind, Name: m.Spec.Name, Image: &m.Spec, Anew: m.Anew() && kind == api.StepBuildImage, Why: why})
+			first = append(first, api.Step{Kind: kind, Name: m.Spec.Name, Image: &m.Spec, Anew: m.Anew() && kind == api.StepBuildImage, Upgrade: m.upgradedBy(kind), Why: why})
 		}
 	}
 	slices.Reverse(first)
@@ -313,6 +327,13 @@ func (p Plan) Provide(host string, images []Image) Plan {
 		p.Cuts[i] += len(first)
 	}
 	return p
+}
+
+func (m Image) upgradedBy(kind api.StepKind) string {
+	if kind != api.StepBuildImage {
+		return ""
+	}
+	return m.need.last
 }
 
 func (p *Plan) refuseWaiting(m Image) {
@@ -365,9 +386,12 @@ func (p Plan) Bring(images []*inventory.Image, versions Versions, state api.Stat
 }
 
 // Renew returns a plan by which a host gets the next version of an image.
-func Renew(image *inventory.Image) Plan {
+func Renew(image *inventory.Image, versions Versions, arch string) Plan {
 	n := needOf(image, nil, "")
 	n.anew, n.key = true, n.key+" anew"
+	if image.Update == inventory.UpdatePackages && versions != nil {
+		n.last = versions.Current(image.Name, n.specKey, arch) // the first version is built
+	}
 	return Plan{images: []need{n}}
 }
 

@@ -188,3 +188,52 @@ func TestNobodyMayBuild(t *testing.T) {
 		t.Errorf("refused %v, steps %v", p.Refused, p.Steps)
 	}
 }
+
+// currentVersion has one version of each image.
+type currentVersion string
+
+func (v currentVersion) Current(string, string, string) string { return string(v) }
+func (v currentVersion) Number(string) int                     { return 0 }
+
+// The next version by newer packages is made on a host that has the last one.
+func TestTheNextVersionByNewerPackages(t *testing.T) {
+	image := *bookworm
+	image.Update = inventory.UpdatePackages
+	steps := func(versions Versions, holder string) (list []string) {
+		t.Helper()
+		hosts := fleet(func(s map[string]*api.State) {
+			if holder != "" {
+				s[holder].Images = append(s[holder].Images, built(bookworm, "b1"))
+			}
+		}, "a", "b")
+		for i, h := range hosts {
+			hosts[i].Plan = Renew(&image, versions, h.State.Host.Arch)
+		}
+		for _, m := range Sources(hosts, nil, nil) {
+			if m.Err != nil {
+				return []string{m.Err.Error()}
+			}
+			for _, h := range hosts {
+				s := h.Plan.Provide(h.name(), []Image{m}).Steps[0]
+				list = append(list, fmt.Sprintf("%s %s %v %s: %s", h.name(), s.Kind, s.Anew, s.Upgrade, s.Why))
+			}
+		}
+		return list
+	}
+	for _, row := range []struct {
+		what     string
+		versions Versions
+		holder   string
+		want     []string
+	}{
+		{"the host that has it", currentVersion("sha256:b1"), "b", []string{"a image.import false : b builds it", "b image.build true sha256:b1: its next version, by newer packages in a copy of b1"}},
+		{"the first version is built", currentVersion(""), "", []string{"a image.build true : its next version", "b image.import false : a builds it"}},
+		{"no host has it any more", currentVersion("sha256:b1"), "", []string{"image bookworm: none of the hosts that may build it has its version b1, whose packages are to be upgraded: bring it to one with vsfleet image push, or give the image update: build"}},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			if got := steps(row.versions, row.holder); !slices.Equal(got, row.want) {
+				t.Errorf("got %q\nwant %q", got, row.want)
+			}
+		})
+	}
+}

@@ -171,7 +171,7 @@ func (r *run) buildBy(ctx context.Context, m *supply, build func(context.Context
 
 // build has a host build an image, and returns the result of that step.
 func (r *run) build(ctx context.Context, h *host, m *supply) api.StepResult {
-	step := api.Step{Kind: api.StepBuildImage, Name: m.Spec.Name, Image: &m.Spec, Anew: m.Anew(), Why: m.step(h).Why}
+	step := api.Step{Kind: api.StepBuildImage, Name: m.Spec.Name, Image: &m.Spec, Anew: m.Anew(), Upgrade: m.Last(), Why: m.step(h).Why}
 	result := r.request(ctx, h, []api.Step{step})[0]
 	if result.Image == nil && (result.Outcome == api.Changed || result.Outcome == api.Unchanged) {
 		result = api.StepResult{Outcome: api.Failed, Error: "vsnode does not say which image it is"}

@@ -27,8 +27,8 @@ type Versions interface {
 // Update has one of the hosts build the next version of an image, and brings it to all of
 // them. No guest is changed.
 func (f *Fleet) Update(ctx context.Context, inv *inventory.Inventory, hosts []*inventory.Host, image *inventory.Image) report.Run {
-	renew := state{name: "renew", all: func(r *run, ctx context.Context) error { return r.begin(ctx, image) }, each: func(_ *run, _ context.Context, h *host) error {
-		h.plan = plan.Renew(image)
+	renew := state{name: "renew", all: func(r *run, ctx context.Context) error { return r.begin(ctx, image) }, each: func(r *run, _ context.Context, h *host) error {
+		h.plan = plan.Renew(image, r.Versions, h.state.Host.Arch)
 		return nil
 	}}
 	return f.fetch(ctx, "image update", inv, hosts, renew)

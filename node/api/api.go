@@ -200,7 +200,10 @@ type Step struct {
 	Guest *Guest     `json:"guest,omitempty"`
 	Image *ImageSpec `json:"image,omitempty"`
 	Anew  bool       `json:"anew,omitempty"` // build the image even if there is one of its spec
-	Files []File     `json:"files,omitempty"`
+	// Upgrade is the ID of an image whose packages are upgraded in a copy of it, in place of a
+	// build by the method.
+	Upgrade string `json:"upgrade,omitempty"`
+	Files   []File `json:"files,omitempty"`
 	// Generation is the one that StepRevert puts back: the id of the run before
 	// whose changes the host kept it, or Newest. Empty: that of this run.
 	Generation string   `json:"generation,omitempty"`

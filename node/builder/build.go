@@ -44,7 +44,10 @@ type Request struct {
 	Log      io.Writer // receives all output of the host's tools; may be nil
 	Progress Progress
 	Input    string // a file that the controller sent: the OCI layout of an image from a registry; empty: none
-	Guests   Guests // of this host, for the method clone; nil: there are none
+	// Last fills a directory with the last version of the image, whose packages are then
+	// upgraded in place of a build by the method; nil: it is built.
+	Last   func(ctx context.Context, dir string) error
+	Guests Guests // of this host, for the method clone; nil: there are none
 }
 
 // Guests gives the method clone the files of guests.
@@ -118,6 +121,9 @@ func Run(ctx context.Context, req Request) error {
 	s, err := parse(req.Spec)
 	if err != nil {
 		return err
+	}
+	if req.Last != nil {
+		s = upgrade{}
 	}
 	if err := run(ctx, s, req); err != nil {
 		return fmt.Errorf("build by %s: %w", req.Spec.Method, err)

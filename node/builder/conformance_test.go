@@ -131,8 +131,11 @@ func plant(t *testing.T) string {
 type call struct {
 	Store, Source string
 	Root          string // of the host; empty: the real one
-	Small         bool   // the store is on a disk of 1 MiB
+	Small         bool   // the store is on a disk of MiB
+	MiB           int    // 0: 1
 	Kill          string // "kill" or "interrupt": at the first line of progress
+	At            string // the line of progress, if that is another
+	Upgrade       bool   // build it, and then upgrade its packages
 	Spec          api.ImageSpec
 }
 
@@ -142,7 +145,8 @@ type answer struct {
 	Error    string
 	Missing  bool
 	Progress []string
-	Left     []string // names in the store
+	Left     []string // names in the store, without that of Base
+	Base     string   // the ID of the image whose packages were upgraded
 }
 
 const callEnv = "VSFLEET_TEST_BUILD"
@@ -184,7 +188,7 @@ func (c *call) enter() error {
 		return err
 	}
 	if c.Small {
-		if err := unix.Mount("test", c.Store, "tmpfs", 0, "size=1m"); err != nil {
+		if err := unix.Mount("test", c.Store, "tmpfs", 0, fmt.Sprintf("size=%dm", max(c.MiB, 1))); err != nil {
 			return err
 		}
 	}
@@ -211,7 +215,9 @@ func (c call) build() (a answer) {
 			a.Error = err.Error()
 		}
 		for _, e := range entries {
-			a.Left = append(a.Left, e.Name())
+			if "sha256:"+e.Name() != a.Base {
+				a.Left = append(a.Left, e.Name())
+			}
 		}
 	}()
 	s, err := images.Open(c.Store)
@@ -222,16 +228,27 @@ func (c call) build() (a answer) {
 	s.Guests = guests(c.Source)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	a.Image, _, err = s.Build(ctx, c.Spec, func(e api.Event) {
+	build := s.Build
+	if c.Upgrade {
+		base, _, err := s.Build(ctx, c.Spec, nil)
+		if a.Base = base.ID; err != nil {
+			return answer{Error: err.Error()}
+		}
+		build = func(ctx context.Context, spec api.ImageSpec, progress builder.Progress) (api.Image, bool, error) {
+			return s.BuildFrom(ctx, spec, true, images.Input{Upgrade: base.ID}, progress)
+		}
+	}
+	a.Image, _, err = build(ctx, c.Spec, func(e api.Event) {
 		if e.Kind == api.Warning {
 			return
 		}
 		a.Progress = append(a.Progress, e.Message)
 		switch {
-		case c.Kill == "kill" && len(a.Progress) == 1:
+		case c.At != "" && e.Message != c.At || c.At == "" && len(a.Progress) != 1:
+		case c.Kill == "kill":
 			unix.Kill(os.Getpid(), unix.SIGKILL)
 			select {}
-		case c.Kill == "interrupt" && len(a.Progress) == 1:
+		case c.Kill == "interrupt":
 			unix.Kill(os.Getpid(), unix.SIGINT)
 			<-ctx.Done()
 		}

@@ -3,6 +3,7 @@ package images
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,13 +32,14 @@ func (s *Store) BuildAnew(ctx context.Context, spec api.ImageSpec, progress buil
 	return s.build(ctx, spec, true, Input{}, progress)
 }
 
-// An Input is what the controller sends for a build.
+// An Input is what an image is built from beside its spec.
 type Input struct {
 	Archive io.Reader // read once, if there is something to build
 	Source  string    // where the controller got it: [api.Image.Source]
+	Upgrade string    // the ID of the image whose packages are upgraded in a copy of it, instead
 }
 
-// BuildFrom is Build, or BuildAnew, from what the controller sends.
+// BuildFrom is Build, or BuildAnew, from more than the spec.
 func (s *Store) BuildFrom(ctx context.Context, spec api.ImageSpec, anew bool, in Input, progress builder.Progress) (img api.Image, changed bool, err error) {
 	return s.build(ctx, spec, anew, in, progress)
 }
@@ -60,6 +62,12 @@ func (s *Store) build(ctx context.Context, spec api.ImageSpec, anew bool, in Inp
 		return img, false, err
 	}
 	sum, err := s.fill(ctx, w, spec, in, progress)
+	if errors.Is(err, builder.ErrNothingNewer) {
+		if err = w.discard(ctx); err == nil {
+			img, err = s.Get(ctx, in.Upgrade)
+		}
+		return img, false, err
+	}
 	if err != nil {
 		return api.Image{}, false, fmt.Errorf("build image %s: %w", spec.Name, err)
 	}
@@ -98,6 +106,9 @@ func (s *Store) fill(ctx context.Context, w *work, spec api.ImageSpec, in Input,
 			fmt.Fprintln(log, "from "+in.Source)
 		}
 	}
+	if in.Upgrade != "" {
+		req.Last = func(ctx context.Context, dir string) error { return s.unpackImage(ctx, in.Upgrade, dir) }
+	}
 	if err := builder.Run(ctx, req); err != nil {
 		return tree.Sum{}, err
 	}
@@ -111,6 +122,21 @@ func (s *Store) fill(ctx context.Context, w *work, spec api.ImageSpec, in Input,
 		return tree.Digest(ctx, w.tree)
 	}
 	return writeManifest(w.path, func(manifest *bufio.Writer) (tree.Sum, error) { return tree.Record(ctx, w.tree, manifest) })
+}
+
+// unpackImage makes a plain tree of an image in an empty directory.
+func (s *Store) unpackImage(ctx context.Context, id, dir string) error {
+	r, w := io.Pipe()
+	go func() {
+		_, err := s.pack(ctx, id, w)
+		w.CloseWithError(err)
+	}()
+	sum, err := tree.Unpack(ctx, dir, r)
+	r.CloseWithError(err)
+	if err == nil && sum.ID != id {
+		err = fmt.Errorf("image %s is damaged: it is %s now", id, sum.ID)
+	}
+	return err
 }
 
 // keep writes what the controller sends to a file, if that leaves the disk enough space.
