@@ -378,6 +378,7 @@ func (s *start) launch(ctx context.Context) (err error) {
 	if s.notifier != nil {
 		s.notifier.prepare(&s.spec, procctx.BaseID(s.config.Context))
 	}
+	s.spec.Warn = func(text string) { warn(ctx, text) }
 	s.process, err = procctx.Start(ctx, s.spec)
 	switch {
 	case s.notifier == nil:

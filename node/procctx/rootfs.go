@@ -110,31 +110,24 @@ func (r Root) overlay(ctx context.Context, userns *os.File, xid int) (*os.File, 
 	return mount("lowerdir", lower.at()+":"+objects.at())
 }
 
-// writable returns an overlay that mount makes, or an error if it cannot be written to:
-// overlayfs removes what is in its work directory, makes a directory there, and mounts
-// read-only where it cannot. On a full disk there is room for it once the removal is
-// on the disk, so that is waited for, and tried again.
+// writable returns an overlay that mount makes. overlayfs removes what is in its work
+// directory, makes a directory there, and mounts read-only where it cannot. On a full disk
+// there may be room for it once the removal is on the disk, so that is waited for.
 func writable(work string, mount func() (*os.File, error)) (*os.File, error) {
-	for again := false; ; again = true {
-		m, err := mount()
-		if err != nil {
-			return nil, err
-		}
-		var fs unix.Statfs_t
-		if err = unix.Fstatfs(int(m.Fd()), &fs); err == nil && fs.Flags&unix.ST_RDONLY == 0 {
-			return m, nil
-		}
-		m.Close()
-		if err == nil {
-			err = tryWork(work)
-		}
-		if err == nil && again {
-			err = unix.EROFS
-		}
-		if err != nil {
-			return nil, fmt.Errorf("the root would be read-only, as overlayfs can make no directory to work in: %w", err)
-		}
+	m, err := mount()
+	if err != nil || !readOnly(m) {
+		return m, err
 	}
+	m.Close()
+	_ = tryWork(work) // if it fails, the next one is read-only, too
+	return mount()
+}
+
+// readOnly reports whether a filesystem, whatever its mount, is read-only.
+func readOnly(m *os.File) bool {
+	var fs unix.Statfs_t
+	err := unix.Fstatfs(int(m.Fd()), &fs)
+	return err == nil && fs.Flags&unix.ST_RDONLY != 0
 }
 
 // tryWork makes and removes a directory as overlayfs does. What was removed before is

@@ -2,7 +2,6 @@ package procctx
 
 import (
 	"context"
-	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -52,26 +51,40 @@ func TestNewOwnersCostNoCopy(t *testing.T) {
 }
 
 // Where overlayfs can make no directory to work in, it mounts read-only without an error.
-func TestARootThatWouldBeReadOnlyIsRefused(t *testing.T) {
+func TestARootThatIsReadOnlyIsWarnedOf(t *testing.T) {
 	const immutable = 0x10 // FS_IMMUTABLE_FL
-	sp, _ := guest(t, 667, "sleep", "1000")
-	work, err := os.Open(sp.Root.Work)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer work.Close()
-	flags := func(f int) {
-		if err := unix.IoctlSetPointerInt(int(work.Fd()), unix.FS_IOC_SETFLAGS, f); err != nil {
-			t.Fatal(err)
-		}
-	}
-	flags(immutable)
-	_, err = Start(t.Context(), sp)
-	flags(0)
-	if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "read-only") {
-		t.Errorf("it starts: %v", err)
-	}
-	if _, err := Start(t.Context(), sp); err != nil {
-		t.Error(err)
+	for _, row := range []struct {
+		name     string
+		flags    int
+		readOnly bool
+	}{
+		{"nothing can be made", immutable, true},
+		{"all is as usual", 0, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			sp, cg := guest(t, 667, "sleep", "1000")
+			work, err := os.Open(sp.Root.Work)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer work.Close()
+			set := func(flags int) {
+				if err := unix.IoctlSetPointerInt(int(work.Fd()), unix.FS_IOC_SETFLAGS, flags); err != nil {
+					t.Fatal(err)
+				}
+			}
+			warned := ""
+			sp.Warn = func(text string) { warned += text }
+			set(row.flags)
+			p, err := Start(t.Context(), sp)
+			set(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, code := output(t, p, sp, cg, "touch /etc/x")
+			if code != 0 != row.readOnly || strings.Contains(warned, "read-only") != row.readOnly {
+				t.Errorf("touch ends with %d, it warned %q", code, warned)
+			}
+		})
 	}
 }

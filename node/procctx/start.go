@@ -28,7 +28,8 @@ type Spec struct {
 	// nil, sets it up before the guest's program runs.
 	PrivateNet bool
 	Connect    func(netns *os.File) error
-	Scope      bool // block the host's abstract Unix sockets with Landlock
+	Warn       func(text string) // of what a guest starts without; may be nil
+	Scope      bool              // block the host's abstract Unix sockets with Landlock
 	Caps       CapSet
 	Nesting    bool // the guest may create user and network namespaces
 	Raw        bool // with PrivateNet: the guest may open raw and packet sockets
@@ -223,6 +224,9 @@ func (sp Spec) mount(ctx context.Context, pid int, opened []openedMount, do func
 			return fmt.Errorf("mount root: %w", err)
 		}
 		defer root.Close()
+		if readOnly(root) && sp.Warn != nil {
+			sp.Warn("its root is read-only until its next start, as overlayfs could make no directory in " + sp.Root.Work + ": is its disk full, or its limit of disk space or inodes reached?")
+		}
 		err = errors.Join(putOnStage(root, stagedRoot), putOnStage(sys, stagedSys), putOnStage(dev, stagedDev))
 		for i, bind := range bound {
 			err = errors.Join(err, putOnStage(bind, stagedBind(i)))
