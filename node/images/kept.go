@@ -33,13 +33,22 @@ func (s *Store) keptPath(id, base string) string {
 	return filepath.Join(s.path(id), keptPrefix+strings.TrimPrefix(base, "sha256:")+keptSuffix)
 }
 
+// makerWait is how long to wait for another call that makes the same difference, which goes
+// as fast as its receiver.
+var makerWait = time.Minute
+
 // sendKept sends the difference that is kept, or makes it. Who wants the same meanwhile
-// waits, and sends what was made.
+// waits, and sends what was made, unless that takes long.
 func (s *Store) sendKept(ctx context.Context, id, base string, old *base, out *sender) (err error) {
 	if sent, err := s.sendFile(ctx, id, base, out); sent || err != nil {
 		return err
 	}
-	w, err := s.lockWork(ctx, "difference-"+filepath.Base(s.path(id))+"-"+filepath.Base(s.path(base)))
+	waiting, cancel := context.WithTimeout(ctx, makerWait)
+	defer cancel()
+	w, err := s.lockWork(waiting, "difference-"+filepath.Base(s.path(id))+"-"+filepath.Base(s.path(base)))
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return s.makeDifference(ctx, id, old, out.from, out.part)
+	}
 	if err != nil {
 		return err
 	}

@@ -82,6 +82,26 @@ func TestADifferenceForManyAtOnce(t *testing.T) {
 	}
 }
 
+// A slow receiver of a difference holds up nobody else who wants it.
+func TestADifferenceThatAnotherOneMakesSlowly(t *testing.T) {
+	defer func(was time.Duration) { makerWait = was }(makerWait)
+	makerWait = 20 * time.Millisecond
+	source, target, one, two := versions(t)
+	r, w := io.Pipe()
+	ended := make(chan error)
+	go func() { ended <- source.ExportDifference(t.Context(), two, one, 0, w) }()
+	if _, err := r.Read(make([]byte, 1)); err != nil { // it is under way
+		t.Fatal(err)
+	}
+	carry(t, source, target, two, one)
+	r.Close()
+	if err := <-ended; !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("the slow one: %v", err)
+	}
+	checked(t, target)
+	checked(t, source)
+}
+
 type closedPipe struct{ left int }
 
 func (c *closedPipe) Write(b []byte) (int, error) {

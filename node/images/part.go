@@ -37,6 +37,8 @@ func (s *Store) lockPart(ctx context.Context, id string) (*work, error) {
 		w.close()
 		return nil, err
 	}
+	_, err = os.Lstat(filepath.Join(w.path, manifestFile))
+	w.resumable = err == nil
 	// What a killed call was writing.
 	if err := os.Remove(filepath.Join(w.tree, "arriving")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		w.close()

@@ -122,6 +122,29 @@ func TestAnImageContinuesAfterAKill(t *testing.T) {
 	}
 }
 
+// A stream that breaks off in its manifest takes nothing away.
+func TestWhatArrivedStaysWhenTheNextStreamBreaksOffAtOnce(t *testing.T) {
+	source, one, two := longer(t)
+	target := open(t)
+	carry(t, source, target, one, "")
+	_, err := rest(t, source, target, two, one, 200<<10)
+	before, aerr := target.Arrived(two, one)
+	must(t, aerr)
+	if err == nil || before.Contents == 0 {
+		t.Fatalf("%d contents have arrived (%v)", before.Contents, err)
+	}
+	whole := sent(t, source, two, one)
+	head := bytes.Index(whole, []byte("\n0\n")) + 3
+	for _, at := range []int{20, head + 10, head + 100} {
+		if _, _, err := target.Import(t.Context(), bytes.NewReader(whole[:at]), two); err == nil {
+			t.Fatal("it was enough")
+		}
+	}
+	if after, err := target.Arrived(two, one); err != nil || after != before {
+		t.Errorf("%d contents are left of %d (%v)", after.Contents, before.Contents, err)
+	}
+}
+
 func TestWhatArrivedAndIsDamagedComesAgain(t *testing.T) {
 	source, one, two := longer(t)
 	target := open(t)
