@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -66,7 +67,7 @@ func newBench(ctx context.Context, vsnode, vsfleet string, factor float64, many 
 		return nil, err
 	}
 	const archive = "/run/busybox.tar"
-	if err := writeTree(archive); err != nil {
+	if err := writeTree(archive, filepath.Join(filepath.Dir(b.floor), "calls")); err != nil {
 		return nil, err
 	}
 	spec := api.ImageSpec{Name: "busybox", Method: "template", Args: []string{"-t", archive}}
@@ -98,15 +99,17 @@ func installed(vsnode string) (string, error) {
 }
 
 // writeTree writes a root filesystem with one static program that is all of
-// its userland.
-func writeTree(archive string) error {
+// its userland, and the one of callsRow.
+func writeTree(archive, calls string) error {
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		return fmt.Errorf("%w; scripts/install bench installs it", err)
 	}
-	program, err := os.ReadFile(path)
-	if err != nil {
-		return err
+	programs := map[string][]byte{"bin/busybox": nil, callsProgram: nil}
+	for name, from := range map[string]string{"bin/busybox": path, callsProgram: calls} {
+		if programs[name], err = os.ReadFile(from); err != nil {
+			return fmt.Errorf("%w; scripts/bench makes it", err)
+		}
 	}
 	f, err := os.Create(archive)
 	if err != nil {
@@ -119,11 +122,13 @@ func writeTree(archive string) error {
 			return err
 		}
 	}
-	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755, Size: int64(len(program))}); err != nil {
-		return err
-	}
-	if _, err := w.Write(program); err != nil {
-		return err
+	for _, name := range slices.Sorted(maps.Keys(programs)) {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: int64(len(programs[name]))}); err != nil {
+			return err
+		}
+		if _, err := w.Write(programs[name]); err != nil {
+			return err
+		}
 	}
 	for _, name := range []string{"sh", "sleep", "true"} {
 		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name, Linkname: "busybox", Mode: 0o777}); err != nil {

@@ -20,6 +20,7 @@ var rows = []struct {
 	{"start", startRow},
 	{"exec", execRow},
 	{"stop", stopRow},
+	{"calls", callsRow},
 	{"vsnode", vsnodeRow},
 	{"store", storeRow},
 	{"fleet", fleetRow},

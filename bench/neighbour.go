@@ -52,6 +52,8 @@ func neighbourRow(ctx context.Context, b *bench) (err error) {
 	for i, bomb := range []struct{ name, script string }{
 		{"one forks without end", "while :; do (while :; do (while :; do sleep 1000 & done) 2>/dev/null; done) 2>/dev/null; wait; done"},
 		{"one writes output without end", "exec busybox yes more than anybody wants to read"},
+		{"one mounts without end", "i=0; while :; do mkdir /run/$i; mount -o bind /bin /run/$i; i=$((i + 1)); done 2>/dev/null"},
+		{"one makes cgroups without end", "i=0; while :; do mkdir /sys/fs/cgroup/$i; i=$((i + 1)); done 2>/dev/null"},
 		{"one computes in 100 processes", "i=1; while [ $i -lt 100 ]; do (while :; do :; done) & i=$((i + 1)); done; wait"},
 	} {
 		g := b.spec(fmt.Sprint("bomb", i), "/bin/busybox", "sh", "-c", bomb.script)

@@ -95,11 +95,11 @@ func verdict(ratio, target float64) string {
 	case target == 0:
 		return ""
 	case ratio <= target:
-		return fmt.Sprintf("   (target %g: met)", target)
+		return fmt.Sprintf("   (target %.3g: met)", target)
 	case ratio <= 2*target:
-		return fmt.Sprintf("   (target %g: within twice)", target)
+		return fmt.Sprintf("   (target %.3g: within twice)", target)
 	}
-	return fmt.Sprintf("   (target %g: missed)", target)
+	return fmt.Sprintf("   (target %.3g: missed)", target)
 }
 
 // command is a subject that runs a program.

@@ -54,6 +54,14 @@ var bombs = map[string]func(n int) error{
 		}
 		return nil
 	},
+	"mounts": func(n int) error {
+		dir := fmt.Sprint("/run/", n)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		return unix.Mount("/bin", dir, "", unix.MS_BIND, "")
+	},
+	"cgroups": func(n int) error { return os.Mkdir(fmt.Sprint("/sys/fs/cgroup/", n), 0o700) },
 	"output": func(n int) error {
 		os.Stdout.Write(bytes.Repeat([]byte("more than anybody wants to read\n"), 1000))
 		if n == 100 {
