@@ -55,8 +55,9 @@ test: ## all tests; needs root, takes some minutes
 	$(MAKE) --no-print-directory build
 	scripts/test
 
-test-killed: build ## vsfleet killed in 40 rollouts over 20 hosts (KILL_ROUNDS=40 KILL_SEED=…)
+test-killed: build ## vsfleet killed in 40 rollouts over 20 hosts (KILL_ROUNDS=40 KILL_SEED=…), vsnode before each of its changes
 	KILL_ROUNDS=$(or $(KILL_ROUNDS),40) $(GO) test -count=1 -timeout 60m -run TestKilledOverTwentyHosts -v ./test/e2e
+	KILL_STEPS=all $(GO) test -count=1 -timeout 60m -run 'Kill' -v ./node/guest ./node/images
 
 test-nightly: ## what takes minutes: daemons from Debian's mirror in running guests, inits of every kind
 	scripts/install test

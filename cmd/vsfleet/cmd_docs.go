@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,11 +26,31 @@ func (a *app) docsCommand() *cobra.Command {
 			root := cmd.Root()
 			root.DisableAutoGenTag = true // it is a date: equal commands make equal pages
 			escapeMarkdown(root, map[*pflag.Flag]bool{})
-			return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "vsfleet", Manual: "vsfleet"}, args[0])
+			return manTree(root, args[0])
 		},
 	}))
 	return cmd
 }
+
+// manTree writes the man pages of a command and those below it.
+func manTree(cmd *cobra.Command, dir string) error {
+	for _, below := range cmd.Commands() {
+		if below.IsAvailableCommand() && !below.IsAdditionalHelpTopicCommand() {
+			if err := manTree(below, dir); err != nil {
+				return err
+			}
+		}
+	}
+	var page bytes.Buffer
+	if err := doc.GenMan(cmd, &doc.GenManHeader{Section: "1", Source: "vsfleet", Manual: "vsfleet"}, &page); err != nil {
+		return err
+	}
+	name := strings.ReplaceAll(cmd.CommandPath(), " ", "-") + ".1"
+	return os.WriteFile(filepath.Join(dir, name), zeroDefaults.ReplaceAll(page.Bytes(), []byte("$1")), 0o644)
+}
+
+// zeroDefaults are the defaults of flags that say nothing: the text has what counts then.
+var zeroDefaults = regexp.MustCompile(`(?m)^(.*\\fB--[a-z-]+\\fP)(?:=""|=\[\]|=0s?|\[=(?:false|0)\])$`)
 
 // escapeMarkdown escapes what package doc would take for Markdown in the texts of a command
 // and those below it: web*/www.

@@ -76,9 +76,12 @@ func (c *Collector) addRun(e Event) {
 // begunStep is the error of a step that began and whose end is unknown.
 const begunStep = "it was begun: what came of it is not known"
 
-// addStep adds an event of a step.
+// addStep adds an event of a step. Steps of a playbook may be of one kind, such as commands,
+// and are not in a plan before.
 func (h *Host) addStep(e Event) {
-	i := slices.IndexFunc(h.Steps, func(s Step) bool { return s.Kind == e.Step.Kind && s.Name == e.Step.Name })
+	i := slices.IndexFunc(h.Steps, func(s Step) bool {
+		return s.Kind == e.Step.Kind && s.Name == e.Step.Name && s.Title == e.Step.Title && s.Why == e.Step.Why
+	})
 	if i < 0 {
 		i, h.Steps = len(h.Steps), append(h.Steps, *e.Step)
 	}

@@ -35,6 +35,7 @@ type PlayRecord struct {
 	Took    float64      `json:"tookSeconds"`
 	Output  string       `json:"output,omitempty"` // the beginning of what a command wrote
 	Result
+	Batch int `json:"batch,omitempty"` // of the host, if there were several
 }
 
 // PlayRecords returns the records of a run of a playbook.
@@ -42,7 +43,7 @@ func PlayRecords(run Run) []PlayRecord {
 	return records(run.Hosts, func(h Host, s Step) PlayRecord {
 		return PlayRecord{
 			Host: h.Name, Title: s.Title, Step: s.Kind, Name: s.Name, Why: s.Why, Diff: s.Diff,
-			Outcome: s.Outcome, Took: Seconds(s.Took), Output: s.Output, Result: s.Result,
+			Outcome: s.Outcome, Took: Seconds(s.Took), Output: s.Output, Result: s.Result, Batch: h.Batch,
 		}
 	})
 }

@@ -18,12 +18,13 @@ type StepRecord struct {
 	Outcome api.Outcome  `json:"outcome"` // as the host says it
 	Took    float64      `json:"tookSeconds"`
 	Result
+	Batch int `json:"batch,omitempty"` // of the host, if there were several
 }
 
 // StepRecords returns the records of a run that changed hosts.
 func StepRecords(run Run) []StepRecord {
 	return records(run.Hosts, func(h Host, s Step) StepRecord {
-		return StepRecord{Host: h.Name, Step: s.Kind, Name: s.Name, Why: s.Why, Outcome: s.Outcome, Took: Seconds(s.Took), Result: s.Result}
+		return StepRecord{Host: h.Name, Step: s.Kind, Name: s.Name, Why: s.Why, Outcome: s.Outcome, Took: Seconds(s.Took), Result: s.Result, Batch: h.Batch}
 	})
 }
 

@@ -52,9 +52,6 @@ type adopting struct {
 
 const adoptingFile = "adopting"
 
-// adoptStep is called before each step of a takeover; tests replace it.
-var adoptStep = func(string) {}
-
 // Adopt takes over a stopped guest of util-vserver's: its files get plain owners and
 // links of their own, its configuration what it lacks. The old configuration is kept.
 // If Adopt is killed, the next call goes on.
@@ -65,6 +62,9 @@ func (h *Host) Adopt(ctx context.Context, name string, a Adoption) (api.Outcome,
 func (g *Guest) adopt(ctx context.Context, a Adoption) (api.Outcome, error) {
 	if on, err := g.running(); err != nil || on {
 		return api.Unchanged, errors.Join(err, errors.New("it runs: stop it first"))
+	}
+	if err := sweepBeside(g.host.config(g.name)); err != nil { // of a takeover that was killed at its end
+		return api.Unchanged, err
 	}
 	plan := AdoptionPlan{GoesOn: true}
 	st, err := g.readAdopting()
@@ -125,7 +125,6 @@ func (g *Guest) carryOut(ctx context.Context, st adopting) error {
 		}},
 		{"write the configuration", func() error { return g.writeAdopted(ctx, st) }},
 	} {
-		adoptStep(step.what)
 		if err := step.do(); err != nil {
 			return fmt.Errorf("%s: %w; the same command goes on", step.what, err)
 		}

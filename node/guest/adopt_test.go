@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux/killtest"
 	"github.com/vsfleet/vsfleet/internal/port"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -278,65 +278,52 @@ func TestGuestsThatAreNotTakenOver(t *testing.T) {
 	}
 }
 
-// A takeover that is killed before any of its steps is finished by the same call, and
-// the guest does not start meanwhile.
+// A takeover that is killed before one of its changes is finished by the same call, and the
+// guest does not start meanwhile.
 func TestATakeoverThatIsKilledGoesOn(t *testing.T) {
-	for step := 1; ; step++ {
+	taken := func(k int) killtest.Result {
 		dir := t.TempDir()
 		h := hostAt(dir)
 		p := h.Paths
 		must(t, os.Mkdir(p.ConfigDir, 0o755))
 		root := plantOld(t, p, "www", oldGuest{files: realTree(), ids: func(id int) int { return id | 50123<<16 }})
 		before := oldFiles(t, p.config("www"))
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), asNode+"="+fmt.Sprintf("adopt www %s %d", dir, step))
-		cmd.Stderr = os.Stderr
-		err := cmd.Run()
-		done := err == nil
-		if state := cmd.ProcessState.Sys().(syscall.WaitStatus); !done && state.Signal() != syscall.SIGKILL {
-			t.Fatalf("step %d: %v", step, err)
+		r := killBefore(t, k, "adopt", "www", dir)
+		if r.Status > 0 {
+			t.Fatalf("change %d: exit status %d", k, r.Status)
 		}
-		if c, err := p.Read("www"); !done && (err == nil && refusal("", c.Unread) == nil) {
-			t.Errorf("step %d: it would start half taken over", step)
-		}
+		c, err := p.Read("www")
+		starts := err == nil && refusal("", c.Unread) == nil
 		outcome, err := h.Adopt(context.Background(), "www", Adoption{Agree: allow})
-		if err != nil || !done && outcome != api.Changed {
-			t.Fatalf("step %d: went on: %v, %v", step, outcome, err)
+		if err != nil || !r.Killed && outcome == api.Changed {
+			t.Fatalf("change %d: went on: %v, %v", k, outcome, err)
+		}
+		if starts && outcome == api.Changed {
+			t.Errorf("change %d: it would have started half taken over", k)
 		}
 		after := oldFiles(t, p.config("www"))
 		if after["context"] != fmt.Sprint(api.FirstAutoContext, "\n") || after[adoptingFile] != "" || after["ignore"] != "fstab:4\nrlimits/as\n" {
-			t.Errorf("step %d: %+v", step, after)
+			t.Errorf("change %d: %+v", k, after)
 		}
 		if st := lstat(t, root+"/home/me/file"); st.Uid != 1000 {
-			t.Errorf("step %d: a file is %d's", step, st.Uid)
+			t.Errorf("change %d: a file is %d's", k, st.Uid)
 		}
 		backups, err := filepath.Glob(p.ConfigDir + "/*~")
 		must(t, err)
 		if len(backups) != 1 {
-			t.Fatalf("step %d: backups %v", step, backups)
+			t.Fatalf("change %d: backups %v", k, backups)
 		}
 		if d := cmp.Diff(before, oldFiles(t, backups[0])); d != "" {
-			t.Errorf("step %d: the backup differs: %s", step, d)
+			t.Errorf("change %d: the backup differs: %s", k, d)
 		}
 		if rest, err := filepath.Glob(p.ConfigDir + "/.www*"); err != nil || rest != nil {
-			t.Errorf("step %d: left %v, %v", step, rest, err)
+			t.Errorf("change %d: left %v, %v", k, rest, err)
 		}
-		if done {
-			return
-		}
+		return r
 	}
-}
-
-// adoptAndDie is a vsnode that kills itself before a step of a takeover.
-func adoptAndDie(h *Host, name, step string) error {
-	n := 0
-	adoptStep = func(string) {
-		if n++; fmt.Sprint(n) == step {
-			syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		}
+	for _, k := range killtest.Steps(t, taken(0).Changes, 40) {
+		taken(k)
 	}
-	_, err := h.Adopt(context.Background(), name, Adoption{Agree: allow})
-	return err
 }
 
 // A full disk stops it before anything is lost.

@@ -227,15 +227,8 @@ func (f files) replace(dir string, keep func(rel string) bool) error {
 // The whole directory changes in one rename: the new one is made beside the old one,
 // synced, and exchanged.
 func replaceDir(dir string, fill func(beside string) error) error {
-	// Remove what a killed call left; the guest's lock is held.
-	old, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".new-*"))
-	if err != nil {
+	if err := sweepBeside(dir); err != nil {
 		return err
-	}
-	for _, path := range old {
-		if err := os.RemoveAll(path); err != nil {
-			return err
-		}
 	}
 	beside, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".new-")
 	if err != nil {
@@ -259,6 +252,15 @@ func replaceDir(dir string, fill func(beside string) error) error {
 		return &os.LinkError{Op: "rename", Old: beside, New: dir, Err: err}
 	}
 	return linux.SyncDir(filepath.Dir(dir))
+}
+
+// sweepBeside removes what a killed replaceDir left; the guest's lock is held.
+func sweepBeside(dir string) error {
+	old, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".new-*"))
+	for _, path := range old {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
 }
 
 func copyKept(from, to string, keep func(rel string) bool) error {

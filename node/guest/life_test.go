@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -19,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux/killtest"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/hook"
 	"github.com/vsfleet/vsfleet/node/probe"
@@ -155,8 +154,8 @@ func TestFailedStartNamesWhatTheHostLacks(t *testing.T) {
 	must(t, h.Delete(ctx, g.Name))
 }
 
-// A vsnode is killed at many points of a start and of a stop; repeating the command
-// finishes it, and a delete leaves nothing.
+// A vsnode is killed before one of the calls by which it changes something, of a create, a
+// start, a stop and a delete; repeating the command finishes it, and a delete leaves nothing.
 func TestKilledAnywhereAndCalledAgain(t *testing.T) {
 	ctx := context.Background()
 	for _, row := range []struct {
@@ -182,32 +181,30 @@ func TestKilledAnywhereAndCalledAgain(t *testing.T) {
 				must(t, h.Delete(ctx, g.Name))
 				files := lying(t, h)
 				must(t, row.prepare(h, g))
-				begun := time.Now()
-				killAfter(t, time.Minute, row.verb, g.Name, filepath.Dir(h.DataDir))
-				whole := time.Since(begun)
-				if err := row.again(h, g); !errors.Is(err, row.done) {
-					t.Fatalf("%s was not done: %v", row.verb, err)
+				whole := killBefore(t, 0, row.verb, g.Name, filepath.Dir(h.DataDir))
+				if err := row.again(h, g); !errors.Is(err, row.done) || whole.Changes < 10 {
+					t.Fatalf("%s was not done, with %d changes: %v", row.verb, whole.Changes, err)
 				}
 				must(t, shutDown(h))
-				tries := 25
-				if testing.Short() {
-					tries = 6
-				}
-				step := whole / time.Duration(tries)
-				for i := range tries { // points all over a run, also on a slow machine
+				killed := 0
+				for _, k := range killtest.Steps(t, whole.Changes, 20) {
 					must(t, row.prepare(h, g))
-					delay := time.Duration(i)*step + rand.N(step)
-					killAfter(t, delay, row.verb, g.Name, filepath.Dir(h.DataDir))
+					if killBefore(t, k, row.verb, g.Name, filepath.Dir(h.DataDir)).Killed {
+						killed++
+					}
 					if err := row.again(h, g); err != nil && !errors.Is(err, row.done) {
-						t.Fatalf("killed after %s, then %s again: %v", delay, row.verb, err)
+						t.Fatalf("killed before change %d, then %s again: %v", k, row.verb, err)
 					}
 					if on, err := h.Running(g.Name); err != nil && row.verb != "delete" || on != (row.verb == "start") {
-						t.Fatalf("killed after %s: running is %t, %v", delay, on, err)
+						t.Fatalf("killed before change %d: running is %t, %v", k, on, err)
 					}
 					must(t, shutDown(h))
 					if left := lying(t, h); !slices.Equal(left, files) {
-						t.Fatalf("killed after %s: left are %q, before %q", delay, left, files)
+						t.Fatalf("killed before change %d: left are %q, before %q", k, left, files)
 					}
+				}
+				if killed == 0 {
+					t.Error("it was never killed")
 				}
 				if after := traces(t); after != before {
 					t.Errorf("left over:\nbefore %s\nafter  %s", before, after)
@@ -224,19 +221,11 @@ func toKill(mode api.Mode) api.Guest {
 
 func create(h *Host, g api.Guest) error { return h.Create(context.Background(), g) }
 
-// killAfter runs a vsnode of its own and kills it.
-func killAfter(t *testing.T, delay time.Duration, verb, name, dir string) {
+// killBefore runs a vsnode of its own and kills it before its k-th change; 0: never.
+func killBefore(t *testing.T, k int, verb, name, dir string) killtest.Result {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), asNode+"="+strings.Join([]string{verb, name, dir}, " "))
-	cmd.Stderr = os.Stderr
-	must(t, cmd.Start())
-	timer := time.AfterFunc(delay, func() { cmd.Process.Kill() })
-	defer timer.Stop()
-	var exit *exec.ExitError
-	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
+	env := append(os.Environ(), asNode+"="+strings.Join([]string{verb, name, dir}, " "))
+	return killtest.Run(t, k, env, "/proc/self/exe")
 }
 
 func beNode(call []string) error {
@@ -258,7 +247,8 @@ func beNode(call []string) error {
 		return err
 	}
 	if call[0] == "adopt" {
-		return adoptAndDie(h, call[1], call[3])
+		_, err := h.Adopt(context.Background(), call[1], Adoption{Agree: allow})
+		return err
 	}
 	if call[0] == "exec" {
 		signals := make(chan os.Signal, 8)

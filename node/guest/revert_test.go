@@ -6,16 +6,15 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux/killtest"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/generation"
 )
@@ -320,8 +319,8 @@ func changeAll(h *Host, name string) error {
 	return h.Restart(ctx, name, Options{})
 }
 
-// A vsnode is killed at many points of a change, or of the revert: a revert puts all
-// back.
+// A vsnode is killed before one of the calls by which it changes something, of a change or of
+// the revert: a revert puts all back.
 func TestRevertAfterAKill(t *testing.T) {
 	ctx := t.Context()
 	h := host(t)
@@ -330,28 +329,25 @@ func TestRevertAfterAKill(t *testing.T) {
 	must(t, err)
 	must(t, h.Start(ctx, "cut", Options{}))
 	before := likeness(t, h, "cut")
-	begun := time.Now()
-	must(t, changeAll(h, "cut"))
-	took := time.Since(begun)
-	revert(t, h, "cut", "run-1")
-	tries := 12
-	if testing.Short() {
-		tries = 6
-	}
-	for i := range 2 * tries {
-		verb := "change"
-		if i%2 == 1 {
-			verb = "revert"
-			must(t, changeAll(h, "cut"))
+	for verb, prepare := range map[string]func() error{
+		"change": func() error { return nil },
+		"revert": func() error { return changeAll(h, "cut") },
+	} {
+		must(t, prepare())
+		whole := killBefore(t, 0, verb, "cut", filepath.Dir(h.DataDir))
+		if verb == "change" {
+			revert(t, h, "cut", "run-1")
 		}
-		delay := time.Duration(i/2)*took/time.Duration(tries) + rand.N(took/time.Duration(tries))
-		killAfter(t, delay, verb, "cut", filepath.Dir(h.DataDir))
-		revert(t, h, "cut", "run-1")
-		if after := likeness(t, h, "cut"); after != before {
-			t.Fatalf("%s killed after %s:\n%s\nbefore:\n%s", verb, delay, after, before)
-		}
-		if st, err := h.State("cut"); err != nil || st.Runs != nil {
-			t.Fatalf("%s killed after %s: it runs otherwise than configured: %+v, %v", verb, delay, st, err)
+		for _, k := range killtest.Steps(t, whole.Changes, 12) {
+			must(t, prepare())
+			killBefore(t, k, verb, "cut", filepath.Dir(h.DataDir))
+			revert(t, h, "cut", "run-1")
+			if after := likeness(t, h, "cut"); after != before {
+				t.Fatalf("%s killed before change %d:\n%s\nbefore:\n%s", verb, k, after, before)
+			}
+			if st, err := h.State("cut"); err != nil || st.Runs != nil {
+				t.Fatalf("%s killed before change %d: it runs otherwise than configured: %+v, %v", verb, k, st, err)
+			}
 		}
 	}
 }

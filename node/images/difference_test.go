@@ -16,11 +16,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux/killtest"
 	"github.com/vsfleet/vsfleet/node/images/objects"
 )
 
@@ -294,28 +294,29 @@ func TestObjectsOfOtherImagesNeedNotCome(t *testing.T) {
 func TestADifferenceKilledAtAnyTime(t *testing.T) {
 	source, _, one, _ := versions(t)
 	files := map[string]string{}
-	for i := range 300 {
+	for i := range 10 {
 		files[fmt.Sprintf("new%d", i)] = noise(uint64(i), 20<<10)
 	}
 	next := archive(t, "next", files)
 	two := made(t, source, next).ID
 	stream := filepath.Join(t.TempDir(), "stream")
 	must(t, os.WriteFile(stream, sent(t, source, two, one), 0o600))
-	for after := time.Duration(0); ; after = 2*after + 10*time.Millisecond {
+	once := func(k int) killtest.Result {
 		s := open(t)
 		carry(t, source, s, one, "")
-		killed := killAfter(t, maker(s, next, ""), "import "+two+" "+stream, after)
+		r := killBefore(t, k, s, next, "import "+two+" "+stream)
 		sound(t, s)
-		if killed && killAfter(t, maker(s, next, ""), "import "+two+" "+stream, time.Minute) {
-			t.Fatal("the same again does not end")
+		if r.Killed {
+			killBefore(t, 0, s, next, "import "+two+" "+stream)
 		}
 		if err := s.Export(t.Context(), two, io.Discard); err != nil {
-			t.Fatalf("killed after %v: %v", after, err)
+			t.Fatalf("killed before change %d: %v", k, err)
 		}
 		checked(t, s)
-		if !killed {
-			return
-		}
+		return r
+	}
+	for _, k := range killtest.Steps(t, once(0).Changes, 12) {
+		once(k)
 	}
 }
 

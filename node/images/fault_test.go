@@ -20,6 +20,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsfleet/vsfleet/internal/linux/killtest"
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
@@ -128,15 +129,6 @@ func heavy(t testing.TB, name string) api.ImageSpec {
 	return archive(t, name, files)
 }
 
-// another is a version of it with other files.
-func another(t testing.TB, name string) api.ImageSpec {
-	files := make(map[string]string)
-	for i := range 40 {
-		files[fmt.Sprintf("dir/file%d", i)] = strings.Repeat(fmt.Sprintf("%08d", i+1000), 512)
-	}
-	return archive(t, name, files)
-}
-
 func TestKilledBuildLeavesNothingToTheNext(t *testing.T) {
 	for _, step := range []string{"unpacking", "reading it", "writing to"} {
 		t.Run("killed at "+step, func(t *testing.T) {
@@ -159,10 +151,10 @@ func TestKilledBuildLeavesNothingToTheNext(t *testing.T) {
 	}
 }
 
-// A call that is killed at any time leaves whole images, and nothing that the next calls do
-// not remove.
+// A call that is killed before one of its changes leaves whole images, and nothing that the
+// next calls do not remove.
 func TestKilledAtAnyTime(t *testing.T) {
-	spec := heavy(t, "base")
+	spec := archive(t, "base", some("one"))
 	source := open(t)
 	img := made(t, source, spec)
 	stream := filepath.Join(t.TempDir(), "stream")
@@ -186,7 +178,7 @@ func TestKilledAtAnyTime(t *testing.T) {
 			usedIn(s, map[string][]string{"a": {"www"}})
 		}, "tree a " + img.ID, 1},
 		{"a gc", func(t *testing.T, s *Store) {
-			old := made(t, s, another(t, "base"))
+			old := made(t, s, archive(t, "base", some("one", "two", "three")))
 			path := filepath.Join(s.path(old.ID), old.Key+recordSuffix)
 			old.Created = old.Created.Add(-time.Hour)
 			must(t, os.Remove(path))
@@ -200,25 +192,23 @@ func TestKilledAtAnyTime(t *testing.T) {
 	} {
 		t.Run(row.what, func(t *testing.T) {
 			var want []string // objects
-			for after := time.Duration(0); ; after = 2*after + 10*time.Millisecond {
+			once := func(k int) killtest.Result {
 				s := open(t)
 				row.before(t, s)
-				killed := killAfter(t, maker(s, spec, ""), row.action, after)
+				r := killBefore(t, k, s, spec, row.action)
 				list, err := s.List(t.Context())
 				must(t, err)
 				for _, img := range list { // what is listed is whole
 					if err := s.Export(t.Context(), img.ID, io.Discard); err != nil {
-						t.Fatalf("killed after %v: %v", after, err)
+						t.Fatalf("killed before change %d: %v", k, err)
 					}
 				}
-				if killed {
+				if r.Killed {
 					sound(t, s)
-					if killAfter(t, maker(s, spec, ""), row.action, time.Minute) {
-						t.Fatal("the same again does not end")
-					}
+					killBefore(t, 0, s, spec, row.action)
 				}
 				if list, err = s.List(t.Context()); err != nil || len(list) != row.images {
-					t.Fatalf("there are %v, %v", list, err)
+					t.Fatalf("killed before change %d: there are %v, %v", k, list, err)
 				}
 				_, err = s.Collect(t.Context(), false, false, nobody)
 				must(t, err)
@@ -231,20 +221,33 @@ func TestKilledAtAnyTime(t *testing.T) {
 					want = lying(t, clean)
 				}
 				if have := lying(t, s); !slices.Equal(have, want) {
-					t.Errorf("killed after %v: %d objects, want %d", after, len(have), len(want))
+					t.Errorf("killed before change %d: %d objects, want %d", k, len(have), len(want))
 				}
 				if strings.HasPrefix(row.action, "tree") {
 					contains(t, s.In("a"), list...)
 					if have := lying(t, s.In("a")); !slices.Equal(have, lying(t, s)) {
-						t.Errorf("killed after %v: %d objects in the trust domain", after, len(have))
+						t.Errorf("killed before change %d: %d objects in the trust domain", k, len(have))
 					}
 				}
-				if !killed {
-					return
-				}
+				return r
+			}
+			for _, k := range killtest.Steps(t, once(0).Changes, 12) {
+				once(k)
 			}
 		})
 	}
+}
+
+// killBefore runs a child that does the action, and kills it before its k-th change; 0:
+// never.
+func killBefore(t *testing.T, k int, s *Store, spec api.ImageSpec, action string) killtest.Result {
+	t.Helper()
+	cmd := maker(s, spec, "")
+	r := killtest.Run(t, k, append(cmd.Env, actionEnv+"="+action), cmd.Path)
+	if r.Status > 0 {
+		t.Fatalf("change %d: exit status %d", k, r.Status)
+	}
+	return r
 }
 
 // killAfter runs a child that does the action, and reports whether it was killed before its
