@@ -40,6 +40,6 @@ func (r Result) On(name string) Result {
 	}
 	host = regexp.QuoteMeta(host)
 	r.Error = regexp.MustCompile(`(?m)(^|: )`+host+`: `).ReplaceAllString(r.Error, "$1")
-	r.Error = regexp.MustCompile(`(?m)(^|: )`+host+` \(([^()\s]+)\): `).ReplaceAllString(r.Error, "$1$2: ")
+	r.Error = regexp.MustCompile(`(?m)(^|: |^connect to |: connect to )`+host+` \(([^()\s]+)\): `).ReplaceAllString(r.Error, "$1$2: ")
 	return r
 }

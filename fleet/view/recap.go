@@ -137,7 +137,7 @@ func recapBatches(o Output, run report.Run) error {
 // Errors that differ only in the name or the address of their host count as one, and the
 // first host's is printed:
 //
-//	web[01-03]: connect to web01 (203.0.113.11:22): connection refused (the others alike)
+//	web[01-03]: connect to 203.0.113.11:22: connection refused (the others alike)
 //
 // Of many different ones only the first are printed.
 func Errors(o Output, hosts []report.Host) error { return printErrors(o, hosts, "") }
