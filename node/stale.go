@@ -19,6 +19,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
+	"github.com/vsfleet/vsfleet/node/guest"
 )
 
 // Stale returns what guests use that newer versions have replaced. It looks from outside:
@@ -32,6 +33,16 @@ func (h *Host) Stale(ctx context.Context, req api.StaleRequest) (answer api.Stal
 		return answer, err
 	}
 	bases := map[string]*packages.Installed{} // by image
+	base := func(id string) (*packages.Installed, error) {
+		if bases[id] == nil {
+			installed, err := h.imagePackages(id)
+			if bases[id] = &installed; err != nil {
+				return bases[id], err
+			}
+		}
+		return bases[id], nil
+	}
+	trees := guest.Trees{}
 	for _, g := range states {
 		if err := ctx.Err(); err != nil {
 			return answer, err
@@ -45,19 +56,13 @@ func (h *Host) Stale(ctx context.Context, req api.StaleRequest) (answer api.Stal
 			if id == "" {
 				continue
 			}
-			problems = append(problems, h.shadows(ctx, &stale, id))
+			problems = append(problems, h.shadows(ctx, &stale, id, trees, base))
 		} else if stale.Running {
 			problems = append(problems, staleProcesses(&stale))
 		}
 		if id := req.Images[g.Name]; id != "" && !req.Shadows {
-			if bases[id] == nil {
-				base, err := h.imagePackages(id)
-				if err != nil {
-					problems = append(problems, err)
-				}
-				bases[id] = &base
-			}
-			problems = append(problems, h.stalePackages(ctx, &stale, bases[id]))
+			installed, err := base(id)
+			problems = append(problems, err, h.stalePackages(ctx, &stale, installed))
 		}
 		if err := errors.Join(problems...); err != nil {
 			stale.Problem = err.Error()
@@ -176,8 +181,8 @@ func (h *Host) imagePackages(id string) (packages.Installed, error) {
 
 // shadows finds what a guest has of its own where another image differs from its own, and
 // which packages that the image changes it installed or upgraded itself.
-func (h *Host) shadows(ctx context.Context, g *api.StaleGuest, image string) error {
-	from, files, err := h.Guests.Shadows(ctx, g.Name, image)
+func (h *Host) shadows(ctx context.Context, g *api.StaleGuest, image string, trees guest.Trees, base func(id string) (*packages.Installed, error)) error {
+	from, files, err := h.Guests.Shadows(ctx, g.Name, image, trees)
 	g.Image, g.Hidden = from, len(files)
 	for _, f := range files {
 		if f.Kind == api.ShadowAttributes {
@@ -188,8 +193,8 @@ func (h *Host) shadows(ctx context.Context, g *api.StaleGuest, image string) err
 	if err != nil || len(files) == 0 || setting.PackageDatabase(files[0].Path) == "" {
 		return err
 	}
-	was, err := h.imagePackages(from)
-	is, ierr := h.imagePackages(image)
+	was, err := base(from)
+	is, ierr := base(image)
 	has, gerr := h.guestPackages(ctx, g.Name)
 	for _, name := range slices.Sorted(maps.Keys(has.Packages)) {
 		v, before, after := has.Packages[name], was.Packages[name], is.Packages[name]

@@ -28,9 +28,13 @@ type Images interface {
 	ReadFile(id, name string, limit int64) ([]byte, error)
 }
 
+// Trees has the entries of images, by ID.
+type Trees map[string]shadow.Index
+
 // Shadows returns what a guest has of its own where another image differs from the one
-// that is below its files, which is from: "" if that is not known.
-func (h *Host) Shadows(ctx context.Context, name, image string) (from string, files []api.Shadow, err error) {
+// that is below its files, which is from: "" if that is not known. trees keeps what was read
+// of images for the next guest.
+func (h *Host) Shadows(ctx context.Context, name, image string, trees Trees) (from string, files []api.Shadow, err error) {
 	c, err := h.Read(name)
 	if err != nil {
 		return "", nil, err
@@ -47,26 +51,29 @@ func (h *Host) Shadows(ctx context.Context, name, image string) (from string, fi
 		return from, nil, err
 	}
 	defer upper.Close()
-	files, err = h.shadows(ctx, upper, from, image)
+	files, err = h.shadows(ctx, upper, from, image, trees)
 	return from, files, err
 }
 
-func (h *Host) shadows(ctx context.Context, upper *os.File, from, to string) ([]api.Shadow, error) {
+func (h *Host) shadows(ctx context.Context, upper *os.File, from, to string, trees Trees) ([]api.Shadow, error) {
 	o, err := ownOf(upper.Name())
 	if err != nil {
 		return nil, err
 	}
-	var trees [3]shadow.Index
+	var of [3]shadow.Index
 	for i, id := range []string{from, to, o.id} {
-		if id == "" {
+		if of[i] = trees[id]; of[i] != nil || id == "" {
 			continue
 		}
-		trees[i] = shadow.Index{}
-		if err := h.Images.ReadEntries(ctx, id, trees[i].Add); err != nil {
+		of[i] = shadow.Index{}
+		if err := h.Images.ReadEntries(ctx, id, of[i].Add); err != nil {
 			return nil, fmt.Errorf("read what is in image %s: %w", id, err)
 		}
+		if id != o.id {
+			trees[id] = of[i]
+		}
 	}
-	return shadow.Find(ctx, upper, trees[0], trees[1], trees[2])
+	return shadow.Find(ctx, upper, of[0], of[1], of[2])
 }
 
 // moveShadows takes or merges files of the guest's own that hide what an image changes, as
@@ -120,7 +127,7 @@ func (g *Guest) planMove(ctx context.Context, store shadow.Store, was, image str
 	if c.Shadowed == "" && !slices.ContainsFunc(setting.RebasedFiles, func(name string) bool { _, err := store.Read(name[1:]); return err == nil }) {
 		return m, nil // the images need not be read
 	}
-	files, err := g.host.shadows(ctx, store.Upper, was, image)
+	files, err := g.host.shadows(ctx, store.Upper, was, image, Trees{})
 	if err != nil {
 		if ctx.Err() == nil {
 			warn(ctx, fmt.Sprintf("its own files that hide what image %s changes stay: %v", image, err))

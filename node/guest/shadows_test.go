@@ -58,7 +58,7 @@ func TestShadowedFilesOnTheWayToAnotherImageAndBack(t *testing.T) {
 	}
 	start(one.ID, "")
 	run(t, h, g.Name, "sh", "-c", "printf '"+strings.ReplaceAll(nginx, "\n", `\n`)+"' >>/var/lib/dpkg/status; for f in /usr/lib/libx.so /srv/conf; do printf mine >$f; done; rm /usr/lib/liby.so 2>/dev/null || busybox rm /usr/lib/liby.so; busybox chmod 600 /srv/mode")
-	from, found, err := h.Shadows(t.Context(), g.Name, two.ID)
+	from, found, err := h.Shadows(t.Context(), g.Name, two.ID, Trees{})
 	must(t, err)
 	var got []string
 	for _, f := range found {
