@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsfleet/vsfleet/lab"
 )
 
 // rows in the order they run in.
@@ -34,7 +37,18 @@ var rows = []struct {
 	{"many", manyRow}, // last: the machine has a thousand guests from there on, of which every ping would be told
 }
 
+// outsideRows run after them, not on the machine of the bench's own: they make theirs.
+var outsideRows = []struct {
+	name string
+	run  func(ctx context.Context, b *bench) error
+}{
+	{"move", moveRow},
+}
+
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == lab.InitCommand {
+		os.Exit(lab.InitMain(os.Args[2:]))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	err := run(ctx)
 	stop()
@@ -62,7 +76,15 @@ func run(ctx context.Context) error {
 			return fmt.Errorf("there is no row %q: %s", arg, strings.Join(names(), ", "))
 		}
 	}
-	if inside, err := enterMachine(ctx); err != nil || !inside {
+	chosen := func(name string) bool { return flag.NArg() == 0 || slices.Contains(flag.Args(), name) }
+	inside, err := false, error(nil)
+	if onMachine(chosen) {
+		inside, err = enterMachine(ctx)
+	}
+	if err == nil && !inside {
+		err = runOutside(ctx, chosen, *vsfleet, *factor)
+	}
+	if err != nil || !inside {
 		return err
 	}
 	b, err := newBench(ctx, *vsnode, *vsfleet, *factor, *many)
@@ -70,7 +92,34 @@ func run(ctx context.Context) error {
 		return err
 	}
 	for _, row := range rows {
-		if flag.NArg() > 0 && !slices.Contains(flag.Args(), row.name) {
+		if !chosen(row.name) {
+			continue
+		}
+		if err := row.run(ctx, b); err != nil {
+			return fmt.Errorf("row %s: %w", row.name, err)
+		}
+	}
+	return nil
+}
+
+// onMachine reports whether a row is chosen that needs the machine.
+func onMachine(chosen func(string) bool) bool {
+	for _, row := range rows {
+		if chosen(row.name) {
+			return true
+		}
+	}
+	return false
+}
+
+// runOutside runs the rows that make machines of their own.
+func runOutside(ctx context.Context, chosen func(string) bool, vsfleet string, factor float64) (err error) {
+	b := &bench{factor: factor}
+	if b.vsfleet, err = filepath.Abs(vsfleet); err != nil {
+		return err
+	}
+	for _, row := range outsideRows {
+		if !chosen(row.name) {
 			continue
 		}
 		if err := row.run(ctx, b); err != nil {
@@ -83,6 +132,9 @@ func run(ctx context.Context) error {
 func names() []string {
 	var all []string
 	for _, row := range rows {
+		all = append(all, row.name)
+	}
+	for _, row := range outsideRows {
 		all = append(all, row.name)
 	}
 	return all

@@ -109,8 +109,10 @@ func (h *Host) readIndex(req api.SendGuest, in io.Reader) (f *os.File, err error
 			return nil, fmt.Errorf("read the index: %w", err)
 		}
 	}
-	_, err = f.Seek(0, io.SeekStart)
-	return f, errors.Join(w.Flush(), err)
+	if err = w.Flush(); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	return f, err
 }
 
 // whileStopped calls do while the guest is stopped. If it ran, it is started again, even if

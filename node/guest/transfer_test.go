@@ -1,14 +1,18 @@
 package guest
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -86,3 +90,58 @@ func (f failing) Read([]byte) (int, error)  { return 0, f.err }
 type whenWritten func()
 
 func (w whenWritten) Write(b []byte) (int, error) { w(); return len(b), nil }
+
+// Of files that whoever asks knows already only the names are sent, however many there are.
+func TestSendSince(t *testing.T) {
+	h := host(t)
+	ctx := t.Context()
+	must(t, h.Create(ctx, inMode(api.ModeNAT, "www", 120, "sleep", "1000")))
+	var want, index strings.Builder
+	for i := range 300 {
+		path := filepath.Join(h.rootDir("www"), "etc", fmt.Sprintf("a file with a long name %d", i))
+		must(t, os.WriteFile(path, bytes.Repeat([]byte{byte(i)}, 1000), 0o644))
+	}
+	request := api.SendGuest{Guest: "www", How: api.SendFrozen, Index: true}
+	read := func(b []byte, visit func(*tar.Header)) {
+		z, err := zstd.NewReader(bytes.NewReader(b))
+		must(t, err)
+		defer z.Close()
+		for r := tar.NewReader(z); ; {
+			head, err := r.Next()
+			if err == io.EOF {
+				return
+			}
+			must(t, err)
+			if id := head.PAXRecords[api.IDRecord]; id != "" || head.Typeflag == tar.TypeLink {
+				visit(head)
+			}
+		}
+	}
+	var first, second bytes.Buffer
+	sent, err := h.Send(ctx, request, strings.NewReader(""), &first, io.Discard, Options{})
+	must(t, err)
+	read(first.Bytes(), func(head *tar.Header) {
+		fmt.Fprintf(&index, "%q %s\n", strings.TrimPrefix(head.Name, "root/"), head.PAXRecords[api.IDRecord])
+		fmt.Fprintln(&want, head.Name)
+	})
+	must(t, os.WriteFile(filepath.Join(h.rootDir("www"), "etc/zz"), []byte("new"), 0o644))
+	request.Since = sent.Begun + 60 // all of this is older
+	_, err = h.Send(ctx, request, strings.NewReader(index.String()+api.IndexEnd), &second, io.Discard, Options{})
+	must(t, err)
+	var known strings.Builder
+	read(second.Bytes(), func(head *tar.Header) {
+		if head.Typeflag == tar.TypeLink && head.Linkname == head.Name {
+			fmt.Fprintln(&known, head.Name)
+		} else if head.Name != "root/etc/zz" {
+			t.Errorf("%s is sent again", head.Name)
+		}
+	})
+	if known.String() != want.String() {
+		t.Errorf("known are\n%s", known.String())
+	}
+	for _, bad := range []string{"", index.String(), "nonsense\n" + api.IndexEnd} {
+		if _, err := h.Send(ctx, request, strings.NewReader(bad), io.Discard, io.Discard, Options{}); err == nil {
+			t.Errorf("an index of %d bytes was taken", len(bad))
+		}
+	}
+}
