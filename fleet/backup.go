@@ -194,16 +194,7 @@ type RestoreOptions struct {
 // settings are the inventory's, else those of the backup. The image is brought from another
 // host of the inventory if that host lacks it. A guest that is there is never touched.
 func (a *Access) Restore(ctx context.Context, inv *inventory.Inventory, archive *backup.Backup, to inventory.Instance, opt RestoreOptions) report.Host {
-	record := a.Record("guest restore", []string{place(to)})
-	defer record.End()
-	err := a.restore(ctx, inv, archive, to, opt)
-	o := outcome.Of(err)
-	if err == nil {
-		o = outcome.Changed
-	}
-	h := report.HostOf(place(to), to.Host.Address, o, err)
-	record.Done(h)
-	return h
+	return a.changed("guest restore", to, func() error { return a.restore(ctx, inv, archive, to, opt) })
 }
 
 func (a *Access) restore(ctx context.Context, inv *inventory.Inventory, archive *backup.Backup, to inventory.Instance, opt RestoreOptions) error {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/identity"
-	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/remote"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -33,16 +32,7 @@ type CloneOptions struct {
 // else those of the guest without what two guests cannot both have. A guest that is there is
 // never touched, and a clone that was cut off is none.
 func (a *Access) Clone(ctx context.Context, inv *inventory.Inventory, from, to inventory.Instance, opt CloneOptions) report.Host {
-	record := a.Record("guest clone", []string{place(to)})
-	defer record.End()
-	err := a.clone(ctx, inv, from, to, opt)
-	o := outcome.Of(err)
-	if err == nil {
-		o = outcome.Changed
-	}
-	h := report.HostOf(place(to), to.Host.Address, o, err)
-	record.Done(h)
-	return h
+	return a.changed("guest clone", to, func() error { return a.clone(ctx, inv, from, to, opt) })
 }
 
 func (a *Access) clone(ctx context.Context, inv *inventory.Inventory, from, to inventory.Instance, opt CloneOptions) error {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/backup"
-	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/remote"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -32,16 +31,7 @@ type MoveOptions struct {
 // Never do both run: the old host is told that the guest stays stopped before the new one
 // starts it. If vsfleet is killed between the two, none runs, and the next Move goes on.
 func (a *Access) Move(ctx context.Context, inv *inventory.Inventory, from, to inventory.Instance, opt MoveOptions) report.Host {
-	record := a.Record("guest move", []string{place(to)})
-	defer record.End()
-	err := a.move(ctx, inv, from, to, opt)
-	o := outcome.Of(err)
-	if err == nil {
-		o = outcome.Changed
-	}
-	h := report.HostOf(place(to), to.Host.Address, o, err)
-	record.Done(h)
-	return h
+	return a.changed("guest move", to, func() error { return a.move(ctx, inv, from, to, opt) })
 }
 
 // move is a move under way.

@@ -5,7 +5,9 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/fleet/fanout"
+	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
+	"github.com/vsfleet/vsfleet/inventory"
 )
 
 // Recording sends the events of a run other than a rollout to [Access.Watch]. Its
@@ -27,6 +29,20 @@ func (a *Access) Record(verb string, names []string) *Recording {
 	}
 	r.watch(report.Began(r.run))
 	return r
+}
+
+// changed records a run that makes one guest.
+func (a *Access) changed(verb string, to inventory.Instance, do func() error) report.Host {
+	record := a.Record(verb, []string{place(to)})
+	defer record.End()
+	err := do()
+	o := outcome.Of(err)
+	if err == nil {
+		o = outcome.Changed
+	}
+	h := report.HostOf(place(to), to.Host.Address, o, err)
+	record.Done(h)
+	return h
 }
 
 // Ended records the result and the output of a command in one place.
