@@ -282,7 +282,7 @@ func dialError(ctx context.Context, s Settings, err error) error {
 			kind = kindDNS // as gai_strerror(3) says it
 		}
 		return ofKind(kind, "the jump host %s cannot reach it: %s", s.Via.Address, Printable(refused.Message))
-	case s.Via != nil && (peerClosed(err) || errors.Is(err, net.ErrClosed)):
+	case s.Via != nil && peerClosed(err):
 		return &lostBastionError{s.Via.Address}
 	case errors.Is(err, syscall.ECONNRESET): // the reset came before connect(2) returned
 		return &droppedError{}
@@ -292,8 +292,10 @@ func dialError(ctx context.Context, s Settings, err error) error {
 	return &kindError{kindTCP, err}
 }
 
-// peerClosed reports whether err is the end of a connection from its other side.
+// peerClosed reports whether err is the end of a connection from its other side. After a
+// write that failed x/crypto/ssh closes the connection itself, and what it was reading fails
+// with net.ErrClosed.
 func peerClosed(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -293,3 +293,26 @@ func TestADroppedHostIsTriedForAsLongAsItMayTake(t *testing.T) {
 	})
 	dial(t, f.settings)
 }
+
+func TestPeerClosed(t *testing.T) {
+	op := func(err error) error {
+		return fmt.Errorf("ssh: handshake failed: %w", &net.OpError{Op: "read", Net: "tcp", Err: err})
+	}
+	for _, row := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"its end", io.EOF, true},
+		{"its end in a packet", io.ErrUnexpectedEOF, true},
+		{"a reset", op(syscall.ECONNRESET), true},
+		{"a write after its end", op(syscall.EPIPE), true},
+		{"closed here, after a write that failed", op(net.ErrClosed), true},
+		{"silence", op(os.ErrDeadlineExceeded), false},
+		{"no way to it", op(syscall.EHOSTUNREACH), false},
+	} {
+		if got := peerClosed(row.err); got != row.want {
+			t.Errorf("%s: %v, want %v", row.name, got, row.want)
+		}
+	}
+}
