@@ -25,7 +25,7 @@ import (
 )
 
 // ErrNoSuchImage is the error of a name that no image has.
-var ErrNoSuchImage = errors.New("there is no such image")
+var ErrNoSuchImage = errors.New("no such image")
 
 // ImageDiffer compares images that hosts have.
 type ImageDiffer struct {

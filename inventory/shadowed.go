@@ -12,7 +12,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/yamlpos"
 )
 
-// shadowRule is what becomes of files of a guest's own that hide what its image changes.
+// shadowRule decides about files of a guest's own that hide what its image changes.
 type shadowRule struct{ path, do text }
 
 const wantShadowed = "a list of rules, as [{path: /usr/lib/*, do: reset}]"

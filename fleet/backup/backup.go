@@ -176,7 +176,7 @@ func (s *Store) Backup(ctx context.Context, name string) (*Backup, error) {
 	return one, nil
 }
 
-var errNoBackup = errors.New("this is no complete backup of vsfleet guest backup")
+var errNoBackup = errors.New("this is not a complete backup (vsfleet guest backup writes one)")
 
 func readHead(f io.ReaderAt, end int64) (h Head, err error) {
 	at := func(n int64) ([]byte, error) {
@@ -280,7 +280,7 @@ func (b *Backup) File(ctx context.Context, name string, w io.Writer) error {
 	case f.Typeflag == tar.TypeChar:
 		return fmt.Errorf("the guest had removed %s", name)
 	case f.Typeflag != tar.TypeReg:
-		return fmt.Errorf("%s is no file", name)
+		return fmt.Errorf("%s is not a regular file", name)
 	case f.attributesOnly():
 		return fmt.Errorf("of %s the guest had changed only the owner, mode or times: its content is the image's, %s", name, b.Image)
 	case f.object == "":

@@ -252,7 +252,7 @@ func TestBackupsRefuse(t *testing.T) {
 	if _, err := Make(t.Context(), Local(dir)); err == nil || !strings.Contains(err.Error(), "has other files (mine)") {
 		t.Errorf("a directory of something else: %v", err)
 	}
-	if _, err := Open(t.Context(), Local(dir)); err == nil || !strings.Contains(err.Error(), "no directory of backups") {
+	if _, err := Open(t.Context(), Local(dir)); err == nil || !strings.Contains(err.Error(), "not a directory of backups") {
 		t.Errorf("a directory of something else: %v", err)
 	}
 	s := make1(t, Local(filepath.Join(t.TempDir(), "b")))

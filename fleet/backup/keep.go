@@ -69,7 +69,7 @@ func (s *Store) head(name string) (Head, error) {
 	return readHead(f, info.Size())
 }
 
-// Checked is what Check has found.
+// Checked is the result of Check.
 type Checked struct {
 	Backups, Objects int
 	Bytes            int64    // that the objects take
@@ -171,11 +171,11 @@ func (s *Store) objects(ctx context.Context) (map[string]int64, error) {
 	return <-all, err
 }
 
-// Keep says which backups of each guest are kept: the last ones, and the last one of each of the
+// Keep has the backups of each guest that are kept: the last ones, and the last one of each of the
 // last days, weeks and months that have any.
 type Keep struct{ Last, Daily, Weekly, Monthly int }
 
-// Pruned is what Prune has removed, or would remove.
+// Pruned is the result of Prune: what was removed, or would be.
 type Pruned struct {
 	Backups []Listed
 	Objects int

@@ -57,7 +57,7 @@ func open(ctx context.Context, p Place, anew bool, use use) (_ *Store, err error
 	case errors.Is(err, fs.ErrNotExist) && anew:
 		err = s.begin()
 	case errors.Is(err, fs.ErrNotExist):
-		err = fmt.Errorf("%s is no directory of backups", p)
+		err = fmt.Errorf("%s is not a directory of backups", p)
 	case err == nil && string(text) != markText:
 		err = fmt.Errorf("%s is of a newer vsfleet: %q", p, text)
 	}
@@ -277,7 +277,7 @@ func (c *counter) Write(b []byte) (int, error) {
 
 func (s *Store) uncompressed(object string, read func(io.Reader) error) error {
 	if b, err := hex.DecodeString(object); err != nil || len(b) != sha256.Size || strings.ToLower(object) != object {
-		return errors.New("it is no object's name")
+		return errors.New("it is not the name of an object")
 	}
 	f, err := s.place.Open(objectPath(object))
 	if err != nil {

@@ -12,7 +12,7 @@ const (
 	Downgraded Change = "downgraded"
 )
 
-// ImageDiff is what differs between two images.
+// ImageDiff has the differences between two images.
 type ImageDiff struct {
 	From ComparedImage `json:"from"`
 	To   ComparedImage `json:"to"`

@@ -22,7 +22,7 @@ type Shadows struct {
 	Problem       string             `json:"problem,omitempty"` // why they are not known
 }
 
-// Shadow is what a guest has at a path, and what becomes of it.
+// Shadow is a file of a guest's own that hides one of its image, and what becomes of it.
 type Shadow struct {
 	api.Shadow
 	Do string `json:"do"` // as in the inventory's shadowed

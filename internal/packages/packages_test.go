@@ -64,7 +64,7 @@ Architecture: all
 Version: 3.134`, Dpkg, Set{"dpkg": "1.21", "libc6:i386": "2.36-9", "adduser": "3.134"}},
 		{"apk's", "lib/apk/db/installed", "C:Q1\nP:musl\nV:1.2.5-r0\nA:x86_64\nF:lib\n\nP:busybox\nV:1.36.1-r5\n", APK, Set{"musl": "1.2.5-r0", "busybox": "1.36.1-r5"}},
 		{"nothing", "var/lib/dpkg/status", "", "", nil},
-		{"what is no database", "var/lib/dpkg/status", "\x00\xff: \n: \nPackage: \n", "", nil},
+		{"something else than a database", "var/lib/dpkg/status", "\x00\xff: \n: \nPackage: \n", "", nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got, err := Find(func(path string, _ int64) ([]byte, error) {

@@ -1,6 +1,6 @@
 package api
 
-// Shadow is what a guest has of its own at a path where its image changes.
+// Shadow is a file of a guest's own at a path where its image changes.
 type Shadow struct {
 	Path string     `json:"path"` // "/var/lib/dpkg/status"
 	Kind ShadowKind `json:"kind"`

@@ -35,7 +35,7 @@ type ExportImage struct {
 	From  int  `json:"from,omitempty"` // number of contents that have arrived
 }
 
-// Arrived is what a host has of an image that it was sent before and did not get whole.
+// Arrived describes the part of an image that a host has from a transfer that broke off.
 type Arrived struct {
 	Parts    bool `json:"parts"`    // it takes images in parts
 	Contents int  `json:"contents"` // of files, in the order in which they come

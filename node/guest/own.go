@@ -36,7 +36,7 @@ func ownPlan(upper string) string { return filepath.Join(filepath.Dir(upper), ".
 // nextPlan is the file that tells what can be removed at the next start.
 func nextPlan(upper string) string { return ownPlan(upper) + "-next" }
 
-// A removal is what is in these files: the tree that has the files in their place, too.
+// A removal is the content of these files: the tree that has the files in their place, too.
 type removal struct {
 	Own  string     `json:"own"`
 	Plan unify.Plan `json:"plan"`

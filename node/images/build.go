@@ -32,7 +32,7 @@ func (s *Store) BuildAnew(ctx context.Context, spec api.ImageSpec, progress buil
 	return s.build(ctx, spec, true, Input{}, progress)
 }
 
-// An Input is what an image is built from beside its spec.
+// An Input is used in a build beside the spec.
 type Input struct {
 	Archive io.Reader // read once, if there is something to build
 	Source  string    // where the controller got it: [api.Image.Source]

@@ -19,7 +19,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/images/tree"
 )
 
-// A differenceHead is what a difference begins with.
+// A differenceHead is the beginning of a difference.
 type differenceHead struct {
 	images []api.Image // the records of the image
 	base   string

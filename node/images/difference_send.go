@@ -280,7 +280,7 @@ func (d *differ) encode(p *part, w io.Writer) error {
 	}
 	level := zstd.SpeedFastest // as Export
 	if len(d.base.sizes) > 0 {
-		// Better is what pays: the next level takes seven times as long for a seventh less.
+		// The level after better takes seven times as long for a seventh less.
 		level = zstd.SpeedBetterCompression
 	}
 	out := pieces{w}

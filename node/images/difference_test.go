@@ -206,7 +206,7 @@ func TestHostileDifferences(t *testing.T) {
 		{"a base that is no ID", replaced(one+"\n", "sha256:../"+one[10:]+"\n"), "64 hexadecimal digits"},
 		{"another image than it says", replaced(two, one), ""},
 		{"cut off in the head", good[:end-10], "read the base"},
-		{"a first content that is no number", replaced(one+"\n0\n", one+"\n-1\n"), "number of the first content"},
+		{"a first content that is not a number", replaced(one+"\n0\n", one+"\n-1\n"), "number of the first content"},
 		{"contents that never came", replaced(one+"\n0\n", one+"\n1\n"), "the manifest"},
 		{"cut off in the manifest", good[:end+100], "unexpected EOF"},
 		{"cut off after the manifest", good[:end+len(manifest)], "unexpected EOF"},

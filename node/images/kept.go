@@ -33,7 +33,7 @@ func (s *Store) keptPath(id, base string) string {
 	return filepath.Join(s.path(id), keptPrefix+strings.TrimPrefix(base, "sha256:")+keptSuffix)
 }
 
-// makerWait is how long to wait for another call that makes the same difference, which goes
+// makerWait bounds the wait for another call that makes the same difference, which goes
 // as fast as its receiver.
 var makerWait = time.Minute
 
@@ -107,7 +107,7 @@ func (k *keeper) finish() error {
 	if k.left <= 0 {
 		err = unix.ENOSPC
 	}
-	return errors.Join(err, k.buf.Flush()) // not synced: its digest tells whether all of it is on the disk
+	return errors.Join(err, k.buf.Flush()) // not synced: if not all of it reaches the disk, its digest shows that
 }
 
 // sendFile sends the difference that is kept, once it was compared with its digest. One that

@@ -27,7 +27,7 @@ func longer(t testing.TB) (source *Store, one, two string) {
 	return source, one, made(t, source, archive(t, "two", second)).ID
 }
 
-// rest has a target take what it lacks of an image, of which the line carries so many
+// rest has a target take what it lacks of an image over a line that breaks off after line
 // bytes, and returns how many bytes it would have taken.
 func rest(t testing.TB, source, target *Store, id, base string, line int) (int, error) {
 	t.Helper()

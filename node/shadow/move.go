@@ -19,7 +19,7 @@ import (
 	"github.com/vsfleet/vsfleet/internal/linux"
 )
 
-// A Move is what a guest gives up when it moves from one image to another.
+// A Move has the files that a guest gives up when it moves from one image to another.
 type Move struct {
 	From string `json:"from"` // IDs of images
 	To   string `json:"to"`

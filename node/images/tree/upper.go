@@ -252,7 +252,7 @@ func (p *placer) keep(e *entry, earlier *os.File) error {
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return errors.Join(err, errors.New("it is said to be there already, and is no file"))
+		return errors.Join(err, errors.New("it is said to be there already, and is not a regular file"))
 	}
 	if err := p.count(); err != nil {
 		return err
