@@ -26,8 +26,9 @@ func (a *app) imageUpdateCommand() *cobra.Command {
 		Use:   "update NAME",
 		Short: "Build or pull the next version of an image and copy it to its hosts",
 		Long: `Update builds the image once more, on one host, as its method does it now, and copies
-the result to all hosts with guests of the image. An image of a registry is pulled: if its
-tag has moved, the image has a next version. It changes no guest: the next apply
+the result to all hosts with guests of the image. With "update: packages" in the inventory,
+the packages in a copy of the last version are upgraded instead. An image of a registry is
+pulled: if its tag has moved, the image has a next version. It changes no guest: the next apply
 restarts them onto the new version, with canary, batches and health checks as any change.
 
 The versions are kept in the file images.lock beside the inventory. Guests get the newest
