@@ -100,6 +100,35 @@ func removeCgroup(tb testing.TB, top string) {
 // spawn starts a program in a new cgroup; it is killed at the test's end.
 func spawn(tb testing.TB, cgroup string, argv ...string) *exec.Cmd {
 	tb.Helper()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	start(tb, cgroup, cmd)
+	return cmd
+}
+
+// idle starts a program that waits, and returns when it does: it has its memory then, of which
+// a program that has just been executed has none.
+func idle(tb testing.TB, cgroup string) {
+	tb.Helper()
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	start(tb, cgroup, cmd)
+	if _, err := in.Write([]byte{0}); err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func start(tb testing.TB, cgroup string, cmd *exec.Cmd) {
+	tb.Helper()
 	if err := os.MkdirAll(cgroup, 0o755); err != nil {
 		tb.Fatal(err)
 	}
@@ -108,7 +137,6 @@ func spawn(tb testing.TB, cgroup string, argv ...string) *exec.Cmd {
 		tb.Fatal(err)
 	}
 	defer dir.Close()
-	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
@@ -117,15 +145,14 @@ func spawn(tb testing.TB, cgroup string, argv ...string) *exec.Cmd {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	return cmd
 }
 
 func TestRead(t *testing.T) {
 	root, top := tree(t)
 	started := time.Now().Add(-time.Hour)
-	spawn(t, filepath.Join(root, top, "www"), "sleep", "100")
-	spawn(t, filepath.Join(root, top, "www/system.slice/cron"), "sleep", "100")
-	spawn(t, filepath.Join(root, top, "db"), "sleep", "100")
+	idle(t, filepath.Join(root, top, "www"))
+	idle(t, filepath.Join(root, top, "www/system.slice/cron"))
+	idle(t, filepath.Join(root, top, "db"))
 	if err := os.Mkdir(filepath.Join(root, top, "empty"), 0o755); err != nil {
 		t.Fatal(err)
 	}
