@@ -52,7 +52,7 @@ func (s *Store) exportDifference(ctx context.Context, id, name string, old *base
 	if err != nil {
 		return err
 	}
-	out := &sender{head: fmt.Sprintf("%s%s\n%s\n", differenceMagic, record, name), w: w, from: from}
+	out := &sender{head: fmt.Sprintf("%s%s\n%s\n", differenceMagic, record, name), w: w, from: from, next: from}
 	if name != noBase {
 		err = s.sendKept(ctx, id, name, old, out)
 	} else {

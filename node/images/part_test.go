@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
+	"github.com/vsfleet/vsfleet/node/images/objects"
+	"github.com/vsfleet/vsfleet/node/images/tree"
 )
 
 // longer returns a store with two versions of an image whose difference has many parts.
@@ -117,6 +119,32 @@ func TestAnImageContinuesAfterAKill(t *testing.T) {
 				checked(t, target)
 				must(t, target.Remove(t.Context(), two, nobody))
 			}
+		}
+		checked(t, target)
+	}
+}
+
+// A vsnode that was killed before the image got its name may have all contents.
+func TestAnImageOfWhichAllHasArrivedContinues(t *testing.T) {
+	source, one, two := longer(t)
+	for _, base := range []string{one, ""} {
+		target := open(t)
+		carry(t, source, target, one, "")
+		if _, err := rest(t, source, target, two, base, 200<<10); err == nil {
+			t.Fatal("it was enough")
+		}
+		must(t, source.manifest(two, func(e *tree.Entry) {
+			if e.Object() == "" {
+				return
+			}
+			b, err := os.ReadFile(filepath.Join(source.objects.Dir(), objects.Place(e.Object())))
+			must(t, err)
+			to := filepath.Join(target.partPath(two), partContents, e.Object())
+			_ = os.Remove(to) // it may be a link of the base's
+			must(t, os.WriteFile(to, b, 0o400))
+		}))
+		if n, err := rest(t, source, target, two, base, 1<<30); err != nil || n > 4<<10 {
+			t.Errorf("%d bytes are sent for nothing (%v)", n, err)
 		}
 		checked(t, target)
 	}
