@@ -16,6 +16,7 @@ import (
 	"github.com/vsfleet/vsfleet/node"
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/cgroup"
+	"github.com/vsfleet/vsfleet/node/guest"
 	"github.com/vsfleet/vsfleet/node/images"
 )
 
@@ -144,6 +145,20 @@ func writeTree(archive, calls string) error {
 // guest makes a guest on the machine's address whose init is the command.
 func (b *bench) guest(ctx context.Context, name string, command ...string) error {
 	return b.host.Guests.Create(ctx, b.spec(name, command...))
+}
+
+// running makes such a guest, starts it, and returns what stops it.
+func (b *bench) running(ctx context.Context, name string) (stop func() error, err error) {
+	if err := b.guest(ctx, name, "/bin/sleep", "1000000"); err != nil {
+		return nil, err
+	}
+	if err := b.host.Guests.Start(ctx, name, guest.Options{}); err != nil {
+		return nil, err
+	}
+	return func() error {
+		_, err := b.host.Guests.Stop(ctx, name)
+		return err
+	}, nil
 }
 
 // spec returns such a guest, with a port of its own.

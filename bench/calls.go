@@ -22,16 +22,11 @@ const callsProgram = "bin/calls"
 // What a row calls a time is a thousand times what one took.
 func callsRow(ctx context.Context, b *bench) (err error) {
 	const name = "calls"
-	if err := b.guest(ctx, name, "/bin/sleep", "1000000"); err != nil {
+	stop, err := b.running(ctx, name)
+	if err != nil {
 		return err
 	}
-	if err := b.host.Guests.Start(ctx, name, guest.Options{}); err != nil {
-		return err
-	}
-	defer func() {
-		_, serr := b.host.Guests.Stop(ctx, name)
-		err = errors.Join(err, serr)
-	}()
+	defer func() { err = errors.Join(err, stop()) }()
 	for _, what := range []struct {
 		do, title string
 		least     float64

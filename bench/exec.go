@@ -4,23 +4,16 @@ import (
 	"context"
 	"errors"
 	"strconv"
-
-	"github.com/vsfleet/vsfleet/node/guest"
 )
 
 // execRow runs /bin/true in a guest that runs.
 func execRow(ctx context.Context, b *bench) (err error) {
 	const name = "exec"
-	if err := b.guest(ctx, name, "/bin/sleep", "1000000"); err != nil {
+	stop, err := b.running(ctx, name)
+	if err != nil {
 		return err
 	}
-	if err := b.host.Guests.Start(ctx, name, guest.Options{}); err != nil {
-		return err
-	}
-	defer func() {
-		_, serr := b.host.Guests.Stop(ctx, name)
-		err = errors.Join(err, serr)
-	}()
+	defer func() { err = errors.Join(err, stop()) }()
 	pid, err := b.cgroup(name).Init()
 	if err != nil {
 		return err

@@ -1,12 +1,10 @@
 package node
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -66,7 +64,7 @@ func TestHashifyOfRunningGuests(t *testing.T) {
 		f, err := os.OpenFile(dir+"/usr/bin/p1", os.O_WRONLY, 0)
 		must(t, err)
 		_, err = f.WriteAt([]byte("mine"), 100)
-		must(t, errors2(err, f.Close()))
+		must(t, errors.Join(err, f.Close()))
 		past := time.Unix(1_700_000_000, 123_456_789)
 		must(t, os.Chtimes(dir+"/usr/bin/p1", past, past)) // as if it had not
 		must(t, os.Remove(dir+"/usr/bin/p2"))
@@ -148,16 +146,8 @@ func TestANextStartThatIsKilled(t *testing.T) {
 		before[name], files[name] = s.seen(name, true), s.seen(name, false)
 	}
 	for i := range 12 {
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), asNext+"="+s.dir)
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		must(t, cmd.Start())
-		time.AfterFunc(time.Duration(20+i*20)*time.Millisecond, func() { _ = cmd.Process.Kill() })
-		if err := cmd.Wait(); err == nil {
+		if !s.killedAfter(asNext, time.Duration(20+i*20)*time.Millisecond) {
 			break
-		} else if stderr.Len() > 0 {
-			t.Fatalf("%v: %s", err, strings.TrimSpace(stderr.String()))
 		}
 		for _, name := range names { // directories get their times back by the next start
 			if now := s.seen(name, false); now != files[name] {

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -86,7 +87,7 @@ func TestAHashifiedGuestIsSentWhole(t *testing.T) {
 		f, err := os.OpenFile(dir+"/usr/bin/p9", os.O_WRONLY|os.O_APPEND, 0)
 		must(t, err)
 		_, err = f.WriteString("more")
-		must(t, errors2(err, f.Close()))
+		must(t, errors.Join(err, f.Close()))
 	})
 	whole = s.seenWhole("a")
 	s.received("later", 311, s.sent("a"))
