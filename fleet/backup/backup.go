@@ -138,6 +138,9 @@ func (w *Writing) Finish(h Head) (name string, err error) {
 	if err := s.place.Sync(); err != nil { // no backup without its objects
 		return "", err
 	}
+	if err := s.lock.held(); err != nil {
+		return "", err
+	}
 	err = write(s.place, func(to io.Writer) (string, error) {
 		_, err := to.Write(b.Bytes())
 		return name, err

@@ -468,3 +468,42 @@ func FuzzList(f *testing.F) {
 		_, _ = readHead(bytes.NewReader(data), int64(len(data)))
 	})
 }
+
+// A machine that slept while it made a backup, or removed some, may find that another vsfleet has
+// used the directory: neither goes on.
+func TestALockThatWasNotRefreshedEndsItsUse(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "b")
+	slept := func(s *Store) {
+		s.lock.mu.Lock()
+		s.lock.refreshed = time.Now().Add(-time.Hour)
+		s.lock.mu.Unlock()
+		must(t, os.Chtimes(filepath.Join(dir, s.lock.name), time.Time{}, time.Now().Add(-time.Hour)))
+	}
+	s := make1(t, Local(dir))
+	first := backUp(t, s, "www", taken, round(t, reg("root/one", "1", "9 9")))
+	w, err := s.Begin(t.Context(), "lab1", "db")
+	must(t, err)
+	must(t, w.Round(t.Context(), bytes.NewReader(round(t, reg("root/two", "2", "9 9")))))
+	w.Ended(1)
+	slept(s)
+	alone, err := OpenAlone(t.Context(), Local(dir))
+	must(t, err)
+	if p, err := alone.Prune(t.Context(), Keep{Last: 1}, nil, false); err != nil || p.Objects != 1 {
+		t.Fatalf("the other one removes %+v, %v", p, err)
+	}
+	if _, err := w.Finish(Head{Host: "lab1", Taken: taken, Guest: api.Guest{Name: "db"}}); err == nil || !strings.Contains(err.Error(), "run the command again") {
+		t.Errorf("a backup whose contents are gone: %v", err)
+	}
+	must(t, s.Close())
+	slept(alone)
+	if _, err := alone.Prune(t.Context(), Keep{}, nil, false); err == nil || !strings.Contains(err.Error(), "run the command again") {
+		t.Errorf("it removes what another one may have: %v", err)
+	}
+	must(t, alone.Close())
+	s, err = Open(t.Context(), Local(dir))
+	must(t, err)
+	if c, err := s.Check(t.Context(), true); err != nil || len(c.Damaged) > 0 || c.Backups != 1 {
+		t.Errorf("%+v, %v, want %s whole", c, err, first)
+	}
+	must(t, s.Close())
+}

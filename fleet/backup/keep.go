@@ -234,6 +234,9 @@ func (s *Store) Prune(ctx context.Context, keep Keep, match func(host, guest str
 // remove removes backups, then objects, then what killed ones have left.
 func (s *Store) remove(ctx context.Context, backups []Listed, objects map[string]int64) error {
 	for _, one := range backups {
+		if err := s.lock.held(); err != nil {
+			return err
+		}
 		if err := s.place.Remove(one.Name); err != nil {
 			return err
 		}
@@ -251,6 +254,9 @@ func (s *Store) remove(ctx context.Context, backups []Listed, objects map[string
 		g.Go(func() error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
+			}
+			if err := s.lock.held(); err != nil {
+				return err
 			}
 			if err := s.place.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -34,6 +35,20 @@ type lock struct {
 	name  string
 	stop  context.CancelFunc
 	ended chan struct{}
+
+	mu        sync.Mutex
+	refreshed time.Time // by the wall clock, which goes on while a machine sleeps
+}
+
+// held returns an error once the lock may count for nothing, as after a laptop's sleep. It is
+// not refreshed again: others may have used the directory since.
+func (l *lock) held() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Now().Round(0).Sub(l.refreshed) > staleAfter {
+		return fmt.Errorf("%s was not refreshed for %v: this machine or the way to the directory stood still, and another vsfleet may have used it since; run the command again", l.name, staleAfter)
+	}
+	return nil
 }
 
 // takeLock notes how the directory is used, unless another use excludes that.
@@ -58,7 +73,10 @@ func takeLock(ctx context.Context, p Place, how use) (*lock, error) {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				_ = l.refresh() // the next try, or the end of the connection, shows
+				if l.held() != nil {
+					return // whoever needs the lock asks again
+				}
+				_ = l.refresh() // held shows it if the next tries fail, too
 			}
 		}
 	}()
@@ -67,10 +85,17 @@ func takeLock(ctx context.Context, p Place, how use) (*lock, error) {
 
 // refresh gives the lock a new time: that of the directory's machine.
 func (l *lock) refresh() error {
-	return write(l.place, func(w io.Writer) (string, error) {
-		_, err := io.WriteString(w, time.Now().Format(time.RFC3339)+"\n")
+	now := time.Now().Round(0)
+	err := write(l.place, func(w io.Writer) (string, error) {
+		_, err := io.WriteString(w, now.Format(time.RFC3339)+"\n")
 		return l.name, err
 	})
+	if err == nil {
+		l.mu.Lock()
+		l.refreshed = now
+		l.mu.Unlock()
+	}
+	return err
 }
 
 // alone looks for others that exclude this use.
@@ -103,5 +128,8 @@ func (l *lock) alone(how use) error {
 func (l *lock) release() error {
 	l.stop()
 	<-l.ended
-	return l.place.Remove(l.name)
+	if err := l.place.Remove(l.name); !errors.Is(err, fs.ErrNotExist) { // it counted for nothing, and another use removed it
+		return err
+	}
+	return nil
 }
