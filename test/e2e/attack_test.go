@@ -89,7 +89,7 @@ guests:
 // it is the protection that refuses it.
 func TestNobodyGetsOutOfAGuest(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "atk", 1)
+	l := newLab(t, 1)
 	program := buildAttack(t)
 	l.fleet(attackFleet)
 	l.image("lab1", map[string][]byte{"bin/attack": program})

@@ -26,7 +26,7 @@ guests:
 // TestAPushContinues cuts the connection of a push, and kills vsfleet in the middle of the
 // next. The third sends what is missing.
 func TestAPushContinues(t *testing.T) {
-	l := newLab(t, "cont", 2)
+	l := newLab(t, 2)
 	p, err := faultproxy.Start(l.Hosts[1].Address.String()+":22", faultproxy.Faults{})
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 // works once there is space.
 func TestFullHost(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "full", 2)
+	l := newLab(t, 2)
 	l.fleet(`
 images:
   busybox: {method: template, args: [-t, /srv/busybox.tar]}

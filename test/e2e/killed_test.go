@@ -51,18 +51,18 @@ guests:
 // build and a whole start, and runs the same command again, which has to finish.
 func TestKilled(t *testing.T) {
 	for _, k := range []struct {
-		title, lab string
+		title string
 		kill       func(l *killedLab, running *exec.Cmd)
 		exits      []int // of the killed command
 	}{
 		// -1: it was killed; 0: it was done before.
-		{"vsfleet by Ctrl-C", "int", interrupt, []int{0, 130}},
-		{"vsfleet by kill -9", "kill", kill, []int{0, -1}},
-		{"vsnode by kill -9", "node", killNodes, []int{0, 2, 4, 6}},
+		{"vsfleet by Ctrl-C", interrupt, []int{0, 130}},
+		{"vsfleet by kill -9", kill, []int{0, -1}},
+		{"vsnode by kill -9", killNodes, []int{0, 2, 4, 6}},
 	} {
 		t.Run(k.title, func(t *testing.T) {
 			t.Parallel()
-			l := &killedLab{newLab(t, k.lab, 2)}
+			l := &killedLab{newLab(t, 2)}
 			l.prepare()
 			for _, command := range [][]string{{"apply"}, {"guest", "start", "lab*/*"}} {
 				whole := l.duration(command)

@@ -47,7 +47,7 @@ func TestKilledOverTwentyHosts(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("KILL_SEED=%d KILL_ROUNDS=%d", seed, rounds)
 
-	l := &killedLab{newLab(t, "many", hosts)}
+	l := &killedLab{newLab(t, hosts)}
 	l.image("lab1", nil)
 	// prepare gives a run something to do: everything, or to change each guest.
 	number := 0

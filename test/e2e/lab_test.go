@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vsfleet/vsfleet/lab"
@@ -20,10 +21,15 @@ type practice struct {
 	dir string // the test's own, with its fleet.yml
 }
 
+// labs counts those of this run. Tests run beside each other: a name that two had
+// chosen would have been one lab.
+var labs atomic.Int32
+
 // labUp makes a lab by vsfleet's own command. dir is where the controller works.
-func labUp(name string, hosts int, dir string) (*practice, error) {
+func labUp(hosts int, dir string) (*practice, error) {
+	name := fmt.Sprint("e2e", labs.Add(1))
 	labDir := filepath.Join(labsDir, name)
-	out, err := exec.Command(vsfleet, "lab", "up", "--dir", labDir, "--name", "e2e"+name, "--hosts", fmt.Sprint(hosts)).CombinedOutput()
+	out, err := exec.Command(vsfleet, "lab", "up", "--dir", labDir, "--name", name, "--hosts", fmt.Sprint(hosts)).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("lab up: %w: %s", err, out)
 	}
@@ -92,9 +98,9 @@ type testLab struct {
 	t testing.TB
 }
 
-func newLab(t testing.TB, name string, hosts int) *testLab {
+func newLab(t testing.TB, hosts int) *testLab {
 	t.Helper()
-	p, err := labUp(name, hosts, t.TempDir())
+	p, err := labUp(hosts, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

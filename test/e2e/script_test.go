@@ -20,7 +20,7 @@ import (
 // hosts and $NET their first three numbers; commands beside testscript's own and
 // those of package script:
 //
-//	lab NAME HOSTS          make a lab and go on with its environment
+//	lab HOSTS               make a lab and go on with its environment
 //	archive HOST…           put the archive of the busybox image there
 //	registry                start a docker-registry: its address is $REGISTRY
 //	on HOST COMMAND…        run it on a host, but not over SSH (! on: it fails)
@@ -59,18 +59,18 @@ type labKey struct{}
 func labOf(ts *testscript.TestScript) *practice {
 	p := ts.Value(labKey{}).(**practice)
 	if *p == nil {
-		ts.Fatalf("no lab: begin with lab NAME HOSTS")
+		ts.Fatalf("no lab: begin with lab HOSTS")
 	}
 	return *p
 }
 
 func makeLab(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: lab NAME HOSTS")
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: lab HOSTS")
 	}
-	hosts, err := strconv.Atoi(args[1])
+	hosts, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	p, err := labUp(args[0], hosts, ts.Getenv("WORK"))
+	p, err := labUp(hosts, ts.Getenv("WORK"))
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(p.down()) })
 	*ts.Value(labKey{}).(**practice) = p
