@@ -52,8 +52,8 @@ guests:
 func TestKilled(t *testing.T) {
 	for _, k := range []struct {
 		title string
-		kill       func(l *killedLab, running *exec.Cmd)
-		exits      []int // of the killed command
+		kill  func(l *killedLab, running *exec.Cmd)
+		exits []int // of the killed command
 	}{
 		// -1: it was killed; 0: it was done before.
 		{"vsfleet by Ctrl-C", interrupt, []int{0, 130}},
