@@ -110,10 +110,12 @@ func TestRescue(t *testing.T) {
 			g.Init = api.Init{Style: "plain"} // it has no /sbin/init
 			configured(t, h, g, map[string]string{"apps/init/cmd.stop": "/bin/nothing\n"})
 			must(t, h.Start(t.Context(), g.Name, Options{Rescue: &row.rescue}))
-			out, _ := run(t, h, g.Name, "sh", "-c", `cat /proc/1/comm; cat /proc/[0-9]*/cmdline | busybox tr '\0' ' '`)
-			if !strings.HasPrefix(out, row.comm+"\n") || !strings.Contains(out, row.argv) {
-				t.Errorf("in the guest: %q", out)
-			}
+			// The init takes its name, and starts the command, after the start.
+			var out string
+			eventually(t, func() string { return out }, func() bool {
+				out, _ = run(t, h, g.Name, "sh", "-c", `cat /proc/1/comm; for p in /proc/[0-9]*; do busybox tr '\0' ' ' <$p/cmdline; echo; done`)
+				return strings.HasPrefix(out, row.comm+"\n") && strings.Contains(out, "\n"+row.argv+"\n")
+			})
 			st, err := h.State(g.Name)
 			must(t, err)
 			if st.Runs == nil || st.Runs.Init.Style != "rescue" {
