@@ -60,7 +60,7 @@ func TestOtherHosts(t *testing.T) {
 		{"cgroup v1 only", "", fstest.MapFS{"proc/self/mountinfo": file(cgroup1Mounts)},
 			"cgroup v2", want{api.No, "only cgroup v1", "systemd.unified_cgroup_hierarchy=1"}},
 		{"no cgroups at all", "", fstest.MapFS{"proc/self/mountinfo": file("")},
-			"cgroup v2", want{api.No, "not mounted", ""}},
+			"cgroup v2", want{api.No, "not mounted", "mount -t cgroup2 none /sys/fs/cgroup"}},
 		{"a hybrid host", "", fstest.MapFS{"proc/self/mountinfo": file(hybridMounts)},
 			"cgroup v2", want{api.Yes, "/sys/fs/cgroup/unified, beside cgroup v1", ""}},
 		{"cgroup v2 only", "", fstest.MapFS{"proc/self/mountinfo": file(unifiedMounts)},
@@ -216,7 +216,7 @@ func TestMissingNamesWhatIsInTheWay(t *testing.T) {
 	}
 	want := "this host cannot run guests: " +
 		"kernel: 5.10.0-28-amd64 is older than 6.1 (run a newer kernel, 6.1 at least); " +
-		"cgroup v2: only cgroup v1 is mounted (boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none /sys/fs/cgroup/unified)"
+		"cgroup v2: only cgroup v1 is mounted (boot with systemd.unified_cgroup_hierarchy=1, set rc_cgroup_mode=unified in /etc/rc.conf (OpenRC), or mount -t cgroup2 none /sys/fs/cgroup/unified)"
 	if err := Missing(c); err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

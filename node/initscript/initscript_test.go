@@ -92,6 +92,12 @@ func TestTheScriptStartsAndStops(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(bin, "start-vservers"), []byte("#!/bin/sh\necho $* >>"+said+"\nexit 2\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	// Of a host that has no cgroups mounted.
+	for name, text := range map[string]string{"mountpoint": "exit 32\n", "mount": "echo mount $5 $6 >>" + said + "\n"} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	path := filepath.Join(bin, "vservers")
 	text := strings.ReplaceAll(sysv, "PATH=/usr/local/sbin", "PATH="+bin)
 	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
@@ -101,9 +107,9 @@ func TestTheScriptStartsAndStops(t *testing.T) {
 		arg, says string
 		status    int
 	}{
-		{"start", "--start -j 6 --marked\n", 2},
+		{"start", "mount cgroup2 /sys/fs/cgroup\n--start -j 6 --marked\n", 2},
 		{"stop", "--stop --running -j 6\n", 2},
-		{"restart", "--stop --running -j 6\n--start -j 6 --marked\n", 2},
+		{"restart", "--stop --running -j 6\nmount cgroup2 /sys/fs/cgroup\n--start -j 6 --marked\n", 2},
 		{"go", "", 2},
 	} {
 		os.Remove(said)
@@ -111,6 +117,31 @@ func TestTheScriptStartsAndStops(t *testing.T) {
 		_ = cmd.Run()
 		if got, _ := os.ReadFile(said); string(got) != row.says || cmd.ProcessState.ExitCode() != row.status {
 			t.Errorf("%s: %q, status %d; want %q, %d", row.arg, got, cmd.ProcessState.ExitCode(), row.says, row.status)
+		}
+	}
+}
+
+// The script of OpenRC, run as OpenRC runs it: sourced, with programs of its own in PATH.
+func TestTheOpenRCScriptStartsAndStops(t *testing.T) {
+	bin := t.TempDir()
+	for name, text := range map[string]string{
+		"start-vservers": "echo $*; exit 2", "ebegin": "", "eend": "echo status $1",
+		"use": "", "after": "", "need": "echo Debian has no service $*",
+	} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range []struct{ call, says string }{
+		{"depend", ""},
+		{"start", "--start -j 6 --marked\nstatus 2\n"},
+		{"MARK=default,night; start", "--start -j 6 -m default,night\nstatus 2\n"},
+		{"stop", "--stop --running -j 6\nstatus 2\n"},
+	} {
+		cmd := exec.Command("sh", "-c", openrc+row.call)
+		cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin"}
+		if got, err := cmd.CombinedOutput(); err != nil || string(got) != row.says {
+			t.Errorf("%s: %v: %q, want %q", row.call, err, got, row.says)
 		}
 	}
 }

@@ -13,7 +13,7 @@ var (
 	Kernel = &Ability{Name: "kernel", For: "everything below", Required: true, Probe: kernel, Lost: NoGuests, Cure: newerKernel}
 
 	Cgroup2 = &Ability{Name: "cgroup v2", For: "holding a guest's processes together", Required: true, Probe: cgroup2, Lost: NoGuests,
-		Cure: "boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none /sys/fs/cgroup/unified"}
+		Cure: "boot with systemd.unified_cgroup_hierarchy=1, set rc_cgroup_mode=unified in /etc/rc.conf (OpenRC), or mount -t cgroup2 none /sys/fs/cgroup/unified"}
 
 	CgroupKill = &Ability{Name: "cgroup.kill", For: "stopping a guest whole", Required: true, Probe: cgroupKill, Lost: NoGuests, Cure: newerKernel}
 

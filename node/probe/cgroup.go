@@ -48,7 +48,7 @@ func cgroup2(s *System) Answer {
 	case errors.Is(err, errNoCgroup2) && hybrid:
 		return No("only cgroup v1 is mounted")
 	case errors.Is(err, errNoCgroup2):
-		return No("it is not mounted")
+		return No("it is not mounted").WithCure("mount -t cgroup2 none /sys/fs/cgroup")
 	case err != nil:
 		return Unknown("%v", err)
 	case hybrid:
