@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/vsfleet/vsfleet/fleet"
 	"github.com/vsfleet/vsfleet/fleet/history"
@@ -113,6 +114,13 @@ func must(err error) {
 	if err != nil {
 		panic(err)
 	}
+}
+
+// checkFlag adds -C, as Ansible has it, and the names that other tools have for it.
+func checkFlag(f *pflag.FlagSet, check *bool, text string) {
+	f.BoolVarP(check, "check", "C", false, text)
+	f.BoolVarP(check, "dry-run", "n", false, "alias of --check")
+	must(f.MarkHidden("dry-run"))
 }
 
 // prepare reads flags, environment and settings files.

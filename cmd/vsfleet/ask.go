@@ -53,23 +53,30 @@ func follow[H, V any](p *view.Progress, name func(H) string, failed *error, each
 	}
 }
 
+// listing is how records are shown to people.
+type listing[R any] struct {
+	table func(w io.Writer, records []R) error
+	none  string        // said if the hosts that answered have no records: no volumes
+	live  func(R) error // if not nil: it shows each as it comes, and there is no table
+}
+
 // ask asks hosts a question and prints the records of each host; a host without an
-// answer has a record with the reason. As a table, only answers are printed: all
-// together, or each by live, if that is not nil, when it comes.
+// answer has a record with the reason. For people, only answers are printed.
 func ask[V, R any](a *app, hosts []*inventory.Host, question func(fleet.Watch[V]) fleet.Answers[V],
-	record func(h *inventory.Host, v V, result report.Result) []R, table func(w io.Writer, records []R) error, live func(R) error,
+	record func(h *inventory.Host, v V, result report.Result) []R, shown listing[R],
 ) (fleet.Answers[V], error) {
 	var failed error
 	progress := a.asking(len(hosts))
 	records := view.NewRecords[R](a.stdout, a.output, len(hosts))
-	answered := make([][]R, len(hosts))
+	answered, count := make([][]R, len(hosts)), 0
 	answers := question(follow(progress, func(h *inventory.Host) string { return h.Name }, &failed,
 		func(i int, r fanout.Result[*inventory.Host, V]) error {
 			list := record(r.Host, r.Value, report.ResultOf(r.Outcome, r.Err))
 			if r.Outcome == outcome.OK {
 				answered[i] = list
-				for k := 0; live != nil && k < len(list); k++ {
-					if err := live(list[k]); err != nil {
+				count++
+				for k := 0; shown.live != nil && k < len(list); k++ {
+					if err := shown.live(list[k]); err != nil {
 						return err
 					}
 				}
@@ -80,10 +87,13 @@ func ask[V, R any](a *app, hosts []*inventory.Host, question func(fleet.Watch[V]
 	if failed == nil {
 		failed = records.Close(func(w io.Writer, _ []R) error {
 			list := slices.Concat(answered...)
-			if len(list) == 0 || live != nil {
-				return nil
+			if len(list) > 0 && shown.live == nil {
+				return shown.table(w, list)
 			}
-			return table(w, list)
+			if len(list) == 0 && count > 0 && shown.none != "" && !a.quiet {
+				fmt.Fprintf(a.stderr, "%s on %s\n", shown.none, view.Count(count, "host"))
+			}
+			return nil
 		})
 	}
 	return answers, failed

@@ -75,12 +75,10 @@ are undone. Run the same command again to complete the rest.`,
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVarP(&check, "check", "C", false, "show what would change, and change nothing")
-	f.BoolVar(&check, "dry-run", false, "alias of --check")
+	checkFlag(f, &check, "show what would change, and change nothing")
 	f.BoolVarP(&o.diff, "diff", "D", false, "show what was changed and why, with the lines of files and settings")
 	f.BoolVar(&o.prune, "prune", false, "delete guests that are not in the inventory, after confirmation")
 	f.BoolVarP(&yes, "yes", "y", false, fmt.Sprintf("do not ask before changing protected or many hosts, deleting more than %d guests, or pruning", fewDeletes))
-	must(f.MarkHidden("dry-run"))
 	a.changesGuests(cmd)
 	strategy = a.strategy(cmd)
 	return cmd

@@ -111,7 +111,7 @@ no backup has, also those that a killed vsfleet has left. Backups that cannot be
 HOST/GUEST may have * and ? in it: backups of other guests are kept.
 
 The last backup of a day, week or month counts, in this machine's time zone.`,
-		Example: `  vsfleet guest backup prune --dry-run --keep-last 3 /srv/backup
+		Example: `  vsfleet guest backup prune --check --keep-last 3 /srv/backup
   vsfleet guest backup prune --keep-daily 7 --keep-weekly 5 --keep-monthly 12 vault:/srv/backup`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -146,6 +146,6 @@ The last backup of a day, week or month counts, in this machine's time zone.`,
 	flags.IntVar(&keep.Daily, "keep-daily", 0, "keep one for each of the last `N` days that have any")
 	flags.IntVar(&keep.Weekly, "keep-weekly", 0, "keep one for each of the last `N` weeks that have any")
 	flags.IntVar(&keep.Monthly, "keep-monthly", 0, "keep one for each of the last `N` months that have any")
-	flags.BoolVarP(&dry, "dry-run", "n", false, "only show what would be removed")
+	checkFlag(flags, &dry, "only show what would be removed")
 	return cmd
 }

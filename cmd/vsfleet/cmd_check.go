@@ -34,9 +34,9 @@ A host counts as failed if it lacks a feature that every guest needs.`,
 				return a.access.Check(ctx, hosts, a.forks, w)
 			}, func(h *inventory.Host, c api.Check, result report.Result) []report.CheckRecord {
 				return report.CheckRecords(h.Name, c, result)
-			}, func(w io.Writer, records []report.CheckRecord) error {
+			}, listing[report.CheckRecord]{table: func(w io.Writer, records []report.CheckRecord) error {
 				return view.CheckTable(a.stdout, w, records, len(hosts))
-			}, nil)
+			}})
 			if err != nil {
 				return err
 			}

@@ -136,14 +136,17 @@ on this host.`,
 			if err != nil {
 				return err
 			}
-			counted := false
+			counted, none := false, "no running guests"
+			if len(args) > 0 {
+				none = "" // which is an error
+			}
 			answers, err := ask(a, hosts, func(w fleet.Watch[api.Usage]) fleet.Answers[api.Usage] {
 				return a.access.Usage(ctx, hosts, a.forks, w)
 			}, func(h *inventory.Host, usage api.Usage, result report.Result) []report.UsageRecord {
 				usage.Guests = slices.DeleteFunc(usage.Guests, func(g api.GuestUsage) bool { return !wanted(h.Name, g.Name) })
 				counted = counted || len(usage.Guests) > 0
 				return report.UsageRecords(h.Name, usage, result)
-			}, view.UsageTable, nil)
+			}, listing[report.UsageRecord]{table: view.UsageTable, none: none})
 			if err != nil {
 				return err
 			}
@@ -175,7 +178,7 @@ func (a *app) generationsCommand() *cobra.Command {
 			}, func(h *inventory.Host, kept api.Generations, result report.Result) []report.GenerationRecord {
 				kept.Kept = slices.DeleteFunc(kept.Kept, func(g api.Generation) bool { return !wanted(h.Name, g.Guest) })
 				return report.GenerationRecords(h.Name, kept, result)
-			}, view.GenerationTable, nil)
+			}, listing[report.GenerationRecord]{table: view.GenerationTable, none: "nothing is kept to revert guests"})
 			if err != nil {
 				return err
 			}
@@ -247,7 +250,7 @@ func (a *app) guestStatus(ctx context.Context, hosts []*inventory.Host, wanted f
 	}, func(h *inventory.Host, st api.State, result report.Result) []report.GuestRecord {
 		st.Guests = slices.DeleteFunc(st.Guests, func(g api.GuestState) bool { return !wanted(h.Name, g.Name) })
 		return report.GuestRecords(h.Name, st, result)
-	}, view.GuestTable, nil)
+	}, listing[report.GuestRecord]{table: view.GuestTable, none: "no guests"})
 	if err != nil {
 		return err
 	}

@@ -23,8 +23,8 @@ another guest there, and keeps it once, whatever their owners, modes and times. 
 no change. A guest that runs gives up its copies when it is started again.
 
 BYTES is what the files took in the guest, NEW what was made for them that guests share. The
-exit status is 2 if a guest was left as it is; with --dry-run nothing is changed.`,
-		Example: `  vsfleet guest hashify --dry-run
+exit status is 2 if a guest was left as it is; with --check nothing is changed.`,
+		Example: `  vsfleet guest hashify --check
   vsfleet guest hashify 'web*/*' -o json`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeGuests,
@@ -40,7 +40,7 @@ exit status is 2 if a guest was left as it is; with --dry-run nothing is changed
 			}, func(h *inventory.Host, done api.Hashified, result report.Result) []report.HashifiedRecord {
 				left = left || slices.ContainsFunc(done.Guests, func(g api.HashifiedGuest) bool { return g.Problem != "" })
 				return report.HashifiedRecords(h.Name, done, result)
-			}, view.HashifiedTable, nil)
+			}, listing[report.HashifiedRecord]{table: view.HashifiedTable, none: "no guests"})
 			if err != nil {
 				return err
 			}
@@ -53,6 +53,6 @@ exit status is 2 if a guest was left as it is; with --dry-run nothing is changed
 			return nil
 		},
 	}
-	cmd.Flags().BoolVarP(&dry, "dry-run", "n", false, "only show what would be won")
+	checkFlag(cmd.Flags(), &dry, "only show what would be won")
 	return cmd
 }

@@ -60,7 +60,7 @@ Without a version in images.lock, the image that most hosts have counts as the c
 				return a.access.State(ctx, hosts, a.forks, w)
 			}, func(h *inventory.Host, st api.State, result report.Result) []report.ImageRecord {
 				return report.ImageRecords(h.Name, st, a.versions.File(), result)
-			}, view.ImageTable, nil)
+			}, listing[report.ImageRecord]{table: view.ImageTable, none: "no images"})
 			if err != nil {
 				return err
 			}

@@ -58,7 +58,7 @@ and so do the current version of each image and the one to which a rollback woul
 		},
 	}
 	cmd.Flags().BoolVar(&req.All, "all", false, "remove the newest image of a name and versions for a rollback, too")
-	cmd.Flags().BoolVarP(&req.Dry, "dry-run", "n", false, "only show what would be removed")
+	checkFlag(cmd.Flags(), &req.Dry, "only show what would be removed")
 	a.lockWait(cmd)
 	return cmd
 }
@@ -86,7 +86,7 @@ arrives replaces what is damaged.`,
 			}, func(h *inventory.Host, c api.StoreCheck, result report.Result) []report.StoreRecord {
 				damaged = damaged || len(c.Damaged) > 0
 				return []report.StoreRecord{{Host: h.Name, StoreCheck: c, Result: result}}
-			}, view.StoreTable, nil)
+			}, listing[report.StoreRecord]{table: view.StoreTable})
 			if err != nil {
 				return err
 			}

@@ -67,7 +67,7 @@ minutes without a sign, the host undoes the run's steps and is free.`,
 				return a.access.Locks(ctx, hosts, a.forks, w)
 			}, func(h *inventory.Host, locks api.Locks, result report.Result) []report.LockRecord {
 				return []report.LockRecord{{Host: h.Name, Locks: locks, Result: result}}
-			}, view.LockTable, nil)
+			}, listing[report.LockRecord]{table: view.LockTable})
 			if err != nil {
 				return err
 			}

@@ -44,5 +44,5 @@ func (a *app) ping(hosts []*inventory.Host, question func(fleet.Watch[report.Pin
 	}
 	return ask(a, hosts, question, func(h *inventory.Host, p report.Ping, result report.Result) []report.PingRecord {
 		return []report.PingRecord{report.PingRecordOf(h.Name, h.Address, p, result)}
-	}, view.PingTable, live)
+	}, listing[report.PingRecord]{table: view.PingTable, live: live})
 }

@@ -64,7 +64,7 @@ After the first Ctrl-C no further steps are started. A command under way has
 	f.StringVar(&o.startAt, "start-at", "", "begin with the step of this `name`")
 	f.StringVar(&o.startAt, "start-at-task", "", "alias of --start-at, as in Ansible")
 	f.BoolVar(&o.oneByOne, "step", false, "ask before each step")
-	f.BoolVarP(&o.check, "check", "C", false, "show what would change, and change nothing")
+	checkFlag(f, &o.check, "show what would change, and change nothing")
 	f.BoolVarP(&o.diff, "diff", "D", false, "show what was changed, with the lines of files")
 	f.BoolVarP(&o.yes, "yes", "y", false, "answer the playbook's questions with yes")
 	f.BoolVar(&o.list, "list", false, "list the steps of PLAYBOOK; without it, the playbooks that come with vsfleet")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -43,7 +44,7 @@ anything is stale.`,
 				records := report.StaleRecords(h.Name, s.StaleAnswer, s.Wanted, a.versions.File(), func(guest string) bool { return wanted(h.Name, guest) }, result)
 				stale = stale || slices.ContainsFunc(records, report.StaleRecord.Stale)
 				return records
-			}, view.StaleTable, nil)
+			}, listing[report.StaleRecord]{table: view.StaleTable})
 			if err != nil {
 				return err
 			}
@@ -52,6 +53,9 @@ anything is stale.`,
 			}
 			if stale {
 				return exitStatus(exitDiffers)
+			}
+			if !a.quiet {
+				fmt.Fprintln(a.stderr, "nothing is stale")
 			}
 			return nil
 		},

@@ -39,7 +39,7 @@ start of a guest that the inventory gives a volume makes it.`,
 				return a.access.Volumes(ctx, hosts, a.forks, w)
 			}, func(h *inventory.Host, v api.Volumes, result report.Result) []report.VolumeRecord {
 				return report.VolumeRecords(h.Name, v, result)
-			}, view.VolumeTable, nil)
+			}, listing[report.VolumeRecord]{table: view.VolumeTable, none: "no volumes"})
 			if err != nil {
 				return err
 			}
