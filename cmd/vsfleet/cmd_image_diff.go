@@ -73,7 +73,7 @@ func (a *app) completeVersions(cmd *cobra.Command, args []string, text string) (
 	for _, image := range inv.Images {
 		names = append(names, image.Name)
 	}
-	for _, r := range report.VersionRecords(known) {
+	for _, r := range report.VersionRecords(known, nil) {
 		names = append(names, r.String())
 	}
 	return startingWith("", names, text), cobra.ShellCompDirectiveNoFileComp

@@ -300,7 +300,11 @@ vsfleet image list shows who has which version.`,
 					return err
 				}
 			}
-			records := report.VersionRecords(known, args...)
+			specs := map[string]string{}
+			for _, image := range inv.Images {
+				specs[image.Name] = plan.Spec(image).Key()
+			}
+			records := report.VersionRecords(known, specs, args...)
 			if len(records) == 0 && !a.quiet {
 				fmt.Fprintln(a.stderr, "no versions are recorded: the first vsfleet image update does that")
 			}

@@ -374,17 +374,24 @@ type Used struct {
 	Host  string
 }
 
-// MostUsed returns the image that most guests have among those of a spec, for each
-// architecture of the hosts.
+// MostUsed returns the image that most guests have, for each architecture of the hosts: among
+// those of the image's spec, or, where the spec is new, among those of the image's name.
 func MostUsed(hosts []Host, image *inventory.Image) []Used {
-	n := needOf(image, nil, "")
+	list := mostUsed(hosts, image.Name, needOf(image, nil, "").fits)
+	named := mostUsed(hosts, image.Name, func(have api.Image) bool { return have.Spec.Name == image.Name })
+	return append(list, slices.DeleteFunc(named, func(other Used) bool {
+		return slices.ContainsFunc(list, func(u Used) bool { return u.Arch == other.Arch })
+	})...)
+}
+
+func mostUsed(hosts []Host, name string, fits func(api.Image) bool) []Used {
 	var list []Used
 	most := map[string]int{} // guests, by architecture
 	count := map[string]int{}
 	for _, h := range hosts {
 		arch := h.State.Host.Arch
 		for _, g := range h.State.Guests {
-			i := slices.IndexFunc(h.State.Images, func(have api.Image) bool { return have.ID == g.Image && n.fits(have) })
+			i := slices.IndexFunc(h.State.Images, func(have api.Image) bool { return have.ID == g.Image && fits(have) })
 			if i < 0 {
 				continue
 			}
@@ -393,7 +400,7 @@ func MostUsed(hosts []Host, image *inventory.Image) []Used {
 			}
 			most[arch] = count[g.Image]
 			used := Used{h.State.Images[i], arch, h.name()}
-			used.Image.Spec.Name = image.Name
+			used.Image.Spec.Name = name
 			if at := slices.IndexFunc(list, func(u Used) bool { return u.Arch == arch }); at >= 0 {
 				list[at] = used
 			} else {

@@ -270,14 +270,16 @@ type VersionRecord struct {
 	Image string `json:"image"`
 	versions.Version
 	Current bool `json:"current"`
+	// OtherSpec: it is of another spec than the inventory's, and would be current for that.
+	OtherSpec bool `json:"otherSpec,omitempty"`
 }
 
 // String returns NAME@VERSION.
 func (r VersionRecord) String() string { return r.Image + "@" + strconv.Itoa(r.Number) }
 
 // VersionRecords returns the versions of images that the inventory knows, the newest first.
-// names are those to show; none: all.
-func VersionRecords(known versions.File, names ...string) []VersionRecord {
+// names are those to show; none: all. specs are the keys of the inventory's specs by name.
+func VersionRecords(known versions.File, specs map[string]string, names ...string) []VersionRecord {
 	var records []VersionRecord
 	for _, name := range slices.Sorted(maps.Keys(known.Images)) {
 		if len(names) > 0 && !slices.Contains(names, name) {
@@ -285,7 +287,9 @@ func VersionRecords(known versions.File, names ...string) []VersionRecord {
 		}
 		for _, v := range slices.Backward(known.Images[name]) {
 			now, _ := known.Current(name, v.Key, v.Arch)
-			records = append(records, VersionRecord{Image: name, Version: v, Current: now.Number == v.Number})
+			current, key := now.Number == v.Number, specs[name]
+			other := key != "" && key != v.Key
+			records = append(records, VersionRecord{Image: name, Version: v, Current: current && !other, OtherSpec: current && other})
 		}
 	}
 	return records

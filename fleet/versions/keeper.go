@@ -43,7 +43,7 @@ func (k *Keeper) Number(id string) int {
 	return v.Number
 }
 
-// Begin records the image that hosts use as the first version of an image that has none:
+// Begin records the image that hosts use as the first version of its spec, if that has none:
 // an update would leave nothing to go back to.
 func (k *Keeper) Begin(ctx context.Context, image api.Image, arch, host string) error {
 	return k.change(ctx, func(f *File) error {
@@ -105,14 +105,21 @@ func (k *Keeper) Failed(ctx context.Context, id, reason string) (note string, er
 func (k *Keeper) Rollback(ctx context.Context, name, key, reason string) (from, to int, err error) {
 	err = k.change(ctx, func(f *File) error {
 		from, to = 0, 0
+		other := 0                         // of another spec
 		for _, v := range f.Images[name] { // the oldest first
-			if v.Key == key && v.Held == nil && v.Number > from {
+			switch {
+			case v.Held != nil:
+			case v.Key != key:
+				other = v.Number
+			case v.Number > from:
 				from, to = v.Number, from
 			}
 		}
 		switch {
 		case from == 0:
 			return fmt.Errorf("image %s has no version to go back from: %s does not name one of this spec", name, FileName)
+		case to == 0 && other > 0 && other < from:
+			return fmt.Errorf("image %s: version %d was built from what the inventory said before: to go back to it, take back the change of its method, arguments or packages", name, other)
 		case to == 0:
 			return fmt.Errorf("image %s has no version before %d that is not held", name, from)
 		}

@@ -198,6 +198,8 @@ func VersionTable(w io.Writer, records []report.VersionRecord) error {
 			state = "held: " + r.Held.Reason
 		case r.Current:
 			state = "current"
+		case r.OtherSpec:
+			state = "of another spec"
 		}
 		id := strings.TrimPrefix(r.ID, "sha256:")
 		rows = append(rows, []string{r.String(), id[:min(12, len(id))], r.Arch, r.On, Duration(time.Since(r.Built)), state})
