@@ -14,7 +14,6 @@ import (
 
 	"github.com/vsfleet/vsfleet/fleet/backup"
 	"github.com/vsfleet/vsfleet/fleet/fanout"
-	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/fleet/remote"
 	"github.com/vsfleet/vsfleet/fleet/report"
@@ -71,11 +70,7 @@ func (a *Access) Backup(ctx context.Context, guests []inventory.Instance, to *ba
 	record := a.Record("guest backup", places(guests))
 	defer record.End()
 	host := func(r Saved) report.Host {
-		o := r.Outcome
-		if o == outcome.OK {
-			o = outcome.Changed
-		}
-		h := report.HostOf(place(r.Host), r.Host.Host.Address, o, r.Err)
+		h := report.HostOf(place(r.Host), r.Host.Host.Address, r.Outcome, r.Err)
 		h.Text = r.Value
 		return h
 	}

@@ -147,8 +147,13 @@ func (a *app) report(ctx context.Context, run report.Run, diff bool) error {
 	return a.recap(ctx, run)
 }
 
-// recap prints the end of a run that changed hosts.
+// recap prints the end of a run that changes hosts.
 func (a *app) recap(ctx context.Context, run report.Run) error {
+	return a.recapOr(ctx, run, "nothing to change")
+}
+
+// recapOr prints the end of a run; unchanged, if it is not empty, is said where no host was changed.
+func (a *app) recapOr(ctx context.Context, run report.Run, unchanged string) error {
 	if a.quiet {
 		if err := view.Errors(a.stderr, run.Hosts); err != nil {
 			return err
@@ -158,8 +163,8 @@ func (a *app) recap(ctx context.Context, run report.Run) error {
 		for _, note := range run.Notes {
 			message(view.Clean(note))
 		}
-		if outcome.Worst(run.Outcomes()...) == outcome.OK {
-			fmt.Fprintln(a.stderr, "nothing to change")
+		if unchanged != "" && outcome.Worst(run.Outcomes()...) == outcome.OK {
+			fmt.Fprintln(a.stderr, unchanged)
 		}
 		if err := view.RecapRun(a.stderr, run); err != nil {
 			return err

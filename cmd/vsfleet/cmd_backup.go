@@ -67,7 +67,7 @@ is read again. With --stop, it is stopped for that and started again.`,
 				if failed != nil {
 					return failed
 				}
-				return a.recap(ctx, report.Run{Hosts: hosts})
+				return a.recapOr(ctx, report.Run{Hosts: hosts}, "")
 			})
 		},
 	}

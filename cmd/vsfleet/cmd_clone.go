@@ -54,8 +54,17 @@ guest that exists is not replaced.`,
 				return usage("change it there")(fmt.Errorf("%s: the inventory has the settings of %s: --address and --hostname are for guests that it lacks", to.Guest.Pos, args[1]))
 			}
 			opt.Progress = a.note
-			h := a.access.Clone(ctx, inv, from, to, opt)
-			return a.recap(ctx, report.Run{Hosts: []report.Host{h}})
+			run := report.Run{Hosts: []report.Host{a.access.Clone(ctx, inv, from, to, opt)}}
+			if err := a.recap(ctx, run); err != nil || a.quiet {
+				return err
+			}
+			if !opt.Start {
+				fmt.Fprintf(a.stderr, "%s is stopped; to start it: vsfleet guest start %[1]s\n", args[1])
+			}
+			if to.Guest.Image == "" {
+				fmt.Fprintf(a.stderr, "%s is not in the inventory: apply leaves it alone, and apply --prune deletes it\n", args[1])
+			}
+			return nil
 		},
 	}
 	flags := cmd.Flags()

@@ -102,7 +102,7 @@ func (a *app) exit(ctx context.Context, hosts []report.Host) error {
 
 func (a *app) exitStatus(ctx context.Context, outcomes []outcome.Outcome) error {
 	if slices.Contains(outcomes, outcome.Failed) && a.unlisted != nil {
-		fmt.Fprintln(a.stderr, "hint:", view.Clean(a.unlisted.Error()))
+		fmt.Fprintln(a.stderr, "hint: in the inventory", view.Clean(a.unlisted.Error()))
 	}
 	if code := outcome.ExitCode(ctx.Err() != nil, outcomes...); code != 0 {
 		return exitStatus(code)
