@@ -195,10 +195,10 @@ func (a *app) confirmDelete(ctx context.Context, guests []inventory.Instance) er
 	}
 	all := view.Clean(nodeset.Fold(names))
 	return a.confirm(ctx, question{
-		text:       fmt.Sprintf("Delete %s with all that they hold?", all),
+		text:       fmt.Sprintf("Delete %s, including all data?", all),
 		no:         "nothing was deleted",
-		noTerminal: all + " would be deleted with all that they hold, and there is no terminal to ask",
-		hint:       "to delete them: --yes",
+		noTerminal: all + " would be deleted, including all data, and there is no terminal to ask",
+		hint:       "to delete: --yes",
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/vsfleet/vsfleet/fleet/outcome"
 	"github.com/vsfleet/vsfleet/fleet/report"
 	"github.com/vsfleet/vsfleet/fleet/view"
+	"github.com/vsfleet/vsfleet/inventory"
 )
 
 func (a *app) runCommand() *cobra.Command {
@@ -47,7 +48,10 @@ include -l, -i or a long flag of vsfleet: without --, these are refused.`,
 				}
 				return a.run(cmd, fleet.CommandsIn(chosen, args), a.access.Run)
 			}
-			_, hosts, err := a.hosts(ctx)
+			inv, hosts, err := a.hosts(ctx)
+			if err == nil && cmd.ArgsLenAtDash() < 0 {
+				err = hostsFirst(inv, args)
+			}
 			if err != nil {
 				return err
 			}
@@ -58,6 +62,20 @@ include -l, -i or a long flag of vsfleet: without --, these are refused.`,
 	must(cmd.RegisterFlagCompletionFunc("guests", a.completeGuests))
 	addRunFlags(cmd)
 	return cmd
+}
+
+// hostsFirst refuses a command whose first word names hosts, as ansible and clush have it: it
+// would run on all hosts.
+func hostsFirst(inv *inventory.Inventory, words []string) error {
+	if _, err := inv.Select(words[0]); err != nil {
+		return nil
+	}
+	rest := "COMMAND"
+	if len(words) > 1 {
+		rest = view.CommandLine(words[1:])
+	}
+	return usage("vsfleet run -l %s -- %s; to run a program of that name: vsfleet run -- %s", view.CommandLine(words[:1]), rest, view.CommandLine(words))(
+		fmt.Errorf("%s names hosts, and stands where the command begins", words[0]))
 }
 
 // ownFlags passes flags after the first word of the command to the command: the -d in

@@ -133,8 +133,8 @@ func TestChangesThatAreAskedFor(t *testing.T) {
 		want    string // what would be done; empty: nothing is asked
 	}{
 		{"a few deletes", rollout.Changes{Hosts: hosts[:1], Deletes: guests[1:]}, false, ""},
-		{"many deletes", rollout.Changes{Deletes: guests}, false, "it would delete 11 guests with all that they hold, as the inventory says (state: absent) (web[00-10]/www), and"},
-		{"one delete that the inventory lacks", rollout.Changes{Deletes: guests[:1]}, true, "it would delete 1 guest with all that they hold, as the inventory lacks them"},
+		{"many deletes", rollout.Changes{Deletes: guests}, false, "it would delete 11 guests, including all data, because the inventory says so (state: absent) (web[00-10]/www), and"},
+		{"one delete that the inventory lacks", rollout.Changes{Deletes: guests[:1]}, true, "it would delete 1 guest, including all data, because the inventory lacks them"},
 		{"no delete, though pruning", rollout.Changes{Hosts: hosts[:1]}, true, ""},
 		{"a protected host", rollout.Changes{Hosts: hosts[:4]}, false, "it would change web03 of the protected group prod, and"},
 		{"many hosts", rollout.Changes{Hosts: append(hosts[4:], hosts...)}, false, "it would change 18 hosts, change web03 of"},

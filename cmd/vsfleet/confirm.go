@@ -84,11 +84,11 @@ func (a *app) confirmChanges(ctx context.Context, inv *inventory.Inventory, c ro
 		}
 	}
 	if n := len(c.Deletes); prune && n > 0 || n > fewDeletes {
-		why := "as the inventory says (state: absent)"
+		why := "because the inventory says so (state: absent)"
 		if prune {
-			why = "as the inventory lacks them or says absent"
+			why = "because the inventory lacks them or says absent"
 		}
-		what = append(what, fmt.Sprintf("delete %s with all that they hold, %s (%s)", view.Count(n, "guest"), why, view.Clean(nodeset.Fold(c.Deletes))))
+		what = append(what, fmt.Sprintf("delete %s, including all data, %s (%s)", view.Count(n, "guest"), why, view.Clean(nodeset.Fold(c.Deletes))))
 	}
 	if len(what) == 0 {
 		return nil
