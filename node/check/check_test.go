@@ -371,3 +371,18 @@ func TestWrite(t *testing.T) {
 		t.Errorf("table (-want +got):\n%s", diff)
 	}
 }
+
+func TestModulesAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/check.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(page), "`/etc/modules-load.d/vservers.conf`")
+	for _, a := range table(t.Context(), nil) {
+		for _, module := range a.Modules {
+			if !strings.Contains(list, "\n"+module+"\n") {
+				t.Errorf("docs/check.md lacks module %s", module)
+			}
+		}
+	}
+}

@@ -16,7 +16,7 @@ func table(ctx context.Context, find findListeners) []*probe.Ability {
 		probe.Kernel, probe.Cgroup2, probe.Controllers, probe.CgroupKill, probe.CloneIntoCgroup,
 		probe.UserNamespaces, probe.NestedUserNamespaces, probe.MountAPI, probe.IdmappedMounts, probe.Overlayfs, probe.IdmappedLayers,
 		probe.Descriptions, probe.SetnsByPidfd, probe.SeccompFilters,
-		probe.CgroupBPF, probe.BPFFS, probe.AbstractSockets, probe.NFTables, probe.Veth,
+		probe.CgroupBPF, probe.BPFFS, probe.AbstractSockets, probe.SocketDiag, probe.NFTables, probe.Veth,
 		condition("forwarding", "packets of nat guests on their way through the host", ask(forwarding),
 			"nat guests reach, or are reached by, nobody outside", ""),
 		probe.Ping, probe.TimeNamespaces,

@@ -26,7 +26,7 @@ type hostNetwork struct {
 func (hostNetwork) Private() bool { return false }
 
 func (hostNetwork) Needs() []*probe.Ability {
-	return []*probe.Ability{probe.CgroupBPF, probe.BPFFS, probe.AbstractSockets}
+	return []*probe.Ability{probe.CgroupBPF, probe.BPFFS, probe.AbstractSockets, probe.SocketDiag}
 }
 
 func (hostNetwork) Scope() (bool, error) {

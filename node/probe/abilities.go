@@ -30,14 +30,14 @@ var (
 		Lost: NoGuests, Cure: "put /var/lib/vservers on ext4, xfs or btrfs"}
 
 	Overlayfs = &Ability{Name: "overlayfs", For: "images shared by guests that write", Required: true, Probe: overlay, Lost: NoGuests,
-		Cure: "put /var/lib/vservers on ext4, xfs or btrfs; modprobe overlay", Module: "overlay"}
+		Cure: "put /var/lib/vservers on ext4, xfs or btrfs; modprobe overlay", Modules: []string{"overlay"}}
 
 	IdmappedLayers = &Ability{Name: "idmapped layers", For: "both of them together", Required: true, Probe: idmappedOverlay, Lost: NoGuests,
-		Cure: newerKernel}
+		Cure: newerKernel, Modules: []string{"overlay"}}
 
 	Descriptions = &Ability{Name: "EROFS", For: "images that share their equal files, on disk and in memory", Probe: descriptions,
 		Lost: "images are kept as plain trees, each with files of its own", Cure: "modprobe erofs loop; or run a kernel with CONFIG_EROFS_FS",
-		Module: "erofs"}
+		Modules: []string{"erofs", "loop"}}
 
 	SetnsByPidfd = &Ability{Name: "setns by pidfd", For: "entering a guest", Required: true, Probe: setnsPidfd, Lost: NoGuests, Cure: newerKernel}
 
@@ -71,9 +71,13 @@ var (
 		Probe: abstractSockets, Lost: noShared,
 		Cure: "run kernel 6.12 with Landlock, 6.7 with cgroup BPF, or any with bpf among its security modules (lsm=…,bpf); or use network mode nat"}
 
-	NFTables = &Ability{Name: "nftables", For: "nat guests", Probe: nfTables, Lost: noNAT, Cure: "modprobe nf_tables", Module: "nf_tables", Changes: true}
+	SocketDiag = &Ability{Name: "socket lists", For: "finding programs of the host that have the ports of guests which share its network", Probe: socketDiag,
+		Lost: noShared, Cure: "modprobe -a tcp_diag udp_diag; or run a kernel with CONFIG_INET_DIAG and CONFIG_INET_UDP_DIAG",
+		Modules: []string{"tcp_diag", "udp_diag"}}
 
-	Veth = &Ability{Name: "veth", For: "nat guests", Probe: vethPair, Lost: noNAT, Cure: "modprobe veth", Module: "veth"}
+	NFTables = &Ability{Name: "nftables", For: "nat guests", Probe: nfTables, Lost: noNAT, Cure: "modprobe nf_tables", Modules: natModules, Changes: true}
+
+	Veth = &Ability{Name: "veth", For: "nat guests", Probe: vethPair, Lost: noNAT, Cure: "modprobe veth", Modules: []string{"veth"}}
 
 	TimeNamespaces = &Ability{Name: "time namespaces", For: "an uptime of each guest's own", Probe: timeNamespaces,
 		Lost: "guests show the host's uptime", Cure: "run kernel 6.3 or newer with CONFIG_TIME_NS"}

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -14,7 +15,12 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 )
 
-func nfTables(*System) Answer {
+// natModules have what the packet filter of nat guests consists of.
+var natModules = []string{"nf_tables", "nft_chain_nat", "nft_connlimit", "nft_ct", "nft_fib_inet", "nft_masq", "nft_nat", "nft_reject_inet", "nf_conntrack_netlink"}
+
+// nfTables asks what is there. Rules load the modules that they need, if the kernel
+// still does.
+func nfTables(s *System) Answer {
 	c, err := nftables.New()
 	if err != nil {
 		return Tried(err)
@@ -23,7 +29,29 @@ func nfTables(*System) Answer {
 	if err != nil {
 		return Tried(fmt.Errorf("list tables: %w", err))
 	}
+	if lost := s.lostModules(natModules); lost != nil {
+		return No("not loaded: %s", strings.Join(lost, ", "))
+	}
 	return Yes("%d tables", len(tables))
+}
+
+// socketDiag asks for the sockets of no state.
+func socketDiag(*System) Answer {
+	for _, proto := range []port.Proto{port.TCP, port.UDP} {
+		ask := make([]byte, 56) // struct inet_diag_req_v2
+		ask[0], ask[1] = unix.AF_INET, unix.IPPROTO_TCP
+		if proto == port.UDP {
+			ask[1] = unix.IPPROTO_UDP
+		}
+		_, err := linux.Netlink(unix.NETLINK_SOCK_DIAG, unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP, ask)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			return No("the kernel does not list %s sockets", proto)
+		case err != nil:
+			return Tried(err)
+		}
+	}
+	return Yes("")
 }
 
 const probeLink = "vsncheck"

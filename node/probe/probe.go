@@ -21,8 +21,8 @@ type Ability struct {
 	Required bool // no guest starts without it
 	Lost     string
 	Cure     string
-	Module   string // of the kernel, which it may be in
-	Changes  bool   // a yes may become a no while the kernel runs: it is asked each time
+	Modules  []string // of the kernel, which it may be in
+	Changes  bool     // a yes may become a no while the kernel runs: it is asked each time
 	Probe    func(*System) Answer
 }
 
@@ -98,16 +98,34 @@ func (s *System) Ask(a *Ability) Answer {
 // try probes an ability. Where the kernel loads no more modules, only a reboot helps.
 func (s *System) try(a *Ability) Answer {
 	got := a.Probe(s)
-	if a.Module == "" || got.Verdict != api.No {
+	if got.Verdict != api.No {
 		return got
+	}
+	if lost := s.lostModules(a.Modules); lost != nil {
+		return got.WithCure("kernel.modules_disabled keeps modules from being loaded: name %s in /etc/modules-load.d and reboot", strings.Join(lost, ", "))
+	}
+	return got
+}
+
+// lostModules returns those of the modules that this kernel has, has not loaded, and
+// loads no more.
+func (s *System) lostModules(modules []string) (lost []string) {
+	if modules == nil {
+		return nil
 	}
 	if disabled, err := s.Read("proc/sys/kernel/modules_disabled"); err != nil || disabled != "1" {
-		return got
+		return nil
 	}
-	if _, err := fs.Stat(s.Files, "sys/module/"+a.Module); err == nil {
-		return got
+	files, err := s.Read("lib/modules/" + s.Release + "/modules.dep")
+	if err != nil {
+		return nil // it cannot be told which are built in
 	}
-	return got.WithCure("kernel.modules_disabled keeps it from being loaded: name %s in /etc/modules-load.d and reboot", a.Module)
+	for _, name := range modules {
+		if _, err := fs.Stat(s.Files, "sys/module/"+name); err != nil && strings.Contains(files, "/"+name+".ko") {
+			lost = append(lost, name)
+		}
+	}
+	return lost
 }
 
 // Ask returns the answer of the host that we run on.
@@ -125,7 +143,7 @@ func Want(a *Ability) error {
 // Explain adds to the error of a try the first of the abilities that the host is
 // without. It asks, and anew, only if the kernel may have meant that it lacks one.
 func (s *System) Explain(err error, abilities ...*Ability) error {
-	if err == nil || Tried(err).Verdict != api.No {
+	if err == nil || Tried(err).Verdict != api.No && !lacksModule(err) {
 		return err
 	}
 	for _, a := range abilities {
@@ -134,6 +152,13 @@ func (s *System) Explain(err error, abilities ...*Ability) error {
 		}
 	}
 	return err
+}
+
+// lacksModule reports whether the error may be that of nf_tables or sock_diag without
+// one of their modules. They answer ENOENT, which is not of a file there.
+func lacksModule(err error) bool {
+	file := (*fs.PathError)(nil)
+	return errors.Is(err, unix.ENOENT) && !errors.As(err, &file)
 }
 
 // ErrMissing is what an Error is of an ability that the host certainly lacks.

@@ -99,6 +99,9 @@ func TestErrorsNameTheRow(t *testing.T) {
 			refused + "; this host lacks mount API: fsopen: function not implemented (run a newer kernel)", true},
 		{"a cure of the probe's own", fmt.Errorf("mount root: %w", unix.EINVAL), No("x is 0").WithCure("sysctl -w x=1"),
 			refused + "; this host lacks mount API: x is 0 (sysctl -w x=1)", true},
+		{"a module of netlink is missing", fmt.Errorf("list tcp sockets: %w", unix.ENOENT), No("not loaded"),
+			"list tcp sockets: no such file or directory; this host lacks mount API: not loaded (run a newer kernel)", true},
+		{"a file is missing", &os.PathError{Op: "open", Path: "/x", Err: unix.ENOENT}, No("not loaded"), "open /x: no such file or directory", false},
 		{"all is there", fmt.Errorf("mount root: %w", unix.EINVAL), Yes(""), refused, false},
 		{"it could not be told", fmt.Errorf("mount root: %w", unix.EINVAL), Unknown("odd"), refused, false},
 		{"an error that no ability would have prevented", fmt.Errorf("mount root: %w", unix.ENOSPC), No("x"), "mount root: no space left on device", false},
@@ -156,25 +159,52 @@ func TestDebootstrapIsFoundAsABuildFindsIt(t *testing.T) {
 }
 
 func TestModulesThatCannotBeLoaded(t *testing.T) {
-	const usual = "modprobe veth"
+	const usual, lost = "modprobe", "kernel.modules_disabled keeps modules from being loaded: name %s in /etc/modules-load.d and reboot"
 	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
+	const dep = "lib/modules/6.1.0/modules.dep"
+	files := file("kernel/drivers/net/veth.ko:\nkernel/fs/erofs/erofs.ko.xz: kernel/lib/crc32c.ko.xz\n")
+	off, on := file("1\n"), file("0\n")
 	for _, c := range []struct {
 		name  string
 		found Answer
 		files fstest.MapFS
 		want  string
 	}{
-		{"a kernel that loads modules", No("veth: not supported"), fstest.MapFS{"proc/sys/kernel/modules_disabled": file("0\n")}, usual},
-		{"a kernel that loads no more of them", No("veth: not supported"), fstest.MapFS{"proc/sys/kernel/modules_disabled": file("1\n")},
-			"kernel.modules_disabled keeps it from being loaded: name veth in /etc/modules-load.d and reboot"},
-		{"the module is there already", No("veth: not permitted"),
-			fstest.MapFS{"proc/sys/kernel/modules_disabled": file("1\n"), "sys/module/veth/uevent": file("")}, usual},
-		{"a kernel without modules", No("veth: not supported"), fstest.MapFS{}, usual},
+		{"a kernel that loads modules", No("not supported"), fstest.MapFS{"proc/sys/kernel/modules_disabled": on, dep: files}, usual},
+		{"a kernel that loads no more of them", No("not supported"), fstest.MapFS{"proc/sys/kernel/modules_disabled": off, dep: files}, fmt.Sprintf(lost, "veth, erofs")},
+		{"one of the modules is there already", No("not supported"),
+			fstest.MapFS{"proc/sys/kernel/modules_disabled": off, dep: files, "sys/module/veth/uevent": file("")}, fmt.Sprintf(lost, "erofs")},
+		{"all of them are", No("not permitted"),
+			fstest.MapFS{"proc/sys/kernel/modules_disabled": off, dep: files, "sys/module/veth/uevent": file(""), "sys/module/erofs/features": file("")}, usual},
+		{"what works has all that it needs", Yes("it works"), fstest.MapFS{"proc/sys/kernel/modules_disabled": off, dep: files}, ""},
+		{"modules that are built in", No("not supported"), fstest.MapFS{"proc/sys/kernel/modules_disabled": off, dep: file("kernel/drivers/net/tun.ko:\n")}, usual},
+		{"a kernel whose modules are not known", No("not supported"), fstest.MapFS{"proc/sys/kernel/modules_disabled": off}, usual},
+		{"a kernel without modules", No("not supported"), fstest.MapFS{dep: files}, usual},
 	} {
-		a := &Ability{Name: "veth", Cure: usual, Module: "veth", Probe: func(*System) Answer { return c.found }}
-		s := &System{Files: c.files}
+		a := &Ability{Name: "x", Cure: usual, Modules: []string{"veth", "erofs"}, Probe: func(*System) Answer { return c.found }}
+		s := &System{Files: c.files, Release: "6.1.0"}
 		if got := a.Row(s.Ask(a)).Cure; got != c.want {
 			t.Errorf("%s: cure %q, want %q", c.name, got, c.want)
 		}
+	}
+}
+
+// TestRulesWhoseModulesCannotBeLoaded: nf_tables alone is not enough.
+func TestRulesWhoseModulesCannotBeLoaded(t *testing.T) {
+	s := &System{Release: "6.1.0", Files: fstest.MapFS{
+		"proc/sys/kernel/modules_disabled": {Data: []byte("1\n")},
+		"lib/modules/6.1.0/modules.dep":    {Data: []byte("kernel/net/netfilter/nft_ct.ko: kernel/net/netfilter/nf_tables.ko\nkernel/net/netfilter/nft_nat.ko:\n")},
+		"sys/module/nf_tables/uevent":      {},
+		"sys/module/nft_nat/uevent":        {},
+	}}
+	got := s.Ask(NFTables)
+	if got.Verdict != api.No || got.Detail != "not loaded: nft_ct" || !strings.Contains(got.Cure, "name nft_ct in") {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestSocketsOfTheHostAreListed(t *testing.T) {
+	if got := Ask(SocketDiag); got.Verdict != api.Yes {
+		t.Errorf("got %+v", got)
 	}
 }
