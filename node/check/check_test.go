@@ -182,6 +182,8 @@ func TestServicesOnAllAddressesAreNamedWithTheirPrograms(t *testing.T) {
 			api.No, "sshd listens on 0.0.0.0:22 [::]:22", "write ListenAddress with the host's own address into /etc/ssh/sshd_config"},
 		{"systemd listens for sshd", []netctx.Listener{on("systemd", 1, "0.0.0.0:22", port.TCP)},
 			api.No, "systemd listens on 0.0.0.0:22", "write ListenStream= with the host's own address into the socket units (systemctl list-sockets)"},
+		{"a container's published port", []netctx.Listener{on("docker-proxy", 9, "0.0.0.0:8090", port.TCP)},
+			api.No, "docker-proxy listens on 0.0.0.0:8090", "publish ports of containers at the host's own address (docker run -p ADDRESS:PORT:PORT, or ip in /etc/docker/daemon.json)"},
 		{"a listener that cannot be seen", []netctx.Listener{on("", 0, "0.0.0.0:2024", port.TCP)},
 			api.No, "a process out of sight listens on 0.0.0.0:2024", "give a process out of sight an address of the host to listen on"},
 		{"two programs, one on UDP", []netctx.Listener{on("sshd", 812, "0.0.0.0:22", port.TCP), on("dnsmasq", 9, "0.0.0.0:53", port.TCP), on("dnsmasq", 9, "0.0.0.0:53", port.UDP)},

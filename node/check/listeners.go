@@ -47,6 +47,8 @@ func wildcardListeners(ctx context.Context, find findListeners) probe.Answer {
 			cure = "write ListenAddress with the host's own address into /etc/ssh/sshd_config"
 		case "systemd":
 			cure = "write ListenStream= with the host's own address into the socket units (systemctl list-sockets)"
+		case "docker-proxy":
+			cure = "publish ports of containers at the host's own address (docker run -p ADDRESS:PORT:PORT, or ip in /etc/docker/daemon.json)"
 		}
 		cures = append(cures, cure)
 	}
