@@ -62,7 +62,7 @@ func vethPair(*System) Answer {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return none, fmt.Errorf("unshare: %w", err)
 		}
-		h, err := netlink.NewHandle()
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE) // others would need modules of their own
 		if err != nil {
 			return none, err
 		}
