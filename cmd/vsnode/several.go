@@ -77,6 +77,9 @@ func (c call) several(ctx context.Context, h *node.Host, command string, args []
 	if command == "hashify" {
 		return hashify(ctx, h, names, args, os.Stdout)
 	}
+	if command == "delete" {
+		args = c.takeYes(args)
+	}
 	if command == "delete" && !c.silent {
 		if err := confirm("Are you sure you want to delete the vservers %s (y/N) ", strings.Join(names, ", ")); err != nil {
 			return err

@@ -60,6 +60,8 @@ func (v verb) do(ctx context.Context, command string, args []string) error {
 		if len(args) > 0 && args[0] == "--rescue-init" {
 			args = args[1:]
 		}
+	case "delete":
+		args = v.takeYes(args)
 	}
 	if len(args) > 0 {
 		return v.takesNo(command, args[0])
@@ -285,6 +287,15 @@ func (v verb) delete(ctx context.Context) error {
 		v.say("its volumes are kept: vsnode volume list")
 	}
 	return err
+}
+
+// takeYes takes --yes off the arguments of delete: it does not ask then.
+func (c *call) takeYes(args []string) []string {
+	if len(args) == 0 || args[0] != "--yes" {
+		return args
+	}
+	c.silent = true
+	return args[1:]
 }
 
 // confirm asks on standard output and reads the answer from standard input.

@@ -62,7 +62,7 @@ var words = append(methodWords(), []word{
 	{"", "running", "", "the same without output: 0 or 1", ""},
 	{"", "revert", "[RUN]", "undo what vsfleet's last run changed, or all runs since RUN", ""},
 	{"", "adopt", "[--dry-run]", "show what will change of a guest of util-vserver's, ask, and take it over; the old configuration is kept", ""},
-	{"", "delete", "", "ask, stop it and remove all of it", ""},
+	{"", "delete", "[--yes]", "ask, stop it and remove all of it", ""},
 	{"", "pkg", "install PACKAGE… | get-conffiles", "install packages by its own package manager, or list their configuration files", ""},
 	{"", "chkconfig", "ARGUMENTS", "run the program of that name in it", ""},
 	{"", "apt-get", "ARGUMENTS", "likewise", ""},
@@ -91,6 +91,7 @@ var words = append(methodWords(), []word{
 	{"list", "--json", "", "print all that is known of them, as JSON", ""},
 	{"vserver-stat", "-a", "", "it shows what runs", "vserver list, which has stopped guests too"},
 
+	{"delete", "--yes", "", "do not ask", ""},
 	{"adopt", "--dry-run", "", "show what would change", ""},
 	{"adopt", "--yes", "", "do not ask", ""},
 	{"adopt", "--port", "PORT[/PROTO]", "repeatable: ports that it may bind on shared addresses (nodev)", ""},
