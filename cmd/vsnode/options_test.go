@@ -117,7 +117,7 @@ func TestCommandsAreKnownOrRefusedByName(t *testing.T) {
 // TestEveryWordIsTakenOrRefused: what the table takes is a verb, an option or a program
 // that there is, and nothing else is.
 func TestEveryWordIsTakenOrRefused(t *testing.T) {
-	for _, w := range words {
+	for _, w := range append(methodWords(), words...) {
 		if w.of == tools && w.instead != "" {
 			said, err := stderrOf(t, func() error { return run(context.Background(), w.name, []string{"-x"}) })
 			if exit := exitError(1); !errors.Is(err, exit) || said != w.name+": not there: "+w.what+"; instead: "+w.instead+"\n" {
@@ -182,7 +182,7 @@ func wordsTable() string {
 	cell := strings.NewReplacer("|", "\\|", "\n", " ", "<", "\\<", "*", "\\*").Replace
 	group := func(title string, of string, wanted func(word) bool) {
 		b.WriteString("\n### " + title + "\n\n| word | here | instead |\n|---|---|---|\n")
-		for _, w := range words {
+		for _, w := range wordsWith(of) {
 			if w.of != of || !wanted(w) {
 				continue
 			}

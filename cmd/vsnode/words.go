@@ -33,8 +33,8 @@ const (
 	noContext = "contexts are made of namespaces and a cgroup when a guest starts, and a process alone has none"
 )
 
-// words are all verbs, options and methods of util-vserver, and ours.
-var words = append(methodWords(), []word{
+// words are all verbs and options of util-vserver, and ours.
+var words = []word{
 	{"", "-s", "", "start returns when the guest is ready; stop always waits (also --sync)", ""},
 	{"", "-v", "", "report also what went well (also --verbose)", ""},
 	{"", "--silent", "", "print no messages, and delete without asking", ""},
@@ -175,7 +175,15 @@ var words = append(methodWords(), []word{
 	{tools, "vprocunhide", "", "what a guest sees of /proc is set up by its start", "leave it out"},
 	{tools, "vshelper", "", "no helper of the kernel's: reboot(2) in a guest ends its process 1", "docs/guests.md"},
 	{tools, "vemerge", "", "Gentoo's tools are run in the guest", "vserver NAME exec emerge …"},
-}...)
+}
+
+// wordsWith returns the table that has the words of that kind.
+func wordsWith(of string) []word {
+	if of == methods {
+		return methodWords()
+	}
+	return words
+}
 
 // methodWords are the methods of build.
 func methodWords() (list []word) {
@@ -190,11 +198,12 @@ func methodWords() (list []word) {
 
 // wordOf returns the word of that name; "" is vserver itself.
 func wordOf(of, name string) (word, bool) {
-	i := slices.IndexFunc(words, func(w word) bool { return w.of == of && w.name == name })
+	list := wordsWith(of)
+	i := slices.IndexFunc(list, func(w word) bool { return w.of == of && w.name == name })
 	if i < 0 {
 		return word{}, false
 	}
-	return words[i], true
+	return list[i], true
 }
 
 // likewise is the text of a word, or the arguments, that are those of the word before it.
@@ -202,12 +211,13 @@ const likewise = "likewise"
 
 // help is what a word's own --help prints.
 func (w word) help() string {
-	for i := slices.Index(words, w); i > 0 && (w.what == likewise || w.args == likewise); i-- {
+	list := wordsWith(w.of)
+	for i := slices.Index(list, w); i > 0 && (w.what == likewise || w.args == likewise); i-- {
 		if w.what == likewise {
-			w.what = words[i-1].what
+			w.what = list[i-1].what
 		}
 		if w.args == likewise {
-			w.args = words[i-1].args
+			w.args = list[i-1].args
 		}
 	}
 	return strings.TrimSpace(w.name+" "+w.args) + "\n\n" + strings.ToUpper(w.what[:1]) + w.what[1:] + ".\n"
@@ -262,7 +272,7 @@ func refusal(of, name string) string {
 
 // namesOf returns the names of words that are not refused.
 func namesOf(of string) (names []string) {
-	for _, w := range words {
+	for _, w := range wordsWith(of) {
 		if w.of == of && w.instead == "" {
 			names = append(names, w.name)
 		}
@@ -272,7 +282,7 @@ func namesOf(of string) (names []string) {
 
 // writeWords writes those of a kind that are not refused, for a help.
 func writeWords(out io.Writer, of string, wanted func(word) bool) {
-	for _, w := range words {
+	for _, w := range wordsWith(of) {
 		if w.of != of || w.instead != "" || !wanted(w) {
 			continue
 		}

@@ -82,24 +82,34 @@ type method struct {
 	tools []string // programs of the host, one of which it needs
 }
 
-// methods are those of buildmethod.Table.
-var methods = map[string]method{
-	"debootstrap": {parseBootstrap, []string{"mmdebstrap", "debootstrap"}},
-	"dnf":         {parseDNF, []string{"dnf"}},
-	"yum":         {parseDNF, []string{"dnf"}},
-	"skeleton":    {parseSkeleton, nil},
-	"template":    {parseTemplate, nil},
-	"rsync":       {parseRsync, []string{"rsync"}},
-	"clone":       {parseClone, nil},
-	"host":        {parseHost, nil},
-	"oci":         {parseOCI, nil},
+// methodOf returns a method of buildmethod.Table.
+func methodOf(name string) method {
+	switch name {
+	case "debootstrap":
+		return method{parseBootstrap, []string{"mmdebstrap", "debootstrap"}}
+	case "dnf", "yum":
+		return method{parseDNF, []string{"dnf"}}
+	case "skeleton":
+		return method{parseSkeleton, nil}
+	case "template":
+		return method{parseTemplate, nil}
+	case "rsync":
+		return method{parseRsync, []string{"rsync"}}
+	case "clone":
+		return method{parseClone, nil}
+	case "host":
+		return method{parseHost, nil}
+	case "oci":
+		return method{parseOCI, nil}
+	}
+	panic("no method " + name)
 }
 
 // Methods returns the methods that this host has the tools for.
 func Methods() []string {
 	var list []string
 	for _, name := range buildmethod.Names() {
-		tools := methods[name].tools
+		tools := methodOf(name).tools
 		if tools == nil || slices.ContainsFunc(tools, isInstalled) {
 			list = append(list, name)
 		}
@@ -155,7 +165,7 @@ func parse(spec api.ImageSpec) (source, error) {
 	if !found {
 		return nil, fmt.Errorf("build by %s: %w", spec.Method, unknownMethod(spec.Method))
 	}
-	s, err := methods[spec.Method].parse(spec)
+	s, err := methodOf(spec.Method).parse(spec)
 	if err == nil && len(spec.Packages) > 0 && !row.Packages {
 		err = errors.New("it takes no packages: put them into what it copies, or use debootstrap or dnf")
 	}

@@ -85,7 +85,7 @@ func check(g api.Guest) error {
 		return errors.New("a value has a line break: each is a line in a file")
 	case g.Hostname != "" && setting.ValidHostname(g.Hostname) != nil:
 		return fmt.Errorf("hostname: %w", setting.ValidHostname(g.Hostname))
-	case g.Init.Style != "" && g.Init.Style != "plain" && g.Init.Style != "command" && styles[g.Init.Style].start == "":
+	case g.Init.Style != "" && g.Init.Style != "plain" && g.Init.Style != "command" && styleOf(g.Init.Style).start == "":
 		return errors.New(styleProblem(g.Init.Style))
 	case slices.ContainsFunc(g.Init.Command, func(arg string) bool { return arg == "" || arg[0] == '#' || strings.TrimSpace(arg) != arg }):
 		return fmt.Errorf("init command %q: no argument can be empty, begin with # or have blanks around it, as each is a line in a file: put it into a script", g.Init.Command)

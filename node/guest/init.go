@@ -35,16 +35,19 @@ type style struct {
 	start, stop string // scripts for sh; $1 is the runlevel, $2 that before it
 }
 
-var styles = map[string]style{
-	"sysv": {
-		level: "3", stopLevel: "6",
-		start: rcScript, stop: rcScript,
-	},
-	"openrc": {
-		level: "default", stopLevel: "shutdown",
-		start: `command -v openrc >/dev/null || { echo "no openrc here: install openrc in the guest, or use style plain" >&2; exit 127; }
+// styleOf returns the style of that name; without scripts if it is none of these.
+func styleOf(name string) style {
+	switch name {
+	case "sysv":
+		return style{level: "3", stopLevel: "6", start: rcScript, stop: rcScript}
+	case "openrc", "gentoo": // its old name
+		return style{
+			level: "default", stopLevel: "shutdown",
+			start: `command -v openrc >/dev/null || { echo "no openrc here: install openrc in the guest, or use style plain" >&2; exit 127; }
 mkdir -p /run/openrc; openrc sysinit; openrc boot; exec openrc "$1"`, stop: `exec openrc "$1"`,
-	},
+		}
+	}
+	return style{}
 }
 
 // rcScript runs a runlevel's scripts as sysvinit does (init(8), "Environment
@@ -54,8 +57,6 @@ const rcScript = `for rc in /etc/init.d/rc /etc/rc.d/rc /lib/init/rc; do
 done
 echo "no /etc/init.d/rc and no /etc/rc.d/rc here: install sysv-rc in the guest, or use style plain" >&2
 exit 127`
-
-func init() { styles["gentoo"] = styles["openrc"] } // its old name
 
 // sh returns the command that runs a script of a style, with its output on the console.
 func (st style) sh(script, level, before string) []string {
@@ -99,7 +100,7 @@ func (c *Config) readInit(t *tree) error {
 		}
 		i.Patience = time.Duration(seconds) * time.Second
 	}
-	if s := c.Init.Style; s != "" && s != "plain" && s != "command" && styles[s].start == "" {
+	if s := c.Init.Style; s != "" && s != "plain" && s != "command" && styleOf(s).start == "" {
 		c.Unread = append(c.Unread, api.Unread{File: "apps/init/style", Refuses: true, Why: styleProblem(s)})
 	} else if s == "command" && len(c.Init.Command) == 0 {
 		c.Unread = append(c.Unread, api.Unread{File: "apps/init/style", Refuses: true, Why: "style command runs what is in apps/init/cmd.start, which is not there: write the program into it, one argument per line, or use plain"})
@@ -127,15 +128,15 @@ func (c *Config) readEnvironment(t *tree, file string) {
 
 // ownInit reports whether the guest's own /sbin/init is process 1.
 func (c Config) ownInit() bool {
-	return len(c.Init.Command) == 0 && styles[c.Init.Style].start == ""
+	return len(c.Init.Command) == 0 && styleOf(c.Init.Style).start == ""
 }
 
 // runlevel returns the runlevel that the guest is started into; "": that of its init.
-func (c Config) runlevel() string { return cmp.Or(c.Runlevel, styles[c.Init.Style].level) }
+func (c Config) runlevel() string { return cmp.Or(c.Runlevel, styleOf(c.Init.Style).level) }
 
 // command returns what is run, and whether by a process 1 of ours.
 func (c Config) command() (argv []string, reaper bool) {
-	st, level := styles[c.Init.Style], c.runlevel()
+	st, level := styleOf(c.Init.Style), c.runlevel()
 	switch {
 	case st.start != "" && len(c.Init.Command) > 0:
 		return c.Init.Command, true
@@ -176,7 +177,7 @@ func (c Config) ending() ending {
 	e := ending{Command: c.StopCommand, Signal: int(unix.SIGINT) /* sysvinit's ctrl-alt-del */, Wait: cmp.Or(c.Patience, initPatience), Kill: c.KillSeq}
 	if len(c.Init.Command) > 0 {
 		e.Signal = int(unix.SIGTERM)
-	} else if st := styles[c.Init.Style]; st.stop != "" && len(e.Command) == 0 {
+	} else if st := styleOf(c.Init.Style); st.stop != "" && len(e.Command) == 0 {
 		e.Command = st.sh(st.stop, cmp.Or(c.StopLevel, st.stopLevel), c.runlevel())
 	}
 	if e.Kill == nil {

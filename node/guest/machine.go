@@ -31,7 +31,7 @@ func (h *Host) describe(sp *procctx.Spec, c Config) error {
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		sp.Run = append(sp.Run, procctx.RunFile{Name: name, Mode: 0o444, Content: []byte(files[name])})
 	}
-	if styles[c.Init.Style].start == rcScript {
+	if styleOf(c.Init.Style).start == rcScript {
 		sp.Run = append(sp.Run, procctx.RunFile{Name: "utmp", Mode: 0o664, Content: runlevelRecord(c.runlevel())})
 	}
 	return h.giveCredentials(sp, c.Name)

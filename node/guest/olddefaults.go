@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -18,7 +19,9 @@ const (
 
 // defaultFiles are the files of all guests, below /etc/vservers. docs/configuration.md
 // lists them behind knownFiles.
-var defaultFiles = append(hookFiles(".defaults/"), []knownFile{
+var defaultFiles = sync.OnceValue(func() []knownFile { return append(hookFiles(".defaults/"), filesOfAllGuests...) })
+
+var filesOfAllGuests = []knownFile{
 	{".defaults/vdirbase", hasEffect, "link to the directory of guests that have no `vdir`"},
 	{".defaults/shell", hasEffect, "for `enter`, of guests without `shell`"},
 	{".defaults/apps/init/environment", hasEffect, "of guests without their own"},
@@ -58,7 +61,7 @@ var defaultFiles = append(hookFiles(".defaults/"), []knownFile{
 	{".defaults/files/**", noEffect, "a new guest gets /etc/hosts, hostname and resolv.conf of the host's settings; other files by `files` in the inventory"},
 	{".defaults/styles/**", noEffect, "messages have no colours"},
 	{".distributions/**", noEffect, noDistros},
-}...)
+}
 
 // UnreadDefaults returns the files for all guests that have no effect.
 func (p Paths) UnreadDefaults() (list []api.Unread, err error) {
@@ -76,13 +79,13 @@ func (p Paths) UnreadDefaults() (list []api.Unread, err error) {
 				list = append(list, api.Unread{File: rel, Why: noDistros})
 				return fs.SkipDir
 			}
-			i := slices.IndexFunc(defaultFiles, func(m knownFile) bool { return m.matches(rel) })
+			i := slices.IndexFunc(defaultFiles(), func(m knownFile) bool { return m.matches(rel) })
 			switch {
 			case isBackup(d.Name()):
 			case i < 0:
 				list = append(list, api.Unread{File: rel, Why: noSuchFile})
-			case defaultFiles[i].effect != hasEffect:
-				list = append(list, api.Unread{File: rel, Why: defaultFiles[i].why})
+			case defaultFiles()[i].effect != hasEffect:
+				list = append(list, api.Unread{File: rel, Why: defaultFiles()[i].why})
 			}
 			return nil
 		})

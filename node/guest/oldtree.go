@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
@@ -37,7 +38,9 @@ const (
 
 // knownFiles are all files that util-vserver or vsnode reads. docs/configuration.md
 // has the same table: go test ./node/guest -run TestEveryFileIsDocumented -update.
-var knownFiles = slices.Concat(settingFiles(), hookFiles(""), []knownFile{
+var knownFiles = sync.OnceValue(func() []knownFile { return slices.Concat(settingFiles(), hookFiles(""), filesOfGuests) })
+
+var filesOfGuests = []knownFile{
 	{"vdir", hasEffect, "link to the guest's own files; without it they are in `.defaults/vdirbase/NAME`"},
 	{"run", hasEffect, "link to a file that holds the context while the guest runs"},
 	{"cache", hasEffect, "what util-vserver kept there is not needed"},
@@ -176,7 +179,7 @@ var knownFiles = slices.Concat(settingFiles(), hookFiles(""), []knownFile{
 	{"apps/vunify/**", noEffect, noUnify},
 	{"apps/pkgmgmt/**", noEffect, noPackages},
 	{"apps/vlogin/**", noEffect, "enter always gives a terminal of the guest's own"},
-})
+}
 
 // settingFiles returns the files of setting.Table.
 func settingFiles() (list []knownFile) {
@@ -223,12 +226,12 @@ func unread(files []string) (list []api.Unread) {
 			list = append(list, api.Unread{File: file, Why: noCopy})
 			continue
 		}
-		i := slices.IndexFunc(knownFiles, func(m knownFile) bool { return m.matches(file) })
+		i := slices.IndexFunc(knownFiles(), func(m knownFile) bool { return m.matches(file) })
 		switch {
 		case i < 0:
 			list = append(list, api.Unread{File: file, Why: noSuchFile})
-		case knownFiles[i].effect != hasEffect:
-			list = append(list, api.Unread{File: file, Why: knownFiles[i].why, Refuses: knownFiles[i].effect == refusesStart})
+		case knownFiles()[i].effect != hasEffect:
+			list = append(list, api.Unread{File: file, Why: knownFiles()[i].why, Refuses: knownFiles()[i].effect == refusesStart})
 		}
 	}
 	return list

@@ -51,8 +51,8 @@ func TestEveryFileIsDocumented(t *testing.T) {
 	}
 	text := string(b)
 	for _, table := range []struct{ heading, rows string }{
-		{"## Files\n", fileRows(knownFiles)},
-		{"## Files for all guests\n", fileRows(defaultFiles)},
+		{"## Files\n", fileRows(knownFiles())},
+		{"## Files for all guests\n", fileRows(defaultFiles())},
 		{"## Flags and capabilities\n", flagRows()},
 	} {
 		head, rest, found := strings.Cut(text, table.heading)
@@ -405,9 +405,9 @@ func TestEveryNameOfUtilVserverIsKnown(t *testing.T) {
 		t.Errorf("only %d names", len(names))
 	}
 	for _, name := range names {
-		known := knownFiles
+		known := knownFiles()
 		if strings.HasPrefix(name, ".") {
-			known = defaultFiles
+			known = defaultFiles()
 		}
 		i := slices.IndexFunc(known, func(m knownFile) bool { return m.matches(name) })
 		if i < 0 || known[i].why == "" {
