@@ -6,12 +6,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/printable"
+	"github.com/vsfleet/vsfleet/internal/signals"
 	"github.com/vsfleet/vsfleet/node/guest"
 )
 
@@ -90,10 +90,17 @@ func (v verb) runProgram(ctx context.Context, p guest.Program) (int, error) {
 	if !v.alone {
 		return v.h.Guests.RunOver(ctx, v.name, p, guest.Streams{In: strings.NewReader(""), Out: v.out, Errs: v.errs})
 	}
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
-	// Not stopped, as in main.
-	p.Signals = signals
+	received := make(chan os.Signal, 8)
+	pass := func(sig unix.Signal) {
+		select {
+		case received <- sig:
+		default:
+		}
+	}
+	if err := signals.Notify(pass, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2); err != nil {
+		return 0, err
+	}
+	p.Signals = received
 	return v.h.Guests.Run(ctx, v.name, p)
 }
 

@@ -10,12 +10,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
+	_ "github.com/vsfleet/vsfleet/internal/oneprocessor"
 	"github.com/vsfleet/vsfleet/internal/printable"
+	"github.com/vsfleet/vsfleet/internal/signals"
 	"github.com/vsfleet/vsfleet/node"
 )
 
@@ -55,9 +56,10 @@ const usage = `vsnode runs Linux guests on this host.
 
 func main() {
 	unix.Umask(0o022) // what guests are made of is read by their users, whoever's shell this is
-	// Not stopped: with each signal Go changes threads four times, and the process ends.
-	ctx, _ := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	err := run(ctx, filepath.Base(os.Args[0]), os.Args[1:])
+	ctx, err := interruptible(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	if err == nil {
+		err = run(ctx, filepath.Base(os.Args[0]), os.Args[1:])
+	}
 	var exit exitError
 	var use usageError
 	switch {
@@ -73,6 +75,13 @@ func main() {
 	}
 }
 
+// interruptible returns a context that ends when one of the signals comes.
+func interruptible(ctx context.Context, by ...unix.Signal) (context.Context, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	err := signals.Notify(func(sig unix.Signal) { cancel(errors.New(sig.String() + " signal received")) }, by...)
+	return ctx, err
+}
+
 // calledAs returns the name of the program that a path stands for: vsnode, or one of
 // Linux-VServer's.
 func calledAs(path string) string {
@@ -85,9 +94,13 @@ func calledAs(path string) string {
 
 // run does what the name that vsnode was called by says.
 func run(ctx context.Context, name string, args []string) error {
-	if name == "vserver" {
+	switch {
+	case name == "vserver":
 		return vserver(ctx, args)
+	case len(args) > 0 && args[0] == "vserver":
+		return vserver(ctx, args[1:])
 	}
+	useAllProcessors()
 	if known, err := tool(ctx, name, args); known {
 		return err
 	}
@@ -102,8 +115,6 @@ func run(ctx context.Context, name string, args []string) error {
 		return checkHost(ctx, rest)
 	case "stat":
 		return vserverStat(ctx, rest)
-	case "vserver":
-		return vserver(ctx, rest)
 	case "list":
 		return vserver(ctx, args)
 	case "image":

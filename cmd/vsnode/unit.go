@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +15,7 @@ import (
 
 // haltSignals are what SIGRTMIN+3 is to the C libraries that systemd may be built with:
 // the signal by which a unit is stopped while it starts.
-var haltSignals = []os.Signal{unix.Signal(37), unix.Signal(38)}
+var haltSignals = []unix.Signal{37, 38}
 
 // unit is what the units of guests run.
 func unit(ctx context.Context, args []string) error {
@@ -27,8 +26,9 @@ func unit(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, haltSignals...)
-	defer stop()
+	if ctx, err = interruptible(ctx, haltSignals...); err != nil {
+		return err
+	}
 	switch what, name := args[0], args[1]; what {
 	case "start":
 		told, err := h.Guests.StartInUnit(ctx, name)

@@ -36,7 +36,7 @@ type call struct {
 
 // vserver does what Linux-VServer's program of that name does.
 func vserver(ctx context.Context, args []string) error {
-	startSmall()
+	workAlone()
 	c, args, err := vserverOptions(args)
 	if err != nil {
 		return err

@@ -217,6 +217,9 @@ func windowSize(fd int) (api.Size, error) {
 // or gone reports that nobody waits for it any more. If signals is not nil it passes
 // these on, and SIGHUP takes the place of ctx, which the same signals may have ended.
 func waitOrHangUp(ctx context.Context, run *procctx.Running, signals <-chan os.Signal, gone func() bool) (int, error) {
+	if run.Soon() {
+		return run.Wait()
+	}
 	ended := make(chan struct{})
 	if signals != nil {
 		var hangUp context.CancelFunc

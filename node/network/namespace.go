@@ -13,15 +13,11 @@ import (
 // moved into a namespace of its own, the next program to enter the host's network would
 // come in without Landlock (the kind of CVE-2020-15257).
 func (n Notes) SameNamespace(initPID int) error {
-	private, err := HasOwnNamespace(initPID)
+	ours, id, err := namespaces(initPID)
 	if err != nil {
 		return err
 	}
-	id, err := namespaceID(fmt.Sprintf("/proc/%d/ns/net", initPID))
-	if err != nil {
-		return err
-	}
-	if private == n.NAT && (n.Net == "" || n.Net == id) {
+	if private := id != ours; private == n.NAT && (n.Net == "" || n.Net == id) {
 		return nil
 	}
 	return errors.New("its process 1 has left the network that the guest was started in, so that nothing can be run there as safely as in the guest; restart the guest")
@@ -30,12 +26,16 @@ func (n Notes) SameNamespace(initPID int) error {
 // HasOwnNamespace reports whether a process is in another network namespace than we
 // are.
 func HasOwnNamespace(pid int) (bool, error) {
-	ours, err := namespaceID("/proc/thread-self/ns/net")
-	if err != nil {
-		return false, err
-	}
-	theirs, err := namespaceID(fmt.Sprintf("/proc/%d/ns/net", pid))
+	ours, theirs, err := namespaces(pid)
 	return theirs != ours, err
+}
+
+// namespaces returns the network namespaces that we and a process are in.
+func namespaces(pid int) (ours, theirs string, err error) {
+	if ours, err = namespaceID("/proc/thread-self/ns/net"); err == nil {
+		theirs, err = namespaceID(fmt.Sprintf("/proc/%d/ns/net", pid))
+	}
+	return ours, theirs, err
 }
 
 // namespaceID identifies a network namespace for as long as that exists.

@@ -71,16 +71,14 @@ func enter(ctx context.Context, cmd Command) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	pid, err := d.enter(ctx, s, func() error {
-		if err := resetThread(cmd.Attributes); err != nil {
-			return err
-		}
-		// Only children enter the pid namespace: a process cannot join one itself.
-		if err := unix.Setns(d.pidfd, unix.CLONE_NEWPID); err != nil {
-			return fmt.Errorf("join pid namespace: %w", err)
-		}
-		return nil
-	})
+	// Only children enter the pid namespace: a process cannot join one itself.
+	own, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return nil, fmt.Errorf("open own pid namespace: %w", err)
+	}
+	defer unix.Close(own)
+	s.pidns = &joined{d.pidfd, own}
+	pid, err := d.enter(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -128,47 +126,40 @@ func findDoor(initPID int, guest cgroup.Dir) (d door, err error) {
 	return d, err
 }
 
-// enter makes a process in the guest's cgroup that runs the script, on a thread that
-// prepare has prepared, and waits until the script has ended well.
-func (d door) enter(ctx context.Context, s *script, prepare func() error) (pid int, err error) {
+// enter makes a process in the guest's cgroup that runs the script, and waits until the
+// script has ended well.
+func (d door) enter(ctx context.Context, s *script) (pid int, err error) {
 	args := &cloneArgs{flags: unix.CLONE_INTO_CGROUP, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(d.cgroup.Fd())}
-	type child struct {
-		pid  int
-		pipe *os.File
-	}
-	c, err := linux.OnOwnThread(func() (c child, err error) {
-		if err := prepare(); err != nil {
-			return c, err
-		}
-		c.pid, c.pipe, err = s.launch(args)
-		return c, err
-	})
+	pid, pipe, err := s.launch(args)
 	if err != nil {
 		return 0, fmt.Errorf("enter guest: %w", err)
 	}
-	defer c.pipe.Close()
-	ctx, cancel := context.WithTimeout(ctx, enterTimeout)
-	defer cancel()
-	if err := s.outcome(ctx, c.pipe); err != nil {
+	defer pipe.Close()
+	if err := s.outcome(ctx, pipe, enterTimeout); err != nil {
 		// SIGKILL works whatever the guest did to it (SIGSTOP, a frozen cgroup).
-		unix.Kill(c.pid, unix.SIGKILL)
-		_, werr := wait(c.pid)
-		if over := ctx.Err(); over != nil && errors.Is(err, over) {
-			if err = over; errors.Is(err, context.DeadlineExceeded) {
-				err = fmt.Errorf("the guest stopped or froze who entered: %w", err)
-			}
+		unix.Kill(pid, unix.SIGKILL)
+		_, werr := wait(pid)
+		switch over := ctx.Err(); {
+		case errors.Is(err, context.DeadlineExceeded):
+			err = fmt.Errorf("the guest stopped or froze who entered: %w", context.DeadlineExceeded)
+		case over != nil && errors.Is(err, over):
+			err = over
 		}
 		return 0, errors.Join(err, werr)
 	}
-	return c.pid, nil
+	return pid, nil
 }
 
 // enterScript returns the system calls that lead into a guest. The guest's root
 // cannot inspect the process before execve (CVE-2016-9962): it is not dumpable, and
 // its memory, a copy of ours, belongs to the host's user namespace.
 func enterScript(cmd Command, pidfd int) (*script, error) {
+	if err := mayGainPrivileges(); err != nil {
+		return nil, err
+	}
 	s := newScript()
 	s.call("become undumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	s.resetSchedule(cmd.Attributes)
 	s.resetLimits(cmd.Attributes)
 	flags := namespaces&^unix.CLONE_NEWPID | unix.CLONE_NEWCGROUP
 	if cmd.PrivateNet {
@@ -217,6 +208,16 @@ func (r *Running) Wait() (int, error) {
 		return 128 + int(ws.Signal()), nil
 	}
 	return ws.ExitStatus(), nil
+}
+
+// Soon reports whether the program ends within 2 ms, in a process that is [linux.Alone].
+func (r *Running) Soon() bool {
+	pidfd, err := unix.PidfdOpen(r.pid, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(pidfd)
+	return linux.PollBriefly(time.Second, unix.PollFd{Fd: int32(pidfd), Events: unix.POLLIN})
 }
 
 // Signal sends the program a signal.

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestAFrozenGuestHoldsNobody: a guest freezes the cgroup of its init, in which
@@ -36,6 +40,53 @@ func TestAFrozenGuestHoldsNobody(t *testing.T) {
 		}
 		if pids, err := cg.PIDs(); err != nil || len(pids) != 1 {
 			t.Errorf("by %s: left are %v, %v", what, pids, err)
+		}
+	}
+}
+
+// TestThreadsComeBack: the thread that enters makes its child in the guest's pid namespace.
+// A thread that stayed behind could make no other: Go would end the process at some time
+// later.
+func TestThreadsComeBack(t *testing.T) {
+	sp, cg := guest(t, 683, "sleep", "1000")
+	p, err := Start(context.Background(), sp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("all at once", func(t *testing.T) {
+		for i := range 8 {
+			t.Run(strconv.Itoa(i), func(t *testing.T) {
+				t.Parallel()
+				for range 4 {
+					if out, code := output(t, p, sp, cg, "test $$ != 1 && test -d /proc/$$"); code != 0 {
+						t.Errorf("exit status %d: %s", code, out)
+					}
+				}
+			})
+		}
+	})
+	// One that no command can enter: the descriptor is of no process.
+	s := newScript()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	s.pidns = &joined{int(null.Fd()), -1}
+	if pid, err := s.fork(&cloneArgs{exitSignal: uint64(unix.SIGCHLD)}); !errors.Is(err, unix.EINVAL) || pid != 0 {
+		t.Errorf("process %d, %v", pid, err)
+	}
+	own, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	threads, err := filepath.Glob("/proc/self/task/*/ns/pid_for_children")
+	if err != nil || len(threads) < 2 {
+		t.Fatal(threads, err)
+	}
+	for _, thread := range threads {
+		if ns, err := os.Readlink(thread); err == nil && ns != own {
+			t.Errorf("%s is %s, and ours %s", thread, ns, own)
 		}
 	}
 }

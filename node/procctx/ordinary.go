@@ -96,34 +96,42 @@ func mayRaiseLimits() bool {
 }
 
 // resetThread resets the attributes of the calling thread that its children
-// inherit and only the host's root may raise: scheduler, priority, processors and
-// I/O class; and the timer slack.
-//
-// It fails if no_new_privs is set, which cannot be reset and would keep every setuid
-// program of the guest from working.
+// inherit and only the host's root may raise.
 func resetThread(a Attributes) error {
+	if err := mayGainPrivileges(); err != nil {
+		return err
+	}
+	s := newScript()
+	s.resetSchedule(a)
+	return s.perform()
+}
+
+// mayGainPrivileges fails if no_new_privs is set, which cannot be reset and would keep
+// every setuid program of the guest from working.
+func mayGainPrivileges() error {
 	if on, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err != nil || on != 0 {
 		return errors.Join(err, errors.New("vsnode runs with no_new_privs (NoNewPrivileges= in a unit, setpriv), which would keep su, sudo and every other setuid program of the guest from working; start it without"))
 	}
+	return nil
+}
+
+// resetSchedule resets scheduler, priority, processors and I/O class, which only the
+// host's root may raise; and the timer slack.
+func (s *script) resetSchedule(a Attributes) {
 	// SCHED_OTHER, not reset in children.
-	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Nice: int32(a.Nice)}, 0); err != nil {
-		return fmt.Errorf("set scheduler: %w", err)
-	}
+	scheduler := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Nice: int32(a.Nice)}
+	s.call("set scheduler", unix.SYS_SCHED_SETATTR, 0, unsafe.Pointer(scheduler), 0)
 	// The kernel ignores processors that do not exist or that cpuset.cpus forbids.
-	var all [1024]byte
+	all := new([1024]byte)
 	for i := range all {
 		all[i] = 0xff
 	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(all), uintptr(unsafe.Pointer(&all))); errno != 0 {
-		return fmt.Errorf("set processors: %w", errno)
+	s.call("set processors", unix.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(*all), unsafe.Pointer(all))
+	class := s.call("set class of input and output", unix.SYS_IOPRIO_SET, whoProcess, 0, a.IOPriority)
+	if a.IOPriority == 0 {
+		class.or(unix.ENOSYS)
 	}
-	if err := setIOPrio(0, a.IOPriority); err != nil && (!errors.Is(err, unix.ENOSYS) || a.IOPriority != 0) {
-		return fmt.Errorf("set class of input and output: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 50_000, 0, 0, 0); err != nil { // nanoseconds; the kernel's own
-		return fmt.Errorf("set timer slack: %w", err)
-	}
-	return nil
+	s.call("set timer slack", unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, 50_000, 0, 0, 0) // nanoseconds; the kernel's own
 }
 
 // resetInherited resets what every process may set for itself: the umask, the personality

@@ -26,6 +26,7 @@ type script struct {
 	report report        // written by the child: the program runs next, or a step failed
 	refs   []any         // keeps alive what the addresses in steps point to
 	fds    []int         // descriptors of ours that the child uses
+	pidns  *joined       // the child is born there; nil: in ours
 	stack  [8 << 10]byte // the child's
 }
 
@@ -34,6 +35,9 @@ type script struct {
 //
 //go:noinline
 func newScript() *script { return new(script) }
+
+// joined names a pid namespace, and the way back to ours, by pidfds of processes there.
+type joined struct{ there, back int }
 
 const (
 	maxCells = 192     // enough for 32 configured mounts and what every guest has
@@ -179,9 +183,18 @@ func (s *script) fork(args *cloneArgs) (pid int, err error) {
 	base := uintptr(unsafe.Pointer(&s.stack))
 	top := (base + unsafe.Sizeof(s.stack)) &^ 15
 	args.stack, args.stackSize = uint64(base), uint64(top-base)
-	pid, errno := s.spawnBlocked(args)
-	if errno != 0 {
-		return 0, cloneError(syscall.Errno(errno))
+	in := s.pidns
+	if in == nil {
+		in = &joined{-1, -1}
+	}
+	pid, errno, joining, returning := s.spawnBlocked(args, in.there, in.back)
+	switch {
+	case returning != 0: // Go could make no thread from this one
+		panic("return to the host's pid namespace: " + returning.Error())
+	case joining != 0:
+		return 0, fmt.Errorf("join pid namespace: %w", joining)
+	case errno != 0:
+		return 0, cloneError(errno)
 	}
 	return pid, nil
 }
@@ -196,15 +209,27 @@ func cloneError(errno syscall.Errno) error {
 }
 
 // spawnBlocked spawns with all signals blocked. The child inherits that: signals
-// stay pending until the script unblocks them. Nothing here yields to the scheduler.
+// stay pending until the script unblocks them. Nothing here yields to the scheduler, so
+// that no thread is made while children of this one are born in another pid namespace:
+// clone(2) would refuse it.
 //
 //go:nosplit
-func (s *script) spawnBlocked(args *cloneArgs) (pid int, errno uintptr) {
+func (s *script) spawnBlocked(args *cloneArgs, there, back int) (pid int, errno, joining, returning syscall.Errno) {
 	all, old := ^uint64(0), uint64(0)
 	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
-	pid, errno = spawn(args, s)
+	if there >= 0 {
+		_, _, joining = syscall.RawSyscall(unix.SYS_SETNS, uintptr(there), unix.CLONE_NEWPID, 0)
+	}
+	if joining == 0 {
+		var failed uintptr
+		pid, failed = spawn(args, s)
+		errno = syscall.Errno(failed)
+	}
+	if there >= 0 && joining == 0 {
+		_, _, returning = syscall.RawSyscall(unix.SYS_SETNS, uintptr(back), unix.CLONE_NEWPID, 0)
+	}
 	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
-	return pid, errno
+	return pid, errno, joining, returning
 }
 
 // run makes the calls, in the child. It must not grow the stack, allocate or use
@@ -213,6 +238,19 @@ func (s *script) spawnBlocked(args *cloneArgs) (pid int, errno uintptr) {
 //go:nosplit
 //go:norace
 func run(s *script) {
+	if s.makeCalls(); s.report.Errno != 0 {
+		syscall.RawSyscall(unix.SYS_WRITE, uintptr(s.cells[status]), uintptr(unsafe.Pointer(&s.report)), uintptr(reportSize))
+	}
+	for {
+		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 127, 0, 0)
+	}
+}
+
+// makeCalls makes the calls until one fails, and reports that one.
+//
+//go:nosplit
+//go:norace
+func (s *script) makeCalls() {
 	for i := range s.steps {
 		st := &s.steps[i]
 		a := st.args
@@ -227,16 +265,20 @@ func run(s *script) {
 		}
 		if errno != 0 && errno != st.allow[0] && errno != st.allow[1] {
 			s.report.Step, s.report.Errno = int32(i), int32(errno)
-			syscall.RawSyscall(unix.SYS_WRITE, uintptr(s.cells[status]), uintptr(unsafe.Pointer(&s.report)), uintptr(reportSize))
-			break
+			return
 		}
 		if errno == 0 && st.result != status {
 			s.cells[st.result] = int32(r)
 		}
 	}
-	for {
-		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 127, 0, 0)
+}
+
+// perform makes the calls on this thread.
+func (s *script) perform() error {
+	if s.makeCalls(); s.report.Errno != 0 {
+		return s.explain(s.report)
 	}
+	return nil
 }
 
 // explain turns a report of failure into an error.

@@ -40,7 +40,7 @@ func Socket(ctx context.Context, initPID int, guest cgroup.Dir, privateNet bool,
 	socket := s.open("make a socket", unix.SYS_SOCKET, family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	s.send(theirs, socket)
 	s.call("tell vsnode", unix.SYS_WRITE, status, unsafe.Pointer(&s.report), reportSize)
-	pid, err := d.enter(ctx, s, func() error { return nil })
+	pid, err := d.enter(ctx, s)
 	if err != nil {
 		return nil, err
 	}

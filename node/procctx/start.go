@@ -167,7 +167,7 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 		unix.Kill(pid, unix.SIGKILL) // before it sees the socket closed, which it would report
 	}
 	ours.Close()
-	if outcome := s.outcome(ctx, l.pipe); err == nil || !errors.Is(outcome, errKilled) {
+	if outcome := s.outcome(ctx, l.pipe, unbounded); err == nil || !errors.Is(outcome, errKilled) {
 		err = errors.Join(err, outcome)
 	}
 	if err != nil {
@@ -363,18 +363,23 @@ func (s *script) launchAs(sp Spec, args *cloneArgs) (launched, error) {
 	return l, err
 }
 
+// unbounded is a time that no process waits.
+const unbounded = 1 << 62 * time.Nanosecond
+
 // outcome reads the status pipe to its end: it closes when the program runs.
-// When ctx ends, the error is that of ctx and the process may still be waiting.
-func (s *script) outcome(ctx context.Context, pipe *os.File) (err error) {
+// When ctx ends, or after that time, the error is that of ctx, and the process may still
+// be waiting.
+func (s *script) outcome(ctx context.Context, pipe *os.File, within time.Duration) (err error) {
 	defer runtime.KeepAlive(s)
 	buf := make([]byte, reportSize)
+	until := time.Now().Add(within)
 	for ran := false; ; {
-		ready, perr := linux.Poll(ctx, time.Minute, unix.PollFd{Fd: int32(pipe.Fd()), Events: unix.POLLIN})
-		switch {
-		case perr != nil:
+		ready, perr := linux.Poll(ctx, time.Until(until), unix.PollFd{Fd: int32(pipe.Fd()), Events: unix.POLLIN})
+		if perr == nil && !ready {
+			perr = context.DeadlineExceeded
+		}
+		if perr != nil {
 			return fmt.Errorf("read status: %w", perr)
-		case !ready:
-			continue
 		}
 		_, rerr := io.ReadFull(pipe, buf)
 		switch {
