@@ -21,9 +21,10 @@ import (
 // Firewall is a chain of the host's packet filter that drops incoming packets unless
 // a rule accepts them. It applies to guests in the host's network, too.
 type Firewall struct {
-	Chain string // as nft names it: "inet filter input"
-	open  []port.Range
-	addrs []netip.Addr
+	Chain  string // as nft names it: "inet filter input"
+	family string // of its table: ip, ip6 or inet
+	open   []port.Range
+	addrs  []netip.Addr
 }
 
 // Firewalls returns the chains that drop incoming packets by default. It does not see
@@ -59,7 +60,7 @@ func Firewalls(ctx context.Context) ([]Firewall, error) {
 		if !probe.DropsByDefault(c, rules) {
 			continue
 		}
-		f := Firewall{Chain: fmt.Sprintf("%s %s %s", family, c.Table.Name, c.Name)}
+		f := Firewall{family: family, Chain: fmt.Sprintf("%s %s %s", family, c.Table.Name, c.Name)}
 		for _, d := range chains { // it may jump to any chain of its table
 			if d.Table.Name != c.Table.Name || d.Table.Family != c.Table.Family {
 				continue
@@ -79,13 +80,19 @@ func Firewalls(ctx context.Context) ([]Firewall, error) {
 	return found, nil
 }
 
-// ClosedPorts returns the ports of a guest that no rule names. It returns none if a
-// rule names one of the guest's addresses: then somebody has made rules for it.
+// ClosedPorts returns the ports of a guest that no rule names. It returns none if the
+// chain sees no packets to the guest's addresses, or if a rule names one of them: then
+// somebody has made rules for it.
 func (f Firewall) ClosedPorts(s Spec) (closed []port.Range) {
+	sees := false
 	for _, p := range s.Addresses {
 		if slices.Contains(f.addrs, p.Addr()) {
 			return nil
 		}
+		sees = sees || f.family == "inet" || p.Addr().Is6() == (f.family == "ip6")
+	}
+	if !sees {
+		return nil
 	}
 	for _, r := range s.Ports {
 		if !slices.ContainsFunc(f.open, func(o port.Range) bool { return o.Proto == r.Proto && o.First <= r.First && r.Last <= o.Last }) {
