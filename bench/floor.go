@@ -29,7 +29,7 @@ type floor struct {
 
 // startFloor runs the C program, which takes the network context of a running guest as
 // its pattern.
-func (b *bench) startFloor(ctx context.Context, program string) (_ *floor, stop func() error, err error) {
+func (b *bench) startFloor(ctx context.Context, program ...string) (_ *floor, stop func() error, err error) {
 	const sample = "floor-sample"
 	if err := b.guest(ctx, sample, "/bin/sleep", "1000000"); err != nil {
 		return nil, nil, err
@@ -52,8 +52,9 @@ func (b *bench) startFloor(ctx context.Context, program string) (_ *floor, stop 
 			return nil, nil, err
 		}
 	}
-	cmd := exec.CommandContext(ctx, b.floor, string(b.cgroup(sample)), filepath.Join(b.cgroups, "floor"), b.tree, dir,
-		strconv.Itoa(floorContext), program)
+	cmd := exec.CommandContext(ctx, b.floor, append([]string{
+		string(b.cgroup(sample)), filepath.Join(b.cgroups, "floor"), b.tree, dir, strconv.Itoa(floorContext),
+	}, program...)...)
 	cmd.Stderr = os.Stderr
 	f := &floor{cmd: cmd}
 	if f.in, err = cmd.StdinPipe(); err != nil {
@@ -73,11 +74,16 @@ func (b *bench) startFloor(ctx context.Context, program string) (_ *floor, stop 
 }
 
 func (f *floor) once(context.Context) (time.Duration, error) {
-	return timed(func() error {
-		if _, err := f.in.Write([]byte("\n")); err != nil {
-			return err
-		}
-		_, err := f.out.ReadString('\n')
+	return timed(func() error { return f.ask("") })
+}
+
+// hold starts a guest that stays until stop is called.
+func (f *floor) hold() error { return f.ask("hold") }
+
+func (f *floor) ask(line string) error {
+	if _, err := f.in.Write([]byte(line + "\n")); err != nil {
 		return err
-	})
+	}
+	_, err := f.out.ReadString('\n')
+	return err
 }

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/fleet/plan"
 	"github.com/vsfleet/vsfleet/inventory"
@@ -59,6 +58,10 @@ func manyRow(ctx context.Context, b *bench) (err error) {
 		}
 	}()
 
+	process, floor, crun, err := b.memoryOfPeers(ctx)
+	if err != nil {
+		return err
+	}
 	alone, err := b.oneMore(ctx, one)
 	if err != nil {
 		return err
@@ -103,6 +106,22 @@ func manyRow(ctx context.Context, b *bench) (err error) {
 	if err != nil {
 		return err
 	}
+	// As many as the peers are.
+	few := guests[:min(len(guests), memoryPeers)]
+	some, err := kernelMemory()
+	if err != nil {
+		return err
+	}
+	if _, err := steps(few, api.StepStart); err != nil {
+		return err
+	}
+	ofFew, err := kernelMemory()
+	if err != nil {
+		return err
+	}
+	if _, err := steps(few, api.StepStop); err != nil {
+		return err
+	}
 	started, err := steps(guests, api.StepStart)
 	if err != nil {
 		return err
@@ -121,45 +140,62 @@ func manyRow(ctx context.Context, b *bench) (err error) {
 	say("started by one apply, not watched", started, 4*time.Second)
 	say("vserver-stat", counted[0].median(), 100*time.Millisecond)
 	say("asked for their state, and planned", planned[0].median(), 0)
-	say("one more is made by another vsnode", beside.create, 20*time.Millisecond)
-	say("  … on a host without guests", alone.create, 0)
-	say("one more is started", beside.start, 0)
-	say("  … on a host without guests", alone.start, 0)
+	say("one more is made by another vsnode", beside.create.median(), 20*time.Millisecond)
+	say("  … processor time", beside.createCPU.median(), 0)
+	say("  … on a host without guests", alone.create.median(), 0)
+	say("  … processor time", alone.createCPU.median(), 0)
+	say("one more is started", beside.start.median(), 0)
+	say("  … processor time", beside.startCPU.median(), 0)
+	say("  … on a host without guests", alone.start.median(), 0)
+	say("  … processor time", alone.startCPU.median(), 0)
 	fmt.Printf("  memory of the kernel: %d KiB a guest (target: 160)\n", (after-before)/1024/int64(len(guests)))
+	fmt.Printf("  … of %d: %d; with the system calls alone (bench/floor): %d; crun, in the host's network: %d; the process alone: %d\n",
+		len(few), (ofFew-some)/1024/int64(len(few)), floor, crun, process)
 	fmt.Printf("  memory of vsnode: none, no process of ours stays\n")
 	fmt.Printf("  disk, configuration included: %d KiB a guest (target: 200)\n", disk/1024/int64(len(guests)))
 	return nil
 }
 
-// addition is the cost of one more guest.
-type addition struct{ create, start time.Duration }
+// addition is the cost of one more guest: times, and the processor time in them, which
+// depends less on what else the machine does.
+type addition struct{ create, createCPU, start, startCPU times }
 
 // oneMore makes, starts and deletes a guest, each time by a vsnode that has
-// seen nothing of the host before, and gives the medians.
+// seen nothing of the host before.
 func (b *bench) oneMore(ctx context.Context, g api.Guest) (m addition, err error) {
-	var creates, starts times
-	for range b.rounds(7) {
+	measure := func(took, cpu *times, f func() error) error {
+		before := processorTime()
+		d, err := timed(f)
+		*took, *cpu = append(*took, d), append(*cpu, processorTime()-before)
+		return err
+	}
+	for range b.rounds(15) {
 		fresh, err := node.Open("bench")
 		if err != nil {
 			return m, err
 		}
 		fresh.Guests.WatchStarts = false
-		create, err := timed(func() error { return fresh.Guests.Create(ctx, g) })
-		if err != nil {
+		if err := measure(&m.create, &m.createCPU, func() error { return fresh.Guests.Create(ctx, g) }); err != nil {
 			return m, err
 		}
-		start, err := timed(func() error { return fresh.Guests.Start(ctx, g.Name, guest.Options{}) })
-		if err != nil {
+		if err := measure(&m.start, &m.startCPU, func() error { return fresh.Guests.Start(ctx, g.Name, guest.Options{}) }); err != nil {
 			return m, err
 		}
 		if err := fresh.Guests.Delete(ctx, g.Name); err != nil {
 			return m, err
 		}
-		creates, starts = append(creates, create), append(starts, start)
 	}
-	slices.Sort(creates)
-	slices.Sort(starts)
-	return addition{creates.median(), starts.median()}, nil
+	for _, t := range []times{m.create, m.createCPU, m.start, m.startCPU} {
+		slices.Sort(t)
+	}
+	return m, nil
+}
+
+// processorTime returns what this process has used so far.
+func processorTime() time.Duration {
+	var r unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &r) // cannot fail
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
 // plan asks the host what there is, and compares it with an inventory that wants
@@ -180,29 +216,6 @@ func (b *bench) plan(ctx context.Context, guests []api.Guest) (time.Duration, er
 		}
 		return err
 	})
-}
-
-// kernelMemory returns the bytes that the kernel holds for itself, without caches
-// that it can give back.
-func kernelMemory() (int64, error) {
-	time.Sleep(200 * time.Millisecond) // RCU frees in its own time, and nothing reports it
-	text, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0, err
-	}
-	var sum int64
-	for line := range strings.Lines(string(text)) {
-		name, value, _ := strings.Cut(line, ":")
-		switch name {
-		case "SUnreclaim", "KernelStack", "PageTables", "Percpu", "VmallocUsed":
-			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("/proc/meminfo: %w", err)
-			}
-			sum += kib * 1024
-		}
-	}
-	return sum, nil
 }
 
 // diskUse returns the bytes that a tree takes on the disk.

@@ -2,11 +2,12 @@
 // nothing around the system calls: no configuration, no locks, no notes, no checks, no second runtime. What this takes
 // is what the kernel takes.
 //
-//   floor SAMPLE CGROUP IMAGE DIR CONTEXT PROGRAM
+//   floor SAMPLE CGROUP IMAGE DIR CONTEXT PROGRAM [ARGUMENT...]
 //
 // SAMPLE is the cgroup of a running guest, whose BPF programs the new one gets. CGROUP is made and removed. IMAGE is the
 // tree below the overlay, DIR holds root and work, and is on one filesystem. CONTEXT gives the ids. For each line on
-// standard input, floor does it once and answers with a line.
+// standard input, floor does it once and answers with a line. For the line "hold" it starts one more, of CGROUP-1, DIR-1
+// and the next context, that stays until the input ends.
 //
 // The order of calls is that of node/guest/start.go and node/procctx, with two threads as there. The child is a copy of
 // this small process, without CLONE_VM, which C has no safe way to use with CLONE_INTO_CGROUP; the copy takes some 0.1 ms.
@@ -52,7 +53,8 @@ extern int mount(const char *, const char *, const char *, unsigned long, const 
 extern int umount2(const char *, int);
 enum { ms_bind = 4096, ms_rec = 16384, ms_private = 1 << 18, ms_shared = 1 << 20, mnt_detach = 2 };
 
-static const char *sample, *cgroup, *image, *dir, *program;
+static const char *sample, *cgroup, *image, *dir;
+static char **program;
 static long base; // the host's id of the guest's root
 
 #define CHECK(call) ({ long r = (long)(call); if (r < 0) err(1, "%s", #call); r; })
@@ -116,8 +118,8 @@ static void find_programs(void)
 	for (int type = 0; type < 64; type++) {
 		uint32_t ids[8];
 		union bpf_attr q = {.query = {.target_fd = fd, .attach_type = type, .prog_ids = (uintptr_t)ids, .prog_cnt = 8}};
-		if (type == BPF_CGROUP_SYSCTL || bpf(BPF_PROG_QUERY, &q) < 0)
-			continue; // that of sysctl is one of the guest's own: load_console
+		if (bpf(BPF_PROG_QUERY, &q) < 0)
+			continue;
 		for (uint32_t i = 0; i < q.query.prog_cnt && program_count < 64; i++) {
 			union bpf_attr get = {.prog_id = ids[i]};
 			programs[program_count].fd = CHECK(bpf(BPF_PROG_GET_FD_BY_ID, &get));
@@ -133,31 +135,6 @@ static void attach_program(int cg, int fd, int type)
 {
 	union bpf_attr a = {.target_fd = cg, .attach_bpf_fd = fd, .attach_type = type, .attach_flags = BPF_F_ALLOW_MULTI};
 	CHECK(bpf(BPF_PROG_ATTACH, &a));
-}
-
-// load_console makes what a console needs: a map with a ring, and a program that is loaded for it.
-static int load_console(int cg)
-{
-	union bpf_attr m = {.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 73760, .max_entries = 1};
-	int map = CHECK(bpf(BPF_MAP_CREATE, &m));
-	struct bpf_insn code[] = {
-		{.code = BPF_LD | BPF_DW | BPF_IMM, .dst_reg = 1, .src_reg = BPF_PSEUDO_MAP_FD, .imm = map}, {0},
-		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 1}, {.code = BPF_JMP | BPF_EXIT}};
-	union bpf_attr p = {.prog_type = BPF_PROG_TYPE_CGROUP_SYSCTL, .insn_cnt = 4, .insns = (uintptr_t)code, .license = (uintptr_t) "GPL"};
-	int prog = CHECK(bpf(BPF_PROG_LOAD, &p));
-	attach_program(cg, prog, BPF_CGROUP_SYSCTL);
-	close(prog);
-	return map;
-}
-
-// read_console reads what the guest wrote, for its log.
-static void read_console(int map)
-{
-	static char ring[73760];
-	uint32_t zero = 0;
-	union bpf_attr l = {.map_fd = map, .key = (uintptr_t)&zero, .value = (uintptr_t)ring};
-	CHECK(bpf(BPF_MAP_LOOKUP_ELEM, &l));
-	close(map);
 }
 
 static int make_cgroup(void)
@@ -180,7 +157,7 @@ static void change_address(int type)
 		.n = {.nlmsg_len = sizeof msg, .nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | (type == RTM_NEWADDR ? NLM_F_CREATE : 0)},
 		.a = {.ifa_family = AF_INET6, .ifa_prefixlen = 128, .ifa_flags = IFA_F_NODAD, .ifa_index = 1},
 		.r = {.rta_len = sizeof(struct rtattr) + 16, .rta_type = IFA_LOCAL},
-		.addr = {0xfd, 0x76, 0x73, 0xff}};
+		.addr = {0xfd, 0x76, 0x73, 0xff, [14] = base >> 24, [15] = base >> 16}};
 	struct { struct nlmsghdr n; struct nlmsgerr e; char rest[256]; } answer;
 	int s = CHECK(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
 	CHECK(send(s, &msg, sizeof msg, 0));
@@ -349,9 +326,9 @@ static void child(int sock)
 			CHECK(syscall(SYS_rt_sigaction, sig, dfl, NULL, 8));
 	}
 	CHECK(syscall(SYS_close_range, 3, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */));
-	char *argv[] = {(char *)program, NULL}, *env[] = {NULL};
-	execve(program, argv, env);
-	err(1, "%s", program);
+	char *env[] = {NULL};
+	execve(program[0], program, env);
+	err(1, "%s", program[0]);
 }
 
 // A launch is what the two threads of a start hand to each other.
@@ -400,13 +377,14 @@ static void *workshop(void *arg)
 	return NULL;
 }
 
-static void once(void)
+struct guest { int cg, pidfd, sock; pid_t pid; };
+
+static struct guest start(void)
 {
-	int cg = make_cgroup(), pair[2], status;
+	int cg = make_cgroup(), pair[2];
 	for (int i = 0; i < program_count; i++)
 		attach_program(cg, programs[i].fd, programs[i].type);
 	change_address(RTM_NEWADDR);
-	int console = load_console(cg);
 	CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
 	l.cg = cg, l.sock = pair[1];
 	pthread_t thread;
@@ -431,36 +409,76 @@ static void once(void)
 	CHECK(write(pair[0], "", 1));
 	close(l.userns);
 	int pidfd = CHECK(syscall(SYS_pidfd_open, pid, 0));
-	struct pollfd p = {pidfd, POLLIN, 0};
-	CHECK(poll(&p, 1, -1));
-	CHECK(waitpid(pid, &status, 0));
-	if (status != 0)
-		errx(1, "%s ended with %#x", program, status);
 	if (pthread_join(thread, NULL))
 		errx(1, "thread");
-	close(pidfd);
-	close(pair[0]);
-	write_file(cg, "cgroup.kill", "1");
-	read_console(console);
+	return (struct guest){cg, pidfd, pair[0], pid};
+}
+
+static int end(struct guest g)
+{
+	int status;
+	struct pollfd p = {g.pidfd, POLLIN, 0};
+	CHECK(poll(&p, 1, -1));
+	CHECK(waitpid(g.pid, &status, 0));
+	close(g.pidfd);
+	close(g.sock);
+	write_file(g.cg, "cgroup.kill", "1");
 	change_address(RTM_DELADDR);
-	close(cg);
+	close(g.cg);
 	CHECK(rmdir(cgroup));
+	return status;
+}
+
+// number makes the names and ids those of one of many guests.
+static void number(int n)
+{
+	static char first_cgroup[4096], first_dir[4096], cgroup_n[4200], dir_n[4200], path[4300];
+	static long first;
+	if (first == 0) {
+		first = base;
+		snprintf(first_cgroup, sizeof first_cgroup, "%s", cgroup);
+		snprintf(first_dir, sizeof first_dir, "%s", dir);
+	}
+	base = first + n * 65536L;
+	snprintf(cgroup_n, sizeof cgroup_n, "%s-%d", first_cgroup, n);
+	snprintf(dir_n, sizeof dir_n, "%s-%d", first_dir, n);
+	cgroup = cgroup_n, dir = dir_n;
+	const char *below[] = {"", "/root", "/work"};
+	for (int i = 0; i < 3; i++) {
+		snprintf(path, sizeof path, "%s%s", dir, below[i]);
+		if (mkdir(path, 0755) && errno != EEXIST)
+			err(1, "%s", path);
+	}
 }
 
 int main(int argc, char **argv)
 {
-	if (argc != 7)
-		errx(2, "usage: floor SAMPLE CGROUP IMAGE DIR CONTEXT PROGRAM");
-	sample = argv[1], cgroup = argv[2], image = argv[3], dir = argv[4], base = atol(argv[5]) * 65536, program = argv[6];
+	if (argc < 7)
+		errx(2, "usage: floor SAMPLE CGROUP IMAGE DIR CONTEXT PROGRAM [ARGUMENT...]");
+	sample = argv[1], cgroup = argv[2], image = argv[3], dir = argv[4], base = atol(argv[5]) * 65536, program = argv + 6;
 	find_programs();
 	if (mkdir("/run/floor", 0700) && errno != EEXIST)
 		err(1, "/run/floor");
 	if (sem_init(&l.born, 0, 0) || sem_init(&l.mapped, 0, 0) || sem_init(&l.staged, 0, 0))
 		err(1, "semaphore");
+	static struct guest held[1000];
+	int count = 0;
 	for (char line[16]; fgets(line, sizeof line, stdin);) {
-		once();
+		if (strcmp(line, "hold\n") == 0) {
+			if (count == 1000)
+				errx(1, "1000 guests are enough");
+			number(count + 1);
+			held[count++] = start();
+		} else if (end(start()) != 0) {
+			errx(1, "%s failed", program[0]);
+		}
 		puts("done");
 		fflush(stdout);
+	}
+	while (count > 0) {
+		number(count);
+		CHECK(kill(held[--count].pid, SIGKILL));
+		end(held[count]);
 	}
 	return 0;
 }

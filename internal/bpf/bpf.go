@@ -1,14 +1,11 @@
 package bpf
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"unsafe"
 
-	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
 
@@ -165,13 +162,6 @@ func LinkInfo(link FD) (program, netns uint32, err error) {
 	return i.program, i.netns, nil
 }
 
-// Encode returns instructions as the kernel takes them.
-func Encode(list asm.Instructions) ([]byte, error) {
-	var code bytes.Buffer
-	err := list.Marshal(&code, binary.LittleEndian) // as all machines that vsnode runs on
-	return code.Bytes(), err
-}
-
 // Load loads a program under the GPL.
 func Load(kind, at uint32, name string, instructions []byte) (FD, error) {
 	if len(instructions) == 0 {
@@ -198,12 +188,12 @@ func Load(kind, at uint32, name string, instructions []byte) (FD, error) {
 	return FD(fd), nil
 }
 
-// NewMap makes a map.
-func NewMap(kind, key, value, entries uint32, name string) (FD, error) {
+// NewMap makes a map; flags as BPF_F_NO_PREALLOC.
+func NewMap(kind, key, value, entries, flags uint32, name string) (FD, error) {
 	attr := struct {
 		kind, key, value, entries, flags, inner, node uint32
 		name                                          [16]byte
-	}{kind: kind, key: key, value: value, entries: entries}
+	}{kind: kind, key: key, value: value, entries: entries, flags: flags}
 	copy(attr.name[:15], name)
 	fd, err := call(unix.BPF_MAP_CREATE, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 // Claims yields what a guest claims on its host, its context first. Package claim has
 // the rules for what two guests cannot both have.
-func (g Guest) Claims() iter.Seq[claim.Claim] {
+func (g *Guest) Claims() iter.Seq[claim.Claim] {
 	return func(yield func(claim.Claim) bool) {
 		if g.Context != 0 && !yield(claim.OfContext(g.Context)) {
 			return

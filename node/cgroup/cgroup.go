@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,29 +69,40 @@ func (c Dir) exists() bool {
 	return unix.Stat(string(c), &st) == nil
 }
 
-// Guests lists the guests whose cgroups are there, running or not. Names with a leading
-// dot are of hooks.
+// Guests lists the guests whose cgroups are there, running or not.
 func Guests(mount string) ([]string, error) {
-	var names []string
-	for _, dir := range []string{ours, slice} {
-		entries, err := os.ReadDir(filepath.Join(mount, dir))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	owners, err := Owners(mount)
+	return slices.Sorted(maps.Keys(owners)), err
+}
+
+// Owners returns the users of the host to whom the cgroups of the guests belong (see
+// [Dir.Owner]), by the guests' names. It takes one system call for each.
+func Owners(mount string) (map[string]int, error) {
+	owners := map[string]int{}
+	for _, dir := range []string{ours, slice} { // that in a unit counts: see Guest
+		at, names, err := linux.Names(filepath.Join(mount, dir))
+		if err != nil {
 			return nil, err
 		}
-		for _, e := range entries {
-			name := e.Name()
+		defer at.Close()
+		for _, entry := range names {
+			name, path := entry, entry
 			if dir == slice {
-				instance, ok := strings.CutPrefix(strings.TrimSuffix(name, unitKind), unitName)
-				if name = instance; !ok || !InUnit(mount, name).exists() {
+				name = strings.TrimPrefix(strings.TrimSuffix(entry, unitKind), unitName)
+				if path = entry + "/" + inUnit; len(name) != len(entry)-len(unitKind)-len(unitName) {
 					continue
 				}
 			}
-			if e.IsDir() && name[0] != '.' {
-				names = append(names, name)
+			var st unix.Stat_t
+			if name == "" || name[0] == '.' { // of hooks
+				continue
+			}
+			if unix.Fstatat(int(at.Fd()), path, &st, 0) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+				owners[name] = int(st.Uid)
 			}
 		}
 	}
-	return names, nil
+	return owners, nil
 }
 
 // Leave moves this process, which a unit of systemd began, out of the guest's unit's own

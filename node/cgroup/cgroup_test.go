@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -201,6 +202,20 @@ func TestGuests(t *testing.T) {
 	}
 	for _, name := range []string{"www", "b.example", "memory"} {
 		mkdir(t, Guest(mount, name), "")
+	}
+	// One in a unit has another owner than what is left of it elsewhere.
+	mkdir(t, InUnit(mount, "www"), "")
+	for dir, uid := range map[string]int{string(InUnit(mount, "www")): 65536, filepath.Join(mount, ours, "memory"): 131072} {
+		if err := os.Chown(dir, uid, uid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{"/vservers.slice/other.service/guest", "/vservers.slice/vserver@empty.service", "/vservers/.hook"} {
+		mkdir(t, Dir(mount+dir), "")
+	}
+	want := map[string]int{"www": 65536, "b.example": 0, "memory": 131072}
+	if owners, err := Owners(mount); err != nil || !maps.Equal(owners, want) {
+		t.Errorf("%v, %v, want %v", owners, err, want)
 	}
 	// The kernel's own files beside them are none.
 	if names, err := Guests(mount); err != nil || !slices.Equal(names, []string{"b.example", "memory", "www"}) {

@@ -4,25 +4,38 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
+	"unsafe"
 
+	"github.com/vsfleet/vsfleet/internal/bpf"
+	"github.com/vsfleet/vsfleet/internal/bpf/bpftest"
 	"github.com/vsfleet/vsfleet/node/cgroup"
 )
 
+func TestMain(m *testing.M) { bpftest.Main(m) }
+
 // newCgroup returns a new cgroup with a console.
 func newCgroup(t *testing.T) *os.File {
+	t.Helper()
+	f, _ := newStart(t)
+	return f
+}
+
+func newStart(t *testing.T) (*os.File, Start) {
 	t.Helper()
 	mount, err := cgroup.Mount()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(mount, fmt.Sprintf("test-console-%d-%s", os.Getpid(), strings.ReplaceAll(t.Name(), "/", "-")))
+	started := Start{time.Duration(time.Now().UnixNano()), 28672}
+	dir := filepath.Join(mount, fmt.Sprintf("test-console-%d", started.Since))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -32,14 +45,93 @@ func newCgroup(t *testing.T) *os.File {
 	}
 	t.Cleanup(func() {
 		f.Close()
+		if err := Forget(dir, started); err != nil {
+			t.Error(err)
+		}
 		if err := cgroup.Dir(dir).Remove(); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := Attach(f); err != nil {
+	if err := Attach(f, started); err != nil {
 		t.Fatal(err)
 	}
-	return f
+	return f, started
+}
+
+// parts counts the parts of a ring that are in memory.
+func partsOf(t *testing.T, s Start) (n int) {
+	t.Helper()
+	p, err := pinned()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	m, err := mapsOf(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for part := range uint32(partCount) {
+		var value [valueSize]byte
+		err := bpf.Lookup(m[parts], key{uint64(s.Since), uint32(s.Context), part}, unsafe.Pointer(&value[0]))
+		if err == nil {
+			n++
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+// What a guest writes takes memory when it writes it, and until it is forgotten.
+func TestMemoryOfAConsole(t *testing.T) {
+	for _, row := range []struct {
+		name, script string
+		parts        int
+		cgroup       bool // is still there when it is forgotten
+	}{
+		{"a guest that writes nothing", "true", 0, true},
+		{"one that writes a line", "echo one", 1, true},
+		{"and whose cgroup is gone", "echo one", 1, false},
+		{"one that fills the first part", "head -c 12000 /dev/zero", 1, true},
+		{"one that writes over its end", "head -c 11999 /dev/zero; echo one", 1, true},
+		{"one that fills the ring twice over", "head -c 150000 /dev/zero", partCount, true},
+		{"so that its cgroup goes first", "head -c 150000 /dev/zero", partCount, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			cg, started := newStart(t)
+			inside(t, cg, row.script)
+			if n := partsOf(t, started); n != row.parts {
+				t.Errorf("%d parts are in memory, want %d", n, row.parts)
+			}
+			if !row.cgroup {
+				cg.Close() // the kernel keeps it otherwise
+				if err := cgroup.Dir(cg.Name()).Remove(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 2 {
+				if err := Forget(cg.Name(), started); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := partsOf(t, started); n != 0 {
+				t.Errorf("%d parts are left", n)
+			}
+		})
+	}
+}
+
+func TestConsolesOfTwoGuests(t *testing.T) {
+	one, other := newCgroup(t), newCgroup(t)
+	inside(t, one, "echo one; echo two")
+	inside(t, other, "echo three")
+	inside(t, one, "echo four")
+	for cg, want := range map[*os.File]string{one: "one\ntwo\nfour\n", other: "three\n"} {
+		if got, err := Read(cg.Name()); err != nil || string(got.Bytes) != want {
+			t.Errorf("%q, %v, want %q", got.Bytes, err, want)
+		}
+	}
 }
 
 // inside runs a shell in the cgroup whose standard output is the console.

@@ -13,7 +13,6 @@ import (
 	"syscall"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/bpf"
@@ -104,7 +103,7 @@ var plain = sync.OnceValues(func() (bpf.FD, error) { return open(everybodys) })
 
 // open returns a program that is pinned, to save the next vsnode the verifier.
 func open(rules []rule) (bpf.FD, error) {
-	code, err := bpf.Encode(instructions(rules))
+	code, err := bpf.Assemble(instructions(rules))
 	if err != nil {
 		return -1, err
 	}
@@ -134,7 +133,7 @@ const (
 )
 
 func load(rules []rule) (bpf.FD, error) {
-	code, err := bpf.Encode(instructions(rules))
+	code, err := bpf.Assemble(instructions(rules))
 	if err != nil {
 		return -1, err
 	}
@@ -148,40 +147,37 @@ func load(rules []rule) (bpf.FD, error) {
 //		return 1;
 //
 // and return 0 after the last.
-func instructions(rules []rule) asm.Instructions {
-	list := asm.Instructions{
-		asm.LoadMem(asm.R2, asm.R1, 0, asm.Word),
-		asm.Mov.Reg(asm.R3, asm.R2),
-		asm.And.Imm(asm.R3, 0xffff),
-		asm.RSh.Imm(asm.R2, 16),
-		asm.LoadMem(asm.R4, asm.R1, 4, asm.Word),
-		asm.LoadMem(asm.R5, asm.R1, 8, asm.Word),
+func instructions(rules []rule) []bpf.Instruction {
+	const allow = 1
+	list := []bpf.Instruction{
+		{Op: bpf.Load4, Dst: 2, Src: 1},
+		{Op: bpf.MovX, Dst: 3, Src: 2},
+		{Op: bpf.AndK, Dst: 3, Imm: 0xffff},
+		{Op: bpf.RshK, Dst: 2, Imm: 16},
+		{Op: bpf.Load4, Dst: 4, Src: 1, Off: 4},
+		{Op: bpf.Load4, Dst: 5, Src: 1, Off: 8},
 	}
-	for i, r := range rules {
-		next := fmt.Sprint("after", i)
-		one := asm.Instructions{
-			asm.JNE.Imm(asm.R3, r.kind, next),
-			asm.JNE.Imm(asm.R4, int32(r.major), next),
-		}
+	for _, r := range rules {
+		one := []bpf.Instruction{{Op: bpf.JneK, Dst: 3, Imm: r.kind}, {Op: bpf.JneK, Dst: 4, Imm: int32(r.major)}}
 		if r.last >= 0 {
-			one = append(one,
-				asm.JLT.Imm(asm.R5, int32(r.first), next),
-				asm.JGT.Imm(asm.R5, int32(r.last), next))
+			one = append(one, bpf.Instruction{Op: bpf.JltK, Dst: 5, Imm: int32(r.first)}, bpf.Instruction{Op: bpf.JgtK, Dst: 5, Imm: int32(r.last)})
 		}
 		one = append(one,
-			asm.Mov.Reg(asm.R0, asm.R2),
-			asm.And.Imm(asm.R0, ^r.access),
-			asm.JNE.Imm(asm.R0, 0, next),
-			asm.Ja.Label("allow"))
-		if i > 0 {
-			one[0] = one[0].WithSymbol(fmt.Sprint("after", i-1))
+			bpf.Instruction{Op: bpf.MovX, Src: 2},
+			bpf.Instruction{Op: bpf.AndK, Imm: ^r.access},
+			bpf.Instruction{Op: bpf.JneK},
+			bpf.Instruction{Op: bpf.Ja, To: allow})
+		for i := range one {
+			if one[i].To == 0 && one[i].Jumps() { // to the next rule
+				one[i].Off = int16(len(one) - i - 1)
+			}
 		}
 		list = append(list, one...)
 	}
 	return append(list,
-		asm.Mov.Imm(asm.R0, 0).WithSymbol(fmt.Sprint("after", len(rules)-1)),
-		asm.Return(),
-		asm.Mov.Imm(asm.R0, 1).WithSymbol("allow"),
-		asm.Return(),
+		bpf.Instruction{Op: bpf.MovK},
+		bpf.Instruction{Op: bpf.Exit},
+		bpf.Instruction{Op: bpf.MovK, Imm: 1, At: allow},
+		bpf.Instruction{Op: bpf.Exit},
 	)
 }

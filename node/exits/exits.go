@@ -10,7 +10,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsfleet/vsfleet/internal/bpf"
@@ -195,19 +194,21 @@ func attach() error {
 	if err != nil {
 		return errors.Join(ErrUnsupported, err)
 	}
-	m, err := ebpf.NewMap(&ebpf.MapSpec{
-		Name: program, Type: ebpf.Hash, KeySize: 8, ValueSize: valueSize, MaxEntries: maxGuests, Flags: unix.BPF_F_NO_PREALLOC,
-	})
+	m, err := bpf.NewMap(unix.BPF_MAP_TYPE_HASH, 8, valueSize, maxGuests, unix.BPF_F_NO_PREALLOC, program)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: program, Type: ebpf.RawTracepoint, License: "GPL", Instructions: instructions(m.FD(), at)})
+	code, err := bpf.Assemble(instructions(at), m)
+	if err != nil {
+		return err
+	}
+	p, err := bpf.Load(unix.BPF_PROG_TYPE_RAW_TRACEPOINT, 0, program, code)
 	if err != nil {
 		return errors.Join(ErrUnsupported, err)
 	}
 	defer p.Close()
-	l, err := bpf.LinkTracepoint("sched_process_exit", bpf.FD(p.FD()))
+	l, err := bpf.LinkTracepoint("sched_process_exit", p)
 	if err != nil {
 		return errors.Join(ErrUnsupported, err)
 	}

@@ -5,6 +5,8 @@ import (
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+
+	"github.com/vsfleet/vsfleet/internal/bpf"
 )
 
 // fields are offsets in structures of the running kernel.
@@ -72,66 +74,71 @@ func kernelFields() (fields, error) {
 //	v->reboot = upid->ns->reboot;
 //	v->time = bpf_ktime_get_boot_ns();
 //	return 0;
-func instructions(fd int, at fields) asm.Instructions {
+func instructions(at fields) []bpf.Instruction {
 	const word, pointer = 4, 8
-	var list asm.Instructions
+	const end, found = 1, 2
+	var list []bpf.Instruction
 	// read reads from the address in a register plus offset to the stack at -8, and from
 	// there to register to.
-	read := func(to, from asm.Register, offset int32, size asm.Size, bytes int32) {
+	read := func(to, from uint8, offset, size int32) {
+		load := uint8(bpf.Load8)
+		if size == word {
+			load = bpf.Load4
+		}
 		list = append(list,
-			asm.Mov.Reg(asm.R1, asm.R10),
-			asm.Add.Imm(asm.R1, -8),
-			asm.Mov.Imm(asm.R2, bytes),
-			asm.Mov.Reg(asm.R3, from),
-			asm.Add.Imm(asm.R3, offset),
-			asm.FnProbeReadKernel.Call(),
-			asm.LoadMem(to, asm.R10, -8, size),
+			bpf.Instruction{Op: bpf.MovX, Dst: 1, Src: 10},
+			bpf.Instruction{Op: bpf.AddK, Dst: 1, Imm: -8},
+			bpf.Instruction{Op: bpf.MovK, Dst: 2, Imm: size},
+			bpf.Instruction{Op: bpf.MovX, Dst: 3, Src: from},
+			bpf.Instruction{Op: bpf.AddK, Dst: 3, Imm: offset},
+			bpf.Instruction{Op: bpf.Call, Imm: int32(asm.FnProbeReadKernel)},
+			bpf.Instruction{Op: load, Dst: to, Src: 10, Off: -8},
 		)
 	}
-	list = append(list, asm.LoadMem(asm.R6, asm.R1, 0, asm.DWord)) // task
-	read(asm.R7, asm.R6, at.threadPID, asm.DWord, pointer)
-	read(asm.R8, asm.R7, at.level, asm.Word, word)
+	list = append(list, bpf.Instruction{Op: bpf.Load8, Dst: 6, Src: 1}) // task
+	read(7, 6, at.threadPID, pointer)
+	read(8, 7, at.level, word)
 	list = append(list,
-		asm.JEq.Imm(asm.R8, 0, "end"),
-		asm.JGT.Imm(asm.R8, at.maxNamespace, "end"),
-		asm.Mul.Imm(asm.R8, at.sizeofUpid),
-		asm.Add.Reg(asm.R7, asm.R8),
-		asm.Add.Imm(asm.R7, at.numbers), // upid
+		bpf.Instruction{Op: bpf.JeqK, Dst: 8, To: end},
+		bpf.Instruction{Op: bpf.JgtK, Dst: 8, Imm: at.maxNamespace, To: end},
+		bpf.Instruction{Op: bpf.MulK, Dst: 8, Imm: at.sizeofUpid},
+		bpf.Instruction{Op: bpf.AddX, Dst: 7, Src: 8},
+		bpf.Instruction{Op: bpf.AddK, Dst: 7, Imm: at.numbers}, // upid
 	)
-	read(asm.R8, asm.R7, at.nr, asm.Word, word)
-	list = append(list, asm.JNE.Imm(asm.R8, 1, "end"))
+	read(8, 7, at.nr, word)
+	list = append(list, bpf.Instruction{Op: bpf.JneK, Dst: 8, Imm: 1, To: end})
 	for level := range at.maxLevel {
 		list = append(list,
-			asm.Mov.Imm(asm.R1, level+1),
-			asm.FnGetCurrentAncestorCgroupId.Call(),
-			asm.StoreMem(asm.R10, -8, asm.R0, asm.DWord),
-			asm.LoadMapPtr(asm.R1, fd),
-			asm.Mov.Reg(asm.R2, asm.R10),
-			asm.Add.Imm(asm.R2, -8),
-			asm.FnMapLookupElem.Call(),
-			asm.JNE.Imm(asm.R0, 0, "found"),
+			bpf.Instruction{Op: bpf.MovK, Dst: 1, Imm: level + 1},
+			bpf.Instruction{Op: bpf.Call, Imm: int32(asm.FnGetCurrentAncestorCgroupId)},
+			bpf.Instruction{Op: bpf.Store8, Dst: 10, Off: -8},
+			bpf.Instruction{Op: bpf.MapPtr, Dst: 1},
+			bpf.Instruction{Op: bpf.MovX, Dst: 2, Src: 10},
+			bpf.Instruction{Op: bpf.AddK, Dst: 2, Imm: -8},
+			bpf.Instruction{Op: bpf.Call, Imm: int32(asm.FnMapLookupElem)},
+			bpf.Instruction{Op: bpf.JneK, To: found},
 		)
 	}
 	list = append(list,
-		asm.Ja.Label("end"),
-		asm.Mov.Reg(asm.R8, asm.R0).WithSymbol("found"),
-		asm.LoadMem(asm.R1, asm.R8, 0, asm.DWord),
-		asm.LoadMem(asm.R2, asm.R8, inodeAt, asm.DWord),
-		asm.Mov.Reg(asm.R3, asm.R10),
-		asm.Add.Imm(asm.R3, -16),
-		asm.Mov.Imm(asm.R4, 8),
-		asm.FnGetNsCurrentPidTgid.Call(),
-		asm.JNE.Imm(asm.R0, 0, "end"),
+		bpf.Instruction{Op: bpf.Ja, To: end},
+		bpf.Instruction{Op: bpf.MovX, Dst: 8, At: found},
+		bpf.Instruction{Op: bpf.Load8, Dst: 1, Src: 8},
+		bpf.Instruction{Op: bpf.Load8, Dst: 2, Src: 8, Off: inodeAt},
+		bpf.Instruction{Op: bpf.MovX, Dst: 3, Src: 10},
+		bpf.Instruction{Op: bpf.AddK, Dst: 3, Imm: -16},
+		bpf.Instruction{Op: bpf.MovK, Dst: 4, Imm: 8},
+		bpf.Instruction{Op: bpf.Call, Imm: int32(asm.FnGetNsCurrentPidTgid)},
+		bpf.Instruction{Op: bpf.JneK, To: end},
 	)
-	read(asm.R9, asm.R6, at.exitCode, asm.Word, word)
-	list = append(list, asm.StoreMem(asm.R8, codeAt, asm.R9, asm.Word))
-	read(asm.R9, asm.R7, at.ns, asm.DWord, pointer)
-	read(asm.R9, asm.R9, at.reboot, asm.Word, word)
+	read(9, 6, at.exitCode, word)
+	list = append(list, bpf.Instruction{Op: bpf.Store4, Dst: 8, Src: 9, Off: codeAt})
+	read(9, 7, at.ns, pointer)
+	read(9, 9, at.reboot, word)
 	return append(list,
-		asm.StoreMem(asm.R8, rebootAt, asm.R9, asm.Word),
-		asm.FnKtimeGetBootNs.Call(),
-		asm.StoreMem(asm.R8, timeAt, asm.R0, asm.DWord),
-		asm.Mov.Imm(asm.R0, 0).WithSymbol("end"),
-		asm.Return(),
+		bpf.Instruction{Op: bpf.Store4, Dst: 8, Src: 9, Off: rebootAt},
+		bpf.Instruction{Op: bpf.Call, Imm: int32(asm.FnKtimeGetBootNs)},
+		bpf.Instruction{Op: bpf.Store8, Dst: 8, Off: timeAt},
+		bpf.Instruction{Op: bpf.MovK, At: end},
+		bpf.Instruction{Op: bpf.Exit},
 	)
 }

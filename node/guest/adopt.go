@@ -278,7 +278,7 @@ func (g *Guest) adoptContext(st *adopting) (tags []uint32, err error) {
 	if cerr != nil {
 		return nil, cerr
 	}
-	other := slices.IndexFunc(all, func(o api.Guest) bool { return o.Name != g.name && o.Context == n })
+	other := slices.IndexFunc(all, func(o *api.Guest) bool { return o.Name != g.name && o.Context == n })
 	switch {
 	case text == "":
 	case err != nil || n < api.MinContext || n > api.MaxContext:

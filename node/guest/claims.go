@@ -11,14 +11,14 @@ import (
 // conflict returns an error naming what g wants if another guest of the host already
 // has it. Two guests that claim the same thing are refused when they are configured,
 // not when one of them binds.
-func conflict(g api.Guest, others []api.Guest) error {
+func conflict(g *api.Guest, others ...*api.Guest) error {
 	mine := slices.Collect(g.Claims())
 	for _, o := range others {
 		if o.Name == g.Name {
 			continue
 		}
-		for _, m := range mine {
-			for theirs := range o.Claims() {
+		for theirs := range o.Claims() {
+			for _, m := range mine {
 				if m.Conflicts(theirs) {
 					return conflictError(m, theirs, o.Name)
 				}

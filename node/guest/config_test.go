@@ -254,7 +254,7 @@ func TestWhatTwoGuestsMayNotShare(t *testing.T) {
 		{"a port that is forwarded to another", shared("a", 2, "192.0.2.1/32", "80"), behind("b", 3, "80:80"), "port 80/tcp is forwarded"},
 	} {
 		t.Run(row.what, func(t *testing.T) {
-			err := conflict(row.a, []api.Guest{row.b})
+			err := conflict(&row.a, &row.b)
 			if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
 				t.Errorf("error %v, want %q", err, row.want)
 			}

@@ -32,7 +32,7 @@ func (s *start) attachConsole(context.Context) error {
 	if st, err := os.Lstat(path); err == nil && st.Size() > 0 {
 		_ = os.Rename(path, path+".1") // a convenience for people: not a reason not to start
 	}
-	err := console.Attach(s.spec.Cgroup)
+	err := console.Attach(s.spec.Cgroup, s.noted.console())
 	if errors.Is(err, console.ErrUnsupported) {
 		if s.Warn != nil {
 			s.Warn("what the guest writes to its console is lost: " + err.Error())
@@ -123,8 +123,8 @@ func (h *Host) output(name string) (o output, err error) {
 // stopping.
 func (g *Guest) saveConsole(ctx context.Context) error {
 	t, err := console.Read(string(g.cgroup))
-	if errors.Is(err, console.ErrNone) {
-		return nil
+	if errors.Is(err, console.ErrNone) { // or it has been removed with its cgroup
+		return g.forgetConsole()
 	}
 	if err == nil {
 		err = os.MkdirAll(g.host.LogDir, 0o750)
@@ -135,7 +135,19 @@ func (g *Guest) saveConsole(ctx context.Context) error {
 	if err != nil {
 		warn(ctx, "what it wrote to its console is lost: "+err.Error())
 	}
-	return nil
+	return g.forgetConsole()
+}
+
+func (g *Guest) forgetConsole() error {
+	if g.noted == nil {
+		return nil
+	}
+	return console.Forget(string(g.cgroup), g.noted.console())
+}
+
+// console identifies what the guest writes to its console from this start on.
+func (s notes) console() console.Start {
+	return console.Start{Since: s.Boot, Context: s.Context}
 }
 
 // Log writes the last lines of a guest's console. With follow it goes on with what the

@@ -48,7 +48,7 @@ func (h *Host) withClaims(ctx context.Context, g *api.Guest, f func() error) err
 	if err := check(*g); err != nil {
 		return err
 	}
-	if err := conflict(*g, all); err != nil {
+	if err := conflict(g, all...); err != nil {
 		return err
 	}
 	if name, taken := running[g.Context]; taken && name != g.Name {
@@ -99,7 +99,7 @@ func (h *Host) giveContext(ctx context.Context, name string) (xid int, err error
 }
 
 // freeContext returns the first unused automatic context.
-func freeContext(all []api.Guest, running map[int]string) (int, error) {
+func freeContext(all []*api.Guest, running map[int]string) (int, error) {
 	used := map[int]bool{}
 	for _, g := range all {
 		used[g.Context] = true

@@ -256,9 +256,15 @@ func replaceDir(dir string, fill func(beside string) error) error {
 
 // sweepBeside removes what a killed replaceDir left; the guest's lock is held.
 func sweepBeside(dir string) error {
-	old, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".new-*"))
-	for _, path := range old {
-		err = errors.Join(err, os.RemoveAll(path))
+	parent, names, err := linux.Names(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	for _, name := range names {
+		if strings.HasPrefix(name, "."+filepath.Base(dir)+".new-") {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(parent.Name(), name)))
+		}
 	}
 	return err
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vsfleet/vsfleet/internal/setting"
 	"github.com/vsfleet/vsfleet/node/api"
 )
@@ -28,7 +30,7 @@ func (h *Host) free(ctx context.Context, g api.Guest, root string) error {
 	clashes := map[string]error{}
 	for name, st := range holders {
 		if name != g.Name {
-			if err := clash(g, root, name, st); err != nil {
+			if err := clash(&g, root, name, st); err != nil {
 				clashes[name] = err
 			}
 		}
@@ -46,9 +48,16 @@ func (h *Host) free(ctx context.Context, g api.Guest, root string) error {
 	return nil
 }
 
-// holders returns the guests that may hold resources of the host, with their notes,
-// which may be slightly out of date.
-func (h *Host) holders() (map[string]notes, error) {
+// entry returns what a guest has that may run.
+func (s notes) entry(name string) *indexEntry {
+	runs := s.startedAs(name)
+	return &indexEntry{Root: s.Root, Guest: api.Guest{Name: name, Context: s.Context, Network: runs.Network, Volumes: runs.Volumes}}
+}
+
+// holders returns the guests that may hold resources of the host, which may be slightly
+// out of date. Of those whose notes have not changed since another vsnode looked, the
+// notes are not read.
+func (h *Host) holders() (map[string]*indexEntry, error) {
 	x := &h.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -56,6 +65,7 @@ func (h *Host) holders() (map[string]notes, error) {
 		return x.holders, nil
 	}
 	x.holdersRead = time.Now()
+	before := x.holdersRead.Add(-clockTick)
 	names, err := h.cgroups()
 	if err != nil {
 		return nil, err
@@ -64,44 +74,55 @@ func (h *Host) holders() (map[string]notes, error) {
 	if err != nil {
 		return nil, err
 	}
-	holders := map[string]notes{}
+	if x.holders == nil {
+		x.holders = loadIndex(h.holdersFile())
+	}
+	holders, read := make(map[string]*indexEntry, len(names)), x.reads
 	for _, name := range append(names, noted...) {
 		if _, there := holders[name]; there {
 			continue
 		}
-		st, err := h.readNotes(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		sum := statSum(unix.AT_FDCWD, h.RunDir, filepath.Base(h.notesFile(name)), before)
+		held := x.holders[name]
+		if sum == 0 || held == nil || held.Sum != sum {
+			st, err := h.readNotes(name)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("guest %s, which may run: %w", name, err)
+			}
+			held = st.entry(name)
+			held.Sum = sum
+			x.reads++
 		}
-		if err != nil {
-			return nil, fmt.Errorf("guest %s, which may run: %w", name, err)
-		}
-		holders[name] = st
+		holders[name] = held
 	}
 	x.holders = holders
+	if x.reads-read >= saveAfter {
+		saveIndex(h.holdersFile(), holders)
+	}
 	return holders, nil
 }
 
 // clash returns an error if the guest would have what another one has: its IDs, its
 // files, or a claim (see conflict).
-func clash(g api.Guest, root, name string, held notes) error {
-	if g.Context == held.Context {
+func clash(g *api.Guest, root, name string, held *indexEntry) error {
+	if g.Context == held.Guest.Context {
 		return fmt.Errorf("context %d, and with it the ids of its files, is guest %s's", g.Context, name)
 	}
 	if within(root, held.Root) || within(held.Root, root) {
 		return fmt.Errorf("its files (%s) are guest %s's", root, name)
 	}
-	runs := held.startedAs(name)
-	runs.Name = name
 	for _, v := range g.Volumes {
 		_, shared := v.Option(setting.SharedVolume)
-		for _, theirs := range runs.Volumes {
+		for _, theirs := range held.Guest.Volumes {
 			if _, both := theirs.Option(setting.SharedVolume); v.Source == theirs.Source && !(shared && both) {
 				return fmt.Errorf("volume %s is guest %s's (several guests have it at once if all say shared)", v.Source, name)
 			}
 		}
 	}
-	return conflict(g, []api.Guest{runs})
+	return conflict(g, &held.Guest)
 }
 
 // within reports whether a directory is equal to or below another. Both are resolved.

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"reflect"
 	"sort"
-	"strings"
 	"time"
 
 	"github.com/vsfleet/vsfleet/node/api"
@@ -215,9 +213,4 @@ func (h *Host) Traffic(names []string) (map[string]*api.Traffic, error) {
 		}
 	}
 	return all, nil
-}
-
-// nameInNotesFile returns the name of the guest whose notes are at path.
-func nameInNotesFile(path string) string {
-	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "."), ".state")
 }

@@ -2,13 +2,11 @@ package guest
 
 import (
 	"crypto/rand"
-	"encoding/json"
-	"errors"
 	"hash/fnv"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -27,16 +25,16 @@ import (
 type index struct {
 	mu     sync.Mutex
 	loaded bool
-	claims map[string]indexEntry
-	reads  int // number of configurations read
+	claims map[string]*indexEntry
+	reads  int // number of configurations and notes read
 
 	// During a series of operations by one vsnode, as in an apply, the directory is not
 	// read again each time: see claimedLast.
 	epoch       string
 	allRead     time.Time
-	all         []api.Guest
+	all         []*api.Guest
 	holdersRead time.Time
-	holders     map[string]notes
+	holders     map[string]*indexEntry // nil: those that another vsnode saved were not looked at
 	// making holds guests that are claimed and whose configuration is being written.
 	making map[string]api.Guest
 }
@@ -76,9 +74,9 @@ func (x *index) noteHolder(name string, st notes) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.holders == nil {
-		x.holders = map[string]notes{}
+		x.holders = map[string]*indexEntry{}
 	}
-	x.holders[name] = st
+	x.holders[name] = st.entry(name)
 }
 
 // invalidate makes the next call look at all configurations again.
@@ -105,36 +103,32 @@ func (x *index) announce(g api.Guest) (done func(err error)) {
 			x.allRead = time.Time{} // what is on disk now is unknown
 			return
 		}
-		if i := slices.IndexFunc(x.all, func(o api.Guest) bool { return o.Name == g.Name }); i >= 0 {
-			x.all[i] = g
+		if i := slices.IndexFunc(x.all, func(o *api.Guest) bool { return o.Name == g.Name }); i >= 0 {
+			x.all[i] = &g
 		} else {
-			x.all = append(x.all, g)
+			x.all = append(x.all, &g)
 		}
 	}
 }
 
 // guests returns all configured guests and those in the making. If a guest is being
 // reconfigured both versions count, for either may be on disk in the end.
-func (x *index) guests() []api.Guest {
+func (x *index) guests() []*api.Guest {
 	all := slices.Clone(x.all)
 	for _, g := range x.making {
-		all = append(all, g)
+		all = append(all, &g)
 	}
 	return all
 }
 
-// indexEntry holds what one configuration claims.
+// indexEntry holds what one configuration claims, or a guest that may run: its name,
+// context, and what package claim has rules for.
 type indexEntry struct {
 	Guest api.Guest
-	Bad   bool   `json:",omitempty"` // the configuration cannot be read: its claims are unknown
-	Files string // relative to its directory, one per line: each file that was looked at, or where it is missing, the directory
-	Sum   uint64 // checksum of their stat(2) data
-}
-
-// indexFile is the index as saved for the next vsnode.
-type indexFile struct {
-	By     uint64 // checksum of the binary: another version may read configurations differently
-	Claims map[string]indexEntry
+	Bad   bool   // the configuration cannot be read: its claims are unknown
+	Files string // of a configuration, relative to its directory: each file that was looked at, or where it is missing, the directory
+	Root  string // of a guest that may run: the directory of its files
+	Sum   uint64 // checksum of the stat(2) data of Files, or of the file of its notes; 0: to be read again
 }
 
 // clockTick is how old a file must be when it is read so that its next change gets
@@ -148,7 +142,7 @@ const saveAfter = 32
 // configured returns the claims of all configured guests. A guest whose configuration
 // cannot be read is left out, as it must not block others; its claims are then unknown.
 // Unless the lock of all configurations is held the answer may be out of date.
-func (h *Host) configured() ([]api.Guest, error) {
+func (h *Host) configured() ([]*api.Guest, error) {
 	x := &h.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -156,19 +150,18 @@ func (h *Host) configured() ([]api.Guest, error) {
 		return x.guests(), nil
 	}
 	x.allRead = time.Now()
-	entries, err := os.ReadDir(h.ConfigDir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if !x.loaded {
+		x.loaded, x.claims = true, loadIndex(h.indexFile())
+	}
+	names, sums, err := x.sums(h.ConfigDir)
+	if err != nil {
 		return nil, err
 	}
-	if !x.loaded {
-		x.load(h.indexFile())
-	}
-	known, read := make(map[string]indexEntry, len(entries)), 0
-	var all []api.Guest
-	for _, e := range entries {
-		name := e.Name()
-		c, there := x.claims[name]
-		if !there || c.Sum == 0 || c.Sum != statSum(h.config(name), c.Files, time.Time{}) {
+	known, read := make(map[string]*indexEntry, len(names)), 0
+	all := make([]*api.Guest, 0, len(names))
+	for i, name := range names {
+		c := x.claims[name]
+		if c == nil || c.Sum == 0 || c.Sum != sums[i] {
 			if CheckName(name) != nil {
 				continue
 			}
@@ -180,21 +173,48 @@ func (h *Host) configured() ([]api.Guest, error) {
 		}
 		known[name] = c
 		if !c.Bad {
-			all = append(all, c.Guest)
+			all = append(all, &c.Guest)
 		}
 	}
 	x.claims = known
 	if read >= saveAfter {
-		x.save(h.indexFile())
+		saveIndex(h.indexFile(), known)
 	}
 	x.all = all
 	return x.guests(), nil
 }
 
-func (p Paths) indexFile() string { return filepath.Join(p.RunDir, "..claims") } // not a valid guest name
+// sums returns the names in the directory of all configurations, and for those that are
+// in the index the present checksums of their files. It is most of what a create takes on
+// a host with many guests, so all processors take part.
+func (x *index) sums(dir string) (names []string, sums []uint64, err error) {
+	f, names, err := linux.Names(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	slices.Sort(names)
+	sums = make([]uint64, len(names))
+	var all sync.WaitGroup
+	workers := runtime.GOMAXPROCS(0)
+	for w := range workers {
+		all.Go(func() {
+			for i := w; i < len(names); i += workers {
+				if c := x.claims[names[i]]; c != nil {
+					sums[i] = statSum(int(f.Fd()), names[i], c.Files, time.Time{})
+				}
+			}
+		})
+	}
+	all.Wait()
+	return names, sums, nil
+}
+
+func (p Paths) indexFile() string   { return filepath.Join(p.RunDir, "..claims") } // not a valid guest name
+func (p Paths) holdersFile() string { return filepath.Join(p.RunDir, "..holders") }
 
 // readClaim reads only what a configuration claims.
-func (h *Host) readClaim(name string) indexEntry {
+func (h *Host) readClaim(name string) *indexEntry {
 	dir := h.config(name)
 	h.index.reads++
 	begun := time.Now()
@@ -217,9 +237,12 @@ func (h *Host) readClaim(name string) indexEntry {
 		}
 		files[file] = true
 	}
-	cl := indexEntry{Guest: c.Guest, Bad: err != nil}
-	cl.Files = strings.Join(slices.Sorted(maps.Keys(files)), "\n")
-	cl.Sum = statSum(dir, cl.Files, begun.Add(-clockTick))
+	cl := &indexEntry{Guest: c.Guest}
+	if err != nil {
+		cl = &indexEntry{Guest: api.Guest{Name: name}, Bad: true}
+	}
+	cl.Files = strings.Join(slices.Sorted(maps.Keys(files)), fileSep)
+	cl.Sum = statSum(unix.AT_FDCWD, dir, cl.Files, begun.Add(-clockTick))
 	return cl
 }
 
@@ -228,13 +251,16 @@ func isThere(path string) bool {
 	return err == nil
 }
 
-// statSum returns a checksum that changes with the files, or 0 if it might not change
-// with their next change.
-func statSum(dir, files string, before time.Time) uint64 {
+// fileSep separates the names in the Files of an indexEntry.
+const fileSep = "\v"
+
+// statSum returns a checksum that changes with the files of a directory, which is below
+// another one (openat(2)), or 0 if it might not change with their next change.
+func statSum(at int, dir, files string, before time.Time) uint64 {
 	h := fnv.New64a()
-	for file := range strings.SplitSeq(files, "\n") {
+	for file := range strings.SplitSeq(files, fileSep) {
 		var st unix.Stat_t
-		if err := unix.Stat(dir+"/"+file, &st); err != nil {
+		if err := unix.Fstatat(at, dir+"/"+file, &st, 0); err != nil {
 			return 0
 		}
 		if !before.IsZero() && st.Ctim.Nano() >= before.UnixNano() {
@@ -251,21 +277,5 @@ func statSum(dir, files string, before time.Time) uint64 {
 	return h.Sum64()
 }
 
-func (x *index) load(path string) {
-	x.loaded, x.claims = true, map[string]indexEntry{}
-	var s indexFile
-	b, err := linux.ReadFile(path)
-	if err == nil && json.Unmarshal(b, &s) == nil && s.By == binarySum() && s.Claims != nil {
-		x.claims = s.Claims
-	}
-}
-
-// save saves the index for the next vsnode; errors do not matter.
-func (x *index) save(path string) {
-	if b, err := json.Marshal(indexFile{binarySum(), x.claims}); err == nil {
-		_ = linux.ReplaceFile(path, b, 0o600)
-	}
-}
-
 // binarySum returns a checksum that differs for each binary.
-func binarySum() uint64 { return statSum("/proc/self", "exe", time.Time{}) }
+func binarySum() uint64 { return statSum(unix.AT_FDCWD, "/proc/self", "exe", time.Time{}) }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -86,7 +87,7 @@ func TestConfigurationsAreReadOnce(t *testing.T) {
 		must(t, err)
 		of := map[string]api.Guest{}
 		for _, g := range list {
-			of[g.Name] = g
+			of[g.Name] = *g
 		}
 		return of, h.index.reads - before
 	}
@@ -128,6 +129,54 @@ func TestConfigurationsAreReadOnce(t *testing.T) {
 		all, reads := claims(row.h)
 		if reads != row.reads || row.check != nil && !row.check(all) {
 			t.Errorf("%s: %d configurations are read, want %d; the guest has %+v", row.name, reads, row.reads, all["many-0000"])
+		}
+	}
+}
+
+// Nor does a start beside many read the notes of all again.
+func TestNotesOfOthersAreReadOnce(t *testing.T) {
+	h := inMemory(t)
+	const many = 2 * saveAfter
+	write := func(i, xid int) {
+		g := numbered(i)
+		must(t, h.writeNotes(g.Name, "/nosuch", notes{Context: xid, Root: h.rootDir(g.Name), Runs: &g}))
+	}
+	for i := range many {
+		write(i, 2000+i)
+	}
+	t.Cleanup(func() {
+		for i := range many {
+			must(t, os.RemoveAll(h.notesFile(numbered(i).Name)))
+		}
+	})
+	time.Sleep(2 * clockTick)
+	first := h.notesFile(numbered(0).Name)
+	for _, row := range []struct {
+		name   string
+		change func()
+		reads  int
+		xid    int // of guest 0
+	}{
+		{"at first", func() {}, many, 2000},
+		{"by another vsnode", func() {}, 0, 2000},
+		{"one was started anew", func() { write(0, 9000) }, 1, 9000},
+		{"one is gone", func() { must(t, os.Remove(first)) }, 0, 0},
+		{"the index is damaged", func() { write(0, 2000); must(t, os.WriteFile(h.holdersFile(), []byte("{"), 0o600)) }, many, 2000},
+	} {
+		row.change()
+		time.Sleep(2 * clockTick)
+		another := &Host{Paths: h.Paths, Tree: h.Tree}
+		of, err := another.holders()
+		must(t, err)
+		xid := 0
+		if held := of[numbered(0).Name]; held != nil {
+			xid = held.Guest.Context
+		}
+		if another.index.reads != row.reads || xid != row.xid {
+			t.Errorf("%s: notes of %d are read, want %d; the context is %d, want %d", row.name, another.index.reads, row.reads, xid, row.xid)
+		}
+		if g := numbered(3); clash(&g, "", g.Name, of[g.Name]) == nil {
+			t.Errorf("%s: what another guest has is not known", row.name)
 		}
 	}
 }
@@ -258,6 +307,55 @@ func BenchmarkAThousand(b *testing.B) {
 		b.Error(drift, err)
 	}
 	b.Log("drift: ", time.Since(begun))
+}
+
+// BenchmarkKernelMemory reports what the kernel needs for a guest in the host's network
+// whose init is sleep, in KiB. Free slabs are given back before each look. VmallocUsed has
+// the kernel's stacks too (CONFIG_VMAP_STACK).
+func BenchmarkKernelMemory(b *testing.B) {
+	h := host(b) // Debian 12's kernel maps no ids of a tmpfs
+	ctx := context.Background()
+	kinds := []string{"SUnreclaim", "PageTables", "VmallocUsed", "Percpu"}
+	look := func() (kib [4]int) {
+		time.Sleep(time.Second) // RCU frees in its own time
+		shrinks, err := filepath.Glob("/sys/kernel/slab/*/shrink")
+		must(b, err)
+		for _, path := range shrinks {
+			_ = os.WriteFile(path, []byte("1"), 0) // some cannot
+		}
+		text, err := os.ReadFile("/proc/meminfo")
+		must(b, err)
+		for line := range strings.Lines(string(text)) {
+			name, value, _ := strings.Cut(line, ":")
+			if i := slices.Index(kinds, name); i >= 0 {
+				_, err := fmt.Sscan(value, &kib[i])
+				must(b, err)
+			}
+		}
+		return kib
+	}
+	const many = 200
+	for i := range many + 1 {
+		must(b, h.Create(ctx, numbered(3*i))) // shared
+		b.Cleanup(func() { must(b, h.Delete(ctx, numbered(3*i).Name)) })
+	}
+	must(b, h.Start(ctx, numbered(0).Name, Options{})) // loads programs
+	for b.Loop() {
+		before := look()
+		for i := range many {
+			must(b, h.Start(ctx, numbered(3*(i+1)).Name, Options{}))
+		}
+		after, sum := look(), 0
+		for i, kind := range kinds {
+			b.ReportMetric(float64(after[i]-before[i])/many, kind)
+			sum += after[i] - before[i]
+		}
+		b.ReportMetric(float64(sum)/many, "KiB/guest")
+		for i := range many {
+			_, err := h.Stop(ctx, numbered(3*(i+1)).Name)
+			must(b, err)
+		}
+	}
 }
 
 // While one create waits for the disk, another of the same vsnode does not wait but

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -64,7 +65,7 @@ type entry struct {
 // settings in notes.
 type enterNotes struct {
 	Context int `json:"context"`
-	network.Place
+	network.Notes
 	Enter     *entry `json:"enter"`
 	recovered bool
 }
@@ -76,7 +77,7 @@ func (h *Host) readEnterNotes(name string) (n enterNotes, err error) {
 		return n, nil
 	}
 	all, err := h.readNotes(name)
-	return enterNotes{all.Context, all.Place, all.Enter, all.recovered}, err
+	return enterNotes{all.Context, all.Notes, all.Enter, all.recovered}, err
 }
 
 // configuredEntry returns what programs that enter the guest get if that was not noted.
@@ -138,7 +139,7 @@ type noted struct {
 // fileNotes returns the notes in a guest's file.
 func (h *Host) fileNotes(name string) (notes, error) {
 	x := &h.notesCache
-	now := statSum(h.RunDir, filepath.Base(h.notesFile(name)), time.Time{})
+	now := statSum(unix.AT_FDCWD, h.RunDir, filepath.Base(h.notesFile(name)), time.Time{})
 	x.mu.Lock()
 	n, there := x.states[name]
 	x.mu.Unlock()
@@ -218,7 +219,7 @@ func (h *Host) rebuiltNotes(name string, cg cgroup.Dir, xid int) (notes, error) 
 		return s, err
 	}
 	if private != s.NAT {
-		s.Runs, s.Notes = nil, network.Notes{Place: network.Place{NAT: private}} // edited since
+		s.Runs, s.Notes = nil, network.Notes{NAT: private} // edited since
 	}
 	return s, nil
 }
@@ -264,13 +265,16 @@ func (s notes) startTime() time.Time {
 
 // notedNames returns the guests that have notes in RunDir.
 func (h *Host) notedNames() ([]string, error) {
-	paths, err := filepath.Glob(filepath.Join(h.RunDir, ".*.state"))
+	dir, files, err := linux.Names(h.RunDir)
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, len(paths))
-	for i, path := range paths {
-		names[i] = nameInNotesFile(path)
+	defer dir.Close()
+	var names []string
+	for _, file := range files {
+		if name, ok := strings.CutSuffix(file, ".state"); ok && len(name) > 1 && name[0] == '.' {
+			names = append(names, name[1:])
+		}
 	}
 	return names, nil
 }

@@ -63,26 +63,21 @@ func (h *Host) allNames() ([]string, error) {
 
 // contexts returns the names of guests that have a cgroup, by context.
 func (h *Host) contexts() (map[int]string, error) {
-	names, err := h.cgroups()
+	mount, err := cgroup.Mount()
+	if errors.Is(err, cgroup.ErrNotMounted) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	of := map[int]string{}
-	for _, name := range names {
-		_, cg, err := h.cgroup(name)
-		if err != nil {
-			return nil, err
+	owners, err := cgroup.Owners(mount)
+	of := make(map[int]string, len(owners))
+	for name, owner := range owners {
+		if CheckName(name) == nil {
+			of[procctx.ContextOf(owner)] = name
 		}
-		owner, err := cg.Owner()
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it has just been stopped
-		}
-		if err != nil {
-			return nil, err
-		}
-		of[procctx.ContextOf(owner)] = name
 	}
-	return of, nil
+	return of, err
 }
 
 // FindName returns the name of the guest with the given name or, if it runs, the given

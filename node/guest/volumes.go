@@ -127,11 +127,11 @@ func (h *Host) volumeUsers() (map[string][]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	for name, st := range holders { // with what they were started with
+	for name, held := range holders { // with what they were started with
 		if on, err := h.running(name); err != nil {
 			return nil, err
-		} else if on && st.Runs != nil {
-			add(name, st.Runs.Volumes)
+		} else if on {
+			add(name, held.Guest.Volumes)
 		}
 	}
 	for _, list := range users {
