@@ -35,6 +35,8 @@ type machine struct {
 	dir   string   // this machine's own disks
 	extra []string // words for the kernel
 
+	deadline time.Time // nobody waits for the machine longer; zero: as long as it takes
+
 	qemu    *exec.Cmd
 	ended   chan struct{} // closed when qemu has ended
 	monitor *monitor
@@ -263,6 +265,15 @@ func (m *machine) Put(content io.Reader, path string) error {
 	return nil
 }
 
+// within returns a context that ends after a time, or at the machine's deadline.
+func (m *machine) within(d time.Duration) (context.Context, context.CancelFunc) {
+	end := time.Now().Add(d)
+	if !m.deadline.IsZero() && m.deadline.Before(end) {
+		end = m.deadline
+	}
+	return context.WithDeadline(context.Background(), end)
+}
+
 // bootID identifies the machine's present boot; empty if it cannot be asked.
 func (m *machine) bootID(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -277,7 +288,7 @@ func (m *machine) bootID(ctx context.Context) string {
 // waitUp waits until the machine can be logged in to, in another boot than this one.
 func (m *machine) waitUp(before string) error {
 	m.hangUp()
-	ctx, cancel := context.WithTimeout(context.Background(), bootTimeout)
+	ctx, cancel := m.within(bootTimeout)
 	defer cancel()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -289,7 +300,7 @@ func (m *machine) waitUp(before string) error {
 		case <-m.ended:
 			return fmt.Errorf("the machine ended; its console:\n%s", m.Console(2000))
 		case <-ctx.Done():
-			return fmt.Errorf("nobody can log in to the machine after %v; its console:\n%s", bootTimeout, m.Console(2000))
+			return fmt.Errorf("nobody can log in to the machine, for %v or until the test's end; its console:\n%s", bootTimeout, m.Console(2000))
 		case <-tick.C:
 		}
 	}
@@ -297,11 +308,13 @@ func (m *machine) waitUp(before string) error {
 
 // waitOff waits until the machine has powered itself off.
 func (m *machine) waitOff() error {
+	ctx, cancel := m.within(offTimeout)
+	defer cancel()
 	select {
 	case <-m.ended:
 		return nil
-	case <-time.After(offTimeout):
-		return fmt.Errorf("the machine is still on after %v; its console:\n%s", offTimeout, m.Console(2000))
+	case <-ctx.Done():
+		return fmt.Errorf("the machine is still on, after %v or at the test's end; its console:\n%s", offTimeout, m.Console(2000))
 	}
 }
 

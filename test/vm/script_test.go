@@ -40,6 +40,7 @@ func runScripts(t *testing.T, dir string) {
 	deadline, limited := t.Deadline()
 	if limited {
 		deadline = deadline.Add(-time.Minute)
+		host.deadline = deadline
 	}
 	testscript.RunT(oneByOne{t}, testscript.Params{
 		Dir:                 dir,
@@ -74,7 +75,11 @@ func (o oneByOne) Run(name string, f func(testscript.T)) {
 		}
 		defer func() {
 			if t.Failed() && host.Running() {
-				journal, err := host.Command("journalctl -b -n 300 --no-pager | grep -vE ' (sshd|systemd-logind)\\[|[Ss]ession ' | tail -n 60").CombinedOutput()
+				ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+				defer cancel()
+				last := host.command(ctx, "journalctl -b -n 300 --no-pager | grep -vE ' (sshd|systemd-logind)\\[|[Ss]ession ' | tail -n 60")
+				last.WaitDelay = time.Second // as in run
+				journal, err := last.CombinedOutput()
 				t.Logf("the machine's console:\n%s\nits journal (%v):\n%s", host.Console(1500), err, journal)
 			}
 		}()
@@ -114,7 +119,7 @@ func setup(env *testscript.Env) error {
 
 // run runs a command line on the machine, and returns its exit status.
 func run(ts *testscript.TestScript, line string) int {
-	ctx, cancel := context.WithTimeout(context.Background(), untilTimeout)
+	ctx, cancel := host.within(untilTimeout)
 	defer cancel()
 	cmd := host.command(ctx, line)
 	cmd.WaitDelay = 10 * time.Second // the shared connection holds its output, too
