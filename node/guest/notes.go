@@ -65,7 +65,7 @@ type entry struct {
 // settings in notes.
 type enterNotes struct {
 	Context int `json:"context"`
-	network.Notes
+	network.Place
 	Enter     *entry `json:"enter"`
 	recovered bool
 }
@@ -77,7 +77,7 @@ func (h *Host) readEnterNotes(name string) (n enterNotes, err error) {
 		return n, nil
 	}
 	all, err := h.readNotes(name)
-	return enterNotes{all.Context, all.Notes, all.Enter, all.recovered}, err
+	return enterNotes{all.Context, all.Place, all.Enter, all.recovered}, err
 }
 
 // configuredEntry returns what programs that enter the guest get if that was not noted.
@@ -219,7 +219,7 @@ func (h *Host) rebuiltNotes(name string, cg cgroup.Dir, xid int) (notes, error) 
 		return s, err
 	}
 	if private != s.NAT {
-		s.Runs, s.Notes = nil, network.Notes{NAT: private} // edited since
+		s.Runs, s.Notes = nil, network.Notes{Place: network.Place{NAT: private}} // edited since
 	}
 	return s, nil
 }

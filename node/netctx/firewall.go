@@ -21,9 +21,10 @@ import (
 // Firewall is a chain of the host's packet filter that drops incoming packets unless
 // a rule accepts them. It applies to guests in the host's network, too.
 type Firewall struct {
-	Chain string // as nft names it: "inet filter input"
-	open  []port.Range
-	addrs []netip.Addr
+	Chain  string // as nft names it: "inet filter input"
+	family string // of its table: ip, ip6 or inet
+	open   []port.Range
+	addrs  []netip.Addr
 }
 
 // Firewalls returns the chains that drop incoming packets by default. It does not see
@@ -59,7 +60,7 @@ func Firewalls(ctx context.Context) ([]Firewall, error) {
 		if !probe.DropsByDefault(c, rules) {
 			continue
 		}
-		f := Firewall{Chain: fmt.Sprintf("%s %s %s", family, c.Table.Name, c.Name)}
+		f := Firewall{family: family, Chain: fmt.Sprintf("%s %s %s", family, c.Table.Name, c.Name)}
 		for _, d := range chains { // it may jump to any chain of its table
 			if d.Table.Name != c.Table.Name || d.Table.Family != c.Table.Family {
 				continue
@@ -79,13 +80,19 @@ func Firewalls(ctx context.Context) ([]Firewall, error) {
 	return found, nil
 }
 
-// ClosedPorts returns the ports of a guest that no rule names. It returns none if a
-// rule names one of the guest's addresses: then somebody has made rules for it.
+// ClosedPorts returns the ports of a guest that no rule names. It returns none if the
+// chain sees no packets to the guest's addresses, or if a rule names one of them: then
+// somebody has made rules for it.
 func (f Firewall) ClosedPorts(s Spec) (closed []port.Range) {
+	sees := false
 	for _, p := range s.Addresses {
 		if slices.Contains(f.addrs, p.Addr()) {
 			return nil
 		}
+		sees = sees || f.family == "inet" || p.Addr().Is6() == (f.family == "ip6")
+	}
+	if !sees {
+		return nil
 	}
 	for _, r := range s.Ports {
 		if !slices.ContainsFunc(f.open, func(o port.Range) bool { return o.Proto == r.Proto && o.First <= r.First && r.Last <= o.Last }) {
@@ -97,53 +104,21 @@ func (f Firewall) ClosedPorts(s Spec) (closed []port.Range) {
 
 // read adds the destination ports and addresses of a rule that does not drop.
 func (f *Firewall) read(conn *nftables.Conn, r *nftables.Rule) error {
-	var ports []port.Range
-	var addrs []netip.Addr
-	var loaded *expr.Payload
-	protos := []port.Proto{port.TCP, port.UDP}
-	add := func(first, last uint16) {
-		for _, p := range protos {
-			ports = append(ports, port.Range{Proto: p, First: first, Last: last})
-		}
-	}
-	proto := func(n byte) {
-		if i := slices.Index([]byte{6, 17}, n); i >= 0 {
-			protos = []port.Proto{[]port.Proto{port.TCP, port.UDP}[i]}
-		}
-	}
-	isPort := func() bool {
-		return loaded != nil && loaded.Base == expr.PayloadBaseTransportHeader && loaded.Offset == 2 && loaded.Len == 2
-	}
-	var meta expr.MetaKey
-	var low uint16 // start of a range
+	rule := rule{protos: []port.Proto{port.TCP, port.UDP}}
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
 		case *expr.Meta:
-			meta, loaded = e.Key, nil
+			rule.meta, rule.loaded = e.Key, nil
 		case *expr.Payload:
-			loaded = e
+			rule.loaded = e
 		case *expr.Cmp:
-			switch {
-			case isPort() && len(e.Data) == 2 && e.Op == expr.CmpOpGte:
-				low = binary.BigEndian.Uint16(e.Data)
-			case isPort() && len(e.Data) == 2 && e.Op == expr.CmpOpLte:
-				add(low, binary.BigEndian.Uint16(e.Data))
-			case e.Op != expr.CmpOpEq:
-			case isPort() && len(e.Data) == 2:
-				add(binary.BigEndian.Uint16(e.Data), binary.BigEndian.Uint16(e.Data))
-			case loaded != nil && loaded.Base == expr.PayloadBaseNetworkHeader && (loaded.Offset == 16 || loaded.Offset == 24):
-				if a, ok := netip.AddrFromSlice(e.Data); ok {
-					addrs = append(addrs, a)
-				}
-			case loaded == nil && meta == expr.MetaKeyL4PROTO && len(e.Data) == 1:
-				proto(e.Data[0])
-			}
+			rule.compare(e)
 		case *expr.Range:
-			if isPort() && e.Op == expr.CmpOpEq && len(e.FromData) == 2 && len(e.ToData) == 2 {
-				add(binary.BigEndian.Uint16(e.FromData), binary.BigEndian.Uint16(e.ToData))
+			if rule.isPort(e.FromData) && len(e.ToData) == 2 && e.Op == expr.CmpOpEq {
+				rule.add(binary.BigEndian.Uint16(e.FromData), binary.BigEndian.Uint16(e.ToData))
 			}
 		case *expr.Lookup:
-			if !isPort() || e.Invert {
+			if e.Invert || !rule.onPort() {
 				break
 			}
 			elements, err := conn.GetSetElements(&nftables.Set{Table: r.Table, Name: e.SetName})
@@ -151,26 +126,12 @@ func (f *Firewall) read(conn *nftables.Conn, r *nftables.Rule) error {
 				return err
 			}
 			for _, el := range elements {
-				if len(el.Key) == 2 {
-					add(binary.BigEndian.Uint16(el.Key), binary.BigEndian.Uint16(el.Key))
+				if rule.isPort(el.Key) {
+					rule.add(binary.BigEndian.Uint16(el.Key), binary.BigEndian.Uint16(el.Key))
 				}
 			}
-		case *expr.Match: // iptables
-			switch info := e.Info.(type) {
-			case *xt.Tcp:
-				proto(6)
-				add(info.DstPorts[0], info.DstPorts[1])
-			case *xt.Udp:
-				proto(17)
-				add(info.DstPorts[0], info.DstPorts[1])
-			case *xt.Unknown: // multiport: flags, a count, ports
-				if b := *info; e.Name == "multiport" && len(b) >= 32 {
-					for i := range min(int(b[1]), 15) {
-						p := binary.NativeEndian.Uint16(b[2+2*i:])
-						add(p, p)
-					}
-				}
-			}
+		case *expr.Match:
+			rule.match(e)
 		case *expr.Verdict:
 			if e.Kind == expr.VerdictDrop {
 				return nil
@@ -180,9 +141,86 @@ func (f *Firewall) read(conn *nftables.Conn, r *nftables.Rule) error {
 		}
 	}
 	// A match of all ports counts as none (`-p tcp` with a state or a device).
-	ports = slices.DeleteFunc(ports, func(p port.Range) bool { return p.First == 0 && p.Last == 0xffff })
-	f.open, f.addrs = append(f.open, ports...), append(f.addrs, addrs...)
+	ports := slices.DeleteFunc(rule.ports, func(p port.Range) bool { return p.First == 0 && p.Last == 0xffff })
+	f.open, f.addrs = append(f.open, ports...), append(f.addrs, rule.addrs...)
 	return nil
+}
+
+// rule is what the expressions of a rule have said up to one of them.
+type rule struct {
+	protos []port.Proto
+	ports  []port.Range
+	addrs  []netip.Addr
+	// What the next comparison is with: part of the packet, or else of what the kernel knows of it.
+	loaded *expr.Payload
+	meta   expr.MetaKey
+	low    uint16 // the start of a range of ports
+}
+
+// onPort reports whether the next comparison is with the destination port of TCP or UDP.
+func (r *rule) onPort() bool {
+	return r.loaded != nil && r.loaded.Base == expr.PayloadBaseTransportHeader && r.loaded.Offset == 2 && r.loaded.Len == 2
+}
+
+// isPort reports whether data is compared with that.
+func (r *rule) isPort(data []byte) bool { return len(data) == 2 && r.onPort() }
+
+// isAddress reports whether a comparison is with the destination address of IPv4 or IPv6.
+func (r *rule) isAddress() bool {
+	return r.loaded != nil && r.loaded.Base == expr.PayloadBaseNetworkHeader && (r.loaded.Offset == 16 || r.loaded.Offset == 24)
+}
+
+func (r *rule) add(first, last uint16) {
+	for _, p := range r.protos {
+		r.ports = append(r.ports, port.Range{Proto: p, First: first, Last: last})
+	}
+}
+
+func (r *rule) proto(number byte) {
+	switch number {
+	case unix.IPPROTO_TCP:
+		r.protos = []port.Proto{port.TCP}
+	case unix.IPPROTO_UDP:
+		r.protos = []port.Proto{port.UDP}
+	}
+}
+
+// compare takes a comparison of nft's.
+func (r *rule) compare(e *expr.Cmp) {
+	switch {
+	case r.isPort(e.Data) && e.Op == expr.CmpOpGte:
+		r.low = binary.BigEndian.Uint16(e.Data)
+	case r.isPort(e.Data) && e.Op == expr.CmpOpLte:
+		r.add(r.low, binary.BigEndian.Uint16(e.Data))
+	case e.Op != expr.CmpOpEq:
+	case r.isPort(e.Data):
+		r.add(binary.BigEndian.Uint16(e.Data), binary.BigEndian.Uint16(e.Data))
+	case r.isAddress():
+		if a, ok := netip.AddrFromSlice(e.Data); ok {
+			r.addrs = append(r.addrs, a)
+		}
+	case r.loaded == nil && r.meta == expr.MetaKeyL4PROTO && len(e.Data) == 1:
+		r.proto(e.Data[0])
+	}
+}
+
+// match takes a match of iptables'.
+func (r *rule) match(e *expr.Match) {
+	switch info := e.Info.(type) {
+	case *xt.Tcp:
+		r.proto(unix.IPPROTO_TCP)
+		r.add(info.DstPorts[0], info.DstPorts[1])
+	case *xt.Udp:
+		r.proto(unix.IPPROTO_UDP)
+		r.add(info.DstPorts[0], info.DstPorts[1])
+	case *xt.Unknown: // multiport: flags, a count, ports
+		if b := *info; e.Name == "multiport" && len(b) >= 32 {
+			for i := range min(int(b[1]), 15) {
+				p := binary.NativeEndian.Uint16(b[2+2*i:])
+				r.add(p, p)
+			}
+		}
+	}
 }
 
 // Problem describes why the guest's clients cannot reach it, and the cure. It is

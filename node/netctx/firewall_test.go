@@ -65,3 +65,21 @@ func TestFirewallsNameTheirPorts(t *testing.T) {
 		})
 	}
 }
+
+func TestFirewallsOfAnotherFamily(t *testing.T) {
+	ports := []string{"80/tcp"}
+	v4, v6, both := spec(666, ports, wwwAddr), spec(666, ports, wwwAddr6), www(ports...)
+	for _, row := range []struct {
+		family string
+		guest  Spec
+		closed bool
+	}{
+		{"ip", v4, true}, {"ip", v6, false}, {"ip", both, true},
+		{"ip6", v4, false}, {"ip6", v6, true}, {"ip6", both, true},
+		{"inet", v4, true}, {"inet", v6, true},
+	} {
+		if closed := (Firewall{family: row.family}).ClosedPorts(row.guest); (closed != nil) != row.closed {
+			t.Errorf("table of %s: a guest with %v has %v closed", row.family, row.guest.Addresses, closed)
+		}
+	}
+}

@@ -46,7 +46,7 @@ func onTheWire(t *testing.T) *machine {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	return &machine{t: t, name: "neighbour", pid: os.Getpid(), do: func(c call) (r result) {
+	m := &machine{t: t, name: "neighbour", pid: os.Getpid(), do: func(c call) (r result) {
 		// A socket stays in the network that it was made in.
 		if c.Op != "socket" {
 			return perform(c)
@@ -56,6 +56,19 @@ func onTheWire(t *testing.T) *machine {
 		}
 		return r
 	}}
+	// Until the kernel has noticed that the wire is plugged in, it drops what is sent, and
+	// asks for the address again a second later.
+	for _, to := range []struct {
+		open func() int
+		host string
+	}{{m.tcp4, wireHost4}, {m.tcp6, wireHost}} {
+		waitFor(t, "answers on the wire", func() bool {
+			fd := to.open()
+			defer m.close(fd)
+			return errors.Is(m.connect(fd, netip.AddrPortFrom(netip.MustParsePrefix(to.host).Addr(), 9).String()), unix.ECONNREFUSED)
+		})
+	}
+	return m
 }
 
 // newNetns creates a network namespace and returns a function that runs other functions

@@ -96,17 +96,22 @@ type Notes struct {
 	Added []netip.Prefix        `json:"added,omitempty"` // addresses that vsnode put onto Dev, or:
 	Devs  map[netip.Addr]string `json:"devs,omitempty"`  // their own devices
 	Pings bool                  `json:"pings,omitempty"` // the source address of its pings is set
-	NAT   bool                  `json:"nat,omitempty"`   // it has a namespace of its own
-	Net   string                `json:"net,omitempty"`   // NAT: the namespace (namespaceID)
+	Place
+}
+
+// Place is where a guest's network is.
+type Place struct {
+	NAT bool   `json:"nat,omitempty"` // it has a namespace of its own
+	Net string `json:"net,omitempty"` // NAT: the namespace (namespaceID)
 }
 
 // FirstNotes returns the notes of a guest in mode m before Check and Attach.
-func FirstNotes(m Mode) Notes { return Notes{NAT: m.Private(), Pings: !m.Private()} }
+func FirstNotes(m Mode) Notes { return Notes{Place: Place{NAT: m.Private()}, Pings: !m.Private()} }
 
-// Mode returns the mode of the guest that the notes are of. name is the mode it was
+// Mode returns the mode of the guest that is there. name is the mode it was
 // started in, if known. If it is not, Mode returns one that releases everything that
 // may have been given.
-func (n Notes) Mode(name api.Mode) Mode {
+func (n Place) Mode(name api.Mode) Mode {
 	if m, err := Of(name); err == nil {
 		return m
 	}

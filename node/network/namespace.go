@@ -12,7 +12,7 @@ import (
 // follows from the mode of that start, never from where process 1 is: if process 1 had
 // moved into a namespace of its own, the next program to enter the host's network would
 // come in without Landlock (the kind of CVE-2020-15257).
-func (n Notes) SameNamespace(initPID int) error {
+func (n Place) SameNamespace(initPID int) error {
 	ours, id, err := namespaces(initPID)
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ func (private) Addresses(g api.Guest) []netip.Addr {
 	return []netip.Addr{v4.Addr(), v6.Addr()}
 }
 
-func (private) Assumed(api.Network) Notes { return Notes{NAT: true} }
+func (private) Assumed(api.Network) Notes { return Notes{Place: Place{NAT: true}} }
 
 func (private) filter(g api.Guest) nat.Want { return nat.Want{Guests: []nat.Guest{natGuest(g)}} }
 

@@ -134,7 +134,7 @@ func (d door) enter(ctx context.Context, s *script) (pid int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("enter guest: %w", err)
 	}
-	defer pipe.Close()
+	defer unix.Close(pipe)
 	if err := s.outcome(ctx, pipe, enterTimeout); err != nil {
 		// SIGKILL works whatever the guest did to it (SIGSTOP, a frozen cgroup).
 		unix.Kill(pid, unix.SIGKILL)

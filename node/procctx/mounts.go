@@ -173,7 +173,7 @@ func idNamespace(xid int, uids, gids []IDRange) (*os.File, error) {
 	defer func() {
 		unix.Kill(pid, unix.SIGKILL)
 		wait(pid)
-		pipe.Close()
+		unix.Close(pipe)
 		runtime.KeepAlive(s)
 	}()
 	for name, ranges := range map[string][]IDRange{"uid_map": uids, "gid_map": gids} {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"strings"
@@ -144,7 +143,7 @@ func start(ctx context.Context, sp Spec) (Process, error) {
 	if err != nil {
 		return Process{}, err
 	}
-	defer l.pipe.Close()
+	defer unix.Close(l.pipe)
 	pid := l.pid
 	// The child's end of the socket must close with the child, so that neither
 	// side waits for the other forever.
@@ -273,27 +272,28 @@ func explain(err error) error {
 }
 
 // launch forks and returns the child's pid and its status pipe.
-func (s *script) launch(args *cloneArgs) (pid int, pipe *os.File, err error) {
-	r, w, err := pipe2()
-	if err != nil {
-		return 0, nil, err
+func (s *script) launch(args *cloneArgs) (pid, pipe int, err error) {
+	var ends [2]int // not os.Pipe's: Poll waits for it, not Go
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		return 0, 0, fmt.Errorf("pipe: %w", err)
 	}
-	defer w.Close()
-	s.cells[status] = int32(s.fd(w))
+	defer unix.Close(ends[1])
+	s.cells[status] = int32(ends[1])
+	s.fds = append(s.fds, ends[1])
 	s.closeInherited()
 	pid, err = s.fork(args)
 	if err != nil {
-		r.Close()
-		return 0, nil, err
+		unix.Close(ends[0])
+		return 0, 0, err
 	}
-	return pid, r, nil
+	return pid, ends[0], nil
 }
 
 // launched is a guest's first process, and the thread that made it: the guest's root,
 // in the workshop.
 type launched struct {
 	pid  int
-	pipe *os.File
+	pipe int
 	jobs chan func()
 }
 
@@ -350,7 +350,7 @@ func (s *script) launchAs(sp Spec, args *cloneArgs) (launched, error) {
 			if err != nil {
 				unix.Kill(l.pid, unix.SIGKILL)
 				wait(l.pid)
-				l.pipe.Close()
+				unix.Close(l.pipe)
 			}
 			return err
 		}()
@@ -369,26 +369,28 @@ const unbounded = 1 << 62 * time.Nanosecond
 // outcome reads the status pipe to its end: it closes when the program runs.
 // When ctx ends, or after that time, the error is that of ctx, and the process may still
 // be waiting.
-func (s *script) outcome(ctx context.Context, pipe *os.File, within time.Duration) (err error) {
+func (s *script) outcome(ctx context.Context, pipe int, within time.Duration) (err error) {
 	defer runtime.KeepAlive(s)
 	buf := make([]byte, reportSize)
 	until := time.Now().Add(within)
 	for ran := false; ; {
-		ready, perr := linux.Poll(ctx, time.Until(until), unix.PollFd{Fd: int32(pipe.Fd()), Events: unix.POLLIN})
+		ready, perr := linux.Poll(ctx, time.Until(until), unix.PollFd{Fd: int32(pipe), Events: unix.POLLIN})
 		if perr == nil && !ready {
 			perr = context.DeadlineExceeded
 		}
 		if perr != nil {
 			return fmt.Errorf("read status: %w", perr)
 		}
-		_, rerr := io.ReadFull(pipe, buf)
+		n, rerr := unix.Read(pipe, buf) // whole reports: pipe(7), PIPE_BUF
 		switch {
-		case errors.Is(rerr, io.EOF) && err == nil && !ran:
-			return errKilled
-		case errors.Is(rerr, io.EOF):
-			return err
+		case errors.Is(rerr, unix.EINTR):
+			continue
 		case rerr != nil:
 			return fmt.Errorf("read status: %w", rerr)
+		case n < reportSize && err == nil && !ran:
+			return errKilled
+		case n < reportSize:
+			return err
 		}
 		if rep := *(*report)(unsafe.Pointer(&buf[0])); rep.Errno != 0 {
 			err = s.explain(rep)
@@ -409,15 +411,6 @@ func wait(pid int) (unix.WaitStatus, error) {
 			return ws, err
 		}
 	}
-}
-
-// pipe2 is os.Pipe without Go's poller: Poll waits for it.
-func pipe2() (r, w *os.File, err error) {
-	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-		return nil, nil, fmt.Errorf("pipe: %w", err)
-	}
-	return os.NewFile(uintptr(fds[0]), "status"), os.NewFile(uintptr(fds[1]), "status"), nil
 }
 
 func socketpair() (a, b *os.File, err error) {

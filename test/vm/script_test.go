@@ -113,7 +113,8 @@ func setup(env *testscript.Env) error {
 		inventories += ":" + fleet
 	}
 	env.Vars = append(env.Vars, "PATH="+filepath.Join(runDir, "bin")+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME="+home, "SSH_AUTH_SOCK=", "VSFLEET_INVENTORY="+inventories, "HOST="+address)
+		"HOME="+home, "SSH_AUTH_SOCK=", "VSFLEET_INVENTORY="+inventories,
+		"VSFLEET_CONNECT_TIMEOUT=60s", "HOST="+address) // a login takes seconds, and more while the machine swaps
 	return nil
 }
 
