@@ -12,6 +12,7 @@ import (
 	"github.com/vsfleet/vsfleet/node/api"
 	"github.com/vsfleet/vsfleet/node/guest"
 	"github.com/vsfleet/vsfleet/node/initscript"
+	"github.com/vsfleet/vsfleet/node/netctx"
 	"github.com/vsfleet/vsfleet/node/systemd"
 )
 
@@ -98,5 +99,5 @@ func (h *Host) Uninstall(ctx context.Context, dir string) error {
 	if err := os.Remove(filepath.Join(dir, "vsnode")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return errors.Join(h.Guests.NeverAtBoot(ctx), initscript.Remove(ctx, "/"))
+	return errors.Join(h.Guests.NeverAtBoot(ctx), initscript.Remove(ctx, "/"), netctx.Unpin(ctx))
 }

@@ -42,12 +42,82 @@ func ensurePinned(object []byte, pin func(dir string) error) (dir string, err er
 // to the network namespace and finds guests' listeners by their addresses, so if two
 // namespaces share a bpffs, each has its own set.
 func ensureNetctx() (dir string, err error) {
+	ns, err := networkNamespace()
+	if err != nil {
+		return "", err
+	}
+	dir = fmt.Sprintf("%s_%x", pinDir(netctxPacked), ns)
+	return dir, load(dir, pinNetctx, func() (bool, error) {
+		on, err := steeredBy(dir)
+		return on == ns, err
+	})
+}
+
+func networkNamespace() (inode uint64, err error) {
 	var ns unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
-		return "", fmt.Errorf("look for the network namespace: %w", err)
+		return 0, fmt.Errorf("look for the network namespace: %w", err)
 	}
-	dir = fmt.Sprintf("%s_%x", pinDir(netctxPacked), ns.Ino)
-	return dir, load(dir, pinNetctx, func() (bool, error) { return isSteering(dir, ns.Ino) })
+	return ns.Ino, nil
+}
+
+// Unpin removes the programs that guests have in common, of this and of other packages,
+// from a host without guests. If another network namespace shares the bpffs, all but what
+// is attached to this one stays.
+func Unpin(ctx context.Context) error {
+	unlock, err := lock(ctx, programsLock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	ns, err := networkNamespace()
+	if err != nil {
+		return err
+	}
+	all, err := filepath.Glob(pins + "/*")
+	if err != nil {
+		return err
+	}
+	shared, own := false, map[string]bool{}
+	for _, path := range all {
+		on, err := steeredBy(path)
+		if err != nil {
+			return err
+		}
+		shared, own[path] = shared || on != 0 && on != ns, on == ns
+	}
+	for _, path := range all {
+		if shared && !own[path] {
+			continue
+		}
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	if shared {
+		return nil
+	}
+	if err := os.Remove(pins); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// steeredBy returns the inode of the network namespace that the programs in dir are
+// attached to; 0: none. Inodes are reused, but attachments end with the namespace.
+func steeredBy(dir string) (ns uint64, err error) {
+	l, err := bpf.Get(filepath.Join(dir, steering))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	if _, on, err := bpf.LinkInfo(l); err == nil {
+		ns = uint64(on)
+	}
+	return ns, nil
 }
 
 // load pins an object's programs and maps unless they are there already. The
@@ -95,22 +165,6 @@ func exists(path string) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-// isSteering reports whether the programs in dir exist and are attached to the network
-// namespace with that inode. Inodes are reused, but attachments end with the
-// namespace.
-func isSteering(dir string, ns uint64) (bool, error) {
-	l, err := bpf.Get(filepath.Join(dir, steering))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer l.Close()
-	_, on, err := bpf.LinkInfo(l)
-	return err == nil && uint64(on) == ns, err
 }
 
 // pinNetctx loads the programs for the guests' cgroups, and attaches the one for the

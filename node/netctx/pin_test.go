@@ -97,6 +97,51 @@ func TestLoadingKilledAtAnyStepIsDoneAgain(t *testing.T) {
 	}
 }
 
+// A host that has no guests any more keeps nothing, unless another network namespace, a
+// host itself perhaps, has programs in the same bpffs.
+func TestUnpin(t *testing.T) {
+	there := func() (names []string) {
+		t.Helper()
+		entries, err := os.ReadDir(pins)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	if err := os.RemoveAll(pins); err != nil {
+		t.Fatal(err)
+	}
+	ours, err := ensureNetctx()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var theirs string
+	_, inside := newNetns(t)
+	if err := inside(func() (err error) { theirs, err = ensureNetctx(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(pins, "console_1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := Unpin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := there(); len(got) != 2 || slices.Contains(got, filepath.Base(ours)) || !slices.Contains(got, filepath.Base(theirs)) {
+		t.Errorf("beside another network namespace it left %q", got)
+	}
+	for range 2 {
+		if err := inside(func() error { return Unpin(t.Context()) }); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(pins); !os.IsNotExist(err) {
+			t.Errorf("alone it left %q", there())
+		}
+	}
+}
+
 func TestManyLoadAtOnce(t *testing.T) {
 	if err := os.RemoveAll(pins); err != nil {
 		t.Fatal(err)
