@@ -43,7 +43,7 @@ var (
 	withOpenRC = kind{openrc, [][]string{{"rc-update", "add", name, "default"}}, [][]string{{"rc-update", "delete", name, "default"}}}
 	withSysv   = kind{sysv,
 		[][]string{{"update-rc.d", name, "defaults"}, {"chkconfig", "--add", name}},
-		[][]string{{"update-rc.d", name, "remove"}, {"chkconfig", "--del", name}}}
+		[][]string{{"update-rc.d", "-f", name, "remove"}, {"chkconfig", "--del", name}}}
 )
 
 // on returns the init of the host below root, if it is one of those that scripts are
@@ -87,10 +87,11 @@ func Remove(ctx context.Context, root string) error {
 	if errors.Is(err, fs.ErrNotExist) || !known || !strings.Contains(string(have), "Written by vsnode") {
 		return nil
 	}
-	if err := os.Remove(script(root)); err != nil {
+	// First: after a kill between the two, the script is there to be removed again.
+	if err := call(ctx, k.disable); err != nil {
 		return err
 	}
-	return call(ctx, k.disable)
+	return os.Remove(script(root))
 }
 
 // call runs the first of some programs that the host has.

@@ -35,7 +35,7 @@ func TestTheScriptIsThatOfTheHostsInit(t *testing.T) {
 	for _, row := range []struct {
 		what, root, first, calls string
 	}{
-		{"sysvinit", root(t, "etc/init.d/cron"), "#!/bin/sh", "update-rc.d vservers defaults\nupdate-rc.d vservers remove\n"},
+		{"sysvinit", root(t, "etc/init.d/cron"), "#!/bin/sh", "update-rc.d vservers defaults\nupdate-rc.d -f vservers remove\n"},
 		{"OpenRC", root(t, "etc/init.d/cron", "sbin/openrc-run"), "#!/sbin/openrc-run", "rc-update add vservers default\nrc-update delete vservers default\n"},
 		{"neither", root(t), "", ""},
 	} {
@@ -69,6 +69,38 @@ func TestTheScriptIsThatOfTheHostsInit(t *testing.T) {
 				t.Error("the script is left")
 			}
 		})
+	}
+}
+
+// What is not disabled is not removed: the same call again would not find it.
+func TestTheScriptStaysUntilItIsDisabled(t *testing.T) {
+	bin := t.TempDir()
+	fails := filepath.Join(bin, "fails")
+	if err := os.WriteFile(filepath.Join(bin, "update-rc.d"), []byte("#!/bin/sh\ntest ! -e "+fails+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":/usr/bin:/bin")
+	dir := root(t, "etc/init.d/cron")
+	if _, err := Install(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(fails, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(t.Context(), dir); err == nil {
+		t.Error("it is said to be disabled")
+	}
+	if _, err := os.Stat(script(dir)); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(fails); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(t.Context(), dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(script(dir)); err == nil {
+		t.Error("the script is left")
 	}
 }
 
