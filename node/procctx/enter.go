@@ -141,7 +141,7 @@ func (d door) enter(ctx context.Context, s *script) (pid int, err error) {
 		_, werr := wait(pid)
 		switch over := ctx.Err(); {
 		case errors.Is(err, context.DeadlineExceeded):
-			err = fmt.Errorf("the guest stopped or froze who entered: %w", context.DeadlineExceeded)
+			err = fmt.Errorf("in the guest, who entered was stopped or frozen, or got no processor time for %v: %w", enterTimeout, context.DeadlineExceeded)
 		case over != nil && errors.Is(err, over):
 			err = over
 		}
