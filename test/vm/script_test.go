@@ -80,7 +80,7 @@ func (o oneByOne) Run(name string, f func(testscript.T)) {
 				last := host.command(ctx, "journalctl -b -n 300 --no-pager | grep -vE ' (sshd|systemd-logind)\\[|[Ss]ession ' | tail -n 60")
 				last.WaitDelay = time.Second // as in run
 				journal, err := last.CombinedOutput()
-				t.Logf("the machine's console:\n%s\nits journal (%v):\n%s", host.Console(1500), err, journal)
+				t.Logf("the machine's console:\n%s\nits journal (%v):\n%s", host.Console(8000), err, journal)
 			}
 		}()
 		f(oneByOne{t})
