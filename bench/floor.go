@@ -34,18 +34,17 @@ func (b *bench) startFloor(ctx context.Context, program ...string) (_ *floor, st
 	if err := b.guest(ctx, sample, "/bin/sleep", "1000000"); err != nil {
 		return nil, nil, err
 	}
-	if err := b.host.Guests.Start(ctx, sample, guest.Options{}); err != nil {
-		return nil, nil, err
-	}
-	stop = func() error {
-		_, err := b.host.Guests.Stop(context.WithoutCancel(ctx), sample)
-		return err
+	stop = func() error { // rows of one run have one each
+		return b.host.Guests.Delete(context.WithoutCancel(ctx), sample)
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, stop())
 		}
 	}()
+	if err := b.host.Guests.Start(ctx, sample, guest.Options{}); err != nil {
+		return nil, nil, err
+	}
 	const dir = "/var/lib/floor"
 	for _, d := range []string{dir + "/root", dir + "/work"} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
