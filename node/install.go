@@ -87,6 +87,10 @@ func (h *Host) Uninstall(ctx context.Context, dir string) error {
 	if len(running) > 0 {
 		return fmt.Errorf("guest %s runs: stop all guests first (vserver NAME stop)", running[0].Name)
 	}
+	if err := errors.Join(h.Guests.NeverAtBoot(ctx), initscript.Remove(ctx, "/"), netctx.Unpin(ctx)); err != nil {
+		return err
+	}
+	// The program itself last: after a kill, or an error, the same command goes on.
 	for _, name := range Links {
 		link := filepath.Join(dir, name)
 		if to, err := os.Readlink(link); err != nil || to != "vsnode" {
@@ -99,5 +103,5 @@ func (h *Host) Uninstall(ctx context.Context, dir string) error {
 	if err := os.Remove(filepath.Join(dir, "vsnode")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return errors.Join(h.Guests.NeverAtBoot(ctx), initscript.Remove(ctx, "/"), netctx.Unpin(ctx))
+	return nil
 }

@@ -21,6 +21,10 @@ import (
 	"github.com/vsfleet/vsfleet/node/stat"
 )
 
+// aTick lets the clock of files go on: a change within a tick of the one before cannot be
+// seen by its time, and nothing tells when the tick is over.
+func aTick() { time.Sleep(2 * clockTick) }
+
 // numbered returns one of many guests of a host: they cover all modes, each with
 // addresses or ports of its own.
 func numbered(i int) api.Guest {
@@ -78,7 +82,7 @@ func TestConfigurationsAreReadOnce(t *testing.T) {
 		g := numbered(i)
 		must(t, h.write(g, h.rootDir(g.Name)))
 	}
-	time.Sleep(2 * clockTick) // before that, a change could not be seen by its time
+	aTick()
 	another := func() *Host { return &Host{Paths: h.Paths, Tree: h.Tree} }
 	claims := func(h *Host) (map[string]api.Guest, int) {
 		t.Helper()
@@ -124,7 +128,7 @@ func TestConfigurationsAreReadOnce(t *testing.T) {
 	} {
 		if row.change != nil {
 			must(t, row.change(h.config("many-0000")))
-			time.Sleep(2 * clockTick)
+			aTick()
 		}
 		all, reads := claims(row.h)
 		if reads != row.reads || row.check != nil && !row.check(all) {
@@ -149,7 +153,7 @@ func TestNotesOfOthersAreReadOnce(t *testing.T) {
 			must(t, os.RemoveAll(h.notesFile(numbered(i).Name)))
 		}
 	})
-	time.Sleep(2 * clockTick)
+	aTick()
 	first := h.notesFile(numbered(0).Name)
 	for _, row := range []struct {
 		name   string
@@ -164,7 +168,7 @@ func TestNotesOfOthersAreReadOnce(t *testing.T) {
 		{"the index is damaged", func() { write(0, 2000); must(t, os.WriteFile(h.holdersFile(), []byte("{"), 0o600)) }, many, 2000},
 	} {
 		row.change()
-		time.Sleep(2 * clockTick)
+		aTick()
 		another := &Host{Paths: h.Paths, Tree: h.Tree}
 		of, err := another.holders()
 		must(t, err)
